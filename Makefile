@@ -1,0 +1,67 @@
+# Each target does all its own set-up on a machine that has Python 3.11 or newer and make (and Go for `make tools`).
+# Set PYTHON to choose the interpreter, VENV to put the environment elsewhere.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TOOLS := .tools/bin
+READY := $(VENV)/.ready
+ENGINE ?= embedded
+PYTEST_ARGS ?=
+COVERED := envelopes/*,policies/*
+
+.DEFAULT_GOAL := help
+.PHONY: help setup tools demo test check format bench lock coverage removal clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(READY): requirements.txt requirements-dev.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: $(READY) ## make the environment with everything locked by hash
+
+$(TOOLS)/opa: deploy/tools/opa/go.mod deploy/tools/opa/go.sum
+	@mkdir -p $(TOOLS)
+	@cd deploy/tools/opa && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install tool
+	@touch $@
+
+tools: $(TOOLS)/opa ## build the Go programs that the tests need
+
+demo: $(READY) ## the scenes: allowed, denied, refused, changed, replayed
+	@$(if $(filter sidecar,$(ENGINE)),$(MAKE) --no-print-directory tools,:)
+	@$(BIN)/sealbus demo --engine $(ENGINE)
+
+test: $(READY) $(if $(CI),tools,$(if $(shell command -v go),tools)) ## all tests, then the coverage of the pure parts
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100 --skip-covered --show-missing
+
+removal: $(READY) ## remove each acceptance check in turn: a test of its step must fail
+	@$(BIN)/python scripts/check_removal.py
+
+check: $(READY) ## format, lint, types, import contract
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: $(READY) ## format and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(READY) ## each figure beside its limit
+	@$(BIN)/python -m bench
+
+lock: ## choose versions anew and write the locked requirements
+	@test -x $(BIN)/pip-compile || $(MAKE) setup
+	@$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-header --no-emit-index-url --no-emit-trusted-host \
+	  --output-file requirements.txt pyproject.toml
+	@$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-header --no-emit-index-url --no-emit-trusted-host \
+	  --allow-unsafe --output-file requirements-dev.txt requirements-dev.in
+
+clean: ## remove what the targets made
+	@rm -rf $(VENV) .tools .sealbus dist build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

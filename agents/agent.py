@@ -1,0 +1,203 @@
+"""`Agent`: one workload's handlers, each with the action it stands for and the resource it acts on."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Generic, TypeVar, get_type_hints, overload
+
+import pydantic
+
+from sealbus.agents.bodies import JSON, Body
+from sealbus.agents.context import Context
+from sealbus.agents.resource import Resource
+from sealbus.bus.retry import RetrySchedule
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.subjects import is_token
+
+__all__ = ["Agent", "Handler"]
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+Loader = Callable[[Req], Awaitable[Resource]]
+"""Loads the resource that a message is about from the agent's own data; raises `ResourceNotFound`."""
+
+
+class Handler(Generic[Req, Res]):
+    """A declared handler. Call it like the function it wraps; give it to `Context.call` for a typed answer."""
+
+    def __init__(
+        self,
+        *,
+        agent: str,
+        kind: Kind,
+        subject: str,
+        action: str,
+        function: Callable[[Req, Context], object],
+        resource: Loader[Req] | None,
+        facts: Sequence[str],
+        retry: RetrySchedule,
+        timeout: float,
+        media_type: str,
+    ) -> None:
+        self.agent = agent
+        self.kind = kind
+        self.subject = subject
+        self.action = action
+        self.function = function
+        self.resource = resource
+        self.facts = tuple(facts)
+        self.retry = retry
+        self.timeout = timeout
+        self.media_type = media_type
+        self.streams = inspect.isasyncgenfunction(function)
+        takes, gives = _signature(function, self.streams)
+        self.takes: Body[Req] = Body(takes)
+        self.gives: Body[Res] = Body(gives)
+        unknown = [fact for fact in facts if not _has_field(takes, fact)]
+        if unknown:
+            raise ConfigurationError(f"{action}: {takes.__name__} has no field {', '.join(unknown)} to declare as a fact")
+        if self.streams and kind is not Kind.CALL:
+            raise ConfigurationError(f"{action}: only a call can be answered in chunks")
+
+    def __call__(self, body: Req, context: Context) -> object:
+        """Run the function itself: no gate, no policy, no record. For unit tests of its own logic."""
+        return self.function(body, context)
+
+
+class Agent:
+    """The handlers of one named agent: `agent = Agent("inventory")`, then `@agent.task("update")`.
+
+    The name stands for the SPIFFE ID that the settings' template or `[agents]` table gives it. Nothing runs until a
+    worker (`sealbus worker run MODULE:AGENT`, or `sealbus.testing.TestBus`) takes the agent.
+    """
+
+    def __init__(self, name: str) -> None:
+        if not is_token(name):
+            raise ConfigurationError(f"agent name {name!r}: letters, digits, - and _ only")
+        self.name = name
+        self.handlers: dict[str, Handler[object, object]] = {}
+
+    def task(
+        self,
+        verb: str,
+        *,
+        resource: Callable[..., Awaitable[Resource]] | None = None,
+        facts: Sequence[str] = (),
+        retry: int = 5,
+        timeout: float = 30.0,
+    ) -> Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]]:
+        """Declare a handler of durable tasks on `task.<agent>.<verb>`, action `<agent>.<verb>`.
+
+        `resource` loads what the task is about; `facts` are fields of the body that reach the policy as
+        `action.properties`; a failed attempt is tried again `retry` times with backoff, then buried with its reason;
+        `timeout` is seconds for one attempt.
+        """
+        return self._declare(Kind.TASK, f"task.{self.name}.{verb}", verb, resource, facts, retry, timeout)
+
+    @overload
+    def call(
+        self,
+        verb: str,
+        *,
+        resource: Callable[..., Awaitable[Resource]] | None = None,
+        facts: Sequence[str] = (),
+        timeout: float = 10.0,
+    ) -> Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]]: ...
+    @overload
+    def call(
+        self,
+        verb: str,
+        *,
+        resource: Callable[..., Awaitable[Resource]] | None = None,
+        facts: Sequence[str] = (),
+        timeout: float = 10.0,
+        chunks: bool,
+    ) -> Callable[[Callable[[Req, Context], AsyncIterator[Res]]], Handler[Req, Res]]: ...
+    def call(
+        self,
+        verb: str,
+        *,
+        resource: Callable[..., Awaitable[Resource]] | None = None,
+        facts: Sequence[str] = (),
+        timeout: float = 10.0,
+        chunks: bool = False,  # noqa: ARG002  only picks the overload: an async generator answers in chunks
+    ) -> Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]] | Callable[
+        [Callable[[Req, Context], AsyncIterator[Res]]], Handler[Req, Res]
+    ]:
+        """Declare a handler of calls on `call.<agent>.<verb>`; an async generator answers in chunks."""
+        return self._declare(Kind.CALL, f"call.{self.name}.{verb}", verb, resource, facts, 0, timeout)
+
+    def on(
+        self,
+        subject: str,
+        *,
+        action: str | None = None,
+        resource: Callable[..., Awaitable[Resource]] | None = None,
+        facts: Sequence[str] = (),
+        retry: int = 5,
+        timeout: float = 30.0,
+    ) -> Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]]:
+        """Declare a handler of another agent's events: `@agent.on("event.pricing.changed")`, or of an own subject.
+
+        The action is `<emitter>.<name>` unless said. An own subject must stand in the settings' `[subjects]`.
+        """
+        tokens = subject.split(".")
+        said = action or ".".join(tokens[1:] if tokens[0] == "event" else tokens)
+        return self._declare(Kind.EVENT, subject, said, resource, facts, retry, timeout, action=said)
+
+    def _declare(
+        self,
+        kind: Kind,
+        subject: str,
+        verb: str,
+        resource: Callable[..., Awaitable[Resource]] | None,
+        facts: Sequence[str],
+        retry: int,
+        timeout: float,
+        *,
+        action: str | None = None,
+    ) -> Callable[[Callable[[Req, Context], object]], Handler[Req, Res]]:
+        if action is None and not is_token(verb):
+            raise ConfigurationError(f"verb {verb!r}: letters, digits, - and _ only")
+        if subject in self.handlers:
+            raise ConfigurationError(f"{subject} has two handlers in agent {self.name}: declare one")
+
+        def declare(function: Callable[[Req, Context], object]) -> Handler[Req, Res]:
+            handler: Handler[Req, Res] = Handler(
+                agent=self.name,
+                kind=kind,
+                subject=subject,
+                action=action or f"{self.name}.{verb}",
+                function=function,
+                resource=resource,
+                facts=facts,
+                retry=RetrySchedule(retries=retry),
+                timeout=timeout,
+                media_type=JSON,
+            )
+            self.handlers[subject] = handler  # type: ignore[assignment]  the worker treats bodies as opaque
+            return handler
+
+        return declare
+
+
+def _signature(function: Callable[..., object], streams: bool) -> tuple[type, type]:
+    """Return what the handler takes and gives, from its annotations."""
+    name = getattr(function, "__name__", "handler")
+    if not streams and not inspect.iscoroutinefunction(function):
+        raise ConfigurationError(f"{name}: a handler is an async function")
+    hints = get_type_hints(function)
+    parameters = list(inspect.signature(function).parameters)
+    if len(parameters) != 2 or parameters[0] not in hints:
+        raise ConfigurationError(f"{name}: a handler takes (body: SomeType, ctx: Context)")
+    gives = hints.get("return", type(None))
+    if streams:
+        gives = gives.__args__[0]
+    return hints[parameters[0]], gives
+
+
+def _has_field(model: type, name: str) -> bool:
+    return isinstance(model, type) and issubclass(model, pydantic.BaseModel) and name in model.model_fields

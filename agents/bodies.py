@@ -1,0 +1,65 @@
+"""Bodies as typed values: pydantic models as JSON by default, msgpack where asked for, bytes as they are."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import pydantic
+
+from sealbus.bus.routes import Answer
+from sealbus.envelopes.codec import Value, decode, encode
+from sealbus.envelopes.errors import BadBody, Code, EnvelopeError, HandlingError, SealError
+
+__all__ = ["JSON", "MSGPACK", "OCTETS", "Body"]
+
+T = TypeVar("T")
+
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+"""Bodies of this type are in the canonical encoding of SPEC.md section 1: no floats, no nil."""
+OCTETS = "application/octet-stream"
+
+
+class Body(Generic[T]):
+    """Encodes and decodes bodies of one type: a pydantic model, anything pydantic can adapt, `bytes`, or `None`."""
+
+    def __init__(self, of: type[T]) -> None:
+        self.type = of
+        self._raw = of is bytes
+        self._adapter: pydantic.TypeAdapter[T] | None = None if self._raw else pydantic.TypeAdapter(of)
+
+    def decode(self, body: bytes, typ: str) -> T:
+        """Step 14: return the typed body; raises `BadBody` for another media type or what the type does not allow."""
+        if self._adapter is None:
+            if typ != OCTETS:
+                raise BadBody("expected application/octet-stream")
+            return body  # type: ignore[return-value]  T is bytes exactly where there is no adapter
+        try:
+            if typ == JSON:
+                return self._adapter.validate_json(body)
+            if typ == MSGPACK:
+                return self._adapter.validate_python(decode(body))
+        except pydantic.ValidationError as error:
+            # The error's own text quotes the input, which is a payload: only where it is wrong may be told.
+            places = sorted({".".join(str(part) for part in one["loc"]) or "body" for one in error.errors()})
+            raise BadBody(f"does not fit at {', '.join(places)[:200]}") from None
+        except EnvelopeError as error:
+            raise BadBody("not canonical msgpack") from error
+        raise BadBody("media type not known")
+
+    def encode(self, value: object, typ: str = JSON) -> Answer:
+        """Return `value` encoded as `typ`; raises `HandlingError` `bad_result` for what the type does not allow."""
+        if self._adapter is None:
+            if not isinstance(value, bytes):
+                raise HandlingError(Code.BAD_RESULT, "expected bytes")
+            return Answer(body=value, typ=OCTETS)
+        try:
+            valid = self._adapter.validate_python(value)
+            if typ == MSGPACK:
+                plain: Value = self._adapter.dump_python(valid, mode="json")
+                return Answer(body=encode(plain), typ=MSGPACK)
+            return Answer(body=self._adapter.dump_json(valid), typ=JSON)
+        except (pydantic.ValidationError, pydantic.PydanticSchemaGenerationError, SealError) as error:
+            raise HandlingError(Code.BAD_RESULT, type(error).__name__) from None
+        except (ValueError, TypeError, RecursionError) as error:
+            raise HandlingError(Code.BAD_RESULT, type(error).__name__) from None

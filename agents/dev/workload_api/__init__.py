@@ -1,0 +1,20 @@
+"""An embedded SPIFFE Workload API with its own development CA; never for production.
+
+::
+
+    authority = DevelopmentAuthority(TrustDomain("example.org"))
+    async with EmbeddedWorkloadApi(Path("/tmp/dev"), authority) as api:
+        address = await api.add_identity(SpiffeId("spiffe://example.org/agent/planner"))
+        async with WorkloadIdentity.connect(socket=address) as identity:
+            ...
+
+It speaks the real protocol, so that everything which uses it runs on SPIRE unchanged.
+"""
+
+from __future__ import annotations
+
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.server import EmbeddedWorkloadApi
+from sealbus.agents.dev.workload_api.server_svid import ServerSvidFiles, write_server_svid
+
+__all__ = ["DevelopmentAuthority", "EmbeddedWorkloadApi", "ServerSvidFiles", "write_server_svid"]

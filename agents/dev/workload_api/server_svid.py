@@ -1,0 +1,61 @@
+"""Server SVIDs as files, for servers that speak no SPIFFE: nats-server reads these and reloads on a signal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.dev.workload_api.certificates import pem
+from sealbus.agents.dev.workload_api.files import PRIVATE, PUBLIC, replace_file
+from sealbus.envelopes.spiffe_id import SpiffeId
+
+__all__ = ["ServerSvidFiles", "write_server_svid"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSvidFiles:
+    """Where a server SVID was written, all as PEM: the chain leaf first, the key (0600), and the trust bundle.
+
+    `not_after` is the leaf's, in microseconds: whoever wrote it writes it again in time and reloads the server.
+    """
+
+    certificate: Path
+    key: Path
+    bundle: Path
+    not_after: int
+
+
+def write_server_svid(
+    folder: Path,
+    authority: DevelopmentAuthority,
+    spiffe_id: SpiffeId,
+    *,
+    dns: Iterable[str] = ("localhost",),
+    ttl: int = 86_400,
+) -> ServerSvidFiles:
+    """Issue an X.509-SVID that lives `ttl` seconds and write it to `folder` as svid.pem, svid.key and bundle.pem.
+
+    `dns` names (or IP addresses) are for peers that check host names, such as other nats-servers; sealbus checks the
+    SPIFFE ID instead. Each file is replaced whole. The key is written before the certificate, so that a server that
+    reloads in between keeps what it has: a pair that does not match is refused.
+    """
+    svid = authority.issue_x509(spiffe_id, dns_names=dns, ttl=ttl)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files = ServerSvidFiles(
+        certificate=folder / "svid.pem",
+        key=folder / "svid.key",
+        bundle=folder / "bundle.pem",
+        not_after=svid.not_after,
+    )
+    key = serialization.load_der_private_key(svid.key, password=None)
+    key_pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    replace_file(files.key, key_pem, mode=PRIVATE)
+    replace_file(files.certificate, pem(svid.chain), mode=PUBLIC)
+    replace_file(files.bundle, pem(authority.x509_bundle()), mode=PUBLIC)
+    return files

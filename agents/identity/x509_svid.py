@@ -1,0 +1,158 @@
+"""What the Workload API says about our X.509-SVID, verified before it is used (SPIFFE X509-SVID.md section 5).
+
+A chain that peers would refuse is refused here, where the operator sees why, and not at the first connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from spiffe._proto import workload_pb2 as proto
+
+from sealbus.agents.identity.der import parse_certificates
+from sealbus.bus.ports import X509Material
+from sealbus.envelopes.errors import EnvelopeError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+
+__all__ = ["SvidRefused", "X509Reading", "parse_domain", "read_x509"]
+
+_SCHEME = "spiffe://"
+
+
+class SvidRefused(Exception):
+    """The Workload API gave no X.509-SVID that can be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class X509Reading:
+    """One response, read: the material, and why bundles of federated trust domains were refused, if any were."""
+
+    material: X509Material
+    refused: tuple[str, ...]
+
+
+def read_x509(
+    response: proto.X509SVIDResponse,
+    *,
+    wanted: SpiffeId | None = None,
+    before: Mapping[TrustDomain, tuple[bytes, ...]] | None = None,
+    now: int,
+) -> X509Reading:
+    """Return our X.509-SVID: the one of `wanted`, or without it the first, which is the default identity.
+
+    Verified at `now` (microseconds): exactly one URI SAN, which is the SPIFFE ID that the response names; key usage and
+    basic constraints of a leaf; the key fits; the chain leads to the bundle of its own trust domain and no other.
+    Raises `SvidRefused`. Bundles of other trust domains are kept apart, each by its name; one that cannot be parsed
+    leaves that of `before` in force, one that is absent is gone (SPIFFE_Workload_API.md section 4.4).
+    """
+    given = _choose(response.svids, wanted)
+    try:
+        spiffe_id = SpiffeId(given.spiffe_id)
+        chain = parse_certificates(given.x509_svid)
+        own = parse_certificates(given.bundle)
+        key = serialization.load_der_private_key(given.x509_svid_key, password=None)
+    except (EnvelopeError, ValueError, TypeError) as error:
+        raise SvidRefused(f"X.509-SVID {given.spiffe_id[:256]!r} cannot be parsed") from error
+    leaf = chain[0]
+    _check_leaf(leaf, spiffe_id)
+    if leaf.public_key() != key.public_key():
+        raise SvidRefused(f"the key given with the X.509-SVID of {spiffe_id} is another one's")
+    _check_chain(chain, own, spiffe_id, now)
+    bundles, refused = _bundles(response.federated_bundles, spiffe_id.trust_domain, before or {})
+    bundles[spiffe_id.trust_domain] = _der(own)
+    material = X509Material(
+        spiffe_id=spiffe_id,
+        chain=_der(chain),
+        key=given.x509_svid_key,
+        bundles=bundles,
+        not_before=_microseconds(leaf.not_valid_before_utc),
+        not_after=_microseconds(leaf.not_valid_after_utc),
+    )
+    return X509Reading(material=material, refused=tuple(refused))
+
+
+def parse_domain(name: str) -> TrustDomain:
+    """Return the trust domain whose SPIFFE ID is `name`: `spiffe://` and its name. Raises `EnvelopeError`."""
+    return TrustDomain(name.removeprefix(_SCHEME) if name.startswith(_SCHEME) else "")
+
+
+def _choose(svids: Sequence[proto.X509SVID], wanted: SpiffeId | None) -> proto.X509SVID:
+    if not svids:
+        raise SvidRefused("the Workload API gave no X.509-SVID")
+    if wanted is None:
+        return svids[0]
+    for svid in svids:
+        if svid.spiffe_id == str(wanted):
+            return svid
+    raise SvidRefused(f"the Workload API gave no X.509-SVID of {wanted}")
+
+
+def _check_leaf(leaf: x509.Certificate, spiffe_id: SpiffeId) -> None:
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        authority = _is_authority(leaf)
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
+        raise SvidRefused(f"the X.509-SVID of {spiffe_id} lacks a URI name or a key usage") from error
+    if uris != [str(spiffe_id)]:
+        raise SvidRefused(f"the X.509-SVID of {spiffe_id} does not have exactly this one URI name")
+    if authority or usage.key_cert_sign or usage.crl_sign or not usage.digital_signature:
+        raise SvidRefused(f"the X.509-SVID of {spiffe_id} is not a leaf that may sign")
+
+
+def _is_authority(leaf: x509.Certificate) -> bool:
+    try:
+        return leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+
+
+def _check_chain(
+    chain: Sequence[x509.Certificate], own: Sequence[x509.Certificate], spiffe_id: SpiffeId, now: int
+) -> None:
+    moment = datetime.fromtimestamp(now // SECOND, UTC)
+    verifier = PolicyBuilder().store(Store(list(own))).time(moment).build_client_verifier()
+    try:
+        verifier.verify(chain[0], list(chain[1:]))
+    except VerificationError as error:
+        reason = str(error).splitlines()[0]
+        raise SvidRefused(f"the X.509-SVID of {spiffe_id} does not verify with its own bundle: {reason}") from error
+
+
+def _bundles(
+    given: Mapping[str, bytes], own: TrustDomain, before: Mapping[TrustDomain, tuple[bytes, ...]]
+) -> tuple[dict[TrustDomain, tuple[bytes, ...]], list[str]]:
+    bundles: dict[TrustDomain, tuple[bytes, ...]] = {}
+    refused: list[str] = []
+    for name, data in sorted(given.items()):
+        try:
+            trust_domain = parse_domain(name)
+        except EnvelopeError:
+            refused.append(f"X.509 bundle of {name[:256]!r}: not a trust domain")
+            continue
+        if trust_domain == own:
+            # The SVID came with the bundle of its own trust domain; a second opinion on that one is not asked for.
+            refused.append(f"X.509 bundle of {trust_domain}: given as a federated one too")
+            continue
+        try:
+            bundles[trust_domain] = _der(parse_certificates(data))
+        except ValueError as error:
+            refused.append(f"X.509 bundle of {trust_domain}: {error}")
+            if trust_domain in before:
+                bundles[trust_domain] = before[trust_domain]
+    return bundles, refused
+
+
+def _der(certificates: Iterable[x509.Certificate]) -> tuple[bytes, ...]:
+    return tuple(certificate.public_bytes(serialization.Encoding.DER) for certificate in certificates)
+
+
+def _microseconds(moment: datetime) -> int:
+    return int(moment.timestamp()) * SECOND

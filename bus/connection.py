@@ -1,0 +1,304 @@
+"""The connection of one workload to NATS: always one live link, replaced before it must end, found again when lost.
+
+A link that was lost and one whose certificate is to be replaced are the same case: a new link is made, everything enters
+it, publishers go over to it, and the old one, if it still lives, is left once nothing more is expected from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random as random_module
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from sealbus.bus.clock import Clock, wall_clock
+from sealbus.bus.counters import Counters
+from sealbus.bus.link import Link, fingerprint
+from sealbus.bus.ports import Identity
+from sealbus.bus.request import Answer, ask
+from sealbus.bus.rotation import (
+    Attachment,
+    ConnectionOptions,
+    backoff,
+    enter_all,
+    leave_all,
+    rotate_after,
+    seconds_left,
+)
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable, SealbusError
+from sealbus.envelopes.spiffe_id import SpiffeId
+
+__all__ = ["Connection"]
+
+_log = logging.getLogger(__name__)
+
+KNOWN_SERVERS = 64
+"""Servers of the cluster that we remember beside the configured ones."""
+
+LOOK_AGAIN = 5.0
+"""Seconds between looks at the identity past a certificate's half life: its callback should have come by then."""
+
+
+class Connection:
+    """Enter it with `async with`: the first connect fails at once, with one line that says why; later ones never give up.
+
+    `servers` are `tls://host:port`; `server_ids` the SPIFFE IDs that a server may have, all of one trust domain;
+    `inbox_prefix` the one prefix that we may subscribe to for answers, with its final dot (`Names.inbox_prefix`).
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        *,
+        identity: Identity,
+        server_ids: frozenset[SpiffeId],
+        inbox_prefix: str,
+        name: str = "",
+        options: ConnectionOptions | None = None,
+        counters: Counters | None = None,
+        clock: Clock = wall_clock,
+        random: Callable[[], float] = random_module.random,
+    ) -> None:
+        self._configured = tuple(_checked(url) for url in servers)
+        if not self._configured:
+            raise ConfigurationError("nats: name at least one server, for instance tls://localhost:4222")
+        if not inbox_prefix.startswith("_INBOX.") or not inbox_prefix.endswith("."):
+            raise ConfigurationError(f"inbox prefix {inbox_prefix!r}: must be _INBOX.<token>.")
+        self._told: tuple[str, ...] = ()
+        self._identity = identity
+        self._server_ids = server_ids
+        self._name = name
+        self.options = options or ConnectionOptions()
+        self.counters = counters or Counters()
+        self.inbox_prefix = inbox_prefix
+        self._clock = clock
+        self._random = random
+        self._link: Link | None = None
+        self._attachments: list[Attachment] = []
+        self._moving = asyncio.Lock()
+        self._up = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._asked = False
+        self._rotate_at = 0.0
+        self._attempts = 0
+        self._next_server = int(self._random() * len(self._configured))
+        self._group = asyncio.TaskGroup()
+        self._supervisor: asyncio.Task[None] | None = None
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self.closed = False
+
+    async def __aenter__(self) -> Self:
+        link = await self._first()
+        await self._group.__aenter__()
+        self._adopt(link)
+        self._unsubscribe = self._identity.on_rotation(self._wake.set)
+        self._supervisor = self._group.create_task(self._supervise(), name="connection")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.closed = True
+        self._up.set()
+        self._unsubscribe()
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+        link = self._link
+        if link is not None:
+            for attachment in self._attachments:
+                attachment.lost(link)
+            # In the group it would be canceled before it began, should we be leaving because of an error.
+            await leave_all((), link, overlap=0.0, seconds=self.options.settle if kind is None else 0.0)
+        await self._group.__aexit__(kind, error, trace)
+
+    @property
+    def link(self) -> Link:
+        """The link to write to now. Raises `BusUnavailable` while there is none."""
+        link = self._link
+        if link is None or not link.alive or self.closed:
+            raise BusUnavailable(self.state)
+        return link
+
+    @property
+    def state(self) -> str:
+        """One line for operators: connected where, or why not."""
+        link = self._link
+        if self.closed or link is None:
+            return "the connection is closed"
+        return f"connected to {link.url}" if link.alive else link.reason
+
+    async def ready(self, seconds: float) -> Link:
+        """Return the link to write to, waiting at most `seconds` for one. Raises `BusUnavailable`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self.closed and (self._link is None or not self._link.alive):
+                    self._up.clear()
+                    await self._up.wait()
+        return self.link
+
+    async def attach(self, attachment: Attachment) -> None:
+        """Put `attachment` on the current link and on every one after it; return once the server has seen it."""
+        async with self._moving:
+            self._attachments.append(attachment)
+            with contextlib.suppress(BusUnavailable):  # the next link brings it
+                await enter_all([attachment], self.link, self.options.connect)
+
+    def detach(self, attachment: Attachment) -> None:
+        """Take `attachment` off; it ends its own subscriptions."""
+        with contextlib.suppress(ValueError):
+            self._attachments.remove(attachment)
+
+    def rotate(self) -> None:
+        """Replace the current link soon, whatever the identity says."""
+        self._asked = True
+        self._wake.set()
+
+    async def request(self, subject: str, payload: bytes, *, deadline: float) -> Answer:
+        """Ask a service of the broker (the JetStream API) and return its answer within `deadline` seconds.
+
+        Raises `BusUnavailable` for silence, no responder, a refused subject or a lost connection.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + deadline
+        link = await self.ready(deadline)
+        return await ask(link, subject, payload, deadline=max(0.0, until - loop.time()))
+
+    async def _first(self) -> Link:
+        reasons = []
+        for _ in self._configured:
+            try:
+                return await self._open()
+            except (BusUnavailable, IdentityUnavailable) as error:
+                reasons.append(error.detail)
+        raise BusUnavailable("; ".join(reasons))
+
+    async def _open(self) -> Link:
+        """Make one attempt, at the next server in turn."""
+        known = (*self._configured, *(url for url in self._told if url not in self._configured))
+        url = known[self._next_server % len(known)]
+        self._next_server += 1
+        material = self._identity.x509()
+        if material.spiffe_id != self._identity.spiffe_id:
+            raise IdentityUnavailable(f"the X.509-SVID is {material.spiffe_id}, not {self._identity.spiffe_id}")
+        link = Link(
+            url=url,
+            material=material,
+            expected=self._server_ids,
+            inbox_prefix=self.inbox_prefix,
+            connect_seconds=self.options.connect,
+            on_lost=self._lost,
+            on_dropped=lambda kind: self.counters.add("sealbus_bus_dropped_total", 1, reason=kind),
+            on_lame_duck=self._lame_duck,
+        )
+        if seconds_left(link, self.options, self._clock()) <= 0:
+            raise IdentityUnavailable(f"the X.509-SVID of {material.spiffe_id} has expired")
+        await link.open(name=self._name, seconds=self.options.connect, ping_seconds=self.options.ping)
+        self.counters.add("sealbus_bus_connections_total")
+        return link
+
+    def _adopt(self, link: Link) -> None:
+        """Make `link` the one to write to."""
+        self._link = link
+        self._told = link.known_servers[:KNOWN_SERVERS]
+        self._asked = False
+        self._rotate_at = 0.0
+        self._attempts = 0
+        self._up.set()
+
+    def _lost(self, link: Link) -> None:
+        for attachment in self._attachments:
+            attachment.lost(link)
+        self._wake.set()
+
+    def _lame_duck(self, link: Link) -> None:
+        if link is self._link:
+            self.rotate()
+
+    async def _supervise(self) -> None:
+        """Keep one live link with a certificate that has not expired, until cancelled."""
+        while True:
+            self._wake.clear()
+            link = self._link
+            if link is None or not link.alive:
+                await self._replace(None)
+                continue
+            left = seconds_left(link, self.options, self._clock())
+            if left <= 0:
+                self.counters.add("sealbus_bus_expired_total")
+                link.cut("its client certificate expires and there is no newer one")
+                continue
+            pause = self._until_due(link)
+            if pause <= 0:
+                await self._replace(link)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(pause, left)):
+                    await self._wake.wait()
+
+    def _until_due(self, link: Link) -> float:
+        """Return how many seconds until `link` is to be replaced, or until to look again; 0 for now."""
+        now = self._clock()
+        monotonic = asyncio.get_running_loop().time()
+        if not self._asked and not self._is_newer(link):
+            self._rotate_at = 0.0
+            half = (link.not_after - link.not_before) // 2
+            return max(LOOK_AGAIN, (link.not_before + half - now) / 1e6)
+        if not self._rotate_at:
+            wait = 0.0 if self._asked else rotate_after(link, self.options, now, self._random)
+            self._rotate_at = monotonic + wait
+        return max(0.0, self._rotate_at - monotonic)
+
+    def _is_newer(self, link: Link) -> bool:
+        try:
+            return fingerprint(self._identity.x509(), self._server_ids) != link.fingerprint
+        except IdentityUnavailable:
+            return False
+
+    async def _replace(self, old: Link | None) -> None:
+        """Make one attempt to replace `old`, or to reconnect where it is absent; pause after a failure."""
+        try:
+            link = await self._open()
+            try:
+                async with self._moving:
+                    await enter_all(self._attachments, link, self.options.connect)
+                    self._adopt(link)
+            except BaseException:
+                await link.close()
+                raise
+        except SealbusError as error:
+            self._attempts += 1
+            pause = backoff(self._attempts, self.options, self._random)
+            self.counters.add("sealbus_bus_connect_failures_total")
+            _log.warning("%s: %s (attempt %d)", "rotation" if old else "reconnect", error.detail, self._attempts)
+            if old is not None:
+                self._rotate_at = asyncio.get_running_loop().time() + pause
+            else:
+                await asyncio.sleep(pause)
+            return
+        self.counters.add("sealbus_bus_rotations_total" if old else "sealbus_bus_reconnects_total")
+        _log.info("connected to %s", link.url)
+        if old is not None and old.alive:
+            left = seconds_left(old, self.options, self._clock())
+            leaving = leave_all(
+                tuple(self._attachments),
+                old,
+                overlap=self.options.overlap,
+                seconds=min(self.options.settle, left),
+            )
+            self._group.create_task(leaving, name="leave-link")
+
+
+def _checked(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 4222
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if parts.scheme != "tls" or not parts.hostname or parts.username or parts.path or parts.query:
+        raise ConfigurationError(f"nats server {url!r}: write tls://host:port; there is no connection without TLS")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"tls://{host}:{port}"

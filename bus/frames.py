@@ -1,0 +1,102 @@
+"""What is written to and read from NATS, as bytes: publish frames, raw header blocks, and the rules of subjects.
+
+nats-py sends wildcards and empty tokens to the server as they are; here a subject is checked before anything is written,
+and nothing that a caller passes can end a protocol line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from sealbus.bus.ports import Outgoing
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+
+__all__ = [
+    "check_pattern",
+    "check_subject",
+    "header_lines",
+    "header_value",
+    "publish_frame",
+    "publish_parts",
+    "status_of",
+]
+
+_TOKEN = r"[^\x00-\x20\x7f.*>]+"  # noqa: S105 - a pattern
+_SUBJECT = re.compile(rf"{_TOKEN}(?:\.{_TOKEN})*")
+_PATTERN = re.compile(rf"(?:{_TOKEN}|\*)(?:\.(?:{_TOKEN}|\*))*(?:\.>)?|>")
+_MESSAGE_ID = re.compile(r"[0-9a-f]{32}")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_STATUS = re.compile(rb"NATS/1\.0 ([0-9]{3})(?: ([^\r\n]*))?\r\n")
+
+
+def check_subject(subject: str) -> None:
+    """Raise `ConfigurationError` unless `subject` may be published to: non-empty tokens, no wildcard, at most 255 bytes."""
+    if not _SUBJECT.fullmatch(subject) or len(subject.encode()) > DEFAULT_LIMITS.subject_bytes:
+        raise ConfigurationError(f"{subject[:255]!r} is not a subject that can be published to")
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise `ConfigurationError` unless `pattern` may be subscribed to: tokens or `*`, at last perhaps `>`."""
+    if not _PATTERN.fullmatch(pattern) or len(pattern.encode()) > DEFAULT_LIMITS.subject_bytes:
+        raise ConfigurationError(f"{pattern[:255]!r} is not a subject that can be subscribed to")
+
+
+def header_lines(message_id: str, headers: Mapping[str, str]) -> bytes:
+    """Return a header block with one `Nats-Msg-Id` line if there is a `message_id`; empty if there is nothing to say."""
+    if not message_id and not headers:
+        return b""
+    lines = ["NATS/1.0"]
+    if message_id:
+        if not _MESSAGE_ID.fullmatch(message_id):
+            raise ConfigurationError("a message id is 32 lower-case hex digits")
+        lines.append(f"Nats-Msg-Id: {message_id}")
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or name.lower() == "nats-msg-id":
+            raise ConfigurationError(f"{name[:64]!r} cannot be the name of a header")
+        if not _HEADER_VALUE.fullmatch(value) or value != value.strip():
+            raise ConfigurationError(f"the value of header {name} is not printable ASCII without space at its ends")
+        lines.append(f"{name}: {value}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def publish_parts(message: Outgoing, *, replied: bool) -> tuple[bytes, bytes, int]:
+    """Return what stands before and after the reply subject in the frame of `message`, and the bytes it carries.
+
+    A frame is the two parts with the reply subject between them (nothing, unless `replied`), the payload and CRLF. The
+    bytes carried are those that `max_payload` bounds: header block and payload. Raises `ConfigurationError`.
+    """
+    check_subject(message.subject)
+    block = header_lines(message.message_id, message.headers)
+    size = len(block) + len(message.payload)
+    space = b" " if replied else b""
+    subject = message.subject.encode()
+    if not block:
+        return b"PUB %b " % subject, b"%b%d\r\n" % (space, size), size
+    return b"HPUB %b " % subject, b"%b%d %d\r\n%b" % (space, len(block), size, block), size
+
+
+def publish_frame(message: Outgoing, reply: str = "") -> bytes:
+    """Return the whole frame that publishes `message`, answers to `reply` if given. Raises `ConfigurationError`."""
+    before, after, _ = publish_parts(message, replied=bool(reply))
+    return b"".join((before, reply.encode(), after, message.payload, b"\r\n"))
+
+
+def status_of(block: bytes) -> tuple[int, str]:
+    """Return the status code and text of a header block that the server made itself; `(0, "")` if it has none."""
+    found = _STATUS.match(block)
+    if found is None:
+        return 0, ""
+    return int(found[1]), (found[2] or b"").decode("ascii", "replace").strip()
+
+
+def header_value(block: bytes, name: str) -> str:
+    """Return the value of the first header `name` (in its exact letters) in `block`; empty if there is none."""
+    start = block.find(b"\r\n%b: " % name.encode())
+    if start < 0:
+        return ""
+    start += len(name) + 4
+    end = block.find(b"\r\n", start)
+    return block[start : end if end >= 0 else len(block)].decode("ascii", "replace").strip()

@@ -1,0 +1,232 @@
+"""The gate: every consumed message is opened, judged, recorded and only then handled, in batches end to end.
+
+::
+
+    deliveries --1..13--> Opened --14..16--> Judged --17 recorded--> Permitted --18--> handler
+         \\-- refusal (counted)   \\-- tried again, or decided against: recorded, never handled
+
+There is no other way to a handler: `Permitted` is built here, after the audit stream acknowledged the decision. The next
+batch is opened and decided while the records of the one before are on their way; handlers start in order of arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from sealbus.bus.audit import AuditWriter
+from sealbus.bus.clock import Clock, wall_clock
+from sealbus.bus.counters import Counters
+from sealbus.bus.judge import Judge
+from sealbus.bus.lanes import Lanes
+from sealbus.bus.ports import Delivery, Pull
+from sealbus.bus.refusals import Refusals
+from sealbus.bus.retry import UNTIL_EXPIRY
+from sealbus.bus.routes import Permitted, RouteTable
+from sealbus.bus.work import Judged, Opened, Work
+from sealbus.envelopes.accept import Arrival, CoreArrival, LiveProfile, StreamArrival, accept_live
+from sealbus.envelopes.caches import Caches, ReplayMemory
+from sealbus.envelopes.errors import RETRIED_CODES, Code, EnvelopeError, SealbusError
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.trust import Trust
+
+__all__ = ["CoreOrigin", "Gate", "Turn"]
+
+_log = logging.getLogger(__name__)
+
+RECORDING = 4
+"""Batches whose records are on their way at a time: enough to hide the acknowledgement's round trip."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreOrigin:
+    """What step 6 needs for core calls: when this process started and when its audit stream was created."""
+
+    started: int
+    audit_created: int
+
+
+class Gate:
+    """Takes deliveries of one agent; `Lanes` run the handlers of what it lets through."""
+
+    def __init__(
+        self,
+        *,
+        profile: LiveProfile,
+        routes: RouteTable,
+        trust: Callable[[], Trust],
+        judge: Judge,
+        audit: AuditWriter,
+        refusals: Refusals,
+        lanes: Lanes,
+        counters: Counters,
+        core: CoreOrigin,
+        caches: Caches,
+        replay: ReplayMemory,
+        random: Callable[[], float],
+        clock: Clock = wall_clock,
+    ) -> None:
+        self._profile = profile
+        self._routes = routes
+        self._trust = trust
+        self._judge = judge
+        self._audit = audit
+        self._refusals = refusals
+        self._lanes = lanes
+        self._counters = counters
+        self._core = core
+        self._caches = caches
+        self._replay = replay
+        self._random = random
+        self._clock = clock
+        self._group = asyncio.TaskGroup()
+        self._recording = asyncio.Semaphore(RECORDING)
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._group.__aexit__(kind, error, trace)
+
+    async def admit(self, deliveries: Sequence[Delivery], pull: Pull | None, turn: Turn) -> None:
+        """Open and judge one batch now; record and hand it to the lanes after the batch before it, in a task of its own.
+
+        `pull` settles stream deliveries and is `None` for core calls. `turn` keeps the order of one source. Returns
+        once the batch is judged, and waits where `RECORDING` batches are on their way already.
+        """
+        judged = await self._judge.judge(self._open(deliveries, pull))
+        lasting = [one for one in judged if not self._try_again(one, pull)]
+        await self._recording.acquire()
+        before, done = turn.take()
+        self._group.create_task(self._finish(lasting, pull, before, done), name="gate-finish")
+
+    def _open(self, deliveries: Sequence[Delivery], pull: Pull | None) -> list[Opened]:
+        trust = self._trust()
+        opened = []
+        for delivery in deliveries:
+            try:
+                route = self._routes.of(delivery.subject)
+                message = accept_live(
+                    delivery.payload,
+                    self._arrival(delivery),
+                    self._profile,
+                    action=route.action,
+                    trust=trust,
+                    caches=self._caches,
+                    replay=self._replay,
+                    now=self._clock(),
+                )
+            except EnvelopeError as error:
+                self._refuse(error, delivery, pull)
+            else:
+                opened.append(Opened(delivery=delivery, route=route, message=message))
+        return opened
+
+    def _arrival(self, delivery: Delivery) -> Arrival:
+        position = delivery.position
+        if position is None:
+            return CoreArrival(
+                subject=delivery.subject, started=self._core.started, audit_created=self._core.audit_created
+            )
+        return StreamArrival(
+            subject=delivery.subject,
+            header_block=delivery.header_block,
+            stream=position.stream,
+            sequence=position.sequence,
+            stored=position.stored,
+            created=position.created,
+            delivery=position.delivery,
+        )
+
+    def _refuse(self, error: SealbusError, delivery: Delivery, pull: Pull | None) -> None:
+        """Count a refusal; it is never answered. A stream delivery is tried again or ended for good, by its code."""
+        self._refusals.count(error, delivery)
+        if pull is None or delivery.position is None:
+            return
+        now = self._clock()
+        # The message's `exp` is not known here where it failed early; a try after it ends at step 5.
+        delay = UNTIL_EXPIRY.delay(
+            delivery.position.delivery, random=self._random(), now=now, until=now + DEFAULT_LIMITS.live_seconds * SECOND
+        )
+        if error.code in RETRIED_CODES and delay is not None:
+            pull.retry(delivery, delay)
+        else:
+            pull.term(delivery)
+
+    def _try_again(self, judged: Judged, pull: Pull | None) -> bool:
+        """Put off a delivery that failed for a passing reason, as a refusal, unless this was its last chance."""
+        position = judged.opened.delivery.position
+        if judged.error is None or judged.error.code not in RETRIED_CODES or pull is None or position is None:
+            return False
+        exp = judged.opened.message.header.exp
+        delay = UNTIL_EXPIRY.delay(position.delivery, random=self._random(), now=self._clock(), until=exp)
+        if delay is None:
+            return False
+        self._refusals.count(judged.error, judged.opened.delivery)
+        pull.retry(judged.opened.delivery, delay)
+        return True
+
+    async def _finish(
+        self, judged: Sequence[Judged], pull: Pull | None, before: asyncio.Event, done: asyncio.Event
+    ) -> None:
+        """Step 17, then the lanes: a batch whose records are not stored is not handled."""
+        try:
+            leaves = await self._record(judged, pull)
+            await before.wait()
+            for one, leaf in zip(judged, leaves, strict=True):
+                if isinstance(leaf, bytes):
+                    await self._pass_on(one, leaf, pull)
+                else:
+                    self._lanes.answer_error(one, leaf)
+                    self._refuse(leaf, one.opened.delivery, pull)
+        finally:
+            done.set()
+            self._recording.release()
+
+    async def _record(self, judged: Sequence[Judged], pull: Pull | None) -> Sequence[bytes | SealbusError]:
+        if not judged:
+            return ()
+        if pull is None:
+            return await self._audit.call_decisions(judged)
+        return await self._audit.decisions(judged)
+
+    async def _pass_on(self, judged: Judged, leaf: bytes, pull: Pull | None) -> None:
+        opened = judged.opened
+        verdict = "allow" if judged.allowed else str(judged.code)
+        self._counters.add("sealbus_decisions_total", 1, action=opened.route.action, verdict=verdict)
+        if judged.allowed and judged.decision is not None:
+            permitted = Permitted(
+                message=opened.message,
+                value=judged.value,
+                route=opened.route,
+                leaf=leaf,
+                obligations=judged.decision.obligations,
+            )
+            await self._lanes.put(Work(permitted=permitted, delivery=opened.delivery, pull=pull))
+            return
+        _log.info(
+            "not handled: %s from %s, %s", opened.route.action, opened.message.header.iss, judged.code or Code.DENIED
+        )
+        self._lanes.answer_error(judged, judged.error)
+        if pull is not None:
+            pull.term(opened.delivery)
+
+
+class Turn:
+    """Keeps the batches of one source in order through their concurrent recording."""
+
+    def __init__(self) -> None:
+        self._last = asyncio.Event()
+        self._last.set()
+
+    def take(self) -> tuple[asyncio.Event, asyncio.Event]:
+        """Return the event to wait for and the one to set."""
+        before, self._last = self._last, asyncio.Event()
+        return before, self._last

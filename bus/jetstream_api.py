@@ -1,0 +1,131 @@
+"""The part of the JetStream API that streams as code need: read, create and update a stream, as JSON over one port.
+
+The port is a function, so that an operator's command, a worker and a test use the same code over whatever connection
+they have. Nothing here decides whether a configuration is right.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final, cast
+
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.envelopes.limits import SECOND
+
+__all__ = [
+    "NANOSECONDS",
+    "JsonObject",
+    "Request",
+    "StreamState",
+    "create_stream",
+    "parse_time",
+    "stream_state",
+    "update_stream",
+]
+
+NANOSECONDS: Final = 1_000_000_000
+"""JetStream writes durations in nanoseconds."""
+
+JsonObject = dict[str, object]
+"""A JSON object, nothing about its members checked."""
+
+Request = Callable[[str, bytes], Awaitable[bytes]]
+"""Sends a payload to a subject and returns the payload of the one answer; `BusUnavailable` if none comes in time."""
+
+_STREAM_NOT_FOUND: Final = 10_059
+_TIME: Final = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(?:Z|([+-])(\d{2}):(\d{2}))")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamState:
+    """One stream as the server has it. `created` is microseconds by the server's clock, truncated."""
+
+    name: str
+    config: Mapping[str, object] = field(repr=False)
+    created: int
+    messages: int
+    bytes: int
+
+
+async def stream_state(request: Request, name: str) -> StreamState | None:
+    """Return the stream `name`, or `None` if there is none. Raises `BusUnavailable` for any other answer."""
+    answer = await _ask(request, f"$JS.API.STREAM.INFO.{name}", {})
+    error = _error(answer)
+    if error is not None:
+        if error[0] == _STREAM_NOT_FOUND:
+            return None
+        raise BusUnavailable(f"stream {name}: the server cannot tell: {error[1]} ({error[0]})")
+    return _state(name, answer)
+
+
+async def create_stream(request: Request, config: Mapping[str, object]) -> StreamState:
+    """Create a stream. Raises `ConfigurationError` with the server's reason if it refuses."""
+    return await _write(request, "CREATE", config)
+
+
+async def update_stream(request: Request, config: Mapping[str, object]) -> StreamState:
+    """Replace the whole configuration of a stream. Raises `ConfigurationError` with the server's reason."""
+    return await _write(request, "UPDATE", config)
+
+
+def parse_time(text: str) -> int:
+    """Return microseconds since the Unix epoch, truncated, of an RFC 3339 time. Raises `ValueError` for all else."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise ValueError("not an RFC 3339 time")
+    seconds, fraction, sign, hours, minutes = found.groups()
+    at = datetime.fromisoformat(f"{seconds}+00:00") - _EPOCH
+    micros = (at.days * 86_400 + at.seconds) * SECOND + int((fraction or "").ljust(9, "0")[:6])
+    if sign is None:
+        return micros
+    offset = timedelta(hours=int(hours), minutes=int(minutes)) // timedelta(microseconds=1)
+    return micros - offset if sign == "+" else micros + offset
+
+
+async def _write(request: Request, verb: str, config: Mapping[str, object]) -> StreamState:
+    name = config["name"]
+    answer = await _ask(request, f"$JS.API.STREAM.{verb}.{name}", config)
+    error = _error(answer)
+    if error is not None:
+        raise ConfigurationError(f"stream {name}: the server refused: {error[1]} ({error[0]})")
+    return _state(str(name), answer)
+
+
+async def _ask(request: Request, subject: str, content: Mapping[str, object]) -> JsonObject:
+    payload = await request(subject, json.dumps(content).encode() if content else b"")
+    try:
+        answer = json.loads(payload)
+    except ValueError as error:
+        raise BusUnavailable(f"{subject}: the answer is not JSON") from error
+    if not isinstance(answer, dict):
+        raise BusUnavailable(f"{subject}: the answer is not a JSON object")
+    return cast("JsonObject", answer)
+
+
+def _error(answer: JsonObject) -> tuple[int, str] | None:
+    error = answer.get("error")
+    if error is None:
+        return None
+    if not isinstance(error, dict):
+        return 0, "no reason given"
+    code = error.get("err_code", error.get("code", 0))
+    return (code if isinstance(code, int) else 0), str(error.get("description", "no reason given"))
+
+
+def _state(name: str, answer: JsonObject) -> StreamState:
+    config, created, state = answer.get("config"), answer.get("created"), answer.get("state")
+    if not isinstance(config, dict) or not isinstance(created, str) or not isinstance(state, dict):
+        raise BusUnavailable(f"stream {name}: the server's answer has no config, created or state")
+    messages, size = state.get("messages"), state.get("bytes")
+    if not isinstance(messages, int) or not isinstance(size, int):
+        raise BusUnavailable(f"stream {name}: the server's answer has no counts")
+    try:
+        at = parse_time(created)
+    except ValueError as error:
+        raise BusUnavailable(f"stream {name}: the server's answer has no creation time") from error
+    return StreamState(name=name, config=cast("JsonObject", config), created=at, messages=messages, bytes=size)

@@ -1,0 +1,207 @@
+"""A link: one connection to one server, made with one X.509-SVID, from its handshake to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nats.errors import Error as NatsError
+
+from sealbus.bus.diagnosis import explain
+from sealbus.bus.parser import Sink
+from sealbus.bus.ports import X509Material
+from sealbus.bus.replies import Replies
+from sealbus.bus.safe_client import SafeClient
+from sealbus.bus.tls import client_context
+from sealbus.envelopes.errors import BusUnavailable
+from sealbus.envelopes.spiffe_id import SpiffeId
+
+__all__ = ["Link", "fingerprint"]
+
+_log = logging.getLogger(__name__)
+
+_VIOLATION = re.compile(r'Permissions Violation for (Publish|Subscription) to "([^"]*)"', re.IGNORECASE)
+
+WRITE_LIMIT = 33_554_432
+"""Bytes that may wait for the network; beyond, `write` refuses. A server that takes nothing must not fill our memory."""
+
+CLOSE_SECONDS = 5.0
+
+
+def fingerprint(material: X509Material, expected: frozenset[SpiffeId]) -> bytes:
+    """Return 32 bytes that differ whenever a connection should be made anew: our certificate, or the server's bundle."""
+    digest = hashlib.sha256(b"".join(material.chain))
+    for domain in sorted({one.trust_domain for one in expected}, key=lambda one: one.name):
+        for anchor in material.bundles.get(domain, ()):
+            digest.update(anchor)
+    return digest.digest()
+
+
+@dataclass(slots=True)
+class _Subscription:
+    subject: str
+    refused: Callable[[str], None] | None
+
+
+class Link:
+    """Open one with `Link.open`. `not_before` and `not_after` are those of its client certificate, in microseconds.
+
+    `on_lost(link)` is called once if the link ends other than by `close()`; `on_dropped` with the class of what was
+    dropped; `on_lame_duck(link)` when its server is about to go.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        material: X509Material,
+        expected: frozenset[SpiffeId],
+        inbox_prefix: str,
+        connect_seconds: float,
+        on_lost: Callable[[Link], None],
+        on_dropped: Callable[[str], None],
+        on_lame_duck: Callable[[Link], None],
+    ) -> None:
+        self.url = url
+        self.not_before = material.not_before
+        self.not_after = material.not_after
+        self.fingerprint = fingerprint(material, expected)
+        self.replies = Replies(inbox_prefix)
+        self.alive = False
+        self.ended = asyncio.Event()
+        self.watchers: list[Callable[[], None]] = []
+        """Called once when the link has ended, however it did."""
+        self.reason = ""
+        self._own_id = str(material.spiffe_id)
+        self._on_lost = on_lost
+        self._on_dropped = on_dropped
+        self._on_lame_duck = on_lame_duck
+        self._subscriptions: dict[int, _Subscription] = {}
+        self._client = SafeClient(
+            client_context(material, expected=expected),
+            connect_seconds=connect_seconds,
+            on_lost=self._lost,
+            on_violation=self._violation,
+            on_dropped=lambda error: on_dropped(type(error).__name__),
+        )
+
+    async def open(self, *, name: str, seconds: float, ping_seconds: float) -> None:
+        """Connect within `seconds`. Raises `BusUnavailable` that says why in one line."""
+        try:
+            await self._client.open(
+                self.url, name=name, seconds=seconds, ping_seconds=ping_seconds, on_lame_duck=self._lame_duck
+            )
+        except (OSError, TimeoutError, NatsError) as error:
+            raise BusUnavailable(explain(self.url, self._own_id, error)) from error
+        self.alive = True
+        self._client.subscribe_raw(self.replies.pattern, "", self.replies.take)
+
+    @property
+    def max_payload(self) -> int:
+        """The most bytes that header block and payload may have together, as the server says."""
+        return self._client.max_payload
+
+    @property
+    def known_servers(self) -> tuple[str, ...]:
+        """Addresses of the cluster's servers that this one told us, as `tls://` URLs."""
+        told = self._client._server_info.get("connect_urls") or ()  # noqa: SLF001 - nats-py only shows its own pool
+        return tuple(f"tls://{address}" for address in told if isinstance(address, str))
+
+    def write(self, frames: bytes) -> None:
+        """Write frames, in the order of the calls. Raises `BusUnavailable` if the link is gone or takes no more."""
+        if not self.alive:
+            raise BusUnavailable(f"{self.url}: the connection is gone")
+        if self._client.buffered() > WRITE_LIMIT:
+            raise BusUnavailable(f"{self.url}: the server takes no more data")
+        self._client.write(frames)
+
+    async def drained(self) -> None:
+        """Wait until few bytes wait for the network; return at once if the link is gone."""
+        with contextlib.suppress(OSError):
+            await self._client.drained()
+
+    def subscribe(
+        self, subject: str, sink: Sink, *, queue: str = "", refused: Callable[[str], None] | None = None
+    ) -> int:
+        """Subscribe and return the number to end it by; `flush` makes sure that the server has seen it.
+
+        `refused` is called with the server's words if it does not allow this subscription.
+        """
+        if not self.alive:
+            raise BusUnavailable(f"{self.url}: the connection is gone")
+        sid = self._client.subscribe_raw(subject, queue, sink)
+        self._subscriptions[sid] = _Subscription(subject, refused)
+        return sid
+
+    def unsubscribe(self, sid: int) -> None:
+        """End a subscription; what is on its way still reaches the sink until `forget`."""
+        if self.alive:
+            self._client.unsubscribe_raw(sid)
+
+    def forget(self, sid: int) -> None:
+        """Drop what still comes for a subscription that was ended."""
+        self._client.forget_raw(sid)
+        self._subscriptions.pop(sid, None)
+
+    async def flush(self, seconds: float) -> None:
+        """Wait until the server has handled all that was written, and we all that it sent before. Raises `BusUnavailable`."""
+        if not self.alive:
+            raise BusUnavailable(f"{self.url}: the connection is gone")
+        pong = self._client.ping()
+        ended = asyncio.ensure_future(self.ended.wait())
+        try:
+            await asyncio.wait({pong, ended}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
+        if not pong.done():
+            pong.cancel()
+            raise BusUnavailable(f"{self.url}: no answer within {seconds:g} s" if self.alive else self.reason)
+
+    async def close(self) -> None:
+        """Send what waits, close, and fail whoever still waits for an answer."""
+        self._end("the connection was closed")
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._client.close()
+        except (OSError, TimeoutError, NatsError) as error:
+            _log.debug("closing %s: %s", self.url, error)
+            self._client.cut()
+
+    def cut(self, reason: str) -> None:
+        """End the link at once, as if it were lost: its certificate has expired, or its server hangs."""
+        self._client.cut()
+        self._lost(ConnectionAbortedError(reason))
+
+    def _lost(self, error: Exception) -> None:
+        if self.alive:
+            self._end(f"{self.url}: connection lost ({str(error) or type(error).__name__})")
+            self._on_lost(self)
+
+    def _end(self, reason: str) -> None:
+        self.alive = False
+        self.reason = reason
+        self.ended.set()
+        for watcher in tuple(self.watchers):
+            watcher()
+        self.replies.fail_all(BusUnavailable(reason))
+
+    def _violation(self, text: str) -> None:
+        self._on_dropped("permissions")
+        found = _VIOLATION.search(text)
+        _log.warning("%s: %s", self._own_id, text)
+        if found is None:
+            return
+        if found[1].lower() == "publish":
+            self.replies.refuse(found[2], BusUnavailable(f"{found[2]}: not permitted to publish"))
+            return
+        for subscription in list(self._subscriptions.values()):
+            if subscription.subject == found[2] and subscription.refused is not None:
+                subscription.refused(text)
+
+    async def _lame_duck(self) -> None:
+        self._on_lame_duck(self)

@@ -1,0 +1,164 @@
+"""Listening on core NATS through rotations: nothing lost, nothing twice, the order of each sender kept.
+
+While a connection is replaced, both are subscribed. In a queue group the server gives each message to one of them. Without
+one both get it: then what the older connection delivers is passed on, what the newer one delivers is held back, and once
+the older one has ended, what it did not deliver is passed on as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from sealbus.bus.connection import Connection
+from sealbus.bus.frames import check_pattern
+from sealbus.bus.link import Link
+from sealbus.bus.ports import Delivery
+from sealbus.envelopes.errors import BusUnavailable
+
+__all__ = ["PENDING_BYTES", "listen"]
+
+PENDING_BYTES = 67_108_864
+"""Most payload bytes that wait for one listener, beside its bound on messages."""
+
+
+@dataclass(slots=True)
+class _Stage:
+    """One link's part of a listener. `seen` counts what it delivered while a newer link was subscribed as well."""
+
+    link: Link
+    sid: int
+    held: deque[Delivery] = field(default_factory=deque)
+    seen: Counter[int] = field(default_factory=Counter)
+
+
+class _Listener:
+    """Collects the deliveries of one subscription, over as many links as there are at the moment."""
+
+    def __init__(self, subject: str, queue: str, pending: int, dropped: Callable[[], None]) -> None:
+        self._subject = subject
+        self._queue = queue
+        self._pending = pending
+        self._dropped = dropped
+        self._stages: list[_Stage] = []
+        self._waiting: deque[Delivery] = deque()
+        self._bytes = 0
+        self.arrived = asyncio.Event()
+        self.refused = ""
+
+    def take(self) -> list[Delivery]:
+        """Return what is waiting, and wait no more for it."""
+        self.arrived.clear()
+        batch = list(self._waiting)
+        self._waiting.clear()
+        self._bytes = sum(len(one.payload) for stage in self._stages for one in stage.held)
+        return batch
+
+    def enter(self, link: Link) -> None:
+        stage = _Stage(link, 0)
+        stage.sid = link.subscribe(
+            self._subject, partial(self._deliver, stage), queue=self._queue, refused=self._refuse
+        )
+        self._stages.append(stage)
+
+    async def leave(self, link: Link) -> None:
+        stage = self._stage(link)
+        if stage is None:
+            return
+        link.unsubscribe(stage.sid)
+        # What the server sent before it saw the end of the subscription arrives before the answer to the PING.
+        await link.flush(_FLUSH_SECONDS)
+        self._end(stage)
+
+    def lost(self, link: Link) -> None:
+        stage = self._stage(link)
+        if stage is not None:
+            self._end(stage)
+        self.arrived.set()
+
+    def close(self) -> None:
+        """End the subscription on every link."""
+        for stage in self._stages:
+            stage.link.unsubscribe(stage.sid)
+            stage.link.forget(stage.sid)
+        self._stages.clear()
+
+    def _stage(self, link: Link) -> _Stage | None:
+        return next((stage for stage in self._stages if stage.link is link), None)
+
+    def _refuse(self, text: str) -> None:
+        self.refused = text
+        self.arrived.set()
+
+    def _deliver(self, stage: _Stage, subject: bytes, _: bytes, block: bytes, payload: bytes) -> None:
+        delivery = Delivery(subject=subject.decode("ascii", "backslashreplace"), payload=payload, header_block=block)
+        if self._queue or stage is self._stages[0]:
+            into = self._waiting
+        else:
+            into = stage.held
+        if len(into) >= self._pending or self._bytes + len(payload) > PENDING_BYTES:
+            self._dropped()
+            return
+        if not self._queue and stage is not self._stages[-1]:
+            stage.seen[_key(delivery)] += 1
+        into.append(delivery)
+        self._bytes += len(payload)
+        self.arrived.set()
+
+    def _end(self, stage: _Stage) -> None:
+        """Take `stage` out. If it was the oldest, the next one passes on what this one had not delivered."""
+        stage.link.forget(stage.sid)
+        oldest = self._stages[0] is stage
+        self._stages.remove(stage)
+        if self._queue or not oldest or not self._stages:
+            return
+        following = self._stages[0]
+        for delivery in following.held:
+            key = _key(delivery)
+            if stage.seen[key] > 0:
+                stage.seen[key] -= 1
+            elif len(self._waiting) < self._pending:
+                self._waiting.append(delivery)
+            else:
+                self._dropped()
+        following.held.clear()
+        self.arrived.set()
+
+
+_FLUSH_SECONDS = 5.0
+
+
+def _key(delivery: Delivery) -> int:
+    return hash((delivery.subject, delivery.header_block, delivery.payload))
+
+
+async def listen(
+    connection: Connection, subject: str, *, queue: str, pending: int
+) -> AsyncIterator[Sequence[Delivery]]:
+    """Yield what arrives on `subject`, at least one message at a time, until the connection is closed.
+
+    More than `pending` messages, or `PENDING_BYTES`, waiting: the newest are dropped and counted. Raises
+    `BusUnavailable` if the server does not permit the subscription, `ConfigurationError` for no valid subject.
+    """
+    check_pattern(subject)
+    if queue:
+        check_pattern(queue)
+    listener = _Listener(
+        subject, queue, pending, lambda: connection.counters.add("sealbus_bus_dropped_total", 1, reason="slow")
+    )
+    try:
+        await connection.attach(listener)
+        while True:
+            await listener.arrived.wait()
+            if batch := listener.take():
+                yield batch
+            elif listener.refused:
+                raise BusUnavailable(listener.refused)
+            elif connection.closed:
+                return
+    finally:
+        connection.detach(listener)
+        listener.close()

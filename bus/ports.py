@@ -1,0 +1,153 @@
+"""The two ports of the bus: where identity comes from, and what carries bytes.
+
+`Identity` is implemented by `sealbus.agents.identity` on the Workload API; `Transport` by `sealbus.bus.transport` on
+NATS and by `sealbus.testing` in memory. Everything between them (gate, outbox, audit, requests) is the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sealbus.envelopes.seal import Sealer
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust import TrustBundles
+
+__all__ = ["Delivery", "Identity", "Outgoing", "PubAck", "StreamPosition", "Transport", "X509Material"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class X509Material:
+    """One X.509-SVID as it is now, with the X.509 bundle of each trust domain that it may be checked against.
+
+    `chain` is DER, the leaf first; `key` is the leaf's private key as PKCS#8 DER and never leaves the process;
+    `not_before` and `not_after` are the leaf's, in microseconds.
+    """
+
+    spiffe_id: SpiffeId
+    chain: tuple[bytes, ...]
+    key: bytes = field(repr=False)
+    bundles: Mapping[TrustDomain, tuple[bytes, ...]]
+    not_before: int
+    not_after: int
+
+
+class Identity(Protocol):
+    """What the bus asks of a workload's identity. Values are current at each call and never block."""
+
+    @property
+    def spiffe_id(self) -> SpiffeId:
+        """The workload's own SPIFFE ID."""
+
+    def sealer(self) -> Sealer:
+        """Return the signing key with its credential; raise `IdentityUnavailable` with under 20 s of life left."""
+
+    def bundles(self) -> TrustBundles:
+        """Return the JWT bundles of every trust domain that the Workload API gave."""
+
+    def x509(self) -> X509Material:
+        """Return the current X.509-SVID; raise `IdentityUnavailable` if there is none or it has expired."""
+
+    def on_rotation(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back on the event loop after each change of the X.509-SVID or bundles; return the unsubscriber."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamPosition:
+    """Where the broker stored a delivery. `stored` and `created` (of the stream) are microseconds by its clock."""
+
+    stream: str
+    sequence: int
+    stored: int
+    created: int
+    delivery: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One message as it arrived, nothing verified. `token` names it to the transport that is to acknowledge it.
+
+    `header_block` is the raw NATS header block, empty if there was none. `position` is absent for core NATS.
+    """
+
+    subject: str
+    payload: bytes = field(repr=False)
+    header_block: bytes = field(repr=False)
+    position: StreamPosition | None = None
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """One message to publish. `message_id`, if not empty, becomes the one `Nats-Msg-Id` line (32 hex digits)."""
+
+    subject: str
+    payload: bytes = field(repr=False)
+    message_id: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PubAck:
+    """The stream's acknowledgement of one publish."""
+
+    stream: str
+    sequence: int
+    duplicate: bool
+
+
+class Pull(Protocol):
+    """One durable consumer of one stream, read in batches; every delivery is settled exactly once."""
+
+    def batches(self) -> AsyncIterator[Sequence[Delivery]]:
+        """Yield what has arrived, at least one and at most the configured batch size at a time, until closed."""
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge for good, all in one write."""
+
+    def retry(self, delivery: Delivery, delay: float) -> None:
+        """Ask for redelivery after `delay` seconds."""
+
+    def term(self, delivery: Delivery) -> None:
+        """End the delivery for good without handling it."""
+
+    def working(self, delivery: Delivery) -> None:
+        """Tell the broker that the delivery is still being handled, so that it isn't redelivered meanwhile."""
+
+
+class Transport(Protocol):
+    """What carries bytes. Failures raise `BusUnavailable`; nothing here reads a payload."""
+
+    async def publish(self, messages: Sequence[Outgoing], *, deadline: float) -> Sequence[PubAck | Exception]:
+        """Publish to streams in one write and await each PubAck for at most `deadline` seconds.
+
+        The answers are in the order of the messages: a `PubAck`, or the `BusUnavailable` that stands for a refusal
+        by the stream (its detail holds the broker's error code) or for silence. Nothing is repeated here.
+        """
+
+    def send(self, messages: Sequence[Outgoing]) -> None:
+        """Publish on core NATS in one write, without acknowledgement; raise `BusUnavailable` if not connected."""
+
+    def listen(self, subject: str, *, queue: str = "", pending: int = 4096) -> AsyncIterator[Sequence[Delivery]]:
+        """Subscribe on core NATS and yield what is waiting, at least one message at a time, until closed.
+
+        `subject` may hold wildcards. The subscription is live on the broker before the first `__anext__` suspends
+        for input. More than `pending` messages waiting: the newest are dropped and counted.
+        """
+
+    def pull(
+        self, stream: str, consumer: str, subjects: Sequence[str], *, batch: int, ack_wait: float, max_ack_pending: int
+    ) -> Pull:
+        """Bind the durable consumer of `stream`, creating or checking it on first use."""
+
+    def read(
+        self, stream: str, subjects: Sequence[str], *, start: int = 1, since: int = 0, follow: bool = False
+    ) -> AsyncIterator[Sequence[Delivery]]:
+        """Read a stream in order from sequence `start` or stored time `since` (microseconds), without a durable.
+
+        Ends at the last message that was there when it began, unless `follow`.
+        """
+
+    async def created(self, stream: str) -> int:
+        """Return when the stream was created, microseconds by the broker's clock."""

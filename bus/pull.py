@@ -1,0 +1,304 @@
+"""The fast pull consumer: batches from one durable consumer, straight from the read loop, settled in one write.
+
+::
+
+    server --deliveries--> slot, slot (one pull request each, overlapping) --> buffer (bounded) --> batches()
+    ack, retry, term, working --> one write on whatever link is current
+
+Nothing runs in the background: slots are filled and asked for again by the read loop, everything else is done while
+somebody waits in `batches()`. A link that is replaced keeps its slots until their requests have ended, while those of the
+new link already ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+from sealbus.bus.ack_subject import parse_ack_subject
+from sealbus.bus.connection import Connection
+from sealbus.bus.consumers import DurableSpec, bind, stream_state
+from sealbus.bus.link import Link
+from sealbus.bus.ports import Delivery, StreamPosition
+from sealbus.bus.rotation import backoff
+from sealbus.bus.slot import PullRequest, Slot
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
+
+__all__ = ["NatsPull"]
+
+_log = logging.getLogger(__name__)
+
+SLOTS = 2
+"""Pull requests at a time: while one is drained, the next is already being filled."""
+
+ROOM = 3
+"""Batches that may be buffered or asked for; beyond, nothing is asked for until some were taken."""
+
+FRESH = 0.9
+"""Share of `ack_wait` after which a delivery that still waits here is dropped: the server is about to give it to another."""
+
+FLUSH_SECONDS = 5.0
+
+
+class NatsPull:
+    """The `Pull` port on NATS. Use one iteration of `batches()` at a time; deliveries may be settled at any time."""
+
+    def __init__(self, connection: Connection, spec: DurableSpec, *, batch: int) -> None:
+        if batch < 1:
+            raise ConfigurationError(f"consumer {spec.name}: batch must be 1 or more")
+        self._connection = connection
+        self._spec = spec
+        self._request = PullRequest(batch=batch)
+        self._api = f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}"
+        self._links: list[Link] = []
+        self._slots: list[Slot] = []
+        self._verified: Link | None = None
+        self._buffer: deque[tuple[float, Delivery]] = deque()
+        self._open: dict[str, int] = {}
+        self._owed: list[bytes] = []
+        self._loop = asyncio.get_running_loop()
+        self._arrived = asyncio.Event()
+        self._slot_ended = asyncio.Event()
+        self._created = 0
+        self._floor = 0
+        self._failures = 0
+        self._pause_until = 0.0
+        self._refused = ""
+
+    @property
+    def unsettled(self) -> int:
+        """How many deliveries were handed out, or wait to be, and are not settled."""
+        return len(self._open)
+
+    async def batches(self) -> AsyncIterator[Sequence[Delivery]]:
+        """Yield what has arrived (`Pull.batches`) until the connection is closed.
+
+        Raises `ConfigurationError` if the stream or consumer is not as it must be when this begins, and `BusUnavailable`
+        if the server does not permit our inbox. Everything else is waited out.
+        """
+        await self._connection.attach(self)
+        try:
+            while not self._connection.closed:
+                self._arrived.clear()
+                if batch := self._take():
+                    yield batch
+                    continue
+                if self._refused:
+                    raise BusUnavailable(self._refused)
+                await self._verify()
+                self._ask()
+                if not self._buffer:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout_at(self._look_again()):
+                            await self._arrived.wait()
+        finally:
+            self._connection.detach(self)
+            self._close()
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge for good, all in one write; once only, and later if there is no connection now."""
+        self._settle([delivery.token for delivery in deliveries], "+ACK")
+
+    def retry(self, delivery: Delivery, delay: float) -> None:
+        """Ask for redelivery after `delay` seconds."""
+        self._settle([delivery.token], f'-NAK {{"delay": {max(0, int(delay * 1e9))}}}')
+
+    def term(self, delivery: Delivery) -> None:
+        """End the delivery for good without handling it."""
+        self._settle([delivery.token], "+TERM")
+
+    def working(self, delivery: Delivery) -> None:
+        """Have the broker wait another `ack_wait` from now."""
+        if delivery.token in self._open:
+            with contextlib.suppress(BusUnavailable):
+                self._connection.link.write(f"PUB {delivery.token} 4\r\n+WPI\r\n".encode())
+
+    def enter(self, link: Link) -> None:
+        """Open slots on `link`; they are asked for once the consumer was seen to be as it must."""
+        prefix = self._connection.inbox_prefix
+        self._slots += [
+            Slot(link, prefix, deliver=self._deliver, ended=self._ended, refused=self._refuse) for _ in range(SLOTS)
+        ]
+        self._links.append(link)
+        self._failures = 0
+        self._pause_until = 0.0
+        owed, self._owed = self._owed, []
+        if owed:
+            link.write(b"".join(owed))
+        self._arrived.set()
+
+    async def leave(self, link: Link) -> None:
+        """Wait until the requests on `link` have ended, then withdraw."""
+        while any(slot.remaining for slot in self._slots if slot.link is link):
+            self._slot_ended.clear()
+            await self._slot_ended.wait()
+        slots = [slot for slot in self._slots if slot.link is link]
+        for slot in slots:
+            slot.withdraw()
+        await link.flush(FLUSH_SECONDS)
+        self.lost(link)
+
+    def lost(self, link: Link) -> None:
+        """Forget the slots on `link`."""
+        for slot in [slot for slot in self._slots if slot.link is link]:
+            slot.withdraw()
+            slot.forget()
+            self._slots.remove(slot)
+        if link in self._links:
+            self._links.remove(link)
+        self._slot_ended.set()
+        self._arrived.set()
+
+    def _settle(self, tokens: Sequence[str], how: str) -> None:
+        frames = "".join(
+            f"PUB {token} {len(how)}\r\n{how}\r\n" for token in tokens if self._open.pop(token, None) is not None
+        ).encode()
+        if not frames:
+            return
+        try:
+            self._connection.link.write(frames)
+        except BusUnavailable:
+            # The durable consumer outlives connection and server: it takes them from the next link.
+            self._owed.append(frames)
+
+    def _take(self) -> list[Delivery]:
+        oldest = self._loop.time() - FRESH * self._spec.ack_wait
+        batch: list[Delivery] = []
+        while self._buffer and len(batch) < self._request.batch:
+            arrived, delivery = self._buffer.popleft()
+            if arrived < oldest:
+                self._open.pop(delivery.token, None)
+                self._count("stale")
+            else:
+                batch.append(delivery)
+        if batch:
+            self._ask()
+        return batch
+
+    def _ask(self) -> None:
+        """Fill the newest link's free slots, as far as there is room. One request that waits for a first message is enough."""
+        link = self._links[-1] if self._links else None
+        if link is None or self._verified is not link or self._loop.time() < self._pause_until:
+            return
+        own = [slot for slot in self._slots if slot.link is link]
+        asked = sum(slot.remaining for slot in self._slots)
+        for slot in own:
+            if slot.remaining:
+                continue
+            full = len(self._buffer) + asked + self._request.batch > ROOM * self._request.batch
+            if full or any(other.untouched for other in own):
+                return
+            with contextlib.suppress(BusUnavailable):
+                slot.ask(self._api, self._request)
+                asked += self._request.batch
+
+    def _deliver(self, slot: Slot, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
+        found = parse_ack_subject(reply)
+        if found is None or found.stream != self._spec.stream or found.consumer != self._spec.name:
+            self._count("stray")
+            return
+        token = reply.decode()
+        delivery = Delivery(
+            subject=subject.decode("ascii", "backslashreplace"),
+            payload=payload,
+            header_block=block,
+            position=StreamPosition(
+                stream=found.stream,
+                sequence=found.sequence,
+                stored=found.stored,
+                created=self._created,
+                delivery=found.delivered,
+            ),
+            token=token,
+        )
+        self._open[token] = found.sequence
+        self._floor = max(self._floor, found.sequence)
+        self._buffer.append((self._loop.time(), delivery))
+        self._failures = 0
+        self._arrived.set()
+        if slot.remaining == self._request.batch - 1:
+            self._ask()
+
+    def _ended(self, slot: Slot, status: int, text: str) -> None:
+        """Go on after a request: at once where it brought all or ran out, after a pause where something is wrong."""
+        self._slot_ended.set()
+        self._arrived.set()
+        if status in (0, 404, 408) or "MaxBytes" in text or "Batch Completed" in text:
+            self._ask()
+            return
+        self._count("pull")
+        if status == 503 or "Deleted" in text:
+            self._verified = None
+        self._pause(f"pull request ended: {status} {text}" if status != 503 else "no such consumer, or no JetStream")
+
+    def _pause(self, reason: str) -> None:
+        self._failures += 1
+        pause = backoff(self._failures, self._connection.options, random.random)
+        self._pause_until = self._loop.time() + pause
+        _log.warning("consumer %s of %s: %s", self._spec.name, self._spec.stream, reason)
+
+    def _refuse(self, text: str) -> None:
+        self._refused = text
+        self._arrived.set()
+
+    def _count(self, reason: str) -> None:
+        self._connection.counters.add("sealbus_bus_dropped_total", 1, reason=reason)
+
+    def _look_again(self) -> float:
+        """Return when to look again though nothing arrived: a request may be forgotten, a pause over."""
+        now = self._loop.time()
+        times = [slot.silent_at for slot in self._slots if slot.remaining]
+        if self._pause_until > now:
+            times.append(self._pause_until)
+        for slot in [slot for slot in self._slots if slot.remaining and slot.silent_at <= now]:
+            self._count("silent")
+            slot.withdraw()
+            slot.forget()
+            self._slots.remove(slot)
+            with contextlib.suppress(BusUnavailable):
+                again = Slot(
+                    slot.link,
+                    self._connection.inbox_prefix,
+                    deliver=self._deliver,
+                    ended=self._ended,
+                    refused=self._refuse,
+                )
+                self._slots.append(again)
+            return now
+        return min(times, default=now + 60.0)
+
+    async def _verify(self) -> None:
+        """See that stream and consumer are as they must be, at the start and on every new link."""
+        link = self._links[-1] if self._links else None
+        if link is None or self._verified is link or self._loop.time() < self._pause_until:
+            return
+        try:
+            state = await stream_state(self._connection, self._spec.stream)
+            if state.created != self._created:
+                self._floor = 0
+            first_open = min(self._open.values(), default=self._floor + 1)
+            start = min(first_open, self._floor + 1) if self._floor else 0
+            bound = await bind(self._connection, replace(self._spec, start=start))
+        except SealbusError as error:
+            if not self._created and isinstance(error, ConfigurationError):
+                raise
+            self._pause(error.detail)
+            return
+        self._created = state.created
+        self._floor = max(self._floor, bound.ack_floor)
+        self._verified = link
+        self._failures = 0
+
+    def _close(self) -> None:
+        """Give back what was not handed out, so that another replica gets it at once."""
+        unread = [delivery.token for _, delivery in self._buffer]
+        self._buffer.clear()
+        for link in list(self._links):
+            self.lost(link)
+        self._settle(unread, "-NAK")
+        self._verified = None

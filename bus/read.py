@@ -1,0 +1,228 @@
+"""Reading a stream in order, for audit and replay: nothing left out, nothing twice, through restarts and rotations.
+
+Each attempt is a consumer of its own that lives in the server's memory and acknowledges nothing. Whatever goes wrong (a
+gap in its count, a lost link, a deleted consumer) is answered by a new one that starts after the last sequence passed on.
+A message with a malformed header block is passed on like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+
+from sealbus.bus.ack_subject import parse_ack_subject
+from sealbus.bus.connection import Connection
+from sealbus.bus.consumers import StreamState, make_reader, stream_state
+from sealbus.bus.frames import check_pattern
+from sealbus.bus.link import Link
+from sealbus.bus.ports import Delivery, StreamPosition
+from sealbus.bus.rotation import backoff
+from sealbus.bus.slot import PullRequest, Slot
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+
+__all__ = ["read"]
+
+_log = logging.getLogger(__name__)
+
+BATCH = 500
+SLOTS = 2
+READY_SECONDS = 30.0
+MOVED = "moved to a new connection"
+PASSING = (404, 408)
+"""Statuses of a request that only ran out."""
+
+
+class _Reader:
+    """One attempt: a consumer on one link, and what it has brought in order."""
+
+    def __init__(self, link: Link, stream: str, created: int) -> None:
+        self.link = link
+        self.broken = ""
+        self.arrived = asyncio.Event()
+        self._stream = stream
+        self._name = f"read-{secrets.token_hex(8)}"
+        self._api = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{self._name}"
+        self._created = created
+        self._pending = 0
+        self._count = 0
+        self._buffer: deque[Delivery] = deque()
+        self._slots: list[Slot] = []
+
+    async def open(self, connection: Connection, subjects: tuple[str, ...], start: int, since: int) -> None:
+        """Make the consumer, which starts at sequence `start`, or at the time `since` if there is one."""
+        self.link.watchers.append(self.arrived.set)
+        self._pending = await make_reader(connection, self._stream, self._name, subjects, start, since)
+        self._slots = [
+            Slot(
+                self.link,
+                connection.inbox_prefix,
+                deliver=self._deliver,
+                ended=self._ended,
+                refused=self._break,
+            )
+            for _ in range(SLOTS)
+        ]
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether everything that the consumer had was taken."""
+        return not self._pending and not self._buffer
+
+    @property
+    def silent_at(self) -> float:
+        """When the request that waits longest counts as forgotten."""
+        now = asyncio.get_running_loop().time()
+        return min((slot.silent_at for slot in self._slots if slot.remaining), default=now + 1.0)
+
+    def ask(self) -> None:
+        """Ask for more where there is room. The server serves requests in their order, so that two stay in order."""
+        if self.broken or not self.link.alive:
+            return
+        for slot in self._slots:
+            asked = sum(one.remaining for one in self._slots)
+            if slot.remaining or len(self._buffer) + asked > SLOTS * BATCH:
+                continue
+            if not any(one.untouched for one in self._slots):
+                slot.ask(self._api, PullRequest(batch=BATCH))
+
+    def take(self, last: int | None) -> list[Delivery]:
+        """Return what has come, up to stream sequence `last`."""
+        batch = list(self._buffer)
+        self._buffer.clear()
+        if last is not None and batch and _sequence(batch[-1]) > last:
+            self._pending = 0
+            batch = [one for one in batch if _sequence(one) <= last]
+        return batch
+
+    def close(self) -> None:
+        """Give everything back; the server would also forget the consumer by itself."""
+        if self.arrived.set in self.link.watchers:
+            self.link.watchers.remove(self.arrived.set)
+        for slot in self._slots:
+            slot.withdraw()
+            slot.forget()
+        with contextlib.suppress(BusUnavailable):
+            self.link.write(f"PUB $JS.API.CONSUMER.DELETE.{self._stream}.{self._name} 0\r\n\r\n".encode())
+
+    def _deliver(self, _: Slot, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
+        found = parse_ack_subject(reply)
+        if self.broken or found is None or found.consumer != self._name:
+            return
+        self._count += 1
+        if found.consumer_sequence != self._count:
+            self._break("a delivery is missing")
+            return
+        self._pending = found.pending
+        self._buffer.append(
+            Delivery(
+                subject=subject.decode("ascii", "backslashreplace"),
+                payload=payload,
+                header_block=block,
+                position=StreamPosition(
+                    stream=self._stream,
+                    sequence=found.sequence,
+                    stored=found.stored,
+                    created=self._created,
+                    delivery=1,
+                ),
+            )
+        )
+        self.arrived.set()
+
+    def _ended(self, _: Slot, status: int, text: str) -> None:
+        if status in PASSING:
+            self._pending = 0  # what it had when it was made may have expired since
+        if status and status not in PASSING and "MaxBytes" not in text and "Batch Completed" not in text:
+            self._break(f"{status} {text}")
+        self.arrived.set()
+
+    def _break(self, reason: str) -> None:
+        self.broken = self.broken or reason
+        self.arrived.set()
+
+
+async def read(
+    connection: Connection,
+    stream: str,
+    subjects: Sequence[str],
+    *,
+    start: int = 1,
+    since: int = 0,
+    follow: bool = False,
+) -> AsyncIterator[Sequence[Delivery]]:
+    """Yield what `stream` holds on `subjects`, from sequence `start` or stored time `since` on, in order (`Transport.read`).
+
+    Without `follow` it ends after the last message that was there when it began. Raises `ConfigurationError` if there is
+    no such stream, or another of its name after an interruption; `BusUnavailable` if there is no connection for 30 s.
+    """
+    for subject in subjects:
+        check_pattern(subject)
+    first = await stream_state(connection, stream)
+    position = start
+    failures = 0
+    while True:
+        link = await connection.ready(READY_SECONDS)
+        reader = _Reader(link, stream, first.created)
+        try:
+            await reader.open(connection, tuple(subjects), position, since)
+            async with contextlib.aclosing(_batches(connection, reader, None if follow else first.last)) as batches:
+                async for batch in batches:
+                    failures = 0
+                    position, since = _sequence(batch[-1]) + 1, 0
+                    yield batch
+            if not reader.broken:
+                return
+        except BusUnavailable as error:
+            reader.broken = error.detail
+        finally:
+            reader.close()
+        if reader.broken == MOVED:
+            continue
+        failures += 1
+        _log.warning("reading %s: %s; going on at %d", stream, reader.broken, position)
+        await asyncio.sleep(backoff(failures, connection.options, random.random))
+        if (await _again(connection, stream)).created != first.created:
+            raise ConfigurationError(f"stream {stream} was deleted and made anew while it was read")
+
+
+async def _batches(
+    connection: Connection, reader: _Reader, last: int | None
+) -> AsyncGenerator[Sequence[Delivery], None]:
+    """Yield what one attempt brings, until it is broken or has come to stream sequence `last`."""
+    while True:
+        reader.arrived.clear()
+        reader.ask()
+        if batch := reader.take(last):
+            yield batch
+            if last is not None and _sequence(batch[-1]) >= last:
+                return
+        elif reader.broken or (last is not None and reader.exhausted):
+            return
+        elif connection.link is not reader.link:
+            reader.broken = MOVED
+            return
+        else:
+            try:
+                async with asyncio.timeout_at(reader.silent_at):
+                    await reader.arrived.wait()
+            except TimeoutError:
+                reader.broken = "the server has forgotten the request"
+
+
+async def _again(connection: Connection, stream: str) -> StreamState:
+    while True:
+        await connection.ready(READY_SECONDS)
+        try:
+            return await stream_state(connection, stream)
+        except BusUnavailable as error:
+            _log.warning("reading %s: %s", stream, error.detail)
+            await asyncio.sleep(connection.options.longest_pause / 5)
+
+
+def _sequence(delivery: Delivery) -> int:
+    return delivery.position.sequence if delivery.position is not None else 0

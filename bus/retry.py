@@ -1,0 +1,65 @@
+"""When a delivery is tried again: exponential backoff with jitter, pure, per handler.
+
+The number of the delivery is the broker's own count, so a schedule needs no memory and survives a restarted worker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sealbus.envelopes.limits import SECOND
+
+__all__ = ["UNTIL_EXPIRY", "RetrySchedule"]
+
+_EXPONENT_LIMIT = 64
+"""Doublings after which no `longest` is still unreached; keeps the float finite for any delivery count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrySchedule:
+    """How often and how far apart one handler's deliveries are tried again.
+
+    `retries` is the number of tries after the first, `None` for as many as the message's life allows. The first pause
+    is `first` seconds, each one `factor` times the one before, none over `longest`; up to the share `jitter` of each is
+    taken off at random, so that what failed together does not come back together.
+    """
+
+    retries: int | None = 5
+    first: float = 0.5
+    factor: float = 2.0
+    longest: float = 60.0
+    jitter: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a schedule that would not wait, shrink, or never end a pause."""
+        if self.retries is not None and self.retries < 0:
+            raise ValueError("retries must be 0 or more")
+        if not 0 < self.first <= self.longest < float("inf"):
+            raise ValueError("first must be over 0 and at most longest, in seconds")
+        if not 1 <= self.factor < float("inf"):
+            raise ValueError("factor must be 1 or more")
+        if not 0 <= self.jitter < 1:
+            raise ValueError("jitter must be from 0 to under 1")
+
+    def is_last(self, delivery: int) -> bool:
+        """Tell whether the broker's `delivery`, counted from 1, is the last that this schedule grants."""
+        return self.retries is not None and delivery > self.retries
+
+    def delay(self, delivery: int, *, random: float, now: int, until: int) -> float | None:
+        """Return the seconds to wait after the failed `delivery` (counted from 1), or `None` if it was the last one.
+
+        `random` is from [0, 1). A try that could only begin at or after `until` (the message's `exp`, microseconds like
+        `now`) is not granted: it would be refused as expired.
+        """
+        if delivery < 1:
+            raise ValueError("deliveries are counted from 1")
+        if self.is_last(delivery):
+            return None
+        pause = min(self.longest, self.first * self.factor ** min(delivery - 1, _EXPONENT_LIMIT))
+        pause -= pause * self.jitter * random
+        return pause if now + pause * SECOND < until else None
+
+
+UNTIL_EXPIRY = RetrySchedule(retries=None)
+"""For what is no fault of the message or the handler: an engine, a bundle or the audit stream that does not answer.
+Tried again until `exp` (SPEC.md section 7, the codes in `errors.RETRIED_CODES`)."""

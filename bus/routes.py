@@ -1,0 +1,105 @@
+"""What a handler is to the gate: a subject, an action, and the five things the gate asks of it, in order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sealbus.bus.matching import matches
+from sealbus.bus.retry import RetrySchedule
+from sealbus.envelopes.accept import VerifiedMessage
+from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
+from sealbus.envelopes.kinds import Kind
+from sealbus.policies.request import Resource
+
+__all__ = ["Answer", "Endpoint", "Permitted", "Route", "RouteTable"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a handler gave back, encoded: `typ` is the media type of `body`."""
+
+    body: bytes = field(repr=False)
+    typ: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permitted:
+    """A message that was verified, decided and recorded: the only thing that a handler can be given.
+
+    Built by the gate alone, after the audit stream acknowledged the decision. `leaf` names the decision record;
+    `sent` collects the hashes of what the handler sends meanwhile, for the outcome record.
+    """
+
+    message: VerifiedMessage
+    value: object
+    route: Route
+    leaf: bytes
+    obligations: tuple[Mapping[str, object], ...] = ()
+    sent: list[bytes] = field(default_factory=list)
+
+
+class Endpoint(Protocol):
+    """The code behind a route; implemented by `sealbus.agents`."""
+
+    def decode(self, body: bytes, typ: str) -> object:
+        """Step 14: return the typed body or raise `BadBody`. Must not block."""
+
+    def properties(self, value: object) -> Mapping[str, object]:
+        """Return the declared fields of the body that reach the policy as `action.properties`."""
+
+    async def resource(self, value: object) -> Resource:
+        """Step 15: load the resource's attributes from the agent's own data, or raise `ResourceNotFound`."""
+
+    async def handle(self, permitted: Permitted) -> Answer | None:
+        """Step 18: do the work. Whatever it raises is the handler's failure."""
+
+    def stream(self, permitted: Permitted) -> AsyncIterator[Answer] | None:
+        """Return an iterator of answers for a call that is answered in chunks; `None` for every other route."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One handler's declaration. `subject` may end in `.*` for partitions of a task."""
+
+    kind: Kind
+    subject: str
+    action: str
+    endpoint: Endpoint
+    retry: RetrySchedule
+    timeout: float = 30.0
+    """Seconds that one attempt of the handler may take."""
+    resource_timeout: float = 5.0
+    """Seconds that loading the resource may take."""
+    loads_resource: bool = False
+
+
+class RouteTable:
+    """Finds the route of a delivered subject; two routes never share one."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._exact: dict[str, Route] = {}
+        self._patterns: list[Route] = []
+        self.routes = tuple(routes)
+        for route in self.routes:
+            if "*" in route.subject or ">" in route.subject:
+                self._patterns.append(route)
+            elif route.subject in self._exact:
+                raise ConfigurationError(f"{route.subject} has two handlers: declare one")
+            else:
+                self._exact[route.subject] = route
+
+    def of(self, subject: str) -> Route:
+        """Return the route that handles `subject`; raises `EnvelopeError` `wrong_subject` where there is none (step 3)."""
+        found = self._exact.get(subject)
+        if found is not None:
+            return found
+        for route in self._patterns:
+            if matches(route.subject, subject):
+                return route
+        raise EnvelopeError(Code.WRONG_SUBJECT, 3, "no handler for this subject")
+
+    def subjects(self, kind: Kind) -> tuple[str, ...]:
+        """Return the subjects to consume for `kind`, in the order of declaration."""
+        return tuple(route.subject for route in self.routes if route.kind is kind)

@@ -1,0 +1,194 @@
+"""nats-py's client, made fit for hostile peers: nothing that a peer publishes can deafen, stall or downgrade it.
+
+Overridden are private parts of nats-py, which is why its version is pinned. What is kept of it: INFO, CONNECT and
+authentication, PING and PONG, closing. One client is one connection to one server and never reconnects; making new ones
+is the business of `Connection`, where a lost connection and a rotated one are the same thing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+
+from nats import errors
+from nats.aio.client import Client
+
+from sealbus.bus.parser import ProtocolParser, Sink
+from sealbus.bus.tls_stream import READ_BYTES, TlsStream
+
+__all__ = ["SafeClient"]
+
+_log = logging.getLogger(__name__)
+
+
+class SafeClient(Client):
+    """A NATS client whose raw subscriptions call a `Sink` for each message, straight from the read loop.
+
+    `on_lost` is called once, with the reason, when the connection ended other than by `close()`; `on_violation` with the
+    server's words when it refused a subject; `on_dropped` when a message could not be taken in.
+    """
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        *,
+        connect_seconds: float,
+        on_lost: Callable[[Exception], None],
+        on_violation: Callable[[str], None],
+        on_dropped: Callable[[Exception], None],
+    ) -> None:
+        super().__init__()
+        self._sinks: dict[int, Sink] = {}
+        self._ps = ProtocolParser(self, self._sinks)
+        self._stream = TlsStream(context, connect_seconds)
+        self._on_lost = on_lost
+        self._on_violation = on_violation
+        self._on_dropped = on_dropped
+        self._reported = False
+
+    async def open(
+        self,
+        url: str,
+        *,
+        name: str,
+        seconds: float,
+        ping_seconds: float,
+        on_lame_duck: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Connect to `url` once. Raises `OSError`, `TimeoutError` or nats-py's `Error`, with nothing left open."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.connect(
+                    servers=[url],
+                    name=name,
+                    error_cb=self._note,
+                    allow_reconnect=False,
+                    connect_timeout=max(1, int(seconds)),
+                    tls=self._stream._context,  # noqa: SLF001 - nats-py wants one; the stream is what uses it
+                    tls_handshake_first=True,
+                    ping_interval=ping_seconds,  # type: ignore[arg-type]  # it is only slept, fractions are fine
+                    max_outstanding_pings=2,
+                    lame_duck_mode_cb=on_lame_duck,
+                )
+        except BaseException:
+            self._reported = True
+            await self._cut_and_close()
+            raise
+        if self._reading_task is not None:
+            self._reading_task.add_done_callback(self._reading_ended)
+
+    def subscribe_raw(self, subject: str, queue: str, sink: Sink) -> int:
+        """Subscribe and return the subscription's number; the frame is written, not yet seen by the server."""
+        self._sid += 1
+        self._sinks[self._sid] = sink
+        self.write(f"SUB {subject} {queue + ' ' if queue else ''}{self._sid}\r\n".encode())
+        return self._sid
+
+    def unsubscribe_raw(self, sid: int) -> None:
+        """End a subscription. Messages on their way are still given to its sink until `forget_raw`."""
+        if self.is_connected:
+            self.write(b"UNSUB %d\r\n" % sid)
+
+    def forget_raw(self, sid: int) -> None:
+        """Drop what still arrives for a subscription that was ended."""
+        self._sinks.pop(sid, None)
+
+    def write(self, data: bytes) -> None:
+        """Write frames in order, past nats-py's queue: a PING written after them is a barrier for them."""
+        self._stream.write(data)
+
+    def buffered(self) -> int:
+        """Return the bytes that wait for the network."""
+        return self._stream.buffered()
+
+    async def drained(self) -> None:
+        """Wait until the bytes that wait for the network are few."""
+        await self._stream.drain()
+
+    def ping(self) -> asyncio.Future[bool]:
+        """Write a PING; the future is done once the server has handled everything written before it."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._pongs.append(future)
+        self.write(b"PING\r\n")
+        return future
+
+    def cut(self) -> None:
+        """Cut the connection without waiting for the server."""
+        self._stream.abort()
+
+    def sink_failed(self, error: Exception) -> None:
+        """Report a message that its sink could not take."""
+        self._on_dropped(error)
+
+    async def _select_next_server(self) -> None:
+        # nats-py's own goes round its pool for ever where a port is closed. One server, one attempt.
+        server = self._server_pool[0]
+        self._transport = self._stream
+        await self._stream.connect(server.uri, READ_BYTES, self.options["connect_timeout"])
+        self._current_server = server
+
+    async def _read_loop(self) -> None:
+        try:
+            while True:
+                data = await self._stream.read(READ_BYTES)
+                if not data:
+                    raise errors.UnexpectedEOF
+                await self._ps.parse(data)
+        except Exception as error:  # noqa: BLE001 - whatever ends reading ends the connection; silence would be deafness
+            await self._process_op_err(error)
+
+    def _reading_ended(self, _: asyncio.Task[None]) -> None:
+        # Also where something outside cancelled the task: without it the connection looks alive and hears nothing.
+        self._report(errors.UnexpectedEOF())
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except Exception as error:  # noqa: BLE001 - a malformed header block costs its own message only
+            self._on_dropped(error)
+
+    async def _process_err(self, err_msg: str) -> None:
+        # nats-py closes for good at an expired user JWT and at any error that it does not know. Here every error but a
+        # refused subject ends this connection, and the next one is made with the certificate of that time.
+        text = err_msg.strip().strip("'")
+        if text.lower().startswith("permissions violation"):
+            self._on_violation(text)
+            return
+        await self._process_op_err(errors.Error(text))
+
+    async def _process_pong(self) -> None:
+        # nats-py's sets the result of a future that may have been cancelled, which ends its read loop.
+        self._pings_outstanding = 0
+        self._pongs_received += 1
+        if self._pongs:
+            waiting = self._pongs.pop(0)
+            if not waiting.done():
+                waiting.set_result(True)
+
+    async def _process_op_err(self, e: Exception) -> None:
+        self._report(e)
+        if not self.is_closed:
+            self._err = e
+            await self._cut_and_close()
+
+    async def close(self) -> None:
+        """Close the connection in an orderly way; `on_lost` is not called."""
+        self._reported = True
+        await super().close()
+
+    async def _cut_and_close(self) -> None:
+        # What nats-py has queued would be written to a connection that is no more, and raise.
+        self._pending = []
+        self._pending_data_size = 0
+        self._stream.abort()
+        await self._close(Client.CLOSED, do_cbs=False)
+
+    def _report(self, error: Exception) -> None:
+        if not self._reported:
+            self._reported = True
+            self._on_lost(error)
+
+    async def _note(self, error: Exception) -> None:
+        _log.debug("nats: %s", error)

@@ -1,0 +1,150 @@
+"""The user context: who is behind a chain of messages, as the edge signed it (SPEC.md section 6; step 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import NamedTuple
+
+from sealbus.envelopes.caches import Caches
+from sealbus.envelopes.codec import Value, encode
+from sealbus.envelopes.context_payload import ClaimValue, UserContext, parse_payload
+from sealbus.envelopes.credential import verify_credential
+from sealbus.envelopes.errors import Code, EnvelopeError, SealError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.merkle import leaf_hash
+from sealbus.envelopes.seal import Sealer
+from sealbus.envelopes.signature import CONTEXT_TYPE, sign_batch, verify_proof
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust import Trust
+from sealbus.envelopes.wire import Proof, Statement
+
+__all__ = ["ClaimValue", "ContextDraft", "UserContext", "mint_context", "verify_context"]
+
+
+class ContextDraft(NamedTuple):
+    """A user context before it is minted: the payload's entries, but for what the minting edge adds.
+
+    Not checked until it is minted. It holds no token and no secret: a duty of whoever fills it in.
+    """
+
+    txn: bytes
+    aud: TrustDomain
+    iat: int
+    exp: int
+    end: int
+    sub: str
+    idp: str
+    sid: str
+    cid: str
+    scp: tuple[str, ...] = ()
+    clm: Mapping[str, ClaimValue] | None = None
+    ten: str | None = None
+    wkl: SpiffeId | None = None
+    acr: str | None = None
+    amr: tuple[str, ...] | None = None
+    aut: int | None = None
+    req: Mapping[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return "ContextDraft(...)"
+
+
+def mint_context(draft: ContextDraft, sealer: Sealer) -> Statement:
+    """Return the statement that `sealer`, an edge, signs about a user; a batch of one.
+
+    `ctx` of the messages that carry it is H(payload). Raises `SealError` for what a reader would refuse at step 10 by
+    its form, size or times, or for a credential that ends before `iat`. Whether this edge may mint is for readers.
+    """
+    if draft.iat >= sealer.expires:
+        raise SealError("the credential expires before the context is minted")
+    fields: dict[str, Value | None] = {
+        **draft._asdict(),
+        "v": 1,
+        "iss": sealer.iss.value,
+        "key": sealer.key.public.raw,
+        "crd": sealer.crd,
+        "aud": draft.aud.name,
+        "wkl": draft.wkl.value if draft.wkl is not None else None,
+        "scp": list(draft.scp),
+        "clm": {name: _value(claim) for name, claim in (draft.clm or {}).items()},
+        "amr": list(draft.amr) if draft.amr is not None else None,
+        "req": dict(draft.req) if draft.req is not None else None,
+    }
+    present: dict[str, Value] = {name: value for name, value in fields.items() if value is not None}
+    payload = encode(present, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes)
+    if len(payload) > DEFAULT_LIMITS.context_bytes:
+        raise SealError("user context: over 8,192 bytes")
+    try:
+        parse_payload(payload)
+    except EnvelopeError as error:
+        raise SealError(f"user context: {error.detail}") from error
+    [proof] = sign_batch([leaf_hash(payload)], CONTEXT_TYPE, sealer.key)
+    return Statement(payload, proof, sealer.credential)
+
+
+def _value(claim: ClaimValue) -> Value:
+    return list(claim) if isinstance(claim, tuple) else claim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Remembered:
+    """A context whose form and proof were verified under its own key; nothing is said about who holds that key."""
+
+    payload: bytes
+    proof: Proof
+    context: UserContext
+
+
+def verify_context(
+    statement: Statement | None,
+    ctx: bytes | None,
+    *,
+    trust_domain: TrustDomain,
+    minters: AbstractSet[SpiffeId],
+    trust: Trust,
+    caches: Caches,
+    step: int = 10,
+) -> UserContext | None:
+    """Step 10: return the user context of a message whose header says `ctx`, None if it has none.
+
+    Raises `EnvelopeError`, counted at `step`: `bad_context`, `context_issuer_refused`, and the codes of steps 7 and 8,
+    which are applied at the context's own `iat`. `trust_domain` is the reader's own, `minters` are who may mint.
+
+    Form and proof are remembered by `ctx`; audience, issuer and credential are judged at every call. How the context's
+    times and `wkl` fit a message is for its chain (step 11).
+    """
+    if statement is None or ctx is None:
+        if statement is None and ctx is None:
+            return None
+        raise EnvelopeError(Code.BAD_CONTEXT, step, "present if and only if ctx is")
+    found = caches.contexts.get(ctx)
+    remembered = found if isinstance(found, _Remembered) and found.payload == statement.payload else None
+    if remembered is None and sha256(statement.payload).digest() != ctx:
+        raise EnvelopeError(Code.BAD_CONTEXT, step, "ctx")
+    context = parse_payload(statement.payload, step=step) if remembered is None else remembered.context
+    if context.aud != trust_domain:
+        raise EnvelopeError(Code.BAD_CONTEXT, step, "aud is another trust domain")
+    if context.iss not in minters:
+        raise EnvelopeError(Code.CONTEXT_ISSUER_REFUSED, step)
+    # Step 7, inside step 10.
+    verify_credential(
+        statement.credential,
+        iss=context.iss,
+        key=context.key,
+        crd=context.crd,
+        reference=context.iat,
+        trust=trust,
+        caches=caches,
+        step=step,
+    )
+    # Step 8, inside step 10.
+    if remembered is None or remembered.proof != statement.proof:
+        try:
+            verify_proof(statement.proof, leaf_hash(statement.payload), CONTEXT_TYPE, context.key, caches.roots)
+        except EnvelopeError as error:
+            raise error.at_step(step) from error
+        caches.contexts.put(ctx, _Remembered(payload=statement.payload, proof=statement.proof, context=context))
+    return context

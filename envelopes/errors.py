@@ -1,0 +1,240 @@
+"""The error tree of sealbus: whose fault it is, a stable code, and what is done next.
+
+::
+
+    SealbusError                 root; has .code
+    +-- EnvelopeError            the peer's fault: what it sent fails acceptance step .step (1 to 13)
+    +-- SealError                the caller's fault: what was to be sealed may not be
+    +-- DecisionError            steps 14 to 16: the message is genuine, and is not handled
+    |   +-- BadBody              14: the body does not fit the handler's model
+    |   +-- ResourceNotFound     15: the handler's agent knows no such resource
+    |   +-- Denied               16: the policy said no; has .reasons
+    +-- InfrastructureError      our own side cannot answer now; nothing is handled, durable tasks are tried again
+    |   +-- ResourceUnavailable  15: loading the resource failed or took too long
+    |   +-- PolicyUnavailable    16: no answer from the policy engine
+    |   +-- PolicyFailed         16: the engine answered, but not with a decision
+    |   +-- AuditUnavailable     17: the decision is not stored
+    |   +-- IdentityUnavailable  no SVID with enough life left
+    |   +-- BusUnavailable       no connection, or no acknowledgement within the deadline
+    +-- HandlingError            18: the handler failed, hung, or answered what cannot be encoded
+    +-- ConfigurationError       the operator's fault: a setting, a file, a stream that is not as declared
+        +-- BundleRefused        a JWT bundle breaks a rule of SPEC.md section 5; the one before it stays in force
+
+Codes are part of the wire contract (error replies, records, refusals) and never change their meaning.
+Texts are for operators and hold no payload, token or key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import ClassVar
+
+__all__ = [
+    "RETRIED_CODES",
+    "AuditUnavailable",
+    "BadBody",
+    "BundleRefused",
+    "BusUnavailable",
+    "Code",
+    "ConfigurationError",
+    "DecisionError",
+    "Denied",
+    "EnvelopeError",
+    "HandlingError",
+    "IdentityUnavailable",
+    "InfrastructureError",
+    "PolicyFailed",
+    "PolicyUnavailable",
+    "ResourceNotFound",
+    "ResourceUnavailable",
+    "SealError",
+    "SealbusError",
+]
+
+
+class Code(StrEnum):
+    """Every code that an error, a refusal or a record may carry (SPEC.md section 7)."""
+
+    # Steps 1 to 13.
+    MALFORMED = "malformed"
+    TOO_LARGE = "too_large"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    WRONG_KIND = "wrong_kind"
+    WRONG_SUBJECT = "wrong_subject"
+    WRONG_AUDIENCE = "wrong_audience"
+    UNEXPECTED_REPLY = "unexpected_reply"
+    NOT_YET_VALID = "not_yet_valid"
+    EXPIRED = "expired"
+    REPLAYED = "replayed"
+    OVERLOADED = "overloaded"
+    BAD_CREDENTIAL = "bad_credential"
+    UNKNOWN_TRUST_DOMAIN = "unknown_trust_domain"
+    UNKNOWN_KEY = "unknown_key"
+    CREDENTIAL_EXPIRED = "credential_expired"
+    REVOKED = "revoked"
+    BAD_SIGNATURE = "bad_signature"
+    BAD_DIGEST = "bad_digest"
+    BAD_CONTEXT = "bad_context"
+    CONTEXT_ISSUER_REFUSED = "context_issuer_refused"
+    BAD_CHAIN = "bad_chain"
+    CHAIN_TOO_LONG = "chain_too_long"
+    GRANT_EXCEEDED = "grant_exceeded"
+    # Steps 14 to 18.
+    BAD_BODY = "bad_body"
+    RESOURCE_NOT_FOUND = "resource_not_found"
+    RESOURCE_UNAVAILABLE = "resource_unavailable"
+    DENIED = "denied"
+    POLICY_UNAVAILABLE = "policy_unavailable"
+    POLICY_ERROR = "policy_error"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
+    HANDLER_FAILED = "handler_failed"
+    HANDLER_TIMEOUT = "handler_timeout"
+    BAD_RESULT = "bad_result"
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    # Local: never sent to a peer as a reason of an acceptance step.
+    SEAL_REFUSED = "seal_refused"
+    IDENTITY_UNAVAILABLE = "identity_unavailable"
+    BUS_UNAVAILABLE = "bus_unavailable"
+    CONFIGURATION = "configuration"
+    CANCELED = "canceled"
+
+
+RETRIED_CODES = frozenset(
+    {
+        Code.UNKNOWN_KEY,
+        Code.UNKNOWN_TRUST_DOMAIN,
+        Code.RESOURCE_UNAVAILABLE,
+        Code.POLICY_UNAVAILABLE,
+        Code.AUDIT_UNAVAILABLE,
+        Code.OVERLOADED,
+    }
+)
+"""Stream deliveries that fail with these are tried again with backoff until `exp`; every other code ends them
+(SPEC.md section 7). A handler's own failures are tried again as its declaration says, which is not decided here."""
+
+
+class SealbusError(Exception):
+    """Root of every error that sealbus raises on purpose."""
+
+    code: Code
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}" if self.detail else str(self.code)
+
+
+class EnvelopeError(SealbusError):
+    """A message, statement or record failed acceptance: the only error that hostile bytes can raise.
+
+    `step` is the number of the acceptance step in SPEC.md section 7; 0 where bytes are parsed outside a profile.
+    `detail` names the field or rule, never its content.
+    """
+
+    def __init__(self, code: Code, step: int, detail: str = "") -> None:
+        super().__init__(detail)
+        self.code = code
+        self.step = step
+
+    def at_step(self, step: int) -> EnvelopeError:
+        """Return the same refusal, counted at `step`: steps 10 and 11 keep the codes of the steps that they repeat."""
+        return EnvelopeError(self.code, step, self.detail)
+
+
+class SealError(SealbusError):
+    """What was to be encoded or sealed breaks a rule that every reader would refuse; nothing was sent."""
+
+    code = Code.SEAL_REFUSED
+
+
+class DecisionError(SealbusError):
+    """A genuine message is not handled: recorded as a decision with `allow` false and this code."""
+
+
+class BadBody(DecisionError):
+    """Step 14: the body does not fit the handler's model."""
+
+    code = Code.BAD_BODY
+
+
+class ResourceNotFound(DecisionError):
+    """Step 15: raised by a resource loader for what does not exist."""
+
+    code = Code.RESOURCE_NOT_FOUND
+
+
+class Denied(DecisionError):
+    """Step 16: the policy denied, or the peer says that its policy did. `reasons` is empty unless they may be shown."""
+
+    code = Code.DENIED
+
+    def __init__(self, detail: str = "", reasons: Sequence[str] = ()) -> None:
+        super().__init__(detail)
+        self.reasons = tuple(reasons)
+
+
+class InfrastructureError(SealbusError):
+    """Our own side cannot answer now: fail closed, and try again where the message is durable."""
+
+
+class ResourceUnavailable(InfrastructureError):
+    """Step 15: the resource could not be loaded within its deadline."""
+
+    code = Code.RESOURCE_UNAVAILABLE
+
+
+class PolicyUnavailable(InfrastructureError):
+    """Step 16: the policy engine did not answer."""
+
+    code = Code.POLICY_UNAVAILABLE
+
+
+class PolicyFailed(InfrastructureError):
+    """Step 16: the engine answered with an error or with something that is not a decision; not tried again."""
+
+    code = Code.POLICY_ERROR
+
+
+class AuditUnavailable(InfrastructureError):
+    """Step 17: the audit stream did not acknowledge the decision."""
+
+    code = Code.AUDIT_UNAVAILABLE
+
+
+class IdentityUnavailable(InfrastructureError):
+    """The Workload API gave no SVID, or none with enough life left to seal with."""
+
+    code = Code.IDENTITY_UNAVAILABLE
+
+
+class BusUnavailable(InfrastructureError):
+    """NATS cannot be reached, or did not acknowledge within the deadline."""
+
+    code = Code.BUS_UNAVAILABLE
+
+
+class HandlingError(SealbusError):
+    """Step 18: the handler failed; `code` says how (`handler_failed`, `handler_timeout`, `bad_result`)."""
+
+    ALLOWED: ClassVar[frozenset[Code]] = frozenset(
+        {Code.HANDLER_FAILED, Code.HANDLER_TIMEOUT, Code.BAD_RESULT, Code.IDEMPOTENCY_CONFLICT}
+    )
+
+    def __init__(self, code: Code, detail: str = "") -> None:
+        if code not in self.ALLOWED:
+            raise ValueError(f"{code} is not a handler's code")
+        super().__init__(detail)
+        self.code = code
+
+
+class ConfigurationError(SealbusError):
+    """A setting, file or stream is not as it must be; the text names the thing and what to do."""
+
+    code = Code.CONFIGURATION
+
+
+class BundleRefused(ConfigurationError):
+    """A trust domain's JWT bundle breaks a rule of SPEC.md section 5; the one before it stays in force."""

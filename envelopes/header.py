@@ -1,0 +1,242 @@
+"""The header: the signed part of a message, as a typed value (SPEC.md section 3; step 2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypedDict, cast
+
+from sealbus.envelopes.codec import is_text, pack, unpack
+from sealbus.envelopes.errors import Code, EnvelopeError, SealError
+from sealbus.envelopes.keys import PublicKey
+from sealbus.envelopes.kinds import KINDS, RULES, Kind
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.spiffe_id import SpiffeId
+
+__all__ = ["ExtValue", "Header", "is_grant", "is_subject", "is_uuid7", "make_header", "parse_header"]
+
+ExtValue = bool | int | str | bytes
+"""What `ext` may hold; integers within +-(2^53-1), text like any other."""
+
+_TYPES: Final[Mapping[str, type]] = {
+    "aud": str, "crd": bytes, "ctx": bytes, "dig": bytes, "end": int, "exp": int, "ext": dict, "fin": bool,
+    "grt": tuple, "iat": int, "id": bytes, "idm": str, "iss": str, "key": bytes, "par": bytes, "re": bytes, "rpl": str,
+    "sch": str, "seq": int, "t": str, "tid": bytes, "to": str, "typ": str,
+}  # fmt: skip
+"""Every key that a header of any kind may have, in the order in which they are encoded."""
+
+_SUBJECT: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+_GRANT: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*(?:\.\*)?")
+_LONGEST: Final = DEFAULT_LIMITS.live_seconds * SECOND
+_MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
+_SEQ_END: Final = 2**32
+
+
+class Header(NamedTuple):
+    """A header that passed step 2. Made by `parse_header` and `make_header` only, so holding one proves its form.
+
+    A named tuple, because one is made for up to nine headers a message, and a frozen dataclass costs 3 us more each.
+    Times are microseconds since the Unix epoch, hashes SHA-256. Absent entries are None, an absent `fin` is False.
+    """
+
+    kind: Kind
+    id: bytes
+    iss: SpiffeId
+    to: str
+    aud: SpiffeId | None
+    iat: int
+    exp: int
+    end: int | None
+    key: PublicKey
+    crd: bytes
+    dig: bytes
+    typ: str
+    sch: str | None
+    ctx: bytes | None
+    par: bytes | None
+    re: bytes | None
+    rpl: str | None
+    seq: int | None
+    fin: bool
+    grt: tuple[str, ...] | None
+    idm: str | None
+    tid: bytes | None
+    ext: Mapping[str, ExtValue] | None
+    raw: bytes
+    """The bytes that were parsed, which are what was signed."""
+    digest: bytes
+    """H(header): the identity of the message."""
+
+
+def is_uuid7(value: bytes) -> bool:
+    """Say whether 16 bytes carry the version and variant bits of a UUIDv7 (RFC 9562); its time is not looked at."""
+    return value[6] >> 4 == 7 and value[8] >> 6 == 2
+
+
+def is_subject(text: str) -> bool:
+    """Say whether `text` is tokens joined by dots, at most 255 bytes; what they mean is for `subjects`."""
+    return len(text) <= DEFAULT_LIMITS.subject_bytes and _SUBJECT.fullmatch(text) is not None
+
+
+def is_grant(text: str) -> bool:
+    """Say whether `text` can stand in `grt`: an action, or `p.*` for all that start with `p.`; at most 256 bytes."""
+    return len(text) <= DEFAULT_LIMITS.text_bytes and _GRANT.fullmatch(text) is not None
+
+
+def parse_header(raw: bytes) -> Header:
+    """Step 2: return the header that `raw` encodes, or raise `EnvelopeError` (`malformed`, step 2).
+
+    Checks the encoding, exactly the keys of its kind, types, IDs, the key on the curve, life and order of times. Says
+    nothing about who made it, on which subject, when, or for whom. The size of `raw` is for step 1.
+    """
+    decoded = unpack(raw, items=DEFAULT_LIMITS.text_items, entries=len(_TYPES), step=2)
+    if type(decoded) is not dict:
+        raise _malformed("not a map")
+    return _checked(decoded, raw)
+
+
+def make_header(entries: Mapping[str, object]) -> Header:
+    """Return the header of `entries`, by key, where None stands for absent; its `raw` is what is to be signed.
+
+    The checks are those of `parse_header`, and `parse_header(raw)` gives an equal header. Raises `SealError`.
+    """
+    present = {key: entries[key] for key in _TYPES if entries.get(key) is not None}
+    try:
+        return _checked(present, None)
+    except EnvelopeError as error:
+        raise SealError(error.detail) from error
+
+
+class _Fields(TypedDict, total=False):
+    """The entries of a header whose keys and types `_kind` has seen to; those that its kind must have are there."""
+
+    aud: str
+    crd: bytes
+    ctx: bytes
+    dig: bytes
+    end: int
+    exp: int
+    ext: dict[object, object]
+    fin: bool
+    grt: tuple[object, ...]
+    iat: int
+    id: bytes
+    idm: str
+    iss: str
+    key: bytes
+    par: bytes
+    re: bytes
+    rpl: str
+    sch: str
+    seq: int
+    tid: bytes
+    to: str
+    typ: str
+
+
+@lru_cache(maxsize=1024)
+def _kind(text: str, keys: tuple[str, ...], types: tuple[type, ...]) -> Kind:
+    """Return the kind that `text` names, if a header of it may have `keys` with values of `types`, in this order.
+
+    Remembered by the whole shape, of which senders use a few dozen; what is refused here is not remembered.
+    """
+    kind = KINDS.get(text)
+    if kind is None:
+        raise _malformed("t")
+    rule = RULES[kind]
+    present = frozenset(keys)
+    if not rule.must <= present <= rule.must | rule.may:
+        raise _malformed("keys of its kind")
+    if tuple(sorted(keys)) != keys:
+        raise _malformed("order of keys")
+    for key, type_ in zip(keys, types, strict=True):
+        if _TYPES[key] is not type_:
+            raise _malformed(f"type of {key}")
+    return kind
+
+
+def _checked(decoded: dict[str, object], raw: bytes | None) -> Header:
+    """Return the header of `decoded`, each entry checked; `raw` is its encoding, made here if there is none yet."""
+    text = decoded.get("t")
+    if type(text) is not str:
+        raise _malformed("t")
+    kind = _kind(text, tuple(decoded), tuple(map(type, decoded.values())))
+    h = cast("_Fields", decoded)
+    get = h.get
+    ident, crd, dig, ctx, par, re_ = h["id"], h["crd"], h["dig"], get("ctx"), get("par"), get("re")
+    # A record may carry the guard id of section 7 instead of a UUIDv7, which is any 16 bytes.
+    if len(ident) != 16 or not (is_uuid7(ident) or kind is Kind.RECORD):
+        raise _malformed("id")
+    if (
+        len(crd) != 32
+        or len(dig) != 32
+        or (ctx is not None and len(ctx) != 32)
+        or (par is not None and len(par) != 32)
+        or (re_ is not None and len(re_) != 32)
+    ):
+        raise _malformed("length of crd, dig, ctx, par or re")
+    iat, exp, end = h["iat"], h["exp"], get("end")
+    if not 0 <= iat < exp <= _MAX_INTEGER or exp - iat > RULES[kind].life:
+        raise _malformed("iat or exp")
+    if end is not None and not (exp <= end <= _MAX_INTEGER and end <= iat + _LONGEST):
+        raise _malformed("end")
+    to, rpl, typ, sch, idm = h["to"], get("rpl"), h["typ"], get("sch"), get("idm")
+    if not is_subject(to) or (rpl is not None and not is_subject(rpl)):
+        raise _malformed("to or rpl")
+    if not is_text(typ) or (sch is not None and not is_text(sch)) or (idm is not None and not is_text(idm)):
+        raise _malformed("typ, sch or idm")
+    seq, fin, tid = get("seq"), get("fin"), get("tid")
+    if (seq is not None and not 0 <= seq < _SEQ_END) or fin is False or (tid is not None and len(tid) != 16):
+        raise _malformed("seq, fin or tid")
+    aud, grt, ext = get("aud"), get("grt"), get("ext")
+    try:
+        iss = SpiffeId.parse(h["iss"])
+        audience = SpiffeId.parse(aud) if aud is not None else None
+    except EnvelopeError as error:
+        raise error.at_step(2) from error
+    grants = _grants(grt) if grt is not None else None
+    extensions = _extensions(ext) if ext is not None else None
+    key = PublicKey.parse(h["key"])
+    if raw is None:
+        raw = pack(decoded)
+    # By position and in the order of the class: naming each of 25 costs as much as half of the checks.
+    return Header(
+        kind, ident, iss, to, audience, iat, exp, end, key, crd, dig, typ, sch, ctx, par, re_, rpl, seq,
+        fin is not None, grants, idm, tid, extensions, raw, sha256(raw).digest(),
+    )  # fmt: skip
+
+
+def _grants(items: tuple[object, ...]) -> tuple[str, ...]:
+    # Here and below, encodings that were not decoded are bounded too, as the decoder bounds those that were.
+    if len(items) > DEFAULT_LIMITS.text_items or not all(type(item) is str and is_grant(item) for item in items):
+        raise _malformed("grt")
+    return cast("tuple[str, ...]", items)
+
+
+def _extensions(entries: dict[object, object]) -> Mapping[str, ExtValue]:
+    if len(entries) > DEFAULT_LIMITS.ext_items:
+        raise _malformed("size of ext")
+    if not all(type(key) is str and is_text(key) for key in entries):
+        raise _malformed("key in ext")
+    keys = cast("list[str]", list(entries))
+    if keys != sorted(keys):
+        raise _malformed("order of keys in ext")
+    if not all(map(_is_extension, entries.values())):
+        raise _malformed("value in ext")
+    return MappingProxyType(cast("dict[str, ExtValue]", entries))
+
+
+def _is_extension(value: object) -> bool:
+    kind = type(value)
+    if kind is str:
+        return is_text(cast("str", value))
+    if kind is int:
+        return -_MAX_INTEGER <= cast("int", value) <= _MAX_INTEGER
+    return kind is bytes or kind is bool
+
+
+def _malformed(detail: str) -> EnvelopeError:
+    return EnvelopeError(Code.MALFORMED, 2, f"header: {detail}")

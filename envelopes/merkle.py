@@ -1,0 +1,98 @@
+"""Merkle trees of RFC 9162 section 2.1: roots, inclusion paths, and their check.
+
+Used for batches of messages (SPEC.md section 4), for the items of an audit message and for the audit log (section 8).
+Leaves are given as their hashes; `leaf_hash` makes one from its bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+from sealbus.envelopes.errors import Code, EnvelopeError
+
+__all__ = ["leaf_hash", "path", "paths", "root", "root_of_path", "verify_path"]
+
+
+def leaf_hash(data: bytes) -> bytes:
+    """Return the hash of a leaf, H(0x00 || data) (RFC 9162 section 2.1.1)."""
+    return sha256(b"\x00" + data).digest()
+
+
+def _levels(leaves: Sequence[bytes]) -> list[Sequence[bytes]]:
+    """Return the tree from its leaves up to its root.
+
+    Pairing neighbours and promoting an odd last node gives the tree of the RFC, which splits at the largest power of
+    two below n: every left subtree is complete, and only the right edge is ragged.
+    """
+    levels = [leaves]
+    while len(leaves) > 1:
+        above = [sha256(b"\x01" + leaves[left] + leaves[left + 1]).digest() for left in range(0, len(leaves) - 1, 2)]
+        if len(leaves) % 2:
+            above.append(leaves[-1])
+        levels.append(above)
+        leaves = above
+    return levels
+
+
+def _siblings(levels: Sequence[Sequence[bytes]], index: int) -> tuple[bytes, ...]:
+    nodes = []
+    for level in levels[:-1]:
+        sibling = index ^ 1
+        if sibling < len(level):
+            nodes.append(level[sibling])
+        index >>= 1
+    return tuple(nodes)
+
+
+def root(leaves: Sequence[bytes]) -> bytes:
+    """Return the Merkle tree hash of `leaves` (RFC 9162 section 2.1.1); of none, H of nothing; of one, the leaf."""
+    return _levels(leaves)[-1][0] if leaves else sha256().digest()
+
+
+def path(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
+    """Return the inclusion path of leaf `index`, from the leaf upwards (RFC 9162 section 2.1.3.1).
+
+    Raises `IndexError` if there is no such leaf.
+    """
+    if not 0 <= index < len(leaves):
+        raise IndexError("no such leaf")
+    return _siblings(_levels(leaves), index)
+
+
+def paths(leaves: Sequence[bytes]) -> tuple[bytes, list[tuple[bytes, ...]]]:
+    """Return the root of at least one leaf and the inclusion path of each, every node hashed once."""
+    levels = _levels(leaves)
+    return levels[-1][0], [_siblings(levels, index) for index in range(len(leaves))]
+
+
+def root_of_path(leaf: bytes, size: int, index: int, nodes: Sequence[bytes]) -> bytes:
+    """Return the root that `nodes` leads to from `leaf` in a tree of `size` (RFC 9162 section 2.1.3.2, steps 1 to 4).
+
+    The path has exactly the length that `size` and `index` demand, or this raises `EnvelopeError` (`bad_signature`,
+    step 8). Nothing says yet that the root is right: the caller compares it, or checks a signature over it.
+    """
+    if not 0 <= index < size:
+        raise EnvelopeError(Code.BAD_SIGNATURE, 8, "leaf outside its tree")
+    first, last, result = index, size - 1, leaf
+    for node in nodes:
+        if last == 0:
+            raise EnvelopeError(Code.BAD_SIGNATURE, 8, "left-over node in the path")
+        if first & 1 or first == last:
+            result = sha256(b"\x01" + node + result).digest()
+            while not first & 1 and first:
+                first >>= 1
+                last >>= 1
+        else:
+            result = sha256(b"\x01" + result + node).digest()
+        first >>= 1
+        last >>= 1
+    if last != 0:
+        raise EnvelopeError(Code.BAD_SIGNATURE, 8, "missing node in the path")
+    return result
+
+
+def verify_path(leaf: bytes, size: int, index: int, nodes: Sequence[bytes], root: bytes) -> None:
+    """Raise `EnvelopeError` (`bad_signature`, step 8) unless `leaf` is number `index` of the tree with this root."""
+    if root_of_path(leaf, size, index, nodes) != root:
+        raise EnvelopeError(Code.BAD_SIGNATURE, 8, "path leads to another root")

@@ -1,0 +1,64 @@
+"""Audit records: any one of the six kinds as a typed value, from and to its one encoding (SPEC.md section 8)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from types import MappingProxyType
+
+from sealbus.envelopes.codec import decode
+from sealbus.envelopes.decision_record import DecisionRecord
+from sealbus.envelopes.errors import Code, EnvelopeError, SealError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.notary_records import BundleRecord, CheckpointRecord, PolicyRecord
+from sealbus.envelopes.record_fields import RecordMap
+from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.work_records import SENT_HASHES, DenialsRecord, OutcomeRecord
+
+__all__ = ["GUARD_ID_BYTES", "NOTARY_KINDS", "Record", "guard_id", "parse_record"]
+
+Record = DecisionRecord | OutcomeRecord | BundleRecord | PolicyRecord | CheckpointRecord | DenialsRecord
+
+NOTARY_KINDS = frozenset({BundleRecord.KIND, PolicyRecord.KIND, CheckpointRecord.KIND})
+"""Kinds that count only from the notary's configured SPIFFE IDs."""
+
+GUARD_ID_BYTES = 16
+
+_TAKERS: MappingProxyType[str, Callable[[RecordMap], Record]] = MappingProxyType(
+    {
+        DecisionRecord.KIND: DecisionRecord.take,
+        OutcomeRecord.KIND: OutcomeRecord.take,
+        BundleRecord.KIND: BundleRecord.take,
+        PolicyRecord.KIND: PolicyRecord.take,
+        CheckpointRecord.KIND: CheckpointRecord.take,
+        DenialsRecord.KIND: DenialsRecord.take,
+    }
+)
+
+
+def parse_record(item: bytes) -> Record:
+    """Return the record that `item` encodes; raise `EnvelopeError` (`malformed`, step 0) for everything else.
+
+    Exactly the keys of its kind's table, of their types and within their limits. What a record says about a message
+    is not verified here.
+    """
+    # As many items and as long a text as any record may have; each field has its own limit in its constructor.
+    keys = RecordMap(decode(item, items=SENT_HASHES, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes, step=0))
+    take = _TAKERS.get(keys.text("k"))
+    if take is None:
+        raise EnvelopeError(Code.MALFORMED, 0, "record: k")
+    try:
+        record = take(keys)
+    except SealError as error:
+        # The constructors speak to whoever makes a record; here it is the bytes that are wrong.
+        raise EnvelopeError(Code.MALFORMED, 0, f"record: {error.detail}") from error
+    keys.end()
+    return record
+
+
+def guard_id(own: SpiffeId, call_digest: bytes) -> bytes:
+    """Return the `id` of the audit message that alone holds the decision on a core call (SPEC.md section 7).
+
+    `own` is the replica's SPIFFE ID, the same for all replicas; `call_digest` is H(header) of the call.
+    """
+    return hashlib.sha256(b"decision" + str(own).encode() + call_digest).digest()[:GUARD_ID_BYTES]

@@ -1,0 +1,145 @@
+"""Sealing: drafts in, signed envelopes out, one signature for however many wait (SPEC.md sections 2 to 4).
+
+::
+
+    sealer = Sealer(iss=iss, key=key, credential=Credential(1, token), expires=expires)
+    for sealed in seal([draft, another], sealer):
+        ...  # sealed.wire is what is published
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import NamedTuple
+
+from sealbus.envelopes.errors import SealError
+from sealbus.envelopes.header import ExtValue, Header, make_header
+from sealbus.envelopes.keys import SigningKey
+from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.merkle import leaf_hash
+from sealbus.envelopes.signature import MESSAGE_TYPE, sign_batch
+from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.wire import FORMAT, Ancestor, Credential, Envelope, Statement, encode_envelope
+
+__all__ = ["Draft", "Sealed", "Sealer", "seal"]
+
+
+class Draft(NamedTuple):
+    """A message before it is sealed: the header's entries, but for what the sealer adds and what follows from others.
+
+    `ctx` is the hash of `context`, `par` the hash of the first of `ancestors`. `dig` is the hash of `body` and is not
+    given, except for a record, where it is the root of SPEC.md section 8 and must be. Not checked until it is sealed.
+    A named tuple, because one is made for every message.
+    """
+
+    kind: Kind
+    id: bytes
+    to: str
+    iat: int
+    exp: int
+    body: bytes
+    typ: str
+    aud: SpiffeId | None = None
+    end: int | None = None
+    sch: str | None = None
+    context: Statement | None = None
+    ancestors: tuple[Ancestor, ...] = ()
+    """Those of the message that is being handled, itself first."""
+    re: bytes | None = None
+    rpl: str | None = None
+    seq: int | None = None
+    fin: bool = False
+    grt: tuple[str, ...] | None = None
+    idm: str | None = None
+    tid: bytes | None = None
+    ext: Mapping[str, ExtValue] | None = None
+    dig: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"Draft(kind={self.kind!r}, to={self.to!r}, ...)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealer:
+    """Who seals: its SPIFFE ID, its key, and the credential that vouches for both until `expires` (microseconds).
+
+    Raises `SealError` for a token that no reader would take. That the token fits the ID and key is not checked here.
+    """
+
+    iss: SpiffeId
+    key: SigningKey
+    credential: Credential
+    expires: int
+    crd: bytes = field(init=False)
+    """H(token), for the header."""
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.credential.token) <= DEFAULT_LIMITS.token_bytes:
+            raise SealError("credential token: 1 to 4,096 bytes")
+        object.__setattr__(self, "crd", sha256(self.credential.token).digest())
+
+
+class Sealed(NamedTuple):
+    """A sealed message: the bytes to publish, its header, and what a child of it carries as its first ancestor."""
+
+    wire: bytes
+    header: Header
+    ancestor: Ancestor
+
+    def __repr__(self) -> str:
+        return f"Sealed(header={self.header!r}, ...)"
+
+
+def seal(drafts: Sequence[Draft], sealer: Sealer) -> list[Sealed]:
+    """Seal 1 to 4,096 drafts under one signature and return them in the same order.
+
+    All or none: raises `SealError` if a reader would refuse one of them at step 1 or 2 or for its credential's age.
+    Subjects, chain and context are checked as far as form goes only.
+    """
+    headers = [_header(draft, sealer) for draft in drafts]
+    proofs = sign_batch([leaf_hash(header.raw) for header in headers], MESSAGE_TYPE, sealer.key)
+    sealed = []
+    for draft, header, proof in zip(drafts, headers, proofs, strict=True):
+        envelope = Envelope(FORMAT, header.raw, draft.body, proof, sealer.credential, draft.context, draft.ancestors)
+        sealed.append(Sealed(encode_envelope(envelope), header, Ancestor(header.raw, proof, sealer.credential)))
+    return sealed
+
+
+def _header(draft: Draft, sealer: Sealer) -> Header:
+    """Return the header of `draft`, made by the same rules as its readers parse it."""
+    if draft.iat >= sealer.expires:
+        raise SealError("the credential expires before the message is made")
+    if (draft.kind is Kind.RECORD) is (draft.dig is None):
+        raise SealError("dig: given for a record, and for nothing else")
+    entries = {
+        "aud": draft.aud.value if draft.aud is not None else None,
+        "crd": sealer.crd,
+        "ctx": sha256(draft.context.payload).digest() if draft.context is not None else None,
+        "dig": draft.dig if draft.dig is not None else sha256(draft.body).digest(),
+        "end": draft.end,
+        "exp": draft.exp,
+        "ext": {key: draft.ext[key] for key in sorted(draft.ext)} if draft.ext is not None else None,
+        "fin": draft.fin or None,
+        "grt": tuple(draft.grt) if draft.grt is not None else None,
+        "iat": draft.iat,
+        "id": draft.id,
+        "idm": draft.idm,
+        "iss": sealer.iss.value,
+        "key": sealer.key.public.raw,
+        "par": sha256(draft.ancestors[0].header).digest() if draft.ancestors else None,
+        "re": draft.re,
+        "rpl": draft.rpl,
+        "sch": draft.sch,
+        "seq": draft.seq,
+        "t": draft.kind.value,
+        "tid": draft.tid,
+        "to": draft.to,
+        "typ": draft.typ,
+    }
+    header = make_header(entries)
+    if len(header.raw) > DEFAULT_LIMITS.header_bytes:
+        raise SealError("header: over 8,192 bytes")
+    return header

@@ -1,0 +1,61 @@
+"""JSON from strangers: one meaning or none (SPEC.md section 5; RFC 8259 leaves repeated names to the reader).
+
+Only JOSE parts and JWK sets are JSON here. Both are parsed by these rules, so that no two readers of one token can see
+two different claims in it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final, NoReturn, TypeAlias, cast
+
+__all__ = ["Json", "parse_object"]
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+_STRINGS: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKETS: Final = re.compile(r"[\[{\]}]")
+
+
+def parse_object(data: bytes, *, depth: int) -> dict[str, Json]:
+    """Return the JSON object that `data` is; objects and arrays nest at most `depth` deep, the outermost is 1.
+
+    Refuses, by `ValueError` and by nothing else: what is not UTF-8, a byte order mark, a name that occurs twice in one
+    object, NaN and the infinities, anything but an object, anything after it. The caller bounds the length. Numbers
+    with a fraction or an exponent are floats, and no caller takes those for integers.
+    """
+    text = data.decode("utf-8")
+    if _deeper_than(text, depth):
+        raise ValueError("nested too deep")
+    value = cast("Json", json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse_constant))
+    if type(value) is not dict:
+        raise ValueError("not an object")
+    return value
+
+
+def _deeper_than(text: str, depth: int) -> bool:
+    """Say whether brackets outside strings nest deeper than `depth`.
+
+    Asked before parsing, because json's parser recurses. Up to the first error of form, both see the same strings; what
+    is counted after it makes no difference, for the parser refuses there.
+    """
+    if text.count("[") + text.count("{") <= depth:
+        return False
+    level = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub("", text)):
+        level += 1 if bracket in "[{" else -1
+        if level > depth:
+            return True
+    return False
+
+
+def _distinct(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return entries
+
+
+def _refuse_constant(_: str) -> NoReturn:
+    raise ValueError("not a JSON number")

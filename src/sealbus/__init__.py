@@ -1,0 +1,1 @@
+"""Secure agent-to-agent messaging over NATS."""

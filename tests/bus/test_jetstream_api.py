@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sealbus.bus.jetstream_api import StreamState, create_stream, parse_time, stream_state, update_stream
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+
+GOOD = {
+    "config": {"name": "TASKS", "subjects": ["task.>"]},
+    "created": "2026-11-24T16:42:57.975307669Z",
+    "state": {"messages": 3, "bytes": 42},
+}
+
+
+class Server:
+    """Answers every request with the same bytes and keeps what it was asked."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        self.asked: list[tuple[str, bytes]] = []
+
+    async def __call__(self, subject: str, payload: bytes) -> bytes:
+        self.asked.append((subject, payload))
+        return self.answer
+
+
+async def test_info_is_read_into_a_state() -> None:
+    server = Server(GOOD)
+    state = await stream_state(server, "TASKS")
+    assert state == StreamState(
+        name="TASKS",
+        config={"name": "TASKS", "subjects": ["task.>"]},
+        created=1_795_538_577_975_307,
+        messages=3,
+        bytes=42,
+    )
+    assert server.asked == [("$JS.API.STREAM.INFO.TASKS", b"")]
+
+
+async def test_a_stream_that_is_not_there_is_none() -> None:
+    missing = {"error": {"code": 404, "err_code": 10059, "description": "stream not found"}}
+    assert await stream_state(Server(missing), "TASKS") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"\xff", "not JSON"),
+        (b"[]", "not a JSON object"),
+        ({"error": {"code": 503, "description": "no"}}, r"cannot tell: no \(503\)"),
+        ({"error": {"err_code": "x"}}, r"no reason given \(0\)"),
+        ({"error": "x"}, r"no reason given \(0\)"),
+        ({}, "no config"),
+        (GOOD | {"config": []}, "no config"),
+        (GOOD | {"created": 5}, "no config"),
+        (GOOD | {"state": None}, "no config"),
+        (GOOD | {"state": {"messages": 1}}, "no counts"),
+        (GOOD | {"state": {"bytes": 1}}, "no counts"),
+        (GOOD | {"created": "yesterday"}, "no creation time"),
+    ],
+)
+async def test_an_answer_that_says_nothing_is_no_answer(answer: object, text: str) -> None:
+    with pytest.raises(BusUnavailable, match=text):
+        await stream_state(Server(answer), "TASKS")
+
+
+async def test_streams_are_written_under_their_name() -> None:
+    server = Server(GOOD)
+    config = {"name": "TASKS", "subjects": ["task.>"]}
+    assert (await create_stream(server, config)).messages == 3
+    assert (await update_stream(server, config)).name == "TASKS"
+    assert [(subject, json.loads(payload)) for subject, payload in server.asked] == [
+        ("$JS.API.STREAM.CREATE.TASKS", config),
+        ("$JS.API.STREAM.UPDATE.TASKS", config),
+    ]
+
+
+async def test_a_refused_write_gives_the_reason_of_the_server() -> None:
+    server = Server({"error": {"code": 500, "err_code": 10052, "description": "can not change storage type"}})
+    with pytest.raises(ConfigurationError, match=r"stream TASKS: .*: can not change storage type \(10052\)"):
+        await update_stream(server, {"name": "TASKS"})
+
+
+@pytest.mark.parametrize(
+    ("text", "micros"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01T00:00:01.5Z", 1_500_000),
+        ("1970-01-01T00:00:00.000001999Z", 1),
+        ("2026-11-24T17:00:00+01:00", 1_795_536_000_000_000),
+        ("2026-11-24T10:30:00-05:30", 1_795_536_000_000_000),
+        ("0001-01-01T00:00:00Z", -62_135_596_800_000_000),
+    ],
+)
+def test_times_become_microseconds(text: str, micros: int) -> None:
+    assert parse_time(text) == micros
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2026-11-24", "2026-11-24T17:00:00", "2026-13-24T17:00:00Z", "x2026-11-24T17:00:00Z"]
+)
+def test_other_texts_are_no_time(text: str) -> None:
+    with pytest.raises(ValueError, match=r"RFC 3339|month"):
+        parse_time(text)

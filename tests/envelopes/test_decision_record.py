@@ -1,0 +1,207 @@
+"""Decision records: the exact table, and what may stand together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sealbus.envelopes.codec import Value, decode, encode
+from sealbus.envelopes.decision_record import DECISION_CODES, CorePlace, DecisionRecord, StreamPlace
+from sealbus.envelopes.errors import Code, EnvelopeError, SealError
+from sealbus.envelopes.record_fields import RecordMap
+from sealbus.envelopes.wire import Proof
+
+PLACE = StreamPlace(stream="TASKS", sequence=7, stored=1_700_000_000_000_000)
+ALLOWED = DecisionRecord(
+    header=b"\x80",
+    proof=Proof(2, 1, (b"n" * 32,), b"s" * 64),
+    action="inventory.update",
+    place=PLACE,
+    delivery=1,
+    allow=True,
+    input=b"{}",
+    reasons=("owner",),
+    obligations=b'[{"log":true}]',
+    revision="r1",
+    policy="starter",
+    engine="embedded",
+    micros=17,
+)
+DENIED = replace(ALLOWED, allow=False, code=Code.DENIED)
+NOT_ASKED = DecisionRecord(
+    header=b"\x80",
+    proof=ALLOWED.proof,
+    action="inventory.update.reply",
+    place=CorePlace(opened=5),
+    delivery=1,
+    allow=False,
+    code=Code.BAD_BODY,
+)
+UNAVAILABLE = replace(NOT_ASKED, code=Code.POLICY_UNAVAILABLE, input=b"{}", engine="sidecar", micros=250_000)
+
+
+def take(item: bytes) -> DecisionRecord:
+    keys = RecordMap(decode(item))
+    assert keys.text("k") == "decision"
+    record = DecisionRecord.take(keys)
+    keys.end()
+    return record
+
+
+@pytest.mark.parametrize("record", [ALLOWED, DENIED, NOT_ASKED, UNAVAILABLE])
+def test_encoding_is_canonical_and_read_back(record: DecisionRecord) -> None:
+    item = record.encode()
+    value = decode(item)
+    assert encode(value) == item
+    assert take(item) == record
+
+
+def test_the_table_of_an_allowed_stream_message() -> None:
+    assert decode(ALLOWED.encode()) == {
+        "v": 1,
+        "k": "decision",
+        "hdr": b"\x80",
+        "prf": [2, 1, [b"n" * 32], b"s" * 64],
+        "act": "inventory.update",
+        "str": "TASKS",
+        "seq": 7,
+        "sto": 1_700_000_000_000_000,
+        "dlv": 1,
+        "inp": b"{}",
+        "alw": True,
+        "rsn": ["owner"],
+        "obl": b'[{"log":true}]',
+        "rev": "r1",
+        "pol": "starter",
+        "eng": "embedded",
+        "mic": 17,
+    }
+
+
+def test_the_table_of_a_core_message_whose_body_was_bad() -> None:
+    assert decode(NOT_ASKED.encode()) == {
+        "v": 1,
+        "k": "decision",
+        "hdr": b"\x80",
+        "prf": [2, 1, [b"n" * 32], b"s" * 64],
+        "act": "inventory.update.reply",
+        "opn": 5,
+        "dlv": 1,
+        "alw": False,
+        "cod": "bad_body",
+    }
+
+
+def test_the_reference_time_is_the_stored_time_or_the_time_of_opening() -> None:
+    assert PLACE.time == 1_700_000_000_000_000
+    assert CorePlace(opened=5).time == 5
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: replace(PLACE, stream=""),
+        lambda: replace(PLACE, stream="S" * 256),
+        lambda: replace(PLACE, sequence=0),
+        lambda: replace(PLACE, stored=-1),
+        lambda: CorePlace(opened=-1),
+        lambda: replace(ALLOWED, header=b""),
+        lambda: replace(ALLOWED, header=b"h" * 8193),
+        lambda: replace(ALLOWED, proof=ALLOWED.proof._replace(size=0)),
+        lambda: replace(ALLOWED, action=""),
+        lambda: replace(ALLOWED, action="inventory.*"),
+        lambda: replace(ALLOWED, action="a" * 257),
+        lambda: replace(ALLOWED, delivery=0),
+        lambda: replace(ALLOWED, input=b""),
+        lambda: replace(ALLOWED, input=b"i" * 65_537),
+        lambda: replace(ALLOWED, reasons=("r",) * 33),
+        lambda: replace(ALLOWED, reasons=("two\nlines",)),
+        lambda: replace(ALLOWED, obligations=b"o" * 65_537),
+        lambda: replace(ALLOWED, revision="r" * 257),
+        lambda: replace(ALLOWED, policy="p" * 257),
+        lambda: replace(ALLOWED, engine="e" * 257),
+        lambda: replace(ALLOWED, micros=-1),
+    ],
+)
+def test_fields_have_limits(wrong: object) -> None:
+    assert callable(wrong)
+    with pytest.raises(SealError):
+        wrong()
+
+
+def test_the_largest_input_document_fits() -> None:
+    largest = replace(ALLOWED, header=b"h" * 8_192, input=b"i" * 65_536, obligations=b"o" * 65_536)
+    assert take(largest.encode()) == largest
+
+
+@pytest.mark.parametrize("missing", ["input", "revision", "policy"])
+@pytest.mark.parametrize("record", [ALLOWED, DENIED])
+def test_an_answer_of_the_policy_is_complete(record: DecisionRecord, missing: str) -> None:
+    with pytest.raises(SealError, match="a policy's answer"):
+        replace(record, **{missing: None})  # type: ignore[arg-type]  # only optional fields are named
+
+
+@pytest.mark.parametrize("record", [ALLOWED, DENIED])
+def test_an_answer_of_the_policy_names_its_engine(record: DecisionRecord) -> None:
+    with pytest.raises(SealError, match="a policy's answer"):
+        replace(record, engine=None, micros=None)
+
+
+def test_engine_and_micros_come_together() -> None:
+    for half in (replace(UNAVAILABLE, engine=None, micros=None),):
+        assert take(half.encode()) == half
+    with pytest.raises(SealError, match="come together"):
+        replace(UNAVAILABLE, engine=None)
+    with pytest.raises(SealError, match="come together"):
+        replace(UNAVAILABLE, micros=None)
+
+
+def test_a_code_stands_exactly_where_it_was_not_allowed() -> None:
+    with pytest.raises(SealError, match="exactly if"):
+        replace(ALLOWED, code=Code.DENIED)
+    with pytest.raises(SealError, match="exactly if"):
+        replace(ALLOWED, allow=False)
+
+
+@pytest.mark.parametrize("code", sorted(set(Code) - DECISION_CODES))
+def test_only_failures_of_steps_14_to_16_are_decisions(code: Code) -> None:
+    with pytest.raises(SealError, match="not a code of steps 14 to 16"):
+        replace(NOT_ASKED, code=code)
+
+
+@pytest.mark.parametrize("code", [Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.RESOURCE_UNAVAILABLE])
+def test_before_step_16_the_policy_was_not_asked(code: Code) -> None:
+    replace(NOT_ASKED, code=code)
+    for change in (
+        {"revision": "r"},
+        {"policy": "p"},
+        {"engine": "e", "micros": 1},
+        {"reasons": ("r",)},
+        {"obligations": b"[]"},
+    ):
+        with pytest.raises(SealError, match="not asked"):
+            replace(NOT_ASKED, code=code, **change)
+
+
+def test_core_delivers_once() -> None:
+    with pytest.raises(SealError, match="delivers once"):
+        replace(NOT_ASKED, delivery=2)
+
+
+@pytest.mark.parametrize("key", ["hdr", "prf", "act", "dlv", "alw", "str", "seq", "sto"])
+def test_keys_that_must_be_there(key: str) -> None:
+    value = decode(ALLOWED.encode())
+    assert isinstance(value, dict)
+    del value[key]
+    with pytest.raises(EnvelopeError, match=f"record: {key}"):
+        take(encode(value))
+
+
+@pytest.mark.parametrize(("key", "other"), [("opn", 5), ("obl", b""), ("rsn", []), ("zzz", 1)])
+def test_no_second_spelling(key: str, other: Value) -> None:
+    value = decode(ALLOWED.encode())
+    assert isinstance(value, dict)
+    value[key] = other
+    with pytest.raises((EnvelopeError, SealError)):
+        take(encode(value))

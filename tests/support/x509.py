@@ -1,0 +1,147 @@
+"""A throwaway certificate authority of one trust domain: X.509-SVIDs for tests, good ones and wrong ones."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+__all__ = ["IssuedSvid", "ThrowawayCa"]
+
+_DER = serialization.Encoding.DER
+_PEM = serialization.Encoding.PEM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedSvid:
+    """One certificate with its key. `not_before` and `not_after` are microseconds since the Unix epoch."""
+
+    spiffe_id: str
+    certificate: x509.Certificate = field(repr=False)
+    private_key: ec.EllipticCurvePrivateKey = field(repr=False)
+    not_before: int
+    not_after: int
+
+    @property
+    def cert_der(self) -> bytes:
+        return self.certificate.public_bytes(_DER)
+
+    @property
+    def cert_pem(self) -> bytes:
+        return self.certificate.public_bytes(_PEM)
+
+    @property
+    def key_der(self) -> bytes:
+        return self._key(_DER)
+
+    @property
+    def key_pem(self) -> bytes:
+        return self._key(_PEM)
+
+    def _key(self, encoding: serialization.Encoding) -> bytes:
+        return self.private_key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+
+
+class ThrowawayCa:
+    """Signs with a self-signed P-256 certificate that lives one day."""
+
+    def __init__(self, trust_domain: str) -> None:
+        self.trust_domain = trust_domain
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"test CA of {trust_domain}")])
+        now = datetime.datetime.now(datetime.UTC)
+        self.certificate = (
+            x509.CertificateBuilder()
+            .subject_name(self._name)
+            .issuer_name(self._name)
+            .public_key(self._key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(minutes=5))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_usage(sign=False, certify=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")]),
+                critical=False,
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+
+    @property
+    def cert_der(self) -> bytes:
+        return self.certificate.public_bytes(_DER)
+
+    @property
+    def cert_pem(self) -> bytes:
+        return self.certificate.public_bytes(_PEM)
+
+    def issue(
+        self,
+        spiffe_id: str,
+        *,
+        life: float = 3600.0,
+        age: float = 60.0,
+        uris: Sequence[str] | None = None,
+        addresses: Sequence[str] = (),
+        authority: bool = False,
+    ) -> IssuedSvid:
+        """Return a certificate that ends `life` seconds from now (negative: expired) and began `age` seconds ago.
+
+        X.509 times are whole seconds: the end is rounded up. `uris` replaces the URI SANs, `authority` makes the leaf
+        a CA certificate, which no SVID may be.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = time.time()
+        not_before = int(now - age)
+        not_after = int(now + life) + 1
+        names: list[x509.GeneralName] = [
+            x509.UniformResourceIdentifier(uri) for uri in (uris if uris is not None else [spiffe_id])
+        ]
+        names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "throwaway")]))
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(datetime.datetime.fromtimestamp(not_before, datetime.UTC))
+            .not_valid_after(datetime.datetime.fromtimestamp(not_after, datetime.UTC))
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            .add_extension(_usage(sign=True, certify=authority), critical=True)
+            .add_extension(
+                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+                critical=False,
+            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        )
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return IssuedSvid(
+            spiffe_id=spiffe_id,
+            certificate=builder.sign(self._key, hashes.SHA256()),
+            private_key=key,
+            not_before=not_before * 1_000_000,
+            not_after=not_after * 1_000_000,
+        )
+
+
+def _usage(*, sign: bool, certify: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=certify,
+        crl_sign=certify,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Generic, TypeVar, get_type_hints, overload
+from typing import Generic, TypeVar, cast, get_type_hints, overload
 
 import pydantic
 
@@ -14,7 +14,7 @@ from sealbus.agents.resource import Resource
 from sealbus.bus.retry import RetrySchedule
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.kinds import Kind
-from sealbus.envelopes.subjects import is_token
+from sealbus.envelopes.names import is_token
 
 __all__ = ["Agent", "Handler"]
 
@@ -58,7 +58,9 @@ class Handler(Generic[Req, Res]):
         self.gives: Body[Res] = Body(gives)
         unknown = [fact for fact in facts if not _has_field(takes, fact)]
         if unknown:
-            raise ConfigurationError(f"{action}: {takes.__name__} has no field {', '.join(unknown)} to declare as a fact")
+            raise ConfigurationError(
+                f"{action}: {takes.__name__} has no field {', '.join(unknown)} to declare as a fact"
+            )
         if self.streams and kind is not Kind.CALL:
             raise ConfigurationError(f"{action}: only a call can be answered in chunks")
 
@@ -124,9 +126,10 @@ class Agent:
         facts: Sequence[str] = (),
         timeout: float = 10.0,
         chunks: bool = False,  # noqa: ARG002  only picks the overload: an async generator answers in chunks
-    ) -> Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]] | Callable[
-        [Callable[[Req, Context], AsyncIterator[Res]]], Handler[Req, Res]
-    ]:
+    ) -> (
+        Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]]
+        | Callable[[Callable[[Req, Context], AsyncIterator[Res]]], Handler[Req, Res]]
+    ):
         """Declare a handler of calls on `call.<agent>.<verb>`; an async generator answers in chunks."""
         return self._declare(Kind.CALL, f"call.{self.name}.{verb}", verb, resource, facts, 0, timeout)
 
@@ -178,7 +181,7 @@ class Agent:
                 timeout=timeout,
                 media_type=JSON,
             )
-            self.handlers[subject] = handler  # type: ignore[assignment]  the worker treats bodies as opaque
+            self.handlers[subject] = cast("Handler[object, object]", handler)  # the worker treats bodies as opaque
             return handler
 
         return declare
@@ -200,4 +203,4 @@ def _signature(function: Callable[..., object], streams: bool) -> tuple[type, ty
 
 
 def _has_field(model: type, name: str) -> bool:
-    return isinstance(model, type) and issubclass(model, pydantic.BaseModel) and name in model.model_fields
+    return inspect.isclass(model) and issubclass(model, pydantic.BaseModel) and name in model.model_fields

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sealbus.bus.letter import Letter
 from sealbus.bus.routes import Answer
 from sealbus.envelopes.accept import VerifiedMessage
-from sealbus.envelopes.context import UserContext, parse_context
+from sealbus.envelopes.context_payload import parse_payload
 from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
@@ -17,7 +17,16 @@ from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.subjects import call_subject, event_subject, task_subject
 from sealbus.envelopes.wire import Ancestor, Statement
 
-__all__ = ["CALL_LIFE", "EVENT_LIFE", "TASK_LIFE", "Origin", "call_letter", "event_letter", "split_action", "task_letter"]
+__all__ = [
+    "CALL_LIFE",
+    "EVENT_LIFE",
+    "TASK_LIFE",
+    "Origin",
+    "call_letter",
+    "event_letter",
+    "split_action",
+    "task_letter",
+]
 
 TASK_LIFE = 3_600 * SECOND
 """A task lives an hour unless said."""
@@ -42,10 +51,10 @@ class Origin:
 
     @classmethod
     def user(cls, statement: Statement | None) -> Origin:
-        """Start a chain for a user, or for nobody; raises `SealError` for a payload that is not a user context."""
+        """Start a chain for a user, or for nobody; raises `EnvelopeError` for a payload that is not a user context."""
         if statement is None:
             return cls()
-        context: UserContext = parse_context(statement.payload)
+        context = parse_payload(statement.payload)
         return cls(statement=statement, end=context.end, not_before=context.iat)
 
     @classmethod
@@ -111,7 +120,6 @@ def call_letter(
     names: Names,
     origin: Origin,
     reply_to: str,
-    id_: bytes,
     life: int = CALL_LIFE,
     grants: Sequence[str] | None = None,
 ) -> Letter:
@@ -133,7 +141,6 @@ def call_letter(
         rpl=reply_to,
         grt=tuple(grants) if grants is not None else None,
         tid=origin.tid,
-        id=id_,
     )
 
 

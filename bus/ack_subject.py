@@ -2,8 +2,9 @@
 
 ::
 
-    $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<stored ns>.<pending>                             9 tokens
-    $JS.ACK.<domain>.<account>.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<stored ns>.<pending>[.<any>]  11, 12
+    $JS.ACK.<stream>.<consumer>.<counts>                           9 tokens
+    $JS.ACK.<domain>.<account>.<stream>.<consumer>.<counts>[.<any>]       11 or 12
+    <counts>: <delivered>.<stream sequence>.<consumer sequence>.<stored, ns>.<pending>
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ __all__ = ["AckSubject", "parse_ack_subject"]
 
 
 class AckSubject(NamedTuple):
-    """One delivery as the broker counts it. `stored` is in microseconds, truncated; `pending` is what comes after it."""
+    """One delivery as the broker counts it. `stored` is microseconds, truncated; `pending` counts what comes after."""
 
     stream: str
     consumer: str

@@ -18,22 +18,21 @@ from sealbus.bus.counters import Counters
 from sealbus.bus.letter import Letter
 from sealbus.bus.outbox import DuplicateFirstAttempt, Outbox
 from sealbus.bus.work import Judged
-from sealbus.envelopes.audit_body import AuditBatch
+from sealbus.envelopes.audit_batch import AuditBatch
+from sealbus.envelopes.audit_body import AUDIT_MEDIA_TYPE
 from sealbus.envelopes.decision_record import DECISION_CODES, CorePlace, DecisionRecord, StreamPlace
 from sealbus.envelopes.errors import AuditUnavailable, Code, EnvelopeError, SealbusError
-from sealbus.envelopes.evidence import evidence_of
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.records import Record, guard_id
+from sealbus.envelopes.results import VerifiedResult
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.work_records import OutcomeRecord
+from sealbus.policies.decision import Decision
 
-__all__ = ["AuditLimits", "AuditWriter", "decision_record"]
+__all__ = ["AuditLimits", "AuditWriter", "decision_record", "obligations_json"]
 
 _log = logging.getLogger(__name__)
-
-RECORD_TYPE = "application/vnd.sealbus.audit.v1"
-"""Media type of an audit body (SPEC.md section 8)."""
 
 RECORD_LIFE = 3_600 * SECOND
 
@@ -42,8 +41,6 @@ RECORD_LIFE = 3_600 * SECOND
 class AuditLimits:
     """Bounds and waits of the audit writer."""
 
-    body_bytes: int = 786_432
-    """Records and evidence put into one audit message; well under the envelope's limit for a body."""
     waiting: int = 16_384
     """Outcomes that wait to be stored; whoever finds it full waits, which holds the lanes up."""
     batch: int = 512
@@ -53,9 +50,10 @@ class AuditLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Outcome:
+class _Noted:
     record: Record
     then: Callable[[], None]
+    about: VerifiedResult | None
 
 
 class AuditWriter:
@@ -75,7 +73,7 @@ class AuditWriter:
         self._outbox = outbox
         self._counters = counters
         self._limits = limits or AuditLimits()
-        self._outcomes: asyncio.Queue[_Outcome | None] = asyncio.Queue(self._limits.waiting)
+        self._noted: asyncio.Queue[_Noted | None] = asyncio.Queue(self._limits.waiting)
         self._group = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
@@ -87,7 +85,7 @@ class AuditWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            await self._outcomes.put(None)
+            await self._noted.put(None)
         await self._group.__aexit__(kind, error, trace)
 
     async def decisions(self, judged: Sequence[Judged]) -> Sequence[bytes | SealbusError]:
@@ -95,13 +93,15 @@ class AuditWriter:
 
         Returns only when the stream acknowledged (step 17). One message, or as few as the limit of a body allows.
         """
-        batches: list[tuple[AuditBatch, list[int]]] = []
+        batches: list[tuple[AuditBatch, list[int]]] = [(AuditBatch(), [])]
         leaves: list[bytes | SealbusError] = []
         for place, one in enumerate(judged):
-            record, evidence = decision_record(one).encode(), evidence_of(one.opened.message)
-            if not batches or batches[-1][0].size + len(record) > self._limits.body_bytes:
+            record = decision_record(one).encode()
+            leaf = batches[-1][0].add(record, one.opened.message)
+            if leaf is None:
                 batches.append((AuditBatch(), []))
-            leaves.append(batches[-1][0].add(record, evidence))
+                leaf = batches[-1][0].add(record, one.opened.message)
+            leaves.append(leaf or AuditUnavailable("the record has no room"))
             batches[-1][1].append(place)
         for batch, places in batches:
             try:
@@ -120,7 +120,7 @@ class AuditWriter:
     async def _call_decision(self, judged: Judged) -> bytes | SealbusError:
         message = judged.opened.message
         batch = AuditBatch()
-        leaf = batch.add(decision_record(judged).encode(), evidence_of(message))
+        leaf = batch.add(decision_record(judged).encode(), message)
         try:
             await self._store(batch, id_=guard_id(self._own, message.header.digest))
         except DuplicateFirstAttempt:
@@ -129,11 +129,13 @@ class AuditWriter:
             refused = AuditUnavailable(f"decision not stored: {error.code}")
             refused.__cause__ = error
             return refused
-        return leaf
+        return leaf or AuditUnavailable("the record has no room")
 
-    async def note(self, record: Record, then: Callable[[], None] = lambda: None) -> None:
+    async def note(
+        self, record: Record, then: Callable[[], None] = lambda: None, about: VerifiedResult | None = None
+    ) -> None:
         """Store `record` soon, together with what else waits, and call `then` once that was tried."""
-        await self._outcomes.put(_Outcome(record=record, then=then))
+        await self._noted.put(_Noted(record=record, then=then, about=about))
 
     async def outcome(
         self,
@@ -150,13 +152,14 @@ class AuditWriter:
         await self.note(record, then)
 
     async def _store(self, batch: AuditBatch, *, id_: bytes | None = None) -> None:
+        closed = batch.close()
         letter = Letter(
             kind=Kind.RECORD,
             to=self._subject,
             life=RECORD_LIFE,
-            body=batch.body(),
-            dig=batch.digest(),
-            typ=RECORD_TYPE,
+            body=closed.body,
+            dig=closed.dig,
+            typ=AUDIT_MEDIA_TYPE,
             id=id_,
         )
         await self._outbox.publish(letter, within=self._limits.within, reseal=id_ is None, repeat_is_ours=id_ is None)
@@ -165,30 +168,36 @@ class AuditWriter:
     async def _run(self) -> None:
         last = False
         while not last:
-            first = await self._outcomes.get()
+            first = await self._noted.get()
             if first is None:
                 return
             waiting = [first]
-            while len(waiting) < self._limits.batch and not self._outcomes.empty():
-                following = self._outcomes.get_nowait()
+            while len(waiting) < self._limits.batch and not self._noted.empty():
+                following = self._noted.get_nowait()
                 if following is None:
                     last = True
                     break
                 waiting.append(following)
-            await self._store_outcomes(waiting)
+            await self._store_noted(waiting)
 
-    async def _store_outcomes(self, waiting: Sequence[_Outcome]) -> None:
+    async def _store_noted(self, waiting: Sequence[_Noted]) -> None:
         batch = AuditBatch()
         for one in waiting:
-            batch.add(one.record.encode(), ())
+            if batch.add(one.record.encode(), one.about) is None:
+                await self._try_store(batch)
+                batch = AuditBatch()
+                batch.add(one.record.encode(), one.about)
+        await self._try_store(batch)
+        for one in waiting:
+            one.then()
+
+    async def _try_store(self, batch: AuditBatch) -> None:
         try:
             await self._store(batch)
         except SealbusError as error:
             # The effect has happened and its decision is stored; handling again would not bring the outcome back.
-            self._counters.add("sealbus_outcomes_lost_total", len(waiting))
-            _log.error("%d outcomes not stored: %s", len(waiting), error)
-        for one in waiting:
-            one.then()
+            self._counters.add("sealbus_outcomes_lost_total", len(batch))
+            _log.error("%d outcomes not stored: %s", len(batch), error)
 
 
 def decision_record(judged: Judged) -> DecisionRecord:
@@ -199,7 +208,6 @@ def decision_record(judged: Judged) -> DecisionRecord:
     code = judged.code
     if code is not None and code not in DECISION_CODES:
         raise ValueError(f"{code} is not a decision")
-    answered = decision is not None
     return DecisionRecord(
         header=message.header.raw,
         proof=message.proof,
@@ -207,20 +215,25 @@ def decision_record(judged: Judged) -> DecisionRecord:
         place=(
             StreamPlace(stream=position.stream, sequence=position.sequence, stored=position.stored)
             if position is not None
-            else CorePlace(opened=message.opened)
+            else CorePlace(opened=opened.time)
         ),
         delivery=position.delivery if position is not None else 1,
         allow=judged.allowed,
         code=code,
         input=judged.input_document or None,
         reasons=decision.reasons if decision is not None else (),
-        obligations=_json(decision.obligations) if decision is not None and decision.obligations else b"",
+        obligations=obligations_json(decision),
         revision=decision.revision if decision is not None else None,
         policy=decision.policy if decision is not None else None,
         engine=decision.engine if decision is not None else None,
-        micros=decision.micros if answered and decision is not None else None,
+        micros=decision.micros if decision is not None else None,
     )
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True, default=dict).encode()
+def obligations_json(decision: Decision | None) -> bytes:
+    """Return a decision's obligations as a JSON array, empty for none."""
+    if decision is None or not decision.obligations:
+        return b""
+    return json.dumps(
+        [dict(one) for one in decision.obligations], separators=(",", ":"), ensure_ascii=False, sort_keys=True
+    ).encode()

@@ -85,7 +85,7 @@ class _Batch:
 
 
 class BulkPublisher:
-    """Publishes through whatever link is current. A rotation keeps the link that a batch went out on until it is answered."""
+    """Publishes through the current link. A rotation keeps the link that a batch went out on until it is answered."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

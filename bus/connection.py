@@ -1,7 +1,7 @@
 """The connection of one workload to NATS: always one live link, replaced before it must end, found again when lost.
 
-A link that was lost and one whose certificate is to be replaced are the same case: a new link is made, everything enters
-it, publishers go over to it, and the old one, if it still lives, is left once nothing more is expected from it.
+A link that was lost and one whose certificate is to be replaced are the same case: a new link is made, everything
+enters it, publishers go over to it, and the old one, if it still lives, is left once nothing more is expected from it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import random as random_module
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.counters import Counters
@@ -29,6 +28,7 @@ from sealbus.bus.rotation import (
     rotate_after,
     seconds_left,
 )
+from sealbus.bus.servers import Servers
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable, SealbusError
 from sealbus.envelopes.spiffe_id import SpiffeId
 
@@ -36,15 +36,15 @@ __all__ = ["Connection"]
 
 _log = logging.getLogger(__name__)
 
-KNOWN_SERVERS = 64
-"""Servers of the cluster that we remember beside the configured ones."""
+API_SECONDS = 5.0
+"""For one answer of the JetStream API."""
 
 LOOK_AGAIN = 5.0
 """Seconds between looks at the identity past a certificate's half life: its callback should have come by then."""
 
 
 class Connection:
-    """Enter it with `async with`: the first connect fails at once, with one line that says why; later ones never give up.
+    """Enter it with `async with`: the first connect fails at once and says why in one line; later ones never give up.
 
     `servers` are `tls://host:port`; `server_ids` the SPIFFE IDs that a server may have, all of one trust domain;
     `inbox_prefix` the one prefix that we may subscribe to for answers, with its final dot (`Names.inbox_prefix`).
@@ -63,12 +63,9 @@ class Connection:
         clock: Clock = wall_clock,
         random: Callable[[], float] = random_module.random,
     ) -> None:
-        self._configured = tuple(_checked(url) for url in servers)
-        if not self._configured:
-            raise ConfigurationError("nats: name at least one server, for instance tls://localhost:4222")
+        self._servers = Servers(servers, random)
         if not inbox_prefix.startswith("_INBOX.") or not inbox_prefix.endswith("."):
             raise ConfigurationError(f"inbox prefix {inbox_prefix!r}: must be _INBOX.<token>.")
-        self._told: tuple[str, ...] = ()
         self._identity = identity
         self._server_ids = server_ids
         self._name = name
@@ -85,9 +82,9 @@ class Connection:
         self._asked = False
         self._rotate_at = 0.0
         self._attempts = 0
-        self._next_server = int(self._random() * len(self._configured))
         self._group = asyncio.TaskGroup()
-        self._supervisor: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        """The supervisor, and one for each link that is being left."""
         self._unsubscribe: Callable[[], None] = lambda: None
         self.closed = False
 
@@ -96,7 +93,7 @@ class Connection:
         await self._group.__aenter__()
         self._adopt(link)
         self._unsubscribe = self._identity.on_rotation(self._wake.set)
-        self._supervisor = self._group.create_task(self._supervise(), name="connection")
+        self._tasks.append(self._group.create_task(self._supervise(), name="connection"))
         return self
 
     async def __aexit__(
@@ -105,15 +102,19 @@ class Connection:
         self.closed = True
         self._up.set()
         self._unsubscribe()
-        if self._supervisor is not None:
-            self._supervisor.cancel()
+        for task in self._tasks if kind is not None else self._tasks[:1]:
+            task.cancel()
         link = self._link
         if link is not None:
             for attachment in self._attachments:
                 attachment.lost(link)
             # In the group it would be canceled before it began, should we be leaving because of an error.
             await leave_all((), link, overlap=0.0, seconds=self.options.settle if kind is None else 0.0)
-        await self._group.__aexit__(kind, error, trace)
+        # The group would wrap the caller's own error in an ExceptionGroup; all it has to know of is a cancellation.
+        if kind is not None and issubclass(kind, asyncio.CancelledError):
+            await self._group.__aexit__(kind, error, trace)
+        else:
+            await self._group.__aexit__(None, None, None)
 
     @property
     def link(self) -> Link:
@@ -167,25 +168,26 @@ class Connection:
         link = await self.ready(deadline)
         return await ask(link, subject, payload, deadline=max(0.0, until - loop.time()))
 
+    async def jetstream(self, subject: str, payload: bytes) -> bytes:
+        """Ask the JetStream API (the port of `sealbus.bus.jetstream_api`). Raises `BusUnavailable`."""
+        return (await self.request(subject, payload, deadline=API_SECONDS)).payload
+
     async def _first(self) -> Link:
         reasons = []
-        for _ in self._configured:
+        for _ in self._servers.configured:
             try:
                 return await self._open()
-            except (BusUnavailable, IdentityUnavailable) as error:
+            except BusUnavailable as error:
                 reasons.append(error.detail)
         raise BusUnavailable("; ".join(reasons))
 
     async def _open(self) -> Link:
         """Make one attempt, at the next server in turn."""
-        known = (*self._configured, *(url for url in self._told if url not in self._configured))
-        url = known[self._next_server % len(known)]
-        self._next_server += 1
         material = self._identity.x509()
         if material.spiffe_id != self._identity.spiffe_id:
             raise IdentityUnavailable(f"the X.509-SVID is {material.spiffe_id}, not {self._identity.spiffe_id}")
         link = Link(
-            url=url,
+            url=self._servers.next(),
             material=material,
             expected=self._server_ids,
             inbox_prefix=self.inbox_prefix,
@@ -203,7 +205,7 @@ class Connection:
     def _adopt(self, link: Link) -> None:
         """Make `link` the one to write to."""
         self._link = link
-        self._told = link.known_servers[:KNOWN_SERVERS]
+        self._servers.told(link.known_servers)
         self._asked = False
         self._rotate_at = 0.0
         self._attempts = 0
@@ -266,6 +268,8 @@ class Connection:
                 async with self._moving:
                     await enter_all(self._attachments, link, self.options.connect)
                     self._adopt(link)
+                    if old is not None:
+                        await link.follow(old, self.options.connect)
             except BaseException:
                 await link.close()
                 raise
@@ -289,16 +293,6 @@ class Connection:
                 overlap=self.options.overlap,
                 seconds=min(self.options.settle, left),
             )
-            self._group.create_task(leaving, name="leave-link")
-
-
-def _checked(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        port = parts.port or 4222
-    except ValueError:
-        parts, port = urlsplit(""), 0
-    if parts.scheme != "tls" or not parts.hostname or parts.username or parts.path or parts.query:
-        raise ConfigurationError(f"nats server {url!r}: write tls://host:port; there is no connection without TLS")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"tls://{host}:{port}"
+            task = self._group.create_task(leaving, name="leave-link")
+            self._tasks.append(task)
+            task.add_done_callback(self._tasks.remove)

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 
 from sealbus.bus.connection import Connection
 from sealbus.bus.frames import check_pattern
+from sealbus.bus.jetstream_api import JsonObject, parse_time
 from sealbus.bus.outbox import StreamRefused
-from sealbus.bus.request import JsonObject, decoded
+from sealbus.bus.request import decoded
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.names import is_token
 
@@ -23,7 +24,6 @@ __all__ = [
     "bind",
     "iso_time",
     "make_reader",
-    "microseconds",
     "stream_state",
 ]
 
@@ -37,10 +37,9 @@ STREAM_NOT_FOUND = 10_059
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamState:
-    """What a reader must know of a stream. `created` is microseconds by the broker's clock."""
+    """What a reader must know of a stream. `created` is microseconds by the broker's clock, `last` a sequence."""
 
     created: int
-    first: int
     last: int
 
 
@@ -92,7 +91,7 @@ class Bound:
 
 
 async def api(connection: Connection, subject: str, body: Mapping[str, object] | None = None) -> JsonObject:
-    """Ask `$JS.API.<subject>` and return its answer. Raises `StreamRefused` for a refusal, `BusUnavailable` for silence."""
+    """Ask `$JS.API.<subject>`, return its answer. Raises `StreamRefused` for a refusal, else `BusUnavailable`."""
     full = f"$JS.API.{subject}"
     payload = json.dumps(body).encode() if body is not None else b""
     return decoded(full, await connection.request(full, payload, deadline=API_SECONDS))
@@ -112,9 +111,12 @@ async def stream_state(connection: Connection, stream: str) -> StreamState:
     created = info.get("created")
     if not isinstance(state, dict) or not isinstance(created, str):
         raise BusUnavailable(f"stream {stream}: the answer about it is not one")
-    return StreamState(
-        created=microseconds(created), first=int(state.get("first_seq", 0)), last=int(state.get("last_seq", 0))
-    )
+    last = state.get("last_seq")
+    try:
+        at = parse_time(created)
+    except ValueError as error:
+        raise BusUnavailable(f"stream {stream}: the answer about it has no creation time") from error
+    return StreamState(created=at, last=last if isinstance(last, int) else 0)
 
 
 async def bind(connection: Connection, spec: DurableSpec) -> Bound:
@@ -154,7 +156,7 @@ async def bind(connection: Connection, spec: DurableSpec) -> Bound:
 async def make_reader(
     connection: Connection, stream: str, name: str, subjects: tuple[str, ...], start: int, since: int
 ) -> int:
-    """Create a consumer in memory that acknowledges nothing and goes away by itself; return how many messages it has."""
+    """Create a consumer in memory, without acknowledgement, gone by itself; return how many messages it has."""
     config: dict[str, object] = {
         "name": name,
         "ack_policy": "none",
@@ -178,16 +180,6 @@ async def make_reader(
 
 READER_SECONDS = 60.0
 """How long an abandoned reader's consumer stays on the server."""
-
-
-def microseconds(text: str) -> int:
-    """Return an RFC 3339 time in UTC, up to nanoseconds, as microseconds since the Unix epoch, truncated."""
-    whole, _, fraction = text.rstrip("Z").partition(".")
-    try:
-        seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
-        return seconds * 1_000_000 + int(fraction[:6].ljust(6, "0"))
-    except ValueError as error:
-        raise BusUnavailable(f"{text[:64]!r} is no time") from error
 
 
 def iso_time(time: int) -> str:

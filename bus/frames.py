@@ -1,7 +1,7 @@
 """What is written to and read from NATS, as bytes: publish frames, raw header blocks, and the rules of subjects.
 
-nats-py sends wildcards and empty tokens to the server as they are; here a subject is checked before anything is written,
-and nothing that a caller passes can end a protocol line.
+nats-py sends wildcards and empty tokens to the server as they are; here a subject is checked before anything is
+written, and nothing that a caller passes can end a protocol line.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _STATUS = re.compile(rb"NATS/1\.0 ([0-9]{3})(?: ([^\r\n]*))?\r\n")
 
 
 def check_subject(subject: str) -> None:
-    """Raise `ConfigurationError` unless `subject` may be published to: non-empty tokens, no wildcard, at most 255 bytes."""
+    """Raise `ConfigurationError` unless `subject` may be published to: tokens, no wildcard, at most 255 bytes."""
     if not _SUBJECT.fullmatch(subject) or len(subject.encode()) > DEFAULT_LIMITS.subject_bytes:
         raise ConfigurationError(f"{subject[:255]!r} is not a subject that can be published to")
 
@@ -45,7 +45,7 @@ def check_pattern(pattern: str) -> None:
 
 
 def header_lines(message_id: str, headers: Mapping[str, str]) -> bytes:
-    """Return a header block with one `Nats-Msg-Id` line if there is a `message_id`; empty if there is nothing to say."""
+    """Return a header block, with one `Nats-Msg-Id` line if there is a `message_id`; empty if there is no header."""
     if not message_id and not headers:
         return b""
     lines = ["NATS/1.0"]

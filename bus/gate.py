@@ -28,7 +28,7 @@ from sealbus.bus.refusals import Refusals
 from sealbus.bus.retry import UNTIL_EXPIRY
 from sealbus.bus.routes import Permitted, RouteTable
 from sealbus.bus.work import Judged, Opened, Work
-from sealbus.envelopes.accept import Arrival, CoreArrival, LiveProfile, StreamArrival, accept_live
+from sealbus.envelopes.accept import CoreArrival, LiveProfile, StreamArrival, accept_live
 from sealbus.envelopes.caches import Caches, ReplayMemory
 from sealbus.envelopes.errors import RETRIED_CODES, Code, EnvelopeError, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
@@ -107,10 +107,18 @@ class Gate:
         before, done = turn.take()
         self._group.create_task(self._finish(lasting, pull, before, done), name="gate-finish")
 
+    async def settle(self) -> None:
+        """Wait until the records of every admitted batch are stored, or refused, and handed on."""
+        for _ in range(RECORDING):
+            await self._recording.acquire()
+        for _ in range(RECORDING):
+            self._recording.release()
+
     def _open(self, deliveries: Sequence[Delivery], pull: Pull | None) -> list[Opened]:
         trust = self._trust()
         opened = []
         for delivery in deliveries:
+            now = self._clock()
             try:
                 route = self._routes.of(delivery.subject)
                 message = accept_live(
@@ -121,15 +129,15 @@ class Gate:
                     trust=trust,
                     caches=self._caches,
                     replay=self._replay,
-                    now=self._clock(),
+                    now=now,
                 )
             except EnvelopeError as error:
                 self._refuse(error, delivery, pull)
             else:
-                opened.append(Opened(delivery=delivery, route=route, message=message))
+                opened.append(Opened(delivery=delivery, route=route, message=message, time=now))
         return opened
 
-    def _arrival(self, delivery: Delivery) -> Arrival:
+    def _arrival(self, delivery: Delivery) -> StreamArrival | CoreArrival:
         position = delivery.position
         if position is None:
             return CoreArrival(

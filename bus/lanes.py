@@ -19,6 +19,7 @@ from sealbus.bus.counters import Counters
 from sealbus.bus.dead import DeadLetters
 from sealbus.bus.letter import Letter
 from sealbus.bus.outbox import Outbox
+from sealbus.bus.requests import ERROR_TYPE
 from sealbus.bus.routes import Answer, Permitted
 from sealbus.bus.work import Judged, Work
 from sealbus.envelopes.accept import VerifiedMessage
@@ -26,12 +27,9 @@ from sealbus.envelopes.errors import Code, Denied, HandlingError, SealbusError
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["ERROR_TYPE", "Lanes"]
+__all__ = ["Lanes"]
 
 _log = logging.getLogger(__name__)
-
-ERROR_TYPE = "application/vnd.sealbus.error.v1+json"
-"""Media type of a reply that says why a call was not handled (SPEC.md section 7)."""
 
 REPLY_LIFE = 60 * SECOND
 BURY_AGAIN = 5.0
@@ -162,8 +160,9 @@ class Lanes:
     async def _attempt(self, permitted: Permitted) -> Answer | None:
         """Run the handler once under its deadline; raises `HandlingError` and nothing else but cancellation."""
         route = permitted.route
+        scope = asyncio.timeout(route.timeout)
         try:
-            async with asyncio.timeout(route.timeout) as scope:
+            async with scope:
                 chunks = route.endpoint.stream(permitted)
                 if chunks is None:
                     return await route.endpoint.handle(permitted)

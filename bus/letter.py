@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sealbus.envelopes.codec import Value
-from sealbus.envelopes.header import Header
+from sealbus.envelopes.header import ExtValue
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.seal import Draft
 from sealbus.envelopes.spiffe_id import SpiffeId
@@ -43,7 +42,7 @@ class Letter:
     grt: tuple[str, ...] | None = None
     idm: str | None = None
     tid: bytes | None = None
-    ext: Mapping[str, Value] | None = None
+    ext: Mapping[str, ExtValue] | None = None
     dig: bytes | None = None
     id: bytes | None = None
     """Only a decision on a call brings its own id (the guard id of SPEC.md section 7); such a letter is never sealed anew."""
@@ -81,8 +80,3 @@ class Letter:
             ext=self.ext,
             dig=self.dig,
         )
-
-
-def not_before(parent: Header | None, context_iat: int) -> int:
-    """Return the earliest `iat` that a child of `parent` under a context made at `context_iat` may have."""
-    return max(parent.iat if parent is not None else 0, context_iat)

@@ -28,13 +28,13 @@ _log = logging.getLogger(__name__)
 _VIOLATION = re.compile(r'Permissions Violation for (Publish|Subscription) to "([^"]*)"', re.IGNORECASE)
 
 WRITE_LIMIT = 33_554_432
-"""Bytes that may wait for the network; beyond, `write` refuses. A server that takes nothing must not fill our memory."""
+"""Bytes that may wait for the network; beyond, `write` refuses: a stalled server must not fill our memory."""
 
 CLOSE_SECONDS = 5.0
 
 
 def fingerprint(material: X509Material, expected: frozenset[SpiffeId]) -> bytes:
-    """Return 32 bytes that differ whenever a connection should be made anew: our certificate, or the server's bundle."""
+    """Return 32 bytes that change when a connection is to be made anew: with our certificate or the server's bundle."""
     digest = hashlib.sha256(b"".join(material.chain))
     for domain in sorted({one.trust_domain for one in expected}, key=lambda one: one.name):
         for anchor in material.bundles.get(domain, ()):
@@ -81,6 +81,7 @@ class Link:
         self._on_lost = on_lost
         self._on_dropped = on_dropped
         self._on_lame_duck = on_lame_duck
+        self._held: list[bytes] | None = None
         self._subscriptions: dict[int, _Subscription] = {}
         self._client = SafeClient(
             client_context(material, expected=expected),
@@ -109,7 +110,7 @@ class Link:
     @property
     def known_servers(self) -> tuple[str, ...]:
         """Addresses of the cluster's servers that this one told us, as `tls://` URLs."""
-        told = self._client._server_info.get("connect_urls") or ()  # noqa: SLF001 - nats-py only shows its own pool
+        told = self._client._server_info.get("connect_urls") or ()
         return tuple(f"tls://{address}" for address in told if isinstance(address, str))
 
     def write(self, frames: bytes) -> None:
@@ -118,7 +119,25 @@ class Link:
             raise BusUnavailable(f"{self.url}: the connection is gone")
         if self._client.buffered() > WRITE_LIMIT:
             raise BusUnavailable(f"{self.url}: the server takes no more data")
-        self._client.write(frames)
+        if self._held is None:
+            self._client.write(frames)
+        else:
+            self._held.append(frames)
+
+    async def follow(self, old: Link, seconds: float) -> None:
+        """Hold back what is written from now on until the server has handled all that was written to `old`.
+
+        So a sender's messages keep their order through a rotation: the server serves two connections at once.
+        """
+        self._held = []
+        try:
+            await old.flush(seconds)
+        except BusUnavailable as error:
+            _log.info("%s; going on without it", error.detail)
+        finally:
+            held, self._held = self._held, None
+            if self.alive and held:
+                self._client.write(b"".join(held))
 
     async def drained(self) -> None:
         """Wait until few bytes wait for the network; return at once if the link is gone."""
@@ -149,7 +168,7 @@ class Link:
         self._subscriptions.pop(sid, None)
 
     async def flush(self, seconds: float) -> None:
-        """Wait until the server has handled all that was written, and we all that it sent before. Raises `BusUnavailable`."""
+        """Wait until the server has handled all that was written. Raises `BusUnavailable`."""
         if not self.alive:
             raise BusUnavailable(f"{self.url}: the connection is gone")
         pong = self._client.ping()

@@ -1,8 +1,8 @@
 """Listening on core NATS through rotations: nothing lost, nothing twice, the order of each sender kept.
 
-While a connection is replaced, both are subscribed. In a queue group the server gives each message to one of them. Without
-one both get it: then what the older connection delivers is passed on, what the newer one delivers is held back, and once
-the older one has ended, what it did not deliver is passed on as well.
+While a connection is replaced, both are subscribed. In a queue group the server gives each message to one of them.
+Without one both get it: then what the older connection delivers is passed on, what the newer one delivers is held back,
+and once the older one has ended, what it did not deliver is passed on as well.
 """
 
 from __future__ import annotations
@@ -21,27 +21,35 @@ from sealbus.envelopes.errors import BusUnavailable
 
 __all__ = ["PENDING_BYTES", "listen"]
 
+FLUSH_SECONDS = 5.0
+
 PENDING_BYTES = 67_108_864
 """Most payload bytes that wait for one listener, beside its bound on messages."""
 
 
 @dataclass(slots=True)
 class _Stage:
-    """One link's part of a listener. `seen` counts what it delivered while a newer link was subscribed as well."""
+    """One link's part of a listener, by content of the messages.
+
+    `seen` counts what it delivered while a newer link was subscribed as well; `late` what an older one has delivered and
+    this one may still bring.
+    """
 
     link: Link
     sid: int
     held: deque[Delivery] = field(default_factory=deque)
     seen: Counter[int] = field(default_factory=Counter)
+    late: Counter[int] = field(default_factory=Counter)
 
 
 class _Listener:
     """Collects the deliveries of one subscription, over as many links as there are at the moment."""
 
-    def __init__(self, subject: str, queue: str, pending: int, dropped: Callable[[], None]) -> None:
+    def __init__(self, subject: str, queue: str, *, pending: int, overlap: float, dropped: Callable[[], None]) -> None:
         self._subject = subject
         self._queue = queue
         self._pending = pending
+        self._overlap = overlap
         self._dropped = dropped
         self._stages: list[_Stage] = []
         self._waiting: deque[Delivery] = deque()
@@ -70,8 +78,14 @@ class _Listener:
             return
         link.unsubscribe(stage.sid)
         # What the server sent before it saw the end of the subscription arrives before the answer to the PING.
-        await link.flush(_FLUSH_SECONDS)
+        await link.flush(FLUSH_SECONDS)
         self._end(stage)
+        if self._stages and self._stages[0].late:
+            # The other copies may come later than ours did, over another server perhaps.
+            following = self._stages[0]
+            await asyncio.sleep(self._overlap)
+            await following.link.flush(FLUSH_SECONDS)
+            following.late.clear()
 
     def lost(self, link: Link) -> None:
         stage = self._stage(link)
@@ -95,15 +109,14 @@ class _Listener:
 
     def _deliver(self, stage: _Stage, subject: bytes, _: bytes, block: bytes, payload: bytes) -> None:
         delivery = Delivery(subject=subject.decode("ascii", "backslashreplace"), payload=payload, header_block=block)
-        if self._queue or stage is self._stages[0]:
-            into = self._waiting
-        else:
-            into = stage.held
+        if not self._queue and stage is not self._stages[-1]:
+            stage.seen[_key(delivery)] += 1
+        if stage.late and _once(stage.late, _key(delivery)):
+            return
+        into = self._waiting if self._queue or stage is self._stages[0] else stage.held
         if len(into) >= self._pending or self._bytes + len(payload) > PENDING_BYTES:
             self._dropped()
             return
-        if not self._queue and stage is not self._stages[-1]:
-            stage.seen[_key(delivery)] += 1
         into.append(delivery)
         self._bytes += len(payload)
         self.arrived.set()
@@ -116,11 +129,11 @@ class _Listener:
         if self._queue or not oldest or not self._stages:
             return
         following = self._stages[0]
+        following.late = stage.seen
         for delivery in following.held:
-            key = _key(delivery)
-            if stage.seen[key] > 0:
-                stage.seen[key] -= 1
-            elif len(self._waiting) < self._pending:
+            if _once(following.late, _key(delivery)):
+                continue
+            if len(self._waiting) < self._pending:
                 self._waiting.append(delivery)
             else:
                 self._dropped()
@@ -128,7 +141,14 @@ class _Listener:
         self.arrived.set()
 
 
-_FLUSH_SECONDS = 5.0
+def _once(counts: Counter[int], key: int) -> bool:
+    """Say whether `key` is still counted, and count it down."""
+    left = counts.get(key, 0)
+    if left > 1:
+        counts[key] = left - 1
+    elif left:
+        del counts[key]
+    return left > 0
 
 
 def _key(delivery: Delivery) -> int:
@@ -147,7 +167,11 @@ async def listen(
     if queue:
         check_pattern(queue)
     listener = _Listener(
-        subject, queue, pending, lambda: connection.counters.add("sealbus_bus_dropped_total", 1, reason="slow")
+        subject,
+        queue,
+        pending=pending,
+        overlap=connection.options.overlap,
+        dropped=lambda: connection.counters.add("sealbus_bus_dropped_total", 1, reason="slow"),
     )
     try:
         await connection.attach(listener)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 
 from sealbus.bus.clock import Clock, wall_clock
@@ -161,7 +161,9 @@ class MemoryTransport:
                 Delivery(subject=message.subject, payload=message.payload, header_block=header_block(message))
             )
 
-    async def listen(self, subject: str, *, queue: str = "", pending: int = 4096) -> AsyncIterator[Sequence[Delivery]]:
+    async def listen(
+        self, subject: str, *, queue: str = "", pending: int = 4096
+    ) -> AsyncGenerator[Sequence[Delivery], None]:
         """Subscribe on core subjects; what is waiting comes as one batch."""
         subscription = _Subscription(pattern=subject, queue=queue, waiting=deque(), limit=pending)
         self._broker.subscriptions.append(subscription)
@@ -196,7 +198,7 @@ class MemoryTransport:
 
     async def read(
         self, stream: str, subjects: Sequence[str], *, start: int = 1, since: int = 0, follow: bool = False
-    ) -> AsyncIterator[Sequence[Delivery]]:
+    ) -> AsyncGenerator[Sequence[Delivery], None]:
         """Read a stream in order."""
         source = self._broker.streams[stream]
         arrived = asyncio.Event()
@@ -247,10 +249,10 @@ class MemoryPull:
         """Tell whether everything stored so far was settled for good."""
         return not self._open and not self._again and not self._timers and self._next >= len(self._stream.stored)
 
-    async def batches(self) -> AsyncIterator[Sequence[Delivery]]:
+    async def batches(self) -> AsyncGenerator[Sequence[Delivery], None]:
         """Yield redeliveries first, then what is new."""
         while True:
-            batch = []
+            batch: list[Delivery] = []
             while self._again and len(batch) < self.batch:
                 batch.append(self._again.popleft())
             while self._next < len(self._stream.stored) and len(batch) < self.batch:

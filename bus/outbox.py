@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +18,7 @@ from sealbus.bus.clock import Clock, NewId, uuid7, wall_clock
 from sealbus.bus.letter import Letter
 from sealbus.bus.ports import Identity, Outgoing, PubAck, Transport
 from sealbus.envelopes.errors import BusUnavailable, Code, SealbusError, SealError
+from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.seal import Sealed, Sealer, seal
 
@@ -85,7 +86,8 @@ class _Waiting:
     sealed: Sealed | None = None
     outgoing: Outgoing | None = None
     repeat_until: int = 0
-    attempts: int = field(default=0)
+    attempts: int = 0
+    leaving: Callable[[Sealed], None] | None = None
 
 
 class Outbox:
@@ -138,9 +140,13 @@ class Outbox:
         await self._put(waiting)
         return await waiting.future
 
-    async def send(self, letter: Letter) -> Posted:
-        """Seal `letter` and send it on core NATS. Raises `BusUnavailable` if not connected, `SealError`, `IdentityUnavailable`."""
+    async def send(self, letter: Letter, *, leaving: Callable[[Sealed], None] | None = None) -> Posted:
+        """Seal `letter` and send it on core NATS; `leaving` is told what was sealed before it leaves.
+
+        Raises `BusUnavailable` if not connected, `SealError`, `IdentityUnavailable`.
+        """
         waiting = self._enqueueable(letter, 30.0, durable=False, reseal=False, repeat_is_ours=True)
+        waiting.leaving = leaving
         await self._put(waiting)
         return await waiting.future
 
@@ -218,12 +224,14 @@ class Outbox:
         drafts = []
         for waiting in batch:
             new_id = self._new_id(now)
-            if waiting.reseal and waiting.letter.idm is None:
+            if waiting.reseal and waiting.letter.idm is None and waiting.letter.kind in _KEYED:
                 waiting.letter = replace(waiting.letter, idm=new_id.hex())
             drafts.append(waiting.letter.draft(now=now, new_id=new_id))
         for waiting, sealed in zip(batch, seal(drafts, sealer), strict=True):
             header = sealed.header
             waiting.sealed = sealed
+            if waiting.leaving is not None:
+                waiting.leaving(sealed)
             waiting.attempts = 0
             waiting.repeat_until = min(
                 header.iat + self._limits.repeat_for, sealer.expires - self._limits.credential_margin
@@ -291,6 +299,9 @@ class Outbox:
             waiting.sealed = None
         return False
 
+
+_KEYED = frozenset({Kind.TASK, Kind.EVENT})
+"""Kinds whose reader tells two sealings of one message by `idm`; a record says itself what it is about."""
 
 _FULL = frozenset({10047, 10077})
 """JetStream: insufficient resources, and a stream at its `max_bytes` or `max_msgs` with `discard: new`."""

@@ -36,7 +36,7 @@ class Receiver(Protocol):
 
 
 class ProtocolParser(Parser):
-    """Takes bytes as they come. Raises nats-py's `ProtocolError` for what no server writes; the connection is then dead."""
+    """Takes bytes as they come. Raises nats-py's `ProtocolError` for what no server writes; that is the end."""
 
     def __init__(self, receiver: Receiver, sinks: dict[int, Sink]) -> None:
         super().__init__(receiver)
@@ -94,9 +94,7 @@ class ProtocolParser(Parser):
             sink = sinks.get(sid)
             reply = words[3] if count else b""
             if sink is None:
-                await self._receiver._process_msg(  # noqa: SLF001 - the method that nats-py's own parser calls
-                    sid, words[1], reply, data[head_end:stop], data[start:head_end]
-                )
+                await self._receiver._process_msg(sid, words[1], reply, data[head_end:stop], data[start:head_end])
                 continue
             try:
                 sink(words[1], reply, data[start:head_end], data[head_end:stop])
@@ -110,13 +108,13 @@ class ProtocolParser(Parser):
     async def _control(self, operation: bytes, line: bytes) -> None:
         receiver = self._receiver
         if operation == b"PING":
-            await receiver._process_ping()  # noqa: SLF001
+            await receiver._process_ping()
         elif operation == b"PONG":
-            await receiver._process_pong()  # noqa: SLF001
+            await receiver._process_pong()
         elif operation == b"-ERR":
-            await receiver._process_err(line[5:].decode("utf-8", "replace"))  # noqa: SLF001
+            await receiver._process_err(line[5:].decode("utf-8", "replace"))
         elif operation == b"INFO":
-            await receiver._process_info(_info(line[5:]))  # noqa: SLF001
+            await receiver._process_info(_info(line[5:]))
         elif operation != b"+OK":
             raise ProtocolError
 

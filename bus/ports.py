@@ -6,7 +6,7 @@ NATS and by `sealbus.testing` in memory. Everything between them (gate, outbox, 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -100,7 +100,7 @@ class PubAck:
 class Pull(Protocol):
     """One durable consumer of one stream, read in batches; every delivery is settled exactly once."""
 
-    def batches(self) -> AsyncIterator[Sequence[Delivery]]:
+    def batches(self) -> AsyncGenerator[Sequence[Delivery], None]:
         """Yield what has arrived, at least one and at most the configured batch size at a time, until closed."""
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -129,7 +129,7 @@ class Transport(Protocol):
     def send(self, messages: Sequence[Outgoing]) -> None:
         """Publish on core NATS in one write, without acknowledgement; raise `BusUnavailable` if not connected."""
 
-    def listen(self, subject: str, *, queue: str = "", pending: int = 4096) -> AsyncIterator[Sequence[Delivery]]:
+    def listen(self, subject: str, *, queue: str = "", pending: int = 4096) -> AsyncGenerator[Sequence[Delivery], None]:
         """Subscribe on core NATS and yield what is waiting, at least one message at a time, until closed.
 
         `subject` may hold wildcards. The subscription is live on the broker before the first `__anext__` suspends
@@ -143,7 +143,7 @@ class Transport(Protocol):
 
     def read(
         self, stream: str, subjects: Sequence[str], *, start: int = 1, since: int = 0, follow: bool = False
-    ) -> AsyncIterator[Sequence[Delivery]]:
+    ) -> AsyncGenerator[Sequence[Delivery], None]:
         """Read a stream in order from sequence `start` or stored time `since` (microseconds), without a durable.
 
         Ends at the last message that was there when it began, unless `follow`.

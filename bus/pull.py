@@ -6,8 +6,8 @@
     ack, retry, term, working --> one write on whatever link is current
 
 Nothing runs in the background: slots are filled and asked for again by the read loop, everything else is done while
-somebody waits in `batches()`. A link that is replaced keeps its slots until their requests have ended, while those of the
-new link already ask.
+somebody waits in `batches()`. A link that is replaced keeps its slots until their requests have ended, while those of
+the new link already ask.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from sealbus.bus.consumers import DurableSpec, bind, stream_state
 from sealbus.bus.link import Link
 from sealbus.bus.ports import Delivery, StreamPosition
 from sealbus.bus.rotation import backoff
+from sealbus.bus.settling import Settling
 from sealbus.bus.slot import PullRequest, Slot
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 
@@ -40,7 +41,7 @@ ROOM = 3
 """Batches that may be buffered or asked for; beyond, nothing is asked for until some were taken."""
 
 FRESH = 0.9
-"""Share of `ack_wait` after which a delivery that still waits here is dropped: the server is about to give it to another."""
+"""Share of `ack_wait` after which a delivery that still waits here is dropped: the server is about to send it again."""
 
 FLUSH_SECONDS = 5.0
 
@@ -59,8 +60,7 @@ class NatsPull:
         self._slots: list[Slot] = []
         self._verified: Link | None = None
         self._buffer: deque[tuple[float, Delivery]] = deque()
-        self._open: dict[str, int] = {}
-        self._owed: list[bytes] = []
+        self._settling = Settling(connection)
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._slot_ended = asyncio.Event()
@@ -73,13 +73,13 @@ class NatsPull:
     @property
     def unsettled(self) -> int:
         """How many deliveries were handed out, or wait to be, and are not settled."""
-        return len(self._open)
+        return len(self._settling)
 
     async def batches(self) -> AsyncIterator[Sequence[Delivery]]:
         """Yield what has arrived (`Pull.batches`) until the connection is closed.
 
-        Raises `ConfigurationError` if the stream or consumer is not as it must be when this begins, and `BusUnavailable`
-        if the server does not permit our inbox. Everything else is waited out.
+        Raises `ConfigurationError` if the stream or consumer is not as it must be when this begins, `BusUnavailable` if
+        the server does not permit our inbox. Everything else is waited out.
         """
         await self._connection.attach(self)
         try:
@@ -102,34 +102,27 @@ class NatsPull:
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge for good, all in one write; once only, and later if there is no connection now."""
-        self._settle([delivery.token for delivery in deliveries], "+ACK")
+        self._settling.settle([delivery.token for delivery in deliveries], "+ACK")
 
     def retry(self, delivery: Delivery, delay: float) -> None:
         """Ask for redelivery after `delay` seconds."""
-        self._settle([delivery.token], f'-NAK {{"delay": {max(0, int(delay * 1e9))}}}')
+        self._settling.settle([delivery.token], f'-NAK {{"delay": {max(0, int(delay * 1e9))}}}')
 
     def term(self, delivery: Delivery) -> None:
         """End the delivery for good without handling it."""
-        self._settle([delivery.token], "+TERM")
+        self._settling.settle([delivery.token], "+TERM")
 
     def working(self, delivery: Delivery) -> None:
         """Have the broker wait another `ack_wait` from now."""
-        if delivery.token in self._open:
-            with contextlib.suppress(BusUnavailable):
-                self._connection.link.write(f"PUB {delivery.token} 4\r\n+WPI\r\n".encode())
+        self._settling.touch(delivery.token)
 
     def enter(self, link: Link) -> None:
         """Open slots on `link`; they are asked for once the consumer was seen to be as it must."""
-        prefix = self._connection.inbox_prefix
-        self._slots += [
-            Slot(link, prefix, deliver=self._deliver, ended=self._ended, refused=self._refuse) for _ in range(SLOTS)
-        ]
+        self._slots += [self._slot(link) for _ in range(SLOTS)]
         self._links.append(link)
         self._failures = 0
         self._pause_until = 0.0
-        owed, self._owed = self._owed, []
-        if owed:
-            link.write(b"".join(owed))
+        self._settling.pay(link)
         self._arrived.set()
 
     async def leave(self, link: Link) -> None:
@@ -146,25 +139,20 @@ class NatsPull:
     def lost(self, link: Link) -> None:
         """Forget the slots on `link`."""
         for slot in [slot for slot in self._slots if slot.link is link]:
-            slot.withdraw()
-            slot.forget()
-            self._slots.remove(slot)
+            self._remove(slot)
         if link in self._links:
             self._links.remove(link)
         self._slot_ended.set()
         self._arrived.set()
 
-    def _settle(self, tokens: Sequence[str], how: str) -> None:
-        frames = "".join(
-            f"PUB {token} {len(how)}\r\n{how}\r\n" for token in tokens if self._open.pop(token, None) is not None
-        ).encode()
-        if not frames:
-            return
-        try:
-            self._connection.link.write(frames)
-        except BusUnavailable:
-            # The durable consumer outlives connection and server: it takes them from the next link.
-            self._owed.append(frames)
+    def _slot(self, link: Link) -> Slot:
+        prefix = self._connection.inbox_prefix
+        return Slot(link, prefix, deliver=self._deliver, ended=self._ended, refused=self._refuse)
+
+    def _remove(self, slot: Slot) -> None:
+        slot.withdraw()
+        slot.forget()
+        self._slots.remove(slot)
 
     def _take(self) -> list[Delivery]:
         oldest = self._loop.time() - FRESH * self._spec.ack_wait
@@ -172,7 +160,7 @@ class NatsPull:
         while self._buffer and len(batch) < self._request.batch:
             arrived, delivery = self._buffer.popleft()
             if arrived < oldest:
-                self._open.pop(delivery.token, None)
+                self._settling.drop(delivery.token)
                 self._count("stale")
             else:
                 batch.append(delivery)
@@ -181,7 +169,7 @@ class NatsPull:
         return batch
 
     def _ask(self) -> None:
-        """Fill the newest link's free slots, as far as there is room. One request that waits for a first message is enough."""
+        """Ask in the newest link's free slots, as far as there is room; one request without a message is enough."""
         link = self._links[-1] if self._links else None
         if link is None or self._verified is not link or self._loop.time() < self._pause_until:
             return
@@ -216,7 +204,7 @@ class NatsPull:
             ),
             token=token,
         )
-        self._open[token] = found.sequence
+        self._settling.add(token, found.sequence)
         self._floor = max(self._floor, found.sequence)
         self._buffer.append((self._loop.time(), delivery))
         self._failures = 0
@@ -257,18 +245,9 @@ class NatsPull:
             times.append(self._pause_until)
         for slot in [slot for slot in self._slots if slot.remaining and slot.silent_at <= now]:
             self._count("silent")
-            slot.withdraw()
-            slot.forget()
-            self._slots.remove(slot)
+            self._remove(slot)
             with contextlib.suppress(BusUnavailable):
-                again = Slot(
-                    slot.link,
-                    self._connection.inbox_prefix,
-                    deliver=self._deliver,
-                    ended=self._ended,
-                    refused=self._refuse,
-                )
-                self._slots.append(again)
+                self._slots.append(self._slot(slot.link))
             return now
         return min(times, default=now + 60.0)
 
@@ -281,8 +260,7 @@ class NatsPull:
             state = await stream_state(self._connection, self._spec.stream)
             if state.created != self._created:
                 self._floor = 0
-            first_open = min(self._open.values(), default=self._floor + 1)
-            start = min(first_open, self._floor + 1) if self._floor else 0
+            start = self._settling.lowest(self._floor + 1) if self._floor else 0
             bound = await bind(self._connection, replace(self._spec, start=start))
         except SealbusError as error:
             if not self._created and isinstance(error, ConfigurationError):
@@ -300,5 +278,5 @@ class NatsPull:
         self._buffer.clear()
         for link in list(self._links):
             self.lost(link)
-        self._settle(unread, "-NAK")
+        self._settling.settle(unread, "-NAK")
         self._verified = None

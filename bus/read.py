@@ -1,8 +1,8 @@
 """Reading a stream in order, for audit and replay: nothing left out, nothing twice, through restarts and rotations.
 
-Each attempt is a consumer of its own that lives in the server's memory and acknowledges nothing. Whatever goes wrong (a
-gap in its count, a lost link, a deleted consumer) is answered by a new one that starts after the last sequence passed on.
-A message with a malformed header block is passed on like any other.
+Each attempt is a consumer of its own that lives in the server's memory and acknowledges nothing. Whatever goes wrong
+(a gap in its count, a lost link, a deleted consumer) is answered by a new one that starts after the last sequence that
+was passed on. A message with a malformed header block is passed on like any other.
 """
 
 from __future__ import annotations
@@ -155,10 +155,10 @@ async def read(
     since: int = 0,
     follow: bool = False,
 ) -> AsyncIterator[Sequence[Delivery]]:
-    """Yield what `stream` holds on `subjects`, from sequence `start` or stored time `since` on, in order (`Transport.read`).
+    """Yield what `stream` holds on `subjects` in order, from sequence `start` or time `since` (`Transport.read`).
 
-    Without `follow` it ends after the last message that was there when it began. Raises `ConfigurationError` if there is
-    no such stream, or another of its name after an interruption; `BusUnavailable` if there is no connection for 30 s.
+    Without `follow` it ends after the last message that was there when it began. Raises `ConfigurationError` if there
+    is no such stream, or another of its name after an interruption, `BusUnavailable` without a connection for 30 s.
     """
     for subject in subjects:
         check_pattern(subject)

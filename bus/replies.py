@@ -1,7 +1,8 @@
 """One inbox for every answer that the broker owes a link: PubAcks by the thousand, and answers of the JetStream API.
 
-The inbox has 128 random bits under our own prefix. Peers may be allowed to publish there (that is how replies come), but
-none can know it, so that none can forge an acknowledgement.
+The inbox has 128 random bits under our own prefix. Peers may be allowed to publish there, for that is how replies come,
+but they cannot guess it. Who subscribes, on core NATS, to a subject of a stream does see it: the server's permissions
+must leave those subjects to the streams, or such a subscriber could forge an acknowledgement.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Replies:
         return len(self._pending)
 
     def expect(self, awaiting: Awaiting, index: int) -> int:
-        """Return the number under which `awaiting` gets the answer to its message `index`; the subject is `inbox` + number."""
+        """Return the number of the answer to message `index`; the reply subject is `inbox` and that number."""
         if not self._pending:
             self.settled.clear()
         self._last += 1

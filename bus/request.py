@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from sealbus.bus.frames import check_pattern, status_of
+from sealbus.bus.jetstream_api import JsonObject
 from sealbus.bus.link import Link
 from sealbus.bus.outbox import StreamRefused
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["Answer", "JsonObject", "ask", "decoded"]
-
-JsonObject = dict[str, object]
-"""A JSON object as the server sent it, nothing about its members checked."""
+__all__ = ["Answer", "ask", "decoded"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +47,7 @@ class _Question:
 
 
 async def ask(link: Link, subject: str, payload: bytes, *, deadline: float) -> Answer:
-    """Publish `payload` to `subject` and return the answer. Raises `BusUnavailable` if none comes in `deadline` seconds."""
+    """Publish `payload` and return the answer. Raises `BusUnavailable` if none comes in `deadline` seconds."""
     check_pattern(subject)  # the API has wildcards in its own subjects, where they name a filter
     question = _Question(subject)
     number = link.replies.expect(question, 0)
@@ -71,7 +69,7 @@ async def ask(link: Link, subject: str, payload: bytes, *, deadline: float) -> A
 
 
 def decoded(subject: str, answer: Answer) -> JsonObject:
-    """Return the JSON object of a JetStream API answer. Raises `StreamRefused` for an error in it, `BusUnavailable` for junk."""
+    """Return the JSON object of an API answer. Raises `StreamRefused` for an error in it, `BusUnavailable` for junk."""
     try:
         found = json.loads(answer.payload)
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -55,7 +55,7 @@ class Endpoint(Protocol):
     async def handle(self, permitted: Permitted) -> Answer | None:
         """Step 18: do the work. Whatever it raises is the handler's failure."""
 
-    def stream(self, permitted: Permitted) -> AsyncIterator[Answer] | None:
+    def stream(self, permitted: Permitted) -> AsyncGenerator[Answer, None] | None:
         """Return an iterator of answers for a call that is answered in chunks; `None` for every other route."""
 
 

@@ -26,8 +26,8 @@ _log = logging.getLogger(__name__)
 class SafeClient(Client):
     """A NATS client whose raw subscriptions call a `Sink` for each message, straight from the read loop.
 
-    `on_lost` is called once, with the reason, when the connection ended other than by `close()`; `on_violation` with the
-    server's words when it refused a subject; `on_dropped` when a message could not be taken in.
+    `on_lost` is called once, with the reason, when the connection ended other than by `close()`; `on_violation` with
+    the server's words when it refused a subject; `on_dropped` when a message could not be taken in.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class SafeClient(Client):
                     error_cb=self._note,
                     allow_reconnect=False,
                     connect_timeout=max(1, int(seconds)),
-                    tls=self._stream._context,  # noqa: SLF001 - nats-py wants one; the stream is what uses it
+                    tls=self._stream._context,  # nats-py wants one; the stream is what uses it
                     tls_handshake_first=True,
                     ping_interval=ping_seconds,  # type: ignore[arg-type]  # it is only slept, fractions are fine
                     max_outstanding_pings=2,
@@ -134,10 +134,12 @@ class SafeClient(Client):
             while True:
                 data = await self._stream.read(READ_BYTES)
                 if not data:
-                    raise errors.UnexpectedEOF
+                    break
                 await self._ps.parse(data)
-        except Exception as error:  # noqa: BLE001 - whatever ends reading ends the connection; silence would be deafness
-            await self._process_op_err(error)
+            error: Exception = errors.UnexpectedEOF()
+        except Exception as failure:  # noqa: BLE001 - whatever ends reading ends the connection; silence is deafness
+            error = failure
+        await self._process_op_err(error)
 
     def _reading_ended(self, _: asyncio.Task[None]) -> None:
         # Also where something outside cancelled the task: without it the connection looks alive and hears nothing.

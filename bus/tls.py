@@ -50,6 +50,7 @@ class SpiffeContext(ssl.SSLContext):
     _expected: frozenset[str]
 
     def __new__(cls, expected: frozenset[SpiffeId]) -> Self:
+        """Make the context that `__init__` sets up; `ssl` wants the protocol here."""
         return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
 
     def __init__(self, expected: frozenset[SpiffeId]) -> None:
@@ -61,7 +62,7 @@ class SpiffeContext(ssl.SSLContext):
         self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
 
     def check_peer(self, certificate: bytes | None) -> None:
-        """Raise `WrongPeer` unless the DER `certificate`, whose chain is verified, is an X.509-SVID of an expected ID."""
+        """Raise `WrongPeer` unless the DER `certificate`, its chain verified, is an X.509-SVID of an expected ID."""
         if certificate is None:
             raise WrongPeer(1, "the server has no certificate")
         try:

@@ -31,7 +31,7 @@ class TlsStream(TcpTransport):
         self._handshake_seconds = handshake_seconds
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: float) -> None:
-        """Connect and shake hands within `connect_timeout` seconds. Raises `OSError` (`ssl.SSLError`), `TimeoutError`."""
+        """Connect and shake hands in `connect_timeout` seconds. Raises `OSError` (`ssl.SSLError`), `TimeoutError`."""
         async with asyncio.timeout(connect_timeout):
             reader, writer = await asyncio.open_connection(
                 uri.hostname,

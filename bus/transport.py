@@ -50,7 +50,7 @@ class NatsTransport:
     def pull(
         self, stream: str, consumer: str, subjects: Sequence[str], *, batch: int, ack_wait: float, max_ack_pending: int
     ) -> Pull:
-        """Return the durable consumer of `stream`; it is created or checked when its `batches()` are first asked for."""
+        """Return the durable consumer of `stream`; it is created or checked once its `batches()` are asked for."""
         spec = DurableSpec(
             stream=stream,
             name=consumer,

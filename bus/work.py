@@ -15,11 +15,12 @@ __all__ = ["Judged", "Opened", "Work"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """A delivery that passed steps 1 to 13."""
+    """A delivery that passed steps 1 to 13 at `time`, by this host's clock."""
 
     delivery: Delivery
     route: Route
     message: VerifiedMessage
+    time: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,12 +18,9 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.strict_json import Json, parse_object
 from sealbus.envelopes.trust import BundleKey, Trust
-from sealbus.envelopes.wire import Credential
+from sealbus.envelopes.wire import JWT_SVID, Credential
 
-__all__ = ["JWT_SVID", "VerifiedCredential", "verify_credential"]
-
-JWT_SVID: Final = 1
-"""The one credential kind of format 1. Kind 2 is reserved for WIT-SVID."""
+__all__ = ["VerifiedCredential", "verify_credential"]
 
 _SKEW: Final = DEFAULT_LIMITS.clock_skew
 _LONGEST: Final = DEFAULT_LIMITS.live_seconds

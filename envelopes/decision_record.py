@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 from sealbus.envelopes.codec import pack
@@ -26,7 +27,14 @@ _NOT_ASKED = frozenset({Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.RESOURCE_UN
 DECISION_CODES = _NOT_ASKED | {Code.DENIED, Code.POLICY_UNAVAILABLE, Code.POLICY_ERROR}
 """The failures of steps 14 to 16: what the code of a decision that did not allow may be."""
 
-_ACTION = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+_ACTION = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+
+
+@lru_cache(maxsize=1024)
+def _is_action(text: str) -> bool:
+    # An agent has a few actions and asks about them again and again.
+    return len(text) <= DEFAULT_LIMITS.text_bytes and _ACTION.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,14 +100,15 @@ class DecisionRecord:
     def __post_init__(self) -> None:
         check_bytes("header", self.header, most=DEFAULT_LIMITS.header_bytes)
         check_proof("proof", self.proof)
-        check_text("action", self.action, least=1)
-        if _ACTION.fullmatch(self.action) is None:
+        if not _is_action(self.action):
             raise SealError("action is not dotted tokens")
         check_uint("delivery", self.delivery, least=1)
         if self.input is not None:
             check_bytes("input", self.input, most=DEFAULT_LIMITS.input_document_bytes)
-        check_texts("reasons", self.reasons)
-        check_bytes("obligations", self.obligations, least=0, most=DEFAULT_LIMITS.input_document_bytes)
+        if self.reasons:
+            check_texts("reasons", self.reasons)
+        if self.obligations:
+            check_bytes("obligations", self.obligations, most=DEFAULT_LIMITS.input_document_bytes)
         if self.revision is not None:
             check_text("revision", self.revision)
         if self.policy is not None:
@@ -108,22 +117,22 @@ class DecisionRecord:
             check_text("engine", self.engine)
         if self.micros is not None:
             check_uint("micros", self.micros)
-        self._check_together()
-
-    def _check_together(self) -> None:
-        if isinstance(self.place, CorePlace) and self.delivery != 1:
-            raise SealError("core NATS delivers once")
-        if (self.code is None) is not self.allow:
-            raise SealError("a decision has a code exactly if it does not allow")
-        if self.code is not None and self.code not in DECISION_CODES:
-            raise SealError(f"{self.code} is not a code of steps 14 to 16")
         if (self.engine is None) is not (self.micros is None):
             raise SealError("engine and micros come together")
-        answer = (self.revision, self.policy, self.engine)
-        if (self.allow or self.code is Code.DENIED) and (self.input is None or None in answer):
-            raise SealError("a policy's answer has input, revision, policy, engine and micros")
-        if self.code in _NOT_ASKED and (answer != (None, None, None) or self.reasons or self.obligations):
-            raise SealError(f"with {self.code} the policy was not asked")
+        if type(self.place) is CorePlace and self.delivery != 1:
+            raise SealError("core NATS delivers once")
+        code = self.code
+        if (code is None) is not self.allow:
+            raise SealError("a decision has a code exactly if it does not allow")
+        if code is None or code is Code.DENIED:
+            if self.input is None or self.revision is None or self.policy is None or self.engine is None:
+                raise SealError("a policy's answer has input, revision, policy, engine and micros")
+        elif code in _NOT_ASKED:
+            answer = (self.revision, self.policy, self.engine)
+            if answer != (None, None, None) or self.reasons or self.obligations:
+                raise SealError(f"with {code} the policy was not asked")
+        elif code not in DECISION_CODES:
+            raise SealError(f"{code} is not a code of steps 14 to 16")
 
     def encode(self) -> bytes:
         """Return the encoded map."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from hashlib import sha256
+from operator import itemgetter
 from types import MappingProxyType
-from typing import Final, NamedTuple, TypedDict, cast
+from typing import Final, NamedTuple, cast
 
 from sealbus.envelopes.codec import is_text, pack, unpack
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
@@ -27,6 +28,12 @@ _TYPES: Final[Mapping[str, type]] = {
     "sch": str, "seq": int, "t": str, "tid": bytes, "to": str, "typ": str,
 }  # fmt: skip
 """Every key that a header of any kind may have, in the order in which they are encoded."""
+
+_ORDER: Final = (
+    "id", "iss", "to", "aud", "iat", "exp", "end", "key", "crd", "dig", "typ", "sch", "ctx", "par", "re", "rpl", "seq",
+    "fin", "grt", "idm", "tid", "ext",
+)  # fmt: skip
+"""The keys in the order in which `Header` has them, after `kind`."""
 
 _SUBJECT: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _GRANT: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*(?:\.\*)?")
@@ -99,49 +106,39 @@ def parse_header(raw: bytes) -> Header:
 
 
 def make_header(entries: Mapping[str, object]) -> Header:
-    """Return the header of `entries`, by key, where None stands for absent; its `raw` is what is to be signed.
+    """Return the header of `entries`, by key and in the order of keys; its `raw` is what is to be signed.
 
-    The checks are those of `parse_header`, and `parse_header(raw)` gives an equal header. Raises `SealError`.
+    An entry that is None is absent. The checks are those of `parse_header`, and `parse_header(raw)` gives an equal
+    header. Raises `SealError`.
     """
-    present = {key: entries[key] for key in _TYPES if entries.get(key) is not None}
+    present = {key: value for key, value in entries.items() if value is not None}
     try:
         return _checked(present, None)
     except EnvelopeError as error:
         raise SealError(error.detail) from error
 
 
-class _Fields(TypedDict, total=False):
-    """The entries of a header whose keys and types `_kind` has seen to; those that its kind must have are there."""
+_Values = tuple[
+    bytes, str, str, str | None, int, int, int | None, bytes, bytes, bytes, str, str | None, bytes | None,
+    bytes | None, bytes | None, str | None, int | None, bool | None, tuple[object, ...] | None, str | None,
+    bytes | None, dict[object, object] | None,
+]  # fmt: skip
+"""The entries of a header in the order of `Header`, from `id` to `ext`; None for those that are absent."""
 
-    aud: str
-    crd: bytes
-    ctx: bytes
-    dig: bytes
-    end: int
-    exp: int
-    ext: dict[object, object]
-    fin: bool
-    grt: tuple[object, ...]
-    iat: int
-    id: bytes
-    idm: str
-    iss: str
-    key: bytes
-    par: bytes
-    re: bytes
-    rpl: str
-    sch: str
-    seq: int
-    tid: bytes
-    to: str
-    typ: str
+
+class _Shape(NamedTuple):
+    """What is known of a header from its kind, keys and types alone: `pick` puts its values, and a None, in order."""
+
+    kind: Kind
+    life: int
+    pick: Callable[[tuple[object, ...]], _Values]
 
 
 @lru_cache(maxsize=1024)
-def _kind(text: str, keys: tuple[str, ...], types: tuple[type, ...]) -> Kind:
-    """Return the kind that `text` names, if a header of it may have `keys` with values of `types`, in this order.
+def _shape(text: str, keys: tuple[str, ...], types: tuple[type, ...]) -> _Shape:
+    """Return the shape of a header of kind `text` with `keys` and values of `types`, in this order, or refuse it.
 
-    Remembered by the whole shape, of which senders use a few dozen; what is refused here is not remembered.
+    Senders use a few dozen shapes. One that is refused is not remembered.
     """
     kind = KINDS.get(text)
     if kind is None:
@@ -152,10 +149,23 @@ def _kind(text: str, keys: tuple[str, ...], types: tuple[type, ...]) -> Kind:
         raise _malformed("keys of its kind")
     if tuple(sorted(keys)) != keys:
         raise _malformed("order of keys")
-    for key, type_ in zip(keys, types, strict=True):
-        if _TYPES[key] is not type_:
-            raise _malformed(f"type of {key}")
-    return kind
+    if tuple(_TYPES[key] for key in keys) != types:
+        raise _malformed("type of an entry")
+    places = {key: place for place, key in enumerate(keys)}
+    return _Shape(kind, rule.life, itemgetter(*[places.get(key, len(keys)) for key in _ORDER]))
+
+
+@lru_cache(maxsize=1024)
+def _addresses(iss: str, to: str, aud: str | None, typ: str, sch: str | None) -> tuple[SpiffeId, SpiffeId | None]:
+    """Return the SPIFFE IDs in these entries, each checked. They repeat from message to message, and are remembered."""
+    if not is_subject(to):
+        raise _malformed("to")
+    if not is_text(typ) or (sch is not None and not is_text(sch)):
+        raise _malformed("typ or sch")
+    try:
+        return SpiffeId.parse(iss), SpiffeId.parse(aud) if aud is not None else None
+    except EnvelopeError as error:
+        raise error.at_step(2) from error
 
 
 def _checked(decoded: dict[str, object], raw: bytes | None) -> Header:
@@ -163,12 +173,14 @@ def _checked(decoded: dict[str, object], raw: bytes | None) -> Header:
     text = decoded.get("t")
     if type(text) is not str:
         raise _malformed("t")
-    kind = _kind(text, tuple(decoded), tuple(map(type, decoded.values())))
-    h = cast("_Fields", decoded)
-    get = h.get
-    ident, crd, dig, ctx, par, re_ = h["id"], h["crd"], h["dig"], get("ctx"), get("par"), get("re")
+    values = (*decoded.values(), None)
+    kind, life, pick = _shape(text, tuple(decoded), tuple(map(type, values[:-1])))
+    (
+        ident, iss_text, to, aud_text, iat, exp, end, key_bytes, crd, dig, typ, sch, ctx, par, re_, rpl, seq, fin, grt,
+        idm, tid, ext,
+    ) = pick(values)  # fmt: skip
     # A record may carry the guard id of section 7 instead of a UUIDv7, which is any 16 bytes.
-    if len(ident) != 16 or not (is_uuid7(ident) or kind is Kind.RECORD):
+    if len(ident) != 16 or not (kind is Kind.RECORD or is_uuid7(ident)):
         raise _malformed("id")
     if (
         len(crd) != 32
@@ -178,34 +190,26 @@ def _checked(decoded: dict[str, object], raw: bytes | None) -> Header:
         or (re_ is not None and len(re_) != 32)
     ):
         raise _malformed("length of crd, dig, ctx, par or re")
-    iat, exp, end = h["iat"], h["exp"], get("end")
-    if not 0 <= iat < exp <= _MAX_INTEGER or exp - iat > RULES[kind].life:
+    if not 0 <= iat < exp <= _MAX_INTEGER or exp - iat > life:
         raise _malformed("iat or exp")
-    if end is not None and not (exp <= end <= _MAX_INTEGER and end <= iat + _LONGEST):
+    if end is not None and not (exp <= end <= _MAX_INTEGER and end - iat <= _LONGEST):
         raise _malformed("end")
-    to, rpl, typ, sch, idm = h["to"], get("rpl"), h["typ"], get("sch"), get("idm")
-    if not is_subject(to) or (rpl is not None and not is_subject(rpl)):
-        raise _malformed("to or rpl")
-    if not is_text(typ) or (sch is not None and not is_text(sch)) or (idm is not None and not is_text(idm)):
-        raise _malformed("typ, sch or idm")
-    seq, fin, tid = get("seq"), get("fin"), get("tid")
+    if rpl is not None and not is_subject(rpl):
+        raise _malformed("rpl")
+    if idm is not None and not is_text(idm):
+        raise _malformed("idm")
     if (seq is not None and not 0 <= seq < _SEQ_END) or fin is False or (tid is not None and len(tid) != 16):
         raise _malformed("seq, fin or tid")
-    aud, grt, ext = get("aud"), get("grt"), get("ext")
-    try:
-        iss = SpiffeId.parse(h["iss"])
-        audience = SpiffeId.parse(aud) if aud is not None else None
-    except EnvelopeError as error:
-        raise error.at_step(2) from error
+    iss, aud = _addresses(iss_text, to, aud_text, typ, sch)
+    key = PublicKey.parse(key_bytes)
     grants = _grants(grt) if grt is not None else None
     extensions = _extensions(ext) if ext is not None else None
-    key = PublicKey.parse(h["key"])
     if raw is None:
         raw = pack(decoded)
     # By position and in the order of the class: naming each of 25 costs as much as half of the checks.
     return Header(
-        kind, ident, iss, to, audience, iat, exp, end, key, crd, dig, typ, sch, ctx, par, re_, rpl, seq,
-        fin is not None, grants, idm, tid, extensions, raw, sha256(raw).digest(),
+        kind, ident, iss, to, aud, iat, exp, end, key, crd, dig, typ, sch, ctx, par, re_, rpl, seq, fin is not None,
+        grants, idm, tid, extensions, raw, sha256(raw).digest(),
     )  # fmt: skip
 
 

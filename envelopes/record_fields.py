@@ -7,6 +7,7 @@ parsing and raises `EnvelopeError`: there the bytes are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from sealbus.envelopes.codec import Value, is_text
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
@@ -27,20 +28,30 @@ __all__ = [
 DIGEST_BYTES = 32
 """Length of a SHA-256 digest."""
 
+_DIGEST_LENGTHS = frozenset({DIGEST_BYTES})
+
 SIGNATURE_BYTES = 64
 """Length of an ES256 signature, r || s."""
 
 
+_MAX_INTEGER = DEFAULT_LIMITS.max_integer
+
+
 def check_uint(name: str, value: int, *, least: int = 0) -> None:
     """Raise `SealError` unless `value` is an integer from `least` to 2^53-1, and not a bool (SPEC.md section 1)."""
-    if type(value) is not int or not least <= value <= DEFAULT_LIMITS.max_integer:
+    if type(value) is not int or not least <= value <= _MAX_INTEGER:
         raise SealError(f"{name} is not an integer from {least} to 2^53-1")
 
 
 def check_text(name: str, value: str, *, least: int = 0, most: int = DEFAULT_LIMITS.text_bytes) -> None:
     """Raise `SealError` unless `value` is text of `least` to `most` bytes as SPEC.md section 1 wants it."""
-    if len(value) < least or not is_text(value, most):
+    # The length first: what is remembered is bounded in number and in size.
+    if not least <= len(value) <= most or not _is_text(value, most):
         raise SealError(f"{name} is not text of {least} to {most} bytes without control characters")
+
+
+# Names of engines, revisions, streams and actions come again in every record.
+_is_text = lru_cache(maxsize=1024)(is_text)
 
 
 def check_texts(name: str, values: Sequence[str]) -> None:
@@ -59,11 +70,12 @@ def check_bytes(name: str, value: bytes, *, least: int = 1, most: int) -> None:
 
 def check_proof(name: str, proof: Proof) -> None:
     """Raise `SealError` unless `proof` is within the limits of SPEC.md section 2. It is not verified."""
-    if not 1 <= proof.size <= DEFAULT_LIMITS.batch_leaves or not 0 <= proof.index < proof.size:
+    size, index, path, signature = proof
+    if not 1 <= size <= DEFAULT_LIMITS.batch_leaves or not 0 <= index < size:
         raise SealError(f"{name}: size or index")
-    if len(proof.path) > DEFAULT_LIMITS.proof_nodes or not {DIGEST_BYTES}.issuperset(map(len, proof.path)):
+    if len(path) > DEFAULT_LIMITS.proof_nodes or not _DIGEST_LENGTHS.issuperset(map(len, path)):
         raise SealError(f"{name}: path")
-    if len(proof.signature) != SIGNATURE_BYTES:
+    if len(signature) != SIGNATURE_BYTES:
         raise SealError(f"{name}: signature")
 
 

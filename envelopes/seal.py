@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
+from sealbus.envelopes.codec import pack
 from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.header import ExtValue, Header, make_header
 from sealbus.envelopes.keys import SigningKey
@@ -22,7 +24,7 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.merkle import leaf_hash
 from sealbus.envelopes.signature import MESSAGE_TYPE, sign_batch
 from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.envelopes.wire import FORMAT, Ancestor, Credential, Envelope, Statement, encode_envelope
+from sealbus.envelopes.wire import FORMAT, JWT_SVID, Ancestor, Credential, Statement, check_attached
 
 __all__ = ["Draft", "Sealed", "Sealer", "seal"]
 
@@ -77,6 +79,8 @@ class Sealer:
     """H(token), for the header."""
 
     def __post_init__(self) -> None:
+        if type(self.credential.kind) is not int or self.credential.kind != JWT_SVID:
+            raise SealError("credential kind: 1 is the only one")
         if not 0 < len(self.credential.token) <= DEFAULT_LIMITS.token_bytes:
             raise SealError("credential token: 1 to 4,096 bytes")
         object.__setattr__(self, "crd", sha256(self.credential.token).digest())
@@ -101,11 +105,27 @@ def seal(drafts: Sequence[Draft], sealer: Sealer) -> list[Sealed]:
     """
     headers = [_header(draft, sealer) for draft in drafts]
     proofs = sign_batch([leaf_hash(header.raw) for header in headers], MESSAGE_TYPE, sealer.key)
+    credential = sealer.credential
     sealed = []
     for draft, header, proof in zip(drafts, headers, proofs, strict=True):
-        envelope = Envelope(FORMAT, header.raw, draft.body, proof, sealer.credential, draft.context, draft.ancestors)
-        sealed.append(Sealed(encode_envelope(envelope), header, Ancestor(header.raw, proof, sealer.credential)))
+        wire = pack((FORMAT, header.raw, draft.body, proof, credential, draft.context, draft.ancestors))
+        if len(wire) > DEFAULT_LIMITS.envelope_bytes:
+            raise SealError("envelope: over 1,048,576 bytes")
+        sealed.append(Sealed(wire, header, Ancestor(header.raw, proof, credential)))
     return sealed
+
+
+@lru_cache(maxsize=128)
+def _attached(context: Statement | None, ancestors: tuple[Ancestor, ...]) -> tuple[bytes | None, bytes | None]:
+    """Return `ctx` and `par` for what a message carries, checked as its readers do in step 1.
+
+    Remembered, because all messages of one chain carry the same.
+    """
+    check_attached(context, ancestors)
+    return (
+        sha256(context.payload).digest() if context is not None else None,
+        sha256(ancestors[0].header).digest() if ancestors else None,
+    )
 
 
 def _header(draft: Draft, sealer: Sealer) -> Header:
@@ -114,22 +134,30 @@ def _header(draft: Draft, sealer: Sealer) -> Header:
         raise SealError("the credential expires before the message is made")
     if (draft.kind is Kind.RECORD) is (draft.dig is None):
         raise SealError("dig: given for a record, and for nothing else")
+    body = draft.body
+    if type(body) is not bytes or len(body) > DEFAULT_LIMITS.body_bytes:
+        raise SealError("body: bytes, at most 917,504")
+    try:
+        ctx, par = _attached(draft.context, draft.ancestors)
+    except TypeError as error:
+        raise SealError("context or ancestors: a part is not a value") from error
+    grt, ext = draft.grt, draft.ext
     entries = {
         "aud": draft.aud.value if draft.aud is not None else None,
         "crd": sealer.crd,
-        "ctx": sha256(draft.context.payload).digest() if draft.context is not None else None,
-        "dig": draft.dig if draft.dig is not None else sha256(draft.body).digest(),
+        "ctx": ctx,
+        "dig": sha256(body).digest() if draft.dig is None else draft.dig,
         "end": draft.end,
         "exp": draft.exp,
-        "ext": {key: draft.ext[key] for key in sorted(draft.ext)} if draft.ext is not None else None,
+        "ext": {key: ext[key] for key in sorted(ext)} if ext is not None else None,
         "fin": draft.fin or None,
-        "grt": tuple(draft.grt) if draft.grt is not None else None,
+        "grt": tuple(grt) if grt is not None else None,
         "iat": draft.iat,
         "id": draft.id,
         "idm": draft.idm,
         "iss": sealer.iss.value,
         "key": sealer.key.public.raw,
-        "par": sha256(draft.ancestors[0].header).digest() if draft.ancestors else None,
+        "par": par,
         "re": draft.re,
         "rpl": draft.rpl,
         "sch": draft.sch,

@@ -12,11 +12,13 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 __all__ = [
     "FORMAT",
     "FORMATS",
+    "JWT_SVID",
     "Ancestor",
     "Credential",
     "Envelope",
     "Proof",
     "Statement",
+    "check_attached",
     "encode_envelope",
     "parse_envelope",
 ]
@@ -24,6 +26,8 @@ __all__ = [
 FORMAT: Final = 1
 """The format that this code reads and writes."""
 FORMATS: Final = frozenset({FORMAT})
+JWT_SVID: Final = 1
+"""The credential kind of SPEC.md section 5, the only one that format 1 has so far."""
 
 _ELEMENTS: Final = 7
 _ANCESTORS_AT: Final = 6
@@ -103,7 +107,7 @@ def parse_envelope(data: bytes, formats: AbstractSet[int] = FORMATS) -> Envelope
     try:
         elements = unpack(data, items=_ARRAY_ITEMS, entries=0)
     except EnvelopeError:
-        if (array_length(data, _ANCESTORS_AT) or 0) > DEFAULT_LIMITS.ancestors:
+        if (array_length(data, _ELEMENTS, _ANCESTORS_AT) or 0) > DEFAULT_LIMITS.ancestors:
             raise _refused(Code.CHAIN_TOO_LONG, "ancestors") from None
         raise
     return _envelope(elements)
@@ -118,6 +122,16 @@ def encode_envelope(envelope: Envelope) -> bytes:
     if len(data) > DEFAULT_LIMITS.envelope_bytes:
         raise SealError("envelope: too large")
     return data
+
+
+def check_attached(context: Statement | None, ancestors: tuple[Ancestor, ...]) -> None:
+    """Raise `SealError` if `parse_envelope` would refuse this context or these ancestors."""
+    try:
+        _ancestors(ancestors)
+        if context is not None:
+            _statement(context)
+    except EnvelopeError as error:
+        raise SealError(f"envelope: {error}") from error
 
 
 def _judge_format(data: bytes, readable: AbstractSet[int]) -> None:
@@ -140,11 +154,7 @@ def _envelope(value: object) -> Envelope:
     """Return the envelope that nested tuples hold, each node checked by its exact type."""
     format_, header, body, proof, credential, context, ancestors = _array(value, _ELEMENTS, "envelope")
     if type(format_) is not int or format_ != FORMAT:
-        raise _refused(Code.UNSUPPORTED_FORMAT, "format")
-    if not isinstance(ancestors, tuple):
-        raise _refused(Code.MALFORMED, "ancestors")
-    if len(ancestors) > DEFAULT_LIMITS.ancestors:
-        raise _refused(Code.CHAIN_TOO_LONG, "ancestors")
+        raise _refused(Code.MALFORMED, "format")
     return Envelope(
         format_,
         _bytes(header, DEFAULT_LIMITS.header_bytes, "header"),
@@ -152,7 +162,7 @@ def _envelope(value: object) -> Envelope:
         _proof(proof),
         _credential(credential),
         _statement(context) if context is not None else None,
-        tuple([_ancestor(link) for link in ancestors]),
+        _ancestors(ancestors) if ancestors != () else (),
     )
 
 
@@ -198,6 +208,14 @@ def _statement(value: object) -> Statement:
     return Statement(
         _bytes(payload, DEFAULT_LIMITS.context_bytes, "context payload"), _proof(proof), _credential(credential)
     )
+
+
+def _ancestors(value: object) -> tuple[Ancestor, ...]:
+    if not isinstance(value, tuple):
+        raise _refused(Code.MALFORMED, "ancestors")
+    if len(value) > DEFAULT_LIMITS.ancestors:
+        raise _refused(Code.CHAIN_TOO_LONG, "ancestors")
+    return tuple([_ancestor(link) for link in value])
 
 
 def _ancestor(value: object) -> Ancestor:

@@ -5,8 +5,8 @@ are marked for something else, hides the bytes, and ends a source for ever at th
 So its client is used for address, channel and security header, and the responses are handed on unparsed; who receives
 them judges them. The version of `spiffe` is pinned because of what is overridden here.
 
-Everything blocks: call it from threads (`sealbus.agents.identity.threads`). Not after a fork: gRPC does not survive one,
-and a child process connects anew.
+Everything blocks: call it from threads (`sealbus.agents.identity.threads`). Not to be used on after a fork, which gRPC
+does not survive: a child process connects anew.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sealbus.agents.identity.endpoint import Endpoint
 from sealbus.envelopes.keys import PublicKey
 from sealbus.envelopes.spiffe_id import SpiffeId
 
-__all__ = ["CallFailed", "RawClient", "StreamCancelHandler"]
+__all__ = ["RawClient", "StreamCancelHandler", "WorkloadApiError"]
 
 Response_co = TypeVar("Response_co", covariant=True)
 
@@ -46,7 +46,7 @@ _CHANNEL_OPTIONS = (
 )
 
 
-class CallFailed(Exception):
+class WorkloadApiError(Exception):
     """A call to the Workload API ended with a gRPC status; `status` is its name, such as `PERMISSION_DENIED`."""
 
     def __init__(self, status: str, detail: str) -> None:
@@ -67,11 +67,11 @@ class RawClient(WorkloadApiClient):
     """One connection to a Workload API. Close it after use; closing ends every call that is still under way."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        """Raise `CallFailed` (`UNAVAILABLE`) if there is no socket."""
+        """Raise `WorkloadApiError` (`UNAVAILABLE`) if there is no socket."""
         try:
             super().__init__(str(endpoint))
         except ArgumentError as error:
-            raise CallFailed("UNAVAILABLE", str(error)) from error
+            raise WorkloadApiError("UNAVAILABLE", str(error)) from error
 
     def _get_spiffe_grpc_channel(self) -> grpc.Channel:
         channel = grpc.insecure_channel(self._grpc_target(self._config.spiffe_endpoint_socket), _CHANNEL_OPTIONS)
@@ -81,7 +81,7 @@ class RawClient(WorkloadApiClient):
     def watch_x509(self, deliver: Callable[[proto.X509SVIDResponse], None], cancel: StreamCancelHandler) -> None:
         """Call `deliver` with each response of `FetchX509SVID` until the stream ends or `cancel` is used.
 
-        Returns at the end of the stream; raises `CallFailed` for every other end, and what `deliver` raises.
+        Returns at the end of the stream; raises `WorkloadApiError` for every other end, and what `deliver` raises.
         """
         with _failures():
             _pump(self._spiffe_workload_api_stub.FetchX509SVID(proto.X509SVIDRequest()), deliver, cancel)
@@ -97,7 +97,7 @@ class RawClient(WorkloadApiClient):
         """Return a JWT-SVID of `spiffe_id` whose one audience is `key`'s thumbprint, waiting at most `timeout` seconds.
 
         There is no way to ask for another audience here: whoever could choose it could have a foreign key vouched for
-        (SPEC.md section 5). Nothing about the token is verified. Raises `CallFailed`.
+        (SPEC.md section 5). Nothing about the token is verified. Raises `WorkloadApiError`.
         """
         request = proto.JWTSVIDRequest(audience=[key.thumbprint], spiffe_id=str(spiffe_id))
         with _failures():
@@ -107,12 +107,10 @@ class RawClient(WorkloadApiClient):
         for svid in response.svids:
             if svid.spiffe_id == str(spiffe_id):
                 return svid.svid
-        raise CallFailed("NOT_FOUND", "the response holds no JWT-SVID of this SPIFFE ID")
+        raise WorkloadApiError("NOT_FOUND", "the response holds no JWT-SVID of this SPIFFE ID")
 
 
-def _pump(
-    stream: _Stream[Response_co], deliver: Callable[[Response_co], None], cancel: StreamCancelHandler
-) -> None:
+def _pump(stream: _Stream[Response_co], deliver: Callable[[Response_co], None], cancel: StreamCancelHandler) -> None:
     cancel.set_iterator(stream)
     for response in stream:
         if cancel.is_cancelled():
@@ -122,10 +120,10 @@ def _pump(
 
 @contextlib.contextmanager
 def _failures() -> Iterator[None]:
-    """Turn gRPC's errors, whose types are not published, into `CallFailed`."""
+    """Turn gRPC's errors, whose types are not published, into `WorkloadApiError`."""
     try:
         yield
     except grpc.RpcError as error:
         code, details = getattr(error, "code", None), getattr(error, "details", None)
         status = str(getattr(code(), "name", "UNKNOWN")) if callable(code) else "UNKNOWN"
-        raise CallFailed(status, str(details()) if callable(details) else "") from error
+        raise WorkloadApiError(status, str(details()) if callable(details) else "") from error

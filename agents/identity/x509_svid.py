@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -20,12 +21,12 @@ from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["SvidRefused", "X509Reading", "parse_domain", "read_x509"]
+__all__ = ["SvidError", "X509Reading", "parse_domain", "read_x509"]
 
 _SCHEME = "spiffe://"
 
 
-class SvidRefused(Exception):
+class SvidError(Exception):
     """The Workload API gave no X.509-SVID that can be used; the text says why."""
 
 
@@ -48,7 +49,7 @@ def read_x509(
 
     Verified at `now` (microseconds): exactly one URI SAN, which is the SPIFFE ID that the response names; key usage and
     basic constraints of a leaf; the key fits; the chain leads to the bundle of its own trust domain and no other.
-    Raises `SvidRefused`. Bundles of other trust domains are kept apart, each by its name; one that cannot be parsed
+    Raises `SvidError`. Bundles of other trust domains are kept apart, each by its name; one that cannot be parsed
     leaves that of `before` in force, one that is absent is gone (SPIFFE_Workload_API.md section 4.4).
     """
     given = _choose(response.svids, wanted)
@@ -58,11 +59,11 @@ def read_x509(
         own = parse_certificates(given.bundle)
         key = serialization.load_der_private_key(given.x509_svid_key, password=None)
     except (EnvelopeError, ValueError, TypeError) as error:
-        raise SvidRefused(f"X.509-SVID {given.spiffe_id[:256]!r} cannot be parsed") from error
+        raise SvidError(f"X.509-SVID {given.spiffe_id[:256]!r} cannot be parsed") from error
     leaf = chain[0]
     _check_leaf(leaf, spiffe_id)
     if leaf.public_key() != key.public_key():
-        raise SvidRefused(f"the key given with the X.509-SVID of {spiffe_id} is another one's")
+        raise SvidError(f"the key given with the X.509-SVID of {spiffe_id} is another one's")
     _check_chain(chain, own, spiffe_id, now)
     bundles, refused = _bundles(response.federated_bundles, spiffe_id.trust_domain, before or {})
     bundles[spiffe_id.trust_domain] = _der(own)
@@ -70,7 +71,7 @@ def read_x509(
         spiffe_id=spiffe_id,
         chain=_der(chain),
         key=given.x509_svid_key,
-        bundles=bundles,
+        bundles=MappingProxyType(bundles),
         not_before=_microseconds(leaf.not_valid_before_utc),
         not_after=_microseconds(leaf.not_valid_after_utc),
     )
@@ -84,13 +85,13 @@ def parse_domain(name: str) -> TrustDomain:
 
 def _choose(svids: Sequence[proto.X509SVID], wanted: SpiffeId | None) -> proto.X509SVID:
     if not svids:
-        raise SvidRefused("the Workload API gave no X.509-SVID")
+        raise SvidError("the Workload API gave no X.509-SVID")
     if wanted is None:
         return svids[0]
     for svid in svids:
         if svid.spiffe_id == str(wanted):
             return svid
-    raise SvidRefused(f"the Workload API gave no X.509-SVID of {wanted}")
+    raise SvidError(f"the Workload API gave no X.509-SVID of {wanted}")
 
 
 def _check_leaf(leaf: x509.Certificate, spiffe_id: SpiffeId) -> None:
@@ -100,11 +101,11 @@ def _check_leaf(leaf: x509.Certificate, spiffe_id: SpiffeId) -> None:
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         authority = _is_authority(leaf)
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
-        raise SvidRefused(f"the X.509-SVID of {spiffe_id} lacks a URI name or a key usage") from error
+        raise SvidError(f"the X.509-SVID of {spiffe_id} lacks a URI name or a key usage") from error
     if uris != [str(spiffe_id)]:
-        raise SvidRefused(f"the X.509-SVID of {spiffe_id} does not have exactly this one URI name")
+        raise SvidError(f"the X.509-SVID of {spiffe_id} does not have exactly this one URI name")
     if authority or usage.key_cert_sign or usage.crl_sign or not usage.digital_signature:
-        raise SvidRefused(f"the X.509-SVID of {spiffe_id} is not a leaf that may sign")
+        raise SvidError(f"the X.509-SVID of {spiffe_id} is not a leaf that may sign")
 
 
 def _is_authority(leaf: x509.Certificate) -> bool:
@@ -123,7 +124,7 @@ def _check_chain(
         verifier.verify(chain[0], list(chain[1:]))
     except VerificationError as error:
         reason = str(error).splitlines()[0]
-        raise SvidRefused(f"the X.509-SVID of {spiffe_id} does not verify with its own bundle: {reason}") from error
+        raise SvidError(f"the X.509-SVID of {spiffe_id} does not verify with its own bundle: {reason}") from error
 
 
 def _bundles(

@@ -24,7 +24,7 @@ _READY_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """A client certificate's SPIFFE ID and the subjects that it may publish and subscribe to; everything unless said."""
+    """A client certificate's SPIFFE ID and the subjects that it may publish and subscribe to; all unless said."""
 
     id: str
     publish: tuple[str, ...] = (">",)
@@ -117,8 +117,9 @@ class NatsServer:
         await self._start()
 
     def pause(self) -> None:
-        """Freeze the process: connections stay open and nothing answers."""
+        """Freeze the process: connections stay open and nothing answers from now on."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Go on after `pause()`."""

@@ -6,6 +6,7 @@ Not nats-py, so that a test of permissions sees the server's own words, and noth
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 from collections.abc import Mapping
@@ -23,8 +24,8 @@ _SECONDS = 5.0
 class RawNats:
     """One connection with the certificate `svid`, TLS first. `folder` is a folder of the test for its PEM files.
 
-    The server's certificate is checked against `ca` only. Answers come in order: what was sent before a `PING` was dealt
-    with when its `PONG` is here, so that a refusal is an event and not a matter of waiting.
+    The server's certificate is checked against `ca` only. Answers come in order: what was sent before a `PING` was
+    dealt with when its `PONG` is here, so that a refusal is an event and not a matter of waiting.
     """
 
     def __init__(self, port: int, ca: ThrowawayCa, svid: IssuedSvid, folder: Path, *, inbox: str = "_INBOX.x.") -> None:
@@ -57,10 +58,8 @@ class RawNats:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writer.close()
-        try:
+        with contextlib.suppress(OSError, ssl.SSLError):
             await self._writer.wait_closed()
-        except (OSError, ssl.SSLError):
-            pass
 
     async def closed(self) -> None:
         """Wait until the server ends the connection."""
@@ -78,10 +77,11 @@ class RawNats:
         found, self.errors = self.errors, []
         return found
 
-    def publish(self, subject: str, payload: bytes = b"", *, reply: str = "") -> None:
-        self._writer.write(
-            f"PUB {subject} {reply}{' ' if reply else ''}{len(payload)}\r\n".encode() + payload + b"\r\n"
-        )
+    def publish(self, subject: str, payload: bytes = b"", *, reply: str = "", block: bytes = b"") -> None:
+        """Send one message; `block` is its raw header block."""
+        words = [subject, *([reply] if reply else []), *([str(len(block))] if block else [])]
+        start = f"{'HPUB' if block else 'PUB'} {' '.join(words)} {len(block) + len(payload)}\r\n"
+        self._writer.write(start.encode() + block + payload + b"\r\n")
 
     def subscribe(self, subject: str) -> None:
         self._numbers += 1
@@ -97,12 +97,12 @@ class RawNats:
         self.subscribe(subject)
         return not _violations(await self.settle())
 
-    async def request(self, subject: str, payload: bytes = b"") -> bytes:
+    async def request(self, subject: str, payload: bytes = b"", *, block: bytes = b"") -> bytes:
         """Return the first answer; raise `PermissionError` if the server refuses the request."""
         self._numbers += 1
         inbox = f"{self._inbox}{self._numbers}"
         self.subscribe(inbox)
-        self.publish(subject, payload, reply=inbox)
+        self.publish(subject, payload, reply=inbox, block=block)
         async with asyncio.timeout(_SECONDS):
             while not any(one == inbox for one, _ in self.messages):
                 assert await self._frame(), "the server closed the connection"

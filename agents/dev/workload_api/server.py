@@ -74,8 +74,9 @@ class EmbeddedWorkloadApi:
     ) -> None:
         while self._endpoints:
             _, endpoint = self._endpoints.popitem()
-            endpoint.identity.remove()
+            # The server first: a client is to see an agent that is gone, not an identity that was taken from it.
             await endpoint.server.stop(None)
+            endpoint.identity.remove()
             endpoint.path.unlink(missing_ok=True)
 
     @property

@@ -1,0 +1,83 @@
+"""The command's root: its subcommands by name, and how errors become exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import MappingProxyType
+
+import click
+
+__all__ = ["EXIT_DENIED", "EXIT_ERROR", "EXIT_UNVERIFIED", "main"]
+
+EXIT_ERROR = 1
+EXIT_DENIED = 3
+EXIT_UNVERIFIED = 4
+"""0 ok, 1 error, 2 usage (click's own), 3 denied, 4 verification failed."""
+
+_COMMANDS = MappingProxyType(
+    {
+        "dev": ("sealbus.agents.cli.dev", "Run everything on this machine: NATS, Workload API, policy."),
+        "pub": ("sealbus.agents.cli.pub", "Publish a task or an event."),
+        "call": ("sealbus.agents.cli.call", "Call an action and print the answer."),
+        "worker": ("sealbus.agents.cli.worker", "Run an agent's handlers."),
+        "audit": ("sealbus.agents.cli.audit", "Follow and replay the audit stream."),
+        "identity": ("sealbus.agents.cli.identity", "Show this workload's identity."),
+        "policy": ("sealbus.agents.cli.policy", "Test policies, and ask a running OPA."),
+        "streams": ("sealbus.agents.cli.streams", "Compare the streams with their declaration, and mend them."),
+        "doctor": ("sealbus.agents.cli.doctor", "Show the settings in force and what is wrong."),
+        "demo": ("sealbus.agents.cli.demo", "Play the scenes: allowed, denied, refused, changed, replayed."),
+    }
+)
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(importlib.import_module(_COMMANDS[cmd_name][0]), "command", None)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_) for name, (_, help_) in _COMMANDS.items()])
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sealbus", prog_name="sealbus")
+def _root() -> None:
+    """Secure agent-to-agent messaging over NATS: who, for whom, may it, and the evidence."""
+
+
+def main() -> None:
+    """Run the command and exit: results on stdout, everything else on stderr, one line for what went wrong."""
+    try:
+        code = _root(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(EXIT_ERROR)
+    except Exception as error:  # noqa: BLE001  the last border: what is ours becomes one line and an exit code
+        sys.exit(_report(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: BaseException) -> int:
+    from sealbus.envelopes.errors import Denied, EnvelopeError, SealbusError  # noqa: PLC0415
+
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if not isinstance(error, SealbusError):
+        raise error
+    click.echo(f"sealbus: {error.detail or error.code} [{error.code}]", err=True)
+    if isinstance(error, Denied):
+        for reason in error.reasons:
+            click.echo(f"  {reason}", err=True)
+        return EXIT_DENIED
+    return EXIT_UNVERIFIED if isinstance(error, EnvelopeError) else EXIT_ERROR

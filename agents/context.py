@@ -1,0 +1,135 @@
+"""`Context`: what a handler knows of the message it handles, and its way to send while handling it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING, TypeVar, overload
+
+from sealbus.agents.bodies import JSON
+from sealbus.agents.composing import Origin
+from sealbus.bus.routes import Permitted
+from sealbus.envelopes.context_payload import UserContext
+from sealbus.envelopes.spiffe_id import SpiffeId
+
+if TYPE_CHECKING:
+    from sealbus.agents.agent import Handler
+    from sealbus.agents.sending import Receipt, Sending
+
+__all__ = ["Context"]
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+
+class Context:
+    """One handling of one permitted message. What is sent through it carries the message's user and chain.
+
+    Every fact here was verified and decided on; nothing is taken from headers of NATS.
+    """
+
+    def __init__(self, permitted: Permitted, sending: Sending) -> None:
+        self._permitted = permitted
+        self._sending = sending
+        self._origin = Origin.message(permitted.message)
+
+    @property
+    def message_id(self) -> str:
+        """The message's id, 32 hex digits."""
+        return self._permitted.message.header.id.hex()
+
+    @property
+    def action(self) -> str:
+        """The action that the policy allowed."""
+        return self._permitted.route.action
+
+    @property
+    def caller(self) -> SpiffeId:
+        """Who sealed the message."""
+        return self._permitted.message.header.iss
+
+    @property
+    def chain(self) -> tuple[SpiffeId, ...]:
+        """Who sealed each message of the chain, the root first, the caller last. Provenance, not a right."""
+        return tuple(header.iss for header in self._permitted.message.chain)
+
+    @property
+    def user(self) -> UserContext | None:
+        """The user behind the message, as the edge signed it; absent where there is none."""
+        return self._permitted.message.context
+
+    @property
+    def delivery(self) -> int:
+        """Which delivery this is, from 1: over 1, an earlier one was not finished."""
+        return getattr(self._permitted.message.arrival, "delivery", 1)
+
+    @property
+    def obligations(self) -> tuple[Mapping[str, object], ...]:
+        """What the policy obliges the handler to."""
+        return self._permitted.obligations
+
+    @overload
+    async def call(self, action: Handler[Req, Res], body: Req, *, timeout: float = ...) -> Res: ...
+    @overload
+    async def call(self, action: str, body: object, *, returns: type[Res], timeout: float = ...) -> Res: ...
+    async def call(
+        self,
+        action: Handler[Req, Res] | str,
+        body: object,
+        *,
+        returns: type[Res] | None = None,
+        timeout: float = 30.0,
+        grants: tuple[str, ...] | None = None,
+        media_type: str = JSON,
+    ) -> Res:
+        """Call an action and return its typed answer; see `Sending.call`."""
+        return await self._sending.call(
+            action,
+            body,
+            returns=returns,
+            origin=self._origin,
+            timeout=timeout,
+            grants=grants,
+            media_type=media_type,
+            sent=self._permitted.sent,
+        )
+
+    def stream(
+        self, action: Handler[Req, Res] | str, body: object, *, returns: type[Res] | None = None, timeout: float = 30.0
+    ) -> AsyncGenerator[Res, None]:
+        """Call an action that answers in chunks; see `Sending.stream`."""
+        return self._sending.stream(
+            action, body, returns=returns, origin=self._origin, timeout=timeout, sent=self._permitted.sent
+        )
+
+    async def submit(
+        self,
+        action: str,
+        body: object,
+        *,
+        life: float = 3_600.0,
+        partition: str | None = None,
+        grants: tuple[str, ...] | None = None,
+        media_type: str = JSON,
+    ) -> Receipt:
+        """Submit a task; see `Sending.submit`."""
+        return await self._sending.submit(
+            action,
+            body,
+            origin=self._origin,
+            life=life,
+            partition=partition,
+            grants=grants,
+            media_type=media_type,
+            sent=self._permitted.sent,
+        )
+
+    async def emit(self, name: str, body: object, *, media_type: str = JSON) -> Receipt:
+        """Emit an event of this agent that says it follows from the handled message; it carries no user and no chain."""
+        return await self._sending.emit(
+            name,
+            body,
+            origin=self._origin,
+            re=self._permitted.message.header.digest,
+            media_type=media_type,
+            sent=self._permitted.sent,
+        )

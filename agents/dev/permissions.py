@@ -1,0 +1,113 @@
+"""Which NATS subjects a workload may use in `sealbus dev`: the least that its part needs, by name (pure).
+
+NATS permissions are the outer fence: they keep an honest mistake and a curious agent away from other agents' streams,
+inboxes and records. What a message may do is never decided here but by the policy of whoever consumes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from sealbus.bus.streams import STREAM_NAMES
+from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.names import Names
+from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.subjects import OwnSubject
+
+__all__ = ["Permissions", "Role", "agent_permissions", "operator_permissions", "permissions_of"]
+
+_API: Final = "$JS.API"
+_READERS: Final = "RESULTS"
+
+
+class Role(StrEnum):
+    """What a workload is to the broker."""
+
+    AGENT = "agent"
+    """Sends, handles, records; reads what is addressed to it."""
+    OPERATOR = "operator"
+    """An agent that may also manage and read every stream: `sealbus streams apply`, `sealbus audit replay`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permissions:
+    """NATS subject filters that one user may publish and subscribe to; everything else is refused."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+
+def permissions_of(role: Role, spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
+    """Return what a workload of `role` may do under `spiffe_id`."""
+    if role is Role.OPERATOR:
+        return operator_permissions(spiffe_id, names, own)
+    return agent_permissions(spiffe_id, names, own)
+
+
+def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
+    """Return what an agent may do, whatever it handles.
+
+    It publishes tasks and calls to anybody, answers to any inbox and statuses to any requester, because these subjects
+    name their reader, and everything else (events, records, refusals, dead letters) under its own token only. It reads
+    its own tasks, calls, statuses and answers, and everybody's events. Of the JetStream API it may use exactly the
+    subjects that its own consumers need: it cannot read another agent's tasks, the audit stream, or change a stream.
+    """
+    token = names.token(spiffe_id)
+    return Permissions(
+        publish=(
+            "task.>",
+            "call.>",
+            "status.>",
+            f"event.{token}.>",
+            f"dead.{token}.>",
+            f"audit.{token}",
+            f"refused.{token}",
+            "_INBOX.*.>",
+            *(one.subject for one in own if one.kind is not Kind.EVENT or one.owner == spiffe_id),
+            *(f"{_API}.STREAM.INFO.{name}" for name in STREAM_NAMES),
+            *_durable("TASKS", token, f"task.{token}.>"),
+            # Several filters, or one outside task.<token>, don't stand in the API's subject and cannot be held to here.
+            *_any_filter("TASKS", token, [one for one in own if one.kind is Kind.TASK and one.owner == spiffe_id]),
+            *_durable("EVENTS", token, ">"),
+            f"{_API}.CONSUMER.CREATE.EVENTS.{token}",
+            # Each reader of statuses has a consumer of its own, with a random name that nobody else can guess.
+            f"{_API}.CONSUMER.CREATE.{_READERS}.*.status.{token}.>",
+            f"{_API}.CONSUMER.MSG.NEXT.{_READERS}.*",
+            f"{_API}.CONSUMER.DELETE.{_READERS}.*",
+        ),
+        subscribe=(
+            f"{names.inbox_prefix(spiffe_id)}>",
+            f"task.{token}.>",
+            f"call.{token}.>",
+            "event.>",
+            *(one.subject for one in own if one.kind is Kind.EVENT or one.owner == spiffe_id),
+        ),
+    )
+
+
+def operator_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
+    """Return what an operator may do: all that an agent may, and the whole JetStream API.
+
+    An operator still cannot publish under another agent's token, nor listen to another's inbox.
+    """
+    agent = agent_permissions(spiffe_id, names, own)
+    kept = tuple(subject for subject in agent.publish if not subject.startswith("$JS."))
+    return Permissions(publish=(*kept, f"{_API}.>", "$JS.ACK.>"), subscribe=agent.subscribe)
+
+
+def _durable(stream: str, consumer: str, filters: str) -> tuple[str, ...]:
+    """Return what the durable `consumer` needs; the server checks that its one filter is the one in the subject."""
+    return (
+        f"{_API}.CONSUMER.CREATE.{stream}.{consumer}.{filters}",
+        f"{_API}.CONSUMER.INFO.{stream}.{consumer}",
+        f"{_API}.CONSUMER.MSG.NEXT.{stream}.{consumer}",
+        f"$JS.ACK.{stream}.{consumer}.>",
+    )
+
+
+def _any_filter(stream: str, consumer: str, owned: Sequence[OwnSubject]) -> tuple[str, ...]:
+    create = f"{_API}.CONSUMER.CREATE.{stream}.{consumer}"
+    return (create, *(f"{create}.{one.subject}" for one in owned)) if owned else ()

@@ -1,0 +1,39 @@
+"""One state folder belongs to one running environment: a lock that the kernel gives back however its holders end."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from sealbus.envelopes.errors import ConfigurationError
+
+__all__ = ["lock_folder"]
+
+
+def lock_folder(folder: Path, name: str) -> int:
+    """Lock `folder` by its file `<name>.lock` and return the open file descriptor that holds the lock.
+
+    Whoever inherits the descriptor holds the lock, too, so that a child that outlives us still keeps others away.
+    Raises `ConfigurationError` if another process holds it, and names that process by `<name>.pid` where it left one.
+    """
+    path = folder / f"{name}.lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise ConfigurationError(
+            f"{folder} is in use{_by(folder / f'{name}.pid')}: stop that one, or choose another state folder"
+        ) from error
+    return descriptor
+
+
+def _by(path: Path) -> str:
+    try:
+        return f" by process {int(path.read_text())}"
+    except (OSError, ValueError):
+        return " by another process"

@@ -1,0 +1,93 @@
+"""The code behind a route: an agent's handler, as the gate sees it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+
+import pydantic
+
+from sealbus.agents.agent import Agent, Handler
+from sealbus.agents.context import Context
+from sealbus.agents.sending import Sending
+from sealbus.bus.routes import Answer, Permitted, Route
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.names import Names
+from sealbus.envelopes.subjects import OwnSubjects, call_subject, task_subject
+from sealbus.policies.request import Resource as ResourceInput
+
+__all__ = ["HandlerEndpoint", "routes_of"]
+
+NO_RESOURCE = ResourceInput(type="none", id="none")
+"""What the policy is asked about where the handler declares no resource."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerEndpoint:
+    """Runs one declared handler with a `Context` that sends for the worker's identity."""
+
+    handler: Handler[object, object]
+    sending: Sending
+
+    def decode(self, body: bytes, typ: str) -> object:
+        """Step 14."""
+        return self.handler.takes.decode(body, typ)
+
+    def properties(self, value: object) -> Mapping[str, object]:
+        """Return the declared facts of the body."""
+        if not self.handler.facts or not isinstance(value, pydantic.BaseModel):
+            return {}
+        return {fact: getattr(value, fact) for fact in self.handler.facts}
+
+    async def resource(self, value: object) -> ResourceInput:
+        """Step 15: load from the agent's own data."""
+        if self.handler.resource is None:
+            return NO_RESOURCE
+        resource = await self.handler.resource(value)
+        return ResourceInput(type=resource.type, id=resource.id, properties=dict(resource.properties))
+
+    async def handle(self, permitted: Permitted) -> Answer | None:
+        """Step 18. A call is always answered; a task's or event's value is encoded too, so that a bad one is noticed."""
+        result = await self.handler.function(permitted.value, Context(permitted, self.sending))  # type: ignore[misc]
+        if result is None and self.handler.kind is not Kind.CALL:
+            return None
+        return self.handler.gives.encode(result, self.handler.media_type)
+
+    def stream(self, permitted: Permitted) -> AsyncGenerator[Answer, None] | None:
+        """Return the chunks of a call whose handler is an async generator."""
+        return self._chunks(permitted) if self.handler.streams else None
+
+    async def _chunks(self, permitted: Permitted) -> AsyncGenerator[Answer, None]:
+        chunks = self.handler.function(permitted.value, Context(permitted, self.sending))
+        async for chunk in chunks:  # type: ignore[attr-defined]
+            yield self.handler.gives.encode(chunk, self.handler.media_type)
+
+
+def routes_of(agent: Agent, *, sending: Sending, names: Names, own_subjects: OwnSubjects) -> list[Route]:
+    """Return a route for each handler of `agent`; raises `ConfigurationError` for a subject that nobody declared."""
+    own = names.id_of(agent.name)
+    token = names.token(own)
+    routes = []
+    for handler in agent.handlers.values():
+        verb = handler.action.partition(".")[2]
+        subjects = [handler.subject]
+        if handler.kind is Kind.TASK:
+            subjects = [task_subject(token, verb), task_subject(token, verb) + ".*"]
+        elif handler.kind is Kind.CALL:
+            subjects = [call_subject(token, verb)]
+        elif not handler.subject.startswith("event.") and handler.subject not in own_subjects:
+            raise ConfigurationError(f"{handler.subject}: declare it under [subjects] with kind, owner and action")
+        routes += [
+            Route(
+                kind=handler.kind,
+                subject=subject,
+                action=handler.action,
+                endpoint=HandlerEndpoint(handler, sending),
+                retry=handler.retry,
+                timeout=handler.timeout,
+                loads_resource=handler.resource is not None,
+            )
+            for subject in subjects
+        ]
+    return routes

@@ -1,0 +1,17 @@
+"""Who a workload is: X.509-SVIDs, JWT-SVIDs and trust bundles from any SPIFFE Workload API, always current.
+
+::
+
+    async with WorkloadIdentity.connect() as identity:        # SPIFFE_ENDPOINT_SOCKET says where
+        identity.spiffe_id                                    # spiffe://example.org/agent/planner
+        identity.sealer()                                     # this process's key, vouched for by a JWT-SVID
+        identity.x509()                                       # for the connection to NATS
+"""
+
+from __future__ import annotations
+
+from sealbus.agents.identity.endpoint import ENVIRONMENT_VARIABLE, Endpoint
+from sealbus.agents.identity.status import IdentityStatus
+from sealbus.agents.identity.workload import WorkloadIdentity
+
+__all__ = ["ENVIRONMENT_VARIABLE", "Endpoint", "IdentityStatus", "WorkloadIdentity"]

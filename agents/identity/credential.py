@@ -1,0 +1,102 @@
+"""The process's signing key and the JWT-SVID that vouches for it: when one counts, and when the next is due."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from sealbus.envelopes.caches import Caches
+from sealbus.envelopes.credential import JWT_SVID, VerifiedCredential, verify_credential
+from sealbus.envelopes.errors import EnvelopeError, IdentityUnavailable
+from sealbus.envelopes.keys import PublicKey, SigningKey
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.seal import Sealer
+from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.trust import Trust, TrustBundles
+from sealbus.envelopes.wire import Credential
+
+__all__ = ["ASK_AGAIN", "LEAST_LIFE", "KeyCredential"]
+
+LEAST_LIFE: Final = 20 * SECOND
+"""Nothing is sealed with a credential that has less left (SPEC.md section 5)."""
+
+ASK_AGAIN: Final = 5 * SECOND
+"""SPIRE's agent hands out one token until about half of its life is over; asking again sooner gives the same one."""
+
+
+class KeyCredential:
+    """A P-256 key, made here and kept in memory, with its current JWT-SVID. The key lives as long as this object."""
+
+    def __init__(self) -> None:
+        self._key = SigningKey(ec.generate_private_key(ec.SECP256R1()))
+        self._sealer: Sealer | None = None
+        self._says: VerifiedCredential | None = None
+        self._asked = 0
+
+    @property
+    def key(self) -> PublicKey:
+        """The public half; its thumbprint is the one audience that JWT-SVIDs are asked for."""
+        return self._key.public
+
+    @property
+    def says(self) -> VerifiedCredential | None:
+        """What the current JWT-SVID says, or None if there is none."""
+        return self._says
+
+    def sealer(self, now: int) -> Sealer:
+        """Return key and JWT-SVID to seal with at `now`; raise `IdentityUnavailable` with under 20 s of life left."""
+        if self._sealer is None:
+            raise IdentityUnavailable("no JWT-SVID from the Workload API")
+        left = self._sealer.expires - now
+        if left < LEAST_LIFE:
+            raise IdentityUnavailable(
+                f"the JWT-SVID has {left / SECOND:.0f} s left, sealing needs {LEAST_LIFE // SECOND}"
+            )
+        return self._sealer
+
+    def accept(self, token: str, spiffe_id: SpiffeId, bundles: TrustBundles, now: int) -> None:
+        """Use `token` from now on, if it verifies as any reader will verify it; raise `EnvelopeError` if not.
+
+        The same token again, or one that ends no later, changes nothing but when to ask next.
+        """
+        credential = Credential(JWT_SVID, token.encode("ascii", "replace"))
+        says = self._verify(credential, spiffe_id, bundles, now)
+        self._asked = now
+        if self._says is None or says.exp > self._says.exp or not self.holds(bundles, now):
+            self._says = says
+            self._sealer = Sealer(iss=spiffe_id, key=self._key, credential=credential, expires=says.exp)
+
+    def holds(self, bundles: TrustBundles, now: int) -> bool:
+        """Say whether readers with these bundles still accept the current JWT-SVID: its signing key may be gone."""
+        if self._sealer is None:
+            return False
+        try:
+            self._verify(self._sealer.credential, self._sealer.iss, bundles, now)
+        except EnvelopeError:
+            return False
+        return True
+
+    def due(self) -> int:
+        """Return when to ask for the next one: at half life, but not within 5 s of asking last; 0 if there is none."""
+        if self._says is None:
+            return 0
+        return max(self._says.iat + (self._says.exp - self._says.iat) // 2, self._asked + ASK_AGAIN)
+
+    def withdraw(self) -> None:
+        """Seal no more: the Workload API says that this workload has no identity."""
+        self._sealer = self._says = None
+
+    def _verify(
+        self, credential: Credential, spiffe_id: SpiffeId, bundles: TrustBundles, now: int
+    ) -> VerifiedCredential:
+        return verify_credential(
+            credential,
+            iss=spiffe_id,
+            key=self._key.public,
+            crd=sha256(credential.token).digest(),
+            reference=now,
+            trust=Trust(bundles=bundles),
+            caches=Caches(),
+        )

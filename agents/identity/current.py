@@ -1,0 +1,153 @@
+"""What is known of a workload's identity at this moment, and who wants to hear of changes. Event loop's thread only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from sealbus.agents.identity.credential import KeyCredential
+from sealbus.agents.identity.endpoint import Endpoint
+from sealbus.agents.identity.explain import explain, is_withdrawal, status_of
+from sealbus.agents.identity.jwt_bundles import BundlesReading
+from sealbus.agents.identity.x509_svid import X509Reading
+from sealbus.bus.counters import Counters
+from sealbus.bus.ports import X509Material
+from sealbus.envelopes.errors import EnvelopeError
+from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.trust import TrustBundles
+
+__all__ = ["JWT_BUNDLES", "JWT_SVID", "X509_SVID", "CurrentIdentity"]
+
+_log = logging.getLogger(__name__)
+
+X509_SVID = "x509_svid"
+JWT_BUNDLES = "jwt_bundles"
+JWT_SVID = "jwt_svid"
+"""The three sources of an identity, as counters and logs call them."""
+
+
+class CurrentIdentity:
+    """X.509-SVID, JWT bundles and credential as they are now; `apply_*` and `failed` are how they change."""
+
+    def __init__(self, endpoint: Endpoint, *, wanted: SpiffeId | None, counters: Counters) -> None:
+        self.endpoint = endpoint
+        self.spiffe_id = wanted
+        self.material: X509Material | None = None
+        self.jwt_bundles = TrustBundles()
+        self.credential = KeyCredential()
+        self.failures: dict[str, str] = {}
+        """By source, why it failed last, until it works again."""
+        self.settled = asyncio.Event()
+        """Set once there is a whole identity, or `final_failure` says that there will be none without help."""
+        self.final_failure = ""
+        self._counters = counters
+        self._listeners: dict[int, Callable[[], None]] = {}
+        self._registered = 0
+        self._wake = asyncio.Event()
+        self._whole = False
+        counters.describe(
+            {
+                "sealbus_identity_failures_total": "Failures of the Workload API, by source and gRPC status.",
+                "sealbus_identity_refused_total": "Bundles that were refused; the one before stays in force.",
+                "sealbus_identity_updates_total": "Changes of X.509-SVID, JWT bundles and JWT-SVID.",
+            }
+        )
+
+    def apply_x509(self, reading: X509Reading) -> None:
+        """Take an X.509-SVID into use; from the first one on, the SPIFFE ID is settled."""
+        self._worked(X509_SVID, reading.refused)
+        material = reading.material
+        if material == self.material:
+            return
+        self.spiffe_id = material.spiffe_id
+        self.material = material
+        self._changed(X509_SVID)
+
+    def apply_jwt_bundles(self, reading: BundlesReading) -> None:
+        """Take JWT bundles into use."""
+        self._worked(JWT_BUNDLES, reading.refused)
+        if reading.bundles == self.jwt_bundles:
+            return
+        self.jwt_bundles = reading.bundles
+        self._changed(JWT_BUNDLES)
+
+    def apply_token(self, token: str, spiffe_id: SpiffeId, now: int) -> None:
+        """Take a JWT-SVID into use; raise `EnvelopeError` if it does not verify, leaving the one before."""
+        before = self.credential.says
+        self.credential.accept(token, spiffe_id, self.jwt_bundles, now)
+        self._worked(JWT_SVID, ())
+        if self.credential.says != before:
+            self._counters.add("sealbus_identity_updates_total", 1, source=JWT_SVID)
+            self._wake.set()
+        self._whole = True
+        self.settled.set()
+
+    def failed(self, source: str, error: Exception) -> None:
+        """Note a failure of `source`; `PermissionDenied` withdraws what it gave: both SVIDs, or the JWT bundles."""
+        status, text = status_of(error), explain(error, self.endpoint)
+        self._counters.add("sealbus_identity_failures_total", 1, source=source, status=status)
+        # Once for each new reason: a source that is down for an hour fails a thousand times. Not while connecting:
+        # then the one who connects is told.
+        known = self.failures.get(source) == text or not self._whole
+        level = logging.DEBUG if known else logging.WARNING
+        _log.log(level, "workload identity: %s failed: %s", source, text)
+        self.failures[source] = text
+        if not self.settled.is_set() and not isinstance(error, EnvelopeError):
+            # A JWT-SVID that does not verify may only have overtaken the bundle that holds its key.
+            self.final_failure = text
+            self.settled.set()
+        if is_withdrawal(error):
+            self._withdraw(source)
+        self._wake.set()
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after each change of the X.509-SVID or of bundles; return the unsubscriber."""
+        self._registered += 1
+        number = self._registered
+        self._listeners[number] = listener
+
+        def unsubscribe() -> None:
+            self._listeners.pop(number, None)
+
+        return unsubscribe
+
+    def trouble(self) -> str:
+        """Return why sources fail, or that none does, in one line."""
+        return "; ".join(dict.fromkeys(self.failures.values())) or f"{self.endpoint} has given nothing newer"
+
+    async def news(self, seconds: float | None = None) -> None:
+        """Return once anything has changed or failed since the last call, or after `seconds`. For one caller only."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        self._wake.clear()
+
+    def _withdraw(self, source: str) -> None:
+        if source == JWT_BUNDLES:
+            if self.jwt_bundles:
+                self.jwt_bundles = TrustBundles()
+                self._changed(JWT_BUNDLES)
+            return
+        self.credential.withdraw()
+        if self.material is not None:
+            self.material = None
+            self._changed(X509_SVID)
+
+    def _worked(self, source: str, refused: tuple[str, ...]) -> None:
+        if self.failures.pop(source, ""):
+            _log.info("workload identity: %s works again", source)
+        for reason in refused:
+            self._counters.add("sealbus_identity_refused_total", 1, source=source)
+            _log.warning("workload identity: refused, the one before stays in force: %s", reason)
+
+    def _changed(self, source: str) -> None:
+        self._counters.add("sealbus_identity_updates_total", 1, source=source)
+        self._wake.set()
+        for listener in tuple(self._listeners.values()):
+            try:
+                listener()
+            except Exception:  # noqa: BLE001 - the reason is below
+                # One listener's fault must neither keep the others from hearing nor end the source.
+                _log.exception("workload identity: a rotation callback failed")

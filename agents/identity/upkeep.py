@@ -1,0 +1,128 @@
+"""What keeps an identity current: two streams, and the refresh of the JWT-SVID (SPEC.md section 5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from spiffe._proto import workload_pb2 as proto
+
+from sealbus.agents.identity.client import RawClient
+from sealbus.agents.identity.current import JWT_BUNDLES, JWT_SVID, X509_SVID, CurrentIdentity
+from sealbus.agents.identity.explain import is_withdrawal
+from sealbus.agents.identity.jwt_bundles import BundlesReading, read_jwt_bundles
+from sealbus.agents.identity.threads import run_in_thread
+from sealbus.agents.identity.watch import Watch, pause_after
+from sealbus.agents.identity.x509_svid import X509Reading, read_x509
+from sealbus.bus.clock import Clock
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust import TrustBundles
+
+__all__ = ["Upkeep"]
+
+_FETCH_SECONDS = 5.0
+"""Deadline of one `FetchJWTSVID`; SPIRE's agent answers in 1 to 15 ms."""
+
+_LOOK_AGAIN = 10.0
+"""Longest wait between two looks at the clock: a host that was suspended notices a late refresh within this."""
+
+
+class Upkeep:
+    """Keep `current` current until canceled. All tasks and threads belong to `run`."""
+
+    def __init__(self, current: CurrentIdentity, *, clock: Clock, random: Callable[[], float]) -> None:
+        self._current = current
+        self._clock = clock
+        self._random = random
+        self._x509_bundles: Mapping[TrustDomain, tuple[bytes, ...]] = {}
+        self._jwt_bundles = TrustBundles()
+
+    async def run(self) -> None:
+        """Watch X.509-SVID and JWT bundles, refresh the JWT-SVID; return never, end when canceled."""
+        current = self._current
+        x509 = Watch[proto.X509SVIDResponse, X509Reading](
+            current.endpoint,
+            name="workload-api-x509",
+            open_stream=RawClient.watch_x509,
+            read=self._read_x509,
+            apply=current.apply_x509,
+            failed=lambda error: self._failed(X509_SVID, error),
+            random=self._random,
+        )
+        bundles = Watch[proto.JWTBundlesResponse, BundlesReading](
+            current.endpoint,
+            name="workload-api-jwt-bundles",
+            open_stream=RawClient.watch_jwt_bundles,
+            read=self._read_jwt_bundles,
+            apply=current.apply_jwt_bundles,
+            failed=lambda error: self._failed(JWT_BUNDLES, error),
+            random=self._random,
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(x509.run(), name="workload-api-x509")
+            group.create_task(bundles.run(), name="workload-api-jwt-bundles")
+            group.create_task(self._refresh(), name="workload-api-jwt-svid")
+
+    # The readers run in the threads of their streams, one at a time, and keep what came before themselves: `current`
+    # belongs to the event loop's thread. Only the SPIFFE ID is read from there, which is settled once and for all.
+
+    def _read_x509(self, response: proto.X509SVIDResponse) -> X509Reading:
+        reading = read_x509(response, wanted=self._current.spiffe_id, before=self._x509_bundles, now=self._clock())
+        self._x509_bundles = reading.material.bundles
+        return reading
+
+    def _read_jwt_bundles(self, response: proto.JWTBundlesResponse) -> BundlesReading:
+        reading = read_jwt_bundles(response.bundles, self._jwt_bundles)
+        self._jwt_bundles = reading.bundles
+        return reading
+
+    def _failed(self, source: str, error: Exception) -> None:
+        # On the event loop, between two attempts: no reader runs.
+        if is_withdrawal(error) and source == JWT_BUNDLES:
+            self._jwt_bundles = TrustBundles()
+        elif is_withdrawal(error):
+            self._x509_bundles = {}
+        self._current.failed(source, error)
+
+    async def _refresh(self) -> None:
+        attempt = 0
+        while True:
+            spiffe_id = await self._ready()
+            try:
+                token = await self._fetch(spiffe_id)
+                self._current.apply_token(token, spiffe_id, self._clock())
+            except Exception as error:  # noqa: BLE001 - whatever it was, asking again is all that can help
+                attempt += 1
+                self._current.failed(JWT_SVID, error)
+                await asyncio.sleep(pause_after(attempt, self._random))
+            else:
+                attempt = 0
+                await self._until_due()
+
+    async def _ready(self) -> SpiffeId:
+        """Wait until there is someone to ask for and something to verify the answer with."""
+        current = self._current
+        while current.material is None or not current.jwt_bundles:
+            await current.news()
+        return current.material.spiffe_id
+
+    async def _until_due(self) -> None:
+        """Wait until half life; less if readers would accept the JWT-SVID no longer, its signing key being gone."""
+        while True:
+            now = self._clock()
+            left = (self._current.credential.due() - now) / SECOND
+            if left <= 0 or not self._current.credential.holds(self._current.jwt_bundles, now):
+                return
+            await self._current.news(min(left, _LOOK_AGAIN))
+
+    async def _fetch(self, spiffe_id: SpiffeId) -> str:
+        client = RawClient(self._current.endpoint)
+        try:
+            return await run_in_thread(
+                lambda: client.fetch_token(spiffe_id, self._current.credential.key, timeout=_FETCH_SECONDS),
+                name="workload-api-jwt-svid",
+                stop=client.close,
+            )
+        finally:
+            client.close()

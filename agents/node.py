@@ -1,0 +1,111 @@
+"""`Node`: one identity's standing on the bus. What a worker and a client have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+from sealbus.agents.sending import Sending
+from sealbus.bus.audit import AuditWriter
+from sealbus.bus.clock import Clock, wall_clock
+from sealbus.bus.counters import Counters
+from sealbus.bus.judge import Judge
+from sealbus.bus.outbox import Outbox
+from sealbus.bus.ports import Identity, Transport
+from sealbus.bus.refusals import Refusals
+from sealbus.bus.requests import Requests
+from sealbus.envelopes.caches import Caches
+from sealbus.envelopes.names import Names
+from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.subjects import OwnSubjects, audit_subject, refused_subject
+from sealbus.envelopes.trust import Trust
+from sealbus.policies.engine import PolicyEngine
+
+__all__ = ["Deployment", "Node"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """What every node of one deployment must agree on: names, own subjects, who may mint user contexts."""
+
+    names: Names
+    minters: frozenset[SpiffeId] = frozenset()
+    own_subjects: OwnSubjects = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Node:
+    """Outbox, audit writer, refusals and requests of one identity; enter with `async with`.
+
+    Identity, transport and engine are entered already and outlive the node.
+    """
+
+    def __init__(
+        self,
+        *,
+        deployment: Deployment,
+        identity: Identity,
+        transport: Transport,
+        engine: PolicyEngine,
+        counters: Counters | None = None,
+        clock: Clock = wall_clock,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self.deployment = deployment
+        self.identity = identity
+        self.transport = transport
+        self.engine = engine
+        self.counters = counters or Counters()
+        self.clock = clock
+        self.random = random
+        self.caches = Caches()
+        self.own = identity.spiffe_id
+        self.token = deployment.names.token(self.own)
+        self.started = clock()
+        self.outbox = Outbox(identity=identity, transport=transport, clock=clock)
+        self.audit = AuditWriter(
+            own=self.own, subject=audit_subject(self.token), outbox=self.outbox, counters=self.counters
+        )
+        self.refusals = Refusals(
+            transport=transport, subject=refused_subject(self.token), counters=self.counters, clock=clock
+        )
+        self.judge = Judge(engine=engine, clock=clock)
+        self.requests = Requests(
+            names=deployment.names,
+            own=self.own,
+            transport=transport,
+            outbox=self.outbox,
+            audit=self.audit,
+            judge=self.judge,
+            refusals=self.refusals,
+            trust=self.trust,
+            caches=self.caches,
+            clock=clock,
+        )
+        self.sending = Sending(own=self.own, names=deployment.names, outbox=self.outbox, requests=self.requests)
+        self._stack = AsyncExitStack()
+        self._refusing: asyncio.Task[None] | None = None
+
+    def trust(self) -> Trust:
+        """Return the trust bundles as they are now."""
+        return Trust(bundles=self.identity.bundles())
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            refusing = group.create_task(self.refusals.run(), name="refusals")
+            stack.callback(refusing.cancel)
+            await stack.enter_async_context(self.outbox)
+            await stack.enter_async_context(self.audit)
+            await stack.enter_async_context(self.requests)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)

@@ -1,0 +1,196 @@
+"""`Sending`: submit a task, call an action, emit an event; shared by handlers' contexts and by clients."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from sealbus.agents.bodies import JSON, MSGPACK, Body
+from sealbus.agents.composing import Origin, call_letter, event_letter, task_letter
+from sealbus.bus.letter import Letter
+from sealbus.bus.outbox import Outbox, Posted
+from sealbus.bus.requests import Requests
+from sealbus.bus.routes import Answer
+from sealbus.envelopes.errors import BadBody, Code, HandlingError, SealError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.names import Names
+from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.wire import Statement
+
+if TYPE_CHECKING:
+    from sealbus.agents.agent import Handler
+
+__all__ = ["Receipt", "Sending"]
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What was stored: the message's id and hash, and where its stream keeps it."""
+
+    message_id: str
+    digest: bytes
+    subject: str
+    stream: str
+    sequence: int
+
+
+class Sending:
+    """Sends for one identity. Bodies are pydantic models or what pydantic can adapt, JSON unless said."""
+
+    def __init__(self, *, own: SpiffeId, names: Names, outbox: Outbox, requests: Requests) -> None:
+        self._own = own
+        self._names = names
+        self._outbox = outbox
+        self._requests = requests
+
+    async def submit(
+        self,
+        action: str,
+        body: object,
+        *,
+        origin: Origin | None = None,
+        user: Statement | None = None,
+        life: float = 3_600.0,
+        partition: str | None = None,
+        grants: Sequence[str] | None = None,
+        idempotency_key: str | None = None,
+        media_type: str = JSON,
+        sent: list[bytes] | None = None,
+    ) -> Receipt:
+        """Store a task for `action` (`<agent>.<verb>`) and return its receipt; who consumes it decides about it later.
+
+        `life` is seconds until it may no longer be handled. Raises `Overloaded` if the stream is full, `BusUnavailable`,
+        `SealError` for what no reader would accept, `IdentityUnavailable`.
+        """
+        letter = task_letter(
+            action,
+            encoded(body, media_type),
+            names=self._names,
+            origin=origin or Origin.user(user),
+            life=int(life * SECOND),
+            partition=partition,
+            grants=grants,
+            idempotency_key=idempotency_key,
+        )
+        return _receipt(await self._outbox.publish(letter), sent)
+
+    async def emit(
+        self,
+        name: str,
+        body: object,
+        *,
+        origin: Origin | None = None,
+        re: bytes | None = None,
+        media_type: str = JSON,
+        sent: list[bytes] | None = None,
+    ) -> Receipt:
+        """Store an event of our own, `event.<agent>.<name>`; raises as `submit` does."""
+        letter = event_letter(
+            name, encoded(body, media_type), names=self._names, own=self._own, origin=origin or Origin(), re=re
+        )
+        return _receipt(await self._outbox.publish(letter), sent)
+
+    async def call(
+        self,
+        action: Handler[Req, Res] | str,
+        body: object,
+        *,
+        returns: type[Res] | None = None,
+        origin: Origin | None = None,
+        user: Statement | None = None,
+        timeout: float = 30.0,
+        grants: Sequence[str] | None = None,
+        media_type: str = JSON,
+        sent: list[bytes] | None = None,
+    ) -> Res:
+        """Call `action` and return its answer as `returns` (or as the handler itself declares).
+
+        Raises `Denied` if the other side's policy or ours says no, `RemoteError` with the other side's code for all else
+        that ends a call there, `BusUnavailable` with the code `expired` where no answer came in `timeout` seconds.
+        """
+        gives: Body[Res] = _gives(action, returns)
+        letter, name = self._call(action, body, origin or Origin.user(user), timeout, grants, media_type)
+        reply = await self._requests.call(letter, action=name, within=timeout, sent=sent)
+        return _decoded(gives, reply)
+
+    async def stream(
+        self,
+        action: Handler[Req, Res] | str,
+        body: object,
+        *,
+        returns: type[Res] | None = None,
+        origin: Origin | None = None,
+        user: Statement | None = None,
+        timeout: float = 30.0,
+        sent: list[bytes] | None = None,
+    ) -> AsyncGenerator[Res, None]:
+        """Call an action that answers in chunks, and yield each as it comes; raises as `call` does."""
+        gives: Body[Res] = _gives(action, returns)
+        letter, name = self._call(action, body, origin or Origin.user(user), timeout, None, JSON)
+        async with contextlib.aclosing(self._requests.stream(letter, action=name, within=timeout, sent=sent)) as chunks:
+            async for chunk in chunks:
+                yield _decoded(gives, chunk)
+
+    def _call(
+        self,
+        action: Handler[Req, Res] | str,
+        body: object,
+        origin: Origin,
+        timeout: float,
+        grants: Sequence[str] | None,
+        media_type: str,
+    ) -> tuple[Letter, str]:
+        name = action if isinstance(action, str) else action.action
+        letter = call_letter(
+            name,
+            encoded(body, media_type),
+            names=self._names,
+            origin=origin,
+            reply_to=self._requests.address(),
+            life=int(timeout * SECOND),
+            grants=grants,
+        )
+        return letter, name
+
+
+def encoded(body: object, media_type: str) -> Answer:
+    """Return `body` encoded by its own type; raises `SealError` for what cannot be."""
+    if isinstance(body, Answer):
+        return body
+    try:
+        return Body(type(body)).encode(body, MSGPACK if media_type == MSGPACK else JSON)
+    except HandlingError as error:
+        raise SealError(f"body of type {type(body).__name__} cannot be encoded") from error
+
+
+def _gives(action: Handler[Req, Res] | str, returns: type[Res] | None) -> Body[Res]:
+    if returns is not None:
+        return Body(returns)
+    if isinstance(action, str):
+        raise SealError("say what the call returns: returns=SomeType")
+    return action.gives
+
+
+def _decoded(gives: Body[Res], answer: Answer) -> Res:
+    try:
+        return gives.decode(answer.body, answer.typ)
+    except BadBody as error:
+        raise HandlingError(Code.BAD_RESULT, f"the answer {error.detail}") from error
+
+
+def _receipt(posted: Posted, sent: list[bytes] | None) -> Receipt:
+    header, ack = posted.sealed.header, posted.ack
+    if sent is not None:
+        sent.append(header.digest)
+    return Receipt(
+        message_id=header.id.hex(),
+        digest=header.digest,
+        subject=header.to,
+        stream=ack.stream if ack is not None else "",
+        sequence=ack.sequence if ack is not None else 0,
+    )

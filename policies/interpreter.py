@@ -1,0 +1,128 @@
+"""regorus' interpreter: the one module that imports it, and where its untyped answers become values.
+
+Exactly version 0.12.0 of `Engine` is used. Its bytecode VM (`Rvm`) answers true for an `every` whose body is undefined,
+and later versions of the interpreter are slower by half; the table of forms is proved for this version only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterable
+from typing import Final, Protocol, cast
+
+from regorus import Engine
+
+from sealbus.envelopes.errors import PolicyFailed
+from sealbus.policies.modules import Module
+from sealbus.policies.problems import PolicyRefused, Problem
+
+__all__ = ["Interpreter", "parse_module"]
+
+_PLACE: Final = re.compile(r"\A\s*--> (?P<file>[^\n]+):(?P<line>\d+):(?P<column>\d+)\n")
+_ERROR: Final = re.compile(r"^error: (?P<text>.*)$", re.MULTILINE)
+_BACKTRACE: Final = "\n\nStack backtrace:"
+"""regorus adds one where RUST_BACKTRACE is set; it says nothing about the policy."""
+
+
+class _Engine(Protocol):
+    """What is used of `regorus.Engine`, which carries no types."""
+
+    def add_policy(self, path: str, rego: str, /) -> str: ...
+    def add_data_json(self, data: str, /) -> None: ...
+    def set_input_json(self, document: str, /) -> None: ...
+    def eval_rule_as_json(self, rule: str, /) -> str: ...
+    def eval_query_as_json(self, query: str, /) -> str: ...
+    def get_ast_as_json(self) -> str: ...
+
+
+class Interpreter:
+    """One compiled policy with its data, bound to the thread that compiled it.
+
+    An engine that panicked is not used again: its state is unknown, and `broken` says so.
+    """
+
+    def __init__(self, modules: Iterable[Module], data: bytes) -> None:
+        """Compile `modules` over the JSON object `data`; raise `PolicyRefused` with file and line.
+
+        Forms are not checked here (`check_bundle` does): regorus accepts much that OPA decides otherwise.
+        """
+        self._thread = threading.get_ident()
+        self._engine = cast("_Engine", Engine())
+        self.broken = False
+        for module in modules:
+            _add(self._engine, module)
+        try:
+            self._engine.add_data_json(data.decode())
+            # Modules are analysed at the first question: asked here, a bad rule is found before the policy is in force.
+            self._engine.eval_query_as_json("true")
+        except BaseException as error:
+            raise PolicyRefused([_problem(_own(error), "data.json")]) from error
+
+    def evaluate(self, rule: str, document: bytes) -> object:
+        """Return the value of `rule` (`data.` and dotted names) for the JSON input `document`, as JSON has it.
+
+        A rule without a value gives the text `<undefined>`, which is never a decision. Raises `PolicyFailed` where
+        evaluation fails; it says where, but not regorus' own text, which quotes values of the input.
+        """
+        if threading.get_ident() != self._thread:
+            raise RuntimeError("an interpreter is used by the thread that made it")
+        if self.broken:
+            raise PolicyFailed("the interpreter broke")
+        try:
+            self._engine.set_input_json(document.decode())
+            answer = self._engine.eval_rule_as_json(rule)
+        except BaseException as error:
+            problem = _problem(_own(error), rule)
+            self.broken = not isinstance(error, RuntimeError | ValueError)
+            place = f"{problem.file}:{problem.line}:{problem.column}" if problem.line else rule
+            raise PolicyFailed(f"{place} cannot be evaluated") from None
+        return cast("object", json.loads(answer))
+
+
+def parse_module(module: Module) -> object:
+    """Return regorus' syntax tree of `module` as JSON values; raise `PolicyRefused` for what it cannot parse.
+
+    The caller has bounded length, nesting and operators: regorus takes time exponential in the nesting.
+    """
+    engine = cast("_Engine", Engine())
+    _add(engine, module)
+    try:
+        return cast("object", json.loads(engine.get_ast_as_json())[0]["ast"])
+    except RecursionError as error:
+        raise PolicyRefused([_deep(module)]) from error
+
+
+def _add(engine: _Engine, module: Module) -> None:
+    try:
+        engine.add_policy(module.path, module.text)
+    except BaseException as error:
+        raise PolicyRefused([_problem(_own(error), module.path)]) from error
+
+
+def _own(error: BaseException) -> str:
+    """Return the text of an error of regorus; raise any other again.
+
+    A panic arrives as pyo3's `PanicException`, which is not an `Exception` and cannot be imported.
+    """
+    if isinstance(error, RuntimeError | ValueError) or type(error).__name__ == "PanicException":
+        return str(error)
+    raise error
+
+
+def _problem(text: str, file: str) -> Problem:
+    text = text.split(_BACKTRACE, 1)[0]
+    place = _PLACE.match(text)
+    said = _ERROR.search(text)
+    return Problem(
+        file=place["file"] if place is not None else file,
+        line=int(place["line"]) if place is not None else 0,
+        column=int(place["column"]) if place is not None else 0,
+        form="compile",
+        text=said["text"] if said is not None else " ".join(text.split()),
+    )
+
+
+def _deep(module: Module) -> Problem:
+    return Problem(file=module.path, line=0, column=0, form="nesting", text="an expression is too long: name its parts")

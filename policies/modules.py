@@ -1,0 +1,62 @@
+"""A Rego file as text, bounded before any parser sees it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.policies.problems import PolicyRefused, Problem
+
+__all__ = ["MODULE_BYTES", "Module"]
+
+MODULE_BYTES: Final = 262_144
+NESTING: Final = 10
+"""Brackets of any kind; regorus' parser doubles its time with each level of arrays, sets or objects (12: 0.2 s)."""
+OPERATORS: Final = 2_000
+"""Infix operators of a file outside strings and comments; a single chain of 10,000 overflows regorus' stack."""
+
+_TOKEN: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|`[^`]*`|#[^\n]*|[\[{(\]})]|[-+*/%|&]')
+_PATH: Final = re.compile(r"[A-Za-z0-9_.\-]+(?:/[A-Za-z0-9_.\-]+)*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Module:
+    """A Rego file: `path` relative to its bundle, parts joined by `/`; `text` the whole of it.
+
+    Construction raises `PolicyRefused` for a text that no parser should be given: over 262,144 bytes of UTF-8, brackets
+    nested over 10 deep, over 2,000 infix operators. Whether it is Rego is not said.
+    """
+
+    path: str
+    text: str
+
+    def __post_init__(self) -> None:
+        if _PATH.fullmatch(self.path) is None:
+            raise ValueError(f"not a path inside a bundle: {self.path!r}")
+        try:
+            size = len(self.text.encode())
+        except UnicodeEncodeError as error:
+            raise PolicyRefused([self._problem(0, "encoding", "the text is not valid Unicode")]) from error
+        if size > MODULE_BYTES:
+            raise PolicyRefused([self._problem(0, "size", f"over {MODULE_BYTES} bytes: split the file")])
+        level = operators = 0
+        for token in _TOKEN.finditer(self.text):
+            first = token[0][0]
+            if first in "[{(":
+                level += 1
+                if level > NESTING:
+                    text = f"brackets nest over {NESTING} deep: name the inner parts"
+                    raise PolicyRefused([self._problem(token.start(), "nesting", text)])
+            elif first in "]})":
+                level -= 1
+            elif first in "-+*/%|&":
+                operators += 1
+                if operators > OPERATORS:
+                    text = f"over {OPERATORS} infix operators: split the file"
+                    raise PolicyRefused([self._problem(token.start(), "size", text)])
+
+    def _problem(self, offset: int, form: str, text: str) -> Problem:
+        line = self.text.count("\n", 0, offset) + 1
+        column = offset - (self.text.rfind("\n", 0, offset) + 1) + 1
+        return Problem(file=self.path, line=line, column=column, form=form, text=text)

@@ -1,0 +1,282 @@
+"""From regorus' syntax tree to the values of `syntax`. What it does not know is refused, never passed over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from sealbus.policies.interpreter import parse_module
+from sealbus.policies.modules import Module
+from sealbus.policies.problems import PolicyRefused, Problem
+from sealbus.policies.syntax import (
+    Array,
+    Assign,
+    Body,
+    Call,
+    Comprehension,
+    Every,
+    Expression,
+    File,
+    Import,
+    Infix,
+    Membership,
+    Names,
+    Negation,
+    Negative,
+    Number,
+    ObjectLiteral,
+    Place,
+    Plain,
+    Reference,
+    Rule,
+    Scalar,
+    SetLiteral,
+    SomeIn,
+    SomeNames,
+    Statement,
+    Text,
+    Variable,
+    leading_names,
+)
+
+__all__ = ["parse"]
+
+_COMPREHENSIONS: Final = frozenset({"ArrayCompr", "SetCompr", "ObjectCompr"})
+
+
+def parse(module: Module) -> File:
+    """Return the parsed `module`; raise `PolicyRefused` with file and line for what is not Rego as regorus reads it."""
+    reader = _Reader(path=module.path, source=module.text.encode())
+    return reader.file(_map(parse_module(module)))
+
+
+def _map(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise TypeError(f"regorus' syntax tree has a {type(value).__name__} where an object belongs")
+    return value
+
+
+def _list(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise TypeError(f"regorus' syntax tree has a {type(value).__name__} where an array belongs")
+    return value
+
+
+def _one(node: object) -> tuple[str, dict[str, object]]:
+    """Split `{"Kind": {...}}`."""
+    [(kind, content)] = _map(node).items()
+    return kind, _map(content)
+
+
+def _offsets(span: object) -> tuple[int, int]:
+    at = _map(span)
+    start, end = at["start"], at["end"]
+    if not isinstance(start, int) or not isinstance(end, int):
+        raise TypeError("regorus' syntax tree has a span without offsets")
+    return start, end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reader:
+    path: str
+    source: bytes
+
+    def file(self, tree: dict[str, object]) -> File:
+        package = leading_names(self.expression(_map(tree["package"])["refr"]))
+        return File(
+            path=self.path,
+            package=package,
+            imports=tuple(self.imported(node) for node in _list(tree["imports"])),
+            rules=tuple(self.rule(node) for node in _list(tree["rules"])),
+        )
+
+    def place(self, span: object) -> Place:
+        """Return where `span` starts. Regorus' own column of a reference is that of its last part."""
+        start, _ = _offsets(span)
+        before = self.source[:start]
+        column = len(before[before.rfind(b"\n") + 1 :].decode()) + 1
+        return Place(line=before.count(b"\n") + 1, column=column)
+
+    def written(self, span: object) -> str:
+        start, end = _offsets(span)
+        return self.source[start:end].decode()
+
+    def unknown(self, kind: str, span: object) -> PolicyRefused:
+        place = self.place(span)
+        problem = Problem(
+            file=self.path, line=place.line, column=place.column, form="unknown", text=f"{kind} is not among the forms"
+        )
+        return PolicyRefused([problem])
+
+    def imported(self, node: object) -> Import:
+        content = _map(node)
+        path = leading_names(self.expression(content["refr"]))
+        alias = self.written(content["as"]) if content["as"] is not None else path[-1]
+        return Import(place=self.place(content["span"]), path=path, alias=alias)
+
+    def rule(self, node: object) -> Rule:
+        kind, content = _one(node)
+        if kind == "Default":
+            return Rule(
+                place=self.place(content["span"]),
+                kind="default",
+                head=self.expression(content["refr"]),
+                arguments=self.expressions(content["args"]),
+                value=self.expression(content["value"]),
+            )
+        bodies = tuple(self.body(one) for one in _list(content["bodies"]))
+        shape, head = _one(content["head"])
+        arguments: tuple[Expression, ...] = ()
+        value = key = None
+        kinds: dict[str, Literal["complete", "contains", "function"]] = {
+            "Compr": "complete",
+            "Set": "contains",
+            "Func": "function",
+        }
+        if shape == "Set":
+            key = self.expression(head["key"])
+        else:
+            value = self.assigned(head["assign"])
+        if shape == "Func":
+            arguments = self.expressions(head["args"])
+        return Rule(
+            place=self.place(content["span"]),
+            kind=kinds[shape],
+            head=self.expression(head["refr"]),
+            arguments=arguments,
+            value=value,
+            key=key,
+            bodies=bodies,
+        )
+
+    def assigned(self, node: object) -> Expression | None:
+        return None if node is None else self.expression(_map(node)["value"])
+
+    def body(self, node: object) -> Body:
+        content = _map(node)
+        query = self.query(content["query"])
+        return Body(
+            place=self.place(content["span"]),
+            statements=query.statements,
+            value=self.assigned(content["assign"]),
+            is_else=content["is_else"] is True,
+        )
+
+    def query(self, node: object) -> Body:
+        content = _map(node)
+        statements = tuple(self.statement(one) for one in _list(content["stmts"]))
+        return Body(place=self.place(content["span"]), statements=statements)
+
+    def statement(self, node: object) -> Statement:
+        content = _map(node)
+        modified = bool(content.get("with_mods"))
+        kind, literal = _one(content["literal"])
+        place = self.place(literal["span"])
+        match kind:
+            case "Expr":
+                return Plain(place=place, expression=self.expression(literal["expr"]), modified=modified)
+            case "NotExpr":
+                return Negation(place=place, expression=self.expression(literal["expr"]), modified=modified)
+            case "SomeVars":
+                names = tuple(self.name(one) for one in _list(literal["vars"]))
+                return SomeNames(place=place, names=names, modified=modified)
+            case "SomeIn":
+                return SomeIn(
+                    place=place,
+                    key=None if literal["key"] is None else self.expression(literal["key"]),
+                    value=self.expression(literal["value"]),
+                    collection=self.expression(literal["collection"]),
+                    modified=modified,
+                )
+            case "Every":
+                named = [literal["key"], literal["value"]]
+                return Every(
+                    place=place,
+                    names=tuple(self.name(one) for one in named if one is not None),
+                    collection=self.expression(literal["domain"]),
+                    body=self.query(literal["query"]),
+                    modified=modified,
+                )
+            case _:
+                raise self.unknown(kind, literal["span"])
+
+    def name(self, span: object) -> Variable:
+        return Variable(place=self.place(span), name=self.written(span))
+
+    def expressions(self, nodes: object) -> tuple[Expression, ...]:
+        return tuple(self.expression(node) for node in _list(nodes))
+
+    def expression(self, node: object) -> Expression:
+        kind, content = _one(node)
+        place = self.place(content["span"])
+        match kind:
+            case "Var":
+                return Variable(place=place, name=str(content["value"]))
+            case "Bool" | "Null":
+                return Scalar(place=place)
+            case "String" | "RawString":
+                return Text(place=place, value=str(content["value"]))
+            case "Number":
+                return Number(place=place, written=self.written(content["span"]))
+            case "RefDot" | "RefBrack":
+                return self.reference(kind, content, place)
+            case "Array":
+                return Array(place=place, items=self.expressions(content["items"]))
+            case "Set":
+                return SetLiteral(place=place, items=self.expressions(content["items"]))
+            case "Object":
+                pairs = [_list(one)[1:] for one in _list(content["fields"])]
+                return ObjectLiteral(place=place, items=tuple(self.expression(one) for pair in pairs for one in pair))
+            case "Call":
+                return self.call(content, place)
+            case "ArithExpr" | "BoolExpr" | "BinExpr":
+                return Infix(
+                    place=place,
+                    operator=str(content["op"]),
+                    left=self.expression(content["lhs"]),
+                    right=self.expression(content["rhs"]),
+                )
+            case "AssignExpr":
+                return Assign(
+                    place=place,
+                    declares=content["op"] == "ColEq",
+                    left=self.expression(content["lhs"]),
+                    right=self.expression(content["rhs"]),
+                )
+            case "Membership":
+                return Membership(
+                    place=place,
+                    key=None if content["key"] is None else self.expression(content["key"]),
+                    value=self.expression(content["value"]),
+                    collection=self.expression(content["collection"]),
+                )
+            case "UnaryExpr":
+                return Negative(place=place, operand=self.expression(content["expr"]))
+            case _ if kind in _COMPREHENSIONS:
+                terms = [content["key"], content["value"]] if kind == "ObjectCompr" else [content["term"]]
+                return Comprehension(
+                    place=place,
+                    terms=tuple(self.expression(one) for one in terms),
+                    body=self.query(content["query"]),
+                )
+            case _:
+                raise self.unknown(kind, content["span"])
+
+    def reference(self, kind: str, content: dict[str, object], place: Place) -> Reference:
+        before = self.expression(content["refr"])
+        part: Expression
+        if kind == "RefDot":
+            span, name = _list(content["field"])
+            part = Text(place=self.place(span), value=str(name))
+        else:
+            part = self.expression(content["index"])
+        if isinstance(before, Reference):
+            return Reference(place=place, head=before.head, path=(*before.path, part))
+        return Reference(place=place, head=before, path=(part,))
+
+    def call(self, content: dict[str, object], place: Place) -> Call:
+        called = self.expression(content["fcn"])
+        name: Names = leading_names(called)
+        if isinstance(called, Reference) and len(name) != len(called.path) + 1:
+            name = ()
+        return Call(place=place, name=name, arguments=self.expressions(content["params"]))

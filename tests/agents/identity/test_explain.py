@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from sealbus.agents.identity.client import WorkloadApiError
+from sealbus.agents.identity.endpoint import Endpoint
+from sealbus.agents.identity.explain import explain, is_withdrawal, status_of
+from sealbus.agents.identity.x509_svid import SvidError
+from sealbus.envelopes.errors import Code, EnvelopeError
+
+ENDPOINT = Endpoint("/run/agent.sock")
+
+CASES: list[tuple[Exception, str, str]] = [
+    (WorkloadApiError("PERMISSION_DENIED", ""), "PERMISSION_DENIED", "register an entry"),
+    (WorkloadApiError("UNAVAILABLE", "connect: refused\n"), "UNAVAILABLE", "start the SPIRE agent"),
+    (WorkloadApiError("DEADLINE_EXCEEDED", ""), "DEADLINE_EXCEEDED", "look at its log"),
+    (WorkloadApiError("UNIMPLEMENTED", ""), "UNIMPLEMENTED", "correct SPIFFE_ENDPOINT_SOCKET"),
+    (WorkloadApiError("INVALID_ARGUMENT", ""), "INVALID_ARGUMENT", "correct SPIFFE_ENDPOINT_SOCKET"),
+    (WorkloadApiError("INTERNAL", "two\nlines"), "INTERNAL", "two lines"),
+    (SvidError("no X.509-SVID"), "REFUSED", "no X.509-SVID"),
+    (EnvelopeError(Code.UNKNOWN_KEY, 7), "REFUSED", "unknown_key"),
+    (RuntimeError("what\never"), "INTERNAL", "RuntimeError: what ever"),
+]
+
+
+@pytest.mark.parametrize(("error", "status", "text"), CASES)
+def test_one_line_names_the_socket_and_what_to_do(error: Exception, status: str, text: str) -> None:
+    """For each kind of failure; the counter's word is stable."""
+    line = explain(error, ENDPOINT)
+    assert "unix:///run/agent.sock" in line
+    assert text in line
+    assert "\n" not in line
+    assert status_of(error) == status
+
+
+def test_only_permission_denied_withdraws() -> None:
+    """Every other failure leaves what was given in force."""
+    assert [is_withdrawal(error) for error, _, _ in CASES] == [True] + [False] * (len(CASES) - 1)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from spiffe._proto import workload_pb2 as proto
+from support.x509 import IssuedSvid, ThrowawayCa
+
+from sealbus.agents.identity.x509_svid import SvidError, parse_domain, read_x509
+from sealbus.envelopes.errors import EnvelopeError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+
+ME = "spiffe://example.org/agent/planner"
+OTHER = "spiffe://example.org/agent/other"
+CA = ThrowawayCa("example.org")
+FOREIGN = ThrowawayCa("other.org")
+NOW = int(time.time()) * SECOND
+OTHER_ORG = TrustDomain("other.org")
+
+
+def one(svid: IssuedSvid, *, bundle: bytes = CA.cert_der, spiffe_id: str = "") -> proto.X509SVID:
+    return proto.X509SVID(
+        spiffe_id=spiffe_id or svid.spiffe_id, x509_svid=svid.cert_der, x509_svid_key=svid.key_der, bundle=bundle
+    )
+
+
+def response(*svids: proto.X509SVID, federated: dict[str, bytes] | None = None) -> proto.X509SVIDResponse:
+    return proto.X509SVIDResponse(svids=svids, federated_bundles=federated or {})
+
+
+def test_material_is_what_was_given() -> None:
+    """Chain, key, times and own bundle, as bytes that TLS can use; the key is not shown."""
+    svid = CA.issue(ME)
+    material = read_x509(response(one(svid)), now=NOW).material
+    assert material.spiffe_id == SpiffeId(ME)
+    assert material.chain == (svid.cert_der,)
+    assert material.key == svid.key_der
+    assert dict(material.bundles) == {TrustDomain("example.org"): (CA.cert_der,)}
+    assert (material.not_before, material.not_after) == (svid.not_before, svid.not_after)
+    assert repr(svid.key_der) not in repr(material)
+
+
+def test_the_first_identity_is_the_default_and_another_can_be_wanted() -> None:
+    """SPIFFE_Workload_API.md section 8."""
+    both = response(one(CA.issue(ME)), one(CA.issue(OTHER)))
+    assert str(read_x509(both, now=NOW).material.spiffe_id) == ME
+    assert str(read_x509(both, wanted=SpiffeId(OTHER), now=NOW).material.spiffe_id) == OTHER
+
+
+REFUSED: dict[str, Callable[[], proto.X509SVIDResponse]] = {
+    "none": response,
+    "not wanted": lambda: response(one(CA.issue(OTHER))),
+    "two URI names": lambda: response(one(CA.issue(ME, uris=[ME, OTHER]))),
+    "the same URI name twice": lambda: response(one(CA.issue(ME, uris=[ME, ME]))),
+    "no name": lambda: response(one(CA.issue(ME, uris=[]))),
+    "another name": lambda: response(one(CA.issue(ME, uris=[OTHER]))),
+    "no SPIFFE ID": lambda: response(one(CA.issue(ME), spiffe_id=f"{ME}\n")),
+    "a CA": lambda: response(one(CA.issue(ME, authority=True))),
+    "expired": lambda: response(one(CA.issue(ME, life=-10))),
+    "not valid yet": lambda: response(one(CA.issue(ME, age=-60))),
+    "of another CA": lambda: response(one(ThrowawayCa("example.org").issue(ME))),
+    "of a federated CA": lambda: response(
+        one(FOREIGN.issue(ME)), federated={"spiffe://other.org": FOREIGN.cert_der}
+    ),
+    "another key": lambda: response(
+        proto.X509SVID(
+            spiffe_id=ME, x509_svid=CA.issue(ME).cert_der, x509_svid_key=CA.issue(ME).key_der, bundle=CA.cert_der
+        )
+    ),
+    "no key": lambda: response(
+        proto.X509SVID(spiffe_id=ME, x509_svid=CA.issue(ME).cert_der, x509_svid_key=b"", bundle=CA.cert_der)
+    ),
+    "no chain": lambda: response(
+        proto.X509SVID(spiffe_id=ME, x509_svid=b"", x509_svid_key=CA.issue(ME).key_der, bundle=CA.cert_der)
+    ),
+    "no bundle": lambda: response(one(CA.issue(ME), bundle=b"")),
+    "a bundle of anything": lambda: response(one(CA.issue(ME), bundle=b"\x30\x03abc")),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_peers_would_refuse_is_refused(name: str) -> None:
+    """Each rule of X509-SVID.md section 5 alone."""
+    wanted = SpiffeId(ME) if name == "not wanted" else None
+    with pytest.raises(SvidError):
+        read_x509(REFUSED[name](), wanted=wanted, now=NOW)
+
+
+def test_federated_bundles_are_kept_apart() -> None:
+    """Each under its own trust domain; the own one is untouched by a federated entry of its name."""
+    reading = read_x509(
+        response(
+            one(CA.issue(ME)),
+            federated={"spiffe://other.org": FOREIGN.cert_der, "spiffe://example.org": FOREIGN.cert_der},
+        ),
+        now=NOW,
+    )
+    assert dict(reading.material.bundles) == {
+        TrustDomain("example.org"): (CA.cert_der,),
+        OTHER_ORG: (FOREIGN.cert_der,),
+    }
+    assert len(reading.refused) == 1
+
+
+def test_a_refused_federated_bundle_leaves_the_old_one() -> None:
+    """And one that is absent is gone."""
+    before = {OTHER_ORG: (FOREIGN.cert_der,)}
+    broken = response(one(CA.issue(ME)), federated={"spiffe://other.org": b"nonsense", "no trust domain": b""})
+    reading = read_x509(broken, before=before, now=NOW)
+    assert reading.material.bundles[OTHER_ORG] == (FOREIGN.cert_der,)
+    assert len(reading.refused) == 2
+    assert OTHER_ORG not in read_x509(broken, now=NOW).material.bundles
+    assert OTHER_ORG not in read_x509(response(one(CA.issue(ME))), before=before, now=NOW).material.bundles
+
+
+@pytest.mark.parametrize("name", ["", "example.org", "spiffe://", "spiffe://Example.org", "spiffe://a/b", "spiffe://a\n"])
+def test_only_the_spiffe_id_of_a_trust_domain_names_one(name: str) -> None:
+    """No folding and no guessing."""
+    with pytest.raises(EnvelopeError):
+        parse_domain(name)

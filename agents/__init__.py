@@ -1,0 +1,1 @@
+"""What people run: agents, clients, workers, identity, the command line and the development environment."""

@@ -139,6 +139,11 @@ class Worker:
             _log.warning("stopped with work unfinished: it will be delivered again")
         return drained
 
+    async def settle(self) -> None:
+        """Wait until what was taken so far is handled, without stopping."""
+        await self._gate.settle()
+        await self._lanes.drain(self.limits.drain)
+
     def _pulls(self) -> list[tuple[str, Pull]]:
         token, limits = self.node.token, self.limits
         wanted: list[tuple[str, tuple[str, ...]]] = []

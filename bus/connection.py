@@ -13,10 +13,12 @@ import random as random_module
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
+from weakref import WeakSet
 
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.counters import Counters
-from sealbus.bus.link import Link, fingerprint
+from sealbus.bus.dialing import Dialer
+from sealbus.bus.link import Link
 from sealbus.bus.ports import Identity
 from sealbus.bus.request import Answer, ask
 from sealbus.bus.rotation import (
@@ -28,8 +30,7 @@ from sealbus.bus.rotation import (
     rotate_after,
     seconds_left,
 )
-from sealbus.bus.servers import Servers
-from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable, SealbusError
+from sealbus.envelopes.errors import BusUnavailable, SealbusError
 from sealbus.envelopes.spiffe_id import SpiffeId
 
 __all__ = ["Connection"]
@@ -63,18 +64,26 @@ class Connection:
         clock: Clock = wall_clock,
         random: Callable[[], float] = random_module.random,
     ) -> None:
-        self._servers = Servers(servers, random)
-        if not inbox_prefix.startswith("_INBOX.") or not inbox_prefix.endswith("."):
-            raise ConfigurationError(f"inbox prefix {inbox_prefix!r}: must be _INBOX.<token>.")
-        self._identity = identity
-        self._server_ids = server_ids
-        self._name = name
         self.options = options or ConnectionOptions()
         self.counters = counters or Counters()
         self.inbox_prefix = inbox_prefix
+        self._dialer = Dialer(
+            servers,
+            identity=identity,
+            server_ids=server_ids,
+            inbox_prefix=inbox_prefix,
+            name=name,
+            options=self.options,
+            counters=self.counters,
+            clock=clock,
+            random=random,
+        )
+        self._identity = identity
         self._clock = clock
         self._random = random
         self._link: Link | None = None
+        self._links: WeakSet[Link] = WeakSet()
+        """Every link that may still be open."""
         self._attachments: list[Attachment] = []
         self._moving = asyncio.Lock()
         self._up = asyncio.Event()
@@ -89,7 +98,8 @@ class Connection:
         self.closed = False
 
     async def __aenter__(self) -> Self:
-        link = await self._first()
+        link = await self._dialer.dial_any(self._lost, self._lame_duck)
+        self._links.add(link)
         await self._group.__aenter__()
         self._adopt(link)
         self._unsubscribe = self._identity.on_rotation(self._wake.set)
@@ -115,6 +125,8 @@ class Connection:
             await self._group.__aexit__(kind, error, trace)
         else:
             await self._group.__aexit__(None, None, None)
+        for left in tuple(self._links):
+            await left.close()
 
     @property
     def link(self) -> Link:
@@ -145,8 +157,13 @@ class Connection:
         """Put `attachment` on the current link and on every one after it; return once the server has seen it."""
         async with self._moving:
             self._attachments.append(attachment)
-            with contextlib.suppress(BusUnavailable):  # the next link brings it
-                await enter_all([attachment], self.link, self.options.connect)
+            link = self._link
+            if link is None or not link.alive:
+                return  # the next link brings it
+            try:
+                await enter_all([attachment], link, self.options.connect)
+            except BusUnavailable as error:
+                link.cut(error.detail)
 
     def detach(self, attachment: Attachment) -> None:
         """Take `attachment` off; it ends its own subscriptions."""
@@ -172,40 +189,9 @@ class Connection:
         """Ask the JetStream API (the port of `sealbus.bus.jetstream_api`). Raises `BusUnavailable`."""
         return (await self.request(subject, payload, deadline=API_SECONDS)).payload
 
-    async def _first(self) -> Link:
-        reasons = []
-        for _ in self._servers.configured:
-            try:
-                return await self._open()
-            except BusUnavailable as error:
-                reasons.append(error.detail)
-        raise BusUnavailable("; ".join(reasons))
-
-    async def _open(self) -> Link:
-        """Make one attempt, at the next server in turn."""
-        material = self._identity.x509()
-        if material.spiffe_id != self._identity.spiffe_id:
-            raise IdentityUnavailable(f"the X.509-SVID is {material.spiffe_id}, not {self._identity.spiffe_id}")
-        link = Link(
-            url=self._servers.next(),
-            material=material,
-            expected=self._server_ids,
-            inbox_prefix=self.inbox_prefix,
-            connect_seconds=self.options.connect,
-            on_lost=self._lost,
-            on_dropped=lambda kind: self.counters.add("sealbus_bus_dropped_total", 1, reason=kind),
-            on_lame_duck=self._lame_duck,
-        )
-        if seconds_left(link, self.options, self._clock()) <= 0:
-            raise IdentityUnavailable(f"the X.509-SVID of {material.spiffe_id} has expired")
-        await link.open(name=self._name, seconds=self.options.connect, ping_seconds=self.options.ping)
-        self.counters.add("sealbus_bus_connections_total")
-        return link
-
     def _adopt(self, link: Link) -> None:
         """Make `link` the one to write to."""
         self._link = link
-        self._servers.told(link.known_servers)
         self._asked = False
         self._rotate_at = 0.0
         self._attempts = 0
@@ -245,7 +231,7 @@ class Connection:
         """Return how many seconds until `link` is to be replaced, or until to look again; 0 for now."""
         now = self._clock()
         monotonic = asyncio.get_running_loop().time()
-        if not self._asked and not self._is_newer(link):
+        if not self._asked and not self._dialer.newer_than(link):
             self._rotate_at = 0.0
             half = (link.not_after - link.not_before) // 2
             return max(LOOK_AGAIN, (link.not_before + half - now) / 1e6)
@@ -254,22 +240,17 @@ class Connection:
             self._rotate_at = monotonic + wait
         return max(0.0, self._rotate_at - monotonic)
 
-    def _is_newer(self, link: Link) -> bool:
-        try:
-            return fingerprint(self._identity.x509(), self._server_ids) != link.fingerprint
-        except IdentityUnavailable:
-            return False
-
     async def _replace(self, old: Link | None) -> None:
         """Make one attempt to replace `old`, or to reconnect where it is absent; pause after a failure."""
         try:
-            link = await self._open()
+            link = await self._dialer.dial(self._lost, self._lame_duck)
+            self._links.add(link)
             try:
                 async with self._moving:
                     await enter_all(self._attachments, link, self.options.connect)
-                    self._adopt(link)
                     if old is not None:
-                        await link.follow(old, self.options.connect)
+                        link.hold()
+                    self._adopt(link)
             except BaseException:
                 await link.close()
                 raise
@@ -285,14 +266,12 @@ class Connection:
             return
         self.counters.add("sealbus_bus_rotations_total" if old else "sealbus_bus_reconnects_total")
         _log.info("connected to %s", link.url)
-        if old is not None and old.alive:
-            left = seconds_left(old, self.options, self._clock())
-            leaving = leave_all(
-                tuple(self._attachments),
-                old,
-                overlap=self.options.overlap,
-                seconds=min(self.options.settle, left),
-            )
-            task = self._group.create_task(leaving, name="leave-link")
+        if old is not None:
+            task = self._group.create_task(self._leave(old, link), name="leave-link")
             self._tasks.append(task)
             task.add_done_callback(self._tasks.remove)
+
+    async def _leave(self, old: Link, link: Link) -> None:
+        seconds = min(self.options.settle, seconds_left(old, self.options, self._clock()))
+        await link.follow(old, min(seconds, self.options.connect))
+        await leave_all(tuple(self._attachments), old, overlap=self.options.overlap, seconds=seconds)

@@ -124,12 +124,15 @@ class Link:
         else:
             self._held.append(frames)
 
+    def hold(self) -> None:
+        """Hold back what is written from now on, until `follow` has ended."""
+        self._held = []
+
     async def follow(self, old: Link, seconds: float) -> None:
-        """Hold back what is written from now on until the server has handled all that was written to `old`.
+        """Write what is held back once the server has handled all that was written to `old`.
 
         So a sender's messages keep their order through a rotation: the server serves two connections at once.
         """
-        self._held = []
         try:
             await old.flush(seconds)
         except BusUnavailable as error:
@@ -190,6 +193,9 @@ class Link:
         except (OSError, TimeoutError, NatsError) as error:
             _log.debug("closing %s: %s", self.url, error)
             self._client.cut()
+        except BaseException:
+            self._client.cut()
+            raise
 
     def cut(self, reason: str) -> None:
         """End the link at once, as if it were lost: its certificate has expired, or its server hangs."""

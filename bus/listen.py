@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -31,8 +31,8 @@ PENDING_BYTES = 67_108_864
 class _Stage:
     """One link's part of a listener, by content of the messages.
 
-    `seen` counts what it delivered while a newer link was subscribed as well; `late` what an older one has delivered and
-    this one may still bring.
+    `seen` counts what it delivered while a newer link was subscribed as well; `late` what an older one has delivered
+    and this one may still bring.
     """
 
     link: Link
@@ -157,7 +157,7 @@ def _key(delivery: Delivery) -> int:
 
 async def listen(
     connection: Connection, subject: str, *, queue: str, pending: int
-) -> AsyncIterator[Sequence[Delivery]]:
+) -> AsyncGenerator[Sequence[Delivery], None]:
     """Yield what arrives on `subject`, at least one message at a time, until the connection is closed.
 
     More than `pending` messages, or `PENDING_BYTES`, waiting: the newest are dropped and counted. Raises

@@ -17,7 +17,7 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 from sealbus.bus.ack_subject import parse_ack_subject
@@ -27,18 +27,13 @@ from sealbus.bus.link import Link
 from sealbus.bus.ports import Delivery, StreamPosition
 from sealbus.bus.rotation import backoff
 from sealbus.bus.settling import Settling
-from sealbus.bus.slot import PullRequest, Slot
+from sealbus.bus.slot import PullRequest
+from sealbus.bus.slots import Slots
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 
 __all__ = ["NatsPull"]
 
 _log = logging.getLogger(__name__)
-
-SLOTS = 2
-"""Pull requests at a time: while one is drained, the next is already being filled."""
-
-ROOM = 3
-"""Batches that may be buffered or asked for; beyond, nothing is asked for until some were taken."""
 
 FRESH = 0.9
 """Share of `ack_wait` after which a delivery that still waits here is dropped: the server is about to send it again."""
@@ -54,16 +49,22 @@ class NatsPull:
             raise ConfigurationError(f"consumer {spec.name}: batch must be 1 or more")
         self._connection = connection
         self._spec = spec
-        self._request = PullRequest(batch=batch)
-        self._api = f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}"
+        self._batch = batch
+        self._slots = Slots(
+            f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}",
+            PullRequest(batch=batch),
+            connection.inbox_prefix,
+            deliver=self._deliver,
+            ended=self._ended,
+            refused=self._refuse,
+            waiting=lambda: len(self._buffer),
+        )
         self._links: list[Link] = []
-        self._slots: list[Slot] = []
         self._verified: Link | None = None
         self._buffer: deque[tuple[float, Delivery]] = deque()
         self._settling = Settling(connection)
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
-        self._slot_ended = asyncio.Event()
         self._created = 0
         self._floor = 0
         self._failures = 0
@@ -75,7 +76,7 @@ class NatsPull:
         """How many deliveries were handed out, or wait to be, and are not settled."""
         return len(self._settling)
 
-    async def batches(self) -> AsyncIterator[Sequence[Delivery]]:
+    async def batches(self) -> AsyncGenerator[Sequence[Delivery], None]:
         """Yield what has arrived (`Pull.batches`) until the connection is closed.
 
         Raises `ConfigurationError` if the stream or consumer is not as it must be when this begins, `BusUnavailable` if
@@ -92,10 +93,9 @@ class NatsPull:
                     raise BusUnavailable(self._refused)
                 await self._verify()
                 self._ask()
-                if not self._buffer:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout_at(self._look_again()):
-                            await self._arrived.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(self._look_again()):
+                        await self._arrived.wait()
         finally:
             self._connection.detach(self)
             self._close()
@@ -106,7 +106,7 @@ class NatsPull:
 
     def retry(self, delivery: Delivery, delay: float) -> None:
         """Ask for redelivery after `delay` seconds."""
-        self._settling.settle([delivery.token], f'-NAK {{"delay": {max(0, int(delay * 1e9))}}}')
+        self._settling.again([delivery.token], f'-NAK {{"delay": {max(0, int(delay * 1e9))}}}')
 
     def term(self, delivery: Delivery) -> None:
         """End the delivery for good without handling it."""
@@ -117,9 +117,10 @@ class NatsPull:
         self._settling.touch(delivery.token)
 
     def enter(self, link: Link) -> None:
-        """Open slots on `link`; they are asked for once the consumer was seen to be as it must."""
-        self._slots += [self._slot(link) for _ in range(SLOTS)]
+        """Open slots on `link`; they ask once the consumer was seen to be as it must."""
+        self._slots.open(link)
         self._links.append(link)
+        self._slots.asking = False
         self._failures = 0
         self._pause_until = 0.0
         self._settling.pay(link)
@@ -127,37 +128,20 @@ class NatsPull:
 
     async def leave(self, link: Link) -> None:
         """Wait until the requests on `link` have ended, then withdraw."""
-        while any(slot.remaining for slot in self._slots if slot.link is link):
-            self._slot_ended.clear()
-            await self._slot_ended.wait()
-        slots = [slot for slot in self._slots if slot.link is link]
-        for slot in slots:
-            slot.withdraw()
-        await link.flush(FLUSH_SECONDS)
+        await self._slots.finish(link, FLUSH_SECONDS)
         self.lost(link)
 
     def lost(self, link: Link) -> None:
         """Forget the slots on `link`."""
-        for slot in [slot for slot in self._slots if slot.link is link]:
-            self._remove(slot)
+        self._slots.close(link)
         if link in self._links:
             self._links.remove(link)
-        self._slot_ended.set()
         self._arrived.set()
-
-    def _slot(self, link: Link) -> Slot:
-        prefix = self._connection.inbox_prefix
-        return Slot(link, prefix, deliver=self._deliver, ended=self._ended, refused=self._refuse)
-
-    def _remove(self, slot: Slot) -> None:
-        slot.withdraw()
-        slot.forget()
-        self._slots.remove(slot)
 
     def _take(self) -> list[Delivery]:
         oldest = self._loop.time() - FRESH * self._spec.ack_wait
         batch: list[Delivery] = []
-        while self._buffer and len(batch) < self._request.batch:
+        while self._buffer and len(batch) < self._batch:
             arrived, delivery = self._buffer.popleft()
             if arrived < oldest:
                 self._settling.drop(delivery.token)
@@ -169,23 +153,12 @@ class NatsPull:
         return batch
 
     def _ask(self) -> None:
-        """Ask in the newest link's free slots, as far as there is room; one request without a message is enough."""
-        link = self._links[-1] if self._links else None
-        if link is None or self._verified is not link or self._loop.time() < self._pause_until:
-            return
-        own = [slot for slot in self._slots if slot.link is link]
-        asked = sum(slot.remaining for slot in self._slots)
-        for slot in own:
-            if slot.remaining:
-                continue
-            full = len(self._buffer) + asked + self._request.batch > ROOM * self._request.batch
-            if full or any(other.untouched for other in own):
-                return
-            with contextlib.suppress(BusUnavailable):
-                slot.ask(self._api, self._request)
-                asked += self._request.batch
+        newest = self._links[-1] if self._links else None
+        verified = newest is not None and newest is self._verified
+        self._slots.asking = verified and self._loop.time() >= self._pause_until
+        self._slots.ask()
 
-    def _deliver(self, slot: Slot, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
+    def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
         found = parse_ack_subject(reply)
         if found is None or found.stream != self._spec.stream or found.consumer != self._spec.name:
             self._count("stray")
@@ -209,12 +182,9 @@ class NatsPull:
         self._buffer.append((self._loop.time(), delivery))
         self._failures = 0
         self._arrived.set()
-        if slot.remaining == self._request.batch - 1:
-            self._ask()
 
-    def _ended(self, slot: Slot, status: int, text: str) -> None:
+    def _ended(self, status: int, text: str) -> None:
         """Go on after a request: at once where it brought all or ran out, after a pause where something is wrong."""
-        self._slot_ended.set()
         self._arrived.set()
         if status in (0, 404, 408) or "MaxBytes" in text or "Batch Completed" in text:
             self._ask()
@@ -240,15 +210,13 @@ class NatsPull:
     def _look_again(self) -> float:
         """Return when to look again though nothing arrived: a request may be forgotten, a pause over."""
         now = self._loop.time()
-        times = [slot.silent_at for slot in self._slots if slot.remaining]
+        if self._slots.replace_silent(now):
+            self._count("silent")
+            return now
+        silent = self._slots.silent_at()
+        times = [silent] if silent is not None else []
         if self._pause_until > now:
             times.append(self._pause_until)
-        for slot in [slot for slot in self._slots if slot.remaining and slot.silent_at <= now]:
-            self._count("silent")
-            self._remove(slot)
-            with contextlib.suppress(BusUnavailable):
-                self._slots.append(self._slot(slot.link))
-            return now
         return min(times, default=now + 60.0)
 
     async def _verify(self) -> None:
@@ -278,5 +246,5 @@ class NatsPull:
         self._buffer.clear()
         for link in list(self._links):
             self.lost(link)
-        self._settling.settle(unread, "-NAK")
+        self._settling.again(unread, "-NAK")
         self._verified = None

@@ -13,7 +13,7 @@ import logging
 import random
 import secrets
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from sealbus.bus.ack_subject import parse_ack_subject
 from sealbus.bus.connection import Connection
@@ -22,7 +22,8 @@ from sealbus.bus.frames import check_pattern
 from sealbus.bus.link import Link
 from sealbus.bus.ports import Delivery, StreamPosition
 from sealbus.bus.rotation import backoff
-from sealbus.bus.slot import PullRequest, Slot
+from sealbus.bus.slot import PullRequest
+from sealbus.bus.slots import Slots
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 __all__ = ["read"]
@@ -30,7 +31,6 @@ __all__ = ["read"]
 _log = logging.getLogger(__name__)
 
 BATCH = 500
-SLOTS = 2
 READY_SECONDS = 30.0
 MOVED = "moved to a new connection"
 PASSING = (404, 408)
@@ -46,27 +46,27 @@ class _Reader:
         self.arrived = asyncio.Event()
         self._stream = stream
         self._name = f"read-{secrets.token_hex(8)}"
-        self._api = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{self._name}"
         self._created = created
         self._pending = 0
         self._count = 0
         self._buffer: deque[Delivery] = deque()
-        self._slots: list[Slot] = []
+        self._slots: Slots | None = None
 
     async def open(self, connection: Connection, subjects: tuple[str, ...], start: int, since: int) -> None:
         """Make the consumer, which starts at sequence `start`, or at the time `since` if there is one."""
         self.link.watchers.append(self.arrived.set)
         self._pending = await make_reader(connection, self._stream, self._name, subjects, start, since)
-        self._slots = [
-            Slot(
-                self.link,
-                connection.inbox_prefix,
-                deliver=self._deliver,
-                ended=self._ended,
-                refused=self._break,
-            )
-            for _ in range(SLOTS)
-        ]
+        self._slots = Slots(
+            f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}",
+            PullRequest(batch=BATCH),
+            connection.inbox_prefix,
+            deliver=self._deliver,
+            ended=self._ended,
+            refused=self._break,
+            waiting=lambda: len(self._buffer),
+        )
+        self._slots.open(self.link)
+        self._slots.asking = True
 
     @property
     def exhausted(self) -> bool:
@@ -76,19 +76,13 @@ class _Reader:
     @property
     def silent_at(self) -> float:
         """When the request that waits longest counts as forgotten."""
-        now = asyncio.get_running_loop().time()
-        return min((slot.silent_at for slot in self._slots if slot.remaining), default=now + 1.0)
+        silent = self._slots.silent_at() if self._slots is not None else None
+        return asyncio.get_running_loop().time() + 1.0 if silent is None else silent
 
     def ask(self) -> None:
         """Ask for more where there is room. The server serves requests in their order, so that two stay in order."""
-        if self.broken or not self.link.alive:
-            return
-        for slot in self._slots:
-            asked = sum(one.remaining for one in self._slots)
-            if slot.remaining or len(self._buffer) + asked > SLOTS * BATCH:
-                continue
-            if not any(one.untouched for one in self._slots):
-                slot.ask(self._api, PullRequest(batch=BATCH))
+        if self._slots is not None and not self.broken and self.link.alive:
+            self._slots.ask()
 
     def take(self, last: int | None) -> list[Delivery]:
         """Return what has come, up to stream sequence `last`."""
@@ -103,13 +97,13 @@ class _Reader:
         """Give everything back; the server would also forget the consumer by itself."""
         if self.arrived.set in self.link.watchers:
             self.link.watchers.remove(self.arrived.set)
-        for slot in self._slots:
-            slot.withdraw()
-            slot.forget()
+        if self._slots is not None:
+            self._slots.asking = False
+            self._slots.close(self.link)
         with contextlib.suppress(BusUnavailable):
             self.link.write(f"PUB $JS.API.CONSUMER.DELETE.{self._stream}.{self._name} 0\r\n\r\n".encode())
 
-    def _deliver(self, _: Slot, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
+    def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
         found = parse_ack_subject(reply)
         if self.broken or found is None or found.consumer != self._name:
             return
@@ -134,7 +128,7 @@ class _Reader:
         )
         self.arrived.set()
 
-    def _ended(self, _: Slot, status: int, text: str) -> None:
+    def _ended(self, status: int, text: str) -> None:
         if status in PASSING:
             self._pending = 0  # what it had when it was made may have expired since
         if status and status not in PASSING and "MaxBytes" not in text and "Batch Completed" not in text:
@@ -154,7 +148,7 @@ async def read(
     start: int = 1,
     since: int = 0,
     follow: bool = False,
-) -> AsyncIterator[Sequence[Delivery]]:
+) -> AsyncGenerator[Sequence[Delivery], None]:
     """Yield what `stream` holds on `subjects` in order, from sequence `start` or time `since` (`Transport.read`).
 
     Without `follow` it ends after the last message that was there when it began. Raises `ConfigurationError` if there

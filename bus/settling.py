@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sealbus.bus.connection import Connection
 from sealbus.bus.link import Link
@@ -22,6 +22,7 @@ class Settling:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._open: dict[str, int] = {}
+        self._again: set[int] = set()
         self._owed: list[bytes] = []
 
     def __len__(self) -> int:
@@ -30,22 +31,34 @@ class Settling:
     def add(self, token: str, sequence: int) -> None:
         """Note a delivery of the message with stream `sequence`."""
         self._open[token] = sequence
+        self._again.discard(sequence)
 
     def drop(self, token: str) -> None:
-        """Forget a delivery that is not to be settled: the server gives it to another."""
-        self._open.pop(token, None)
+        """Forget a delivery that was not settled: the server is to give its message again, to us or to another."""
+        sequence = self._open.pop(token, None)
+        if sequence is not None:
+            self._again.add(sequence)
 
     def lowest(self, default: int) -> int:
-        """Return the lowest sequence that is not settled, or `default` if all are."""
-        return min(self._open.values(), default=default)
+        """Return the lowest sequence that is not settled for good, or `default` if all are."""
+        return min((*self._open.values(), *self._again), default=default)
 
     def settle(self, tokens: Iterable[str], how: str) -> None:
-        """Answer with `how` for each token that is open, all in one write. Others were settled before."""
-        taken = [token for token in tokens if self._open.pop(token, None) is not None]
-        if not taken:
+        """Settle for good what `tokens` delivered, answering `how`, in one write; each only once."""
+        self._write([token for token in tokens if self._open.pop(token, None) is not None], how)
+
+    def again(self, tokens: Iterable[str], how: str) -> None:
+        """Ask for another delivery of what `tokens` delivered, answering `how`, in one write."""
+        taken = [token for token in tokens if token in self._open]
+        for token in taken:
+            self.drop(token)
+        self._write(taken, how)
+
+    def _write(self, tokens: Sequence[str], how: str) -> None:
+        if not tokens:
             return
         tail = f" {len(how)}\r\n{how}\r\n"
-        frames = "".join([f"PUB {token}{tail}" for token in taken]).encode()
+        frames = "".join([f"PUB {token}{tail}" for token in tokens]).encode()
         try:
             self._connection.link.write(frames)
         except BusUnavailable:

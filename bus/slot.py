@@ -45,8 +45,8 @@ class PullRequest:
 class Slot:
     """A place for one pull request on one link.
 
-    `deliver(slot, subject, reply, block, payload)` is called for each message; `ended(slot, status, text)` when the
-    request is over, with status 0 when all that it asked for has come.
+    `deliver(first, subject, reply, block, payload)` is called for each message, `first` telling whether it is the first
+    of its request; `ended(status, text)` when the request is over, with status 0 when all that it asked for has come.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class Slot:
         link: Link,
         inbox_prefix: str,
         *,
-        deliver: Callable[[Slot, bytes, bytes, bytes, bytes], None],
-        ended: Callable[[Slot, int, str], None],
+        deliver: Callable[[bool, bytes, bytes, bytes, bytes], None],
+        ended: Callable[[int, str], None],
         refused: Callable[[str], None],
     ) -> None:
         self.link = link
@@ -98,15 +98,15 @@ class Slot:
     def _take(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
         self._heard = self._loop.time()
         if reply:
-            self.untouched = False
+            first, self.untouched = self.untouched, False
             if self.remaining:
                 self.remaining -= 1
-            self._deliver(self, subject, reply, block, payload)
+            self._deliver(first, subject, reply, block, payload)
             if not self.remaining:
-                self._ended(self, 0, "")
+                self._ended(0, "")
             return
         status, text = status_of(block)
         if status != 100:
             self.remaining = 0
             self.untouched = False
-            self._ended(self, status, text)
+            self._ended(status, text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from sealbus.bus.bulk import BulkPublisher
 from sealbus.bus.connection import Connection
@@ -43,7 +43,7 @@ class NatsTransport:
         if frames:
             link.write(b"".join(frames))
 
-    def listen(self, subject: str, *, queue: str = "", pending: int = 4096) -> AsyncIterator[Sequence[Delivery]]:
+    def listen(self, subject: str, *, queue: str = "", pending: int = 4096) -> AsyncGenerator[Sequence[Delivery], None]:
         """Subscribe on core NATS and yield what is waiting (`sealbus.bus.listen.listen`)."""
         return listen(self._connection, subject, queue=queue, pending=pending)
 
@@ -62,7 +62,7 @@ class NatsTransport:
 
     def read(
         self, stream: str, subjects: Sequence[str], *, start: int = 1, since: int = 0, follow: bool = False
-    ) -> AsyncIterator[Sequence[Delivery]]:
+    ) -> AsyncGenerator[Sequence[Delivery], None]:
         """Read a stream in order (`sealbus.bus.read.read`)."""
         return read(self._connection, stream, subjects, start=start, since=since, follow=follow)
 

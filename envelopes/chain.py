@@ -60,9 +60,6 @@ def verify_chain(
         raise EnvelopeError(Code.CHAIN_TOO_LONG, step)
     child, remembered, parents = header, [], []
     for ancestor in ancestors:
-        # A root that is not the last leaves no hash for the ancestor after it.
-        if child.par is None:
-            raise EnvelopeError(Code.BAD_CHAIN, step, "more ancestors than par says")
         found = _find(ancestor, child.par, caches)
         parent = _parse(ancestor, child.par, step) if found is None else found.header
         _check_pair(child, parent, step)
@@ -81,14 +78,17 @@ def verify_chain(
     return tuple(parents)
 
 
-def _find(ancestor: Ancestor, par: bytes, caches: Caches) -> _Remembered | None:
+def _find(ancestor: Ancestor, par: bytes | None, caches: Caches) -> _Remembered | None:
     found = caches.links.get(par)
     # Equal bytes need no hashing: what is remembered under `par` hashes to it.
     return found if isinstance(found, _Remembered) and found.header.raw == ancestor.header else None
 
 
-def _parse(ancestor: Ancestor, par: bytes, step: int) -> Header:
-    """Return the header of an ancestor whose hash is `par`; step 2, inside step 11."""
+def _parse(ancestor: Ancestor, par: bytes | None, step: int) -> Header:
+    """Return the header of an ancestor whose hash is `par`; step 2, inside step 11.
+
+    No hash is None: what follows a root is refused like what is not the parent.
+    """
     if sha256(ancestor.header).digest() != par:
         raise EnvelopeError(Code.BAD_CHAIN, step, "par")
     try:

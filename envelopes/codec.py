@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, NoReturn, TypeAlias, cast
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]  # it has no types; what it returns is narrowed here
 
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS

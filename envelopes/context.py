@@ -116,10 +116,11 @@ def verify_context(
     Form and proof are remembered by `ctx`; audience, issuer and credential are judged at every call. How the context's
     times and `wkl` fit a message is for its chain (step 11).
     """
-    if statement is None or ctx is None:
-        if statement is None and ctx is None:
+    if statement is None:
+        if ctx is None:
             return None
-        raise EnvelopeError(Code.BAD_CONTEXT, step, "present if and only if ctx is")
+        raise EnvelopeError(Code.BAD_CONTEXT, step, "missing")
+    # No hash is None: a context without `ctx` is refused like one that is not of it.
     found = caches.contexts.get(ctx)
     remembered = found if isinstance(found, _Remembered) and found.payload == statement.payload else None
     if remembered is None and sha256(statement.payload).digest() != ctx:

@@ -89,10 +89,7 @@ def decode_base64url(text: bytes) -> bytes:
 
 def split_compact(token: bytes) -> CompactJws:
     """Return the parts of a JWS in compact form; raise `ValueError` unless there are three, each canonical."""
-    parts = token.split(b".")
-    if len(parts) != 3:
-        raise ValueError("not three parts")
-    header, payload, signature = parts
+    header, payload, signature = token.split(b".")
     return CompactJws(
         header=decode_base64url(header),
         payload=decode_base64url(payload),

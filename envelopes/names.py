@@ -101,6 +101,11 @@ class Names:
         """Return what every reply subject of `spiffe_id` starts with, `_INBOX.<token>.`."""
         return f"_INBOX.{self._token(spiffe_id)}."
 
+    @property
+    def remembered(self) -> int:
+        """How many tokens are kept in memory, at most 4,096."""
+        return self._token.cache_info().currsize
+
     def _make_token(self, spiffe_id: SpiffeId) -> str:
         name = self.name_of(spiffe_id)
         return name if name is not None else ANONYMOUS + sha256(spiffe_id.value.encode()).hexdigest()[:32]

@@ -36,7 +36,10 @@ class TrustDomain:
         return self.name
 
     def id(self, path: str) -> SpiffeId:
-        """Return the SPIFFE ID of `path`, which starts with a slash, in this trust domain."""
+        """Return the SPIFFE ID of `path` in this trust domain."""
+        if not path.startswith("/"):
+            # It would become part of the trust domain.
+            raise EnvelopeError(Code.MALFORMED, 0, "path of a SPIFFE ID")
         return SpiffeId(f"{_SCHEME}{self.name}{path}")
 
 

@@ -5,23 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final, cast
 
+from sealbus.envelopes.codec import is_text
 from sealbus.envelopes.errors import PolicyFailed
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.strict_json import Json
+from sealbus.policies.documents import whole_numbers
 
-__all__ = ["MAX_OBLIGATIONS", "MAX_REASONS", "Decision", "parse_decision"]
+__all__ = ["OBLIGATIONS", "OBLIGATION_NESTING", "OBLIGATION_VALUES", "Decision", "parse_decision"]
 
-MAX_REASONS = 32
-"""Reasons of one decision; what a record can hold (SPEC.md section 8)."""
-MAX_OBLIGATIONS = 32
-MAX_TEXT = 256
-"""Bytes of one reason or of the policy's name; the limit of text in a record (SPEC.md section 1)."""
+OBLIGATIONS: Final = 16
+"""Obligations of one decision."""
+OBLIGATION_NESTING: Final = 8
+OBLIGATION_VALUES: Final = 256
+"""Values inside all obligations of one decision, each text at most 256 bytes: what one record can hold."""
 
-_KEYS = frozenset({"allow", "reasons", "obligations", "policy"})
+_KEYS: Final = frozenset({"allow", "reasons", "obligations", "policy"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """One decision about one input document. `revision` is the policy bundle's; `micros` what the engine took."""
+    """One decision about one input document, as an engine made it.
+
+    `revision` is that of the policy bundle that decided; `micros` what the engine took, for one of many asked together
+    its share. Reasons, and the policy's name for itself, are texts that a record can hold.
+    """
 
     allow: bool
     reasons: tuple[str, ...] = ()
@@ -35,28 +44,21 @@ class Decision:
 def parse_decision(answer: object, *, revision: str, engine: str, micros: int) -> Decision:
     """Return the decision that `answer` is; raise `PolicyFailed` for anything that is not exactly one.
 
-    `answer` is decoded JSON: an object with the keys allow (boolean), reasons (array of text), obligations (array of
-    objects) and policy (text), no more and no fewer. Undefined, a bare boolean or a truthy text are errors, never allow.
+    `answer` is decoded JSON: an object with the keys allow (boolean), reasons (at most 32 texts of at most 256 bytes),
+    obligations (at most 16 objects) and policy (text of 1 to 256 bytes), no more and no fewer. Undefined, a bare
+    boolean and a truthy text are failures, never allow.
     """
-    if not isinstance(answer, dict) or answer.keys() != _KEYS:
-        raise PolicyFailed("the policy's answer is not a decision object")
-    allow, reasons, obligations, policy = (answer[key] for key in ("allow", "reasons", "obligations", "policy"))
+    if type(answer) is not dict or answer.keys() != _KEYS:
+        raise PolicyFailed("the answer is not an object of allow, reasons, obligations and policy")
+    allow, policy = answer["allow"], answer["policy"]
     if allow is not True and allow is not False:
         raise PolicyFailed("allow is not a boolean")
-    if not isinstance(reasons, list) or len(reasons) > MAX_REASONS or not all(map(_is_text, reasons)):
-        raise PolicyFailed("reasons are not an array of short texts")
-    if (
-        not isinstance(obligations, list)
-        or len(obligations) > MAX_OBLIGATIONS
-        or not all(isinstance(one, dict) for one in obligations)
-    ):
-        raise PolicyFailed("obligations are not an array of objects")
-    if not _is_text(policy):
+    if type(policy) is not str or not policy or not is_text(policy):
         raise PolicyFailed("policy is not a short text")
     return Decision(
         allow=allow,
-        reasons=tuple(reasons),
-        obligations=tuple(MappingProxyType(one) for one in obligations),
+        reasons=_reasons(answer["reasons"]),
+        obligations=_obligations(answer["obligations"]),
         policy=policy,
         revision=revision,
         engine=engine,
@@ -64,6 +66,43 @@ def parse_decision(answer: object, *, revision: str, engine: str, micros: int) -
     )
 
 
-def _is_text(value: object) -> bool:
-    """Tell whether `value` is text that a record can hold: at most 256 bytes, no control characters."""
-    return isinstance(value, str) and len(value.encode("utf-8", "replace")) <= MAX_TEXT and value.isprintable()
+def _reasons(value: object) -> tuple[str, ...]:
+    if type(value) is not list or len(value) > DEFAULT_LIMITS.text_items:
+        raise PolicyFailed(f"reasons are not an array of at most {DEFAULT_LIMITS.text_items}")
+    for reason in value:
+        if type(reason) is not str or not is_text(reason):
+            raise PolicyFailed("a reason is not a text of at most 256 bytes without control characters")
+    return tuple(value)
+
+
+def _obligations(value: object) -> tuple[Mapping[str, object], ...]:
+    if type(value) is not list or len(value) > OBLIGATIONS:
+        raise PolicyFailed(f"obligations are not an array of at most {OBLIGATIONS}")
+    if not value:
+        return ()
+    if any(type(one) is not dict for one in value):
+        raise PolicyFailed("an obligation is not an object")
+    if _count(value, OBLIGATION_NESTING, OBLIGATION_VALUES) < 0:
+        raise PolicyFailed("obligations are nested too deep, hold too much or too long texts")
+    try:
+        whole_numbers(cast("Json", value))
+    except ValueError as error:
+        raise PolicyFailed(f"obligations: {error}") from None
+    return tuple(MappingProxyType(cast("dict[str, object]", one)) for one in value)
+
+
+def _count(value: object, depth: int, left: int) -> int:
+    """Return how many values may still follow after `value`; below zero where it is too much, too deep or too long."""
+    if isinstance(value, str) and len(value) > DEFAULT_LIMITS.text_bytes:
+        return -1
+    left -= 1
+    if not isinstance(value, list | dict):
+        return left
+    if not depth:
+        return -1
+    items: list[object] = value if isinstance(value, list) else [*value.keys(), *value.values()]
+    for item in items:
+        if left < 0:
+            break
+        left = _count(item, depth - 1, left)
+    return left

@@ -1,21 +1,29 @@
-"""The engine protocol: documents in, decisions out, in order, all of one call under one policy revision."""
+"""The engine protocol: documents in, decisions out, in order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeAlias
 
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
 from sealbus.policies.decision import Decision
 
-__all__ = ["EngineStatus", "PolicyEngine"]
+__all__ = ["Answer", "EngineStatus", "PolicyEngine"]
+
+Answer: TypeAlias = Decision | PolicyUnavailable | PolicyFailed
+"""What comes back for one document. Errors are values here, so that one does not end the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStatus:
-    """What an engine says of itself. `problem` is one line for operators: why the newest bundle is not in force, or empty."""
+    """What an engine says of itself.
+
+    `revision` is the policy bundle's in force, empty where there is none. `problem` is for operators, with file and
+    line where there are some: why the newest bundle is not in force, or why the engine does not answer; empty where all
+    is well.
+    """
 
     engine: str
     revision: str
@@ -23,17 +31,22 @@ class EngineStatus:
 
 
 class PolicyEngine(Protocol):
-    """Decides. Enter it with `async with`."""
+    """Decides. Entered with `async with`, once; used by the event loop that entered it."""
 
     @property
     def name(self) -> str:
         """The engine's name in decisions: `embedded`, `sidecar` or `central`."""
 
-    async def decide(self, inputs: Sequence[bytes]) -> Sequence[Decision | PolicyUnavailable | PolicyFailed]:
-        """Decide each input document; errors are returned in place, so that one does not end the others."""
+    async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
+        """Return one answer for each input document, in order, within the engine's deadline.
+
+        Documents that `input_document` did not make are checked first (`checked_document`). Anything that goes wrong
+        with one document is its own answer: `PolicyUnavailable` where the engine did not answer in time,
+        `PolicyFailed` where it answered with anything but a decision. Nothing is raised but `CancelledError`.
+        """
 
     async def status(self) -> EngineStatus:
-        """Return the revision in force."""
+        """Return what is in force now."""
 
     async def __aenter__(self) -> Self: ...
 

@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from sealbus.policies.form_patterns import glob_problem, regex_problem
-from sealbus.policies.syntax import Array, Call, Expression, Place, Reference, Text, leading_names
+from sealbus.policies.syntax import Array, Call, Expression, Number, Place, Reference, Text, Variable, leading_names
 
 __all__ = ["BUILTINS", "TEST_BUILTINS", "call_problem"]
 
@@ -73,6 +73,7 @@ BUILTINS: Final = {
 TEST_BUILTINS: Final = frozenset({"print"})
 """What a test file may call besides."""
 
+_LITERAL: Final = "patterns and delimiters are literals: what they hold is checked when the policy is loaded"
 _VERBS: Final = re.compile(r"%(.?)", re.DOTALL)
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT[0-2]\d:[0-5]\d:[0-5]\dZ")
 
@@ -91,7 +92,7 @@ def call_problem(call: Call, *, relaxed: bool = False) -> tuple[Place, str, str]
         case "sprintf":
             return _sprintf(call.arguments[0], call.arguments[1])
         case "regex.match":
-            return _literal(call.arguments[0], "regex")
+            return _regex(call.arguments[0])
         case "glob.match":
             return _glob(call.arguments[0], call.arguments[1])
         case "time.parse_rfc3339_ns":
@@ -111,26 +112,28 @@ def _sprintf(text: Expression, values: Expression) -> tuple[Place, str, str] | N
     if verbs.count("v") != len(values.items):
         return text.place, "sprintf", "one value for each %v"
     for value in values.items:
-        if not isinstance(value, Text | Reference) and type(value).__name__ not in ("Variable", "Number", "Call"):
-            return value.place, "sprintf", "%v writes texts, whole numbers and booleans alike, nothing that holds others"
+        if not isinstance(value, Text | Number | Variable | Reference | Call):
+            return (
+                value.place,
+                "sprintf",
+                "%v writes texts, whole numbers and booleans alike, nothing that holds others",
+            )
     return None
 
 
-def _literal(pattern: Expression, form: str) -> tuple[Place, str, str] | None:
+def _regex(pattern: Expression) -> tuple[Place, str, str] | None:
     if not isinstance(pattern, Text):
-        return pattern.place, form, "a pattern is a literal text: what it holds is checked when the policy is loaded"
-    problem = regex_problem(pattern.value) if form == "regex" else glob_problem(pattern.value)
-    return None if problem is None else (pattern.place, form, problem)
+        return pattern.place, "regex", _LITERAL
+    problem = regex_problem(pattern.value)
+    return None if problem is None else (pattern.place, "regex", problem)
 
 
 def _glob(pattern: Expression, delimiters: Expression) -> tuple[Place, str, str] | None:
-    if not isinstance(delimiters, Array) or not all(_is_delimiter(item) for item in delimiters.items):
-        return delimiters.place, "glob", "delimiters are a literal array of single ASCII characters"
-    return _literal(pattern, "glob")
-
-
-def _is_delimiter(item: Expression) -> bool:
-    return isinstance(item, Text) and len(item.value) == 1 and item.value.isascii()
+    if not isinstance(pattern, Text) or not isinstance(delimiters, Array):
+        return pattern.place, "glob", _LITERAL
+    characters = [item.value if isinstance(item, Text) and len(item.value) == 1 else "?" for item in delimiters.items]
+    problem = glob_problem(pattern.value, "".join(characters))
+    return None if problem is None else (pattern.place, "glob", problem)
 
 
 def _instant(value: Expression) -> tuple[Place, str, str] | None:
@@ -138,7 +141,9 @@ def _instant(value: Expression) -> tuple[Place, str, str] | None:
         return None
     if isinstance(value, Reference) and leading_names(value)[-2:] == ("context", "time"):
         return None
-    text = "only context.time (or a literal such as 2026-11-24T14:00:00Z) is sure to be read alike; compare others as text"
+    text = (
+        "only context.time (or a literal such as 2026-11-24T14:00:00Z) is sure to be read alike; compare others as text"
+    )
     return value.place, "time", text
 
 

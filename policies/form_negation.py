@@ -61,7 +61,7 @@ def _reference(expression: Reference, origin: Origin) -> tuple[Place, str] | Non
     for part in expression.path:
         if isinstance(part, Variable) and origin(part.name) == "every":
             # regorus 0.12 takes the variable for a new one, and looks for any that fits.
-            text = f"{part.name} of `every` looks something up under `not`: give it another name first (key := {part.name})"
+            text = f"{part.name} of `every` looks something up under `not`: write key := {part.name}, then use key"
             return part.place, text
         problem = _part(part, origin)
         if problem is not None:

@@ -34,8 +34,8 @@ def regex_problem(pattern: str) -> str | None:
         atom = _ATOM.match(pattern, position)
         if atom is None:
             return (
-                f"character {position + 1} of the pattern: write ASCII literals, classes such as [0-9A-Za-z_], ( ), |, ^, $, "
-                "* + ? {n,m}; not \\d \\w \\s \\b, flags or look-around"
+                f"character {position + 1} of the pattern: write ASCII, classes such as [0-9A-Za-z_], ( ), |, ^, $, * + "
+                "? {n,m}; not \\d \\w \\s \\b, flags or look-around"
             )
         position = atom.end()
         level += (atom.lastgroup == "open") - (atom.lastgroup == "close")
@@ -53,10 +53,15 @@ def regex_problem(pattern: str) -> str | None:
     return "a ( without its )" if level else None
 
 
-def glob_problem(pattern: str) -> str | None:
-    """Return why the two engines might read the glob `pattern` otherwise; None where they cannot."""
+def glob_problem(pattern: str, delimiter: str) -> str | None:
+    """Return why the two engines might read the glob `pattern`, its parts split at `delimiter`, otherwise.
+
+    None where they cannot. With two delimiters they differ on `**`, with `:` on `*`.
+    """
+    if delimiter not in (".", "/"):
+        return 'the delimiters are ["."] or ["/"]'
     if _GLOB.fullmatch(pattern) is None:
         return "write ASCII letters, digits, . , : ; @ / ! # % = < > & ~ - _ space, * and **"
-    if "***" in pattern:
-        return "at most two * together"
+    if any("**" in part and part != "**" for part in pattern.split(delimiter)):
+        return "** is a whole part between delimiters"
     return None

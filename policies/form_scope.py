@@ -55,7 +55,6 @@ class _Local:
 class _Frame:
     parent: _Frame | None = None
     locals: dict[str, _Local] = field(default_factory=dict)
-    outer_used: set[str] = field(default_factory=set)
 
 
 def check_names(path: str, rule: Rule, outside: Mapping[str, Outer], *, relaxed: bool = False) -> list[Problem]:
@@ -223,8 +222,8 @@ class _Names:
             self.refuse(place, "shadow", f"{name} is no name for a variable")
         elif self.find(name) is not None:
             self.refuse(place, "shadow", f"{name} is declared already: take another name")
-        elif any(name in frame.outer_used for frame in self.frames()):
-            self.refuse(place, "shadow", f"{name} was used above for a rule or an import: take another name")
+        elif name in self.outside:
+            self.refuse(place, "shadow", f"{name} is a rule or an import: take another name")
         else:
             self.frame.locals[name] = _Local(place=place, origin=origin, bound=bound)
 
@@ -304,7 +303,6 @@ class _Names:
     def use_outer(self, variable: Variable) -> None:
         name = variable.name
         kind = self.outside.get(name)
-        self.frame.outer_used.add(name)
         if kind is None:
             text = "_ has no value" if name == "_" else f"{name} is not declared: use := or some, or define a rule"
             self.refuse(variable.place, "unsafe", text)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable
 from typing import Final, Protocol, cast
 
-from regorus import Engine
+from regorus import Engine  # type: ignore[import-untyped]  # it has neither stubs nor annotations
 
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.policies.modules import Module
@@ -73,7 +73,7 @@ class Interpreter:
         try:
             self._engine.set_input_json(document.decode())
             answer = self._engine.eval_rule_as_json(rule)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  a panic is no Exception; `_own` raises again what is not regorus'
             problem = _problem(_own(error), rule)
             self.broken = not isinstance(error, RuntimeError | ValueError)
             place = f"{problem.file}:{problem.line}:{problem.column}" if problem.line else rule

@@ -17,7 +17,8 @@ _SHOWN = 8
 class Problem:
     """One reason to refuse a policy or its data; `line` and `column` count from 1, 0 where the whole file is meant.
 
-    `form` is the stable name of the rule that was broken (docs of `forms`), `text` says what is wrong and what to write.
+    `form` is the stable name of the rule that was broken (`forms` lists them); `text` says what is wrong and what to
+    write.
     """
 
     file: str

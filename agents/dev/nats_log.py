@@ -14,6 +14,7 @@ __all__ = ["ServerLog"]
 
 _LINE: Final = re.compile(r"\[\d+\] \S+ \S+ \[(INF|WRN|ERR|FTL)\] (.*)")
 _LISTENING: Final = re.compile(r"Listening for client connections on .*:(\d+)")
+_RELOADED: Final = re.compile(r"Reloaded server configuration(?: \(sha256:[0-9a-f]{64}\))?")
 _REFUSED: Final = re.compile(r"Failed to reload server configuration: (.*)")
 _KEPT: Final = 50
 
@@ -41,7 +42,7 @@ class ServerLog:
         elif text == "Server is ready":
             if not self.ready.done():
                 self.ready.set_result(None)
-        elif text == "Reloaded server configuration":
+        elif _RELOADED.fullmatch(text):
             self._reload_ended("")
         elif refused := _REFUSED.fullmatch(text):
             self._reload_ended(refused[1])

@@ -8,14 +8,14 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from sealbus.envelopes.caches import Caches
-from sealbus.envelopes.credential import JWT_SVID, VerifiedCredential, verify_credential
+from sealbus.envelopes.credential import VerifiedCredential, verify_credential
 from sealbus.envelopes.errors import EnvelopeError, IdentityUnavailable
 from sealbus.envelopes.keys import PublicKey, SigningKey
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.seal import Sealer
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.trust import Trust, TrustBundles
-from sealbus.envelopes.wire import Credential
+from sealbus.envelopes.wire import JWT_SVID, Credential
 
 __all__ = ["ASK_AGAIN", "LEAST_LIFE", "KeyCredential"]
 

@@ -7,7 +7,7 @@ import os
 from sealbus.agents.identity.client import WorkloadApiError
 from sealbus.agents.identity.endpoint import ENVIRONMENT_VARIABLE, Endpoint
 from sealbus.agents.identity.x509_svid import SvidError
-from sealbus.envelopes.errors import EnvelopeError
+from sealbus.envelopes.errors import EnvelopeError, SealError
 
 __all__ = ["explain", "is_withdrawal", "status_of"]
 
@@ -24,7 +24,7 @@ def status_of(error: Exception) -> str:
     """Return a short, stable word for a failure, for counters: gRPC's status, `REFUSED`, or `INTERNAL`."""
     if isinstance(error, WorkloadApiError):
         return error.status
-    return "REFUSED" if isinstance(error, SvidError | EnvelopeError) else "INTERNAL"
+    return "REFUSED" if isinstance(error, SvidError | EnvelopeError | SealError) else "INTERNAL"
 
 
 def explain(error: Exception, endpoint: Endpoint) -> str:

@@ -51,11 +51,16 @@ async def run_in_thread(function: Callable[[], T], *, name: str, stop: Callable[
         return await asyncio.shield(ended)
     except asyncio.CancelledError:
         stop()
+        # What it still raises is nobody's, also if it comes after we were canceled a second time, in this wait.
+        ended.add_done_callback(_retrieve)
         await asyncio.wait({ended}, timeout=_STOP_SECONDS)
-        if ended.done():
-            ended.exception()
         raise
     finally:
         if ended.done():
             # It has nothing left to do but return.
             thread.join(_STOP_SECONDS)
+
+
+def _retrieve(ended: asyncio.Future[T]) -> None:
+    if not ended.cancelled():
+        ended.exception()

@@ -1,1 +1,47 @@
-"""Secure agent-to-agent messaging over NATS."""
+"""Secure agent-to-agent messaging over NATS: who, for whom, may it, and the evidence.
+
+::
+
+    from sealbus import Agent, Client, Context, Resource
+
+The names are imported when they are first used, so that `sealbus --help` does not wait for them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sealbus.agents.agent import Agent
+    from sealbus.agents.client import Client
+    from sealbus.agents.context import Context
+    from sealbus.agents.resource import Resource
+    from sealbus.envelopes.errors import Denied, ResourceNotFound, SealbusError
+
+__all__ = ["Agent", "Client", "Context", "Denied", "Resource", "ResourceNotFound", "SealbusError"]
+
+_HOMES = MappingProxyType(
+    {
+        "Agent": "sealbus.agents.agent",
+        "Client": "sealbus.agents.client",
+        "Context": "sealbus.agents.context",
+        "Denied": "sealbus.envelopes.errors",
+        "Resource": "sealbus.agents.resource",
+        "ResourceNotFound": "sealbus.envelopes.errors",
+        "SealbusError": "sealbus.envelopes.errors",
+    }
+)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sealbus' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -15,10 +15,11 @@ from support.envelopes import HOUR, MINUTE, NAMES, NOW, agent, message_id
 
 from sealbus.envelopes.caches import ReplayKey, ReplayMemory
 from sealbus.envelopes.errors import Code
+from sealbus.envelopes.header import Header, parse_header
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.envelopes.subjects import OwnSubject, own_subjects
+from sealbus.envelopes.subjects import OwnSubject, action_of, check_addressing, own_subjects
 from sealbus.envelopes.wire import Ancestor
 
 TASK = Message()
@@ -156,6 +157,61 @@ def test_step_03_refuses_an_own_subject_of_another_owner() -> None:
     event = replace(EVENT, sealer=ISSUER.sealer(agent("mallory")), fields={**EVENT.fields, "to": "orders.shipped"})
     refuses(Code.WRONG_SUBJECT, 3, lambda: on_own_subjects("orders.created").accept(task))
     refuses(Code.WRONG_SUBJECT, 3, lambda: on_own_subjects("orders.shipped").accept(event))
+
+
+def header_on(to: str, **entries: object) -> Header:
+    """Return the header of a result or record from the planner to the inventory."""
+    fields = {"to": to, "end": None, "exp": NOW + MINUTE, **entries}
+    return parse_header(Message(fields=fields, context=None, ancestors=()).raw())
+
+
+RESULTS: dict[str, dict[str, object]] = {
+    "_INBOX.inventory.1": {"t": "reply", "re": bytes(32)},
+    "_INBOX.inventory.2": {"t": "chunk", "re": bytes(32), "seq": 0},
+    f"status.inventory.{bytes(16).hex()}": {"t": "status", "re": bytes(32), "seq": 0},
+    "audit.planner": {"t": "record", "aud": None},
+}
+
+
+@pytest.mark.parametrize("to", RESULTS)
+def test_step_03_accepts_a_result_and_a_record_on_their_subjects(to: str) -> None:
+    check_addressing(header_on(to, **RESULTS[to]), to, NAMES, {})
+
+
+@pytest.mark.parametrize(
+    ("like", "to"),
+    [
+        ("_INBOX.inventory.1", "_INBOX.planner.1"),
+        ("_INBOX.inventory.2", "_INBOX.planner.1"),
+        (f"status.inventory.{bytes(16).hex()}", f"status.planner.{bytes(16).hex()}"),
+        (f"status.inventory.{bytes(16).hex()}", f"states.inventory.{bytes(16).hex()}"),
+        (f"status.inventory.{bytes(16).hex()}", f"status.inventory.{bytes(16).hex()}.1"),
+        (f"status.inventory.{bytes(16).hex()}", f"status.inventory.{bytes(15).hex()}"),
+        (f"status.inventory.{bytes(16).hex()}", f"status.inventory.{(b'x' * 16).hex()[:-1]}F"),
+        (f"status.inventory.{bytes(16).hex()}", "status.inventory"),
+        ("audit.planner", "audit.inventory"),
+        ("audit.planner", "audits.planner"),
+        ("audit.planner", "audit.planner.1"),
+        ("audit.planner", "audit"),
+    ],
+)
+def test_step_03_refuses_a_result_or_a_record_on_another_subject(like: str, to: str) -> None:
+    header = header_on(to, **RESULTS[like])
+    refuses(Code.WRONG_SUBJECT, 3, lambda: check_addressing(header, to, NAMES, {}))
+
+
+def test_step_03_refuses_a_task_for_nobody() -> None:
+    # Step 2 asks for `aud`; whoever asks about another header's subject is not left with a guess.
+    header = parse_header(TASK.raw())._replace(aud=None)
+    refuses(Code.WRONG_SUBJECT, 3, lambda: check_addressing(header, header.to, NAMES, {}))
+
+
+@pytest.mark.parametrize(
+    "subject",
+    ["", "task", "task.inventory", "call.inventory.x.1", "task.inventory.x.1.2", "status.inventory.x", "x.y.z"],
+)
+def test_step_03_refuses_a_subject_without_an_action(subject: str) -> None:
+    refuses(Code.WRONG_SUBJECT, 3, lambda: action_of(subject, {}))
 
 
 # Step 4.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from support.acceptance import BODY, INVENTORY, PLANNER, Delivery, Message, refuses, root_task, statement
@@ -10,8 +11,10 @@ from support.envelopes import HOUR, MINUTE, NOW, agent, message_id
 
 from sealbus.envelopes.codec import pack
 from sealbus.envelopes.errors import Code
+from sealbus.envelopes.keys import PublicKey
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 from sealbus.envelopes.wire import Ancestor, Credential, Proof, Statement
 
 DAY = 24 * HOUR
@@ -114,6 +117,9 @@ def test_step_01_refuses_more_than_eight_ancestors(count: int) -> None:
         pytest.param(b"\x97\xcc", id="format without its digits"),
         pytest.param(b"\x97\xff", id="a negative format"),
         pytest.param(b"\x97\xa1\x31", id="a format that is text"),
+        pytest.param(element(0, -1), id="a negative format in a whole envelope"),
+        pytest.param(element(0, True), id="a format that is true"),
+        pytest.param(element(0, "1"), id="a format that is text in a whole envelope"),
         pytest.param(b"\x97\x01\xdd\xff\xff\xff\xff", id="a length beyond what is left"),
         pytest.param(b"\x97\x01\xc6\xff\xff\xff\xff", id="bytes beyond what is left"),
         pytest.param(b"\x91" * 5000, id="nested for ever"),
@@ -291,7 +297,7 @@ def test_step_02_refuses_a_call_without(key: str) -> None:
 
 LONG_ID = "spiffe://example.org/" + "a" * 2_028
 BAD_ENTRIES: list[tuple[str, object]] = [
-    ("t", "order"), ("t", ""), ("t", "Task"), ("t", 1), ("t", b"task"),
+    ("t", "order"), ("t", ""), ("t", "Task"), ("t", 1), ("t", b"task"), ("t", {}), ("t", []),
     ("id", bytes(15)), ("id", message_id(2) + b"\0"), ("id", bytes(16)), ("id", "x" * 16),
     ("id", message_id(2)[:6] + b"\x40" + message_id(2)[7:]), ("id", message_id(2)[:8] + b"\x40" + message_id(2)[9:]),
     ("iss", "spiffe://example.org"), ("iss", "spiffe://example.org/"), ("iss", "spiffe://Example.org/agent/planner"),
@@ -327,6 +333,22 @@ BAD_ENTRIES: list[tuple[str, object]] = [
     ("ext", {"\x00": 1}), ("ext", {"b": 1, "a": 2}), ("ext", {f"{n:02}": n for n in range(17)}), ("ext", {b"a": 1}),
     ("ext", []),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        (-1, 1, 1),
+        (MAX_INTEGER, MAX_INTEGER + 1, MAX_INTEGER + 1),
+        (MAX_INTEGER - 2, MAX_INTEGER - 1, MAX_INTEGER + 1),
+    ],
+)
+def test_step_02_refuses_times_that_are_no_times(times: tuple[int, int, int]) -> None:
+    iat, exp, end = times
+    refuses(Code.MALFORMED, 2, lambda: Delivery().accept(entry(iat=iat, exp=exp, end=end)))
+    event = Message(fields={**EVENT, "iat": iat, "exp": end}, context=None, ancestors=())
+    if end > MAX_INTEGER:
+        refuses(Code.MALFORMED, 2, lambda: Delivery(subject="event.planner.done").accept(event))
 
 
 @pytest.mark.parametrize("case", BAD_ENTRIES, ids=lambda case: f"{case[0]}={case[1]!r:.24}")
@@ -367,6 +389,16 @@ def test_step_02_refuses_a_bad_seq(seq: object) -> None:
 def test_step_02_refuses_a_fin_that_is_not_true(fin: object) -> None:
     fields = {"t": "chunk", "re": bytes(32), "seq": 0, "fin": fin, "end": None, "exp": NOW + MINUTE}
     refuses(Code.MALFORMED, 2, lambda: Delivery().accept(Message(fields=fields, context=None, ancestors=())))
+
+
+def test_step_02_refuses_values_that_no_wire_can_say() -> None:
+    # Keys and IDs are also made from settings and evidence; there, no decoder has seen to types and lengths.
+    for raw in ("x" * 64, bytearray(64), PLANNER.key.public.raw[:63], PLANNER.key.public.raw + b"x"):
+        refuses(Code.MALFORMED, 2, partial(PublicKey, raw))  # type: ignore[arg-type]
+    for text in (1, None, b"spiffe://example.org/agent"):
+        refuses(Code.MALFORMED, 0, partial(SpiffeId, text))  # type: ignore[arg-type]
+    for name in (1, None, "", "Example.org", "example.org/", "a" * 256):
+        refuses(Code.MALFORMED, 0, partial(TrustDomain, name))  # type: ignore[arg-type]
 
 
 def test_step_02_comes_after_step_01_and_before_step_03() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from support.acceptance import Message, root_task, statement
@@ -83,14 +84,13 @@ def test_a_refusal_changes_no_state(code: Code, step: int, message: Message) -> 
 @pytest.mark.parametrize(
     ("code", "step", "break_"),
     [
-        (Code.BAD_SIGNATURE, 8, lambda m: setattr(m, "proof", m.prf()._replace(signature=b"\x01" * 64))),
-        (Code.BAD_CONTEXT, 10, lambda m: m.elements.update({5: statement()})),
-        (Code.BAD_CHAIN, 11, lambda m: m.elements.update({6: (root_task().ancestor,)})),
+        (Code.BAD_SIGNATURE, 8, lambda m: replace(m, proof=m.prf()._replace(signature=b"\x01" * 64))),
+        (Code.BAD_CONTEXT, 10, lambda m: replace(m, elements={5: statement()})),
+        (Code.BAD_CHAIN, 11, lambda m: replace(m, elements={6: (root_task().ancestor,)})),
     ],
 )
-def test_what_stands_beside_the_header_counts_too(code: Code, step: int, break_: Callable[[Message], None]) -> None:
-    requester, message = Requester(), answer()
-    break_(message)
+def test_what_stands_beside_the_header_counts_too(code: Code, step: int, break_: Callable[[Message], Message]) -> None:
+    requester, message = Requester(), break_(answer())
     with pytest.raises(EnvelopeError) as caught:
         requester.reply(message)
     assert (caught.value.code, caught.value.step) == (code, step)

@@ -104,8 +104,9 @@ def test_parts() -> None:
     assert spiffe_id.trust_domain == TrustDomain("example.org")
     assert spiffe_id.path == "/ns/shop/sa/pricing"
     assert TrustDomain("example.org").id("/ns/shop/sa/pricing") == spiffe_id
-    with pytest.raises(EnvelopeError):
-        TrustDomain("example.org").id("agent")
+    for path in ("", "agent", ".evil/agent"):
+        with pytest.raises(EnvelopeError):
+            TrustDomain("example.org").id(path)
 
 
 def test_ids_are_ordered_hashable_and_no_text() -> None:

@@ -167,7 +167,8 @@ class NatsServer:
         if process is None:
             return
         if process.returncode is None:
-            process.send_signal(signal.SIGCONT)
+            if how != signal.SIGKILL:
+                process.send_signal(signal.SIGCONT)  # a frozen process takes no other signal
             process.send_signal(how)
         try:
             async with asyncio.timeout(10):

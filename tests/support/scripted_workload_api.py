@@ -60,9 +60,7 @@ class ScriptedWorkloadApi(WorkloadServicer):
         audience = list(request.audience)
         self.audiences.append(audience)
         await self._count("FetchJWTSVID", context)
-        return proto.JWTSVIDResponse(
-            svids=[proto.JWTSVID(spiffe_id=request.spiffe_id, svid=self.token(audience))]
-        )
+        return proto.JWTSVIDResponse(svids=[proto.JWTSVID(spiffe_id=request.spiffe_id, svid=self.token(audience))])
 
     async def until(self, rpc: str, calls: int) -> None:
         """Return once `rpc` was called `calls` times."""

@@ -21,7 +21,7 @@ async def test_the_outcome_of_a_reload_is_heard_once_it_was_asked_for() -> None:
     said.heard(f"{STAMP} [INF] Reloaded server configuration")
     outcome = said.reload()
     assert not outcome.done()
-    said.heard(f"{STAMP} [INF] Reloaded server configuration")
+    said.heard(f"{STAMP} [INF] Reloaded server configuration (sha256:{'0a' * 32})")
     said.heard(f"{STAMP} [ERR] Failed to reload server configuration: too late")
     assert outcome.result() == ""
     refused = said.reload()

@@ -348,7 +348,7 @@ async def test_an_agents_consumer_is_held_to_its_own_tasks(site: Site) -> None:
             refused = await agent.ask(
                 f"{create}.task.inventory.>", {"stream_name": "TASKS", "config": {**mine, **wider}}
             )
-            assert error_code(refused) in (10_131, 10_093, 10_136), refused
+            assert error_code(refused) in (10_131, 10_137), refused
         for subject in (create, f"{create}.task.>", "$JS.API.CONSUMER.CREATE.TASKS.pricing.task.pricing.>"):
             with pytest.raises(PermissionError):
                 await agent.ask(subject, {"stream_name": "TASKS", "config": mine})
@@ -432,10 +432,13 @@ async def test_an_agent_is_added_and_removed_without_disturbing_the_others(site:
 
 async def test_a_configuration_that_the_server_refuses_changes_nothing(site: Site) -> None:
     async with running(site) as server:
+        await server.permit(PRICING)  # the chosen port is written down by now
         before = (site.folder / "nats" / "nats.conf").read_bytes()
         bundle = site.folder / "nats" / "tls" / "bundle.pem"
         bundle.write_bytes(b"junk")
-        with pytest.raises(ConfigurationError, match=r"nats-server refused its new configuration: .*bundle.pem"):
+        with pytest.raises(
+            ConfigurationError, match=r"nats-server refused its new configuration: .*nats.conf.* ca certificate"
+        ):
             await server.permit(NAMES.id_of("newcomer"))
         assert (site.folder / "nats" / "nats.conf").read_bytes() == before
         assert set(server.workloads) == set(WORKLOADS)
@@ -500,7 +503,7 @@ async def test_a_renewal_that_fails_is_tried_again_and_the_old_svid_serves_on(
                 await site.wrote.wait()
         assert await asyncio.to_thread(served_serial, server.port) == first
         site.junk = False
-        while site.written < 5:
+        while site.written < 4:
             site.wrote.clear()
             async with asyncio.timeout(SECONDS):
                 await site.wrote.wait()

@@ -34,9 +34,7 @@ def test_nothing_is_sealed_without_a_credential(clock: MovedClock) -> None:
         credential.sealer(clock())
 
 
-def test_sealer_holds_the_key_that_the_token_vouches_for(
-    authority: DevelopmentAuthority, clock: MovedClock
-) -> None:
+def test_sealer_holds_the_key_that_the_token_vouches_for(authority: DevelopmentAuthority, clock: MovedClock) -> None:
     """Own ID, own key, the token, and when it ends."""
     credential = KeyCredential()
     token = token_for(authority, credential)
@@ -59,7 +57,7 @@ def test_under_twenty_seconds_nothing_is_sealed(authority: DevelopmentAuthority,
     credential.accept(token_for(authority, credential), ME, bundles_of(authority), clock())
     assert credential.says is not None
     last = credential.says.exp - LEAST_LIFE
-    assert credential.sealer(last)
+    assert credential.sealer(last).expires == credential.says.exp
     with pytest.raises(IdentityUnavailable, match="needs 20"):
         credential.sealer(last + 1)
 
@@ -137,9 +135,7 @@ def ahead(authority: DevelopmentAuthority, seconds: int) -> DevelopmentAuthority
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_a_token_that_readers_refuse_is_not_used(
-    name: str, authority: DevelopmentAuthority, clock: MovedClock
-) -> None:
+def test_a_token_that_readers_refuse_is_not_used(name: str, authority: DevelopmentAuthority, clock: MovedClock) -> None:
     """Checked before use, by the code that every reader runs; the one before stays."""
     code, forge = FORGED[name]
     credential = KeyCredential()

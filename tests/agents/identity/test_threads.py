@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 
 import pytest
@@ -59,6 +60,31 @@ async def test_an_error_after_cancellation_is_nobodys() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_canceled_twice_nothing_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """The second cancellation does not wait for the thread; what that one raises then is nobody's either."""
+    stop, release, begun = asyncio.Event(), threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def block() -> None:
+        loop.call_soon_threadsafe(begun.set)
+        release.wait()
+        raise LookupError("canceled twice")
+
+    with no_thread_left():
+        task = asyncio.create_task(run_in_thread(block, name="t", stop=stop.set))
+        await begun.wait()
+        task.cancel()
+        await stop.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        release.set()
+    await asyncio.sleep(0)
+    del task
+    gc.collect()
+    assert caplog.records == []
 
 
 async def test_the_loop_goes_on_meanwhile() -> None:

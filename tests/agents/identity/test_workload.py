@@ -157,14 +157,14 @@ async def test_another_service_fails_at_once() -> None:
 async def test_silence_ends_at_the_deadline(scripted: ScriptedWorkloadApi) -> None:
     """An agent that hangs."""
     scripted.silent = True
-    with no_thread_left(), pytest.raises(IdentityUnavailable, match="no identity within 0.2 s.*has not answered"):
+    with no_thread_left(), pytest.raises(IdentityUnavailable, match=r"no identity within 0\.2 s.*has not answered"):
         async with WorkloadIdentity.connect(scripted.address, deadline=0.2):
             pass
 
 
 async def test_a_missing_identity_is_named(running: RunningWorkloadApi) -> None:
     """Asked for one that this socket does not have."""
-    with pytest.raises(IdentityUnavailable, match="gave no X.509-SVID of spiffe://example.org/agent/other"):
+    with pytest.raises(IdentityUnavailable, match=r"gave no X\.509-SVID of spiffe://example\.org/agent/other"):
         async with WorkloadIdentity.connect(running.address("planner"), spiffe_id=running.spiffe_id("other")):
             pass
 
@@ -180,7 +180,7 @@ async def test_tokens_that_never_live_long_enough_are_named(authority: Developme
 async def test_a_foreign_token_is_never_used(scripted: ScriptedWorkloadApi) -> None:
     """For another audience: no identity, and the line says what is wrong with it."""
     scripted.token = lambda audience: scripted.identity.token(["orders"]).token
-    with pytest.raises(IdentityUnavailable, match="does not verify.*aud is not the thumbprint"):
+    with pytest.raises(IdentityUnavailable, match=r"does not verify.*aud is not the thumbprint"):
         async with WorkloadIdentity.connect(scripted.address, deadline=0.5):
             pass
 
@@ -193,13 +193,17 @@ async def test_a_token_that_overtakes_its_bundle_is_asked_for_again(
     scripted.jwt_bundles = lambda response: proto.JWTBundlesResponse(
         bundles={"spiffe://example.org": hidden.jwt_bundle()}
     )
-    connecting = asyncio.create_task(WorkloadIdentity.connect(scripted.address, deadline=20).__aenter__())
-    await scripted.until("FetchJWTSVID", 1)
-    assert not connecting.done()
-    scripted.jwt_bundles = lambda response: response
-    scripted.identity.touch()
-    identity = await connecting
-    assert identity.sealer()
+
+    async def mend() -> None:
+        await scripted.until("FetchJWTSVID", 1)
+        scripted.jwt_bundles = lambda response: response
+        scripted.identity.touch()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(mend())
+        async with WorkloadIdentity.connect(scripted.address, deadline=20) as identity:
+            assert identity.sealer().iss == identity.spiffe_id
+            assert scripted.calls["FetchJWTSVID"] >= 2
 
 
 # Staying current
@@ -392,9 +396,7 @@ async def test_who_it_is_never_changes(scripted: ScriptedWorkloadApi, authority:
         assert identity.x509() == before
 
 
-async def test_a_withdrawn_identity_is_not_used(
-    running: RunningWorkloadApi, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_withdrawn_identity_is_not_used(running: RunningWorkloadApi, caplog: pytest.LogCaptureFixture) -> None:
     """SPIFFE_Workload_API.md section 5.2.1; and it comes back when it is declared again."""
     async with WorkloadIdentity.connect(running.address("planner")) as identity:
         key, changes = identity.sealer().key, Changes(identity)
@@ -410,7 +412,7 @@ async def test_a_withdrawn_identity_is_not_used(
         await running.add("planner")
         await refreshed(identity, b"")
         assert identity.sealer().key is key
-        assert identity.x509()
+        assert identity.x509().spiffe_id == identity.spiffe_id
 
 
 async def test_an_agent_that_restarts_is_found_again(clock: MovedClock) -> None:
@@ -425,8 +427,7 @@ async def test_an_agent_that_restarts_is_found_again(clock: MovedClock) -> None:
             identity = await context.__aenter__()
         try:
             changes = Changes(identity)
-            assert identity.x509()
-            assert identity.sealer()
+            assert identity.x509().spiffe_id == identity.sealer().iss == me
             async with EmbeddedWorkloadApi(folder, authority) as second:
                 await second.add_identity(me)
                 await changes.next()

@@ -12,6 +12,7 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from spiffe import JwtSource, WorkloadApiClient, X509Source
 from spiffe._proto import workload_pb2 as proto
 from spiffe._proto import workload_pb2_grpc
@@ -87,7 +88,7 @@ async def test_first_x509_response_is_a_leaf_that_verifies(served: Served) -> No
         assert leaf.subject != leaf.issuer
         assert leaf.extensions.get_extension_for_class(x509.KeyUsage).critical
         purposes = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        assert {x509.ExtendedKeyUsageOID.SERVER_AUTH, x509.ExtendedKeyUsageOID.CLIENT_AUTH} <= set(purposes)
+        assert {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH} <= set(purposes)
 
     await asyncio.to_thread(use)
 
@@ -98,9 +99,7 @@ async def test_x509_bundles_hold_the_bundle_of_the_svid(served: Served) -> None:
     def use() -> None:
         with raw_stub(served.socket) as stub:
             svids = next(stub.FetchX509SVID(proto.X509SVIDRequest(), metadata=HEADER, timeout=DEADLINE)).svids
-            bundles = next(
-                stub.FetchX509Bundles(proto.X509BundlesRequest(), metadata=HEADER, timeout=DEADLINE)
-            ).bundles
+            bundles = next(stub.FetchX509Bundles(proto.X509BundlesRequest(), metadata=HEADER, timeout=DEADLINE)).bundles
         assert bundles[f"spiffe://{served.spiffe_id.trust_domain}"] == svids[0].bundle
 
     await asyncio.to_thread(use)
@@ -141,9 +140,7 @@ async def test_jwt_svids_for_all_identities_without_a_spiffe_id(served: Served) 
 
     def use() -> None:
         with raw_stub(served.socket) as stub:
-            answer = stub.FetchJWTSVID(
-                proto.JWTSVIDRequest(audience=[thumbprint()]), metadata=HEADER, timeout=DEADLINE
-            )
+            answer = stub.FetchJWTSVID(proto.JWTSVIDRequest(audience=[thumbprint()]), metadata=HEADER, timeout=DEADLINE)
         assert str(served.spiffe_id) in [svid.spiffe_id for svid in answer.svids]
 
     await asyncio.to_thread(use)
@@ -167,12 +164,8 @@ Call = Callable[[workload_pb2_grpc.SpiffeWorkloadAPIStub, tuple[tuple[str, str],
 
 CALLS: dict[str, Call] = {
     "FetchX509SVID": lambda s, m: next(s.FetchX509SVID(proto.X509SVIDRequest(), metadata=m, timeout=DEADLINE)),
-    "FetchX509Bundles": lambda s, m: next(
-        s.FetchX509Bundles(proto.X509BundlesRequest(), metadata=m, timeout=DEADLINE)
-    ),
-    "FetchJWTSVID": lambda s, m: s.FetchJWTSVID(
-        proto.JWTSVIDRequest(audience=["a"]), metadata=m, timeout=DEADLINE
-    ),
+    "FetchX509Bundles": lambda s, m: next(s.FetchX509Bundles(proto.X509BundlesRequest(), metadata=m, timeout=DEADLINE)),
+    "FetchJWTSVID": lambda s, m: s.FetchJWTSVID(proto.JWTSVIDRequest(audience=["a"]), metadata=m, timeout=DEADLINE),
     "FetchJWTBundles": lambda s, m: next(s.FetchJWTBundles(proto.JWTBundlesRequest(), metadata=m, timeout=DEADLINE)),
     "ValidateJWTSVID": lambda s, m: s.ValidateJWTSVID(
         proto.ValidateJWTSVIDRequest(audience="a", svid="a.b.c"), metadata=m, timeout=DEADLINE

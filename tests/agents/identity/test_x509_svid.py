@@ -16,8 +16,11 @@ ME = "spiffe://example.org/agent/planner"
 OTHER = "spiffe://example.org/agent/other"
 CA = ThrowawayCa("example.org")
 FOREIGN = ThrowawayCa("other.org")
-NOW = int(time.time()) * SECOND
 OTHER_ORG = TrustDomain("other.org")
+
+
+def now() -> int:
+    return int(time.time()) * SECOND
 
 
 def one(svid: IssuedSvid, *, bundle: bytes = CA.cert_der, spiffe_id: str = "") -> proto.X509SVID:
@@ -33,7 +36,7 @@ def response(*svids: proto.X509SVID, federated: dict[str, bytes] | None = None) 
 def test_material_is_what_was_given() -> None:
     """Chain, key, times and own bundle, as bytes that TLS can use; the key is not shown."""
     svid = CA.issue(ME)
-    material = read_x509(response(one(svid)), now=NOW).material
+    material = read_x509(response(one(svid)), now=now()).material
     assert material.spiffe_id == SpiffeId(ME)
     assert material.chain == (svid.cert_der,)
     assert material.key == svid.key_der
@@ -45,8 +48,8 @@ def test_material_is_what_was_given() -> None:
 def test_the_first_identity_is_the_default_and_another_can_be_wanted() -> None:
     """SPIFFE_Workload_API.md section 8."""
     both = response(one(CA.issue(ME)), one(CA.issue(OTHER)))
-    assert str(read_x509(both, now=NOW).material.spiffe_id) == ME
-    assert str(read_x509(both, wanted=SpiffeId(OTHER), now=NOW).material.spiffe_id) == OTHER
+    assert str(read_x509(both, now=now()).material.spiffe_id) == ME
+    assert str(read_x509(both, wanted=SpiffeId(OTHER), now=now()).material.spiffe_id) == OTHER
 
 
 REFUSED: dict[str, Callable[[], proto.X509SVIDResponse]] = {
@@ -58,12 +61,10 @@ REFUSED: dict[str, Callable[[], proto.X509SVIDResponse]] = {
     "another name": lambda: response(one(CA.issue(ME, uris=[OTHER]))),
     "no SPIFFE ID": lambda: response(one(CA.issue(ME), spiffe_id=f"{ME}\n")),
     "a CA": lambda: response(one(CA.issue(ME, authority=True))),
-    "expired": lambda: response(one(CA.issue(ME, life=-10))),
+    "expired": lambda: response(one(CA.issue(ME, life=-3600, age=7200))),
     "not valid yet": lambda: response(one(CA.issue(ME, age=-60))),
     "of another CA": lambda: response(one(ThrowawayCa("example.org").issue(ME))),
-    "of a federated CA": lambda: response(
-        one(FOREIGN.issue(ME)), federated={"spiffe://other.org": FOREIGN.cert_der}
-    ),
+    "of a federated CA": lambda: response(one(FOREIGN.issue(ME)), federated={"spiffe://other.org": FOREIGN.cert_der}),
     "another key": lambda: response(
         proto.X509SVID(
             spiffe_id=ME, x509_svid=CA.issue(ME).cert_der, x509_svid_key=CA.issue(ME).key_der, bundle=CA.cert_der
@@ -85,7 +86,7 @@ def test_what_peers_would_refuse_is_refused(name: str) -> None:
     """Each rule of X509-SVID.md section 5 alone."""
     wanted = SpiffeId(ME) if name == "not wanted" else None
     with pytest.raises(SvidError):
-        read_x509(REFUSED[name](), wanted=wanted, now=NOW)
+        read_x509(REFUSED[name](), wanted=wanted, now=now())
 
 
 def test_federated_bundles_are_kept_apart() -> None:
@@ -95,7 +96,7 @@ def test_federated_bundles_are_kept_apart() -> None:
             one(CA.issue(ME)),
             federated={"spiffe://other.org": FOREIGN.cert_der, "spiffe://example.org": FOREIGN.cert_der},
         ),
-        now=NOW,
+        now=now(),
     )
     assert dict(reading.material.bundles) == {
         TrustDomain("example.org"): (CA.cert_der,),
@@ -108,14 +109,16 @@ def test_a_refused_federated_bundle_leaves_the_old_one() -> None:
     """And one that is absent is gone."""
     before = {OTHER_ORG: (FOREIGN.cert_der,)}
     broken = response(one(CA.issue(ME)), federated={"spiffe://other.org": b"nonsense", "no trust domain": b""})
-    reading = read_x509(broken, before=before, now=NOW)
+    reading = read_x509(broken, before=before, now=now())
     assert reading.material.bundles[OTHER_ORG] == (FOREIGN.cert_der,)
     assert len(reading.refused) == 2
-    assert OTHER_ORG not in read_x509(broken, now=NOW).material.bundles
-    assert OTHER_ORG not in read_x509(response(one(CA.issue(ME))), before=before, now=NOW).material.bundles
+    assert OTHER_ORG not in read_x509(broken, now=now()).material.bundles
+    assert OTHER_ORG not in read_x509(response(one(CA.issue(ME))), before=before, now=now()).material.bundles
 
 
-@pytest.mark.parametrize("name", ["", "example.org", "spiffe://", "spiffe://Example.org", "spiffe://a/b", "spiffe://a\n"])
+@pytest.mark.parametrize(
+    "name", ["", "example.org", "spiffe://", "spiffe://Example.org", "spiffe://a/b", "spiffe://a\n"]
+)
 def test_only_the_spiffe_id_of_a_trust_domain_names_one(name: str) -> None:
     """No folding and no guessing."""
     with pytest.raises(EnvelopeError):

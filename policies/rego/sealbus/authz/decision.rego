@@ -3,8 +3,8 @@
 # description: |
 #   Decides one request (`decision`) or many (`batch`), each as
 #   {"allow": bool, "reasons": [string], "obligations": [object], "policy": string}.
-#   A request is allowed only where every rule of `decide` holds: what is missing, unknown or of another type denies.
-#   Two engines must answer alike and fast; the README of this folder says which forms that leaves.
+#   A request is allowed only where every condition of `decide` holds: whatever is missing, unknown or of another
+#   type denies. Who may do what stands in `data.sealbus.registry`, beside this folder.
 package sealbus.authz
 
 # METADATA
@@ -16,85 +16,37 @@ decision := decide(input)
 # entrypoint: true
 batch := [decide(request) | some request in input.batch]
 
+# The conditions stand here in full, with the registry looked up once: a function or a reference to `data` costs more
+# than most of what it would decide. Each condition has its word in `reasons`. The last branch is for a request, or a
+# registry, that lacks what even the reasons need.
 decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "starter"} if {
-	caller := data.sealbus.agents[request.subject.id]
-	action := data.sealbus.actions[request.action.name]
+	registry := data.sealbus.registry
+	action := registry.actions[request.action.name]
 	user := request.context.user
-	granted(caller.actions, request.action.name)
-	chain_known(request.context.chain, request.subject.id)
-	chain_in_force(request.context.chain)
-	in_force("users", user.id)
-	in_force("sessions", user.session)
-	in_force("clients", user.client)
-	user_as_needed(action.user, user)
-	within_reach(action.resource, user, request.resource.properties)
-	within_limits(action.limits, request.action.properties)
-	within_hours(action.hours, request.resource.properties.region, request.context.time)
-} else := {"allow": false, "reasons": words, "obligations": [], "policy": "starter"} if {
-	words := []
-} else := {"allow": false, "reasons": ["incomplete_request"], "obligations": [], "policy": "starter"}
 
-granted(actions, name) if {
-	actions[name]
-} else if {
-	object.get(actions, name, "absent") == "absent"
-	parts := split(name, ".")
-	some i, _ in parts
-	i > 0
-	actions[concat(".", array.concat(array.slice(parts, 0, i), ["*"]))]
-} else := false
+	# The caller may do this.
+	registry.agents[request.subject.id].actions[request.action.name] == true
 
-chain_known(chain, sender) if {
-	agents := data.sealbus.agents
-	sender in chain
-	every hop in chain { agents[hop] }
-} else := false
-
-chain_in_force(chain) if {
-	revoked := data.sealbus.revoked.agents
-	every hop in chain { object.get(revoked, hop, false) == false }
-} else := false
-
-in_force(kind, id) if {
-	object.get(data.sealbus.revoked[kind], id, false) == false
-} else := false
-
-user_as_needed("none", _) := true
-
-user_as_needed("required", user) if {
-	user.present == true
-	user.id != ""
-}
-
-within_reach("any", _, _) := true
-
-within_reach("owned", user, properties) if {
-	user.present == true
-	owns(user.id, properties)
-}
-
-owns(id, properties) if {
-	properties.owner == id
-	id != ""
-} else if {
-	data.sealbus.users[id].customers[properties.customer]
-}
-
-within_limits(limits, properties) if {
-	every name, limit in limits {
-		value := properties[name]
-		is_number(value)
-		abs(value) <= limit
+	# Everyone that the work came through is known and in force, the caller among them: no chain, no answer.
+	request.subject.id in request.context.chain
+	every hop in request.context.chain {
+		registry.agents[hop]
+		object.get(registry.revoked.agents, hop, false) == false
 	}
-}
 
-within_hours(false, _, _) := true
+	# So is the user, if any.
+	object.get(registry.revoked.users, user.id, false) == false
+	object.get(registry.revoked.sessions, user.session, false) == false
+	object.get(registry.revoked.clients, user.client, false) == false
 
-within_hours(true, name, now) if {
-	region := data.sealbus.regions[name]
-	local := time.parse_rfc3339_ns(now) + (region.utc_offset_minutes * 60000000000)
-	region.weekdays[time.weekday(local)]
-	clock := time.clock(local)
-	region.open <= clock
-	clock < region.close
-}
+	# What the action was declared to need.
+	user_as_needed(action.user, user)
+	within_reach(action.resource, request, registry.users)
+	every field, limit in action.limits {
+		request.action.properties[field] >= 0
+		request.action.properties[field] <= limit
+	}
+	within_hours(action.hours, request, registry.regions)
+} else := {"allow": false, "reasons": words, "obligations": obligations(request, words), "policy": "starter"} if {
+	words := reasons(request)
+} else := {"allow": false, "reasons": ["incomplete"], "obligations": [], "policy": "starter"}

@@ -1,0 +1,161 @@
+"""`sealbus audit tail|replay`: what was decided, why, and what came of it, in order, each record verified."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import click
+
+from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.output import as_mapping, note, print_json, shown_time
+from sealbus.agents.cli.times import Moment
+from sealbus.bus.audit_trail import AuditEntry, AuditFilter, Finding
+from sealbus.envelopes.decision_record import DecisionRecord
+from sealbus.envelopes.work_records import OutcomeRecord
+
+__all__ = ["command"]
+
+
+@click.group("audit")
+def command() -> None:
+    """Follow and replay the audit stream."""
+
+
+@command.command("tail")
+@click.option("--follow", is_flag=True, help="Wait for more.")
+@click.option("--last", default=20, show_default=True, type=click.IntRange(0, 10_000), help="Records to begin with.")
+@config_option
+@as_option("operator")
+@json_option
+def tail(follow: bool, last: int, config: str | None, as_name: str, as_json: bool) -> None:
+    """Show the newest records."""
+    raise SystemExit(asyncio.run(_show(AuditFilter(), config, as_name, as_json=as_json, follow=follow, last=last)))
+
+
+@command.command("replay")
+@click.option("--since", type=Moment(), default=None, help="From this time on: RFC 3339, or 10m, 2h, 3d ago.")
+@click.option("--until", type=Moment(), default=None, help="Before this time.")
+@click.option("--subject", default=None, help="Only messages to this subject.")
+@click.option("--agent", default=None, help="Only what this agent recorded.")
+@click.option("--decision", type=click.Choice(["allow", "deny"]), default=None)
+@click.option("--user", default=None, help="Only what was asked for this user.")
+@click.option("--follow", is_flag=True, help="Wait for more.")
+@config_option
+@as_option("operator")
+@json_option
+def replay(
+    since: int | None,
+    until: int | None,
+    subject: str | None,
+    agent: str | None,
+    decision: str | None,
+    user: str | None,
+    follow: bool,
+    config: str | None,
+    as_name: str,
+    as_json: bool,
+) -> None:
+    """Print in order what was decided, why, and what came of it."""
+    wanted = AuditFilter(since=since or 0, until=until, subject=subject, agent=agent, decision=decision, user=user)
+    raise SystemExit(asyncio.run(_show(wanted, config, as_name, as_json=as_json, follow=follow, last=None)))
+
+
+async def _show(
+    wanted: AuditFilter, config: str | None, as_name: str, *, as_json: bool, follow: bool, last: int | None
+) -> int:
+    from sealbus.agents.runtime import open_audit_trail  # noqa: PLC0415  needs nats and grpc
+    from sealbus.agents.settings import load_settings  # noqa: PLC0415
+
+    findings = 0
+    async with open_audit_trail(as_name, load_settings(config)) as trail:
+        held: list[AuditEntry | Finding] = []
+        async for entry in trail.entries(wanted):
+            held.append(entry)
+            if last is not None and len(held) > last:
+                del held[0]
+            elif last is None:
+                findings += _print(held.pop(), as_json=as_json)
+        for entry in held:
+            findings += _print(entry, as_json=as_json)
+        if follow:
+            async for entry in trail.entries(wanted, follow=True):
+                findings += _print(entry, as_json=as_json)
+    return 4 if findings else 0
+
+
+def _print(entry: AuditEntry | Finding, *, as_json: bool) -> int:
+    """Print one entry; return 1 for a finding."""
+    if isinstance(entry, Finding):
+        if as_json:
+            print_json(
+                {
+                    "kind": "finding",
+                    "sequence": entry.sequence,
+                    "time": shown_time(entry.stored),
+                    "subject": entry.subject,
+                    "code": entry.code,
+                    "step": entry.step,
+                    "detail": entry.detail,
+                }
+            )
+        else:
+            note(f"{shown_time(entry.stored)} #{entry.sequence} DOES NOT VERIFY: {entry.code} at step {entry.step}")
+        return 1
+    if as_json:
+        print_json(as_document(entry))
+    else:
+        click.echo(as_line(entry))
+    return 0
+
+
+def as_document(entry: AuditEntry) -> Mapping[str, object]:
+    """Return one entry as a JSON object: what `--json` prints."""
+    base: dict[str, object] = {
+        "kind": entry.record.KIND,
+        "sequence": entry.sequence,
+        "time": shown_time(entry.stored),
+        "recorder": str(entry.recorder),
+        "record": entry.leaf.hex(),
+    }
+    if isinstance(entry.record, DecisionRecord):
+        record = entry.record
+        base |= {
+            "action": record.action,
+            "allow": record.allow,
+            "code": str(record.code) if record.code else "",
+            "reasons": list(record.reasons),
+            "policy": record.policy or "",
+            "revision": record.revision or "",
+            "engine": record.engine or "",
+            "input": entry.input,
+        }
+    elif isinstance(entry.record, OutcomeRecord):
+        base |= {
+            "decision": entry.record.decision.hex(),
+            "code": str(entry.record.code) if entry.record.code else "",
+            "micros": entry.record.micros,
+            "sent": [one.hex() for one in entry.record.sent],
+        }
+        if entry.decision is not None:
+            base["action"] = entry.decision.action
+    if entry.decided is not None:
+        base |= {"message": entry.decided.id.hex(), "from": str(entry.decided.iss), "subject": entry.decided.to}
+    return base
+
+
+def as_line(entry: AuditEntry) -> str:
+    """Return one entry as one line for people: when, verdict, what, from whom, for whom, why."""
+    head = f"{shown_time(entry.stored)} #{entry.sequence:<5}"
+    sender = entry.decided.iss.path if entry.decided is not None else ""
+    if isinstance(entry.record, DecisionRecord):
+        record = entry.record
+        verdict = "ALLOW" if record.allow else "DENY "
+        user = as_mapping(as_mapping(entry.input.get("context")).get("user")).get("id") or "-"
+        why = ", ".join(record.reasons) or (str(record.code) if record.code else "")
+        return f"{head} {verdict} {record.action:<24} from {sender:<20} for {user:<10} {why}".rstrip()
+    if isinstance(entry.record, OutcomeRecord):
+        action = entry.decision.action if entry.decision is not None else "?"
+        result = str(entry.record.code) if entry.record.code else "done"
+        return f"{head} -> {result:<8} {action:<18} in {entry.record.micros / 1000:.1f} ms"
+    return f"{head} {entry.record.KIND} by {entry.recorder}"

@@ -1,0 +1,100 @@
+"""`sealbus dev`: everything on this machine, in one terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+from pathlib import Path
+
+import click
+
+from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.dev.defaults import STARTER_AGENTS, STATE_FOLDER
+
+__all__ = ["command"]
+
+
+@click.command("dev")
+@click.option("--agent", "agents", multiple=True, metavar="NAME", help="An agent beside those of sealbus.toml.")
+@click.option("--state", type=click.Path(path_type=Path), default=Path(STATE_FOLDER), show_default=True)
+@click.option("--port", type=click.IntRange(1, 65_535), default=4222, show_default=True, help="NATS port.")
+@click.option("--engine", type=click.Choice(["embedded", "sidecar"]), default="embedded", show_default=True)
+@click.option("--opa", type=click.Path(path_type=Path), default=None, help="The opa executable, for --engine sidecar.")
+@click.option("--policy", type=click.Path(path_type=Path, exists=True, file_okay=False), default=None)
+@click.option("--watch/--no-watch", default=True, help="Publish the policy folder again when it changes.")
+@click.option("--clean", is_flag=True, help="Remove the state folder first.")
+@json_option
+def command(
+    agents: tuple[str, ...],
+    state: Path,
+    port: int,
+    engine: str,
+    opa: Path | None,
+    policy: Path | None,
+    watch: bool,
+    clean: bool,
+    as_json: bool,
+) -> None:
+    """Run NATS, the Workload API and the policy, and say what to type next."""
+    from sealbus.agents.dev.environment import DevOptions  # noqa: PLC0415  needs nats and grpc
+
+    if clean:
+        shutil.rmtree(state, ignore_errors=True)
+    options = DevOptions(
+        folder=state,
+        agents=tuple(dict.fromkeys((*STARTER_AGENTS, *declared_agents(), *agents))),
+        port=port,
+        engine=engine,
+        opa=opa,
+        policy=policy,
+    )
+    asyncio.run(_run(options, watch=watch, as_json=as_json))
+
+
+def declared_agents() -> tuple[str, ...]:
+    """Return the names of the `[agents]` table of ./sealbus.toml, if there is one."""
+    import tomllib  # noqa: PLC0415
+
+    path = Path("sealbus.toml")
+    if not path.exists():
+        return ()
+    agents = tomllib.loads(path.read_text(encoding="utf-8")).get("agents", {})
+    return tuple(name for name in agents if name != "template")
+
+
+async def _run(options: object, *, watch: bool, as_json: bool) -> None:
+    from sealbus.agents.dev.environment import DevOptions, open_environment  # noqa: PLC0415
+    from sealbus.agents.dev.policy_folder import republish  # noqa: PLC0415
+
+    if not isinstance(options, DevOptions):
+        raise TypeError("options")
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with open_environment(options) as environment, asyncio.TaskGroup() as group:
+        watching = group.create_task(republish(environment)) if watch else None
+        if as_json:
+            print_json(
+                {
+                    "ready": True,
+                    "nats": environment.nats.url,
+                    "settings": str(environment.settings_file),
+                    "policy": str(environment.policy),
+                    "engine": options.engine,
+                }
+            )
+        else:
+            note(f"ready: NATS at {environment.nats.url}, policy {environment.policy} ({options.engine})")
+            note("in other terminals, for instance:")
+            note("  sealbus worker run app.py:agent")
+            note("""  sealbus pub task.inventory.update '{"item_id": "42", "quantity": 3}' --user alice""")
+            note("  sealbus audit tail --follow")
+            note("stop with Ctrl-C; --clean removes the state folder at the next start")
+        await stop.wait()
+        if watching is not None:
+            watching.cancel()
+    if not as_json:
+        note("stopped")

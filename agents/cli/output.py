@@ -1,0 +1,48 @@
+"""Results on stdout, as tables for people or as JSON, one object a line; everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import click
+
+from sealbus.envelopes.limits import SECOND
+
+__all__ = ["note", "print_json", "print_table", "shown_time"]
+
+
+def print_json(value: object) -> None:
+    """Print one JSON value on one line of stdout, at once."""
+    click.echo(json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str))
+    sys.stdout.flush()
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on stdout, as wide as the terminal."""
+    from rich.console import Console  # noqa: PLC0415  slow to import, and JSON output does not need it
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(title=title or None, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def note(text: str) -> None:
+    """Print one line for people on stderr."""
+    click.echo(text, err=True)
+
+
+def shown_time(time: int) -> str:
+    """Return microseconds since the Unix epoch as RFC 3339 with milliseconds."""
+    return datetime.fromtimestamp(time / SECOND, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def as_mapping(value: object) -> Mapping[str, object]:
+    """Return `value` if it is a mapping, otherwise an empty one."""
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,92 @@
+"""`sealbus worker run MODULE:AGENT`: one agent's handlers, until SIGTERM, then a drain."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sealbus.agents.cli.options import config_option, json_option
+from sealbus.agents.cli.output import note, print_json
+
+if TYPE_CHECKING:
+    from sealbus.agents.agent import Agent
+
+__all__ = ["command", "load_agent"]
+
+
+@click.group("worker")
+def command() -> None:
+    """Run an agent's handlers."""
+
+
+@command.command("run")
+@click.argument("target", metavar="MODULE:AGENT")
+@click.option("--concurrency", default=None, type=click.IntRange(1, 10_000), help="Handlers at a time.")
+@click.option("--health", default=None, metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics here.")
+@config_option
+@json_option
+def run(target: str, concurrency: int | None, health: str | None, config: str | None, as_json: bool) -> None:
+    """Run the handlers of AGENT in MODULE (a dotted name, or a file such as app.py)."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    agent = load_agent(target)
+    drained = asyncio.run(_run(agent, concurrency, health, config, as_json=as_json))
+    raise SystemExit(0 if drained else 1)
+
+
+def load_agent(target: str) -> Agent:
+    """Return the `Agent` that `MODULE:AGENT` names; raises `ConfigurationError` with one line for what is wrong."""
+    from sealbus.agents.agent import Agent  # noqa: PLC0415  needs pydantic
+    from sealbus.envelopes.errors import ConfigurationError  # noqa: PLC0415
+
+    module_name, _, name = target.partition(":")
+    if not module_name or not name:
+        raise ConfigurationError(f"{target}: say MODULE:AGENT, for instance app.py:agent")
+    try:
+        if module_name.endswith(".py"):
+            path = Path(module_name)
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            if spec is None or spec.loader is None or not path.exists():
+                raise ConfigurationError(f"{module_name}: no such file")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[path.stem] = module
+            spec.loader.exec_module(module)
+        else:
+            sys.path.insert(0, "")
+            module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"{module_name}: {error}") from error
+    agent = getattr(module, name, None)
+    if not isinstance(agent, Agent):
+        raise ConfigurationError(f"{target}: {name} is not an Agent")
+    return agent
+
+
+async def _run(agent: Agent, concurrency: int | None, health: str | None, config: str | None, *, as_json: bool) -> bool:
+    from sealbus.agents.health import serve_health  # noqa: PLC0415
+    from sealbus.agents.runtime import open_node  # noqa: PLC0415  needs nats and grpc
+    from sealbus.agents.settings import load_settings  # noqa: PLC0415
+    from sealbus.agents.worker import Worker, WorkerLimits  # noqa: PLC0415
+
+    settings = load_settings(config)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    limits = WorkerLimits(concurrency=concurrency or settings.concurrency, drain=settings.drain)
+    async with open_node(agent.name, settings) as node, Worker(agent, node, limits) as worker:
+        async with serve_health(health or settings.health, node.counters, worker.is_ready):
+            running = asyncio.ensure_future(worker.run(stop))
+            await worker.ready.wait()
+            if as_json:
+                print_json({"ready": True, "agent": agent.name, "identity": str(node.own)})
+            else:
+                note(f"{agent.name} runs as {node.own}: {', '.join(route.subject for route in worker.routes.routes)}")
+            return await running

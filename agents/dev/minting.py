@@ -1,0 +1,31 @@
+"""A user context from the development edge's own identity: what `--user` of the commands stands on. Only in `sealbus dev`."""
+
+from __future__ import annotations
+
+from sealbus.agents.dev.users import mint_user
+from sealbus.agents.identity import WorkloadIdentity
+from sealbus.agents.runtime import workload_api_of
+from sealbus.agents.settings import Settings
+from sealbus.bus.clock import wall_clock
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.wire import Statement
+
+__all__ = ["minted_user"]
+
+
+async def minted_user(settings: Settings, identifier: str, workload: str, session: str = "") -> Statement:
+    """Return a context of `identifier` for the workload named `workload`, signed by the edge's identity.
+
+    Raises `ConfigurationError` where the settings know no Workload API socket per name.
+    """
+    if settings.workload_api is None or "{name}" not in settings.workload_api:
+        raise ConfigurationError("--user needs a running `sealbus dev`: elsewhere the edge mints user contexts")
+    async with WorkloadIdentity.connect(workload_api_of(settings, "edge")) as edge:
+        return mint_user(
+            edge.sealer(),
+            identifier,
+            trust_domain=settings.trust_domain,
+            now=wall_clock(),
+            session=session,
+            workload=settings.names.id_of(workload),
+        )

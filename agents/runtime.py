@@ -1,0 +1,116 @@
+"""From settings to a running node: identity from the Workload API, a connection to NATS, a policy engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from sealbus.agents.identity import WorkloadIdentity
+from sealbus.agents.node import Deployment, Node
+from sealbus.agents.settings import PolicySettings, Settings, load_settings
+from sealbus.bus.audit_trail import AuditTrail
+from sealbus.bus.connection import Connection
+from sealbus.bus.counters import Counters
+from sealbus.bus.stream_check import check_streams
+from sealbus.bus.streams import Stream, declared_streams
+from sealbus.bus.transport import NatsTransport
+from sealbus.envelopes.archive import ArchiveProfile
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.subjects import own_subjects
+from sealbus.policies.engine import PolicyEngine
+
+__all__ = ["deployment_of", "open_audit_trail", "open_connection", "open_engine", "open_node", "streams_of"]
+
+
+def deployment_of(settings: Settings) -> Deployment:
+    """Return what every node of the deployment agrees on."""
+    return Deployment(
+        names=settings.names,
+        minters=settings.minters,
+        own_subjects=own_subjects(*settings.own_subjects),
+    )
+
+
+def streams_of(settings: Settings) -> tuple[Stream, ...]:
+    """Return the streams as they are declared by the settings."""
+    return declared_streams(settings.max_bytes, own=settings.own_subjects)
+
+
+def workload_api_of(settings: Settings, name: str) -> str | None:
+    """Return the Workload API's address for the workload `name`; `{name}` stands for it where there is a socket each."""
+    address = settings.workload_api
+    return address.replace("{name}", name) if address is not None else None
+
+
+@asynccontextmanager
+async def open_connection(
+    name: str, settings: Settings, *, counters: Counters | None = None
+) -> AsyncGenerator[tuple[WorkloadIdentity, Connection], None]:
+    """Open the identity of the workload `name` and its connection to NATS; each failure is one line that names the thing."""
+    names = settings.names
+    async with WorkloadIdentity.connect(workload_api_of(settings, name), counters=counters) as identity:
+        if identity.spiffe_id.trust_domain != settings.trust_domain:
+            raise ConfigurationError(
+                f"this workload is {identity.spiffe_id}, and the settings say trust domain {settings.trust_domain}"
+            )
+        async with Connection(
+            settings.nats,
+            identity=identity,
+            server_ids=settings.nats_ids,
+            inbox_prefix=names.inbox_prefix(identity.spiffe_id),
+            name=name,
+            counters=counters,
+        ) as connection:
+            yield identity, connection
+
+
+@asynccontextmanager
+async def open_engine(policy: PolicySettings) -> AsyncGenerator[PolicyEngine, None]:
+    """Open the policy engine that the settings name."""
+    if policy.engine == "embedded":
+        from sealbus.policies.embedded import EmbeddedEngine  # noqa: PLC0415  only one engine is ever imported
+
+        if policy.bundle is None:
+            raise ConfigurationError("policy.bundle is not set: the embedded engine reads its bundle from this file")
+        async with EmbeddedEngine(policy.bundle) as embedded:
+            yield embedded
+    elif policy.engine == "sidecar":
+        from sealbus.policies.sidecar import SidecarEngine  # noqa: PLC0415
+
+        if policy.opa is None:
+            raise ConfigurationError("policy.opa is not set: the sidecar engine asks OPA on this unix socket")
+        async with SidecarEngine(policy.opa, deadline=policy.deadline) as sidecar:
+            yield sidecar
+    else:
+        raise ConfigurationError(f"policy.engine {policy.engine!r} is not available yet: use embedded or sidecar")
+
+
+@asynccontextmanager
+async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerator[Node, None]:
+    """Open everything that the workload `name` needs on the bus, check its streams, and close it in reverse order."""
+    settings = settings or load_settings()
+    counters = Counters()
+    async with (
+        open_engine(settings.policy) as engine,
+        open_connection(name, settings, counters=counters) as (identity, connection),
+    ):
+        await check_streams(streams_of(settings), connection.jetstream)
+        async with Node(
+            deployment=deployment_of(settings),
+            identity=identity,
+            transport=NatsTransport(connection),
+            engine=engine,
+            counters=counters,
+        ) as node:
+            yield node
+
+
+@asynccontextmanager
+async def open_audit_trail(name: str, settings: Settings) -> AsyncGenerator[AuditTrail, None]:
+    """Open the audit stream for reading under the identity `name`, which must be allowed to."""
+    async with open_connection(name, settings) as (identity, connection):
+        yield AuditTrail(
+            transport=NatsTransport(connection),
+            profile=ArchiveProfile(names=settings.names, minters=settings.minters),
+            bundles=identity.bundles,
+        )

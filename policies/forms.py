@@ -1,0 +1,129 @@
+"""Rego forms that OPA and the embedded interpreter would decide otherwise: refused before a policy is in force.
+
+Both engines must give one answer to one question. The table in tests/policies/forms holds several hundred forms,
+each decided by regorus 0.12.0 and by OPA 1.22.2 (strict builtin errors); what came out alike is accepted here, and what
+did not is refused with file and line. The stable names of what is refused:
+
+=============== =====================================================================================================
+arity           a call with another number of arguments; a function without any
+assign          := inside an expression
+builtin         a builtin that is absent, impure, or answers otherwise in one of the engines (`form_calls`)
+closure         a comprehension in a head, or in the term of another, that needs names of a body: regorus never runs it
+compile         what regorus itself refuses
+conflict        one rule of two kinds, two numbers of arguments or two defaults
+depth           over 64 rules in a row
+division        `/`: OPA computes with decimal, regorus with binary fractions; policies count in whole numbers
+function-value  a function that is not called, a variable that is
+glob, regex     a pattern that is not a literal, or that Go and Rust read otherwise (`form_patterns`)
+import          anything but `data...`, `rego.v1` and `future.keywords` of if, in, every and contains; an import
+                whose name is a rule's as well
+negation        `not` over something that may be undefined (`form_negation`)
+nesting, size   what takes regorus' parser exponential time, or its stack
+number          a fraction, an exponent, over 2^53-1, or a minus before anything but a literal
+package         `system...`, which OPA keeps for itself
+pattern         an object or an expression where names are matched; := to a literal or an array of another length
+recursion       a rule that uses itself
+shadow          a name that is declared twice, or used above its declaration for something else
+sprintf         anything but a literal with %v and %%, one text, whole number or boolean for each
+time            an instant other than the request's own or a literal
+unify           `=` in a body
+unknown         syntax that this version of the check has never seen
+unsafe          a name without a value
+unused          a name of `some x` or `every` that nothing uses: OPA refuses it
+walk            `walk` anywhere but in a statement of its own
+with            outside test files
+=============== =====================================================================================================
+
+What cannot be seen in the text, the complete and typed input document makes impossible: its keys are always there, and
+their types fixed; it holds no null, no fraction and no integer beyond 2^53-1, and the policy's data no fraction.
+Differences that are left, all of them on the side of refusal or of texts: OPA refuses to compile some comparisons of
+types that regorus answers or fails at run time; `some x in` a text or number is empty in OPA and an error in regorus;
+a time zone that is not in the IANA list may be known to OPA's host; integers beyond 64 bits, which only products can
+reach, are exact in OPA and rounded in regorus; %v writes sets and control characters inside arrays otherwise; a set
+that holds both sets and objects is sorted otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.policies.form_rules import RuleTable, every_expression
+from sealbus.policies.form_scope import check_names
+from sealbus.policies.modules import Module
+from sealbus.policies.parse import parse
+from sealbus.policies.problems import PolicyRefused, Problem
+from sealbus.policies.syntax import Expression, File, Infix, Negative, Number, Place
+
+__all__ = ["TEST_SUFFIX", "parse_all", "refused_forms"]
+
+TEST_SUFFIX: Final = "_test.rego"
+"""Files that end so may use `with` and `print`; they never become part of a bundle."""
+
+_WHOLE: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,15})")
+_KEYWORDS: Final = frozenset({"if", "in", "every", "contains"})
+
+
+def parse_all(modules: Iterable[Module]) -> tuple[list[File], list[Problem]]:
+    """Return the parsed files, and the problems of those that regorus cannot parse."""
+    files: list[File] = []
+    problems: list[Problem] = []
+    for module in modules:
+        try:
+            files.append(parse(module))
+        except PolicyRefused as refused:
+            problems.extend(refused.problems)
+    return files, problems
+
+
+def refused_forms(files: Iterable[File]) -> list[Problem]:
+    """Return every form in `files` that the two engines would decide otherwise, in no particular order.
+
+    `files` must be all that are compiled together. An empty list says nothing about what the policy decides.
+    """
+    table = RuleTable(files)
+    problems: list[Problem] = []
+    for file in table.files:
+        relaxed = file.path.endswith(TEST_SUFFIX)
+        problems.extend(_of_header(file))
+        outside = table.outside(file)
+        for rule in file.rules:
+            problems.extend(check_names(file.path, rule, outside, relaxed=relaxed))
+            table.check_uses(file, rule, relaxed=relaxed)
+            for expression in every_expression(rule):
+                found = _arithmetic(expression)
+                if found is not None:
+                    problems.append(_problem(file, expression.place, *found))
+    table.check_depth()
+    return [*problems, *table.problems]
+
+
+def _problem(file: File, place: Place, form: str, text: str) -> Problem:
+    return Problem(file=file.path, line=place.line, column=place.column, form=form, text=text)
+
+
+def _of_header(file: File) -> Iterable[Problem]:
+    if file.package[:1] == ("system",):
+        yield _problem(file, Place(line=1, column=1), "package", "packages under system are OPA's own")
+    for one in file.imports:
+        keyword = one.path[:2] == ("future", "keywords") and (len(one.path) == 2 or one.path[2] in _KEYWORDS)
+        if not keyword and one.path != ("rego", "v1") and (one.path[0] != "data" or len(one.path) == 1):
+            text = f"{'.'.join(one.path)} cannot be imported: data..., rego.v1 and future.keywords can"
+            yield _problem(file, one.place, "import", text)
+
+
+def _arithmetic(expression: Expression) -> tuple[str, str] | None:
+    match expression:
+        case Number():
+            whole = _WHOLE.fullmatch(expression.written) is not None
+            if not whole or abs(int(expression.written)) > DEFAULT_LIMITS.max_integer:
+                return "number", "numbers are whole, within 9007199254740991, and written in digits"
+        case Negative():
+            return "number", "a minus stands before digits only: write 0 - x"
+        case Infix(operator="Div"):
+            return "division", "/ makes fractions, which the engines compute otherwise: multiply the other side"
+        case _:
+            pass
+    return None

@@ -1,0 +1,227 @@
+"""Remove each acceptance check in turn: a refusing test of its step must fail (`make removal`).
+
+A check is found by its shape, never listed by hand: an `if` that ends in raising a refusal, an operand of its
+condition, a link of a chained comparison, a predicate that such a condition asks, a call of a function that does
+nothing but refuse, an exception that is given a code. For each, a forked process with only that check disabled runs the
+tests `test_step_NN_refuses_*` of its steps, until one fails. What no test notices is a survivor, and makes this fail.
+
+Usage: check_removal.py [--verbose] [MODULE ...]
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import itertools
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(ROOT / "tests"))
+
+from _pytest.mark.structures import ParameterSet  # noqa: E402 -- what pytest.param makes
+from removals import Removal, find_removals  # noqa: E402 -- beside this file
+
+TESTS = ("test_accept_steps", "test_accept_steps_form", "test_accept_steps_trust", "test_trust")
+"""Where refusing tests are: the step is in a test's name."""
+
+STEPS: dict[str, tuple[int, ...]] = {
+    "codec": (1, 2, 10),
+    "wire": (1,),
+    "header": (2,),
+    "spiffe_id": (2, 10),
+    "keys": (2, 8, 10),
+    "subjects": (3,),
+    "freshness": (5, 6),
+    "caches": (6, 13),
+    "strict_json": (7,),
+    "jws": (7,),
+    "trust": (7,),
+    "credential": (7,),
+    "merkle": (8,),
+    "signature": (8,),
+    "context": (10,),
+    "context_payload": (10,),
+    "chain": (11, 12),
+    "accept": tuple(range(1, 14)),
+}
+"""The steps of what a module checks, where the check itself does not say its number."""
+
+_SIGNATURE = "keys.PublicKey.verify: len(signature) != 64 or not 1 <= r < _ORDER or (not 1 <= s <= _HALF_ORDER) -> "
+_OPENSSL = "OpenSSL refuses it as well; SPEC.md section 4 says it, so it stands where the other bounds do"
+SURVIVORS: dict[str, str] = {
+    _SIGNATURE + "len(signature) != 64 or not r < _ORDER or (not 1 <= s <= _HALF_ORDER)": _OPENSSL,
+    _SIGNATURE + "len(signature) != 64 or not 1 <= r or (not 1 <= s <= _HALF_ORDER)": _OPENSSL,
+    _SIGNATURE + "len(signature) != 64 or not 1 <= r < _ORDER or (not s <= _HALF_ORDER)": _OPENSSL,
+    "keys.PublicKey.__post_init__: type(self.raw) is not bytes or len(self.raw) != 64"
+    " -> type(self.raw) is not bytes or False": "no point of another length can be loaded; this only says so sooner",
+    "codec.is_text: len(text) <= limit and (not _REFUSED_IN_TEXT.search(text)) and (len(text.encode()) <= limit)"
+    " -> True and (not _REFUSED_IN_TEXT.search(text)) and (len(text.encode()) <= limit)": (
+        "what has too many characters has too many bytes; asked first, it saves searching long text"
+    ),
+    "header._grants: len(items) > DEFAULT_LIMITS.text_items or not all((type(item) is str and is_grant(item)"
+    " for item in items)) -> False or not all((type(item) is str and is_grant(item) for item in items))": (
+        "the decoder bounds every array of a header by the same number; it counts where a header is made"
+    ),
+    "wire._proof: not isinstance(path, tuple) or len(path) > DEFAULT_LIMITS.proof_nodes"
+    " -> not isinstance(path, tuple) or False": (
+        "the decoder bounds every array of an envelope by the same number; it counts where an envelope is made"
+    ),
+    "wire._proof: type(size) is not int or not 1 <= size <= DEFAULT_LIMITS.batch_leaves"
+    " -> type(size) is not int or not size <= DEFAULT_LIMITS.batch_leaves": "no index is below a size of 0",
+}
+"""Removals that no test can notice, as they are reported, each with the reason why."""
+
+_SECONDS = 30
+"""A process that a removal makes run for ever has failed."""
+
+Case = tuple[str, Callable[[], object]]
+
+
+def load_cases() -> dict[int, list[Case]]:
+    """Return every refusing test by the number of its step, with each of its parameters."""
+    cases: dict[int, list[Case]] = {}
+    sys.path.insert(0, str(ROOT / "tests" / "envelopes"))
+    for name in TESTS:
+        for attribute, function in vars(importlib.import_module(name)).items():
+            found = re.match(r"test_step_(\d\d)_(?:\w+_)?refuses", attribute)
+            if found and inspect.isfunction(function):
+                cases.setdefault(int(found[1]), []).extend(expand(attribute, function))
+    return cases
+
+
+def expand(name: str, function: Callable[..., object]) -> Iterator[Case]:
+    """Yield a test once for each set of its parameters, as pytest would; fixtures are not known here."""
+    rows: list[list[dict[str, object]]] = []
+    for mark in getattr(function, "pytestmark", []):
+        names = mark.args[0]
+        keys = [key.strip() for key in names.split(",")] if isinstance(names, str) else list(names)
+        sets = [value.values if isinstance(value, ParameterSet) else value for value in mark.args[1]]
+        whole = [isinstance(value, ParameterSet) or len(keys) > 1 for value in mark.args[1]]
+        rows.append(
+            [
+                dict(zip(keys, values if many else (values,), strict=True))
+                for values, many in zip(sets, whole, strict=True)
+            ]
+        )
+    for number, chosen in enumerate(itertools.product(*rows)):
+        arguments = {key: value for row in chosen for key, value in row.items()}
+        yield f"{name}[{number}]", functools.partial(function, **arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A function whose code can be replaced."""
+
+    function: FunctionType
+    forget: Callable[[], None]
+
+
+def resolve(module: ModuleType, path: str) -> Target:
+    """Return the function at `path`, under whatever decorates it."""
+    found: object = module
+    for part in path.split("."):
+        found = inspect.getattr_static(found, part)
+    forget: Callable[[], None] = getattr(found, "cache_clear", lambda: None)
+    found = getattr(found, "fget", None) or getattr(found, "__func__", None) or found
+    found = inspect.unwrap(found) if callable(found) else found
+    if not isinstance(found, FunctionType):
+        raise TypeError(f"{module.__name__}.{path} is no function")
+    return Target(function=found, forget=forget)
+
+
+def code_of(module: CodeType, path: str) -> CodeType:
+    """Return the code of the function at `path` of a compiled module."""
+    waiting = [module]
+    while waiting:
+        for constant in waiting.pop().co_consts:
+            if isinstance(constant, CodeType):
+                if constant.co_qualname == path:
+                    return constant
+                waiting.append(constant)
+    raise LookupError(path)
+
+
+def first_failure(cases: Sequence[Case]) -> str | None:
+    """Run `cases` until one fails, and return its name."""
+    for name, case in cases:
+        try:
+            case()
+        except BaseException:  # noqa: BLE001 -- pytest's outcomes are not Exceptions, and whatever it is, it failed
+            return name
+    return None
+
+
+def start(removal: Removal, cases: Sequence[Case]) -> int:
+    """Fork a process that removes one check and runs `cases`; it ends with 0 if one of them failed, else with 1."""
+    target = resolve(importlib.import_module(f"sealbus.envelopes.{removal.module}"), removal.function)
+    code = code_of(removal.code, removal.function)
+    process = os.fork()
+    if process == 0:
+        signal.alarm(_SECONDS)
+        target.function.__code__ = code
+        target.forget()
+        os._exit(1 if first_failure(cases) is None else 0)
+    return process
+
+
+def run(removals: Sequence[Removal], cases: dict[int, list[Case]]) -> list[Removal]:
+    """Return the removals that no refusing test of their steps noticed."""
+    survivors, running, places = [], {}, os.cpu_count() or 1
+    waiting = list(reversed(removals))
+    while waiting or running:
+        while waiting and len(running) < places:
+            removal = waiting.pop()
+            steps = (removal.step,) if removal.step is not None else STEPS[removal.module]
+            running[start(removal, [case for step in steps for case in cases.get(step, [])])] = removal
+        process, status = os.wait()
+        removal = running.pop(process)
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 1:
+            survivors.append(removal)
+    return survivors
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Check the modules that are named, or all; return the exit code."""
+    verbose = "--verbose" in arguments
+    modules = [name for name in arguments if name != "--verbose"] or list(STEPS)
+    began = time.monotonic()
+    cases = load_cases()
+    broken = first_failure([case for listed in cases.values() for case in listed])
+    if broken is not None:
+        print(f"{broken} fails with nothing removed")  # noqa: T201
+        return 1
+    removals = [
+        removal
+        for module in modules
+        for removal in find_removals(module, (ROOT / "envelopes" / f"{module}.py").read_text())
+    ]
+    if verbose:
+        for removal in removals:
+            print(removal)  # noqa: T201
+    survivors = {str(removal) for removal in run(removals, cases)}
+    unexpected = sorted(survivors - SURVIVORS.keys())
+    stale = sorted(SURVIVORS.keys() - survivors) if set(modules) == set(STEPS) else []
+    for text in unexpected:
+        print(f"no test fails without it: {text}")  # noqa: T201
+    for text in stale:
+        print(f"listed as a survivor, and is none: {text}")  # noqa: T201
+    count = sum(map(len, cases.values()))
+    print(  # noqa: T201
+        f"{len(removals)} removals, {len(survivors)} unnoticed, {len(SURVIVORS)} of them with a reason;"
+        f" {count} refusing cases; {time.monotonic() - began:.0f} s"
+    )
+    return 1 if unexpected or stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

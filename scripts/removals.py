@@ -1,0 +1,265 @@
+"""Find the checks in a module's source, and make the module without one of them (for `check_removal.py`)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import CodeType
+
+__all__ = ["Removal", "find_removals"]
+
+_OTHERS_FAULT = frozenset({"EnvelopeError", "BundleRefused", "_refused", "_malformed", "_misshapen"})
+"""What a refusal is raised with. A `SealError` or `ConfigurationError` is about our own side."""
+_VALUE_ERRORS = frozenset({"jws", "strict_json", "trust"})
+"""Modules that refuse by `ValueError`, which their callers give a code."""
+_REFUSING = ("check", "verify", "prove", "judge", "remember")
+"""How a function's name starts that returns only if it has nothing against it."""
+_WRITING = frozenset({"codec.encode", "context.mint_context"})
+"""Functions that only whoever seals calls."""
+_ASKED_ELSEWHERE = frozenset({"is_text", "is_action", "is_grant", "is_subject", "is_uuid7", "covers"})
+"""Predicates that conditions of other modules ask; the answer that refuses is False."""
+_NOT_REFUSING = frozenset({"roots.remember"})
+"""Remembering a verified root saves time and refuses nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removal:
+    """One check, disabled: the whole module's code without it."""
+
+    module: str
+    function: str
+    line: int
+    what: str
+    step: int | None
+    """The number that the check itself says, if any."""
+    code: CodeType
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.function}: {self.what}"
+
+
+def find_removals(module: str, source: str) -> list[Removal]:
+    """Return every removal of one check from `source`."""
+    tree = ast.parse(source)
+    functions = dict(_functions(tree, ""))
+    removals: list[Removal] = []
+    asked = _predicates(module, functions)
+    for path, function in functions.items():
+        if f"{module}.{path}" in _WRITING:
+            continue
+        fires = asked.get(function.name)
+        for node, undo, what in _sites(module, function, fires):
+            code = compile(ast.fix_missing_locations(tree), f"{module}.py", "exec")
+            undo()
+            removals.append(
+                Removal(
+                    module=module,
+                    function=path,
+                    line=node.lineno,
+                    what=what,
+                    step=_step(node, functions),
+                    code=code,
+                )
+            )
+    return removals
+
+
+def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Yield the functions and methods of a module by their qualified name; what is inside them belongs to them."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef):
+            yield f"{prefix}{child.name}", child
+        elif isinstance(child, ast.ClassDef):
+            yield from _functions(child, f"{prefix}{child.name}.")
+
+
+Site = tuple[ast.stmt, Callable[[], None], str]
+
+
+def _sites(module: str, function: ast.FunctionDef, fires: bool | None) -> Iterator[Site]:
+    """Disable one check of `function` after the other; whoever takes a site undoes it before the next."""
+    for statements in _blocks(function):
+        for index, statement in enumerate(statements):
+            after = statements[index + 1] if index + 1 < len(statements) else None
+            if isinstance(statement, ast.If):
+                condition_fires = _fires(module, statement, after, fires)
+                if condition_fires is not None:
+                    yield from _conditions(statement, condition_fires)
+            elif isinstance(statement, ast.Expr) and _is_refusing_call(statement.value):
+                nothing = ast.Pass(lineno=statement.lineno, col_offset=0)
+                statements[index] = nothing
+                yield statement, _setter(statements, index, statement), f"{ast.unparse(statement)} -> pass"
+            elif isinstance(statement, ast.Return) and fires is not None and statement.value is not None:
+                value = statement.value
+                for variant in _disabled(value, fires):
+                    statement.value = variant
+                    yield statement, _restorer(statement, "value", value), _told(value, variant)
+            elif isinstance(statement, ast.Raise) and statement.exc is not None and statement.cause is not None:
+                # In a handler: without its code, it is an error like any other.
+                exc, cause = statement.exc, statement.cause
+                if not (isinstance(cause, ast.Constant) and cause.value is None):
+                    statement.exc = statement.cause = None
+
+                    def undo(statement: ast.Raise = statement, exc: ast.expr = exc, cause: ast.expr = cause) -> None:
+                        statement.exc, statement.cause = exc, cause
+
+                    if _is_refusal(module, ast.Raise(exc=exc)) or ast.unparse(exc).startswith("error.at_step("):
+                        yield statement, undo, f"raise {ast.unparse(exc)} -> raise"
+                    else:
+                        undo()
+
+
+def _conditions(statement: ast.If, fires: bool) -> Iterator[Site]:
+    test = statement.test
+    for variant in _disabled(test, fires):
+        statement.test = variant
+        yield statement, _restorer(statement, "test", test), _told(test, variant)
+
+
+def _fires(module: str, statement: ast.If, after: ast.stmt | None, returns: bool | None) -> bool | None:
+    """Say which value of the condition refuses, or None if the statement is no check.
+
+    `returns` is the value by which the function itself refuses, where it is a predicate.
+    """
+    last = statement.body[-1]
+    if _is_refusal(module, last):
+        return True
+    if statement.orelse and _is_refusal(module, statement.orelse[-1]):
+        return False
+    if isinstance(last, ast.Return):
+        if after is not None and _is_refusal(module, after):
+            return False
+        if returns is not None and isinstance(last.value, ast.Constant) and last.value.value is returns:
+            return True
+    return None
+
+
+def _disabled(test: ast.expr, fires: bool) -> Iterator[ast.expr]:
+    """Yield `test` with one thing after the other that makes it `fires` left out."""
+    never = ast.Constant(value=not fires)
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        for inner in _disabled(test.operand, not fires):
+            yield ast.UnaryOp(op=ast.Not(), operand=inner)
+    elif isinstance(test, ast.BoolOp):
+        alone = isinstance(test.op, ast.Or) is fires
+        for index, operand in enumerate(test.values):
+            for inner in _disabled(operand, fires):
+                if alone or not isinstance(inner, ast.Constant):
+                    yield ast.BoolOp(op=test.op, values=[*test.values[:index], inner, *test.values[index + 1 :]])
+        if not alone:
+            yield never
+    elif isinstance(test, ast.Compare) and len(test.ops) > 1 and not fires:
+        operands = [test.left, *test.comparators]
+        links = [ast.Compare(operands[i], [op], [operands[i + 1]]) for i, op in enumerate(test.ops)]
+        for index in range(len(links)):
+            rest: list[ast.expr] = [link for place, link in enumerate(links) if place != index]
+            yield rest[0] if len(rest) == 1 else ast.BoolOp(op=ast.And(), values=rest)
+    elif _is_over_all(test) and isinstance(test, ast.Call) and isinstance(test.args[0], ast.GeneratorExp):
+        generator = test.args[0]
+        for inner in _disabled(generator.elt, fires):
+            if not isinstance(inner, ast.Constant):
+                yield ast.Call(test.func, [ast.GeneratorExp(inner, generator.generators)], [])
+        yield never
+    elif not (isinstance(test, ast.Constant) and test.value is not fires):
+        yield never
+
+
+def _is_over_all(test: ast.expr) -> bool:
+    return isinstance(test, ast.Call) and isinstance(test.func, ast.Name) and test.func.id in ("all", "any")
+
+
+def _predicates(module: str, functions: dict[str, ast.FunctionDef]) -> dict[str, bool]:
+    """Return the functions of the module that conditions ask, with the answer that refuses."""
+    defined = {function.name for function in functions.values() if _returns_bool(function)}
+    asked = dict.fromkeys(defined & _ASKED_ELSEWHERE, False)
+    while True:
+        more = dict(asked)
+        for function in functions.values():
+            fires = asked.get(function.name)
+            for statements in _blocks(function):
+                for index, statement in enumerate(statements):
+                    after = statements[index + 1] if index + 1 < len(statements) else None
+                    if isinstance(statement, ast.If):
+                        refuses = _fires(module, statement, after, fires)
+                        if refuses is not None:
+                            more |= dict(_leaves(statement.test, refuses, defined))
+                    elif isinstance(statement, ast.Return) and fires is not None and statement.value is not None:
+                        more |= dict(_leaves(statement.value, fires, defined))
+        if more == asked:
+            return asked
+        asked = more
+
+
+def _leaves(test: ast.expr, fires: bool, defined: set[str]) -> Iterator[tuple[str, bool]]:
+    """Yield the names of predicates in a condition, with the answer that makes it `fires`."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        yield from _leaves(test.operand, not fires, defined)
+    elif isinstance(test, ast.BoolOp):
+        for operand in test.values:
+            yield from _leaves(operand, fires, defined)
+    elif isinstance(test, ast.Call):
+        if _is_over_all(test) and isinstance(test.args[0], ast.GeneratorExp):
+            yield from _leaves(test.args[0].elt, fires, defined)
+        for node in ast.walk(test):
+            if isinstance(node, ast.Name) and node.id in defined:
+                yield node.id, fires
+
+
+def _returns_bool(function: ast.FunctionDef) -> bool:
+    return isinstance(function.returns, ast.Name) and function.returns.id == "bool"
+
+
+def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
+    """Yield every list of statements inside `node`, the outer before the inner."""
+    for child in ast.walk(node):
+        for name in ("body", "orelse", "finalbody"):
+            block = getattr(child, name, None)
+            if isinstance(block, list) and block and isinstance(block[0], ast.stmt):
+                yield block
+
+
+def _is_refusal(module: str, statement: ast.stmt) -> bool:
+    if not (isinstance(statement, ast.Raise) and isinstance(statement.exc, ast.Call)):
+        return False
+    name = statement.exc.func
+    if not isinstance(name, ast.Name):
+        return False
+    return name.id in _OTHERS_FAULT or (name.id == "ValueError" and module in _VALUE_ERRORS)
+
+
+def _is_refusing_call(value: ast.expr) -> bool:
+    if not isinstance(value, ast.Call):
+        return False
+    called = ast.unparse(value.func)
+    return called.rpartition(".")[2].lstrip("_").startswith(_REFUSING) and called not in _NOT_REFUSING
+
+
+def _step(node: ast.stmt, functions: dict[str, ast.FunctionDef]) -> int | None:
+    """Return the number in `EnvelopeError(code, number, ...)`, here or in the function that makes the refusal."""
+    for call in ast.walk(node):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+            if call.func.id == "EnvelopeError" and len(call.args) > 1:
+                number = call.args[1]
+                return number.value or None if isinstance(number, ast.Constant) else None  # type: ignore[return-value]
+            if call.func.id in _OTHERS_FAULT and call.func.id in functions:
+                return _step(functions[call.func.id].body[-1], {})
+    return None
+
+
+def _told(before: ast.expr, after: ast.expr) -> str:
+    return f"{ast.unparse(before)} -> {ast.unparse(ast.fix_missing_locations(after))}"
+
+
+def _setter(statements: list[ast.stmt], index: int, statement: ast.stmt) -> Callable[[], None]:
+    def undo() -> None:
+        statements[index] = statement
+
+    return undo
+
+
+def _restorer(node: ast.If | ast.Return, name: str, value: ast.expr) -> Callable[[], None]:
+    def undo() -> None:
+        setattr(node, name, value)
+
+    return undo

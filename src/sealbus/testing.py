@@ -1,0 +1,245 @@
+"""Tests of agents in memory: real sealing, real policy, real records; no server and no network.
+
+::
+
+    async with TestBus(agent, policy=Path("policy")) as bus:
+        user = bus.user("u-1001", "shop-web")
+        client = await bus.client("shop-web")
+        await client.submit("inventory.update", Update(item_id="42", quantity=3), user=user)
+        await bus.idle()
+        await bus.assert_allowed("inventory.update")
+
+Time is the host's unless a clock is given. What is deployed runs the same code over NATS and the Workload API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random as random_module
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sealbus.agents.agent import Agent
+from sealbus.agents.client import Client
+from sealbus.agents.dev.memory_identity import MemoryIdentity
+from sealbus.agents.dev.users import EDGE_PATH, mint_user
+from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.node import Deployment, Node
+from sealbus.agents.worker import Worker, WorkerLimits
+from sealbus.bus.audit_trail import AuditEntry, AuditTrail, Finding
+from sealbus.bus.clock import Clock, wall_clock
+from sealbus.bus.memory import MemoryBroker, MemoryPull
+from sealbus.bus.ports import Delivery
+from sealbus.envelopes.archive import ArchiveProfile
+from sealbus.envelopes.context_payload import ClaimValue
+from sealbus.envelopes.decision_record import DecisionRecord
+from sealbus.envelopes.names import Names
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.subjects import OwnSubject, own_subjects
+from sealbus.envelopes.wire import Statement
+from sealbus.policies.engine import PolicyEngine
+
+__all__ = ["TestBus"]
+
+STREAMS: Mapping[str, str] = {
+    "TASKS": "task.>",
+    "EVENTS": "event.>",
+    "RESULTS": "status.>",
+    "DEAD": "dead.>",
+    "AUDIT": "audit.>",
+    "REFUSALS": "refused.>",
+}
+
+
+class TestBus:
+    """Runs `agents` behind the gate in memory, decided by the policy folder `policy`, or by `engine` where one is given.
+
+    Without either it is the starter policy. Enter with `async with`; leaving stops the workers and finishes their work.
+    """
+
+    __test__ = False  # a class that pytest would otherwise collect by its name
+
+    def __init__(
+        self,
+        *agents: Agent,
+        policy: Path | None = None,
+        engine: PolicyEngine | None = None,
+        trust_domain: str = "example.org",
+        own: Sequence[OwnSubject] = (),
+        limits: WorkerLimits | None = None,
+        clock: Clock = wall_clock,
+        random: random_module.Random | None = None,
+    ) -> None:
+        self._agents = agents
+        self._policy = policy
+        self._engine = engine
+        self._limits = limits
+        self._clock = clock
+        self._random = (random or random_module.Random()).random  # noqa: S311  jitter, not a secret
+        self.trust_domain = TrustDomain(trust_domain)
+        self.names = Names(self.trust_domain)
+        self.authority = DevelopmentAuthority(self.trust_domain, clock=clock)
+        self.broker = MemoryBroker(clock)
+        self.edge = MemoryIdentity(self.authority, SpiffeId(f"spiffe://{trust_domain}{EDGE_PATH}"))
+        self.deployment = Deployment(
+            names=self.names, minters=frozenset({self.edge.spiffe_id}), own_subjects=own_subjects(*own)
+        )
+        for stream, subject in STREAMS.items():
+            self.broker.add_stream(stream, [subject, *(one.subject for one in own if _stream_of(one) == stream)])
+        self.workers: dict[str, Worker] = {}
+        self._nodes: dict[str, Node] = {}
+        self._stop = asyncio.Event()
+        self._stack = AsyncExitStack()
+        self._all = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            if self._engine is None:
+                from sealbus.policies.embedded import EmbeddedEngine  # noqa: PLC0415  only where no engine is given
+
+                self._engine = await stack.enter_async_context(EmbeddedEngine.of_folder(self._policy))
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            nodes = await stack.enter_async_context(AsyncExitStack())
+            self._stack = nodes
+            for agent in self._agents:
+                node = await self._node(agent.name)
+                worker = await nodes.enter_async_context(Worker(agent, node, self._limits))
+                self.workers[agent.name] = worker
+            running = [group.create_task(worker.run(self._stop)) for worker in self.workers.values()]
+            for worker in self.workers.values():
+                await worker.ready.wait()
+            await asyncio.sleep(0)  # lets every source subscribe
+            nodes.push_async_callback(self._finish, running)
+            self._all = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._all.__aexit__(kind, error, trace)
+
+    async def _finish(self, running: Sequence[asyncio.Task[bool]]) -> None:
+        self._stop.set()
+        await asyncio.wait(running)
+
+    async def _node(self, name: str) -> Node:
+        if name not in self._nodes:
+            if self._engine is None:
+                raise RuntimeError("use the bus inside `async with`")
+            identity = MemoryIdentity(self.authority, self.names.id_of(name))
+            node = Node(
+                deployment=self.deployment,
+                identity=identity,
+                transport=self.broker.connect(),
+                engine=self._engine,
+                clock=self._clock,
+                random=self._random,
+            )
+            self._nodes[name] = await self._stack.enter_async_context(node)
+        return self._nodes[name]
+
+    async def client(self, name: str) -> Client:
+        """Return a client with the identity of `name`, which may be one of the agents."""
+        return Client.on(await self._node(name))
+
+    def user(
+        self,
+        identifier: str,
+        workload: str,
+        *,
+        session: str = "",
+        client: str = "dev",
+        scope: Sequence[str] = (),
+        claims: Mapping[str, ClaimValue] | None = None,
+        tenant: str | None = None,
+    ) -> Statement:
+        """Return a signed user context, minted as the edge does for the workload named `workload`, and for no other."""
+        return mint_user(
+            self.edge.sealer(),
+            identifier,
+            trust_domain=self.trust_domain,
+            now=self._clock(),
+            session=session,
+            client=client,
+            scope=scope,
+            claims=claims,
+            tenant=tenant,
+            workload=self.names.id_of(workload),
+        )
+
+    async def idle(self, within: float = 10.0) -> None:
+        """Wait until every stored task and event was settled by whoever consumes it; raises `TimeoutError`."""
+        async with asyncio.timeout(within):
+            for pull in self.broker.consumers.values():
+                await _settled(pull)
+        for worker in self.workers.values():
+            await worker.settle()
+
+    async def audit(self) -> list[AuditEntry]:
+        """Return every record so far, each verified; raises `AssertionError` if one does not verify."""
+        trail = AuditTrail(
+            transport=self.broker.connect(),
+            profile=ArchiveProfile(names=self.names, minters=self.deployment.minters),
+            bundles=self.edge.bundles,
+        )
+        entries = [entry async for entry in trail.entries()]
+        findings = [entry for entry in entries if isinstance(entry, Finding)]
+        if findings:
+            raise AssertionError(f"the audit stream does not verify: {findings}")
+        return [entry for entry in entries if isinstance(entry, AuditEntry)]
+
+    async def decisions(self, action: str) -> list[DecisionRecord]:
+        """Return the decisions recorded for `action`, in order."""
+        return [
+            entry.record
+            for entry in await self.audit()
+            if isinstance(entry.record, DecisionRecord) and entry.record.action == action
+        ]
+
+    async def assert_allowed(self, action: str) -> None:
+        """Raise `AssertionError` unless the last decision for `action` allowed."""
+        last = await self._last(action)
+        if not last.allow:
+            raise AssertionError(f"{action}: {last.code}, {', '.join(last.reasons)}")
+
+    async def assert_denied(self, action: str, code: str = "denied", reason: str | None = None) -> None:
+        """Raise `AssertionError` unless the last decision for `action` denied with `code` and, if given, `reason`."""
+        last = await self._last(action)
+        if last.allow or last.code != code or (reason is not None and reason not in last.reasons):
+            raise AssertionError(f"{action}: allow {last.allow}, code {last.code}, reasons {last.reasons}")
+
+    def refusals(self) -> list[Mapping[str, object]]:
+        """Return what failed verification and was published so far; `await flush_refusals()` publishes what is counted."""
+        return [json.loads(one.payload) for one in self.stored("REFUSALS")]
+
+    async def flush_refusals(self) -> list[Mapping[str, object]]:
+        """Publish what was counted and return all refusals."""
+        for node in self._nodes.values():
+            await node.refusals.flush()
+        return self.refusals()
+
+    def stored(self, stream: str) -> list[Delivery]:
+        """Return what a stream holds, as it was published: for captures, replays and damage in tests."""
+        return list(self.broker.streams[stream].stored)
+
+    async def _last(self, action: str) -> DecisionRecord:
+        found = await self.decisions(action)
+        if not found:
+            raise AssertionError(f"{action}: nothing was decided")
+        return found[-1]
+
+
+async def _settled(pull: MemoryPull) -> None:
+    while not pull.idle:
+        pull.settled.clear()
+        if pull.idle:
+            return
+        await pull.settled.wait()
+
+
+def _stream_of(own: OwnSubject) -> str:
+    return "EVENTS" if own.kind == "event" else "TASKS"

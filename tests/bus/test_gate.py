@@ -1,0 +1,308 @@
+"""The gate end to end in memory: nothing is handled that was not verified, decided and recorded first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from support.engines import ScriptedEngine, Verdict, allow, deny
+from support.shop import Price, Shop, Update
+
+from sealbus import Denied
+from sealbus.bus.memory import header_block
+from sealbus.bus.outbox import Overloaded, StreamRefused
+from sealbus.bus.ports import Outgoing
+from sealbus.bus.requests import CallExpired, RemoteError
+from sealbus.envelopes.decision_record import DecisionRecord
+from sealbus.envelopes.errors import BusUnavailable, Code, PolicyFailed, PolicyUnavailable
+from sealbus.envelopes.wire import encode_envelope, parse_envelope
+from sealbus.envelopes.work_records import OutcomeRecord
+from sealbus.testing import TestBus
+
+
+@pytest.fixture
+def shop() -> Shop:
+    return Shop()
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture
+async def bus(shop: Shop, engine: ScriptedEngine) -> AsyncIterator[TestBus]:
+    async with TestBus(shop.inventory, shop.pricing, engine=engine) as running:
+        yield running
+
+
+async def submit(bus: TestBus, action: str = "inventory.update", **fields: Any) -> None:
+    client = await bus.client("shop-web")
+    await client.submit(action, Update(**{"item_id": "42", **fields}), user=bus.user("alice", "shop-web"))
+
+
+async def test_a_task_is_decided_recorded_then_handled(bus: TestBus, shop: Shop, engine: ScriptedEngine) -> None:
+    await submit(bus, quantity=3)
+    await bus.idle()
+    assert shop.handled == [("42", 3)]
+    (asked,) = engine.asked
+    assert asked["subject"]["id"] == "spiffe://example.org/agent/shop-web"
+    assert asked["action"] == {"name": "inventory.update", "properties": {"quantity": 3}}
+    assert asked["resource"] == {"type": "item", "id": "42", "properties": {"owner": "alice", "customer": "acme"}}
+    assert asked["context"]["user"]["id"] == "alice"
+    assert asked["context"]["chain"] == ["spiffe://example.org/agent/shop-web"]
+    decision, outcome = [entry.record for entry in await bus.audit()]
+    assert isinstance(decision, DecisionRecord)
+    assert isinstance(outcome, OutcomeRecord)
+    assert decision.allow
+    assert outcome.code is None
+
+
+async def test_the_record_is_stored_before_the_handler_runs(bus: TestBus, shop: Shop) -> None:
+    bus.broker.fail("AUDIT", BusUnavailable("the audit stream is away"))
+    client = await bus.client("shop-web")
+    with pytest.raises((RemoteError, CallExpired)):
+        await client.call("pricing.quote", Update(item_id="1"), returns=Price, timeout=0.5)
+    await submit(bus)
+    await asyncio.sleep(0)
+    assert shop.handled == []
+
+
+async def test_a_full_audit_stream_stops_handling(bus: TestBus, shop: Shop) -> None:
+    bus.broker.fail("AUDIT", StreamRefused("AUDIT: maximum bytes exceeded", 10_077))
+    client = await bus.client("shop-web")
+    with pytest.raises(RemoteError) as refused:
+        await client.call("pricing.quote", Update(item_id="1"), returns=Price)
+    assert refused.value.code is Code.AUDIT_UNAVAILABLE
+    assert shop.handled == []
+
+
+async def test_a_full_task_stream_is_overloaded_to_its_sender(bus: TestBus) -> None:
+    bus.broker.fail("TASKS", StreamRefused("TASKS: maximum bytes exceeded", 10_077))
+    with pytest.raises(Overloaded):
+        await submit(bus)
+
+
+async def test_a_denied_task_is_recorded_and_never_handled(bus: TestBus, shop: Shop, engine: ScriptedEngine) -> None:
+    engine.verdict = lambda _: deny("not_owner")
+    await submit(bus)
+    await bus.idle()
+    assert shop.handled == []
+    await bus.assert_denied("inventory.update", reason="not_owner")
+
+
+async def test_reasons_reach_a_caller_only_where_the_policy_says_so(bus: TestBus, engine: ScriptedEngine) -> None:
+    client = await bus.client("shop-web")
+    obligations: tuple[dict[str, object], ...] = ()
+
+    def verdict(document: dict[str, Any]) -> Verdict:
+        if document["action"]["name"].endswith(".reply"):
+            return allow()
+        return deny("not_owner", obligations=obligations)
+
+    engine.verdict = verdict
+    with pytest.raises(Denied) as hidden:
+        await client.call("pricing.quote", Update(item_id="1"), returns=Price)
+    obligations = ({"type": "show_reasons"},)
+    with pytest.raises(Denied) as told:
+        await client.call("pricing.quote", Update(item_id="1"), returns=Price)
+    assert hidden.value.reasons == ()
+    assert told.value.reasons == ("not_owner",)
+
+
+async def test_a_call_is_answered_and_its_reply_decided_too(bus: TestBus, engine: ScriptedEngine) -> None:
+    client = await bus.client("shop-web")
+    assert await client.call("pricing.quote", Update(item_id="1", quantity=2), returns=Price) == Price(
+        item_id="1", price=14
+    )
+    assert [one["action"]["name"] for one in engine.asked] == ["pricing.quote", "pricing.quote.reply"]
+
+
+async def test_a_reply_that_our_own_policy_denies_is_not_given_back(bus: TestBus, engine: ScriptedEngine) -> None:
+    engine.verdict = lambda one: deny("unknown") if one["action"]["name"].endswith(".reply") else allow()
+    client = await bus.client("shop-web")
+    with pytest.raises(Denied):
+        await client.call("pricing.quote", Update(item_id="1"), returns=Price)
+
+
+async def test_a_chain_of_three_hops_reaches_the_policy(bus: TestBus, shop: Shop, engine: ScriptedEngine) -> None:
+    await submit(bus, "inventory.order", quantity=2)
+    await bus.idle()
+    assert ("42", 14) in shop.handled
+    assert ("ordered", 1) in shop.handled
+    (quote,) = [one for one in engine.asked if one["action"]["name"] == "pricing.quote"]
+    assert quote["context"]["chain"] == ["spiffe://example.org/agent/shop-web", "spiffe://example.org/agent/inventory"]
+    assert quote["context"]["user"]["id"] == "alice"
+    (event,) = [one for one in engine.asked if one["action"]["name"] == "inventory.ordered"]
+    assert event["context"]["user"]["present"] is False
+
+
+async def test_chunks_arrive_in_order_under_one_decision(bus: TestBus, engine: ScriptedEngine) -> None:
+    client = await bus.client("shop-web")
+    got = [one async for one in client.stream("pricing.count", Update(item_id="1", quantity=4), returns=int)]
+    assert got == [0, 1, 2, 3]
+    assert [one["action"]["name"] for one in engine.asked] == ["pricing.count", "pricing.count.reply"]
+
+
+@pytest.mark.parametrize("verdict", [PolicyUnavailable("away"), PolicyFailed("nonsense")])
+async def test_an_engine_that_does_not_decide_never_allows(
+    bus: TestBus, shop: Shop, engine: ScriptedEngine, verdict: Verdict
+) -> None:
+    engine.verdict = lambda one: verdict if not one["action"]["name"].endswith(".reply") else allow()
+    client = await bus.client("shop-web")
+    with pytest.raises(RemoteError) as refused:
+        await client.call("pricing.quote", Update(item_id="1"), returns=Price)
+    assert isinstance(verdict, PolicyUnavailable | PolicyFailed)
+    assert refused.value.code is verdict.code
+    assert shop.handled == []
+
+
+async def test_an_engine_that_is_back_decides_the_task_again(bus: TestBus, shop: Shop, engine: ScriptedEngine) -> None:
+    verdicts = iter([PolicyUnavailable("away"), allow()])
+    engine.verdict = lambda _: next(verdicts)
+    await submit(bus)
+    await bus.idle()
+    assert shop.handled == [("42", 1)]
+    refusals = await bus.flush_refusals()
+    assert [one["code"] for one in refusals] == ["policy_unavailable"]
+
+
+async def test_a_body_of_the_wrong_shape_is_a_recorded_denial(bus: TestBus, shop: Shop) -> None:
+    client = await bus.client("shop-web")
+    await client.submit("inventory.update", {"nothing": "fits"})
+    await bus.idle()
+    assert shop.handled == []
+    await bus.assert_denied("inventory.update", "bad_body")
+
+
+async def test_a_resource_that_does_not_exist_is_a_recorded_denial(bus: TestBus, shop: Shop) -> None:
+    await submit(bus, item_id="none")
+    await bus.idle()
+    assert shop.handled == []
+    await bus.assert_denied("inventory.update", "resource_not_found")
+
+
+async def test_a_handler_that_fails_is_tried_again_then_succeeds(bus: TestBus, shop: Shop) -> None:
+    shop.fail = 1
+    await submit(bus)
+    await bus.idle()
+    assert shop.handled == [("42", 1)]
+    outcomes = [one.record for one in await bus.audit() if isinstance(one.record, OutcomeRecord)]
+    assert [one.code for one in outcomes] == [Code.HANDLER_FAILED, None]
+
+
+async def test_a_handler_that_hangs_ends_as_a_dead_letter_and_the_worker_lives(bus: TestBus, shop: Shop) -> None:
+    await submit(bus, "inventory.hang")
+    await bus.idle()
+    (dead,) = bus.stored("DEAD")
+    assert dead.payload == bus.stored("TASKS")[0].payload
+    (reason,) = [one for one in bus.stored("EVENTS") if one.subject == "event.inventory.dead"]
+    assert b"handler_timeout" in reason.payload
+    await submit(bus)
+    await bus.idle()
+    assert shop.handled == [("42", 1)]
+
+
+async def test_a_result_that_cannot_be_encoded_is_told_by_code(bus: TestBus) -> None:
+    client = await bus.client("shop-web")
+    with pytest.raises(RemoteError) as refused:
+        await client.call("pricing.broken", Update(item_id="1"), returns=Price)
+    assert refused.value.code is Code.BAD_RESULT
+
+
+async def test_the_same_bytes_again_are_stored_once(bus: TestBus, shop: Shop) -> None:
+    await submit(bus)
+    await bus.idle()
+    (task,) = bus.stored("TASKS")
+    message_id = task.header_block.split(b"Nats-Msg-Id: ")[1][:32].decode()
+    ack = bus.broker.inject(task.subject, task.payload, task.header_block, message_id)
+    assert ack is not None
+    assert ack.duplicate
+    assert shop.handled == [("42", 1)]
+
+
+@pytest.mark.parametrize(
+    ("block", "code"),
+    [
+        (b"", "malformed"),
+        (b"\r\n\r\n", "malformed"),
+        (b"NATS/1.0\r\nNats-Msg-Id: " + b"0" * 32 + b"\r\n\r\n", "malformed"),
+    ],
+)
+async def test_a_captured_task_without_its_own_id_is_refused(bus: TestBus, shop: Shop, block: bytes, code: str) -> None:
+    await submit(bus)
+    await bus.idle()
+    (task,) = bus.stored("TASKS")
+    bus.broker.inject(task.subject, task.payload, block)
+    await bus.idle()
+    assert shop.handled == [("42", 1)]
+    assert [one["code"] for one in await bus.flush_refusals()] == [code]
+
+
+async def test_any_flipped_bit_is_refused_and_the_worker_goes_on(bus: TestBus, shop: Shop) -> None:
+    await submit(bus)
+    await bus.idle()
+    (task,) = bus.stored("TASKS")
+    payload = bytearray(task.payload)
+    for place in range(0, len(payload), 37):
+        damaged = bytearray(payload)
+        damaged[place] ^= 1
+        bus.broker.inject(task.subject, bytes(damaged), task.header_block)
+    await submit(bus, quantity=2)
+    await bus.idle()
+    assert shop.handled == [("42", 1), ("42", 2)]
+
+
+async def test_a_context_copied_onto_a_message_of_ones_own_is_refused(bus: TestBus, shop: Shop) -> None:
+    """An agent outside the chain seals a message of its own and attaches the context that it saw."""
+    await submit(bus)
+    await bus.idle()
+    stolen = parse_envelope(bus.stored("TASKS")[0].payload).context
+    thief = await bus.client("thief")
+    await thief.submit("inventory.update", Update(item_id="7"), user=stolen)
+    await bus.idle()
+    assert shop.handled == [("42", 1)]
+    assert [one["code"] for one in await bus.flush_refusals()] == ["bad_chain"]
+
+
+async def test_a_context_moved_to_another_envelope_is_refused(bus: TestBus, shop: Shop) -> None:
+    await submit(bus)
+    thief = await bus.client("thief")
+    await thief.submit("inventory.update", Update(item_id="7"))
+    await bus.idle()
+    first, second = (parse_envelope(one.payload) for one in bus.stored("TASKS"))
+    forged = encode_envelope(second._replace(context=first.context))
+    before = len(shop.handled)
+    task = bus.stored("TASKS")[1]
+    bus.broker.inject(task.subject, forged, task.header_block)
+    await bus.idle()
+    assert len(shop.handled) == before
+    assert [one["code"] for one in await bus.flush_refusals()] == ["bad_context"]
+
+
+async def test_garbage_on_every_subject_leaves_the_worker_alive(bus: TestBus, shop: Shop) -> None:
+    for garbage in (b"", b"\x97", b"\xff" * 2000, b"{}"):
+        bus.broker.inject("task.inventory.update", garbage)
+        bus.broker.inject("task.inventory.unknown", garbage)
+        bus.broker.inject("call.pricing.quote", garbage)
+        bus.broker.inject("event.inventory.ordered", garbage)
+    await submit(bus)
+    await bus.idle()
+    assert shop.handled == [("42", 1)]
+    assert {one["code"] for one in await bus.flush_refusals()} == {"malformed", "wrong_subject"}
+
+
+async def test_no_payload_reaches_a_record_or_refusal_but_its_sample(bus: TestBus, shop: Shop) -> None:
+    shop.fail = 3
+    await submit(bus)
+    await bus.idle()
+    for stream in ("AUDIT", "EVENTS", "REFUSALS"):
+        assert not [one for one in bus.stored(stream) if b"a secret that no record may hold" in one.payload]
+
+
+def test_header_blocks_are_those_of_the_server() -> None:
+    block = header_block(Outgoing(subject="a", payload=b"", message_id="ab", headers={"X": "y"}))
+    assert block == b"NATS/1.0\r\nNats-Msg-Id: ab\r\nX: y\r\n\r\n"
+    assert header_block(Outgoing(subject="a", payload=b"")) == b""

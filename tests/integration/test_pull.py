@@ -1,0 +1,382 @@
+"""The pull consumer on a real server: each delivery settled once, nothing forgotten, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import pytest
+from support.lab import Lab, make_stream, outgoing, running, until
+
+from sealbus.bus.connection import Connection
+from sealbus.bus.consumers import api
+from sealbus.bus.ports import Delivery, Outgoing, PubAck, Pull
+from sealbus.bus.pull import NatsPull
+from sealbus.bus.transport import NatsTransport
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+
+pytestmark = pytest.mark.nats
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    async with running(tmp_path / "nats", "a", "b") as started:
+        yield started
+
+
+@pytest.fixture
+async def connection(lab: Lab) -> AsyncIterator[Connection]:
+    async with lab.connection("a") as entered:
+        await make_stream(entered)
+        yield entered
+
+
+def pull_of(
+    connection: Connection,
+    *,
+    batch: int = 50,
+    ack_wait: float = 30.0,
+    max_ack_pending: int = 1000,
+    subjects: Sequence[str] = ("task.a.>",),
+) -> Pull:
+    return NatsTransport(connection).pull(
+        "TASKS", "a", subjects, batch=batch, ack_wait=ack_wait, max_ack_pending=max_ack_pending
+    )
+
+
+async def publish(connection: Connection, *numbers: int, size: int = 0, subject: str = "task.a.run") -> None:
+    answers = await NatsTransport(connection).publish(
+        [outgoing(number, subject, size=size) for number in numbers], deadline=20.0
+    )
+    assert all(isinstance(answer, PubAck) for answer in answers)
+
+
+async def consumer(connection: Connection) -> dict[str, object]:
+    return await api(connection, "CONSUMER.INFO.TASKS.a")
+
+
+async def settled(connection: Connection) -> bool:
+    info = await consumer(connection)
+    return info["num_ack_pending"] == 0 and info["num_pending"] == 0
+
+
+class Worker:
+    """Takes batches in a task of its own and does with each delivery what `handle` says; acknowledges unless it is told."""
+
+    def __init__(self, pull: Pull, handle: Callable[[Pull, Delivery], bool] | None = None) -> None:
+        self.seen: list[int] = []
+        self.deliveries: list[Delivery] = []
+        self._pull = pull
+        self._handle = handle
+        self.task = asyncio.ensure_future(self._run())
+
+    async def _run(self) -> None:
+        async with contextlib.aclosing(self._pull.batches()) as batches:
+            async for batch in batches:
+                self.deliveries += batch
+                self.seen += [int(delivery.payload) for delivery in batch]
+                self._pull.ack([one for one in batch if self._handle is None or self._handle(self._pull, one)])
+
+    async def stop(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+async def test_everything_comes_once_and_in_order(connection: Connection) -> None:
+    worker = Worker(pull_of(connection))
+    await publish(connection, *range(2_000))
+    await publish(connection, 5, subject="task.b.run")
+    await until(lambda: len(worker.seen) >= 2_000)
+    assert worker.seen == list(range(2_000))
+    first = worker.deliveries[0]
+    assert first.subject == "task.a.run"
+    assert first.header_block == b"NATS/1.0\r\nNats-Msg-Id: " + b"0" * 32 + b"\r\n\r\n"
+    position = first.position
+    assert position is not None
+    assert (position.stream, position.sequence, position.delivery) == ("TASKS", 1, 1)
+    assert abs(position.stored - time.time() * 1e6) < 60e6
+    assert position.created == await NatsTransport(connection).created("TASKS")
+    await connection.link.flush(5.0)
+    assert await settled(connection)
+    await worker.stop()
+    assert connection._attachments == []
+
+
+async def test_batches_are_bounded_and_so_is_what_waits(connection: Connection) -> None:
+    await publish(connection, *range(1_000))
+    pull = pull_of(connection, batch=20)
+    assert isinstance(pull, NatsPull)
+    batches = pull.batches()
+    taken = [await anext(batches)]
+    for _ in range(20):
+        await connection.link.flush(5.0)
+    assert len(taken[0]) <= 20
+    # One batch in hand, three that wait or are on their way, and never more.
+    assert 20 <= pull.unsettled <= 80
+    while sum(map(len, taken)) < 1_000:
+        taken.append(await anext(batches))
+        assert 0 < len(taken[-1]) <= 20
+        assert pull.unsettled <= sum(map(len, taken)) + 60
+    assert [int(one.payload) for batch in taken for one in batch] == list(range(1_000))
+    await batches.aclose()
+
+
+async def test_retry_term_and_working(connection: Connection) -> None:
+    begin = time.monotonic()
+    times: dict[int, list[float]] = {}
+
+    def handle(pull: Pull, delivery: Delivery) -> bool:
+        number = int(delivery.payload)
+        times.setdefault(number, []).append(time.monotonic() - begin)
+        again = delivery.position is not None and delivery.position.delivery > 1
+        if number == 1 and not again:
+            pull.retry(delivery, 0.5)
+        elif number == 2:
+            pull.term(delivery)
+            pull.retry(delivery, 0.0)  # it was settled: nothing happens
+        elif number == 3 and not again:
+            pull.working(delivery)
+            return False
+        else:
+            return True
+        return False
+
+    worker = Worker(pull_of(connection, ack_wait=0.8), handle)
+    await publish(connection, 1, 2, 3, 4)
+    await until(lambda: len(worker.seen) == 6)
+    assert sorted(worker.seen) == [1, 1, 2, 3, 3, 4]
+    assert times[1][1] - times[1][0] >= 0.5
+    assert times[3][1] - times[3][0] >= 0.75
+    assert [one.position.delivery for one in worker.deliveries if one.position and one.payload == b"1"] == [1, 2]
+    await connection.link.flush(5.0)
+    assert await settled(connection)
+    await worker.stop()
+
+
+async def test_working_holds_redelivery_off(connection: Connection) -> None:
+    held: list[Delivery] = []
+    pull = pull_of(connection, ack_wait=1.0)
+    worker = Worker(pull, lambda _, delivery: held.append(delivery) is not None)
+    await publish(connection, 1)
+    await until(lambda: len(held) == 1)
+    for _ in range(8):
+        pull.working(held[0])
+        await asyncio.sleep(0.25)
+    assert worker.seen == [1]
+    pull.ack(held)
+    await connection.link.flush(5.0)
+    assert await settled(connection)
+    await worker.stop()
+
+
+async def test_two_replicas_share(lab: Lab, connection: Connection) -> None:
+    async with lab.connection("a") as other:
+        workers = [Worker(pull_of(connection)), Worker(pull_of(other))]
+        await publish(connection, *range(3_000))
+        await until(lambda: sum(len(worker.seen) for worker in workers) >= 3_000)
+        assert sorted([*workers[0].seen, *workers[1].seen]) == list(range(3_000))
+        assert all(worker.seen for worker in workers)
+        for worker in workers:
+            await worker.stop()
+
+
+async def test_killed_and_restarted(lab: Lab, connection: Connection) -> None:
+    worker = Worker(pull_of(connection))
+    await publish(connection, *range(500))
+    await until(lambda: len(worker.seen) >= 200)
+    await lab.server.kill9()
+    await lab.server.restart()
+    await publish(connection, *range(500, 1_000))
+    await until(lambda: set(worker.seen) == set(range(1_000)))
+    await worker.stop()
+
+
+async def test_acknowledged_while_disconnected(lab: Lab, connection: Connection) -> None:
+    """What was handled while the server was away is acknowledged to the next one, and does not come again."""
+    pull = pull_of(connection, ack_wait=1.0)
+    batches = pull.batches()
+    await publish(connection, *range(10))
+    taken = list(await anext(batches))
+    while len(taken) < 10:
+        taken += await anext(batches)
+    link = connection.link
+    await lab.server.kill9()
+    await until(lambda: not link.alive)
+    pull.ack(taken)
+    pull.working(taken[0])
+    await lab.server.restart()
+    await publish(connection, 10)
+    assert [int(one.payload) for one in await anext(batches)] == [10]
+    await until(lambda: connection.counters.value("sealbus_bus_reconnects_total") == 1)
+    assert (await consumer(connection))["num_redelivered"] == 0
+    await batches.aclose()
+
+
+async def test_what_waits_too_long_here_is_left_to_the_server(connection: Connection) -> None:
+    """A worker that is busy for longer than `ack_wait` must not handle what another may have got meanwhile."""
+    await publish(connection, *range(30))
+    pull = pull_of(connection, batch=10, ack_wait=0.5)
+    batches = pull.batches()
+    first = await anext(batches)
+    pull.ack(first)
+    await asyncio.sleep(0.6)
+    seen: list[Delivery] = []
+    while len({one.payload for one in seen}) < 30 - len(first):
+        batch = await anext(batches)
+        pull.ack(batch)
+        seen += batch
+    assert connection.counters.value("sealbus_bus_dropped_total", reason="stale") > 0
+    assert sorted(int(one.payload) for one in (*first, *seen)) == list(range(30))
+    await batches.aclose()
+
+
+async def test_a_deleted_consumer_is_made_anew_where_it_was(connection: Connection) -> None:
+    retried: list[int] = []
+
+    def handle(pull: Pull, delivery: Delivery) -> bool:
+        if int(delivery.payload) == 150 and not retried:
+            retried.append(150)
+            pull.retry(delivery, 60.0)
+            return False
+        return True
+
+    worker = Worker(pull_of(connection), handle)
+    await publish(connection, *range(200))
+    await until(lambda: len(worker.seen) == 200)
+    await api(connection, "CONSUMER.DELETE.TASKS.a")
+    await publish(connection, *range(200, 300))
+    await until(lambda: 299 in worker.seen)
+    # Nothing below the retried message comes again, and that one does: its redelivery was the deleted consumer's.
+    assert worker.seen[:200] == list(range(200))
+    assert worker.seen[200:] == list(range(150, 300))
+    await worker.stop()
+
+
+async def test_a_stream_made_anew(connection: Connection) -> None:
+    worker = Worker(pull_of(connection))
+    await publish(connection, *range(20))
+    await until(lambda: len(worker.seen) == 20)
+    await api(connection, "STREAM.DELETE.TASKS")
+    await make_stream(connection)
+    created = await NatsTransport(connection).created("TASKS")
+    await publish(connection, *range(100, 110))
+    await until(lambda: len(worker.seen) == 30)
+    assert worker.seen[20:] == list(range(100, 110))
+    assert all(one.position and one.position.created == created for one in worker.deliveries[20:])
+    await worker.stop()
+
+
+async def test_large_messages_come_in_small_portions(connection: Connection) -> None:
+    await publish(connection, *range(40), size=900_000)
+    worker = Worker(pull_of(connection, batch=500))
+    await until(lambda: len(worker.seen) == 40)
+    assert worker.seen == list(range(40))
+    await worker.stop()
+
+
+async def test_leaving_gives_back_what_was_not_handed_out(lab: Lab, connection: Connection) -> None:
+    await publish(connection, *range(60))
+    pull = pull_of(connection, batch=10)
+    batches = pull.batches()
+    first = await anext(batches)
+    pull.ack(first)
+    await until(lambda: isinstance(pull, NatsPull) and pull.unsettled >= 20)
+    await batches.aclose()
+    async with lab.connection("a") as other:
+        worker = Worker(pull_of(other))
+        await until(lambda: len(worker.seen) == 60 - len(first), seconds=5.0)
+        await worker.stop()
+
+
+async def test_the_durable_is_brought_up_to_date(connection: Connection) -> None:
+    for ack_wait, subjects in ((5.0, ("task.a.>",)), (7.0, ("task.a.>", "task.b.>")), (7.0, ("task.a.>",))):
+        pull = pull_of(connection, ack_wait=ack_wait, subjects=subjects)
+        first = asyncio.ensure_future(anext(pull.batches()))
+        await until(lambda: waits(connection))
+        await publish(connection, int(ack_wait * 10) + len(subjects))
+        pull.ack(await first)
+        config = (await consumer(connection))["config"]
+        assert isinstance(config, dict)
+        assert config["ack_wait"] == ack_wait * 1e9
+        assert config.get("filter_subjects", [config.get("filter_subject")]) == list(subjects)
+        assert config["max_deliver"] == -1
+        connection._attachments.clear()
+    assert (await consumer(connection))["num_pending"] == 0
+
+
+def waits(connection: Connection) -> bool:
+    return any(isinstance(one, NatsPull) and one._slots.busy(connection.link) for one in connection._attachments)
+
+
+async def test_another_kind_of_consumer_of_that_name_is_refused(connection: Connection) -> None:
+    body = {"stream_name": "TASKS", "config": {"durable_name": "a", "name": "a", "ack_policy": "none"}}
+    await api(connection, "CONSUMER.CREATE.TASKS.a", body)
+    with pytest.raises(ConfigurationError, match="explicit acknowledgement"):
+        await anext(pull_of(connection).batches())
+    assert connection._attachments == []
+
+
+async def test_no_such_stream(connection: Connection) -> None:
+    pull = NatsTransport(connection).pull("NONE", "a", ["x.>"], batch=1, ack_wait=1.0, max_ack_pending=1)
+    with pytest.raises(ConfigurationError, match="sealbus streams apply"):
+        await anext(pull.batches())
+
+
+@pytest.mark.parametrize(
+    ("name", "subjects", "batch", "ack_wait"),
+    [("a.b", ["x"], 1, 1.0), ("a b", ["x"], 1, 1.0), ("a", [], 1, 1.0), ("a", ["x..y"], 1, 1.0), ("a", ["x"], 0, 1.0)],
+)
+async def test_what_no_consumer_can_be(
+    connection: Connection, name: str, subjects: list[str], batch: int, ack_wait: float
+) -> None:
+    with pytest.raises(ConfigurationError):
+        NatsTransport(connection).pull("TASKS", name, subjects, batch=batch, ack_wait=ack_wait, max_ack_pending=1)
+
+
+async def test_pulling_ends_with_the_connection(lab: Lab) -> None:
+    async with lab.connection("a") as connection:
+        await make_stream(connection)
+        worker = Worker(pull_of(connection))
+        await until(lambda: waits(connection))
+    await worker.task
+
+
+async def test_more_than_max_ack_pending_waits(connection: Connection) -> None:
+    await publish(connection, *range(30))
+    pull = pull_of(connection, max_ack_pending=10)
+    batches = pull.batches()
+    taken = list(await anext(batches))
+    while len(taken) < 10:
+        taken += await anext(batches)
+    following = asyncio.ensure_future(anext(batches))
+    await connection.link.flush(5.0)
+    assert not following.done()
+    pull.ack(taken[:5])
+    assert len(await following) <= 5
+    await batches.aclose()
+
+
+async def test_answers_from_elsewhere_are_not_deliveries(connection: Connection) -> None:
+    """Whoever learned an inbox could send there: only what names our stream and consumer counts."""
+    pull = pull_of(connection)
+    assert isinstance(pull, NatsPull)
+    worker = Worker(pull)
+    await until(lambda: waits(connection))
+    inbox = pull._slots._slots[0]._inbox
+    for reply in ("x", "$JS.ACK.OTHER.a.1.1.1.1.0", "$JS.ACK.TASKS.b.1.1.1.1.0", "$JS.ACK.TASKS.a.1.x.1.1.0"):
+        connection.link.write(f"PUB {inbox} {reply} 1\r\n7\r\n".encode())
+    await publish(connection, 1)
+    await until(lambda: worker.seen == [1])
+    assert connection.counters.value("sealbus_bus_dropped_total", reason="stray") == 4
+    await worker.stop()
+
+
+async def test_json_of_requests_is_what_the_server_takes(connection: Connection) -> None:
+    with pytest.raises(BusUnavailable):
+        await api(connection, "CONSUMER.INFO.TASKS.none")
+    assert json.loads(await connection.jetstream("$JS.API.STREAM.NAMES", b"{}"))["streams"] == ["TASKS"]
+    assert Outgoing(subject="a", payload=b"").headers == {}

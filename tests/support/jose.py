@@ -1,0 +1,66 @@
+"""Signing with each of the nine algorithms that JWT-SVIDs may have; the tests' own code, beside the reader's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
+from support.envelopes import Json, base64url
+
+__all__ = ["ALGORITHMS", "hash_of", "jwk_for", "key_for", "sign_as", "signature_of"]
+
+ALGORITHMS = ("ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+_CURVES: dict[str, tuple[str, ec.EllipticCurve]] = {
+    "ES256": ("P-256", ec.SECP256R1()),
+    "ES384": ("P-384", ec.SECP384R1()),
+    "ES512": ("P-521", ec.SECP521R1()),
+}
+
+
+def hash_of(alg: str) -> HashAlgorithm:
+    """Return the hash of `alg`."""
+    return {"256": SHA256(), "384": SHA384(), "512": SHA512()}[alg[2:]]
+
+
+@cache
+def _rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def key_for(alg: str) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
+    """Return a private key for `alg`; all RSA algorithms share one, made once a process."""
+    return ec.derive_private_key(987_654_321, _CURVES[alg][1]) if alg in _CURVES else _rsa_key()
+
+
+def jwk_for(alg: str, kid: str = "key-1") -> dict[str, Json]:
+    """Return the public JWK of `key_for(alg)`."""
+    public = key_for(alg).public_key()
+    if isinstance(public, rsa.RSAPublicKey):
+        return {"kty": "RSA", "kid": kid, "n": base64url(public.public_numbers().n.to_bytes(256, "big")), "e": "AQAB"}
+    numbers, octets = public.public_numbers(), (public.curve.key_size + 7) // 8
+    x, y = (base64url(number.to_bytes(octets, "big")) for number in (numbers.x, numbers.y))
+    return {"kty": "EC", "crv": _CURVES[alg][0], "kid": kid, "x": x, "y": y}
+
+
+def signature_of(alg: str, data: bytes, *, salt: int | None = None) -> bytes:
+    """Return the signature by `key_for(alg)` over `data`; `salt` overrides the length of a PS salt."""
+    key, digest = key_for(alg), hash_of(alg)
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        octets = (key.curve.key_size + 7) // 8
+        r, s = decode_dss_signature(key.sign(data, ec.ECDSA(digest)))
+        return r.to_bytes(octets, "big") + s.to_bytes(octets, "big")
+    if alg.startswith("RS"):
+        return key.sign(data, padding.PKCS1v15(), digest)
+    length = digest.digest_size if salt is None else salt
+    return key.sign(data, padding.PSS(mgf=padding.MGF1(digest), salt_length=length), digest)
+
+
+def sign_as(alg: str, claims: Mapping[str, Json], *, says: str | None = None, salt: int | None = None) -> bytes:
+    """Return a JWT by `key_for(alg)` under the kid `key-1`; `says` overrides what its header calls the algorithm."""
+    header = json.dumps({"alg": says if says is not None else alg, "kid": "key-1"}).encode()
+    signed = f"{base64url(header)}.{base64url(json.dumps(dict(claims)).encode())}".encode()
+    return signed + b"." + base64url(signature_of(alg, signed, salt=salt)).encode()

@@ -20,7 +20,7 @@ from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routes import RouteTable
 from sealbus.envelopes.accept import LiveProfile
 from sealbus.envelopes.caches import ReplayMemory
-from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.errors import ConfigurationError, SealbusError
 from sealbus.envelopes.kinds import Kind
 
 __all__ = ["Worker", "WorkerLimits"]
@@ -138,6 +138,17 @@ class Worker:
         if not drained:
             _log.warning("stopped with work unfinished: it will be delivered again")
         return drained
+
+    def not_ready(self) -> dict[str, str]:
+        """Return why no work can be taken now, by part; empty where it can."""
+        reasons = {}
+        if not self.ready.is_set():
+            reasons["sources"] = "not consuming"
+        try:
+            self.node.identity.sealer()
+        except SealbusError as error:
+            reasons["identity"] = str(error.code)
+        return reasons
 
     async def settle(self) -> None:
         """Wait until what was taken so far is handled, without stopping."""

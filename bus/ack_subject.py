@@ -11,14 +11,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["AckSubject", "parse_ack_subject"]
+__all__ = ["AckSubject", "AckSubjects"]
 
 
 class AckSubject(NamedTuple):
     """One delivery as the broker counts it. `stored` is microseconds, truncated; `pending` counts what comes after."""
 
-    stream: str
-    consumer: str
     delivered: int
     sequence: int
     consumer_sequence: int
@@ -26,23 +24,23 @@ class AckSubject(NamedTuple):
     pending: int
 
 
-def parse_ack_subject(reply: bytes) -> AckSubject | None:
-    """Return what `reply` says, or `None` if it is no acknowledgement subject."""
-    tokens = reply.split(b".")
-    count = len(tokens)
-    if tokens[0] != b"$JS" or count not in (9, 11, 12) or tokens[1] != b"ACK":
-        return None
-    # Domain and account come first where they come at all.
-    at = 2 if count == 9 else 4
-    try:
-        return AckSubject(
-            tokens[at].decode(),
-            tokens[at + 1].decode(),
-            int(tokens[at + 2]),
-            int(tokens[at + 3]),
-            int(tokens[at + 4]),
-            int(tokens[at + 5]) // 1_000,
-            int(tokens[at + 6]),
-        )
-    except ValueError:
-        return None
+class AckSubjects:
+    """Reads the acknowledgement subjects of one consumer of one stream."""
+
+    def __init__(self, stream: str, consumer: str) -> None:
+        self._owner = [stream.encode(), consumer.encode()]
+        self._short = f"$JS.ACK.{stream}.{consumer}.".encode()
+
+    def parse(self, reply: bytes) -> AckSubject | None:
+        """Return what `reply` says, or `None` if it is not an acknowledgement subject of this consumer."""
+        counts = reply[len(self._short) :].split(b".") if reply.startswith(self._short) else []
+        if len(counts) != 5:
+            tokens = reply.split(b".")
+            if len(tokens) not in (11, 12) or tokens[:2] != [b"$JS", b"ACK"] or tokens[4:6] != self._owner:
+                return None
+            counts = tokens[6:11]
+        try:
+            delivered, sequence, consumer_sequence, stored, pending = map(int, counts)
+        except ValueError:
+            return None
+        return AckSubject(delivered, sequence, consumer_sequence, stored // 1_000, pending)

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
-from sealbus.bus.ack_subject import parse_ack_subject
+from sealbus.bus.ack_subject import AckSubjects
 from sealbus.bus.connection import Connection
 from sealbus.bus.consumers import DurableSpec, bind, stream_state
 from sealbus.bus.link import Link
@@ -59,6 +59,7 @@ class NatsPull:
             refused=self._refuse,
             waiting=lambda: len(self._buffer),
         )
+        self._acks = AckSubjects(spec.stream, spec.name)
         self._links: list[Link] = []
         self._verified: Link | None = None
         self._buffer: deque[tuple[float, Delivery]] = deque()
@@ -159,8 +160,8 @@ class NatsPull:
         self._slots.ask()
 
     def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
-        found = parse_ack_subject(reply)
-        if found is None or found.stream != self._spec.stream or found.consumer != self._spec.name:
+        found = self._acks.parse(reply)
+        if found is None:
             self._count("stray")
             return
         token = reply.decode()
@@ -169,7 +170,7 @@ class NatsPull:
             payload=payload,
             header_block=block,
             position=StreamPosition(
-                stream=found.stream,
+                stream=self._spec.stream,
                 sequence=found.sequence,
                 stored=found.stored,
                 created=self._created,

@@ -15,7 +15,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
-from sealbus.bus.ack_subject import parse_ack_subject
+from sealbus.bus.ack_subject import AckSubjects
 from sealbus.bus.connection import Connection
 from sealbus.bus.consumers import StreamState, make_reader, stream_state
 from sealbus.bus.frames import check_pattern
@@ -46,6 +46,7 @@ class _Reader:
         self.arrived = asyncio.Event()
         self._stream = stream
         self._name = f"read-{secrets.token_hex(8)}"
+        self._acks = AckSubjects(stream, self._name)
         self._created = created
         self._pending = 0
         self._count = 0
@@ -104,8 +105,8 @@ class _Reader:
             self.link.write(f"PUB $JS.API.CONSUMER.DELETE.{self._stream}.{self._name} 0\r\n\r\n".encode())
 
     def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
-        found = parse_ack_subject(reply)
-        if self.broken or found is None or found.consumer != self._name:
+        found = self._acks.parse(reply)
+        if self.broken or found is None:
             return
         self._count += 1
         if found.consumer_sequence != self._count:

@@ -6,7 +6,7 @@ Only an operator's identity may write streams. A worker never repairs one: it re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -101,12 +101,12 @@ def plan(declared: Sequence[Stream], actual: Mapping[str, StreamState | None]) -
 
 
 async def read_streams(
-    declared: Sequence[Stream], request: Request, *, deadline: float = 10.0
+    names: Iterable[str], request: Request, *, deadline: float = 10.0
 ) -> dict[str, StreamState | None]:
     """Return the real streams by name, `None` where there is none. Raises `BusUnavailable` after `deadline` seconds."""
     try:
         async with asyncio.timeout(deadline):
-            return {stream.name: await stream_state(request, stream.name) for stream in declared}
+            return {name: await stream_state(request, name) for name in names}
     except TimeoutError as error:
         raise BusUnavailable(f"streams not read: no answer from the server within {deadline:g} s") from error
 
@@ -118,7 +118,7 @@ async def apply(declared: Sequence[Stream], request: Request, *, deadline: float
     nothing. Raises `ConfigurationError` for a refusal, by the plan or by the server; a refusal by the server may leave
     earlier streams changed. Raises `BusUnavailable` after `deadline` seconds.
     """
-    actual = await read_streams(declared, request, deadline=deadline)
+    actual = await read_streams([stream.name for stream in declared], request, deadline=deadline)
     changes = plan(declared, actual)
     refused = [change for change in changes if isinstance(change, Refuse)]
     if refused:

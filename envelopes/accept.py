@@ -114,7 +114,7 @@ def accept_live(
         raise EnvelopeError(Code.WRONG_KIND, 3, "does not travel this way")
     check_addressing(header, arrival.subject, profile.names, profile.own_subjects)
     # Step 4. Audience.
-    if header.aud is not None and header.aud != profile.own:
+    if header.aud is not profile.own and header.aud is not None and header.aud != profile.own:
         raise EnvelopeError(Code.WRONG_AUDIENCE, 4)
     # Step 5. Time.
     reference = arrival.stored if isinstance(arrival, StreamArrival) else now

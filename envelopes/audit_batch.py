@@ -72,7 +72,8 @@ class AuditBatch:
             if not self._records:
                 raise SealError("a record too large for any audit message")
             return None
-        self._evidence |= fresh
+        if fresh:
+            self._evidence |= fresh
         self._records.append(record)
         self._leaves[leaf] = None
         self._bytes = grown
@@ -86,21 +87,32 @@ class AuditBatch:
 
     def _missing(self, message: VerifiedMessage | VerifiedResult) -> dict[bytes, bytes]:
         """Return the evidence items of `message` that are not here yet, by name."""
-        have, fresh = self._evidence, {}
-        header = message.header
+        have, header = self._evidence, message.header
+        fresh: dict[bytes, bytes] = {}
         if header.crd not in have:
             fresh[header.crd] = credential_item(message.credential)
         if isinstance(message, VerifiedResult):
             return fresh
+        if header.ctx is not None and header.ctx not in have:
+            self._add_context(message, header.ctx, fresh)
+        if header.par is not None and header.par not in have:
+            self._add_ancestors(message, fresh)
+        return fresh
+
+    def _add_context(self, message: VerifiedMessage, ctx: bytes, fresh: dict[bytes, bytes]) -> None:
         statement, context = message.statement, message.context
-        if header.ctx is not None and header.ctx not in have and statement is not None and context is not None:
-            fresh[header.ctx] = context_item(statement.payload, statement.proof)
-            if context.crd not in have:
-                fresh[context.crd] = credential_item(statement.credential)
+        if statement is None or context is None:
+            raise SealError("a message with ctx and without its context was not verified")
+        fresh[ctx] = context_item(statement.payload, statement.proof)
+        if context.crd not in self._evidence:
+            fresh[context.crd] = credential_item(statement.credential)
+
+    def _add_ancestors(self, message: VerifiedMessage, fresh: dict[bytes, bytes]) -> None:
         # The chain has the root first and ends with the message; its ancestors have the message first.
         for parent, ancestor in zip(message.chain[-2::-1], message.ancestors[1:], strict=True):
-            if parent.digest not in have:
-                fresh[parent.digest] = ancestor_item(ancestor.header, ancestor.proof)
-                if parent.crd not in have:
-                    fresh[parent.crd] = credential_item(ancestor.credential)
-        return fresh
+            if parent.digest in self._evidence:
+                # It came with all of its own ancestors.
+                return
+            fresh[parent.digest] = ancestor_item(ancestor.header, ancestor.proof)
+            if parent.crd not in self._evidence:
+                fresh[parent.crd] = credential_item(ancestor.credential)

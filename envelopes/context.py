@@ -126,7 +126,7 @@ def verify_context(
     if remembered is None and sha256(statement.payload).digest() != ctx:
         raise EnvelopeError(Code.BAD_CONTEXT, step, "ctx")
     context = parse_payload(statement.payload, step=step) if remembered is None else remembered.context
-    if context.aud != trust_domain:
+    if context.aud.name != trust_domain.name:
         raise EnvelopeError(Code.BAD_CONTEXT, step, "aud is another trust domain")
     if context.iss not in minters:
         raise EnvelopeError(Code.CONTEXT_ISSUER_REFUSED, step)

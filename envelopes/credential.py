@@ -15,7 +15,7 @@ from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.jws import ALGORITHMS, check_fit, split_compact, verify_jws
 from sealbus.envelopes.keys import PublicKey
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 from sealbus.envelopes.strict_json import Json, parse_object
 from sealbus.envelopes.trust import BundleKey, Trust
 from sealbus.envelopes.wire import JWT_SVID, Credential
@@ -43,6 +43,7 @@ class _JwtSvid:
 
     token: bytes = field(repr=False)
     raw_key: bytes
+    trust_domain: TrustDomain
     alg: str
     kid: str
     signed: bytes = field(repr=False)
@@ -52,10 +53,10 @@ class _JwtSvid:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Remembered:
-    """A JWT-SVID whose signature was verified, and H of the bundle key that it was verified with."""
+    """A JWT-SVID whose signature was verified, and the bundle key that it was verified with."""
 
     svid: _JwtSvid
-    bundle_key: bytes
+    bundle_key: BundleKey
 
 
 def verify_credential(
@@ -86,19 +87,22 @@ def verify_credential(
     remembered = found if isinstance(found, _Remembered) and _is_of(found.svid, credential, iss, key) else None
     svid = _parse(credential, iss, key, crd, step) if remembered is None else remembered.svid
     bundle_key = _bundle_key(svid, trust, step)
+    anew = remembered is None or not remembered.bundle_key.is_same(bundle_key)
+    if anew:
+        _check_fit(svid, bundle_key, step)
     says = svid.says
     if says.iat - _SKEW > reference:
         raise EnvelopeError(Code.BAD_CREDENTIAL, step, "issued after the reference time")
     if says.exp <= reference:
         raise EnvelopeError(Code.CREDENTIAL_EXPIRED, step)
-    if says.iat < trust.revoked_before.get(iss, 0):
+    if trust.revoked_before and says.iat < trust.revoked_before.get(iss, 0):
         raise EnvelopeError(Code.REVOKED, step)
-    if remembered is None or remembered.bundle_key != bundle_key.digest:
+    if anew:
         try:
             verify_jws(svid.alg, bundle_key.key, svid.signed, svid.signature)
         except ValueError as error:
             raise EnvelopeError(Code.BAD_CREDENTIAL, step, "signature") from error
-        caches.credentials.put(crd, _Remembered(svid=svid, bundle_key=bundle_key.digest))
+        caches.credentials.put(crd, _Remembered(svid=svid, bundle_key=bundle_key))
     return says
 
 
@@ -107,7 +111,7 @@ def _is_of(svid: _JwtSvid, credential: Credential, iss: SpiffeId, key: PublicKey
     return (
         credential.kind == JWT_SVID
         and credential.token == svid.token
-        and iss == svid.says.sub
+        and iss.value == svid.says.sub.value
         and key.raw == svid.raw_key
     )
 
@@ -115,16 +119,19 @@ def _is_of(svid: _JwtSvid, credential: Credential, iss: SpiffeId, key: PublicKey
 def _bundle_key(svid: _JwtSvid, trust: Trust, step: int) -> BundleKey:
     """Return the key that `svid` names in the bundle of its own trust domain, and in no other (never pooled)."""
     try:
-        bundle_key = trust.bundles.key(svid.says.sub.trust_domain, svid.kid)
+        bundle_key = trust.bundles.key(svid.trust_domain, svid.kid)
     except KeyError as error:
         raise EnvelopeError(Code.UNKNOWN_TRUST_DOMAIN, step) from error
     if bundle_key is None:
         raise EnvelopeError(Code.UNKNOWN_KEY, step)
+    return bundle_key
+
+
+def _check_fit(svid: _JwtSvid, bundle_key: BundleKey, step: int) -> None:
     try:
         check_fit(svid.alg, bundle_key.key)
     except ValueError as error:
         raise EnvelopeError(Code.BAD_CREDENTIAL, step, "alg does not fit the key") from error
-    return bundle_key
 
 
 def _parse(credential: Credential, iss: SpiffeId, key: PublicKey, crd: bytes, step: int) -> _JwtSvid:
@@ -160,7 +167,14 @@ def _parse(credential: Credential, iss: SpiffeId, key: PublicKey, crd: bytes, st
         raise EnvelopeError(Code.BAD_CREDENTIAL, step, "life")
     says = VerifiedCredential(sub=iss, iat=iat * SECOND, exp=exp * SECOND)
     return _JwtSvid(
-        token=token, raw_key=key.raw, alg=alg, kid=kid, signed=jws.signed, signature=jws.signature, says=says
+        token=token,
+        raw_key=key.raw,
+        trust_domain=iss.trust_domain,
+        alg=alg,
+        kid=kid,
+        signed=jws.signed,
+        signature=jws.signature,
+        says=says,
     )
 
 

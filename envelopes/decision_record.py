@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, Final, NamedTuple, Self
 
 from sealbus.envelopes.codec import pack
 from sealbus.envelopes.errors import Code, SealError
@@ -28,27 +28,23 @@ DECISION_CODES = _NOT_ASKED | {Code.DENIED, Code.POLICY_UNAVAILABLE, Code.POLICY
 """The failures of steps 14 to 16: what the code of a decision that did not allow may be."""
 
 
-_ACTION = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+_HEADER_BYTES: Final = DEFAULT_LIMITS.header_bytes
+_INPUT_BYTES: Final = DEFAULT_LIMITS.input_document_bytes
+_MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
+_ACTION: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+
+# Named tuples, because one of each is made for every message, and a frozen dataclass costs 2 us more.
 
 
-@lru_cache(maxsize=1024)
-def _is_action(text: str) -> bool:
-    # An agent has a few actions and asks about them again and again.
-    return len(text) <= DEFAULT_LIMITS.text_bytes and _ACTION.fullmatch(text) is not None
+class StreamPlace(NamedTuple):
+    """Where the broker had stored a decided message: stream name, sequence (from 1) and stored time (microseconds).
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamPlace:
-    """Where the broker had stored a decided message: stream name, sequence (from 1) and stored time."""
+    Checked by the record that it is put in.
+    """
 
     stream: str
     sequence: int
     stored: int
-
-    def __post_init__(self) -> None:
-        check_text("stream", self.stream, least=1, most=255)
-        check_uint("sequence", self.sequence, least=1)
-        check_uint("stored", self.stored)
 
     @property
     def time(self) -> int:
@@ -56,14 +52,10 @@ class StreamPlace:
         return self.stored
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CorePlace:
-    """A decided message that no stream had stored, and the time at which it was opened."""
+class CorePlace(NamedTuple):
+    """A decided message that no stream had stored, and the time at which it was opened (microseconds)."""
 
     opened: int
-
-    def __post_init__(self) -> None:
-        check_uint("opened", self.opened)
 
     @property
     def time(self) -> int:
@@ -71,8 +63,24 @@ class CorePlace:
         return self.opened
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecisionRecord:
+class _Fields(NamedTuple):
+    header: bytes
+    proof: Proof
+    action: str
+    place: StreamPlace | CorePlace
+    delivery: int
+    allow: bool
+    code: Code | None
+    input: bytes | None
+    reasons: tuple[str, ...]
+    obligations: bytes
+    revision: str | None
+    policy: str | None
+    engine: str | None
+    micros: int | None
+
+
+class DecisionRecord(_Fields):
     """One decision, allow or not. Construction raises `SealError` for what SPEC.md section 8 does not allow together.
 
     `header` and `proof` are the decided message's as received; nothing about them is verified here (`archive` does).
@@ -80,89 +88,110 @@ class DecisionRecord:
     `micros` is what the engine took. What the policy was not asked for, or did not answer, is None.
     """
 
-    KIND: ClassVar[str] = "decision"
+    __slots__ = ()
 
-    header: bytes
-    proof: Proof
-    action: str
-    place: StreamPlace | CorePlace
-    delivery: int
-    allow: bool
-    code: Code | None = None
-    input: bytes | None = None
-    reasons: tuple[str, ...] = ()
-    obligations: bytes = b""
-    revision: str | None = None
-    policy: str | None = None
-    engine: str | None = None
-    micros: int | None = None
-
-    def __post_init__(self) -> None:
-        check_bytes("header", self.header, most=DEFAULT_LIMITS.header_bytes)
-        check_proof("proof", self.proof)
-        if not _is_action(self.action):
-            raise SealError("action is not dotted tokens")
-        check_uint("delivery", self.delivery, least=1)
-        if self.input is not None:
-            check_bytes("input", self.input, most=DEFAULT_LIMITS.input_document_bytes)
-        if self.reasons:
-            check_texts("reasons", self.reasons)
-        if self.obligations:
-            check_bytes("obligations", self.obligations, most=DEFAULT_LIMITS.input_document_bytes)
-        if self.revision is not None:
-            check_text("revision", self.revision)
-        if self.policy is not None:
-            check_text("policy", self.policy)
-        if self.engine is not None:
-            check_text("engine", self.engine)
-        if self.micros is not None:
-            check_uint("micros", self.micros)
-        if (self.engine is None) is not (self.micros is None):
+    def __new__(
+        cls,
+        header: bytes,
+        proof: Proof,
+        action: str,
+        place: StreamPlace | CorePlace,
+        delivery: int,
+        allow: bool,
+        code: Code | None = None,
+        input: bytes | None = None,  # noqa: A002  # the word of the policy engine
+        reasons: tuple[str, ...] = (),
+        obligations: bytes = b"",
+        revision: str | None = None,
+        policy: str | None = None,
+        engine: str | None = None,
+        micros: int | None = None,
+    ) -> Self:
+        """Check all fields, by themselves and together."""
+        # Comparisons stand here in the open where a call for each would cost more than all of them.
+        if not 0 < len(header) <= _HEADER_BYTES:
+            raise SealError("header is not 1 to 8,192 bytes")
+        check_proof("proof", proof)
+        stream = "-"
+        if type(place) is StreamPlace:
+            stream, sequence, stored = place
+            check_uint("sequence", sequence, least=1)
+            check_uint("stored", stored)
+        else:
+            check_uint("opened", place.time)
+            if delivery != 1:
+                raise SealError("core NATS delivers once")
+        _check_texts(action, stream, reasons, revision, policy, engine)
+        if type(delivery) is not int or not 0 < delivery <= _MAX_INTEGER:
+            raise SealError("delivery is not an integer from 1 to 2^53-1")
+        if input is not None and not 0 < len(input) <= _INPUT_BYTES:
+            raise SealError("input is not 1 to 65,536 bytes")
+        if len(obligations) > _INPUT_BYTES:
+            raise SealError("obligations are over 65,536 bytes")
+        if micros is not None and (type(micros) is not int or not 0 <= micros <= _MAX_INTEGER):
+            raise SealError("micros is not an integer from 0 to 2^53-1")
+        if (engine is None) is not (micros is None):
             raise SealError("engine and micros come together")
-        if type(self.place) is CorePlace and self.delivery != 1:
-            raise SealError("core NATS delivers once")
-        code = self.code
-        if (code is None) is not self.allow:
+        if (code is None) is not allow:
             raise SealError("a decision has a code exactly if it does not allow")
         if code is None or code is Code.DENIED:
-            if self.input is None or self.revision is None or self.policy is None or self.engine is None:
+            if input is None or revision is None or policy is None or engine is None:
                 raise SealError("a policy's answer has input, revision, policy, engine and micros")
         elif code in _NOT_ASKED:
-            answer = (self.revision, self.policy, self.engine)
-            if answer != (None, None, None) or self.reasons or self.obligations:
+            if (revision, policy, engine) != (None, None, None) or reasons or obligations:
                 raise SealError(f"with {code} the policy was not asked")
         elif code not in DECISION_CODES:
             raise SealError(f"{code} is not a code of steps 14 to 16")
+        return super().__new__(
+            cls, header, proof, action, place, delivery, allow, code,
+            input, reasons, obligations, revision, policy, engine, micros,
+        )  # fmt: skip
+
+    @classmethod
+    def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]  # the base is generic in its own type
+        # `_replace` makes by this; what it makes is checked as well.
+        return cls(*iterable)
+
+    @property
+    def kind(self) -> str:
+        """The record's kind, `decision`."""
+        return "decision"
+
+    def __repr__(self) -> str:
+        return f"DecisionRecord(action={self.action!r}, allow={self.allow!r}, code={self.code!r}, ...)"
 
     def encode(self) -> bytes:
         """Return the encoded map."""
-        # Construction has checked every value, and the keys are put in here in their order: packing suffices, and
-        # costs a third of `encode`, for what is done once for each message of each agent.
-        record: dict[str, object] = {"act": self.action, "alw": self.allow}
-        if self.code is not None:
-            record["cod"] = self.code.value
-        record["dlv"] = self.delivery
-        if self.engine is not None:
-            record["eng"] = self.engine
-        record["hdr"] = self.header
-        if self.input is not None:
-            record["inp"] = self.input
-        record["k"] = self.KIND
-        if self.micros is not None:
-            record["mic"] = self.micros
-        if self.obligations:
-            record["obl"] = self.obligations
-        place = self.place
-        if isinstance(place, CorePlace):
+        (
+            header, proof, action, place, delivery, allow, code,
+            input_, reasons, obligations, revision, policy, engine, micros,
+        ) = self  # fmt: skip
+        # Every value was checked when this was made, and the keys are put in here in their order: packing suffices,
+        # and costs a third of `codec.encode`.
+        record: dict[str, object] = {"act": action, "alw": allow}
+        if code is not None:
+            record["cod"] = code.value
+        record["dlv"] = delivery
+        if engine is not None:
+            record["eng"] = engine
+        record["hdr"] = header
+        if input_ is not None:
+            record["inp"] = input_
+        record["k"] = "decision"
+        if micros is not None:
+            record["mic"] = micros
+        if obligations:
+            record["obl"] = obligations
+        if type(place) is CorePlace:
             record["opn"] = place.opened
-        if self.policy is not None:
-            record["pol"] = self.policy
-        record["prf"] = self.proof
-        if self.revision is not None:
-            record["rev"] = self.revision
-        if self.reasons:
-            record["rsn"] = self.reasons
-        if isinstance(place, StreamPlace):
+        if policy is not None:
+            record["pol"] = policy
+        record["prf"] = proof
+        if revision is not None:
+            record["rev"] = revision
+        if reasons:
+            record["rsn"] = reasons
+        if type(place) is StreamPlace:
             record["seq"] = place.sequence
             record["sto"] = place.stored
             record["str"] = place.stream
@@ -198,3 +227,18 @@ class DecisionRecord:
             engine=keys.text("eng") if "eng" in keys else None,
             micros=keys.uint("mic") if "mic" in keys else None,
         )
+
+
+@lru_cache(maxsize=1024)
+def _check_texts(
+    action: str, stream: str, reasons: tuple[str, ...], revision: str | None, policy: str | None, engine: str | None
+) -> None:
+    """Check all texts of a record at once: they come again together, and only what passed is remembered."""
+    check_text("action", action, least=1)
+    if _ACTION.fullmatch(action) is None:
+        raise SealError("action is not dotted tokens")
+    check_text("stream", stream, least=1, most=255)
+    check_texts("reasons", reasons)
+    for name, text in (("revision", revision), ("policy", policy), ("engine", engine)):
+        if text is not None:
+            check_text(name, text)

@@ -29,7 +29,7 @@ class BundleRecord:
     given, empty where there is no X.509 bundle. Neither is parsed here.
     """
 
-    KIND: ClassVar[str] = "bundle"
+    kind: ClassVar[str] = "bundle"
 
     trust_domain: TrustDomain
     current: int
@@ -48,7 +48,7 @@ class BundleRecord:
         """Return the encoded map."""
         record: dict[str, Value] = {
             "v": 1,
-            "k": self.KIND,
+            "k": self.kind,
             "dom": str(self.trust_domain),
             "cur": self.current,
             "jwt": self.jwt,
@@ -72,7 +72,7 @@ class BundleRecord:
 class PolicyRecord:
     """A policy bundle that came into force: its revision, H of its bytes, their number, and where they are kept."""
 
-    KIND: ClassVar[str] = "policy"
+    kind: ClassVar[str] = "policy"
 
     revision: str
     digest: bytes
@@ -90,7 +90,7 @@ class PolicyRecord:
         return encode(
             {
                 "v": 1,
-                "k": self.KIND,
+                "k": self.kind,
                 "rev": self.revision,
                 "sha": self.digest,
                 "siz": self.size,
@@ -110,7 +110,7 @@ class PolicyRecord:
 class CheckpointRecord:
     """A checkpoint of this or the previous log: the C2SP signed note exactly as published, not verified here."""
 
-    KIND: ClassVar[str] = "checkpoint"
+    kind: ClassVar[str] = "checkpoint"
 
     note: bytes
 
@@ -119,7 +119,7 @@ class CheckpointRecord:
 
     def encode(self) -> bytes:
         """Return the encoded map."""
-        return encode({"v": 1, "k": self.KIND, "not": self.note})
+        return encode({"v": 1, "k": self.kind, "not": self.note})
 
     @classmethod
     def take(cls, keys: RecordMap) -> CheckpointRecord:

@@ -19,19 +19,19 @@ __all__ = ["GUARD_ID_BYTES", "NOTARY_KINDS", "Record", "guard_id", "parse_record
 
 Record = DecisionRecord | OutcomeRecord | BundleRecord | PolicyRecord | CheckpointRecord | DenialsRecord
 
-NOTARY_KINDS = frozenset({BundleRecord.KIND, PolicyRecord.KIND, CheckpointRecord.KIND})
+NOTARY_KINDS = frozenset({BundleRecord.kind, PolicyRecord.kind, CheckpointRecord.kind})
 """Kinds that count only from the notary's configured SPIFFE IDs."""
 
 GUARD_ID_BYTES = 16
 
 _TAKERS: MappingProxyType[str, Callable[[RecordMap], Record]] = MappingProxyType(
     {
-        DecisionRecord.KIND: DecisionRecord.take,
-        OutcomeRecord.KIND: OutcomeRecord.take,
-        BundleRecord.KIND: BundleRecord.take,
-        PolicyRecord.KIND: PolicyRecord.take,
-        CheckpointRecord.KIND: CheckpointRecord.take,
-        DenialsRecord.KIND: DenialsRecord.take,
+        "decision": DecisionRecord.take,
+        "outcome": OutcomeRecord.take,
+        "bundle": BundleRecord.take,
+        "policy": PolicyRecord.take,
+        "checkpoint": CheckpointRecord.take,
+        "denials": DenialsRecord.take,
     }
 )
 

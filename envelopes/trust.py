@@ -45,6 +45,10 @@ class BundleKey:
         info = self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         object.__setattr__(self, "digest", sha256(info).digest())
 
+    def is_same(self, other: BundleKey) -> bool:
+        """Say whether `other` is this key; a bundle that came anew holds new objects for the same keys."""
+        return self is other or self.digest == other.digest
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class JwtBundle:
@@ -140,7 +144,7 @@ def _integer(jwk: Mapping[str, Json], member: str) -> int:
 class TrustBundles(Mapping[TrustDomain, JwtBundle]):
     """A frozen set of bundles, one for each trust domain; a new one takes its place whole, never key by key."""
 
-    __slots__ = ("_bundles",)
+    __slots__ = ("_bundles", "_keys")
 
     def __init__(self, bundles: Iterable[JwtBundle] = ()) -> None:
         """Raise `BundleRefused` if two are of one trust domain: bundles are never merged (SPIFFE_Federation.md)."""
@@ -148,6 +152,8 @@ class TrustBundles(Mapping[TrustDomain, JwtBundle]):
         self._bundles: Final = MappingProxyType({bundle.trust_domain: bundle for bundle in listed})
         if len(self._bundles) != len(listed):
             raise BundleRefused("two JWT bundles of one trust domain")
+        # By plain text, which is hashed once: this is asked three times for every message.
+        self._keys: Final = {bundle.trust_domain.name: bundle.keys for bundle in listed}
 
     def __getitem__(self, trust_domain: TrustDomain) -> JwtBundle:
         return self._bundles[trust_domain]
@@ -163,7 +169,7 @@ class TrustBundles(Mapping[TrustDomain, JwtBundle]):
 
         Raises `KeyError` if there is no bundle of that trust domain.
         """
-        return self._bundles[trust_domain].keys.get(kid)
+        return self._keys[trust_domain.name].get(kid)
 
     def __repr__(self) -> str:
         return f"TrustBundles({', '.join(sorted(domain.name for domain in self))})"

@@ -31,7 +31,7 @@ class OutcomeRecord:
     meanwhile, in order; give all of them to `of`, which keeps the first 1,024 and counts the rest in `sent_count`.
     """
 
-    KIND: ClassVar[str] = "outcome"
+    kind: ClassVar[str] = "outcome"
 
     decision: bytes
     code: Code | None = None
@@ -68,7 +68,7 @@ class OutcomeRecord:
         """Return the encoded map."""
         record: dict[str, Value] = {
             "v": 1,
-            "k": self.KIND,
+            "k": self.kind,
             "dec": self.decision,
             "suc": self.code is None,
             "mic": self.micros,
@@ -108,7 +108,7 @@ class DenialsRecord:
     They stand for decisions beyond a budget, which were made but not recorded one by one.
     """
 
-    KIND: ClassVar[str] = "denials"
+    kind: ClassVar[str] = "denials"
 
     iss: SpiffeId
     minute: int
@@ -128,7 +128,7 @@ class DenialsRecord:
         """Return the encoded map."""
         counts: dict[str, Value] = {code.value: count for code, count in self.counts.items()}
         return encode(
-            {"v": 1, "k": self.KIND, "iss": str(self.iss), "min": self.minute, "cnt": counts},
+            {"v": 1, "k": self.kind, "iss": str(self.iss), "min": self.minute, "cnt": counts},
             text_bytes=DEFAULT_LIMITS.spiffe_id_bytes,
         )
 

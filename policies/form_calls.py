@@ -11,7 +11,18 @@ import re
 from typing import Final
 
 from sealbus.policies.form_patterns import glob_problem, regex_problem
-from sealbus.policies.syntax import Array, Call, Expression, Number, Place, Reference, Text, Variable, leading_names
+from sealbus.policies.syntax import (
+    Array,
+    Call,
+    Expression,
+    Number,
+    Place,
+    Reference,
+    Scalar,
+    Text,
+    Variable,
+    leading_names,
+)
 
 __all__ = ["BUILTINS", "TEST_BUILTINS", "call_problem"]
 
@@ -75,6 +86,7 @@ TEST_BUILTINS: Final = frozenset({"print"})
 
 _LITERAL: Final = "patterns and delimiters are literals: what they hold is checked when the policy is loaded"
 _VERBS: Final = re.compile(r"%(.?)", re.DOTALL)
+_ZONE: Final = re.compile(r"UTC|(?!posix/|right/)[A-Z][A-Za-z_]+(?:/[A-Za-z0-9_+-]+)+")
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT[0-2]\d:[0-5]\d:[0-5]\dZ")
 
 
@@ -112,7 +124,7 @@ def _sprintf(text: Expression, values: Expression) -> tuple[Place, str, str] | N
     if verbs.count("v") != len(values.items):
         return text.place, "sprintf", "one value for each %v"
     for value in values.items:
-        if not isinstance(value, Text | Number | Variable | Reference | Call):
+        if not isinstance(value, Text | Number | Scalar | Variable | Reference | Call):
             return (
                 value.place,
                 "sprintf",
@@ -148,6 +160,11 @@ def _instant(value: Expression) -> tuple[Place, str, str] | None:
 
 
 def _zoned(value: Expression) -> tuple[Place, str, str] | None:
-    if isinstance(value, Array) and len(value.items) != 2:
+    if not isinstance(value, Array):
+        return None
+    if len(value.items) != 2:
         return value.place, "time", "an instant in nanoseconds, or [instant, time zone]"
+    zone = value.items[1]
+    if isinstance(zone, Text) and _ZONE.fullmatch(zone.value) is None:
+        return zone.place, "time", f"{zone.value!r} depends on the host: write a zone such as Europe/Berlin, or UTC"
     return None

@@ -225,7 +225,11 @@ def _of_statement(statement: Statement) -> Iterator[Expression]:
 
 def _inside(expression: Expression) -> Iterator[Expression]:
     yield expression
-    for child in children(expression):
+    inside = children(expression)
+    if isinstance(expression, Reference) and isinstance(expression.head, Variable):
+        # The reference says what it refers to; its first name alone would be a use of everything below that.
+        inside = expression.path
+    for child in inside:
         yield from _inside(child)
     if isinstance(expression, Comprehension):
         for term in expression.terms:

@@ -10,7 +10,8 @@ assign          := inside an expression
 builtin         a builtin that is absent, impure, or answers otherwise in one of the engines (`form_calls`)
 closure         a comprehension in a head, or in the term of another, that needs names of a body: regorus never runs it
 compile         what regorus itself refuses
-conflict        one rule of two kinds, two numbers of arguments or two defaults
+conflict        one rule of two kinds, two numbers of arguments or two defaults; a rule inside another
+default         a default that is not made of literals
 depth           over 64 rules in a row
 division        `/`: OPA computes with decimal, regorus with binary fractions; policies count in whole numbers
 function-value  a function that is not called, a variable that is
@@ -20,6 +21,7 @@ import          anything but `data...`, `rego.v1` and `future.keywords` of if, i
 negation        `not` over something that may be undefined (`form_negation`)
 nesting, size   what takes regorus' parser exponential time, or its stack
 number          a fraction, an exponent, over 2^53-1, or a minus before anything but a literal
+order           < <= > >= with a set, an object or a comprehension
 package         `system...`, which OPA keeps for itself
 pattern         an object or an expression where names are matched; := to a literal or an array of another length
 recursion       a rule that uses itself
@@ -55,7 +57,20 @@ from sealbus.policies.form_scope import check_names
 from sealbus.policies.modules import Module
 from sealbus.policies.parse import parse
 from sealbus.policies.problems import PolicyRefused, Problem
-from sealbus.policies.syntax import Expression, File, Infix, Negative, Number, Place
+from sealbus.policies.syntax import (
+    Comprehension,
+    Expression,
+    File,
+    Infix,
+    Negative,
+    Number,
+    ObjectLiteral,
+    Place,
+    Rule,
+    SetLiteral,
+    children,
+    constant,
+)
 
 __all__ = ["TEST_SUFFIX", "parse_all", "refused_forms"]
 
@@ -92,6 +107,7 @@ def refused_forms(files: Iterable[File]) -> list[Problem]:
         for rule in file.rules:
             problems.extend(check_names(file.path, rule, outside, relaxed=relaxed))
             table.check_uses(file, rule, relaxed=relaxed)
+            problems.extend(_of_default(file, rule))
             for expression in every_expression(rule):
                 found = _arithmetic(expression)
                 if found is not None:
@@ -114,6 +130,11 @@ def _of_header(file: File) -> Iterable[Problem]:
             yield _problem(file, one.place, "import", text)
 
 
+def _of_default(file: File, rule: Rule) -> Iterable[Problem]:
+    if rule.kind == "default" and (rule.value is None or not constant(rule.value)):
+        yield _problem(file, rule.place, "default", "a default is made of literals")
+
+
 def _arithmetic(expression: Expression) -> tuple[str, str] | None:
     match expression:
         case Number():
@@ -124,6 +145,9 @@ def _arithmetic(expression: Expression) -> tuple[str, str] | None:
             return "number", "a minus stands before digits only: write 0 - x"
         case Infix(operator="Div"):
             return "division", "/ makes fractions, which the engines compute otherwise: multiply the other side"
+        case Infix(operator="Lt" | "Le" | "Gt" | "Ge"):
+            if any(isinstance(side, SetLiteral | ObjectLiteral | Comprehension) for side in children(expression)):
+                return "order", "sets and objects are put in order otherwise: compare what is in them"
         case _:
             pass
     return None

@@ -111,7 +111,7 @@ class _Reader:
     def imported(self, node: object) -> Import:
         content = _map(node)
         path = leading_names(self.expression(content["refr"]))
-        alias = self.written(content["as"]) if content["as"] is not None else path[-1]
+        alias = self.written(content["as"]) if content.get("as") is not None else path[-1]
         return Import(place=self.place(content["span"]), path=path, alias=alias)
 
     def rule(self, node: object) -> Rule:

@@ -37,6 +37,7 @@ __all__ = [
     "Text",
     "Variable",
     "children",
+    "constant",
     "leading_names",
 ]
 
@@ -319,3 +320,10 @@ def children(expression: Expression) -> tuple[Expression, ...]:
             return (expression.operand,)
         case _:
             return ()
+
+
+def constant(expression: Expression) -> bool:
+    """Say whether `expression` is made of literals alone."""
+    if isinstance(expression, Array | SetLiteral | ObjectLiteral):
+        return all(constant(item) for item in expression.items)
+    return isinstance(expression, Scalar | Text | Number)

@@ -15,7 +15,7 @@ _VALUE_ERRORS = frozenset({"jws", "strict_json", "trust"})
 """Modules that refuse by `ValueError`, which their callers give a code."""
 _REFUSING = ("check", "verify", "prove", "judge", "remember")
 """How a function's name starts that returns only if it has nothing against it."""
-_WRITING = frozenset({"codec.encode", "context.mint_context"})
+_WRITING = frozenset({"codec.encode", "context.mint_context", "spiffe_id.TrustDomain.id"})
 """Functions that only whoever seals calls."""
 _ASKED_ELSEWHERE = frozenset({"is_text", "is_action", "is_grant", "is_subject", "is_uuid7", "covers"})
 """Predicates that conditions of other modules ask; the answer that refuses is False."""

@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import signal
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ def load_agent(target: str) -> Agent:
 
 
 async def _run(agent: Agent, concurrency: int | None, health: str | None, config: str | None, *, as_json: bool) -> bool:
-    from sealbus.agents.health import serve_health  # noqa: PLC0415
+    from sealbus.agents.health import HealthServer, Probes  # noqa: PLC0415
     from sealbus.agents.runtime import open_node  # noqa: PLC0415  needs nats and grpc
     from sealbus.agents.settings import load_settings  # noqa: PLC0415
     from sealbus.agents.worker import Worker, WorkerLimits  # noqa: PLC0415
@@ -80,13 +81,25 @@ async def _run(agent: Agent, concurrency: int | None, health: str | None, config
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    limits = WorkerLimits(concurrency=concurrency or settings.concurrency, drain=settings.drain)
-    async with open_node(agent.name, settings) as node, Worker(agent, node, limits) as worker:
-        async with serve_health(health or settings.health, node.counters, worker.is_ready):
-            running = asyncio.ensure_future(worker.run(stop))
-            await worker.ready.wait()
-            if as_json:
-                print_json({"ready": True, "agent": agent.name, "identity": str(node.own)})
-            else:
-                note(f"{agent.name} runs as {node.own}: {', '.join(route.subject for route in worker.routes.routes)}")
-            return await running
+    limits = WorkerLimits(
+        concurrency=concurrency or settings.concurrency,
+        batch=settings.batch,
+        ack_wait=settings.ack_wait,
+        max_ack_pending=settings.max_ack_pending,
+        pending_calls=settings.pending_calls,
+        replay_entries=settings.replay_entries,
+        drain=settings.drain,
+    )
+    address = health or settings.health
+    async with open_node(agent.name, settings) as node, Worker(agent, node, limits) as worker, AsyncExitStack() as stack:
+        if address is not None:
+            probes = Probes(healthy=dict, ready=worker.not_ready)
+            server = await stack.enter_async_context(HealthServer(address, probes=probes, counters=node.counters))
+            note(f"health at 127.0.0.1:{server.port}")
+        running = asyncio.ensure_future(worker.run(stop))
+        await asyncio.wait([running, asyncio.ensure_future(worker.ready.wait())], return_when=asyncio.FIRST_COMPLETED)
+        if as_json:
+            print_json({"ready": True, "agent": agent.name, "identity": str(node.own)})
+        else:
+            note(f"{agent.name} runs as {node.own}: {', '.join(route.subject for route in worker.routes.routes)}")
+        return await running

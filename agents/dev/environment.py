@@ -99,7 +99,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
                 folder / "nats",
                 tasks=group,
                 names=names,
-                write_svid=lambda where: api.write_server_svid(where, server_id, dns_names=("localhost",)),
+                write_svid=lambda where: api.write_server_svid(where, server_id, dns=("localhost",)),
                 workloads={
                     spiffe_id: Role.OPERATOR if name == "operator" else Role.AGENT
                     for name, spiffe_id in workloads.items()

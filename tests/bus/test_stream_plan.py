@@ -227,4 +227,4 @@ async def test_a_server_that_does_not_answer_is_not_waited_for() -> None:
         await apply(STREAMS, server, deadline=0.05)
     server.hang = "INFO"
     with pytest.raises(BusUnavailable, match=r"streams not read: .* within 0.05 s"):
-        await read_streams(STREAMS, server, deadline=0.05)
+        await read_streams(STREAM_NAMES, server, deadline=0.05)

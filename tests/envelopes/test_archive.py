@@ -44,7 +44,7 @@ def test_a_decided_message_without_user_and_chain() -> None:
 
 
 def test_a_core_message_counts_by_when_it_was_opened() -> None:
-    core = replace(DECISION, place=CorePlace(opened=NOW + SECOND))
+    core = DECISION._replace(place=CorePlace(opened=NOW + SECOND))
     assert Archive().decided(core, list(EVIDENCE.values())).header == MESSAGE.header
 
 
@@ -94,10 +94,10 @@ def test_evidence_that_is_no_context_and_no_header() -> None:
     # Named rightly by a signed header: only its signer can have put such a hash there.
     nonsense = context_item(b"nonsense", DECISION.proof)
     ctx = Message(fields={"ctx": sha256(b"nonsense").digest()})
-    record = replace(DECISION, header=ctx.raw(), proof=ctx.prf())
+    record = DECISION._replace(header=ctx.raw(), proof=ctx.prf())
     refuses(Code.BAD_CONTEXT, 10, lambda: Archive().decided(record, [EVIDENCE["credential"], nonsense]))
     par = Message(context=None, fields={"par": sha256(b"nonsense").digest()})
-    record = replace(DECISION, header=par.raw(), proof=par.prf())
+    record = DECISION._replace(header=par.raw(), proof=par.prf())
     no_header = ancestor_item(b"nonsense", DECISION.proof)
     refuses(Code.MALFORMED, 11, lambda: Archive().decided(record, [EVIDENCE["credential"], no_header]))
 
@@ -107,7 +107,7 @@ def test_a_chain_longer_than_any_live_one() -> None:
     for _ in range(9):
         links.append(Message(context=None, ancestors=(links[-1].ancestor(),)))
     evidence = [EVIDENCE["credential"], *(ancestor_item(link.raw(), link.prf()) for link in links[:-1])]
-    record = replace(DECISION, header=links[-1].raw(), proof=links[-1].prf())
+    record = DECISION._replace(header=links[-1].raw(), proof=links[-1].prf())
     refuses(Code.CHAIN_TOO_LONG, 11, lambda: Archive().decided(record, evidence))
 
 

@@ -37,7 +37,7 @@ def note_message(**fields: object) -> Message:
 
 def about(message: Message, **changes: object) -> DecisionRecord:
     """Return a decision on `message`, which nobody has opened."""
-    return replace(DECISION, header=message.raw(), proof=message.prf(), **changes)  # type: ignore[arg-type]  # fields of their types
+    return DECISION._replace(header=message.raw(), proof=message.prf(), **changes)  # type: ignore[arg-type]  # fields of their types
 
 
 def stored_at(time: int) -> StreamPlace:
@@ -150,7 +150,7 @@ def test_step_11_refuses_ancestors_beside_a_record() -> None:
 
 
 def test_step_02_refuses_a_decided_header_that_is_none() -> None:
-    refuses(Code.MALFORMED, 2, lambda: Archive().decided(replace(DECISION, header=b"\x80"), ITEMS))
+    refuses(Code.MALFORMED, 2, lambda: Archive().decided(DECISION._replace(header=b"\x80"), ITEMS))
 
 
 def test_step_05_accepts_a_decision_at_most_5_s_after_its_entry() -> None:
@@ -161,7 +161,7 @@ def test_step_05_accepts_a_decision_at_most_5_s_after_its_entry() -> None:
 def test_step_05_refuses_a_decision_of_later_than_its_entry() -> None:
     time = DECISION.place.time - 5 * SECOND - 1
     refuses(Code.NOT_YET_VALID, 5, lambda: Archive(time=time).decided(DECISION, ITEMS))
-    core = replace(DECISION, place=CorePlace(opened=NOW + 2 * SECOND + 5 * SECOND + 1))
+    core = DECISION._replace(place=CorePlace(opened=NOW + 2 * SECOND + 5 * SECOND + 1))
     refuses(Code.NOT_YET_VALID, 5, lambda: Archive().decided(core, ITEMS))
 
 
@@ -179,7 +179,7 @@ def test_step_07_judges_a_decided_message_at_its_own_time() -> None:
 
 
 def test_step_08_refuses_a_decided_message_under_another_signature() -> None:
-    refuses(Code.BAD_SIGNATURE, 8, lambda: Archive().decided(replace(DECISION, proof=FORGED), ITEMS))
+    refuses(Code.BAD_SIGNATURE, 8, lambda: Archive().decided(DECISION._replace(proof=FORGED), ITEMS))
     forged = Message(sealer=replace(PLANNER, key=signing_key("thief")), fields={"key": PLANNER.key.public.raw})
     refuses(Code.BAD_SIGNATURE, 8, lambda: Archive().decided(about(forged), ITEMS))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from support.acceptance import BODY, EDGE, Message, context_draft
+from support.acceptance import BODY, EDGE, PLANNER, Message, context_draft
 from support.audit import Archive, audit_message, decision_of, evidence_items, opened
-from support.envelopes import HOUR, NOW, task_draft
+from support.envelopes import HOUR, NOW, message_id, task_draft
 from support.results import Requester, answer
 
 from sealbus.envelopes.audit_batch import AuditBatch
@@ -144,3 +144,26 @@ def test_the_size_is_an_upper_bound() -> None:
     for number in range(300):
         batch.add(note(number))
         assert len(batch.close().body) <= batch.size
+
+
+def test_a_message_that_lost_its_context_was_not_verified() -> None:
+    message = opened()
+    for lost in (message._replace(statement=None), message._replace(context=None)):
+        with pytest.raises(SealError, match="not verified"):
+            AuditBatch().add(decision_of(message).encode(), lost)
+
+
+def test_an_ancestor_that_is_there_came_with_its_own() -> None:
+    # Two tasks that the planner sent itself while handling the edge's, and what it sent to us while handling those.
+    first, second = (
+        Message(
+            sealer=PLANNER,
+            fields={"id": message_id(number), "aud": PLANNER.iss.value, "to": "task.planner.step"},
+        )
+        for number in (20, 21)
+    )
+    batch = AuditBatch()
+    for expected, parent in ((5, first), (6, second), (6, second)):
+        got = opened(Message(ancestors=(parent.ancestor(), *parent.ancestors)))
+        batch.add(decision_of(got).encode() + bytes([expected]), got)
+        assert len(items(batch.close().body)[0]) == expected

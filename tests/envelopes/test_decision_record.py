@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from sealbus.envelopes.codec import Value, decode, encode
@@ -28,7 +26,7 @@ ALLOWED = DecisionRecord(
     engine="embedded",
     micros=17,
 )
-DENIED = replace(ALLOWED, allow=False, code=Code.DENIED)
+DENIED = ALLOWED._replace(allow=False, code=Code.DENIED)
 NOT_ASKED = DecisionRecord(
     header=b"\x80",
     proof=ALLOWED.proof,
@@ -38,7 +36,7 @@ NOT_ASKED = DecisionRecord(
     allow=False,
     code=Code.BAD_BODY,
 )
-UNAVAILABLE = replace(NOT_ASKED, code=Code.POLICY_UNAVAILABLE, input=b"{}", engine="sidecar", micros=250_000)
+UNAVAILABLE = NOT_ASKED._replace(code=Code.POLICY_UNAVAILABLE, input=b"{}", engine="sidecar", micros=250_000)
 
 
 def take(item: bytes) -> DecisionRecord:
@@ -101,27 +99,30 @@ def test_the_reference_time_is_the_stored_time_or_the_time_of_opening() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: replace(PLACE, stream=""),
-        lambda: replace(PLACE, stream="S" * 256),
-        lambda: replace(PLACE, sequence=0),
-        lambda: replace(PLACE, stored=-1),
-        lambda: CorePlace(opened=-1),
-        lambda: replace(ALLOWED, header=b""),
-        lambda: replace(ALLOWED, header=b"h" * 8193),
-        lambda: replace(ALLOWED, proof=ALLOWED.proof._replace(size=0)),
-        lambda: replace(ALLOWED, action=""),
-        lambda: replace(ALLOWED, action="inventory.*"),
-        lambda: replace(ALLOWED, action="a" * 257),
-        lambda: replace(ALLOWED, delivery=0),
-        lambda: replace(ALLOWED, input=b""),
-        lambda: replace(ALLOWED, input=b"i" * 65_537),
-        lambda: replace(ALLOWED, reasons=("r",) * 33),
-        lambda: replace(ALLOWED, reasons=("two\nlines",)),
-        lambda: replace(ALLOWED, obligations=b"o" * 65_537),
-        lambda: replace(ALLOWED, revision="r" * 257),
-        lambda: replace(ALLOWED, policy="p" * 257),
-        lambda: replace(ALLOWED, engine="e" * 257),
-        lambda: replace(ALLOWED, micros=-1),
+        lambda: ALLOWED._replace(place=PLACE._replace(stream="")),
+        lambda: ALLOWED._replace(place=PLACE._replace(stream="S" * 256)),
+        lambda: ALLOWED._replace(place=PLACE._replace(sequence=0)),
+        lambda: ALLOWED._replace(place=PLACE._replace(stored=-1)),
+        lambda: ALLOWED._replace(place=CorePlace(opened=-1)),
+        lambda: ALLOWED._replace(header=b""),
+        lambda: ALLOWED._replace(header=b"h" * 8193),
+        lambda: ALLOWED._replace(proof=ALLOWED.proof._replace(size=0)),
+        lambda: ALLOWED._replace(action=""),
+        lambda: ALLOWED._replace(action="inventory.*"),
+        lambda: ALLOWED._replace(action="a" * 257),
+        lambda: ALLOWED._replace(delivery=0),
+        lambda: ALLOWED._replace(delivery=True),
+        lambda: ALLOWED._replace(micros=True),
+        lambda: ALLOWED._replace(delivery=2**53),
+        lambda: ALLOWED._replace(input=b""),
+        lambda: ALLOWED._replace(input=b"i" * 65_537),
+        lambda: ALLOWED._replace(reasons=("r",) * 33),
+        lambda: ALLOWED._replace(reasons=("two\nlines",)),
+        lambda: ALLOWED._replace(obligations=b"o" * 65_537),
+        lambda: ALLOWED._replace(revision="r" * 257),
+        lambda: ALLOWED._replace(policy="p" * 257),
+        lambda: ALLOWED._replace(engine="e" * 257),
+        lambda: ALLOWED._replace(micros=-1),
     ],
 )
 def test_fields_have_limits(wrong: object) -> None:
@@ -131,7 +132,7 @@ def test_fields_have_limits(wrong: object) -> None:
 
 
 def test_the_largest_input_document_fits() -> None:
-    largest = replace(ALLOWED, header=b"h" * 8_192, input=b"i" * 65_536, obligations=b"o" * 65_536)
+    largest = ALLOWED._replace(header=b"h" * 8_192, input=b"i" * 65_536, obligations=b"o" * 65_536)
     assert take(largest.encode()) == largest
 
 
@@ -139,40 +140,40 @@ def test_the_largest_input_document_fits() -> None:
 @pytest.mark.parametrize("record", [ALLOWED, DENIED])
 def test_an_answer_of_the_policy_is_complete(record: DecisionRecord, missing: str) -> None:
     with pytest.raises(SealError, match="a policy's answer"):
-        replace(record, **{missing: None})  # type: ignore[arg-type]  # only optional fields are named
+        record._replace(**{missing: None})  # type: ignore[arg-type]  # only optional fields are named
 
 
 @pytest.mark.parametrize("record", [ALLOWED, DENIED])
 def test_an_answer_of_the_policy_names_its_engine(record: DecisionRecord) -> None:
     with pytest.raises(SealError, match="a policy's answer"):
-        replace(record, engine=None, micros=None)
+        record._replace(engine=None, micros=None)
 
 
 def test_engine_and_micros_come_together() -> None:
-    for half in (replace(UNAVAILABLE, engine=None, micros=None),):
+    for half in (UNAVAILABLE._replace(engine=None, micros=None),):
         assert take(half.encode()) == half
     with pytest.raises(SealError, match="come together"):
-        replace(UNAVAILABLE, engine=None)
+        UNAVAILABLE._replace(engine=None)
     with pytest.raises(SealError, match="come together"):
-        replace(UNAVAILABLE, micros=None)
+        UNAVAILABLE._replace(micros=None)
 
 
 def test_a_code_stands_exactly_where_it_was_not_allowed() -> None:
     with pytest.raises(SealError, match="exactly if"):
-        replace(ALLOWED, code=Code.DENIED)
+        ALLOWED._replace(code=Code.DENIED)
     with pytest.raises(SealError, match="exactly if"):
-        replace(ALLOWED, allow=False)
+        ALLOWED._replace(allow=False)
 
 
 @pytest.mark.parametrize("code", sorted(set(Code) - DECISION_CODES))
 def test_only_failures_of_steps_14_to_16_are_decisions(code: Code) -> None:
     with pytest.raises(SealError, match="not a code of steps 14 to 16"):
-        replace(NOT_ASKED, code=code)
+        NOT_ASKED._replace(code=code)
 
 
 @pytest.mark.parametrize("code", [Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.RESOURCE_UNAVAILABLE])
 def test_before_step_16_the_policy_was_not_asked(code: Code) -> None:
-    replace(NOT_ASKED, code=code)
+    NOT_ASKED._replace(code=code)
     for change in (
         {"revision": "r"},
         {"policy": "p"},
@@ -181,12 +182,12 @@ def test_before_step_16_the_policy_was_not_asked(code: Code) -> None:
         {"obligations": b"[]"},
     ):
         with pytest.raises(SealError, match="not asked"):
-            replace(NOT_ASKED, code=code, **change)
+            NOT_ASKED._replace(code=code, **change)
 
 
 def test_core_delivers_once() -> None:
     with pytest.raises(SealError, match="delivers once"):
-        replace(NOT_ASKED, delivery=2)
+        NOT_ASKED._replace(delivery=2)
 
 
 @pytest.mark.parametrize("key", ["hdr", "prf", "act", "dlv", "alw", "str", "seq", "sto"])

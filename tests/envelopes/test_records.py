@@ -41,7 +41,7 @@ def test_every_kind_is_read_back(record: Record) -> None:
 
 
 def test_what_counts_only_from_the_notary() -> None:
-    assert {record.KIND for record in RECORDS} - NOTARY_KINDS == {"decision", "outcome", "denials"}
+    assert {record.kind for record in RECORDS} - NOTARY_KINDS == {"decision", "outcome", "denials"}
     assert frozenset({"bundle", "policy", "checkpoint"}) == NOTARY_KINDS
 
 

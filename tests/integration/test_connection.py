@@ -51,7 +51,7 @@ async def test_wrong_server_id_is_refused_before_the_client_shows_itself(lab: La
     line = await refusal(lab.connection(server_id="spiffe://example.org/nats/other"))
     assert lab.server.spiffe_id in line
     assert "spiffe://example.org/nats/other" in line
-    await until(lambda: "TLS handshake error" in lab.server.log)
+    await until(lambda: "TLS handshake error: EOF" in lab.server.log)
 
 
 async def test_a_closed_port(lab: Lab) -> None:

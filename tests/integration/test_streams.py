@@ -117,7 +117,7 @@ async def test_each_hostile_variation_is_refused_and_planned(
     with pytest.raises(ConfigurationError, match=f"stream {name}: .* is .*; run `sealbus streams plan`$"):
         await check_streams([stream], operator.request)
 
-    states = await read_streams([stream], operator.request)
+    states = await read_streams([name], operator.request)
     state = states[name]
     assert state is not None
     assert field in {violation.field for violation in violations(stream, state)}

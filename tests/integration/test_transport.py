@@ -233,9 +233,7 @@ async def test_what_is_sent_is_heard_as_it_is(transport: NatsTransport) -> None:
     transport.send([])
     await until(lambda: len(heard.deliveries) == 2)
     assert heard.deliveries == [
-        Delivery(
-            subject="call.b.run", payload=b"1\r\n\x00", header_block=b"NATS/1.0\r\ntraceparent: 00-1\r\n\r\n"
-        ),
+        Delivery(subject="call.b.run", payload=b"1\r\n\x00", header_block=b"NATS/1.0\r\ntraceparent: 00-1\r\n\r\n"),
         Delivery(subject="call.b.stop", payload=b"", header_block=b""),
     ]
     await heard.stop()
@@ -247,8 +245,7 @@ async def test_listening_is_live_before_it_waits(lab: Lab, connection: Connectio
         for _ in range(200):
             listening = NatsTransport(connection).listen("call.a.>")
             first = asyncio.ensure_future(anext(listening))
-            while not waits_for_input(connection):
-                await asyncio.sleep(0)
+            await until(lambda: waits_for_input(connection))
             NatsTransport(other).send([outgoing(7, "call.a.run")])
             async with asyncio.timeout(5.0):
                 assert numbers([await first]) == [7]

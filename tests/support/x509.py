@@ -92,6 +92,7 @@ class ThrowawayCa:
         uris: Sequence[str] | None = None,
         addresses: Sequence[str] = (),
         authority: bool = False,
+        organization: str = "throwaway",
     ) -> IssuedSvid:
         """Return a certificate that ends `life` seconds from now (negative: expired) and began `age` seconds ago.
 
@@ -108,7 +109,7 @@ class ThrowawayCa:
         names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         builder = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "throwaway")]))
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization)]))
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())

@@ -195,7 +195,7 @@ async def test_a_token_that_overtakes_its_bundle_is_asked_for_again(
     )
 
     async def mend() -> None:
-        await scripted.until("FetchJWTSVID", 1)
+        await scripted.until("FetchJWTSVID", 2)
         scripted.jwt_bundles = lambda response: response
         scripted.identity.touch()
 
@@ -203,7 +203,6 @@ async def test_a_token_that_overtakes_its_bundle_is_asked_for_again(
         group.create_task(mend())
         async with WorkloadIdentity.connect(scripted.address, deadline=20) as identity:
             assert identity.sealer().iss == identity.spiffe_id
-            assert scripted.calls["FetchJWTSVID"] >= 2
 
 
 # Staying current

@@ -2,12 +2,12 @@
 # whether the caller may see them. Nothing here can allow.
 package sealbus.authz
 
-reasons(request) := sort([word |
+reasons(request) := words if {
 	registry := data.sealbus.registry
 	revoked := registry.revoked
 	user := request.context.user
 	action := object.get(registry.actions, request.action.name, undeclared)
-	some word, holds in {
+	conditions := {
 		"action_not_granted": granted(registry.agents, request),
 		"not_owner": within_reach(action.resource, request, registry.users),
 		"outside_business_hours": within_hours(action.hours, request, registry.regions),
@@ -16,13 +16,14 @@ reasons(request) := sort([word |
 		"revoked_client": none_revoked(revoked.clients, [user.client]),
 		"revoked_session": none_revoked(revoked.sessions, [user.session]),
 		"revoked_user": none_revoked(revoked.users, [user.id]),
-		"unknown_action": action != undeclared,
+		"unknown_action": known(registry.actions, request.action.name),
 		"unknown_agent": known(registry.agents, request.subject.id),
 		"unknown_chain_agent": chain_known(registry.agents, request),
 		"user_required": user_as_needed(action.user, user),
 	}
-	not holds
-])
+	words := sort([word | some word, holds in conditions; not holds])
+	words != []
+}
 
 # An action that nobody declared breaks only `unknown_action` and, mostly, `action_not_granted`: nothing says what else
 # it would need.
@@ -32,8 +33,8 @@ granted(agents, request) if {
 	agents[request.subject.id].actions[request.action.name] == true
 } else := false
 
-known(agents, id) if {
-	agents[id]
+known(things, id) if {
+	things[id]
 } else := false
 
 chain_known(agents, request) if {

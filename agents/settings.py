@@ -1,0 +1,233 @@
+"""Settings: `sealbus.toml`, overridden by `SEALBUS_*`, overridden by flags; frozen, typed, each with its origin.
+
+::
+
+    settings = load_settings()
+    settings.names.id_of("pricing")
+    for line in settings.lines: print(line.key, line.value, line.origin)      # what `sealbus doctor` shows
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, cast
+
+from pydantic import BaseModel, ValidationError
+
+from sealbus.agents.dev.defaults import STATE_FOLDER
+from sealbus.agents.settings_document import Document, OwnSubjectTable
+from sealbus.agents.settings_sources import (
+    DEFAULT,
+    Entry,
+    Flag,
+    Key,
+    Origin,
+    dotted,
+    environment_entries,
+    file_entries,
+    flag_entries,
+    variable,
+)
+from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
+from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.names import Names
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.subjects import OwnSubject
+
+__all__ = ["Flag", "Origin", "PolicySettings", "SettingLine", "Settings", "find_settings_file", "load_settings"]
+
+CONFIG_VARIABLE: Final = "SEALBUS_CONFIG"
+SPIFFE_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
+FILE_NAME: Final = "sealbus.toml"
+SERVER_PATH: Final = "/nats"
+"""Path of a NATS server's SPIFFE ID in the local trust domain, unless `nats_ids` says otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """Which engine decides, and where it finds its policy. `deadline` is seconds for one batch of decisions."""
+
+    engine: str
+    bundle: Path | None
+    opa: str | None
+    """A unix socket's path, `unix:` before it or not, or an https URL."""
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingLine:
+    """One setting in force, for people: `value` is as in TOML but for quotes, `not set` where there is none."""
+
+    key: str
+    value: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings in force. Sizes are bytes, waits are seconds; `max_bytes` is by stream name."""
+
+    trust_domain: TrustDomain
+    nats: tuple[str, ...]
+    nats_ids: frozenset[SpiffeId]
+    workload_api: str | None
+    policy: PolicySettings
+    names: Names
+    minters: frozenset[SpiffeId]
+    max_bytes: Mapping[str, int]
+    replicas: int
+    own_subjects: tuple[OwnSubject, ...]
+    audit_within: float
+    pending_calls: int
+    replay_entries: int
+    health: str | None
+    concurrency: int
+    batch: int
+    ack_wait: float
+    max_ack_pending: int
+    drain: float
+    lines: tuple[SettingLine, ...] = field(repr=False)
+
+
+def load_settings(
+    config: str | Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    flags: Sequence[Flag] = (),
+    folder: Path | None = None,
+) -> Settings:
+    """Read the settings file (`find_settings_file`), the environment and the flags; return what is in force.
+
+    `SPIFFE_ENDPOINT_SOCKET` is where the Workload API is unless `workload_api` is said anywhere.
+
+    Raises `ConfigurationError`, one line that names the key, where it was said and what to do: for an unknown key, a
+    value of the wrong form, or one that must be said and was not.
+    """
+    environment = os.environ if environment is None else environment
+    path = find_settings_file(config, environment=environment, folder=folder)
+    entries = {
+        **_workload_api(environment),
+        **(file_entries(path) if path is not None else {}),
+        **environment_entries(environment),
+        **flag_entries(flags),
+    }
+    document = _validated(entries)
+    names = Names(document.trust_domain, document.agents.template, dict(document.agents.__pydantic_extra__ or {}))
+    server_ids = document.nats_ids or (document.trust_domain.id(SERVER_PATH),)
+    sizes = {name.upper(): size for name, size in document.streams.max_bytes if size is not None}
+    return Settings(
+        trust_domain=document.trust_domain,
+        nats=document.nats,
+        nats_ids=frozenset(server_ids),
+        workload_api=document.workload_api,
+        policy=PolicySettings(
+            engine=document.policy.engine,
+            bundle=document.policy.bundle,
+            opa=document.policy.opa,
+            deadline=document.policy.deadline,
+        ),
+        names=names,
+        minters=frozenset(document.context.minters),
+        max_bytes=MappingProxyType(sizes),
+        replicas=document.streams.replicas,
+        own_subjects=tuple(_own_subject(subject, table, names) for subject, table in document.subjects.items()),
+        audit_within=document.audit.within,
+        pending_calls=document.limits.pending_calls,
+        replay_entries=document.limits.replay_entries,
+        health=document.health.address,
+        concurrency=document.worker.concurrency,
+        batch=document.worker.batch,
+        ack_wait=document.worker.ack_wait,
+        max_ack_pending=document.worker.max_ack_pending,
+        drain=document.worker.drain,
+        lines=tuple(_lines(document.model_copy(update={"nats_ids": server_ids}), entries)),
+    )
+
+
+def find_settings_file(
+    config: str | Path | None = None, *, environment: Mapping[str, str], folder: Path | None = None
+) -> Path | None:
+    """Return `config`, or the file that `SEALBUS_CONFIG` names; else that of a running `sealbus dev`, or sealbus.toml.
+
+    The last two are looked for in `folder`, the current one unless said; `None` if there is none. Whether a named file
+    is there is found out by reading it.
+    """
+    named = config or environment.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
+    folder = folder or Path()
+    for path in (folder / STATE_FOLDER / "dev.toml", folder / FILE_NAME):
+        if path.exists():
+            return path
+    return None
+
+
+def _workload_api(environment: Mapping[str, str]) -> dict[Key, Entry]:
+    """Return what the variable of every SPIFFE workload says (SPIFFE_Workload_Endpoint.md section 4)."""
+    socket = environment.get(SPIFFE_VARIABLE)
+    return {("workload_api",): Entry(socket, Origin("environment", SPIFFE_VARIABLE))} if socket else {}
+
+
+def _validated(entries: Mapping[Key, Entry]) -> Document:
+    content: dict[str, object] = {}
+    for key, entry in entries.items():
+        table = content
+        for part in key[:-1]:
+            # A key is a value or a table, never both: that was seen to when the sources were read.
+            table = cast("dict[str, object]", table.setdefault(part, {}))
+        table[key[-1]] = entry.value
+    try:
+        return Document.model_validate(content)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        # What was said wrongly comes before what was not said.
+        first = min(found, key=lambda one: one["type"] == "missing")
+        key = tuple(str(part) for part in first["loc"])
+        raise ConfigurationError(_complaint(key, first["type"], first["msg"], entries)) from error
+
+
+def _complaint(key: Key, kind: str, message: str, entries: Mapping[Key, Entry]) -> str:
+    if kind == "missing":
+        if key == ("policy",):
+            key = ("policy", "engine")
+        what = "embedded, sidecar or central" if key == ("policy", "engine") else "its value"
+        return f"{dotted(key)} is not set: say {what} in {FILE_NAME}, or in {variable(key)}, or run `sealbus dev`"
+    text = message.removeprefix("Value error, ")
+    # The place may be inside of a value that was said, an item of a list for instance.
+    said = next(key[:length] for length in range(len(key), 0, -1) if key[:length] in entries)
+    return f"{entries[said].origin}: {dotted(said)}: {text[:1].lower()}{text[1:]}"
+
+
+def _own_subject(subject: str, table: OwnSubjectTable, names: Names) -> OwnSubject:
+    key = ("subjects", subject)
+    try:
+        owner = SpiffeId.parse(table.owner) if table.owner.startswith("spiffe://") else names.id_of(table.owner)
+        return OwnSubject(subject=subject, kind=Kind(table.kind), owner=owner, action=table.action or subject)
+    except EnvelopeError as error:
+        raise ConfigurationError(f"{dotted(key)}.owner: {table.owner!r} is not a SPIFFE ID") from error
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{dotted(key)}: {error.detail}") from error
+
+
+def _lines(document: Document, entries: Mapping[Key, Entry]) -> Iterator[SettingLine]:
+    for key, value in _leaves(document, ()):
+        entry = entries.get(key)
+        yield SettingLine(key=dotted(key), value=_text(value), origin=entry.origin if entry is not None else DEFAULT)
+
+
+def _leaves(value: object, key: Key) -> Iterator[tuple[Key, object]]:
+    if isinstance(value, BaseModel | dict):
+        for name, inner in value if isinstance(value, BaseModel) else value.items():
+            yield from _leaves(inner, (*key, str(name)))
+    else:
+        yield key, value
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "not set"
+    return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)

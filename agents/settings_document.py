@@ -1,0 +1,155 @@
+"""Every setting there is: its key, its type, its default. The one place where a setting is declared.
+
+Keys are those of `sealbus.toml`; the environment writes `policy.engine` as `SEALBUS_POLICY__ENGINE`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+
+from sealbus.envelopes.errors import EnvelopeError
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+
+__all__ = ["Document", "OwnSubjectTable"]
+
+_SIZE: Final = re.compile(r"(\d{1,18}) ?(B|KiB|MiB|GiB|TiB)?")
+_UNITS: Final = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+def _spiffe_id(value: object) -> SpiffeId:
+    try:
+        return SpiffeId.parse(value if isinstance(value, str) else "")
+    except EnvelopeError as error:
+        raise ValueError("must be a SPIFFE ID such as spiffe://example.org/agent/pricing") from error
+
+
+def _trust_domain(value: object) -> TrustDomain:
+    try:
+        return TrustDomain(value if isinstance(value, str) else "")
+    except EnvelopeError as error:
+        raise ValueError("must be a trust domain such as example.org, lower case and without spiffe://") from error
+
+
+def _size(value: object) -> int:
+    found = _SIZE.fullmatch(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    if found is None or not int(found[1]):
+        raise ValueError('must be a number of bytes over 0, or a text such as "512MiB" or "1GiB"')
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def _server(value: object) -> object:
+    if isinstance(value, str) and not value.startswith("tls://"):
+        raise ValueError("must be tls://host:port; sealbus speaks to NATS over mutual TLS only")
+    return value
+
+
+Id = Annotated[SpiffeId, PlainValidator(_spiffe_id)]
+Size = Annotated[int, PlainValidator(_size)]
+Server = Annotated[str, BeforeValidator(_server)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PolicyTable(_Table):
+    """How decisions are made. Which engine must be said: nothing decides by accident."""
+
+    engine: Literal["embedded", "sidecar", "central"]
+    bundle: Path | None = None
+    opa: str | None = None
+    deadline: Seconds = 1.0
+
+
+class AgentsTable(_Table):
+    """Names and SPIFFE IDs: a template, and one line for each agent that does not follow it."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Id]
+
+    template: str = "/agent/{name}"
+
+
+class ContextTable(_Table):
+    """Who may mint user contexts."""
+
+    minters: tuple[Id, ...] = ()
+
+
+class MaxBytesTable(_Table):
+    """How much each stream may hold. TASKS and AUDIT must be said by whoever declares streams (`bus.streams`)."""
+
+    tasks: Size | None = None
+    events: Size | None = None
+    results: Size | None = None
+    dead: Size | None = None
+    audit: Size | None = None
+    refusals: Size | None = None
+
+
+class StreamsTable(_Table):
+    """What the streams are declared with."""
+
+    replicas: Literal[1, 3, 5] = 1
+    max_bytes: MaxBytesTable = MaxBytesTable()
+
+
+class OwnSubjectTable(_Table):
+    """One own subject. `owner` is an agent's name or a SPIFFE ID; `action` is the subject itself unless said."""
+
+    kind: Literal["task", "call", "event"]
+    owner: str
+    action: str | None = None
+
+
+class AuditTable(_Table):
+    """How the audit writer waits."""
+
+    within: Seconds = 10.0
+
+
+class LimitsTable(_Table):
+    """Bounds of what a worker keeps in memory."""
+
+    pending_calls: Count = 4_096
+    replay_entries: Count = 100_000
+
+
+class HealthTable(_Table):
+    """Where /healthz, /readyz and /metrics are served; nowhere unless said."""
+
+    address: str | None = None
+
+
+class WorkerTable(_Table):
+    """How a worker works."""
+
+    concurrency: Count = 64
+    batch: Annotated[int, Field(ge=1, le=4_096)] = 256
+    ack_wait: Annotated[float, Field(ge=1, le=3_600, allow_inf_nan=False)] = 30.0
+    max_ack_pending: Count = 2_048
+    drain: Seconds = 20.0
+
+
+class Document(_Table):
+    """All settings."""
+
+    trust_domain: Annotated[TrustDomain, PlainValidator(_trust_domain)]
+    nats: Annotated[tuple[Server, ...], Field(min_length=1)]
+    nats_ids: tuple[Id, ...] = ()
+    workload_api: str | None = None
+    policy: PolicyTable
+    agents: AgentsTable = AgentsTable()
+    context: ContextTable = ContextTable()
+    streams: StreamsTable = StreamsTable()
+    subjects: dict[str, OwnSubjectTable] = {}
+    audit: AuditTable = AuditTable()
+    limits: LimitsTable = LimitsTable()
+    health: HealthTable = HealthTable()
+    worker: WorkerTable = WorkerTable()

@@ -1,0 +1,109 @@
+# What every registry must hold to: these tests judge the data documents beside this file, not the rules.
+package sealbus.registry_test
+
+registry := data.sealbus.registry
+
+grants contains name if {
+	some agent in registry.agents
+	some name, _ in agent.actions
+}
+
+test_there_are_agents_and_actions if {
+	count(registry.agents) > 0
+	count(registry.actions) > 0
+}
+
+test_agents_are_spiffe_ids if {
+	every id, _ in registry.agents {
+		startswith(id, "spiffe://")
+	}
+}
+
+test_grants_are_booleans if {
+	every agent in registry.agents {
+		every granted in agent.actions {
+			is_boolean(granted)
+		}
+	}
+}
+
+test_every_granted_action_is_declared if {
+	every name in grants {
+		registry.actions[name]
+	}
+}
+
+test_every_declared_action_is_granted_to_somebody if {
+	every name, _ in registry.actions {
+		name in grants
+	}
+}
+
+test_every_action_says_what_it_needs if {
+	every needs in registry.actions {
+		object.keys(needs) == {"user", "resource", "limits", "hours"}
+		needs.user in {"required", "none"}
+		needs.resource in {"owned", "any"}
+		is_object(needs.limits)
+		is_boolean(needs.hours)
+	}
+}
+
+test_limits_are_numbers if {
+	every needs in registry.actions {
+		every limit in needs.limits {
+			is_number(limit)
+		}
+	}
+}
+
+# Nobody owns anything where no user is there.
+test_owned_items_need_a_user if {
+	every needs in registry.actions {
+		[needs.user, needs.resource] != ["none", "owned"]
+	}
+}
+
+test_users_name_the_customers_that_they_manage if {
+	every user in registry.users {
+		every managed in user.customers {
+			is_boolean(managed)
+		}
+	}
+}
+
+weekdays := {"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"}
+
+test_regions_name_weekdays if {
+	every region in registry.regions {
+		every day, open in region.weekdays {
+			day in weekdays
+			is_boolean(open)
+		}
+	}
+}
+
+# Hours that pass midnight are two regions' work: a region opens before it closes, on one day.
+test_regions_open_before_they_close if {
+	every region in registry.regions {
+		every edge in [region.open, region.close] {
+			count(edge) == 2
+			edge[0] >= 0
+			edge[0] <= 24
+			edge[1] >= 0
+			edge[1] < 60
+		}
+		region.open < region.close
+	}
+}
+
+test_regions_lie_within_a_day_of_utc if {
+	every region in registry.regions {
+		is_number(region.utc_offset_minutes)
+		abs(region.utc_offset_minutes) <= 840
+	}
+}
+
+test_revocations_are_kept_for_every_kind if {
+	object.keys(registry.revoked) == {"agents", "users", "sessions", "clients"}
+}

@@ -10,8 +10,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -19,7 +18,7 @@ from typing import Final, Self
 from sealbus.bus.counters import CONTENT_TYPE, Counters
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["HealthServer", "Probes", "parse_address", "serve_health"]
+__all__ = ["HealthServer", "Probes", "parse_address"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -68,22 +67,6 @@ def parse_address(text: str) -> tuple[str, int]:
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535 or (colon and host != host.strip()):
         raise ConfigurationError(f"health.address {text!r}: write host:port, :port or port")
     return host or _LOOPBACK, int(port)
-
-
-@asynccontextmanager
-async def serve_health(
-    address: str | None, counters: Counters, ready: Callable[[], bool]
-) -> AsyncGenerator[HealthServer | None, None]:
-    """Serve a worker's health on `address` while the context is entered; do nothing where no address is said.
-
-    The process is healthy as long as it answers, and takes work while `ready` says so.
-    """
-    if not address:
-        yield None
-        return
-    probes = Probes(healthy=dict, ready=lambda: {} if ready() else {"worker": "not ready"})
-    async with HealthServer(address, probes=probes, counters=counters) as server:
-        yield server
 
 
 class HealthServer:

@@ -24,7 +24,7 @@ def _cause(own_id: str, error: BaseException) -> str:
         case ssl.SSLCertVerificationError():
             return (
                 f"the server's certificate was not issued under the X.509 bundle of its trust domain, or has expired "
-                f"({_one_line(error.verify_message)})"
+                f"({_one_line(getattr(error, 'verify_message', error))})"
             )
         case ssl.SSLError() if _is_clear_text(error):
             return 'the server does not start with TLS: it needs tls { handshake_first: true, min_version: "1.3" }'

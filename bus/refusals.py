@@ -47,7 +47,7 @@ class Refusals:
         subject: str,
         counters: Counters,
         clock: Clock = wall_clock,
-        every: float = 5.0,
+        every: float = 1.0,
     ) -> None:
         self._transport = transport
         self._subject = subject

@@ -62,6 +62,10 @@ class SpiffeId:
         ):
             raise EnvelopeError(Code.MALFORMED, 0, "SPIFFE ID")
 
+    def __hash__(self) -> int:
+        # That of the text, which keeps it: these are keys of most lookups that a message needs.
+        return hash(self.value)
+
     @classmethod
     def parse(cls, text: str) -> SpiffeId:
         """Return the SPIFFE ID that `text` is; equal to the constructor, and cheap for one that was seen before."""

@@ -159,17 +159,18 @@ def check_addressing(header: Header, subject: str, names: Names, own: OwnSubject
 
 
 def _fits(kind: Kind, subject: str, party: SpiffeId, names: Names) -> bool:
-    """Say whether `subject` is one of our scheme for `kind`, with the token of `party` in its place."""
-    if kind is Kind.REPLY or kind is Kind.CHUNK:
-        return subject.startswith(names.inbox_prefix(party))
-    tokens = subject.split(".")
-    if len(tokens) < 2 or tokens[1] != names.token(party):
-        return False
+    """Say whether `subject`, which is tokens joined by dots, is one of our scheme for `kind` and `party`."""
+    token = names.token(party)
     if kind is Kind.RECORD:
-        return tokens[0] == "audit" and len(tokens) == 2
+        return subject == f"audit.{token}"
+    answer = kind is Kind.REPLY or kind is Kind.CHUNK
+    start = f"_INBOX.{token}." if answer else f"{kind}.{token}."
+    if not subject.startswith(start):
+        return False
+    rest = subject[len(start) :]
     if kind is Kind.STATUS:
-        return tokens[0] == "status" and len(tokens) == 3 and _TASK_ID.fullmatch(tokens[2]) is not None
-    return tokens[0] == kind.value and (len(tokens) == 3 or (kind is Kind.TASK and len(tokens) == 4))
+        return _TASK_ID.fullmatch(rest) is not None
+    return answer or rest.count(".") <= (kind is Kind.TASK)
 
 
 def _refused(detail: str) -> EnvelopeError:

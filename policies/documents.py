@@ -5,13 +5,22 @@ Numbers are whole and within 2^53-1: OPA computes with decimal, regorus with bin
 
 from __future__ import annotations
 
+import json
 from typing import Final, TypeAlias
 
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.strict_json import Json, parse_object
 
-__all__ = ["NESTING", "DataDocument", "InputDocument", "checked_document", "parse_data", "whole_numbers"]
+__all__ = [
+    "NESTING",
+    "DataDocument",
+    "InputDocument",
+    "canonical",
+    "checked_document",
+    "parse_data",
+    "whole_numbers",
+]
 
 NESTING: Final = 32
 """Objects and arrays inside one another; regorus refuses over 128."""
@@ -48,6 +57,11 @@ def parse_data(data: bytes) -> DataDocument:
     document = parse_object(data, depth=NESTING)
     whole_numbers(document)
     return document
+
+
+def canonical(value: Json) -> bytes:
+    """Return `value` as compact JSON with sorted names, equal for equal values."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
 
 
 def whole_numbers(value: Json) -> None:

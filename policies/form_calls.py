@@ -21,8 +21,8 @@ from sealbus.policies.syntax import (
     Scalar,
     Text,
     Variable,
-    leading_names,
 )
+from sealbus.policies.syntax_walk import leading_names
 
 __all__ = ["BUILTINS", "TEST_BUILTINS", "call_problem"]
 

@@ -24,8 +24,8 @@ from sealbus.policies.syntax import (
     SetLiteral,
     Text,
     Variable,
-    children,
 )
+from sealbus.policies.syntax_walk import children
 
 __all__ = ["undefinable"]
 

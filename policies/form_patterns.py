@@ -34,8 +34,8 @@ def regex_problem(pattern: str) -> str | None:
         atom = _ATOM.match(pattern, position)
         if atom is None:
             return (
-                f"character {position + 1} of the pattern: write ASCII, classes such as [0-9A-Za-z_], ( ), |, ^, $, * + "
-                "? {n,m}; not \\d \\w \\s \\b, flags or look-around"
+                f"character {position + 1} of the pattern: write ASCII, classes such as [0-9A-Za-z_], ( ), |, ^, $, * "
+                "+ ? {n,m}; not \\d \\w \\s \\b, flags or look-around"
             )
         position = atom.end()
         level += (atom.lastgroup == "open") - (atom.lastgroup == "close")

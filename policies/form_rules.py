@@ -14,25 +14,18 @@ from typing import Final, Literal
 from sealbus.policies.form_calls import call_problem
 from sealbus.policies.problems import Problem
 from sealbus.policies.syntax import (
-    Body,
     Call,
-    Comprehension,
-    Every,
     Expression,
     File,
     Names,
     Place,
     Reference,
     Rule,
-    SomeIn,
-    SomeNames,
-    Statement,
     Variable,
-    children,
-    leading_names,
 )
+from sealbus.policies.syntax_walk import every_expression, leading_names
 
-__all__ = ["DEPTH", "RuleTable", "every_expression"]
+__all__ = ["DEPTH", "RuleTable"]
 
 DEPTH: Final = 64
 """Rules that call one another in a row; 1,500 overflow regorus' stack."""
@@ -187,51 +180,3 @@ class RuleTable:
             else:
                 open_paths[used] = iter(sorted(self._entries[used].uses))
         return True
-
-
-def every_expression(rule: Rule) -> Iterator[Expression]:
-    """Yield every expression of `rule`, each before those inside it; heads themselves are left out, their parts not."""
-    if isinstance(rule.head, Reference):
-        for part in rule.head.path:
-            yield from _inside(part)
-    for one in (*rule.arguments, rule.key, rule.value):
-        if one is not None:
-            yield from _inside(one)
-    for body in rule.bodies:
-        yield from _of_body(body)
-
-
-def _of_body(body: Body) -> Iterator[Expression]:
-    if body.value is not None:
-        yield from _inside(body.value)
-    for statement in body.statements:
-        yield from _of_statement(statement)
-
-
-def _of_statement(statement: Statement) -> Iterator[Expression]:
-    match statement:
-        case SomeNames():
-            return
-        case SomeIn():
-            for one in (statement.key, statement.value, statement.collection):
-                if one is not None:
-                    yield from _inside(one)
-        case Every():
-            yield from _inside(statement.collection)
-            yield from _of_body(statement.body)
-        case _:
-            yield from _inside(statement.expression)
-
-
-def _inside(expression: Expression) -> Iterator[Expression]:
-    yield expression
-    inside = children(expression)
-    if isinstance(expression, Reference) and isinstance(expression.head, Variable):
-        # The reference says what it refers to; its first name alone would be a use of everything below that.
-        inside = expression.path
-    for child in inside:
-        yield from _inside(child)
-    if isinstance(expression, Comprehension):
-        for term in expression.terms:
-            yield from _inside(term)
-        yield from _of_body(expression.body)

@@ -32,8 +32,8 @@ from sealbus.policies.syntax import (
     Statement,
     Text,
     Variable,
-    children,
 )
+from sealbus.policies.syntax_walk import children
 
 __all__ = ["Outer", "check_names"]
 

@@ -33,7 +33,7 @@ unknown         syntax that this version of the check has never seen
 unsafe          a name without a value
 unused          a name of `some x` or `every` that nothing uses: OPA refuses it
 walk            `walk` anywhere but in a statement of its own
-with            outside test files
+with            outside test files (`*_test.rego`), which may also call `print`
 =============== =====================================================================================================
 
 What cannot be seen in the text, the complete and typed input document makes impossible: its keys are always there, and
@@ -52,7 +52,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.policies.form_rules import RuleTable, every_expression
+from sealbus.policies.bundle_format import TEST_SUFFIX
+from sealbus.policies.form_rules import RuleTable
 from sealbus.policies.form_scope import check_names
 from sealbus.policies.modules import Module
 from sealbus.policies.parse import parse
@@ -68,14 +69,10 @@ from sealbus.policies.syntax import (
     Place,
     Rule,
     SetLiteral,
-    children,
-    constant,
 )
+from sealbus.policies.syntax_walk import children, constant, every_expression
 
-__all__ = ["TEST_SUFFIX", "parse_all", "refused_forms"]
-
-TEST_SUFFIX: Final = "_test.rego"
-"""Files that end so may use `with` and `print`; they never become part of a bundle."""
+__all__ = ["parse_all", "refused_forms"]
 
 _WHOLE: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,15})")
 _KEYWORDS: Final = frozenset({"if", "in", "every", "contains"})

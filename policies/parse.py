@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -36,12 +37,16 @@ from sealbus.policies.syntax import (
     Statement,
     Text,
     Variable,
-    leading_names,
 )
+from sealbus.policies.syntax_walk import leading_names
 
 __all__ = ["parse"]
 
-_COMPREHENSIONS: Final = frozenset({"ArrayCompr", "SetCompr", "ObjectCompr"})
+_COMPREHENSIONS: Final[Mapping[str, Literal["array", "set", "object"]]] = {
+    "ArrayCompr": "array",
+    "SetCompr": "set",
+    "ObjectCompr": "object",
+}
 
 
 def parse(module: Module) -> File:
@@ -256,6 +261,7 @@ class _Reader:
                 terms = [content["key"], content["value"]] if kind == "ObjectCompr" else [content["term"]]
                 return Comprehension(
                     place=place,
+                    kind=_COMPREHENSIONS[kind],
                     terms=tuple(self.expression(one) for one in terms),
                     body=self.query(content["query"]),
                 )

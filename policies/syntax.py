@@ -36,9 +36,6 @@ __all__ = [
     "Statement",
     "Text",
     "Variable",
-    "children",
-    "constant",
-    "leading_names",
 ]
 
 Names: TypeAlias = tuple[str, ...]
@@ -122,6 +119,7 @@ class Comprehension:
     """`[t | body]`, `{t | body}` or `{k: v | body}`."""
 
     place: Place
+    kind: Literal["array", "set", "object"]
     terms: tuple[Expression, ...]
     body: Body
 
@@ -286,44 +284,3 @@ class File:
     package: Names
     imports: tuple[Import, ...] = ()
     rules: tuple[Rule, ...] = ()
-
-
-def leading_names(expression: Expression) -> Names:
-    """Return the plain parts at the start: `data.a[x].b` gives `("data", "a")`, what starts with no name nothing."""
-    if isinstance(expression, Variable):
-        return (expression.name,)
-    if not isinstance(expression, Reference) or not isinstance(expression.head, Variable):
-        return ()
-    names = [expression.head.name]
-    for part in expression.path:
-        if not isinstance(part, Text):
-            break
-        names.append(part.value)
-    return tuple(names)
-
-
-def children(expression: Expression) -> tuple[Expression, ...]:
-    """Return the expressions directly inside `expression`; a comprehension's terms and body are not among them."""
-    match expression:
-        case Reference():
-            return (expression.head, *expression.path)
-        case Array() | SetLiteral() | ObjectLiteral():
-            return expression.items
-        case Call():
-            return expression.arguments
-        case Infix() | Assign():
-            return (expression.left, expression.right)
-        case Membership():
-            key = () if expression.key is None else (expression.key,)
-            return (*key, expression.value, expression.collection)
-        case Negative():
-            return (expression.operand,)
-        case _:
-            return ()
-
-
-def constant(expression: Expression) -> bool:
-    """Say whether `expression` is made of literals alone."""
-    if isinstance(expression, Array | SetLiteral | ObjectLiteral):
-        return all(constant(item) for item in expression.items)
-    return isinstance(expression, Scalar | Text | Number)

@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 sys.path.insert(0, str(ROOT / "tests"))
 
 from _pytest.mark.structures import ParameterSet  # noqa: E402 -- what pytest.param makes
-from removals import Removal, find_removals  # noqa: E402 -- beside this file
+from removals import Removal, find_removals, unseen_refusals  # noqa: E402 -- beside this file
 
 TESTS = ("test_accept_steps", "test_accept_steps_form", "test_accept_steps_trust", "test_trust")
 """Where refusing tests are: the step is in a test's name."""
@@ -176,7 +176,9 @@ def start(removal: Removal, cases: Sequence[Case]) -> int:
 
 def run(removals: Sequence[Removal], cases: dict[int, list[Case]]) -> list[Removal]:
     """Return the removals that no refusing test of their steps noticed."""
-    survivors, running, places = [], {}, os.cpu_count() or 1
+    survivors: list[Removal] = []
+    running: dict[int, Removal] = {}
+    places = os.cpu_count() or 1
     waiting = list(reversed(removals))
     while waiting or running:
         while waiting and len(running) < places:
@@ -200,17 +202,17 @@ def main(arguments: Sequence[str]) -> int:
     if broken is not None:
         print(f"{broken} fails with nothing removed")  # noqa: T201
         return 1
-    removals = [
-        removal
-        for module in modules
-        for removal in find_removals(module, (ROOT / "envelopes" / f"{module}.py").read_text())
-    ]
+    sources = {module: (ROOT / "envelopes" / f"{module}.py").read_text() for module in modules}
+    removals = [removal for module, source in sources.items() for removal in find_removals(module, source)]
+    unseen = [text for module, source in sources.items() for text in unseen_refusals(module, source)]
     if verbose:
         for removal in removals:
             print(removal)  # noqa: T201
     survivors = {str(removal) for removal in run(removals, cases)}
     unexpected = sorted(survivors - SURVIVORS.keys())
     stale = sorted(SURVIVORS.keys() - survivors) if set(modules) == set(STEPS) else []
+    for text in unseen:
+        print(f"refuses in a shape that this program does not know: {text}")  # noqa: T201
     for text in unexpected:
         print(f"no test fails without it: {text}")  # noqa: T201
     for text in stale:
@@ -220,7 +222,7 @@ def main(arguments: Sequence[str]) -> int:
         f"{len(removals)} removals, {len(survivors)} unnoticed, {len(SURVIVORS)} of them with a reason;"
         f" {count} refusing cases; {time.monotonic() - began:.0f} s"
     )
-    return 1 if unexpected or stale else 0
+    return 1 if unseen or unexpected or stale else 0
 
 
 if __name__ == "__main__":

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import CodeType
 
-__all__ = ["Removal", "find_removals"]
+__all__ = ["Removal", "find_removals", "unseen_refusals"]
 
-_OTHERS_FAULT = frozenset({"EnvelopeError", "BundleRefused", "_refused", "_malformed", "_misshapen"})
+_OTHERS_FAULT = frozenset({"EnvelopeError", "BundleRefused", "_refused", "_malformed", "_misshapen", "error.at_step"})
 """What a refusal is raised with. A `SealError` or `ConfigurationError` is about our own side."""
-_VALUE_ERRORS = frozenset({"jws", "strict_json", "trust"})
+_VALUE_ERRORS = frozenset({"codec", "jws", "strict_json", "trust"})
 """Modules that refuse by `ValueError`, which their callers give a code."""
 _REFUSING = ("check", "verify", "prove", "judge", "remember")
 """How a function's name starts that returns only if it has nothing against it."""
-_WRITING = frozenset({"codec.encode", "context.mint_context", "spiffe_id.TrustDomain.id"})
+_WRITING = frozenset({"codec.encode", "codec._ordered", "context.mint_context", "spiffe_id.TrustDomain.id"})
 """Functions that only whoever seals calls."""
 _ASKED_ELSEWHERE = frozenset({"is_text", "is_action", "is_grant", "is_subject", "is_uuid7", "covers"})
 """Predicates that conditions of other modules ask; the answer that refuses is False."""
@@ -79,35 +79,73 @@ Site = tuple[ast.stmt, Callable[[], None], str]
 
 def _sites(module: str, function: ast.FunctionDef, fires: bool | None) -> Iterator[Site]:
     """Disable one check of `function` after the other; whoever takes a site undoes it before the next."""
+    for statement, statements, after in _statements(function):
+        if isinstance(statement, ast.If):
+            condition_fires = _fires(module, statement, after, fires)
+            if condition_fires is not None:
+                yield from _conditions(statement, condition_fires)
+        elif isinstance(statement, ast.Expr) and _is_refusing_call(statement.value):
+            yield from _replaced(statements, statement, ast.Pass())
+        elif isinstance(statement, ast.Return) and fires is not None and statement.value is not None:
+            value = statement.value
+            for variant in _disabled(value, fires):
+                statement.value = variant
+                yield statement, _restorer(statement, "value", value), _told(value, variant)
+        elif isinstance(statement, ast.Raise) and _is_hook(module, function, statement):
+            yield from _replaced(statements, statement, ast.Pass())
+    for handler in (node for node in ast.walk(function) if isinstance(node, ast.ExceptHandler)):
+        # Without its code, a refusal is an error like any other.
+        last = handler.body[-1]
+        if _is_refusal(module, last):
+            yield from _replaced(handler.body, last, ast.Raise())
+
+
+def _statements(function: ast.FunctionDef) -> Iterator[tuple[ast.stmt, list[ast.stmt], ast.stmt | None]]:
+    """Yield each statement with the list it is in and the statement that runs next, where that is plain to see."""
+    next_of: dict[ast.stmt, ast.stmt | None] = {}
     for statements in _blocks(function):
         for index, statement in enumerate(statements):
-            after = statements[index + 1] if index + 1 < len(statements) else None
-            if isinstance(statement, ast.If):
-                condition_fires = _fires(module, statement, after, fires)
-                if condition_fires is not None:
-                    yield from _conditions(statement, condition_fires)
-            elif isinstance(statement, ast.Expr) and _is_refusing_call(statement.value):
-                nothing = ast.Pass(lineno=statement.lineno, col_offset=0)
-                statements[index] = nothing
-                yield statement, _setter(statements, index, statement), f"{ast.unparse(statement)} -> pass"
-            elif isinstance(statement, ast.Return) and fires is not None and statement.value is not None:
-                value = statement.value
-                for variant in _disabled(value, fires):
-                    statement.value = variant
-                    yield statement, _restorer(statement, "value", value), _told(value, variant)
-            elif isinstance(statement, ast.Raise) and statement.exc is not None and statement.cause is not None:
-                # In a handler: without its code, it is an error like any other.
-                exc, cause = statement.exc, statement.cause
-                if not (isinstance(cause, ast.Constant) and cause.value is None):
-                    statement.exc = statement.cause = None
+            last = index + 1 == len(statements)
+            next_of.setdefault(statement, None if last else statements[index + 1])
+            if isinstance(statement, ast.Try):
+                # After the last statement of what is tried comes what follows the whole.
+                next_of[statement.body[-1]] = next_of[statement]
+    for statements in _blocks(function):
+        for statement in list(statements):
+            yield statement, statements, next_of[statement]
 
-                    def undo(statement: ast.Raise = statement, exc: ast.expr = exc, cause: ast.expr = cause) -> None:
-                        statement.exc, statement.cause = exc, cause
 
-                    if _is_refusal(module, ast.Raise(exc=exc)) or ast.unparse(exc).startswith("error.at_step("):
-                        yield statement, undo, f"raise {ast.unparse(exc)} -> raise"
-                    else:
-                        undo()
+def _replaced(statements: list[ast.stmt], statement: ast.stmt, other: ast.stmt) -> Iterator[Site]:
+    index = statements.index(statement)
+    statements[index] = ast.copy_location(other, statement)
+    yield statement, _setter(statements, index, statement), f"{ast.unparse(statement)} -> {ast.unparse(other)}"
+
+
+def _is_hook(module: str, function: ast.FunctionDef, statement: ast.Raise) -> bool:
+    """Say whether `function` does nothing but refuse, whatever calls it."""
+    documented = isinstance(function.body[0], ast.Expr)
+    return _is_refusal(module, statement) and function.body[documented:] == [statement]
+
+
+def unseen_refusals(module: str, source: str) -> list[str]:
+    """Return what refuses in `source` in a shape that `find_removals` does not know, so that it cannot be missed."""
+    tree = ast.parse(source)
+    unseen = []
+    for path, function in _functions(tree, ""):
+        if f"{module}.{path}" in _WRITING:
+            continue
+        seen: set[ast.stmt] = {node.body[-1] for node in ast.walk(function) if isinstance(node, ast.ExceptHandler)}
+        for statement, _, after in _statements(function):
+            if isinstance(statement, ast.If) and _fires(module, statement, after, None) is not None:
+                seen |= {statement.body[-1], *statement.orelse[-1:], *([after] if after is not None else [])}
+            elif isinstance(statement, ast.Raise) and _is_hook(module, function, statement):
+                seen.add(statement)
+        unseen += [
+            f"{module}.{path}: line {node.lineno}: {ast.unparse(node)}"
+            for node in ast.walk(function)
+            if isinstance(node, ast.Raise) and _is_refusal(module, node) and node not in seen
+        ]
+    return unseen
 
 
 def _conditions(statement: ast.If, fires: bool) -> Iterator[Site]:
@@ -177,15 +215,13 @@ def _predicates(module: str, functions: dict[str, ast.FunctionDef]) -> dict[str,
         more = dict(asked)
         for function in functions.values():
             fires = asked.get(function.name)
-            for statements in _blocks(function):
-                for index, statement in enumerate(statements):
-                    after = statements[index + 1] if index + 1 < len(statements) else None
-                    if isinstance(statement, ast.If):
-                        refuses = _fires(module, statement, after, fires)
-                        if refuses is not None:
-                            more |= dict(_leaves(statement.test, refuses, defined))
-                    elif isinstance(statement, ast.Return) and fires is not None and statement.value is not None:
-                        more |= dict(_leaves(statement.value, fires, defined))
+            for statement, _, after in _statements(function):
+                if isinstance(statement, ast.If):
+                    refuses = _fires(module, statement, after, fires)
+                    if refuses is not None:
+                        more |= dict(_leaves(statement.test, refuses, defined))
+                elif isinstance(statement, ast.Return) and fires is not None and statement.value is not None:
+                    more |= dict(_leaves(statement.value, fires, defined))
         if more == asked:
             return asked
         asked = more
@@ -222,10 +258,8 @@ def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
 def _is_refusal(module: str, statement: ast.stmt) -> bool:
     if not (isinstance(statement, ast.Raise) and isinstance(statement.exc, ast.Call)):
         return False
-    name = statement.exc.func
-    if not isinstance(name, ast.Name):
-        return False
-    return name.id in _OTHERS_FAULT or (name.id == "ValueError" and module in _VALUE_ERRORS)
+    called = ast.unparse(statement.exc.func)
+    return called in _OTHERS_FAULT or (called == "ValueError" and module in _VALUE_ERRORS)
 
 
 def _is_refusing_call(value: ast.expr) -> bool:

@@ -91,7 +91,11 @@ async def _run(agent: Agent, concurrency: int | None, health: str | None, config
         drain=settings.drain,
     )
     address = health or settings.health
-    async with open_node(agent.name, settings) as node, Worker(agent, node, limits) as worker, AsyncExitStack() as stack:
+    async with (
+        open_node(agent.name, settings) as node,
+        Worker(agent, node, limits) as worker,
+        AsyncExitStack() as stack,
+    ):
         if address is not None:
             probes = Probes(healthy=dict, ready=worker.not_ready)
             server = await stack.enter_async_context(HealthServer(address, probes=probes, counters=node.counters))

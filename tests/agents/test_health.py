@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from sealbus.agents import health
-from sealbus.agents.health import HealthServer, Probes, parse_address, serve_health
+from sealbus.agents.health import HealthServer, Probes, parse_address
 from sealbus.bus.counters import Counters
 from sealbus.envelopes.errors import ConfigurationError
 
@@ -212,21 +212,6 @@ def test_addresses(text: str, address: tuple[str, int]) -> None:
 def test_other_texts_are_no_address(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"health.address .*: write host:port"):
         parse_address(text)
-
-
-async def test_a_worker_serves_its_readiness_only_where_an_address_is_said(state: State) -> None:
-    ready = False
-    async with serve_health("0", state.counters, lambda: ready) as server:
-        assert server is not None
-        state.port = server.port
-        assert (await get(state, "/healthz"))[0] == 200
-        status, _, body = await get(state, "/readyz")
-        assert (status, json.loads(body)["reasons"]) == (503, {"worker": "not ready"})
-        ready = True
-        assert (await get(state, "/readyz"))[0] == 200
-    for nowhere in (None, ""):
-        async with serve_health(nowhere, state.counters, lambda: ready) as none:
-            assert none is None
 
 
 async def test_nobody_but_this_machine_is_served_unless_said(state: State) -> None:

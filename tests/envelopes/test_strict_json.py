@@ -60,7 +60,7 @@ def test_nesting_never_reaches_the_parsers_recursion(data: bytes) -> None:
         b"", b" ", b"{", b"}", b"[]", b"1", b"null", b"{}{}", b"{} x", b"\xff", b'{"a":"\xc3"}', b"\xef\xbb\xbf{}",
         b"\xed\xa0\x80", b'{"a":NaN}', b'{"a":Infinity}', b'{"a":-Infinity}', b'{"a":1,"a":1}', b'{"a":1,"\\u0061":1}',
         b'{"x":{"b":1,"b":2}}', b'{"x":[{"b":1,"b":2}]}', b"{'a':1}", b'{"a":1,}', b'{"a":01}', b'{"a":+1}',
-    b'{"a":"\n"}',
+        b'{"a":"\n"}',
         b'{"a":' + b"1" * 5000 + b"}", b'{"a":0x1}', b"{1:2}", b'{"a" "b"}', b"/**/{}",
     ],
 )  # fmt: skip

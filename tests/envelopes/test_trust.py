@@ -45,7 +45,8 @@ def integer(value: int) -> str:
 def test_a_key_without_use_is_used_and_so_is_one_for_jwt_svids() -> None:
     parsed = bundle(JWK, JWK | {"kid": "key-2", "use": "jwt-svid"})
     assert list(parsed.keys) == ["key-1", "key-2"]
-    assert parsed.keys["key-1"].digest == parsed.keys["key-2"].digest
+    assert parsed.keys["key-1"].is_same(parsed.keys["key-2"])
+    assert not parsed.keys["key-1"].is_same(bundle(ec_jwk(ec.SECP256R1(), "P-256")).keys["P-256"])
     assert isinstance(parsed.keys["key-1"].key, ec.EllipticCurvePublicKey)
 
 

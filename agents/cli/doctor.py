@@ -1,0 +1,47 @@
+"""`sealbus doctor`: the settings in force with their origin, then each part in turn, with what is wrong and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.output import print_json, print_table
+
+__all__ = ["command"]
+
+
+@click.command("doctor")
+@click.option("--opa", "url", default=None, metavar="URL", help="Also ask this running OPA.")
+@config_option
+@as_option("shop-web")
+@json_option
+def command(url: str | None, config: str | None, as_name: str, as_json: bool) -> None:
+    """Check settings, identity, NATS, streams and policy; exit code 1 if anything is wrong."""
+    raise SystemExit(asyncio.run(_doctor(url, config, as_name, as_json=as_json)))
+
+
+async def _doctor(url: str | None, config: str | None, as_name: str, *, as_json: bool) -> int:
+    from sealbus.agents.diagnosis import examine  # noqa: PLC0415  needs nats and grpc
+    from sealbus.agents.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings(config)
+    checks = await examine(settings, as_name, opa=url)
+    if as_json:
+        print_json(
+            {
+                "settings": [{"key": one.key, "value": one.value, "origin": str(one.origin)} for one in settings.lines],
+                "checks": [{"part": one.part, "ok": one.ok, "text": one.text} for one in checks],
+            }
+        )
+    else:
+        print_table(
+            "settings in force",
+            ("key", "value", "from"),
+            [(one.key, one.value, str(one.origin)) for one in settings.lines],
+        )
+        print_table(
+            "checks", ("part", "", "found"), [(one.part, "ok" if one.ok else "BAD", one.text) for one in checks]
+        )
+    return 0 if all(one.ok for one in checks) else 1

@@ -1,0 +1,110 @@
+"""From a folder of Rego files and data documents to a bundle, and from there to the file that engines watch."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.policies.bundle_format import (
+    BUNDLE_BYTES,
+    TEST_SUFFIX,
+    Bundle,
+    Manifest,
+    merge_data,
+    pack_bundle,
+    parse_manifest,
+    read_bundle,
+)
+from sealbus.policies.check import check_bundle
+from sealbus.policies.documents import DataDocument
+from sealbus.policies.problems import PolicyRefused, Problem
+
+__all__ = ["STARTER", "build_bundle", "load_bundle", "write_bundle"]
+
+STARTER: Final = Path(__file__).parent / "rego"
+"""The folder of the starter policy."""
+
+_LEFT_OUT: Final = frozenset({".md", ".txt"})
+
+
+def build_bundle(folder: Path, *, revision: str = "") -> Bundle:
+    """Return the checked bundle of `folder`; the same content gives the same bytes.
+
+    `*.rego` become its policy, each `data.json` its data under the path of the folder it is in. Its roots are those of
+    `.manifest`, everything without one; a revision there counts where none is given, else it comes from the contents.
+    Tests (`*_test.rego`), texts (`*.md`, `*.txt`), links and names that start with a dot are left out; any other file
+    is refused, for OPA would not read it. Raises `PolicyRefused` with file and line, `ConfigurationError` for what is
+    no folder. Blocks.
+    """
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is not a folder: name the one that holds the policy")
+    modules: dict[str, bytes] = {}
+    data: DataDocument = {}
+    manifest = Manifest()
+    for file in sorted(folder.rglob("*")):
+        path = file.relative_to(folder).as_posix()
+        if file.is_symlink() or not file.is_file():
+            continue
+        if path == ".manifest":
+            manifest = parse_manifest(file.read_bytes())
+        elif path.endswith(TEST_SUFFIX) or file.suffix in _LEFT_OUT or any(p.startswith(".") for p in path.split("/")):
+            continue
+        elif file.name == "data.json":
+            merge_data(data, path, file.read_bytes())
+        elif file.suffix == ".rego":
+            modules[path] = file.read_bytes()
+        else:
+            text = "OPA reads only *.rego and data.json of a bundle: rename it, or move it away"
+            raise PolicyRefused([Problem(file=path, line=0, column=0, form="bundle", text=text)])
+    if revision:
+        manifest = replace(manifest, revision=revision)
+    bundle = read_bundle(pack_bundle(modules, data, manifest))
+    check_bundle(bundle)
+    return bundle
+
+
+def load_bundle(file: Path) -> Bundle:
+    """Return the checked bundle that stands in `file`; raise `PolicyRefused`, or `ConfigurationError` if unreadable.
+
+    Blocks; may be called in any thread.
+    """
+    try:
+        with file.open("rb") as opened:
+            raw = opened.read(BUNDLE_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"the policy bundle {file} cannot be read: {error.strerror}") from error
+    bundle = read_bundle(raw)
+    check_bundle(bundle)
+    return bundle
+
+
+def write_bundle(bundle: Bundle, file: Path) -> None:
+    """Put `bundle` in the place of `file`, all or nothing, after checking it as an engine would.
+
+    The folder of `file` must hold nothing else that changes: OPA loads the bundle anew whenever anything in it does.
+    Blocks until the bytes are on the disk. Raises `PolicyRefused` for what an engine would not take; the file there is
+    untouched then, and after any other error.
+    """
+    check_bundle(bundle)
+    descriptor, name = tempfile.mkstemp(prefix=".bundle-", dir=file.parent)
+    written = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(bundle.raw)
+            opened.flush()
+            os.fsync(opened.fileno())
+        written.chmod(0o644)
+        written.replace(file)
+    finally:
+        with suppress(FileNotFoundError):
+            written.unlink()
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

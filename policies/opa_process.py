@@ -1,0 +1,204 @@
+"""OPA as a child process: started, kept running, and gone when its parent is, however that ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.policies.bundle import load_bundle
+
+__all__ = ["OpaProcess"]
+
+_log: Final = logging.getLogger(__name__)
+
+READY_WITHIN: Final = 10.0
+STOP_WITHIN: Final = 2.0
+AGAIN_AFTER: Final = 0.2
+AGAIN_AFTER_MOST: Final = 5.0
+"""Seconds; a child that ends is started again after the first, doubled each time it does not become healthy."""
+_LOOK_EVERY: Final = 0.02
+_LINES: Final = 20
+
+# The launcher asks the kernel to kill it when its parent dies, then becomes OPA. Doing so in the child of a fork of our
+# own would run Python between fork and exec while other threads hold locks.
+_LAUNCHER: Final = """
+import ctypes, os, signal, sys
+parent, program = int(sys.argv[1]), sys.argv[2]
+if sys.platform == "linux":
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit(1)
+os.execv(program, sys.argv[2:])
+"""
+
+
+class OpaProcess:
+    """Runs `opa run --server` on the unix socket `socket`, deciding by the bundle file `bundle`, which it watches.
+
+    Entering waits until OPA is healthy and raises `ConfigurationError` where `program` cannot be run, the bundle may
+    not be put in force or OPA does not become healthy within 10 s. While entered, a child that ends is started again.
+    Leaving ends it: SIGTERM, and SIGKILL after 2 s. On Linux the child dies with this process even if that is killed.
+
+    The folder of `bundle` must hold nothing else that changes, and `socket` lies elsewhere: OPA loads anew whenever
+    anything in that folder does.
+    """
+
+    def __init__(self, program: Path, *, socket: Path, bundle: Path) -> None:
+        if socket.parent == bundle.parent:
+            raise ConfigurationError(f"{socket} and {bundle} are in one folder: OPA would load without end")
+        self.socket = socket
+        self._program = program
+        self._bundle = bundle
+        self._said: deque[str] = deque(maxlen=_LINES)
+        self._running: AbstractAsyncContextManager[None] | None = None
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Return the last lines that OPA wrote: errors only, such as why a replaced bundle is not in force."""
+        return tuple(self._said)
+
+    async def __aenter__(self) -> Self:
+        running = self._run()
+        await running.__aenter__()
+        self._running = running
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            # What ended the caller's block is not told to the group: it would come back wrapped in another.
+            await running.__aexit__(None, None, None)
+
+    @asynccontextmanager
+    async def _run(self) -> AsyncGenerator[None, None]:
+        program = await asyncio.to_thread(_executable, self._program)
+        await asyncio.to_thread(load_bundle, self._bundle)
+        await asyncio.to_thread(_prepare, self.socket)
+        process = await self._start(program)
+        try:
+            await self._healthy(process)
+        except BaseException:
+            await _stop(process)
+            raise
+        async with asyncio.TaskGroup() as group:
+            keeping = group.create_task(self._keep(program, process), name="opa")
+            yield
+            keeping.cancel()
+
+    async def _start(self, program: Path) -> Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(program),
+            "run", "--server", "--addr", f"unix://{self.socket}", "--bundle", str(self._bundle), "--watch",
+            "--skip-version-check", "--log-level", "error", "--log-format", "text",
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=PIPE,
+        )  # fmt: skip
+
+    async def _keep(self, program: Path, process: Process) -> None:
+        """Listen to OPA, and start it again whenever it ends, for as long as this task runs; then end it."""
+        wait = AGAIN_AFTER
+        while True:
+            try:
+                await self._listen(process)
+                _log.warning("opa ended with %s, starting it again: %s", await process.wait(), " ".join(self._said))
+            finally:
+                await _stop(process)
+            await asyncio.sleep(wait)
+            process = await self._start(program)
+            try:
+                await self._healthy(process)
+                wait = AGAIN_AFTER
+            except ConfigurationError as error:
+                wait = min(2 * wait, AGAIN_AFTER_MOST)
+                _log.error("opa does not start: %s", error.detail)
+            except BaseException:
+                await _stop(process)
+                raise
+
+    async def _listen(self, process: Process) -> None:
+        """Take down what OPA writes until it closes its end."""
+        while line := await _line(process):
+            self._said.append(line)
+            _log.warning("opa: %s", line)
+
+    async def _healthy(self, process: Process) -> None:
+        try:
+            async with (
+                asyncio.timeout(READY_WITHIN),
+                aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=str(self.socket))) as session,
+            ):
+                while not await _answers(session):
+                    if process.returncode is not None:
+                        raise ConfigurationError(f"{self._program} ended at once: {await _rest(process)}")
+                    # There is no event for a socket that is not there yet.
+                    await asyncio.sleep(_LOOK_EVERY)
+        except TimeoutError:
+            raise ConfigurationError(f"{self._program} is not healthy within {READY_WITHIN:g} s") from None
+
+
+def _executable(program: Path) -> Path:
+    found = program.absolute()
+    if not os.access(found, os.X_OK) or not found.is_file():
+        raise ConfigurationError(f"{program} cannot be run: install OPA, or set SEALBUS_OPA to its executable")
+    return found
+
+
+def _prepare(socket: Path) -> None:
+    """Make the private folder of the socket, and remove what a killed OPA left there."""
+    socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        socket.unlink()
+
+
+async def _answers(session: aiohttp.ClientSession) -> bool:
+    try:
+        async with session.get("http://opa/health") as response:
+            return response.status == 200
+    except (aiohttp.ClientError, OSError):
+        return False
+
+
+async def _line(process: Process) -> str:
+    """Return the next line that the child writes, shortened, empty at the end."""
+    stream = process.stderr
+    assert stream is not None  # noqa: S101  it was started with a pipe
+    try:
+        line = await stream.readline()
+    except ValueError:
+        # A line beyond the reader's 64 KiB; the reader has dropped it.
+        return "(a line that is too long)"
+    return line.decode(errors="replace").rstrip("\n")[:500] or ("" if not line else " ")
+
+
+async def _rest(process: Process) -> str:
+    lines: list[str] = []
+    while line := await _line(process):
+        lines.append(line)
+    return " ".join(lines)[-500:]
+
+
+async def _stop(process: Process) -> None:
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(STOP_WITHIN):
+            await process.wait()
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

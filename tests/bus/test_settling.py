@@ -1,0 +1,77 @@
+"""Deliveries are settled once; what cannot be said now is said to the next link."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from sealbus.bus.connection import Connection
+from sealbus.bus.link import Link
+from sealbus.bus.settling import Settling
+from sealbus.envelopes.errors import BusUnavailable
+
+
+class FakeConnection:
+    """A connection that is its own link."""
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.written: list[bytes] = []
+
+    @property
+    def link(self) -> Link:
+        return cast("Link", self)
+
+    def write(self, frames: bytes) -> None:
+        if not self.alive:
+            raise BusUnavailable("gone")
+        self.written.append(frames)
+
+
+def settling() -> tuple[Settling, FakeConnection]:
+    connection = FakeConnection()
+    made = Settling(cast("Connection", connection))
+    for sequence in (3, 1, 2):
+        made.add(f"t{sequence}", sequence)
+    return made, connection
+
+
+def test_many_in_one_write_and_each_once() -> None:
+    made, connection = settling()
+    made.settle(["t1", "t2", "unknown"], "+ACK")
+    made.settle(["t1", "t2"], "+TERM")
+    assert connection.written == [b"PUB t1 4\r\n+ACK\r\nPUB t2 4\r\n+ACK\r\n"]
+    assert len(made) == 1
+    made.touch("t1")
+    made.touch("t3")
+    assert connection.written[1:] == [b"PUB t3 4\r\n+WPI\r\n"]
+
+
+def test_what_is_not_settled_for_good_is_remembered() -> None:
+    made, _ = settling()
+    made.settle(["t1"], "+ACK")
+    assert made.lowest(9) == 2
+    made.again(["t2"], "-NAK")
+    made.drop("t3")
+    assert len(made) == 0
+    assert made.lowest(9) == 2
+    made.add("t2.again", 2)
+    made.settle(["t2.again"], "+ACK")
+    assert made.lowest(9) == 3
+    made.add("t3.again", 3)
+    made.settle(["t3.again"], "+TERM")
+    assert made.lowest(9) == 9
+
+
+def test_what_is_owed_goes_first_over_the_next_link() -> None:
+    made, connection = settling()
+    connection.alive = False
+    made.settle(["t1"], "+ACK")
+    made.again(["t2"], "-NAK")
+    made.touch("t3")
+    try:
+        made.pay(connection.link)
+    except BusUnavailable:
+        connection.alive = True
+    made.pay(connection.link)
+    made.pay(connection.link)
+    assert connection.written == [b"PUB t1 4\r\n+ACK\r\nPUB t2 4\r\n-NAK\r\n"]

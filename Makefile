@@ -33,7 +33,7 @@ tools: $(TOOLS)/opa ## build the Go programs that the tests need
 
 demo: $(READY) ## the scenes: allowed, denied, refused, changed, replayed
 	@$(if $(filter sidecar,$(ENGINE)),$(MAKE) --no-print-directory tools,:)
-	@$(BIN)/sealbus demo --engine $(ENGINE)
+	@$(BIN)/sealbus demo --engine $(ENGINE) $(if $(filter sidecar,$(ENGINE)),--opa $(TOOLS)/opa)
 
 test: $(READY) $(if $(CI),tools,$(if $(shell command -v go),tools)) ## all tests, then the coverage of the pure parts
 	@$(BIN)/python -m coverage erase

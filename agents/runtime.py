@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.agents.node import Deployment, Node
@@ -79,7 +80,7 @@ async def open_engine(policy: PolicySettings) -> AsyncGenerator[PolicyEngine, No
 
         if policy.opa is None:
             raise ConfigurationError("policy.opa is not set: the sidecar engine asks OPA on this unix socket")
-        async with SidecarEngine(policy.opa, deadline=policy.deadline) as sidecar:
+        async with SidecarEngine(Path(policy.opa.removeprefix("unix:")), deadline=policy.deadline) as sidecar:
             yield sidecar
     else:
         raise ConfigurationError(f"policy.engine {policy.engine!r} is not available yet: use embedded or sidecar")

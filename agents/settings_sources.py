@@ -34,8 +34,8 @@ __all__ = [
 ]
 
 PREFIX: Final = "SEALBUS_"
-RESERVED: Final = frozenset({"SEALBUS_CONFIG"})
-"""Variables that are no setting: the settings file's path."""
+RESERVED: Final = frozenset({"SEALBUS_CONFIG", "SEALBUS_OPA"})
+"""Variables that are no setting: the settings file's path, and where the tests and `sealbus dev` find the opa executable."""
 
 Key = tuple[str, ...]
 """A setting's place: `("policy", "engine")`."""

@@ -8,22 +8,16 @@ from sealbus.envelopes.strict_json import Json
 from sealbus.policies.bundle_format import Bundle
 from sealbus.policies.documents import canonical
 from sealbus.policies.entrypoints import entrypoint_problems
+from sealbus.policies.form_lookups import lookup_problems
 from sealbus.policies.forms import parse_all, refused_forms
 from sealbus.policies.interpreter import Interpreter
 from sealbus.policies.problems import PolicyRefused, Problem
 from sealbus.policies.syntax import (
-    Expression,
     File,
     Names,
-    Number,
     Place,
-    Reference,
-    Rule,
-    SomeNames,
-    Text,
-    Variable,
 )
-from sealbus.policies.syntax_walk import every_expression, leading_names, statements
+from sealbus.policies.syntax_walk import leading_names
 
 __all__ = ["check_bundle"]
 
@@ -56,7 +50,7 @@ def _data_problems(files: Iterable[File], bundle: Bundle) -> Iterator[Problem]:
             path = file.package + leading_names(rule.head)
             if _stands_at(bundle.data, path):
                 yield _problem(file, rule.place, "conflict", f"the data has something at {'.'.join(path)} already")
-            yield from _lookups(file, rule, bundle.data)
+            yield from lookup_problems(file, rule, bundle.data)
 
 
 def _tops(data: Json, path: Names) -> Iterator[Names]:
@@ -82,51 +76,6 @@ def _stands_at(data: Json, path: Names) -> bool:
             return False
         value = value[name]
     return True
-
-
-def _lookups(file: File, rule: Rule, data: Json) -> Iterator[Problem]:
-    """Refuse to look a text up in an array of data: OPA takes digits for an index there, regorus does not."""
-    aliases = {one.alias: one.path for one in file.imports if one.path[0] == "data"}
-    counted = {
-        variable.name
-        for statement in statements(rule)
-        if isinstance(statement, SomeNames)
-        for variable in statement.names
-    }
-    for expression in every_expression(rule):
-        if not isinstance(expression, Reference) or not isinstance(expression.head, Variable):
-            continue
-        before = aliases.get(expression.head.name, (expression.head.name,))
-        if before[0] == "data":
-            place = _looked_up(data, before[1:], expression.path, counted)
-            if place is not None:
-                text = "the data has an array here: take `some x in` it, or keep what is looked up in an object"
-                yield _problem(file, place, "lookup", text)
-
-
-def _looked_up(data: Json, before: Names, path: tuple[Expression, ...], counted: set[str]) -> Place | None:
-    values: list[Json] = [data]
-    for name in before:
-        values = [value[name] for value in values if isinstance(value, dict) and name in value]
-    for part in path:
-        arrays = any(isinstance(value, list) for value in values)
-        if (
-            arrays
-            and not isinstance(part, Number)
-            and not (isinstance(part, Variable) and part.name in {"_", *counted})
-        ):
-            return part.place
-        if isinstance(part, Text):
-            values = [value[part.value] for value in values if isinstance(value, dict) and part.value in value]
-        else:
-            values = [item for value in values for item in _items(value)]
-    return None
-
-
-def _items(value: Json) -> list[Json]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
 
 
 def _problem(file: File, place: Place, form: str, text: str) -> Problem:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import aiohttp
 
@@ -110,27 +110,25 @@ class OpaProcess:
     async def _keep(self, program: Path, process: Process) -> None:
         """Listen to OPA, and start it again whenever it ends, for as long as this task runs; then end it."""
         wait = AGAIN_AFTER
-        while True:
-            try:
+        try:
+            while True:
                 await self._listen(process)
-                _log.warning("opa ended with %s, starting it again: %s", await process.wait(), " ".join(self._said))
-            finally:
-                await _stop(process)
-            await asyncio.sleep(wait)
-            process = await self._start(program)
-            try:
-                await self._healthy(process)
-                wait = AGAIN_AFTER
-            except ConfigurationError as error:
-                wait = min(2 * wait, AGAIN_AFTER_MOST)
-                _log.error("opa does not start: %s", error.detail)
-            except BaseException:
-                await _stop(process)
-                raise
+                _log.warning("opa ended with %s and is started again: %s", await process.wait(), " ".join(self._said))
+                await asyncio.sleep(wait)
+                process = await self._start(program)
+                try:
+                    await self._healthy(process)
+                    wait = AGAIN_AFTER
+                except ConfigurationError as error:
+                    wait = min(2 * wait, AGAIN_AFTER_MOST)
+                    _log.error("opa does not start: %s", error.detail)
+                    await _stop(process)
+        finally:
+            await _stop(process)
 
     async def _listen(self, process: Process) -> None:
         """Take down what OPA writes until it closes its end."""
-        while line := await _line(process):
+        while (line := await _line(process)) is not None:
             self._said.append(line)
             _log.warning("opa: %s", line)
 
@@ -171,21 +169,18 @@ async def _answers(session: aiohttp.ClientSession) -> bool:
         return False
 
 
-async def _line(process: Process) -> str:
-    """Return the next line that the child writes, shortened, empty at the end."""
-    stream = process.stderr
-    assert stream is not None  # noqa: S101  it was started with a pipe
+async def _line(process: Process) -> str | None:
+    """Return the next line that the child writes, shortened; None at the end."""
     try:
-        line = await stream.readline()
+        line = await cast("asyncio.StreamReader", process.stderr).readline()
     except ValueError:
-        # A line beyond the reader's 64 KiB; the reader has dropped it.
-        return "(a line that is too long)"
-    return line.decode(errors="replace").rstrip("\n")[:500] or ("" if not line else " ")
+        return "(a line of over 64 KiB)"  # which the reader has dropped
+    return line.decode(errors="replace").rstrip("\n")[:500] if line else None
 
 
 async def _rest(process: Process) -> str:
     lines: list[str] = []
-    while line := await _line(process):
+    while (line := await _line(process)) is not None:
         lines.append(line)
     return " ".join(lines)[-500:]
 

@@ -1,13 +1,14 @@
 """The Rego tests of a policy folder, run on the embedded engine and on OPA: both must give every test the same result.
 
-A test is a rule `test_...` of any Rego file in the folder, and it passes if it is `true`, as with `opa test`. The policy
-under test is what `build_bundle` makes of the folder; test files (`*_test.rego`) are laid over it, and never become part
-of a bundle.
+A test is a rule `test_...` of any Rego file in the folder, and it passes if it is `true`, as with `opa test`. The
+policy under test is what `build_bundle` makes of the folder; test files (`*_test.rego`) are laid over it, and never
+become part of a bundle.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -39,8 +40,8 @@ _PREFIX: Final = "test_"
 class RegoTestResult:
     """What one engine (`embedded` or `opa`) made of one test.
 
-    `package` is without `data.`; `error` is empty, or why there was no result to judge; `file` is relative to the policy
-    folder, `line` counts from 1.
+    `package` is without `data.`; `error` is empty, or why there was no result to judge; `file` is relative to the
+    policy folder, `line` counts from 1.
     """
 
     package: str
@@ -127,7 +128,9 @@ def _evaluate(interpreter: Interpreter, rule: Rule, path: str) -> tuple[bool, st
 
 
 def _run_opa(folder: Path, opa: Path, deadline: float) -> list[RegoTestResult]:
-    command = [str(opa), "test", "--bundle", "--format=json", "."]
+    # Found before the working directory changes, on which a relative path would depend.
+    executable = Path(shutil.which(opa) or opa).absolute()
+    command = [str(executable), "test", "--bundle", "--format=json", "."]
     try:
         # The executable is the caller's own choice; no shell reads the arguments.
         done = subprocess.run(command, cwd=folder, capture_output=True, timeout=deadline, check=False)  # noqa: S603

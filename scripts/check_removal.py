@@ -68,6 +68,9 @@ SURVIVORS: dict[str, str] = {
     " -> True and (not _REFUSED_IN_TEXT.search(text)) and (len(text.encode()) <= limit)": (
         "what has too many characters has too many bytes; asked first, it saves searching long text"
     ),
+    "codec._refuse_map: raise ValueError('a map where there can be none') -> pass": (
+        "the encoding of what is left differs from the bytes; it is refused as soon, before a megabyte of maps is made"
+    ),
     "header._grants: len(items) > DEFAULT_LIMITS.text_items or not all((type(item) is str and is_grant(item)"
     " for item in items)) -> False or not all((type(item) is str and is_grant(item) for item in items))": (
         "the decoder bounds every array of a header by the same number; it counts where a header is made"

@@ -112,7 +112,7 @@ def _print(entry: AuditEntry | Finding, *, as_json: bool) -> int:
 def as_document(entry: AuditEntry) -> Mapping[str, object]:
     """Return one entry as a JSON object: what `--json` prints."""
     base: dict[str, object] = {
-        "kind": entry.record.KIND,
+        "kind": entry.record.kind,
         "sequence": entry.sequence,
         "time": shown_time(entry.stored),
         "recorder": str(entry.recorder),
@@ -158,4 +158,4 @@ def as_line(entry: AuditEntry) -> str:
         action = entry.decision.action if entry.decision is not None else "?"
         result = str(entry.record.code) if entry.record.code else "done"
         return f"{head} -> {result:<8} {action:<18} in {entry.record.micros / 1000:.1f} ms"
-    return f"{head} {entry.record.KIND} by {entry.recorder}"
+    return f"{head} {entry.record.kind} by {entry.recorder}"

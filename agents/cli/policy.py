@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -83,13 +84,15 @@ def status(url: str, as_json: bool) -> None:
     "--opa", "url", required=True, metavar="URL", help="Of a running OPA, for instance http://127.0.0.1:8181."
 )
 @click.option(
-    "--input", "input_file", type=click.File("r"), default=None, help="A JSON document; - for standard input."
+    "--input", "input_file", type=click.Path(path_type=Path, allow_dash=True), default=None, help="A JSON document; - for standard input."
 )
 @json_option
-def query(query: str, url: str, input_file: click.utils.LazyFile | None, as_json: bool) -> None:
+def query(query: str, url: str, input_file: Path | None, as_json: bool) -> None:
     """Ask a running OPA an ad-hoc QUERY, for instance data.sealbus.authz.decision."""
     del as_json
     from sealbus.policies.opa_admin import OpaAdmin  # noqa: PLC0415
 
-    document = json.load(input_file) if input_file is not None else None
+    document = None
+    if input_file is not None:
+        document = json.loads(sys.stdin.read() if str(input_file) == "-" else input_file.read_text(encoding="utf-8"))
     print_json(asyncio.run(OpaAdmin(url).query(query, document)))

@@ -16,7 +16,7 @@ _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType[int]):
     """Converts `2026-11-24T14:00:00Z` or `10m` (ago) to microseconds since the Unix epoch."""
 
     name = "time"

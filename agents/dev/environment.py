@@ -112,10 +112,9 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
         if options.engine == "sidecar":
             from sealbus.policies.opa_process import OpaProcess  # noqa: PLC0415  only where OPA is asked for
 
-            process = await stack.enter_async_context(
-                OpaProcess(_opa(options), socket=folder / "opa" / "opa.sock", bundle=bundle)
-            )
-            opa = str(process.socket)
+            socket = folder / "opa" / "opa.sock"
+            await stack.enter_async_context(OpaProcess(_opa(options), socket=socket, bundle=bundle))
+            opa = str(socket)
         settings_file = folder / "dev.toml"
         write_settings(
             settings_file,
@@ -169,7 +168,7 @@ def _link(folder: Path, name: str, address: str) -> None:
 
 
 def _opa(options: DevOptions) -> Path:
-    found = options.opa or shutil.which("opa")
+    found = options.opa or os.environ.get("SEALBUS_OPA") or shutil.which("opa")
     if found is None:
         raise ConfigurationError("opa is not on PATH: install it, give --opa FILE, or use --engine embedded")
     return Path(found)

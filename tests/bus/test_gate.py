@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -160,7 +160,7 @@ async def test_an_engine_that_does_not_decide_never_allows(
 
 
 async def test_an_engine_that_is_back_decides_the_task_again(bus: TestBus, shop: Shop, engine: ScriptedEngine) -> None:
-    verdicts = iter([PolicyUnavailable("away"), allow()])
+    verdicts: Iterator[Verdict] = iter([PolicyUnavailable("away"), allow()])
     engine.verdict = lambda _: next(verdicts)
     await submit(bus)
     await bus.idle()

@@ -9,7 +9,7 @@ import pytest
 from support.acceptance import BODY, INVENTORY, PLANNER, Delivery, Message, refuses, root_task, statement
 from support.envelopes import HOUR, MINUTE, NOW, agent, message_id
 
-from sealbus.envelopes.codec import pack
+from sealbus.envelopes.codec import decode, pack
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.keys import PublicKey
 from sealbus.envelopes.kinds import Kind
@@ -213,6 +213,37 @@ def test_step_01_refuses_a_misshapen_element(number: int, value: object) -> None
 def test_step_01_refuses_an_extension_type() -> None:
     data = Message().payload()
     refuses(Code.MALFORMED, 1, lambda: Delivery().accept(data[:2] + b"\xd4\x01\x00" + data[2:]))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param([[[[[[]]]]]], id="six arrays"),
+        pytest.param({"a": {"a": {"a": {"a": {"a": {}}}}}}, id="six maps"),
+        pytest.param(None, id="nil"),
+        pytest.param([None], id="nil inside"),
+        pytest.param(1.5, id="a float"),
+        pytest.param([1.5], id="a float inside"),
+        pytest.param({b"a": 1}, id="a key that is bytes"),
+        pytest.param({"b": 1, "a": 1}, id="keys in another order"),
+        pytest.param(["\x00"], id="a control character inside"),
+        pytest.param(-1, id="a negative integer"),
+        pytest.param(2**53, id="an integer beyond 2^53-1"),
+    ],
+)
+def test_step_01_refuses_a_value_outside_the_encoding(value: object) -> None:
+    # The one decoder of contexts and records; envelopes and headers check each node by its own type.
+    refuses(Code.MALFORMED, 1, lambda: decode(pack(value)))
+    if value is not None and value != [None]:
+        refuses(Code.MALFORMED, 1, lambda: decode(pack(value), nil=True))
+
+
+def test_step_01_accepts_values_at_the_edges_of_the_encoding() -> None:
+    values: list[object] = [[[[[[]]]]], {"a": {"a": {"a": {"a": {}}}}}, MAX_INTEGER, 0, True, "", b""]
+    for value in values:
+        assert decode(pack(value)) == value
+    assert decode(pack([None]), nil=True) == [None]
+    assert decode(pack(-MAX_INTEGER), negative=True) == -MAX_INTEGER
 
 
 # Step 2.

@@ -33,6 +33,8 @@ def test_memories_hold_at_least_one() -> None:
             BoundedMap(number)
         with pytest.raises(ValueError, match="at least one"):
             ReplayMemory(number)
+    BoundedMap[str, int](1).put("a", 1)
+    ReplayMemory(1).remember((ISS, message_id(1)), 1, now=0)
 
 
 def test_a_verified_root_is_known_by_all_of_its_parts() -> None:

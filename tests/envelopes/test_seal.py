@@ -259,6 +259,13 @@ def test_a_sealer_has_a_credential_that_readers_take(credential: Credential) -> 
         Sealer(iss=agent("a"), key=signing_key("a"), credential=Credential(True, b"x"), expires=NOW)
 
 
+@pytest.mark.parametrize("length", [1, 4096])
+def test_a_credential_has_up_to_4096_bytes(length: int) -> None:
+    token = bytes(length)
+    sealer = Sealer(iss=agent("a"), key=signing_key("a"), credential=Credential(1, token), expires=NOW + HOUR)
+    assert opened(seal([task_draft()], sealer)[0]).crd == sha256(token).digest()
+
+
 def test_nothing_secret_is_shown() -> None:
     draft = task_draft(body=b"secret body")
     [sealed] = seal([draft._replace(context=statement())], SEALER)

@@ -20,6 +20,9 @@ from sealbus.envelopes.spiffe_id import SpiffeId
 __all__ = ["ScriptedWorkloadApi", "scripted_workload_api"]
 
 
+_UNTIL_SECONDS = 10.0
+
+
 class ScriptedWorkloadApi(WorkloadServicer):
     """The embedded servicer, whose answers pass through what a test sets here.
 
@@ -63,8 +66,8 @@ class ScriptedWorkloadApi(WorkloadServicer):
         return proto.JWTSVIDResponse(svids=[proto.JWTSVID(spiffe_id=request.spiffe_id, svid=self.token(audience))])
 
     async def until(self, rpc: str, calls: int) -> None:
-        """Return once `rpc` was called `calls` times."""
-        async with self.called:
+        """Return once `rpc` was called `calls` times; fail if that takes too long."""
+        async with asyncio.timeout(_UNTIL_SECONDS), self.called:
             await self.called.wait_for(lambda: self.calls.get(rpc, 0) >= calls)
 
     async def _count(self, rpc: str, context: ServiceContext) -> None:

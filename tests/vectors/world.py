@@ -23,7 +23,7 @@ def message_id(number: int) -> bytes:
     return number.to_bytes(6, "big") + b"\x70\x00\x80" + bytes(7)
 
 
-def context_entries(minter: Party, **changes: object) -> dict[str, object]:
+def context_entries(minter: Party, /, **changes: object) -> dict[str, object]:
     """Return the payload of a user context; `changes` override entries, and None leaves one out."""
     entries: dict[str, object] = {
         "v": 1,

@@ -85,11 +85,13 @@ import asyncio, pathlib, sys
 from sealbus.agents.dev.child import ChildProcess
 
 async def main():
-    await ChildProcess.start(
-        ["/bin/sleep", "600"], log=pathlib.Path(sys.argv[1]), on_line=lambda _: None, held=[int(sys.argv[2])]
+    child = await ChildProcess.start(
+        ["/bin/sh", "-c", "echo started >&2; exec sleep 600"],
+        log=pathlib.Path(sys.argv[1]),
+        on_line=lambda line: print(line, flush=True),
+        held=[int(sys.argv[2])],
     )
-    print("started", flush=True)
-    await asyncio.Event().wait()
+    await child.drain()
 
 asyncio.run(main())
 """

@@ -185,6 +185,13 @@ async def test_a_folder_in_use_is_told_in_one_line(site: Site) -> None:
             pass
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_the_server_itself_holds_the_folder_too(site: Site) -> None:
+    async with running(site) as server:
+        open_files = {os.readlink(one) for one in Path(f"/proc/{server.pid}/fd").iterdir()}
+        assert str(site.folder / "nats" / "nats.lock") in open_files
+
+
 async def test_whatever_else_keeps_it_from_starting_is_its_own_last_word(site: Site) -> None:
     site.junk = True
     with pytest.raises(

@@ -4,9 +4,11 @@ import time
 from collections.abc import Callable
 
 import pytest
+from cryptography import x509
 from spiffe._proto import workload_pb2 as proto
 from support.x509 import IssuedSvid, ThrowawayCa
 
+from sealbus.agents.dev.workload_api import DevelopmentAuthority, certificates
 from sealbus.agents.identity.x509_svid import SvidError, parse_domain, read_x509
 from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.limits import SECOND
@@ -87,6 +89,34 @@ def test_what_peers_would_refuse_is_refused(name: str) -> None:
     wanted = SpiffeId(ME) if name == "not wanted" else None
     with pytest.raises(SvidError):
         read_x509(REFUSED[name](), wanted=wanted, now=now())
+
+
+@pytest.mark.parametrize(
+    ("signs", "certifies", "lists"),
+    [(False, False, False), (True, True, False), (True, False, True)],
+    ids=["may not sign", "may certify", "may sign revocation lists"],
+)
+def test_key_usage_is_a_leafs(monkeypatch: pytest.MonkeyPatch, signs: bool, certifies: bool, lists: bool) -> None:
+    """X509-SVID.md section 4.3: `digitalSignature`, and neither `keyCertSign` nor `cRLSign`."""
+    authority = DevelopmentAuthority(TrustDomain("example.org"))
+    usage = x509.KeyUsage(
+        digital_signature=signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=True,
+        key_cert_sign=certifies,
+        crl_sign=lists,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    monkeypatch.setattr(certificates, "_key_usage", lambda signs_certificates: usage)
+    svid = authority.issue_x509(SpiffeId(ME), ttl=60)
+    given = proto.X509SVID(
+        spiffe_id=ME, x509_svid=svid.chain[0], x509_svid_key=svid.key, bundle=authority.x509_bundle()[0]
+    )
+    with pytest.raises(SvidError, match="not a leaf that may sign"):
+        read_x509(response(given), now=now())
 
 
 def test_federated_bundles_are_kept_apart() -> None:

@@ -9,6 +9,10 @@ test_user_without_an_id_is_none if {
 	why(by({"id": ""})) == ["not_owner", "user_required"]
 }
 
+test_user_who_is_said_not_to_be_there_is_none if {
+	why(by({"present": false})) == ["not_owner", "user_required"]
+}
+
 test_user_is_not_required_where_none_is_needed if {
 	answer(object.union(action("stock.look"), by(no_user))) == allowed
 }
@@ -67,7 +71,8 @@ test_anybody_reaches_what_is_not_owned if {
 
 test_reach_that_nobody_knows_denies if {
 	world := object.union(registry, {"actions": {"stock.update": {"resource": "shared"}}})
-	why_in(world, {}) == ["not_owner"]
+	why_in(world, by({"id": "ola"})) == ["not_owner"]
+	why_in(world, by({"id": "mia"})) == ["not_owner"]
 }
 
 quantity(value) := {"action": {"properties": {"quantity": value}}}

@@ -22,7 +22,6 @@ reasons(request) := words if {
 		"user_required": user_as_needed(action.user, user),
 	}
 	words := sort([word | some word, holds in conditions; not holds])
-	words != []
 }
 
 # An action that nobody declared breaks only `unknown_action` and, mostly, `action_not_granted`: nothing says what else

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.opa_path import opa_executable
+from support.policy_inputs import REVOKED, well_formed
+
+from sealbus.envelopes.errors import PolicyFailed
+from sealbus.policies.bundle import STARTER, build_bundle
+from sealbus.policies.documents import canonical
+from sealbus.policies.interpreter import Interpreter
+from sealbus.policies.modules import Module
+from sealbus.policies.policy_tests import disagreements, run_tests
+
+AUTHZ = STARTER / "sealbus" / "authz"
+RULES = ("decision.rego", "needs.rego", "reasons.rego")
+DENIES = """package sealbus.authz
+
+decision := decide(input)
+
+batch := [decide(request) | some request in input.batch]
+
+decide(_) := {"allow": false, "reasons": [], "obligations": [], "policy": "closed"}
+"""
+
+
+def with_revocations(folder: Path) -> Path:
+    """Copy the starter policy to `folder`, with the revocations that the generated documents speak of."""
+    shutil.copytree(STARTER, folder)
+    (folder / "sealbus" / "registry" / "revoked" / "data.json").write_text(json.dumps(REVOKED))
+    return folder
+
+
+def test_the_folder_is_a_bundle_without_its_tests() -> None:
+    bundle = build_bundle(STARTER)
+    assert bundle.roots == ("sealbus",)
+    assert sorted(module.path for module in bundle.modules) == [f"sealbus/authz/{name}" for name in RULES]
+    assert bundle.data.keys() == {"sealbus"}
+
+
+def test_every_rego_test_passes_on_the_embedded_engine() -> None:
+    results = run_tests(STARTER)
+    assert [one for one in results if not one.passed] == []
+    assert len(results) > 90
+
+
+@pytest.mark.opa
+def test_every_rego_test_passes_on_real_opa() -> None:
+    results = run_tests(STARTER, opa=opa_executable())
+    assert [one for one in results if not one.passed] == []
+    assert disagreements(results) == ()
+    assert {one.engine for one in results} == {"embedded", "opa"}
+
+
+@pytest.mark.opa
+@pytest.mark.parametrize("command", [["check", "--strict", "--bundle"], ["fmt", "--list", "--fail"]])
+def test_real_opa_finds_nothing_to_mend(command: list[str]) -> None:
+    done = subprocess.run([opa_executable(), *command, "."], cwd=STARTER, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def removals(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the line of each condition of a Rego file, and the file without that condition.
+
+    A condition is a line inside a body, a whole `every`, or an entry of the conditions that have a word. What gives a
+    name a value, opens a body or closes one is none.
+    """
+    lines = text.splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        stripped = line.strip()
+        if not line.startswith("\t") or stripped.startswith(("#", "}")) or ":=" in line:
+            continue
+        end = number + 1
+        if stripped.startswith("every "):
+            end = next(at for at in range(end, len(lines)) if lines[at].strip() == "}") + 1
+        elif stripped.endswith("{"):
+            continue
+        elif lines[number - 1].strip().startswith("every ") and lines[number + 1].strip() == "}":
+            continue  # The only line of an `every`: an empty one is no Rego.
+        yield number + 1, "".join((*lines[:number], *lines[end:]))
+
+
+MUTANTS = {f"{name}:{line}": text for name in RULES for line, text in removals((AUTHZ / name).read_text())}
+"""Each file without one condition, by the file and line of what was removed."""
+
+
+def test_the_conditions_that_are_removed_are_those_of_the_policy() -> None:
+    text = (AUTHZ / "decision.rego").read_text().splitlines()
+    removed = [text[int(place.split(":")[1]) - 1].split()[0] for place in MUTANTS if place.startswith("decision")]
+    assert removed == [
+        "registry.agents[request.subject.id].actions[request.action.name]",
+        "request.subject.id",
+        "every",
+        "registry.agents[hop]",
+        *["object.get(registry.revoked.agents,", "object.get(registry.revoked.users,"],
+        *["object.get(registry.revoked.sessions,", "object.get(registry.revoked.clients,"],
+        "user_as_needed(action.user,",
+        "within_reach(action.resource,",
+        "every",
+        *["request.action.properties[field]", "request.action.properties[field]"],
+        "within_hours(action.hours,",
+    ]
+
+
+@pytest.fixture(scope="module")
+def suite() -> tuple[dict[str, Module], bytes, list[str]]:
+    """Return all files of the starter policy by name, its data, and the paths of its tests."""
+    files = {
+        path.name: Module(path=path.relative_to(STARTER).as_posix(), text=path.read_text())
+        for path in STARTER.rglob("*.rego")
+    }
+    tests = [f"data.{one.package}.{one.name}" for one in run_tests(STARTER)]
+    return files, canonical(build_bundle(STARTER).data), tests
+
+
+@pytest.mark.parametrize("place", MUTANTS)
+def test_without_a_condition_a_rego_test_fails(suite: tuple[dict[str, Module], bytes, list[str]], place: str) -> None:
+    files, data, tests = suite
+    name = place.split(":")[0]
+    mutant = files | {name: Module(path=files[name].path, text=MUTANTS[place])}
+    interpreter = Interpreter(mutant.values(), data)
+    assert any(not _passes(interpreter, test) for test in tests), f"no test misses the condition at {place}"
+
+
+def _passes(interpreter: Interpreter, test: str) -> bool:
+    try:
+        return interpreter.evaluate(test, b"{}") is True
+    except PolicyFailed:
+        return False
+
+
+def decisions(folder: Path) -> list[dict[str, object]]:
+    """Return what the policy of `folder` answers to 500 well-formed documents."""
+    bundle = build_bundle(folder)
+    interpreter = Interpreter(bundle.modules, canonical(bundle.data))
+    found = []
+    for document in well_formed(500):
+        decision = interpreter.evaluate("data.sealbus.authz.decision", document)
+        assert isinstance(decision, dict)
+        found.append(decision)
+    return found
+
+
+def test_generated_documents_are_decided_both_ways_and_for_every_reason(tmp_path: Path) -> None:
+    found = decisions(with_revocations(tmp_path / "policy"))
+    allowed = [one for one in found if one["allow"] is True]
+    assert len(found) / 4 <= len(allowed) <= len(found) * 3 / 4
+    assert all(one["reasons"] == [] for one in allowed)
+    reasons = {word for one in found if isinstance(one["reasons"], list) for word in one["reasons"]}
+    assert reasons == {
+        "action_not_granted",
+        "not_owner",
+        "outside_business_hours",
+        "over_limit",
+        "revoked_agent",
+        "revoked_client",
+        "revoked_session",
+        "revoked_user",
+        "unknown_action",
+        "unknown_agent",
+        "unknown_chain_agent",
+        "user_required",
+    }
+
+
+def test_every_denial_has_a_reason_and_no_allowance_has_one(tmp_path: Path) -> None:
+    for one in decisions(with_revocations(tmp_path / "policy")):
+        assert one["allow"] is (one["reasons"] == [])
+
+
+def test_a_policy_that_denies_takes_the_place_of_every_rule(tmp_path: Path) -> None:
+    folder = with_revocations(tmp_path / "policy")
+    before = decisions(folder)
+    for name in RULES:
+        (folder / "sealbus" / "authz" / name).unlink()
+    (folder / "sealbus" / "authz" / "closed.rego").write_text(DENIES)
+    after = decisions(folder)
+    assert sum(one["allow"] is True for one in before) >= len(before) / 4
+    assert all(one["allow"] is False and one["policy"] == "closed" for one in after)

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from sealbus.policies.interpreter import parse_module
 from sealbus.policies.modules import Module
-from sealbus.policies.problems import PolicyRefused, Problem
+from sealbus.policies.parse_tree import SourceText, as_kind, as_list, as_map
 from sealbus.policies.syntax import (
     Array,
     Assign,
@@ -51,86 +51,41 @@ _COMPREHENSIONS: Final[Mapping[str, Literal["array", "set", "object"]]] = {
 
 def parse(module: Module) -> File:
     """Return the parsed `module`; raise `PolicyRefused` with file and line for what is not Rego as regorus reads it."""
-    reader = _Reader(path=module.path, source=module.text.encode())
-    return reader.file(_map(parse_module(module)))
-
-
-def _map(value: object) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise TypeError(f"regorus' syntax tree has a {type(value).__name__} where an object belongs")
-    return value
-
-
-def _list(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise TypeError(f"regorus' syntax tree has a {type(value).__name__} where an array belongs")
-    return value
-
-
-def _one(node: object) -> tuple[str, dict[str, object]]:
-    """Split `{"Kind": {...}}`."""
-    [(kind, content)] = _map(node).items()
-    return kind, _map(content)
-
-
-def _offsets(span: object) -> tuple[int, int]:
-    at = _map(span)
-    start, end = at["start"], at["end"]
-    if not isinstance(start, int) or not isinstance(end, int):
-        raise TypeError("regorus' syntax tree has a span without offsets")
-    return start, end
+    reader = _Reader(source=SourceText(path=module.path, text=module.text.encode()))
+    return reader.file(as_map(parse_module(module)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reader:
-    path: str
-    source: bytes
+    source: SourceText
 
     def file(self, tree: dict[str, object]) -> File:
-        package = leading_names(self.expression(_map(tree["package"])["refr"]))
+        package = leading_names(self.expression(as_map(tree["package"])["refr"]))
         return File(
-            path=self.path,
+            path=self.source.path,
             package=package,
-            imports=tuple(self.imported(node) for node in _list(tree["imports"])),
-            rules=tuple(self.rule(node) for node in _list(tree["rules"])),
+            imports=tuple(self.imported(node) for node in as_list(tree["imports"])),
+            rules=tuple(self.rule(node) for node in as_list(tree["rules"])),
         )
-
-    def place(self, span: object) -> Place:
-        """Return where `span` starts. Regorus' own column of a reference is that of its last part."""
-        start, _ = _offsets(span)
-        before = self.source[:start]
-        column = len(before[before.rfind(b"\n") + 1 :].decode()) + 1
-        return Place(line=before.count(b"\n") + 1, column=column)
-
-    def written(self, span: object) -> str:
-        start, end = _offsets(span)
-        return self.source[start:end].decode()
-
-    def unknown(self, kind: str, span: object) -> PolicyRefused:
-        place = self.place(span)
-        problem = Problem(
-            file=self.path, line=place.line, column=place.column, form="unknown", text=f"{kind} is not among the forms"
-        )
-        return PolicyRefused([problem])
 
     def imported(self, node: object) -> Import:
-        content = _map(node)
+        content = as_map(node)
         path = leading_names(self.expression(content["refr"]))
-        alias = self.written(content["as"]) if content.get("as") is not None else path[-1]
-        return Import(place=self.place(content["span"]), path=path, alias=alias)
+        alias = self.source.written(content["as"]) if content.get("as") is not None else path[-1]
+        return Import(place=self.source.place(content["span"]), path=path, alias=alias)
 
     def rule(self, node: object) -> Rule:
-        kind, content = _one(node)
+        kind, content = as_kind(node)
         if kind == "Default":
             return Rule(
-                place=self.place(content["span"]),
+                place=self.source.place(content["span"]),
                 kind="default",
                 head=self.expression(content["refr"]),
                 arguments=self.expressions(content["args"]),
                 value=self.expression(content["value"]),
             )
-        bodies = tuple(self.body(one) for one in _list(content["bodies"]))
-        shape, head = _one(content["head"])
+        bodies = tuple(self.body(one) for one in as_list(content["bodies"]))
+        shape, head = as_kind(content["head"])
         arguments: tuple[Expression, ...] = ()
         value = key = None
         kinds: dict[str, Literal["complete", "contains", "function"]] = {
@@ -145,7 +100,7 @@ class _Reader:
         if shape == "Func":
             arguments = self.expressions(head["args"])
         return Rule(
-            place=self.place(content["span"]),
+            place=self.source.place(content["span"]),
             kind=kinds[shape],
             head=self.expression(head["refr"]),
             arguments=arguments,
@@ -155,35 +110,35 @@ class _Reader:
         )
 
     def assigned(self, node: object) -> Expression | None:
-        return None if node is None else self.expression(_map(node)["value"])
+        return None if node is None else self.expression(as_map(node)["value"])
 
     def body(self, node: object) -> Body:
-        content = _map(node)
+        content = as_map(node)
         query = self.query(content["query"])
         return Body(
-            place=self.place(content["span"]),
+            place=self.source.place(content["span"]),
             statements=query.statements,
             value=self.assigned(content["assign"]),
             is_else=content["is_else"] is True,
         )
 
     def query(self, node: object) -> Body:
-        content = _map(node)
-        statements = tuple(self.statement(one) for one in _list(content["stmts"]))
-        return Body(place=self.place(content["span"]), statements=statements)
+        content = as_map(node)
+        statements = tuple(self.statement(one) for one in as_list(content["stmts"]))
+        return Body(place=self.source.place(content["span"]), statements=statements)
 
     def statement(self, node: object) -> Statement:
-        content = _map(node)
+        content = as_map(node)
         modified = bool(content.get("with_mods"))
-        kind, literal = _one(content["literal"])
-        place = self.place(literal["span"])
+        kind, literal = as_kind(content["literal"])
+        place = self.source.place(literal["span"])
         match kind:
             case "Expr":
                 return Plain(place=place, expression=self.expression(literal["expr"]), modified=modified)
             case "NotExpr":
                 return Negation(place=place, expression=self.expression(literal["expr"]), modified=modified)
             case "SomeVars":
-                names = tuple(self.name(one) for one in _list(literal["vars"]))
+                names = tuple(self.name(one) for one in as_list(literal["vars"]))
                 return SomeNames(place=place, names=names, modified=modified)
             case "SomeIn":
                 return SomeIn(
@@ -203,17 +158,17 @@ class _Reader:
                     modified=modified,
                 )
             case _:
-                raise self.unknown(kind, literal["span"])
+                raise self.source.unknown(kind, literal["span"])
 
     def name(self, span: object) -> Variable:
-        return Variable(place=self.place(span), name=self.written(span))
+        return Variable(place=self.source.place(span), name=self.source.written(span))
 
     def expressions(self, nodes: object) -> tuple[Expression, ...]:
-        return tuple(self.expression(node) for node in _list(nodes))
+        return tuple(self.expression(node) for node in as_list(nodes))
 
     def expression(self, node: object) -> Expression:
-        kind, content = _one(node)
-        place = self.place(content["span"])
+        kind, content = as_kind(node)
+        place = self.source.place(content["span"])
         match kind:
             case "Var":
                 return Variable(place=place, name=str(content["value"]))
@@ -222,7 +177,7 @@ class _Reader:
             case "String" | "RawString":
                 return Text(place=place, value=str(content["value"]))
             case "Number":
-                return Number(place=place, written=self.written(content["span"]))
+                return Number(place=place, written=self.source.written(content["span"]))
             case "RefDot" | "RefBrack":
                 return self.reference(kind, content, place)
             case "Array":
@@ -230,7 +185,7 @@ class _Reader:
             case "Set":
                 return SetLiteral(place=place, items=self.expressions(content["items"]))
             case "Object":
-                pairs = [_list(one)[1:] for one in _list(content["fields"])]
+                pairs = [as_list(one)[1:] for one in as_list(content["fields"])]
                 return ObjectLiteral(place=place, items=tuple(self.expression(one) for pair in pairs for one in pair))
             case "Call":
                 return self.call(content, place)
@@ -266,14 +221,14 @@ class _Reader:
                     body=self.query(content["query"]),
                 )
             case _:
-                raise self.unknown(kind, content["span"])
+                raise self.source.unknown(kind, content["span"])
 
     def reference(self, kind: str, content: dict[str, object], place: Place) -> Reference:
         before = self.expression(content["refr"])
         part: Expression
         if kind == "RefDot":
-            span, name = _list(content["field"])
-            part = Text(place=self.place(span), value=str(name))
+            span, name = as_list(content["field"])
+            part = Text(place=self.source.place(span), value=str(name))
         else:
             part = self.expression(content["index"])
         if isinstance(before, Reference):

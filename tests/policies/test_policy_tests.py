@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.opa_path import opa_executable
+from support.opa import require_opa
 
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies.policy_tests import RegoTestResult, disagreements, run_tests
@@ -171,7 +171,7 @@ def test_a_test_file_that_is_no_text_is_named(folder: Path) -> None:
 @pytest.mark.opa
 def test_real_opa_and_the_embedded_engine_give_every_test_the_same_result(folder: Path) -> None:
     add_test(folder, "test_false := false\n\ntest_number := 1\n\ntodo_test_later := false")
-    results = run_tests(folder, opa=opa_executable())
+    results = run_tests(folder, opa=require_opa())
     embedded, opa = by_name(results), by_name(results, "opa")
     assert disagreements(results) == ()
     assert {name: one.passed for name, one in opa.items()} == {name: one.passed for name, one in embedded.items()}
@@ -184,7 +184,7 @@ def test_real_opa_and_the_embedded_engine_give_every_test_the_same_result(folder
 @pytest.mark.opa
 def test_real_opa_takes_an_error_under_not_for_undefined(folder: Path) -> None:
     add_test(folder, "test_error if {\n\tvalue := data.known.mia\n\tnot data.sealbus.authz.sized(value)\n}")
-    results = run_tests(folder, opa=opa_executable())
+    results = run_tests(folder, opa=require_opa())
     assert by_name(results, "opa")["test_error"].passed
     assert disagreements(results) == ("sealbus.more_test.test_error",)
 
@@ -194,7 +194,7 @@ def test_what_real_opa_alone_refuses_is_passed_on(folder: Path) -> None:
     rules = folder / "sealbus" / "authz" / "policy.rego"
     rules.write_text(f'{rules.read_text()}\nnever if "a" == 1\n')
     with pytest.raises(PolicyRefused, match=r"policy\.rego:15: rego_type_error"):
-        run_tests(folder, opa=opa_executable())
+        run_tests(folder, opa=require_opa())
 
 
 def found_by_opa(name: str, **more: object) -> dict[str, object]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.opa_path import opa_executable
+from support.opa import require_opa
 from support.policy_inputs import REVOKED, well_formed
 
 from sealbus.envelopes.errors import PolicyFailed
@@ -51,7 +51,7 @@ def test_every_rego_test_passes_on_the_embedded_engine() -> None:
 
 @pytest.mark.opa
 def test_every_rego_test_passes_on_real_opa() -> None:
-    results = run_tests(STARTER, opa=opa_executable())
+    results = run_tests(STARTER, opa=require_opa())
     assert [one for one in results if not one.passed] == []
     assert disagreements(results) == ()
     assert {one.engine for one in results} == {"embedded", "opa"}
@@ -60,7 +60,7 @@ def test_every_rego_test_passes_on_real_opa() -> None:
 @pytest.mark.opa
 @pytest.mark.parametrize("command", [["check", "--strict", "--bundle"], ["fmt", "--list", "--fail"]])
 def test_real_opa_finds_nothing_to_mend(command: list[str]) -> None:
-    done = subprocess.run([opa_executable(), *command, "."], cwd=STARTER, capture_output=True, text=True, check=False)
+    done = subprocess.run([require_opa(), *command, "."], cwd=STARTER, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -80,7 +80,7 @@ def digest_of(header: bytes) -> str:
     return sha256(header).hexdigest()
 
 
-def live(name: str, message: Message | bytes, expect: tuple[str, int] | None = None, **given: Json) -> Case:
+def live(name: str, message: Message | bytes, expect: tuple[str, int] | None = None, /, **given: Json) -> Case:
     """Return a case of the live profile; `expect` is code and step of a refusal."""
     case: Case = {"name": name, "profile": "live"}
     if given:
@@ -112,6 +112,7 @@ def result(
     message: Message | bytes,
     requests: list[Json],
     expect: tuple[str, int] | str | None = None,
+    /,
     **given: Json,
 ) -> Case:
     """Return a case of the result profile; `expect` is a refusal, or `"ignored"`."""
@@ -138,6 +139,7 @@ def archive(
     name: str,
     message: Message | bytes,
     records: list[tuple[str, bytes]] | tuple[str, int],
+    /,
     **given: Json,
 ) -> Case:
     """Return a case of the archive profile; `records` are kind and bytes of each, or code and step of a refusal."""
@@ -159,7 +161,7 @@ def archive(
     return case | {"expect": found}
 
 
-def decided(name: str, audit: Message, record: bytes, message: Message | tuple[str, int], **given: Json) -> Case:
+def decided(name: str, audit: Message, record: bytes, message: Message | tuple[str, int], /, **given: Json) -> Case:
     """Return a case of a decided message inside an audit message; `message` is it, or code and step of a refusal."""
     case: Case = {
         "name": name,

@@ -1,0 +1,108 @@
+"""Nodes on a real nats-server that a test may kill: TLS from a throwaway CA, sealing from the development authority."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from support.identity import StaticIdentity
+from support.nats_server import NatsServer, User
+from support.x509 import ThrowawayCa
+
+from sealbus.agents.dev.memory_identity import MemoryIdentity
+from sealbus.agents.dev.users import EDGE_PATH, mint_user
+from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.node import Deployment, Node
+from sealbus.bus.clock import wall_clock
+from sealbus.bus.connection import Connection
+from sealbus.bus.stream_plan import apply
+from sealbus.bus.streams import declared_streams
+from sealbus.bus.transport import NatsTransport
+from sealbus.envelopes.names import Names
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.wire import Statement
+from sealbus.policies.engine import PolicyEngine
+
+__all__ = ["RealBus", "real_bus"]
+
+DOMAIN = "example.org"
+
+
+@dataclass(kw_only=True)
+class RealBus:
+    """One server with its streams, and as many nodes as a test opens."""
+
+    server: NatsServer
+    ca: ThrowawayCa
+    authority: DevelopmentAuthority
+    names: Names
+    stack: AsyncExitStack
+    connections: dict[str, Connection] = field(default_factory=dict)
+
+    @property
+    def edge(self) -> SpiffeId:
+        return SpiffeId(f"spiffe://{DOMAIN}{EDGE_PATH}")
+
+    async def node(self, name: str, engine: PolicyEngine) -> Node:
+        """Open a node for the agent `name`; a second of the same name is a replica."""
+        memory = MemoryIdentity(self.authority, self.names.id_of(name))
+        identity = StaticIdentity(
+            self.ca, memory.spiffe_id.value, sealer=memory.sealer, bundles=memory.bundles()
+        )
+        connection = await self.stack.enter_async_context(
+            Connection(
+                [self.server.url],
+                identity=identity,
+                server_ids=frozenset({SpiffeId(self.server.spiffe_id)}),
+                inbox_prefix=self.names.inbox_prefix(memory.spiffe_id),
+                name=name,
+            )
+        )
+        self.connections[name] = connection
+        return await self.stack.enter_async_context(
+            Node(
+                deployment=Deployment(names=self.names, minters=frozenset({self.edge})),
+                identity=identity,
+                transport=NatsTransport(connection),
+                engine=engine,
+            )
+        )
+
+    def user(self, identifier: str, workload: str) -> Statement:
+        """Return a user context that the edge minted for `workload`."""
+        sealer = MemoryIdentity(self.authority, self.edge).sealer()
+        return mint_user(
+            sealer,
+            identifier,
+            trust_domain=TrustDomain(DOMAIN),
+            now=wall_clock(),
+            workload=self.names.id_of(workload),
+        )
+
+
+@asynccontextmanager
+async def real_bus(folder: Path, *names: str, max_bytes: int = 1 << 26) -> AsyncIterator[RealBus]:
+    """Start a server that knows the agents `names` and an operator, apply the streams, and stop all of it afterwards."""
+    known = Names(TrustDomain(DOMAIN))
+    ca = ThrowawayCa(DOMAIN)
+    users = [User(id=known.id_of(name).value) for name in (*names, "operator")]
+    async with NatsServer(folder, ca, users) as server, AsyncExitStack() as stack:
+        bus = RealBus(
+            server=server,
+            ca=ca,
+            authority=DevelopmentAuthority(TrustDomain(DOMAIN)),
+            names=known,
+            stack=stack,
+        )
+        operator = StaticIdentity(ca, known.id_of("operator").value)
+        async with Connection(
+            [server.url],
+            identity=operator,
+            server_ids=frozenset({SpiffeId(server.spiffe_id)}),
+            inbox_prefix=known.inbox_prefix(known.id_of("operator")),
+        ) as connection:
+            sizes = {"TASKS": max_bytes, "AUDIT": max_bytes}
+            await apply(declared_streams(sizes), connection.jetstream)
+        yield bus

@@ -125,7 +125,7 @@ class Agent:
         resource: Callable[..., Awaitable[Resource]] | None = None,
         facts: Sequence[str] = (),
         timeout: float = 10.0,
-        chunks: bool = False,  # noqa: ARG002  only picks the overload: an async generator answers in chunks
+        chunks: bool = False,
     ) -> (
         Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]]
         | Callable[[Callable[[Req, Context], AsyncIterator[Res]]], Handler[Req, Res]]

@@ -43,7 +43,7 @@ class Client:
 
     async def __aenter__(self) -> Self:
         if self._node is None:
-            from sealbus.agents.runtime import open_node  # noqa: PLC0415  needs nats and grpc, which `on` does not
+            from sealbus.agents.runtime import open_node
 
             self._node = await self._stack.enter_async_context(open_node(self.name, self._settings))
         return self

@@ -44,7 +44,7 @@ async def _check(part: str, look: Callable[[], Awaitable[str]]) -> Check:
 
 
 async def _identity(settings: Settings, name: str) -> str:
-    from sealbus.agents.identity import WorkloadIdentity  # noqa: PLC0415  needs grpc
+    from sealbus.agents.identity import WorkloadIdentity
 
     async with WorkloadIdentity.connect(workload_api_of(settings, name)) as identity:
         now = wall_clock()
@@ -65,7 +65,7 @@ async def _policy(settings: Settings) -> str:
 
 
 async def _opa(url: str) -> str:
-    from sealbus.policies.opa_admin import OpaAdmin  # noqa: PLC0415
+    from sealbus.policies.opa_admin import OpaAdmin
 
     status = await OpaAdmin(url).status()
     return f"healthy {status.healthy}, revisions {dict(status.revisions)}"

@@ -69,14 +69,14 @@ async def open_connection(
 async def open_engine(policy: PolicySettings) -> AsyncGenerator[PolicyEngine, None]:
     """Open the policy engine that the settings name."""
     if policy.engine == "embedded":
-        from sealbus.policies.embedded import EmbeddedEngine  # noqa: PLC0415  only one engine is ever imported
+        from sealbus.policies.embedded import EmbeddedEngine
 
         if policy.bundle is None:
             raise ConfigurationError("policy.bundle is not set: the embedded engine reads its bundle from this file")
         async with EmbeddedEngine(policy.bundle) as embedded:
             yield embedded
     elif policy.engine == "sidecar":
-        from sealbus.policies.sidecar import SidecarEngine  # noqa: PLC0415
+        from sealbus.policies.sidecar import SidecarEngine
 
         if policy.opa is None:
             raise ConfigurationError("policy.opa is not set: the sidecar engine asks OPA on this unix socket")

@@ -23,7 +23,7 @@ __all__ = [
     "status_of",
 ]
 
-_TOKEN = r"[^\x00-\x20\x7f.*>]+"  # noqa: S105 - a pattern
+_TOKEN = r"[^\x00-\x20\x7f.*>]+"
 _SUBJECT = re.compile(rf"{_TOKEN}(?:\.{_TOKEN})*")
 _PATTERN = re.compile(rf"(?:{_TOKEN}|\*)(?:\.(?:{_TOKEN}|\*))*(?:\.>)?|>")
 _MESSAGE_ID = re.compile(r"[0-9a-f]{32}")

@@ -3,7 +3,7 @@
 ::
 
     deliveries --1..13--> Opened --14..16--> Judged --17 recorded--> Permitted --18--> handler
-         \\-- refusal (counted)   \\-- tried again, or decided against: recorded, never handled
+         `-- refusal (counted)   `-- tried again, or decided against: recorded, never handled
 
 There is no other way to a handler: `Permitted` is built here, after the audit stream acknowledged the decision. The next
 batch is opened and decided while the records of the one before are on their way; handlers start in order of arrival.

@@ -178,7 +178,7 @@ class Lanes:
             raise HandlingError(Code.HANDLER_FAILED, "TimeoutError") from error
         except HandlingError:
             raise
-        except Exception as error:  # noqa: BLE001  a handler may raise anything; only its type is told, never its text
+        except Exception as error:
             if not isinstance(error, SealbusError):
                 _log.exception("handler of %s failed", route.action)
             raise HandlingError(Code.HANDLER_FAILED, type(error).__name__) from error

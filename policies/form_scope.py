@@ -224,7 +224,7 @@ class _Names:
         local.used = True
         if not local.bound:
             self.scope.refuse(
-                place, "unsafe", f"{name} has no value yet: a reference such as data.list[{name}] gives it one"
+                place, "unsafe", f"{name} has no value yet: a reference such as list[{name}] gives it one"
             )
         if frame is self.body_of_head and frame is not self.scope.frame:
             text = f"{name} in a comprehension of the head: name the comprehension in the body, then use the name"

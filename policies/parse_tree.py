@@ -14,7 +14,8 @@ from sealbus.policies.syntax import (
 __all__ = ["SourceText", "as_kind", "as_list", "as_map"]
 
 
-def asas_map(value: object) -> dict[str, object]:
+def as_map(value: object) -> dict[str, object]:
+    """Return `value`, which is an object."""
     if not isinstance(value, dict):
         raise TypeError(f"regorus' syntax tree has a {type(value).__name__} where an object belongs")
     return value

@@ -59,7 +59,9 @@ def test_wheel_from_the_sdist_holds_every_module_and_the_policy(wheel: Path) -> 
             if path.suffix in {".py", ".rego", ".json"} and "__pycache__" not in path.parts:
                 assert f"sealbus/{path.relative_to(ROOT)}" in inside
     assert {"sealbus/__init__.py", "sealbus/__main__.py", "sealbus/py.typed", "sealbus/testing.py"} <= inside
-    assert not [name for name in inside if name.split("/")[0] not in {"sealbus", wheel.name.rsplit("-", 3)[0] + ".dist-info"}]
+    assert not [
+        name for name in inside if name.split("/")[0] not in {"sealbus", wheel.name.rsplit("-", 3)[0] + ".dist-info"}
+    ]
 
 
 def test_wheel_does_not_touch_a_top_level_agents_package(wheel: Path, tmp_path: Path) -> None:
@@ -73,9 +75,21 @@ def test_wheel_does_not_touch_a_top_level_agents_package(wheel: Path, tmp_path: 
         '[project]\nname = "other-agents"\nversion = "1"\n[tool.hatch.build.targets.wheel]\npackages = ["agents"]\n',
         encoding="utf-8",
     )
-    run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(tmp_path / "w"), str(other), cwd=tmp_path)
+    run(
+        sys.executable,
+        "-m",
+        "build",
+        "--no-isolation",
+        "--wheel",
+        "--outdir",
+        str(tmp_path / "w"),
+        str(other),
+        cwd=tmp_path,
+    )
     (theirs,) = (tmp_path / "w").glob("*.whl")
-    run(str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(theirs), str(wheel), cwd=tmp_path)
+    run(
+        str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(theirs), str(wheel), cwd=tmp_path
+    )
     said = run(
         str(python),
         "-c",

@@ -64,8 +64,8 @@ def replay(
 async def _show(
     wanted: AuditFilter, config: str | None, as_name: str, *, as_json: bool, follow: bool, last: int | None
 ) -> int:
-    from sealbus.agents.runtime import open_audit_trail  # noqa: PLC0415  needs nats and grpc
-    from sealbus.agents.settings import load_settings  # noqa: PLC0415
+    from sealbus.agents.runtime import open_audit_trail
+    from sealbus.agents.settings import load_settings
 
     findings = 0
     async with open_audit_trail(as_name, load_settings(config)) as trail:

@@ -51,11 +51,11 @@ async def _call(
     *,
     chunks: bool,
 ) -> None:
-    from sealbus.agents.bodies import JSON  # noqa: PLC0415  needs pydantic
-    from sealbus.agents.client import Client  # noqa: PLC0415
-    from sealbus.agents.dev.minting import minted_user  # noqa: PLC0415
-    from sealbus.agents.settings import load_settings  # noqa: PLC0415
-    from sealbus.bus.routes import Answer  # noqa: PLC0415
+    from sealbus.agents.bodies import JSON
+    from sealbus.agents.client import Client
+    from sealbus.agents.dev.minting import minted_user
+    from sealbus.agents.settings import load_settings
+    from sealbus.bus.routes import Answer
 
     settings = load_settings(config)
     statement = await minted_user(settings, user, as_name, session) if user is not None else None

@@ -25,8 +25,8 @@ def command(engine: str, opa: Path | None, state: Path, as_json: bool) -> None:
 
 
 async def _demo(engine: str, opa: Path | None, state: Path, *, as_json: bool) -> bool:
-    from sealbus.agents.demo.scenes import play  # noqa: PLC0415  needs nats and grpc
-    from sealbus.agents.demo.stage import open_stage  # noqa: PLC0415
+    from sealbus.agents.demo.scenes import play
+    from sealbus.agents.demo.stage import open_stage
 
     results = []
     async with open_stage(state, engine=engine, opa=opa) as stage:

@@ -38,7 +38,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Run NATS, the Workload API and the policy, and say what to type next."""
-    from sealbus.agents.dev.environment import DevOptions  # noqa: PLC0415  needs nats and grpc
+    from sealbus.agents.dev.environment import DevOptions
 
     if clean:
         shutil.rmtree(state, ignore_errors=True)
@@ -55,7 +55,7 @@ def command(
 
 def declared_agents() -> tuple[str, ...]:
     """Return the names of the `[agents]` table of ./sealbus.toml, if there is one."""
-    import tomllib  # noqa: PLC0415
+    import tomllib
 
     path = Path("sealbus.toml")
     if not path.exists():
@@ -65,8 +65,8 @@ def declared_agents() -> tuple[str, ...]:
 
 
 async def _run(options: object, *, watch: bool, as_json: bool) -> None:
-    from sealbus.agents.dev.environment import DevOptions, open_environment  # noqa: PLC0415
-    from sealbus.agents.dev.policy_folder import republish  # noqa: PLC0415
+    from sealbus.agents.dev.environment import DevOptions, open_environment
+    from sealbus.agents.dev.policy_folder import republish
 
     if not isinstance(options, DevOptions):
         raise TypeError("options")

@@ -23,8 +23,8 @@ def command(url: str | None, config: str | None, as_name: str, as_json: bool) ->
 
 
 async def _doctor(url: str | None, config: str | None, as_name: str, *, as_json: bool) -> int:
-    from sealbus.agents.diagnosis import examine  # noqa: PLC0415  needs nats and grpc
-    from sealbus.agents.settings import load_settings  # noqa: PLC0415
+    from sealbus.agents.diagnosis import examine
+    from sealbus.agents.settings import load_settings
 
     settings = load_settings(config)
     checks = await examine(settings, as_name, opa=url)

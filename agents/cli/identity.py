@@ -27,9 +27,9 @@ def show(config: str | None, as_name: str, as_json: bool) -> None:
 
 
 async def _show(config: str | None, as_name: str, *, as_json: bool) -> None:
-    from sealbus.agents.identity import WorkloadIdentity  # noqa: PLC0415  needs grpc
-    from sealbus.agents.runtime import workload_api_of  # noqa: PLC0415
-    from sealbus.agents.settings import load_settings  # noqa: PLC0415
+    from sealbus.agents.identity import WorkloadIdentity
+    from sealbus.agents.runtime import workload_api_of
+    from sealbus.agents.settings import load_settings
 
     settings = load_settings(config)
     async with WorkloadIdentity.connect(workload_api_of(settings, as_name)) as identity:

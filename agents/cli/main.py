@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def _report(error: BaseException) -> int:
-    from sealbus.envelopes.errors import Denied, EnvelopeError, SealbusError  # noqa: PLC0415
+    from sealbus.envelopes.errors import Denied, EnvelopeError, SealbusError
 
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

@@ -22,8 +22,8 @@ def print_json(value: object) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on stdout, as wide as the terminal."""
-    from rich.console import Console  # noqa: PLC0415  slow to import, and JSON output does not need it
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
     table = Table(title=title or None, title_justify="left")
     for column in columns:

@@ -29,8 +29,8 @@ def command() -> None:
 @json_option
 def test(folder: Path | None, opa: Path | None, as_json: bool) -> None:
     """Run the Rego tests of FOLDER (or of the starter policy) on the embedded engine and, where there is one, on OPA."""
-    from sealbus.agents.dev.environment import starter_policy  # noqa: PLC0415
-    from sealbus.policies.policy_tests import run_tests  # noqa: PLC0415  loads an engine
+    from sealbus.agents.dev.environment import starter_policy
+    from sealbus.policies.policy_tests import run_tests
 
     found = opa or shutil.which("opa")
     results = run_tests(folder or starter_policy(), opa=Path(found) if found else None)
@@ -67,7 +67,7 @@ def test(folder: Path | None, opa: Path | None, as_json: bool) -> None:
 @json_option
 def status(url: str, as_json: bool) -> None:
     """Print whether OPA is healthy and which bundle revisions are in force."""
-    from sealbus.policies.opa_admin import OpaAdmin  # noqa: PLC0415
+    from sealbus.policies.opa_admin import OpaAdmin
 
     facts = asyncio.run(OpaAdmin(url).status())
     rows = {"healthy": facts.healthy, "version": facts.version, "revisions": dict(facts.revisions)}
@@ -84,13 +84,17 @@ def status(url: str, as_json: bool) -> None:
     "--opa", "url", required=True, metavar="URL", help="Of a running OPA, for instance http://127.0.0.1:8181."
 )
 @click.option(
-    "--input", "input_file", type=click.Path(path_type=Path, allow_dash=True), default=None, help="A JSON document; - for standard input."
+    "--input",
+    "input_file",
+    type=click.Path(path_type=Path, allow_dash=True),
+    default=None,
+    help="A JSON document; - for standard input.",
 )
 @json_option
 def query(query: str, url: str, input_file: Path | None, as_json: bool) -> None:
     """Ask a running OPA an ad-hoc QUERY, for instance data.sealbus.authz.decision."""
     del as_json
-    from sealbus.policies.opa_admin import OpaAdmin  # noqa: PLC0415
+    from sealbus.policies.opa_admin import OpaAdmin
 
     document = None
     if input_file is not None:

@@ -56,11 +56,11 @@ async def _publish(
     *,
     as_json: bool,
 ) -> None:
-    from sealbus.agents.bodies import JSON  # noqa: PLC0415  needs pydantic
-    from sealbus.agents.client import Client  # noqa: PLC0415
-    from sealbus.agents.dev.minting import minted_user  # noqa: PLC0415
-    from sealbus.agents.settings import load_settings  # noqa: PLC0415
-    from sealbus.bus.routes import Answer  # noqa: PLC0415
+    from sealbus.agents.bodies import JSON
+    from sealbus.agents.client import Client
+    from sealbus.agents.dev.minting import minted_user
+    from sealbus.agents.settings import load_settings
+    from sealbus.bus.routes import Answer
 
     kind, _, rest = subject.partition(".")
     if kind not in ("task", "event") or rest.count(".") < 1:

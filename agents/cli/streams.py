@@ -36,9 +36,9 @@ def apply(config: str | None, as_name: str, as_json: bool) -> None:
 
 
 async def _streams(config: str | None, as_name: str, *, as_json: bool, change: bool) -> int:
-    from sealbus.agents.runtime import open_connection, streams_of  # noqa: PLC0415  needs nats and grpc
-    from sealbus.agents.settings import load_settings  # noqa: PLC0415
-    from sealbus.bus import stream_plan  # noqa: PLC0415
+    from sealbus.agents.runtime import open_connection, streams_of
+    from sealbus.agents.settings import load_settings
+    from sealbus.bus import stream_plan
 
     settings = load_settings(config)
     declared = streams_of(settings)

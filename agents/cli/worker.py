@@ -44,8 +44,8 @@ def run(target: str, concurrency: int | None, health: str | None, config: str | 
 
 def load_agent(target: str) -> Agent:
     """Return the `Agent` that `MODULE:AGENT` names; raises `ConfigurationError` with one line for what is wrong."""
-    from sealbus.agents.agent import Agent  # noqa: PLC0415  needs pydantic
-    from sealbus.envelopes.errors import ConfigurationError  # noqa: PLC0415
+    from sealbus.agents.agent import Agent
+    from sealbus.envelopes.errors import ConfigurationError
 
     module_name, _, name = target.partition(":")
     if not module_name or not name:
@@ -71,10 +71,10 @@ def load_agent(target: str) -> Agent:
 
 
 async def _run(agent: Agent, concurrency: int | None, health: str | None, config: str | None, *, as_json: bool) -> bool:
-    from sealbus.agents.health import HealthServer, Probes  # noqa: PLC0415
-    from sealbus.agents.runtime import open_node  # noqa: PLC0415  needs nats and grpc
-    from sealbus.agents.settings import load_settings  # noqa: PLC0415
-    from sealbus.agents.worker import Worker, WorkerLimits  # noqa: PLC0415
+    from sealbus.agents.health import HealthServer, Probes
+    from sealbus.agents.runtime import open_node
+    from sealbus.agents.settings import load_settings
+    from sealbus.agents.worker import Worker, WorkerLimits
 
     settings = load_settings(config)
     stop = asyncio.Event()

@@ -121,7 +121,7 @@ async def _flipped_bit(stage: Stage) -> tuple[str, str]:
 
 
 async def _copied_context(stage: Stage) -> tuple[str, str]:
-    """The pricing was in the chain of a call, but was never given this context to start a chain with."""
+    """Attach a context that was minted for another workload to a message of the stranger's own."""
     statement = await stage.user("alice", "shop-web")
     before = stage.refused.get("bad_chain", 0)
     await stage.clients[STRANGER].submit("inventory.update", Update(item_id="42", quantity=1), user=statement)

@@ -106,10 +106,7 @@ class Stage:
 @asynccontextmanager
 async def open_stage(folder: Path, *, engine: str, opa: Path | None) -> AsyncGenerator[Stage, None]:
     """Start everything in `folder`, on a free port, with a copy of the starter policy that scenes may change."""
-    shutil.rmtree(folder, ignore_errors=True)
-    policy = folder / "rego"
-    folder.mkdir(mode=0o700, parents=True)
-    shutil.copytree(starter_policy(), policy)
+    policy = await asyncio.to_thread(_fresh_policy, folder)
     options = DevOptions(
         folder=folder,
         agents=(*STARTER_AGENTS, STRANGER),
@@ -140,6 +137,14 @@ async def open_stage(folder: Path, *, engine: str, opa: Path | None) -> AsyncGen
             node = await stack.enter_async_context(open_node(name, settings))
             stage.clients[name] = Client.on(node)
         yield stage
+
+
+def _fresh_policy(folder: Path) -> Path:
+    """Empty `folder` and return the copy of the starter policy in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True)
+    shutil.copytree(starter_policy(), folder / "rego")
+    return folder / "rego"
 
 
 async def _finish(stop: asyncio.Event, running: asyncio.Task[bool]) -> None:

@@ -110,7 +110,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
         )
         opa = ""
         if options.engine == "sidecar":
-            from sealbus.policies.opa_process import OpaProcess  # noqa: PLC0415  only where OPA is asked for
+            from sealbus.policies.opa_process import OpaProcess
 
             socket = folder / "opa" / "opa.sock"
             await stack.enter_async_context(OpaProcess(_opa(options), socket=socket, bundle=bundle))
@@ -146,7 +146,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
 
 def starter_policy() -> Path:
     """Return the folder of the starter policy that comes with sealbus."""
-    import sealbus.policies  # noqa: PLC0415  only to find where it is installed
+    import sealbus.policies
 
     return Path(sealbus.policies.__path__[0]) / "rego"
 
@@ -164,7 +164,7 @@ def _link(folder: Path, name: str, address: str) -> None:
     if target == link:
         return
     link.unlink(missing_ok=True)
-    os.symlink(target.name, link)
+    link.symlink_to(target.name)
 
 
 def _opa(options: DevOptions) -> Path:

@@ -99,7 +99,7 @@ class TestBus:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             if self._engine is None:
-                from sealbus.policies.embedded import EmbeddedEngine  # noqa: PLC0415  only where no engine is given
+                from sealbus.policies.embedded import EmbeddedEngine
 
                 self._engine = await stack.enter_async_context(EmbeddedEngine.of_folder(self._policy))
             group = await stack.enter_async_context(asyncio.TaskGroup())

@@ -207,6 +207,7 @@ def test_arrays_and_maps_are_bounded() -> None:
         (1,),
         {1: 2},
         {b"a": 1},
+        {1: 1, "a": 1},
         MAX + 1,
         -MAX - 1,
         object(),
@@ -241,6 +242,21 @@ def test_keys_are_sorted_by_their_bytes() -> None:
 MAPS = b"\x80"
 for _ in range(4):
     MAPS = b"\xdc\x00\x18" + MAPS * 24
+
+
+def test_keys_are_sorted_at_every_level() -> None:
+    maps: Value = {"b": 1, "a": 2}
+    for depth in range(1, 6):
+        decoded = decode(encode(maps))
+        for _ in range(1, depth):
+            assert isinstance(decoded, dict)
+            assert list(decoded) == ["b", "c"]
+            decoded = decoded["c"]
+        assert isinstance(decoded, dict)
+        assert list(decoded) == ["a", "b"]
+        maps = {"c": maps, "b": 1}
+    assert encode([[[[{"b": 1, "a": 2}]]]]) == msgpack.packb([[[[{"a": 2, "b": 1}]]]])
+
 
 HOSTILE = {
     "arrays in arrays, fixed": b"\x91" * 1_000_000,
@@ -282,8 +298,9 @@ def test_unpack_checks_form_only() -> None:
     with pytest.raises(EnvelopeError) as caught:
         unpack(b"\xcc\x01", items=1, entries=1, step=2)
     assert (caught.value.code, caught.value.step) == (Code.MALFORMED, 2)
-    with pytest.raises(EnvelopeError):
+    with pytest.raises(EnvelopeError) as caught:
         unpack(b"\x80", items=1, entries=0)
+    assert (caught.value.code, caught.value.step) == (Code.MALFORMED, 1)
 
 
 def test_pack_leaves_no_trace_of_a_failure() -> None:

@@ -77,6 +77,7 @@ def test_no_other_form_of_a_signature_verifies() -> None:
         "all zeros": bytes(64),
         "short": good[:-1],
         "long": good + b"\x00",
+        "long, with a leading zero in s": good[:32] + b"\x00" + good[32:],
         "empty": b"",
         "DER": encode_dss_signature(r, s),
         "swapped": good[32:] + good[:32],
@@ -91,24 +92,32 @@ def test_no_other_form_of_a_signature_verifies() -> None:
         key.verify(b"", good)
 
 
-def test_the_border_of_low_s_is_half_the_order() -> None:
-    """A signature with s = (n-1)/2 exactly, made by choosing r, s and then the key that they belong to."""
-    half = (ORDER - 1) // 2
-    # With Q = r^-1 (sR - eG), (r, s) is valid for Q. R is the key of "nonce", so its x coordinate is r.
-    nonce = private_key("nonce").public_key().public_numbers()
-    r = nonce.x % ORDER
+def signature_with(s: int) -> tuple[PublicKey, bytes]:
+    """Return a key and its signature over b"m" that has this `s`: the key is chosen so, d = (s k - e) / r."""
+    nonce = private_key("nonce")
+    r = nonce.public_key().public_numbers().x % ORDER
     digest = int.from_bytes(sha256(b"m").digest(), "big")
-    secret_nonce = private_key("nonce").private_numbers().private_value
-    # The same in the exponent: d = r^-1 (s k - e).
-    for s, verifies in ((half, True), (half + 1, False)):
-        d = pow(r, -1, ORDER) * (s * secret_nonce - digest) % ORDER
-        key = SigningKey(ec.derive_private_key(d, ec.SECP256R1())).public
-        signature = r.to_bytes(32, "big") + s.to_bytes(32, "big")
-        if verifies:
+    secret = pow(r, -1, ORDER) * (s * nonce.private_numbers().private_value - digest) % ORDER
+    key = SigningKey(ec.derive_private_key(secret, ec.SECP256R1())).public
+    return key, r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
+def test_the_border_of_low_s_is_half_the_order() -> None:
+    half = (ORDER - 1) // 2
+    for s in (1, 2, half - 1, half):
+        key, signature = signature_with(s)
+        key.verify(b"m", signature)
+    for s in (half + 1, half + 2, ORDER - 1):
+        key, signature = signature_with(s)
+        with pytest.raises(EnvelopeError):
             key.verify(b"m", signature)
-        else:
-            with pytest.raises(EnvelopeError):
-                key.verify(b"m", signature)
+
+
+def test_leading_zeros_are_not_left_out() -> None:
+    key, signature = signature_with(2**240)
+    key.verify(b"m", signature)
+    with pytest.raises(EnvelopeError):
+        key.verify(b"m", signature[:32] + signature[33:])
 
 
 def point_off_the_curve() -> bytes:

@@ -48,6 +48,8 @@ def test_ids_that_no_name_gives_have_a_token_of_their_hash() -> None:
         "spiffe://example.org/agent",
         "spiffe://example.org/edge",
         "spiffe://other.example/agent/planner",
+        "spiffe://example.com/agent/planner",
+        "spiffe://example.org/other/planner",
         "spiffe://example.org/agent/id-planner",
     ):
         spiffe_id = SpiffeId(value)
@@ -61,6 +63,13 @@ def test_ids_that_no_name_gives_have_a_token_of_their_hash() -> None:
 
 def test_the_token_of_a_nameless_id_is_a_known_answer() -> None:
     assert Names(DOMAIN).token(SpiffeId("spiffe://example.org/edge")) == "id-ee9ae7d4a543a0ca7920b3136a4a75c3"
+
+
+def test_both_ends_of_the_template_count() -> None:
+    names = Names(DOMAIN, "/ns/{name}/sa/agent")
+    assert names.name_of(SpiffeId("spiffe://example.org/ns/shop/sa/agent")) == "shop"
+    assert names.name_of(SpiffeId("spiffe://example.org/ns/shop/sa/other")) is None
+    assert names.name_of(SpiffeId("spiffe://example.org/sn/shop/sa/agent")) is None
 
 
 def test_a_template_whose_ends_overlap_in_the_id_gives_no_name() -> None:

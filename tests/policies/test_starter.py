@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.opa import require_opa
-from support.policy_inputs import REVOKED, well_formed
+from support.policy_inputs import closed_policy, starter_with_revocations, well_formed
 
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.policies.bundle import STARTER, build_bundle
@@ -19,21 +17,6 @@ from sealbus.policies.policy_tests import disagreements, run_tests
 
 AUTHZ = STARTER / "sealbus" / "authz"
 RULES = ("decision.rego", "needs.rego", "reasons.rego")
-DENIES = """package sealbus.authz
-
-decision := decide(input)
-
-batch := [decide(request) | some request in input.batch]
-
-decide(_) := {"allow": false, "reasons": [], "obligations": [], "policy": "closed"}
-"""
-
-
-def with_revocations(folder: Path) -> Path:
-    """Copy the starter policy to `folder`, with the revocations that the generated documents speak of."""
-    shutil.copytree(STARTER, folder)
-    (folder / "sealbus" / "registry" / "revoked" / "data.json").write_text(json.dumps(REVOKED))
-    return folder
 
 
 def test_the_folder_is_a_bundle_without_its_tests() -> None:
@@ -147,7 +130,7 @@ def decisions(folder: Path) -> list[dict[str, object]]:
 
 
 def test_generated_documents_are_decided_both_ways_and_for_every_reason(tmp_path: Path) -> None:
-    found = decisions(with_revocations(tmp_path / "policy"))
+    found = decisions(starter_with_revocations(tmp_path / "policy"))
     allowed = [one for one in found if one["allow"] is True]
     assert len(found) / 4 <= len(allowed) <= len(found) * 3 / 4
     assert all(one["reasons"] == [] for one in allowed)
@@ -169,16 +152,12 @@ def test_generated_documents_are_decided_both_ways_and_for_every_reason(tmp_path
 
 
 def test_every_denial_has_a_reason_and_no_allowance_has_one(tmp_path: Path) -> None:
-    for one in decisions(with_revocations(tmp_path / "policy")):
+    for one in decisions(starter_with_revocations(tmp_path / "policy")):
         assert one["allow"] is (one["reasons"] == [])
 
 
-def test_a_policy_that_denies_takes_the_place_of_every_rule(tmp_path: Path) -> None:
-    folder = with_revocations(tmp_path / "policy")
-    before = decisions(folder)
-    for name in RULES:
-        (folder / "sealbus" / "authz" / name).unlink()
-    (folder / "sealbus" / "authz" / "closed.rego").write_text(DENIES)
-    after = decisions(folder)
+def test_without_its_rules_what_was_allowed_is_denied(tmp_path: Path) -> None:
+    before = decisions(starter_with_revocations(tmp_path / "policy"))
+    after = decisions(closed_policy(tmp_path / "closed"))
     assert sum(one["allow"] is True for one in before) >= len(before) / 4
     assert all(one["allow"] is False and one["policy"] == "closed" for one in after)

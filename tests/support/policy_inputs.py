@@ -9,13 +9,16 @@ from __future__ import annotations
 import datetime
 import json
 import random
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TypeAlias
 
 from sealbus.envelopes.strict_json import Json
+from sealbus.policies.bundle import STARTER
 from sealbus.policies.request import Request, Resource, User, input_document
 
-__all__ = ["REVOKED", "SEED", "mutated", "well_formed"]
+__all__ = ["REVOKED", "SEED", "closed_policy", "mutated", "starter_with_revocations", "well_formed"]
 
 SEED = 20261124
 
@@ -52,6 +55,32 @@ _REGIONS = ("always", "eu", "india", "us-east")
 _MONDAY = int(datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC).timestamp())
 _NUMBERS = (0, 1, 3, 19, 20, 21, 99, 100, 101, -1, -100, 2**53 - 1, -(2**53) + 1)
 _ODD: tuple[bool | str | list[str], ...] = (True, False, "3", "", "100", [], ["3"])
+
+
+_CLOSED = """package sealbus.authz
+
+decision := decide(input)
+
+batch := [decide(request) | some request in input.batch]
+
+decide(_) := {"allow": false, "reasons": [], "obligations": [], "policy": "closed"}
+"""
+
+
+def starter_with_revocations(folder: Path) -> Path:
+    """Copy the starter policy to a new `folder`, with `REVOKED` in its registry; return `folder`."""
+    shutil.copytree(STARTER, folder)
+    (folder / "sealbus" / "registry" / "revoked" / "data.json").write_text(json.dumps(REVOKED))
+    return folder
+
+
+def closed_policy(folder: Path) -> Path:
+    """Copy the starter policy to a new `folder`, its rules replaced by one that denies everything; return `folder`."""
+    starter_with_revocations(folder)
+    for rules in (folder / "sealbus" / "authz").iterdir():
+        rules.unlink()
+    (folder / "sealbus" / "authz" / "closed.rego").write_text(_CLOSED)
+    return folder
 
 
 def well_formed(count: int, seed: int = SEED) -> list[bytes]:

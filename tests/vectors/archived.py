@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from hashlib import sha256
 
+from vectors import recorded
 from vectors.cases import Case, archive, decided
-from vectors.issuing import EDGE, HOUR, INVENTORY, MINUTE, NOW, PLANNER, SECOND, party, token
+from vectors.issuing import EDGE, HOUR, INVENTORY, MINUTE, NOW, PLANNER, SECOND, Json, party, token
 from vectors.refused_live import call
 from vectors.refused_trust import parent
 from vectors.world import BODY, Message, batch, context, message_id
@@ -26,32 +27,36 @@ def accepted() -> list[Case]:
     child = Message(context=user, ancestors=(above.ancestor(),))
     first, second = batch(plain, Message(fields={"id": message_id(3)}))
     core = call(id=message_id(4))
-    kinds = [(kind, item) for kind, items in records(plain).items() for item in items]
-    alone = [archive(f"a record: {kind} {number}", audit([], [item]), [(kind, item)])
-             for kind, items in records(plain).items() for number, item in enumerate(items)]  # fmt: skip
-    note = records(plain)["checkpoint"][0]
+    kinds = [(kind, item) for kind, items in recorded.records(plain).items() for item in items]
+    alone = [archive(f"a record: {kind} {number}", recorded.audit([], [item]), [(kind, item)])
+             for kind, items in recorded.records(plain).items() for number, item in enumerate(items)]  # fmt: skip
+    note = recorded.records(plain)["checkpoint"][0]
     guard = sha256(b"decision" + INVENTORY.encode() + core.digest()).digest()[:16]
-    batched, _ = batch(audit([], [note]), audit([], [note], id=message_id(10)))
-    full = evidence(child, above)
+    batched, _ = batch(recorded.audit([], [note]), recorded.audit([], [note], id=message_id(10)))
+    full, opened = recorded.evidence(child, above), recorded.core(core)
+    late, both = recorded.core(core, opn=NOW + 8 * SECOND), [recorded.decision(first), recorded.decision(second)]
     return [
         *alone,
-        archive("records of every kind, with evidence", audit(full, [item for _, item in kinds]), kinds),
-        archive("evidence alone", audit(full, []), []),
-        archive("a record twice, which counts once", audit([], [note, note]), [("checkpoint", note)]),
+        archive("records of every kind, with evidence", recorded.audit(full, [item for _, item in kinds]), kinds),
+        archive("evidence alone", recorded.audit(full, []), []),
+        archive("a record twice, which counts once", recorded.audit([], [note, note]), [("checkpoint", note)]),
         archive("a record message of a batch", batched, [("checkpoint", note)]),
-        archive("a guard id", audit(evidence(core), [core(core)], id=guard), [("decision", core(core))]),
-        archive("after its exp, at its entry's time", audit([], [note], iat=NOW - 2 * HOUR, exp=NOW - HOUR),
+        archive("a guard id", recorded.audit(recorded.evidence(core), [opened], id=guard), [("decision", opened)]),
+        archive("after its exp, at its entry's time", recorded.audit([], [note], iat=NOW - 2 * HOUR, exp=NOW - HOUR),
                 [("checkpoint", note)]),
-        decided("a task", audit(evidence(plain), [decision(plain)]), decision(plain), plain),
-        decided("a task of a batch", audit(evidence(second), [decision(second)]), decision(second), second),
-        decided("a task for a user, with its ancestor", audit(full, [decision(child)]), decision(child), child),
-        decided("a task and its body", audit(full, [decision(child)]), decision(child), child, body=BODY.hex()),
-        decided("a call", audit(evidence(core), [core(core)]), core(core), core),
-        decided("two of one batch", audit(evidence(first), [decision(first), decision(second)]),
-                decision(first), first),
-        decided("opened 5 s after its entry", audit(evidence(core), [core(core, opn=NOW + 8 * SECOND)]),
-                core(core, opn=NOW + 8 * SECOND), core),
+        _decided("a task", plain),
+        _decided("a task of a batch", second),
+        _decided("a task for a user, with its ancestor", child, above),
+        _decided("a task and its body", child, above, body=BODY.hex()),
+        decided("a call", recorded.audit(recorded.evidence(core), [opened]), opened, core),
+        decided("one of two of one batch", recorded.audit(recorded.evidence(first), both), both[0], first),
+        decided("opened 5 s after its entry", recorded.audit(recorded.evidence(core), [late]), late, core),
     ]  # fmt: skip
+
+
+def _decided(name: str, message: Message, *above: Message, **given: Json) -> Case:
+    record = recorded.decision(message)
+    return decided(name, recorded.audit(recorded.evidence(message, *above), [record]), record, message, **given)
 
 
 def refused() -> list[Case]:
@@ -61,8 +66,8 @@ def refused() -> list[Case]:
 
 def _refused_audits() -> list[Case]:
     plain = Message()
-    note = records(plain)["checkpoint"][0]
-    good, evidence, bad = audit([], [note]), evidence(plain), ("bad_digest", 9)
+    note = recorded.records(plain)["checkpoint"][0]
+    good, evidence, bad = recorded.audit([], [note]), recorded.evidence(plain), ("bad_digest", 9)
     bodies: dict[str, bytes] = {
         "no array": pack({}), "nothing": b"", "an array of two": pack([1, []]), "version 2": pack([2, [], [note]]),
         "version true": pack([True, [], [note]]), "no items": pack([1, [], []]),
@@ -77,19 +82,20 @@ def _refused_audits() -> list[Case]:
     return [
         archive("a task", plain, ("wrong_kind", 3), subject="task.inventory.update"),
         archive("on another subject", good, ("wrong_subject", 3), subject="audit.planner"),
-        archive("on the subject of another", audit([], [note], to="audit.planner"), ("wrong_subject", 3),
+        archive("on the subject of another", recorded.audit([], [note], to="audit.planner"), ("wrong_subject", 3),
                 subject="audit.planner"),
-        archive("with aud", audit([], [note], aud=PLANNER), ("malformed", 2)),
+        archive("with aud", recorded.audit([], [note], aud=PLANNER), ("malformed", 2)),
         archive("with a credential that had expired", good, ("credential_expired", 7), time=NOW + HOUR),
         archive("by a key that nobody knew", good, ("unknown_key", 7), bundles="rotated"),
         archive("another credential", replace(good, elements={4: party(EDGE).credential}), ("bad_credential", 7)),
         archive("another signature", replace(good, proof=_FORGED), ("bad_signature", 8)),
-        archive("the hash of the body in place of the root", audit([], [note], dig=sha256(good.body).digest()), bad),
+        archive("the hash of the body in place of the root",
+                recorded.audit([], [note], dig=sha256(good.body).digest()), bad),
         archive("the root in another order",
-                replace(audit(evidence, [note]), fields=audit([note], evidence).fields), bad),
+                replace(recorded.audit(evidence, [note]), fields=recorded.audit([note], evidence).fields), bad),
         *(archive(f"a body: {name}", _of_body(body), bad) for name, body in bodies.items()),
-        *(archive(name, audit([], [item]), bad) for name, item in misshapen(plain).items()),
-        archive("one misshapen record among good ones", audit([], [note, encode([])]), bad),
+        *(archive(name, recorded.audit([], [item]), bad) for name, item in recorded.misshapen(plain).items()),
+        archive("one misshapen record among good ones", recorded.audit([], [note, encode([])]), bad),
         archive("a context beside it", replace(good, elements={5: context()}), ("bad_context", 10)),
         archive("an ancestor beside it", replace(good, elements={6: [parent().ancestor()]}), ("bad_chain", 11)),
     ]  # fmt: skip
@@ -97,53 +103,55 @@ def _refused_audits() -> list[Case]:
 
 def _of_body(body: bytes) -> Message:
     """Return a record message of a body that is none, signed as well as it can be."""
-    return replace(audit([], [b"x"]), body=body)
+    return replace(recorded.audit([], [b"x"]), body=body)
 
 
 def _refused_decided() -> list[Case]:
     user = context()
     above = parent(user)
     child = Message(context=user, ancestors=(above.ancestor(),))
-    record, full = decision(child), evidence(child, above)
+    record, full = recorded.decision(child), recorded.evidence(child, above)
     credential, context_item, edge, ancestor = full[0], full[2], full[1], full[3]
     late = token(EDGE, party(EDGE).key.public, claims={"exp": NOW // SECOND})
     expiring = replace(parent(), credential=Credential(1, late))
     of_expiring = Message(ancestors=(expiring.ancestor(),))
-    evidence = evidence(of_expiring, expiring)
+    items = recorded.evidence(of_expiring, expiring)
     ended = Message(fields={"exp": NOW + SECOND, "end": NOW + SECOND})
     links = [Message(sender=party(INVENTORY))]
     for number in range(9):
         above_it = tuple(link.ancestor() for link in reversed(links))[:1]
         links.append(Message(sender=party(INVENTORY), fields={"id": message_id(20 + number)}, ancestors=above_it))
-    chain = evidence(links[-1], *links[:-1])
+    chain = recorded.evidence(links[-1], *links[:-1])
 
     def case(name: str, items: list[bytes], expect: tuple[str, int], what: bytes = record) -> Case:
-        return decided(name, audit(items, [what]), what, expect)
+        return decided(name, recorded.audit(items, [what]), what, expect)
 
     forged_context = encode(["context", user.payload, [1, 0, [], _FORGED.signature]])
     forged_ancestor = encode(["ancestor", above.raw(), [1, 0, [], _FORGED.signature]])
     return [
-        case("a header that is none", full, ("malformed", 2), decision(child, hdr=b"\x80")),
+        case("a header that is none", full, ("malformed", 2), recorded.decision(child, hdr=b"\x80")),
         case("opened over 5 s after its entry", full, ("not_yet_valid", 5),
-             core(child, opn=NOW + 8 * SECOND + 1)),
-        case("stored over 5 s after its entry", full, ("not_yet_valid", 5), decision(child, sto=NOW + 8 * SECOND + 1)),
+             recorded.core(child, opn=NOW + 8 * SECOND + 1)),
+        case("stored over 5 s after its entry", full, ("not_yet_valid", 5),
+             recorded.decision(child, sto=NOW + 8 * SECOND + 1)),
         case("no evidence at all", [], ("bad_credential", 7)),
         case("no credential", full[1:], ("bad_credential", 7)),
         case("a credential that had not begun", full, ("bad_credential", 7),
-             decision(child, sto=NOW - MINUTE - 6 * SECOND)),
-        case("another signature", full, ("bad_signature", 8), decision(child, prf=[1, 0, [], _FORGED.signature])),
-        decided("another body", audit(full, [record]), record, ("bad_digest", 9), body=b"{}".hex()),
+             recorded.decision(child, sto=NOW - MINUTE - 6 * SECOND)),
+        case("another signature", full, ("bad_signature", 8),
+             recorded.decision(child, prf=[1, 0, [], _FORGED.signature])),
+        decided("another body", recorded.audit(full, [record]), record, ("bad_digest", 9), body=b"{}".hex()),
         case("no context", [credential, edge, ancestor], ("bad_context", 10)),
         case("no credential of the context", [credential, context_item, ancestor], ("bad_credential", 10)),
         case("a context under another signature", [credential, edge, forged_context, ancestor], ("bad_signature", 10)),
-        decided("who may not mint", audit(full, [record]), record, ("context_issuer_refused", 10),
+        decided("who may not mint", recorded.audit(full, [record]), record, ("context_issuer_refused", 10),
                 minters=[PLANNER]),
         case("no ancestor", [credential, edge, context_item], ("bad_chain", 11)),
         case("an ancestor under another signature", [credential, edge, context_item, forged_ancestor],
              ("bad_signature", 11)),
-        case("no credential of an ancestor", [evidence[0], *evidence[2:]], ("bad_credential", 11),
-             decision(of_expiring)),
-        case("an expired credential of an ancestor", evidence, ("credential_expired", 11), decision(of_expiring)),
-        case("stored at its end", evidence(ended), ("bad_chain", 11), decision(ended)),
-        case("nine ancestors", chain, ("chain_too_long", 11), decision(links[-1])),
+        case("no credential of an ancestor", [items[0], *items[2:]], ("bad_credential", 11),
+             recorded.decision(of_expiring)),
+        case("an expired credential of an ancestor", items, ("credential_expired", 11), recorded.decision(of_expiring)),
+        case("stored at its end", recorded.evidence(ended), ("bad_chain", 11), recorded.decision(ended)),
+        case("nine ancestors", chain, ("chain_too_long", 11), recorded.decision(links[-1])),
     ]  # fmt: skip

@@ -22,7 +22,8 @@ def audit(evidence: list[bytes], records: list[bytes], **fields: object) -> Mess
     return Message(sender=party(INVENTORY), body=pack([1, evidence, records]), fields=own | fields)
 
 
-def record_map(kind: str, **entries: Value) -> bytes:
+def record_map(kind: str, /, **entries: Value) -> bytes:
+    """Return an encoded map of this kind."""
     return encode({"v": 1, "k": kind, **entries}, text_bytes=2_048)
 
 
@@ -37,7 +38,8 @@ def decision(message: Message, **changes: Value) -> bytes:
         "hdr": message.raw(), "prf": proof(message), "act": "inventory.update",
         "str": "TASKS", "seq": 7, "sto": NOW + SECOND, "dlv": 1, "inp": _INPUT, "alw": True, "rsn": ["owner"],
         "obl": b'[{"log":true}]', "rev": "r1", "pol": "starter", "eng": "embedded", "mic": 17,
-    } | changes  # fmt: skip
+    }  # fmt: skip
+    entries.update(changes)
     return record_map("decision", **{key: value for key, value in entries.items() if value is not None})
 
 
@@ -86,9 +88,9 @@ def records(message: Message) -> dict[str, list[bytes]]:
             record_map("bundle", dom="example.org", cur=NOW, jwt=b'{"keys":[]}'),
             record_map("bundle", dom="example.org", cur=NOW, jwt=b'{"keys":[]}', x5c=[b"first", b"second"]),
         ],
-        "policy": [map("policy", rev="r1", sha=leaf, siz=4_096, loc="nats://objects/policies/r1")],
-        "checkpoint": [map("checkpoint", **{"not": b"example.org/audit\n1\nroot\n"})],
-        "denials": [map("denials", iss=PLANNER, min=NOW // MINUTE * MINUTE, cnt=codes)],
+        "policy": [record_map("policy", rev="r1", sha=leaf, siz=4_096, loc="nats://objects/policies/r1")],
+        "checkpoint": [record_map("checkpoint", **{"not": b"example.org/audit\n1\nroot\n"})],
+        "denials": [record_map("denials", iss=PLANNER, min=NOW // MINUTE * MINUTE, cnt=codes)],
     }  # fmt: skip
 
 
@@ -102,7 +104,7 @@ def misshapen(message: Message) -> dict[str, bytes]:
         "no map": encode([1]), "nothing": b"", "an unknown kind": record_map("letter"), "no kind": encode({"v": 1}),
         "version 2": encode({"v": 2, "k": "checkpoint", "not": b"n"}),
         "version true": encode({"v": True, "k": "checkpoint", "not": b"n"}),
-        "an unknown key": record_map("checkpoint", **{"not": b"n", "x": 1}),
+        "an unknown key": record_map("checkpoint", **{"not": b"n", "x": b"x"}),
         "a note of 0 bytes": record_map("checkpoint", **{"not": b""}),
         "a note of 8,193 bytes": record_map("checkpoint", **{"not": bytes(8_193)}),
         "a hash of 31 bytes": record_map("policy", **plain | {"sha": bytes(31)}),

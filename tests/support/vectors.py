@@ -36,11 +36,11 @@ def load(name: str) -> Any:  # JSON
 
 
 def octets(value: str | list[Any]) -> bytes:
-    """Return the bytes that a case writes as hex, or as pieces of hex and of repeated bytes."""
+    """Return the bytes that a case writes as hex, or as pieces of hex and of repeated hex."""
     if isinstance(value, str):
         return bytes.fromhex(value)
     return b"".join(
-        bytes.fromhex(one) if isinstance(one, str) else bytes.fromhex(one["byte"]) * one["times"] for one in value
+        bytes.fromhex(one) if isinstance(one, str) else bytes.fromhex(one["hex"]) * one["times"] for one in value
     )
 
 
@@ -82,8 +82,8 @@ def _live(given: Given, payload: bytes, caches: Caches) -> Given:
         minters=frozenset(map(SpiffeId, given["minters"])),
         formats=frozenset(given["formats"]),
     )
-    stream, core = given["stream"], given.get("core")
-    memory = ReplayMemory(core["memory"] if core else 1)
+    stream, core = given["stream"], given.get("core", {"memory": 1})
+    memory = ReplayMemory(core["memory"])
     arrival: StreamArrival | CoreArrival
     if stream is not None:
         arrival = StreamArrival(

@@ -76,7 +76,7 @@ def _refused_audits() -> list[Case]:
         "evidence twice": pack([1, [evidence[0], evidence[0]], []]),
         "evidence of no table": pack([1, [pack(["x"])], []]),
         "evidence with a token of 4,097 bytes": pack([1, [pack(["credential", 1, bytes(4_097)])], []]),
-        "4,097 items": pack([1, [], [pack({"k": "checkpoint", "not": b"%d" % n, "v": 1}) for n in range(4_097)]]),
+        "4,097 items": pack([1, [], [b""] * 4_097]),
         "something after it": pack([1, [], [note]]) + b"\x00",
     }  # fmt: skip
     return [

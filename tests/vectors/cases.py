@@ -14,15 +14,16 @@ __all__ = ["Case", "archive", "call_given", "decided", "digest_of", "live", "pie
 
 Case = dict[str, Json]
 
-_RUN = re.compile(rb"(.)\1{1023,}", re.DOTALL)
+_RUN = re.compile(rb"(.{1,34}?)\1{63,}", re.DOTALL)
+"""Up to 34 bytes (a hash as an encoded value), at least 64 times."""
 
 
 def pieces(data: bytes) -> Json:
-    """Return `data` as hex or, where one byte is repeated often, as a list of hex and of `{"byte", "times"}`."""
+    """Return `data` as hex or, where something is repeated often, as a list of hex and of `{"hex", "times"}`."""
     parts: list[Json] = []
     end = 0
-    for run in _RUN.finditer(data):
-        parts += [data[end : run.start()].hex(), {"byte": run[1].hex(), "times": len(run[0])}]
+    for run in _RUN.finditer(data) if len(data) > 4_096 else ():
+        parts += [data[end : run.start()].hex(), {"hex": run[1].hex(), "times": len(run[0]) // len(run[1])}]
         end = run.end()
     return [*parts, data[end:].hex()] if parts else data.hex()
 

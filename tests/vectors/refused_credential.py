@@ -89,7 +89,7 @@ def cases() -> list[Case]:
     from_broker = stream(subject="event.broker.done")
     plain = Message()
     return [
-        *(live(name, Message(credential=one), (code, 7)) for name, code, one in _tokens()),
+        *(live(f"a token: {name}", Message(credential=one), (code, 7)) for name, code, one in _tokens()),
         live("another crd", Message(fields={"crd": bytes(32)}), ("bad_credential", 7)),
         live(
             "another token than was signed", replace(plain, elements={4: party(EDGE).credential}), ("bad_credential", 7)

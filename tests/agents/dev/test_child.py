@@ -86,7 +86,7 @@ from sealbus.agents.dev.child import ChildProcess
 
 async def main():
     child = await ChildProcess.start(
-        ["/bin/sh", "-c", "echo started >&2; exec sleep 600"],
+        ["/bin/sh", "-c", "echo $$ >&2; exec sleep 600"],
         log=pathlib.Path(sys.argv[1]),
         on_line=lambda line: print(line, flush=True),
         held=[int(sys.argv[2])],
@@ -108,15 +108,21 @@ async def test_the_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         pass_fds=[writing],
     )
     os.close(writing)
+    gone = asyncio.Event()
+    asyncio.get_running_loop().add_reader(reading, gone.set)
+    child = 0
     try:
         async with asyncio.timeout(SECONDS):
             assert parent.stdout is not None
-            assert await parent.stdout.readline() == b"started\n"
+            child = int(await parent.stdout.readline())
             parent.kill()
             await parent.wait()
-            assert await asyncio.to_thread(os.read, reading, 1) == b""
+            await gone.wait()
     finally:
+        asyncio.get_running_loop().remove_reader(reading)
         os.close(reading)
+        if child and not gone.is_set():
+            os.kill(child, signal.SIGKILL)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has ended")

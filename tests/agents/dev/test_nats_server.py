@@ -126,6 +126,10 @@ def error_code(answer: Mapping[str, object]) -> object:
     return cast("Mapping[str, object]", answer["error"])["err_code"]
 
 
+def open_files(pid: int) -> set[Path]:
+    return {one.readlink() for one in Path(f"/proc/{pid}/fd").iterdir()}
+
+
 def served_serial(port: int) -> int:
     """Return the serial number of the certificate that the server shows."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -188,8 +192,7 @@ async def test_a_folder_in_use_is_told_in_one_line(site: Site) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_the_server_itself_holds_the_folder_too(site: Site) -> None:
     async with running(site) as server:
-        open_files = {os.readlink(one) for one in Path(f"/proc/{server.pid}/fd").iterdir()}
-        assert str(site.folder / "nats" / "nats.lock") in open_files
+        assert site.folder / "nats" / "nats.lock" in await asyncio.to_thread(open_files, server.pid)
 
 
 async def test_whatever_else_keeps_it_from_starting_is_its_own_last_word(site: Site) -> None:

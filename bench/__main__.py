@@ -1,0 +1,31 @@
+"""`python -m bench` (`make bench`): every figure beside its limit; exit code 1 if one does not hold."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from bench import gate, processes, sealing
+from bench.report import Figure, show
+
+
+async def _gate() -> list[Figure]:
+    return [figure async for figure in gate.figures()]
+
+
+def main() -> int:
+    """Print all figures."""
+    found = []
+    for figure in sealing.figures():
+        show(figure)
+        found.append(figure)
+    for figure in processes.figures():
+        show(figure)
+        found.append(figure)
+    for figure in asyncio.run(_gate()):
+        show(figure)
+        found.append(figure)
+    return 0 if all(figure.holds for figure in found) else 1
+
+
+sys.exit(main())

@@ -1,0 +1,85 @@
+"""Whole processes: how soon they answer, and what an idle worker holds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.report import Figure
+
+__all__ = ["figures"]
+
+SEALBUS = str(Path(sys.executable).parent / "sealbus")
+APP = Path(__file__).resolve().parent.parent / "docs" / "tour" / "app.py"
+WITHIN = 30
+
+
+def figures() -> Iterator[Figure]:
+    """Measure `--help`, `sealbus dev`, and the resident memory of a worker that has nothing to do."""
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([SEALBUS, "--help"], check=True, capture_output=True)
+        times.append((time.perf_counter() - started) * 1e3)
+    yield Figure(name="sealbus --help", value=statistics.median(times), unit="ms", limit=150)
+    with tempfile.TemporaryDirectory(prefix="sb-") as folder:
+        started = time.perf_counter()
+        dev = _start("dev", "--port", str(_free_port()), folder=folder)
+        try:
+            _wait_for(dev, "ready:")
+            yield Figure(name="sealbus dev ready", value=time.perf_counter() - started, unit="s", limit=3)
+            worker = _start("worker", "run", f"{APP}:agent", folder=folder)
+            try:
+                _wait_for(worker, "inventory runs as")
+                yield Figure(name="idle worker, embedded engine", value=_resident(worker.pid), unit="MB", limit=105)
+            finally:
+                _stop(worker)
+        finally:
+            _stop(dev)
+
+
+def _resident(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1_000
+    raise RuntimeError("no VmRSS")
+
+
+def _start(*arguments: str, folder: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [SEALBUS, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _wait_for(process: subprocess.Popen[str], text: str) -> None:
+    if process.stdout is None:
+        raise RuntimeError("no output")
+    for line in process.stdout:
+        if text in line:
+            return
+    raise RuntimeError(f"{process.args} ended")
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=WITHIN)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,33 @@
+"""One line a figure: what it is, what was measured, what its limit is, and whether it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Figure", "show"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A measured value with its limit; `at_least` says on which side of the limit it must be."""
+
+    name: str
+    value: float
+    unit: str
+    limit: float | None = None
+    at_least: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether the value is on the right side of the limit; always so without one."""
+        if self.limit is None:
+            return True
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+
+def show(figure: Figure) -> None:
+    """Print one figure."""
+    side = ">=" if figure.at_least else "<="
+    limit = f"{side} {figure.limit:g} {figure.unit}" if figure.limit is not None else "-"
+    mark = "" if figure.holds else "   OVER ITS LIMIT"
+    print(f"{figure.name:<58} {figure.value:>10.2f} {figure.unit:<8} {limit:>18}{mark}", flush=True)

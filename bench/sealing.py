@@ -1,0 +1,61 @@
+"""Sealing and opening 1 KiB bodies, alone and in batches of 32, against 1.3 times the prototype's figures."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from support.envelopes import NAMES, NOW, Issuer, agent, call_draft
+
+from bench.report import Figure
+from sealbus.envelopes.accept import CoreArrival, LiveProfile, accept_live
+from sealbus.envelopes.caches import Caches, ReplayMemory
+from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.seal import Sealed, seal
+from sealbus.envelopes.trust import JwtBundle, Trust, TrustBundles
+
+__all__ = ["figures"]
+
+COUNT = 4_096
+BODY = b"x" * 1024
+LIMITS = {("seal", 1): 38.0, ("seal", 32): 8.2, ("open", 1): 87.0, ("open", 32): 11.2}
+"""Microseconds a message: 1.3 times 29, 6.3, 67 and 8.6 (DESIGN.md section 9)."""
+
+
+def figures() -> Iterator[Figure]:
+    """Measure each in turn; the best of three passes, since anything else on the machine only slows one down."""
+    issuer = Issuer()
+    sealer = issuer.sealer(agent("planner"))
+    trust = Trust(bundles=TrustBundles([JwtBundle.parse(issuer.trust_domain, issuer.jwks())]))
+    profile = LiveProfile(own=agent("pricing"), names=NAMES, kinds=frozenset({Kind.CALL}))
+    for size in (1, 32):
+        drafts = [call_draft(number)._replace(body=BODY) for number in range(COUNT)]
+        sealing, opening = [], []
+        for _ in range(3):
+            started = time.perf_counter()
+            sealed: list[Sealed] = []
+            for place in range(0, COUNT, size):
+                sealed += seal(drafts[place : place + size], sealer)
+            sealing.append((time.perf_counter() - started) / COUNT * 1e6)
+            caches, replay = Caches(), ReplayMemory(COUNT + 1)
+            arrival = CoreArrival(subject=sealed[0].header.to, started=0, audit_created=0)
+            started = time.perf_counter()
+            for one in sealed:
+                accept_live(
+                    one.wire,
+                    arrival,
+                    profile,
+                    action="pricing.quote",
+                    trust=trust,
+                    caches=caches,
+                    replay=replay,
+                    now=NOW,
+                )
+            opening.append((time.perf_counter() - started) / COUNT * 1e6)
+        label = "alone" if size == 1 else f"in batches of {size}"
+        yield Figure(name=f"sealing 1 KiB {label}", value=min(sealing), unit="us", limit=LIMITS["seal", size])
+        yield Figure(name=f"opening 1 KiB {label}", value=min(opening), unit="us", limit=LIMITS["open", size])

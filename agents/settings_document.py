@@ -71,7 +71,7 @@ class AgentsTable(_Table):
     """Names and SPIFFE IDs: a template, and one line for each agent that does not follow it."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Id]
+    __pydantic_extra__: dict[str, Id] = Field(init=False)
 
     template: str = "/agent/{name}"
 

@@ -1,0 +1,174 @@
+r"""The sealed envelope: who sent a message, for whom, through which hops, and that nothing in it changed (SPEC.md).
+
+Pure: bytes, values, times, trust bundles and bounded caches go in; values or an error of `errors` come out. No clock,
+no randomness, no I/O. Names are loaded when first used. `seal`, the function, stands in the module of its name.
+
+    >>> import json
+    >>> from base64 import urlsafe_b64encode
+    >>> from cryptography.hazmat.primitives.asymmetric import ec
+    >>> from sealbus.envelopes import (
+    ...     Caches, Credential, Draft, JwtBundle, Kind, LiveProfile, Names, ReplayMemory, Sealer, SigningKey, SpiffeId,
+    ...     StreamArrival, Trust, TrustBundles, TrustDomain, accept_live)
+    >>> from sealbus.envelopes.seal import seal
+
+A stand-in for SPIRE vouches for a key that the planner has just made, and gives everybody its bundle:
+
+    >>> issuer, key = (SigningKey(ec.generate_private_key(ec.SECP256R1())) for _ in range(2))
+    >>> domain, now = TrustDomain("example.org"), 1_764_000_000_000_000
+    >>> b64 = lambda data: urlsafe_b64encode(data).rstrip(b"=").decode()
+    >>> claims = {"sub": "spiffe://example.org/agent/planner", "aud": key.public.thumbprint,
+    ...           "iat": now // 1_000_000, "exp": now // 1_000_000 + 300}
+    >>> signed = ".".join(b64(json.dumps(part).encode()) for part in ({"alg": "ES256", "kid": "1"}, claims))
+    >>> token = f"{signed}.{b64(issuer.sign(signed.encode()))}".encode()
+    >>> x, y = b64(issuer.public.raw[:32]), b64(issuer.public.raw[32:])
+    >>> jwks = json.dumps({"keys": [{"kty": "EC", "crv": "P-256", "kid": "1", "x": x, "y": y}]}).encode()
+
+The planner seals an event, and the inventory opens what it got from the stream:
+
+    >>> planner = Sealer(iss=SpiffeId("spiffe://example.org/agent/planner"), key=key,
+    ...                  credential=Credential(1, token), expires=now + 300_000_000)
+    >>> draft = Draft(kind=Kind.EVENT, id=bytes.fromhex("019ab5e3d80070008000000000000001"), to="event.planner.done",
+    ...               iat=now, exp=now + 60_000_000, body=b"{}", typ="application/json")
+    >>> [sealed] = seal([draft], planner)
+    >>> message = accept_live(
+    ...     sealed.wire,
+    ...     StreamArrival(subject="event.planner.done", stream="EVENTS", sequence=1, stored=now, created=0, delivery=1,
+    ...                   header_block=b"NATS/1.0\r\nNats-Msg-Id: 019ab5e3d80070008000000000000001\r\n\r\n"),
+    ...     LiveProfile(own=SpiffeId("spiffe://example.org/agent/inventory"), names=Names(domain),
+    ...                 kinds=frozenset({Kind.EVENT})),
+    ...     action="planner.done", trust=Trust(bundles=TrustBundles([JwtBundle.parse(domain, jwks)])),
+    ...     caches=Caches(), replay=ReplayMemory(1), now=now)
+    >>> str(message.header.iss), message.body
+    ('spiffe://example.org/agent/planner', b'{}')
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from sealbus.envelopes.accept import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
+    from sealbus.envelopes.answers import OpenRequest
+    from sealbus.envelopes.archive import (
+        ArchiveProfile,
+        VerifiedAudit,
+        VerifiedDecided,
+        accept_decided,
+        accept_record,
+    )
+    from sealbus.envelopes.audit_batch import AuditBatch
+    from sealbus.envelopes.caches import Caches, ReplayMemory
+    from sealbus.envelopes.context import ContextDraft, UserContext, mint_context
+    from sealbus.envelopes.decision_record import CorePlace, DecisionRecord, StreamPlace
+    from sealbus.envelopes.errors import Code, EnvelopeError, SealbusError, SealError
+    from sealbus.envelopes.header import Header
+    from sealbus.envelopes.keys import PublicKey, SigningKey
+    from sealbus.envelopes.kinds import Kind
+    from sealbus.envelopes.limits import DEFAULT_LIMITS, Limits
+    from sealbus.envelopes.names import Names
+    from sealbus.envelopes.notary_records import BundleRecord, CheckpointRecord, PolicyRecord
+    from sealbus.envelopes.pending import PendingRequest
+    from sealbus.envelopes.records import Record, guard_id, parse_record
+    from sealbus.envelopes.results import ResultProfile, VerifiedResult, accept_reply, accept_status
+    from sealbus.envelopes.seal import Draft, Sealed, Sealer
+    from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+    from sealbus.envelopes.subjects import OwnSubject
+    from sealbus.envelopes.trust import JwtBundle, Trust, TrustBundles
+    from sealbus.envelopes.wire import Ancestor, Credential, Proof, Statement
+    from sealbus.envelopes.work_records import DenialsRecord, OutcomeRecord
+
+_HOMES: Final = {
+    "accept": "CoreArrival LiveProfile StreamArrival VerifiedMessage accept_live",
+    "answers": "OpenRequest",
+    "archive": "ArchiveProfile VerifiedAudit VerifiedDecided accept_decided accept_record",
+    "audit_batch": "AuditBatch",
+    "caches": "Caches ReplayMemory",
+    "context": "ContextDraft UserContext mint_context",
+    "decision_record": "CorePlace DecisionRecord StreamPlace",
+    "errors": "Code EnvelopeError SealError SealbusError",
+    "header": "Header",
+    "keys": "PublicKey SigningKey",
+    "kinds": "Kind",
+    "limits": "DEFAULT_LIMITS Limits",
+    "names": "Names",
+    "notary_records": "BundleRecord CheckpointRecord PolicyRecord",
+    "pending": "PendingRequest",
+    "records": "Record guard_id parse_record",
+    "results": "ResultProfile VerifiedResult accept_reply accept_status",
+    "seal": "Draft Sealed Sealer",
+    "spiffe_id": "SpiffeId TrustDomain",
+    "subjects": "OwnSubject",
+    "trust": "JwtBundle Trust TrustBundles",
+    "wire": "Ancestor Credential Proof Statement",
+    "work_records": "DenialsRecord OutcomeRecord",
+}
+_HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Ancestor",
+    "ArchiveProfile",
+    "AuditBatch",
+    "BundleRecord",
+    "Caches",
+    "CheckpointRecord",
+    "Code",
+    "ContextDraft",
+    "CoreArrival",
+    "CorePlace",
+    "Credential",
+    "DecisionRecord",
+    "DenialsRecord",
+    "Draft",
+    "EnvelopeError",
+    "Header",
+    "JwtBundle",
+    "Kind",
+    "Limits",
+    "LiveProfile",
+    "Names",
+    "OpenRequest",
+    "OutcomeRecord",
+    "OwnSubject",
+    "PendingRequest",
+    "PolicyRecord",
+    "Proof",
+    "PublicKey",
+    "Record",
+    "ReplayMemory",
+    "ResultProfile",
+    "SealError",
+    "SealbusError",
+    "Sealed",
+    "Sealer",
+    "SigningKey",
+    "SpiffeId",
+    "Statement",
+    "StreamArrival",
+    "StreamPlace",
+    "Trust",
+    "TrustBundles",
+    "TrustDomain",
+    "UserContext",
+    "VerifiedAudit",
+    "VerifiedDecided",
+    "VerifiedMessage",
+    "VerifiedResult",
+    "accept_decided",
+    "accept_live",
+    "accept_record",
+    "accept_reply",
+    "accept_status",
+    "guard_id",
+    "mint_context",
+    "parse_record",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Return a public name from its module: who needs the error tree does not wait for the cryptography."""
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

@@ -80,7 +80,8 @@ def root_of_path(leaf: bytes, size: int, index: int, nodes: Sequence[bytes]) -> 
             raise EnvelopeError(Code.BAD_SIGNATURE, 8, "left-over node in the path")
         if first & 1 or first == last:
             result = sha256(b"\x01" + node + result).digest()
-            while not first & 1 and first:
+            # An even `first` is `last` here, so neither is 0 and both have a lowest bit to stop at.
+            while not first & 1:
                 first >>= 1
                 last >>= 1
         else:

@@ -43,7 +43,7 @@ class Proof(NamedTuple):
     """Where a leaf stands in a signed batch: leaf `index` of `size`, its path, and ES256 over the root (64 bytes)."""
 
     size: int
-    index: int
+    index: int  # type: ignore[assignment]  # as in RFC 9162; the method of tuples is not missed
     path: tuple[bytes, ...]
     signature: bytes
 

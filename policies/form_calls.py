@@ -97,7 +97,7 @@ def call_problem(call: Call, *, relaxed: bool = False) -> tuple[Place, str, str]
     if arity is None:
         if relaxed and name in TEST_BUILTINS:
             return None
-        return call.place, "builtin", f"{name or 'this'} is not among the builtins that every engine answers alike"
+        return call.place, "builtin", f"{name} is not among the builtins that every engine answers alike"
     if len(call.arguments) != arity:
         return call.place, "arity", f"{name} takes {arity} arguments"
     match name:

@@ -13,7 +13,7 @@ _REPEAT: Final = 1_000
 # \d, \w, \s and \b are ASCII in Go and Unicode in Rust; &&, -- and ~~ in a class are operators in Rust only.
 _ATOM: Final = re.compile(
     r"""
-      (?P<class>\[\^?(?:\\[\\\]\[^.$*+?(){}|/-]|[A-Za-z0-9_.,:;@/!#%=<>'"$*+?(){}| ](?:-[A-Za-z0-9])?)+-?\])
+      (?P<class>\[\^?(?:\\[\\\]\[^.$*+?(){}|/-]|[A-Za-z0-9_.,:;@/!#%=<>'"$*+?(){}|^ ](?:-[A-Za-z0-9])?)+-?\])
     | (?P<escape>\\[\\.+*?()\[\]{}|^$/-])
     | (?P<open>\((?:\?:)?)
     | (?P<close>\))

@@ -103,7 +103,8 @@ class RuleTable:
             if one.alias in names:
                 self._refuse(file.path, one.place, "import", f"{one.alias} is a rule too: import it `as` another name")
             if one.path[0] == "data":
-                names[one.alias] = "value"
+                there = self._entries.get(one.path[1:])
+                names[one.alias] = "function" if there is not None and there.kind == "function" else "value"
         return names
 
     def check_uses(self, file: File, rule: Rule, *, relaxed: bool) -> None:
@@ -114,8 +115,8 @@ class RuleTable:
             if isinstance(expression, Call):
                 path = self._resolve(expression.name, file.package, aliases)
                 called = self._entries.get(path) if path is not None else None
-                if called is not None and called.kind == "function":
-                    entry.uses.add(path or ())
+                if path is not None and called is not None and called.kind == "function":
+                    entry.uses.add(path)
                     if len(expression.arguments) != called.arity:
                         text = f"{'.'.join(expression.name)} takes {called.arity} arguments"
                         self._refuse(file.path, expression.place, "arity", text)
@@ -143,7 +144,7 @@ class RuleTable:
         """Note that `entry` uses every rule at, above or below `path`."""
         above = {path[:length] for length in range(1, len(path) + 1)} & self._entries.keys()
         entry.uses |= above | self._below.get(path, set())
-        for other in above:
+        for other in above if isinstance(expression, Reference) else ():
             if self._entries[other].kind == "function":
                 self._refuse(file.path, expression.place, "function-value", f"{'.'.join(other)} is a function: call it")
 

@@ -188,7 +188,7 @@ class _Names:
                 self.use(part)
 
     def call(self, expression: Call, *, binds: bool) -> None:
-        if expression.name and self.scope.find(expression.name[0]) is not None:
+        if self.scope.find(expression.name[0]) is not None:
             self.scope.refuse(
                 expression.place, "function-value", f"{expression.name[0]} is a variable here, not a function"
             )

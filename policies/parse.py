@@ -21,7 +21,6 @@ from sealbus.policies.syntax import (
     Import,
     Infix,
     Membership,
-    Names,
     Negation,
     Negative,
     Number,
@@ -175,7 +174,8 @@ class _Reader:
             case "Bool" | "Null":
                 return Scalar(place=place)
             case "String" | "RawString":
-                return Text(place=place, value=str(content["value"]))
+                # Its span is what stands between the quotes.
+                return Text(place=Place(line=place.line, column=place.column - 1), value=str(content["value"]))
             case "Number":
                 return Number(place=place, written=self.source.written(content["span"]))
             case "RefDot" | "RefBrack":
@@ -236,8 +236,8 @@ class _Reader:
         return Reference(place=place, head=before, path=(part,))
 
     def call(self, content: dict[str, object], place: Place) -> Call:
-        called = self.expression(content["fcn"])
-        name: Names = leading_names(called)
-        if isinstance(called, Reference) and len(name) != len(called.path) + 1:
-            name = ()
-        return Call(place=place, name=name, arguments=self.expressions(content["params"]))
+        return Call(
+            place=place,
+            name=leading_names(self.expression(content["fcn"])),
+            arguments=self.expressions(content["params"]),
+        )

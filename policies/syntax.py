@@ -126,7 +126,7 @@ class Comprehension:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """`f(a)`; `name` is what is called, part by part, empty where that is not a plain name."""
+    """`f(a)`; `name` is what is called, part by part: Rego calls nothing but plain names."""
 
     place: Place
     name: Names

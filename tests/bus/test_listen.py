@@ -70,6 +70,7 @@ def links(listener: _Listener, count: int) -> list[FakeLink]:
 async def test_both_bring_everything() -> None:
     heard = Heard()
     old, new = links(heard, 2)
+    assert old.ended == []
     old.bring(1, 2)
     new.bring(1, 2)
     new.bring(3)

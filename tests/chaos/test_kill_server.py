@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -104,7 +104,7 @@ async def test_two_replicas_handle_one_call_once(bus: RealBus) -> None:
         listening.cancel()
 
 
-async def listen(source: AsyncIterator[list[Delivery]], into: list[Delivery]) -> None:
+async def listen(source: AsyncIterator[Sequence[Delivery]], into: list[Delivery]) -> None:
     async for batch in source:
         into += batch
 

@@ -88,8 +88,10 @@ async def environment() -> AsyncIterator[Environment]:
 async def load(client: Client, env: Environment, until: float, sent: list[str], calls: list[str]) -> None:
     """Submit a task and call both agents, one after the other; any failure ends the test."""
     loop = asyncio.get_running_loop()
+    user = await minted_user(env.settings, "alice", "shop-web")
     while loop.time() < until:
-        user = await minted_user(env.settings, "alice", "shop-web") if len(sent) % 200 == 0 else user  # noqa: F821
+        if len(sent) % 200 == 199:
+            user = await minted_user(env.settings, "alice", "shop-web")
         sent.append((await client.submit("inventory.update", Update(item_id="42", quantity=3), user=user)).message_id)
         item = await client.call("inventory.read", Quote(item_id="42"), returns=Item, user=user)
         price = await client.call("pricing.quote", Quote(item_id="42"), returns=Price)

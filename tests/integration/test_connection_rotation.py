@@ -14,6 +14,7 @@ from support.lab import Lab, make_stream, outgoing, running, until
 from support.x509 import ThrowawayCa
 
 from sealbus.bus.connection import Connection
+from sealbus.bus.link import Link
 from sealbus.bus.ports import Delivery, PubAck
 from sealbus.bus.pull import NatsPull
 from sealbus.bus.transport import NatsTransport
@@ -204,19 +205,55 @@ async def test_only_what_the_connection_stands_on_makes_it_new(lab: Lab) -> None
 
 async def test_the_old_connection_is_kept_until_its_answers_have_come(lab: Lab) -> None:
     identity = lab.identity("a")
-    async with lab.connection(identity=identity) as connection:
+    async with lab.connection(identity=identity, overlap=0.0, settle=60.0) as connection:
         old = connection.link
         waiting = Waiting()
         number = old.replies.expect(waiting, 0)
         identity.rotate()
         await until(lambda: connection.link is not old)
         # A PubAck that is late: it still arrives on the link that its publish went out on.
-        await connection.link.flush(5.0)
+        for _ in range(20):
+            await connection.link.flush(5.0)
         assert old.alive
         connection.link.write(f"PUB {old.replies.inbox.decode()}{number} 2\r\nok\r\n".encode())
         await until(lambda: not old.alive)
         assert waiting.payloads == [b"ok"]
         assert waiting.errors == []
+
+
+async def test_what_is_sent_after_a_rotation_is_held_until_the_server_has_what_was_sent_before(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    hold, follow = Link.hold, Link.follow
+
+    def note_hold(self: Link) -> None:
+        order.append("hold")
+        hold(self)
+
+    async def note_follow(self: Link, old: Link, seconds: float) -> None:
+        order.append("sent before" if not old.replies.pending else "")
+        self.write(b"PUB call.b.run 1\r\n1\r\n")
+        assert self._held == [b"PUB call.b.run 1\r\n1\r\n"]
+        await follow(self, old, seconds)
+        assert self._held is None
+        order.append("follow")
+
+    monkeypatch.setattr(Link, "hold", note_hold)
+    monkeypatch.setattr(Link, "follow", note_follow)
+    identity = lab.identity("a")
+    async with lab.connection("a", identity=identity) as connection:
+        heard: list[Delivery] = []
+        listening = NatsTransport(connection).listen("call.b.>")
+        first = asyncio.ensure_future(anext(listening))
+        await until(lambda: bool(connection._attachments))
+        old = connection.link
+        identity.rotate()
+        await until(lambda: not old.alive)
+        heard += await first
+        assert order == ["hold", "sent before", "follow"]
+        assert [number(delivery) for delivery in heard] == [1]
+        await listening.aclose()
 
 
 async def test_an_answer_that_never_comes_does_not_keep_it_for_ever(lab: Lab) -> None:

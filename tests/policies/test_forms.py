@@ -225,4 +225,6 @@ def test_a_problem_says_where_and_what() -> None:
 def test_header_and_numbers() -> None:
     assert [p.form for p in problems_of("package system.authz\n\nallow := true\n")] == ["package"]
     assert [p.form for p in problems_of("package a\n\nimport data\n")] == ["import"]
-    assert problems_of("package a\n\nimport rego.v1\nimport future.keywords.if\n") == []
+    assert problems_of("package a\n\nimport rego.v1\n") == []
+    assert problems_of("package a\n\nimport future.keywords.if\nimport future.keywords.in\n") == []
+    assert [p.form for p in problems_of("package a\n\nimport future.keywords.not\n")] == ["import"]

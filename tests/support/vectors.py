@@ -52,7 +52,12 @@ def run(case: Given, caches: Caches | None = None) -> Given:
 
 
 def _bundles(given: Given) -> TrustBundles:
-    sets: Mapping[str, str] = load("world.json")["bundles"][given["bundles"]]
+    return _bundles_of(given["bundles"])
+
+
+@cache
+def _bundles_of(name: str) -> TrustBundles:
+    sets: Mapping[str, str] = load("world.json")["bundles"][name]
     return TrustBundles(JwtBundle.parse(TrustDomain(name), jwks.encode()) for name, jwks in sets.items())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import tempfile
 import threading
@@ -11,12 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
+from sealbus.agents.identity import WorkloadIdentity
+from sealbus.envelopes.errors import IdentityUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["MovedClock", "RunningWorkloadApi", "Served", "no_thread_left", "short_folder", "workload_api"]
+__all__ = [
+    "MovedClock",
+    "Rotations",
+    "RunningWorkloadApi",
+    "Served",
+    "StandingClock",
+    "no_thread_left",
+    "refreshed",
+    "short_folder",
+    "workload_api",
+]
 
 _THREAD_SECONDS = 5.0
+_WAIT_SECONDS = 20.0
 
 
 class MovedClock:
@@ -30,6 +44,19 @@ class MovedClock:
 
     def advance(self, seconds: float) -> None:
         self.ahead += int(seconds * SECOND)
+
+
+class StandingClock:
+    """A clock that a test moves, and nothing else."""
+
+    def __init__(self) -> None:
+        self.now = 1_790_000_000 * SECOND + 123_456
+
+    def __call__(self) -> int:
+        return self.now
+
+    def advance(self, seconds: int) -> None:
+        self.now += seconds * SECOND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,3 +123,34 @@ def no_thread_left() -> Iterator[None]:
     for thread in left:
         thread.join(max(0.0, deadline - time.monotonic()))
     assert [thread.name for thread in left if thread.is_alive()] == []
+
+
+class Rotations:
+    """The rotations of an identity, awaitable one by one."""
+
+    def __init__(self, identity: WorkloadIdentity) -> None:
+        self._event = asyncio.Event()
+        self.count = 0
+        self.end = identity.on_rotation(self._heard)
+
+    def _heard(self) -> None:
+        self.count += 1
+        self._event.set()
+
+    async def next(self) -> None:
+        async with asyncio.timeout(_WAIT_SECONDS):
+            await self._event.wait()
+        self._event.clear()
+
+
+async def refreshed(identity: WorkloadIdentity, token: bytes) -> bytes:
+    """The next credential's token: there is no event for it, because nobody but tests waits for one."""
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            if identity.sealer().credential.token != token:
+                return identity.sealer().credential.token
+        except IdentityUnavailable:
+            pass
+        await asyncio.sleep(0.005)
+    raise AssertionError("no new credential")

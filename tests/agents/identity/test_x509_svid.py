@@ -119,6 +119,19 @@ def test_key_usage_is_a_leafs(monkeypatch: pytest.MonkeyPatch, signs: bool, cert
         read_x509(response(given), now=now())
 
 
+def test_a_leaf_is_no_authority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """X509-SVID.md section 4.1: `cA` is false, whatever the key usage says."""
+    authority, constraints = DevelopmentAuthority(TrustDomain("example.org")), x509.BasicConstraints
+    with monkeypatch.context() as patched:
+        patched.setattr(x509, "BasicConstraints", lambda ca, path_length: constraints(ca=True, path_length=None))
+        svid = authority.issue_x509(SpiffeId(ME), ttl=60)
+    given = proto.X509SVID(
+        spiffe_id=ME, x509_svid=svid.chain[0], x509_svid_key=svid.key, bundle=authority.x509_bundle()[0]
+    )
+    with pytest.raises(SvidError, match="not a leaf that may sign"):
+        read_x509(response(given), now=now())
+
+
 def test_federated_bundles_are_kept_apart() -> None:
     """Each under its own trust domain; the own one is untouched by a federated entry of its name."""
     reading = read_x509(

@@ -1,0 +1,56 @@
+"""JSON that both engines read alike."""
+
+from __future__ import annotations
+
+import pytest
+
+from sealbus.envelopes.errors import Code, PolicyFailed
+from sealbus.policies.documents import NESTING, InputDocument, canonical, checked_document, parse_data, whole_numbers
+
+
+@pytest.mark.parametrize("data", [b"{}", b' {"a": [1, -9007199254740991, true, null, "\xc3\xbc", {"b": ""}]} '])
+def test_checked_documents_keep_their_bytes(data: bytes) -> None:
+    checked = checked_document(data)
+    assert isinstance(checked, InputDocument)
+    assert checked == data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"1",
+        b"[]",
+        b"{",
+        b"{}{}",
+        b"{},{}",
+        b"\xff",
+        b'{"a": 1, "a": 2}',
+        b'{"a": 1.5}',
+        b'{"a": 1.0}',
+        b'{"a": 1e3}',
+        b'{"a": NaN}',
+        b'{"a": [9007199254740992]}',
+        b'{"a": "\\ud800"}',
+        b'{"\\ud800": 1}',
+        b'{"a": ' + b"[" * NESTING + b"]" * NESTING + b"}",
+        b'{"a": "' + b"x" * 65_536 + b'"}',
+    ],
+)
+def test_anything_else_fails(data: bytes) -> None:
+    with pytest.raises(PolicyFailed) as failed:
+        checked_document(data)
+    assert failed.value.code is Code.POLICY_ERROR
+
+
+def test_data_documents() -> None:
+    assert parse_data(b'{"a": {"b": [1]}}') == {"a": {"b": [1]}}
+    with pytest.raises(ValueError, match="fraction"):
+        parse_data(b'{"a": {"b": 0.5}}')
+    with pytest.raises(ValueError, match="beyond"):
+        whole_numbers([-(2**53)])
+    whole_numbers({"ü": ["ü", False, None, 2**53 - 1]})
+
+
+def test_canonical() -> None:
+    assert canonical({"b": [1, None], "a": "ü"}) == '{"a":"ü","b":[1,null]}'.encode()

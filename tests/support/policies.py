@@ -1,0 +1,65 @@
+"""Small policies for tests of engines: the answers stand in the data, by the action's name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from sealbus.envelopes.strict_json import Json
+from sealbus.policies.bundle_format import Bundle, Manifest, pack_bundle, read_bundle
+from sealbus.policies.documents import InputDocument
+from sealbus.policies.request import Request, Resource, input_document
+
+__all__ = ["ALLOW", "DENY", "SCRIPTED", "bundle", "document", "folder"]
+
+SCRIPTED = """package sealbus.authz
+
+decision := decide(input)
+
+batch := [decide(request) | some request in input.batch]
+
+decide(request) := data.answers[request.action.name] if request.action.name != "fails"
+
+decide(request) := concat("", [request.v]) if request.action.name == "fails"
+"""
+"""Answers with what the data says; an action that it does not know is undefined, `fails` an error of a builtin."""
+
+ALLOW: dict[str, Json] = {"allow": True, "reasons": [], "obligations": [], "policy": "scripted"}
+DENY: dict[str, Json] = {"allow": False, "reasons": ["no"], "obligations": [{"notify": "owner"}], "policy": "scripted"}
+
+
+def bundle(
+    answers: Mapping[str, Json] | None = None, *, revision: str = "r1", policy: str = SCRIPTED, data: Json = None
+) -> Bundle:
+    """Return a bundle of `policy` with `answers`, or other `data`; nothing is checked."""
+    document: Json = data if data is not None else {"answers": dict(answers or {"yes": ALLOW, "no": DENY})}
+    assert isinstance(document, dict)
+    return read_bundle(pack_bundle({"authz.rego": policy.encode()}, document, Manifest(revision=revision)))
+
+
+def document(action: str = "yes", *, properties: Mapping[str, object] | None = None) -> InputDocument:
+    """Return the input document of a task of the planner for `action`."""
+    return input_document(
+        Request(
+            subject="spiffe://example.org/agent/planner",
+            trust_domain="example.org",
+            action=action,
+            properties=properties or {},
+            resource=Resource(type="item", id="42", properties={"owner": "u-1001"}),
+            time=1_795_528_800_000_000,
+            nats_subject="task.inventory.update",
+            kind="task",
+            message_id="0" * 32,
+            chain=("spiffe://example.org/agent/planner",),
+        )
+    )
+
+
+def folder(path: Path, files: Mapping[str, str | dict[str, Json]]) -> Path:
+    """Write a policy folder; objects are written as JSON."""
+    for name, content in files.items():
+        file = path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Generic, TypeVar, cast
 
 import pydantic
@@ -10,7 +11,7 @@ from sealbus.bus.routes import Answer
 from sealbus.envelopes.codec import Value, decode, encode
 from sealbus.envelopes.errors import BadBody, Code, EnvelopeError, HandlingError, SealError
 
-__all__ = ["JSON", "MSGPACK", "OCTETS", "Body"]
+__all__ = ["JSON", "MSGPACK", "OCTETS", "Body", "body_of"]
 
 T = TypeVar("T")
 
@@ -63,3 +64,13 @@ class Body(Generic[T]):
             raise HandlingError(Code.BAD_RESULT, type(error).__name__) from None
         except (ValueError, TypeError, RecursionError) as error:
             raise HandlingError(Code.BAD_RESULT, type(error).__name__) from None
+
+
+def body_of(type_: type[T]) -> Body[T]:
+    """Return the `Body` of a type; the last 256 are kept, since making one costs more than a message."""
+    return cast("Body[T]", _body_of(cast("type[object]", type_)))
+
+
+@lru_cache(maxsize=256)
+def _body_of(type_: type[object]) -> Body[object]:
+    return Body(type_)

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from sealbus.agents.bodies import JSON, MSGPACK, Body
+from sealbus.agents.bodies import JSON, MSGPACK, Body, body_of
 from sealbus.agents.composing import Origin, call_letter, event_letter, task_letter
 from sealbus.bus.letter import Letter
 from sealbus.bus.outbox import Outbox, Posted
@@ -163,14 +163,14 @@ def encoded(body: object, media_type: str) -> Answer:
     if isinstance(body, Answer):
         return body
     try:
-        return Body(type(body)).encode(body, MSGPACK if media_type == MSGPACK else JSON)
+        return body_of(type(body)).encode(body, MSGPACK if media_type == MSGPACK else JSON)
     except HandlingError as error:
         raise SealError(f"body of type {type(body).__name__} cannot be encoded") from error
 
 
 def _gives(action: Handler[Req, Res] | str, returns: type[Res] | None) -> Body[Res]:
     if returns is not None:
-        return Body(returns)
+        return body_of(returns)
     if isinstance(action, str):
         raise SealError("say what the call returns: returns=SomeType")
     return action.gives

@@ -9,7 +9,6 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -20,7 +19,6 @@ from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUna
 __all__ = ["OpaAdmin", "OpaStatus"]
 
 _DOCUMENT: Final = re.compile(r"data(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
-_NO_REVISIONS: Final[Mapping[str, str]] = MappingProxyType({})
 _PROVENANCE: Final = {"provenance": True}
 _STRICT: Final = {"strict-builtin-errors": "true"}
 
@@ -31,7 +29,7 @@ class OpaStatus:
 
     healthy: bool
     version: str = ""
-    revisions: Mapping[str, str] = field(default=_NO_REVISIONS)
+    revisions: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Client(Protocol):
@@ -81,13 +79,11 @@ class OpaAdmin:
         return OpaStatus(
             healthy=healthy,
             version=str(known.get("version", "")),
-            revisions=MappingProxyType(
-                {
-                    str(name): str(bundle.get("revision", ""))
-                    for name, bundle in (bundles.items() if isinstance(bundles, dict) else ())
-                    if isinstance(bundle, dict)
-                }
-            ),
+            revisions={
+                str(name): str(bundle.get("revision", ""))
+                for name, bundle in (bundles.items() if isinstance(bundles, dict) else ())
+                if isinstance(bundle, dict)
+            },
         )
 
     async def query(self, query: str, document: object = None) -> object:

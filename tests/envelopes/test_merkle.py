@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from hashlib import sha256
 
 import pytest
@@ -23,7 +25,8 @@ CT_ROOTS = [
 ]
 
 
-def naive_root(leaves: list[bytes]) -> bytes:
+@cache
+def naive_root(leaves: tuple[bytes, ...]) -> bytes:
     """The definition of section 2.1.1, word for word, over leaf hashes."""
     if not leaves:
         return sha256(b"").digest()
@@ -33,14 +36,14 @@ def naive_root(leaves: list[bytes]) -> bytes:
     return sha256(b"\x01" + naive_root(leaves[:split]) + naive_root(leaves[split:])).digest()
 
 
-def naive_path(leaves: list[bytes], index: int) -> list[bytes]:
+def naive_path(leaves: tuple[bytes, ...], index: int) -> tuple[bytes, ...]:
     """The definition of section 2.1.3.1, word for word."""
     if len(leaves) == 1:
-        return []
+        return ()
     split = largest_power_below(len(leaves))
     if index < split:
-        return [*naive_path(leaves[:split], index), naive_root(leaves[split:])]
-    return [*naive_path(leaves[split:], index - split), naive_root(leaves[:split])]
+        return (*naive_path(leaves[:split], index), naive_root(leaves[split:]))
+    return (*naive_path(leaves[split:], index - split), naive_root(leaves[:split]))
 
 
 def largest_power_below(size: int) -> int:
@@ -50,8 +53,11 @@ def largest_power_below(size: int) -> int:
     return power
 
 
-def leaves_of(size: int) -> list[bytes]:
-    return [leaf_hash(number.to_bytes(2, "big")) for number in range(size)]
+LEAVES = tuple(leaf_hash(number.to_bytes(2, "big")) for number in range(300))
+
+
+def leaves_of(size: int) -> tuple[bytes, ...]:
+    return LEAVES[:size]
 
 
 def test_published_roots() -> None:
@@ -71,8 +77,8 @@ def test_all_trees_up_to_300_are_the_naive_ones() -> None:
         # Every index for small trees; around each place where a tree changes its shape for larger ones.
         for index in range(size) if size <= 70 else {0, 1, size // 2, largest_power_below(size), size - 2, size - 1}:
             nodes = naive_path(leaves, index)
-            assert all_paths[index] == tuple(nodes)
-            assert path(leaves, index) == tuple(nodes)
+            assert all_paths[index] == nodes
+            assert path(leaves, index) == nodes
             verify_path(leaves[index], size, index, nodes, expected)
 
 
@@ -83,7 +89,7 @@ def test_every_path_of_every_tree_up_to_300_leads_to_its_root() -> None:
         assert all(root_of_path(leaves[index], size, index, all_paths[index]) == top for index in range(size))
 
 
-def bad(leaf: bytes, size: int, index: int, nodes: list[bytes], top: bytes) -> str:
+def bad(leaf: bytes, size: int, index: int, nodes: Sequence[bytes], top: bytes) -> str:
     with pytest.raises(EnvelopeError) as caught:
         verify_path(leaf, size, index, nodes, top)
     assert (caught.value.code, caught.value.step) == (Code.BAD_SIGNATURE, 8)

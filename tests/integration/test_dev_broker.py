@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -84,8 +84,13 @@ def outgoing(subject: str, number: int) -> Outgoing:
 
 
 async def first(source: AsyncIterator[Sequence[Delivery]]) -> Sequence[Delivery]:
-    async with asyncio.timeout(SECONDS):
-        return await anext(source)
+    """Return the first batch and close the source, so that nothing more is delivered to it."""
+    try:
+        async with asyncio.timeout(SECONDS):
+            return await anext(source)
+    finally:
+        assert isinstance(source, AsyncGenerator)
+        await source.aclose()
 
 
 async def test_a_worker_and_a_client_do_their_whole_part(tmp_path: Path) -> None:

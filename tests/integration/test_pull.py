@@ -60,9 +60,12 @@ async def consumer(connection: Connection) -> dict[str, object]:
     return await api(connection, "CONSUMER.INFO.TASKS.a")
 
 
-async def settled(connection: Connection) -> bool:
-    info = await consumer(connection)
-    return info["num_ack_pending"] == 0 and info["num_pending"] == 0
+async def until_settled(connection: Connection) -> None:
+    """Wait until the server has counted every acknowledgement, which it does in its own time."""
+    async with asyncio.timeout(10.0):
+        info = await consumer(connection)
+        while info["num_ack_pending"] or info["num_pending"]:
+            info = await consumer(connection)
 
 
 class Worker:
@@ -101,8 +104,7 @@ async def test_everything_comes_once_and_in_order(connection: Connection) -> Non
     assert (position.stream, position.sequence, position.delivery) == ("TASKS", 1, 1)
     assert abs(position.stored - time.time() * 1e6) < 60e6
     assert position.created == await NatsTransport(connection).created("TASKS")
-    await connection.link.flush(5.0)
-    assert await settled(connection)
+    await until_settled(connection)
     await worker.stop()
     assert connection._attachments == []
 
@@ -153,8 +155,7 @@ async def test_retry_term_and_working(connection: Connection) -> None:
     assert times[1][1] - times[1][0] >= 0.5
     assert times[3][1] - times[3][0] >= 0.75
     assert [one.position.delivery for one in worker.deliveries if one.position and one.payload == b"1"] == [1, 2]
-    await connection.link.flush(5.0)
-    assert await settled(connection)
+    await until_settled(connection)
     await worker.stop()
 
 
@@ -174,8 +175,7 @@ async def test_working_holds_redelivery_off(connection: Connection) -> None:
         await asyncio.sleep(0.25)
     assert worker.seen == [1]
     pull.ack(held)
-    await connection.link.flush(5.0)
-    assert await settled(connection)
+    await until_settled(connection)
     await worker.stop()
 
 
@@ -201,22 +201,22 @@ async def test_killed_and_restarted(lab: Lab, connection: Connection) -> None:
     await worker.stop()
 
 
-async def test_acknowledged_while_disconnected(lab: Lab, connection: Connection) -> None:
-    """What was handled while the server was away is acknowledged to the next one, and does not come again."""
+async def test_acknowledged_while_disconnected(connection: Connection) -> None:
+    """What was handled while there was no connection is acknowledged over the next one, and does not come again."""
     pull = pull_of(connection)
     batches = pull.batches()
     await publish(connection, *range(10))
     taken = list(await anext(batches))
     while len(taken) < 10:
         taken += await anext(batches)
-    link = connection.link
-    await lab.server.kill9()
-    await until(lambda: not link.alive)
+    # Not by killing the server: that may forget what it has delivered, and then acknowledgements of it mean nothing.
+    connection.link.cut("as if the network failed")
     pull.ack(taken)
     pull.working(taken[0])
-    await lab.server.restart()
+    await connection.ready(5.0)
     await publish(connection, 10)
     assert [int(one.payload) for one in await anext(batches)] == [10]
+    assert connection.counters.value("sealbus_bus_reconnects_total") == 1
     # The server counts acknowledgements in its own time; without ours nothing would come again for 30 s.
     async with asyncio.timeout(10.0):
         while (await consumer(connection))["num_ack_pending"] != 1:

@@ -10,19 +10,20 @@ from support.policy_inputs import closed_policy, starter_with_revocations, well_
 
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.policies.bundle import STARTER, build_bundle
+from sealbus.policies.bundle_format import TEST_SUFFIX
 from sealbus.policies.documents import canonical
 from sealbus.policies.interpreter import Interpreter
 from sealbus.policies.modules import Module
 from sealbus.policies.policy_tests import disagreements, run_tests
 
 AUTHZ = STARTER / "sealbus" / "authz"
-RULES = ("decision.rego", "needs.rego", "reasons.rego")
+RULES = AUTHZ / "decision.rego"
 
 
 def test_the_folder_is_a_bundle_without_its_tests() -> None:
     bundle = build_bundle(STARTER)
     assert bundle.roots == ("sealbus",)
-    assert sorted(module.path for module in bundle.modules) == [f"sealbus/authz/{name}" for name in RULES]
+    assert [module.path for module in bundle.modules] == ["sealbus/authz/decision.rego"]
     assert bundle.data.keys() == {"sealbus"}
 
 
@@ -68,13 +69,14 @@ def removals(text: str) -> Iterator[tuple[int, str]]:
         yield number + 1, "".join((*lines[:number], *lines[end:]))
 
 
-MUTANTS = {f"{name}:{line}": text for name in RULES for line, text in removals((AUTHZ / name).read_text())}
-"""Each file without one condition, by the file and line of what was removed."""
+MUTANTS = dict(removals(RULES.read_text()))
+"""The policy without one condition, by the line where that stood."""
 
 
 def test_the_conditions_that_are_removed_are_those_of_the_policy() -> None:
-    text = (AUTHZ / "decision.rego").read_text().splitlines()
-    removed = [text[int(place.split(":")[1]) - 1].split()[0] for place in MUTANTS if place.startswith("decision")]
+    text = RULES.read_text().splitlines()
+    end = text.index("user_may_reach(action, user, properties, users) if {")
+    removed = [text[line - 1].split()[0] for line in MUTANTS if line < end]
     assert removed == [
         "registry.agents[request.subject.id].actions[request.action.name]",
         "request.subject.id",
@@ -82,8 +84,7 @@ def test_the_conditions_that_are_removed_are_those_of_the_policy() -> None:
         "registry.agents[hop]",
         *["object.get(registry.revoked.agents,", "object.get(registry.revoked.users,"],
         *["object.get(registry.revoked.sessions,", "object.get(registry.revoked.clients,"],
-        "user_as_needed(action.user,",
-        "within_reach(action.resource,",
+        "user_may_reach(action,",
         "every",
         *["request.action.properties[field]", "request.action.properties[field]"],
         "within_hours(action.hours,",
@@ -91,23 +92,22 @@ def test_the_conditions_that_are_removed_are_those_of_the_policy() -> None:
 
 
 @pytest.fixture(scope="module")
-def suite() -> tuple[dict[str, Module], bytes, list[str]]:
-    """Return all files of the starter policy by name, its data, and the paths of its tests."""
-    files = {
-        path.name: Module(path=path.relative_to(STARTER).as_posix(), text=path.read_text())
-        for path in STARTER.rglob("*.rego")
-    }
+def suite() -> tuple[list[Module], bytes, list[str]]:
+    """Return the test files of the starter policy, its data, and the paths of its tests."""
+    files = [
+        Module(path=path.relative_to(STARTER).as_posix(), text=path.read_text())
+        for path in STARTER.rglob(f"*{TEST_SUFFIX}")
+    ]
     tests = [f"data.{one.package}.{one.name}" for one in run_tests(STARTER)]
     return files, canonical(build_bundle(STARTER).data), tests
 
 
-@pytest.mark.parametrize("place", MUTANTS)
-def test_without_a_condition_a_rego_test_fails(suite: tuple[dict[str, Module], bytes, list[str]], place: str) -> None:
+@pytest.mark.parametrize("line", MUTANTS)
+def test_without_a_condition_a_rego_test_fails(suite: tuple[list[Module], bytes, list[str]], line: int) -> None:
     files, data, tests = suite
-    name = place.split(":")[0]
-    mutant = files | {name: Module(path=files[name].path, text=MUTANTS[place])}
-    interpreter = Interpreter(mutant.values(), data)
-    assert any(not _passes(interpreter, test) for test in tests), f"no test misses the condition at {place}"
+    mutant = Module(path="sealbus/authz/decision.rego", text=MUTANTS[line])
+    interpreter = Interpreter([mutant, *files], data)
+    assert any(not _passes(interpreter, test) for test in tests), f"no test misses the condition in line {line}"
 
 
 def _passes(interpreter: Interpreter, test: str) -> bool:

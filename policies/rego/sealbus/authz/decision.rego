@@ -16,9 +16,10 @@ decision := decide(input)
 # entrypoint: true
 batch := [decide(request) | some request in input.batch]
 
-# The conditions stand here in full, with the registry looked up once: a function or a reference to `data` costs more
-# than most of what it would decide. Each condition has its word in `reasons`. The last branch is for a request, or a
-# registry, that lacks what even the reasons need.
+# Written for the embedded engine, which asks it for every message: the conditions stand here in full, the registry is
+# looked up once, calls are compared with true and all of it is one file, each of which saves more than a microsecond of
+# forty. Every condition has its word in `reasons`. The last branch is for a request, or a registry, that lacks what
+# even the reasons need.
 decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "starter"} if {
 	registry := data.sealbus.registry
 	action := registry.actions[request.action.name]
@@ -40,13 +41,121 @@ decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "
 	object.get(registry.revoked.clients, user.client, false) == false
 
 	# What the action was declared to need.
-	user_as_needed(action.user, user)
-	within_reach(action.resource, request, registry.users)
+	user_may_reach(action, user, request.resource.properties, registry.users) == true
 	every field, limit in action.limits {
 		request.action.properties[field] >= 0
 		request.action.properties[field] <= limit
 	}
-	within_hours(action.hours, request, registry.regions)
+	within_hours(action.hours, request, registry.regions) == true
 } else := {"allow": false, "reasons": words, "obligations": obligations(request, words), "policy": "starter"} if {
 	words := reasons(request)
 } else := {"allow": false, "reasons": ["incomplete"], "obligations": [], "policy": "starter"}
+
+# An owned item is for the user who owns it, and for those who manage the customer that it belongs to. Both attributes
+# are what the consuming agent loaded from its own data.
+user_may_reach(action, user, properties, users) if {
+	action.resource == "owned"
+	action.user == "required"
+	user.present == true
+	user.id == properties.owner
+	user.id != ""
+} else if {
+	action.resource == "owned"
+	action.user == "required"
+	user.present == true
+	users[user.id].customers[properties.customer] == true
+} else if {
+	action.resource == "any"
+	user_as_needed(action.user, user)
+} else := false
+
+user_as_needed(need, user) if {
+	need == "required"
+	user.present == true
+	user.id != ""
+} else if {
+	need == "none"
+} else := false
+
+# A region's offset is fixed, because two engines carry time zone tables of different ages, and because a decision that
+# is replayed years later must come out the same: summer time is a change of data.
+# Arrays compare element by element, so that at [18, 0, 0] a region that closes at [18, 0] is closed.
+within_hours(need, request, regions) if {
+	need == true
+	region := regions[request.resource.properties.region]
+	local := time.parse_rfc3339_ns(request.context.time) + (region.utc_offset_minutes * 60000000000)
+	region.weekdays[time.weekday(local)] == true
+	clock := time.clock(local)
+	region.open <= clock
+	clock < region.close
+} else if {
+	need == false
+} else := false
+
+# Why a request is denied: a stable word for each condition of `decide` that does not hold, in alphabetical order.
+# Nothing from here on can allow.
+reasons(request) := words if {
+	registry := data.sealbus.registry
+	revoked := registry.revoked
+	user := request.context.user
+	action := object.get(registry.actions, request.action.name, undeclared)
+	conditions := {
+		"action_not_granted": granted(registry.agents, request),
+		"not_owner": within_reach(action, user, request.resource.properties, registry.users),
+		"outside_business_hours": within_hours(action.hours, request, registry.regions),
+		"over_limit": within_limits(action.limits, request.action.properties),
+		"revoked_agent": none_revoked(revoked.agents, request.context.chain),
+		"revoked_client": none_revoked(revoked.clients, [user.client]),
+		"revoked_session": none_revoked(revoked.sessions, [user.session]),
+		"revoked_user": none_revoked(revoked.users, [user.id]),
+		"unknown_action": known(registry.actions, request.action.name),
+		"unknown_agent": known(registry.agents, request.subject.id),
+		"unknown_chain_agent": chain_known(registry.agents, request),
+		"user_required": user_as_needed(action.user, user),
+	}
+	words := sort([word | some word, holds in conditions; not holds])
+}
+
+# An action that nobody declared breaks only `unknown_action` and, mostly, `action_not_granted`: nothing says what else
+# it would need.
+undeclared := {"user": "none", "resource": "any", "limits": {}, "hours": false}
+
+granted(agents, request) if {
+	agents[request.subject.id].actions[request.action.name] == true
+} else := false
+
+known(things, id) if {
+	things[id]
+} else := false
+
+chain_known(agents, request) if {
+	request.subject.id in request.context.chain
+	every hop in request.context.chain {
+		agents[hop]
+	}
+} else := false
+
+none_revoked(revoked, ids) if {
+	every id in ids {
+		object.get(revoked, id, false) == false
+	}
+} else := false
+
+# A user who is missing where one is required is another word's matter, unless an item is owned: nobody owns it then.
+within_reach(action, user, properties, users) if {
+	action.resource == "any"
+} else := user_may_reach(action, user, properties, users)
+
+within_limits(limits, properties) if {
+	every field, limit in limits {
+		properties[field] >= 0
+		properties[field] <= limit
+	}
+} else := false
+
+# Reasons tell a caller about users, regions and limits: they are shown to agents that the registry trusts with them,
+# unless one of the chain was revoked.
+obligations(request, words) := [{"type": "show_reasons"}] if {
+	data.sealbus.registry.agents[request.subject.id].show_reasons == true
+	not "revoked_agent" in words
+} else := []

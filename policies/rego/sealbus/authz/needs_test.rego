@@ -22,8 +22,13 @@ test_user_may_be_there_where_none_is_needed if {
 }
 
 test_need_of_a_user_that_nobody_knows_denies if {
-	world := object.union(registry, {"actions": {"stock.update": {"user": "maybe"}}})
-	why_in(world, {}) == ["user_required"]
+	world := object.union(registry, {"actions": {
+		"stock.update": {"user": "maybe"},
+		"stock.look": {"user": "maybe"},
+	}})
+	why_in(world, by({"id": "ola"})) == ["not_owner", "user_required"]
+	why_in(world, by({"id": "mia"})) == ["not_owner", "user_required"]
+	why_in(world, action("stock.look")) == ["user_required"]
 }
 
 test_owner_may if {
@@ -58,6 +63,15 @@ test_absent_user_owns_nothing if {
 	world := object.union(registry, {"actions": {"stock.update": {"user": "none"}}})
 	item := {"resource": {"properties": {"owner": ""}}}
 	why_in(world, object.union(by(no_user), item)) == ["not_owner"]
+}
+
+test_user_without_an_id_owns_nothing if {
+	item := {"resource": {"properties": {"owner": ""}}}
+	why(object.union(by({"id": ""}), item)) == ["not_owner", "user_required"]
+}
+
+test_user_who_is_said_not_to_be_there_manages_nothing if {
+	why(by({"id": "mia", "present": false})) == ["not_owner", "user_required"]
 }
 
 test_absent_user_manages_nothing if {

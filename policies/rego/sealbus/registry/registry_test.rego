@@ -64,6 +64,10 @@ test_owned_items_need_a_user if {
 	}
 }
 
+test_users_have_ids if {
+	not "" in object.keys(registry.users)
+}
+
 test_users_name_the_customers_that_they_manage if {
 	every user in registry.users {
 		every managed in user.customers {

@@ -1,0 +1,123 @@
+"""The embedded engine: what is its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from support.policies import ALLOW, SCRIPTED, bundle, document, folder
+
+from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
+from sealbus.policies.bundle import write_bundle
+from sealbus.policies.decision import Decision
+from sealbus.policies.embedded import SLICE, EmbeddedEngine
+from sealbus.policies.interpreter import Interpreter
+from sealbus.policies.problems import PolicyRefused
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    found = tmp_path / "bundle.tar.gz"
+    write_bundle(bundle(), found)
+    return found
+
+
+async def until_problem(engine: EmbeddedEngine, *, there: bool) -> str:
+    async with asyncio.timeout(5):
+        while bool((await engine.status()).problem) is not there:
+            await asyncio.sleep(0.005)
+    return (await engine.status()).problem
+
+
+async def test_the_first_bundle_must_be_good(tmp_path: Path) -> None:
+    missing = EmbeddedEngine(tmp_path / "none")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        await missing.__aenter__()
+    await missing.__aexit__(None, None, None)
+    bad = tmp_path / "bad"
+    bad.write_bytes(bundle(policy="package x {").raw)
+    with pytest.raises(PolicyRefused, match=r"authz\.rego:1:11"):
+        await EmbeddedEngine(bad).__aenter__()
+
+
+async def test_a_refused_bundle_is_reported_with_its_place_until_a_good_one_comes(file: Path) -> None:
+    async with EmbeddedEngine(file) as engine:
+        file.write_bytes(bundle(revision="bad", policy="package x {").raw)
+        assert "authz.rego:1:11" in await until_problem(engine, there=True)
+        assert (await engine.status()).revision == "r1"
+        write_bundle(bundle(revision="r2"), file)
+        await until_problem(engine, there=False)
+        assert (await engine.status()).revision == "r2"
+
+
+async def test_a_folder_and_the_starter_policy(tmp_path: Path) -> None:
+    folder(tmp_path, {"a.rego": SCRIPTED, "data.json": {"answers": {"yes": ALLOW}}})
+    async with EmbeddedEngine.of_folder(tmp_path) as engine:
+        [answer] = await engine.decide([document()])
+        assert isinstance(answer, Decision)
+        assert answer.allow
+    async with EmbeddedEngine.of_folder() as engine:
+        [answer] = await engine.decide([document()])
+        assert isinstance(answer, Decision)
+        assert not answer.allow
+
+
+async def test_the_loop_runs_between_slices(file: Path) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with EmbeddedEngine(file) as engine:
+        counting = asyncio.create_task(count())
+        await asyncio.sleep(0)
+        before = turns
+        await engine.decide([document()] * (4 * SLICE))
+        assert turns - before >= 3
+        counting.cancel()
+
+
+async def test_the_deadline_ends_a_long_call(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate = Interpreter.evaluate
+
+    def slow(self: Interpreter, rule: str, text: bytes) -> object:
+        time.sleep(0.2)  # blocks the loop, as a slow policy does
+        return evaluate(self, rule, text)
+
+    monkeypatch.setattr(Interpreter, "evaluate", slow)
+    async with EmbeddedEngine(file, deadline=0.1) as engine:
+        answers = await engine.decide([document()] * (3 * SLICE))
+    assert [type(answer) for answer in answers] == [Decision] * SLICE + [PolicyUnavailable] * (2 * SLICE)
+
+
+async def test_a_broken_interpreter_is_replaced(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+    evaluate = Interpreter.evaluate
+
+    def panic_once(self: Interpreter, rule: str, text: bytes) -> object:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            self.broken = True
+            raise PolicyFailed("it broke")
+        return evaluate(self, rule, text)
+
+    monkeypatch.setattr(Interpreter, "evaluate", panic_once)
+    async with EmbeddedEngine(file) as engine:
+        [first] = await engine.decide([document()])
+        [second] = await engine.decide([document()])
+    assert isinstance(first, PolicyFailed)
+    assert isinstance(second, Decision)
+
+
+async def test_micros_are_those_of_the_decision(file: Path) -> None:
+    async with EmbeddedEngine(file) as engine:
+        started = time.perf_counter_ns()
+        answers = await engine.decide([document()] * SLICE)
+        took = (time.perf_counter_ns() - started) // 1_000
+    assert sum(answer.micros for answer in answers if isinstance(answer, Decision)) <= took

@@ -1,0 +1,252 @@
+"""One contract for both engines: the same policy gives the same answers, and faults never allow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support.opa import OpaServer
+from support.policies import ALLOW, DENY, bundle, document
+
+from sealbus.envelopes.errors import Code, PolicyFailed, PolicyUnavailable
+from sealbus.envelopes.strict_json import Json
+from sealbus.policies.bundle import write_bundle
+from sealbus.policies.bundle_format import Bundle
+from sealbus.policies.decision import Decision
+from sealbus.policies.embedded import EmbeddedEngine
+from sealbus.policies.engine import Answer, PolicyEngine
+from sealbus.policies.sidecar import SidecarEngine
+
+REPLACED_WITHIN = 0.2
+
+SHAPES: dict[str, Json] = {
+    "yes": ALLOW,
+    "no": DENY,
+    "truthy": {**ALLOW, "allow": "true"},
+    "one": {**ALLOW, "allow": 1},
+    "null": {**ALLOW, "allow": None},
+    "more": {**ALLOW, "extra": 1},
+    "bare": True,
+    "text": "yes",
+    "empty": {},
+    "long": {**ALLOW, "reasons": ["x" * 300]},
+    "many": {**ALLOW, "obligations": [{"n": number} for number in range(20)]},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """An engine over the bundle file `file`, which holds nothing else."""
+
+    engine: PolicyEngine
+    file: Path
+
+    async def replace(self, new: Bundle) -> None:
+        await asyncio.to_thread(write_bundle, new, self.file)
+
+    async def until_revision(self, revision: str) -> None:
+        async with asyncio.timeout(5):
+            while True:
+                [answer] = await self.engine.decide([document()])
+                if isinstance(answer, Decision) and answer.revision == revision:
+                    return
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def embedded(file: Path, deadline: float) -> AsyncGenerator[PolicyEngine, None]:
+    async with EmbeddedEngine(file, deadline=deadline) as engine:
+        yield engine
+
+
+@asynccontextmanager
+async def sidecar(file: Path, deadline: float) -> AsyncGenerator[PolicyEngine, None]:
+    server = await asyncio.to_thread(OpaServer, "--bundle", str(file), "--watch")
+    await asyncio.to_thread(server.__enter__)
+    try:
+        async with SidecarEngine(server.socket, deadline=deadline) as engine:
+            yield engine
+    finally:
+        await asyncio.to_thread(server.__exit__, None, None, None)
+
+
+Opener = Callable[[Path, float], AbstractAsyncContextManager[PolicyEngine]]
+
+
+@pytest.fixture(params=[embedded, pytest.param(sidecar, marks=pytest.mark.opa)], ids=lambda opener: opener.__name__)
+def opener(request: pytest.FixtureRequest) -> Opener:
+    found: Opener = request.param
+    return found
+
+
+@pytest.fixture
+async def running(opener: Opener, tmp_path: Path) -> AsyncIterator[Running]:
+    file = tmp_path / "bundle.tar.gz"
+    write_bundle(bundle(SHAPES), file)
+    async with opener(file, 5.0) as engine:
+        yield Running(engine=engine, file=file)
+
+
+def codes(answers: Sequence[Answer]) -> list[str]:
+    """Return for each answer its verdict, or the code of its error."""
+    return [
+        {True: "allow", False: "deny"}[answer.allow] if isinstance(answer, Decision) else str(answer.code)
+        for answer in answers
+    ]
+
+
+async def test_decisions(running: Running) -> None:
+    allowed, denied = await running.engine.decide([document("yes"), document("no")])
+    assert isinstance(allowed, Decision)
+    assert isinstance(denied, Decision)
+    assert (allowed.allow, allowed.reasons, allowed.obligations) == (True, (), ())
+    assert (denied.allow, denied.reasons) == (False, ("no",))
+    assert [dict(one) for one in denied.obligations] == [{"notify": "owner"}]
+    assert {allowed.policy, denied.policy} == {"scripted"}
+    assert {allowed.revision, denied.revision} == {"r1"}
+    assert allowed.engine == running.engine.name
+    assert 0 <= allowed.micros < 5_000_000
+
+
+async def test_nothing_is_asked_of_nothing(running: Running) -> None:
+    assert list(await running.engine.decide([])) == []
+
+
+@pytest.mark.parametrize("shape", [name for name in SHAPES if name not in ("yes", "no")] + ["undefined", "fails"])
+async def test_what_is_no_decision_fails_and_fails_alone(running: Running, shape: str) -> None:
+    assert codes(await running.engine.decide([document(shape)])) == [Code.POLICY_ERROR]
+    asked = [document("yes"), document(shape), document("no")]
+    assert codes(await running.engine.decide(asked)) == ["allow", Code.POLICY_ERROR, "deny"]
+
+
+async def test_order_and_number_are_kept_whatever_fails(running: Running) -> None:
+    names = ["yes", "no", "undefined", "fails", "truthy", "text"]
+    asked = [names[number * 7 % 6] for number in range(230)]
+    expected = {"yes": "allow", "no": "deny"}
+    answers = await running.engine.decide([document(name) for name in asked])
+    assert codes(answers) == [expected.get(name, Code.POLICY_ERROR) for name in asked]
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"garbage", b"\xff\x00", b"[1]", b"{}{}", b'{"a":1.5}', b'{"v":1},{"v":1}', b"null", b"x" * 70_000]
+)
+async def test_garbage_is_refused_and_moves_no_other_answer(running: Running, garbage: bytes) -> None:
+    asked = [document("no"), garbage, document("yes")]
+    assert codes(await running.engine.decide(asked)) == ["deny", Code.POLICY_ERROR, "allow"]
+
+
+async def test_a_recorded_document_is_decided_as_it_was(running: Running) -> None:
+    assert codes(await running.engine.decide([bytes(document("no"))])) == ["deny"]
+
+
+async def test_text_of_every_kind_arrives(running: Running) -> None:
+    odd = 'q"\\/\b\f\n\r\t\x00\x7fü☃\u2028\U0001f600'
+    answers = await running.engine.decide([document("yes", properties={"odd": odd, odd: [1, True, odd]})] * 2)
+    assert codes(answers) == ["allow", "allow"]
+
+
+async def test_calls_side_by_side(running: Running) -> None:
+    async def ask(name: str) -> list[str]:
+        return codes(await running.engine.decide([document(name)] * 60))
+
+    results = await asyncio.gather(*(ask("yes" if number % 2 else "no") for number in range(10)))
+    assert results == [["allow" if number % 2 else "deny"] * 60 for number in range(10)]
+
+
+async def test_status(running: Running) -> None:
+    status = await running.engine.status()
+    assert (status.engine, status.revision, status.problem) == (running.engine.name, "r1", "")
+
+
+async def test_a_replaced_bundle_is_in_force_at_once(running: Running) -> None:
+    loop = asyncio.get_running_loop()
+    for number in range(2, 5):
+        verdict = DENY if number % 2 == 0 else ALLOW
+        new = bundle({"yes": verdict}, revision=f"r{number}")
+        await running.replace(new)
+        replaced = loop.time()
+        await running.until_revision(f"r{number}")
+        # Three times the promise: this machine may be busy with others' work.
+        assert loop.time() - replaced < 3 * REPLACED_WITHIN
+        assert codes(await running.engine.decide([document()])) == ["deny" if number % 2 == 0 else "allow"]
+    assert (await running.engine.status()).revision == "r4"
+
+
+async def test_what_is_asked_together_is_decided_under_one_revision(running: Running) -> None:
+    """Each revision gives another answer, so that a mixture would show, while the bundle is replaced all the time."""
+    seen: set[str] = set()
+    stop = asyncio.Event()
+
+    async def ask() -> None:
+        while not stop.is_set():
+            answers = await running.engine.decide([document()] * 40)
+            found = {(one.revision, one.policy) for one in answers if isinstance(one, Decision)}
+            assert len(found) == 1, found
+            [(revision, policy)] = found
+            assert policy == f"policy of {revision}" or revision == "r1"
+            seen.add(revision)
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        asking = group.create_task(ask())
+        for number in range(10, 16):
+            revision = f"r{number}"
+            await running.replace(bundle({"yes": {**ALLOW, "policy": f"policy of {revision}"}}, revision=revision))
+            await running.until_revision(revision)
+        stop.set()
+        await asking
+    assert len(seen) >= 3
+
+
+@pytest.mark.parametrize("bad", ["nonsense", "not rego", "no entry point"])
+async def test_a_bad_bundle_leaves_the_old_in_force(running: Running, bad: str) -> None:
+    raw = {
+        "nonsense": b"nonsense",
+        "not rego": bundle(revision="bad", policy="package x {").raw,
+        "no entry point": bundle(revision="bad", policy="package sealbus.authz\n\nother if { x }\n").raw,
+    }[bad]
+    new = running.file.with_name("new")
+    new.write_bytes(raw)
+    new.replace(running.file)
+    until = asyncio.get_running_loop().time() + 0.5
+    while asyncio.get_running_loop().time() < until:
+        [answer] = await running.engine.decide([document()])
+        assert isinstance(answer, Decision)
+        assert answer.revision == "r1"
+        await asyncio.sleep(0.02)
+    await running.replace(bundle(revision="r2"))
+    await running.until_revision("r2")
+
+
+async def test_the_deadline_is_kept(opener: Opener, tmp_path: Path) -> None:
+    file = tmp_path / "bundle.tar.gz"
+    write_bundle(bundle(), file)
+    async with opener(file, 1e-9) as engine:
+        answers = await engine.decide([document()] * 120)
+    assert len(answers) == 120
+    late = [answer for answer in answers if isinstance(answer, PolicyUnavailable)]
+    # The embedded engine looks at the clock between slices: its first may still be decided.
+    assert len(late) >= 80
+    assert all(not isinstance(answer, PolicyFailed) for answer in answers)
+
+
+async def test_an_engine_that_was_left_does_not_decide(opener: Opener, tmp_path: Path) -> None:
+    file = tmp_path / "bundle.tar.gz"
+    write_bundle(bundle(), file)
+    async with opener(file, 5.0) as engine:
+        pass
+    assert codes(await engine.decide([document()])) == [Code.POLICY_UNAVAILABLE]
+    status = await engine.status()
+    assert (status.revision, status.problem) == ("", "the engine is not entered")
+
+
+async def test_what_a_block_raises_comes_out_as_it_is(opener: Opener, tmp_path: Path) -> None:
+    file = tmp_path / "bundle.tar.gz"
+    write_bundle(bundle(), file)
+    with pytest.raises(LookupError, match="mine"):
+        async with opener(file, 5.0):
+            raise LookupError("mine")

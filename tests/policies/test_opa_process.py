@@ -1,0 +1,239 @@
+"""OPA as a child process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.opa import require_opa
+from support.policies import bundle, document
+
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.policies import opa_process
+from sealbus.policies.bundle import write_bundle
+from sealbus.policies.decision import Decision
+from sealbus.policies.opa_process import OpaProcess
+from sealbus.policies.problems import PolicyRefused
+from sealbus.policies.sidecar import SidecarEngine
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    found = Path(tempfile.mkdtemp(prefix="opa-"))
+    (found / "bundle").mkdir()
+    write_bundle(bundle(), found / "bundle" / "bundle.tar.gz")
+    yield found
+    shutil.rmtree(found)
+
+
+def process(folder: Path, program: Path | None = None) -> OpaProcess:
+    return OpaProcess(
+        program or require_opa(), socket=folder / "run" / "opa.sock", bundle=folder / "bundle" / "bundle.tar.gz"
+    )
+
+
+def script(folder: Path, text: str) -> Path:
+    """Write a program in OPA's place."""
+    file = folder / "opa"
+    file.write_text(f"#!{sys.executable}\n{text}")
+    file.chmod(0o755)
+    return file
+
+
+async def revision(engine: SidecarEngine) -> str:
+    [answer] = await engine.decide([document()])
+    return answer.revision if isinstance(answer, Decision) else ""
+
+
+async def until(engine: SidecarEngine, wanted: str) -> None:
+    async with asyncio.timeout(15):
+        while await revision(engine) != wanted:
+            await asyncio.sleep(0.02)
+
+
+def children(of: int) -> set[int]:
+    """Return the processes whose parent is `of`."""
+    found: set[int] = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == of and fields[0] != "Z":
+            found.add(int(status.parent.name))
+    return found
+
+
+def gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return True
+    return state == "Z"
+
+
+@pytest.mark.opa
+async def test_it_decides_and_watches_its_bundle(folder: Path) -> None:
+    async with process(folder) as opa, SidecarEngine(opa.socket) as engine:
+        assert await revision(engine) == "r1"
+        assert opa.socket.parent.stat().st_mode & 0o777 == 0o700
+        write_bundle(bundle(revision="r2"), folder / "bundle" / "bundle.tar.gz")
+        await until(engine, "r2")
+    assert not opa.socket.exists() or await revision_of_nobody(opa.socket)
+
+
+async def revision_of_nobody(socket: Path) -> bool:
+    async with SidecarEngine(socket) as engine:
+        return await revision(engine) == ""
+
+
+@pytest.mark.opa
+async def test_it_says_why_a_replaced_bundle_is_not_in_force(folder: Path) -> None:
+    async with process(folder) as opa, SidecarEngine(opa.socket) as engine:
+        new = folder / "new"
+        new.write_bytes(bundle(revision="bad", policy="package x {").raw)
+        new.replace(folder / "bundle" / "bundle.tar.gz")
+        async with asyncio.timeout(15):
+            while not any("rego_parse_error" in line for line in opa.said):
+                await asyncio.sleep(0.02)
+        assert await revision(engine) == "r1"
+
+
+@pytest.mark.opa
+async def test_a_killed_child_is_started_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opa_process, "AGAIN_AFTER", 0.01)
+    before = children(os.getpid())
+    async with process(folder) as opa, SidecarEngine(opa.socket) as engine:
+        [pid] = children(os.getpid()) - before
+        os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(15):
+            while children(os.getpid()) - before in (set(), {pid}):
+                await asyncio.sleep(0.02)
+        await until(engine, "r1")
+    assert children(os.getpid()) == before
+
+
+@pytest.mark.opa
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
+async def test_the_child_dies_with_its_parent(folder: Path) -> None:
+    code = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from sealbus.policies.opa_process import OpaProcess\n"
+        "async def main():\n"
+        "    folder = Path(sys.argv[2])\n"
+        "    async with OpaProcess(Path(sys.argv[1]), socket=folder / 'run/opa.sock', bundle=folder / 'bundle/bundle.tar.gz'):\n"
+        "        print('ready', flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, str(require_opa()), str(folder), stdout=asyncio.subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    assert await asyncio.wait_for(parent.stdout.readline(), 30) == b"ready\n"
+    [pid] = children(parent.pid)
+    parent.kill()
+    await parent.wait()
+    async with asyncio.timeout(10):
+        while not gone(pid):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_program_that_cannot_be_run(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match="SEALBUS_OPA"):
+        await process(folder, folder / "none").__aenter__()
+    (folder / "plain").write_text("")
+    for other in (folder / "plain", folder):
+        with pytest.raises(ConfigurationError, match="cannot be run"):
+            await process(folder, other).__aenter__()
+
+
+async def test_a_bundle_that_may_not_be_put_in_force(folder: Path) -> None:
+    (folder / "bundle" / "bundle.tar.gz").write_bytes(bundle(policy="package x {").raw)
+    with pytest.raises(PolicyRefused, match=r"authz\.rego:1:11"):
+        await process(folder, Path(sys.executable)).__aenter__()
+
+
+def test_socket_and_bundle_in_one_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="load without end"):
+        OpaProcess(Path("opa"), socket=tmp_path / "opa.sock", bundle=tmp_path / "bundle.tar.gz")
+
+
+async def test_a_program_that_ends_at_once(folder: Path) -> None:
+    program = script(folder, "import sys\nsys.stderr.write('no such flag\\n\\nusage')\nsys.exit(3)\n")
+    with pytest.raises(ConfigurationError, match="ended at once: no such flag  usage"):
+        await process(folder, program).__aenter__()
+
+
+async def test_a_program_that_never_is_healthy_and_ignores_sigterm(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opa_process, "READY_WITHIN", 0.5)
+    monkeypatch.setattr(opa_process, "STOP_WITHIN", 0.2)
+    program = script(
+        folder,
+        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)\n",
+    )
+    before = children(os.getpid())
+    with pytest.raises(ConfigurationError, match=r"not healthy within 0\.5 s"):
+        await process(folder, program).__aenter__()
+    assert children(os.getpid()) == before
+
+
+FLAKY = """
+import pathlib, sys
+from http.server import BaseHTTPRequestHandler
+from socketserver import UnixStreamServer
+
+class Health(BaseHTTPRequestHandler):
+    def address_string(self): return "x"
+    def log_message(self, *_): pass
+    def do_GET(self):
+        self.send_response(200 if runs == 1 or runs > 3 else 503)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        if runs == 1:
+            self.wfile.flush()
+            sys.stderr.write("x" * 70000 + "\\n")
+            sys.stderr.flush()
+            raise SystemExit(1)
+
+counter = pathlib.Path(__file__).with_name("runs")
+runs = int(counter.read_text()) + 1 if counter.exists() else 1
+counter.write_text(str(runs))
+if runs == 2:
+    sys.exit(1)
+socket = sys.argv[sys.argv.index("--addr") + 1].removeprefix("unix://")
+pathlib.Path(socket).unlink(missing_ok=True)
+server = UnixStreamServer(socket, Health)
+server.handle_error = lambda *_: None
+while True:
+    server.handle_request()
+"""
+
+
+async def test_a_child_that_ends_is_tried_again_until_it_is_healthy(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its first run ends after it was healthy, the second at once, the third never is, the fourth is well."""
+    monkeypatch.setattr(opa_process, "AGAIN_AFTER", 0.01)
+    monkeypatch.setattr(opa_process, "READY_WITHIN", 1.5)
+    runs = folder / "runs"
+    async with process(folder, script(folder, FLAKY)) as opa:
+        async with asyncio.timeout(30):
+            while not runs.exists() or runs.read_text() != "4":
+                await asyncio.sleep(0.02)
+        assert "(a line of over 64 KiB)" in opa.said
+    assert "opa does not start" in caplog.text
+
+
+async def test_leaving_without_having_entered(folder: Path) -> None:
+    await process(folder, folder / "none").__aexit__(None, None, None)

@@ -1,0 +1,87 @@
+"""Questions to OPA and its answers, as bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from support.policies import ALLOW, document
+
+from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
+from sealbus.policies.opa_wire import batch_question, parse_reply
+
+BUNDLES: dict[str, Any] = {"bundles": {"b": {"revision": "r1"}}}
+
+
+def reply(answer: object, *, status: int = 200, count: int = 1) -> tuple[str, list[object]]:
+    body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+    found = parse_reply(status, body, count)
+    return found.revision, list(found.values)
+
+
+def test_documents_are_put_in_byte_for_byte() -> None:
+    one, two = document("yes"), document("no")
+    assert batch_question([one, two]) == b'{"input":{"batch":[' + one + b"," + two + b"]}}"
+    assert json.loads(batch_question([])) == {"input": {"batch": []}}
+
+
+def test_an_answer() -> None:
+    assert reply({"result": [ALLOW], "provenance": BUNDLES}) == ("r1", [ALLOW])
+
+
+def test_several_bundles_are_named() -> None:
+    provenance = {"bundles": {"b": {"revision": "2"}, "a": {"revision": "1"}}}
+    assert reply({"result": [1], "provenance": provenance})[0] == "a=1,b=2"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"result": None, "provenance": BUNDLES},
+        {"result": {}, "provenance": BUNDLES},
+        {"result": "yes", "provenance": BUNDLES},
+        {"result": [], "provenance": BUNDLES},
+        {"result": [1, 2], "provenance": BUNDLES},
+        {"result": [1]},
+        {"result": [1], "provenance": None},
+        {"result": [1], "provenance": {"bundles": {}}},
+        {"result": [1], "provenance": {"bundles": [1]}},
+        {"result": [1], "provenance": {"bundles": {"b": {}}}},
+        {"result": [1], "provenance": {"bundles": {"b": {"revision": ""}}}},
+        {"result": [1], "provenance": {"bundles": {"b": "r"}}},
+        {"result": [1], "provenance": {"bundles": {"b": {"revision": "x" * 257}}}},
+        {"result": [1], "provenance": {"bundles": {"b": {"revision": "r"}, "a": {"revision": ""}}}},
+    ],
+)
+def test_answers_that_are_not_one_for_each(answer: object) -> None:
+    with pytest.raises(PolicyFailed):
+        reply(answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"", 200), (b"{", 200), (b'"yes"', 200), (b"[]", 200), (b"\xff", 200), (b'{"result": [1', 200),
+        (b"[" * 100, 200), (b"{}", 500), (b"oops", 500), ({"code": "internal_error"}, 500),
+        ({"code": "other", "errors": []}, 500), ({"code": "internal_error", "errors": []}, 503), ({}, 404), ({}, 302),
+        ({"code": "invalid_parameter", "errors": []}, 400),
+    ],
+)  # fmt: skip
+def test_answers_that_are_not_opas(answer: object, status: int) -> None:
+    with pytest.raises(PolicyUnavailable):
+        reply(answer, status=status)
+
+
+def test_an_error_of_evaluation_is_told_without_its_text() -> None:
+    errors: list[Any] = [
+        {"code": "eval_builtin_error", "message": "secret", "location": {"file": "a.rego", "row": 3, "col": 7}},
+        {"code": "eval_conflict_error", "message": "secret"},
+        "odd",
+    ]
+    with pytest.raises(PolicyFailed) as failed:
+        reply({"code": "internal_error", "message": "secret", "errors": errors}, status=500)
+    assert failed.value.detail == (
+        "OPA could not evaluate: eval_builtin_error at a.rego:3:7, eval_conflict_error, None"
+    )

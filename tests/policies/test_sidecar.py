@@ -1,0 +1,296 @@
+"""The sidecar engine: faults that a real OPA will not produce on demand, and a real one killed, paused and restarted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from support.opa import OpaServer
+from support.policies import ALLOW, bundle, document
+
+from sealbus.envelopes.errors import Code, ConfigurationError
+from sealbus.policies import sidecar
+from sealbus.policies.bundle import write_bundle
+from sealbus.policies.decision import Decision
+from sealbus.policies.engine import Answer
+from sealbus.policies.sidecar import BATCH, SidecarEngine
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@pytest.fixture
+def socket() -> AsyncIterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="opa-"))
+    yield folder / "opa.sock"  # type: ignore[misc]
+    shutil.rmtree(folder)
+
+
+@asynccontextmanager
+async def serving(socket: Path, handler: Handler, *, deadline: float = 5.0) -> AsyncGenerator[SidecarEngine, None]:
+    """Serve `handler` in OPA's place."""
+    application = web.Application(client_max_size=2**24)
+    application.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.UnixSite(runner, str(socket)).start()
+    try:
+        async with SidecarEngine(socket, deadline=deadline) as engine:
+            yield engine
+    finally:
+        await runner.cleanup()
+
+
+def good(count: int) -> dict[str, Any]:
+    return {"result": [ALLOW] * count, "provenance": {"bundles": {"b": {"revision": "r1"}}}}
+
+
+async def batch_of(request: web.Request) -> list[Any]:
+    batch: list[Any] = json.loads(await request.read())["input"]["batch"]
+    return batch
+
+
+def codes(answers: Any) -> list[str]:
+    found: list[Answer] = list(answers)
+    return ["allow" if isinstance(one, Decision) and one.allow else str(getattr(one, "code", "deny")) for one in found]
+
+
+async def answer_well(request: web.Request) -> web.StreamResponse:
+    return web.json_response(good(len(await batch_of(request))))
+
+
+async def test_what_is_asked(socket: Path) -> None:
+    seen: list[web.Request] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.append(request)
+        return await answer_well(request)
+
+    async with serving(socket, handler) as engine:
+        assert codes(await engine.decide([document()] * 2)) == ["allow", "allow"]
+    [request] = seen
+    assert (request.method, request.path) == ("POST", "/v1/data/sealbus/authz/batch")
+    assert dict(request.query) == {"provenance": "true", "strict-builtin-errors": "true"}
+    assert request.content_type == "application/json"
+
+
+async def test_questions_are_bounded_in_size_and_number(socket: Path) -> None:
+    sizes: list[int] = []
+    running = most = 0
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        sizes.append(len(await batch_of(request)))
+        await asyncio.sleep(0.01)
+        running -= 1
+        return await answer_well(request)
+
+    async with serving(socket, handler) as engine:
+        answers = await asyncio.gather(engine.decide([document()] * 230), engine.decide([document()] * 120))
+    assert [len(one) for one in answers] == [230, 120]
+    assert sorted(sizes) == [20, 30, 50, 50, 50, 50, 50, 50]
+    assert most == 2
+    assert max(sizes) == BATCH
+
+
+def always(body: bytes, status: int = 200) -> Handler:
+    async def handler(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=body, status=status, content_type="application/json")
+
+    return handler
+
+
+@pytest.mark.parametrize(
+    ("handler", "code"),
+    [
+        (always(b"{}"), Code.POLICY_ERROR),
+        (always(b'"yes"'), Code.POLICY_UNAVAILABLE),
+        (always(b"true"), Code.POLICY_UNAVAILABLE),
+        (always(b'{"result": true}'), Code.POLICY_ERROR),
+        (always(b'{"result": [true]}'), Code.POLICY_ERROR),
+        (always(json.dumps({"result": [ALLOW]}).encode()), Code.POLICY_ERROR),
+        (always(json.dumps({**good(1), "result": ["yes"]}).encode()), Code.POLICY_ERROR),
+        (always(json.dumps({**good(1), "result": [{**ALLOW, "allow": "true"}]}).encode()), Code.POLICY_ERROR),
+        (always(b"oops", 500), Code.POLICY_UNAVAILABLE),
+        (always(json.dumps(good(1)).encode(), 500), Code.POLICY_UNAVAILABLE),
+        (always(json.dumps(good(1)).encode(), 302), Code.POLICY_UNAVAILABLE),
+        (always(b'{"code": "internal_error", "errors": [{"code": "eval_conflict_error"}]}', 500), Code.POLICY_ERROR),
+        (always(b'{"code": "undefined_document"}', 404), Code.POLICY_UNAVAILABLE),
+    ],
+)
+async def test_nonsense_never_allows(socket: Path, handler: Handler, code: Code) -> None:
+    async with serving(socket, handler) as engine:
+        assert codes(await engine.decide([document()])) == [code]
+        assert codes(await engine.decide([document()] * 3)) == [code] * 3
+
+
+async def half_a_body(request: web.Request) -> web.StreamResponse:
+    whole = json.dumps(good(len(await batch_of(request)))).encode()
+    response = web.StreamResponse(headers={"Content-Length": str(len(whole)), "Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(whole[: len(whole) // 2])
+    assert request.transport is not None
+    request.transport.abort()
+    return response
+
+
+async def no_body(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def endless(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    while True:
+        await response.write(b" " * 65_536)
+
+
+@pytest.mark.parametrize("handler", [half_a_body, no_body, endless])
+async def test_broken_answers_are_unavailable(socket: Path, handler: Handler) -> None:
+    async with serving(socket, handler) as engine:
+        assert codes(await engine.decide([document()] * 2)) == [Code.POLICY_UNAVAILABLE] * 2
+        assert (await engine.status()).problem
+
+
+async def test_the_largest_answer(socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sidecar, "REPLY_BYTES", len(json.dumps(good(1)).encode()))
+    async with serving(socket, answer_well) as engine:
+        assert codes(await engine.decide([document()])) == ["allow"]
+        assert codes(await engine.decide([document()] * 2)) == [Code.POLICY_UNAVAILABLE] * 2
+
+
+async def test_the_deadline_is_for_the_whole_call(socket: Path) -> None:
+    async def never(_: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with serving(socket, never, deadline=0.1) as engine:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        assert codes(await engine.decide([document()] * 230)) == [Code.POLICY_UNAVAILABLE] * 230
+        assert loop.time() - started < 2
+        assert (await engine.status()).problem == "OPA did not answer within 0.1 s"
+
+
+async def test_one_that_fails_is_found_in_a_few_questions(socket: Path) -> None:
+    questions = 0
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        nonlocal questions
+        questions += 1
+        batch = await batch_of(request)
+        if any(one["action"]["name"] == "bad" for one in batch):
+            errors = [{"code": "eval_builtin_error"}]
+            return web.json_response({"code": "internal_error", "errors": errors}, status=500)
+        return web.json_response(good(len(batch)))
+
+    asked = [document("bad" if number == 17 else "yes") for number in range(50)]
+    async with serving(socket, handler) as engine:
+        found = codes(await engine.decide(asked))
+    assert found == ["allow"] * 17 + [Code.POLICY_ERROR] + ["allow"] * 32
+    assert questions <= 13
+
+
+async def test_a_missing_answer_is_found_too(socket: Path) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        batch = await batch_of(request)
+        known = [one for one in batch if one["action"]["name"] != "bad"]
+        return web.json_response(good(len(known)))
+
+    async with serving(socket, handler) as engine:
+        found = codes(await engine.decide([document("yes"), document("bad"), document("yes")]))
+    assert found == ["allow", Code.POLICY_ERROR, "allow"]
+
+
+async def test_cancellation_ends_a_call(socket: Path) -> None:
+    asked = asyncio.Event()
+
+    async def never(_: web.Request) -> web.StreamResponse:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with serving(socket, never) as engine:
+        deciding = asyncio.create_task(engine.decide([document()]))  # type: ignore[arg-type]
+        await asked.wait()
+        deciding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await deciding
+
+
+async def test_nobody_listens(socket: Path) -> None:
+    async with SidecarEngine(socket) as engine:
+        [answer] = await engine.decide([document()])
+        assert codes([answer]) == [Code.POLICY_UNAVAILABLE]
+        assert str(socket) in str(answer)
+
+
+async def test_leaving_twice_and_before_entering(socket: Path) -> None:
+    await SidecarEngine(socket).__aexit__(None, None, None)
+
+
+def test_a_socket_path_that_is_too_long() -> None:
+    with pytest.raises(ConfigurationError, match="shorter path"):
+        SidecarEngine(Path("/" + "x" * 107))
+    assert SidecarEngine(Path("/" + "x" * 106)).name == "sidecar"
+
+
+@pytest.fixture
+def opa(tmp_path: Path) -> AsyncIterator[OpaServer]:
+    file = tmp_path / "bundle.tar.gz"
+    write_bundle(bundle(), file)
+    with OpaServer("--bundle", str(file)) as server:
+        yield server  # type: ignore[misc]
+
+
+@pytest.mark.opa
+async def test_a_real_opa_killed_and_started_again(opa: OpaServer) -> None:
+    async with SidecarEngine(opa.socket) as engine:
+        assert codes(await engine.decide([document()] * 3)) == ["allow"] * 3
+        await asyncio.to_thread(opa.kill)
+        assert codes(await engine.decide([document()] * 120)) == [Code.POLICY_UNAVAILABLE] * 120
+        await asyncio.to_thread(opa.start)
+        assert codes(await engine.decide([document()] * 3)) == ["allow"] * 3
+
+
+@pytest.mark.opa
+async def test_a_real_opa_restarted_between_two_calls(opa: OpaServer) -> None:
+    """The kept connection is dead by then, and nobody has noticed."""
+    async with SidecarEngine(opa.socket) as engine:
+        assert codes(await engine.decide([document()])) == ["allow"]
+        opa.kill()
+        opa.start()
+        assert codes(await engine.decide([document()])) == ["allow"]
+
+
+@pytest.mark.opa
+async def test_a_real_opa_that_hangs(opa: OpaServer) -> None:
+    async with SidecarEngine(opa.socket, deadline=0.3) as engine:
+        assert codes(await engine.decide([document()])) == ["allow"]
+        opa.pause()
+        assert codes(await engine.decide([document()] * 120)) == [Code.POLICY_UNAVAILABLE] * 120
+        opa.resume()
+        async with asyncio.timeout(10):
+            while codes(await engine.decide([document()])) != ["allow"]:
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.opa
+async def test_a_real_opa_without_a_bundle(tmp_path: Path) -> None:
+    policy = tmp_path / "a.rego"
+    policy.write_text("package sealbus.authz\n\nbatch := input.batch\n")
+    with OpaServer(str(policy)) as opa:
+        async with SidecarEngine(opa.socket) as engine:
+            assert codes(await engine.decide([document()])) == [Code.POLICY_ERROR]
+            assert "no bundle" in (await engine.status()).problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import lru_cache
 from typing import Generic, TypeVar, cast
 
@@ -10,6 +11,7 @@ import pydantic
 from sealbus.bus.routes import Answer
 from sealbus.envelopes.codec import Value, decode, encode
 from sealbus.envelopes.errors import BadBody, Code, EnvelopeError, HandlingError, SealError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
 
 __all__ = ["JSON", "MSGPACK", "OCTETS", "Body", "body_of"]
 
@@ -18,6 +20,9 @@ T = TypeVar("T")
 JSON = "application/json"
 MSGPACK = "application/msgpack"
 """Bodies of this type are in the canonical encoding of SPEC.md section 1: no floats, no nil."""
+BODY_ITEMS = 4_096
+"""Items of an array, and entries of a map, in a msgpack body: they bound what is allocated for hostile ones."""
+
 OCTETS = "application/octet-stream"
 
 
@@ -39,7 +44,7 @@ class Body(Generic[T]):
             if typ == JSON:
                 return self._adapter.validate_json(body)
             if typ == MSGPACK:
-                return self._adapter.validate_python(decode(body))
+                return self._adapter.validate_python(_unpacked(body))
         except pydantic.ValidationError as error:
             # The error's own text quotes the input, which is a payload: only where it is wrong may be told.
             places = sorted({".".join(str(part) for part in one["loc"]) or "body" for one in error.errors()})
@@ -58,7 +63,7 @@ class Body(Generic[T]):
             valid = self._adapter.validate_python(value)
             if typ == MSGPACK:
                 plain: Value = self._adapter.dump_python(valid, mode="json")
-                return Answer(body=encode(plain), typ=MSGPACK)
+                return Answer(body=encode(plain, text_bytes=DEFAULT_LIMITS.body_bytes), typ=MSGPACK)
             return Answer(body=self._adapter.dump_json(valid), typ=JSON)
         except (pydantic.ValidationError, pydantic.PydanticSchemaGenerationError, SealError) as error:
             raise HandlingError(Code.BAD_RESULT, type(error).__name__) from None
@@ -66,11 +71,17 @@ class Body(Generic[T]):
             raise HandlingError(Code.BAD_RESULT, type(error).__name__) from None
 
 
+def _unpacked(body: bytes) -> Value:
+    return decode(
+        body, items=BODY_ITEMS, entries=BODY_ITEMS, text_bytes=DEFAULT_LIMITS.body_bytes, negative=True, step=0
+    )
+
+
 def body_of(type_: type[T]) -> Body[T]:
     """Return the `Body` of a type; the last 256 are kept, since making one costs more than a message."""
-    return cast("Body[T]", _body_of(cast("type[object]", type_)))
+    return cast("Body[T]", _body_of(cast("Hashable", type_)))
 
 
 @lru_cache(maxsize=256)
-def _body_of(type_: type[object]) -> Body[object]:
-    return Body(type_)
+def _body_of(type_: Hashable) -> Body[object]:
+    return Body(cast("type[object]", type_))

@@ -170,6 +170,14 @@ class Link:
         self._client.forget_raw(sid)
         self._subscriptions.pop(sid, None)
 
+    def end(self, sid: int) -> None:
+        """End a subscription and forget it, once all has come that the server sent before it saw the end."""
+        if self.alive:
+            self._client.unsubscribe_raw(sid)
+            self._client.ping().add_done_callback(lambda _: self.forget(sid))
+        else:
+            self.forget(sid)
+
     async def flush(self, seconds: float) -> None:
         """Wait until the server has handled all that was written. Raises `BusUnavailable`."""
         if not self.alive:

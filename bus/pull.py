@@ -60,6 +60,7 @@ class NatsPull:
             waiting=lambda: len(self._buffer),
         )
         self._acks = AckSubjects(spec.stream, spec.name)
+        self._open = False
         self._links: list[Link] = []
         self._verified: Link | None = None
         self._buffer: deque[tuple[float, Delivery]] = deque()
@@ -83,6 +84,7 @@ class NatsPull:
         Raises `ConfigurationError` if the stream or consumer is not as it must be when this begins, `BusUnavailable` if
         the server does not permit our inbox. Everything else is waited out.
         """
+        self._open = True
         await self._connection.attach(self)
         try:
             while not self._connection.closed:
@@ -179,6 +181,9 @@ class NatsPull:
             token=token,
         )
         self._settling.add(token, found.sequence)
+        if not self._open:
+            self._settling.again([token], "-NAK")
+            return
         self._floor = max(self._floor, found.sequence)
         self._buffer.append((self._loop.time(), delivery))
         self._failures = 0
@@ -242,7 +247,8 @@ class NatsPull:
         self._failures = 0
 
     def _close(self) -> None:
-        """Give back what was not handed out, so that another replica gets it at once."""
+        """Give back what was not handed out, and what still arrives, so that another replica gets it at once."""
+        self._open = False
         unread = [delivery.token for _, delivery in self._buffer]
         self._buffer.clear()
         for link in list(self._links):

@@ -85,15 +85,11 @@ class Slot:
         """When, by the loop's time, the request counts as forgotten unless the server is heard."""
         return self._heard + self._patience
 
-    def withdraw(self) -> None:
-        """Tell the server that nothing is wanted here any more."""
-        self.link.unsubscribe(self._sid)
-
-    def forget(self) -> None:
-        """Drop what still comes."""
+    def close(self) -> None:
+        """Want nothing any more. What the server has sent already is still delivered."""
         self.remaining = 0
         self.untouched = False
-        self.link.forget(self._sid)
+        self.link.end(self._sid)
 
     def _take(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
         self._heard = self._loop.time()

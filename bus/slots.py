@@ -55,7 +55,7 @@ class Slots:
         self._slots += [self._slot(link) for _ in range(SLOTS)]
 
     def close(self, link: Link) -> None:
-        """Close the slots on `link`; what was sent to them and not yet received is lost to us, not to the consumer."""
+        """Close the slots on `link`; what was sent to them already may still be delivered, while the link lives."""
         for slot in self._on(link):
             self._remove(slot)
         self._ended.set()
@@ -65,10 +65,8 @@ class Slots:
         while self.busy(link):
             self._ended.clear()
             await self._ended.wait()
-        for slot in self._on(link):
-            slot.withdraw()
-        await link.flush(seconds)
         self.close(link)
+        await link.flush(seconds)
 
     def busy(self, link: Link) -> bool:
         """Say whether a request waits on `link`."""
@@ -111,8 +109,7 @@ class Slots:
         return [slot for slot in self._slots if slot.link is link]
 
     def _remove(self, slot: Slot) -> None:
-        slot.withdraw()
-        slot.forget()
+        slot.close()
         self._slots.remove(slot)
 
     def _take(self, first: bool, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:

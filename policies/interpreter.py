@@ -7,6 +7,7 @@ and later versions of the interpreter are slower by half; the table of forms is 
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterable
@@ -19,6 +20,10 @@ from sealbus.policies.modules import Module
 from sealbus.policies.problems import PolicyRefused, Problem
 
 __all__ = ["Interpreter", "parse_module"]
+
+# regorus takes down a backtrace with every error where RUST_BACKTRACE asks for one, and each costs some 40 ms of the event
+# loop: whoever can make a decision fail could hold up all others. This says no for errors only; panics keep theirs.
+os.environ.setdefault("RUST_LIB_BACKTRACE", "0")
 
 _PLACE: Final = re.compile(r"\A\s*--> (?P<file>[^\n]+):(?P<line>\d+):(?P<column>\d+)\n")
 _ERROR: Final = re.compile(r"^error: (?P<text>.*)$", re.MULTILINE)

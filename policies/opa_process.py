@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
@@ -29,7 +29,9 @@ AGAIN_AFTER: Final = 0.2
 AGAIN_AFTER_MOST: Final = 5.0
 """Seconds; a child that ends is started again after the first, doubled each time it does not become healthy."""
 _LOOK_EVERY: Final = 0.02
-_LINES: Final = 20
+_WATCHED: Final = "Processed file watch event."
+_QUIET: Final = frozenset({"info", "warning"})
+"""Levels that are not passed on: start messages, and that OPA runs as root."""
 
 # The launcher asks the kernel to kill it when its parent dies, then becomes OPA. Doing so in the child of a fork of our
 # own would run Python between fork and exec while other threads hold locks.
@@ -61,13 +63,13 @@ class OpaProcess:
         self.socket = socket
         self._program = program
         self._bundle = bundle
-        self._said: deque[str] = deque(maxlen=_LINES)
+        self._problem = ""
         self._running: AbstractAsyncContextManager[None] | None = None
 
     @property
-    def said(self) -> tuple[str, ...]:
-        """Return the last lines that OPA wrote: errors only, such as why a replaced bundle is not in force."""
-        return tuple(self._said)
+    def problem(self) -> str:
+        """Return why OPA did not take the bundle as it is now, in OPA's words with file and line; empty if it did."""
+        return self._problem
 
     async def __aenter__(self) -> Self:
         running = self._run()
@@ -103,7 +105,9 @@ class OpaProcess:
         return await asyncio.create_subprocess_exec(
             sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(program),
             "run", "--server", "--addr", f"unix://{self.socket}", "--bundle", str(self._bundle), "--watch",
-            "--skip-version-check", "--log-level", "error", "--log-format", "text",
+            "--unix-socket-perm", "600", "--skip-version-check",
+            # What became of a replaced bundle is told at this level; requests would be as well.
+            "--log-format", "json", "--log-level", "info", "--log-level-request", "debug",
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=PIPE,
         )  # fmt: skip
 
@@ -113,7 +117,7 @@ class OpaProcess:
         try:
             while True:
                 await self._listen(process)
-                _log.warning("opa ended with %s and is started again: %s", await process.wait(), " ".join(self._said))
+                _log.warning("opa ended with %s and is started again", await process.wait())
                 await asyncio.sleep(wait)
                 process = await self._start(program)
                 try:
@@ -129,8 +133,13 @@ class OpaProcess:
     async def _listen(self, process: Process) -> None:
         """Take down what OPA writes until it closes its end."""
         while (line := await _line(process)) is not None:
-            self._said.append(line)
-            _log.warning("opa: %s", line)
+            said = _parse(line)
+            if said.get("msg") == _WATCHED:
+                self._problem = str(said.get("err") or "")
+                if self._problem:
+                    _log.warning("opa refuses the new policy bundle, the old one stays: %s", self._problem)
+            elif said.get("level") not in _QUIET:
+                _log.warning("opa: %s", line)
 
     async def _healthy(self, process: Process) -> None:
         try:
@@ -169,13 +178,22 @@ async def _answers(session: aiohttp.ClientSession) -> bool:
         return False
 
 
+def _parse(line: str) -> dict[str, object]:
+    """Return a line of OPA's log; what is no JSON object says nothing that we know."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
 async def _line(process: Process) -> str | None:
     """Return the next line that the child writes, shortened; None at the end."""
     try:
         line = await cast("asyncio.StreamReader", process.stderr).readline()
     except ValueError:
         return "(a line of over 64 KiB)"  # which the reader has dropped
-    return line.decode(errors="replace").rstrip("\n")[:500] if line else None
+    return line.decode(errors="replace").rstrip("\n")[:2000] if line else None
 
 
 async def _rest(process: Process) -> str:

@@ -135,17 +135,23 @@ class SidecarEngine:
         return parse_reply(status, body, len(documents))
 
     async def _post(self, question: bytes) -> tuple[int, bytes]:
-        """Return status and body; ask once more where a connection kept from before OPA was started anew was closed."""
+        """Return status and body; ask again where a connection was closed that was kept from before OPA was restarted.
+
+        There may be as many of those as there are connections. A question changes nothing, so that asking twice is safe.
+        """
         session = self._session
         if session is None:
             raise PolicyUnavailable("the engine is not entered")
-        try:
+        left = IN_FLIGHT
+        while True:
             try:
                 return await self._exchange(session, question)
-            except aiohttp.ServerDisconnectedError:
-                return await self._exchange(session, question)
-        except (aiohttp.ClientError, OSError) as error:
-            raise PolicyUnavailable(f"OPA at {self._socket} does not answer: {type(error).__name__}") from error
+            except aiohttp.ClientError as error:
+                kept = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+                if not left or not kept or isinstance(error, aiohttp.ClientConnectorError):
+                    text = f"OPA at {self._socket} does not answer: {type(error).__name__}"
+                    raise PolicyUnavailable(text) from error
+                left -= 1
 
     async def _exchange(self, session: aiohttp.ClientSession, question: bytes) -> tuple[int, bytes]:
         async with session.post(

@@ -33,9 +33,7 @@ class FakeLink:
         self.inboxes[subject.encode()] = sid
         return sid
 
-    def unsubscribe(self, sid: int) -> None: ...
-
-    def forget(self, sid: int) -> None:
+    def end(self, sid: int) -> None:
         self.sinks.pop(sid, None)
 
     def write(self, frames: bytes) -> None:

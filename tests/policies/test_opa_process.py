@@ -96,14 +96,21 @@ async def revision_of_nobody(socket: Path) -> bool:
 
 @pytest.mark.opa
 async def test_it_says_why_a_replaced_bundle_is_not_in_force(folder: Path) -> None:
+    file = folder / "bundle" / "bundle.tar.gz"
     async with process(folder) as opa, SidecarEngine(opa.socket) as engine:
+        assert opa.problem == ""
         new = folder / "new"
         new.write_bytes(bundle(revision="bad", policy="package x {").raw)
-        new.replace(folder / "bundle" / "bundle.tar.gz")
+        new.replace(file)
         async with asyncio.timeout(15):
-            while not any("rego_parse_error" in line for line in opa.said):
+            while "authz.rego:1: rego_parse_error" not in opa.problem:
                 await asyncio.sleep(0.02)
         assert await revision(engine) == "r1"
+        write_bundle(bundle(revision="r2"), file)
+        async with asyncio.timeout(15):
+            while opa.problem:
+                await asyncio.sleep(0.02)
+        assert await revision(engine) == "r2"
 
 
 @pytest.mark.opa
@@ -202,7 +209,7 @@ class Health(BaseHTTPRequestHandler):
         self.end_headers()
         if runs == 1:
             self.wfile.flush()
-            sys.stderr.write("x" * 70000 + "\\n")
+            sys.stderr.write("x" * 70000 + "\\n[1]\\n{}\\n")
             sys.stderr.flush()
             raise SystemExit(1)
 
@@ -227,11 +234,11 @@ async def test_a_child_that_ends_is_tried_again_until_it_is_healthy(
     monkeypatch.setattr(opa_process, "AGAIN_AFTER", 0.01)
     monkeypatch.setattr(opa_process, "READY_WITHIN", 1.5)
     runs = folder / "runs"
-    async with process(folder, script(folder, FLAKY)) as opa:
+    async with process(folder, script(folder, FLAKY)):
         async with asyncio.timeout(30):
             while not runs.exists() or runs.read_text() != "4":
                 await asyncio.sleep(0.02)
-        assert "(a line of over 64 KiB)" in opa.said
+        assert "(a line of over 64 KiB)" in caplog.text
     assert "opa does not start" in caplog.text
 
 

@@ -65,7 +65,9 @@ test_owned_items_need_a_user if {
 }
 
 test_users_have_ids if {
-	not "" in object.keys(registry.users)
+	every id, _ in registry.users {
+		id != ""
+	}
 }
 
 test_users_name_the_customers_that_they_manage if {

@@ -21,7 +21,7 @@ from sealbus.bus.work import Judged
 from sealbus.envelopes.audit_batch import AuditBatch
 from sealbus.envelopes.audit_body import AUDIT_MEDIA_TYPE
 from sealbus.envelopes.decision_record import DECISION_CODES, CorePlace, DecisionRecord, StreamPlace
-from sealbus.envelopes.errors import AuditUnavailable, Code, EnvelopeError, SealbusError
+from sealbus.envelopes.errors import AuditUnavailable, Code, EnvelopeError, SealbusError, SealError
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.records import Record, guard_id
@@ -96,14 +96,20 @@ class AuditWriter:
         batches: list[tuple[AuditBatch, list[int]]] = [(AuditBatch(), [])]
         leaves: list[bytes | SealbusError] = []
         for place, one in enumerate(judged):
-            record = decision_record(one).encode()
-            leaf = batches[-1][0].add(record, one.opened.message)
-            if leaf is None:
-                batches.append((AuditBatch(), []))
+            try:
+                record = decision_record(one).encode()
                 leaf = batches[-1][0].add(record, one.opened.message)
-            leaves.append(leaf or AuditUnavailable("the record has no room"))
+                if leaf is None:
+                    batches.append((AuditBatch(), []))
+                    leaf = batches[-1][0].add(record, one.opened.message)
+            except SealError as error:
+                leaves.append(_unrecordable(error))
+                continue
+            leaves.append(leaf or _unrecordable(None))
             batches[-1][1].append(place)
         for batch, places in batches:
+            if not places:
+                continue
             try:
                 await self._store(batch)
             except SealbusError as error:
@@ -120,7 +126,10 @@ class AuditWriter:
     async def _call_decision(self, judged: Judged) -> bytes | SealbusError:
         message = judged.opened.message
         batch = AuditBatch()
-        leaf = batch.add(decision_record(judged).encode(), message)
+        try:
+            leaf = batch.add(decision_record(judged).encode(), message)
+        except SealError as error:
+            return _unrecordable(error)
         try:
             await self._store(batch, id_=guard_id(self._own, message.header.digest))
         except DuplicateFirstAttempt:
@@ -129,7 +138,7 @@ class AuditWriter:
             refused = AuditUnavailable(f"decision not stored: {error.code}")
             refused.__cause__ = error
             return refused
-        return leaf or AuditUnavailable("the record has no room")
+        return leaf or _unrecordable(None)
 
     async def note(
         self, record: Record, then: Callable[[], None] = lambda: None, about: VerifiedResult | None = None
@@ -198,6 +207,14 @@ class AuditWriter:
             # The effect has happened and its decision is stored; handling again would not bring the outcome back.
             self._counters.add("sealbus_outcomes_lost_total", len(batch))
             _log.error("%d outcomes not stored: %s", len(batch), error)
+
+
+def _unrecordable(error: SealError | None) -> AuditUnavailable:
+    """Return why one decision cannot be recorded: it ends that message alone, and is ours to mend."""
+    _log.error("a decision cannot be recorded: %s", error.detail if error is not None else "no room")
+    refused = AuditUnavailable("the decision cannot be recorded")
+    refused.__cause__ = error
+    return refused
 
 
 def decision_record(judged: Judged) -> DecisionRecord:

@@ -40,6 +40,9 @@ _log = logging.getLogger(__name__)
 API_SECONDS = 5.0
 """For one answer of the JetStream API."""
 
+FOLLOW = 1.0
+"""Most seconds that a new link waits for what was written to the old one: keeping the order is not worth an outage."""
+
 LOOK_AGAIN = 5.0
 """Seconds between looks at the identity past a certificate's half life: its callback should have come by then."""
 
@@ -273,5 +276,5 @@ class Connection:
 
     async def _leave(self, old: Link, link: Link) -> None:
         seconds = min(self.options.settle, seconds_left(old, self.options, self._clock()))
-        await link.follow(old, min(seconds, self.options.connect))
+        await link.follow(old, min(seconds, FOLLOW))
         await leave_all(tuple(self._attachments), old, overlap=self.options.overlap, seconds=seconds)

@@ -178,7 +178,7 @@ async def make_reader(
     return pending if isinstance(pending, int) else 0
 
 
-READER_SECONDS = 60.0
+READER_SECONDS = 30.0
 """How long an abandoned reader's consumer stays on the server."""
 
 

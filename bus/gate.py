@@ -192,7 +192,10 @@ class Gate:
                 if isinstance(leaf, bytes):
                     await self._pass_on(one, leaf, pull)
                 else:
-                    self._lanes.answer_error(one, leaf)
+                    # A call that another replica took is refused like any replay, and what is refused is never
+                    # answered: an answer from here would end the call that is being handled there.
+                    if not isinstance(leaf, EnvelopeError):
+                        self._lanes.answer_error(one, leaf)
                     self._refuse(leaf, one.opened.delivery, pull)
         finally:
             done.set()

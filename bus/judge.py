@@ -56,6 +56,10 @@ class Judge:
             except BadBody as error:
                 ready.error = error
                 continue
+            except Exception as error:  # noqa: BLE001  a model's own validators may raise anything about hostile bytes
+                _log.warning("decoding a body for %s failed: %s", one.route.action, type(error).__name__)
+                ready.error = BadBody(type(error).__name__)
+                continue
             if one.route.loads_resource:
                 loading.append(ready)
         if loading:

@@ -81,7 +81,7 @@ class Link:
         self._on_lost = on_lost
         self._on_dropped = on_dropped
         self._on_lame_duck = on_lame_duck
-        self._held: list[bytes] | None = None
+        self._held: bytearray | None = None
         self._subscriptions: dict[int, _Subscription] = {}
         self._client = SafeClient(
             client_context(material, expected=expected),
@@ -117,16 +117,16 @@ class Link:
         """Write frames, in the order of the calls. Raises `BusUnavailable` if the link is gone or takes no more."""
         if not self.alive:
             raise BusUnavailable(f"{self.url}: the connection is gone")
-        if self._client.buffered() > WRITE_LIMIT:
+        if self._client.buffered() + len(self._held or b"") > WRITE_LIMIT:
             raise BusUnavailable(f"{self.url}: the server takes no more data")
         if self._held is None:
             self._client.write(frames)
         else:
-            self._held.append(frames)
+            self._held += frames
 
     def hold(self) -> None:
         """Hold back what is written from now on, until `follow` has ended."""
-        self._held = []
+        self._held = bytearray()
 
     async def follow(self, old: Link, seconds: float) -> None:
         """Write what is held back once the server has handled all that was written to `old`.
@@ -140,7 +140,7 @@ class Link:
         finally:
             held, self._held = self._held, None
             if self.alive and held:
-                self._client.write(b"".join(held))
+                self._client.write(bytes(held))
 
     async def drained(self) -> None:
         """Wait until few bytes wait for the network; return at once if the link is gone."""

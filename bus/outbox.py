@@ -264,7 +264,11 @@ class Outbox:
         loop = asyncio.get_running_loop()
         while batch:
             outgoing = [w.outgoing for w in batch if w.outgoing is not None]
-            answers = await self._transport.publish(outgoing, deadline=self._limits.ack_wait)
+            answers: Sequence[PubAck | Exception]
+            try:
+                answers = await self._transport.publish(outgoing, deadline=self._limits.ack_wait)
+            except SealbusError as error:
+                answers = [error] * len(outgoing)
             unsettled = []
             for waiting, answer in zip(batch, answers, strict=True):
                 waiting.attempts += 1

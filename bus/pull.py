@@ -85,8 +85,8 @@ class NatsPull:
         the server does not permit our inbox. Everything else is waited out.
         """
         self._open = True
-        await self._connection.attach(self)
         try:
+            await self._connection.attach(self)
             while not self._connection.closed:
                 self._arrived.clear()
                 if batch := self._take():

@@ -95,14 +95,12 @@ class _Reader:
         return batch
 
     def close(self) -> None:
-        """Give everything back; the server would also forget the consumer by itself."""
+        """End the subscriptions. The server forgets the consumer by itself, so that deleting needs no permission."""
         if self.arrived.set in self.link.watchers:
             self.link.watchers.remove(self.arrived.set)
         if self._slots is not None:
             self._slots.asking = False
             self._slots.close(self.link)
-        with contextlib.suppress(BusUnavailable):
-            self.link.write(f"PUB $JS.API.CONSUMER.DELETE.{self._stream}.{self._name} 0\r\n\r\n".encode())
 
     def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
         found = self._acks.parse(reply)

@@ -213,9 +213,15 @@ class Requests:
                 results.append((self._open[result.request.digest], result))
         # A stream of chunks is one decision: its first chunk's.
         asked = [(one, result) for one, result in results if not result.header.seq]
-        documents = [input_document(_question(one, result, now)) for one, result in asked]
-        answers = await self._judge.decide(documents) if asked else ()
         denied: dict[bytes, SealbusError] = {}
+        documents: list[bytes] = []
+        for one, result in tuple(asked):
+            try:
+                documents.append(input_document(_question(one, result, now)))
+            except SealbusError as error:
+                asked.remove((one, result))
+                denied[result.request.digest] = error
+        answers = await self._judge.decide(documents) if asked else ()
         for (one, result), document, answer in zip(asked, documents, answers, strict=True):
             if not isinstance(answer, Decision):
                 denied[result.request.digest] = answer

@@ -18,8 +18,6 @@ __all__ = ["STATUSES", "OpenRequest"]
 STATUSES: Final = 4_096
 """How many statuses of one request a reader counts that are not terminal: what it remembers is bounded."""
 
-_REQUEST_OF: Final = {Kind.REPLY: Kind.CALL, Kind.CHUNK: Kind.CALL, Kind.STATUS: Kind.TASK}
-
 
 class OpenRequest:
     """A request while it is open: until its `end`, a reply or a `fin`, and never again afterwards."""
@@ -46,11 +44,12 @@ class OpenRequest:
         return not self._closed and now >= self.pending.end
 
     def check_sender(self, header: Header) -> None:
-        """Raise `EnvelopeError` (`unexpected_reply`, step 4) unless it is from who was asked, in a kind of answer."""
+        """Raise `EnvelopeError` (`unexpected_reply`, step 4) unless `header` is from who was asked.
+
+        That replies answer calls and statuses answer tasks is seen by their subjects.
+        """
         if header.iss != self.pending.aud:
             raise _unexpected("from another than was asked")
-        if _REQUEST_OF.get(header.kind) is not self.pending.kind:
-            raise _unexpected("no answer to such a request")
 
     def counted(self, header: Header) -> bool:
         """Say whether a status of this number has counted before, so that this one is ignored.

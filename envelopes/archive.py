@@ -188,9 +188,8 @@ def _statement(evidence: Evidence, ctx: bytes | None) -> Statement | None:
 def _ancestors(evidence: Evidence, header: Header) -> tuple[Ancestor, ...]:
     """Return the ancestors of `header`, the parent first. Names are hashes, so no chain leads back into itself."""
     ancestors: list[Ancestor] = []
-    while header.par is not None:
-        if len(ancestors) == DEFAULT_LIMITS.ancestors:
-            raise EnvelopeError(Code.CHAIN_TOO_LONG, 11)
+    # One too many is enough for `verify_chain` to see that it is too long.
+    while header.par is not None and len(ancestors) <= DEFAULT_LIMITS.ancestors:
         found = evidence.ancestors.get(header.par)
         if found is None:
             raise EnvelopeError(Code.BAD_CHAIN, 11, "no evidence of an ancestor")

@@ -63,7 +63,15 @@ def path(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
 def paths(leaves: Sequence[bytes]) -> tuple[bytes, list[tuple[bytes, ...]]]:
     """Return the root of at least one leaf and the inclusion path of each, every node hashed once."""
     levels = _levels(leaves)
-    return levels[-1][0], [_siblings(levels, index) for index in range(len(leaves))]
+    # From the root down: the path of a node is its sibling, where it has one, and then the path of its parent.
+    below: list[tuple[bytes, ...]] = [()]
+    for level in levels[-2::-1]:
+        above, below = below, []
+        for parent, left in enumerate(range(0, len(level) - 1, 2)):
+            below += (level[left + 1], *above[parent]), (level[left], *above[parent])
+        if len(level) % 2:
+            below.append(above[-1])
+    return levels[-1][0], below
 
 
 def root_of_path(leaf: bytes, size: int, index: int, nodes: Sequence[bytes]) -> bytes:

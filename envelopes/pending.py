@@ -9,7 +9,6 @@ from typing import Final
 from sealbus.envelopes.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.header import Header, is_subject
-from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.names import Names
 from sealbus.envelopes.record_fields import DIGEST_BYTES, RecordMap, check_bytes, check_uint
@@ -50,11 +49,6 @@ class PendingRequest:
         if header.aud is None or header.end is None:
             raise SealError(f"nothing answers to a {header.kind}")
         return cls(digest=header.digest, id=header.id, aud=header.aud, end=header.end, rpl=header.rpl)
-
-    @property
-    def kind(self) -> Kind:
-        """`call` where there is `rpl`, otherwise `task`."""
-        return Kind.TASK if self.rpl is None else Kind.CALL
 
     def answers_to(self, own: SpiffeId, names: Names) -> str:
         """Return the subject that answers arrive on; `own` is who asked."""
@@ -99,8 +93,6 @@ class PendingRequest:
     @classmethod
     def from_text(cls, text: str) -> PendingRequest:
         """Return what `to_text` wrote; raise `EnvelopeError` (`malformed`, step 0) for everything else."""
-        if len(text) > 2 * _HANDLE_BYTES or not text.isascii():
-            raise EnvelopeError(Code.MALFORMED, 0, "handle: not base64url")
         try:
             handle = urlsafe_b64decode(text + "=" * (-len(text) % 4))
         except ValueError as error:

@@ -97,7 +97,9 @@ async def test_an_old_link_that_does_not_answer_holds_nothing_for_ever(link: Lin
 
 
 async def test_a_server_that_takes_nothing(link: Link, client: FakeClient) -> None:
-    client.waiting = WRITE_LIMIT + 1
+    client.waiting = WRITE_LIMIT - 1
+    link.hold()
+    link.write(b"12")
     with pytest.raises(BusUnavailable, match="takes no more"):
         link.write(b"1")
 

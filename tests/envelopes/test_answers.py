@@ -68,15 +68,6 @@ def test_only_who_was_asked_answers(call: OpenRequest) -> None:
     assert (caught.value.code, caught.value.step) == (Code.UNEXPECTED_REPLY, 4)
 
 
-def test_replies_answer_calls_and_statuses_answer_tasks(call: OpenRequest, task: OpenRequest) -> None:
-    task.check_sender(status(0))
-    call.check_sender(sealed(chunk(0)))
-    for request, header in ((call, status(0)), (task, reply()), (task, sealed(chunk(0)))):
-        with pytest.raises(EnvelopeError, match="no answer") as caught:
-            request.check_sender(header)
-        assert caught.value.code is Code.UNEXPECTED_REPLY
-
-
 def test_chunks_come_without_gaps_until_fin(call: OpenRequest) -> None:
     refused(call, sealed(chunk(1)), "a gap")
     for seq in range(3):

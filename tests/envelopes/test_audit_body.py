@@ -71,6 +71,8 @@ GOOD: list[Value] = [EVIDENCE]
         ["1", GOOD, []],
         [1, [], []],
         [1, EVIDENCE, []],
+        [1, b"", [FIRST.encode()]],
+        [1, {}, [FIRST.encode()]],
         [1, ["credential"], []],
         [1, [], ["record"]],
         [1, [b"\xc1"], []],

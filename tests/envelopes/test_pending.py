@@ -10,7 +10,6 @@ from support.envelopes import HOUR, MINUTE, NAMES, NOW, agent, call_draft, event
 
 from sealbus.envelopes.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
-from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.pending import PendingRequest
 from sealbus.envelopes.seal import seal
 from sealbus.envelopes.spiffe_id import SpiffeId
@@ -39,7 +38,6 @@ def test_of_nothing_else() -> None:
 
 
 def test_where_answers_arrive() -> None:
-    assert (TASK.kind, CALL.kind) == (Kind.TASK, Kind.CALL)
     assert CALL.answers_to(agent("planner"), NAMES) == "_INBOX.planner.1"
     assert TASK.answers_to(agent("planner"), NAMES) == f"status.planner.{message_id(1).hex()}"
     assert TASK.answers_to(EDGE_ID, NAMES) == f"status.{NAMES.token(EDGE_ID)}.{message_id(1).hex()}"

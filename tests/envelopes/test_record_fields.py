@@ -107,7 +107,7 @@ def test_a_proof_is_parsed() -> None:
         [True, 0, [], b"s" * 64],
         [2, True, [], b"s" * 64],
         [2, 1, b"", b"s" * 64],
-        [2, 1, ["n"], b"s" * 64],
+        [2, 1, ["n" * 32], b"s" * 64],
         [2, 1, [], "s" * 64],
     ],
 )
@@ -121,7 +121,7 @@ def filled(**keys: Value) -> RecordMap:
     return RecordMap({"v": 1, **keys})
 
 
-@pytest.mark.parametrize("value", [[], {}, {"v": 2}, {"v": True}, {"v": "1"}])
+@pytest.mark.parametrize("value", [[], [["v", 1]], {}, {"v": 2}, {"v": True}, {"v": "1"}])
 def test_a_record_is_a_map_of_version_1(value: Value) -> None:
     with pytest.raises(EnvelopeError):
         RecordMap(value)

@@ -9,8 +9,9 @@ from support.acceptance import ISSUER, Message, refuses, root_task, statement
 from support.envelopes import HOUR, MINUTE, NOW, TRUST_DOMAIN, Issuer, agent, message_id, private_key, signing_key
 from support.results import CALL, TASK, Requester, answer
 
-from sealbus.envelopes.answers import OpenRequest
+from sealbus.envelopes.answers import STATUSES, OpenRequest
 from sealbus.envelopes.errors import Code
+from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.pending import PendingRequest
 from sealbus.envelopes.trust import JwtBundle, Trust, TrustBundles
@@ -157,6 +158,14 @@ def test_step_04_ignores_a_status_seen_before_and_another_of_its_number() -> Non
     assert requester.status(answer("status")) is None
     assert requester.status(answer("status", fin=True, id=message_id(9))) is None
     assert not requester.requests[TASK.digest].closed
+
+
+def test_step_04_refuses_one_status_too_many_unless_it_is_terminal() -> None:
+    requester = Requester()
+    for seq in range(STATUSES):
+        requester.requests[TASK.digest].take(TASK._replace(kind=Kind.STATUS, seq=seq))
+    refuses(Code.UNEXPECTED_REPLY, 4, lambda: requester.status(answer("status", seq=STATUSES)))
+    assert requester.status(answer("status", seq=STATUSES, fin=True)) is not None
 
 
 def test_step_04_does_not_note_what_fails_later() -> None:

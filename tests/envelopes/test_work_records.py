@@ -66,6 +66,8 @@ def test_of_keeps_the_code() -> None:
         {"sent": (b"a" * 31,), "sent_count": 1},
         {"sent_count": 3},
         {"sent_count": -1},
+        {"sent": (b"a" * 32,), "sent_count": True},
+        {"sent": (b"a" * 32,) * 1_024, "sent_count": 2**53},
         {"sent": (b"a" * 32,) * 1_025, "sent_count": 1_025},
     ],
 )

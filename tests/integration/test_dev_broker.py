@@ -124,6 +124,8 @@ async def test_a_worker_and_a_client_do_their_whole_part(tmp_path: Path) -> None
             await worker.publish([outgoing(names[count - 1], 20 + count)], deadline=5)
             events = shop.pull("EVENTS", "shop", names[:count], batch=8, ack_wait=30, max_ack_pending=8)
             assert [delivery.subject for delivery in await first(events.batches())] == [names[count - 1]]
+            # Answered after the pull was withdrawn: the next event is not sent to a pull that nobody reads.
+            await shop.created("EVENTS")
 
 
 async def test_a_call_and_its_answer_pass(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from sealbus.bus.audit_trail import AuditTrail
 from sealbus.bus.connection import Connection
 from sealbus.bus.counters import Counters
 from sealbus.bus.stream_check import check_streams
+from sealbus.bus.stream_guard import StreamGuard
 from sealbus.bus.streams import Stream, declared_streams
 from sealbus.bus.transport import NatsTransport
 from sealbus.envelopes.archive import ArchiveProfile
@@ -94,8 +96,13 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
     async with (
         open_engine(settings.policy) as engine,
         open_connection(name, settings, counters=counters) as (identity, connection),
+        asyncio.TaskGroup() as group,
     ):
-        await check_streams(streams_of(settings), connection.jetstream)
+        streams = streams_of(settings)
+        await check_streams(streams, connection.jetstream)
+        guard = StreamGuard(streams, connection)
+        checking = group.create_task(guard.run(), name="stream-guard")
+        await connection.attach(guard)
         async with Node(
             deployment=deployment_of(settings),
             identity=identity,
@@ -104,6 +111,7 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
             counters=counters,
         ) as node:
             yield node
+        checking.cancel()
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from sealbus.policies.documents import canonical
 from sealbus.policies.entrypoints import entrypoint_problems
 from sealbus.policies.form_lookups import lookup_problems
 from sealbus.policies.forms import parse_all, refused_forms
-from sealbus.policies.interpreter import Interpreter
+from sealbus.policies.interpreter import check_compiles
 from sealbus.policies.problems import PolicyRefused, Problem
 from sealbus.policies.syntax import (
     File,
@@ -25,7 +25,7 @@ __all__ = ["check_bundle"]
 def check_bundle(bundle: Bundle) -> None:
     """Raise `PolicyRefused` with every problem of `bundle`, each with its file and line, if there is one.
 
-    Takes some milliseconds, all of them processor time, in whatever thread it is asked.
+    Takes some milliseconds of processor time; may be asked in any thread.
     """
     files, problems = parse_all(bundle.modules)
     if not problems:
@@ -34,7 +34,7 @@ def check_bundle(bundle: Bundle) -> None:
         problems.extend(_data_problems(files, bundle))
     if problems:
         raise PolicyRefused(problems)
-    Interpreter(bundle.modules, canonical(bundle.data))
+    check_compiles(bundle.modules, canonical(bundle.data))
 
 
 def _data_problems(files: Iterable[File], bundle: Bundle) -> Iterator[Problem]:

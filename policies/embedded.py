@@ -168,11 +168,19 @@ class EmbeddedEngine:
             checked = document if isinstance(document, InputDocument) else checked_document(document)
             found = compiled.ask(DECISION, checked)
         except PolicyFailed as error:
-            return error
+            return _afresh(error)
         return self._answer(compiled, found, (time.perf_counter_ns() - started) // 1_000)
 
     def _answer(self, compiled: _Compiled, found: object, micros: int) -> Answer:
         try:
             return parse_decision(found, revision=compiled.bundle.revision, engine=self.name, micros=micros)
         except PolicyFailed as error:
-            return error
+            return _afresh(error)
+
+
+def _afresh(error: PolicyFailed) -> PolicyFailed:
+    """Return the same failure without its traceback.
+
+    The frames there hold the interpreter, which only its own thread may drop: the answer goes where it likes.
+    """
+    return PolicyFailed(error.detail)

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol, cast
 
 from regorus import Engine  # type: ignore[import-untyped]  # it has neither stubs nor annotations
@@ -19,13 +19,15 @@ from sealbus.envelopes.errors import PolicyFailed
 from sealbus.policies.modules import Module
 from sealbus.policies.problems import PolicyRefused, Problem
 
-__all__ = ["Interpreter", "parse_module"]
+__all__ = ["Interpreter", "check_compiles", "parse_module"]
 
 # regorus takes down a backtrace with every error where RUST_BACKTRACE asks for one, and each costs some 40 ms of the event
 # loop: whoever can make a decision fail could hold up all others. This says no for errors only; panics keep theirs.
 os.environ.setdefault("RUST_LIB_BACKTRACE", "0")
 
 _PLACE: Final = re.compile(r"\A\s*--> (?P<file>[^\n]+):(?P<line>\d+):(?P<column>\d+)\n")
+_FINE: Final = Problem(file="", line=0, column=0, form="", text="")
+"""There is none."""
 _ERROR: Final = re.compile(r"^error: (?P<text>.*)$", re.MULTILINE)
 _BACKTRACE: Final = "\n\nStack backtrace:"
 """regorus adds one where RUST_BACKTRACE is set; it says nothing about the policy."""
@@ -54,16 +56,11 @@ class Interpreter:
         Forms are not checked here (`check_bundle` does): regorus accepts much that OPA decides otherwise.
         """
         self._thread = threading.get_ident()
-        self._engine = cast("_Engine", Engine())
         self.broken = False
-        for module in modules:
-            _add(self._engine, module)
-        try:
-            self._engine.add_data_json(data.decode())
-            # Modules are analysed at the first question: asked here, a bad rule is found before the policy is in force.
-            self._engine.eval_query_as_json("true")
-        except BaseException as error:
-            raise PolicyRefused([_problem(_own(error), "data.json")]) from error
+        engine, problem = _compile(modules, data)
+        if engine is None:
+            raise PolicyRefused([problem])
+        self._engine = engine
 
     def evaluate(self, rule: str, document: bytes) -> object:
         """Return the value of `rule` (`data.` and dotted names) for the JSON input `document`, as JSON has it.
@@ -86,24 +83,59 @@ class Interpreter:
         return cast("object", json.loads(answer))
 
 
+def check_compiles(modules: Iterable[Module], data: bytes) -> None:
+    """Raise `PolicyRefused` where `modules` do not compile over `data`; may be asked in any thread."""
+    _, problem = _compile(modules, data)
+    if problem is not _FINE:
+        raise PolicyRefused([problem])
+
+
 def parse_module(module: Module) -> object:
     """Return regorus' syntax tree of `module` as JSON values; raise `PolicyRefused` for what it cannot parse.
 
-    The caller has bounded length, nesting and operators: regorus takes time exponential in the nesting.
+    The caller has bounded length, nesting and operators: regorus takes time exponential in the nesting. May be asked in
+    any thread.
     """
-    engine = cast("_Engine", Engine())
-    _add(engine, module)
+    tree = _tree(module)
+    if isinstance(tree, Problem):
+        raise PolicyRefused([tree])
     try:
-        return cast("object", json.loads(engine.get_ast_as_json())[0]["ast"])
+        return cast("object", json.loads(tree)[0]["ast"])
     except RecursionError as error:
-        raise PolicyRefused([_deep(module)]) from error
+        text = "an expression is too long: name its parts"
+        raise PolicyRefused([Problem(file=module.path, line=0, column=0, form="nesting", text=text)]) from error
 
 
-def _add(engine: _Engine, module: Module) -> None:
+# An engine must be dropped by the thread that made it. Nothing is raised where one is at hand: the traceback would keep
+# the engine alive, and take it wherever the exception goes.
+
+
+def _compile(modules: Iterable[Module], data: bytes) -> tuple[_Engine | None, Problem]:
+    engine = cast("_Engine", Engine())
+    for module in modules:
+        text = _failure(engine.add_policy, module.path, module.text)
+        if text is not None:
+            return None, _problem(text, module.path)
+    text = _failure(engine.add_data_json, data.decode())
+    if text is None:
+        # Modules are analysed at the first question: asked here, a bad rule is found before the policy is in force.
+        text = _failure(engine.eval_query_as_json, "true")
+    return (engine, _FINE) if text is None else (None, _problem(text, "data.json"))
+
+
+def _tree(module: Module) -> str | Problem:
+    engine = cast("_Engine", Engine())
+    text = _failure(engine.add_policy, module.path, module.text)
+    return engine.get_ast_as_json() if text is None else _problem(text, module.path)
+
+
+def _failure(ask: Callable[..., object], *arguments: str) -> str | None:
+    """Return the text of the error that regorus answers with, None where it answers with a value."""
     try:
-        engine.add_policy(module.path, module.text)
-    except BaseException as error:
-        raise PolicyRefused([_problem(_own(error), module.path)]) from error
+        ask(*arguments)
+    except BaseException as error:  # noqa: BLE001  a panic is no Exception; `_own` raises again what is not regorus'
+        return _own(error)
+    return None
 
 
 def _own(error: BaseException) -> str:
@@ -127,7 +159,3 @@ def _problem(text: str, file: str) -> Problem:
         form="compile",
         text=said["text"] if said is not None else " ".join(text.split()),
     )
-
-
-def _deep(module: Module) -> Problem:
-    return Problem(file=module.path, line=0, column=0, form="nesting", text="an expression is too long: name its parts")

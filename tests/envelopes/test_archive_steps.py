@@ -124,6 +124,7 @@ def test_step_09_refuses_the_root_of_other_items_and_the_hash_of_the_body() -> N
         [2, [], [NOTE]],
         [1, [], []],
         [1, {}, [NOTE]],
+        [1, [], ["record"]],
         [1, [NOTE], []],
         [1, [], [ITEMS[0]]],
         [1, [], [NOTE], []],

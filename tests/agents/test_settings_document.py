@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.settings import FULL, load
+
+from sealbus.bus.streams import declared_streams
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[policy]\nengin = 1", "there is no setting policy.engin; did you mean policy.engine?"),
+        ("[polcy]\nengine = 1", "there is no setting polcy; did you mean policy?"),
+        ("zzzzzzzz = 1", "there is no setting zzzzzzzz"),
+        ('["a b"]\nx = 1', 'there is no setting "a b"'),
+        ("policy = 1", "policy is a table"),
+        ("[streams]\nmax_bytes = 5", "streams.max_bytes is a table"),
+        ("[trust_domain]\nx = 1", "trust_domain: must be a trust domain such as example.org"),
+        ("trust_domain = 5", "trust_domain: must be a trust domain"),
+        ('trust_domain = "Example.org"', "trust_domain: must be a trust domain"),
+        ('nats = "tls://x:1"', "nats: input should be a valid tuple"),
+        ("nats = []", "nats: tuple should have at least 1 item"),
+        ('nats = ["nats://x:1"]', "nats: must be tls://host:port"),
+        ("nats = [5]", "nats: input should be a valid string"),
+        ('nats_ids = ["x"]', "nats_ids: must be a SPIFFE ID"),
+        ("[agents]\npricing = 5", "agents.pricing: must be a SPIFFE ID"),
+        ("[agents.pricing]\nx = 1", "agents.pricing: must be a SPIFFE ID"),
+        ('[policy]\nengine = "fast"', "policy.engine: input should be 'embedded', 'sidecar' or 'central'"),
+        ("[policy]\ndeadline = 0", "policy.deadline: input should be greater than 0"),
+        ("[policy]\ndeadline = nan", "policy.deadline: input should be"),
+        ("[worker]\nconcurrency = 0", "worker.concurrency: input should be greater than or equal to 1"),
+        ("[streams]\nreplicas = 2", "streams.replicas: input should be 1, 3 or 5"),
+        ("[streams.max_bytes]\njobs = 1", "there is no setting streams.max_bytes.jobs"),
+        ("[streams.max_bytes]\ntasks = 0", "streams.max_bytes.tasks: must be a number of bytes over 0"),
+        ("[streams.max_bytes]\ntasks = true", "streams.max_bytes.tasks: must be a number of bytes"),
+        ('[streams.max_bytes]\ntasks = "1GB"', 'or a text such as "512MiB" or "1GiB"'),
+        ("[streams.max_bytes]\ntasks = 1.5", "streams.max_bytes.tasks: must be a number of bytes"),
+        ('[subjects."a.b"]\nkind = "reply"\nowner = "x"', 'subjects."a.b".kind: input should be'),
+        ('[subjects."a.b"]\nkin = "task"', 'there is no setting subjects."a.b".kin'),
+        ("[subjects]\nx = 1", "subjects.x is a table"),
+    ],
+)
+def test_each_mistake_is_one_line_that_names_the_key_and_its_source(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text)
+    line = caught.value.detail
+    assert complaint in line
+    assert "\n" not in line
+    assert line.startswith(f"file {tmp_path / 'sealbus.toml'}: ")
+
+
+def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
+    settings = load(tmp_path, FULL)
+    assert settings.nats_ids == {SpiffeId("spiffe://example.org/nats/a"), SpiffeId("spiffe://example.org/nats/b")}
+    assert settings.workload_api == "unix:///run/agent.sock"
+    assert settings.policy.engine == "embedded"
+    assert settings.policy.bundle == tmp_path / "policy" / "bundle.tar.gz"
+    assert (settings.policy.opa, settings.policy.deadline) == ("/run/opa.sock", 0.5)
+    assert settings.names.id_of("orders") == SpiffeId("spiffe://example.org/ns/shop/sa/orders")
+    assert settings.names.id_of("pricing") == SpiffeId("spiffe://example.org/ns/money/sa/pricing")
+    assert settings.minters == {SpiffeId("spiffe://example.org/edge")}
+    assert settings.max_bytes == {"TASKS": 1 << 30, "AUDIT": 5_000_000, "REFUSALS": 64 << 20}
+    assert settings.replicas == 3
+    created, send = settings.own_subjects
+    assert (created.subject, created.kind, created.action) == ("orders.created", Kind.EVENT, "orders.created")
+    assert created.owner == settings.names.id_of("orders")
+    assert (send.kind, send.owner, send.action) == (Kind.TASK, SpiffeId("spiffe://example.org/mail"), "mail.post")
+    assert settings.audit_within == 3.0
+    assert (settings.pending_calls, settings.replay_entries) == (10, 20)
+    assert settings.health == ":9464"
+    assert (settings.concurrency, settings.batch, settings.ack_wait) == (4, 8, 60.0)
+    assert (settings.max_ack_pending, settings.drain) == (16, 5.5)
+    assert not [line.key for line in settings.lines if str(line.origin) == "default" and line.value != "not set"]
+    assert declared_streams(settings.max_bytes, own=settings.own_subjects, replicas=settings.replicas)
+
+
+def test_the_smallest_file_gives_everything_else_by_default(tmp_path: Path) -> None:
+    settings = load(tmp_path)
+    assert settings.trust_domain == TrustDomain("example.org")
+    assert settings.nats == ("tls://nats:4222",)
+    assert settings.nats_ids == {SpiffeId("spiffe://example.org/nats")}
+    assert settings.workload_api is None
+    assert settings.policy.engine == "sidecar"
+    assert (settings.policy.bundle, settings.policy.opa, settings.policy.deadline) == (None, None, 1.0)
+    assert settings.names.id_of("pricing") == SpiffeId("spiffe://example.org/agent/pricing")
+    assert settings.minters == frozenset()
+    assert settings.max_bytes == {}
+    assert settings.own_subjects == ()
+    assert settings.health is None
+    assert (settings.concurrency, settings.batch, settings.drain) == (64, 256, 20.0)
+    assert {str(line.origin) for line in settings.lines} == {"default", f"file {tmp_path / 'sealbus.toml'}"}

@@ -1,0 +1,83 @@
+"""A settings file in a folder of the test, and what it gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sealbus.agents.settings import Flag, Settings, load_settings
+
+__all__ = ["FULL", "SMALLEST", "load", "origin", "smallest_environment"]
+
+SMALLEST = """
+trust_domain = "example.org"
+nats = ["tls://nats:4222"]
+[policy]
+engine = "sidecar"
+"""
+"""The least that a settings file must say."""
+
+FULL = """
+trust_domain = "example.org"
+nats = ["tls://a:4222", "tls://b:4222"]
+nats_ids = ["spiffe://example.org/nats/a", "spiffe://example.org/nats/b"]
+workload_api = "unix:///run/agent.sock"
+[policy]
+engine = "embedded"
+bundle = "policy/bundle.tar.gz"
+opa = "/run/opa.sock"
+deadline = 0.5
+[agents]
+template = "/ns/shop/sa/{name}"
+pricing = "spiffe://example.org/ns/money/sa/pricing"
+[context]
+minters = ["spiffe://example.org/edge"]
+[streams]
+replicas = 3
+[streams.max_bytes]
+tasks = "1GiB"
+audit = 5_000_000
+refusals = "64 MiB"
+[subjects."orders.created"]
+kind = "event"
+owner = "orders"
+[subjects."mail.send"]
+kind = "task"
+owner = "spiffe://example.org/mail"
+action = "mail.post"
+[audit]
+within = 3
+[limits]
+pending_calls = 10
+replay_entries = 20
+[health]
+address = ":9464"
+[worker]
+concurrency = 4
+batch = 8
+ack_wait = 60
+max_ack_pending = 16
+drain = 5.5
+"""
+"""Everything that a settings file can say."""
+
+
+def load(folder: Path, text: str = SMALLEST, flags: tuple[Flag, ...] = (), **environment: str) -> Settings:
+    """Write `text` to sealbus.toml in `folder` and return the settings with only this environment."""
+    (folder / "sealbus.toml").write_text(text)
+    return load_settings(folder / "sealbus.toml", environment=environment, flags=flags)
+
+
+def smallest_environment(**extra: str) -> dict[str, str]:
+    """Return variables that say the least, and `extra`."""
+    return {
+        "SEALBUS_TRUST_DOMAIN": "example.org",
+        "SEALBUS_NATS": "tls://x:1",
+        "SEALBUS_POLICY__ENGINE": "embedded",
+        **extra,
+    }
+
+
+def origin(settings: Settings, key: str) -> str:
+    """Return where the setting `key` was said."""
+    (line,) = [line for line in settings.lines if line.key == key]
+    return str(line.origin)

@@ -103,3 +103,11 @@ def test_settings_cannot_be_changed(tmp_path: Path) -> None:
         settings.concurrency = 3  # type: ignore[misc]
     with pytest.raises(TypeError):
         settings.max_bytes["TASKS"] = 3  # type: ignore[index]
+
+
+def test_what_was_said_wrongly_comes_before_what_was_not_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, 'nats = ["tls://a:1", "nats://b:2"]')
+    assert caught.value.detail == (
+        f"file {tmp_path / 'sealbus.toml'}: nats: must be tls://host:port; sealbus speaks to NATS over mutual TLS only"
+    )

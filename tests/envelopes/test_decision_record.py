@@ -206,3 +206,8 @@ def test_no_second_spelling(key: str, other: Value) -> None:
     value[key] = other
     with pytest.raises((EnvelopeError, SealError)):
         take(encode(value))
+
+
+def test_its_text_shows_no_input_and_no_reasons() -> None:
+    assert ALLOWED.kind == "decision"
+    assert repr(DENIED) == "DecisionRecord(action='inventory.update', allow=False, code=<Code.DENIED: 'denied'>, ...)"

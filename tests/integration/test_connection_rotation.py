@@ -234,7 +234,7 @@ async def test_what_is_sent_after_a_rotation_is_held_until_the_server_has_what_w
     async def note_follow(self: Link, old: Link, seconds: float) -> None:
         order.append("sent before" if not old.replies.pending else "")
         self.write(b"PUB call.b.run 1\r\n1\r\n")
-        assert self._held == b"PUB call.b.run 1\r\n1\r\n"
+        assert bytes(self._held or b"") == b"PUB call.b.run 1\r\n1\r\n"
         await follow(self, old, seconds)
         assert self._held is None
         order.append("follow")

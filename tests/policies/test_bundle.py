@@ -9,10 +9,11 @@ import pytest
 from support.policies import ALLOW, SCRIPTED, bundle, folder
 
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.strict_json import Json
 from sealbus.policies.bundle import STARTER, build_bundle, load_bundle, write_bundle
 from sealbus.policies.problems import PolicyRefused
 
-FILES = {
+FILES: dict[str, str | dict[str, Json]] = {
     "authz/policy.rego": SCRIPTED,
     "authz/policy_test.rego": "package sealbus.authz_test\n\ntest_x if { true }\n",
     "answers/data.json": {"yes": ALLOW},

@@ -115,6 +115,14 @@ async def test_a_broken_interpreter_is_replaced(file: Path, monkeypatch: pytest.
     assert isinstance(second, Decision)
 
 
+async def test_failures_carry_no_interpreter(file: Path) -> None:
+    """regorus complains where an engine is dropped by another thread, and frames of a traceback hold it."""
+    async with EmbeddedEngine(file) as engine:
+        for name in ("fails", "undefined", "yes"):
+            for answer in await engine.decide([document(name), bytes(document("fails"))]):
+                assert isinstance(answer, Decision) or (answer.__traceback__, answer.__context__) == (None, None)
+
+
 async def test_micros_are_those_of_the_decision(file: Path) -> None:
     async with EmbeddedEngine(file) as engine:
         started = time.perf_counter_ns()

@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @pytest.fixture
-def socket() -> AsyncIterator[Path]:
+def socket() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="opa-"))
-    yield folder / "opa.sock"  # type: ignore[misc]
+    yield folder / "opa.sock"
     shutil.rmtree(folder)
 
 
@@ -222,7 +222,7 @@ async def test_cancellation_ends_a_call(socket: Path) -> None:
         raise AssertionError
 
     async with serving(socket, never) as engine:
-        deciding = asyncio.create_task(engine.decide([document()]))  # type: ignore[arg-type]
+        deciding = asyncio.create_task(engine.decide([document()]))
         await asked.wait()
         deciding.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -247,11 +247,11 @@ def test_a_socket_path_that_is_too_long() -> None:
 
 
 @pytest.fixture
-def opa(tmp_path: Path) -> AsyncIterator[OpaServer]:
+def opa(tmp_path: Path) -> Iterator[OpaServer]:
     file = tmp_path / "bundle.tar.gz"
     write_bundle(bundle(), file)
     with OpaServer("--bundle", str(file)) as server:
-        yield server  # type: ignore[misc]
+        yield server
 
 
 @pytest.mark.opa

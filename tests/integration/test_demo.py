@@ -1,0 +1,75 @@
+"""The demonstration asserts itself: on both engines, and it fails where a scene surprises."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from support.opa import require_opa
+from support.workload_api import short_folder
+
+from sealbus.agents.cli.demo import command
+from sealbus.agents.demo import scenes
+
+pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(120)]
+
+
+def demo(*arguments: str) -> tuple[int, dict[str, object]]:
+    with short_folder() as folder:
+        result = CliRunner().invoke(command, ["--json", "--state", str(folder / "demo"), *arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    document = json.loads(result.stdout)
+    assert isinstance(document, dict)
+    return result.exit_code, document
+
+
+def test_every_scene_is_as_it_must_be_on_the_embedded_engine() -> None:
+    code, document = demo()
+    assert code == 0, document
+    assert document["ok"] is True
+    assert isinstance(document["records"], int)
+    assert document["records"] > 15
+
+
+@pytest.mark.opa
+def test_opa_decides_every_scene_alike() -> None:
+    code, document = demo("--engine", "sidecar", "--opa", str(require_opa()))
+    assert code == 0, document
+
+
+def test_an_inverted_expectation_fails_the_demonstration(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = scenes.SCENES[0]
+    monkeypatch.setattr(scenes, "SCENES", (replace(first, expected="deny"),))
+    code, document = demo()
+    assert code == 1
+    assert document["ok"] is False
+
+
+def test_with_a_policy_that_denies_everything_no_scene_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sealbus.agents.demo import stage
+
+    made = stage._fresh_policy
+
+    def denying(folder: Path) -> Path:
+        policy = made(folder)
+        for path in policy.rglob("*.rego"):
+            path.unlink()
+        (policy / "deny.rego").write_text(
+            "package sealbus.authz\n\n"
+            "decision := decide(input)\n\n"
+            "batch := [decide(one) | some one in input.batch]\n\n"
+            'decide(one) := {"allow": false, "reasons": [one.action.name], "obligations": [], "policy": "none"}\n',
+            encoding="utf-8",
+        )
+        return policy
+
+    monkeypatch.setattr(stage, "_fresh_policy", denying)
+    code, document = demo()
+    assert code == 1
+    found = document["scenes"]
+    assert isinstance(found, list)
+    allowed = [one["name"] for one in found if one["got"] == "allow" and "replayed" not in one["name"]]
+    assert allowed == []

@@ -16,6 +16,7 @@ from sealbus.bus.frames import publish_parts, status_of
 from sealbus.bus.link import Link
 from sealbus.bus.outbox import StreamRefused
 from sealbus.bus.ports import Outgoing, PubAck
+from sealbus.bus.replies import tokens
 from sealbus.envelopes.errors import BusUnavailable
 
 __all__ = ["BulkPublisher"]
@@ -42,30 +43,30 @@ class _Batch:
         self._messages = messages
         self._answers: list[_Answer | None] = [None] * len(messages)
         self._owed = len(messages)
-        self._numbers: list[int] = []
+        self._tokens: list[bytes] = []
         self.done = asyncio.Event()
 
     def write(self, link: Link) -> None:
         """Write all that the server would take; what is too large is answered at once."""
         parts: list[bytes] = []
         inbox = link.replies.inbox
+        fresh = tokens(len(self._messages))
         for index, message in enumerate(self._messages):
             before, after, size = publish_parts(message, replied=True)
             if size > link.max_payload:
                 text = f"{message.subject}: {size} bytes, and the server takes {link.max_payload}"
                 self._settle(index, StreamRefused(text, TOO_LARGE))
                 continue
-            number = link.replies.expect(self, index)
-            self._numbers.append(number)
-            parts += (before, b"%b%d" % (inbox, number), after, message.payload, b"\r\n")
+            self._tokens.append(link.replies.expect(self, index, fresh[index]))
+            parts += (before, inbox, fresh[index], after, message.payload, b"\r\n")
         if parts:
             link.write(b"".join(parts))
 
     def end(self, link: Link, error: BusUnavailable) -> Sequence[_Answer]:
         """Take no more answers; what has none by now has `error`."""
         if self._owed:
-            for number in self._numbers:
-                link.replies.forget(number)
+            for token in self._tokens:
+                link.replies.forget(token)
         return [error if answer is None else answer for answer in self._answers]
 
     def subject_of(self, index: int) -> str:

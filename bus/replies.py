@@ -1,8 +1,8 @@
 """One inbox for every answer that the broker owes a link: PubAcks by the thousand, and answers of the JetStream API.
 
-The inbox has 128 random bits under our own prefix. Peers may be allowed to publish there, for that is how replies come,
-but they cannot guess it. Who subscribes, on core NATS, to a subject of a stream does see it: the server's permissions
-must leave those subjects to the streams, or such a subscriber could forge an acknowledgement.
+Peers may be allowed to publish under our inbox prefix, for that is how replies come. So every answer has a reply subject
+of its own with 96 random bits: whoever sees the one of a message that it subscribes to on core NATS learns nothing about
+those of others, and cannot forge the acknowledgement of an audit record.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Protocol
 
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["Awaiting", "Replies"]
+__all__ = ["Awaiting", "Replies", "tokens"]
+
+TOKEN_BYTES = 12
 
 
 class Awaiting(Protocol):
@@ -29,14 +31,20 @@ class Awaiting(Protocol):
         """Learn that no answer to message `index` will come; must not raise."""
 
 
+def tokens(count: int) -> list[bytes]:
+    """Return `count` subject tokens that nobody can guess, not even from each other."""
+    size = 2 * TOKEN_BYTES
+    digits = secrets.token_hex(TOKEN_BYTES * count).encode()
+    return [digits[start : start + size] for start in range(0, count * size, size)]
+
+
 class Replies:
     """Hands out reply subjects under one inbox and gives each answer, once, to who waits for it."""
 
     def __init__(self, inbox_prefix: str) -> None:
-        self.inbox = f"{inbox_prefix}{secrets.token_hex(16)}.".encode()
+        self.inbox = f"{inbox_prefix}{secrets.token_hex(8)}.".encode()
         self._place = len(self.inbox)
-        self._pending: dict[int, tuple[Awaiting, int]] = {}
-        self._last = 0
+        self._pending: dict[bytes, tuple[Awaiting, int]] = {}
         self.settled = asyncio.Event()
         """Set while no answer is owed."""
         self.settled.set()
@@ -51,32 +59,31 @@ class Replies:
         """How many answers are owed."""
         return len(self._pending)
 
-    def expect(self, awaiting: Awaiting, index: int) -> int:
-        """Return the number of the answer to message `index`; the reply subject is `inbox` and that number."""
+    def expect(self, awaiting: Awaiting, index: int, token: bytes | None = None) -> bytes:
+        """Return the token of the answer to message `index`, `token` if it is given; the reply subject is `inbox` + it."""
+        token = token or tokens(1)[0]
         if not self._pending:
             self.settled.clear()
-        self._last += 1
-        self._pending[self._last] = (awaiting, index)
-        return self._last
+        self._pending[token] = (awaiting, index)
+        return token
 
-    def forget(self, number: int) -> None:
-        """Take no answer under `number` any more."""
-        self._pending.pop(number, None)
+    def forget(self, token: bytes) -> None:
+        """Take no answer under `token` any more."""
+        self._pending.pop(token, None)
         self._note()
 
     def take(self, subject: bytes, _: bytes, block: bytes, payload: bytes) -> None:
         """Be the sink of the inbox. An answer that nobody waits for, or waits for no longer, is dropped."""
-        number = subject[self._place :]
-        found = self._pending.pop(int(number), None) if number.isdigit() else None
+        found = self._pending.pop(subject[self._place :], None)
         if found is not None:
             found[0].answered(found[1], block, payload)
             self._note()
 
     def refuse(self, subject: str, error: BusUnavailable) -> None:
         """Fail the oldest message to `subject`: the server refused it, and will not answer."""
-        for number, (awaiting, index) in self._pending.items():
+        for token, (awaiting, index) in self._pending.items():
             if awaiting.subject_of(index) == subject:
-                del self._pending[number]
+                del self._pending[token]
                 awaiting.failed(index, error)
                 self._note()
                 return

@@ -50,16 +50,15 @@ async def ask(link: Link, subject: str, payload: bytes, *, deadline: float) -> A
     """Publish `payload` and return the answer. Raises `BusUnavailable` if none comes in `deadline` seconds."""
     check_pattern(subject)  # the API has wildcards in its own subjects, where they name a filter
     question = _Question(subject)
-    number = link.replies.expect(question, 0)
+    token = link.replies.expect(question, 0)
     try:
-        reply = f"{link.replies.inbox.decode()}{number}"
-        link.write(b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), len(payload), payload))
+        link.write(b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), link.replies.inbox + token, len(payload), payload))
         async with asyncio.timeout(deadline):
             answer = await question.answer
     except TimeoutError as error:
         raise BusUnavailable(f"{subject}: no answer within {deadline:g} s") from error
     finally:
-        link.replies.forget(number)
+        link.replies.forget(token)
         if not question.answer.cancel() and not question.answer.cancelled():
             question.answer.exception()
     status, _ = status_of(answer.header_block)

@@ -79,7 +79,7 @@ def whole_numbers(value: Json) -> None:
         case list():
             for item in value:
                 whole_numbers(item)
-        case dict():
+        case _:
             for name, item in value.items():
                 _valid_text(name)
                 whole_numbers(item)

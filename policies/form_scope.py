@@ -19,7 +19,6 @@ from sealbus.policies.syntax import (
     Body,
     Call,
     Comprehension,
-    Every,
     Expression,
     Negation,
     Number,
@@ -115,7 +114,7 @@ class _Names:
                 for one in (statement.key, statement.value):
                     if one is not None:
                         self.scope.declare_pattern(one, "assigned")
-            case Every():
+            case _:
                 self.expression(statement.collection)
                 outside = self.scope.open()
                 for variable in statement.names:
@@ -145,16 +144,15 @@ class _Names:
     def walk(self, expression: Call) -> None:
         walked, pair = expression.arguments
         self.expression(walked)
-        if not isinstance(pair, Array) or not all(isinstance(item, Variable) for item in pair.items):
+        names = [item for item in pair.items if isinstance(item, Variable)] if isinstance(pair, Array) else []
+        if not isinstance(pair, Array) or len(names) != 2 or len(pair.items) != 2:
             self.scope.refuse(pair.place, "walk", "write walk(value, [path, part]) with two names")
-            return
-        for item in pair.items:
-            if isinstance(item, Variable):
-                found = self.scope.frame.locals.get(item.name)
-                if found is not None and not found.bound:
-                    found.bound = found.used = True
-                else:
-                    self.scope.declare(item, "assigned")
+        for name in names:
+            found = self.scope.frame.locals.get(name.name)
+            if found is not None and not found.bound:
+                found.bound = found.used = True
+            else:
+                self.scope.declare(name, "assigned")
 
     # Uses
 

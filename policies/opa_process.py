@@ -106,6 +106,8 @@ class OpaProcess:
             sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(program),
             "run", "--server", "--addr", f"unix://{self.socket}", "--bundle", str(self._bundle), "--watch",
             "--unix-socket-perm", "600", "--skip-version-check",
+            # Without it OPA converts the whole of the data at each question.
+            "--optimize-store-for-read-speed",
             # What became of a replaced bundle is told at this level; requests would be as well.
             "--log-format", "json", "--log-level", "info", "--log-level-request", "debug",
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=PIPE,
@@ -123,6 +125,7 @@ class OpaProcess:
                 try:
                     await self._healthy(process)
                     wait = AGAIN_AFTER
+                    _log.info("opa is healthy again")
                 except ConfigurationError as error:
                     wait = min(2 * wait, AGAIN_AFTER_MOST)
                     _log.error("opa does not start: %s", error.detail)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sealbus.bus.replies import Replies
+import re
+
+from sealbus.bus.replies import Replies, tokens
 from sealbus.envelopes.errors import BusUnavailable
 
 
@@ -22,20 +24,19 @@ class Batch:
         self.errors.append((index, error.detail))
 
 
-def answer(replies: Replies, number: int | bytes, payload: bytes = b"ok") -> None:
-    tail = number if isinstance(number, bytes) else b"%d" % number
-    replies.take(replies.inbox + tail, b"", b"", payload)
+def answer(replies: Replies, token: bytes, payload: bytes = b"ok") -> None:
+    replies.take(replies.inbox + token, b"", b"", payload)
 
 
 def test_each_answer_once() -> None:
     replies = Replies("_INBOX.a.")
     batch = Batch("x", "y")
-    numbers = [replies.expect(batch, index) for index in range(2)]
+    given = [replies.expect(batch, index) for index in range(2)]
     assert replies.pending == 2
     assert not replies.settled.is_set()
-    answer(replies, numbers[1])
-    answer(replies, numbers[1], b"again")
-    answer(replies, numbers[0])
+    answer(replies, given[1])
+    answer(replies, given[1], b"again")
+    answer(replies, given[0])
     assert batch.answers == [(1, b"", b"ok"), (0, b"", b"ok")]
     assert replies.settled.is_set()
 
@@ -43,21 +44,27 @@ def test_each_answer_once() -> None:
 def test_what_nobody_waits_for() -> None:
     replies = Replies("_INBOX.a.")
     batch = Batch("x")
-    number = replies.expect(batch, 0)
-    for junk in (b"", b"x", b"-1", b"1.2", "\u00b2".encode(), b"9" * 4_000):
+    token = replies.expect(batch, 0)
+    for junk in (b"", b"x", token[:-1], token + b".", token.upper() + b" ", b"9" * 4_000):
         answer(replies, junk)
-    replies.forget(number)
-    answer(replies, number)
+    replies.forget(token)
+    answer(replies, token)
     assert batch.answers == []
     assert replies.settled.is_set()
 
 
-def test_the_inbox_cannot_be_guessed() -> None:
+def test_no_reply_subject_can_be_guessed_from_another() -> None:
+    """A subscriber to events sees their reply subjects; with numbers there it could forge the PubAck of a record."""
     one, other = Replies("_INBOX.a."), Replies("_INBOX.a.")
     assert one.inbox != other.inbox
     assert one.inbox.startswith(b"_INBOX.a.")
-    assert len(one.inbox.split(b".")[2]) == 32
     assert one.pattern == one.inbox.decode() + "*"
+    batch = Batch(*"x" * 100)
+    given = {one.expect(batch, index) for index in range(50)} | set(tokens(50))
+    assert len(given) == 100
+    assert all(re.fullmatch(b"[0-9a-f]{24}", token) for token in given)
+    # No half of one is that of another: nothing is counted, nothing is shared.
+    assert len({half for token in given for half in (token[:12], token[12:])}) == 200
 
 
 def test_a_refused_subject_fails_its_oldest_message() -> None:

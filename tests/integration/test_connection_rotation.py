@@ -208,14 +208,14 @@ async def test_the_old_connection_is_kept_until_its_answers_have_come(lab: Lab) 
     async with lab.connection(identity=identity, overlap=0.0, settle=60.0) as connection:
         old = connection.link
         waiting = Waiting()
-        number = old.replies.expect(waiting, 0)
+        token = old.replies.expect(waiting, 0).decode()
         identity.rotate()
         await until(lambda: connection.link is not old)
         # A PubAck that is late: it still arrives on the link that its publish went out on.
         for _ in range(20):
             await connection.link.flush(5.0)
         assert old.alive
-        connection.link.write(f"PUB {old.replies.inbox.decode()}{number} 2\r\nok\r\n".encode())
+        connection.link.write(f"PUB {old.replies.inbox.decode()}{token} 2\r\nok\r\n".encode())
         await until(lambda: not old.alive)
         assert waiting.payloads == [b"ok"]
         assert waiting.errors == []

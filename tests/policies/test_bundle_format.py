@@ -121,7 +121,8 @@ def test_special_files(kind: bytes) -> None:
 @pytest.mark.parametrize(
     "manifest",
     [
-        b"", b"[]", b"{}", b'{"revision": ""}', b'{"revision": 1}', b'{"revision": "a\\n"}', b'{"revision": "r", "roots": "a"}',
+        b"", b"[]", b"{}", b'{"revision": ""}', b'{"revision": 1}', b'{"revision": "a\\n"}',
+        b'{"revision": "r", "roots": "a"}',
         b'{"revision": "r", "roots": []}', b'{"revision": "r", "roots": [1]}', b'{"revision": "r", "rego_version": 0}',
         b'{"revision": "r", "wasm": []}', b'{"revision": "r", "file_rego_versions": {"/a.rego": 0}}',
     ],

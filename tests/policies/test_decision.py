@@ -10,6 +10,12 @@ import pytest
 from sealbus.envelopes.errors import Code, PolicyFailed
 from sealbus.policies.decision import OBLIGATIONS, Decision, parse_decision
 
+WRONG: dict[str, list[object]] = {
+    "allow": ["true", 1, None, "yes", [], {}, 1.0],
+    "policy": [None, 1, "", "x" * 257, "a\nb", "\ud800"],
+    "reasons": [None, "a", {}, [1], [None], [["a"]], ["a\x00"], ["x" * 257], ["\ud800"]],
+    "obligations": [None, {}, "a", [1], ["a"], [[]], [None]],
+}
 GOOD: dict[str, Any] = {"allow": True, "reasons": [], "obligations": [], "policy": "starter"}
 
 
@@ -32,11 +38,8 @@ def test_a_decision() -> None:
         None, True, 1, "yes", "<undefined>", {}, [], [GOOD], {"allow": True},
         {**GOOD, "more": 1},
         {key: value for key, value in GOOD.items() if key != "policy"},
-        *({**GOOD, "allow": value} for value in ("true", 1, None, "yes", [], {}, 1.0)),
-        *({**GOOD, "policy": value} for value in (None, 1, "", "x" * 257, "a\nb", "\ud800")),
-        *({**GOOD, "reasons": value} for value in (None, "a", {}, [1], [None], [["a"]], ["a\x00"], ["x" * 257], ["\ud800"])),
+        *({**GOOD, key: value} for key, values in WRONG.items() for value in values),
         {**GOOD, "reasons": ["a"] * 33},
-        *({**GOOD, "obligations": value} for value in (None, {}, "a", [1], ["a"], [[]], [None])),
         {**GOOD, "obligations": [{}] * (OBLIGATIONS + 1)},
         {**GOOD, "obligations": [{"a": 1.5}]},
         {**GOOD, "obligations": [{"a": 2**53}]},

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.policies import ALLOW, SCRIPTED, bundle, document, folder
+from support.policies import ALLOW, SCRIPTED, bundle, document, eventually, folder, put
 
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
 from sealbus.policies.bundle import write_bundle
@@ -25,9 +25,10 @@ def file(tmp_path: Path) -> Path:
 
 
 async def until_problem(engine: EmbeddedEngine, *, there: bool) -> str:
-    async with asyncio.timeout(5):
-        while bool((await engine.status()).problem) is not there:
-            await asyncio.sleep(0.005)
+    async def holds() -> bool:
+        return bool((await engine.status()).problem) is there
+
+    await eventually(holds)
     return (await engine.status()).problem
 
 
@@ -37,14 +38,14 @@ async def test_the_first_bundle_must_be_good(tmp_path: Path) -> None:
         await missing.__aenter__()
     await missing.__aexit__(None, None, None)
     bad = tmp_path / "bad"
-    bad.write_bytes(bundle(policy="package x {").raw)
+    put(bundle(policy="package x {").raw, bad)
     with pytest.raises(PolicyRefused, match=r"authz\.rego:1:11"):
         await EmbeddedEngine(bad).__aenter__()
 
 
 async def test_a_refused_bundle_is_reported_with_its_place_until_a_good_one_comes(file: Path) -> None:
     async with EmbeddedEngine(file) as engine:
-        file.write_bytes(bundle(revision="bad", policy="package x {").raw)
+        put(bundle(revision="bad", policy="package x {").raw, file)
         assert "authz.rego:1:11" in await until_problem(engine, there=True)
         assert (await engine.status()).revision == "r1"
         write_bundle(bundle(revision="r2"), file)

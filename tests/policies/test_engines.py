@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.opa import OpaServer
-from support.policies import ALLOW, DENY, bundle, document
+from support.policies import ALLOW, DENY, bundle, document, eventually, put
 
 from sealbus.envelopes.errors import Code, PolicyFailed, PolicyUnavailable
 from sealbus.envelopes.strict_json import Json
@@ -49,12 +49,11 @@ class Running:
         await asyncio.to_thread(write_bundle, new, self.file)
 
     async def until_revision(self, revision: str) -> None:
-        async with asyncio.timeout(5):
-            while True:
-                [answer] = await self.engine.decide([document()])
-                if isinstance(answer, Decision) and answer.revision == revision:
-                    return
-                await asyncio.sleep(0.005)
+        async def holds() -> bool:
+            [answer] = await self.engine.decide([document()])
+            return isinstance(answer, Decision) and answer.revision == revision
+
+        await eventually(holds)
 
 
 @asynccontextmanager
@@ -209,9 +208,7 @@ async def test_a_bad_bundle_leaves_the_old_in_force(running: Running, bad: str) 
         "not rego": bundle(revision="bad", policy="package x {").raw,
         "no entry point": bundle(revision="bad", policy="package sealbus.authz\n\nother if { x }\n").raw,
     }[bad]
-    new = running.file.with_name("new")
-    new.write_bytes(raw)
-    new.replace(running.file)
+    put(raw, running.file)
     until = asyncio.get_running_loop().time() + 0.5
     while asyncio.get_running_loop().time() < until:
         [answer] = await running.engine.decide([document()])

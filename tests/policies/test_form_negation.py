@@ -16,7 +16,8 @@ def refused(statement: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "statement",
-    ["not named", "not true", "not x.y.z", "not data.d[named]", "not data.d[named].e[other]", "not x.y == 1", "not x.y == x.z",
+    ["not named", "not true", "not x.y.z", "not data.d[named]", "not data.d[named].e[other]", "not x.y == 1",
+     "not x.y == x.z",
      "not named == other", "not named in [other, 2]", "not f(named)", "not named > 3", "not [named] == [1]",
      'not {"k": named} == {"k": 1}', 'not data.d["a"]', "not rule", "every e in [1] { not e == named }"],
 )  # fmt: skip

@@ -76,6 +76,7 @@ def test_accepted(text: str) -> None:
         ("r if { x := 1; x(1) }", ["function-value"]),
         ("r if { y := walk(rule, [p, v]) }", ["walk", "unsafe", "unsafe"]),
         ("r if { walk(rule, x) }", ["walk"]),
+        ("r if { walk(rule, [p, v, w]); p == v; v == w }", ["walk"]),
         ('r if { walk(rule, ["a", v]) }', ["walk"]),
         ("r if { walk(rule, [p, v], 1) }", ["walk", "unsafe", "unsafe"]),
         ("r if { rule with input as 1 }", ["with"]),

@@ -53,7 +53,7 @@ def test_rules_that_nobody_asks_are_analysed_as_well() -> None:
 
 
 def test_data_that_is_no_object() -> None:
-    with pytest.raises(PolicyRefused, match="data.json") as refused:
+    with pytest.raises(PolicyRefused, match=r"data\.json") as refused:
         Interpreter([], b"[]")
     assert refused.value.problems[0].line == 0
 
@@ -74,7 +74,7 @@ def test_an_interpreter_belongs_to_its_thread() -> None:
     assert "thread" in str(errors[0])
 
 
-class PanicException(BaseException):  # noqa: N818  the name that pyo3 gives it
+class PanicException(BaseException):  # the name that pyo3 gives it
     pass
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.opa import require_opa
-from support.policies import bundle, document
+from support.policies import bundle, document, eventually, put
 
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies import opa_process
@@ -53,9 +54,10 @@ async def revision(engine: SidecarEngine) -> str:
 
 
 async def until(engine: SidecarEngine, wanted: str) -> None:
-    async with asyncio.timeout(15):
-        while await revision(engine) != wanted:
-            await asyncio.sleep(0.02)
+    async def holds() -> bool:
+        return await revision(engine) == wanted
+
+    await eventually(holds)
 
 
 def children(of: int) -> set[int]:
@@ -71,6 +73,10 @@ def children(of: int) -> set[int]:
     return found
 
 
+def text_of(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
+
+
 def gone(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
@@ -83,15 +89,17 @@ def gone(pid: int) -> bool:
 async def test_it_decides_and_watches_its_bundle(folder: Path) -> None:
     async with process(folder) as opa, SidecarEngine(opa.socket) as engine:
         assert await revision(engine) == "r1"
-        assert opa.socket.parent.stat().st_mode & 0o777 == 0o700
+        assert mode(opa.socket.parent) == 0o700
+        assert mode(opa.socket) == 0o600
         write_bundle(bundle(revision="r2"), folder / "bundle" / "bundle.tar.gz")
         await until(engine, "r2")
-    assert not opa.socket.exists() or await revision_of_nobody(opa.socket)
-
-
-async def revision_of_nobody(socket: Path) -> bool:
+        socket = opa.socket
     async with SidecarEngine(socket) as engine:
-        return await revision(engine) == ""
+        assert await revision(engine) == ""
+
+
+def mode(file: Path) -> int:
+    return file.stat().st_mode & 0o777
 
 
 @pytest.mark.opa
@@ -99,17 +107,19 @@ async def test_it_says_why_a_replaced_bundle_is_not_in_force(folder: Path) -> No
     file = folder / "bundle" / "bundle.tar.gz"
     async with process(folder) as opa, SidecarEngine(opa.socket) as engine:
         assert opa.problem == ""
-        new = folder / "new"
-        new.write_bytes(bundle(revision="bad", policy="package x {").raw)
-        new.replace(file)
-        async with asyncio.timeout(15):
-            while "authz.rego:1: rego_parse_error" not in opa.problem:
-                await asyncio.sleep(0.02)
+        put(bundle(revision="bad", policy="package x {").raw, file)
+
+        async def refused() -> bool:
+            return "authz.rego:1: rego_parse_error" in opa.problem
+
+        await eventually(refused)
         assert await revision(engine) == "r1"
         write_bundle(bundle(revision="r2"), file)
-        async with asyncio.timeout(15):
-            while opa.problem:
-                await asyncio.sleep(0.02)
+
+        async def taken() -> bool:
+            return not opa.problem
+
+        await eventually(taken)
         assert await revision(engine) == "r2"
 
 
@@ -120,9 +130,11 @@ async def test_a_killed_child_is_started_again(folder: Path, monkeypatch: pytest
     async with process(folder) as opa, SidecarEngine(opa.socket) as engine:
         [pid] = children(os.getpid()) - before
         os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(15):
-            while children(os.getpid()) - before in (set(), {pid}):
-                await asyncio.sleep(0.02)
+
+        async def replaced() -> bool:
+            return children(os.getpid()) - before not in (set(), {pid})
+
+        await eventually(replaced)
         await until(engine, "r1")
     assert children(os.getpid()) == before
 
@@ -136,7 +148,8 @@ async def test_the_child_dies_with_its_parent(folder: Path) -> None:
         "from sealbus.policies.opa_process import OpaProcess\n"
         "async def main():\n"
         "    folder = Path(sys.argv[2])\n"
-        "    async with OpaProcess(Path(sys.argv[1]), socket=folder / 'run/opa.sock', bundle=folder / 'bundle/bundle.tar.gz'):\n"
+        "    socket, bundle = folder / 'run/opa.sock', folder / 'bundle/bundle.tar.gz'\n"
+        "    async with OpaProcess(Path(sys.argv[1]), socket=socket, bundle=bundle):\n"
         "        print('ready', flush=True)\n"
         "        await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"
@@ -149,22 +162,24 @@ async def test_the_child_dies_with_its_parent(folder: Path) -> None:
     [pid] = children(parent.pid)
     parent.kill()
     await parent.wait()
-    async with asyncio.timeout(10):
-        while not gone(pid):
-            await asyncio.sleep(0.02)
+
+    async def dead() -> bool:
+        return gone(pid)
+
+    await eventually(dead)
 
 
 async def test_a_program_that_cannot_be_run(folder: Path) -> None:
     with pytest.raises(ConfigurationError, match="SEALBUS_OPA"):
         await process(folder, folder / "none").__aenter__()
-    (folder / "plain").write_text("")
+    put(b"", folder / "plain")
     for other in (folder / "plain", folder):
         with pytest.raises(ConfigurationError, match="cannot be run"):
             await process(folder, other).__aenter__()
 
 
 async def test_a_bundle_that_may_not_be_put_in_force(folder: Path) -> None:
-    (folder / "bundle" / "bundle.tar.gz").write_bytes(bundle(policy="package x {").raw)
+    put(bundle(policy="package x {").raw, folder / "bundle" / "bundle.tar.gz")
     with pytest.raises(PolicyRefused, match=r"authz\.rego:1:11"):
         await process(folder, Path(sys.executable)).__aenter__()
 
@@ -233,11 +248,14 @@ async def test_a_child_that_ends_is_tried_again_until_it_is_healthy(
     """Its first run ends after it was healthy, the second at once, the third never is, the fourth is well."""
     monkeypatch.setattr(opa_process, "AGAIN_AFTER", 0.01)
     monkeypatch.setattr(opa_process, "READY_WITHIN", 1.5)
+    caplog.set_level(logging.INFO)
     runs = folder / "runs"
     async with process(folder, script(folder, FLAKY)):
-        async with asyncio.timeout(30):
-            while not runs.exists() or runs.read_text() != "4":
-                await asyncio.sleep(0.02)
+
+        async def fourth() -> bool:
+            return text_of(runs) == "4" and "opa is healthy again" in caplog.text
+
+        await eventually(fourth, within=30)
         assert "(a line of over 64 KiB)" in caplog.text
     assert "opa does not start" in caplog.text
 

@@ -6,7 +6,17 @@ import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+from support.policies import put
+
 from sealbus.policies.watch import Mark, changes, mark
+
+
+def write(content: bytes, file: Path) -> None:
+    file.write_bytes(content)
+
+
+def remove(file: Path) -> None:
+    file.unlink()
 
 
 async def soon(found: AsyncGenerator[Mark, None]) -> Mark:
@@ -15,27 +25,26 @@ async def soon(found: AsyncGenerator[Mark, None]) -> Mark:
 
 async def test_a_replacement_a_write_and_nothing_else_is_a_change(tmp_path: Path) -> None:
     file = tmp_path / "file"
-    file.write_bytes(b"1")
+    put(b"1", file)
     since = mark(file)
     assert since is not None
     found = changes(file, since, every=0.005)
 
-    (tmp_path / "new").write_bytes(b"2")
-    (tmp_path / "new").replace(file)
+    put(b"2", file)
     first = await soon(found)
     assert first == mark(file)
     assert first != since
 
-    file.write_bytes(b"longer")
+    write(b"longer", file)
     assert await soon(found) == mark(file)
 
-    waiting = asyncio.create_task(anext(found))  # type: ignore[arg-type]
+    waiting = asyncio.create_task(anext(found))
     done, _ = await asyncio.wait({waiting}, timeout=0.05)
     assert not done
-    file.unlink()
+    remove(file)
     done, _ = await asyncio.wait({waiting}, timeout=0.05)
     assert not done
-    file.write_bytes(b"again")
+    put(b"again", file)
     assert await asyncio.wait_for(waiting, 5) == mark(file)
     await found.aclose()
 
@@ -43,7 +52,7 @@ async def test_a_replacement_a_write_and_nothing_else_is_a_change(tmp_path: Path
 async def test_what_changed_before_the_first_look_is_not_lost(tmp_path: Path) -> None:
     file = tmp_path / "file"
     assert mark(file) is None
-    file.write_bytes(b"1")
+    put(b"1", file)
     found = changes(file, None)
     assert await soon(found) == mark(file)
     await found.aclose()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from sealbus.envelopes.strict_json import Json
@@ -11,7 +12,7 @@ from sealbus.policies.bundle_format import Bundle, Manifest, pack_bundle, read_b
 from sealbus.policies.documents import InputDocument
 from sealbus.policies.request import Request, Resource, input_document
 
-__all__ = ["ALLOW", "DENY", "SCRIPTED", "bundle", "document", "folder"]
+__all__ = ["ALLOW", "DENY", "SCRIPTED", "bundle", "document", "eventually", "folder", "put"]
 
 SCRIPTED = """package sealbus.authz
 
@@ -54,6 +55,22 @@ def document(action: str = "yes", *, properties: Mapping[str, object] | None = N
             chain=("spiffe://example.org/agent/planner",),
         )
     )
+
+
+def put(raw: bytes, file: Path) -> None:
+    """Put bytes in the place of a bundle file by rename, whatever they are."""
+    new = file.with_name(".new")
+    new.write_bytes(raw)
+    new.replace(file)
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]], *, within: float = 15.0) -> None:
+    """Wait until `holds`, for what tells nobody when it happens."""
+    async with asyncio.timeout(within):
+        while True:
+            if await holds():
+                return
+            await asyncio.sleep(0.01)
 
 
 def folder(path: Path, files: Mapping[str, str | dict[str, Json]]) -> Path:

@@ -48,9 +48,7 @@ class RealBus:
     async def node(self, name: str, engine: PolicyEngine) -> Node:
         """Open a node for the agent `name`; a second of the same name is a replica."""
         memory = MemoryIdentity(self.authority, self.names.id_of(name))
-        identity = StaticIdentity(
-            self.ca, memory.spiffe_id.value, sealer=memory.sealer, bundles=memory.bundles()
-        )
+        identity = StaticIdentity(self.ca, memory.spiffe_id.value, sealer=memory.sealer, bundles=memory.bundles())
         connection = await self.stack.enter_async_context(
             Connection(
                 [self.server.url],

@@ -65,7 +65,9 @@ def problems_of(rego: str, path: str = "policy.rego") -> list[Problem]:
         module = Module(path=path, text=rego)
         files, problems = parse_all([module])
         problems += refused_forms(files)
-        problems = problems or [one for file in files for rule in file.rules for one in lookup_problems(file, rule, DATA)]
+        problems = problems or [
+            one for file in files for rule in file.rules for one in lookup_problems(file, rule, DATA)
+        ]
         if not problems:
             Interpreter([module], json.dumps(DATA).encode())
     except PolicyRefused as refused:

@@ -111,7 +111,8 @@ async def test_a_renewal_that_fails_is_tried_again_and_the_old_svid_serves_on(
                 await site.wrote.wait()
         assert await asyncio.to_thread(served_serial, server.port) == first
         site.junk = False
-        while site.written < 4:
+        good = site.written + 1  # under load there were more than two
+        while site.written < good:
             site.wrote.clear()
             async with asyncio.timeout(SECONDS):
                 await site.wrote.wait()

@@ -1,0 +1,37 @@
+"""Results on stdout, notes on stderr."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sealbus.agents.cli.output import as_mapping, note, print_json, print_table, shown_time
+
+
+def test_json_is_one_line_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"name": "Zoë", "text": "a\nb"})
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert "Zoë" in out
+    assert json.loads(out) == {"name": "Zoë", "text": "a\nb"}
+
+
+def test_a_table_holds_its_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("streams", ["name", "state"], [["TASKS", "ok"]])
+    out = capsys.readouterr().out
+    assert all(text in out for text in ("streams", "name", "state", "TASKS", "ok"))
+
+
+def test_a_note_is_not_a_result(capsys: pytest.CaptureFixture[str]) -> None:
+    note("for people")
+    assert capsys.readouterr() == ("", "for people\n")
+
+
+def test_a_time_is_shown_in_utc_with_milliseconds() -> None:
+    assert shown_time(1_795_528_800_123_000) == "2026-11-24T14:00:00.123Z"
+
+
+def test_only_a_mapping_is_one() -> None:
+    assert as_mapping({"a": 1}) == {"a": 1}
+    assert as_mapping([1]) == {}

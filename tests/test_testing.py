@@ -1,0 +1,58 @@
+"""`TestBus` itself: the starter policy where none is given, and assertions that fail when they should."""
+
+from __future__ import annotations
+
+import pytest
+from support.engines import ScriptedEngine, deny
+from support.shop import Price, Shop, Update
+
+from sealbus import Denied
+from sealbus.testing import TestBus
+
+
+async def test_the_starter_policy_decides_where_no_other_is_given() -> None:
+    shop = Shop()
+    async with TestBus(shop.pricing) as bus:
+        client = await bus.client("shop-web")
+        price = await client.call("pricing.quote", Update(item_id="1", quantity=2), returns=Price)
+        assert price == Price(item_id="1", price=14)
+        with pytest.raises(Denied):
+            await (await bus.client("stranger")).call("pricing.quote", Update(item_id="1"), returns=Price)
+        await bus.assert_denied("pricing.quote", reason="unknown_agent")
+    assert shop.handled == [("quote", 2)]
+
+
+async def test_the_assertions_fail_when_they_should() -> None:
+    shop = Shop()
+    engine = ScriptedEngine()
+    async with TestBus(shop.inventory, engine=engine) as bus:
+        with pytest.raises(AssertionError, match="nothing was decided"):
+            await bus.assert_allowed("inventory.update")
+        client = await bus.client("shop-web")
+        await client.submit("inventory.update", Update(item_id="1"))
+        await bus.idle()
+        await bus.assert_allowed("inventory.update")
+        with pytest.raises(AssertionError, match="allow True"):
+            await bus.assert_denied("inventory.update")
+        engine.verdict = lambda _: deny("not_owner")
+        await client.submit("inventory.update", Update(item_id="1"))
+        await bus.idle()
+        await bus.assert_denied("inventory.update", reason="not_owner")
+        with pytest.raises(AssertionError, match="not_owner"):
+            await bus.assert_allowed("inventory.update")
+        with pytest.raises(AssertionError, match="not_owner"):
+            await bus.assert_denied("inventory.update", reason="over_limit")
+
+
+async def test_it_is_used_inside_async_with() -> None:
+    with pytest.raises(RuntimeError, match="async with"):
+        await TestBus().client("shop-web")
+
+
+async def test_leaving_finishes_what_was_taken() -> None:
+    shop = Shop()
+    async with TestBus(shop.inventory, engine=ScriptedEngine()) as bus:
+        await (await bus.client("shop-web")).submit("inventory.update", Update(item_id="1"))
+        await bus.idle()
+    assert shop.handled == [("1", 1)]
+    assert bus.broker.subscriptions == []

@@ -71,11 +71,14 @@ class Judge:
         return [ready.judged() for ready in prepared]
 
     async def decide(self, documents: Sequence[bytes]) -> Sequence[Decision | PolicyUnavailable | PolicyFailed]:
-        """Ask the engine itself; whatever it raises, or any answer too few, is `policy_unavailable` for all."""
+        """Ask the engine itself; what it raises, or an answer too few, is no decision for all."""
         try:
             answers = await self._engine.decide(documents)
-        except PolicyUnavailable as error:
+        except (PolicyUnavailable, PolicyFailed) as error:
             return [error] * len(documents)
+        except Exception as error:  # noqa: BLE001  an engine's own fault ends no worker; only its type is told
+            _log.warning("the policy engine failed: %s", type(error).__name__)
+            return [PolicyUnavailable(type(error).__name__)] * len(documents)
         if len(answers) != len(documents):
             return [PolicyFailed("the engine's answers do not match the questions")] * len(documents)
         return answers

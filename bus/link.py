@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from nats.errors import Error as NatsError
 
@@ -103,6 +104,11 @@ class Link:
         self._client.subscribe_raw(self.replies.pattern, "", self.replies.take)
 
     @property
+    def life(self) -> float:
+        """Seconds for which its client certificate was issued."""
+        return (self.not_after - self.not_before) / 1e6
+
+    @property
     def max_payload(self) -> int:
         """The most bytes that header block and payload may have together, as the server says."""
         return self._client.max_payload
@@ -184,13 +190,18 @@ class Link:
             raise BusUnavailable(f"{self.url}: the connection is gone")
         pong = self._client.ping()
         ended = asyncio.ensure_future(self.ended.wait())
+        waited = cast("tuple[asyncio.Future[bool], ...]", (pong, ended))
         try:
-            await asyncio.wait({pong, ended}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                cast("tuple[asyncio.Future[bool], ...]", waited), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
         finally:
             ended.cancel()
         if not pong.done():
             pong.cancel()
-            raise BusUnavailable(f"{self.url}: no answer within {seconds:g} s" if self.alive else self.reason)
+            raise BusUnavailable(
+                f"{self.url}: no answer within {seconds:g} s" if not self.ended.is_set() else self.reason
+            )
 
     async def close(self) -> None:
         """Send what waits, close, and fail whoever still waits for an answer."""

@@ -22,6 +22,10 @@ __all__ = ["Attachment", "ConnectionOptions", "backoff", "enter_all", "leave_all
 _log = logging.getLogger(__name__)
 
 
+LAST_SECONDS = 0.5
+"""For what is on its way when a link is closed; less than the margin that is kept to its certificate's end."""
+
+
 class Attachment(Protocol):
     """What lives on links and moves from one to the next: a subscription, a pull."""
 
@@ -109,6 +113,10 @@ async def leave_all(attachments: Sequence[Attachment], link: Link, *, overlap: f
             _log.warning("%s: closed with %d answers outstanding", link.url, link.replies.pending)
         for attachment in attachments:
             attachment.lost(link)
+        if link.alive:
+            # Whatever was cut short has unsubscribed just now: take what was on its way.
+            with contextlib.suppress(BusUnavailable):
+                await link.flush(LAST_SECONDS)
         await link.close()
 
 

@@ -97,7 +97,7 @@ class SafeClient(Client):
 
     def write(self, data: bytes) -> None:
         """Write frames in order, past nats-py's queue: a PING written after them is a barrier for them."""
-        self._stream.write(data)
+        self._stream.write(data)  # type: ignore[no-untyped-call]  # untyped in nats-py
 
     def buffered(self) -> int:
         """Return the bytes that wait for the network."""
@@ -105,7 +105,7 @@ class SafeClient(Client):
 
     async def drained(self) -> None:
         """Wait until the bytes that wait for the network are few."""
-        await self._stream.drain()
+        await self._stream.drain()  # type: ignore[no-untyped-call]  # untyped in nats-py
 
     def ping(self) -> asyncio.Future[bool]:
         """Write a PING; the future is done once the server has handled everything written before it."""

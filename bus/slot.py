@@ -10,7 +10,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sealbus.bus.frames import status_of
 from sealbus.bus.link import Link
@@ -29,6 +29,11 @@ class PullRequest:
     max_bytes: int = 8_388_608
     expires: float = 5.0
     heartbeat: float = 2.0
+
+    def within(self, seconds: float) -> PullRequest:
+        """Return the same request, waiting no longer than `seconds`, but at least one."""
+        expires = min(self.expires, max(1.0, seconds))
+        return replace(self, expires=expires, heartbeat=min(self.heartbeat, 0.4 * expires))
 
     def encode(self) -> bytes:
         """Return it as the API wants it."""
@@ -53,6 +58,7 @@ class Slot:
         self,
         link: Link,
         inbox_prefix: str,
+        request: PullRequest,
         *,
         deliver: Callable[[bool, bytes, bytes, bytes, bytes], None],
         ended: Callable[[int, str], None],
@@ -63,22 +69,23 @@ class Slot:
         """Messages that the request may still bring; 0 between requests."""
         self.untouched = False
         """Whether a request waits that has brought nothing yet."""
+        self._batch = request.batch
+        self._body = request.encode()
+        self._patience = 2.0 * request.heartbeat + 1.0
         self._deliver = deliver
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._heard = 0.0
-        self._patience = 0.0
         self._inbox = f"{inbox_prefix}{secrets.token_hex(16)}"
         self._sid = link.subscribe(self._inbox, self._take, refused=refused)
 
-    def ask(self, api: str, request: PullRequest) -> None:
-        """Send `request` to the API subject `api`. Raises `BusUnavailable`."""
-        body = request.encode()
+    def ask(self, api: str) -> None:
+        """Send the request to the API subject `api`. Raises `BusUnavailable`."""
+        body = self._body
         self.link.write(b"PUB %b %b %d\r\n%b\r\n" % (api.encode(), self._inbox.encode(), len(body), body))
-        self.remaining = request.batch
+        self.remaining = self._batch
         self.untouched = True
         self._heard = self._loop.time()
-        self._patience = 2.0 * request.heartbeat + 1.0
 
     @property
     def silent_at(self) -> float:

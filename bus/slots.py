@@ -85,7 +85,7 @@ class Slots:
             if self._waiting() + asked + batch > ROOM * batch or any(other.untouched for other in own):
                 return
             with contextlib.suppress(BusUnavailable):
-                slot.ask(self._api, self._request)
+                slot.ask(self._api)
                 asked += batch
 
     def silent_at(self) -> float | None:
@@ -103,7 +103,9 @@ class Slots:
         return len(silent)
 
     def _slot(self, link: Link) -> Slot:
-        return Slot(link, self._inbox_prefix, deliver=self._take, ended=self._end, refused=self._refused)
+        # Links whose certificates live shortly are left often, and a request keeps its link until it ends.
+        request = self._request.within(link.life / 10.0)
+        return Slot(link, self._inbox_prefix, request, deliver=self._take, ended=self._end, refused=self._refused)
 
     def _on(self, link: Link) -> list[Slot]:
         return [slot for slot in self._slots if slot.link is link]

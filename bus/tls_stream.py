@@ -26,7 +26,7 @@ class TlsStream(TcpTransport):
     """nats-py's transport, with the handshake as part of `connect`."""
 
     def __init__(self, context: ssl.SSLContext, handshake_seconds: float) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # nats-py leaves its constructor untyped
         self._context = context
         self._handshake_seconds = handshake_seconds
 
@@ -66,6 +66,6 @@ class TlsStream(TcpTransport):
         """Wait until the connection is closed, or cut it; how it ended is of no interest any more."""
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS + 1.0):
-                await super().wait_closed()
+                await super().wait_closed()  # type: ignore[no-untyped-call]  # untyped in nats-py
                 return
         self.abort()

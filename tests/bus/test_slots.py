@@ -21,8 +21,10 @@ REQUEST = PullRequest(batch=4, max_bytes=1000, expires=5.0, heartbeat=2.0)
 class FakeLink:
     """Keeps the inboxes' sinks and what was asked on each."""
 
-    def __init__(self) -> None:
+    def __init__(self, life: float = 3600.0) -> None:
         self.alive = True
+        self.life = life
+        self.expires = 5.0
         self.sinks: dict[int, Sink] = {}
         self.inboxes: dict[bytes, int] = {}
         self.asked: list[int] = []
@@ -45,8 +47,8 @@ class FakeLink:
         assert json.loads(body) == {
             "batch": 4,
             "max_bytes": 1000,
-            "expires": 5_000_000_000,
-            "idle_heartbeat": 2_000_000_000,
+            "expires": int(self.expires * 1e9),
+            "idle_heartbeat": int(0.4 * self.expires * 1e9),
         }
         self.asked.append(self.inboxes[inbox])
 
@@ -166,6 +168,15 @@ async def test_only_the_newest_link_asks_and_an_older_one_finishes(consumer: Con
     link.bring(1, 4)
     await finishing
     assert link.sinks == {}
+    assert link.asked == [1]
+
+
+@pytest.mark.parametrize(("life", "expires"), [(3600.0, 5.0), (20.0, 2.0), (10.0, 1.0), (2.0, 1.0)])
+async def test_a_link_that_lives_shortly_is_not_kept_by_its_requests(life: float, expires: float) -> None:
+    consumer, link = Consumer(), FakeLink(life)
+    link.expires = expires
+    consumer.slots.open(link.as_link())
+    consumer.slots.ask()
     assert link.asked == [1]
 
 

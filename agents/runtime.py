@@ -36,7 +36,7 @@ def deployment_of(settings: Settings) -> Deployment:
 
 def streams_of(settings: Settings) -> tuple[Stream, ...]:
     """Return the streams as they are declared by the settings."""
-    return declared_streams(settings.max_bytes, own=settings.own_subjects)
+    return declared_streams(settings.max_bytes, own=settings.own_subjects, replicas=settings.replicas)
 
 
 def workload_api_of(settings: Settings, name: str) -> str | None:

@@ -192,9 +192,7 @@ class Link:
         ended = asyncio.ensure_future(self.ended.wait())
         waited = cast("tuple[asyncio.Future[bool], ...]", (pong, ended))
         try:
-            await asyncio.wait(
-                cast("tuple[asyncio.Future[bool], ...]", waited), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait(waited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ended.cancel()
         if not pong.done():

@@ -99,7 +99,7 @@ async def _run(agent: Agent, concurrency: int | None, health: str | None, config
         if address is not None:
             probes = Probes(healthy=dict, ready=worker.not_ready)
             server = await stack.enter_async_context(HealthServer(address, probes=probes, counters=node.counters))
-            note(f"health at 127.0.0.1:{server.port}")
+            note(f"health at port {server.port}")
         running = asyncio.ensure_future(worker.run(stop))
         await asyncio.wait([running, asyncio.ensure_future(worker.ready.wait())], return_when=asyncio.FIRST_COMPLETED)
         if as_json:

@@ -108,6 +108,8 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
                 max_store_bytes=8 * options.max_bytes,
             )
         )
+        # A CA that was rotated must reach the server, or it refuses the SVIDs of the new one.
+        stack.callback(authority.on_change(nats.renew))
         opa = ""
         if options.engine == "sidecar":
             from sealbus.policies.opa_process import OpaProcess

@@ -23,6 +23,7 @@ from sealbus.bus.requests import ERROR_TYPE
 from sealbus.bus.routes import Answer, Permitted
 from sealbus.bus.work import Judged, Work
 from sealbus.envelopes.accept import VerifiedMessage
+from sealbus.envelopes.caches import BoundedMap
 from sealbus.envelopes.errors import Code, Denied, HandlingError, SealbusError
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
@@ -32,6 +33,9 @@ __all__ = ["Lanes"]
 _log = logging.getLogger(__name__)
 
 REPLY_LIFE = 60 * SECOND
+DONE = 65_536
+"""Tasks and events that this process remembers to have handled; one that is delivered again is not handled again."""
+
 BURY_AGAIN = 5.0
 """Seconds until a delivery comes again whose dead letter could not be stored."""
 
@@ -63,6 +67,8 @@ class Lanes:
         self._clock = clock
         self._queue: asyncio.Queue[Work] = asyncio.Queue(waiting)
         self._open: dict[int, Work] = {}
+        # A killed server may deliver again what was acknowledged: it writes its consumers' state lazily.
+        self._done: BoundedMap[bytes, bool] = BoundedMap(DONE)
         self._answering: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
         self._lanes: list[asyncio.Task[None]] = []
@@ -135,6 +141,10 @@ class Lanes:
         if started >= permitted.message.header.exp:
             await self._settle(work, Code.EXPIRED, started)
             return
+        digest = permitted.message.header.digest
+        if self._done.get(digest) is not None:
+            await self._settle(work, Code.REPLAYED, started)
+            return
         try:
             answer = await self._attempt(permitted)
         except HandlingError as error:
@@ -153,6 +163,7 @@ class Lanes:
                 await self._quiet_reply(permitted.message, reply)
             await self._settle(work, failure.code if failure else None, started)
         elif failure is None:
+            self._done.put(digest, True)
             await self._settle(work, None, started)
         else:
             await self._failed(work, failure, started)

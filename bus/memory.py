@@ -293,6 +293,11 @@ class MemoryPull:
         timer = asyncio.get_running_loop().call_later(delay, redeliver)
         self._timers.add(timer)
 
+    def rewind(self) -> None:
+        """Forget what was acknowledged and deliver all of it again, as a server that lost its consumers' state would."""
+        self._next = 0
+        self._arrived.set()
+
     def term(self, delivery: Delivery) -> None:
         """End the delivery for good."""
         self.ack([delivery])

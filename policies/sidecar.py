@@ -22,7 +22,7 @@ __all__ = ["BATCH", "IN_FLIGHT", "REPLY_BYTES", "SidecarEngine"]
 BATCH: Final = 50
 """Documents of one question: OPA evaluates a question on one core, and its own share of a call is small by then."""
 IN_FLIGHT: Final = 2
-"""Questions under way at a time; more wait here, where the deadline sees them, and not inside OPA."""
+"""Connections, so questions under way at a time; more wait here, where the deadline sees them, and not inside OPA."""
 REPLY_BYTES: Final = 1_048_576
 DEADLINE: Final = 1.0
 SOCKET_PATH_BYTES: Final = 107
@@ -45,7 +45,6 @@ class SidecarEngine:
             )
         self._socket = socket
         self._deadline = deadline
-        self._places = asyncio.Semaphore(IN_FLIGHT)
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -128,7 +127,7 @@ class SidecarEngine:
 
     async def _ask(self, documents: Sequence[InputDocument], until: float) -> Reply:
         try:
-            async with asyncio.timeout_at(until), self._places:
+            async with asyncio.timeout_at(until):
                 status, body = await self._post(batch_question(documents))
         except TimeoutError:
             raise PolicyUnavailable(f"OPA did not answer within {self._deadline:g} s") from None

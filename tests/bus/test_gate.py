@@ -223,6 +223,18 @@ async def test_the_same_bytes_again_are_stored_once(bus: TestBus, shop: Shop) ->
     assert shop.handled == [("42", 1)]
 
 
+async def test_what_a_killed_server_delivers_again_is_not_handled_again(bus: TestBus, shop: Shop) -> None:
+    """nats-server writes consumers' state lazily: after a crash an acknowledged task may come again, as delivery 1."""
+    await submit(bus)
+    await bus.idle()
+    pull = bus.broker.consumers["TASKS", "inventory"]
+    pull.rewind()
+    await bus.idle()
+    assert shop.handled == [("42", 1)]
+    outcomes = [one.record for one in await bus.audit() if isinstance(one.record, OutcomeRecord)]
+    assert [one.code for one in outcomes] == [None, Code.REPLAYED]
+
+
 @pytest.mark.parametrize(
     ("block", "code"),
     [

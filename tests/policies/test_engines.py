@@ -138,6 +138,44 @@ async def test_garbage_is_refused_and_moves_no_other_answer(running: Running, ga
     assert codes(await running.engine.decide(asked)) == ["deny", Code.POLICY_ERROR, "allow"]
 
 
+async def test_garbage_that_fits_together_is_still_garbage(running: Running) -> None:
+    """Joined, these would be three documents, and the second would get the answer of another."""
+    asked = [document("no") + b"," + document("yes"), b'{"a":[1', b'2],"action":{"name":"yes"}}']
+    assert codes(await running.engine.decide(asked)) == [Code.POLICY_ERROR] * 3
+
+
+async def test_a_document_that_the_engines_might_read_otherwise(running: Running) -> None:
+    fraction = bytes(document("yes")).replace(b'"v":1,', b'"v":1.5,')
+    assert codes(await running.engine.decide([fraction])) == [Code.POLICY_ERROR]
+    assert codes(await running.engine.decide([fraction, document("yes")])) == [Code.POLICY_ERROR, "allow"]
+
+
+CAREFUL = """package sealbus.authz
+
+decision := decide(input)
+
+batch := [decide(request) | some request in input.batch]
+
+decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "careful"} if {
+	not forbidden(request)
+}
+
+forbidden(request) if count(request.action.properties.list) > 2
+"""
+
+
+async def test_an_error_of_a_builtin_is_not_taken_for_undefined(running: Running) -> None:
+    """OPA's own default would be: the rule that forbids does not fire, and the message is allowed."""
+    await running.replace(bundle(revision="careful", policy=CAREFUL, data={}))
+
+    async def careful() -> bool:
+        return (await running.engine.status()).revision == "careful"
+
+    await eventually(careful)
+    asked = [document("x", properties={"list": value}) for value in ([1], [1, 2, 3], 7)]
+    assert codes(await running.engine.decide(asked)) == ["allow", Code.POLICY_ERROR, Code.POLICY_ERROR]
+
+
 async def test_a_recorded_document_is_decided_as_it_was(running: Running) -> None:
     assert codes(await running.engine.decide([bytes(document("no"))])) == ["deny"]
 

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
-from sealbus.policies.bundle import STARTER, build_bundle, load_bundle
+from sealbus.policies.bundle import STARTER, load_bundle, remembered_bundle
 from sealbus.policies.bundle_format import Bundle
 from sealbus.policies.decision import parse_decision
 from sealbus.policies.documents import InputDocument, canonical, checked_document
@@ -99,7 +99,7 @@ class EmbeddedEngine:
     async def _run(self) -> AsyncGenerator[None, None]:
         since = mark(self._path)
         if self._folder is not None:
-            bundle = await asyncio.to_thread(build_bundle, self._folder)
+            bundle = await asyncio.to_thread(remembered_bundle, self._folder)
         else:
             bundle = await asyncio.to_thread(load_bundle, self._path)
         self._compiled = _Compiled.of(bundle)

@@ -25,7 +25,7 @@ order           < <= > >= with a set, an object or a comprehension
 package         `system...`, which OPA keeps for itself
 pattern         an object or an expression where names are matched; := to a literal or an array of another length
 recursion       a rule that uses itself
-shadow          a name that is declared twice, or used above its declaration for something else
+shadow          a name that is declared twice, or that a rule or an import has already
 sprintf         anything but a literal with %v and %%, one text, whole number or boolean for each
 time            an instant other than the request's own or a literal
 unify           `=` in a body
@@ -36,13 +36,21 @@ walk            `walk` anywhere but in a statement of its own
 with            outside test files (`*_test.rego`), which may also call `print`
 =============== =====================================================================================================
 
+`check_bundle` adds what needs the data or the whole bundle: `lookup` (`form_lookups`), `entrypoint` (`entrypoints`),
+`roots`, and `conflict` where data stands in the place of a rule.
+
 What cannot be seen in the text, the complete and typed input document makes impossible: its keys are always there, and
 their types fixed; it holds no null, no fraction and no integer beyond 2^53-1, and the policy's data no fraction.
-Differences that are left, all of them on the side of refusal or of texts: OPA refuses to compile some comparisons of
-types that regorus answers or fails at run time; `some x in` a text or number is empty in OPA and an error in regorus;
-a time zone that is not in the IANA list may be known to OPA's host; integers beyond 64 bits, which only products can
-reach, are exact in OPA and rounded in regorus; %v writes sets and control characters inside arrays otherwise; a set
-that holds both sets and objects is sorted otherwise.
+The differences that are left (`differing.toml` beside the table):
+
+- OPA checks types and METADATA comments when it compiles. What it refuses there, it never decides; regorus fails at run
+  time, or answers. `opa check` and `sealbus policy test` say so.
+- `some x in` a text or a number is empty in OPA and an error in regorus, which refuses.
+- A time zone from the data that is not in the IANA list may be known to OPA's host; regorus refuses.
+- Integers beyond 64 bits, which only products reach, are exact in OPA and rounded in regorus: no comparison with a
+  number within 2^53 sees that, one of two such products may.
+- %v writes sets, and control characters inside arrays, otherwise; a set that holds both sets and objects is ordered
+  otherwise when it is made an array.
 """
 
 from __future__ import annotations

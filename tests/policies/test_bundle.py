@@ -10,7 +10,7 @@ from support.policies import ALLOW, SCRIPTED, bundle, folder
 
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.strict_json import Json
-from sealbus.policies.bundle import STARTER, build_bundle, load_bundle, write_bundle
+from sealbus.policies.bundle import STARTER, build_bundle, load_bundle, remembered_bundle, write_bundle
 from sealbus.policies.problems import PolicyRefused
 
 FILES: dict[str, str | dict[str, Json]] = {
@@ -42,6 +42,17 @@ def test_the_manifest_of_a_folder(tmp_path: Path) -> None:
 
 def test_the_starter_policy_is_a_bundle() -> None:
     assert build_bundle(STARTER).modules
+
+
+def test_a_remembered_bundle_is_built_anew_when_a_file_changed(tmp_path: Path) -> None:
+    folder(tmp_path, FILES)
+    first = remembered_bundle(tmp_path)
+    assert remembered_bundle(tmp_path) is first
+    folder(tmp_path, {"answers/more/data.json": {"x": 22}})
+    second = remembered_bundle(tmp_path)
+    assert second.data == {"answers": {"yes": ALLOW, "more": {"x": 22}}}
+    with pytest.raises(ConfigurationError, match="is not a folder"):
+        remembered_bundle(tmp_path / "none")
 
 
 def test_links_are_left_out(tmp_path: Path) -> None:

@@ -1,0 +1,41 @@
+"""The error tree: each error has its code, says whose fault it is, and tells nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from sealbus.envelopes.errors import (
+    RETRIED_CODES,
+    BadBody,
+    Code,
+    Denied,
+    EnvelopeError,
+    HandlingError,
+    SealbusError,
+)
+
+
+def test_an_error_is_its_code_and_its_detail() -> None:
+    assert str(BadBody("does not fit at item_id")) == "bad_body: does not fit at item_id"
+    assert str(BadBody()) == "bad_body"
+
+
+def test_a_refusal_keeps_its_code_at_another_step() -> None:
+    moved = EnvelopeError(Code.BAD_SIGNATURE, 8, "proof").at_step(11)
+    assert (moved.code, moved.step, moved.detail) == (Code.BAD_SIGNATURE, 11, "proof")
+
+
+def test_a_denial_has_its_reasons() -> None:
+    assert Denied("no", ["not_owner"]).reasons == ("not_owner",)
+
+
+def test_a_handler_fails_with_a_handlers_code_only() -> None:
+    assert HandlingError(Code.HANDLER_TIMEOUT, "over 30 s").code is Code.HANDLER_TIMEOUT
+    with pytest.raises(ValueError, match="not a handler's code"):
+        HandlingError(Code.DENIED)
+
+
+def test_every_error_is_of_one_root_and_codes_are_not_repeated() -> None:
+    assert issubclass(EnvelopeError, SealbusError)
+    assert len({code.value for code in Code}) == len(Code)
+    assert Code.POLICY_ERROR not in RETRIED_CODES

@@ -49,6 +49,7 @@ class HandlerEndpoint:
 
     async def handle(self, permitted: Permitted) -> Answer | None:
         """Step 18. A call is always answered; a task's or event's value is encoded too, so that a bad one is noticed."""
+        # `Handler` was refused at declaration unless its function is a coroutine function or, below, an async generator.
         result = await self.handler.function(permitted.value, Context(permitted, self.sending))  # type: ignore[misc]
         if result is None and self.handler.kind is not Kind.CALL:
             return None

@@ -40,6 +40,7 @@ __all__ = ["CoreArrival", "LiveProfile", "StreamArrival", "VerifiedMessage", "ac
 
 _STREAM_KINDS: Final = frozenset({Kind.TASK, Kind.EVENT})
 _CORE_KINDS: Final = frozenset({Kind.CALL})
+_new: Final = tuple.__new__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,14 +157,8 @@ def accept_live(
     # Step 13. Remember.
     if not stream:
         replay.remember((header.iss, header.id), header.exp, now=now)
-    return VerifiedMessage(
-        header,
-        envelope.body,
-        envelope.proof,
-        envelope.credential,
-        context,
-        envelope.context,
-        (*reversed(parents), header),
-        arrival,
-        (Ancestor(header.raw, envelope.proof, envelope.credential), *envelope.ancestors),
-    )
+    _, raw, body, proof, credential, statement, ancestors = envelope
+    chain = (*parents[::-1], header)
+    itself = _new(Ancestor, (raw, proof, credential))
+    parts = (header, body, proof, credential, context, statement, chain, arrival, (itself, *ancestors))
+    return _new(VerifiedMessage, parts)

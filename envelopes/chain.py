@@ -61,7 +61,7 @@ def verify_chain(
     child, remembered, parents = header, [], []
     for ancestor in ancestors:
         found = _find(ancestor, child.par, caches)
-        parent = _parse(ancestor, child.par, step) if found is None else found.header
+        parent = _parse(ancestor, child.par, caches, step) if found is None else found.header
         _check_pair(child, parent, step)
         remembered.append(found)
         parents.append(parent)
@@ -73,6 +73,8 @@ def verify_chain(
         raise EnvelopeError(Code.BAD_CHAIN, step, "ended")
     if context is not None:
         _check_root(child, context, step)
+    if not parents:
+        return ()
     for ancestor, parent, found in zip(ancestors, parents, remembered, strict=True):
         _prove(ancestor, parent, found, trust, caches, step)
     return tuple(parents)
@@ -84,7 +86,7 @@ def _find(ancestor: Ancestor, par: bytes | None, caches: Caches) -> _Remembered 
     return found if isinstance(found, _Remembered) and found.header.raw == ancestor.header else None
 
 
-def _parse(ancestor: Ancestor, par: bytes | None, step: int) -> Header:
+def _parse(ancestor: Ancestor, par: bytes | None, caches: Caches, step: int) -> Header:
     """Return the header of an ancestor whose hash is `par`; step 2, inside step 11.
 
     No hash is None: what follows a root is refused like what is not the parent.

@@ -14,6 +14,7 @@
     |   +-- PolicyUnavailable    16: no answer from the policy engine
     |   +-- PolicyFailed         16: the engine answered, but not with a decision
     |   +-- AuditUnavailable     17: the decision is not stored
+    |   +-- StateUnavailable     18: whether the effect has happened cannot be claimed or learnt
     |   +-- IdentityUnavailable  no SVID with enough life left
     |   +-- BusUnavailable       no connection, or no acknowledgement within the deadline
     +-- HandlingError            18: the handler failed, hung, or answered what cannot be encoded
@@ -50,6 +51,7 @@ __all__ = [
     "ResourceUnavailable",
     "SealError",
     "SealbusError",
+    "StateUnavailable",
 ]
 
 
@@ -92,6 +94,22 @@ class Code(StrEnum):
     HANDLER_TIMEOUT = "handler_timeout"
     BAD_RESULT = "bad_result"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    STATE_UNAVAILABLE = "state_unavailable"
+    # The edge, towards HTTP.
+    BAD_TOKEN = "bad_token"
+    UNKNOWN_ISSUER = "unknown_issuer"
+    TOKEN_AUDIENCE = "token_audience"
+    TOKEN_EXPIRED = "token_expired"
+    KEYS_UNAVAILABLE = "keys_unavailable"
+    NO_TOKEN = "no_token"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    REQUEST_TIMEOUT = "request_timeout"
+    RATE_LIMITED = "rate_limited"
+    TOKEN_SERVICE_UNAVAILABLE = "token_service_unavailable"
+    INTERNAL = "internal"
     # Local: never sent to a peer as a reason of an acceptance step.
     SEAL_REFUSED = "seal_refused"
     IDENTITY_UNAVAILABLE = "identity_unavailable"
@@ -107,6 +125,7 @@ RETRIED_CODES = frozenset(
         Code.RESOURCE_UNAVAILABLE,
         Code.POLICY_UNAVAILABLE,
         Code.AUDIT_UNAVAILABLE,
+        Code.STATE_UNAVAILABLE,
         Code.OVERLOADED,
     }
 )
@@ -204,6 +223,12 @@ class AuditUnavailable(InfrastructureError):
     code = Code.AUDIT_UNAVAILABLE
 
 
+class StateUnavailable(InfrastructureError):
+    """Step 18: an effect that may happen only once could not be claimed; the handler did not run."""
+
+    code = Code.STATE_UNAVAILABLE
+
+
 class IdentityUnavailable(InfrastructureError):
     """The Workload API gave no SVID, or none with enough life left to seal with."""
 
@@ -217,10 +242,16 @@ class BusUnavailable(InfrastructureError):
 
 
 class HandlingError(SealbusError):
-    """Step 18: the handler failed; `code` says how (`handler_failed`, `handler_timeout`, `bad_result`)."""
+    """Step 18: the handler failed, or may not run (again); `code` says how or why not."""
 
     ALLOWED: ClassVar[frozenset[Code]] = frozenset(
-        {Code.HANDLER_FAILED, Code.HANDLER_TIMEOUT, Code.BAD_RESULT, Code.IDEMPOTENCY_CONFLICT}
+        {
+            Code.HANDLER_FAILED,
+            Code.HANDLER_TIMEOUT,
+            Code.BAD_RESULT,
+            Code.IDEMPOTENCY_CONFLICT,
+            Code.OUTCOME_UNKNOWN,
+        }
     )
 
     def __init__(self, code: Code, detail: str = "") -> None:

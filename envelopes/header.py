@@ -17,7 +17,16 @@ from sealbus.envelopes.kinds import KINDS, RULES, Kind
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.spiffe_id import SpiffeId
 
-__all__ = ["ExtValue", "Header", "is_grant", "is_subject", "is_uuid7", "make_header", "parse_header"]
+__all__ = [
+    "KEYS",
+    "ExtValue",
+    "Header",
+    "is_grant",
+    "is_subject",
+    "is_uuid7",
+    "make_header",
+    "parse_header",
+]
 
 ExtValue = bool | int | str | bytes
 """What `ext` may hold; integers within +-(2^53-1), text like any other."""
@@ -28,6 +37,8 @@ _TYPES: Final[Mapping[str, type]] = {
     "sch": str, "seq": int, "t": str, "tid": bytes, "to": str, "typ": str,
 }  # fmt: skip
 """Every key that a header of any kind may have, in the order in which they are encoded."""
+KEYS: Final = tuple(_TYPES)
+"""All of them, in this order."""
 
 _ORDER: Final = (
     "id", "iss", "to", "aud", "iat", "exp", "end", "key", "crd", "dig", "typ", "sch", "ctx", "par", "re", "rpl", "seq",
@@ -40,6 +51,9 @@ _GRANT: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*(?:\.\*)?")
 _LONGEST: Final = DEFAULT_LIMITS.live_seconds * SECOND
 _MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
 _SEQ_END: Final = 2**32
+_ENTRIES: Final = len(KEYS)
+_TEXT_ITEMS: Final = DEFAULT_LIMITS.text_items
+_RECORD: Final = Kind.RECORD
 
 
 class Header(NamedTuple):
@@ -99,21 +113,19 @@ def parse_header(raw: bytes) -> Header:
     Checks the encoding, exactly the keys of its kind, types, IDs, the key on the curve, life and order of times. Says
     nothing about who made it, on which subject, when, or for whom. The size of `raw` is for step 1.
     """
-    decoded = unpack(raw, items=DEFAULT_LIMITS.text_items, entries=len(_TYPES), step=2)
+    decoded = unpack(raw, items=_TEXT_ITEMS, entries=_ENTRIES, step=2)
     if type(decoded) is not dict:
         raise _malformed("not a map")
     return _checked(decoded, raw)
 
 
-def make_header(entries: Mapping[str, object]) -> Header:
+def make_header(entries: dict[str, object]) -> Header:
     """Return the header of `entries`, by key and in the order of keys; its `raw` is what is to be signed.
 
-    An entry that is None is absent. The checks are those of `parse_header`, and `parse_header(raw)` gives an equal
-    header. Raises `SealError`.
+    The checks are those of `parse_header`, and `parse_header(raw)` gives an equal header. Raises `SealError`.
     """
-    present = {key: value for key, value in entries.items() if value is not None}
     try:
-        return _checked(present, None)
+        return _checked(entries, None)
     except EnvelopeError as error:
         raise SealError(error.detail) from error
 
@@ -127,16 +139,17 @@ _Values = tuple[
 
 
 class _Shape(NamedTuple):
-    """What is known of a header from its kind, keys and types alone: `pick` puts its values, and a None, in order."""
+    """What is known of a header from its kind and keys alone: `pick` puts its values, and a None, in order."""
 
     kind: Kind
     life: int
+    types: tuple[type, ...]
     pick: Callable[[tuple[object, ...]], _Values]
 
 
 @lru_cache(maxsize=1024)
-def _shape(text: str, keys: tuple[str, ...], types: tuple[type, ...]) -> _Shape:
-    """Return the shape of a header of kind `text` with `keys` and values of `types`, in this order, or refuse it.
+def _shape(text: str, keys: tuple[str, ...]) -> _Shape:
+    """Return the shape of a header of kind `text` with `keys` in this order, or refuse it.
 
     Senders use a few dozen shapes. One that is refused is not remembered.
     """
@@ -149,10 +162,9 @@ def _shape(text: str, keys: tuple[str, ...], types: tuple[type, ...]) -> _Shape:
         raise _malformed("keys of its kind")
     if tuple(sorted(keys)) != keys:
         raise _malformed("order of keys")
-    if tuple(_TYPES[key] for key in keys) != types:
-        raise _malformed("type of an entry")
     places = {key: place for place, key in enumerate(keys)}
-    return _Shape(kind, rule.life, itemgetter(*[places.get(key, len(keys)) for key in _ORDER]))
+    types = tuple([_TYPES[key] for key in keys])
+    return _Shape(kind, rule.life, types, itemgetter(*[places.get(key, len(keys)) for key in _ORDER]))
 
 
 @lru_cache(maxsize=1024)
@@ -173,15 +185,15 @@ def _checked(decoded: dict[str, object], raw: bytes | None) -> Header:
     text = decoded.get("t")
     if type(text) is not str:
         raise _malformed("t")
-    values = (*decoded.values(), None)
-    kind, life, pick = _shape(text, tuple(decoded), tuple(map(type, values[:-1])))
+    kind, life, types, pick = _shape(text, tuple(decoded))
+    values = tuple(decoded.values())
+    if tuple(map(type, values)) != types:
+        raise _malformed("type of an entry")
     (
         ident, iss_text, to, aud_text, iat, exp, end, key_bytes, crd, dig, typ, sch, ctx, par, re_, rpl, seq, fin, grt,
         idm, tid, ext,
-    ) = pick(values)  # fmt: skip
-    # A record may carry the guard id of section 7 instead of a UUIDv7, which is any 16 bytes.
-    if len(ident) != 16 or not (kind is Kind.RECORD or is_uuid7(ident)):
-        raise _malformed("id")
+    ) = pick((*values, None))  # fmt: skip
+    _check_id_and_times(kind, life, ident, iat, exp, end)
     if (
         len(crd) != 32
         or len(dig) != 32
@@ -190,10 +202,6 @@ def _checked(decoded: dict[str, object], raw: bytes | None) -> Header:
         or (re_ is not None and len(re_) != 32)
     ):
         raise _malformed("length of crd, dig, ctx, par or re")
-    if not 0 <= iat < exp <= _MAX_INTEGER or exp - iat > life:
-        raise _malformed("iat or exp")
-    if end is not None and not (exp <= end <= _MAX_INTEGER and end - iat <= _LONGEST):
-        raise _malformed("end")
     if rpl is not None and not is_subject(rpl):
         raise _malformed("rpl")
     if idm is not None and not is_text(idm):
@@ -206,11 +214,26 @@ def _checked(decoded: dict[str, object], raw: bytes | None) -> Header:
     extensions = _extensions(ext) if ext is not None else None
     if raw is None:
         raw = pack(decoded)
-    # By position and in the order of the class: naming each of 25 costs as much as half of the checks.
-    return Header(
+    # In the order of the class, and past its own `__new__`: naming each of 25 costs as much as half of the checks.
+    checked = (
         kind, ident, iss, to, aud, iat, exp, end, key, crd, dig, typ, sch, ctx, par, re_, rpl, seq, fin is not None,
         grants, idm, tid, extensions, raw, sha256(raw).digest(),
     )  # fmt: skip
+    return tuple.__new__(Header, checked)
+
+
+def _check_id_and_times(kind: Kind, life: int, ident: bytes, iat: int, exp: int, end: int | None) -> None:
+    """Raise `EnvelopeError` (`malformed`, step 2) unless a header of this kind may have these; part of `parse_header`.
+
+    `life` is the kind's.
+    """
+    # A record may carry the guard id of section 7 instead of a UUIDv7, which is any 16 bytes.
+    if len(ident) != 16 or not (kind is _RECORD or is_uuid7(ident)):
+        raise _malformed("id")
+    if not 0 <= iat < exp <= _MAX_INTEGER or exp - iat > life:
+        raise _malformed("iat or exp")
+    if end is not None and not (exp <= end <= _MAX_INTEGER and end - iat <= _LONGEST):
+        raise _malformed("end")
 
 
 def _grants(items: tuple[object, ...]) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ class Names:
                 raise ConfigurationError(f"agent name {name!r}: letters, digits, _ and -, not starting with id-")
         if len(self._by_id) != len(self._table):
             raise ConfigurationError("the table of agents gives two names to one SPIFFE ID")
-        # Bounded, and per instance; IDs come from peers.
+        # Bounded, and per instance; IDs come from peers. By text, which keeps its hash.
         self._token = lru_cache(maxsize=4096)(self._make_token)
 
     def id_of(self, name: str) -> SpiffeId:
@@ -95,20 +95,20 @@ class Names:
 
     def token(self, spiffe_id: SpiffeId) -> str:
         """Return the subject token of `spiffe_id`: its name, or `id-` and 32 hex digits of its hash."""
-        return self._token(spiffe_id)
+        return self._token(spiffe_id.value)
 
     def inbox_prefix(self, spiffe_id: SpiffeId) -> str:
         """Return what every reply subject of `spiffe_id` starts with, `_INBOX.<token>.`."""
-        return f"_INBOX.{self._token(spiffe_id)}."
+        return "_INBOX." + self._token(spiffe_id.value) + "."
 
     @property
     def remembered(self) -> int:
         """How many tokens are kept in memory, at most 4,096."""
         return self._token.cache_info().currsize
 
-    def _make_token(self, spiffe_id: SpiffeId) -> str:
-        name = self.name_of(spiffe_id)
-        return name if name is not None else ANONYMOUS + sha256(spiffe_id.value.encode()).hexdigest()[:32]
+    def _make_token(self, text: str) -> str:
+        name = self.name_of(SpiffeId.parse(text))
+        return name if name is not None else ANONYMOUS + sha256(text.encode()).hexdigest()[:32]
 
 
 def _is_name(text: str) -> bool:

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sealbus.envelopes.codec import pack
 from sealbus.envelopes.errors import SealError
-from sealbus.envelopes.header import ExtValue, Header, make_header
+from sealbus.envelopes.header import KEYS, ExtValue, Header, make_header
 from sealbus.envelopes.keys import SigningKey
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import DEFAULT_LIMITS
@@ -27,6 +27,10 @@ from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.wire import FORMAT, JWT_SVID, Ancestor, Credential, Statement, check_attached
 
 __all__ = ["Draft", "Sealed", "Sealer", "seal"]
+
+_BODY_BYTES: Final = DEFAULT_LIMITS.body_bytes
+_RECORD: Final = Kind.RECORD
+_new: Final = tuple.__new__
 
 
 class Draft(NamedTuple):
@@ -110,7 +114,7 @@ def seal(drafts: Sequence[Draft], sealer: Sealer) -> list[Sealed]:
     for draft, header, proof in zip(drafts, headers, proofs, strict=True):
         # Each part is within its limit by now, and then the whole is within its own.
         wire = pack((FORMAT, header.raw, draft.body, proof, credential, draft.context, draft.ancestors))
-        sealed.append(Sealed(wire, header, Ancestor(header.raw, proof, credential)))
+        sealed.append(_new(Sealed, (wire, header, _new(Ancestor, (header.raw, proof, credential)))))
     return sealed
 
 
@@ -129,44 +133,48 @@ def _attached(context: Statement | None, ancestors: tuple[Ancestor, ...]) -> tup
 
 def _header(draft: Draft, sealer: Sealer) -> Header:
     """Return the header of `draft`, made by the same rules as its readers parse it."""
-    if draft.iat >= sealer.expires:
+    (
+        kind, ident, to, iat, exp, body, typ, aud, end, sch, context, ancestors, re_, rpl, seq, fin, grt, idm, tid, ext,
+        dig,
+    ) = draft  # fmt: skip
+    if iat >= sealer.expires:
         raise SealError("the credential expires before the message is made")
-    if (draft.kind is Kind.RECORD) is (draft.dig is None):
+    if (kind is _RECORD) is (dig is None):
         raise SealError("dig: given for a record, and for nothing else")
-    body = draft.body
-    if type(body) is not bytes or len(body) > DEFAULT_LIMITS.body_bytes:
+    if type(body) is not bytes or len(body) > _BODY_BYTES:
         raise SealError("body: bytes, at most 917,504")
-    try:
-        ctx, par = _attached(draft.context, draft.ancestors)
-    except TypeError as error:
-        raise SealError("context or ancestors: a part is not a value") from error
-    grt, ext = draft.grt, draft.ext
-    entries = {
-        "aud": draft.aud.value if draft.aud is not None else None,
-        "crd": sealer.crd,
-        "ctx": ctx,
-        "dig": sha256(body).digest() if draft.dig is None else draft.dig,
-        "end": draft.end,
-        "exp": draft.exp,
-        "ext": {key: ext[key] for key in sorted(ext)} if ext is not None else None,
-        "fin": draft.fin or None,
-        "grt": tuple(grt) if grt is not None else None,
-        "iat": draft.iat,
-        "id": draft.id,
-        "idm": draft.idm,
-        "iss": sealer.iss.value,
-        "key": sealer.key.public.raw,
-        "par": par,
-        "re": draft.re,
-        "rpl": draft.rpl,
-        "sch": draft.sch,
-        "seq": draft.seq,
-        "t": draft.kind.value,
-        "tid": draft.tid,
-        "to": draft.to,
-        "typ": draft.typ,
-    }
-    header = make_header(entries)
+    ctx = par = None
+    if context is not None or ancestors:
+        try:
+            ctx, par = _attached(context, ancestors)
+        except TypeError as error:
+            raise SealError("context or ancestors: a part is not a value") from error
+    values = (
+        aud.value if aud is not None else None,
+        sealer.crd,
+        ctx,
+        sha256(body).digest() if dig is None else dig,
+        end,
+        exp,
+        {key: ext[key] for key in sorted(ext)} if ext is not None else None,
+        fin or None,
+        tuple(grt) if grt is not None else None,
+        iat,
+        ident,
+        idm,
+        sealer.iss.value,
+        sealer.key.public.raw,
+        par,
+        re_,
+        rpl,
+        sch,
+        seq,
+        kind.value,
+        tid,
+        to,
+        typ,
+    )
+    header = make_header({key: value for key, value in zip(KEYS, values, strict=True) if value is not None})
     if len(header.raw) > DEFAULT_LIMITS.header_bytes:
         raise SealError("header: over 8,192 bytes")
     return header

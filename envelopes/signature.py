@@ -19,6 +19,8 @@ MESSAGE_TYPE: Final = "application/vnd.sealbus.message.v1"
 CONTEXT_TYPE: Final = "application/vnd.sealbus.context.v1"
 """What a signature over a user context is for; no signature of one type is one of the other."""
 
+_new: Final = tuple.__new__
+
 
 def pae(payload_type: str, body: bytes) -> bytes:
     """Return the bytes that a signature covers (DSSE 1.0.2, protocol.md, "Signature Definition").
@@ -39,7 +41,7 @@ def sign_batch(leaves: Sequence[bytes], payload_type: str, key: SigningKey) -> l
         raise SealError("a batch has 1 to 4,096 leaves")
     root, nodes = paths(leaves)
     signature = key.sign(_covered(payload_type, root, size))
-    return [Proof(size, index, path, signature) for index, path in enumerate(nodes)]
+    return [_new(Proof, (size, index, path, signature)) for index, path in enumerate(nodes)]
 
 
 def verify_proof(proof: Proof, leaf: bytes, payload_type: str, key: PublicKey, roots: VerifiedRoots) -> None:

@@ -10,11 +10,12 @@ import json
 import re
 from typing import Final, NoReturn, TypeAlias, cast
 
-__all__ = ["Json", "parse_object"]
+__all__ = ["Json", "deeper_than", "parse_object"]
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
-_STRINGS: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRINGS: Final = re.compile(r'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
+"""A string up to its end or, if it has none, all that is left: no part of the text is looked at twice."""
 _BRACKETS: Final = re.compile(r"[\[{\]}]")
 
 
@@ -26,7 +27,7 @@ def parse_object(data: bytes, *, depth: int) -> dict[str, Json]:
     with a fraction or an exponent are floats, and no caller takes those for integers.
     """
     text = data.decode("utf-8")
-    if _deeper_than(text, depth):
+    if deeper_than(text, depth):
         raise ValueError("nested too deep")
     value = cast("Json", json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse_constant))
     if type(value) is not dict:
@@ -34,7 +35,7 @@ def parse_object(data: bytes, *, depth: int) -> dict[str, Json]:
     return value
 
 
-def _deeper_than(text: str, depth: int) -> bool:
+def deeper_than(text: str, depth: int) -> bool:
     """Say whether brackets outside strings nest deeper than `depth`.
 
     Asked before parsing, because json's parser recurses. Up to the first error of form, both see the same strings; what

@@ -15,6 +15,7 @@ from sealbus.envelopes.names import Names, is_token
 from sealbus.envelopes.spiffe_id import SpiffeId
 
 __all__ = [
+    "REPLY_TOKEN",
     "RESERVED",
     "OwnSubject",
     "OwnSubjects",
@@ -30,11 +31,35 @@ __all__ = [
     "task_subject",
 ]
 
-RESERVED: Final = frozenset({"task", "call", "event", "status", "dead", "audit", "refused", "_INBOX"})
+RESERVED: Final = frozenset({"task", "call", "event", "status", "dead", "audit", "refused", "state", "_INBOX"})
 """First tokens with a meaning of their own; so has everything that starts with `$`, which is no token at all."""
+
+REPLY_TOKEN: Final = "reply"
+"""What follows the inbox prefix in every `rpl` that we send: `<inbox prefix>reply.<random>.<number>`.
+
+So that a broker can let agents answer each other without letting them near the rest of an inbox, where its own answers
+and a stream's deliveries come. Acceptance does not ask for it.
+"""
 
 _TASK_ID: Final = re.compile("[0-9a-f]{32}")
 _AGENT_KINDS: Final[Mapping[str, Kind]] = {"task": Kind.TASK, "call": Kind.CALL, "event": Kind.EVENT}
+_OF_ISSUER: Final = frozenset({Kind.EVENT, Kind.RECORD})
+"""Kinds whose subject names who sent them; that of the others names whom they are for."""
+_STARTS: Final[Mapping[Kind, str]] = {
+    Kind.TASK: "task.",
+    Kind.CALL: "call.",
+    Kind.EVENT: "event.",
+    Kind.STATUS: "status.",
+    Kind.REPLY: "_INBOX.",
+    Kind.CHUNK: "_INBOX.",
+    Kind.RECORD: "audit.",
+}
+"""What stands before the agent's token (SPEC.md section 3)."""
+_ANSWERS: Final = frozenset({Kind.REPLY, Kind.CHUNK})
+# Looking a member up in its class takes longer than all else that is done with it here.
+_TASK: Final = Kind.TASK
+_STATUS: Final = Kind.STATUS
+_RECORD: Final = Kind.RECORD
 
 
 def _built(*tokens: str) -> str:
@@ -145,7 +170,7 @@ def check_addressing(header: Header, subject: str, names: Names, own: OwnSubject
     if header.to != subject:
         raise _refused("to")
     kind = header.kind
-    party = header.iss if kind is Kind.EVENT or kind is Kind.RECORD else header.aud
+    party = header.iss if kind in _OF_ISSUER else header.aud
     if party is None:
         raise _refused("aud")
     declared = own.get(subject)
@@ -160,18 +185,16 @@ def check_addressing(header: Header, subject: str, names: Names, own: OwnSubject
 
 def _fits(kind: Kind, subject: str, party: SpiffeId, names: Names) -> bool:
     """Say whether `subject`, which is tokens joined by dots, is one of our scheme for `kind` and `party`."""
-    token = names.token(party)
-    if kind is Kind.RECORD:
-        return subject == f"audit.{token}"
-    answer = kind is Kind.REPLY or kind is Kind.CHUNK
-    # Joined, because formatting an enumeration's member costs more than all the rest of this.
-    start = "_INBOX." + token + "." if answer else kind + "." + token + "."
+    start = _STARTS[kind] + names.token(party)
+    if kind is _RECORD:
+        return subject == start
+    start += "."
     if not subject.startswith(start):
         return False
     rest = subject[len(start) :]
-    if kind is Kind.STATUS:
+    if kind is _STATUS:
         return _TASK_ID.fullmatch(rest) is not None
-    return answer or rest.count(".") <= (kind is Kind.TASK)
+    return kind in _ANSWERS or rest.count(".") <= (kind is _TASK)
 
 
 def _refused(detail: str) -> EnvelopeError:

@@ -75,12 +75,9 @@ SURVIVORS: dict[str, str] = {
     " for item in items)) -> False or not all((type(item) is str and is_grant(item) for item in items))": (
         "the decoder bounds every array of a header by the same number; it counts where a header is made"
     ),
-    "wire._proof: not isinstance(path, tuple) or len(path) > DEFAULT_LIMITS.proof_nodes"
-    " -> not isinstance(path, tuple) or False": (
+    "wire._proof: not isinstance(path, tuple) or len(path) > _PROOF_NODES -> not isinstance(path, tuple) or False": (
         "the decoder bounds every array of an envelope by the same number; it counts where an envelope is made"
     ),
-    "wire._proof: type(size) is not int or not 1 <= size <= DEFAULT_LIMITS.batch_leaves"
-    " -> type(size) is not int or not size <= DEFAULT_LIMITS.batch_leaves": "no index is below a size of 0",
 }
 """Removals that no test can notice, as they are reported, each with the reason why."""
 

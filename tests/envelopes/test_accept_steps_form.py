@@ -422,6 +422,15 @@ def test_step_02_refuses_a_fin_that_is_not_true(fin: object) -> None:
     refuses(Code.MALFORMED, 2, lambda: Delivery().accept(Message(fields=fields, context=None, ancestors=())))
 
 
+@pytest.mark.parametrize(
+    "fields", [{"id": bytes(16)}, {"exp": NOW}, {"exp": NOW + 2 * HOUR}, {"end": NOW + DAY + 1}], ids=str
+)
+def test_step_02_refuses_after_a_good_one_of_the_form(fields: dict[str, object]) -> None:
+    delivery = Delivery()
+    delivery.accept(entry())
+    refuses(Code.MALFORMED, 2, lambda: delivery.accept(entry(**fields)))
+
+
 def test_step_02_refuses_values_that_no_wire_can_say() -> None:
     # Keys and IDs are also made from settings and evidence; there, no decoder has seen to types and lengths.
     for raw in ("x" * 64, bytearray(64), PLANNER.key.public.raw[:63], PLANNER.key.public.raw + b"x"):

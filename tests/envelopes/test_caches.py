@@ -5,36 +5,16 @@ from __future__ import annotations
 import pytest
 from support.envelopes import agent, message_id, signing_key
 
-from sealbus.envelopes.caches import BoundedMap, Caches, ReplayMemory, VerifiedRoots
+from sealbus.envelopes.caches import Caches, ReplayMemory, VerifiedRoots
 from sealbus.envelopes.errors import Code, EnvelopeError
 
 ISS = agent("planner")
 
 
-def test_a_map_forgets_the_least_recently_used() -> None:
-    cache: BoundedMap[str, int] = BoundedMap(2)
-    cache.put("a", 1)
-    cache.put("b", 2)
-    assert cache.get("a") == 1  # now "b" is the older one
-    cache.put("c", 3)
-    assert (cache.get("a"), cache.get("b"), cache.get("c")) == (1, None, 3)
-    cache.put("a", 4)  # as does writing it again
-    cache.put("d", 5)
-    assert (cache.get("a"), cache.get("c"), cache.get("d")) == (4, None, 5)
-    assert len(cache) == 2
-    cache.clear()
-    assert len(cache) == 0
-    assert cache.get("a") is None
-
-
 def test_memories_hold_at_least_one() -> None:
     for number in (0, -1):
         with pytest.raises(ValueError, match="at least one"):
-            BoundedMap(number)
-        with pytest.raises(ValueError, match="at least one"):
             ReplayMemory(number)
-    BoundedMap[str, int](1).put("a", 1)
-    ReplayMemory(1).remember((ISS, message_id(1)), 1, now=0)
 
 
 def test_a_verified_root_is_known_by_all_of_its_parts() -> None:

@@ -47,6 +47,9 @@ def test_brackets_in_strings_and_side_by_side_do_not_nest() -> None:
         pytest.param(b'{"x":' + b"[" * 50_000, id="arrays that never end"),
         pytest.param(b'{"a":"\\"[","x":' + b"[" * 50_000, id="after a string with a quote"),
         pytest.param(b'{"a":"' + b"[" * 50_000, id="inside a string that never ends"),
+        # A search that began again at each quote would take minutes for these.
+        pytest.param(b"[" * 9 + b'"' + b'\\"' * 200_000, id="escaped quotes that never end"),
+        pytest.param(b"[" * 9 + b'"' + b'\\"' * 200_000 + b"\\", id="escaped quotes up to a lone backslash"),
     ],
 )
 def test_nesting_never_reaches_the_parsers_recursion(data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterable, Sequence
 
@@ -15,12 +16,15 @@ __all__ = ["Settling"]
 class Settling:
     """The open deliveries of one consumer, by the reply subject that acknowledgements go to.
 
-    An acknowledgement may go over any link: the consumer is durable. What cannot be written now is owed, and goes first
-    over the next link; at most as much as the consumer's `max_ack_pending` can be owed.
+    What is settled in one turn of the event loop leaves in one write at its end: handlers end one by one, and a write
+    through TLS costs more than everything else about an acknowledgement. It may go over any link: the consumer is
+    durable. What cannot be written is owed, and goes first over the next link; at most as much as the consumer's
+    `max_ack_pending` can be owed.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._written: list[str] = []
         self._open: dict[str, int] = {}
         self._again: set[int] = set()
         self._owed: list[bytes] = []
@@ -44,11 +48,11 @@ class Settling:
         return min((*self._open.values(), *self._again), default=default)
 
     def settle(self, tokens: Iterable[str], how: str) -> None:
-        """Settle for good what `tokens` delivered, answering `how`, in one write; each only once."""
+        """Settle for good what `tokens` delivered, answering `how`; each only once."""
         self._write([token for token in tokens if self._open.pop(token, None) is not None], how)
 
     def again(self, tokens: Iterable[str], how: str) -> None:
-        """Ask for another delivery of what `tokens` delivered, answering `how`, in one write."""
+        """Ask for another delivery of what `tokens` delivered, answering `how`."""
         taken = [token for token in tokens if token in self._open]
         for token in taken:
             self.drop(token)
@@ -57,8 +61,17 @@ class Settling:
     def _write(self, tokens: Sequence[str], how: str) -> None:
         if not tokens:
             return
+        if not self._written:
+            asyncio.get_running_loop().call_soon(self.flush)
         tail = f" {len(how)}\r\n{how}\r\n"
-        frames = "".join([f"PUB {token}{tail}" for token in tokens]).encode()
+        self._written += [f"PUB {token}{tail}" for token in tokens]
+
+    def flush(self) -> None:
+        """Write now what was settled in this turn."""
+        if not self._written:
+            return
+        frames = "".join(self._written).encode()
+        self._written.clear()
         try:
             self._connection.link.write(frames)
         except BusUnavailable:
@@ -72,6 +85,7 @@ class Settling:
 
     def pay(self, link: Link) -> None:
         """Write to `link` what is owed. Raises `BusUnavailable`, and it stays owed."""
+        self.flush()
         if self._owed:
             link.write(b"".join(self._owed))
             self._owed.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import cast
 
 from sealbus.bus.connection import Connection
@@ -35,10 +36,13 @@ def settling() -> tuple[Settling, FakeConnection]:
     return made, connection
 
 
-def test_many_in_one_write_and_each_once() -> None:
+async def test_what_one_turn_settles_is_one_write_and_each_once() -> None:
     made, connection = settling()
-    made.settle(["t1", "t2", "unknown"], "+ACK")
+    made.settle(["t1", "unknown"], "+ACK")
+    made.settle(["t2"], "+ACK")
     made.settle(["t1", "t2"], "+TERM")
+    assert connection.written == []
+    await asyncio.sleep(0)
     assert connection.written == [b"PUB t1 4\r\n+ACK\r\nPUB t2 4\r\n+ACK\r\n"]
     assert len(made) == 1
     made.touch("t1")
@@ -46,7 +50,17 @@ def test_many_in_one_write_and_each_once() -> None:
     assert connection.written[1:] == [b"PUB t3 4\r\n+WPI\r\n"]
 
 
-def test_what_is_not_settled_for_good_is_remembered() -> None:
+async def test_a_second_turn_is_a_second_write() -> None:
+    made, connection = settling()
+    made.settle(["t1"], "+ACK")
+    made.flush()
+    made.flush()
+    made.settle(["t2"], "+TERM")
+    await asyncio.sleep(0)
+    assert connection.written == [b"PUB t1 4\r\n+ACK\r\n", b"PUB t2 5\r\n+TERM\r\n"]
+
+
+async def test_what_is_not_settled_for_good_is_remembered() -> None:
     made, _ = settling()
     made.settle(["t1"], "+ACK")
     assert made.lowest(9) == 2
@@ -62,12 +76,13 @@ def test_what_is_not_settled_for_good_is_remembered() -> None:
     assert made.lowest(9) == 9
 
 
-def test_what_is_owed_goes_first_over_the_next_link() -> None:
+async def test_what_is_owed_goes_first_over_the_next_link() -> None:
     made, connection = settling()
     connection.alive = False
     made.settle(["t1"], "+ACK")
     made.again(["t2"], "-NAK")
     made.touch("t3")
+    await asyncio.sleep(0)
     try:
         made.pay(connection.link)
     except BusUnavailable:

@@ -1,0 +1,236 @@
+"""Tasks and events at their handler: claimed, attempted, told, and settled last of all (SPEC.md section 7).
+
+A terminal status is stored before its delivery is acknowledged: a process that dies between the two says it again, and
+its reader takes the first. What follows the handler takes round trips to the broker and is returned as a `Rest`, for
+whoever calls to run while the lane goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
+
+from sealbus.bus.attempt import attempt
+from sealbus.bus.claiming import BusyEffect, Going, Happened
+from sealbus.bus.claims import RESULT_BYTES
+from sealbus.bus.clock import Clock, wall_clock
+from sealbus.bus.counters import Counters
+from sealbus.bus.dead import DeadLetters
+from sealbus.bus.effects import Effects
+from sealbus.bus.operator_log import OperatorLog
+from sealbus.bus.outcomes import Outcomes, delivery_of
+from sealbus.bus.ports import Delivery, Pull
+from sealbus.bus.retry import UNTIL_EXPIRY
+from sealbus.bus.routes import Answer, Permitted
+from sealbus.bus.status_body import State
+from sealbus.bus.statuses import NOTHING, Statuses, Telling
+from sealbus.bus.work import Work
+from sealbus.envelopes.accept import VerifiedMessage
+from sealbus.envelopes.errors import Code, HandlingError, SealbusError, StateUnavailable
+from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+
+__all__ = ["DurableWork", "Rest"]
+
+_log = logging.getLogger(__name__)
+
+BURY_AGAIN = 5.0
+"""Seconds until a delivery comes again whose dead letter could not be stored."""
+
+WORKING_AFTER = 1.0
+"""Seconds that a handler runs before its requester is told that it does: most are done by then, and say so at once."""
+
+Rest = Callable[[], Coroutine[None, None, None]]
+"""What is left to do about a delivery; raises nothing, and takes a bounded time unless the audit stream is away."""
+
+
+class DurableWork:
+    """Handles the tasks and events of one worker. `soon` has a `Rest` run beside the lane that asks."""
+
+    def __init__(
+        self,
+        *,
+        statuses: Statuses,
+        effects: Effects,
+        dead: DeadLetters,
+        outcomes: Outcomes,
+        counters: Counters,
+        random: Callable[[], float],
+        soon: Callable[[Rest], None],
+        clock: Clock = wall_clock,
+    ) -> None:
+        self._statuses = statuses
+        self._effects = effects
+        self._dead = dead
+        self._outcomes = outcomes
+        self._counters = counters
+        self._random = random
+        self._soon = soon
+        self._clock = clock
+        self._said = OperatorLog(_log)
+
+    async def handle(self, work: Work) -> Rest | None:
+        """Run the handler if it may run, and return what is left to do, if anything takes a round trip."""
+        permitted = work.permitted
+        started = self._clock()
+        telling = self._telling(permitted.message, work.delivery)
+        if started >= permitted.message.header.exp:
+            return partial(self._expired, work, telling, Code.EXPIRED, started)
+        try:
+            begun = await self._effects.begin(permitted)
+        except BusyEffect as busy:
+            return partial(self._again, work, telling, Code.REPLAYED, busy.seconds, started)
+        except StateUnavailable as error:
+            return partial(self._again, work, telling, error.code, None, started)
+        except HandlingError as failure:
+            return partial(self._bury, work, telling, failure, started)
+        if isinstance(begun, Happened):
+            return partial(self._happened, work, telling, begun, started)
+        timer: asyncio.TimerHandle | None = None
+        if telling is not None and permitted.route.status:
+            timer = asyncio.get_running_loop().call_later(WORKING_AFTER, self._still_working, telling)
+        try:
+            return await self._run(work, begun, telling, started)
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _still_working(self, telling: Telling) -> None:
+        self._soon(partial(telling.store, telling.numbered(State.WORKING)))
+
+    async def reject(
+        self, message: VerifiedMessage, delivery: Delivery, pull: Pull, code: Code, reasons: tuple[str, ...]
+    ) -> None:
+        """Tell the requester of a task that steps 14 to 17 said no, and end the delivery for good."""
+        telling = self._telling(message, delivery)
+        if telling is not None:
+            await telling.tell(State.REJECTED, code=code, reasons=reasons)
+        pull.term(delivery)
+
+    async def _run(self, work: Work, going: Going, telling: Telling | None, started: int) -> Rest | None:
+        permitted = replace(work.permitted, telling=telling) if telling is not None else work.permitted
+        failure: HandlingError | None = None
+        answer: Answer | None = None
+        try:
+            answer = await attempt(permitted, _no_chunks)
+        except HandlingError as error:
+            failure = error
+        self._counters.add(
+            "sealbus_handled_total",
+            1,
+            action=permitted.route.action,
+            outcome=str(failure.code) if failure is not None else "done",
+        )
+        if failure is not None:
+            return partial(self._failed, work, going, telling, failure, started)
+        if going.last or (telling is not None and permitted.route.status):
+            return partial(self._done, work, going, telling, answer, started)
+        await self._done(work, going, telling, answer, started)
+        return None
+
+    async def _done(
+        self, work: Work, going: Going, telling: Telling | None, answer: Answer | None, started: int
+    ) -> None:
+        code: Code | None = None
+        if telling is None or not work.permitted.route.status:
+            await self._effects.done(going, None)
+        else:
+            result = answer or NOTHING
+            if len(result.body) > DEFAULT_LIMITS.body_bytes:
+                code = Code.BAD_RESULT
+                await self._effects.done(going, None)
+                await telling.tell(State.FAILED, code=code, note="done, but its result is too large to be sent")
+            elif len(result.body) > RESULT_BYTES:
+                # Nobody could say it again, so it is said before the effect counts as done.
+                await telling.completed(result)
+                await self._effects.done(going, None)
+            else:
+                await self._effects.done(going, result)
+                await telling.completed(result)
+        await self._outcomes.settle(work, code, started)
+
+    async def _happened(self, work: Work, telling: Telling | None, happened: Happened, started: int) -> None:
+        """Acknowledge what has been done before, and say its result to a requester that may not know it."""
+        self._say("not done again", work, Code.REPLAYED)
+        if telling is not None and work.permitted.route.status and not happened.told:
+            if happened.result is not None:
+                await telling.completed(happened.result)
+            else:
+                await telling.tell(
+                    State.FAILED, code=Code.REPLAYED, note="done for an earlier copy; its result is not kept any more"
+                )
+        await self._outcomes.settle(work, Code.REPLAYED, started)
+
+    async def _failed(
+        self, work: Work, going: Going, telling: Telling | None, failure: HandlingError, started: int
+    ) -> None:
+        """Try a task or event again by its route's schedule, or bury it with its reason."""
+        await self._effects.failed(going)
+        route = work.permitted.route
+        delay = route.retry.delay(
+            delivery_of(work), random=self._random(), now=self._clock(), until=work.permitted.message.header.exp
+        )
+        if delay is None or work.pull is None:
+            await self._bury(work, telling, failure, started)
+            return
+        told = telling if route.status else None
+        await asyncio.gather(
+            self._outcomes.note(work, failure.code, started),
+            *([told.tell(State.WORKING, code=failure.code)] if told else ()),
+        )
+        self._say("retried", work, failure.code, f"attempt {delivery_of(work)} failed, the next in {delay:.1f} s")
+        work.pull.retry(work.delivery, delay)
+
+    def _say(self, event: str, work: Work, code: Code, extra: str = "") -> None:
+        permitted = work.permitted
+        self._said.message(event, permitted.message.header, action=permitted.route.action, code=code, extra=extra)
+
+    async def _bury(self, work: Work, telling: Telling | None, failure: HandlingError, started: int) -> None:
+        try:
+            await self._dead.bury(work, failure)
+        except SealbusError as error:
+            _log.warning("dead letter not stored, trying again later: %s", error)
+            if work.pull is not None:
+                work.pull.retry(work.delivery, BURY_AGAIN)
+            return
+        self._say("dead-lettered", work, failure.code, f"after {delivery_of(work)} deliveries")
+        if telling is not None:
+            await telling.tell(State.FAILED, code=failure.code)
+        await self._outcomes.settle(work, failure.code, started)
+
+    async def _again(self, work: Work, telling: Telling | None, code: Code, delay: float | None, started: int) -> None:
+        """Put a delivery off that was not handled, `delay` seconds or with backoff, unless it expires before."""
+        now, exp = self._clock(), work.permitted.message.header.exp
+        if delay is None:
+            delay = UNTIL_EXPIRY.delay(delivery_of(work), random=self._random(), now=now, until=exp)
+        elif now + delay * SECOND >= exp:
+            delay = None
+        if delay is None or work.pull is None:
+            await self._expired(work, telling, code, started)
+            return
+        told = telling if work.permitted.route.status and code is not Code.REPLAYED else None
+        await asyncio.gather(
+            self._outcomes.note(work, code, started), *([told.tell(State.WORKING, code=code)] if told else ())
+        )
+        self._say("put off", work, code, f"for {delay:.1f} s")
+        work.pull.retry(work.delivery, delay)
+
+    async def _expired(self, work: Work, telling: Telling | None, code: Code, started: int) -> None:
+        self._say("expired", work, code)
+        if telling is not None:
+            await telling.tell(State.EXPIRED, code=code)
+        await self._outcomes.settle(work, code, started)
+
+    def _telling(self, message: VerifiedMessage, delivery: Delivery) -> Telling | None:
+        """Return what tells the requester; `None` for an event, which nobody waits for."""
+        if message.header.kind is not Kind.TASK:
+            return None
+        return self._statuses.about(message, delivery.position.delivery if delivery.position is not None else 1)
+
+
+async def _no_chunks(permitted: Permitted, chunk: Answer, number: int, fin: bool) -> None:
+    """Refuse to send: only a call is answered in chunks, and no other handler can be declared so."""
+    raise HandlingError(Code.HANDLER_FAILED, "chunks without a caller")

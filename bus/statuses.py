@@ -1,0 +1,133 @@
+"""Statuses of tasks, as the worker that handles them writes them: `status.<requester>.<task id>` (SPEC.md section 7).
+
+A status that cannot be stored holds nothing up for ever: it is tried for a bounded time, then counted and logged, and
+its requester concludes `expired` at the task's end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from sealbus.bus.counters import Counters
+from sealbus.bus.letter import Letter
+from sealbus.bus.outbox import Outbox
+from sealbus.bus.routes import Answer
+from sealbus.bus.status_body import PER_DELIVERY, State, Status, encode, sequence_of
+from sealbus.envelopes.accept import VerifiedMessage
+from sealbus.envelopes.errors import SealbusError
+from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.names import Names
+from sealbus.envelopes.subjects import status_subject
+
+__all__ = ["Statuses", "Telling"]
+
+_log = logging.getLogger(__name__)
+
+STATUS_LIFE = 86_400 * SECOND
+"""The longest that its kind may have: a requester may ask long after."""
+
+NOTHING = Answer(body=b"null", typ="application/json")
+"""The result of a handler that returned nothing."""
+
+
+class Statuses:
+    """Writes the statuses of the tasks that one worker handles; `within` seconds for each to be stored."""
+
+    def __init__(self, *, names: Names, outbox: Outbox, counters: Counters, within: float = 10.0) -> None:
+        self._names = names
+        self._outbox = outbox
+        self._counters = counters
+        self._within = within
+
+    def about(self, message: VerifiedMessage, delivery: int) -> Telling:
+        """Return what tells the requester of the task `message` how this `delivery` (from 1) of it goes."""
+        return Telling(self, message, delivery)
+
+    async def store(self, message: VerifiedMessage, status: Status) -> bool:
+        """Store `status` of the task `message`; tell whether that was acknowledged in time. Raises nothing."""
+        header, said = message.header, encode(status)
+        letter = Letter(
+            kind=Kind.STATUS,
+            to=status_subject(self._names.token(header.iss), header.id),
+            aud=header.iss,
+            life=STATUS_LIFE,
+            body=said.body,
+            typ=said.typ,
+            re=header.digest,
+            seq=status.sequence,
+            fin=status.final,
+            tid=header.tid,
+        )
+        try:
+            async with asyncio.timeout(self._within):
+                await self._outbox.publish(letter, within=self._within)
+        except TimeoutError:
+            outcome = "timeout"
+        except SealbusError as error:
+            outcome = str(error.code)
+        else:
+            outcome = "stored"
+        self._counters.add("sealbus_statuses_total", 1, state=status.state.value, outcome=outcome)
+        if outcome != "stored":
+            _log.warning("status %s of a task of %s not stored: %s", status.state, header.iss, outcome)
+        return outcome == "stored"
+
+
+class Telling:
+    """Tells one requester about one delivery of one task, in numbered statuses."""
+
+    def __init__(self, statuses: Statuses, message: VerifiedMessage, delivery: int) -> None:
+        self._statuses = statuses
+        self._message = message
+        self._delivery = delivery
+        self._next = 0
+
+    def numbered(
+        self,
+        state: State,
+        *,
+        code: str = "",
+        reasons: tuple[str, ...] = (),
+        note: str = "",
+        result: Answer | None = None,
+    ) -> Status | None:
+        """Return the next status, to be stored by `store`: numbers are given in the order of these calls.
+
+        A delivery has 65,536 numbers, the last of them for its end; `None` stands for what is too much before. Raises
+        `ValueError` for what no status can say (`Status`).
+        """
+        status = Status(
+            state=state,
+            code=str(code),
+            reasons=reasons,
+            note=note,
+            result=result,
+            sequence=sequence_of(self._delivery, self._next),
+        )
+        if self._next >= PER_DELIVERY - 1 and not status.final:
+            return None
+        self._next = min(self._next + 1, PER_DELIVERY - 1)
+        return status
+
+    async def store(self, status: Status | None) -> None:
+        """Store what `numbered` returned, or find out within a bounded time that it cannot be. Raises nothing."""
+        if status is not None:
+            await self._statuses.store(self._message, status)
+
+    async def tell(
+        self,
+        state: State,
+        *,
+        code: str = "",
+        reasons: tuple[str, ...] = (),
+        note: str = "",
+        result: Answer | None = None,
+    ) -> None:
+        """Store the next status at once; see `numbered` and `store`."""
+        await self.store(self.numbered(state, code=code, reasons=reasons, note=note, result=result))
+
+    async def completed(self, result: Answer | None) -> None:
+        """Store the last status of a task that was done; `None` is a handler that returned nothing."""
+        await self.tell(State.COMPLETED, result=result or NOTHING)

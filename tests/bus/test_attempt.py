@@ -1,0 +1,128 @@
+"""One attempt of a handler: its answer, or a failure with a code and nothing of what it said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+
+import pytest
+from support.audit import opened
+
+from sealbus.bus.attempt import attempt
+from sealbus.bus.retry import RetrySchedule
+from sealbus.bus.routes import Answer, Permitted, Route
+from sealbus.envelopes.errors import BusUnavailable, Code, HandlingError
+from sealbus.envelopes.kinds import Kind
+from sealbus.policies.request import Resource
+
+ANSWER = Answer(body=b"1", typ="application/json")
+
+
+class Scripted:
+    """An endpoint that does what it is given."""
+
+    def __init__(
+        self, handle: Callable[[], Awaitable[Answer | None]] | None = None, chunks: tuple[Answer, ...] | None = None
+    ) -> None:
+        self._handle = handle
+        self._chunks = chunks
+
+    def decode(self, body: bytes, typ: str) -> object:
+        raise NotImplementedError
+
+    def properties(self, value: object) -> Mapping[str, object]:
+        raise NotImplementedError
+
+    async def resource(self, value: object) -> Resource:
+        raise NotImplementedError
+
+    async def handle(self, permitted: Permitted) -> Answer | None:
+        assert self._handle is not None
+        return await self._handle()
+
+    def stream(self, permitted: Permitted) -> AsyncGenerator[Answer, None] | None:
+        return self._each(self._chunks) if self._chunks is not None else None
+
+    async def _each(self, chunks: tuple[Answer, ...]) -> AsyncGenerator[Answer, None]:
+        for chunk in chunks:
+            yield chunk
+
+
+def permitted(endpoint: Scripted, timeout: float = 5.0) -> Permitted:
+    route = Route(
+        kind=Kind.TASK, subject="task.a.run", action="a.run", endpoint=endpoint, retry=RetrySchedule(), timeout=timeout
+    )
+    return Permitted(message=opened(), value=None, route=route, leaf=bytes(32))
+
+
+async def no_chunks(permitted: Permitted, chunk: Answer, number: int, fin: bool) -> None:
+    raise AssertionError
+
+
+async def failure(error: Exception | None, timeout: float = 5.0) -> HandlingError:
+    async def handle() -> Answer | None:
+        if error is None:
+            await asyncio.Event().wait()
+            return None
+        raise error
+
+    with pytest.raises(HandlingError) as failed:
+        await attempt(permitted(Scripted(handle), timeout), no_chunks)
+    return failed.value
+
+
+async def test_what_the_handler_returns_is_the_answer() -> None:
+    async def handle() -> Answer | None:
+        return ANSWER
+
+    assert await attempt(permitted(Scripted(handle)), no_chunks) == ANSWER
+
+
+async def test_chunks_are_sent_in_order_and_ended() -> None:
+    sent: list[tuple[bytes, int, bool]] = []
+
+    async def send(_: Permitted, chunk: Answer, number: int, fin: bool) -> None:
+        sent.append((chunk.body, number, fin))
+
+    assert await attempt(permitted(Scripted(chunks=(ANSWER, ANSWER))), send) is None
+    assert sent == [(b"1", 0, False), (b"1", 1, False), (b"", 2, True)]
+
+
+async def test_what_the_handler_raises_is_told_by_its_type_alone() -> None:
+    failed = await failure(ValueError("a secret"))
+    assert (failed.code, failed.detail) == (Code.HANDLER_FAILED, "ValueError")
+
+
+async def test_an_error_of_ours_is_told_with_its_code_alone() -> None:
+    failed = await failure(BusUnavailable("a secret"))
+    assert (failed.code, failed.detail) == (Code.HANDLER_FAILED, "BusUnavailable: bus_unavailable")
+
+
+async def test_a_handlers_own_code_is_kept() -> None:
+    assert (await failure(HandlingError(Code.BAD_RESULT, "x"))).code is Code.BAD_RESULT
+
+
+async def test_its_time_ends_it_and_another_timeout_is_a_failure() -> None:
+    assert (await failure(None, timeout=0.01)).code is Code.HANDLER_TIMEOUT
+    assert (await failure(TimeoutError("a secret"))).code is Code.HANDLER_FAILED
+
+
+async def test_being_cancelled_is_not_swallowed() -> None:
+    async def handle() -> Answer | None:
+        await asyncio.Event().wait()
+        return None
+
+    running = asyncio.create_task(attempt(permitted(Scripted(handle)), no_chunks))
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_the_log_says_where_a_handler_failed_and_nothing_of_what_it_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await failure(ValueError("a secret of the message"))
+    assert "ValueError < test_attempt.py:" in caplog.text
+    assert "in handle" in caplog.text
+    assert "secret" not in caplog.text

@@ -1,0 +1,116 @@
+"""`once` on real NATS: a worker that is killed between claim and done leaves an effect that nobody repeats."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from support import once_worker
+from support.once_worker import Effect
+
+from sealbus import Client
+from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
+from sealbus.agents.handle import TaskHandle
+from sealbus.agents.runtime import open_connection, open_node
+from sealbus.bus.keyed import Keyed
+from sealbus.bus.requests import RemoteError
+from sealbus.bus.status_body import State
+from sealbus.bus.transport import NatsTransport
+from sealbus.envelopes.errors import BusUnavailable, Code
+
+pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
+
+POLICY = """package sealbus.authz
+
+decision := decide(input)
+
+batch := [decide(request) | some request in input.batch]
+
+decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "all"} if request.v == 1
+"""
+
+
+@pytest.fixture
+async def environment(tmp_path: Path) -> AsyncIterator[Environment]:
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    (policy / "authz.rego").write_text(POLICY)
+    options = DevOptions(folder=tmp_path / "dev", agents=("effects", "shop"), port=-1, policy=policy, max_bytes=1 << 26)
+    async with open_environment(options) as running:
+        yield running
+
+
+@asynccontextmanager
+async def worker(environment: Environment, file: Path, how: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a worker as a process of its own; it is killed at the end if it has not ended."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        once_worker.__file__,
+        str(environment.settings_file),
+        str(file),
+        how,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def begun(process: asyncio.subprocess.Process) -> None:
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"begun\n"
+
+
+async def test_what_a_killed_worker_began_is_not_repeated(environment: Environment, tmp_path: Path) -> None:
+    file = tmp_path / "effects.txt"
+    async with open_node("shop", environment.settings) as node, asyncio.timeout(90):
+        client = Client.on(node)
+        async with worker(environment, file, "begin") as first:
+            handle = await client.submit("effects.happen", Effect(name="a"))
+            await begun(first)
+            first.kill()
+            await first.wait()
+        async with worker(environment, file, "finish"):
+            with pytest.raises(RemoteError) as unknown:
+                await handle.result(Effect)
+            assert unknown.value.code is Code.OUTCOME_UNKNOWN
+            last = await handle.status()
+            assert last is not None
+            assert (last.state, last.code) == (State.FAILED, "outcome_unknown")
+            # And the worker that found it goes on with what is new, whose result a copy gets, too.
+            assert await result(client, "b") == Effect(name="b")
+        async with worker(environment, file, "finish"):
+            assert await result(client, "b") == Effect(name="b")
+    assert file.read_text() == "a\nb\n"
+
+
+async def result(client: Client, name: str) -> Effect:
+    handle: TaskHandle = await client.submit("effects.happen", Effect(name=name), idempotency_key=f"key-{name}")
+    return await handle.result(Effect)
+
+
+async def test_state_is_read_and_written_by_its_owner_alone(environment: Environment) -> None:
+    async with open_connection("shop", environment.settings) as (_, connection):
+        keyed = Keyed(NatsTransport(connection))
+        assert await keyed.get("state.shop.request.1") is None
+        first = await keyed.create("state.shop.request.1", b"1")
+        assert first is not None
+        assert await keyed.create("state.shop.request.1", b"2") is None
+        assert await keyed.get("state.shop.request.1") == (first, b"1")
+        second = await keyed.replace("state.shop.request.1", b"3", last=first)
+        assert second is not None
+        assert await keyed.replace("state.shop.request.1", b"4", last=first) is None
+        assert await keyed.get("state.shop.request.1") == (second, b"3")
+        made = await asyncio.gather(*(keyed.create("state.shop.request.2", bytes([one])) for one in range(16)))
+        assert sum(one is not None for one in made) == 1
+        with pytest.raises(BusUnavailable):
+            await keyed.create("state.effects.effect.1", b"1", within=0.5)
+        with pytest.raises(BusUnavailable):
+            await keyed.get("state.effects.effect.1", within=0.5)

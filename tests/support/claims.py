@@ -1,0 +1,52 @@
+"""Processes of one agent that claim effects: as many as a test wants, on one broker in memory and one clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from support.acceptance import INVENTORY, ISSUER, TRUST
+from support.envelopes import NOW
+from support.identity import StaticIdentity
+from support.x509 import ThrowawayCa
+
+from sealbus.bus.claiming import Claiming
+from sealbus.bus.counters import Counters
+from sealbus.bus.keyed import Keyed
+from sealbus.bus.memory import MemoryBroker
+from sealbus.envelopes.caches import Caches
+from sealbus.envelopes.seal import Sealer
+
+__all__ = ["MARGIN", "Site"]
+
+MARGIN = 10.0
+
+
+def sealer() -> Sealer:
+    return ISSUER.sealer(INVENTORY)
+
+
+@dataclass
+class Site:
+    """Processes of one agent, by number, on one broker and one clock."""
+
+    now: int = NOW
+    counters: Counters = field(default_factory=Counters)
+
+    def __post_init__(self) -> None:
+        self.broker = MemoryBroker(lambda: self.now)
+        self.broker.add_stream("STATE", ["state.>"])
+        self.keyed = Keyed(self.broker.connect())
+
+    def process(self, number: int, seal: Callable[[], Sealer] = sealer) -> Claiming:
+        return Claiming(
+            keyed=Keyed(self.broker.connect()),
+            token="inventory",
+            identity=StaticIdentity(ThrowawayCa("example.org"), INVENTORY.value, sealer=seal),
+            trust=lambda: TRUST,
+            caches=Caches(),
+            counters=self.counters,
+            instance=bytes([number] * 16),
+            margin=MARGIN,
+            clock=lambda: self.now,
+        )

@@ -1,10 +1,11 @@
-# Each target does all its own set-up on a machine that has Python 3.11 or newer and make (and Go for `make tools`).
+# Each target does all its own set-up on a machine that has Python 3.11 or newer and make (and Go and npm for `make tools`).
 # Set PYTHON to choose the interpreter, VENV to put the environment elsewhere.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TOOLS := .tools/bin
+IDP := .tools/oidc-provider/.ready
 READY := $(VENV)/.ready
 ENGINE ?= embedded
 PYTEST_ARGS ?=
@@ -29,13 +30,19 @@ $(TOOLS)/opa: deploy/tools/opa/go.mod deploy/tools/opa/go.sum
 	@cd deploy/tools/opa && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install tool
 	@touch $@
 
-tools: $(TOOLS)/opa ## build the Go programs that the tests need
+$(IDP): deploy/tools/oidc-provider/package.json deploy/tools/oidc-provider/package-lock.json deploy/tools/oidc-provider/.npmrc
+	@mkdir -p $(dir $@)
+	@cp $^ $(dir $@)
+	@cd $(dir $@) && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
+	@touch $@
+
+tools: $(TOOLS)/opa $(IDP) ## build the programs that the tests need
 
 demo: $(READY) ## the scenes: allowed, denied, refused, changed, replayed
-	@$(if $(filter sidecar,$(ENGINE)),$(MAKE) --no-print-directory tools,:)
+	@$(if $(filter sidecar,$(ENGINE)),$(MAKE) --no-print-directory $(TOOLS)/opa,:)
 	@$(BIN)/sealbus demo --engine $(ENGINE) $(if $(filter sidecar,$(ENGINE)),--opa $(TOOLS)/opa)
 
-test: $(READY) $(if $(CI),tools,$(if $(shell command -v go),tools)) ## all tests, then the coverage of the pure parts
+test: $(READY) $(if $(CI),tools,$(if $(shell command -v go),$(if $(shell command -v npm),tools))) ## all tests, then the coverage of the pure parts
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
 	@$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100 --skip-covered --show-missing

@@ -1,0 +1,74 @@
+"""`sealbus edge serve`: the door between HTTP with OAuth and the bus, until SIGTERM, then a graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from contextlib import AsyncExitStack
+
+import click
+
+from sealbus.agents.cli.options import config_option, json_option
+from sealbus.agents.cli.output import note, print_json
+
+__all__ = ["command"]
+
+
+@click.group("edge")
+def command() -> None:
+    """Serve users and backends over HTTP."""
+
+
+@command.command("serve")
+@click.option("--address", default=None, metavar="HOST:PORT", help="Listen here, in place of edge.address.")
+@click.option("--health", default=None, metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics here.")
+@config_option
+@json_option
+def serve(address: str | None, health: str | None, config: str | None, as_json: bool) -> None:
+    """Take access tokens, mint user contexts, and pass tasks and calls on to agents."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    asyncio.run(_serve(address, health, config, as_json=as_json))
+
+
+async def _serve(address: str | None, health: str | None, config: str | None, *, as_json: bool) -> None:
+    from sealbus.agents.edge.server import open_edge
+    from sealbus.agents.health import HealthServer, Probes
+    from sealbus.agents.settings import Flag, load_settings
+    from sealbus.envelopes.errors import SealbusError
+
+    settings = load_settings(config, flags=[Flag(option="--address", key="edge.address", value=address)])
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        edge = await stack.enter_async_context(open_edge(settings))
+
+        def not_ready() -> dict[str, str]:
+            try:
+                edge.node.identity.sealer()
+            except SealbusError as error:
+                return {"identity": str(error.code)}
+            return {}
+
+        where = health or settings.health
+        if where is not None:
+            probes = Probes(healthy=dict, ready=not_ready)
+            server = await stack.enter_async_context(HealthServer(where, probes=probes, counters=edge.node.counters))
+            note(f"health at port {server.port}")
+        if as_json:
+            print_json(
+                {
+                    "ready": True,
+                    "identity": str(edge.node.own),
+                    "resource": edge.front.resource,
+                    "port": edge.port,
+                    "token_port": edge.token_port,
+                }
+            )
+        else:
+            service = f", token service at port {edge.token_port}" if edge.token_port is not None else ""
+            note(f"edge runs as {edge.node.own}: {edge.front.resource} at port {edge.port}{service}")
+        await stop.wait()

@@ -1,0 +1,167 @@
+"""The edge's HTTP application: its routes, one answer for every error, and one line of access log a request."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import Message, Receive, Scope, Send
+
+from sealbus.agents.edge.authentication import challenge
+from sealbus.agents.edge.calls import Calls
+from sealbus.agents.edge.errors import EdgeError
+from sealbus.agents.edge.front import Front, too_often
+from sealbus.agents.edge.problem import problem, problem_of
+from sealbus.agents.edge.protected_resource import WELL_KNOWN, metadata_answer, metadata_path
+from sealbus.agents.edge.rates import TokenBuckets, address_key
+from sealbus.agents.edge.task_events import TaskEvents
+from sealbus.agents.edge.tasks import Tasks
+from sealbus.envelopes.errors import Code, SealbusError
+
+__all__ = ["Application", "Methods", "edge_app"]
+
+_log: Final = logging.getLogger(__name__)
+
+_ROUTE: Final = "sealbus.route"
+"""Key of the scope under which the path is noted once it is one of ours: others are a stranger's text."""
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Methods:
+    """One resource: a handler for each method that it has; 405 for the others."""
+
+    def __init__(self, **handlers: Handler) -> None:
+        self._handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        scope[_ROUTE] = scope["path"]
+        handler = self._handlers.get(scope["method"])
+        if handler is None:
+            answer = problem(Code.METHOD_NOT_ALLOWED)
+            answer.headers["allow"] = ", ".join(sorted(self._handlers))
+        else:
+            answer = await handler(Request(scope, receive))
+        await answer(scope, receive, send)
+
+
+class Application:
+    """Serves `routes`. `answer_of` makes answers of errors; `addresses` bounds how often one address may ask at all."""
+
+    def __init__(
+        self,
+        routes: Sequence[BaseRoute],
+        *,
+        answer_of: Callable[[SealbusError], Response] = problem_of,
+        addresses: TokenBuckets | None = None,
+    ) -> None:
+        self._router = Router(routes, redirect_slashes=False, default=_not_found)
+        self._answer_of = answer_of
+        self._addresses = addresses
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever happens, and tell the log."""
+        started, status = time.perf_counter(), 0
+        client: Mapping[int, object] | None = scope.get("client")
+        address = str(client[0]) if client else ""
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            try:
+                self._admit(address)
+                await self._router(scope, receive, noting)
+            except SealbusError as error:
+                if status:
+                    raise
+                await self._answer_of(error)(scope, receive, noting)
+        except Exception as error:  # noqa: BLE001  the last border: nothing of an unforeseen error leaves by the answer
+            _log.error("%s at %s", type(error).__name__, _place(error))
+            if not status:
+                await problem(Code.INTERNAL, status=HTTPStatus.INTERNAL_SERVER_ERROR)(scope, receive, noting)
+        finally:
+            taken = (time.perf_counter() - started) * 1e3
+            # Neither query nor fields: tokens have been seen in both.
+            _log.info("%s %s %s %d %.1f ms", address, scope["method"][:16], _shown(scope), status, taken)
+
+    def _admit(self, address: str) -> None:
+        if self._addresses is not None:
+            wait = self._addresses.take(address_key(address))
+            if wait:
+                raise too_often(wait)
+
+
+def edge_app(front: Front) -> Application:
+    """Return the public application of an edge."""
+    limits = front.limits
+    tasks, calls = Tasks(front), Calls(front)
+    events = TaskEvents(front, tasks)
+
+    async def metadata(request: Request) -> Response:
+        del request
+        return metadata_answer(front.resource, front.issuers)
+
+    def answer_of(error: SealbusError) -> Response:
+        answer = problem_of(error)
+        if isinstance(error, EdgeError) and (
+            error.status == HTTPStatus.UNAUTHORIZED or error.error == "invalid_request"
+        ):
+            challenge(answer, error, front.resource)
+        return answer
+
+    described = Methods(GET=metadata)
+    paths = {WELL_KNOWN, metadata_path(front.resource)}
+    return Application(
+        [
+            Route("/v1/calls/{agent}/{verb}", Methods(POST=calls.call)),
+            Route("/v1/tasks/{agent}/{verb}", _TaskPaths(tasks, events)),
+            Route("/v1/tasks/{task}", Methods(GET=tasks.status)),
+            *(Route(path, described) for path in sorted(paths)),
+        ],
+        answer_of=answer_of,
+        addresses=TokenBuckets(rate=limits.address_rate, burst=limits.address_burst, entries=limits.rate_entries),
+    )
+
+
+class _TaskPaths:
+    """`/v1/tasks/{a}/{b}`: an action to POST to, or what a task has to GET. An agent may be named like an id."""
+
+    def __init__(self, tasks: Tasks, events: TaskEvents) -> None:
+        self._submit = Methods(POST=tasks.submit)
+        self._parts = {"result": Methods(GET=tasks.result), "events": Methods(GET=events.follow)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        parameters = scope["path_params"]
+        part = self._parts.get(parameters["verb"])
+        if part is not None and scope["method"] != "POST":
+            scope["path_params"] = {"task": parameters["agent"]}
+            await part(scope, receive, send)
+        else:
+            await self._submit(scope, receive, send)
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    await problem(Code.NOT_FOUND)(scope, receive, send)
+
+
+def _shown(scope: Scope) -> str:
+    return scope["raw_path"].decode("ascii", "replace")[:256] if _ROUTE in scope else "(no such path)"
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown"

@@ -1,0 +1,38 @@
+"""`POST /v1/calls/{agent}/{verb}`: ask, and get the answer in the same response."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sealbus.agents.composing import Origin, call_letter
+from sealbus.agents.edge.bodies import read_body
+from sealbus.agents.edge.front import Front
+from sealbus.agents.edge.tasks import answer_of
+from sealbus.envelopes.limits import SECOND
+
+__all__ = ["Calls"]
+
+
+class Calls:
+    """The resource of calls. Denials, failures and silence come back as errors (`problem.py`)."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+
+    async def call(self, request: Request) -> Response:
+        """Return the agent's answer. What goes to the agent is the body as it came, decoded by nobody on the way."""
+        front = self._front
+        token = await front.admitted(request)
+        action = front.exposed.action(request.path_params["agent"], request.path_params["verb"])
+        body = await read_body(request, front.limits)
+        requests, within = front.node.requests, front.limits.call_seconds
+        letter = call_letter(
+            action,
+            body,
+            names=front.node.deployment.names,
+            origin=Origin.user(front.context(token)),
+            reply_to=requests.address(),
+            life=int(within * SECOND),
+        )
+        return answer_of(await requests.call(letter, action=action, within=within))

@@ -1,0 +1,98 @@
+"""What all of the edge's resources stand on: its node, who it believes, and what of the bus it shows to the outside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from starlette.requests import Request
+
+from sealbus.agents.composing import split_action
+from sealbus.agents.edge.access_token import AccessToken
+from sealbus.agents.edge.authentication import authenticated
+from sealbus.agents.edge.errors import EdgeError
+from sealbus.agents.edge.issuers import Issuer
+from sealbus.agents.edge.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
+from sealbus.agents.edge.minting import mint
+from sealbus.agents.edge.rates import TokenBuckets
+from sealbus.agents.edge.remembered import TokenVerifier
+from sealbus.agents.node import Node
+from sealbus.envelopes.errors import Code, ConfigurationError, SealError
+from sealbus.envelopes.names import Names, is_token
+from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.wire import Statement
+
+__all__ = ["Exposed", "Front"]
+
+_ALL: Final = "*"
+
+
+class Exposed:
+    """Which actions can be asked for from outside: `inventory.update`, or `inventory.*` for all verbs of an agent.
+
+    Under `*` the edge does not know which verbs there are: one that the agent does not have is sent, and never handled.
+    Raises `ConfigurationError` for a pattern of another form, or an agent without an identity.
+    """
+
+    def __init__(self, patterns: Sequence[str], names: Names) -> None:
+        for pattern in patterns:
+            try:
+                agent, verb = split_action(pattern)
+            except SealError as error:
+                raise ConfigurationError(f"edge.actions {pattern!r}: write <agent>.<verb> or <agent>.*") from error
+            if not is_token(agent) or not (verb == _ALL or is_token(verb)):
+                raise ConfigurationError(f"edge.actions {pattern!r}: write <agent>.<verb> or <agent>.*")
+            names.id_of(agent)
+        self._patterns: Final = frozenset(patterns)
+
+    def action(self, agent: str, verb: str) -> str:
+        """Return the action that a path names; raise 404 for one that is not shown, be it there or not."""
+        action = f"{agent}.{verb}"
+        if is_token(agent) and is_token(verb) and (action in self._patterns or f"{agent}.{_ALL}" in self._patterns):
+            return action
+        raise EdgeError(Code.NOT_FOUND, 404, "no such action")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """One edge. `resource` is its identifier of RFC 9728, an URL; `stopping` is set when open streams are to end."""
+
+    node: Node
+    verifier: TokenVerifier
+    issuers: Sequence[Issuer]
+    resource: str
+    exposed: Exposed
+    limits: EdgeLimits = DEFAULT_EDGE_LIMITS
+    users: TokenBuckets = field(init=False)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        limits = self.limits
+        users = TokenBuckets(rate=limits.user_rate, burst=limits.user_burst, entries=limits.rate_entries)
+        object.__setattr__(self, "users", users)
+
+    async def admitted(self, request: Request) -> AccessToken:
+        """Return what the request's access token says; raise 401, 400, 503, or 429 for a user who asks too often."""
+        token = await authenticated(request.headers, self.verifier, now=self.node.clock())
+        wait = self.users.take((token.issuer, token.subject, token.client))
+        if wait:
+            raise too_often(wait)
+        return token
+
+    def context(self, token: AccessToken, workload: SpiffeId | None = None) -> Statement:
+        """Return a fresh user context of `token`; without `workload`, for a chain that starts here."""
+        return mint(
+            token,
+            self.node.identity.sealer(),
+            trust_domain=self.node.own.trust_domain,
+            now=self.node.clock(),
+            workload=workload,
+            limits=self.limits,
+        )
+
+
+def too_often(wait: float) -> EdgeError:
+    """Return the 429 that asks for `wait` seconds of patience."""
+    return EdgeError(Code.RATE_LIMITED, 429, retry_after=int(wait) + 1)

@@ -1,0 +1,110 @@
+"""Every size, count and time that the edge bounds, with its unit and where the number comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+
+__all__ = ["DEFAULT_EDGE_LIMITS", "EdgeLimits"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeLimits:
+    """The limits of an edge. Names say the unit: `_bytes`, `_seconds`, else a count."""
+
+    # Access tokens.
+    token_bytes: int = 16_384
+    """Longest access token. Twice what the common servers take as one header line; tokens of real issuers are 1 to 4 KiB."""
+    token_nesting: int = 8
+    """Depth of a token's JSON, as that of JWT-SVIDs (SPEC.md section 5)."""
+    key_id_bytes: int = 256
+    """Longest `kid` that is looked up: it becomes a key of a cache."""
+    future_seconds: int = 5
+    """How far `iat` and `nbf` may lie ahead of our clock: the skew of SPEC.md section 3. `exp` has no leeway."""
+
+    remembered_seconds: int = 30
+    """How long a token that was verified is not verified again; a tenth of what a key set counts for."""
+    remembered: int = 4_096
+    """How many such tokens; about 2 kB each."""
+
+    # Keys of issuers.
+    fetch_seconds: float = 5.0
+    """One refresh of an issuer's keys: discovery and key set together."""
+    document_bytes: int = 262_144
+    """Metadata or key set. 64 RSA keys of 4,096 bits are 50 KiB, and with certificates in them 200 KiB."""
+    document_nesting: int = 8
+    keys: int = 64
+    """Keys in a key set; large issuers publish about ten."""
+    rsa_bits: int = 8_192
+    """Longest RSA modulus: what a verification costs grows with its square. The shortest is 2,048 (RFC 7518 section 3.3)."""
+    keys_fresh_seconds: int = 300
+    """How long a key set counts where the response says nothing: a key that the issuer withdrew is gone by then."""
+    keys_fresh_least_seconds: int = 60
+    """Shortest time that Cache-Control can say, so that an issuer cannot make us ask at every token."""
+    keys_fresh_most_seconds: int = 3_600
+    """Longest time that Cache-Control can say: how long a withdrawn key may go on being taken."""
+    keys_stale_seconds: int = 3_600
+    """How long after that the last good key set still counts while no new one can be had."""
+    metadata_seconds: int = 3_600
+    """How long an issuer's `jwks_uri` counts before its metadata is read again."""
+    cool_down_seconds: int = 10
+    """Least time between two fetches that an unknown `kid` or a failure causes, for each issuer."""
+    absent_key_seconds: int = 300
+    """How long a `kid` that a fetch did not bring causes no further one."""
+    absent_keys: int = 1_024
+    """How many such are remembered for each issuer; the oldest gives way."""
+
+    # User contexts.
+    context_start_seconds: int = 900
+    """How long a chain may start with a context (SPEC.md section 6); never longer than the token lives."""
+    context_end_seconds: int = 28_800
+    """How long what it started may go on: a working day. SPEC.md section 6 allows 24 h."""
+
+    # Requests.
+    body_bytes: int = DEFAULT_LIMITS.body_bytes
+    """What an envelope can carry (SPEC.md section 2)."""
+    body_nesting: int = 64
+    """Depth of a JSON body. Bodies of people's applications nest under ten deep; parsers give up at some 1,000."""
+    body_seconds: float = 10.0
+    """For the whole body: 896 KiB in that time are 0.7 Mbit/s."""
+    form_bytes: int = 32_768
+    """A token request: the longest access token, percent-encoded, and as much again."""
+    user_rate: float = 50.0
+    """Requests a second of one user through one client, on average; far above what a person causes."""
+    user_burst: int = 100
+    address_rate: float = 200.0
+    """Requests a second of one address, before its token is looked at: many people share one."""
+    address_burst: int = 400
+    workload_rate: float = 500.0
+    """Token exchanges a second of one workload; one costs the edge under a millisecond."""
+    workload_burst: int = 1_000
+    rate_entries: int = 65_536
+    """Users or addresses whose rate is remembered; about 200 bytes each."""
+
+    # Answers.
+    call_seconds: float = 30.0
+    """How long a call may take; SPEC.md section 3 allows 60 s."""
+    submit_seconds: float = 10.0
+    """How long storing a task may take: the broker acknowledges in milliseconds, and finds a new leader in seconds."""
+    task_seconds: int = 3_600
+    """How long a task may wait to be handled."""
+    event_streams: int = 512
+    """Status streams at a time; each is a consumer on the server."""
+    event_streams_of_user: int = 16
+    event_seconds: float = 900.0
+    """Longest status stream, and never longer than its token lives; clients come again with Last-Event-ID."""
+    event_pause_seconds: float = 15.0
+    """A comment line after that much silence, so that middleboxes keep the connection: their least is about 30 s."""
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"the edge's limit {name} must be positive")
+        if not self.keys_fresh_least_seconds <= self.keys_fresh_seconds <= self.keys_fresh_most_seconds:
+            raise ValueError("keys_fresh_seconds must lie between its least and its most")
+        if not self.context_start_seconds <= self.context_end_seconds <= DEFAULT_LIMITS.live_seconds:
+            raise ValueError("a context's start must not last longer than its end, nor that than a day")
+
+
+DEFAULT_EDGE_LIMITS = EdgeLimits()

@@ -1,0 +1,58 @@
+"""How often one user, client or address may ask: token buckets, bounded in number."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Final
+
+__all__ = ["TokenBuckets", "address_key"]
+
+_NETWORK_BITS: Final = 64
+"""Of an IPv6 address: whoever has one has the whole /64 (RFC 6177 section 2)."""
+
+
+class TokenBuckets:
+    """One bucket a key: `burst` requests at once, then `rate` a second. For the event loop's thread only.
+
+    At most `entries` keys are remembered. Beyond that the longest unused is forgotten, which forgives what it owed: who
+    can have that many keys is not held off by any of them, and memory is.
+    """
+
+    def __init__(self, *, rate: float, burst: int, entries: int, clock: Callable[[], float] = time.monotonic) -> None:
+        if rate <= 0 or burst < 1 or entries < 1:
+            raise ValueError("a rate over 0, and at least one request and one entry")
+        self._rate: Final = rate
+        self._burst: Final = float(burst)
+        self._entries: Final = entries
+        self._clock: Final = clock
+        self._levels: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._levels)
+
+    def take(self, key: Hashable) -> float:
+        """Take one request from the bucket of `key`; return 0, or the seconds after which there is one again."""
+        now = self._clock()
+        level, since = self._levels.pop(key, (self._burst, now))
+        level = min(self._burst, level + (now - since) * self._rate)
+        allowed = level >= 1.0
+        self._levels[key] = (level - 1.0 if allowed else level, now)
+        if len(self._levels) > self._entries:
+            self._levels.popitem(last=False)
+        return 0.0 if allowed else (1.0 - level) / self._rate
+
+
+def address_key(host: str) -> str:
+    """Return what of a peer's address is counted: an IPv4 address, or an IPv6 address's /64."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, _NETWORK_BITS), strict=False))

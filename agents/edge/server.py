@@ -1,0 +1,155 @@
+"""A whole edge from the settings: its node, its keys, its public listener and its token service."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from sealbus.agents.edge.access_token import AccessTokenVerifier
+from sealbus.agents.edge.app import edge_app
+from sealbus.agents.edge.front import Exposed, Front
+from sealbus.agents.edge.issuers import Issuer, is_loopback, is_secure_url
+from sealbus.agents.edge.jwks import KeySource
+from sealbus.agents.edge.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
+from sealbus.agents.edge.listening import listening
+from sealbus.agents.edge.peer import PeerProtocol
+from sealbus.agents.edge.protocol import ConnectionLimits
+from sealbus.agents.edge.remembered import RememberedTokens
+from sealbus.agents.edge.tls import RotatingContext, file_context, svid_context
+from sealbus.agents.edge.token_service import token_app
+from sealbus.agents.health import parse_address
+from sealbus.agents.node import Node
+from sealbus.agents.runtime import open_node
+from sealbus.agents.settings import Settings
+from sealbus.agents.settings_document import EdgeTable
+from sealbus.envelopes.errors import ConfigurationError
+
+__all__ = ["EDGE", "RunningEdge", "issuers_of", "open_edge", "serve_edge"]
+
+EDGE: Final = "edge"
+"""Name of the edge among the agents: the settings' [agents] table says which SPIFFE ID it stands for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningEdge:
+    """An edge that listens: its node, and the ports that it has; `token_port` is None without a token service."""
+
+    node: Node
+    front: Front
+    port: int
+    token_port: int | None
+
+
+@asynccontextmanager
+async def open_edge(settings: Settings) -> AsyncGenerator[RunningEdge, None]:
+    """Open the edge that the settings describe; leaving stops to listen, finishes what is being answered, and closes all.
+
+    Raises `ConfigurationError`, one line that names the setting, for what is missing or cannot be used.
+    """
+    table = settings.edge
+    # All that can be wrong with the settings is told before anything is opened.
+    _resource(table)
+    issuers_of(table)
+    Exposed(table.actions, settings.names)
+    _public_tls(table)
+    async with open_node(EDGE, settings) as node:
+        if node.own not in settings.minters:
+            raise ConfigurationError(
+                f"context.minters does not name {node.own}: no agent would accept a context of this edge"
+            )
+        async with serve_edge(table, node) as edge:
+            yield edge
+
+
+@asynccontextmanager
+async def serve_edge(
+    table: EdgeTable,
+    node: Node,
+    *,
+    limits: EdgeLimits = DEFAULT_EDGE_LIMITS,
+    connections: ConnectionLimits | None = None,
+    issuer_tls: ssl.SSLContext | None = None,
+) -> AsyncGenerator[RunningEdge, None]:
+    """Serve an edge on an entered node, which outlives it; raises as `open_edge` does.
+
+    `issuer_tls` says whom to believe to be an issuer's server; the system's authorities unless given.
+    """
+    connections = connections or ConnectionLimits()
+    issuers = issuers_of(table)
+    async with AsyncExitStack() as stack:
+        keys = await stack.enter_async_context(KeySource(limits, tls=issuer_tls))
+        front = Front(
+            node=node,
+            verifier=RememberedTokens(AccessTokenVerifier(issuers, keys, limits), limits),
+            issuers=issuers,
+            resource=_resource(table),
+            exposed=Exposed(table.actions, node.deployment.names),
+            limits=limits,
+        )
+        port = await stack.enter_async_context(
+            listening(
+                edge_app(front), table.address, setting="edge.address", limits=connections, tls=_public_tls(table)
+            )
+        )
+        token_port = None
+        if table.token_service is not None:
+            token_port = await stack.enter_async_context(
+                listening(
+                    token_app(front),
+                    table.token_service,
+                    setting="edge.token_service",
+                    limits=connections,
+                    tls=svid_context(node.identity, node.own.trust_domain),
+                    protocol=partial(PeerProtocol, trust_domain=node.own.trust_domain),
+                )
+            )
+        # Runs first at the end: streams of states would otherwise be waited for.
+        stack.callback(front.stopping.set)
+        yield RunningEdge(node=node, front=front, port=port, token_port=token_port)
+
+
+def issuers_of(table: EdgeTable) -> tuple[Issuer, ...]:
+    """Return the rows of the table of issuers; raise `ConfigurationError` for one that cannot be right, or none."""
+    if not table.issuers:
+        raise ConfigurationError("edge.issuers is empty: say whose access tokens the edge takes")
+    return tuple(
+        Issuer(
+            issuer=row.issuer,
+            audiences=frozenset(row.audiences or (_resource(table),)),
+            algorithms=frozenset(row.algorithms),
+            jwks_uri=row.jwks_uri,
+            types=frozenset(row.types),
+            claims=row.claims,
+            session_claim=row.session_claim,
+            tenant_claim=row.tenant_claim,
+            tenant=row.tenant,
+        )
+        for row in table.issuers
+    )
+
+
+def _resource(table: EdgeTable) -> str:
+    resource = table.resource
+    if resource is None or not is_secure_url(resource) or "?" in resource:
+        raise ConfigurationError(
+            "edge.resource must be the URL by which tokens name this edge: https, or http on a loopback address"
+        )
+    return resource
+
+
+def _public_tls(table: EdgeTable) -> RotatingContext | None:
+    if table.certificate is not None and table.key is not None:
+        return file_context(table.certificate, table.key)
+    if table.certificate is not None or table.key is not None:
+        raise ConfigurationError("edge.certificate and edge.key go together")
+    host, _ = parse_address(table.address, "edge.address")
+    if not table.plaintext and not is_loopback(host):
+        raise ConfigurationError(
+            f"edge.address {table.address} is not loopback: say edge.certificate and edge.key, "
+            "or edge.plaintext = true where something in front of it does TLS"
+        )
+    return None

@@ -1,0 +1,66 @@
+// A second, certified issuer for the tests: the npm package oidc-provider on a loopback address. Never deployed.
+//
+// Usage: node provider.mjs FOLDER, where FOLDER/node_modules was made by `make tools`.
+// The first line of standard input is a JSON object:
+//   port        0 for a free one
+//   keys        private JWKs; the first one of an algorithm signs, all are published
+//   resources   {identifier: {"alg": "ES256"} or {} for opaque tokens}
+//   client      {"id", "secret", "redirect_uri"}
+//   claims      what tokens of a user hold besides
+// It answers with one line, {"issuer": URL}, and ends when standard input does, so that no test leaves it behind.
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import { resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import { pathToFileURL } from 'node:url';
+
+const module = resolve(process.argv[2], 'node_modules', 'oidc-provider', 'lib', 'index.js');
+const { default: Provider, errors } = await import(pathToFileURL(module));
+
+const input = createInterface({ input: process.stdin });
+const [line] = await once(input, 'line');
+input.once('close', () => process.exit(0));
+const { port, keys, resources, client, claims } = JSON.parse(line);
+
+// The issuer's name holds the port, so the port comes first.
+const server = createServer();
+server.listen(port, '127.0.0.1');
+await once(server, 'listening');
+const issuer = `http://127.0.0.1:${server.address().port}`;
+
+const provider = new Provider(issuer, {
+  jwks: { keys },
+  cookies: { keys: ['for tests only'] },
+  scopes: ['openid', 'read', 'write'],
+  clients: [{
+    client_id: client.id,
+    client_secret: client.secret,
+    grant_types: ['client_credentials', 'authorization_code'],
+    redirect_uris: [client.redirect_uri],
+    response_types: ['code'],
+    id_token_signed_response_alg: keys[0].alg,
+  }],
+  ttl: { AccessToken: 600, ClientCredentials: 600, Session: 600, Grant: 600, Interaction: 600, IdToken: 600 },
+  findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
+  extraTokenClaims: (_, token) => (token.accountId ? { ...claims, sid: token.sessionUid } : undefined),
+  features: {
+    clientCredentials: { enabled: true },
+    devInteractions: { enabled: true },
+    resourceIndicators: {
+      enabled: true,
+      defaultResource: () => Object.keys(resources)[0],
+      useGrantedResource: () => true,
+      getResourceServerInfo: (_, identifier) => {
+        const resource = resources[identifier];
+        if (!resource) throw new errors.InvalidTarget();
+        return {
+          scope: 'read write',
+          audience: identifier,
+          ...(resource.alg ? { accessTokenFormat: 'jwt', jwt: { sign: { alg: resource.alg } } } : { accessTokenFormat: 'opaque' }),
+        };
+      },
+    },
+  },
+});
+server.on('request', provider.callback());
+process.stdout.write(`${JSON.stringify({ issuer })}\n`);

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from support.edge import Door, door
+from support.engines import ScriptedEngine, Verdict, allow, deny
+from support.shop import Shop
+
+from sealbus.bus.requests import Requests
+from sealbus.envelopes.codec import encode
+from sealbus.envelopes.errors import Code, PolicyUnavailable
+
+CALL = "/v1/calls/pricing/quote"
+
+
+@pytest.fixture
+def shop() -> Shop:
+    return Shop()
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture
+async def edge(shop: Shop, engine: ScriptedEngine) -> AsyncIterator[Door]:
+    actions = ("pricing.*", "nobody.home")
+    async with door(shop.pricing, engine=engine, actions=actions, limits={"call_seconds": 0.3}) as running:
+        yield running
+
+
+async def test_the_agents_answer_comes_back_under_its_own_type(edge: Door, shop: Shop) -> None:
+    answer = await edge.post(CALL, {"item_id": "42", "quantity": 2}, region="eu")
+    assert (answer.status_code, answer.json()) == (200, {"item_id": "42", "price": 14})
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "server" not in answer.headers
+    user = shop.contexts[0].user
+    assert user is not None
+    assert dict(user.clm) == {"region": "eu"}
+
+
+async def test_msgpack_goes_through_as_it_came(edge: Door) -> None:
+    body = encode({"item_id": "42", "quantity": 2})
+    answer = await edge.post(CALL, body, headers={"Content-Type": "application/msgpack"})
+    assert (answer.status_code, answer.json()["price"]) == (200, 14)
+
+
+def _of_calls(verdict: Verdict) -> Any:
+    return lambda one: allow() if one["action"]["name"].endswith(".reply") else verdict
+
+
+@pytest.mark.parametrize("shown", [False, True])
+async def test_a_denied_call_is_403_with_reasons_only_where_the_policy_shows_them(
+    edge: Door, engine: ScriptedEngine, shown: bool
+) -> None:
+    obligations: tuple[dict[str, object], ...] = ({"type": "show_reasons"},) if shown else ()
+    engine.verdict = _of_calls(deny("not_owner", obligations=obligations))
+    answer = await edge.post(CALL, {"item_id": "42"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "denied")
+    assert answer.json().get("reasons") == (["not_owner"] if shown else None)
+    assert "www-authenticate" not in answer.headers
+
+
+async def test_an_answer_that_our_own_policy_refuses_is_403_without_its_reasons(
+    edge: Door, engine: ScriptedEngine
+) -> None:
+    engine.verdict = lambda one: deny("own reason") if one["action"]["name"].endswith(".reply") else allow()
+    answer = await edge.post(CALL, {"item_id": "42"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "denied")
+    assert "own reason" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code"),
+    [
+        (CALL, {"item": "42"}, 422, "bad_body"),
+        (CALL, [], 422, "bad_body"),
+        ("/v1/calls/pricing/broken", {"item_id": "42"}, 502, "bad_result"),
+        ("/v1/calls/nobody/home", {}, 504, "expired"),
+        ("/v1/calls/pricing/other", {}, 504, "expired"),
+    ],
+)
+async def test_what_ends_a_call_has_its_status_and_code(
+    edge: Door, path: str, body: object, status: int, code: str
+) -> None:
+    answer = await edge.post(path, body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_what_is_unavailable_is_503_with_a_time_to_try_again(edge: Door, engine: ScriptedEngine) -> None:
+    engine.verdict = _of_calls(PolicyUnavailable("away"))
+    answer = await edge.post(CALL, {"item_id": "42"})
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (
+        503,
+        "policy_unavailable",
+        "1",
+    )
+
+
+async def test_an_unforeseen_error_is_500_and_tells_nothing(
+    edge: Door, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(Requests, "call", fails)
+    answer = await edge.post(CALL, {"item_id": "42"})
+    assert (answer.status_code, answer.json()["code"]) == (500, str(Code.INTERNAL))
+    assert "secret" not in answer.text + caplog.text
+    assert "RuntimeError at test_calls.py:" in caplog.text
+
+
+async def test_a_user_who_asks_too_often_is_held_off_and_another_is_not(shop: Shop) -> None:
+    async with door(shop.pricing, limits={"user_rate": 0.1, "user_burst": 2}) as edge:
+        statuses = [(await edge.post(CALL, {"item_id": "42"})).status_code for _ in range(3)]
+        held = await edge.post(CALL, {"item_id": "42"})
+        other = await edge.post(CALL, {"item_id": "42"}, sub="bob")
+    assert statuses == [200, 200, 429]
+    assert (held.json()["code"], other.status_code) == ("rate_limited", 200)
+    assert 1 <= int(held.headers["retry-after"]) <= 11
+    assert len(shop.handled) == 3
+
+
+async def test_an_address_that_asks_too_often_is_held_off_before_its_token_is_looked_at(shop: Shop) -> None:
+    async with door(shop.pricing, limits={"address_rate": 0.1, "address_burst": 1}) as edge:
+        first = await edge.http.get("/v1/other")
+        held = await edge.post(CALL, {"item_id": "42"})
+        assert edge.issuer.fetches == 0
+    assert (first.status_code, held.status_code, held.json()["code"]) == (404, 429, "rate_limited")
+
+
+async def test_the_log_has_one_line_a_request_without_query_token_or_body(
+    edge: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    token = edge.issuer.token()
+    body = {"item_id": "a-secret-body"}
+    headers = {"Authorization": f"Bearer {token}"}
+    await edge.post(f"{CALL}?q=a-secret-query", body, headers=headers)
+    await edge.post("/v1/a-strangers-path", body, headers=headers)
+    await edge.post(CALL, body, headers={"Authorization": f"Bearer {token[:-4]}AAAA"})
+    lines = [record.getMessage() for record in caplog.records if record.name == "sealbus.agents.edge.app"]
+    assert [line.rsplit(" ", 2)[0] for line in lines] == [
+        f"127.0.0.1 POST {CALL} 200",
+        "127.0.0.1 POST (no such path) 404",
+        f"127.0.0.1 POST {CALL} 401",
+    ]
+    # The test's own HTTP client logs what it sends.
+    ours = [record for record in caplog.records if not record.name.startswith("http")]
+    told = "\n".join(record.getMessage() for record in ours)
+    assert not any(secret in told for secret in ("a-secret", "strangers", token, *token.split(".")))
+
+
+async def test_the_token_reaches_no_message_and_no_record(edge: Door) -> None:
+    token = edge.issuer.token()
+    answer = await edge.post(CALL, {"item_id": "marker-in-the-body"}, headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 200
+    stored = b"".join(one.payload + one.header_block for name in edge.published() for one in edge.bus.stored(name))
+    assert stored
+    assert not any(part.encode() in stored for part in token.split("."))

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+from support.edge import QUICK, Door, door, raw
+from support.shop import Shop
+
+
+@pytest.fixture
+async def edge() -> AsyncIterator[Door]:
+    async with door(Shop().pricing, limits={"body_seconds": 0.2}) as running:
+        yield running
+
+
+def _call(edge: Door, *, length: int | str = 17, more: str = "") -> bytes:
+    return (
+        f"POST /v1/calls/pricing/quote HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{more}"
+        f"Authorization: Bearer {edge.issuer.token()}\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()
+
+
+def _code(answer: bytes) -> str:
+    return str(json.loads(answer.rpartition(b"\r\n\r\n")[2])["code"])
+
+
+async def test_a_body_that_does_not_come_is_408(edge: Door) -> None:
+    answer = await raw(edge.edge.port, _call(edge), b'{"item')
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert _code(answer) == "request_timeout"
+    assert edge.published()["AUDIT"] == 0
+
+
+async def test_a_head_that_does_not_end_is_408(edge: Door) -> None:
+    answer = await raw(edge.edge.port, b"GET / HTTP/1.1\r\n", b"X: y\r\n", b"Z: ", pause=0.05)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert _code(answer) == "request_timeout"
+
+
+async def test_the_head_of_a_second_request_has_its_time_too(edge: Door) -> None:
+    answer = await raw(edge.edge.port, b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n", b"GET", pause=0.05)
+    first, _, second = answer.partition(b"HTTP/1.1 408 ")
+    assert first.startswith(b"HTTP/1.1 404 ")
+    assert second
+
+
+async def test_a_connection_that_sends_nothing_is_cut(edge: Door) -> None:
+    assert await raw(edge.edge.port) == b""
+
+
+async def test_a_body_that_nobody_wants_is_not_waited_for(edge: Door) -> None:
+    head = b"POST /v1/other HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.edge.port)
+    try:
+        writer.write(head + b"x")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
+        await _cut(reader)
+    finally:
+        writer.close()
+
+
+async def test_a_body_that_ends_early_reaches_nobody(edge: Door) -> None:
+    await raw(edge.edge.port, _call(edge), b"{", end=True)
+    assert edge.published()["AUDIT"] == 0
+
+
+async def test_chunks_are_counted_as_lengths_are() -> None:
+    async with door(Shop().pricing, limits={"body_bytes": 100}) as edge:
+        head = _call(edge).replace(b"Content-Length: 17", b"Transfer-Encoding: chunked")
+        good = await raw(
+            edge.edge.port, head.replace(b"Host", b"Connection: close\r\nHost"), b'11\r\n{"item_id": "42"}\r\n0\r\n\r\n'
+        )
+        bad = await raw(edge.edge.port, head, b"80\r\n" + b" " * 128 + b"\r\n")
+    assert good.startswith(b"HTTP/1.1 200 ")
+    assert bad.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_pipelined_requests_are_answered_in_turn(edge: Door) -> None:
+    answer = await raw(
+        edge.edge.port, b"GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    assert answer.count(b"HTTP/1.1 404 ") == 2
+
+
+async def test_more_connections_than_allowed_are_cut_at_once() -> None:
+    async with door(Shop().pricing, connections=replace(QUICK, connections=1, head_seconds=5.0)) as edge:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.edge.port)
+        try:
+            writer.write(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            further, other = await asyncio.open_connection("127.0.0.1", edge.edge.port)
+            await _cut(further)
+            other.close()
+        finally:
+            writer.close()
+
+
+async def _cut(reader: asyncio.StreamReader) -> None:
+    """Wait until the other side ends the connection, in whatever way."""
+    async with asyncio.timeout(4):
+        with suppress(ConnectionError):
+            await reader.read()
+
+
+async def test_what_is_not_http_is_told_so(edge: Door) -> None:
+    answer = await raw(edge.edge.port, b"\x16\x03\x01\x02\x00\r\n\r\n", end=True)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert _code(answer) == "malformed"

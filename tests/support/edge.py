@@ -1,0 +1,106 @@
+"""An edge on a bus in memory, behind a real listener on loopback, with an issuer of its own.
+
+::
+
+    async with door(shop.inventory, engine=engine) as edge:
+        answer = await edge.post("/v1/tasks/inventory/update", {"item_id": "42"})
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx2
+from support.engines import ScriptedEngine
+from support.issuer import AUDIENCE, TRUSTS_NOBODY, LoopbackIssuer
+
+from sealbus import Agent
+from sealbus.agents.edge.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
+from sealbus.agents.edge.protocol import ConnectionLimits
+from sealbus.agents.edge.server import RunningEdge, serve_edge
+from sealbus.agents.settings_document import EdgeTable, IssuerTable
+from sealbus.testing import TestBus
+
+__all__ = ["ACTIONS", "QUICK", "Door", "door", "edge_table", "raw"]
+
+ACTIONS = ("inventory.*", "pricing.quote", "absent.work")
+QUICK = ConnectionLimits(head_seconds=0.2, unread_seconds=0.2, write_seconds=0.5, stop_seconds=1)
+
+
+@dataclass(kw_only=True)
+class Door:
+    """What a test of the edge holds."""
+
+    bus: TestBus
+    edge: RunningEdge
+    issuer: LoopbackIssuer
+    http: httpx2.AsyncClient
+
+    def authorized(self, **claims: Any) -> dict[str, str]:
+        """Return the field with a good token, its claims changed as `LoopbackIssuer.token` does."""
+        return {"Authorization": f"Bearer {self.issuer.token(**claims)}"}
+
+    async def post(
+        self, path: str, body: object = None, *, headers: Mapping[str, str] | None = None, **claims: Any
+    ) -> httpx2.Response:
+        """POST JSON with a good token, unless `headers` have another."""
+        fields = {"Content-Type": "application/json", **self.authorized(**claims), **(headers or {})}
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self.http.post(path, content=content, headers=fields)
+
+    async def get(self, path: str, *, headers: Mapping[str, str] | None = None, **claims: Any) -> httpx2.Response:
+        """GET with a good token."""
+        return await self.http.get(path, headers={**self.authorized(**claims), **(headers or {})})
+
+    def published(self) -> dict[str, int]:
+        """Return how many messages each stream holds, without the refusals."""
+        return {name: len(self.bus.stored(name)) for name in ("TASKS", "EVENTS", "RESULTS", "DEAD", "AUDIT", "STATE")}
+
+
+def edge_table(issuer: LoopbackIssuer, **changes: Any) -> EdgeTable:
+    """Return the edge's settings for one issuer."""
+    row = IssuerTable(issuer=issuer.issuer, algorithms=("ES256",), claims={"region": "region"})
+    return EdgeTable(
+        **{"address": "127.0.0.1:0", "resource": AUDIENCE, "actions": ACTIONS, "issuers": (row,), **changes}
+    )
+
+
+@asynccontextmanager
+async def door(
+    *agents: Agent,
+    engine: ScriptedEngine | None = None,
+    connections: ConnectionLimits = QUICK,
+    limits: Mapping[str, float] | None = None,
+    actions: Sequence[str] = ACTIONS,
+) -> AsyncIterator[Door]:
+    """Run `agents` on a bus in memory with an edge in front; `limits` replace some of the edge's."""
+    bounds: EdgeLimits = replace(DEFAULT_EDGE_LIMITS, **(limits or {}))  # type: ignore[arg-type]
+    async with LoopbackIssuer() as issuer, TestBus(*agents, engine=engine or ScriptedEngine()) as bus:
+        node = (await bus.client("edge")).node
+        table = edge_table(issuer, actions=tuple(actions))
+        async with (
+            serve_edge(table, node, limits=bounds, connections=connections, issuer_tls=TRUSTS_NOBODY) as edge,
+            httpx2.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}", trust_env=False, verify=TRUSTS_NOBODY) as http,
+        ):
+            yield Door(bus=bus, edge=edge, issuer=issuer, http=http)
+
+
+async def raw(port: int, *parts: bytes, pause: float = 0.0, end: bool = False) -> bytes:
+    """Send `parts` as they are and return all that comes back until the other side closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(pause)
+        if end:
+            writer.write_eof()
+        async with asyncio.timeout(5):
+            return await reader.read()
+    finally:
+        writer.close()

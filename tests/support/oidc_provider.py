@@ -1,0 +1,151 @@
+"""A certified OpenID provider for tests: npm's oidc-provider, installed by `make tools`, as a process on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+import httpx2
+import pytest
+from joserfc.jwk import Key
+
+__all__ = ["CLAIMS", "CLIENT", "ES256_API", "OPAQUE_API", "RS256_API", "OidcProvider", "require_oidc_provider"]
+
+_ROOT = Path(__file__).parents[2]
+_SCRIPT = _ROOT / "deploy" / "tools" / "oidc-provider" / "provider.mjs"
+_INSTALLED = _ROOT / ".tools" / "oidc-provider"
+_READY_SECONDS = 30.0
+
+ES256_API = "https://edge.example/es256"
+RS256_API = "https://edge.example/rs256"
+OPAQUE_API = "https://edge.example/opaque"
+CLIENT = {"id": "shop-web", "secret": "for-tests-only", "redirect_uri": "https://shop.example/callback"}
+CLAIMS = {"department": "tools", "groups": ["a", "b"], "nested": {"no": "context holds it"}}
+"""What tokens of users hold besides."""
+
+
+def require_oidc_provider() -> tuple[str, Path]:
+    """Return node and the folder of the provider; without them skip the test, or fail it in CI."""
+    node = shutil.which("node")
+    missing = "node" if node is None else "oidc-provider"
+    if node is not None and (_INSTALLED / "node_modules" / "oidc-provider" / "package.json").exists():
+        return node, _INSTALLED
+    if os.environ.get("CI"):
+        pytest.fail(f"there is no {missing}: `make tools` installs the provider")
+    pytest.skip(f"there is no {missing}: `make tools` installs the provider")
+
+
+class OidcProvider:
+    """The provider with `keys`, private keys by `kid`, started by `async with`. `port` 0 is a free one."""
+
+    def __init__(self, keys: dict[str, tuple[str, Key]], *, port: int = 0) -> None:
+        self._node, self._folder = require_oidc_provider()
+        self._keys = [
+            {**key.as_dict(private=True), "kid": kid, "alg": alg, "use": "sig"} for kid, (alg, key) in keys.items()
+        ]
+        self._port = port
+        self._process: Process | None = None
+        self.issuer = ""
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, for another one that takes its place."""
+        found = urlsplit(self.issuer).port
+        assert found is not None
+        return found
+
+    async def __aenter__(self) -> Self:
+        self._process = await asyncio.create_subprocess_exec(
+            self._node, _SCRIPT, self._folder, stdin=PIPE, stdout=PIPE, stderr=DEVNULL
+        )
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                assert self._process.stdin is not None
+                assert self._process.stdout is not None
+                self._process.stdin.write(json.dumps(self._settings()).encode() + b"\n")
+                await self._process.stdin.drain()
+                # It speaks to operators on the same stream.
+                while not (line := await self._process.stdout.readline()).startswith(b'{"issuer"'):
+                    assert line, "the provider ended at once"
+                self.issuer = json.loads(line)["issuer"]
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.communicate()
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "port": self._port,
+            "keys": self._keys,
+            "resources": {ES256_API: {"alg": "ES256"}, RS256_API: {"alg": "RS256"}, OPAQUE_API: {}},
+            "client": CLIENT,
+            "claims": CLAIMS,
+        }
+
+    async def client_token(self, resource: str, scope: str = "read") -> str:
+        """Return an access token of the client itself (client credentials)."""
+        async with self._client() as client:
+            return await self._token(client, grant_type="client_credentials", resource=resource, scope=scope)
+
+    async def user_token(self, user: str, resource: str, scope: str = "read write") -> str:
+        """Log `user` in as a browser would: authorization code with PKCE, through the pages of login and consent."""
+        verifier = secrets.token_urlsafe(48)
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+        async with self._client() as client:
+            response = await client.get(
+                "/auth",
+                params={
+                    "client_id": CLIENT["id"], "response_type": "code", "redirect_uri": CLIENT["redirect_uri"],
+                    "scope": f"openid {scope}", "resource": resource, "state": "state-1",
+                    "code_challenge": challenge, "code_challenge_method": "S256",
+                },
+            )  # fmt: skip
+            for _ in range(12):
+                if response.is_redirect:
+                    where = response.headers["location"]
+                    if where.startswith(CLIENT["redirect_uri"]):
+                        code = parse_qs(urlsplit(where).query)["code"][0]
+                        return await self._token(
+                            client, grant_type="authorization_code", code=code, resource=resource,
+                            redirect_uri=CLIENT["redirect_uri"], code_verifier=verifier,
+                        )  # fmt: skip
+                    response = await client.get(where)
+                else:
+                    response = await self._answer_page(client, response, user)
+        raise AssertionError("the login did not end")
+
+    async def _answer_page(self, client: httpx2.AsyncClient, page: httpx2.Response, user: str) -> httpx2.Response:
+        assert page.status_code == 200, page.text
+        prompt = re.search(r'name="prompt" value="(login|consent)"', page.text)
+        action = re.search(r'<form[^>]* action="([^"]+)"', page.text)
+        assert prompt is not None
+        assert action is not None
+        return await client.post(action[1], data={"prompt": prompt[1], "login": user, "password": "any"})
+
+    async def _token(self, client: httpx2.AsyncClient, **form: str) -> str:
+        response = await client.post("/token", data=form, auth=(CLIENT["id"], CLIENT["secret"]))
+        assert response.status_code == 200, response.text
+        token: str = response.json()["access_token"]
+        return token
+
+    def _client(self) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(base_url=self.issuer, timeout=10.0, trust_env=False)

@@ -1,4 +1,4 @@
-"""The development environment: Workload API, NATS, policy and, where asked for, OPA; on this machine, in one folder.
+"""The development environment: Workload API, NATS, policy, identity provider, edge, OPA where asked for; in one folder.
 
 Everything is real but its scale: SVIDs come over the Workload API and rotate, NATS speaks mTLS, streams are declared and
 checked, the policy is a bundle that can be replaced while all runs. The authority is for development only.
@@ -9,28 +9,45 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sealbus.agents.dev.declared import Declared
+from sealbus.agents.dev.defaults import DEV_LOCK
 from sealbus.agents.dev.nats_server import EmbeddedNatsServer
 from sealbus.agents.dev.permissions import Role
 from sealbus.agents.dev.settings_file import write_settings
-from sealbus.agents.dev.users import EDGE_PATH
+from sealbus.agents.dev.state_folder import lock_folder
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
+from sealbus.agents.dev.workload_api.files import PRIVATE, replace_file
 from sealbus.agents.runtime import open_connection, streams_of
 from sealbus.agents.settings import Settings, load_settings
 from sealbus.bus.stream_plan import apply
+from sealbus.bus.streams import declared_streams
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.names import Names
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.policies.bundle import build_bundle, write_bundle
+
+if TYPE_CHECKING:
+    from sealbus.agents.dev.idp import DevelopmentIdp
+    from sealbus.agents.edge.server import RunningEdge
+    from sealbus.policies.opa_process import OpaProcess
 
 __all__ = ["DevOptions", "Environment", "open_environment"]
 
 STREAM_BYTES = 1 << 30
 """What TASKS and AUDIT may hold each in `sealbus dev`: 1 GiB."""
+
+STORE_SPARE = 1 << 26
+"""What JetStream may hold beyond the streams' own limits: 64 MiB."""
+
+LOCK_TRIES = 10
+"""A command that looks whether we run holds our lock for microseconds; another environment holds it for good."""
 
 ALWAYS = ("operator", "cli")
 """Names that exist beside the declared agents: who manages streams and reads the audit, and who types commands."""
@@ -38,12 +55,17 @@ ALWAYS = ("operator", "cli")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevOptions:
-    """What `sealbus dev` is asked for. `policy` is a folder of Rego and data; absent, the starter policy."""
+    """What `sealbus dev` is asked for. `policy` is a folder of Rego and data; absent, the starter policy.
+
+    Ports of the edge and of the identity provider are any free ones unless said.
+    """
 
     folder: Path
     agents: Sequence[str]
-    trust_domain: str = "example.org"
+    declared: Declared = field(default_factory=Declared)
     port: int = 4222
+    edge_port: int = 0
+    idp_port: int = 0
     engine: str = "embedded"
     opa: Path | None = None
     policy: Path | None = None
@@ -61,6 +83,9 @@ class Environment:
     authority: DevelopmentAuthority
     api: EmbeddedWorkloadApi
     nats: EmbeddedNatsServer
+    idp: DevelopmentIdp
+    edge: RunningEdge
+    opa: OpaProcess | None
     policy: Path
     bundle: Path
     names: Names
@@ -77,14 +102,17 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
     """Start everything, apply the streams, write the settings file, and stop all of it in reverse order at the end."""
     folder = options.folder.absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    domain = TrustDomain(options.trust_domain)
-    names = Names(domain)
+    names = options.declared.names()
+    domain = names.trust_domain
     policy = options.policy or starter_policy()
-    workloads = _workloads(options, names, domain)
+    workloads = _workloads(options, names)
+    own = options.declared.own
+    sizes = {"TASKS": options.max_bytes, "AUDIT": options.max_bytes}
     bundle = folder / "policy" / "bundle.tar.gz"
-    bundle.parent.mkdir(mode=0o700, exist_ok=True)
-    write_bundle(build_bundle(policy), bundle)
     async with AsyncExitStack() as stack:
+        await _hold(folder, stack)
+        bundle.parent.mkdir(mode=0o700, exist_ok=True)
+        write_bundle(build_bundle(policy), bundle)
         authority = DevelopmentAuthority.open(folder / "authority.json", domain)
         api = await stack.enter_async_context(
             EmbeddedWorkloadApi(folder / "api", authority, x509_ttl=options.x509_ttl, jwt_ttl=options.jwt_ttl)
@@ -104,42 +132,68 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
                     spiffe_id: Role.OPERATOR if name == "operator" else Role.AGENT
                     for name, spiffe_id in workloads.items()
                 },
+                own=own,
                 port=options.port,
-                max_store_bytes=8 * options.max_bytes,
+                max_store_bytes=STORE_SPARE + sum(one.max_bytes for one in declared_streams(sizes, own=own)),
             )
         )
         # A CA that was rotated must reach the server, or it refuses the SVIDs of the new one.
         stack.callback(authority.on_change(nats.renew))
-        opa = ""
+        opa, process = "", None
         if options.engine == "sidecar":
             from sealbus.policies.opa_process import OpaProcess
 
             socket = folder / "opa" / "opa.sock"
-            await stack.enter_async_context(OpaProcess(_opa(options), socket=socket, bundle=bundle))
+            process = await stack.enter_async_context(OpaProcess(_opa(options), socket=socket, bundle=bundle))
             opa = str(socket)
+        # Only here: who builds a bundle (`sealbus policy test`) needs no web framework.
+        from sealbus.agents.dev.idp import DevelopmentIdp
+
+        edge_address = f"127.0.0.1:{options.edge_port or _free_port()}"
+        access = folder / "idp.json"
+        idp = await stack.enter_async_context(
+            DevelopmentIdp(
+                audience=f"http://{edge_address}",
+                port=options.idp_port,
+                users=options.declared.users,
+                access=access,
+            )
+        )
         settings_file = folder / "dev.toml"
         write_settings(
             settings_file,
-            trust_domain=domain,
+            declared=options.declared,
+            issuer=idp.issuer,
+            access=access,
             nats=nats.url,
             server_id=server_id,
             workload_api=f"unix://{folder / 'api'}/{{name}}.sock",
             engine=options.engine,
             bundle=bundle,
             opa=opa,
-            minter=SpiffeId(f"spiffe://{domain.name}{EDGE_PATH}"),
+            edge_id=names.id_of("edge"),
+            edge_address=edge_address,
+            token_service=f"127.0.0.1:{_free_port()}",
+            # Whatever agent there is; what may be done with it is for its policy to say.
+            actions=tuple(f"{name}.*" for name in workloads if name not in (*ALWAYS, "edge")),
             max_bytes=options.max_bytes,
         )
         stack.callback(settings_file.unlink, missing_ok=True)
         settings = load_settings(settings_file)
         async with open_connection("operator", settings) as (_, connection):
             await apply(streams_of(settings), connection.jetstream)
+        from sealbus.agents.edge.server import open_edge
+
+        edge = await stack.enter_async_context(open_edge(settings))
         yield Environment(
             settings_file=settings_file,
             settings=settings,
             authority=authority,
             api=api,
             nats=nats,
+            idp=idp,
+            edge=edge,
+            opa=process,
             policy=policy,
             bundle=bundle,
             names=names,
@@ -153,10 +207,31 @@ def starter_policy() -> Path:
     return Path(sealbus.policies.__path__[0]) / "rego"
 
 
-def _workloads(options: DevOptions, names: Names, domain: TrustDomain) -> dict[str, SpiffeId]:
-    workloads = {name: names.id_of(name) for name in (*ALWAYS, *options.agents)}
-    workloads["edge"] = SpiffeId(f"spiffe://{domain.name}{EDGE_PATH}")
-    return workloads
+def _workloads(options: DevOptions, names: Names) -> dict[str, SpiffeId]:
+    wanted = dict.fromkeys((*ALWAYS, *options.agents, *options.declared.agents, "edge"))
+    return {name: names.id_of(name) for name in wanted}
+
+
+async def _hold(folder: Path, stack: AsyncExitStack) -> None:
+    """Make the folder ours until the end, so that what is written there counts exactly as long as this process lives."""
+    for left in range(LOCK_TRIES, 0, -1):
+        try:
+            stack.callback(os.close, lock_folder(folder, DEV_LOCK))
+            break
+        except ConfigurationError:
+            if left == 1:
+                raise
+            await asyncio.sleep(0.02)
+    process = folder / f"{DEV_LOCK}.pid"
+    replace_file(process, f"{os.getpid()}\n".encode(), mode=PRIVATE)
+    stack.callback(process.unlink, missing_ok=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _link(folder: Path, name: str, address: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sealbus.agents.dev.users import mint_user
+from sealbus.agents.dev.users import DEV_IDP, mint_user
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.agents.runtime import workload_api_of
 from sealbus.agents.settings import Settings
@@ -28,4 +28,5 @@ async def minted_user(settings: Settings, identifier: str, workload: str, sessio
             now=wall_clock(),
             session=session,
             workload=settings.names.id_of(workload),
+            issuer=settings.dev_issuer or DEV_IDP,
         )

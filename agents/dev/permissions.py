@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from sealbus.bus.streams import STREAM_NAMES
+from sealbus.bus.streams import STREAM_NAMES, own_durable
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.names import Names
 from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.envelopes.subjects import OwnSubject
+from sealbus.envelopes.subjects import REPLY_TOKEN, OwnSubject
 
 __all__ = ["Permissions", "Role", "agent_permissions", "operator_permissions", "permissions_of"]
 
@@ -50,9 +50,10 @@ def permissions_of(role: Role, spiffe_id: SpiffeId, names: Names, own: Sequence[
 def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
     """Return what an agent may do, whatever it handles.
 
-    It publishes tasks and calls to anybody, answers to any inbox and statuses to any requester, because these subjects
-    name their reader, and everything else (events, records, refusals, dead letters) under its own token only. It reads
-    its own tasks, calls, statuses and answers, and everybody's events. Of the JetStream API it may use exactly the
+    It publishes tasks and calls to anybody, answers to the part of any inbox that they are read from, and statuses to
+    any requester, because these subjects name their reader, and everything else (events, records, refusals, dead
+    letters, state) under its own token only. It hears its calls and its inbox; what streams hold for it (its tasks and
+    statuses, everybody's events) comes to that inbox, through consumers. Of the JetStream API it may use exactly the
     subjects that its own consumers need: it cannot read another agent's tasks, the audit stream, or change a stream.
     """
     token = names.token(spiffe_id)
@@ -65,12 +66,18 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
             f"dead.{token}.>",
             f"audit.{token}",
             f"refused.{token}",
-            "_INBOX.*.>",
+            f"state.{token}.>",
+            f"_INBOX.*.{REPLY_TOKEN}.*.*",
             *(one.subject for one in own if one.kind is not Kind.EVENT or one.owner == spiffe_id),
             *(f"{_API}.STREAM.INFO.{name}" for name in STREAM_NAMES),
+            f"{_API}.DIRECT.GET.STATE.state.{token}.>",
             *_durable("TASKS", token, f"task.{token}.>"),
-            # Several filters, or one outside task.<token>, don't stand in the API's subject and cannot be held to here.
-            *_any_filter("TASKS", token, [one for one in own if one.kind is Kind.TASK and one.owner == spiffe_id]),
+            *(
+                subject
+                for one in own
+                if one.kind is Kind.TASK and one.owner == spiffe_id
+                for subject in _durable("TASKS", own_durable(one.subject), one.subject)
+            ),
             *_durable("EVENTS", token, ">"),
             f"{_API}.CONSUMER.CREATE.EVENTS.{token}",
             # Each reader of statuses has a consumer of its own, with a random name that nobody else can guess.
@@ -80,10 +87,8 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
         ),
         subscribe=(
             f"{names.inbox_prefix(spiffe_id)}>",
-            f"task.{token}.>",
-            f"call.{token}.>",
-            "event.>",
-            *(one.subject for one in own if one.kind is Kind.EVENT or one.owner == spiffe_id),
+            f"call.{token}.*",
+            *(one.subject for one in own if one.kind is Kind.CALL and one.owner == spiffe_id),
         ),
     )
 
@@ -106,8 +111,3 @@ def _durable(stream: str, consumer: str, filters: str) -> tuple[str, ...]:
         f"{_API}.CONSUMER.MSG.NEXT.{stream}.{consumer}",
         f"$JS.ACK.{stream}.{consumer}.>",
     )
-
-
-def _any_filter(stream: str, consumer: str, owned: Sequence[OwnSubject]) -> tuple[str, ...]:
-    create = f"{_API}.CONSUMER.CREATE.{stream}.{consumer}"
-    return (create, *(f"{create}.{one.subject}" for one in owned)) if owned else ()

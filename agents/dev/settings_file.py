@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.agents.dev.declared import Declared
+from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.subjects import OwnSubject
 
 __all__ = ["write_settings"]
 
@@ -14,35 +17,77 @@ __all__ = ["write_settings"]
 def write_settings(
     path: Path,
     *,
-    trust_domain: TrustDomain,
+    declared: Declared,
+    issuer: str,
+    access: Path,
     nats: str,
     server_id: SpiffeId,
     workload_api: str,
     engine: str,
     bundle: Path,
     opa: str,
-    minter: SpiffeId,
+    edge_id: SpiffeId,
+    edge_address: str,
+    token_service: str,
+    actions: Sequence[str],
     max_bytes: int,
 ) -> None:
     """Write `path` by rename, mode 0600. TOML basic strings and JSON strings are the same for what stands here."""
     lines = [
         "# Written by `sealbus dev`, and gone when it stops.",
-        f"trust_domain = {json.dumps(trust_domain.name)}",
-        f"nats = [{json.dumps(nats)}]",
-        f"nats_ids = [{json.dumps(server_id.value)}]",
-        f"workload_api = {json.dumps(workload_api)}",
+        f"trust_domain = {_text(declared.trust_domain)}",
+        f"nats = [{_text(nats)}]",
+        f"nats_ids = [{_text(server_id.value)}]",
+        f"workload_api = {_text(workload_api)}",
         "[policy]",
-        f"engine = {json.dumps(engine)}",
-        f"bundle = {json.dumps(str(bundle))}",
-        *([f"opa = {json.dumps(opa)}"] if opa else []),
+        f"engine = {_text(engine)}",
+        f"bundle = {_text(str(bundle))}",
+        *([f"opa = {_text(opa)}"] if opa else []),
+        "[agents]",
+        f"template = {_text(declared.template)}",
+        *(
+            f"{_text(name)} = {_text(spiffe_id.value)}"
+            for name, spiffe_id in {"edge": edge_id, **declared.table}.items()
+        ),
         "[context]",
-        f"minters = [{json.dumps(minter.value)}]",
+        f"minters = [{_text(edge_id.value)}]",
         "[streams.max_bytes]",
         f"tasks = {max_bytes}",
         f"audit = {max_bytes}",
+        *(line for one in declared.own for line in _own_subject(one)),
+        "[edge]",
+        f"address = {_text(edge_address)}",
+        f"resource = {_text(f'http://{edge_address}')}",
+        f"token_service = {_text(token_service)}",
+        f"actions = {_text(list(actions))}",
+        "[[edge.issuers]]",
+        f"issuer = {_text(issuer)}",
+        'algorithms = ["ES256"]',
+        # All that users were declared with: what an edge passes on is an allow-list, also here.
+        "[edge.issuers.claims]",
+        *(f"{name} = {_text(name)}" for name in sorted({claim for user in declared.users for claim in user.claims})),
+        "[client]",
+        f"token_service = {_text(f'https://{token_service}')}",
+        "[dev]",
+        f"issuer = {_text(issuer)}",
+        f"access = {_text(str(access))}",
     ]
     temporary = path.with_suffix(".tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
     temporary.replace(path)
+
+
+def _text(value: object) -> str:
+    # Not as JSON's escapes for what is not ASCII: TOML has no surrogates.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _own_subject(one: OwnSubject) -> list[str]:
+    return [
+        f"[subjects.{_text(one.subject)}]",
+        f"kind = {_text(str(one.kind))}",
+        f"owner = {_text(one.owner.value)}",
+        f"action = {_text(one.action)}",
+    ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["lock_folder"]
+__all__ = ["is_locked", "lock_folder"]
 
 
 def lock_folder(folder: Path, name: str) -> int:
@@ -30,6 +30,24 @@ def lock_folder(folder: Path, name: str) -> int:
             f"{folder} is in use{_by(folder / f'{name}.pid')}: stop that one, or choose another state folder"
         ) from error
     return descriptor
+
+
+def is_locked(folder: Path, name: str) -> bool:
+    """Say whether somebody holds the lock of `lock_folder`: whoever it is, they live; the kernel keeps no dead one's.
+
+    It takes the lock for a moment, shared, so that several may ask at once.
+    """
+    try:
+        descriptor = os.open(folder / f"{name}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _by(path: Path) -> str:

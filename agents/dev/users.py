@@ -18,7 +18,8 @@ __all__ = ["DEV_IDP", "EDGE_PATH", "mint_user"]
 EDGE_PATH: Final = "/edge"
 """Path of the edge's SPIFFE ID."""
 DEV_IDP: Final = "https://idp.sealbus.invalid"
-"""Issuer of development users: a name that can never resolve (RFC 2606), so that it is not taken for a real one."""
+"""Issuer of development users where no development IdP runs, in `sealbus.testing` for instance: a name that can never
+resolve (RFC 2606), so that it is not taken for a real one."""
 
 START: Final = 15 * 60 * SECOND
 """How long a chain may start with the context (SPEC.md section 6)."""
@@ -37,6 +38,7 @@ def mint_user(
     claims: Mapping[str, ClaimValue] | None = None,
     tenant: str | None = None,
     workload: SpiffeId | None = None,
+    issuer: str = DEV_IDP,
 ) -> Statement:
     """Return a signed user context of `identifier`; `sealer` must be that of a configured minter to be accepted."""
     return mint_context(
@@ -47,7 +49,7 @@ def mint_user(
             exp=now + START,
             end=now + GO_ON,
             sub=identifier,
-            idp=DEV_IDP,
+            idp=issuer,
             sid=session or f"session-{identifier}",
             cid=client,
             scp=tuple(scope),

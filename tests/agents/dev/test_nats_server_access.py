@@ -14,6 +14,7 @@ from support.x509 import ThrowawayCa
 
 from sealbus.bus.stream_check import check_streams
 from sealbus.bus.stream_plan import apply
+from sealbus.bus.streams import declared_streams, own_durable
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.subjects import OwnSubject
 
@@ -84,7 +85,7 @@ async def test_an_agent_does_its_part_and_nothing_else(site: Site) -> None:
                 "dead.inventory.update",
                 "audit.inventory",
                 "refused.inventory",
-                "_INBOX.pricing.abc",
+                "_INBOX.pricing.reply.abc.1",
             ):
                 assert await agent.may_publish(subject), subject
             for subject in (
@@ -93,6 +94,7 @@ async def test_an_agent_does_its_part_and_nothing_else(site: Site) -> None:
                 "audit.pricing",
                 "refused.pricing",
                 "orders.created",
+                "_INBOX.pricing.abc.1",
                 "$JS.API.STREAM.UPDATE.TASKS",
                 "$JS.API.STREAM.PURGE.TASKS",
                 "$JS.API.STREAM.DELETE.AUDIT",
@@ -106,12 +108,14 @@ async def test_an_agent_does_its_part_and_nothing_else(site: Site) -> None:
                 "$SYS.REQ.SERVER.PING",
             ):
                 assert not await agent.may_publish(subject), subject
-            for subject in ("_INBOX.inventory.x", "task.inventory.>", "call.inventory.*", "event.pricing.changed"):
+            for subject in ("_INBOX.inventory.x", "call.inventory.*"):
                 assert await agent.may_subscribe(subject), subject
             for subject in (
                 "_INBOX.pricing.x",
                 "_INBOX.>",
                 "task.>",
+                "task.inventory.>",
+                "event.pricing.changed",
                 "call.pricing.*",
                 "audit.>",
                 "status.>",
@@ -149,7 +153,8 @@ async def test_an_agents_consumer_is_held_to_its_own_tasks(site: Site) -> None:
         await operator.request("task.pricing.quote", b"not for us")
         inbox = "_INBOX.inventory.pull"
         agent.subscribe(inbox)
-        agent.publish("$JS.API.CONSUMER.MSG.NEXT.TASKS.inventory", b'{"batch":2,"no_wait":true}', reply=inbox)
+        # It waits: a consumer learns of what was just stored in its own time.
+        agent.publish("$JS.API.CONSUMER.MSG.NEXT.TASKS.inventory", b'{"batch":2,"expires":5000000000}', reply=inbox)
         async with asyncio.timeout(SECONDS):
             while not any(subject == "task.inventory.update" for subject, _ in agent.messages):
                 await agent.settle()
@@ -182,13 +187,26 @@ async def test_own_subjects_belong_to_their_owner(site: Site) -> None:
         OwnSubject(subject="orders.created", kind=Kind.EVENT, owner=PRICING, action="orders.created"),
         OwnSubject(subject="orders.ship", kind=Kind.TASK, owner=INVENTORY, action="orders.ship"),
     )
-    async with running(site, own=own) as server, site.connect(server, INVENTORY) as agent:
+    create = f"$JS.API.CONSUMER.CREATE.TASKS.{own_durable('orders.ship')}.orders.ship"
+    config = {"durable_name": own_durable("orders.ship"), "ack_policy": "explicit", "filter_subject": "orders.ship"}
+    async with (
+        running(site, own=own) as server,
+        site.connect(server, OPERATOR) as operator,
+        site.connect(server, INVENTORY) as agent,
+        site.connect(server, PRICING) as pricing,
+    ):
+        await apply(declared_streams({"TASKS": 1_048_576, "AUDIT": 1_048_576}, own=own), operator.request)
         assert not await agent.may_publish("orders.created")
-        assert await agent.may_subscribe("orders.created")
         assert await agent.may_publish("orders.ship")
-        async with site.connect(server, PRICING) as pricing:
-            assert await pricing.may_publish("orders.created")
-            assert not await pricing.may_subscribe("orders.ship")
+        assert await pricing.may_publish("orders.created")
+        for one in (agent, pricing):
+            for subject in ("orders.ship", "orders.created"):
+                assert not await one.may_subscribe(subject)
+        with pytest.raises(PermissionError):
+            await pricing.ask(create, {"stream_name": "TASKS", "config": config})
+        refused = await agent.ask(create, {"stream_name": "TASKS", "config": {**config, "filter_subject": "task.>"}})
+        assert error_code(refused) in (10_131, 10_137), refused
+        assert "error" not in await agent.ask(create, {"stream_name": "TASKS", "config": config})
 
 
 async def test_an_operator_manages_streams_an_agent_only_checks_them(site: Site) -> None:

@@ -1,0 +1,86 @@
+"""How scripts reach the development IdP: a file of the state folder that only its owner can read."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, urlencode, urlsplit
+
+from sealbus.agents.dev.idp.clients import SCRIPTS
+from sealbus.agents.dev.workload_api.files import PRIVATE, replace_file
+from sealbus.envelopes.errors import ConfigurationError
+
+__all__ = ["ScriptAccess", "fetch_token", "read_access", "write_access"]
+
+_SECONDS: Final = 5.0
+_MOST_BYTES: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptAccess:
+    """Where the IdP is, and the secret that its grant for scripts asks for."""
+
+    issuer: str
+    secret: str = field(repr=False)
+
+
+def write_access(path: Path, access: ScriptAccess) -> None:
+    """Put `access` at `path`, mode 0600 from the start."""
+    document = {"issuer": access.issuer, "secret": access.secret}
+    replace_file(path, json.dumps(document).encode(), mode=PRIVATE)
+
+
+def read_access(path: Path) -> ScriptAccess:
+    """Read what `write_access` wrote; raise `ConfigurationError` if it is not there, not ours alone, or not that."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+                raise ConfigurationError(f"{path}: it must be yours and readable for you only")
+            document = json.loads(file.read(_MOST_BYTES))
+        access = ScriptAccess(issuer=document["issuer"], secret=document["secret"])
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}; is `sealbus dev` running?") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{path}: not what `sealbus dev` writes there") from error
+    parts = urlsplit(access.issuer)
+    if parts.scheme != "http" or parts.hostname not in {"127.0.0.1", "::1"}:
+        raise ConfigurationError(f"{path}: the issuer is not on loopback")
+    return access
+
+
+def fetch_token(access: ScriptAccess, asked: Mapping[str, str]) -> dict[str, object]:
+    """Ask the IdP for a token as `asked` says, and return its answer. Raises `ConfigurationError` with the IdP's reason.
+
+    It blocks, for a few seconds at most. No proxy is asked: the secret must not leave this machine.
+    """
+    parts = urlsplit(access.issuer)
+    credentials = f"sealbus-token:{quote(access.secret, safe='')}"
+    headers = {
+        "Authorization": f"Basic {base64.b64encode(credentials.encode()).decode()}",
+        "Content-Type": "application/x-www-form-urlencoded",
+    }
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_SECONDS)
+    try:
+        body = urlencode({"grant_type": SCRIPTS, **{name: value for name, value in asked.items() if value}})
+        connection.request("POST", f"{parts.path}/token", body, headers)
+        response = connection.getresponse()
+        answer = json.loads(response.read(_MOST_BYTES))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ConfigurationError(
+            f"the development IdP at {access.issuer} does not answer; is `sealbus dev` running?"
+        ) from error
+    finally:
+        connection.close()
+    if response.status != http.client.OK or not isinstance(answer, dict):
+        why = answer.get("error_description") or answer.get("error") if isinstance(answer, dict) else ""
+        raise ConfigurationError(f"the development IdP gives no token: {why or response.status}")
+    return answer

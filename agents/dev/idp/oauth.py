@@ -1,0 +1,246 @@
+"""The authorization server: authlib's flows over our stores, in memory, for one process.
+
+What authlib decides: the order of checks, which errors go to the client and which to the page, client authentication,
+PKCE, the states of the device flow. What is decided here: that PKCE is S256 and always asked for, that codes are good
+once, what a token says. All of it is synchronous, so that between the check and the use of a code nothing can happen.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from authlib.common.urls import add_params_to_uri  # type: ignore[import-untyped]
+from authlib.oauth2 import OAuth2Error  # type: ignore[import-untyped]
+from authlib.oauth2.rfc6749 import AuthorizationServer  # type: ignore[import-untyped]
+from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload, OAuth2Request  # type: ignore[import-untyped]
+
+from sealbus.agents.dev.idp.clients import DevClient, script_client, valid_scope
+from sealbus.agents.dev.idp.devices import DeviceAuthorization, DeviceGrant
+from sealbus.agents.dev.idp.expiring import Expiring
+from sealbus.agents.dev.idp.grants import CodeGrant, S256Only, ScriptGrant
+from sealbus.agents.dev.idp.login import DeviceLogin, IssuedCode, Login
+from sealbus.agents.dev.idp.signing import TokenSigner
+from sealbus.agents.dev.idp.users import DemoUser
+from sealbus.bus.clock import Clock
+from sealbus.envelopes.limits import SECOND
+
+__all__ = ["AuthorizationRefused", "OAuthServer", "Reply"]
+
+TOKEN_SECONDS: Final = 900
+"""Life of an access token: as long as a chain may start with the context that the edge makes of it."""
+CODE_SECONDS: Final = 60
+"""Life of an authorization code; RFC 6749 section 4.1.2 allows ten minutes at most."""
+LOGIN_SECONDS: Final = 600
+"""How long the page of users may stand open, and a device may wait."""
+MOST: Final = 1_000
+"""Entries of each store."""
+
+
+class TokenReply(dict[str, object]):
+    """A token response, whose text shows nothing of it: authlib logs it at DEBUG."""
+
+    def __repr__(self) -> str:
+        return "<token response>"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer: a JSON object, or nothing but headers."""
+
+    status: int
+    body: Mapping[str, object] | None
+    headers: tuple[tuple[str, str], ...]
+
+
+class AuthorizationRefused(Exception):
+    """An authorization request that gets an error: by a redirect, or shown to the user if no client can be trusted."""
+
+    def __init__(self, error: str, location: str | None) -> None:
+        super().__init__(error)
+        self.error = error
+        self.location = location
+
+
+class _Request(OAuth2Request):  # type: ignore[misc]  # authlib is not typed
+    """Parameters that were parsed before, each once."""
+
+    def __init__(self, method: str, uri: str, parameters: Mapping[str, str], authorization: str = "") -> None:
+        super().__init__(method, uri, headers={"Authorization": authorization} if authorization else {})
+        self.payload = BasicOAuth2Payload(dict(parameters))
+
+    @property
+    def args(self) -> dict[str, str]:
+        return cast("dict[str, str]", self.payload.data) if self.method == "GET" else {}
+
+    @property
+    def form(self) -> dict[str, str]:
+        return cast("dict[str, str]", self.payload.data) if self.method == "POST" else {}
+
+
+class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not typed
+    """Answer OAuth requests of `issuer`; `audience` is what tokens are for unless a request names another resource."""
+
+    def __init__(
+        self,
+        issuer: str,
+        *,
+        audience: str,
+        users: Iterable[DemoUser],
+        clients: Iterable[DevClient],
+        secret: str,
+        clock: Clock,
+    ) -> None:
+        super().__init__()
+        self.issuer = issuer
+        self.audience = audience
+        self.users = {user.identifier: user for user in users}
+        self.clients = {client.client_id: client for client in (*clients, script_client(secret))}
+        self.signer = TokenSigner(issuer, clock=clock)
+        self.clock = clock
+        self.codes: Expiring[IssuedCode] = Expiring(seconds=CODE_SECONDS, most=MOST, clock=clock)
+        self.pending: Expiring[dict[str, str]] = Expiring(seconds=LOGIN_SECONDS, most=MOST, clock=clock)
+        # Twice as long as they are good for, so that a device is told that its code has expired.
+        self.devices: Expiring[DeviceLogin] = Expiring(seconds=2 * LOGIN_SECONDS, most=MOST, clock=clock)
+        self.register_grant(CodeGrant, [S256Only()])
+        self.register_grant(DeviceGrant)
+        self.register_grant(ScriptGrant)
+        self.register_endpoint(DeviceAuthorization(self))
+
+    def begin(self, parameters: Mapping[str, str]) -> tuple[str, str, str]:
+        """Check an authorization request; return a key for `finish`, the client's identifier and the redirect URI.
+
+        Raises `AuthorizationRefused`.
+        """
+        grant = self._consent("GET", parameters)
+        if parameters.get("prompt") == "none":
+            raise self._refused(OAuth2Error(error="login_required", redirect_uri=grant.redirect_uri), parameters)
+        key = secrets.token_urlsafe(32)
+        self.pending.put(key, dict(parameters))
+        return key, parameters["client_id"], cast("str", grant.redirect_uri)
+
+    def finish(self, key: str, user: str | None) -> str | None:
+        """Return where the browser goes after the user's choice, `None` being a no; `None` if the key or user is not good.
+
+        The key is good once. Raises `AuthorizationRefused` where the answer is an error.
+        """
+        parameters = self.pending.take(key)
+        if parameters is None or (user is not None and user not in self.users):
+            return None
+        grant = self._consent("GET", parameters)
+        login = None
+        if user is not None:
+            login = self.login(
+                self.users[user],
+                client_id=parameters["client_id"],
+                scope=parameters.get("scope", ""),
+                audience=parameters.get("resource", ""),
+                nonce=parameters.get("nonce", ""),
+            )
+        reply: Reply = self.create_authorization_response(grant.request, login, grant)
+        return self._location(dict(reply.headers)["Location"])
+
+    def token(self, parameters: Mapping[str, str], authorization: str) -> Reply:
+        """Answer a token request."""
+        return cast("Reply", self.create_token_response(self._request("POST", "token", parameters, authorization)))
+
+    def device_authorization(self, parameters: Mapping[str, str], authorization: str) -> Reply:
+        """Answer a device authorization request (RFC 8628 section 3.1)."""
+        request = self._request("POST", "device_authorization", parameters, authorization)
+        return cast("Reply", self.create_endpoint_response(DeviceAuthorization.ENDPOINT_NAME, request))
+
+    def waiting_device(self, user_code: str) -> DeviceLogin | None:
+        """Return the device that shows `user_code` and waits for an answer."""
+        wanted = user_code.strip().upper().replace(" ", "-")
+        now = self.clock()
+        return next(
+            (
+                device
+                for device in self.devices.values()
+                if device.user_code == wanted and not device.decided and device.expires > now
+            ),
+            None,
+        )
+
+    def login(
+        self,
+        user: DemoUser,
+        *,
+        client_id: str,
+        scope: str = "",
+        audience: str = "",
+        session: str = "",
+        expires_in: int = TOKEN_SECONDS,
+        nonce: str = "",
+    ) -> Login:
+        """Return a login of now."""
+        return Login(
+            user=user,
+            client_id=client_id,
+            scope=scope,
+            audience=audience or self.audience,
+            session=session or f"session-{secrets.token_urlsafe(12)}",
+            auth_time=self.clock() // SECOND,
+            expires_in=expires_in,
+            nonce=nonce,
+        )
+
+    def issue(self, login: Login, *, identity: bool) -> TokenReply:
+        """Return the token response of `login`; with an ID token if `identity` and the scope `openid`."""
+        reply = TokenReply(
+            access_token=self.signer.access_token(login),
+            token_type="Bearer",  # noqa: S106  the type's name
+            expires_in=login.expires_in,
+            scope=login.scope,
+        )
+        if identity and "openid" in login.scope.split():
+            reply["id_token"] = self.signer.id_token(login)
+        return reply
+
+    # What authlib asks of an integration.
+
+    def query_client(self, client_id: str) -> DevClient | None:
+        """Return a client by its identifier."""
+        return self.clients.get(client_id)
+
+    def save_token(self, token: object, request: object) -> None:
+        """Keep nothing: tokens prove themselves."""
+
+    def send_signal(self, name: str, *args: object, **kwargs: object) -> None:
+        """Tell nobody."""
+
+    def validate_requested_scope(self, scope: str | None) -> None:
+        """Refuse a malformed scope; any other may be asked for."""
+        if not valid_scope(scope or ""):
+            raise OAuth2Error(error="invalid_scope")
+
+    def create_oauth2_request(self, request: object) -> object:
+        """Return the request, which is authlib's already."""
+        return request
+
+    def handle_response(self, status: int, body: object, headers: Iterable[tuple[str, str]]) -> Reply:
+        """Return a `Reply`."""
+        content = dict(cast("Any", body)) if body else None
+        return Reply(status, content, tuple(headers))
+
+    def _consent(self, method: str, parameters: Mapping[str, str]) -> Any:
+        try:
+            return self.get_consent_grant(self._request(method, "authorize", parameters))
+        except OAuth2Error as error:
+            raise self._refused(error, parameters) from error
+
+    def _refused(self, error: Any, parameters: Mapping[str, str]) -> AuthorizationRefused:
+        error.state = parameters.get("state")
+        location = None
+        if error.redirect_uri:
+            location = self._location(add_params_to_uri(error.redirect_uri, error.get_body()))
+        return AuthorizationRefused(str(error.error), location)
+
+    def _location(self, location: str) -> str:
+        """Add who answers to a redirect, so that a client of several servers can tell (RFC 9207)."""
+        return cast("str", add_params_to_uri(location, [("iss", self.issuer)]))
+
+    def _request(self, method: str, endpoint: str, parameters: Mapping[str, str], authorization: str = "") -> _Request:
+        return _Request(method, f"{self.issuer}/{endpoint}", parameters, authorization)

@@ -1,0 +1,73 @@
+"""The tokens of the development IdP: a signing key that lives with the process, access tokens, ID tokens."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from sealbus.agents.dev.idp.login import Login
+from sealbus.bus.clock import Clock
+from sealbus.envelopes.limits import SECOND
+
+__all__ = ["ALGORITHM", "TokenSigner"]
+
+ALGORITHM: Final = "ES256"
+ID_TOKEN_SECONDS: Final = 300
+
+
+class TokenSigner:
+    """Sign tokens of `issuer` with a P-256 key that is made here and never leaves memory."""
+
+    def __init__(self, issuer: str, *, clock: Clock) -> None:
+        self.issuer = issuer
+        self._clock = clock
+        self._key = ECKey.generate_key("P-256", {"use": "sig", "alg": ALGORITHM}, auto_kid=True)
+
+    def key_set(self) -> dict[str, object]:
+        """Return the JWK Set of the public key."""
+        return {"keys": [self._key.as_dict(private=False)]}
+
+    def access_token(self, login: Login) -> str:
+        """Return an access token (RFC 9068) of `login`; one that never was valid where it lives no time at all."""
+        now = self._clock() // SECOND
+        expires = now + login.expires_in
+        issued = min(now, expires - 1)
+        claims: dict[str, object] = {
+            # The user's claims come first, so that none can take the place of what follows.
+            **login.user.claims,
+            "iss": self.issuer,
+            "aud": login.audience,
+            "sub": login.user.identifier,
+            "client_id": login.client_id,
+            "iat": issued,
+            "exp": expires,
+            "jti": secrets.token_urlsafe(16),
+            "sid": login.session,
+            "auth_time": min(login.auth_time, issued),
+        }
+        if login.scope:
+            claims["scope"] = login.scope
+        return self._signed("at+jwt", claims)
+
+    def id_token(self, login: Login) -> str:
+        """Return an ID token (OpenID Connect Core section 2) that says who logged in, and nothing else of them."""
+        now = self._clock() // SECOND
+        claims: dict[str, object] = {
+            "iss": self.issuer,
+            "aud": login.client_id,
+            "sub": login.user.identifier,
+            "iat": now,
+            "exp": now + ID_TOKEN_SECONDS,
+            "auth_time": login.auth_time,
+            "sid": login.session,
+        }
+        if login.nonce:
+            claims["nonce"] = login.nonce
+        return self._signed("JWT", claims)
+
+    def _signed(self, kind: str, claims: dict[str, object]) -> str:
+        header = {"alg": ALGORITHM, "typ": kind, "kid": self._key.kid}
+        return jwt.encode(header, claims, self._key, algorithms=[ALGORITHM])

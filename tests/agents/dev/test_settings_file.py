@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from sealbus.agents.dev.declared import Declared, read_declared
+from sealbus.agents.dev.idp.users import merged_users
+from sealbus.agents.dev.settings_file import write_settings
+from sealbus.agents.settings import Settings, load_settings
+from sealbus.envelopes.spiffe_id import SpiffeId
+
+PROJECT = """
+trust_domain = "shop.example"
+[agents]
+template = "/ns/shop/{name}"
+billing = "spiffe://shop.example/ns/money/billing"
+[subjects."orders.created"]
+kind = "event"
+owner = "orders"
+[subjects."mail.send"]
+kind = "task"
+owner = "billing"
+action = "mail.post"
+"""
+
+
+def written(folder: Path, declared: Declared) -> Settings:
+    path = folder / "dev.toml"
+    write_settings(
+        path,
+        declared=declared,
+        issuer="http://127.0.0.1:5/development-only",
+        access=folder / "idp.json",
+        nats="tls://127.0.0.1:4222",
+        server_id=SpiffeId(f"spiffe://{declared.trust_domain}/nats"),
+        workload_api=f"unix://{folder}/{{name}}.sock",
+        engine="embedded",
+        bundle=folder / "bundle.tar.gz",
+        opa="",
+        edge_id=declared.names().id_of("edge"),
+        edge_address="127.0.0.1:8080",
+        token_service="127.0.0.1:8444",
+        actions=("inventory.*", "pricing.*"),
+        max_bytes=1_000,
+    )
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    return load_settings(path, environment={})
+
+
+def test_what_is_written_is_read_as_settings(tmp_path: Path) -> None:
+    # A folder may have any name; TOML has no escapes for surrogates, JSON does.
+    folder = tmp_path / 'é "quoted" \\ 😀'
+    folder.mkdir()
+    settings = written(folder, Declared())
+    assert settings.policy.bundle == folder / "bundle.tar.gz"
+    assert settings.dev_access == folder / "idp.json"
+    assert settings.dev_issuer == "http://127.0.0.1:5/development-only"
+    assert settings.minters == {SpiffeId("spiffe://example.org/edge")}
+    assert settings.names.id_of("edge") == SpiffeId("spiffe://example.org/edge")
+    assert settings.max_bytes == {"TASKS": 1_000, "AUDIT": 1_000}
+    assert list(folder.iterdir()) == [folder / "dev.toml"]
+
+
+def test_names_and_own_subjects_of_the_project_are_those_of_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "sealbus.toml").write_text(PROJECT)
+    declared = read_declared(tmp_path / "sealbus.toml")
+    settings = written(tmp_path, declared)
+    assert settings.own_subjects == declared.own
+    for name in ("orders", "billing", "edge"):
+        assert settings.names.id_of(name) == declared.names().id_of(name)
+
+
+def test_the_edge_takes_tokens_of_the_development_issuer_only(tmp_path: Path) -> None:
+    users = merged_users({"dora": {"groups": ["a"]}})
+    settings = written(tmp_path, Declared(users=users))
+    edge = settings.edge
+    assert (edge.address, edge.resource) == ("127.0.0.1:8080", "http://127.0.0.1:8080")
+    assert edge.token_service == "127.0.0.1:8444"
+    assert settings.token_service == "https://127.0.0.1:8444"
+    assert edge.actions == ("inventory.*", "pricing.*")
+    (issuer,) = edge.issuers
+    assert (issuer.issuer, issuer.algorithms, issuer.audiences) == (settings.dev_issuer, ("ES256",), ())
+    assert issuer.claims == {name: name for name in ("department", "groups", "name", "region")}
+
+
+def test_an_edge_of_the_projects_own_name_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "sealbus.toml").write_text('[agents]\nedge = "spiffe://example.org/front/door"\n')
+    settings = written(tmp_path, read_declared(tmp_path / "sealbus.toml"))
+    assert settings.minters == {SpiffeId("spiffe://example.org/front/door")}

@@ -1,0 +1,165 @@
+"""`sealbus dev` with a project's own sealbus.toml: its subjects, its users, its tokens, and what a kill leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import httpx2
+import pytest
+from support.idp import Browser, Pkce
+
+from sealbus.agents.cli.main import EXIT_ERROR
+from sealbus.agents.dev.declared import read_declared
+from sealbus.agents.dev.defaults import STARTER_AGENTS
+from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
+from sealbus.agents.dev.minting import minted_user
+from sealbus.agents.edge.access_token import AccessTokenVerifier
+from sealbus.agents.edge.errors import TokenRefused
+from sealbus.agents.edge.issuers import Issuer
+from sealbus.agents.edge.jwks import KeySource
+from sealbus.agents.runtime import open_connection, streams_of
+from sealbus.bus.clock import wall_clock
+from sealbus.bus.stream_check import check_streams
+from sealbus.envelopes.context_payload import parse_payload
+from sealbus.envelopes.errors import ConfigurationError
+
+pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(120)]
+
+SEALBUS = str(Path(sys.executable).parent / "sealbus")
+PROJECT = """
+[agents]
+billing = "spiffe://example.org/ns/money/billing"
+[subjects."orders.created"]
+kind = "event"
+owner = "orders"
+[subjects."mail.send"]
+kind = "task"
+owner = "billing"
+[dev.users.dora]
+department = "guests"
+"""
+
+
+@pytest.fixture
+async def environment(tmp_path: Path) -> AsyncGenerator[Environment, None]:
+    (tmp_path / "sealbus.toml").write_text(PROJECT)
+    options = DevOptions(
+        folder=tmp_path / ".sealbus",
+        agents=STARTER_AGENTS,
+        declared=read_declared(tmp_path / "sealbus.toml"),
+        port=-1,
+    )
+    async with open_environment(options) as running:
+        yield running
+
+
+async def test_own_subjects_are_streamed_and_permitted(environment: Environment) -> None:
+    settings = environment.settings
+    assert {one.subject for one in settings.own_subjects} == {"orders.created", "mail.send"}
+    assert settings.names.id_of("billing").value == "spiffe://example.org/ns/money/billing"
+    streams = {one.name: one.subjects for one in streams_of(settings)}
+    assert "mail.send" in streams["TASKS"]
+    assert "orders.created" in streams["EVENTS"]
+    for name in ("billing", "orders", "shop-web"):
+        async with open_connection(name, settings) as (_, connection):
+            await check_streams(streams_of(settings), connection.jetstream)
+
+
+async def test_the_store_has_room_for_what_the_streams_declare(environment: Environment) -> None:
+    declared = sum(one.max_bytes for one in streams_of(environment.settings))
+    config = (environment.settings_file.parent / "nats" / "nats.conf").read_text()
+    room = int(config.partition('"max_file_store": ')[2].partition("\n")[0].rstrip(",} "))
+    assert declared <= room < declared + (1 << 27)
+
+
+async def test_an_edge_takes_its_tokens(environment: Environment) -> None:
+    idp = environment.idp
+    issuer = Issuer(
+        issuer=idp.issuer,
+        audiences=frozenset({"urn:edge"}),
+        algorithms=frozenset({"ES256"}),
+        claims={"department": "department"},
+    )
+    async with KeySource() as keys:
+        verifier = AccessTokenVerifier([issuer], keys)
+        token = await verifier.verify(
+            idp.token("dora", audience="urn:edge", session="s-1", scope="a b"), now=wall_clock()
+        )
+        assert (token.issuer, token.subject, token.client, token.session) == (idp.issuer, "dora", "dev", "s-1")
+        assert (dict(token.claims), token.scope) == ({"department": "guests"}, ("a", "b"))
+        assert token.auth_time is not None
+        for refused in (idp.token("dora"), idp.token("dora", audience="urn:edge", expires_in=-1)):
+            with pytest.raises(TokenRefused):
+                await verifier.verify(refused, now=wall_clock())
+
+
+async def test_who_logged_in_gets_through_the_edge(environment: Environment) -> None:
+    pkce = Pkce()
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        browser = Browser(environment.idp, http)
+        given = (await browser.exchange(await browser.code(pkce), pkce)).json()
+        task = f"{environment.edge.front.resource}/v1/tasks/inventory/update"
+        body = {"item_id": "42", "quantity": 3}
+        for token, status in (
+            (given["access_token"], 202),
+            (given["id_token"], 401),
+            (environment.idp.token("alice", audience="urn:other"), 401),
+            (environment.idp.token("alice", expires_in=-1), 401),
+        ):
+            answer = await http.post(task, json=body, headers={"Authorization": f"Bearer {token}"})
+            assert answer.status_code == status, answer.text
+            assert token not in answer.text
+
+
+async def test_a_context_without_a_login_names_the_running_issuer(environment: Environment) -> None:
+    statement = await minted_user(environment.settings, "alice", "shop-web")
+    assert parse_payload(statement.payload).idp == environment.idp.issuer
+
+
+async def test_one_folder_has_one_environment(environment: Environment) -> None:
+    folder = environment.settings_file.parent
+    with pytest.raises(ConfigurationError, match=rf"in use by process {os.getpid()}"):
+        async with open_environment(DevOptions(folder=folder, agents=(), port=-1)):
+            raise AssertionError
+
+
+def sealbus(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([SEALBUS, *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+
+async def test_what_a_killed_dev_leaves_is_told_and_ignored(tmp_path: Path) -> None:
+    (tmp_path / "sealbus.toml").write_text(PROJECT)
+    command = [SEALBUS, "dev", "--json", "--port", str(free_port()), "--edge-port", "0"]
+    dev = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, stdout=subprocess.PIPE)
+    try:
+        assert dev.stdout is not None
+        assert b'"ready":true' in await dev.stdout.readline()
+        given = await asyncio.to_thread(sealbus, tmp_path, "token", "--user", "dora")
+        assert (given.returncode, given.stderr) == (0, "")
+        assert given.stdout.count(".") == 2
+        cleaned = await asyncio.to_thread(sealbus, tmp_path, "dev", "--clean")
+        assert cleaned.returncode == 2
+        assert "in use" in cleaned.stderr
+    finally:
+        dev.send_signal(signal.SIGKILL)
+        await dev.communicate()
+    assert (tmp_path / ".sealbus" / "dev.toml").exists()
+    refused = await asyncio.to_thread(sealbus, tmp_path, "token", "--user", "dora")
+    assert refused.returncode == EXIT_ERROR
+    warning, complaint = refused.stderr.splitlines()
+    assert "no longer runs, and is ignored" in warning
+    assert "sealbus.toml" in complaint
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,77 @@
+"""`inventory`: keeps the stock of items that belong to people, and asks `pricing` what they are worth.
+
+Run it with `sealbus worker run sealbus.agents.examples.inventory:agent`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from pydantic import BaseModel
+
+from sealbus import Agent, Context, Resource, ResourceNotFound
+from sealbus.agents.examples import pricing
+from sealbus.agents.examples.store import Store
+
+__all__ = ["Read", "Stock", "Update", "agent", "read", "update"]
+
+agent = Agent("inventory")
+store = Store()
+
+
+class Update(BaseModel):
+    """Set the stock of an item."""
+
+    item_id: str
+    quantity: int
+
+
+class Read(BaseModel):
+    """Ask how many are there."""
+
+    item_id: str
+
+
+class Stock(BaseModel):
+    """How many of an item are there, and what they are worth together."""
+
+    item_id: str
+    quantity: int
+    cents: int
+
+
+@agent.lifespan
+async def lifespan() -> AsyncIterator[None]:
+    """Keep the store open while the worker runs."""
+    async with store:
+        yield
+
+
+async def item(body: Update | Read) -> Resource:
+    """Load the item for the policy. Who owns it is in our own data: what a message says about that counts for nothing."""
+    row = await store.row("SELECT owner, customer, region FROM items WHERE item_id = ?", body.item_id)
+    if row is None:
+        raise ResourceNotFound("no such item")
+    return Resource("item", body.item_id, **row)
+
+
+# `facts` names the fields that the policy may judge: it knows the limit, we don't.
+# `once`: a copy of an old update that is delivered again must not undo a newer one.
+@agent.task("update", resource=item, facts=["quantity"], once=True)
+async def update(body: Update, ctx: Context) -> Stock:
+    """Set the stock, and tell everybody who listens. The requester reads the answer from the task's handle."""
+    # The user and the chain go along with each message that we send through `ctx`; pricing decides with both.
+    price = await ctx.call(pricing.quote, pricing.Quote(item_id=body.item_id))
+    await store.change("UPDATE items SET quantity = ? WHERE item_id = ?", body.quantity, body.item_id)
+    await ctx.emit("updated", body)
+    return Stock(item_id=body.item_id, quantity=body.quantity, cents=body.quantity * price.cents)
+
+
+@agent.call("read", resource=item)
+async def read(body: Read, ctx: Context) -> Stock:
+    """Tell the stock and its worth."""
+    price = await ctx.call(pricing.quote, pricing.Quote(item_id=body.item_id))
+    row = await store.row(
+        "SELECT quantity, quantity * ? AS cents FROM items WHERE item_id = ?", price.cents, body.item_id
+    )
+    return Stock.model_validate({"item_id": body.item_id, **(row or {})})

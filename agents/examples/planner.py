@@ -1,0 +1,93 @@
+"""`planner`: an agent that works for a user through other agents. It asks inventory, which asks pricing: three hops.
+
+Run it with `sealbus worker run sealbus.agents.examples.planner:agent`.
+
+It knows no owners and no limits. Each agent on the way decides for itself whether this planner may do this for this user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from pydantic import BaseModel, Field
+
+from sealbus import Agent, Context, Denied
+from sealbus.agents.examples import inventory
+from sealbus.agents.examples.store import Store
+
+__all__ = ["Line", "Plan", "Proposal", "agent", "plan", "replan"]
+
+agent = Agent("planner")
+store = Store()
+
+ONLY_PRICES = ("pricing.quote",)
+"""What may follow from our messages: inventory has more rights than it needs to help us, and gets no use of them here."""
+
+
+class Plan(BaseModel):
+    """Bring these items to this stock."""
+
+    item_ids: list[str] = Field(max_length=20)
+    quantity: int
+
+
+class Line(BaseModel):
+    """How many of an item are missing. `refused`: inventory did not tell, this user may not know."""
+
+    item_id: str
+    missing: int = 0
+    refused: bool = False
+
+
+class Proposal(BaseModel):
+    """What is missing of each item that was asked for."""
+
+    lines: list[Line]
+
+
+@agent.lifespan
+async def lifespan() -> AsyncIterator[None]:
+    """Keep the store open while the worker runs."""
+    async with store:
+        yield
+
+
+@agent.call("plan", facts=["quantity"])
+async def plan(body: Plan, ctx: Context) -> Proposal:
+    """Say what is missing; nothing is changed."""
+    return await _proposal(body, ctx)
+
+
+# `once`: a second copy of this task must not order a second time.
+@agent.task("replan", facts=["quantity"], once=True)
+async def replan(body: Plan, ctx: Context) -> Proposal:
+    """Order what is missing: an update of the inventory for each item, which it decides about by itself, later."""
+    proposal = await _proposal(body, ctx)
+    for line in proposal.lines:
+        if line.missing:
+            await _order(line.item_id, body.quantity, ctx)
+    return proposal
+
+
+@agent.on("event.inventory.updated")
+async def updated(body: inventory.Update, ctx: Context) -> None:
+    """Close the orders that an update of the inventory fulfils. An event has no user, and starts no work for one."""
+    del ctx
+    await store.change("DELETE FROM orders WHERE item_id = ? AND quantity <= ?", body.item_id, body.quantity)
+
+
+async def _proposal(body: Plan, ctx: Context) -> Proposal:
+    return Proposal(lines=[await _line(item_id, body.quantity, ctx) for item_id in body.item_ids])
+
+
+async def _line(item_id: str, quantity: int, ctx: Context) -> Line:
+    try:
+        stock = await ctx.call(inventory.read, inventory.Read(item_id=item_id), grants=ONLY_PRICES)
+    except Denied:
+        return Line(item_id=item_id, refused=True)
+    return Line(item_id=item_id, missing=max(0, quantity - stock.quantity))
+
+
+async def _order(item_id: str, quantity: int, ctx: Context) -> None:
+    await store.change("INSERT OR REPLACE INTO orders VALUES (?, ?)", item_id, quantity)
+    await ctx.submit("inventory.update", inventory.Update(item_id=item_id, quantity=quantity), grants=ONLY_PRICES)

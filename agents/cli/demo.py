@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sealbus.agents.cli.options import json_option
 from sealbus.agents.cli.output import note, print_json
 from sealbus.agents.dev.defaults import STATE_FOLDER
+
+if TYPE_CHECKING:
+    from sealbus.agents.demo.scene import Result
 
 __all__ = ["command"]
 
@@ -25,39 +29,42 @@ def command(engine: str, opa: Path | None, state: Path, as_json: bool) -> None:
 
 
 async def _demo(engine: str, opa: Path | None, state: Path, *, as_json: bool) -> bool:
-    from sealbus.agents.demo.scenes import play
+    from sealbus.agents.demo import scenes
+    from sealbus.agents.demo.scene import play
     from sealbus.agents.demo.stage import open_stage
 
     results = []
     async with open_stage(state, engine=engine, opa=opa) as stage:
-        async for result in play(stage):
+        async for result in play(scenes.SCENES, stage):
             results.append(result)
             if not as_json:
-                mark = "ok  " if result.ok else "FAIL"
-                click.echo(f"{mark} {result.got:<8} {result.name}{f' ({result.code})' if result.code else ''}")
-                if not result.ok:
-                    click.echo(f"     expected {result.expected} ({result.expected_code})")
-        records, findings = stage.records, len(stage.findings)
-    ok = all(result.ok for result in results)
+                _print(result)
+        records, findings = len(stage.entries), len(stage.findings)
+    ok = all(result.ok for result in results) and not findings
     if as_json:
-        print_json(
-            {
-                "scenes": [
-                    {
-                        "name": result.name,
-                        "expected": result.expected,
-                        "got": result.got,
-                        "code": result.code,
-                        "ok": result.ok,
-                    }
-                    for result in results
-                ],
-                "ok": ok,
-                "records": records,
-            }
-        )
+        print_json({"scenes": [_document(result) for result in results], "ok": ok, "records": records})
     else:
-        note(
-            f"{records} records read back and verified, {findings} findings; {'all as it must be' if ok else 'FAILED'}"
-        )
+        verdict = "all as it must be" if ok else "FAILED"
+        note(f"{len(results)} scenes; {records} records read back and verified, {findings} findings; {verdict}")
     return ok
+
+
+def _document(result: Result) -> dict[str, object]:
+    return {
+        "name": result.scene.name,
+        "expected": result.scene.expected.got,
+        "got": result.got.got,
+        "code": result.got.code,
+        "ok": result.ok,
+    }
+
+
+def _print(result: Result) -> None:
+    """Print who, for whom, what, the decision, its code and reasons."""
+    scene, got = result.scene, result.got
+    why = ", ".join((got.code, *got.reasons) if got.code else got.reasons)
+    click.echo(f"{'ok  ' if result.ok else 'FAIL'} {got.got!s:<8} {scene.name}{f': {why}' if why else ''}")
+    click.echo(f"              {scene.who}{f', for {scene.user}' if scene.user else ''}: {scene.what}")
+    if not result.ok:
+        wanted = scene.expected
+        click.echo(f"              expected {wanted.got} {', '.join((wanted.code, *wanted.reasons))}")

@@ -1,28 +1,31 @@
-"""What the scenes play on: the environment, two workers, clients, and the audit stream read as it grows."""
+"""What the scenes play on: the environment, the example agents as workers, and the audit stream read as it grows."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from sealbus.agents.client import Client
-from sealbus.agents.demo.shop import inventory, pricing
+from sealbus.agents.demo.door import Door
 from sealbus.agents.dev.defaults import STARTER_AGENTS
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment, starter_policy
-from sealbus.agents.dev.minting import minted_user
+from sealbus.agents.examples import inventory, planner, pricing
+from sealbus.agents.examples.store import DATABASE_VARIABLE
+from sealbus.agents.node import Node
 from sealbus.agents.runtime import open_audit_trail, open_connection, open_node
 from sealbus.agents.worker import Worker
-from sealbus.bus.audit_trail import AuditEntry, AuditTrail, Finding
+from sealbus.bus.audit_trail import AuditEntry, AuditFilter, AuditTrail, Finding
 from sealbus.bus.ports import Delivery
 from sealbus.bus.transport import NatsTransport
 from sealbus.envelopes.decision_record import DecisionRecord
-from sealbus.envelopes.wire import Statement
 
-__all__ = ["Stage", "open_stage"]
+__all__ = ["STRANGER", "WITHIN", "Stage", "open_stage"]
 
 STRANGER = "stranger"
 """An agent with a good identity that the policy does not know."""
@@ -30,53 +33,106 @@ STRANGER = "stranger"
 WITHIN = 15.0
 """Seconds that anything on the stage may take before the demonstration gives up."""
 
+_LOOK_EVERY = 0.02
+"""Seconds between two looks at which revision an engine has: it tells nobody by itself."""
+
 
 class Stage:
     """The running shop; scenes read decisions and refusals from it by waiting, never by sleeping."""
 
-    def __init__(self, environment: Environment, policy: Path, operator: NatsTransport) -> None:
+    def __init__(self, environment: Environment, policy: Path, database: Path, operator: NatsTransport) -> None:
         self.environment = environment
-        self.policy = policy
         self.operator = operator
         self.clients: dict[str, Client] = {}
-        self.decisions: dict[str, DecisionRecord] = {}
-        self.refused: dict[str, int] = {}
-        self.records = 0
+        self.workers: dict[str, Node] = {}
+        self.door = Door(environment)
+        self.entries: list[AuditEntry] = []
         self.findings: list[Finding] = []
+        self.refused: dict[str, int] = {}
+        self.waiting = ""
+        """The task that waits for the policy engine."""
+        self._policy = policy
+        self._database = database
         self._changed = asyncio.Condition()
-        self.flush: list[Callable[[], object]] = []
 
-    async def user(self, identifier: str, workload: str = "shop-web", session: str = "") -> Statement:
-        """Return a context that the edge's identity minted for `workload`."""
-        return await minted_user(self.environment.settings, identifier, workload, session)
+    async def decision(self, found: Callable[[AuditEntry], bool]) -> AuditEntry:
+        """Wait for the first recorded decision that `found` says yes to."""
 
-    async def decision(self, message_id: str) -> DecisionRecord:
-        """Wait for the recorded decision on a message."""
+        def look() -> list[AuditEntry]:
+            return [entry for entry in self.entries if isinstance(entry.record, DecisionRecord) and found(entry)]
+
         async with asyncio.timeout(WITHIN), self._changed:
-            await self._changed.wait_for(lambda: message_id in self.decisions)
-        return self.decisions[message_id]
+            return (await self._changed.wait_for(look))[0]
+
+    async def decision_on(self, message_id: str) -> DecisionRecord:
+        """Wait for the recorded decision on one message."""
+        entry = await self.decision(lambda one: one.decided is not None and one.decided.id.hex() == message_id)
+        if not isinstance(entry.record, DecisionRecord):
+            raise TypeError("a decision")
+        return entry.record
 
     async def refusal(self, code: str, before: int) -> None:
         """Wait until more than `before` refusals with `code` were published."""
         async with asyncio.timeout(WITHIN), self._changed:
             await self._changed.wait_for(lambda: self.refused.get(code, 0) > before)
 
-    async def last_task(self) -> Delivery:
-        """Return the newest stored task, as the operator of NATS sees it."""
+    async def stored(self, stream: str, subject: str) -> Delivery:
+        """Return the newest message of `subject` in `stream`, as the operator of NATS sees it."""
         found: Delivery | None = None
-        async for batch in self.operator.read("TASKS", ["task.>"]):
+        async for batch in self.operator.read(stream, [subject]):
             found = batch[-1]
         if found is None:
-            raise RuntimeError("no task is stored")
+            raise LookupError(f"nothing is stored under {subject}")
         return found
 
-    def edit_data(self, document: str, change: Callable[[dict[str, object]], None]) -> None:
-        """Change one data document of the policy and publish the bundle anew."""
-        path = self.policy / "sealbus" / "registry" / document / "data.json"
+    async def change_data(self, document: str, change: Callable[[dict[str, object]], None]) -> None:
+        """Change one data document of the policy, and return when every worker decides by it."""
+        path = self._policy / "sealbus" / "registry" / document / "data.json"
         data = json.loads(path.read_text(encoding="utf-8"))
         change(data)
         path.write_text(json.dumps(data), encoding="utf-8")
-        self.environment.publish_policy()
+        revision = await asyncio.to_thread(self.environment.publish_policy)
+        async with asyncio.timeout(WITHIN):
+            for node in self.workers.values():
+                while (await node.engine.status()).revision != revision:  # noqa: ASYNC110  an engine has no event for it
+                    await asyncio.sleep(_LOOK_EVERY)
+
+    @contextmanager
+    def database_held(self) -> Iterator[None]:
+        """Keep the agents from reading their database, so that who loads a resource waits until we are done."""
+        connection = sqlite3.connect(self._database, isolation_level=None)
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+            yield
+            connection.execute("ROLLBACK")
+        finally:
+            connection.close()
+
+    async def stop_policy(self) -> None:
+        """Stop what decides: OPA itself, or the embedded engine of each worker."""
+        for one in self._deciders():
+            await one.__aexit__(None, None, None)
+
+    async def start_policy(self) -> None:
+        """Start it again."""
+        for one in self._deciders():
+            await one.__aenter__()
+
+    def _deciders(self) -> list[AbstractAsyncContextManager[object]]:
+        opa = self.environment.opa
+        return [opa] if opa is not None else [node.engine for node in self.workers.values()]
+
+    async def replay(self, user: str) -> tuple[list[AuditEntry], list[Finding]]:
+        """Read the audit stream anew from its beginning: the decisions for `user`, and what does not verify."""
+        decisions: list[AuditEntry] = []
+        findings: list[Finding] = []
+        async with open_audit_trail("operator", self.environment.settings) as trail:
+            async for entry in trail.entries(AuditFilter(user=user)):
+                if isinstance(entry, Finding):
+                    findings.append(entry)
+                elif isinstance(entry.record, DecisionRecord):
+                    decisions.append(entry)
+        return decisions, findings
 
     async def follow(self, trail: AuditTrail) -> None:
         """Read the audit stream as it grows."""
@@ -85,7 +141,7 @@ class Stage:
                 if isinstance(entry, Finding):
                     self.findings.append(entry)
                 else:
-                    self._take(entry)
+                    self.entries.append(entry)
                 self._changed.notify_all()
 
     async def follow_refusals(self) -> None:
@@ -97,16 +153,12 @@ class Stage:
                     self.refused[said["code"]] = self.refused.get(said["code"], 0) + said["count"]
                 self._changed.notify_all()
 
-    def _take(self, entry: AuditEntry) -> None:
-        self.records += 1
-        if isinstance(entry.record, DecisionRecord) and entry.decided is not None:
-            self.decisions[entry.decided.id.hex()] = entry.record
-
 
 @asynccontextmanager
 async def open_stage(folder: Path, *, engine: str, opa: Path | None) -> AsyncGenerator[Stage, None]:
-    """Start everything in `folder`, on a free port, with a copy of the starter policy that scenes may change."""
+    """Start everything in `folder`, on free ports, with a copy of the starter policy that scenes may change."""
     policy = await asyncio.to_thread(_fresh_policy, folder)
+    database = folder / "shop.sqlite"
     options = DevOptions(
         folder=folder,
         agents=(*STARTER_AGENTS, STRANGER),
@@ -119,24 +171,37 @@ async def open_stage(folder: Path, *, engine: str, opa: Path | None) -> AsyncGen
         environment = await stack.enter_async_context(open_environment(options))
         settings = environment.settings
         _, connection = await stack.enter_async_context(open_connection("operator", settings))
-        stage = Stage(environment, policy, NatsTransport(connection))
+        stage = Stage(environment, policy, database, NatsTransport(connection))
+        await stack.enter_async_context(stage.door)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         trail = await stack.enter_async_context(open_audit_trail("operator", settings))
-        followers = [group.create_task(stage.follow(trail)), group.create_task(stage.follow_refusals())]
-        for follower in followers:
-            stack.callback(follower.cancel)
+        for follower in (stage.follow(trail), stage.follow_refusals()):
+            stack.callback(group.create_task(follower).cancel)
+        stack.enter_context(_database(database))
         stop = asyncio.Event()
-        for agent in (inventory, pricing):
-            node = await stack.enter_async_context(open_node(agent.name, settings))
-            worker = await stack.enter_async_context(Worker(agent, node))
+        for module in (pricing, inventory, planner):
+            node = await stack.enter_async_context(open_node(module.agent.name, settings))
+            worker = await stack.enter_async_context(Worker(module.agent, node))
             running = group.create_task(worker.run(stop))
             stack.push_async_callback(_finish, stop, running)
             await worker.ready.wait()
-            stage.clients[agent.name] = Client.on(node)
-        for name in ("shop-web", STRANGER):
-            node = await stack.enter_async_context(open_node(name, settings))
-            stage.clients[name] = Client.on(node)
+            stage.workers[module.agent.name] = node
+        for name in ("shop-web", "pricing", STRANGER):
+            stage.clients[name] = await stack.enter_async_context(Client(name, settings=settings))
         yield stage
+
+
+@contextmanager
+def _database(path: Path) -> Iterator[None]:
+    """Have the example agents share one file, as the environment would have them do."""
+    before = os.environ.get(DATABASE_VARIABLE)
+    os.environ[DATABASE_VARIABLE] = str(path)
+    try:
+        yield
+    finally:
+        os.environ.pop(DATABASE_VARIABLE)
+        if before is not None:
+            os.environ[DATABASE_VARIABLE] = before
 
 
 def _fresh_policy(folder: Path) -> Path:

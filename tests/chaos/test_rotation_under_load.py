@@ -13,9 +13,9 @@ from support.opa import require_opa
 from support.workload_api import short_folder
 
 from sealbus.agents.client import Client
-from sealbus.agents.demo.shop import Item, Price, Quote, Update, inventory, pricing
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.minting import minted_user
+from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.node import Node
 from sealbus.agents.runtime import deployment_of, open_audit_trail, open_connection
 from sealbus.agents.worker import Worker
@@ -92,9 +92,11 @@ async def load(client: Client, env: Environment, until: float, sent: list[str], 
     while loop.time() < until:
         if len(sent) % 200 == 199:
             user = await minted_user(env.settings, "alice", "shop-web")
-        sent.append((await client.submit("inventory.update", Update(item_id="42", quantity=3), user=user)).message_id)
-        item = await client.call("inventory.read", Quote(item_id="42"), returns=Item, user=user)
-        price = await client.call("pricing.quote", Quote(item_id="42"), returns=Price)
+        sent.append(
+            (await client.submit("inventory.update", inventory.Update(item_id="42", quantity=3), user=user)).message_id
+        )
+        item = await client.call(inventory.read, inventory.Read(item_id="42"), user=user)
+        price = await client.call(pricing.quote, pricing.Quote(item_id="42"))
         calls += [item.item_id, price.item_id]
         await asyncio.sleep(0.01)  # paces the load, so that the run is about rotation and not about throughput
 
@@ -115,7 +117,10 @@ async def test_two_minutes_of_rotation_without_a_failure(environment: Environmen
             "pricing": await node(stack, "pricing", environment, sidecar, seen),
             "shop-web": await node(stack, "shop-web", environment, embedded, seen),
         }
-        workers = [await stack.enter_async_context(Worker(agent, nodes[agent.name])) for agent in (inventory, pricing)]
+        workers = [
+            await stack.enter_async_context(Worker(agent, nodes[agent.name]))
+            for agent in (inventory.agent, pricing.agent)
+        ]
         async with asyncio.TaskGroup() as group:
             for worker in workers:
                 group.create_task(worker.run(stop))

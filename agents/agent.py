@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Generic, TypeVar, cast, get_type_hints, overload
 
 import pydantic
@@ -32,7 +33,7 @@ class Handler(Generic[Req, Res]):
         self,
         *,
         agent: str,
-        kind: Kind,
+        kind: Kind | None,
         subject: str,
         action: str,
         function: Callable[[Req, Context], object],
@@ -41,9 +42,12 @@ class Handler(Generic[Req, Res]):
         retry: RetrySchedule,
         timeout: float,
         media_type: str,
+        once: bool = False,
+        status: bool = True,
     ) -> None:
         self.agent = agent
         self.kind = kind
+        """Absent for an own subject: the settings say what it is, when a worker takes the agent."""
         self.subject = subject
         self.action = action
         self.function = function
@@ -52,6 +56,8 @@ class Handler(Generic[Req, Res]):
         self.retry = retry
         self.timeout = timeout
         self.media_type = media_type
+        self.once = once
+        self.status = status
         self.streams = inspect.isasyncgenfunction(function)
         takes, gives = _signature(function, self.streams)
         self.takes: Body[Req] = Body(takes)
@@ -61,7 +67,7 @@ class Handler(Generic[Req, Res]):
             raise ConfigurationError(
                 f"{action}: {takes.__name__} has no field {', '.join(unknown)} to declare as a fact"
             )
-        if self.streams and kind is not Kind.CALL:
+        if self.streams and kind in (Kind.TASK, Kind.EVENT):
             raise ConfigurationError(f"{action}: only a call can be answered in chunks")
 
     def __call__(self, body: Req, context: Context) -> object:
@@ -81,6 +87,26 @@ class Agent:
             raise ConfigurationError(f"agent name {name!r}: letters, digits, - and _ only")
         self.name = name
         self.handlers: dict[str, Handler[object, object]] = {}
+        self._lifespan: Callable[[], AbstractAsyncContextManager[None]] | None = None
+
+    def lifespan(self, function: Callable[[], AsyncIterator[None]]) -> Callable[[], AsyncIterator[None]]:
+        """Declare what a worker runs around all handlers: `@agent.lifespan` on an async generator that yields once.
+
+        What stands before the `yield` is done before the first message is taken; if it raises, the worker does not
+        start. What stands after it is done once every handler and resource loader has ended, so that what they use can
+        be closed there; where the worker itself fails, its error is raised at the `yield`, as in any context manager.
+        An agent has one lifespan; each worker that takes the agent runs it.
+        """
+        if not inspect.isasyncgenfunction(function) or inspect.signature(function).parameters:
+            raise ConfigurationError("a lifespan is an async function without parameters that yields once")
+        if self._lifespan is not None:
+            raise ConfigurationError(f"agent {self.name} has two lifespans: declare one")
+        self._lifespan = asynccontextmanager(function)
+        return function
+
+    def open_lifespan(self) -> AbstractAsyncContextManager[None]:
+        """Return the declared lifespan, to be entered by whoever runs the handlers; without one, nothing happens."""
+        return self._lifespan() if self._lifespan is not None else nullcontext()
 
     def task(
         self,
@@ -90,14 +116,21 @@ class Agent:
         facts: Sequence[str] = (),
         retry: int = 5,
         timeout: float = 30.0,
+        once: bool = False,
+        status: bool = True,
     ) -> Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]]:
         """Declare a handler of durable tasks on `task.<agent>.<verb>`, action `<agent>.<verb>`.
 
         `resource` loads what the task is about; `facts` are fields of the body that reach the policy as
         `action.properties`; a failed attempt is tried again `retry` times with backoff, then buried with its reason;
-        `timeout` is seconds for one attempt.
+        `timeout` is seconds for one attempt. `once` claims the effect in the STATE stream before each attempt, so that
+        no copy of the task is handled after one was, by any process; where a process died in the middle it cannot be
+        known, and the task ends with `outcome_unknown` instead of being handled again. `status=False` leaves its
+        requester without word of progress and of the result; failures and denials are told all the same.
         """
-        return self._declare(Kind.TASK, f"task.{self.name}.{verb}", verb, resource, facts, retry, timeout)
+        return self._declare(
+            Kind.TASK, f"task.{self.name}.{verb}", verb, resource, facts, retry, timeout, once=once, status=status
+        )
 
     @overload
     def call(
@@ -142,18 +175,25 @@ class Agent:
         facts: Sequence[str] = (),
         retry: int = 5,
         timeout: float = 30.0,
-    ) -> Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]]:
+        once: bool = False,
+    ) -> Callable[[Callable[[Req, Context], Awaitable[Res] | AsyncIterator[Res]]], Handler[Req, Res]]:
         """Declare a handler of another agent's events: `@agent.on("event.pricing.changed")`, or of an own subject.
 
-        The action is `<emitter>.<name>` unless said. An own subject must stand in the settings' `[subjects]`.
+        An event's action is `<emitter>.<name>` unless said. An own subject must stand in the settings' `[subjects]`,
+        which say whether it is a task, a call or an event, and its action; a task or call only its owner may handle.
+        `once` is as for `task`, for this agent alone: others that listen have claims of their own.
         """
         tokens = subject.split(".")
-        said = action or ".".join(tokens[1:] if tokens[0] == "event" else tokens)
-        return self._declare(Kind.EVENT, subject, said, resource, facts, retry, timeout, action=said)
+        if tokens[0] == "event":
+            said = action or ".".join(tokens[1:])
+            return self._declare(Kind.EVENT, subject, said, resource, facts, retry, timeout, action=said, once=once)
+        return self._declare(
+            None, subject, subject, resource, facts, retry, timeout, action=action or subject, once=once
+        )
 
     def _declare(
         self,
-        kind: Kind,
+        kind: Kind | None,
         subject: str,
         verb: str,
         resource: Callable[..., Awaitable[Resource]] | None,
@@ -162,6 +202,8 @@ class Agent:
         timeout: float,
         *,
         action: str | None = None,
+        once: bool = False,
+        status: bool = True,
     ) -> Callable[[Callable[[Req, Context], object]], Handler[Req, Res]]:
         if action is None and not is_token(verb):
             raise ConfigurationError(f"verb {verb!r}: letters, digits, - and _ only")
@@ -180,6 +222,8 @@ class Agent:
                 retry=RetrySchedule(retries=retry),
                 timeout=timeout,
                 media_type=JSON,
+                once=once,
+                status=status,
             )
             self.handlers[subject] = cast("Handler[object, object]", handler)  # the worker treats bodies as opaque
             return handler

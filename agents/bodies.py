@@ -13,7 +13,7 @@ from sealbus.envelopes.codec import Value, decode, encode
 from sealbus.envelopes.errors import BadBody, Code, EnvelopeError, HandlingError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 
-__all__ = ["JSON", "MSGPACK", "OCTETS", "Body", "body_of"]
+__all__ = ["JSON", "MSGPACK", "OCTETS", "Body", "body_of", "decoded"]
 
 T = TypeVar("T")
 
@@ -80,6 +80,14 @@ def _unpacked(body: bytes) -> Value:
 def body_of(type_: type[T]) -> Body[T]:
     """Return the `Body` of a type; the last 256 are kept, since making one costs more than a message."""
     return cast("Body[T]", _body_of(cast("Hashable", type_)))
+
+
+def decoded(gives: Body[T], answer: Answer) -> T:
+    """Return an answer as its type; raises `HandlingError` `bad_result` where it does not fit."""
+    try:
+        return gives.decode(answer.body, answer.typ)
+    except BadBody as error:
+        raise HandlingError(Code.BAD_RESULT, f"the answer {error.detail}") from error
 
 
 @lru_cache(maxsize=256)

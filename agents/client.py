@@ -8,13 +8,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, overload
 
 from sealbus.agents.bodies import JSON
+from sealbus.agents.handle import TaskHandle
 from sealbus.agents.node import Node
 from sealbus.agents.sending import Receipt
+from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.wire import Statement
 
 if TYPE_CHECKING:
     from sealbus.agents.agent import Handler
     from sealbus.agents.settings import Settings
+    from sealbus.agents.token_exchange import TokenExchange
 
 __all__ = ["Client"]
 
@@ -32,6 +35,8 @@ class Client:
         self.name = name
         self._settings = settings
         self._node: Node | None = None
+        self._token_service: str | None = None
+        self._exchange: TokenExchange | None = None
         self._stack = AsyncExitStack()
 
     @classmethod
@@ -44,14 +49,17 @@ class Client:
     async def __aenter__(self) -> Self:
         if self._node is None:
             from sealbus.agents.runtime import open_node
+            from sealbus.agents.settings import load_settings
 
-            self._node = await self._stack.enter_async_context(open_node(self.name, self._settings))
+            settings = self._settings or load_settings()
+            self._node = await self._stack.enter_async_context(open_node(self.name, settings))
+            self._token_service = settings.token_service
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._node = None
+        self._node = self._exchange = None
         await self._stack.__aexit__(kind, error, trace)
 
     @property
@@ -72,8 +80,8 @@ class Client:
         grants: Sequence[str] | None = None,
         idempotency_key: str | None = None,
         media_type: str = JSON,
-    ) -> Receipt:
-        """Submit a task; see `Sending.submit`."""
+    ) -> TaskHandle:
+        """Submit a task; see `Sending.submit`. `await handle.result(SomeType)` waits for what comes of it."""
         return await self.node.sending.submit(
             action,
             body,
@@ -84,6 +92,26 @@ class Client:
             idempotency_key=idempotency_key,
             media_type=media_type,
         )
+
+    async def user_context(self, token: str, *, within: float = 10.0) -> Statement:
+        """Exchange a user's access token at the edge's token service for a context of our own; the token goes no further.
+
+        Raises `ConfigurationError` unless the settings say `client.token_service`, else as `TokenExchange.user_context`.
+        """
+        if self._exchange is None:
+            from sealbus.agents.token_exchange import TokenExchange
+
+            if self._token_service is None:
+                raise ConfigurationError("client.token_service is not set: say the URL of the edge's token service")
+            exchange = TokenExchange(
+                self._token_service, identity=self.node.identity, edges=self.node.deployment.minters
+            )
+            self._exchange = await self._stack.enter_async_context(exchange)
+        return await self._exchange.user_context(token, within=within)
+
+    def handle(self, text: str) -> TaskHandle:
+        """Return the handle of a task that this identity submitted, here or anywhere; see `Sending.handle`."""
+        return self.node.sending.handle(text)
 
     @overload
     async def call(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from sealbus.bus.letter import Letter
 from sealbus.bus.routes import Answer
@@ -14,20 +15,23 @@ from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.names import Names
 from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.envelopes.subjects import call_subject, event_subject, task_subject
+from sealbus.envelopes.subjects import OwnSubject, OwnSubjects, call_subject, event_subject, task_subject
 from sealbus.envelopes.wire import Ancestor, Statement
 
 __all__ = [
     "CALL_LIFE",
     "EVENT_LIFE",
+    "NO_SUBJECTS",
     "TASK_LIFE",
     "Origin",
     "call_letter",
     "event_letter",
+    "own_subject",
     "split_action",
     "task_letter",
 ]
 
+NO_SUBJECTS: OwnSubjects = MappingProxyType({})
 TASK_LIFE = 3_600 * SECOND
 """A task lives an hour unless said."""
 CALL_LIFE = 30 * SECOND
@@ -81,6 +85,22 @@ def split_action(action: str) -> tuple[str, str]:
     return agent, verb
 
 
+def own_subject(kind: Kind, name: str, own: OwnSubjects) -> OwnSubject | None:
+    """Return the own subject of `kind` that `name` means, by its text or its action; `None` where it means none.
+
+    What the settings declare comes before our own scheme. Raises `SealError` for an action that two subjects stand for.
+    """
+    if not own:
+        return None
+    exact = own.get(name)
+    if exact is not None and exact.kind is kind:
+        return exact
+    found = [one for one in own.values() if one.kind is kind and one.action == name]
+    if len(found) > 1:
+        raise SealError("several own subjects stand for this action: name the subject")
+    return found[0] if found else None
+
+
 def task_letter(
     action: str,
     body: Answer,
@@ -91,14 +111,22 @@ def task_letter(
     partition: str | None = None,
     grants: Sequence[str] | None = None,
     idempotency_key: str | None = None,
+    own: OwnSubjects = NO_SUBJECTS,
 ) -> Letter:
-    """Return a task for `action`; it carries the origin's user and chain."""
-    agent, verb = split_action(action)
-    to = names.id_of(agent)
+    """Return a task for `action`, or for the own subject that it means; it carries the origin's user and chain."""
+    declared = own_subject(Kind.TASK, action, own)
+    if declared is None:
+        agent, verb = split_action(action)
+        aud = names.id_of(agent)
+        to = task_subject(names.token(aud), verb, partition)
+    elif partition is not None:
+        raise SealError("an own subject has no partitions")
+    else:
+        aud, to = declared.owner, declared.subject
     return Letter(
         kind=Kind.TASK,
-        to=task_subject(names.token(to), verb, partition),
-        aud=to,
+        to=to,
+        aud=aud,
         life=life,
         end_after=life + TASK_END,
         end_at=origin.end,
@@ -122,14 +150,23 @@ def call_letter(
     reply_to: str,
     life: int = CALL_LIFE,
     grants: Sequence[str] | None = None,
+    own: OwnSubjects = NO_SUBJECTS,
 ) -> Letter:
-    """Return a call of `action` whose replies go to `reply_to`; it carries the origin's user and chain."""
-    agent, verb = split_action(action)
-    to = names.id_of(agent)
+    """Return a call of `action`, or of the own subject that it means, whose replies go to `reply_to`.
+
+    It carries the origin's user and chain.
+    """
+    declared = own_subject(Kind.CALL, action, own)
+    if declared is None:
+        agent, verb = split_action(action)
+        aud = names.id_of(agent)
+        to = call_subject(names.token(aud), verb)
+    else:
+        aud, to = declared.owner, declared.subject
     return Letter(
         kind=Kind.CALL,
-        to=call_subject(names.token(to), verb),
-        aud=to,
+        to=to,
+        aud=aud,
         life=life,
         end_after=life,
         end_at=origin.end,
@@ -145,12 +182,26 @@ def call_letter(
 
 
 def event_letter(
-    name: str, body: Answer, *, names: Names, own: SpiffeId, origin: Origin, re: bytes | None = None
+    name: str,
+    body: Answer,
+    *,
+    names: Names,
+    own: SpiffeId,
+    origin: Origin,
+    re: bytes | None = None,
+    own_subjects: OwnSubjects = NO_SUBJECTS,
 ) -> Letter:
-    """Return an event of our own. It carries no user and no chain, since anybody may read it; `re` says what it follows."""
+    """Return an event of our own, `event.<agent>.<name>` or the own subject that `name` means.
+
+    It carries no user and no chain, since anybody may read it; `re` says what it follows. Raises `SealError` for an own
+    subject of another emitter.
+    """
+    declared = own_subject(Kind.EVENT, name, own_subjects)
+    if declared is not None and declared.owner != own:
+        raise SealError("only its owner may emit this event")
     return Letter(
         kind=Kind.EVENT,
-        to=event_subject(names.token(own), name),
+        to=declared.subject if declared is not None else event_subject(names.token(own), name),
         life=EVENT_LIFE,
         body=body.body,
         typ=body.typ,

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, TypeVar, overload
 from sealbus.agents.bodies import JSON
 from sealbus.agents.composing import Origin
 from sealbus.bus.routes import Permitted
+from sealbus.bus.status_body import State
 from sealbus.envelopes.context_payload import UserContext
+from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.spiffe_id import SpiffeId
 
 if TYPE_CHECKING:
     from sealbus.agents.agent import Handler
+    from sealbus.agents.handle import TaskHandle
     from sealbus.agents.sending import Receipt, Sending
 
 __all__ = ["Context"]
@@ -67,10 +70,41 @@ class Context:
         """What the policy obliges the handler to."""
         return self._permitted.obligations
 
+    async def progress(self, note: str) -> None:
+        """Tell the requester of this task how it goes: `note` is a line of at most 256 bytes of UTF-8.
+
+        Returns once that is stored, or could not be within 10 s: a lost note ends no work. Raises `ValueError` for
+        another note and `SealError` where the message is no task.
+        """
+        await self._tell(State.WORKING, note)
+
+    async def input_required(self, note: str) -> None:
+        """Tell the requester that the task waits for what `note` says; otherwise like `progress`.
+
+        Whatever comes in answer is a message of its own, and this handler is what waits for it.
+        """
+        await self._tell(State.INPUT_REQUIRED, note)
+
+    async def _tell(self, state: State, note: str) -> None:
+        telling = self._permitted.telling
+        if telling is None:
+            raise SealError("only a task has statuses")
+        await telling.tell(state, note=note)
+
     @overload
-    async def call(self, action: Handler[Req, Res], body: Req, *, timeout: float = ...) -> Res: ...
+    async def call(
+        self, action: Handler[Req, Res], body: Req, *, timeout: float = ..., grants: tuple[str, ...] | None = ...
+    ) -> Res: ...
     @overload
-    async def call(self, action: str, body: object, *, returns: type[Res], timeout: float = ...) -> Res: ...
+    async def call(
+        self,
+        action: str,
+        body: object,
+        *,
+        returns: type[Res],
+        timeout: float = ...,
+        grants: tuple[str, ...] | None = ...,
+    ) -> Res: ...
     async def call(
         self,
         action: Handler[Req, Res] | str,
@@ -110,7 +144,7 @@ class Context:
         partition: str | None = None,
         grants: tuple[str, ...] | None = None,
         media_type: str = JSON,
-    ) -> Receipt:
+    ) -> TaskHandle:
         """Submit a task; see `Sending.submit`."""
         return await self._sending.submit(
             action,

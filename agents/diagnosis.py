@@ -9,7 +9,7 @@ from sealbus.agents.runtime import open_connection, open_engine, streams_of, wor
 from sealbus.agents.settings import Settings
 from sealbus.bus.clock import wall_clock
 from sealbus.bus.stream_check import check_streams
-from sealbus.envelopes.errors import SealbusError
+from sealbus.envelopes.errors import PolicyUnavailable, SealbusError
 from sealbus.envelopes.limits import SECOND
 
 __all__ = ["Check", "examine"]
@@ -68,4 +68,6 @@ async def _opa(url: str) -> str:
     from sealbus.policies.opa_admin import OpaAdmin
 
     status = await OpaAdmin(url).status()
+    if not status.healthy:
+        raise PolicyUnavailable(f"OPA at {url} is not healthy, or does not answer")
     return f"healthy {status.healthy}, revisions {dict(status.revisions)}"

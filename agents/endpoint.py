@@ -14,7 +14,8 @@ from sealbus.bus.routes import Answer, Permitted, Route
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.names import Names
-from sealbus.envelopes.subjects import OwnSubjects, call_subject, task_subject
+from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.subjects import OwnSubject, OwnSubjects, call_subject, task_subject
 from sealbus.policies.request import Resource as ResourceInput
 
 __all__ = ["HandlerEndpoint", "routes_of"]
@@ -29,6 +30,8 @@ class HandlerEndpoint:
 
     handler: Handler[object, object]
     sending: Sending
+    kind: Kind
+    """That of the route: the handler of an own subject does not know its kind."""
 
     def decode(self, body: bytes, typ: str) -> object:
         """Step 14."""
@@ -51,7 +54,7 @@ class HandlerEndpoint:
         """Step 18. A call is always answered; a task's or event's value is encoded too, so that a bad one is noticed."""
         # `Handler` was refused at declaration unless its function is a coroutine function or, below, an async generator.
         result = await self.handler.function(permitted.value, Context(permitted, self.sending))  # type: ignore[misc]
-        if result is None and self.handler.kind is not Kind.CALL:
+        if result is None and self.kind is not Kind.CALL:
             return None
         return self.handler.gives.encode(result, self.handler.media_type)
 
@@ -66,29 +69,59 @@ class HandlerEndpoint:
 
 
 def routes_of(agent: Agent, *, sending: Sending, names: Names, own_subjects: OwnSubjects) -> list[Route]:
-    """Return a route for each handler of `agent`; raises `ConfigurationError` for a subject that nobody declared."""
+    """Return a route for each handler of `agent`.
+
+    Raises `ConfigurationError` for a subject that nobody declared, an own task or call that belongs to another agent,
+    and an own subject whose declared action or kind the handler contradicts.
+    """
     own = names.id_of(agent.name)
     token = names.token(own)
     routes = []
     for handler in agent.handlers.values():
         verb = handler.action.partition(".")[2]
         subjects = [handler.subject]
+        kind, action = handler.kind, handler.action
         if handler.kind is Kind.TASK:
             subjects = [task_subject(token, verb), task_subject(token, verb) + ".*"]
         elif handler.kind is Kind.CALL:
             subjects = [call_subject(token, verb)]
-        elif not handler.subject.startswith("event.") and handler.subject not in own_subjects:
-            raise ConfigurationError(f"{handler.subject}: declare it under [subjects] with kind, owner and action")
+        if kind is None:
+            declared = _declared(handler, own, own_subjects)
+            kind, action = declared.kind, declared.action
         routes += [
             Route(
-                kind=handler.kind,
+                kind=kind,
                 subject=subject,
-                action=handler.action,
-                endpoint=HandlerEndpoint(handler, sending),
+                action=action,
+                endpoint=HandlerEndpoint(handler, sending, kind),
                 retry=handler.retry,
                 timeout=handler.timeout,
                 loads_resource=handler.resource is not None,
+                once=handler.once,
+                status=handler.status,
             )
             for subject in subjects
         ]
     return routes
+
+
+def _declared(handler: Handler[object, object], own: SpiffeId, own_subjects: OwnSubjects) -> OwnSubject:
+    """Return the settings' declaration of the handler's own subject; raise where the two don't fit."""
+    subject = handler.subject
+    declared = own_subjects.get(subject)
+    if declared is None:
+        raise ConfigurationError(f"{subject}: declare it under [subjects] with kind, owner and action")
+    if declared.kind is not Kind.EVENT and declared.owner != own:
+        # Whoever sends it addresses the owner, so that it would be refused here at step 4.
+        raise ConfigurationError(f"{subject}: only its owner {declared.owner} can handle this {declared.kind}")
+    if handler.action not in (subject, declared.action):
+        raise ConfigurationError(
+            f"{subject}: the handler says action {handler.action}, [subjects] says {declared.action}"
+        )
+    if handler.once and declared.kind is Kind.CALL:
+        raise ConfigurationError(f"{subject}: a call is never delivered again, so that `once` does not apply to it")
+    if handler.streams and declared.kind is not Kind.CALL:
+        raise ConfigurationError(
+            f"{subject}: only a call can be answered in chunks, and it is declared {declared.kind}"
+        )
+    return declared

@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
 from sealbus.bus.counters import CONTENT_TYPE, Counters
@@ -47,25 +47,27 @@ class Probes:
     """What is asked of the process. Each returns the reasons for a no by name, empty for a yes; neither may block.
 
     `healthy`: whether it is worth keeping; a no makes an orchestrator restart it. `ready`: whether it can take work
-    now. Reasons are shown to whoever may connect: they name parts and codes, never content.
+    now. `notes` are shown beside the latter's reasons, and change no answer. All are shown to whoever may connect: they
+    name parts and codes, never content.
     """
 
     healthy: Callable[[], Mapping[str, str]]
     ready: Callable[[], Mapping[str, str]]
+    notes: Callable[[], Mapping[str, str]] = dict
 
 
-def parse_address(text: str) -> tuple[str, int]:
+def parse_address(text: str, setting: str = "health.address") -> tuple[str, int]:
     """Return host and port of `host:port`, `:port`, `port` or `[ipv6]:port`; loopback where no host is named.
 
-    Port 0 is any free one. Raises `ConfigurationError` for anything else.
+    Port 0 is any free one. Raises `ConfigurationError`, which names `setting`, for anything else.
     """
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise ConfigurationError(f"health.address {text!r}: write host:port, with an IPv6 address in brackets")
+        raise ConfigurationError(f"{setting} {text!r}: write host:port, with an IPv6 address in brackets")
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535 or (colon and host != host.strip()):
-        raise ConfigurationError(f"health.address {text!r}: write host:port, :port or port")
+        raise ConfigurationError(f"{setting} {text!r}: write host:port, :port or port")
     return host or _LOOPBACK, int(port)
 
 
@@ -141,7 +143,7 @@ class HealthServer:
         if path == b"/healthz":
             return _report(self._probes.healthy())
         if path == b"/readyz":
-            return _report(self._probes.ready())
+            return _report(self._probes.ready(), self._probes.notes())
         if path == b"/metrics":
             return 200, self._counters.render(), CONTENT_TYPE
         return 404, "/healthz, /readyz, /metrics\n", _PLAIN
@@ -154,8 +156,10 @@ async def _request_head(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-def _report(reasons: Mapping[str, str]) -> tuple[int, str, str]:
-    document = {"ok": not reasons, "reasons": dict(sorted(reasons.items()))}
+def _report(reasons: Mapping[str, str], notes: Mapping[str, str] = MappingProxyType({})) -> tuple[int, str, str]:
+    document: dict[str, object] = {"ok": not reasons, "reasons": dict(sorted(reasons.items()))}
+    if notes:
+        document["notes"] = dict(sorted(notes.items()))
     return (503 if reasons else 200), json.dumps(document) + "\n", _JSON
 
 

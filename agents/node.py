@@ -11,7 +11,8 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 
 from sealbus.agents.sending import Sending
-from sealbus.bus.audit import AuditWriter
+from sealbus.bus.answer_policy import AnswerPolicy
+from sealbus.bus.audit import AuditLimits, AuditWriter
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.counters import Counters
 from sealbus.bus.judge import Judge
@@ -19,6 +20,7 @@ from sealbus.bus.outbox import Outbox
 from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.refusals import Refusals
 from sealbus.bus.requests import Requests
+from sealbus.bus.status_reader import StatusReader
 from sealbus.envelopes.caches import Caches
 from sealbus.envelopes.names import Names
 from sealbus.envelopes.spiffe_id import SpiffeId
@@ -52,6 +54,8 @@ class Node:
         transport: Transport,
         engine: PolicyEngine,
         counters: Counters | None = None,
+        audit_limits: AuditLimits | None = None,
+        connected: Callable[[], bool] = lambda: True,
         clock: Clock = wall_clock,
         random: Callable[[], float] = random.random,
     ) -> None:
@@ -59,6 +63,8 @@ class Node:
         self.identity = identity
         self.transport = transport
         self.engine = engine
+        self.connected = connected
+        """Tells whether the transport has a broker now; one in memory always has."""
         self.counters = counters or Counters()
         self.clock = clock
         self.random = random
@@ -68,25 +74,47 @@ class Node:
         self.started = clock()
         self.outbox = Outbox(identity=identity, transport=transport, clock=clock)
         self.audit = AuditWriter(
-            own=self.own, subject=audit_subject(self.token), outbox=self.outbox, counters=self.counters
+            own=self.own,
+            subject=audit_subject(self.token),
+            outbox=self.outbox,
+            counters=self.counters,
+            limits=audit_limits,
+            clock=clock,
         )
         self.refusals = Refusals(
             transport=transport, subject=refused_subject(self.token), counters=self.counters, clock=clock
         )
         self.judge = Judge(engine=engine, clock=clock)
+        self.answers = AnswerPolicy(judge=self.judge, audit=self.audit)
         self.requests = Requests(
             names=deployment.names,
             own=self.own,
             transport=transport,
             outbox=self.outbox,
-            audit=self.audit,
-            judge=self.judge,
+            policy=self.answers,
             refusals=self.refusals,
             trust=self.trust,
             caches=self.caches,
             clock=clock,
         )
-        self.sending = Sending(own=self.own, names=deployment.names, outbox=self.outbox, requests=self.requests)
+        self.status_reader = StatusReader(
+            names=deployment.names,
+            own=self.own,
+            transport=transport,
+            policy=self.answers,
+            refusals=self.refusals,
+            trust=self.trust,
+            caches=self.caches,
+            clock=clock,
+        )
+        self.sending = Sending(
+            own=self.own,
+            names=deployment.names,
+            outbox=self.outbox,
+            requests=self.requests,
+            reader=self.status_reader,
+            own_subjects=deployment.own_subjects,
+        )
         self._stack = AsyncExitStack()
         self._refusing: asyncio.Task[None] | None = None
 
@@ -102,6 +130,7 @@ class Node:
             await stack.enter_async_context(self.outbox)
             await stack.enter_async_context(self.audit)
             await stack.enter_async_context(self.requests)
+            await stack.enter_async_context(self.status_reader)
             self._stack = stack.pop_all()
         return self
 

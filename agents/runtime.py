@@ -10,6 +10,7 @@ from pathlib import Path
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.agents.node import Deployment, Node
 from sealbus.agents.settings import PolicySettings, Settings, load_settings
+from sealbus.bus.audit import AuditLimits
 from sealbus.bus.audit_trail import AuditTrail
 from sealbus.bus.connection import Connection
 from sealbus.bus.counters import Counters
@@ -109,6 +110,8 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
             transport=NatsTransport(connection),
             engine=engine,
             counters=counters,
+            connected=lambda: connection.connected,
+            audit_limits=AuditLimits(within=settings.audit_within, denials=settings.audit_denials),
         ) as node:
             yield node
         checking.cancel()

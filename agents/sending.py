@@ -7,16 +7,22 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from sealbus.agents.bodies import JSON, MSGPACK, Body, body_of
-from sealbus.agents.composing import Origin, call_letter, event_letter, task_letter
+from sealbus.agents.bodies import JSON, MSGPACK, Body, body_of, decoded
+from sealbus.agents.composing import NO_SUBJECTS, Origin, call_letter, event_letter, own_subject, task_letter
+from sealbus.agents.handle import TaskHandle, parse_handle
 from sealbus.bus.letter import Letter
 from sealbus.bus.outbox import Outbox, Posted
 from sealbus.bus.requests import Requests
 from sealbus.bus.routes import Answer
-from sealbus.envelopes.errors import BadBody, Code, HandlingError, SealError
+from sealbus.bus.status_reader import AskedTask, StatusReader
+from sealbus.envelopes.context_payload import parse_payload
+from sealbus.envelopes.errors import HandlingError, SealError
+from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.names import Names
+from sealbus.envelopes.pending import PendingRequest
 from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.subjects import OwnSubjects
 from sealbus.envelopes.wire import Statement
 
 if TYPE_CHECKING:
@@ -30,7 +36,7 @@ Res = TypeVar("Res")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What was stored: the message's id and hash, and where its stream keeps it."""
+    """An event that was stored: its id and hash, and where its stream keeps it."""
 
     message_id: str
     digest: bytes
@@ -42,11 +48,22 @@ class Receipt:
 class Sending:
     """Sends for one identity. Bodies are pydantic models or what pydantic can adapt, JSON unless said."""
 
-    def __init__(self, *, own: SpiffeId, names: Names, outbox: Outbox, requests: Requests) -> None:
+    def __init__(
+        self,
+        *,
+        own: SpiffeId,
+        names: Names,
+        outbox: Outbox,
+        requests: Requests,
+        reader: StatusReader,
+        own_subjects: OwnSubjects = NO_SUBJECTS,
+    ) -> None:
         self._own = own
         self._names = names
+        self._own_subjects = own_subjects
         self._outbox = outbox
         self._requests = requests
+        self._reader = reader
 
     async def submit(
         self,
@@ -61,23 +78,46 @@ class Sending:
         idempotency_key: str | None = None,
         media_type: str = JSON,
         sent: list[bytes] | None = None,
-    ) -> Receipt:
-        """Store a task for `action` (`<agent>.<verb>`) and return its receipt; who consumes it decides about it later.
+    ) -> TaskHandle:
+        """Store a task for `action` (`<agent>.<verb>`, or an own subject or its action) and return its handle.
 
-        `life` is seconds until it may no longer be handled. Raises `Overloaded` if the stream is full, `BusUnavailable`,
-        `SealError` for what no reader would accept, `IdentityUnavailable`.
+        Who consumes it decides about it later: a denial is seen by the handle. `life` is seconds until it may no longer
+        be handled. Raises `Overloaded` if the stream is full, `BusUnavailable`, `SealError` for what no reader would
+        accept, `IdentityUnavailable`.
         """
+        origin = origin or Origin.user(user)
         letter = task_letter(
             action,
             encoded(body, media_type),
             names=self._names,
-            origin=origin or Origin.user(user),
+            origin=origin,
             life=int(life * SECOND),
             partition=partition,
             grants=grants,
             idempotency_key=idempotency_key,
+            own=self._own_subjects,
         )
-        return _receipt(await self._outbox.publish(letter), sent)
+        declared = own_subject(Kind.TASK, action, self._own_subjects)
+        receipt, posted = await self._stored(letter, sent)
+        task = AskedTask(
+            pending=PendingRequest.of(posted.sealed.header),
+            action=declared.action if declared is not None else action,
+            context=parse_payload(origin.statement.payload) if origin.statement is not None else None,
+        )
+        return TaskHandle(
+            task=task,
+            reader=self._reader,
+            subject=receipt.subject,
+            stream=receipt.stream,
+            sequence=receipt.sequence,
+        )
+
+    def handle(self, text: str) -> TaskHandle:
+        """Return the handle that `text` is; raises `EnvelopeError` (`malformed`, step 0) for any other text.
+
+        It answers in every process of the identity that submitted the task; for another's, nothing ever comes.
+        """
+        return TaskHandle(task=parse_handle(text), reader=self._reader)
 
     async def emit(
         self,
@@ -89,11 +129,18 @@ class Sending:
         media_type: str = JSON,
         sent: list[bytes] | None = None,
     ) -> Receipt:
-        """Store an event of our own, `event.<agent>.<name>`; raises as `submit` does."""
+        """Store an event of our own, `event.<agent>.<name>` or the own subject `name`; raises as `submit` does."""
         letter = event_letter(
-            name, encoded(body, media_type), names=self._names, own=self._own, origin=origin or Origin(), re=re
+            name,
+            encoded(body, media_type),
+            names=self._names,
+            own=self._own,
+            origin=origin or Origin(),
+            re=re,
+            own_subjects=self._own_subjects,
         )
-        return _receipt(await self._outbox.publish(letter), sent)
+        receipt, _ = await self._stored(letter, sent)
+        return receipt
 
     async def call(
         self,
@@ -116,7 +163,7 @@ class Sending:
         gives: Body[Res] = _gives(action, returns)
         letter, name = self._call(action, body, origin or Origin.user(user), timeout, grants, media_type)
         reply = await self._requests.call(letter, action=name, within=timeout, sent=sent)
-        return _decoded(gives, reply)
+        return decoded(gives, reply)
 
     async def stream(
         self,
@@ -134,7 +181,11 @@ class Sending:
         letter, name = self._call(action, body, origin or Origin.user(user), timeout, None, JSON)
         async with contextlib.aclosing(self._requests.stream(letter, action=name, within=timeout, sent=sent)) as chunks:
             async for chunk in chunks:
-                yield _decoded(gives, chunk)
+                yield decoded(gives, chunk)
+
+    async def _stored(self, letter: Letter, sent: list[bytes] | None) -> tuple[Receipt, Posted]:
+        posted = await self._outbox.publish(letter)
+        return _receipt(posted, sent), posted
 
     def _call(
         self,
@@ -154,8 +205,10 @@ class Sending:
             reply_to=self._requests.address(),
             life=int(timeout * SECOND),
             grants=grants,
+            own=self._own_subjects,
         )
-        return letter, name
+        declared = own_subject(Kind.CALL, name, self._own_subjects)
+        return letter, declared.action if declared is not None else name
 
 
 def encoded(body: object, media_type: str) -> Answer:
@@ -174,13 +227,6 @@ def _gives(action: Handler[Req, Res] | str, returns: type[Res] | None) -> Body[R
     if isinstance(action, str):
         raise SealError("say what the call returns: returns=SomeType")
     return action.gives
-
-
-def _decoded(gives: Body[Res], answer: Answer) -> Res:
-    try:
-        return gives.decode(answer.body, answer.typ)
-    except BadBody as error:
-        raise HandlingError(Code.BAD_RESULT, f"the answer {error.detail}") from error
 
 
 def _receipt(posted: Posted, sent: list[bytes] | None) -> Receipt:

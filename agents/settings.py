@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ from typing import Final, cast
 
 from pydantic import BaseModel, ValidationError
 
-from sealbus.agents.dev.defaults import STATE_FOLDER
-from sealbus.agents.settings_document import Document, OwnSubjectTable
+from sealbus.agents.dev.defaults import DEV_LOCK, STATE_FOLDER
+from sealbus.agents.dev.state_folder import is_locked
+from sealbus.agents.settings_document import Document, EdgeTable, OwnSubjectTable
 from sealbus.agents.settings_sources import (
     DEFAULT,
     Entry,
@@ -39,6 +41,8 @@ from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 from sealbus.envelopes.subjects import OwnSubject
 
 __all__ = ["Flag", "Origin", "PolicySettings", "SettingLine", "Settings", "find_settings_file", "load_settings"]
+
+_log: Final = logging.getLogger(__name__)
 
 CONFIG_VARIABLE: Final = "SEALBUS_CONFIG"
 SPIFFE_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
@@ -82,6 +86,7 @@ class Settings:
     replicas: int
     own_subjects: tuple[OwnSubject, ...]
     audit_within: float
+    audit_denials: int
     pending_calls: int
     replay_entries: int
     health: str | None
@@ -90,6 +95,12 @@ class Settings:
     ack_wait: float
     max_ack_pending: int
     drain: float
+    dev_issuer: str | None
+    """Issuer of a running `sealbus dev`, and the file by which scripts get tokens from it."""
+    dev_access: Path | None
+    edge: EdgeTable
+    token_service: str | None
+    """URL of the edge's token service, for clients."""
     lines: tuple[SettingLine, ...] = field(repr=False)
 
 
@@ -136,6 +147,7 @@ def load_settings(
         replicas=document.streams.replicas,
         own_subjects=tuple(_own_subject(subject, table, names) for subject, table in document.subjects.items()),
         audit_within=document.audit.within,
+        audit_denials=document.audit.denials,
         pending_calls=document.limits.pending_calls,
         replay_entries=document.limits.replay_entries,
         health=document.health.address,
@@ -144,6 +156,10 @@ def load_settings(
         ack_wait=document.worker.ack_wait,
         max_ack_pending=document.worker.max_ack_pending,
         drain=document.worker.drain,
+        dev_issuer=document.dev.issuer,
+        dev_access=document.dev.access,
+        edge=document.edge,
+        token_service=document.client.token_service,
         lines=tuple(_lines(document.model_copy(update={"nats_ids": server_ids}), entries)),
     )
 
@@ -154,16 +170,19 @@ def find_settings_file(
     """Return `config`, or the file that `SEALBUS_CONFIG` names; else that of a running `sealbus dev`, or sealbus.toml.
 
     The last two are looked for in `folder`, the current one unless said; `None` if there is none. Whether a named file
-    is there is found out by reading it.
+    is there is found out by reading it. What a killed `sealbus dev` left behind is ignored, with one line in the log.
     """
     named = config or environment.get(CONFIG_VARIABLE)
     if named:
         return Path(named)
     folder = folder or Path()
-    for path in (folder / STATE_FOLDER / "dev.toml", folder / FILE_NAME):
-        if path.exists():
-            return path
-    return None
+    written = folder / STATE_FOLDER / "dev.toml"
+    if written.exists():
+        if is_locked(written.parent, DEV_LOCK):
+            return written
+        _log.warning("%s is left of a `sealbus dev` that no longer runs, and is ignored", written)
+    path = folder / FILE_NAME
+    return path if path.exists() else None
 
 
 def _workload_api(environment: Mapping[str, str]) -> dict[Key, Entry]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["Document", "OwnSubjectTable"]
+__all__ = ["Document", "EdgeTable", "IssuerTable", "OwnSubjectTable"]
 
 _SIZE: Final = re.compile(r"(\d{1,18}) ?(B|KiB|MiB|GiB|TiB)?")
 _UNITS: Final = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -91,6 +91,7 @@ class MaxBytesTable(_Table):
     dead: Size | None = None
     audit: Size | None = None
     refusals: Size | None = None
+    state: Size | None = None
 
 
 class StreamsTable(_Table):
@@ -109,9 +110,10 @@ class OwnSubjectTable(_Table):
 
 
 class AuditTable(_Table):
-    """How the audit writer waits."""
+    """How the audit writer waits, and how many denials of one sender it records one by one in a minute."""
 
     within: Seconds = 10.0
+    denials: Count = 600
 
 
 class LimitsTable(_Table):
@@ -137,6 +139,58 @@ class WorkerTable(_Table):
     drain: Seconds = 20.0
 
 
+class IssuerTable(_Table):
+    """One issuer of access tokens; what each means stands in `agents/edge/issuers.py`.
+
+    `audiences` is the edge's `resource` unless said; the token claims of `claims` alone reach the user context.
+    """
+
+    issuer: str
+    audiences: tuple[str, ...] = ()
+    algorithms: tuple[str, ...] = ("ES256", "RS256")
+    jwks_uri: str | None = None
+    types: tuple[str, ...] = ("at+jwt", "application/at+jwt")
+    claims: dict[str, str] = {}
+    session_claim: str = "sid"
+    tenant_claim: str | None = None
+    tenant: str | None = None
+
+    def __str__(self) -> str:
+        return self.issuer
+
+
+class EdgeTable(_Table):
+    """The edge: where it listens, which access tokens it takes, and which actions it shows.
+
+    `resource` is the URL by which tokens name the edge. `address` needs `certificate` and `key` unless it is loopback;
+    `plaintext` says that something in front of it does TLS. `token_service` is where backends get user contexts over
+    mutual TLS; nowhere unless said. `actions` are `<agent>.<verb>` or `<agent>.*`; everything else is not there.
+    """
+
+    address: str = "127.0.0.1:8080"
+    resource: str | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    plaintext: bool = False
+    token_service: str | None = None
+    actions: tuple[str, ...] = ()
+    issuers: tuple[IssuerTable, ...] = ()
+
+
+class ClientTable(_Table):
+    """What clients need beside the bus: the edge's token service, an https URL."""
+
+    token_service: str | None = None
+
+
+class DevTable(_Table):
+    """Of `sealbus dev` only: users of its identity provider by name, and what it tells commands in other terminals."""
+
+    users: dict[str, dict[str, object]] = {}
+    issuer: str | None = None
+    access: Path | None = None
+
+
 class Document(_Table):
     """All settings."""
 
@@ -153,3 +207,6 @@ class Document(_Table):
     limits: LimitsTable = LimitsTable()
     health: HealthTable = HealthTable()
     worker: WorkerTable = WorkerTable()
+    dev: DevTable = DevTable()
+    edge: EdgeTable = EdgeTable()
+    client: ClientTable = ClientTable()

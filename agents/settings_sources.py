@@ -34,13 +34,14 @@ __all__ = [
 ]
 
 PREFIX: Final = "SEALBUS_"
-RESERVED: Final = frozenset({"SEALBUS_CONFIG", "SEALBUS_OPA"})
-"""Variables that are no setting: the settings file's path, and where the tests and `sealbus dev` find the opa executable."""
+RESERVED: Final = frozenset({"SEALBUS_CONFIG", "SEALBUS_OPA", "SEALBUS_EXAMPLES_DB"})
+"""Variables that are no setting: the settings file's path, where the tests and `sealbus dev` find the opa executable, and
+where the agents in `agents/examples` keep their data."""
 
 Key = tuple[str, ...]
 """A setting's place: `("policy", "engine")`."""
 
-_PATHS: Final = frozenset({("policy", "bundle"), ("policy", "opa")})
+_PATHS: Final = frozenset({("policy", "bundle"), ("policy", "opa"), ("edge", "certificate"), ("edge", "key")})
 """Settings that name a file: relative ones in a settings file start at its own folder."""
 
 

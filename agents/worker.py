@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+import secrets
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,14 +14,21 @@ from typing import Self
 from sealbus.agents.agent import Agent
 from sealbus.agents.endpoint import routes_of
 from sealbus.agents.node import Node
+from sealbus.agents.readiness import Readiness
+from sealbus.bus.claiming import MARGIN, Claiming
+from sealbus.bus.claims import INSTANCE_BYTES
 from sealbus.bus.dead import DeadLetters
+from sealbus.bus.effects import Effects
 from sealbus.bus.gate import CoreOrigin, Gate, Turn
+from sealbus.bus.keyed import Keyed
 from sealbus.bus.lanes import Lanes
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routes import RouteTable
+from sealbus.bus.statuses import Statuses
+from sealbus.bus.streams import own_durable
 from sealbus.envelopes.accept import LiveProfile
 from sealbus.envelopes.caches import ReplayMemory
-from sealbus.envelopes.errors import ConfigurationError, SealbusError
+from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.kinds import Kind
 
 __all__ = ["Worker", "WorkerLimits"]
@@ -43,6 +51,8 @@ class WorkerLimits:
     """Core calls that wait to be opened; more are dropped and counted."""
     replay_entries: int = 100_000
     """Core calls remembered until they expire (step 6); full memory refuses."""
+    claim_margin: float = MARGIN
+    """Seconds beyond a handler's `timeout` after which another process gives its claim up (`once`)."""
     drain: float = 20.0
     """Seconds that handlers have to finish after a stop."""
 
@@ -69,18 +79,23 @@ class Worker:
             )
         )
         self.ready = asyncio.Event()
-        """Set once every source is being consumed."""
+        """Set once no call can be missed any more: the broker has seen every subscription."""
+        self._readiness = Readiness(node)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         node, limits = self.node, self.limits
         created = await node.transport.created("AUDIT")
         async with AsyncExitStack() as stack:
+            # The first to be entered is the last to be left: no handler runs outside of the agent's lifespan.
+            await stack.enter_async_context(self.agent.open_lifespan())
             self._lanes = await stack.enter_async_context(
                 Lanes(
                     outbox=node.outbox,
                     audit=node.audit,
                     dead=DeadLetters(token=node.token, transport=node.transport, outbox=node.outbox),
+                    statuses=Statuses(names=node.deployment.names, outbox=node.outbox, counters=node.counters),
+                    effects=Effects(self._claiming()),
                     counters=node.counters,
                     random=node.random,
                     concurrency=limits.concurrency,
@@ -123,9 +138,11 @@ class Worker:
         """Consume until `stop` is set, then take nothing more and finish what was taken; tell whether all of it was."""
         async with asyncio.TaskGroup() as group:
             sources = [group.create_task(self._consume(pull), name=f"source-{name}") for name, pull in self._pulls()]
-            if self.routes.subjects(Kind.CALL):
-                sources.append(group.create_task(self._serve(), name="source-calls"))
-            self.ready.set()
+            served = {subject: asyncio.Event() for subject in self._served()}
+            for subject, live in served.items():
+                sources.append(group.create_task(self._serve(subject, live), name=f"source-{subject}"))
+            sources.append(group.create_task(self._announce(served.values()), name="source-ready"))
+            sources.append(group.create_task(self._readiness.run(), name="source-readiness"))
             await stop.wait()
             for source in sources:
                 source.cancel()
@@ -141,14 +158,12 @@ class Worker:
 
     def not_ready(self) -> dict[str, str]:
         """Return why no work can be taken now, by part; empty where it can."""
-        reasons = {}
-        if not self.ready.is_set():
-            reasons["sources"] = "not consuming"
-        try:
-            self.node.identity.sealer()
-        except SealbusError as error:
-            reasons["identity"] = str(error.code)
-        return reasons
+        sources = {} if self.ready.is_set() else {"sources": "not consuming"}
+        return sources | self._readiness.reasons()
+
+    def notes(self) -> dict[str, str]:
+        """Return what an operator should look at though work is taken, by part."""
+        return self._readiness.notes()
 
     async def settle(self) -> None:
         """Wait until what was taken so far is handled, without stopping."""
@@ -156,35 +171,64 @@ class Worker:
         await self._lanes.drain(self.limits.drain)
 
     def _pulls(self) -> list[tuple[str, Pull]]:
-        token, limits = self.node.token, self.limits
-        wanted: list[tuple[str, tuple[str, ...]]] = []
-        if self.routes.subjects(Kind.TASK):
-            wanted.append(("TASKS", (f"task.{token}.>",)))
-        events = tuple(s for s in self.routes.subjects(Kind.EVENT))
+        token, limits, own = self.node.token, self.limits, self.node.deployment.own_subjects
+        wanted: list[tuple[str, str, tuple[str, ...]]] = []
+        tasks = self.routes.subjects(Kind.TASK)
+        if any(subject not in own for subject in tasks):
+            wanted.append(("TASKS", token, (f"task.{token}.>",)))
+        wanted += [("TASKS", own_durable(subject), (subject,)) for subject in tasks if subject in own]
+        events = self.routes.subjects(Kind.EVENT)
         if events:
-            wanted.append(("EVENTS", events))
+            wanted.append(("EVENTS", token, events))
         return [
             (
-                stream,
+                f"{stream}-{consumer}",
                 self.node.transport.pull(
                     stream,
-                    token,
+                    consumer,
                     subjects,
                     batch=limits.batch,
                     ack_wait=limits.ack_wait,
                     max_ack_pending=limits.max_ack_pending,
                 ),
             )
-            for stream, subjects in wanted
+            for stream, consumer, subjects in wanted
         ]
+
+    def _served(self) -> list[str]:
+        """Return what to subscribe to for calls: one subject for all of our scheme, and each own one."""
+        own = self.node.deployment.own_subjects
+        calls = self.routes.subjects(Kind.CALL)
+        scheme = [f"call.{self.node.token}.*"] if any(subject not in own for subject in calls) else []
+        return scheme + [subject for subject in calls if subject in own]
+
+    def _claiming(self) -> Claiming:
+        node = self.node
+        return Claiming(
+            keyed=Keyed(node.transport),
+            token=node.token,
+            identity=node.identity,
+            trust=node.trust,
+            caches=node.caches,
+            counters=node.counters,
+            instance=secrets.token_bytes(INSTANCE_BYTES),
+            margin=self.limits.claim_margin,
+            clock=node.clock,
+        )
 
     async def _consume(self, pull: Pull) -> None:
         await self._admit(pull.batches(), pull)
 
-    async def _serve(self) -> None:
-        token = self.node.token
-        source = self.node.transport.listen(f"call.{token}.*", queue=token, pending=self.limits.pending_calls)
+    async def _serve(self, subject: str, live: asyncio.Event) -> None:
+        pending = self.limits.pending_calls
+        source = self.node.transport.listen(subject, queue=self.node.token, pending=pending, live=live)
         await self._admit(source, None)
+
+    async def _announce(self, served: Iterable[asyncio.Event]) -> None:
+        """Say that we are ready once no call can be missed any more; tasks and events wait in their streams."""
+        for live in served:
+            await live.wait()
+        self.ready.set()
 
     async def _admit(self, batches: AsyncGenerator[Sequence[Delivery], None], pull: Pull | None) -> None:
         turn = Turn()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from bench import gate, processes, sealing
+from bench import edge, gate, processes, sealing
 from bench.report import Figure, show
 
 
 async def _gate() -> list[Figure]:
     return [figure async for figure in gate.figures()]
+
+
+async def _edge() -> list[Figure]:
+    return [figure async for figure in edge.figures()]
 
 
 def main() -> int:
@@ -22,7 +26,7 @@ def main() -> int:
     for figure in processes.figures():
         show(figure)
         found.append(figure)
-    for figure in asyncio.run(_gate()):
+    for figure in (*asyncio.run(_gate()), *asyncio.run(_edge())):
         show(figure)
         found.append(figure)
     return 0 if all(figure.holds for figure in found) else 1

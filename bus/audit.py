@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.counters import Counters
+from sealbus.bus.denials import Denials
 from sealbus.bus.letter import Letter
-from sealbus.bus.outbox import DuplicateFirstAttempt, Outbox
+from sealbus.bus.outbox import DuplicateFirstAttempt, Outbox, Posted
 from sealbus.bus.work import Judged
 from sealbus.envelopes.audit_batch import AuditBatch
 from sealbus.envelopes.audit_body import AUDIT_MEDIA_TYPE
 from sealbus.envelopes.decision_record import DECISION_CODES, CorePlace, DecisionRecord, StreamPlace
-from sealbus.envelopes.errors import AuditUnavailable, Code, EnvelopeError, SealbusError, SealError
+from sealbus.envelopes.errors import AuditUnavailable, BusUnavailable, Code, EnvelopeError, SealbusError, SealError
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.records import Record, guard_id
@@ -30,11 +32,18 @@ from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.work_records import OutcomeRecord
 from sealbus.policies.decision import Decision
 
-__all__ = ["AuditLimits", "AuditWriter", "decision_record", "obligations_json"]
+__all__ = ["COUNTED", "AuditLimits", "AuditWriter", "decision_record", "obligations_json"]
 
 _log = logging.getLogger(__name__)
 
 RECORD_LIFE = 3_600 * SECOND
+
+RECENT = 30.0
+"""Seconds that a refused record is told of (`AuditWriter.problem`)."""
+_TAKEN = ("", 0.0)
+
+COUNTED = b""
+"""In place of a leaf: a denial that stands in its minute's `denials` record, and in no record of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +56,10 @@ class AuditLimits:
     """Outcomes in one audit message."""
     within: float = 10.0
     """Seconds that the stream has to acknowledge a decision; then `audit_unavailable`."""
+    denials: int = 600
+    """Denials of one sender that are recorded one by one in a minute; more are only counted (SPEC.md section 8)."""
+    issuers: int = 1_024
+    """Senders whose denials are kept count of within a minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +80,7 @@ class AuditWriter:
         outbox: Outbox,
         counters: Counters,
         limits: AuditLimits | None = None,
+        clock: Clock = wall_clock,
     ) -> None:
         self._own = own
         self._subject = subject
@@ -74,28 +88,60 @@ class AuditWriter:
         self._counters = counters
         self._limits = limits or AuditLimits()
         self._noted: asyncio.Queue[_Noted | None] = asyncio.Queue(self._limits.waiting)
+        self._denials = Denials(
+            store=self.note,
+            counters=counters,
+            budget=self._limits.denials,
+            issuers=self._limits.issuers,
+            clock=clock,
+        )
         self._group = asyncio.TaskGroup()
+        self._counting: asyncio.Task[None] | None = None
+        self._refused = _TAKEN
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         self._group.create_task(self._run(), name="audit-outcomes")
+        self._counting = self._group.create_task(self._denials.run(), name="audit-denials")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._counting is not None:
+            self._counting.cancel()
         if kind is None:
+            await self._denials.flush(closing=True)
             await self._noted.put(None)
         await self._group.__aexit__(kind, error, trace)
+
+    @property
+    def problem(self) -> str:
+        """The code with which the stream refused the last record, for `RECENT` seconds after it; empty otherwise.
+
+        It wears off, so that a worker that nothing is sent to while it is not ready does not stay so for ever.
+        """
+        code, until = self._refused
+        return code if until > asyncio.get_running_loop().time() else ""
+
+    def _heard(self, error: SealbusError | None) -> None:
+        if error is None:
+            self._refused = _TAKEN
+        elif isinstance(error, BusUnavailable) and not isinstance(error, DuplicateFirstAttempt):
+            self._refused = (str(error.code), asyncio.get_running_loop().time() + RECENT)
 
     async def decisions(self, judged: Sequence[Judged]) -> Sequence[bytes | SealbusError]:
         """Store the decisions of one batch of stream deliveries; return each record's leaf, or why it is not stored.
 
-        Returns only when the stream acknowledged (step 17). One message, or as few as the limit of a body allows.
+        Returns only when the stream acknowledged (step 17). One message, or as few as the limit of a body allows. The
+        leaf of a denial that was only counted is `COUNTED`.
         """
         batches: list[tuple[AuditBatch, list[int]]] = [(AuditBatch(), [])]
         leaves: list[bytes | SealbusError] = []
         for place, one in enumerate(judged):
+            if self._only_counted(one):
+                leaves.append(COUNTED)
+                continue
             try:
                 record = decision_record(one).encode()
                 leaf = batches[-1][0].add(record, one.opened.message)
@@ -121,24 +167,37 @@ class AuditWriter:
 
     async def call_decisions(self, judged: Sequence[Judged]) -> Sequence[bytes | SealbusError]:
         """Store each decision on a core call alone, all in one write; a replica that was first makes it `replayed`."""
-        return await asyncio.gather(*(self._call_decision(one) for one in judged))
+        answers: list[bytes | SealbusError] = []
+        letters: list[tuple[int, Letter]] = []
+        for place, one in enumerate(judged):
+            if self._only_counted(one):
+                # Its guard id is not needed: another replica denies the same call too, or handles it alone.
+                answers.append(COUNTED)
+                continue
+            batch = AuditBatch()
+            try:
+                leaf = batch.add(decision_record(one).encode(), one.opened.message)
+            except SealError as error:
+                answers.append(_unrecordable(error))
+                continue
+            answers.append(leaf or _unrecordable(None))
+            if leaf is not None:
+                letters.append((place, self._letter(batch, guard_id(self._own, one.opened.message.header.digest))))
+        if letters:
+            stored = await self._outbox.publish_each(
+                [letter for _, letter in letters], within=self._limits.within, repeat_is_ours=False
+            )
+            for (place, _), answer in zip(letters, stored, strict=True):
+                self._heard(answer if isinstance(answer, SealbusError) else None)
+                if isinstance(answer, SealbusError):
+                    answers[place] = _not_stored(answer)
+            self._counters.add("sealbus_audit_messages_total", sum(isinstance(answer, Posted) for answer in stored))
+        return answers
 
-    async def _call_decision(self, judged: Judged) -> bytes | SealbusError:
-        message = judged.opened.message
-        batch = AuditBatch()
-        try:
-            leaf = batch.add(decision_record(judged).encode(), message)
-        except SealError as error:
-            return _unrecordable(error)
-        try:
-            await self._store(batch, id_=guard_id(self._own, message.header.digest))
-        except DuplicateFirstAttempt:
-            return EnvelopeError(Code.REPLAYED, 13, "another replica decided on this call")
-        except SealbusError as error:
-            refused = AuditUnavailable(f"decision not stored: {error.code}")
-            refused.__cause__ = error
-            return refused
-        return leaf or _unrecordable(None)
+    def _only_counted(self, judged: Judged) -> bool:
+        """Tell whether this is a denial beyond its sender's budget; what is allowed is always recorded."""
+        code = judged.code
+        return code in DECISION_CODES and self._denials.only_counted(judged.opened.message.header.iss, code)
 
     async def note(
         self, record: Record, then: Callable[[], None] = lambda: None, about: VerifiedResult | None = None
@@ -160,9 +219,9 @@ class AuditWriter:
         record = OutcomeRecord.of(decision=decision, code=code, micros=micros, delivery=delivery, sent=tuple(sent))
         await self.note(record, then)
 
-    async def _store(self, batch: AuditBatch, *, id_: bytes | None = None) -> None:
+    def _letter(self, batch: AuditBatch, id_: bytes | None = None) -> Letter:
         closed = batch.close()
-        letter = Letter(
+        return Letter(
             kind=Kind.RECORD,
             to=self._subject,
             life=RECORD_LIFE,
@@ -171,7 +230,14 @@ class AuditWriter:
             typ=AUDIT_MEDIA_TYPE,
             id=id_,
         )
-        await self._outbox.publish(letter, within=self._limits.within, reseal=id_ is None, repeat_is_ours=id_ is None)
+
+    async def _store(self, batch: AuditBatch) -> None:
+        try:
+            await self._outbox.publish(self._letter(batch), within=self._limits.within)
+        except SealbusError as error:
+            self._heard(error)
+            raise
+        self._heard(None)
         self._counters.add("sealbus_audit_messages_total")
 
     async def _run(self) -> None:
@@ -207,6 +273,15 @@ class AuditWriter:
             # The effect has happened and its decision is stored; handling again would not bring the outcome back.
             self._counters.add("sealbus_outcomes_lost_total", len(batch))
             _log.error("%d outcomes not stored: %s", len(batch), error)
+
+
+def _not_stored(error: SealbusError) -> SealbusError:
+    """Return what a call ends with whose decision the stream did not take under its guard id."""
+    if isinstance(error, DuplicateFirstAttempt):
+        return EnvelopeError(Code.REPLAYED, 13, "another replica decided on this call")
+    refused = AuditUnavailable(f"decision not stored: {error.code}")
+    refused.__cause__ = error
+    return refused
 
 
 def _unrecordable(error: SealError | None) -> AuditUnavailable:

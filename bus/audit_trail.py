@@ -21,7 +21,7 @@ from sealbus.envelopes.header import Header, parse_header
 from sealbus.envelopes.records import Record
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.trust import TrustBundles
-from sealbus.envelopes.work_records import OutcomeRecord
+from sealbus.envelopes.work_records import DenialsRecord, OutcomeRecord
 
 __all__ = ["AuditEntry", "AuditFilter", "AuditTrail", "Finding"]
 
@@ -82,6 +82,8 @@ class AuditFilter:
             return False
         if self.agent is not None and not entry.recorder.value.endswith(f"/{self.agent}"):
             return False
+        if isinstance(entry.record, DenialsRecord):
+            return self.subject is None and self.decision != "allow" and self.user is None
         if record is None:
             return self.subject is None and self.decision is None and self.user is None
         if self.subject is not None and (entry.decided is None or entry.decided.to != self.subject):

@@ -140,6 +140,11 @@ class Connection:
         return link
 
     @property
+    def connected(self) -> bool:
+        """Whether there is a live link now."""
+        return not self.closed and self._link is not None and self._link.alive
+
+    @property
     def state(self) -> str:
         """One line for operators: connected where, or why not."""
         link = self._link

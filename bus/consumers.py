@@ -1,4 +1,4 @@
-"""The questions to the JetStream API that reading a stream needs: about the stream, and about its consumers."""
+"""The questions to the JetStream API about consumers, durable ones and readers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 
 from sealbus.bus.connection import Connection
 from sealbus.bus.frames import check_pattern
-from sealbus.bus.jetstream_api import JsonObject, parse_time
+from sealbus.bus.jetstream_api import JsonObject
+from sealbus.bus.link import Link
 from sealbus.bus.outbox import StreamRefused
 from sealbus.bus.request import decoded
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
@@ -19,12 +20,11 @@ from sealbus.envelopes.names import is_token
 __all__ = [
     "Bound",
     "DurableSpec",
-    "StreamState",
     "api",
     "bind",
+    "delete_reader",
     "iso_time",
     "make_reader",
-    "stream_state",
 ]
 
 _log = logging.getLogger(__name__)
@@ -32,15 +32,6 @@ _log = logging.getLogger(__name__)
 API_SECONDS = 5.0
 CONSUMER_NOT_FOUND = 10_014
 CONSUMER_EXISTS = frozenset({10_148, 10_012})
-STREAM_NOT_FOUND = 10_059
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamState:
-    """What a reader must know of a stream. `created` is microseconds by the broker's clock, `last` a sequence."""
-
-    created: int
-    last: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,28 +86,6 @@ async def api(connection: Connection, subject: str, body: Mapping[str, object] |
     full = f"$JS.API.{subject}"
     payload = json.dumps(body).encode() if body is not None else b""
     return decoded(full, await connection.request(full, payload, deadline=API_SECONDS))
-
-
-async def stream_state(connection: Connection, stream: str) -> StreamState:
-    """Return the state of `stream` now. Raises `ConfigurationError` if there is no such stream, `BusUnavailable`."""
-    if not is_token(stream):
-        raise ConfigurationError(f"{stream[:255]!r} cannot be the name of a stream")
-    try:
-        info = await api(connection, f"STREAM.INFO.{stream}")
-    except StreamRefused as error:
-        if error.err_code == STREAM_NOT_FOUND:
-            raise ConfigurationError(f"stream {stream} does not exist: sealbus streams apply") from error
-        raise
-    state = info.get("state")
-    created = info.get("created")
-    if not isinstance(state, dict) or not isinstance(created, str):
-        raise BusUnavailable(f"stream {stream}: the answer about it is not one")
-    last = state.get("last_seq")
-    try:
-        at = parse_time(created)
-    except ValueError as error:
-        raise BusUnavailable(f"stream {stream}: the answer about it has no creation time") from error
-    return StreamState(created=at, last=last if isinstance(last, int) else 0)
 
 
 async def bind(connection: Connection, spec: DurableSpec) -> Bound:
@@ -176,6 +145,13 @@ async def make_reader(
     )
     pending = info.get("num_pending", 0)
     return pending if isinstance(pending, int) else 0
+
+
+def delete_reader(link: Link, stream: str, name: str) -> None:
+    """Ask for a reader's consumer to be deleted, and wait for nothing. Raises `BusUnavailable`."""
+    # A reply subject that nobody waits on: without one the server would not take this for a question.
+    nobody = link.replies.inbox + b"gone"
+    link.write(b"PUB $JS.API.CONSUMER.DELETE.%b.%b %b 0\r\n\r\n" % (stream.encode(), name.encode(), nobody))
 
 
 READER_SECONDS = 30.0

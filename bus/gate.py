@@ -23,6 +23,7 @@ from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.counters import Counters
 from sealbus.bus.judge import Judge
 from sealbus.bus.lanes import Lanes
+from sealbus.bus.operator_log import OperatorLog
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.refusals import Refusals
 from sealbus.bus.retry import UNTIL_EXPIRY
@@ -83,6 +84,7 @@ class Gate:
         self._replay = replay
         self._random = random
         self._clock = clock
+        self._said = OperatorLog(_log)
         self._group = asyncio.TaskGroup()
         self._recording = asyncio.Semaphore(RECORDING)
 
@@ -195,7 +197,7 @@ class Gate:
                     # A call that another replica took is refused like any replay, and what is refused is never
                     # answered: an answer from here would end the call that is being handled there.
                     if not isinstance(leaf, EnvelopeError):
-                        self._lanes.answer_error(one, leaf)
+                        await self._lanes.answer_error(one, leaf)
                     self._refuse(leaf, one.opened.delivery, pull)
         finally:
             done.set()
@@ -222,12 +224,8 @@ class Gate:
             )
             await self._lanes.put(Work(permitted=permitted, delivery=opened.delivery, pull=pull))
             return
-        _log.info(
-            "not handled: %s from %s, %s", opened.route.action, opened.message.header.iss, judged.code or Code.DENIED
-        )
-        self._lanes.answer_error(judged, judged.error)
-        if pull is not None:
-            pull.term(opened.delivery)
+        self._said.message("denied", opened.message.header, action=opened.route.action, code=judged.code or Code.DENIED)
+        await self._lanes.turn_down(judged, pull)
 
 
 class Turn:

@@ -1,4 +1,4 @@
-"""The part of the JetStream API that streams as code need: read, create and update a stream, as JSON over one port.
+"""The JetStream API about streams: read, create and update one, as JSON over one port.
 
 The port is a function, so that an operator's command, a worker and a test use the same code over whatever connection
 they have. Nothing here decides whether a configuration is right.
@@ -15,6 +15,7 @@ from typing import Final, cast
 
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.names import is_token
 
 __all__ = [
     "NANOSECONDS",
@@ -22,6 +23,7 @@ __all__ = [
     "Request",
     "StreamState",
     "create_stream",
+    "existing_stream",
     "parse_time",
     "stream_state",
     "update_stream",
@@ -43,13 +45,14 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamState:
-    """One stream as the server has it. `created` is microseconds by the server's clock, truncated."""
+    """One stream as the server has it. `created` is microseconds by the server's clock, truncated; `last` a sequence."""
 
     name: str
     config: Mapping[str, object] = field(repr=False)
     created: int
     messages: int
     bytes: int
+    last: int = 0
 
 
 async def stream_state(request: Request, name: str) -> StreamState | None:
@@ -61,6 +64,16 @@ async def stream_state(request: Request, name: str) -> StreamState | None:
             return None
         raise BusUnavailable(f"stream {name}: the server cannot tell: {error[1]} ({error[0]})")
     return _state(name, answer)
+
+
+async def existing_stream(request: Request, name: str) -> StreamState:
+    """Return the stream `name` for who reads it. Raises `ConfigurationError` if there is none, `BusUnavailable`."""
+    if not is_token(name):
+        raise ConfigurationError(f"{name[:255]!r} cannot be the name of a stream")
+    state = await stream_state(request, name)
+    if state is None:
+        raise ConfigurationError(f"stream {name} does not exist: sealbus streams apply")
+    return state
 
 
 async def create_stream(request: Request, config: Mapping[str, object]) -> StreamState:
@@ -121,11 +134,18 @@ def _state(name: str, answer: JsonObject) -> StreamState:
     config, created, state = answer.get("config"), answer.get("created"), answer.get("state")
     if not isinstance(config, dict) or not isinstance(created, str) or not isinstance(state, dict):
         raise BusUnavailable(f"stream {name}: the server's answer has no config, created or state")
-    messages, size = state.get("messages"), state.get("bytes")
+    messages, size, last = state.get("messages"), state.get("bytes"), state.get("last_seq")
     if not isinstance(messages, int) or not isinstance(size, int):
         raise BusUnavailable(f"stream {name}: the server's answer has no counts")
     try:
         at = parse_time(created)
     except ValueError as error:
         raise BusUnavailable(f"stream {name}: the server's answer has no creation time") from error
-    return StreamState(name=name, config=cast("JsonObject", config), created=at, messages=messages, bytes=size)
+    return StreamState(
+        name=name,
+        config=cast("JsonObject", config),
+        created=at,
+        messages=messages,
+        bytes=size,
+        last=last if isinstance(last, int) else 0,
+    )

@@ -156,12 +156,13 @@ def _key(delivery: Delivery) -> int:
 
 
 async def listen(
-    connection: Connection, subject: str, *, queue: str, pending: int
+    connection: Connection, subject: str, *, queue: str, pending: int, live: asyncio.Event | None = None
 ) -> AsyncGenerator[Sequence[Delivery], None]:
     """Yield what arrives on `subject`, at least one message at a time, until the connection is closed.
 
-    More than `pending` messages, or `PENDING_BYTES`, waiting: the newest are dropped and counted. Raises
-    `BusUnavailable` if the server does not permit the subscription, `ConfigurationError` for no valid subject.
+    `live` is set once the server has seen the subscription. More than `pending` messages, or `PENDING_BYTES`, waiting:
+    the newest are dropped and counted. Raises `BusUnavailable` if the server does not permit the subscription,
+    `ConfigurationError` for no valid subject.
     """
     check_pattern(subject)
     if queue:
@@ -175,6 +176,8 @@ async def listen(
     )
     try:
         await connection.attach(listener)
+        if live is not None:
+            live.set()
         while True:
             await listener.arrived.wait()
             if batch := listener.take():

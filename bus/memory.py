@@ -1,7 +1,8 @@
 """A broker in memory that keeps the promises that the gate relies on: the port of tests, no server needed.
 
-Streams deduplicate by `Nats-Msg-Id` in a window, keep acknowledged messages, discard new ones when full and number what
-they store; durable consumers redeliver what was not acknowledged; core subjects fan out, once per queue group. Delivered
+Streams deduplicate by `Nats-Msg-Id` in a window, keep acknowledged messages, discard new ones when full, number what
+they store and compare a subject's last sequence where a message asks for it;
+durable consumers redeliver what was not acknowledged; core subjects fan out, once per queue group. Delivered
 bytes and header blocks are those that a real server would hand over. Nothing here verifies a payload.
 """
 
@@ -39,26 +40,37 @@ class _Stream:
     stored: list[Delivery] = field(default_factory=list)
     size: int = 0
     seen: OrderedDict[str, tuple[int, int]] = field(default_factory=OrderedDict)
+    last: dict[str, Delivery] = field(default_factory=dict)
     failing: Exception | None = None
     arrived: list[asyncio.Event] = field(default_factory=list)
 
-    def store(self, subject: str, payload: bytes, block: bytes, message_id: str, now: int) -> PubAck:
+    def store(
+        self, subject: str, payload: bytes, block: bytes, message_id: str, now: int, expected: str = ""
+    ) -> PubAck:
         while self.seen and next(iter(self.seen.values()))[0] < now - self.window:
             self.seen.popitem(last=False)
         if message_id in self.seen:
             return PubAck(stream=self.name, sequence=self.seen[message_id][1], duplicate=True)
+        if expected and int(expected) != (last := self.last_sequence(subject)):
+            raise StreamRefused(f"{self.name}: wrong last sequence: {last}", 10_071)
         size = len(subject) + len(payload) + len(block)
         if self.size + size > self.max_bytes:
             raise StreamRefused(f"{self.name}: maximum bytes exceeded", 10_077)
         sequence = len(self.stored) + 1
         position = StreamPosition(stream=self.name, sequence=sequence, stored=now, created=self.created, delivery=1)
-        self.stored.append(Delivery(subject=subject, payload=payload, header_block=block, position=position))
+        delivery = Delivery(subject=subject, payload=payload, header_block=block, position=position)
+        self.stored.append(delivery)
+        self.last[subject] = delivery
         self.size += size
         if message_id:
             self.seen[message_id] = (now, sequence)
         for event in self.arrived:
             event.set()
         return PubAck(stream=self.name, sequence=sequence, duplicate=False)
+
+    def last_sequence(self, subject: str) -> int:
+        """Return the sequence of the last message of `subject`, 0 if there is none."""
+        return _sequence(self.last[subject]) if subject in self.last else 0
 
 
 @dataclass(slots=True)
@@ -147,8 +159,10 @@ class MemoryTransport:
             else:
                 try:
                     block = header_block(message)
+                    now = self._broker.clock()
+                    expected = message.headers.get("Nats-Expected-Last-Subject-Sequence", "")
                     answers.append(
-                        stream.store(message.subject, message.payload, block, message.message_id, self._broker.clock())
+                        stream.store(message.subject, message.payload, block, message.message_id, now, expected)
                     )
                 except StreamRefused as error:
                     answers.append(error)
@@ -162,11 +176,13 @@ class MemoryTransport:
             )
 
     async def listen(
-        self, subject: str, *, queue: str = "", pending: int = 4096
+        self, subject: str, *, queue: str = "", pending: int = 4096, live: asyncio.Event | None = None
     ) -> AsyncGenerator[Sequence[Delivery], None]:
         """Subscribe on core subjects; what is waiting comes as one batch."""
         subscription = _Subscription(pattern=subject, queue=queue, waiting=deque(), limit=pending)
         self._broker.subscriptions.append(subscription)
+        if live is not None:
+            live.set()
         try:
             while True:
                 await subscription.arrived.wait()
@@ -222,6 +238,14 @@ class MemoryTransport:
                 arrived.clear()
         finally:
             source.arrived.remove(arrived)
+
+    async def last(self, stream: str, subject: str, *, within: float) -> tuple[int, bytes] | None:
+        """Return the last message of `subject`; `within` never passes here."""
+        source = self._broker.streams[stream]
+        if source.failing is not None:
+            raise BusUnavailable(f"{subject}: not read") from source.failing
+        found = source.last.get(subject)
+        return None if found is None else (_sequence(found), found.payload)
 
     async def created(self, stream: str) -> int:
         """Return when the stream was added."""

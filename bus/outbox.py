@@ -140,6 +140,23 @@ class Outbox:
         await self._put(waiting)
         return await waiting.future
 
+    async def publish_each(
+        self, letters: Sequence[Letter], *, within: float = 30.0, repeat_is_ours: bool = True
+    ) -> Sequence[Posted | SealbusError]:
+        """Store letters that have ids of their own, together; return for each what `publish` would return or raise."""
+        batch = [
+            self._enqueueable(letter, within, durable=True, reseal=False, repeat_is_ours=repeat_is_ours)
+            for letter in letters
+        ]
+        try:
+            for waiting in batch:
+                await self._put(waiting)
+            await asyncio.wait([waiting.future for waiting in batch])
+        finally:
+            for waiting in batch:
+                waiting.future.cancel()
+        return [_outcome(waiting.future) for waiting in batch]
+
     async def send(self, letter: Letter, *, leaving: Callable[[Sealed], None] | None = None) -> Posted:
         """Seal `letter` and send it on core NATS; `leaving` is told what was sealed before it leaves.
 
@@ -302,6 +319,13 @@ class Outbox:
                 return True
             waiting.sealed = None
         return False
+
+
+def _outcome(future: asyncio.Future[Posted]) -> Posted | SealbusError:
+    error = future.exception()
+    if isinstance(error, SealbusError):
+        return error
+    return future.result()
 
 
 _KEYED = frozenset({Kind.TASK, Kind.EVENT})

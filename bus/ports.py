@@ -6,6 +6,7 @@ NATS and by `sealbus.testing` in memory. Everything between them (gate, outbox, 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -129,11 +130,13 @@ class Transport(Protocol):
     def send(self, messages: Sequence[Outgoing]) -> None:
         """Publish on core NATS in one write, without acknowledgement; raise `BusUnavailable` if not connected."""
 
-    def listen(self, subject: str, *, queue: str = "", pending: int = 4096) -> AsyncGenerator[Sequence[Delivery], None]:
+    def listen(
+        self, subject: str, *, queue: str = "", pending: int = 4096, live: asyncio.Event | None = None
+    ) -> AsyncGenerator[Sequence[Delivery], None]:
         """Subscribe on core NATS and yield what is waiting, at least one message at a time, until closed.
 
-        `subject` may hold wildcards. The subscription is live on the broker before the first `__anext__` suspends
-        for input. More than `pending` messages waiting: the newest are dropped and counted.
+        `subject` may hold wildcards. `live` is set once the broker has seen the subscription: what anybody sends from
+        then on arrives. More than `pending` messages waiting: the newest are dropped and counted.
         """
 
     def pull(
@@ -147,6 +150,12 @@ class Transport(Protocol):
         """Read a stream in order from sequence `start` or stored time `since` (microseconds), without a durable.
 
         Ends at the last message that was there when it began, unless `follow`.
+        """
+
+    async def last(self, stream: str, subject: str, *, within: float) -> tuple[int, bytes] | None:
+        """Return sequence and payload of the last message that `stream` holds of `subject`, `None` if there is none.
+
+        Raises `BusUnavailable` if no answer comes within `within` seconds.
         """
 
     async def created(self, stream: str) -> int:

@@ -22,7 +22,8 @@ from dataclasses import replace
 
 from sealbus.bus.ack_subject import AckSubjects
 from sealbus.bus.connection import Connection
-from sealbus.bus.consumers import DurableSpec, bind, stream_state
+from sealbus.bus.consumers import DurableSpec, bind
+from sealbus.bus.jetstream_api import existing_stream
 from sealbus.bus.link import Link
 from sealbus.bus.ports import Delivery, StreamPosition
 from sealbus.bus.rotation import backoff
@@ -104,7 +105,7 @@ class NatsPull:
             self._close()
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge for good, all in one write; once only, and later if there is no connection now."""
+        """Acknowledge for good, with all that is settled in this turn; once only, later if there is no connection now."""
         self._settling.settle([delivery.token for delivery in deliveries], "+ACK")
 
     def retry(self, delivery: Delivery, delay: float) -> None:
@@ -231,7 +232,7 @@ class NatsPull:
         if link is None or self._verified is link or self._loop.time() < self._pause_until:
             return
         try:
-            state = await stream_state(self._connection, self._spec.stream)
+            state = await existing_stream(self._connection.jetstream, self._spec.stream)
             if state.created != self._created:
                 self._floor = 0
             start = self._settling.lowest(self._floor + 1) if self._floor else 0
@@ -254,4 +255,5 @@ class NatsPull:
         for link in list(self._links):
             self.lost(link)
         self._settling.again(unread, "-NAK")
+        self._settling.flush()
         self._verified = None

@@ -17,8 +17,9 @@ from collections.abc import AsyncGenerator, Sequence
 
 from sealbus.bus.ack_subject import AckSubjects
 from sealbus.bus.connection import Connection
-from sealbus.bus.consumers import StreamState, make_reader, stream_state
+from sealbus.bus.consumers import delete_reader, make_reader
 from sealbus.bus.frames import check_pattern
+from sealbus.bus.jetstream_api import StreamState, existing_stream
 from sealbus.bus.link import Link
 from sealbus.bus.ports import Delivery, StreamPosition
 from sealbus.bus.rotation import backoff
@@ -95,12 +96,14 @@ class _Reader:
         return batch
 
     def close(self) -> None:
-        """End the subscriptions. The server forgets the consumer by itself, so that deleting needs no permission."""
+        """End the subscriptions and have the server forget the consumer, which it else does by itself a little later."""
         if self.arrived.set in self.link.watchers:
             self.link.watchers.remove(self.arrived.set)
         if self._slots is not None:
             self._slots.asking = False
             self._slots.close(self.link)
+            with contextlib.suppress(BusUnavailable):
+                delete_reader(self.link, self._stream, self._name)
 
     def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
         found = self._acks.parse(reply)
@@ -155,7 +158,7 @@ async def read(
     """
     for subject in subjects:
         check_pattern(subject)
-    first = await stream_state(connection, stream)
+    first = await existing_stream(connection.jetstream, stream)
     position = start
     failures = 0
     while True:
@@ -211,7 +214,7 @@ async def _again(connection: Connection, stream: str) -> StreamState:
     while True:
         await connection.ready(READY_SECONDS)
         try:
-            return await stream_state(connection, stream)
+            return await existing_stream(connection.jetstream, stream)
         except BusUnavailable as error:
             _log.warning("reading %s: %s", stream, error.detail)
             await asyncio.sleep(connection.options.longest_pause / 5)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.counters import Counters
+from sealbus.bus.operator_log import OperatorLog
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, Transport
 from sealbus.envelopes.errors import EnvelopeError, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
@@ -55,6 +56,7 @@ class Refusals:
         self._clock = clock
         self._every = every
         self._counts: dict[tuple[str, str, int], _Count] = {}
+        self._said = OperatorLog(_log)
 
     def count(self, error: SealbusError, delivery: Delivery) -> None:
         """Count one refused delivery; the first of its key leaves a sample of at most 1,024 bytes of its payload."""
@@ -67,9 +69,11 @@ class Refusals:
         if found is not None:
             found.count += 1
             return
+        step = error.step if isinstance(error, EnvelopeError) else 0
+        self._said.refused(delivery.subject, code=error.code, step=step)
         self._counts[key] = _Count(
             count=1,
-            step=error.step if isinstance(error, EnvelopeError) else 0,
+            step=step,
             detail=error.detail[:256],
             sample=delivery.payload[: DEFAULT_LIMITS.refusal_sample_bytes],
         )

@@ -10,14 +10,14 @@ import asyncio
 import json
 import logging
 import secrets
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from sealbus.bus.audit import AuditWriter, obligations_json
+from sealbus.bus.answer_policy import AnswerPolicy, Received
 from sealbus.bus.clock import Clock, wall_clock
-from sealbus.bus.judge import NO_RESOURCE, Judge, user_input
 from sealbus.bus.letter import Letter
 from sealbus.bus.outbox import Outbox
 from sealbus.bus.ports import Delivery, Transport
@@ -26,16 +26,15 @@ from sealbus.bus.routes import Answer
 from sealbus.envelopes.answers import OpenRequest
 from sealbus.envelopes.caches import Caches
 from sealbus.envelopes.context_payload import UserContext, parse_payload
-from sealbus.envelopes.decision_record import CorePlace, DecisionRecord
+from sealbus.envelopes.decision_record import CorePlace
 from sealbus.envelopes.errors import BusUnavailable, Code, Denied, EnvelopeError, SealbusError
 from sealbus.envelopes.names import Names
 from sealbus.envelopes.pending import PendingRequest
 from sealbus.envelopes.results import ResultProfile, VerifiedResult, accept_reply
 from sealbus.envelopes.seal import Sealed
 from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.subjects import REPLY_TOKEN
 from sealbus.envelopes.trust import Trust
-from sealbus.policies.decision import Decision
-from sealbus.policies.request import Request, input_document
 
 __all__ = ["ERROR_TYPE", "CallExpired", "RemoteError", "Requests"]
 
@@ -63,15 +62,35 @@ class CallExpired(BusUnavailable):
 
 
 class _Open:
-    """One call of ours that is open, with what its answers are decided by."""
+    """One call of ours that is open, what its answers are decided by, and its answers that nobody has taken yet."""
 
-    __slots__ = ("action", "answers", "context", "request")
+    __slots__ = ("_answers", "_arrived", "action", "context", "digest")
 
     def __init__(self, action: str, context: UserContext | None) -> None:
         self.action = action
         self.context = context
-        self.request: OpenRequest | None = None
-        self.answers: asyncio.Queue[VerifiedResult | SealbusError] = asyncio.Queue(CHUNKS_WAITING)
+        self.digest = b""
+        self._answers: deque[VerifiedResult | SealbusError] = deque()
+        self._arrived: asyncio.Future[None] | None = None
+
+    def put(self, answer: VerifiedResult | SealbusError) -> bool:
+        """Add an answer; return False if `CHUNKS_WAITING` wait already."""
+        if len(self._answers) >= CHUNKS_WAITING:
+            return False
+        self._answers.append(answer)
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+        return True
+
+    async def take(self) -> VerifiedResult:
+        """Wait for the next answer; raise it if it is why there is none. One reader at a time."""
+        while not self._answers:
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
+        answer = self._answers.popleft()
+        if isinstance(answer, SealbusError):
+            raise answer
+        return answer
 
 
 class Requests:
@@ -84,8 +103,7 @@ class Requests:
         own: SpiffeId,
         transport: Transport,
         outbox: Outbox,
-        audit: AuditWriter,
-        judge: Judge,
+        policy: AnswerPolicy,
         refusals: Refusals,
         trust: Callable[[], Trust],
         caches: Caches,
@@ -94,17 +112,18 @@ class Requests:
         self._profile = ResultProfile(own=own, names=names)
         self._transport = transport
         self._outbox = outbox
-        self._audit = audit
-        self._judge = judge
+        self._policy = policy
         self._refusals = refusals
         self._trust = trust
         self._caches = caches
         self._clock = clock
-        self._prefix = f"{names.inbox_prefix(own)}{secrets.token_hex(8)}"
+        self._prefix = f"{names.inbox_prefix(own)}{REPLY_TOKEN}.{secrets.token_hex(8)}"
         self._number = 0
         self._open: dict[bytes, _Open] = {}
+        self._requests: dict[bytes, OpenRequest] = {}
         self._group = asyncio.TaskGroup()
         self._listening: asyncio.Task[None] | None = None
+        self._live = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -127,73 +146,65 @@ class Requests:
 
         Raises `Denied`, `RemoteError`, `CallExpired`, `BusUnavailable`, `SealError`, or what our own policy says.
         """
-        async with aclosing(self._answers(letter, action, within, sent)) as answers:
-            async for result in answers:
-                return _answer(result)
-        raise CallExpired("the answer ended without a reply")
+        async with self._asked(letter, action, within, sent) as waiting:
+            return _answer(await waiting.take())
 
     async def stream(
         self, letter: Letter, *, action: str, within: float, sent: list[bytes] | None = None
     ) -> AsyncGenerator[Answer, None]:
         """Send a call and yield the chunks of its answer; raises as `call` does."""
-        async with aclosing(self._answers(letter, action, within, sent)) as answers:
-            async for result in answers:
+        async with self._asked(letter, action, within, sent) as waiting:
+            final = False
+            while not final:
+                result = await waiting.take()
+                final = result.final
                 answer = _answer(result)
                 if not (result.header.fin and not answer.body):
                     yield answer
 
-    async def _answers(
+    @asynccontextmanager
+    async def _asked(
         self, letter: Letter, action: str, within: float, sent: list[bytes] | None
-    ) -> AsyncGenerator[VerifiedResult, None]:
+    ) -> AsyncGenerator[_Open, None]:
+        """Send the call, and keep it open for the block, `within` seconds in all."""
         context = parse_payload(letter.statement.payload) if letter.statement is not None else None
         waiting = _Open(action, context)
-        digest = b""
 
         def leaving(sealed: Sealed) -> None:
-            nonlocal digest
-            digest = sealed.header.digest
-            waiting.request = OpenRequest(PendingRequest.of(sealed.header))
-            self._open[digest] = waiting
+            waiting.digest = sealed.header.digest
+            self._open[waiting.digest] = waiting
+            self._requests[waiting.digest] = OpenRequest(PendingRequest.of(sealed.header))
             if sent is not None:
-                sent.append(digest)
+                sent.append(waiting.digest)
 
         try:
             try:
                 async with asyncio.timeout(within):
                     await self._listen()
                     await self._outbox.send(letter, leaving=leaving)
-                    while True:
-                        result = await waiting.answers.get()
-                        if isinstance(result, SealbusError):
-                            raise result
-                        yield result
-                        if result.final:
-                            return
+                    yield waiting
             except TimeoutError as error:
                 raise CallExpired(f"{action}: no answer in {within:g} s") from error
         finally:
-            self._open.pop(digest, None)
+            self._forget(waiting.digest)
+
+    def _forget(self, digest: bytes) -> None:
+        self._open.pop(digest, None)
+        self._requests.pop(digest, None)
 
     async def _listen(self) -> None:
         """Subscribe to our inbox with the first call: a process that never calls needs none."""
         if self._listening is None:
-            live = asyncio.Event()
-            self._listening = self._group.create_task(self._receive(live), name="replies")
-            await live.wait()
+            self._listening = self._group.create_task(self._receive(), name="replies")
+        await self._live.wait()
 
-    async def _receive(self, live: asyncio.Event) -> None:
-        source = self._transport.listen(f"{self._prefix}.*")
-        async with aclosing(source) as batches:
-            following = asyncio.ensure_future(anext(batches))
-            await asyncio.sleep(0)
-            live.set()
-            while True:
-                await self._take(await following)
-                following = asyncio.ensure_future(anext(batches))
+    async def _receive(self) -> None:
+        async with aclosing(self._transport.listen(f"{self._prefix}.*", live=self._live)) as batches:
+            async for batch in batches:
+                await self._take(batch)
 
     async def _take(self, deliveries: Sequence[Delivery]) -> None:
         """Verify a batch of answers, decide about them together, and hand on what is allowed."""
-        requests = {digest: one.request for digest, one in self._open.items() if one.request is not None}
         results: list[tuple[_Open, VerifiedResult]] = []
         trust, now = self._trust(), self._clock()
         for delivery in deliveries:
@@ -202,7 +213,7 @@ class Requests:
                     delivery.payload,
                     delivery.subject,
                     self._profile,
-                    requests,
+                    self._requests,
                     trust=trust,
                     caches=self._caches,
                     now=now,
@@ -212,70 +223,19 @@ class Requests:
             else:
                 results.append((self._open[result.request.digest], result))
         # A stream of chunks is one decision: its first chunk's.
-        asked = [(one, result) for one, result in results if not result.header.seq]
-        denied: dict[bytes, SealbusError] = {}
-        documents: list[bytes] = []
-        for one, result in tuple(asked):
-            try:
-                documents.append(input_document(_question(one, result, now)))
-            except SealbusError as error:
-                asked.remove((one, result))
-                denied[result.request.digest] = error
-        answers = await self._judge.decide(documents) if asked else ()
-        for (one, result), document, answer in zip(asked, documents, answers, strict=True):
-            if not isinstance(answer, Decision):
-                denied[result.request.digest] = answer
-            elif answer.allow is not True:
-                denied[result.request.digest] = Denied(f"our policy refuses the answer to {one.action}", answer.reasons)
-            await self._audit.note(_record(one, result, document, answer, now), about=result)
+        asked = [
+            Received(action=one.action, context=one.context, result=result, place=CorePlace(opened=now))
+            for one, result in results
+            if not result.header.seq
+        ]
+        refused = await self._policy.decide(asked, now=now)
+        denied = {
+            one.result.request.digest: error for one, error in zip(asked, refused, strict=True) if error is not None
+        }
         for one, result in results:
-            try:
-                one.answers.put_nowait(denied.get(result.request.digest, result))
-            except asyncio.QueueFull:
-                self._open.pop(result.request.digest, None)
+            if not one.put(denied.get(result.request.digest, result)):
+                self._forget(result.request.digest)
                 _log.warning("the reader of the answer to %s lags behind; the call is given up", one.action)
-
-
-def _question(one: _Open, result: VerifiedResult, now: int) -> Request:
-    header = result.header
-    return Request(
-        subject=header.iss.value,
-        trust_domain=header.iss.trust_domain.name,
-        action=f"{one.action}.reply",
-        resource=NO_RESOURCE,
-        time=now,
-        nats_subject=header.to,
-        kind=header.kind.value,
-        message_id=header.id.hex(),
-        tenant=(one.context.ten or "") if one.context is not None else "",
-        user=user_input(one.context),
-        chain=(header.iss.value,),
-    )
-
-
-def _record(
-    one: _Open, result: VerifiedResult, document: bytes, answer: Decision | SealbusError, now: int
-) -> DecisionRecord:
-    decision = answer if isinstance(answer, Decision) else None
-    code = answer.code if isinstance(answer, SealbusError) else None
-    if decision is not None and decision.allow is not True:
-        code = Code.DENIED
-    return DecisionRecord(
-        header=result.header.raw,
-        proof=result.proof,
-        action=f"{one.action}.reply",
-        place=CorePlace(opened=now),
-        delivery=1,
-        allow=code is None,
-        code=code,
-        input=document,
-        reasons=decision.reasons if decision is not None else (),
-        obligations=obligations_json(decision),
-        revision=decision.revision if decision is not None else None,
-        policy=decision.policy if decision is not None else None,
-        engine=decision.engine if decision is not None else None,
-        micros=decision.micros if decision is not None else None,
-    )
 
 
 def _answer(result: VerifiedResult) -> Answer:

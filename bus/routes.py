@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sealbus.bus.matching import matches
 from sealbus.bus.retry import RetrySchedule
@@ -12,6 +12,9 @@ from sealbus.envelopes.accept import VerifiedMessage
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
 from sealbus.envelopes.kinds import Kind
 from sealbus.policies.request import Resource
+
+if TYPE_CHECKING:
+    from sealbus.bus.statuses import Telling
 
 __all__ = ["Answer", "Endpoint", "Permitted", "Route", "RouteTable"]
 
@@ -38,6 +41,8 @@ class Permitted:
     leaf: bytes
     obligations: tuple[Mapping[str, object], ...] = ()
     sent: list[bytes] = field(default_factory=list)
+    telling: Telling | None = None
+    """Tells the requester of a task how it goes; absent for every other kind."""
 
 
 class Endpoint(Protocol):
@@ -73,6 +78,10 @@ class Route:
     resource_timeout: float = 5.0
     """Seconds that loading the resource may take."""
     loads_resource: bool = False
+    once: bool = False
+    """Whether the effect of a task or event is claimed before the handler runs, so that it cannot happen twice."""
+    status: bool = True
+    """Whether a task's requester is told that its handler works and what it returned; failures are always told."""
 
 
 class RouteTable:

@@ -92,7 +92,9 @@ class _Condition:
 
 _ALL: Final = frozenset(Guard)
 _IDS: Final = frozenset({Guard.LIVE, Guard.EVIDENCE})
-_LIVE: Final = frozenset({Guard.LIVE})
+_KEPT: Final = _IDS | {Guard.STATE}
+_AGED: Final = frozenset({Guard.LIVE, Guard.STATE})
+_STATE: Final = frozenset({Guard.STATE})
 _EVIDENCE: Final = frozenset({Guard.EVIDENCE})
 
 
@@ -102,9 +104,9 @@ def _at_least(value: object, seconds: int) -> bool:
 
 _CONDITIONS: Final = (
     _Condition("retention", _ALL, lambda value: value == "limits", "limits, which keeps what was acknowledged"),
-    _Condition("discard", _IDS, lambda value: value == "new", "new"),
-    _Condition("storage", _IDS, lambda value: value == "file", "file"),
-    _Condition("persist_mode", _IDS, lambda value: value in (None, "", "default"), "default, stored before PubAck"),
+    _Condition("discard", _KEPT, lambda value: value == "new", "new"),
+    _Condition("storage", _KEPT, lambda value: value == "file", "file"),
+    _Condition("persist_mode", _KEPT, lambda value: value in (None, "", "default"), "default, stored before PubAck"),
     _Condition("max_msgs_per_subject", _IDS, lambda value: value in (None, 0, -1), "none"),
     _Condition(
         "duplicate_window",
@@ -114,13 +116,14 @@ _CONDITIONS: Final = (
     ),
     _Condition(
         "max_age",
-        _LIVE,
+        _AGED,
         lambda value: value in (None, 0) or _at_least(value, KEPT_SECONDS),
         f"none, or {KEPT_SECONDS} s (24 h 5 min) or more",
     ),
     _Condition("max_age", _EVIDENCE, lambda value: value in (None, 0), "none"),
     _Condition("deny_delete", _EVIDENCE, lambda value: value is True, "true"),
     _Condition("deny_purge", _EVIDENCE, lambda value: value is True, "true"),
+    _Condition("allow_direct", _STATE, lambda value: value is True, "true, or no process can read what it holds"),
 )
 
 

@@ -8,6 +8,7 @@
     DEAD       dead.>      what could not be done   30 days, drops the oldest
     AUDIT      audit.>     evidence                 for ever, refuses when full, nothing can be deleted
     REFUSALS   refused.>   counts and samples       30 days, small, drops the oldest: never holds anybody up
+    STATE      state.>     values by key            24 h 5 min, the last of each subject, refuses when full
 
 Why the replay guard of SPEC.md section 7 needs these settings: the server rebuilds its memory of message ids from what
 is stored, so that nothing may leave a stream within the time in which a copy of it would still be accepted.
@@ -15,6 +16,7 @@ is stored, so that nothing may leave a stream within the time in which a copy of
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -34,6 +36,7 @@ __all__ = [
     "Guard",
     "Stream",
     "declared_streams",
+    "own_durable",
     "stream_named",
 ]
 
@@ -47,10 +50,16 @@ _MONTH: Final = 30 * 86_400
 _MEBIBYTE: Final = 1_048_576
 _REPLICAS: Final = (1, 3, 5)
 
-STREAM_NAMES: Final = ("TASKS", "EVENTS", "RESULTS", "DEAD", "AUDIT", "REFUSALS")
+STREAM_NAMES: Final = ("TASKS", "EVENTS", "RESULTS", "DEAD", "AUDIT", "REFUSALS", "STATE")
 
 DEFAULT_MAX_BYTES: Final[Mapping[str, int]] = MappingProxyType(
-    {"EVENTS": 1_024 * _MEBIBYTE, "RESULTS": 1_024 * _MEBIBYTE, "DEAD": 256 * _MEBIBYTE, "REFUSALS": 64 * _MEBIBYTE}
+    {
+        "EVENTS": 1_024 * _MEBIBYTE,
+        "RESULTS": 1_024 * _MEBIBYTE,
+        "DEAD": 256 * _MEBIBYTE,
+        "REFUSALS": 64 * _MEBIBYTE,
+        "STATE": 512 * _MEBIBYTE,
+    }
 )
 """Bytes of the streams that need not be said. TASKS and AUDIT must be: a full TASKS refuses senders, a full AUDIT stops
 all handling, and how soon that happens is the operator's to decide."""
@@ -63,6 +72,8 @@ class Guard(Enum):
     """Deliveries of the live profile: step 6 holds only if the stream remembers ids (SPEC.md section 7)."""
     EVIDENCE = "evidence"
     """Signed records: nothing may leave, and replicas share the guard of calls through its memory of ids."""
+    STATE = "state"
+    """Values by key: what is claimed must not be forgotten while the message that it stands for could come again."""
     NONE = "none"
     """Statuses count once by themselves; dead letters and refusals gate nothing."""
 
@@ -81,6 +92,10 @@ class Stream:
     duplicate_window: int = DUPLICATE_WINDOW
     deny_delete: bool = False
     deny_purge: bool = False
+    per_subject: int = -1
+    """Messages kept of each subject; -1 for no bound."""
+    direct: bool = False
+    """Whether a message may be read by its subject, which is what NATS permissions can hold a reader to."""
     replicas: int = 1
 
     def __post_init__(self) -> None:
@@ -91,7 +106,7 @@ class Stream:
 
     def config(self) -> JsonObject:
         """Return the declared part of a JetStream stream configuration; what it leaves out is the operator's choice."""
-        return {
+        config: JsonObject = {
             "name": self.name,
             "description": self.description,
             "subjects": list(self.subjects),
@@ -101,19 +116,22 @@ class Stream:
             "max_age": self.max_age * NANOSECONDS,
             "max_bytes": self.max_bytes,
             "max_msgs": -1,
-            "max_msgs_per_subject": -1,
+            "max_msgs_per_subject": self.per_subject,
             "max_msg_size": -1,
             "duplicate_window": self.duplicate_window * NANOSECONDS,
             "deny_delete": self.deny_delete,
             "deny_purge": self.deny_purge,
             "num_replicas": self.replicas,
         }
+        if self.direct:
+            config["allow_direct"] = True
+        return config
 
 
 def declared_streams(
     max_bytes: Mapping[str, int], *, own: Sequence[OwnSubject] = (), replicas: int = 1
 ) -> tuple[Stream, ...]:
-    """Return the six streams, in the order of `STREAM_NAMES`, as they have to be.
+    """Return the seven streams, in the order of `STREAM_NAMES`, as they have to be.
 
     `max_bytes` is by stream name; TASKS and AUDIT must be in it. Own subjects join TASKS or EVENTS by their kind; calls
     are never stored. Raises `ConfigurationError` for a size that is missing, unknown or not positive.
@@ -185,7 +203,27 @@ def declared_streams(
             max_age=_MONTH,
             replicas=replicas,
         ),
+        Stream(
+            name="STATE",
+            description="sealbus: values by key, the last of each",
+            subjects=("state.>",),
+            guard=Guard.STATE,
+            max_bytes=sizes["STATE"],
+            per_subject=1,
+            direct=True,
+            replicas=replicas,
+        ),
     )
+
+
+def own_durable(subject: str) -> str:
+    """Return the name of the durable consumer of an own task subject, which has one of its own.
+
+    The server holds a consumer to the one filter that stands in the API's subject; with several filters in one consumer
+    nothing would keep its owner to the own subject. No agent has this name: none begins with `id-`, and the token of an
+    ID without a name goes on in hex digits only.
+    """
+    return f"id-own-{hashlib.sha256(subject.encode()).hexdigest()[:32]}"
 
 
 def stream_named(streams: Sequence[Stream], name: str) -> Stream:

@@ -23,7 +23,7 @@ from sealbus.bus.ports import X509Material
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["SpiffeContext", "WrongPeer", "client_context", "spiffe_id_of"]
+__all__ = ["SpiffeContext", "WrongPeer", "client_context", "server_context", "spiffe_id_of"]
 
 
 class WrongPeer(ssl.SSLCertVerificationError):
@@ -108,6 +108,29 @@ def client_context(material: X509Material, *, expected: frozenset[SpiffeId]) -> 
     if not anchors:
         raise ConfigurationError(f"the Workload API gave no X.509 bundle of {domain.name}, the server's trust domain")
     context = SpiffeContext(expected)
+    try:
+        context.load_verify_locations(cadata=b"".join(anchors))
+        _load_identity(context, material)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigurationError(f"the X.509-SVID or bundle from the Workload API cannot be loaded: {error}") from error
+    return context
+
+
+def server_context(material: X509Material, *, trust_domain: TrustDomain) -> ssl.SSLContext:
+    """Return a context of TLS 1.3 that proves us by `material` and wants a certificate of `trust_domain` in return.
+
+    Only that trust domain's X.509 bundle is trusted. Which of its workloads the client is, is for the caller to read
+    from the connection with `spiffe_id_of`. Raises `ConfigurationError` without that bundle.
+    """
+    anchors = material.bundles.get(trust_domain)
+    if not anchors:
+        raise ConfigurationError(f"the Workload API gave no X.509 bundle of {trust_domain.name}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    # A resumed session would carry a client's certificate on without looking at it, or at its end, again.
+    context.num_tickets = 0
     try:
         context.load_verify_locations(cadata=b"".join(anchors))
         _load_identity(context, material)

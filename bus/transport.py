@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 from sealbus.bus.bulk import BulkPublisher
 from sealbus.bus.connection import Connection
-from sealbus.bus.consumers import DurableSpec, stream_state
+from sealbus.bus.consumers import DurableSpec
 from sealbus.bus.frames import publish_parts
+from sealbus.bus.jetstream_api import existing_stream
+from sealbus.bus.last import last
 from sealbus.bus.listen import listen
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, Pull
 from sealbus.bus.pull import NatsPull
@@ -43,9 +46,11 @@ class NatsTransport:
         if frames:
             link.write(b"".join(frames))
 
-    def listen(self, subject: str, *, queue: str = "", pending: int = 4096) -> AsyncGenerator[Sequence[Delivery], None]:
+    def listen(
+        self, subject: str, *, queue: str = "", pending: int = 4096, live: asyncio.Event | None = None
+    ) -> AsyncGenerator[Sequence[Delivery], None]:
         """Subscribe on core NATS and yield what is waiting (`sealbus.bus.listen.listen`)."""
-        return listen(self._connection, subject, queue=queue, pending=pending)
+        return listen(self._connection, subject, queue=queue, pending=pending, live=live)
 
     def pull(
         self, stream: str, consumer: str, subjects: Sequence[str], *, batch: int, ack_wait: float, max_ack_pending: int
@@ -66,6 +71,10 @@ class NatsTransport:
         """Read a stream in order (`sealbus.bus.read.read`)."""
         return read(self._connection, stream, subjects, start=start, since=since, follow=follow)
 
+    async def last(self, stream: str, subject: str, *, within: float) -> tuple[int, bytes] | None:
+        """Return the last message of `subject` (`sealbus.bus.last.last`); the stream must have `allow_direct`."""
+        return await last(self._connection, stream, subject, within=within)
+
     async def created(self, stream: str) -> int:
         """Return when `stream` was created. Raises `ConfigurationError` if it does not exist, `BusUnavailable`."""
-        return (await stream_state(self._connection, stream)).created
+        return (await existing_stream(self._connection.jetstream, stream)).created

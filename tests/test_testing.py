@@ -56,3 +56,21 @@ async def test_leaving_finishes_what_was_taken() -> None:
         await bus.idle()
     assert shop.handled == [("1", 1)]
     assert bus.broker.subscriptions == []
+
+
+async def test_what_became_of_a_task_is_asserted() -> None:
+    engine = ScriptedEngine()
+    async with TestBus(Shop().inventory, engine=engine) as bus:
+        client = await bus.client("shop-web")
+        done = await client.submit("inventory.update", Update(item_id="1"))
+        await bus.idle()
+        await bus.assert_task(done, "completed")
+        assert [one.final for one in await bus.statuses(done)] == [True]
+        engine.verdict = lambda _: deny("not_owner")
+        denied = await client.submit("inventory.update", Update(item_id="1"))
+        await bus.idle()
+        await bus.assert_task(denied, "rejected", "denied")
+        with pytest.raises(AssertionError, match=r"inventory.update: rejected denied"):
+            await bus.assert_task(denied, "completed")
+        nobody = await client.submit("pricing.update", Update(item_id="1"))
+        await bus.assert_task(nobody, "submitted")

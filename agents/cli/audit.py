@@ -12,7 +12,7 @@ from sealbus.agents.cli.output import as_mapping, note, print_json, shown_time
 from sealbus.agents.cli.times import Moment
 from sealbus.bus.audit_trail import AuditEntry, AuditFilter, Finding
 from sealbus.envelopes.decision_record import DecisionRecord
-from sealbus.envelopes.work_records import OutcomeRecord
+from sealbus.envelopes.work_records import DenialsRecord, OutcomeRecord
 
 __all__ = ["command"]
 
@@ -139,6 +139,12 @@ def as_document(entry: AuditEntry) -> Mapping[str, object]:
         }
         if entry.decision is not None:
             base["action"] = entry.decision.action
+    elif isinstance(entry.record, DenialsRecord):
+        base |= {
+            "from": str(entry.record.iss),
+            "minute": shown_time(entry.record.minute),
+            "counts": {str(code): count for code, count in sorted(entry.record.counts.items())},
+        }
     if entry.decided is not None:
         base |= {"message": entry.decided.id.hex(), "from": str(entry.decided.iss), "subject": entry.decided.to}
     return base
@@ -158,4 +164,8 @@ def as_line(entry: AuditEntry) -> str:
         action = entry.decision.action if entry.decision is not None else "?"
         result = str(entry.record.code) if entry.record.code else "done"
         return f"{head} -> {result:<8} {action:<18} in {entry.record.micros / 1000:.1f} ms"
+    if isinstance(entry.record, DenialsRecord):
+        counts = ", ".join(f"{count} {code}" for code, count in sorted(entry.record.counts.items()))
+        minute = shown_time(entry.record.minute)
+        return f"{head} DENY  {counts} more from {entry.record.iss.path} in the minute of {minute}, only counted"
     return f"{head} {entry.record.kind} by {entry.recorder}"

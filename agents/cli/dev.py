@@ -11,7 +11,8 @@ import click
 
 from sealbus.agents.cli.options import json_option
 from sealbus.agents.cli.output import note, print_json
-from sealbus.agents.dev.defaults import STARTER_AGENTS, STATE_FOLDER
+from sealbus.agents.dev.defaults import DEV_LOCK, STARTER_AGENTS, STATE_FOLDER
+from sealbus.agents.dev.state_folder import is_locked
 
 __all__ = ["command"]
 
@@ -20,6 +21,14 @@ __all__ = ["command"]
 @click.option("--agent", "agents", multiple=True, metavar="NAME", help="An agent beside those of sealbus.toml.")
 @click.option("--state", type=click.Path(path_type=Path), default=Path(STATE_FOLDER), show_default=True)
 @click.option("--port", type=click.IntRange(1, 65_535), default=4222, show_default=True, help="NATS port.")
+@click.option("--edge-port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0: any free one.")
+@click.option(
+    "--idp-port",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    show_default=True,
+    help="Of the development identity provider; 0: any free one.",
+)
 @click.option("--engine", type=click.Choice(["embedded", "sidecar"]), default="embedded", show_default=True)
 @click.option("--opa", type=click.Path(path_type=Path), default=None, help="The opa executable, for --engine sidecar.")
 @click.option("--policy", type=click.Path(path_type=Path, exists=True, file_okay=False), default=None)
@@ -30,6 +39,8 @@ def command(
     agents: tuple[str, ...],
     state: Path,
     port: int,
+    edge_port: int,
+    idp_port: int,
     engine: str,
     opa: Path | None,
     policy: Path | None,
@@ -38,30 +49,25 @@ def command(
     as_json: bool,
 ) -> None:
     """Run NATS, the Workload API and the policy, and say what to type next."""
+    from sealbus.agents.dev.declared import read_declared
     from sealbus.agents.dev.environment import DevOptions
 
     if clean:
+        if is_locked(state, DEV_LOCK):
+            raise click.UsageError(f"{state} is in use by a running `sealbus dev`: stop that one before --clean")
         shutil.rmtree(state, ignore_errors=True)
     options = DevOptions(
         folder=state,
-        agents=tuple(dict.fromkeys((*STARTER_AGENTS, *declared_agents(), *agents))),
+        agents=tuple(dict.fromkeys((*STARTER_AGENTS, *agents))),
+        declared=read_declared(Path("sealbus.toml")),
         port=port,
+        edge_port=edge_port,
+        idp_port=idp_port,
         engine=engine,
         opa=opa,
         policy=policy,
     )
     asyncio.run(_run(options, watch=watch, as_json=as_json))
-
-
-def declared_agents() -> tuple[str, ...]:
-    """Return the names of the `[agents]` table of ./sealbus.toml, if there is one."""
-    import tomllib
-
-    path = Path("sealbus.toml")
-    if not path.exists():
-        return ()
-    agents = tomllib.loads(path.read_text(encoding="utf-8")).get("agents", {})
-    return tuple(name for name in agents if name != "template")
 
 
 async def _run(options: object, *, watch: bool, as_json: bool) -> None:
@@ -81,6 +87,8 @@ async def _run(options: object, *, watch: bool, as_json: bool) -> None:
                 {
                     "ready": True,
                     "nats": environment.nats.url,
+                    "idp": environment.idp.issuer,
+                    "edge": environment.edge.front.resource,
                     "settings": str(environment.settings_file),
                     "policy": str(environment.policy),
                     "engine": options.engine,
@@ -88,10 +96,13 @@ async def _run(options: object, *, watch: bool, as_json: bool) -> None:
             )
         else:
             note(f"ready: NATS at {environment.nats.url}, policy {environment.policy} ({options.engine})")
+            note(f"edge at {environment.edge.front.resource}")
+            note(f"development IdP, without passwords: {environment.idp.issuer}")
             note("in other terminals, for instance:")
             note("  sealbus worker run app.py:agent")
             note("""  sealbus pub task.inventory.update '{"item_id": "42", "quantity": 3}' --user alice""")
             note("  sealbus audit tail --follow")
+            note("  sealbus token --user alice")
             note("stop with Ctrl-C; --clean removes the state folder at the next start")
         await stop.wait()
         if watching is not None:

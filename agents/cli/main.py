@@ -19,8 +19,11 @@ _COMMANDS = MappingProxyType(
     {
         "dev": ("sealbus.agents.cli.dev", "Run everything on this machine: NATS, Workload API, policy."),
         "pub": ("sealbus.agents.cli.pub", "Publish a task or an event."),
+        "task": ("sealbus.agents.cli.task", "Ask what has come of a task."),
         "call": ("sealbus.agents.cli.call", "Call an action and print the answer."),
+        "token": ("sealbus.agents.cli.token", "Print an access token of a demo user of `sealbus dev`."),
         "worker": ("sealbus.agents.cli.worker", "Run an agent's handlers."),
+        "edge": ("sealbus.agents.cli.edge", "Serve users and backends over HTTP."),
         "audit": ("sealbus.agents.cli.audit", "Follow and replay the audit stream."),
         "identity": ("sealbus.agents.cli.identity", "Show this workload's identity."),
         "policy": ("sealbus.agents.cli.policy", "Test policies, and ask a running OPA."),
@@ -73,6 +76,9 @@ def _report(error: BaseException) -> int:
 
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
     if not isinstance(error, SealbusError):
         raise error
     click.echo(f"sealbus: {error.detail or error.code} [{error.code}]", err=True)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
 from sealbus.agents.cli.options import as_option, config_option, json_option
 from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.cli.task import finish
+
+if TYPE_CHECKING:
+    from sealbus.agents.handle import TaskHandle
+    from sealbus.agents.sending import Receipt
 
 __all__ = ["command"]
 
@@ -23,6 +30,15 @@ __all__ = ["command"]
 @click.option(
     "--count", default=1, show_default=True, type=click.IntRange(1, 100_000), help="Publish it so many times."
 )
+@click.option(
+    "--wait",
+    is_flag=False,
+    flag_value=60.0,
+    default=None,
+    type=click.FloatRange(0.1, 86_400),
+    metavar="[SECONDS]",
+    help="Wait for a task's result, 60 s unless said, and print it; exit with 3 if it was denied.",
+)
 @config_option
 @as_option("shop-web")
 @json_option
@@ -34,13 +50,16 @@ def command(
     life: float,
     partition: str | None,
     count: int,
+    wait: float | None,
     config: str | None,
     as_name: str,
     as_json: bool,
 ) -> None:
-    """Publish BODY (JSON, or - for standard input) to SUBJECT: task.<agent>.<verb>, or event.<own name>.<name>."""
+    """Publish BODY (JSON, or - for standard input) to SUBJECT: task.<agent>.<verb>, event.<own name>.<name>, an own one."""
     payload = sys.stdin.buffer.read() if body == "-" else body.encode()
-    asyncio.run(_publish(subject, payload, user, session, life, partition, count, config, as_name, as_json=as_json))
+    asyncio.run(
+        _publish(subject, payload, user, session, life, partition, count, wait, config, as_name, as_json=as_json)
+    )
 
 
 async def _publish(
@@ -51,6 +70,7 @@ async def _publish(
     life: float,
     partition: str | None,
     count: int,
+    wait: float | None,
     config: str | None,
     as_name: str,
     *,
@@ -62,26 +82,40 @@ async def _publish(
     from sealbus.agents.settings import load_settings
     from sealbus.bus.routes import Answer
 
-    kind, _, rest = subject.partition(".")
-    if kind not in ("task", "event") or rest.count(".") < 1:
-        raise click.UsageError("SUBJECT is task.<agent>.<verb> or event.<own name>.<name>; `sealbus call` is for calls")
     settings = load_settings(config)
+    declared = next((one for one in settings.own_subjects if one.subject == subject), None)
+    if declared is not None:
+        kind, action, name = str(declared.kind), subject, subject
+    else:
+        kind, _, action = subject.partition(".")
+        name = action.partition(".")[2]
+    if kind not in ("task", "event") or not name:
+        raise click.UsageError("SUBJECT is task.<agent>.<verb> or event.<own name>.<name>; `sealbus call` is for calls")
+    if wait is not None and kind != "task":
+        raise click.UsageError("--wait is for tasks: nothing answers to an event")
     statement = await minted_user(settings, user, as_name, session) if user is not None else None
     answer = Answer(body=payload, typ=JSON)
     async with Client(as_name, settings=settings) as bus:
         for _ in range(count):
             if kind == "task":
-                receipt = await bus.submit(rest, answer, user=statement, life=life, partition=partition)
+                handle = await bus.submit(action, answer, user=statement, life=life, partition=partition)
+                _show(handle, {"handle": handle.text}, as_json=as_json)
+                if wait is not None:
+                    await finish(handle, wait, as_json=as_json)
             else:
-                receipt = await bus.emit(rest.split(".", 1)[1], answer)
-            if as_json:
-                print_json(
-                    {
-                        "message": receipt.message_id,
-                        "subject": receipt.subject,
-                        "stream": receipt.stream,
-                        "sequence": receipt.sequence,
-                    }
-                )
-            else:
-                note(f"{receipt.subject}: stored as {receipt.stream} #{receipt.sequence}, message {receipt.message_id}")
+                _show(await bus.emit(name, answer), {}, as_json=as_json)
+
+
+def _show(stored: Receipt | TaskHandle, more: Mapping[str, str], *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "message": stored.message_id,
+                "subject": stored.subject,
+                "stream": stored.stream,
+                "sequence": stored.sequence,
+                **more,
+            }
+        )
+    else:
+        note(f"{stored.subject}: stored as {stored.stream} #{stored.sequence}, message {stored.message_id}")

@@ -71,6 +71,7 @@ def load_agent(target: str) -> Agent:
 
 
 async def _run(agent: Agent, concurrency: int | None, health: str | None, config: str | None, *, as_json: bool) -> bool:
+    from sealbus.agents.collecting import settle_collector
     from sealbus.agents.health import HealthServer, Probes
     from sealbus.agents.runtime import open_node
     from sealbus.agents.settings import load_settings
@@ -97,11 +98,14 @@ async def _run(agent: Agent, concurrency: int | None, health: str | None, config
         AsyncExitStack() as stack,
     ):
         if address is not None:
-            probes = Probes(healthy=dict, ready=worker.not_ready)
+            probes = Probes(healthy=dict, ready=worker.not_ready, notes=worker.notes)
             server = await stack.enter_async_context(HealthServer(address, probes=probes, counters=node.counters))
             note(f"health at port {server.port}")
         running = asyncio.ensure_future(worker.run(stop))
-        await asyncio.wait([running, asyncio.ensure_future(worker.ready.wait())], return_when=asyncio.FIRST_COMPLETED)
+        waiting = asyncio.ensure_future(worker.ready.wait())
+        await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        settle_collector()
         if as_json:
             print_json({"ready": True, "agent": agent.name, "identity": str(node.own)})
         else:

@@ -9,7 +9,8 @@
         await bus.idle()
         await bus.assert_allowed("inventory.update")
 
-Time is the host's unless a clock is given. What is deployed runs the same code over NATS and the Workload API.
+What a task gave back is asked of its handle: `await (await client.submit(...)).result(Update)`. Time is the host's unless
+a clock is given. What is deployed runs the same code over NATS and the Workload API.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import asyncio
 import json
 import random as random_module
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,12 +29,15 @@ from sealbus.agents.client import Client
 from sealbus.agents.dev.memory_identity import MemoryIdentity
 from sealbus.agents.dev.users import EDGE_PATH, mint_user
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
+from sealbus.agents.handle import TaskHandle
 from sealbus.agents.node import Deployment, Node
 from sealbus.agents.worker import Worker, WorkerLimits
+from sealbus.bus.audit import AuditLimits
 from sealbus.bus.audit_trail import AuditEntry, AuditTrail, Finding
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.memory import MemoryBroker, MemoryPull
 from sealbus.bus.ports import Delivery
+from sealbus.bus.status_body import Status
 from sealbus.envelopes.archive import ArchiveProfile
 from sealbus.envelopes.context_payload import ClaimValue
 from sealbus.envelopes.decision_record import DecisionRecord
@@ -52,6 +56,7 @@ STREAMS: Mapping[str, str] = {
     "DEAD": "dead.>",
     "AUDIT": "audit.>",
     "REFUSALS": "refused.>",
+    "STATE": "state.>",
 }
 
 
@@ -71,6 +76,7 @@ class TestBus:
         trust_domain: str = "example.org",
         own: Sequence[OwnSubject] = (),
         limits: WorkerLimits | None = None,
+        audit_limits: AuditLimits | None = None,
         clock: Clock = wall_clock,
         random: random_module.Random | None = None,
     ) -> None:
@@ -78,13 +84,15 @@ class TestBus:
         self._policy = policy
         self._engine = engine
         self._limits = limits
+        self._audit_limits = audit_limits
         self._clock = clock
         self._random = (random or random_module.Random()).random  # noqa: S311  jitter, not a secret
         self.trust_domain = TrustDomain(trust_domain)
-        self.names = Names(self.trust_domain)
+        edge = SpiffeId(f"spiffe://{trust_domain}{EDGE_PATH}")
+        self.names = Names(self.trust_domain, table={"edge": edge})
         self.authority = DevelopmentAuthority(self.trust_domain, clock=clock)
         self.broker = MemoryBroker(clock)
-        self.edge = MemoryIdentity(self.authority, SpiffeId(f"spiffe://{trust_domain}{EDGE_PATH}"))
+        self.edge = MemoryIdentity(self.authority, edge)
         self.deployment = Deployment(
             names=self.names, minters=frozenset({self.edge.spiffe_id}), own_subjects=own_subjects(*own)
         )
@@ -124,7 +132,8 @@ class TestBus:
 
     async def _finish(self, running: Sequence[asyncio.Task[bool]]) -> None:
         self._stop.set()
-        await asyncio.wait(running)
+        if running:
+            await asyncio.wait(running)
 
     async def _node(self, name: str) -> Node:
         if name not in self._nodes:
@@ -136,6 +145,7 @@ class TestBus:
                 identity=identity,
                 transport=self.broker.connect(),
                 engine=self._engine,
+                audit_limits=self._audit_limits,
                 clock=self._clock,
                 random=self._random,
             )
@@ -212,6 +222,18 @@ class TestBus:
         if last.allow or last.code != code or (reason is not None and reason not in last.reasons):
             raise AssertionError(f"{action}: allow {last.allow}, code {last.code}, reasons {last.reasons}")
 
+    async def statuses(self, handle: TaskHandle) -> list[Status]:
+        """Return the statuses of a task so far, as its requester reads them; its own policy is asked about a result."""
+        async with aclosing(handle.reader.statuses(handle.task, follow=False)) as statuses:
+            return [status async for status in statuses]
+
+    async def assert_task(self, handle: TaskHandle, state: str, code: str = "") -> None:
+        """Raise `AssertionError` unless the newest status of a task is `state`, with `code`."""
+        found = await self.statuses(handle)
+        said = (found[-1].state, found[-1].code) if found else ("submitted", "")
+        if said != (state, code):
+            raise AssertionError(f"{handle.action}: {said[0]} {said[1]}".rstrip())
+
     def refusals(self) -> list[Mapping[str, object]]:
         """Return what failed verification and was published so far; `await flush_refusals()` publishes what is counted."""
         return [json.loads(one.payload) for one in self.stored("REFUSALS")]
@@ -242,4 +264,5 @@ async def _settled(pull: MemoryPull) -> None:
 
 
 def _stream_of(own: OwnSubject) -> str:
-    return "EVENTS" if own.kind == "event" else "TASKS"
+    """Return the stream that stores an own subject; none stores calls."""
+    return {"event": "EVENTS", "task": "TASKS"}.get(own.kind, "")

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from support.settings import FULL, SMALLEST, load, origin, smallest_environment
 
+from sealbus.agents.dev.defaults import DEV_LOCK
+from sealbus.agents.dev.state_folder import lock_folder
 from sealbus.agents.settings import Origin, Settings, find_settings_file, load_settings
 from sealbus.envelopes.errors import ConfigurationError
 
@@ -84,11 +87,39 @@ def test_the_file_is_the_named_one_or_that_of_a_running_dev_or_sealbus_toml(
     assert find_settings_file(environment={}, folder=tmp_path) == own
     dev.parent.mkdir()
     dev.write_text(SMALLEST)
+    held = lock_folder(dev.parent, DEV_LOCK)
     assert find_settings_file(environment={}, folder=tmp_path) == dev
     assert find_settings_file(environment={"SEALBUS_CONFIG": "a"}, folder=tmp_path) == Path("a")
     assert find_settings_file("b", environment={"SEALBUS_CONFIG": "a"}, folder=tmp_path) == Path("b")
     monkeypatch.chdir(tmp_path)
     assert find_settings_file(environment={}) == Path(".sealbus/dev.toml")
+    os.close(held)
+
+
+@pytest.mark.parametrize("own_is_there", [True, False])
+def test_what_a_killed_dev_left_behind_is_ignored_with_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, own_is_there: bool
+) -> None:
+    own, dev = tmp_path / "sealbus.toml", tmp_path / ".sealbus" / "dev.toml"
+    if own_is_there:
+        own.write_text(SMALLEST)
+    dev.parent.mkdir()
+    dev.write_text(SMALLEST)
+    # The kernel gave its lock back when it was killed; the files stay.
+    os.close(lock_folder(dev.parent, DEV_LOCK))
+    assert find_settings_file(environment={}, folder=tmp_path) == (own if own_is_there else None)
+    (record,) = caplog.records
+    assert record.getMessage() == f"{dev} is left of a `sealbus dev` that no longer runs, and is ignored"
+    # Who names it gets it.
+    assert find_settings_file(dev, environment={}, folder=tmp_path) == dev
+
+
+def test_the_table_of_dev_is_a_setting_like_others(tmp_path: Path) -> None:
+    settings = load(tmp_path, SMALLEST + '[dev.users.dora]\ngroups = ["a", "b"]\nlevel = 3\n')
+    assert value(settings, "dev.users.dora.level") == "3"
+    assert (settings.dev_issuer, settings.dev_access) == (None, None)
+    with pytest.raises(ConfigurationError, match=r"there is no setting dev\.user"):
+        load(tmp_path, SMALLEST + "[dev.user.dora]\nlevel = 3\n")
 
 
 def test_the_real_environment_is_read_unless_another_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,10 @@ from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
         ('[subjects."a.b"]\nkind = "reply"\nowner = "x"', 'subjects."a.b".kind: input should be'),
         ('[subjects."a.b"]\nkin = "task"', 'there is no setting subjects."a.b".kin'),
         ("[subjects]\nx = 1", "subjects.x is a table"),
+        ("[edge]\nadress = 1", "there is no setting edge.adress; did you mean edge.address?"),
+        ("[[edge.issuers]]\nissuers = 1", "edge.issuers: "),
+        ("[edge]\nissuers = 1", "edge.issuers: input should be a valid tuple"),
+        ('[[edge.issuers]]\nissuer = "x"\naudience = "y"', "edge.issuers: extra inputs are not permitted"),
     ],
 )
 def test_each_mistake_is_one_line_that_names_the_key_and_its_source(tmp_path: Path, text: str, complaint: str) -> None:
@@ -70,11 +74,22 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert (created.subject, created.kind, created.action) == ("orders.created", Kind.EVENT, "orders.created")
     assert created.owner == settings.names.id_of("orders")
     assert (send.kind, send.owner, send.action) == (Kind.TASK, SpiffeId("spiffe://example.org/mail"), "mail.post")
-    assert settings.audit_within == 3.0
+    assert (settings.audit_within, settings.audit_denials) == (3.0, 300)
     assert (settings.pending_calls, settings.replay_entries) == (10, 20)
     assert settings.health == ":9464"
     assert (settings.concurrency, settings.batch, settings.ack_wait) == (4, 8, 60.0)
     assert (settings.max_ack_pending, settings.drain) == (16, 5.5)
+    edge = settings.edge
+    assert (edge.address, edge.resource, edge.plaintext) == ("0.0.0.0:8443", "https://api.example.org", True)
+    assert (edge.certificate, edge.key) == (tmp_path / "edge.pem", Path("/etc/edge.key"))
+    assert (edge.token_service, edge.actions) == (":8444", ("inventory.*",))
+    (issuer,) = edge.issuers
+    assert (issuer.issuer, issuer.claims, issuer.algorithms) == (
+        "https://idp.example.org",
+        {"department": "dep"},
+        ("ES256", "RS256"),
+    )
+    assert settings.token_service == "https://edge:8444"
     assert not [line.key for line in settings.lines if str(line.origin) == "default" and line.value != "not set"]
     assert declared_streams(settings.max_bytes, own=settings.own_subjects, replicas=settings.replicas)
 

@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from sealbus.bus.jetstream_api import StreamState, create_stream, parse_time, stream_state, update_stream
+from sealbus.bus.jetstream_api import (
+    StreamState,
+    create_stream,
+    existing_stream,
+    parse_time,
+    stream_state,
+    update_stream,
+)
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 GOOD = {
@@ -42,6 +49,21 @@ async def test_info_is_read_into_a_state() -> None:
 async def test_a_stream_that_is_not_there_is_none() -> None:
     missing = {"error": {"code": 404, "err_code": 10059, "description": "stream not found"}}
     assert await stream_state(Server(missing), "TASKS") is None
+    with pytest.raises(ConfigurationError, match="stream TASKS does not exist: sealbus streams apply"):
+        await existing_stream(Server(missing), "TASKS")
+
+
+async def test_who_reads_a_stream_learns_where_it_ends() -> None:
+    with_last = GOOD | {"state": {"messages": 3, "bytes": 42, "last_seq": 17}}
+    assert (await existing_stream(Server(with_last), "TASKS")).last == 17
+
+
+@pytest.mark.parametrize("name", ["", "A.B", "*", "A B", "A>"])
+async def test_what_cannot_be_a_name_is_not_asked_about(name: str) -> None:
+    server = Server(GOOD)
+    with pytest.raises(ConfigurationError):
+        await existing_stream(server, name)
+    assert server.asked == []
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from support.engines import ScriptedEngine, Verdict, allow
 from support.shop import Price, Shop, Update
 
+from sealbus.bus.answer_policy import AnswerPolicy
 from sealbus.bus.judge import Judge
 from sealbus.bus.requests import RemoteError
 from sealbus.envelopes.errors import Code, PolicyFailed, PolicyUnavailable
@@ -58,7 +59,7 @@ async def test_an_engine_that_breaks_does_not_end_the_worker() -> None:
     async with TestBus(shop.pricing, engine=engine) as bus:
         other = ScriptedEngine()
         client = await bus.client("shop-web")
-        client.node.requests._judge = Judge(engine=other)
+        client.node.requests._policy = AnswerPolicy(judge=Judge(engine=other), audit=client.node.audit)
         with pytest.raises(RemoteError) as refused:
             await client.call("pricing.quote", Update(item_id="1"), returns=Price)
         assert refused.value.code is Code.POLICY_UNAVAILABLE

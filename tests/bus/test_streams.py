@@ -15,7 +15,7 @@ def own(subject: str, kind: Kind) -> OwnSubject:
     return OwnSubject(subject=subject, kind=kind, owner=SpiffeId("spiffe://example.org/agent/orders"), action="a.b")
 
 
-def test_the_six_streams_are_declared_in_order() -> None:
+def test_the_seven_streams_are_declared_in_order() -> None:
     streams = declared_streams(SIZES)
     assert tuple(stream.name for stream in streams) == STREAM_NAMES
     assert [stream.subjects for stream in streams] == [
@@ -25,6 +25,7 @@ def test_the_six_streams_are_declared_in_order() -> None:
         ("dead.>",),
         ("audit.>",),
         ("refused.>",),
+        ("state.>",),
     ]
 
 
@@ -64,6 +65,14 @@ def test_dead_letters_and_refusals_drop_the_oldest_and_are_bounded() -> None:
         assert (stream.discard, stream.guard) == ("old", Guard.NONE)
         assert 0 < stream.max_bytes <= 256 * 1_048_576
         assert stream.max_age > KEPT_SECONDS
+
+
+def test_state_keeps_the_last_of_each_subject_for_as_long_as_a_copy_may_come() -> None:
+    state = stream_named(declared_streams(SIZES), "STATE")
+    assert (state.discard, state.guard, state.max_age) == ("new", Guard.STATE, KEPT_SECONDS)
+    config = state.config()
+    assert (config["max_msgs_per_subject"], config["allow_direct"]) == (1, True)
+    assert "allow_direct" not in stream_named(declared_streams(SIZES), "TASKS").config()
 
 
 def test_own_subjects_join_the_stream_of_their_kind_and_calls_none() -> None:

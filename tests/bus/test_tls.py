@@ -13,7 +13,7 @@ from support.identity import StaticIdentity
 from support.x509 import IssuedSvid, ThrowawayCa
 
 from sealbus.bus.ports import X509Material
-from sealbus.bus.tls import SpiffeContext, WrongPeer, client_context, spiffe_id_of
+from sealbus.bus.tls import SpiffeContext, WrongPeer, client_context, server_context, spiffe_id_of
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 
@@ -178,3 +178,12 @@ def test_without_a_certificate_or_a_context_of_ours_nothing_passes() -> None:
         context.check_peer(None)
     with pytest.raises(WrongPeer, match=r"no X\.509-SVID"):
         context.check_peer(b"junk")
+
+
+def test_a_server_wants_certificates_of_one_trust_domain_only() -> None:
+    context = server_context(material(), trust_domain=TrustDomain("example.org"))
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_3
+    assert context.num_tickets == 0
+    with pytest.raises(ConfigurationError, match=r"no X.509 bundle of other\.org"):
+        server_context(material(), trust_domain=TrustDomain("other.org"))

@@ -135,14 +135,14 @@ async def test_a_call_and_its_answer_pass(tmp_path: Path) -> None:
         site.connected("shop") as (_, shop),
     ):
         calls = worker.listen("call.inventory.*", queue="inventory")
-        replies = shop.listen(f"{NAMES.inbox_prefix(NAMES.id_of('shop'))}r.*")
+        replies = shop.listen(f"{NAMES.inbox_prefix(NAMES.id_of('shop'))}reply.r.*")
         called, replied = asyncio.ensure_future(first(calls)), asyncio.ensure_future(first(replies))
         async with asyncio.timeout(SECONDS):
             while not called.done():
                 shop.send([Outgoing(subject="call.inventory.quote", payload=b"x")])
                 await asyncio.wait({called}, timeout=0.05)
             while not replied.done():
-                worker.send([Outgoing(subject="_INBOX.shop.r.1", payload=b"y")])
+                worker.send([Outgoing(subject="_INBOX.shop.reply.r.1", payload=b"y")])
                 await asyncio.wait({replied}, timeout=0.05)
         assert [(await called)[0].subject, (await replied)[0].payload] == ["call.inventory.quote", b"y"]
 

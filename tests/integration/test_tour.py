@@ -72,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     tmp_path = tmp_path_factory.mktemp("tour")
     (tmp_path / "docs" / "tour").mkdir(parents=True)
     (tmp_path / "docs" / "tour" / "app.py").write_bytes((ROOT / "docs" / "tour" / "app.py").read_bytes())
-    dev = start("dev", "--port", str(free_port()), folder=tmp_path)
+    dev = start("dev", "--port", str(free_port()), "--edge-port", "0", folder=tmp_path)
     try:
         wait_for(dev, "ready:")
         worker = start("worker", "run", "docs/tour/app.py:agent", folder=tmp_path)
@@ -117,6 +117,29 @@ def test_a_denied_call_has_its_exit_code_and_its_reason(folder: Path) -> None:
     assert "not_owner" in denied.stderr
 
 
+def test_what_became_of_a_task_is_told_by_another_command(folder: Path) -> None:
+    body = '{"item_id": "42", "quantity": 3}'
+    done = run(["sealbus", "pub", "task.inventory.update", body, "--user", "alice", "--wait", "30"], folder)
+    assert (done.returncode, done.stdout) == (0, "null\n"), done.stderr
+    denied = run(["sealbus", "pub", "task.inventory.update", body, "--user", "carol", "--wait", "30", "--json"], folder)
+    assert denied.returncode == 3, denied.stderr
+    stored, status = [json.loads(line) for line in denied.stdout.splitlines()]
+    assert (status["state"], status["code"], status["reasons"]) == ("rejected", "denied", ["not_owner"])
+    asked = run(["sealbus", "task", "status", stored["handle"]], folder)
+    assert (asked.returncode, asked.stdout) == (0, "rejected  denied  not_owner\n"), asked.stderr
+    again = run(["sealbus", "task", "result", stored["handle"], "--json"], folder)
+    assert (again.returncode, json.loads(again.stdout)) == (3, status), again.stderr
+    assert "not_owner" in again.stderr
+    followed = run(["sealbus", "task", "status", stored["handle"], "--follow", "--json"], folder)
+    assert [json.loads(line) for line in followed.stdout.splitlines()] == [status]
+    anothers = run(["sealbus", "task", "status", stored["handle"], "--as", "planner"], folder)
+    assert (anothers.returncode, anothers.stdout) == (0, "submitted\n"), anothers.stderr
+    late = run(["sealbus", "pub", "task.pricing.nothing", "{}", "--wait", "0.2"], folder)
+    assert late.returncode == 1
+    assert "not done within 0.2 s" in late.stderr
+    assert "Traceback" not in late.stderr
+
+
 def test_the_other_commands_answer(folder: Path) -> None:
     shown = run(["sealbus", "identity", "show", "--json"], folder)
     assert json.loads(shown.stdout)["spiffe_id"] == "spiffe://example.org/agent/shop-web"
@@ -134,6 +157,8 @@ def test_the_other_commands_answer(folder: Path) -> None:
     ("arguments", "code", "said"),
     [
         (["pub", "nonsense", "{}"], 2, "SUBJECT is"),
+        (["pub", "event.shop-web.opened", "{}", "--wait"], 2, "--wait is for tasks"),
+        (["task", "result", "nonsense"], 2, "HANDLE"),
         (["worker", "run", "nothing.py:agent"], 1, "no such file"),
         (["identity", "show", "--as", "nobody"], 1, "nobody.sock"),
         (["doctor", "--config", "missing.toml"], 1, "missing.toml"),

@@ -12,6 +12,7 @@ from support.nats_server import NatsServer, User
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.memory_identity import MemoryIdentity
+from sealbus.agents.dev.permissions import Permissions, Role, permissions_of
 from sealbus.agents.dev.users import EDGE_PATH, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.node import Deployment, Node
@@ -22,6 +23,7 @@ from sealbus.bus.streams import declared_streams
 from sealbus.bus.transport import NatsTransport
 from sealbus.envelopes.names import Names
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.subjects import OwnSubject, own_subjects
 from sealbus.envelopes.wire import Statement
 from sealbus.policies.engine import PolicyEngine
 
@@ -39,6 +41,7 @@ class RealBus:
     authority: DevelopmentAuthority
     names: Names
     stack: AsyncExitStack
+    own: tuple[OwnSubject, ...] = ()
     connections: dict[str, Connection] = field(default_factory=dict)
 
     @property
@@ -61,10 +64,13 @@ class RealBus:
         self.connections[name] = connection
         return await self.stack.enter_async_context(
             Node(
-                deployment=Deployment(names=self.names, minters=frozenset({self.edge})),
+                deployment=Deployment(
+                    names=self.names, minters=frozenset({self.edge}), own_subjects=own_subjects(*self.own)
+                ),
                 identity=identity,
                 transport=NatsTransport(connection),
                 engine=engine,
+                connected=lambda: connection.connected,
             )
         )
 
@@ -81,11 +87,24 @@ class RealBus:
 
 
 @asynccontextmanager
-async def real_bus(folder: Path, *names: str, max_bytes: int = 1 << 26) -> AsyncIterator[RealBus]:
-    """Start a server that knows the agents `names` and an operator, apply the streams, and stop all of it afterwards."""
-    known = Names(TrustDomain(DOMAIN))
+async def real_bus(
+    folder: Path, *names: str, max_bytes: int = 1 << 26, own: tuple[OwnSubject, ...] = (), permitted: bool = False
+) -> AsyncIterator[RealBus]:
+    """Start a server that knows the agents `names` and an operator, apply the streams, and stop all of it afterwards.
+
+    With `permitted` each agent has the permissions that `sealbus dev` gives it; otherwise all rights.
+    """
+    known = Names(TrustDomain(DOMAIN), table={"edge": TrustDomain(DOMAIN).id(EDGE_PATH)})
     ca = ThrowawayCa(DOMAIN)
-    users = [User(id=known.id_of(name).value) for name in (*names, "operator")]
+    users = [User(id=known.id_of("operator").value)]
+    for name in names:
+        agent = known.id_of(name)
+        rights = (
+            permissions_of(Role.AGENT, agent, known, own)
+            if permitted
+            else Permissions(publish=(">",), subscribe=(">",))
+        )
+        users.append(User(id=agent.value, publish=rights.publish, subscribe=rights.subscribe))
     async with NatsServer(folder, ca, users) as server, AsyncExitStack() as stack:
         bus = RealBus(
             server=server,
@@ -93,6 +112,7 @@ async def real_bus(folder: Path, *names: str, max_bytes: int = 1 << 26) -> Async
             authority=DevelopmentAuthority(TrustDomain(DOMAIN)),
             names=known,
             stack=stack,
+            own=own,
         )
         operator = StaticIdentity(ca, known.id_of("operator").value)
         async with Connection(
@@ -102,5 +122,5 @@ async def real_bus(folder: Path, *names: str, max_bytes: int = 1 << 26) -> Async
             inbox_prefix=known.inbox_prefix(known.id_of("operator")),
         ) as connection:
             sizes = {"TASKS": max_bytes, "AUDIT": max_bytes}
-            await apply(declared_streams(sizes), connection.jetstream)
+            await apply(declared_streams(sizes, own=own), connection.jetstream)
         yield bus

@@ -46,6 +46,7 @@ owner = "spiffe://example.org/mail"
 action = "mail.post"
 [audit]
 within = 3
+denials = 300
 [limits]
 pending_calls = 10
 replay_entries = 20
@@ -57,6 +58,24 @@ batch = 8
 ack_wait = 60
 max_ack_pending = 16
 drain = 5.5
+[edge]
+address = "0.0.0.0:8443"
+resource = "https://api.example.org"
+certificate = "edge.pem"
+key = "/etc/edge.key"
+plaintext = true
+token_service = ":8444"
+actions = ["inventory.*"]
+[[edge.issuers]]
+issuer = "https://idp.example.org"
+claims = {department = "dep"}
+[client]
+token_service = "https://edge:8444"
+[dev]
+issuer = "http://127.0.0.1:5/development-only"
+access = "/run/idp.json"
+[dev.users.dora]
+department = "guests"
 """
 """Everything that a settings file can say."""
 

@@ -21,6 +21,7 @@ root = importlib.import_module("sealbus.agents.cli.main")
         (BusUnavailable("away"), root.EXIT_ERROR),
         (ExceptionGroup("one", [BusUnavailable("away")]), root.EXIT_ERROR),
         (click.UsageError("what"), 2),
+        (ExceptionGroup("one", [ExceptionGroup("more", [click.UsageError("what")])]), 2),
         (KeyboardInterrupt(), 130),
     ],
 )

@@ -1,0 +1,67 @@
+"""Whether a node can take work now, part by part: what `/readyz` says.
+
+Reasons are shown to whoever may connect there: they name parts and codes, never content. What only deserves to be noted
+(the newest policy bundle was refused, and the old one stays in force) does not make a node unready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from sealbus.envelopes.errors import SealbusError
+from sealbus.policies.engine import EngineStatus
+
+if TYPE_CHECKING:
+    from sealbus.agents.node import Node
+
+__all__ = ["ASK_EVERY", "Readiness"]
+
+_log = logging.getLogger(__name__)
+
+ASK_EVERY = 2.0
+"""Seconds between two questions to the policy engine; a sidecar may have gone since the last decision."""
+
+
+class Readiness:
+    """Looks at one entered node. Await `run` to keep what the policy engine says of itself current."""
+
+    def __init__(self, node: Node, *, every: float = ASK_EVERY) -> None:
+        self._node = node
+        self._every = every
+        self._engine: EngineStatus | None = None
+
+    async def run(self) -> None:
+        """Ask the policy engine for its status, now and again, until cancelled."""
+        while True:
+            found = await self._node.engine.status()
+            if self._engine is not None and found.problem != self._engine.problem:
+                _log.info("policy engine %s: %s", found.engine, "well again" if not found.problem else "has a problem")
+            self._engine = found
+            await asyncio.sleep(self._every)
+
+    def reasons(self) -> dict[str, str]:
+        """Return why no work can be taken now, by part; empty where it can. Answers from memory."""
+        reasons = {}
+        try:
+            self._node.identity.sealer()
+        except SealbusError as error:
+            reasons["identity"] = str(error.code)
+        if not self._node.connected():
+            reasons["nats"] = "not connected"
+        if self._engine is None:
+            reasons["policy"] = "not asked yet"
+        elif not self._engine.revision:
+            # Without a revision nothing is decided: the engine does not answer, or has no bundle yet.
+            reasons["policy"] = f"{self._engine.engine} engine not ready"
+        if problem := self._node.audit.problem:
+            reasons["audit"] = problem
+        return reasons
+
+    def notes(self) -> dict[str, str]:
+        """Return what an operator should look at though work is taken, by part."""
+        engine = self._engine
+        if engine is None or not engine.revision or not engine.problem:
+            return {}
+        return {"policy": f"the newest bundle was refused: revision {engine.revision} stays in force"}

@@ -1,0 +1,104 @@
+"""Answers are decided too: our own policy is asked `<action>.reply` before an answer to us is given back.
+
+Replies, chunks and results of tasks alike (SPEC.md section 7). The decision's record is noted and not awaited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sealbus.bus.audit import AuditWriter, obligations_json
+from sealbus.bus.judge import NO_RESOURCE, Judge, user_input
+from sealbus.envelopes.context_payload import UserContext
+from sealbus.envelopes.decision_record import CorePlace, DecisionRecord, StreamPlace
+from sealbus.envelopes.errors import Code, Denied, SealbusError
+from sealbus.envelopes.results import VerifiedResult
+from sealbus.policies.decision import Decision
+from sealbus.policies.request import Request, input_document
+
+__all__ = ["AnswerDenied", "AnswerPolicy", "Received"]
+
+
+class AnswerDenied(Denied):
+    """Our own policy refuses an answer. Its reasons are for us, and not for whoever we asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A verified answer to a request of ours for `action`; `context` is the user whom we asked for, where we know."""
+
+    action: str
+    context: UserContext | None
+    result: VerifiedResult
+    place: CorePlace | StreamPlace
+
+
+class AnswerPolicy:
+    """Asks our own policy about answers, and notes what it said."""
+
+    def __init__(self, *, judge: Judge, audit: AuditWriter) -> None:
+        self._judge = judge
+        self._audit = audit
+
+    async def decide(self, received: Sequence[Received], *, now: int) -> list[SealbusError | None]:
+        """Return for each answer, in order, why it may not be used: `Denied`, or what kept the policy from deciding.
+
+        None stands for an answer that may. `now` (microseconds) is the time that the policy is told.
+        """
+        refused: list[SealbusError | None] = [None] * len(received)
+        asked: list[tuple[int, bytes]] = []
+        for place, one in enumerate(received):
+            try:
+                asked.append((place, input_document(_question(one, now))))
+            except SealbusError as error:
+                refused[place] = error
+        answers = await self._judge.decide([document for _, document in asked]) if asked else ()
+        for (place, document), answer in zip(asked, answers, strict=True):
+            one = received[place]
+            if not isinstance(answer, Decision):
+                refused[place] = answer
+            elif answer.allow is not True:
+                refused[place] = AnswerDenied(f"our policy refuses the answer to {one.action}", answer.reasons)
+            await self._audit.note(_record(one, document, answer), about=one.result)
+        return refused
+
+
+def _question(one: Received, now: int) -> Request:
+    header = one.result.header
+    return Request(
+        subject=header.iss.value,
+        trust_domain=header.iss.trust_domain.name,
+        action=f"{one.action}.reply",
+        resource=NO_RESOURCE,
+        time=now,
+        nats_subject=header.to,
+        kind=header.kind.value,
+        message_id=header.id.hex(),
+        tenant=(one.context.ten or "") if one.context is not None else "",
+        user=user_input(one.context),
+        chain=(header.iss.value,),
+    )
+
+
+def _record(one: Received, document: bytes, answer: Decision | SealbusError) -> DecisionRecord:
+    decision = answer if isinstance(answer, Decision) else None
+    code = answer.code if isinstance(answer, SealbusError) else None
+    if decision is not None and decision.allow is not True:
+        code = Code.DENIED
+    return DecisionRecord(
+        header=one.result.header.raw,
+        proof=one.result.proof,
+        action=f"{one.action}.reply",
+        place=one.place,
+        delivery=1,
+        allow=code is None,
+        code=code,
+        input=document,
+        reasons=decision.reasons if decision is not None else (),
+        obligations=obligations_json(decision),
+        revision=decision.revision if decision is not None else None,
+        policy=decision.policy if decision is not None else None,
+        engine=decision.engine if decision is not None else None,
+        micros=decision.micros if decision is not None else None,
+    )

@@ -1,0 +1,64 @@
+"""One line for operators about each notable message, and never a flood of them.
+
+Whoever can make us refuse or deny can do so thousands of times a second; what happened to each message stands in the
+audit stream, the counters and the refusals. A line names who, where, what and why: no payload, no token, no key.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from sealbus.envelopes.header import Header
+
+__all__ = ["OperatorLog"]
+
+
+class OperatorLog:
+    """Writes at level info to `log`, at most `most` lines in `seconds`; the next line then says how many were left out."""
+
+    def __init__(
+        self, log: logging.Logger, *, most: int = 20, seconds: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._log = log
+        self._most = most
+        self._seconds = seconds
+        self._clock = clock
+        self._until = 0.0
+        self._written = 0
+        self._left_out = 0
+
+    def message(self, event: str, header: Header, *, action: str, code: str, extra: str = "") -> None:
+        """Say what happened to a verified message: `event` is one word, `code` why, `extra` a few words of our own."""
+        self._write(
+            "%s: %s, message %s on %s from %s, %s%s",
+            event,
+            action,
+            header.id.hex(),
+            header.to,
+            header.iss,
+            code,
+            f", {extra}" if extra else "",
+        )
+
+    def refused(self, subject: str, *, code: str, step: int) -> None:
+        """Say that something on `subject` failed verification; nothing in it is known to be true."""
+        # The subject is a stranger's choice within our subscription, and may hold what a terminal obeys.
+        self._write("refused: on %.255a, %s at step %d", subject, code, step)
+
+    def _write(self, text: str, *args: object) -> None:
+        if not self._log.isEnabledFor(logging.INFO):
+            return
+        now = self._clock()
+        if now >= self._until:
+            self._until, self._written = now + self._seconds, 0
+        if self._written >= self._most:
+            self._left_out += 1
+            return
+        self._written += 1
+        left_out, self._left_out = self._left_out, 0
+        if left_out:
+            self._log.info(text + " (%d lines like it were left out before)", *args, left_out)
+        else:
+            self._log.info(text, *args)

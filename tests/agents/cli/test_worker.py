@@ -1,0 +1,60 @@
+"""`sealbus worker run MODULE:AGENT`: which agent is meant, and one line for what is not one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sealbus.agents.cli.worker import command, load_agent
+from sealbus.envelopes.errors import ConfigurationError
+
+AGENT = """
+from sealbus import Agent
+inventory = Agent("inventory")
+other = 7
+"""
+
+
+def test_a_file_is_loaded_by_its_path(tmp_path: Path) -> None:
+    (tmp_path / "app_of_a_file.py").write_text(AGENT)
+    assert load_agent(f"{tmp_path / 'app_of_a_file.py'}:inventory").name == "inventory"
+
+
+def test_a_module_is_found_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "app_of_a_module.py").write_text(AGENT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", ["", *__import__("sys").path])
+    assert load_agent("app_of_a_module:inventory").name == "inventory"
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("app.py", "say MODULE:AGENT"),
+        (":agent", "say MODULE:AGENT"),
+        ("app.py:", "say MODULE:AGENT"),
+        ("/nowhere/app.py:agent", "no such file"),
+        ("no_such_module_anywhere:agent", "no_such_module_anywhere"),
+        ("APP:missing", "missing is not an Agent"),
+        ("APP:other", "other is not an Agent"),
+    ],
+)
+def test_what_is_no_agent_is_named_in_one_line(tmp_path: Path, target: str, says: str) -> None:
+    (tmp_path / "app_of_errors.py").write_text(AGENT)
+    with pytest.raises(ConfigurationError, match=says) as refused:
+        load_agent(target.replace("APP", str(tmp_path / "app_of_errors.py")))
+    assert "\n" not in refused.value.detail
+
+
+def test_a_module_that_lacks_another_says_which(tmp_path: Path) -> None:
+    (tmp_path / "app_of_imports.py").write_text("import no_such_library_anywhere\n")
+    with pytest.raises(ConfigurationError, match="no_such_library_anywhere"):
+        load_agent(f"{tmp_path / 'app_of_imports.py'}:agent")
+
+
+@pytest.mark.parametrize("options", [["--concurrency", "0"], ["--concurrency", "many"], []])
+def test_bad_options_are_usage_errors(options: list[str]) -> None:
+    arguments = ["run", *options, *(["app.py:agent"] if options else [])]
+    assert CliRunner().invoke(command, arguments).exit_code == 2

@@ -1,0 +1,77 @@
+"""A node: one identity's parts, opened together and closed in order, with what waits sent first."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support.engines import ScriptedEngine
+from support.shop import Update
+
+from sealbus.agents.client import Client
+from sealbus.agents.dev.memory_identity import MemoryIdentity
+from sealbus.agents.node import Deployment, Node
+from sealbus.bus.audit import AuditLimits
+from sealbus.envelopes.errors import BusUnavailable
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.testing import TestBus
+
+
+def node_on(bus: TestBus, spiffe_id: SpiffeId, **more: object) -> Node:
+    return Node(
+        deployment=bus.deployment,
+        identity=MemoryIdentity(bus.authority, spiffe_id),
+        transport=bus.broker.connect(),
+        engine=ScriptedEngine(),
+        **more,  # type: ignore[arg-type]  # said by each test
+    )
+
+
+async def test_its_token_is_its_name_or_stands_for_its_id() -> None:
+    bus = TestBus(engine=ScriptedEngine())
+    assert node_on(bus, bus.names.id_of("shop")).token == "shop"
+    nameless = node_on(bus, TrustDomain("example.org").id("/other/workload"))
+    assert nameless.token.startswith("id-")
+
+
+async def test_it_sends_while_entered_and_no_longer() -> None:
+    bus = TestBus(engine=ScriptedEngine())
+    node = node_on(bus, bus.names.id_of("shop"))
+    async with asyncio.timeout(10):
+        async with node:
+            await Client.on(node).submit("inventory.update", Update(item_id="1"))
+        with pytest.raises(BusUnavailable):
+            await Client.on(node).submit("inventory.update", Update(item_id="2"))
+    assert len(bus.stored("TASKS")) == 1
+
+
+async def test_leaving_publishes_refusals_and_stops_every_part() -> None:
+    bus = TestBus(engine=ScriptedEngine())
+    node = node_on(bus, bus.names.id_of("shop"))
+    before = asyncio.all_tasks()
+    async with node:
+        assert asyncio.all_tasks() > before
+    assert asyncio.all_tasks() == before
+
+
+async def test_leaving_with_an_error_passes_it_on() -> None:
+    bus = TestBus(engine=ScriptedEngine())
+    before = asyncio.all_tasks()
+    with pytest.raises(BaseExceptionGroup) as raised:
+        async with node_on(bus, bus.names.id_of("shop")):
+            raise ValueError("mine")
+    assert raised.group_contains(ValueError, match="mine")
+    assert asyncio.all_tasks() == before
+
+
+async def test_trust_is_what_the_identity_gives_now() -> None:
+    bus = TestBus(engine=ScriptedEngine())
+    node = node_on(bus, bus.names.id_of("shop"), audit_limits=AuditLimits(within=1.0))
+    assert node.trust().bundles == node.identity.bundles()
+    assert node.connected()
+
+
+def test_a_deployment_has_no_minters_and_no_own_subjects_unless_said() -> None:
+    deployment = Deployment(names=TestBus(engine=ScriptedEngine()).names)
+    assert deployment.minters == frozenset()
+    assert dict(deployment.own_subjects) == {}

@@ -1,0 +1,212 @@
+"""Detours through the broker: what an agent can have the server itself publish for it, past its own permissions.
+
+nats-server asks nobody whether a client may publish to the reply subject of its request, or to the subject that a push
+consumer of its own delivers to. So neither may be worth anything: what comes that way is refused, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from support.dev_broker import INVENTORY, OPERATOR, STREAMS, Site
+from support.dev_broker import running as broker
+from support.engines import ScriptedEngine
+from support.lab import until
+from support.own_subjects import OWN, Orders
+from support.raw_nats import RawNats
+from support.real_bus import RealBus, real_bus
+from support.shop import Price, Update
+
+from sealbus.agents.client import Client
+from sealbus.agents.worker import Worker
+from sealbus.bus.audit_trail import AuditEntry, AuditTrail, Finding
+from sealbus.bus.consumers import api
+from sealbus.bus.counters import Counters
+from sealbus.bus.ports import Outgoing
+from sealbus.bus.stream_plan import apply
+from sealbus.bus.transport import NatsTransport
+from sealbus.envelopes.archive import ArchiveProfile
+
+pytestmark = pytest.mark.nats
+
+CREATE = "$JS.API.CONSUMER.CREATE.TASKS.inventory.task.inventory.>"
+PUSH = {"name": "inventory", "durable_name": "inventory", "ack_policy": "none", "filter_subject": "task.inventory.>"}
+FORBIDDEN = (
+    "audit.pricing",
+    "event.pricing.changed",
+    "dead.pricing.quote",
+    "refused.pricing",
+    "call.pricing.quote",
+    "_INBOX.pricing.0123456789abcdef.0123456789abcdef01234567",
+    "$JS.API.STREAM.PURGE.TASKS",
+    "$JS.API.STREAM.MSG.DELETE.TASKS",
+    "$JS.API.STREAM.DELETE.DEAD",
+)
+
+
+async def counts(operator: RawNats) -> dict[str, object]:
+    """Return how many messages each stream holds; a stream that is gone is missing."""
+    found: dict[str, object] = {}
+    for stream in STREAMS:
+        answer = await operator.ask(f"$JS.API.STREAM.INFO.{stream.name}")
+        state = answer.get("state")
+        if isinstance(state, dict):
+            found[stream.name] = state["messages"]
+    return found
+
+
+async def test_a_push_consumer_reaches_no_stream_no_inbox_and_no_api(tmp_path: Path) -> None:
+    site = Site(folder=tmp_path)
+    async with (
+        broker(site) as server,
+        site.connect(server, OPERATOR) as operator,
+        site.connect(server, INVENTORY) as agent,
+    ):
+        await apply(STREAMS, operator.request)
+        await agent.request("task.inventory.x", b"planted")
+        before = await counts(operator)
+        for subject in FORBIDDEN:
+            made = await agent.ask(CREATE, {"stream_name": "TASKS", "config": {**PUSH, "deliver_subject": subject}})
+            assert "error" not in made, made
+            # The server pushes only to where a client subscribes to exactly this subject: here nobody does.
+            info = await operator.ask("$JS.API.CONSUMER.INFO.TASKS.inventory")
+            assert not info.get("push_bound"), subject
+            await operator.ask("$JS.API.CONSUMER.DELETE.TASKS.inventory")
+        # One that does deliver, after all of them: had they been served, it would be seen by now.
+        agent.subscribe("_INBOX.inventory.control")
+        await agent.settle()
+        config = {**PUSH, "deliver_subject": "_INBOX.inventory.control"}
+        await agent.ask(CREATE, {"stream_name": "TASKS", "config": config})
+        async with asyncio.timeout(10):
+            while not any(payload == b"planted" for _, payload in agent.messages):
+                await agent.settle()
+        assert await counts(operator) == before
+
+
+async def test_the_answers_of_the_server_do_nothing_to_its_own_api(tmp_path: Path) -> None:
+    site = Site(folder=tmp_path)
+    async with (
+        broker(site) as server,
+        site.connect(server, OPERATOR) as operator,
+        site.connect(server, INVENTORY) as agent,
+    ):
+        await apply(STREAMS, operator.request)
+        for _ in range(3):
+            await agent.request("task.inventory.x", b"stays")
+        await agent.request("dead.inventory.x", b"stays")
+        before = await counts(operator)
+        for verb in ("PURGE.TASKS", "MSG.DELETE.TASKS", "DELETE.TASKS", "PURGE.DEAD", "MSG.DELETE.DEAD", "DELETE.DEAD"):
+            # A PubAck names a stream and a sequence, as a request to delete a message would.
+            agent.publish("dead.inventory.x", b"y", reply=f"$JS.API.STREAM.{verb}")
+            agent.publish("$JS.API.STREAM.INFO.DEAD", reply=f"$JS.API.STREAM.{verb}")
+        assert await agent.settle() == []
+        await agent.request("dead.inventory.x", b"control")
+        assert await counts(operator) == {**before, "DEAD": 1 + 6 + 1}
+
+
+# What acceptance makes of it
+
+
+class Victim:
+    """A worker that serves an own call subject and an own event, and an attacker with an agent's rights."""
+
+    def __init__(self, bus: RealBus, orders: Orders, client: Client, counters: Counters) -> None:
+        self.bus = bus
+        self.orders = orders
+        self.client = client
+        self.counters = counters
+
+    def publish(self, subject: str, payload: bytes, *, reply: str) -> None:
+        frame = f"PUB {subject} {reply} {len(payload)}\r\n".encode() + payload + b"\r\n"
+        self.bus.connections["shop-web"].link.write(frame)
+
+    async def refused(self, code: str, least: int = 1) -> None:
+        """Wait until the worker has refused so many by `code`."""
+
+        def seen() -> bool:
+            line = f'sealbus_refused_total{{code="{code}"}} '
+            return any(
+                int(one.removeprefix(line)) >= least
+                for one in self.counters.render().splitlines()
+                if one.startswith(line)
+            )
+
+        await until(seen)
+
+    async def still_works(self) -> None:
+        price = await self.client.call("orders.price", Update(item_id="1", quantity=2), returns=Price)
+        assert price == Price(item_id="1", price=6)
+
+
+@asynccontextmanager
+async def victim(folder: Path) -> AsyncIterator[Victim]:
+    orders, engine, stop = Orders(), ScriptedEngine(), asyncio.Event()
+    async with (
+        real_bus(folder, "orders", "shop-web", own=OWN, permitted=True) as bus,
+        asyncio.timeout(30),
+        asyncio.TaskGroup() as group,
+    ):
+        node = await bus.node("orders", engine)
+        client = Client.on(await bus.node("shop-web", engine))
+        async with Worker(orders.agent, node) as worker:
+            running = group.create_task(worker.run(stop))
+            await worker.ready.wait()
+            yield Victim(bus, orders, client, node.counters)
+            stop.set()
+            await running
+
+
+async def test_what_is_pushed_onto_a_served_subject_is_refused(tmp_path: Path) -> None:
+    """An own call subject is subscribed to as it is, in its owner's group, so that somebody's push consumer reaches it."""
+    async with victim(tmp_path) as attacked:
+        await attacked.still_works()
+        attacker = attacked.bus.connections["shop-web"]
+        (ack,) = await NatsTransport(attacker).publish(
+            [Outgoing(subject="task.shop-web.x", payload=b"any bytes", message_id="0" * 32)], deadline=5
+        )
+        assert not isinstance(ack, Exception)
+        config = {
+            "name": "shop-web",
+            "durable_name": "shop-web",
+            "ack_policy": "none",
+            "filter_subject": "task.shop-web.>",
+            "deliver_subject": "shop.orders.price",
+            "deliver_group": "orders",
+        }
+        made = await api(
+            attacker,
+            "CONSUMER.CREATE.TASKS.shop-web.task.shop-web.>",
+            {"stream_name": "TASKS", "config": config},
+        )
+        assert "error" not in made
+        # It comes under the subject that it was stored on, which no handler has.
+        await attacked.refused("wrong_subject")
+        await attacked.still_works()
+
+
+async def test_an_answer_of_the_server_stored_as_an_event_is_refused(tmp_path: Path) -> None:
+    async with victim(tmp_path) as attacked:
+        attacked.publish("task.shop-web.x", b"y", reply="shop.sold")
+        await attacked.refused("malformed")
+        assert attacked.orders.handled.empty()
+        await attacked.still_works()
+
+
+async def test_an_answer_of_the_server_in_the_audit_is_a_finding_beside_the_records(tmp_path: Path) -> None:
+    async with victim(tmp_path) as attacked:
+        attacked.publish("task.shop-web.x", b"y", reply="audit.orders")
+        await attacked.still_works()
+        operator = await attacked.bus.node("operator", ScriptedEngine())
+        trail = AuditTrail(
+            transport=operator.transport,
+            profile=ArchiveProfile(names=attacked.bus.names, minters=frozenset({attacked.bus.edge})),
+            bundles=operator.identity.bundles,
+        )
+        entries = [entry async for entry in trail.entries()]
+        findings = [one for one in entries if isinstance(one, Finding)]
+        assert [(one.subject, one.code) for one in findings] == [("audit.orders", "malformed")]
+        assert [one for one in entries if isinstance(one, AuditEntry)]

@@ -1,0 +1,169 @@
+"""What the documents point at is there: links, anchors, commands with their options, diagrams."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import click
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        ROOT / "envelopes" / "SPEC.md",
+        ROOT / "policies" / "rego" / "README.md",
+    )
+)
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def blocks(text: str, kind: str) -> list[str]:
+    return [body for language, body in FENCE.findall(text) if language == kind]
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub gives the headings of `text`."""
+    found: set[str] = set()
+    for heading in HEADING.findall(FENCE.sub("", text)):
+        slug = re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+        number = 0
+        while (name := f"{slug}-{number}" if number else slug) in found:
+            number += 1
+        found.add(name)
+    return found
+
+
+def broken_links(text: str, folder: Path) -> Iterator[str]:
+    """Yield the relative links of `text`, which stands in `folder`, that lead nowhere, or out of the repository."""
+    for target in LINK.findall(FENCE.sub("", text)):
+        if target.startswith(("https://", "http://", "mailto:")):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (folder / name).resolve()
+        there = path.exists() and path.is_relative_to(ROOT)
+        if there and anchor:
+            there = anchor in anchors(path.read_text(encoding="utf-8") if name else text)
+        if not there:
+            yield target
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Yield the arguments of each `sealbus` in the `sh` blocks of `text`."""
+    for block in blocks(text, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            found = re.match(r"(?:\w+=\$\()?sealbus (.*?)\)?$", line.strip())
+            if found is not None:
+                yield shlex.split(found[1], comments=True)
+
+
+def check_command(arguments: list[str]) -> None:
+    """Raise unless there is such a command and it has these options; nothing is run."""
+    name, *rest = arguments
+    command: click.Command = importlib.import_module(f"sealbus.agents.cli.{name}").command
+    while isinstance(command, click.Group):
+        command = command.commands[rest.pop(0)]
+    command.make_parser(click.Context(command)).parse_args(rest)
+
+
+def strange_lines(diagram: str) -> Iterator[str]:
+    """Yield the lines of a Mermaid diagram that are not of the few forms which the documents use."""
+    kind, *lines = [line.strip() for line in diagram.splitlines()]
+    participants = set(re.findall(r"^ *participant (\w+) as ", diagram, re.MULTILINE))
+    state, node = r"(?:\[\*\]|\w+)", r"\w+(?:\[\(.+\)\]|\[\[.+\]\]|\(\[.+\]\)|\{\{.+\}\}|\[[^\[\]()]+\])?"
+    edge = r"(?:-- [^-]+ -->|== [^=]+ ==>|---|-\.-)"
+    forms = {
+        "sequenceDiagram": r"participant \w+ as .+|Note over \w+(,\w+)?: .+|(?P<a>\w+)--?>>(?P<b>\w+): [^;#]+",
+        "stateDiagram-v2": rf"{state} --> {state}(: [^:;]+)?",
+        "flowchart LR": rf"{node} {edge} {node}",
+    }
+    if kind not in forms:
+        yield kind
+        return
+    for line in lines:
+        found = re.fullmatch(forms[kind], line)
+        named = {name for name in found.groupdict().values() if name} if found is not None else set()
+        if found is None or not participants >= named:
+            yield line
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    assert not list(broken_links(path.read_text(encoding="utf-8"), path.parent))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_and_their_options_are_there(document: str) -> None:
+    for arguments in commands((ROOT / document).read_text(encoding="utf-8")):
+        check_command(arguments)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_diagrams_are_of_known_forms(document: str) -> None:
+    for diagram in blocks((ROOT / document).read_text(encoding="utf-8"), "mermaid"):
+        assert not list(strange_lines(diagram))
+
+
+@pytest.mark.parametrize("picture", sorted(path.name for path in ROOT.glob("docs/*.svg")))
+def test_pictures_are_accessible_and_load_nothing(picture: str) -> None:
+    text = (ROOT / "docs" / picture).read_text(encoding="utf-8")
+    root = ElementTree.fromstring(text)  # noqa: S314  a file of ours
+    assert root.tag == f"{SVG}svg"
+    labels = root.get("aria-labelledby", "").split()
+    told = {child.get("id"): child.text for child in root if child.tag in (f"{SVG}title", f"{SVG}desc")}
+    assert len(labels) == 2
+    assert all((told.get(label) or "").strip() for label in labels)
+    kinds = {element.tag.removeprefix(SVG) for element in root.iter()}
+    assert not kinds & {"script", "foreignObject", "image", "use", "a"}
+    names = {name for element in root.iter() for name in element.attrib}
+    assert not [name for name in names if name.startswith("on") or name.endswith("href")]
+    assert set(re.findall(r"url\((.)", text)) <= {"#"}
+    assert "@import" not in text
+    assert "@font-face" not in text
+    assert "prefers-color-scheme: dark" in text
+
+
+@pytest.mark.parametrize(
+    "link",
+    ["[a](none.md)", "![a](none.svg)", "[a](#none)", "[a](../README.md#none)", "[a](../../outside)", "[a](../../etc)"],
+)
+def test_a_link_that_leads_nowhere_is_found(link: str) -> None:
+    assert list(broken_links(f"# Heading\n{link}\n[good](#heading) [good](../README.md)", ROOT / "docs"))
+
+
+def test_headings_have_the_anchors_of_github() -> None:
+    text = "# Anti-patterns, and `x_y`\n## Twice\n## Twice\n```sh\n# no heading\n```\n"
+    assert anchors(text) == {"anti-patterns-and-x_y", "twice", "twice-1"}
+
+
+@pytest.mark.parametrize("line", ["sealbus nothing", "sealbus audit none", "T=$(sealbus token --none 1)"])
+def test_a_command_that_is_not_there_is_found(line: str) -> None:
+    (arguments,) = commands(f"```sh\n{line}\n```\n")
+    with pytest.raises((ImportError, KeyError, click.UsageError)):
+        check_command(arguments)
+
+
+@pytest.mark.parametrize(
+    "diagram",
+    [
+        "graph TD\n  a --> b",
+        "sequenceDiagram\n  participant A as Agent\n  A->>B: to somebody unknown",
+        "sequenceDiagram\n  participant A as Agent\n  A->>A: one; two",
+        "stateDiagram-v2\n  a -> b",
+        "flowchart LR\n  a[open -- x --> b",
+    ],
+)
+def test_a_diagram_that_is_not_one_is_found(diagram: str) -> None:
+    assert list(strange_lines(diagram))

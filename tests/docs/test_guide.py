@@ -1,0 +1,87 @@
+"""What the guide shows is so: its policy passes its tests, its document is decided as it says, its settings are settings."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from sealbus.agents.settings_document import Document
+from sealbus.envelopes.errors import Code
+from sealbus.policies.bundle import STARTER, build_bundle, load_bundle, write_bundle
+from sealbus.policies.decision import Decision
+from sealbus.policies.documents import checked_document
+from sealbus.policies.embedded import EmbeddedEngine
+from sealbus.policies.policy_tests import run_tests
+
+GUIDE = (Path(__file__).parent.parent.parent / "docs" / "guide.md").read_text(encoding="utf-8")
+TABLE_ROW = re.compile(r"^\| .* \|$", re.MULTILINE)
+
+
+def only(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def owners(tmp_path: Path) -> Path:
+    """Write the guide's policy where it says."""
+    folder = tmp_path / "owners" / "sealbus" / "authz"
+    folder.mkdir(parents=True)
+    for name, text in zip(("decision.rego", "decision_test.rego"), only("rego"), strict=True):
+        assert f"`owners/sealbus/authz/{name}`" in GUIDE
+        (folder / name).write_text(text, encoding="utf-8")
+    return tmp_path / "owners"
+
+
+def test_the_policy_passes_its_tests(owners: Path) -> None:
+    results = run_tests(owners, opa=None)
+    assert len(results) == only("rego")[1].count("\ntest_")
+    assert all(result.passed for result in results)
+
+
+def test_a_policy_that_forgets_the_owner_does_not(owners: Path) -> None:
+    file = owners / "sealbus" / "authz" / "decision.rego"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if "properties.owner" not in line), encoding="utf-8")
+    assert not all(result.passed for result in run_tests(owners, opa=None))
+
+
+async def test_the_document_is_decided_as_it_says(tmp_path: Path) -> None:
+    (shown,) = only("json")
+    another = json.loads(shown)
+    another["context"]["user"]["id"] = "carol"
+    documents = [checked_document(shown.encode()), checked_document(json.dumps(another).encode())]
+    write_bundle(build_bundle(STARTER), tmp_path / "bundle.tar.gz")
+    async with EmbeddedEngine(tmp_path / "bundle.tar.gz") as engine:
+        owner, stranger = await engine.decide(documents)
+    assert isinstance(owner, Decision)
+    assert owner.allow is True
+    assert isinstance(stranger, Decision)
+    assert (stranger.allow, stranger.reasons) == (False, ("not_owner",))
+
+
+def test_the_bundle_is_built_as_it_says(owners: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = only("python")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "publish.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(owners.parent)
+    runpy.run_path(str(tmp_path / "publish.py"))
+    assert load_bundle(tmp_path / "out" / "bundle.tar.gz").revision == "2026-11-24.1"
+
+
+def test_the_settings_are_settings() -> None:
+    (shown,) = only("toml")
+    document = Document.model_validate(tomllib.loads(shown))
+    assert document.policy.engine == "sidecar"
+    assert document.policy.opa is not None
+
+
+def test_codes_in_the_threat_model_are_codes() -> None:
+    (model,) = re.findall(r"^## Threat model$(.*?)^### ", GUIDE, re.MULTILINE | re.DOTALL)
+    told = {word for row in TABLE_ROW.findall(model) for word in re.findall(r"`([a-z]+_[a-z_]+|[a-z]{6,})`", row)}
+    assert len(told) > 10
+    assert told <= {code.value for code in Code}

@@ -1,0 +1,125 @@
+"""A requester at its desk: a broker in memory, what pricing says of the planner's task, and who reads it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any, cast
+
+from support.acceptance import TRUST, Message
+from support.engines import ScriptedEngine
+from support.envelopes import HOUR, MINUTE, NAMES, NOW, agent, message_id
+from support.lab import until
+from support.results import TASK, answer
+
+from sealbus.bus.answer_policy import AnswerPolicy
+from sealbus.bus.audit import AuditWriter
+from sealbus.bus.counters import Counters
+from sealbus.bus.judge import Judge
+from sealbus.bus.memory import MemoryBroker, MemoryTransport
+from sealbus.bus.refusals import Refusals
+from sealbus.bus.status_body import STATUS_TYPE, Status
+from sealbus.bus.status_reader import AskedTask, StatusLimits, StatusReader
+from sealbus.envelopes.caches import Caches
+from sealbus.envelopes.decision_record import DecisionRecord
+from sealbus.envelopes.pending import PendingRequest
+from sealbus.envelopes.trust import Trust
+
+__all__ = ["RESULT", "Desk", "result", "status", "written"]
+
+SUBJECT = f"status.planner.{TASK.id.hex()}"
+RESULT = b'{"item":"42"}'
+
+
+class Notes:
+    """Stands for the audit writer, of which only `note` is asked."""
+
+    def __init__(self) -> None:
+        self.records: list[DecisionRecord] = []
+
+    async def note(self, record: DecisionRecord, **about: object) -> None:
+        self.records.append(record)
+
+
+@dataclass
+class Desk:
+    """The planner, which waits for what comes of the task that it gave to pricing."""
+
+    now: int = NOW + MINUTE
+    trust: Trust = TRUST
+    engine: ScriptedEngine = field(default_factory=ScriptedEngine)
+    notes: Notes = field(default_factory=Notes)
+    counters: Counters = field(default_factory=Counters)
+    limits: StatusLimits = field(default_factory=lambda: StatusLimits(pause=0.001, longest_pause=0.01))
+    transport: MemoryTransport | None = None
+    number: int = 100
+
+    def __post_init__(self) -> None:
+        self.broker = MemoryBroker(lambda: self.now)
+        self.broker.add_stream("RESULTS", ["status.>"])
+        self.broker.add_stream("REFUSALS", ["refused.>"])
+        transport = self.transport or self.broker.connect()
+        self.refusals = Refusals(
+            transport=transport, subject="refused.planner", counters=self.counters, clock=lambda: self.now
+        )
+        self.reader = StatusReader(
+            names=NAMES,
+            own=agent("planner"),
+            transport=transport,
+            policy=AnswerPolicy(judge=Judge(engine=self.engine), audit=cast("AuditWriter", self.notes)),
+            refusals=self.refusals,
+            trust=lambda: self.trust,
+            caches=Caches(),
+            clock=lambda: self.now,
+            limits=self.limits,
+        )
+        self.task = AskedTask(pending=PendingRequest.of(TASK), action="pricing.update")
+
+    def put(self, message: Message | bytes) -> None:
+        """Store a status as it is."""
+        self.broker.inject(SUBJECT, message if isinstance(message, bytes) else message.payload())
+
+    def say(self, state: str, seq: int, **more: Any) -> None:
+        """Store a status that pricing writes."""
+        self.put(status(state, seq, **more))
+
+    def done(self, seq: int = 1025, **fields: Any) -> None:
+        """Store the result."""
+        self.put(result(seq, **fields))
+
+    async def read(self, *, after: int = -1, follow: bool = True) -> list[Status]:
+        async with asyncio.timeout(10), aclosing(self.reader.statuses(self.task, after=after, follow=follow)) as found:
+            return [one async for one in found]
+
+    async def read_from(self) -> None:
+        """Wait until somebody waits for statuses."""
+        await until(lambda: bool(self.broker.streams["RESULTS"].arrived))
+
+    def counted(self, code: str) -> int:
+        return self.counters.value("sealbus_refused_total", code=code)
+
+    async def refused(self) -> list[str]:
+        await self.refusals.flush()
+        said = [json.loads(one.payload) for one in self.broker.streams["REFUSALS"].stored]
+        return [one["code"] for one in said for _ in range(one["count"])]
+
+
+def status(state: str, seq: int, *, fin: bool | None = None, **more: object) -> Message:
+    """Return a status by pricing; `fin` stands where it should unless it is said."""
+    final = state not in ("working", "input-required") if fin is None else fin
+    body = json.dumps({"state": state, **more}).encode()
+    return written(body, STATUS_TYPE, seq, fin=final)
+
+
+def result(seq: int, *, fin: bool = True, **fields: object) -> Message:
+    """Return the status that is a result."""
+    return written(RESULT, "application/json", seq, fin=fin, **fields)
+
+
+def written(body: bytes, typ: str, seq: int, *, fin: bool, **fields: object) -> Message:
+    own: dict[str, object] = {"typ": typ, "seq": seq, "fin": True if fin else None, "dig": sha256(body).digest()}
+    own |= {"id": message_id(10_000 + seq), "iat": NOW, "exp": NOW + 2 * HOUR}
+    return replace(answer("status", **(own | fields)), body=body)

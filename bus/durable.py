@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 
 from sealbus.bus.attempt import attempt
@@ -111,7 +110,7 @@ class DurableWork:
         pull.term(delivery)
 
     async def _run(self, work: Work, going: Going, telling: Telling | None, started: int) -> Rest | None:
-        permitted = replace(work.permitted, telling=telling) if telling is not None else work.permitted
+        permitted = work.permitted.told_by(telling) if telling is not None else work.permitted
         failure: HandlingError | None = None
         answer: Answer | None = None
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from sealbus.envelopes.codec import Value, encode
+from sealbus.envelopes.codec import Value, encode, pack
 from sealbus.envelopes.decision_record import DECISION_CODES
 from sealbus.envelopes.errors import Code, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
@@ -66,21 +66,21 @@ class OutcomeRecord:
 
     def encode(self) -> bytes:
         """Return the encoded map."""
-        record: dict[str, Value] = {
-            "v": 1,
-            "k": self.kind,
-            "dec": self.decision,
-            "suc": self.code is None,
-            "mic": self.micros,
-            "dlv": self.delivery,
-        }
-        if self.code is not None:
-            record["cod"] = self.code.value
-        if self.sent:
-            record["out"] = list(self.sent)
+        # As with decisions: every value was checked when this was made, and the keys are put in here in their order.
+        record: dict[str, object] = {}
         if self.sent_count > SENT_HASHES:
             record["cnt"] = self.sent_count
-        return encode(record)
+        if self.code is not None:
+            record["cod"] = self.code.value
+        record["dec"] = self.decision
+        record["dlv"] = self.delivery
+        record["k"] = "outcome"
+        record["mic"] = self.micros
+        if self.sent:
+            record["out"] = self.sent
+        record["suc"] = self.code is None
+        record["v"] = 1
+        return pack(record)
 
     @classmethod
     def take(cls, keys: RecordMap) -> OutcomeRecord:

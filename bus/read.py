@@ -207,7 +207,9 @@ async def _batches(
                 async with asyncio.timeout_at(reader.silent_at):
                     await reader.arrived.wait()
             except TimeoutError:
-                reader.broken = "the server has forgotten the request"
+                # A sign of life may have come meanwhile, which is no delivery and moves the time on.
+                if asyncio.get_running_loop().time() >= reader.silent_at:
+                    reader.broken = "the server has forgotten the request"
 
 
 async def _again(connection: Connection, stream: str) -> StreamState:

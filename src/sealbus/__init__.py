@@ -17,20 +17,36 @@ if TYPE_CHECKING:
     from sealbus.agents.agent import Agent
     from sealbus.agents.client import Client
     from sealbus.agents.context import Context
+    from sealbus.agents.handle import TaskHandle
     from sealbus.agents.resource import Resource
+    from sealbus.bus.requests import CallExpired, RemoteError
     from sealbus.envelopes.errors import Denied, ResourceNotFound, SealbusError
 
-__all__ = ["Agent", "Client", "Context", "Denied", "Resource", "ResourceNotFound", "SealbusError"]
+__all__ = [
+    "Agent",
+    "CallExpired",
+    "Client",
+    "Context",
+    "Denied",
+    "RemoteError",
+    "Resource",
+    "ResourceNotFound",
+    "SealbusError",
+    "TaskHandle",
+]
 
 _HOMES = MappingProxyType(
     {
         "Agent": "sealbus.agents.agent",
+        "CallExpired": "sealbus.bus.requests",
         "Client": "sealbus.agents.client",
         "Context": "sealbus.agents.context",
         "Denied": "sealbus.envelopes.errors",
+        "RemoteError": "sealbus.bus.requests",
         "Resource": "sealbus.agents.resource",
         "ResourceNotFound": "sealbus.envelopes.errors",
         "SealbusError": "sealbus.envelopes.errors",
+        "TaskHandle": "sealbus.agents.handle",
     }
 )
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
+from sealbus.bus.connection import Connection
 from sealbus.bus.link import Link
-from sealbus.bus.read import _Reader
+from sealbus.bus.read import _batches, _Reader
 
 
 @dataclass
@@ -66,3 +69,30 @@ async def test_how_a_request_may_end() -> None:
         reader._ended(status, text)
         assert reader.broken == broken
         assert reader.exhausted == (status in (404, 408))
+
+
+@dataclass
+class FakeSlots:
+    """Requests that count as forgotten at the times given, one after the other."""
+
+    times: Iterator[float]
+
+    def ask(self) -> None:
+        """Nothing to ask."""
+
+    def silent_at(self) -> float:
+        return next(self.times)
+
+
+async def test_only_a_server_that_shows_no_sign_of_life_has_forgotten_a_request() -> None:
+    link = FakeLink()
+    connection = cast("Connection", type("FakeConnection", (), {"link": link}))
+    now = asyncio.get_running_loop().time()
+    # At the first time that was waited for, a heartbeat had moved it on; at the second, none had.
+    times = iter([now + 0.01, now + 60.0, now + 0.02, now + 0.02])
+    reader = _Reader(cast("Link", link), "AUDIT", 7)
+    reader._slots = FakeSlots(times)  # type: ignore[assignment]
+    async with asyncio.timeout(5):
+        assert [batch async for batch in _batches(connection, reader, None)] == []
+    assert reader.broken == "the server has forgotten the request"
+    assert list(times) == []

@@ -115,11 +115,26 @@ class Client:
 
     @overload
     async def call(
-        self, action: Handler[Req, Res], body: Req, *, user: Statement | None = ..., timeout: float = ...
+        self,
+        action: Handler[Req, Res],
+        body: Req,
+        *,
+        user: Statement | None = ...,
+        timeout: float = ...,
+        grants: Sequence[str] | None = ...,
+        media_type: str = ...,
     ) -> Res: ...
     @overload
     async def call(
-        self, action: str, body: object, *, returns: type[Res], user: Statement | None = ..., timeout: float = ...
+        self,
+        action: str,
+        body: object,
+        *,
+        returns: type[Res],
+        user: Statement | None = ...,
+        timeout: float = ...,
+        grants: Sequence[str] | None = ...,
+        media_type: str = ...,
     ) -> Res: ...
     async def call(
         self,

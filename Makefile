@@ -65,9 +65,9 @@ bench: $(READY) ## each figure beside its limit
 
 lock: ## choose versions anew and write the locked requirements
 	@test -x $(BIN)/pip-compile || $(MAKE) setup
-	@$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-header --no-emit-index-url --no-emit-trusted-host \
+	@$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	  --output-file requirements.txt pyproject.toml
-	@$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-header --no-emit-index-url --no-emit-trusted-host \
+	@$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	  --allow-unsafe --output-file requirements-dev.txt requirements-dev.in
 
 clean: ## remove what the targets made

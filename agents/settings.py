@@ -214,7 +214,8 @@ def _complaint(key: Key, kind: str, message: str, entries: Mapping[Key, Entry]) 
         if key == ("policy",):
             key = ("policy", "engine")
         what = "embedded, sidecar or central" if key == ("policy", "engine") else "its value"
-        return f"{dotted(key)} is not set: say {what} in {FILE_NAME}, or in {variable(key)}, or run `sealbus dev`"
+        how = f"say {what} in {FILE_NAME}, or in {variable(key)}, or run `sealbus dev` in this folder"
+        return f"{dotted(key)} is not set: {how}"
     text = message.removeprefix("Value error, ")
     # The place may be inside of a value that was said, an item of a list for instance.
     said = next(key[:length] for length in range(len(key), 0, -1) if key[:length] in entries)

@@ -20,8 +20,10 @@ __all__ = ["command"]
 @click.command("dev")
 @click.option("--agent", "agents", multiple=True, metavar="NAME", help="An agent beside those of sealbus.toml.")
 @click.option("--state", type=click.Path(path_type=Path), default=Path(STATE_FOLDER), show_default=True)
-@click.option("--port", type=click.IntRange(1, 65_535), default=4222, show_default=True, help="NATS port.")
-@click.option("--edge-port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0: any free one.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=4222, show_default=True, help="NATS; 0: any free one.")
+@click.option(
+    "--edge-port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="Edge; 0: any free one."
+)
 @click.option(
     "--idp-port",
     type=click.IntRange(0, 65_535),
@@ -48,7 +50,7 @@ def command(
     clean: bool,
     as_json: bool,
 ) -> None:
-    """Run NATS, the Workload API and the policy, and say what to type next."""
+    """Run NATS, the Workload API, the policy, the identity provider and the edge, and say what to type next."""
     from sealbus.agents.dev.declared import read_declared
     from sealbus.agents.dev.environment import DevOptions
 
@@ -98,9 +100,9 @@ async def _run(options: object, *, watch: bool, as_json: bool) -> None:
             note(f"ready: NATS at {environment.nats.url}, policy {environment.policy} ({options.engine})")
             note(f"edge at {environment.edge.front.resource}")
             note(f"development IdP, without passwords: {environment.idp.issuer}")
-            note("in other terminals, for instance:")
+            note("in other terminals, in this folder, for instance:")
             note("  sealbus worker run app.py:agent")
-            note("""  sealbus pub task.inventory.update '{"item_id": "42", "quantity": 3}' --user alice""")
+            note("""  sealbus pub task.inventory.update '{"item_id": "42", "quantity": 3}' --user alice --wait""")
             note("  sealbus audit tail --follow")
             note("  sealbus token --user alice")
             note("stop with Ctrl-C; --clean removes the state folder at the next start")

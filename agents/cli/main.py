@@ -17,7 +17,7 @@ EXIT_UNVERIFIED = 4
 
 _COMMANDS = MappingProxyType(
     {
-        "dev": ("sealbus.agents.cli.dev", "Run everything on this machine: NATS, Workload API, policy."),
+        "dev": ("sealbus.agents.cli.dev", "Run everything on this machine: NATS, Workload API, policy, IdP, edge."),
         "pub": ("sealbus.agents.cli.pub", "Publish a task or an event."),
         "task": ("sealbus.agents.cli.task", "Ask what has come of a task."),
         "call": ("sealbus.agents.cli.call", "Call an action and print the answer."),

@@ -55,7 +55,10 @@ def command(
     as_name: str,
     as_json: bool,
 ) -> None:
-    """Publish BODY (JSON, or - for standard input) to SUBJECT: task.<agent>.<verb>, event.<own name>.<name>, an own one."""
+    """Publish BODY (JSON, or - for standard input) to SUBJECT: task.<agent>.<verb>, event.<own name>.<name>, an own one.
+
+    Without --wait a task's handle is printed, for `sealbus task status` and `sealbus task result`.
+    """
     payload = sys.stdin.buffer.read() if body == "-" else body.encode()
     asyncio.run(
         _publish(subject, payload, user, session, life, partition, count, wait, config, as_name, as_json=as_json)
@@ -100,7 +103,9 @@ async def _publish(
             if kind == "task":
                 handle = await bus.submit(action, answer, user=statement, life=life, partition=partition)
                 _show(handle, {"handle": handle.text}, as_json=as_json)
-                if wait is not None:
+                if wait is None and not as_json:
+                    click.echo(handle.text)
+                elif wait is not None:
                     await finish(handle, wait, as_json=as_json)
             else:
                 _show(await bus.emit(name, answer), {}, as_json=as_json)

@@ -1,4 +1,4 @@
-"""`sealbus task status|result HANDLE`: what has come of a task, by the handle that `sealbus pub --json` printed."""
+"""`sealbus task status|result HANDLE`: what has come of a task, by the handle that `sealbus pub` printed."""
 
 from __future__ import annotations
 
@@ -76,7 +76,10 @@ async def finish(handle: TaskHandle, wait: float, *, as_json: bool) -> None:
             async for one in statuses:
                 last = one
     except TimeoutError as error:
-        raise click.ClickException(f"{handle.action}: not done within {wait:g} s; its handle is {handle}") from error
+        so_far = "no worker has told anything of it: is one running?" if last is None else last.state.value
+        raise click.ClickException(
+            f"{handle.action}: not done within {wait:g} s ({so_far}); ask again: sealbus task result {handle}"
+        ) from error
     if last is None:
         return
     if as_json:
@@ -97,7 +100,7 @@ async def _opened(text: str, config: str | None, as_name: str) -> AsyncGenerator
     try:
         parse_handle(text)
     except EnvelopeError as error:
-        raise click.BadParameter(error.detail, param_hint="HANDLE") from error
+        raise click.BadParameter(f"this is no handle of a task ({error.detail})", param_hint="HANDLE") from error
     async with Client(as_name, settings=load_settings(config)) as bus:
         yield bus.handle(text)
 

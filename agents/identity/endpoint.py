@@ -55,8 +55,8 @@ class Endpoint:
             mode = Path(self.path).stat().st_mode
         except OSError as error:
             raise IdentityUnavailable(
-                f"no Workload API at {self}: {error.strerror}; start the SPIRE agent or `sealbus dev`, "
-                f"or correct {ENVIRONMENT_VARIABLE}"
+                f"no Workload API at {self}: {error.strerror}; start the SPIRE agent or `sealbus dev` "
+                f"(with --agent for a name that it does not know), or correct {ENVIRONMENT_VARIABLE}"
             ) from error
         if not stat.S_ISSOCK(mode):
             raise IdentityUnavailable(f"no Workload API at {self}: not a socket; correct {ENVIRONMENT_VARIABLE}")

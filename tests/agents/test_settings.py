@@ -51,7 +51,7 @@ def test_what_must_be_said_has_no_default(missing: str, complaint: str, tmp_path
     environment = {name: text for name, text in smallest_environment().items() if name != missing}
     with pytest.raises(ConfigurationError) as caught:
         load_settings(environment=environment, folder=tmp_path)
-    assert caught.value.detail == f"{complaint}, or run `sealbus dev`"
+    assert caught.value.detail == f"{complaint}, or run `sealbus dev` in this folder"
 
 
 def test_a_policy_table_without_an_engine_is_told_the_same(tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import runpy
+import shutil
+import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -17,13 +21,19 @@ from sealbus.policies.decision import Decision
 from sealbus.policies.documents import checked_document
 from sealbus.policies.embedded import EmbeddedEngine
 from sealbus.policies.policy_tests import run_tests
+from sealbus.testing import TestBus
 
 GUIDE = (Path(__file__).parent.parent.parent / "docs" / "guide.md").read_text(encoding="utf-8")
 TABLE_ROW = re.compile(r"^\| .* \|$", re.MULTILINE)
 
 
-def only(kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+def only(kind: str, chapter: str = "The policy|Deployment") -> list[str]:
+    """Return the blocks of a kind in the chapters that are called so."""
+    chapters = re.split(r"^## (.+)$", GUIDE, flags=re.MULTILINE)
+    text = "".join(
+        body for name, body in zip(chapters[1::2], chapters[2::2], strict=True) if name in chapter.split("|")
+    )
+    return re.findall(rf"^```{kind}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -71,6 +81,53 @@ def test_the_bundle_is_built_as_it_says(owners: Path, tmp_path: Path, monkeypatc
     monkeypatch.chdir(owners.parent)
     runpy.run_path(str(tmp_path / "publish.py"))
     assert load_bundle(tmp_path / "out" / "bundle.tar.gz").revision == "2026-11-24.1"
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Write the guide's own agent and its test, and the starter policy beside them; return the test."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.chdir(tmp_path)
+    for name, code in zip(("notes", "test_notes"), only("python", "Your own agent"), strict=True):
+        (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    shutil.copytree(STARTER, tmp_path / "policy")
+    return importlib.import_module("test_notes")
+
+
+def grant(registry: Path) -> None:
+    """Add what the guide says to the registry of a policy."""
+    for document, shown in zip(("actions", "agents"), only("json", "Your own agent"), strict=True):
+        assert f"`policy/sealbus/registry/{document}/data.json`" in GUIDE
+        file = registry / document / "data.json"
+        there = json.loads(file.read_text(encoding="utf-8"))
+        for name, entry in json.loads(shown).items():
+            old = there.get(name, {})
+            actions = {**old.get("actions", {}), **entry["actions"]} if "actions" in entry else None
+            there[name] = {**old, **entry, **({"actions": actions} if actions is not None else {})}
+        file.write_text(json.dumps(there), encoding="utf-8")
+
+
+async def test_the_own_agent_is_denied_until_the_policy_knows_it(notes: ModuleType) -> None:
+    async with TestBus(notes.agent, policy=Path("policy")) as bus:
+        client = await bus.client("shop-web")
+        note = notes.Note(owner="alice", text="milk")
+        handle = await client.submit("notes.write", note, user=bus.user("alice", "shop-web"))
+        await bus.idle()
+        (status,) = await bus.statuses(handle)
+        assert status.reasons == ("action_not_granted", "unknown_action")
+    grant(Path("policy/sealbus/registry"))
+    assert all(result.passed for result in run_tests(Path("policy"), opa=None))
+    async with TestBus(notes.agent, policy=Path("policy")) as bus:
+        for sender, caller in (("shop-web", await bus.client("shop-web")), ("edge", await bus.client("edge"))):
+            handle = await caller.submit("notes.write", note, user=bus.user("alice", sender))
+            await bus.idle()
+            assert await handle.result(int) == len(sys.modules["notes"].NOTES["alice"])
+
+
+async def test_the_test_of_the_own_agent_passes(notes: ModuleType) -> None:
+    grant(Path("policy/sealbus/registry"))
+    await notes.test_a_note_is_for_its_owner()
 
 
 def test_the_settings_are_settings() -> None:

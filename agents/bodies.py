@@ -61,10 +61,11 @@ class Body(Generic[T]):
             return Answer(body=value, typ=OCTETS)
         try:
             valid = self._adapter.validate_python(value)
+            # A warning instead of an error would print the value, which is a payload, and send what does not fit.
             if typ == MSGPACK:
-                plain: Value = self._adapter.dump_python(valid, mode="json")
+                plain: Value = self._adapter.dump_python(valid, mode="json", warnings="error")
                 return Answer(body=encode(plain, text_bytes=DEFAULT_LIMITS.body_bytes), typ=MSGPACK)
-            return Answer(body=self._adapter.dump_json(valid), typ=JSON)
+            return Answer(body=self._adapter.dump_json(valid, warnings="error"), typ=JSON)
         except (pydantic.ValidationError, pydantic.PydanticSchemaGenerationError, SealError) as error:
             raise HandlingError(Code.BAD_RESULT, type(error).__name__) from None
         except (ValueError, TypeError, RecursionError) as error:

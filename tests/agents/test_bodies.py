@@ -55,6 +55,20 @@ def test_a_result_of_another_type_is_bad(of: type[object], value: object) -> Non
     assert refused.value.code is Code.BAD_RESULT
 
 
+@pytest.mark.parametrize("typ", [JSON, MSGPACK])
+def test_a_model_made_without_validation_is_bad_and_is_not_shown(
+    typ: str, recwarn: pytest.WarningsRecorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Update.model_construct(item_id="42", quantity="not-a-number-but-a-secret")
+    with pytest.raises(HandlingError) as refused:
+        Body(Update).encode(made, typ)
+    assert refused.value.code is Code.BAD_RESULT
+    assert "secret" not in str(refused.value)
+    assert refused.value.__suppress_context__
+    assert not recwarn.list
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_float_does_not_fit_canonical_msgpack() -> None:
     with pytest.raises(HandlingError) as refused:
         Body(float).encode(0.5, MSGPACK)

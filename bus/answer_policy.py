@@ -5,6 +5,7 @@ Replies, chunks and results of tasks alike (SPEC.md section 7). The decision's r
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,12 +13,14 @@ from sealbus.bus.audit import AuditWriter, obligations_json
 from sealbus.bus.judge import NO_RESOURCE, Judge, user_input
 from sealbus.envelopes.context_payload import UserContext
 from sealbus.envelopes.decision_record import CorePlace, DecisionRecord, StreamPlace
-from sealbus.envelopes.errors import Code, Denied, SealbusError
+from sealbus.envelopes.errors import AuditUnavailable, Code, Denied, SealbusError, SealError
 from sealbus.envelopes.results import VerifiedResult
 from sealbus.policies.decision import Decision
 from sealbus.policies.request import Request, input_document
 
 __all__ = ["AnswerDenied", "AnswerPolicy", "Received"]
+
+_log = logging.getLogger(__name__)
 
 
 class AnswerDenied(Denied):
@@ -60,7 +63,13 @@ class AnswerPolicy:
                 refused[place] = answer
             elif answer.allow is not True:
                 refused[place] = AnswerDenied(f"our policy refuses the answer to {one.action}", answer.reasons)
-            await self._audit.note(_record(one, document, answer), about=one.result)
+            try:
+                record = _record(one, document, answer)
+            except SealError as error:
+                _log.error("a decision about an answer cannot be recorded: %s", error.detail)
+                refused[place] = refused[place] or AuditUnavailable("the decision cannot be recorded")
+            else:
+                await self._audit.note(record, about=one.result)
         return refused
 
 

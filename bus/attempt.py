@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from sealbus.bus.cancelling import being_cancelled
 from sealbus.bus.routes import Answer, Permitted
 from sealbus.envelopes.errors import Code, HandlingError, SealbusError
 
@@ -47,6 +48,10 @@ async def attempt(permitted: Permitted, send: SendChunk) -> Answer | None:
         if scope.expired():
             raise HandlingError(Code.HANDLER_TIMEOUT, f"over {route.timeout:g} s") from error
         raise HandlingError(Code.HANDLER_FAILED, "TimeoutError") from error
+    except asyncio.CancelledError as error:
+        if being_cancelled():
+            raise
+        raise HandlingError(Code.HANDLER_FAILED, "CancelledError") from error
     except HandlingError:
         raise
     except SealbusError as error:

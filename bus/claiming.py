@@ -10,6 +10,7 @@
 
 Who finds `started` waits until that handler's time is over, for it cannot be seen whether its process still lives.
 What is concluded is written by comparison, so that of two processes that conclude differently only one is right.
+`done` and `free` are signed; who finds them otherwise, or something unreadable, concludes `unknown` as well.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sealbus.bus.claims import Claimed, Stage, parse, sign, unsigned
+from sealbus.bus.claims import SIGNED, Claimed, Stage, parse, sign, unsigned
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.counters import Counters
 from sealbus.bus.keyed import Keyed
 from sealbus.bus.ports import Identity
 from sealbus.bus.routes import Answer
-from sealbus.envelopes.caches import Caches
+from sealbus.envelopes.caches import BoundedMap, Caches
 from sealbus.envelopes.errors import (
     BusUnavailable,
     Code,
@@ -52,6 +53,8 @@ _MARKS: Final = 3
 """How often a mark is tried that is not acknowledged."""
 _ROUNDS: Final = 4
 """How often a claim is tried that another process was quicker with."""
+_IDLE: Final = 4_096
+"""Claims of ours that a process remembers to be idle; one that it has forgotten ends as anybody else's would."""
 
 
 class BusyEffect(Exception):
@@ -109,6 +112,8 @@ class Claiming:
         self._instance = instance
         self._margin = margin
         self._clock = clock
+        self._idle: BoundedMap[bytes, bool] = BoundedMap(_IDLE)
+        """Effects that stand as started by us, perhaps, and whose handler did not run or has failed."""
 
     async def claim(self, going: Going, timeout: float) -> Going | Happened:
         """Claim for a handler that may take `timeout` seconds, unless the effect has happened.
@@ -117,9 +122,21 @@ class Claiming:
         said what came of it; `StateUnavailable`. To be called only while this process does not run the same effect.
         """
         try:
-            return await self._claim(going, timeout)
+            begun = await self._claim(going, timeout)
         except BusUnavailable as error:
+            # Perhaps our claim was stored all the same.
+            self._idle.put(going.key, True)
             raise StateUnavailable("the effect cannot be claimed") from error
+        self._idle.put(going.key, False)
+        return begun
+
+    async def kept(self, going: Going) -> Answer | None:
+        """Return the result that is kept of an effect that has happened; `None` if there is none, or it cannot be read."""
+        try:
+            found = await self._keyed.get(self._prefix + going.key.hex(), within=WITHIN)
+            return self._held(found[1], going).result if found is not None else None
+        except SealbusError:
+            return None
 
     async def mark(self, going: Going, stage: Stage, result: Answer | None) -> None:
         """Write what became of a claim; one that cannot be written is counted and logged. Raises nothing."""
@@ -139,6 +156,8 @@ class Claiming:
                 break
         if outcome == "replaced" and await self._is_marked(subject, stage):
             return
+        if stage is Stage.FREE:
+            self._idle.put(going.key, True)
         self._counters.add("sealbus_effects_unmarked_total", 1, stage=stage.value, reason=outcome)
         _log.error("an effect is not marked %s: %s", stage, outcome)
 
@@ -162,8 +181,8 @@ class Claiming:
 
     async def _take_over(self, subject: str, last: int, held: Claimed, mine: Claimed) -> int | None:
         """Write in place of a claim that is not done; `None` if somebody else was quicker."""
-        # Ours is not running any more: either its mark was not stored, or that it was stored was not heard of.
-        ours = held.by == self._instance
+        # That we started it is not enough: it may have happened, and only that it was marked so may have failed.
+        ours = held.by == self._instance and self._idle.get(held.key) is True
         if held.stage is Stage.FREE or (held.stage is Stage.STARTED and ours):
             return await self._keyed.replace(subject, unsigned(mine), last=last, within=WITHIN)
         if held.stage is Stage.STARTED:
@@ -184,12 +203,14 @@ class Claiming:
 
     def _held(self, stored: bytes, going: Going) -> Claimed:
         try:
-            held, _ = parse(stored, own=self._identity.spiffe_id, trust=self._trust(), caches=self._caches)
+            held, signed = parse(stored, own=self._identity.spiffe_id, trust=self._trust(), caches=self._caches)
         except EnvelopeError as error:
             # Somebody else's bytes, or a newer version's: whether it has happened cannot be told, so it may not again.
             raise HandlingError(Code.OUTCOME_UNKNOWN, "its claim is not readable") from error
         if held.key != going.key:
             raise HandlingError(Code.OUTCOME_UNKNOWN, "its claim is another effect's")
+        if held.stage in SIGNED and not signed:
+            raise HandlingError(Code.OUTCOME_UNKNOWN, f"its claim says {held.stage}, and that we did not sign")
         same_body(held.dig, going.dig)
         return held
 
@@ -204,12 +225,14 @@ class Claiming:
         return held.stage is stage and held.by == self._instance
 
     def _stored(self, mark: Claimed) -> bytes:
-        if mark.result is not None:
-            try:
-                return sign(mark, self._identity.sealer())
-            except IdentityUnavailable as error:
-                _log.warning("a result is not kept with its claim: %s", error)
-        return unsigned(replace(mark, result=None))
+        try:
+            return sign(mark, self._identity.sealer())
+        except IdentityUnavailable as error:
+            if mark.stage is not Stage.DONE:
+                raise
+            # Others conclude `unknown` from this at once, where a claim that is only started would have them wait.
+            _log.warning("an effect is marked done without a signature: %s", error)
+            return unsigned(replace(mark, result=None))
 
     def _claimed(self, going: Going, stage: Stage, *, at: int, until: int, result: Answer | None = None) -> Claimed:
         return Claimed(

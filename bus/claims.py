@@ -2,35 +2,31 @@
 
 ::
 
-    [payload]                                  while it is started, free or unknown, and done without a result
-    [payload, signature, key, token]           done with a result: signed by the identity that made it
+    [payload]                                  while it is started or unknown
+    [payload, signature, key, token]           free or done: signed by the identity that made it
 
-A kept result is said again by whoever finds it, under its own signature. So it is believed only if this identity
-signed it: nobody who can write to the broker can put words into a worker's mouth. Everything here is pure.
+That an effect has happened, with what result, or that it has not and may be tried again, is believed only if this
+identity signed it. Others can have the broker store bytes of theirs here, and so they could have a handler run twice, or
+not at all, or put words into a worker's mouth. Everything here is pure.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from hashlib import sha256
 from typing import Final
 
+from sealbus.bus.own_words import PARTS, is_own, signed
 from sealbus.bus.routes import Answer
 from sealbus.envelopes.caches import Caches
 from sealbus.envelopes.codec import Value, decode, encode
-from sealbus.envelopes.credential import verify_credential
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
-from sealbus.envelopes.keys import PublicKey
-from sealbus.envelopes.merkle import leaf_hash
 from sealbus.envelopes.record_fields import DIGEST_BYTES, RecordMap, check_bytes, check_uint
 from sealbus.envelopes.seal import Sealer
-from sealbus.envelopes.signature import sign_batch, verify_proof
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.trust import Trust
-from sealbus.envelopes.wire import Credential, Proof
 
-__all__ = ["CLAIM_TYPE", "INSTANCE_BYTES", "RESULT_BYTES", "Claimed", "Stage", "parse", "sign", "unsigned"]
+__all__ = ["CLAIM_TYPE", "INSTANCE_BYTES", "RESULT_BYTES", "SIGNED", "Claimed", "Stage", "parse", "sign", "unsigned"]
 
 CLAIM_TYPE: Final = "application/vnd.sealbus.claim.v1"
 """What the signature is for; none of another type is one of these."""
@@ -40,7 +36,7 @@ RESULT_BYTES: Final = 65_536
 
 INSTANCE_BYTES: Final = 16
 _BYTES: Final = 2 * RESULT_BYTES
-_UNSIGNED, _SIGNED = 1, 4
+_UNSIGNED, _SIGNED = 1, PARTS
 
 
 class Stage(StrEnum):
@@ -53,6 +49,10 @@ class Stage(StrEnum):
     DONE = "done"
     UNKNOWN = "unknown"
     """Its process was gone before it said what came of it; nobody runs it again."""
+
+
+SIGNED: Final = frozenset({Stage.FREE, Stage.DONE})
+"""Stages that are worth nothing without a signature: what they say lets a handler run again, or never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,10 +108,7 @@ def unsigned(claim: Claimed) -> bytes:
 
 def sign(claim: Claimed, sealer: Sealer) -> bytes:
     """Return what is stored of a claim, signed by `sealer`, whose credential must be valid at `claim.at`."""
-    payload = claim.payload()
-    [proof] = sign_batch([leaf_hash(payload)], CLAIM_TYPE, sealer.key)
-    array: list[Value] = [payload, proof.signature, sealer.key.public.raw, sealer.credential.token]
-    return encode(array, text_bytes=_BYTES)
+    return encode([*signed(claim.payload(), CLAIM_TYPE, sealer)], text_bytes=_BYTES)
 
 
 def parse(stored: bytes, *, own: SpiffeId, trust: Trust, caches: Caches) -> tuple[Claimed, bool]:
@@ -125,8 +122,8 @@ def parse(stored: bytes, *, own: SpiffeId, trust: Trust, caches: Caches) -> tupl
     if not all(isinstance(one, bytes) for one in array):
         raise EnvelopeError(Code.MALFORMED, 0, "claim: not bytes")
     parts = [one for one in array if isinstance(one, bytes)]
-    signed = len(parts) == _SIGNED and _is_signed(parts, own=own, trust=trust, caches=caches)
-    return _claimed(parts[0], trusted=signed), signed
+    own_words = len(parts) == _SIGNED and _is_signed(parts, own=own, trust=trust, caches=caches)
+    return _claimed(parts[0], trusted=own_words), own_words
 
 
 def _claimed(payload: bytes, *, trusted: bool) -> Claimed:
@@ -151,20 +148,8 @@ def _claimed(payload: bytes, *, trusted: bool) -> Claimed:
 
 
 def _is_signed(parts: list[bytes], *, own: SpiffeId, trust: Trust, caches: Caches) -> bool:
-    payload, signature, raw, token = parts
     try:
-        at = RecordMap(decode(payload, text_bytes=RESULT_BYTES, step=0)).uint("at")
-        key = PublicKey.parse(raw)
-        verify_credential(
-            Credential(1, token),
-            iss=own,
-            key=key,
-            crd=sha256(token).digest(),
-            reference=at,
-            trust=trust,
-            caches=caches,
-        )
-        verify_proof(Proof(1, 0, (), signature), leaf_hash(payload), CLAIM_TYPE, key, caches.roots)
-    except (EnvelopeError, SealError, ValueError):
+        at = RecordMap(decode(parts[0], text_bytes=RESULT_BYTES, step=0)).uint("at")
+    except EnvelopeError:
         return False
-    return True
+    return is_own(parts, CLAIM_TYPE, own=own, at=at, trust=trust, caches=caches)

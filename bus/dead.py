@@ -18,6 +18,8 @@ DEAD_EVENT = "dead"
 """Name of the event: `event.<agent>.dead`."""
 
 EVENT_LIFE = 3_600 * SECOND
+DETAIL = 256
+"""Characters of the failure's detail that the event holds."""
 STORE_WITHIN = 5.0
 """Seconds that the DEAD stream has to acknowledge."""
 
@@ -53,7 +55,8 @@ class DeadLetters:
             "message": header.id.hex(),
             "subject": work.delivery.subject,
             "code": str(failure.code),
-            "detail": failure.detail,
+            # A handler's own words may be of any length, and the event must not fail for it.
+            "detail": failure.detail[:DETAIL],
             "deliveries": work.delivery.position.delivery if work.delivery.position else 1,
         }
         await self._outbox.publish(

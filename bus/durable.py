@@ -22,9 +22,9 @@ from sealbus.bus.effects import Effects
 from sealbus.bus.operator_log import OperatorLog
 from sealbus.bus.outcomes import Outcomes, delivery_of
 from sealbus.bus.ports import Delivery, Pull
-from sealbus.bus.retry import UNTIL_EXPIRY
+from sealbus.bus.retry import UNTIL_EXPIRY, RetrySchedule
 from sealbus.bus.routes import Answer, Permitted
-from sealbus.bus.status_body import State
+from sealbus.bus.status_body import State, Status
 from sealbus.bus.statuses import NOTHING, Statuses, Telling
 from sealbus.bus.work import Work
 from sealbus.envelopes.accept import VerifiedMessage
@@ -38,6 +38,9 @@ _log = logging.getLogger(__name__)
 
 BURY_AGAIN = 5.0
 """Seconds until a delivery comes again whose dead letter could not be stored."""
+
+TELL_AGAIN = RetrySchedule(retries=8, first=5.0)
+"""For a result that its requester could not be told: what is done stays done, and a few more deliveries say so."""
 
 WORKING_AFTER = 1.0
 """Seconds that a handler runs before its requester is told that it does: most are done by then, and say so at once."""
@@ -98,7 +101,7 @@ class DurableWork:
                 timer.cancel()
 
     def _still_working(self, telling: Telling) -> None:
-        self._soon(partial(telling.store, telling.numbered(State.WORKING)))
+        self._soon(partial(_store, telling, telling.numbered(State.WORKING)))
 
     async def reject(
         self, message: VerifiedMessage, delivery: Delivery, pull: Pull, code: Code, reasons: tuple[str, ...]
@@ -148,15 +151,33 @@ class DurableWork:
                 await self._effects.done(going, None)
             else:
                 await self._effects.done(going, result)
-                await telling.completed(result)
+                if not await telling.completed(result):
+                    self._effects.untold(going)
+                    # Only where STATE keeps the result is it said again, and not the handler run again elsewhere.
+                    if going.last and await self._tell_later(work, code, started):
+                        return
         await self._outcomes.settle(work, code, started)
+
+    async def _tell_later(self, work: Work, code: Code | None, started: int) -> bool:
+        """Have a delivery come again whose result was not stored for its requester; say whether it will."""
+        delay = TELL_AGAIN.delay(
+            delivery_of(work), random=self._random(), now=self._clock(), until=work.permitted.message.header.exp
+        )
+        if delay is None or work.pull is None:
+            return False
+        await self._outcomes.note(work, code, started)
+        work.pull.retry(work.delivery, delay)
+        return True
 
     async def _happened(self, work: Work, telling: Telling | None, happened: Happened, started: int) -> None:
         """Acknowledge what has been done before, and say its result to a requester that may not know it."""
         self._say("not done again", work, Code.REPLAYED)
         if telling is not None and work.permitted.route.status and not happened.told:
             if happened.result is not None:
-                await telling.completed(happened.result)
+                if not await telling.completed(happened.result) and await self._tell_later(
+                    work, Code.REPLAYED, started
+                ):
+                    return
             else:
                 await telling.tell(
                     State.FAILED, code=Code.REPLAYED, note="done for an earlier copy; its result is not kept any more"
@@ -201,12 +222,15 @@ class DurableWork:
         await self._outcomes.settle(work, failure.code, started)
 
     async def _again(self, work: Work, telling: Telling | None, code: Code, delay: float | None, started: int) -> None:
-        """Put a delivery off that was not handled, `delay` seconds or with backoff, unless it expires before."""
+        """Put a delivery off that was not handled, at least `delay` seconds and with backoff, unless it expires before."""
         now, exp = self._clock(), work.permitted.message.header.exp
-        if delay is None:
-            delay = UNTIL_EXPIRY.delay(delivery_of(work), random=self._random(), now=now, until=exp)
-        elif now + delay * SECOND >= exp:
-            delay = None
+        backoff = UNTIL_EXPIRY.delay(delivery_of(work), random=self._random(), now=now, until=exp)
+        if delay is None or now + delay * SECOND >= exp:
+            # What we wait for may have until after our own time; but it may be done, or have failed, long before.
+            delay = backoff
+        elif backoff is not None:
+            # Each look is a decision and its record: copies of one long task must not fill the audit stream.
+            delay = max(delay, backoff)
         if delay is None or work.pull is None:
             await self._expired(work, telling, code, started)
             return
@@ -219,7 +243,8 @@ class DurableWork:
 
     async def _expired(self, work: Work, telling: Telling | None, code: Code, started: int) -> None:
         self._say("expired", work, code)
-        if telling is not None:
+        # While another copy is being handled nothing final is known: it may be done any moment, and would not be heard.
+        if telling is not None and code is not Code.REPLAYED:
             await telling.tell(State.EXPIRED, code=code)
         await self._outcomes.settle(work, code, started)
 
@@ -228,6 +253,10 @@ class DurableWork:
         if message.header.kind is not Kind.TASK:
             return None
         return self._statuses.about(message, delivery.position.delivery if delivery.position is not None else 1)
+
+
+async def _store(telling: Telling, status: Status | None) -> None:
+    await telling.store(status)
 
 
 async def _no_chunks(permitted: Permitted, chunk: Answer, number: int, fin: bool) -> None:

@@ -58,7 +58,10 @@ class Effects:
         known = self._handled.get(key)
         if known is not None:
             same_body(known.dig, header.dig)
-            return Happened(result=self._results.get(key), told=known.first == header.digest)
+            told, result = known.first == header.digest, self._results.get(key)
+            if result is None and not told and permitted.route.once:
+                result = await self._claiming.kept(Going(key=key, dig=header.dig, first=header.digest))
+            return Happened(result=result, told=told)
         going = Going(key=key, dig=header.dig, first=header.digest)
         self._running[key] = header.dig
         if not permitted.route.once:
@@ -84,6 +87,10 @@ class Effects:
         if going.last:
             kept = result if result is not None and len(result.body) <= RESULT_BYTES else None
             await self._claiming.mark(going, Stage.DONE, kept)
+
+    def untold(self, going: Going) -> None:
+        """Note that the requester was not told what came of an effect that has happened."""
+        self._handled.put(going.key, _Remembered(going.dig, b""))
 
     async def failed(self, going: Going) -> None:
         """Give the claim back, so that the next delivery may handle it again."""

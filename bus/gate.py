@@ -52,7 +52,10 @@ class CoreOrigin:
 
 
 class Gate:
-    """Takes deliveries of one agent; `Lanes` run the handlers of what it lets through."""
+    """Takes deliveries of one agent; `Lanes` run the handlers of what it lets through.
+
+    Enter with `async with`, then `settle` before leaving: what was not handed on by then is left to be delivered again.
+    """
 
     def __init__(
         self,
@@ -86,6 +89,7 @@ class Gate:
         self._clock = clock
         self._said = OperatorLog(_log)
         self._group = asyncio.TaskGroup()
+        self._finishing: set[asyncio.Task[None]] = set()
         self._recording = asyncio.Semaphore(RECORDING)
 
     async def __aenter__(self) -> Self:
@@ -95,6 +99,9 @@ class Gate:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # After `settle` nothing is left; without it, what waits for room in the lanes would be waited for as well.
+        for task in self._finishing:
+            task.cancel()
         await self._group.__aexit__(kind, error, trace)
 
     async def admit(self, deliveries: Sequence[Delivery], pull: Pull | None, turn: Turn) -> None:
@@ -107,7 +114,9 @@ class Gate:
         lasting = [one for one in judged if not self._try_again(one, pull)]
         await self._recording.acquire()
         before, done = turn.take()
-        self._group.create_task(self._finish(lasting, pull, before, done), name="gate-finish")
+        task = self._group.create_task(self._finish(lasting, pull, before, done), name="gate-finish")
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
 
     async def settle(self) -> None:
         """Wait until the records of every admitted batch are stored, or refused, and handed on."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 
+from sealbus.bus.cancelling import being_cancelled
 from sealbus.bus.clock import Clock, wall_clock
+from sealbus.bus.operator_log import OperatorLog
 from sealbus.bus.work import Judged, Opened
 from sealbus.envelopes.accept import StreamArrival, VerifiedMessage
 from sealbus.envelopes.context_payload import UserContext
@@ -40,6 +43,7 @@ class Judge:
     def __init__(self, *, engine: PolicyEngine, clock: Clock = wall_clock) -> None:
         self._engine = engine
         self._clock = clock
+        self._said = OperatorLog(_log)
 
     async def judge(self, opened: Sequence[Opened]) -> list[Judged]:
         """Return the judgement of each message, in order; a failure of one is its own."""
@@ -57,10 +61,12 @@ class Judge:
                 ready.error = error
                 continue
             except Exception as error:  # noqa: BLE001  a model's own validators may raise anything about hostile bytes
-                _log.warning("decoding a body for %s failed: %s", one.route.action, type(error).__name__)
+                self._said.warning("decoding a body for %s failed: %s", one.route.action, type(error).__name__)
                 ready.error = BadBody(type(error).__name__)
                 continue
             if one.route.loads_resource:
+                # Whatever becomes of the loading: without a resource there is nothing to ask the policy about.
+                ready.error = ResourceUnavailable("not loaded")
                 loading.append(ready)
         if loading:
             await self._load(loading)
@@ -76,6 +82,10 @@ class Judge:
             answers = await self._engine.decide(documents)
         except (PolicyUnavailable, PolicyFailed) as error:
             return [error] * len(documents)
+        except asyncio.CancelledError:
+            if being_cancelled():
+                raise
+            return [PolicyUnavailable("CancelledError")] * len(documents)
         except Exception as error:  # noqa: BLE001  an engine's own fault ends no worker; only its type is told
             _log.warning("the policy engine failed: %s", type(error).__name__)
             return [PolicyUnavailable(type(error).__name__)] * len(documents)
@@ -84,16 +94,21 @@ class Judge:
         return answers
 
     async def _load(self, loading: Sequence[_Prepared]) -> None:
-        """Step 15 for a batch: a few tasks that take one message after the other, each load under its own deadline."""
+        """Step 15 for a batch: a few tasks that take one message after the other, each load under its own deadline.
+
+        Together they have twice as long: what is not loaded by then is unavailable, and the next batch has its turn.
+        """
         rest = iter(loading)
 
         async def load_some() -> None:
             for ready in rest:
-                await _load_one(ready)
+                await _load_one(ready, self._said)
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(LOADING, len(loading))):
-                group.create_task(load_some())
+        within = 2 * max([ready.opened.route.resource_timeout for ready in loading])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within), asyncio.TaskGroup() as group:
+                for _ in range(min(LOADING, len(loading))):
+                    group.create_task(load_some())
 
     def _ask(self, ready: _Prepared) -> None:
         try:
@@ -140,17 +155,22 @@ class _Prepared:
         )
 
 
-async def _load_one(ready: _Prepared) -> None:
+async def _load_one(ready: _Prepared, said: OperatorLog) -> None:
     route = ready.opened.route
     try:
         async with asyncio.timeout(route.resource_timeout):
             ready.resource = await route.endpoint.resource(ready.value)
+        ready.error = None
     except ResourceNotFound as error:
         ready.error = error
+    except asyncio.CancelledError:
+        if being_cancelled():
+            raise
+        ready.error = ResourceUnavailable("CancelledError")
     except TimeoutError:
         ready.error = ResourceUnavailable(f"not loaded within {route.resource_timeout:g} s")
     except Exception as error:  # noqa: BLE001  a loader may raise anything; only its type is told, never its text
-        _log.warning("loading the resource for %s failed: %s", route.action, type(error).__name__)
+        said.warning("loading the resource for %s failed: %s", route.action, type(error).__name__)
         ready.error = ResourceUnavailable(type(error).__name__)
 
 

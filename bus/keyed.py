@@ -2,7 +2,9 @@
 
 What is written names the sequence that it replaces, so that of two processes that write at the same moment one is told.
 An identity reads and writes under `state.<own token>.` only (NATS permissions). Values are not signed by being here:
-whoever runs the broker can change them.
+whoever runs the broker can change them, and nats-server answers a client under whatever reply subject it names, so that
+any agent can have bytes of its own stored under another's token. What would do harm if it were forged is signed by its
+writer (`own_words`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ __all__ = ["OperatorLog"]
 
 
 class OperatorLog:
-    """Writes at level info to `log`, at most `most` lines in `seconds`; the next line then says how many were left out."""
+    """Writes to `log`, at most `most` lines in `seconds`; the next line then says how many were left out."""
 
     def __init__(
         self, log: logging.Logger, *, most: int = 20, seconds: float = 10.0, clock: Callable[[], float] = time.monotonic
@@ -32,6 +32,7 @@ class OperatorLog:
     def message(self, event: str, header: Header, *, action: str, code: str, extra: str = "") -> None:
         """Say what happened to a verified message: `event` is one word, `code` why, `extra` a few words of our own."""
         self._write(
+            logging.INFO,
             "%s: %s, message %s on %s from %s, %s%s",
             event,
             action,
@@ -45,10 +46,14 @@ class OperatorLog:
     def refused(self, subject: str, *, code: str, step: int) -> None:
         """Say that something on `subject` failed verification; nothing in it is known to be true."""
         # The subject is a stranger's choice within our subscription, and may hold what a terminal obeys.
-        self._write("refused: on %.255a, %s at step %d", subject, code, step)
+        self._write(logging.INFO, "refused: on %.255a, %s at step %d", subject, code, step)
 
-    def _write(self, text: str, *args: object) -> None:
-        if not self._log.isEnabledFor(logging.INFO):
+    def warning(self, text: str, *args: object) -> None:
+        """Say that something of ours failed, which a sender can bring about as often as it likes."""
+        self._write(logging.WARNING, text, *args)
+
+    def _write(self, level: int, text: str, *args: object) -> None:
+        if not self._log.isEnabledFor(level):
             return
         now = self._clock()
         if now >= self._until:
@@ -59,6 +64,6 @@ class OperatorLog:
         self._written += 1
         left_out, self._left_out = self._left_out, 0
         if left_out:
-            self._log.info(text + " (%d lines like it were left out before)", *args, left_out)
+            self._log.log(level, text + " (%d lines like it were left out before)", *args, left_out)
         else:
-            self._log.info(text, *args)
+            self._log.log(level, text, *args)

@@ -110,7 +110,7 @@ class NatsPull:
 
     def retry(self, delivery: Delivery, delay: float) -> None:
         """Ask for redelivery after `delay` seconds."""
-        self._settling.again([delivery.token], f'-NAK {{"delay": {max(0, int(delay * 1e9))}}}')
+        self._settling.again([delivery.token], f'-NAK {{"delay": {max(0, int(delay * 1e9))}}}', delay=delay)
 
     def term(self, delivery: Delivery) -> None:
         """End the delivery for good without handling it."""

@@ -28,6 +28,7 @@ from sealbus.envelopes.caches import Caches
 from sealbus.envelopes.context_payload import UserContext, parse_payload
 from sealbus.envelopes.decision_record import CorePlace
 from sealbus.envelopes.errors import BusUnavailable, Code, Denied, EnvelopeError, SealbusError
+from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.names import Names
 from sealbus.envelopes.pending import PendingRequest
 from sealbus.envelopes.results import ResultProfile, VerifiedResult, accept_reply
@@ -36,7 +37,7 @@ from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.subjects import REPLY_TOKEN
 from sealbus.envelopes.trust import Trust
 
-__all__ = ["ERROR_TYPE", "CallExpired", "RemoteError", "Requests"]
+__all__ = ["ERROR_TYPE", "CallExpired", "ChunkedAnswer", "RemoteError", "Requests"]
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +47,9 @@ ERROR_TYPE = "application/vnd.sealbus.error.v1+json"
 CHUNKS_WAITING = 256
 """Chunks of one answer that wait for their reader; one that lags further behind loses the call."""
 
+BYTES_WAITING = 16_777_216
+"""Bytes of these: whom we ask decides how large a chunk is."""
+
 
 class RemoteError(SealbusError):
     """The other side verified the call and did not handle it; `code` is what it says."""
@@ -53,6 +57,13 @@ class RemoteError(SealbusError):
     def __init__(self, code: Code, detail: str = "") -> None:
         super().__init__(detail)
         self.code = code
+
+
+class ChunkedAnswer(RemoteError):
+    """The other side answers in chunks, and one answer was asked for: `stream` takes them. It was handled all the same."""
+
+    def __init__(self, action: str) -> None:
+        super().__init__(Code.BAD_RESULT, f"{action} answers in chunks: use stream")
 
 
 class CallExpired(BusUnavailable):
@@ -64,20 +75,23 @@ class CallExpired(BusUnavailable):
 class _Open:
     """One call of ours that is open, what its answers are decided by, and its answers that nobody has taken yet."""
 
-    __slots__ = ("_answers", "_arrived", "action", "context", "digest")
+    __slots__ = ("_answers", "_arrived", "_bytes", "action", "context", "digest")
 
     def __init__(self, action: str, context: UserContext | None) -> None:
         self.action = action
         self.context = context
         self.digest = b""
         self._answers: deque[VerifiedResult | SealbusError] = deque()
+        self._bytes = 0
         self._arrived: asyncio.Future[None] | None = None
 
     def put(self, answer: VerifiedResult | SealbusError) -> bool:
-        """Add an answer; return False if `CHUNKS_WAITING` wait already."""
-        if len(self._answers) >= CHUNKS_WAITING:
+        """Add an answer; return False if `CHUNKS_WAITING` or `BYTES_WAITING` wait already. One always has room."""
+        size = len(answer.body) if isinstance(answer, VerifiedResult) else 0
+        if self._answers and (len(self._answers) >= CHUNKS_WAITING or self._bytes + size > BYTES_WAITING):
             return False
         self._answers.append(answer)
+        self._bytes += size
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
         return True
@@ -90,6 +104,7 @@ class _Open:
         answer = self._answers.popleft()
         if isinstance(answer, SealbusError):
             raise answer
+        self._bytes -= len(answer.body)
         return answer
 
 
@@ -144,10 +159,14 @@ class Requests:
     async def call(self, letter: Letter, *, action: str, within: float, sent: list[bytes] | None = None) -> Answer:
         """Send a call and return its one answer.
 
-        Raises `Denied`, `RemoteError`, `CallExpired`, `BusUnavailable`, `SealError`, or what our own policy says.
+        Raises `Denied`, `RemoteError`, `CallExpired`, `BusUnavailable`, `SealError`, or what our own policy says, and
+        `ChunkedAnswer` where there is more than one: the first alone would look like all of it.
         """
         async with self._asked(letter, action, within, sent) as waiting:
-            return _answer(await waiting.take())
+            result = await waiting.take()
+            if result.header.kind is Kind.CHUNK:
+                raise ChunkedAnswer(action)
+            return _answer(result)
 
     async def stream(
         self, letter: Letter, *, action: str, within: float, sent: list[bytes] | None = None

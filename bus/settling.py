@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 
 from sealbus.bus.connection import Connection
 from sealbus.bus.link import Link
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["Settling"]
+__all__ = ["FORGET", "Settling"]
+
+FORGET = 600.0
+"""Seconds beyond its delay after which a message that was put off and did not come again is another replica's."""
 
 
 class Settling:
@@ -22,11 +26,14 @@ class Settling:
     `max_ack_pending` can be owed.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._connection = connection
+        self._clock = clock
         self._written: list[str] = []
         self._open: dict[str, int] = {}
-        self._again: set[int] = set()
+        self._again: dict[int, float] = {}
+        """Sequences that are to come again, and when it is no longer we who wait for them."""
+        self._look = 0.0
         self._owed: list[bytes] = []
 
     def __len__(self) -> int:
@@ -35,28 +42,42 @@ class Settling:
     def add(self, token: str, sequence: int) -> None:
         """Note a delivery of the message with stream `sequence`."""
         self._open[token] = sequence
-        self._again.discard(sequence)
+        self._again.pop(sequence, None)
 
-    def drop(self, token: str) -> None:
+    @property
+    def put_off(self) -> int:
+        """How many messages are remembered that are to come again."""
+        return len(self._again)
+
+    def drop(self, token: str, *, delay: float = 0.0) -> None:
         """Forget a delivery that was not settled: the server is to give its message again, to us or to another."""
         sequence = self._open.pop(token, None)
-        if sequence is not None:
-            self._again.add(sequence)
+        if sequence is None:
+            return
+        now = self._clock()
+        if now >= self._look:
+            self._look = now + FORGET / 10
+            self._forget(now)
+        self._again[sequence] = now + delay + FORGET
 
     def lowest(self, default: int) -> int:
         """Return the lowest sequence that is not settled for good, or `default` if all are."""
+        self._forget(self._clock())
         return min((*self._open.values(), *self._again), default=default)
 
     def settle(self, tokens: Iterable[str], how: str) -> None:
         """Settle for good what `tokens` delivered, answering `how`; each only once."""
         self._write([token for token in tokens if self._open.pop(token, None) is not None], how)
 
-    def again(self, tokens: Iterable[str], how: str) -> None:
-        """Ask for another delivery of what `tokens` delivered, answering `how`."""
+    def again(self, tokens: Iterable[str], how: str, *, delay: float = 0.0) -> None:
+        """Ask for another delivery of what `tokens` delivered, answering `how`; it is to come after `delay` seconds."""
         taken = [token for token in tokens if token in self._open]
         for token in taken:
-            self.drop(token)
+            self.drop(token, delay=delay)
         self._write(taken, how)
+
+    def _forget(self, now: float) -> None:
+        self._again = {sequence: until for sequence, until in self._again.items() if until > now}
 
     def _write(self, tokens: Sequence[str], how: str) -> None:
         if not tokens:

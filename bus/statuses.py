@@ -11,9 +11,10 @@ import logging
 
 from sealbus.bus.counters import Counters
 from sealbus.bus.letter import Letter
+from sealbus.bus.operator_log import OperatorLog
 from sealbus.bus.outbox import Outbox
 from sealbus.bus.routes import Answer
-from sealbus.bus.status_body import PER_DELIVERY, State, Status, encode, sequence_of
+from sealbus.bus.status_body import FINAL, PER_DELIVERY, State, Status, encode, sequence_of
 from sealbus.envelopes.accept import VerifiedMessage
 from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.kinds import Kind
@@ -40,6 +41,7 @@ class Statuses:
         self._outbox = outbox
         self._counters = counters
         self._within = within
+        self._said = OperatorLog(_log)
 
     def about(self, message: VerifiedMessage, delivery: int) -> Telling:
         """Return what tells the requester of the task `message` how this `delivery` (from 1) of it goes."""
@@ -71,7 +73,7 @@ class Statuses:
             outcome = "stored"
         self._counters.add("sealbus_statuses_total", 1, state=status.state.value, outcome=outcome)
         if outcome != "stored":
-            _log.warning("status %s of a task of %s not stored: %s", status.state, header.iss, outcome)
+            self._said.warning("status %s of a task of %s not stored: %s", status.state, header.iss, outcome)
         return outcome == "stored"
 
 
@@ -98,23 +100,26 @@ class Telling:
         A delivery has 65,536 numbers, the last of them for its end; `None` stands for what is too much before. Raises
         `ValueError` for what no status can say (`Status`).
         """
+        final = state in FINAL
+        number = PER_DELIVERY - 1 if final else self._next
         status = Status(
             state=state,
             code=str(code),
             reasons=reasons,
             note=note,
             result=result,
-            sequence=sequence_of(self._delivery, self._next),
+            sequence=sequence_of(self._delivery, number),
         )
-        if self._next >= PER_DELIVERY - 1 and not status.final:
+        if final:
+            return status
+        if number >= PER_DELIVERY - 1:
             return None
-        self._next = min(self._next + 1, PER_DELIVERY - 1)
+        self._next += 1
         return status
 
-    async def store(self, status: Status | None) -> None:
-        """Store what `numbered` returned, or find out within a bounded time that it cannot be. Raises nothing."""
-        if status is not None:
-            await self._statuses.store(self._message, status)
+    async def store(self, status: Status | None) -> bool:
+        """Store what `numbered` returned; tell whether that was acknowledged within a bounded time. Raises nothing."""
+        return status is not None and await self._statuses.store(self._message, status)
 
     async def tell(
         self,
@@ -124,10 +129,10 @@ class Telling:
         reasons: tuple[str, ...] = (),
         note: str = "",
         result: Answer | None = None,
-    ) -> None:
+    ) -> bool:
         """Store the next status at once; see `numbered` and `store`."""
-        await self.store(self.numbered(state, code=code, reasons=reasons, note=note, result=result))
+        return await self.store(self.numbered(state, code=code, reasons=reasons, note=note, result=result))
 
-    async def completed(self, result: Answer | None) -> None:
+    async def completed(self, result: Answer | None) -> bool:
         """Store the last status of a task that was done; `None` is a handler that returned nothing."""
-        await self.tell(State.COMPLETED, result=result or NOTHING)
+        return await self.tell(State.COMPLETED, result=result or NOTHING)

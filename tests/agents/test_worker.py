@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from support.engines import ScriptedEngine
@@ -11,9 +12,11 @@ from support.lab import until
 from support.shop import Price, Shop, Update
 
 from sealbus import Agent, Context
+from sealbus.agents import worker as worker_module
 from sealbus.agents.client import Client
 from sealbus.agents.node import Node
 from sealbus.agents.worker import Worker, WorkerLimits
+from sealbus.bus.lanes import Lanes
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.names import Names
 from sealbus.testing import TestBus
@@ -151,3 +154,23 @@ async def test_two_replicas_share_the_work() -> None:
             stop.set()
             await running
     assert len({item for item, _ in (*first.handled, *second.handled)}) == 20
+
+
+async def test_stopping_does_not_wait_for_what_was_not_even_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches whose records are stored may wait for room in the lanes: with them, a stop would wait for all before them."""
+    slow = Slow()
+    monkeypatch.setattr(worker_module, "Lanes", partial(Lanes, waiting=1))
+    async with TestBus(engine=ScriptedEngine()) as bus:
+        client, stop = await bus.client("slow"), asyncio.Event()
+        limits = WorkerLimits(drain=0.05, concurrency=1, batch=1)
+        async with asyncio.timeout(10), Worker(slow.agent, client.node, limits) as worker:
+            running = asyncio.ensure_future(worker.run(stop))
+            for number in range(4):
+                await client.submit("slow.work", Update(item_id=str(number)))
+            await slow.started.wait()
+            await until(
+                lambda: client.node.counters.value("sealbus_decisions_total", action="slow.work", verdict="allow") == 3
+            )
+            stop.set()
+            assert await running is False
+    assert slow.done == []

@@ -41,6 +41,8 @@ FORBIDDEN = (
     "dead.pricing.quote",
     "refused.pricing",
     "call.pricing.quote",
+    "state.pricing.effect.00",
+    "$JS.ACK.TASKS.pricing.1.1.1.1700000000000000000.0",
     "_INBOX.pricing.0123456789abcdef.0123456789abcdef01234567",
     "$JS.API.STREAM.PURGE.TASKS",
     "$JS.API.STREAM.MSG.DELETE.TASKS",

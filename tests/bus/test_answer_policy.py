@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -18,6 +19,7 @@ from sealbus.envelopes.context_payload import parse_payload
 from sealbus.envelopes.decision_record import CorePlace, DecisionRecord, StreamPlace
 from sealbus.envelopes.errors import Code, Denied, PolicyFailed, PolicyUnavailable, SealbusError
 from sealbus.envelopes.results import VerifiedResult
+from sealbus.policies.decision import Decision
 from sealbus.policies.request import input_document
 
 CORE = CorePlace(opened=NOW)
@@ -109,3 +111,15 @@ async def test_nothing_received_is_nothing_asked() -> None:
     engine = ScriptedEngine()
     refused, notes = await decide(engine)
     assert (refused, notes.noted, engine.asked) == ([], [], [])
+
+
+@pytest.mark.parametrize("verdict", [allow, deny])
+async def test_an_answer_whose_decision_no_record_can_hold_may_not_be_used(verdict: Callable[..., Decision]) -> None:
+    """Raised, it would end who receives the answers to all our calls."""
+    engine = ScriptedEngine(lambda _: verdict(obligations=({"type": "x" * 70_000},)))
+    received = Received(action="pricing.quote", context=None, result=reply(), place=CORE)
+    [refused], notes = await decide(engine, received)
+    assert isinstance(refused, SealbusError)
+    assert notes.noted == []
+    if verdict is allow:
+        assert refused.code is Code.AUDIT_UNAVAILABLE

@@ -8,7 +8,8 @@ import pytest
 from support.claims import MARGIN, Site
 
 from sealbus.bus.claiming import BusyEffect, Claiming, Going, Happened
-from sealbus.bus.claims import Stage
+from sealbus.bus.claims import Claimed, Stage, unsigned
+from sealbus.bus.keyed import Keyed
 from sealbus.bus.routes import Answer
 from sealbus.envelopes.errors import (
     BusUnavailable,
@@ -106,13 +107,60 @@ async def test_what_a_gone_process_began_is_never_handled_again(site: Site) -> N
         await two.claim(ASKED, TIMEOUT)
 
 
-async def test_a_process_takes_its_own_claim_over(site: Site) -> None:
-    """It does not run any more what it claimed, or it would not ask: its answer or its mark was lost."""
+async def test_a_process_takes_its_own_claim_over_if_that_it_was_stored_was_not_heard_of(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = site.process(1)
-    await going(one)
-    again = await going(one)
-    await one.mark(again, Stage.DONE, None)
+    create = Keyed.create
+
+    async def lost(self: Keyed, subject: str, payload: bytes, *, within: float = 5.0) -> int | None:
+        await create(self, subject, payload, within=within)
+        raise BusUnavailable("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Keyed, "create", lost)
+        with pytest.raises(StateUnavailable):
+            await one.claim(ASKED, TIMEOUT)
+    with pytest.raises(BusyEffect):
+        await site.process(2).claim(ASKED, TIMEOUT)
+    await one.mark(await going(one), Stage.DONE, None)
     assert isinstance(await one.claim(ASKED, TIMEOUT), Happened)
+
+
+async def test_a_process_takes_its_own_claim_over_if_it_could_not_be_given_back(site: Site) -> None:
+    one = site.process(1)
+    claimed = await going(one)
+    site.broker.fail("STATE", BusUnavailable("away"))
+    await one.mark(claimed, Stage.FREE, None)
+    site.broker.fail("STATE", None)
+    assert (await going(one)).last
+
+
+async def test_what_has_happened_does_not_again_in_its_own_process_though_the_mark_was_lost(site: Site) -> None:
+    """Also not once the process has forgotten it: what it knows of what it handled is bounded."""
+    one = site.process(1)
+    claimed = await going(one)
+    site.broker.fail("STATE", BusUnavailable("away"))
+    await one.mark(claimed, Stage.DONE, RESULT)
+    site.broker.fail("STATE", None)
+    with pytest.raises(BusyEffect):
+        await one.claim(ASKED, TIMEOUT)
+    site.now += int((TIMEOUT + MARGIN) * SECOND)
+    with pytest.raises(HandlingError) as refused:
+        await one.claim(ASKED, TIMEOUT)
+    assert refused.value.code is Code.OUTCOME_UNKNOWN
+
+
+@pytest.mark.parametrize("stage", [Stage.FREE, Stage.DONE])
+async def test_what_others_wrote_is_neither_free_nor_done(site: Site, stage: Stage) -> None:
+    one = site.process(1)
+    claim = Claimed(
+        key=ASKED.key, dig=ASKED.dig, first=ASKED.first, by=bytes(16), stage=stage, at=site.now, until=site.now
+    )
+    await site.keyed.create(SUBJECT, unsigned(claim))
+    with pytest.raises(HandlingError) as refused:
+        await one.claim(ASKED, TIMEOUT)
+    assert refused.value.code is Code.OUTCOME_UNKNOWN
 
 
 @pytest.mark.parametrize("stored", [b"", b"junk"])
@@ -157,10 +205,24 @@ async def test_a_mark_whose_answer_was_lost_is_none_that_failed(site: Site) -> N
     assert "sealbus_effects_unmarked_total" not in site.counters.render()
 
 
-async def test_without_an_identity_the_effect_is_marked_and_its_result_left_out(site: Site) -> None:
-    def none() -> Sealer:
-        raise IdentityUnavailable("expired")
+def no_identity() -> Sealer:
+    raise IdentityUnavailable("expired")
 
-    one = site.process(1, none)
+
+async def test_an_effect_that_was_marked_without_an_identity_is_not_handled_again(site: Site) -> None:
+    one = site.process(1, no_identity)
     await one.mark(await going(one), Stage.DONE, RESULT)
-    assert await one.claim(ASKED, TIMEOUT) == Happened(result=None, told=True)
+    for process in (one, site.process(2)):
+        with pytest.raises(HandlingError) as refused:
+            await process.claim(ASKED, TIMEOUT)
+        assert refused.value.code is Code.OUTCOME_UNKNOWN
+
+
+async def test_without_an_identity_a_claim_is_not_given_back_to_others(site: Site) -> None:
+    one = site.process(1, no_identity)
+    await one.mark(await going(one), Stage.FREE, None)
+    reason = "identity_unavailable"
+    assert site.counters.value("sealbus_effects_unmarked_total", stage="free", reason=reason) == 1
+    with pytest.raises(BusyEffect):
+        await site.process(2).claim(ASKED, TIMEOUT)
+    assert (await going(one)).last

@@ -14,6 +14,7 @@ from support.shop import Shop, Update
 from sealbus import Agent, Context
 from sealbus.bus import durable
 from sealbus.bus.outbox import StreamRefused
+from sealbus.envelopes.errors import Code, HandlingError
 from sealbus.envelopes.header import parse_header
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.wire import parse_envelope
@@ -40,6 +41,22 @@ def reasons(bus: TestBus, agent: str = "inventory") -> list[dict[str, object]]:
         for one in bus.stored("EVENTS")
         if one.subject == f"event.{agent}.dead"
     ]
+
+
+async def test_a_reason_of_any_length_is_told() -> None:
+    """An event that is too large to be sealed would have the delivery come back, and be handled, until it expires."""
+    agent, runs = Agent("talkative"), []
+
+    @agent.task("run", retry=0)
+    async def run(body: Update, ctx: Context) -> None:
+        runs.append(body.item_id)
+        raise HandlingError(Code.HANDLER_FAILED, "x" * 1_000_000)
+
+    async with TestBus(agent, engine=ScriptedEngine()) as bus:
+        await (await bus.client("shop-web")).submit("talkative.run", Update(item_id="1"))
+        await bus.idle()
+        assert [one["detail"] for one in reasons(bus, "talkative")] == ["x" * 256]
+    assert runs == ["1"]
 
 
 async def test_a_dead_letter_is_the_task_itself_with_its_reason_as_an_event(bus: TestBus) -> None:

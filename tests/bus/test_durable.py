@@ -12,15 +12,20 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 from support.engines import ScriptedEngine, deny
+from support.lab import until
 
 from sealbus import Agent, Context, Denied
 from sealbus.agents.handle import TaskHandle
 from sealbus.bus import durable, effects
+from sealbus.bus.letter import Letter
 from sealbus.bus.memory import MemoryPull
-from sealbus.bus.outbox import StreamRefused
+from sealbus.bus.outbox import Outbox, Posted, StreamRefused
+from sealbus.bus.ports import Delivery
 from sealbus.bus.requests import RemoteError
+from sealbus.bus.retry import RetrySchedule
 from sealbus.bus.status_body import State, Status
 from sealbus.envelopes.errors import BusUnavailable, Code, SealError
+from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.work_records import OutcomeRecord
 from sealbus.testing import TestBus
 
@@ -371,3 +376,116 @@ async def test_an_event_is_handled_once_and_tells_nobody(bus: TestBus, works: Wo
     await bus.idle()
     assert works.done == ["one"]
     assert bus.stored("RESULTS") == []
+
+
+@pytest.fixture
+def tell_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "TELL_AGAIN", RetrySchedule(retries=20, first=0.02, longest=0.02))
+
+
+async def unstored(bus: TestBus, outcome: str = "bus_unavailable") -> None:
+    """Wait until a result could not be stored for its requester."""
+    counters = bus.workers["works"].node.counters
+    await until(lambda: counters.value("sealbus_statuses_total", state="completed", outcome=outcome) > 0)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have statuses tried for a moment only: an outage, as far as they know."""
+    store = Outbox.publish
+
+    async def soon(self: Outbox, letter: Letter, *, within: float = 30.0, **options: bool) -> Posted:
+        if letter.kind is Kind.STATUS:
+            return await store(self, letter, within=0.0, **options)
+        return await store(self, letter, within=within, **options)
+
+    monkeypatch.setattr(Outbox, "publish", soon)
+
+
+@pytest.mark.usefixtures("tell_soon", "impatient")
+@pytest.mark.parametrize("size", [0, 10_000])
+async def test_a_result_that_could_not_be_told_in_an_outage_is_told_after_it(
+    bus: TestBus, works: Works, size: int
+) -> None:
+    """Also one that the process does not keep itself: STATE does."""
+    bus.broker.fail("RESULTS", BusUnavailable("away"))
+    handle = await submit(bus, "works.once", size=size)
+    await unstored(bus)
+    bus.broker.fail("RESULTS", None)
+    assert len((await handle.result(Report, timeout=10)).text) == 3 + size
+    await bus.idle()
+    assert works.done == ["one"]
+    assert (await outcomes(bus))[0] is None
+
+
+@pytest.mark.usefixtures("tell_soon", "impatient")
+async def test_a_result_that_can_never_be_told_does_not_come_again_for_ever(
+    bus: TestBus, works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable, "TELL_AGAIN", RetrySchedule(retries=2, first=0.01, longest=0.01))
+    bus.broker.fail("RESULTS", BusUnavailable("away"))
+    await submit(bus, "works.once")
+    await bus.idle()
+    assert works.done == ["one"]
+    assert await outcomes(bus) == [None, Code.REPLAYED, Code.REPLAYED]
+
+
+@pytest.mark.usefixtures("tell_soon", "impatient")
+async def test_what_is_not_claimed_is_not_delivered_again_to_tell_its_result(bus: TestBus, works: Works) -> None:
+    """Another process might get it, and would handle it again."""
+    bus.broker.fail("RESULTS", BusUnavailable("away"))
+    await submit(bus, "works.plain")
+    await bus.idle()
+    assert await outcomes(bus) == [None]
+    bus.broker.fail("RESULTS", None)
+    send_again(bus, "task.works.plain")
+    await bus.idle()
+    assert works.done == ["one"]
+    assert len(bus.stored("RESULTS")) == 1
+
+
+async def test_a_copy_gets_a_result_that_only_the_claim_keeps(bus: TestBus, works: Works) -> None:
+    first = await submit(bus, "works.once", size=10_000, idempotency_key="k")
+    await first.result(Report)
+    copy = await submit(bus, "works.once", size=10_000, idempotency_key="k")
+    assert len((await copy.result(Report)).text) == 10_003
+    assert works.done == ["one"]
+
+
+async def test_nothing_final_is_said_of_a_task_whose_other_copy_is_being_handled(
+    bus: TestBus, works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be wrong, and the first terminal status wins."""
+    monkeypatch.setattr(effects, "BUSY_AGAIN", 3_600.0)
+    first = await submit(bus, "works.wait", idempotency_key="k")
+    await works.entered.wait()
+    monkeypatch.setattr(durable, "UNTIL_EXPIRY", RetrySchedule(retries=0))
+    copy = await submit(bus, "works.wait", idempotency_key="k")
+    await until(lambda: len(bus.stored("AUDIT")) == 3)  # two decisions, and what came of the copy
+    assert await outcomes(bus) == [Code.REPLAYED]
+    works.leave.set()
+    await first.result(type(None), timeout=10)
+    assert await bus.statuses(copy) == []
+
+
+async def test_copies_of_what_is_being_handled_are_looked_at_ever_less_often(
+    bus: TestBus, works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look is a decision and its record: a few hundred copies of one long task would fill the audit stream."""
+    monkeypatch.setattr(effects, "BUSY_AGAIN", 0.015)
+    monkeypatch.setattr(durable, "UNTIL_EXPIRY", RetrySchedule(retries=None, first=0.01, longest=0.08, jitter=0.0))
+    delays: list[float] = []
+    retry = MemoryPull.retry
+
+    def noted(self: MemoryPull, delivery: Delivery, delay: float) -> None:
+        delays.append(delay)
+        retry(self, delivery, delay)
+
+    monkeypatch.setattr(MemoryPull, "retry", noted)
+    await submit(bus, "works.wait", idempotency_key="k")
+    await works.entered.wait()
+    copy = await submit(bus, "works.wait", idempotency_key="k")
+    await until(lambda: len(delays) >= 5)
+    works.leave.set()
+    await copy.result(type(None), timeout=10)
+    assert delays[:5] == [0.015, 0.02, 0.04, 0.08, 0.08]

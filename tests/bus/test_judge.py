@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
+from support.audit import opened
 from support.engines import ScriptedEngine, Verdict, allow
+from support.lab import until
 from support.shop import Price, Shop, Update
 
+from sealbus import Agent, Context, Resource
+from sealbus.agents.endpoint import routes_of
+from sealbus.bus import judge
 from sealbus.bus.answer_policy import AnswerPolicy
 from sealbus.bus.judge import Judge
+from sealbus.bus.ports import Delivery
 from sealbus.bus.requests import RemoteError
+from sealbus.bus.work import Opened
 from sealbus.envelopes.errors import Code, PolicyFailed, PolicyUnavailable
 from sealbus.testing import TestBus
 
@@ -72,3 +81,52 @@ async def test_nothing_opened_is_nothing_asked() -> None:
     engine = ScriptedEngine()
     assert await Judge(engine=engine).judge([]) == []
     assert engine.asked == []
+
+
+async def test_what_strangers_can_make_fail_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Bodies are decoded and resources loaded before the policy is asked: whoever has an identity can send these."""
+    agent = Agent("fragile")
+
+    async def load(body: Update) -> Resource:
+        raise KeyError(body.item_id)
+
+    @agent.task("run", resource=load)
+    async def run(body: Update, ctx: Context) -> None:
+        raise AssertionError
+
+    async with TestBus(agent, engine=ScriptedEngine()) as bus:
+        client = await bus.client("thief")
+        for number in range(60):
+            await client.submit("fragile.run", Update(item_id=str(number)))
+        counters = bus.workers["fragile"].node.counters
+        await until(lambda: counters.value("sealbus_refused_total", code="resource_unavailable") >= 60)
+    assert 0 < caplog.text.count("loading the resource") <= 20
+
+
+async def test_resources_that_hang_hold_a_batch_up_no_longer_than_twice_their_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else whoever has an identity could stop all other senders' messages, and have them delivered twice."""
+    monkeypatch.setattr(judge, "LOADING", 1)
+    agent, asked = Agent("slow"), 0
+
+    async def load(body: Update) -> Resource:
+        nonlocal asked
+        asked += 1
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    @agent.task("run", resource=load)
+    async def run(body: Update, ctx: Context) -> None:
+        raise AssertionError
+
+    async with TestBus(engine=ScriptedEngine()) as bus:
+        node = (await bus.client("slow")).node
+        [route, _] = routes_of(agent, sending=node.sending, names=bus.names, own_subjects={})
+        message = opened()
+        message = message._replace(body=b'{"item_id":"1"}', header=message.header._replace(typ="application/json"))
+        delivery = Delivery(subject="task.slow.run", payload=b"", header_block=b"")
+        one = Opened(delivery=delivery, route=replace(route, resource_timeout=0.05), message=message, time=0)
+        found = await Judge(engine=ScriptedEngine()).judge([one] * 50)
+    assert {judged.code for judged in found} == {Code.RESOURCE_UNAVAILABLE}
+    assert 1 <= asked <= 3

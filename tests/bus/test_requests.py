@@ -17,7 +17,7 @@ from sealbus.bus import requests as module
 from sealbus.bus.lanes import error_answer
 from sealbus.bus.memory import MemoryTransport
 from sealbus.bus.ports import Delivery, Outgoing
-from sealbus.bus.requests import ERROR_TYPE, CallExpired, RemoteError
+from sealbus.bus.requests import ERROR_TYPE, CallExpired, ChunkedAnswer, RemoteError
 from sealbus.bus.routes import Answer
 from sealbus.envelopes.errors import Code, Denied
 from sealbus.testing import TestBus
@@ -166,6 +166,16 @@ async def test_a_second_copy_of_an_answer_is_dropped(
     assert await refused(bus, 1) == ["unexpected_reply"]
 
 
+@pytest.mark.parametrize("quantity", [0, 1, 3])
+async def test_a_call_of_what_answers_in_chunks_raises_and_drops_nothing_in_silence(
+    client: Client, quantity: int
+) -> None:
+    with pytest.raises(ChunkedAnswer) as caught:
+        await client.call("slow.many", Update(item_id="1", quantity=quantity), returns=int)
+    assert (caught.value.code, caught.value.detail) == (Code.BAD_RESULT, "slow.many answers in chunks: use stream")
+    assert not client.node.requests._open
+
+
 async def test_chunks_end_with_the_last_and_a_reader_may_leave_early(client: Client) -> None:
     assert [one async for one in client.stream("slow.many", Update(item_id="1", quantity=4), returns=int)] == [
         0,
@@ -179,10 +189,11 @@ async def test_chunks_end_with_the_last_and_a_reader_may_leave_early(client: Cli
     assert (await client.call("slow.quote", Update(item_id="1", quantity=5), returns=Price)).price == 5
 
 
+@pytest.mark.parametrize("bound", ["CHUNKS_WAITING", "BYTES_WAITING"])
 async def test_a_reader_that_lags_behind_loses_the_call_and_no_other(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
-    monkeypatch.setattr(module, "CHUNKS_WAITING", 4)
+    monkeypatch.setattr(module, bound, 4)
     got: list[int] = []
 
     async def read_slowly() -> None:

@@ -7,7 +7,7 @@ from typing import cast
 
 from sealbus.bus.connection import Connection
 from sealbus.bus.link import Link
-from sealbus.bus.settling import Settling
+from sealbus.bus.settling import FORGET, Settling
 from sealbus.envelopes.errors import BusUnavailable
 
 
@@ -74,6 +74,22 @@ async def test_what_is_not_settled_for_good_is_remembered() -> None:
     made.add("t3.again", 3)
     made.settle(["t3.again"], "+TERM")
     assert made.lowest(9) == 9
+
+
+async def test_what_another_replica_was_given_is_not_remembered_for_ever() -> None:
+    """It would grow, and a consumer that must be made anew would begin with the first message that we ever put off."""
+    now = 0.0
+    made = Settling(cast("Connection", FakeConnection()), clock=lambda: now)
+    for sequence in range(1, 1_001):
+        made.add(f"t{sequence}", sequence)
+        made.again([f"t{sequence}"], "-NAK", delay=60.0 if sequence == 1_000 else 0.0)
+    now = FORGET
+    assert made.lowest(2_000) == 1_000
+    made.add("t1500", 1_500)
+    made.drop("t1500")
+    assert made.put_off == 2
+    now = FORGET + 60.0
+    assert made.lowest(2_000) == 1_500
 
 
 async def test_what_is_owed_goes_first_over_the_next_link() -> None:

@@ -78,8 +78,16 @@ async def test_numbers_follow_the_calls_and_start_anew_with_each_delivery(box: B
     early = first.numbered(State.WORKING)
     await first.tell(State.WORKING)
     await first.store(early)
-    await second.tell(State.FAILED, code="denied")
+    await second.tell(State.WORKING)
     assert [one.seq for one in box.letters] == [1, 0, PER_DELIVERY]
+
+
+async def test_the_end_has_a_number_that_no_other_status_of_its_delivery_can_have(box: Box, counters: Counters) -> None:
+    """A consumer that was made anew counts deliveries from 1 again: its end must not pass for what counted before."""
+    await telling(box, counters).tell(State.WORKING)
+    await telling(box, counters).completed(None)
+    await telling(box, counters, delivery=2).tell(State.FAILED, code="denied")
+    assert [one.seq for one in box.letters] == [0, PER_DELIVERY - 1, 2 * PER_DELIVERY - 1]
 
 
 async def test_a_number_is_kept_for_the_end(box: Box, counters: Counters) -> None:

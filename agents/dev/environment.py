@@ -100,6 +100,9 @@ class Environment:
 @asynccontextmanager
 async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, None]:
     """Start everything, apply the streams, write the settings file, and stop all of it in reverse order at the end."""
+    # Before all that takes its time: these are the mistakes that are made most often.
+    _check_free("--edge-port", options.edge_port)
+    _check_free("--idp-port", options.idp_port)
     folder = options.folder.absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = options.declared.names()
@@ -225,6 +228,18 @@ async def _hold(folder: Path, stack: AsyncExitStack) -> None:
     process = folder / f"{DEV_LOCK}.pid"
     replace_file(process, f"{os.getpid()}\n".encode(), mode=PRIVATE)
     stack.callback(process.unlink, missing_ok=True)
+
+
+def _check_free(option: str, port: int) -> None:
+    with socket.socket() as probe:
+        # As those who will listen do: what a former process left behind does not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"port {port} of 127.0.0.1 cannot be used: {error.strerror}; say another by {option}, 0 for any free one"
+            ) from error
 
 
 def _free_port() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import traceback
@@ -32,6 +33,8 @@ _log: Final = logging.getLogger(__name__)
 
 _ROUTE: Final = "sealbus.route"
 """Key of the scope under which the path is noted once it is one of ours: others are a stranger's text."""
+
+_STOPPING: Final = "The edge stops. Whether it was done is not known."
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -80,6 +83,9 @@ class Application:
                 status = message["status"]
             await send(message)
 
+        # As it was sent: no path of ours needs an escape, and whoever stands in front may judge paths before or after
+        # they are unescaped.
+        scope["path"] = scope["raw_path"].decode("latin-1")
         try:
             try:
                 self._admit(address)
@@ -88,6 +94,11 @@ class Application:
                 if status:
                     raise
                 await self._answer_of(error)(scope, receive, noting)
+        except asyncio.CancelledError:
+            # The edge stops, and waited as long as it does.
+            if not status:
+                await self._answer_of(EdgeError(Code.BUS_UNAVAILABLE, 503, _STOPPING))(scope, receive, noting)
+            raise
         except Exception as error:  # noqa: BLE001  the last border: nothing of an unforeseen error leaves by the answer
             _log.error("%s at %s", type(error).__name__, _place(error))
             if not status:

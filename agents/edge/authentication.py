@@ -8,10 +8,9 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from sealbus.agents.edge.access_token import AccessToken
+from sealbus.agents.edge.access_token import AccessToken, AccessTokenVerifier
 from sealbus.agents.edge.errors import EdgeError
 from sealbus.agents.edge.protected_resource import metadata_url
-from sealbus.agents.edge.remembered import TokenVerifier
 from sealbus.envelopes.errors import Code
 
 __all__ = ["NoToken", "authenticated", "bearer_token", "challenge"]
@@ -47,7 +46,7 @@ def bearer_token(headers: Headers) -> str:
     return found[2]
 
 
-async def authenticated(headers: Headers, verifier: TokenVerifier, *, now: int) -> AccessToken:
+async def authenticated(headers: Headers, verifier: AccessTokenVerifier, *, now: int) -> AccessToken:
     """Return what the request's access token says; raises as `bearer_token` and `AccessTokenVerifier.verify` do."""
     return await verifier.verify(bearer_token(headers), now=now)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -24,13 +25,16 @@ _KEY: Final = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 """An idempotency key: visible ASCII, as a field's value is, at most as long as `idm` (SPEC.md section 3)."""
 
 
-async def read_body(request: Request, limits: EdgeLimits) -> Answer:
+async def read_body(request: Request, limits: EdgeLimits, charge: Callable[[int], None] | None = None) -> Answer:
     """Return the body with its media type, JSON or msgpack, well formed and no deeper than `limits` say.
 
+    `charge` is told its size before it is parsed, and may raise.
     Raises `EdgeError`: 415 for another type or a content coding, 413, 408, 400 (`malformed`) for what is not of its type.
     """
     typ = media_type(request, (JSON, MSGPACK))
     body = await read_bytes(request, limits.body_bytes, limits.body_seconds)
+    if charge is not None:
+        charge(len(body))
     if typ == JSON:
         _check_json(body, limits.body_nesting)
     else:

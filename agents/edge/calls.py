@@ -6,9 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sealbus.agents.composing import Origin, call_letter
-from sealbus.agents.edge.bodies import read_body
+from sealbus.agents.edge.errors import EdgeError
 from sealbus.agents.edge.front import Front
 from sealbus.agents.edge.tasks import answer_of
+from sealbus.bus.requests import ChunkedAnswer
 from sealbus.envelopes.limits import SECOND
 
 __all__ = ["Calls"]
@@ -21,11 +22,14 @@ class Calls:
         self._front = front
 
     async def call(self, request: Request) -> Response:
-        """Return the agent's answer. What goes to the agent is the body as it came, decoded by nobody on the way."""
+        """Return the agent's answer. What goes to the agent is the body as it came, decoded by nobody on the way.
+
+        One answer is what HTTP carries here: for an agent that answers in chunks there is a 502 which says so.
+        """
         front = self._front
         token = await front.admitted(request)
         action = front.exposed.action(request.path_params["agent"], request.path_params["verb"])
-        body = await read_body(request, front.limits)
+        body = await front.body(request, token)
         requests, within = front.node.requests, front.limits.call_seconds
         letter = call_letter(
             action,
@@ -34,5 +38,12 @@ class Calls:
             origin=Origin.user(front.context(token)),
             reply_to=requests.address(),
             life=int(within * SECOND),
+            own=front.node.deployment.own_subjects,
         )
-        return answer_of(await requests.call(letter, action=action, within=within))
+        try:
+            answer = await requests.call(letter, action=action, within=within)
+        except ChunkedAnswer as error:
+            raise EdgeError(
+                error.code, 502, f"{action} answers in chunks, which a call over HTTP does not carry"
+            ) from error
+        return answer_of(answer)

@@ -9,19 +9,21 @@ from typing import Final
 
 from starlette.requests import Request
 
-from sealbus.agents.composing import split_action
-from sealbus.agents.edge.access_token import AccessToken
+from sealbus.agents.composing import NO_SUBJECTS, split_action
+from sealbus.agents.edge.access_token import AccessToken, AccessTokenVerifier
 from sealbus.agents.edge.authentication import authenticated
+from sealbus.agents.edge.bodies import read_body
 from sealbus.agents.edge.errors import EdgeError
 from sealbus.agents.edge.issuers import Issuer
 from sealbus.agents.edge.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.minting import mint
 from sealbus.agents.edge.rates import TokenBuckets
-from sealbus.agents.edge.remembered import TokenVerifier
 from sealbus.agents.node import Node
+from sealbus.bus.routes import Answer
 from sealbus.envelopes.errors import Code, ConfigurationError, SealError
 from sealbus.envelopes.names import Names, is_token
 from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.subjects import OwnSubjects
 from sealbus.envelopes.wire import Statement
 
 __all__ = ["Exposed", "Front"]
@@ -33,10 +35,11 @@ class Exposed:
     """Which actions can be asked for from outside: `inventory.update`, or `inventory.*` for all verbs of an agent.
 
     Under `*` the edge does not know which verbs there are: one that the agent does not have is sent, and never handled.
+    A subject of `own` is reached by its action only: its text may look like an action, and it stands for another one.
     Raises `ConfigurationError` for a pattern of another form, or an agent without an identity.
     """
 
-    def __init__(self, patterns: Sequence[str], names: Names) -> None:
+    def __init__(self, patterns: Sequence[str], names: Names, own: OwnSubjects = NO_SUBJECTS) -> None:
         for pattern in patterns:
             try:
                 agent, verb = split_action(pattern)
@@ -46,12 +49,15 @@ class Exposed:
                 raise ConfigurationError(f"edge.actions {pattern!r}: write <agent>.<verb> or <agent>.*")
             names.id_of(agent)
         self._patterns: Final = frozenset(patterns)
+        self._own: Final = own
 
     def action(self, agent: str, verb: str) -> str:
         """Return the action that a path names; raise 404 for one that is not shown, be it there or not."""
         action = f"{agent}.{verb}"
         if is_token(agent) and is_token(verb) and (action in self._patterns or f"{agent}.{_ALL}" in self._patterns):
-            return action
+            declared = self._own.get(action)
+            if declared is None or declared.action == action:
+                return action
         raise EdgeError(Code.NOT_FOUND, 404, "no such action")
 
 
@@ -60,7 +66,7 @@ class Front:
     """One edge. `resource` is its identifier of RFC 9728, an URL; `stopping` is set when open streams are to end."""
 
     node: Node
-    verifier: TokenVerifier
+    verifier: AccessTokenVerifier
     issuers: Sequence[Issuer]
     resource: str
     exposed: Exposed
@@ -76,10 +82,17 @@ class Front:
     async def admitted(self, request: Request) -> AccessToken:
         """Return what the request's access token says; raise 401, 400, 503, or 429 for a user who asks too often."""
         token = await authenticated(request.headers, self.verifier, now=self.node.clock())
-        wait = self.users.take((token.issuer, token.subject, token.client))
+        self._take(token, 1.0)
+        return token
+
+    async def body(self, request: Request, token: AccessToken) -> Answer:
+        """Return the request's body, which counts by its size; raises as `read_body`, or 429."""
+        return await read_body(request, self.limits, lambda size: self._take(token, size / self.limits.charged_bytes))
+
+    def _take(self, token: AccessToken, cost: float) -> None:
+        wait = self.users.take((token.issuer, token.subject, token.client), cost)
         if wait:
             raise too_often(wait)
-        return token
 
     def context(self, token: AccessToken, workload: SpiffeId | None = None) -> Statement:
         """Return a fresh user context of `token`; without `workload`, for a chain that starts here."""

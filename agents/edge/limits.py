@@ -23,11 +23,6 @@ class EdgeLimits:
     future_seconds: int = 5
     """How far `iat` and `nbf` may lie ahead of our clock: the skew of SPEC.md section 3. `exp` has no leeway."""
 
-    remembered_seconds: int = 30
-    """How long a token that was verified is not verified again; a tenth of what a key set counts for."""
-    remembered: int = 4_096
-    """How many such tokens; about 2 kB each."""
-
     # Keys of issuers.
     fetch_seconds: float = 5.0
     """One refresh of an issuer's keys: discovery and key set together."""
@@ -73,6 +68,8 @@ class EdgeLimits:
     user_rate: float = 50.0
     """Requests a second of one user through one client, on average; far above what a person causes."""
     user_burst: int = 100
+    charged_bytes: int = 65_536
+    """Each so many bytes of a body count as one more request of its user: the largest takes 0.1 s to parse."""
     address_rate: float = 200.0
     """Requests a second of one address, before its token is looked at: many people share one."""
     address_burst: int = 400

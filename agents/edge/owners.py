@@ -1,7 +1,8 @@
 """Whose task it is: what the edge must know of a task to show it to who submitted it, and to nobody else.
 
 Kept on the bus (`state.<edge>.request.<task id>`), so that any process of the edge can answer, also after a restart. It
-holds the handle and a hash of the user, not the user.
+holds the handle and a hash of the user, not the user, and is signed: agents can have the broker store bytes of theirs
+there, and who handled a task knows all that its handle is made of.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from sealbus.agents.edge.errors import EdgeError
 from sealbus.agents.handle import TaskHandle
 from sealbus.agents.node import Node
 from sealbus.bus.keyed import Keyed
+from sealbus.bus.own_words import is_own, signed
+from sealbus.envelopes.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.limits import SECOND
 
@@ -25,6 +28,10 @@ __all__ = ["TaskOwners"]
 
 _ID: Final = re.compile("[0-9a-f]{32}")
 _VERSION: Final = 1
+_TYPE: Final = "application/vnd.sealbus.task-owner.v1"
+"""What the signature is for."""
+_BYTES: Final = 16_384
+"""Of one part: a handle, which is under 8,192, and what stands beside it; or a token."""
 
 FRESH_SECONDS: Final = 5
 """A replica of the stream may be a moment behind the one that took the task: for so long, absence is looked at again."""
@@ -40,9 +47,15 @@ class TaskOwners:
         self._keyed = Keyed(node.transport)
 
     async def keep(self, handle: TaskHandle, token: AccessToken) -> None:
-        """Remember that `handle` was submitted for the user of `token`. Raises `BusUnavailable`."""
-        value = json.dumps({"v": _VERSION, "handle": handle.text, "who": _who(token)}, separators=(",", ":"))
-        await self._keyed.create(self._subject(handle.message_id), value.encode())
+        """Remember that `handle` was submitted for the user of `token`.
+
+        Raises `BusUnavailable`, `IdentityUnavailable`.
+        """
+        value = json.dumps(
+            {"v": _VERSION, "handle": handle.text, "who": _who(token), "at": self._node.clock()}, separators=(",", ":")
+        )
+        parts = signed(value.encode(), _TYPE, self._node.identity.sealer())
+        await self._keyed.create(self._subject(handle.message_id), encode([*parts], text_bytes=_BYTES))
 
     async def find(self, task: str, token: AccessToken) -> TaskHandle:
         """Return the task with id `task`; raise 404 if there is none, or if it is another user's."""
@@ -52,13 +65,17 @@ class TaskOwners:
         if found is None:
             raise _no_task()
         try:
-            value = json.loads(found)
-            handle, who = str(value["handle"]), str(value["who"])
-            if value["v"] != _VERSION or not hmac.compare_digest(who.encode(), _who(token).encode()):
+            parts = [one for one in _array(found) if isinstance(one, bytes)]
+            value = json.loads(parts[0])
+            handle, who, at = self._node.sending.handle(str(value["handle"])), str(value["who"]), int(value["at"])
+            ours = is_own(parts, _TYPE, own=self._node.own, at=at, trust=self._node.trust(), caches=self._node.caches)
+            if not ours or value["v"] != _VERSION or handle.message_id != task:
                 raise _no_task()
-            return self._node.sending.handle(handle)
-        except (ValueError, TypeError, KeyError, RecursionError, EnvelopeError) as error:
+            if not hmac.compare_digest(who.encode(), _who(token).encode()):
+                raise _no_task()
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError, EnvelopeError) as error:
             raise _no_task() from error
+        return handle
 
     async def _look(self, task: str) -> bytes | None:
         # The id is a UUIDv7: its first 48 bits are milliseconds (RFC 9562 section 5.7).
@@ -73,6 +90,11 @@ class TaskOwners:
 
     def _subject(self, task: str) -> str:
         return f"state.{self._node.token}.request.{task}"
+
+
+def _array(stored: bytes) -> list[Value]:
+    found = decode(stored, text_bytes=_BYTES, step=0)
+    return found if isinstance(found, list) else []
 
 
 def _who(token: AccessToken) -> str:

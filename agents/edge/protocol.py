@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +18,12 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from sealbus.agents.edge.framing import StrictConnection
+
 __all__ = ["ConnectionLimits", "EdgeProtocol"]
+
+_SILENT: Final = logging.getLogger(f"{__name__}.uvicorn")
+_SILENT.disabled = True
 
 _PROBLEM: Final = b"application/problem+json"
 _TITLES: Final = {
@@ -35,6 +41,8 @@ class ConnectionLimits:
     """At a time; more are closed at once. Each costs some 40 kB while it is idle."""
     head_bytes: int = 24_576
     """Request line and fields: the longest access token that is looked at, and half as much again."""
+    head_fields: int = 100
+    """Browsers send about 20, and every proxy on the way adds a few."""
     head_seconds: float = 5.0
     """From the connection, or from the first byte of a further request, to the end of the head."""
     unread_seconds: float = 5.0
@@ -55,6 +63,12 @@ class EdgeProtocol(H11Protocol):
     def __init__(self, config: Config, server_state: ServerState, limits: ConnectionLimits) -> None:
         super().__init__(config, server_state, {}, asyncio.get_running_loop())
         self._limits = limits
+        self.conn = StrictConnection(head_bytes=limits.head_bytes, fields=limits.head_fields)
+        # All that uvicorn says about a request is said elsewhere (`app.py`) without what a peer sent, or is a peer's
+        # doing. Of a request that is cut off at the end it would write a traceback.
+        self.logger = _SILENT
+        # uvicorn turns its own access log on for whoever has a handler, and writes queries: tokens have been seen there.
+        self.access_log = False
         self._slow: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
         self._refused = False
@@ -153,6 +167,11 @@ class EdgeProtocol(H11Protocol):
         """
         self._disarm()
         self._refused = True
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            # It may be waiting for a body that is not one.
+            cycle.disconnected = True
+            cycle.message_event.set()
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import time
 from collections import OrderedDict
@@ -33,18 +34,23 @@ class TokenBuckets:
     def __len__(self) -> int:
         return len(self._levels)
 
-    def take(self, key: Hashable) -> float:
-        """Take one request from the bucket of `key`; return 0, or the seconds after which there is one again."""
+    def take(self, key: Hashable, cost: float = 1.0) -> float:
+        """Take `cost` requests from the bucket of `key`; return 0, or the seconds after which there are as many again.
+
+        What costs more than a whole bucket is taken from a full one.
+        """
+        cost = min(cost, self._burst)
         now = self._clock()
         level, since = self._levels.pop(key, (self._burst, now))
         level = min(self._burst, level + (now - since) * self._rate)
-        allowed = level >= 1.0
-        self._levels[key] = (level - 1.0 if allowed else level, now)
+        allowed = level >= cost
+        self._levels[key] = (level - cost if allowed else level, now)
         if len(self._levels) > self._entries:
             self._levels.popitem(last=False)
-        return 0.0 if allowed else (1.0 - level) / self._rate
+        return 0.0 if allowed else (cost - level) / self._rate
 
 
+@functools.lru_cache(maxsize=1_024)
 def address_key(host: str) -> str:
     """Return what of a peer's address is counted: an IPv4 address, or an IPv6 address's /64."""
     try:

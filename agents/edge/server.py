@@ -18,7 +18,6 @@ from sealbus.agents.edge.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.listening import listening
 from sealbus.agents.edge.peer import PeerProtocol
 from sealbus.agents.edge.protocol import ConnectionLimits
-from sealbus.agents.edge.remembered import RememberedTokens
 from sealbus.agents.edge.tls import RotatingContext, file_context, svid_context
 from sealbus.agents.edge.token_service import token_app
 from sealbus.agents.health import parse_address
@@ -84,10 +83,10 @@ async def serve_edge(
         keys = await stack.enter_async_context(KeySource(limits, tls=issuer_tls))
         front = Front(
             node=node,
-            verifier=RememberedTokens(AccessTokenVerifier(issuers, keys, limits), limits),
+            verifier=AccessTokenVerifier(issuers, keys, limits),
             issuers=issuers,
             resource=_resource(table),
-            exposed=Exposed(table.actions, node.deployment.names),
+            exposed=Exposed(table.actions, node.deployment.names, node.deployment.own_subjects),
             limits=limits,
         )
         port = await stack.enter_async_context(

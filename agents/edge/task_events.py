@@ -6,12 +6,13 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from sealbus.agents.edge.access_token import AccessToken
 from sealbus.agents.edge.errors import EdgeError
@@ -49,20 +50,14 @@ class TaskEvents:
         limits, user = self._front.limits, (token.issuer, token.subject)
         if self._open.total() >= limits.event_streams or self._open[user] >= limits.event_streams_of_user:
             raise EdgeError(Code.RATE_LIMITED, 429, "too many streams are open", retry_after=int(limits.event_seconds))
-        return StreamingResponse(
-            self._counted(user, self._events(handle, token, after)), 200, HEADERS, "text/event-stream"
-        )
-
-    async def _counted(self, user: tuple[str, str], events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        # Counted here: what asks at the same moment must see it, and the stream begins some turns of the loop later.
         self._open[user] += 1
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    yield event
-        finally:
-            self._open[user] -= 1
-            if not self._open[user]:
-                del self._open[user]
+        return _Stream(self._events(handle, token, after), lambda: self._left(user))
+
+    def _left(self, user: tuple[str, str]) -> None:
+        self._open[user] -= 1
+        if not self._open[user]:
+            del self._open[user]
 
     async def _events(self, handle: TaskHandle, token: AccessToken, after: int) -> AsyncGenerator[bytes, None]:
         front = self._front
@@ -97,6 +92,23 @@ class TaskEvents:
             yield _event("problem", json.loads(bytes(body)))
         finally:
             await _ended(stopping)
+
+
+class _Stream(StreamingResponse):
+    """Sends `events`, and calls `left` when that has ended, also where it never began."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None], left: Callable[[], None]) -> None:
+        super().__init__(events, 200, HEADERS, "text/event-stream")
+        self._events = events
+        self._left = left
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; the stream ends with the connection."""
+        try:
+            async with aclosing(self._events):
+                await super().__call__(scope, receive, send)
+        finally:
+            self._left()
 
 
 async def _next(statuses: AsyncGenerator[Status, None]) -> Status | None:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from sealbus.agents.edge.access_token import AccessToken
-from sealbus.agents.edge.bodies import idempotency_key, read_body
+from sealbus.agents.edge.bodies import idempotency_key
+from sealbus.agents.edge.errors import EdgeError
 from sealbus.agents.edge.front import Front
 from sealbus.agents.edge.owners import TaskOwners
 from sealbus.agents.edge.problem import HEADERS, problem_of
 from sealbus.agents.handle import TaskHandle, failure_of
 from sealbus.bus.routes import Answer
 from sealbus.bus.status_body import Status
-from sealbus.envelopes.errors import BusUnavailable
+from sealbus.envelopes.errors import BusUnavailable, Code
 
 __all__ = ["SUBMITTED", "Tasks", "answer_of", "status_document"]
 
 SUBMITTED = "submitted"
 """The state of a task of which nothing was heard yet."""
+
+_TOKEN: Final = r"[A-Za-z0-9!#$&^_.+-]{1,127}"
+_MEDIA_TYPE: Final = re.compile(rf'{_TOKEN}/{_TOKEN}(?:; ?{_TOKEN}=(?:{_TOKEN}|"[ !#-\[\]-~]{{0,127}}"))*')
+"""RFC 9110 section 8.3.1, names as RFC 6838 section 4.2 has them: it becomes a field, and agents choose it."""
 
 
 class Tasks:
@@ -37,7 +44,7 @@ class Tasks:
         token = await front.admitted(request)
         action = front.exposed.action(request.path_params["agent"], request.path_params["verb"])
         key = idempotency_key(request)
-        body = await read_body(request, front.limits)
+        body = await front.body(request, token)
         try:
             async with asyncio.timeout(front.limits.submit_seconds):
                 handle = await front.node.sending.submit(
@@ -92,7 +99,9 @@ def status_document(handle: TaskHandle, status: Status | None) -> dict[str, obje
 
 
 def answer_of(answer: Answer) -> Response:
-    """Return an agent's answer as it gave it, under its own media type."""
+    """Return an agent's answer as it gave it, under its own media type; raise 502 if that is none."""
+    if not _MEDIA_TYPE.fullmatch(answer.typ):
+        raise EdgeError(Code.BAD_RESULT, 502)
     return Response(answer.body, 200, {**HEADERS, "content-type": answer.typ})
 
 

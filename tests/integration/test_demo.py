@@ -72,6 +72,7 @@ def test_with_a_policy_that_denies_everything_no_scene_is_allowed(monkeypatch: p
         return policy
 
     monkeypatch.setattr(stage, "_fresh_policy", denying)
+    monkeypatch.setattr(stage, "WITHIN", 4.0)  # what is denied at the first hop never comes to the third
     code, document = demo()
     assert code == 1
     found = document["scenes"]

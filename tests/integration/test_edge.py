@@ -15,10 +15,10 @@ from support.issuer import TRUSTS_NOBODY
 from support.workload_api import short_folder
 
 from sealbus import Agent, Client
-from sealbus.agents.demo.shop import Item, Quote, inventory, pricing
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.idp.access import fetch_token, read_access
 from sealbus.agents.edge.server import open_edge
+from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.runtime import open_node
 from sealbus.agents.settings import Flag, load_settings
 from sealbus.agents.worker import Worker
@@ -72,7 +72,7 @@ async def test_a_user_submits_calls_and_follows_and_a_backend_exchanges_the_toke
         assert taken.status_code == 202, taken.text
         url = taken.json()["status_url"]
         assert (await web.get(url, headers=fields)).json()["state"] == "submitted"
-        async with agents(running, pricing, inventory):
+        async with agents(running, pricing.agent, inventory.agent):
             async with asyncio.timeout(SECONDS), web.stream("GET", f"{url}/events", headers=fields) as events:
                 told = (await events.aread()).decode()
             assert '"completed"' in told, told
@@ -87,7 +87,7 @@ async def test_a_user_submits_calls_and_follows_and_a_backend_exchanges_the_toke
             assert (missing.status_code, missing.json()["code"]) == (404, "resource_not_found")
             async with Client("shop-web", settings=running.settings) as backend:
                 user = await backend.user_context(await token(running))
-                found = await backend.call("inventory.read", Quote(item_id="42"), returns=Item, user=user)
+                found = await backend.call(inventory.read, inventory.Read(item_id="42"), user=user)
                 assert found.quantity == 3
         # Another process of the same edge knows the task as well.
         settings = load_settings(
@@ -100,7 +100,7 @@ async def test_a_user_submits_calls_and_follows_and_a_backend_exchanges_the_toke
         )
         async with open_edge(settings) as other, http(other.port) as elsewhere:
             result = await elsewhere.get(f"{url}/result", headers=fields)
-            assert (result.status_code, result.content) == (200, b"null")
+            assert (result.status_code, result.json()["quantity"]) == (200, 3)
 
 
 async def test_the_command_serves_and_stops_on_sigterm() -> None:

@@ -24,6 +24,7 @@ from sealbus.agents.edge.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.protocol import ConnectionLimits
 from sealbus.agents.edge.server import RunningEdge, serve_edge
 from sealbus.agents.settings_document import EdgeTable, IssuerTable
+from sealbus.envelopes.subjects import OwnSubject
 from sealbus.testing import TestBus
 
 __all__ = ["ACTIONS", "QUICK", "Door", "door", "edge_table", "raw"]
@@ -77,10 +78,11 @@ async def door(
     connections: ConnectionLimits = QUICK,
     limits: Mapping[str, float] | None = None,
     actions: Sequence[str] = ACTIONS,
+    own: Sequence[OwnSubject] = (),
 ) -> AsyncIterator[Door]:
     """Run `agents` on a bus in memory with an edge in front; `limits` replace some of the edge's."""
     bounds: EdgeLimits = replace(DEFAULT_EDGE_LIMITS, **(limits or {}))  # type: ignore[arg-type]
-    async with LoopbackIssuer() as issuer, TestBus(*agents, engine=engine or ScriptedEngine()) as bus:
+    async with LoopbackIssuer() as issuer, TestBus(*agents, engine=engine or ScriptedEngine(), own=own) as bus:
         node = (await bus.client("edge")).node
         table = edge_table(issuer, actions=tuple(actions))
         async with (

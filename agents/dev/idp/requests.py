@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import parse_qsl
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -16,6 +17,7 @@ __all__ = ["LoopbackHostOnly", "MalformedRequest", "form_of", "parameters"]
 MOST_FIELDS: Final = 24
 MOST_BYTES: Final = 8_192
 """Of a query or a form."""
+BODY_SECONDS: Final = 10.0
 
 _NAME: Final = re.compile(r"[a-z_]{1,40}")
 # What an OAuth error may repeat (RFC 6749 section 4.1.2.1), which is also all that a parameter of ours needs.
@@ -73,10 +75,16 @@ async def form_of(request: Request) -> dict[str, str]:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
         raise MalformedRequest(f"the body must be {_FORM}")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BYTES:
-            raise MalformedRequest("too long")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MOST_BYTES:
+                    raise MalformedRequest("too long")
+    except TimeoutError as error:
+        raise MalformedRequest("too slow") from error
+    except ClientDisconnect as error:
+        raise MalformedRequest("it ended early") from error
     try:
         return parameters(body.decode("ascii"))
     except UnicodeDecodeError as error:

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from sealbus.agents.dev.idp.access import ScriptAccess, write_access
@@ -20,6 +19,7 @@ from sealbus.agents.dev.idp.clients import DEMO_CLIENTS, DevClient
 from sealbus.agents.dev.idp.oauth import TOKEN_SECONDS, OAuthServer
 from sealbus.agents.dev.idp.routes import ISSUER_PATH, application
 from sealbus.agents.dev.idp.users import DEMO_USERS, DemoUser
+from sealbus.agents.edge.protocol import ConnectionLimits, EdgeProtocol
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.envelopes.errors import ConfigurationError
 
@@ -27,8 +27,7 @@ __all__ = ["DevelopmentIdp"]
 
 READY_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 5.0
-HEAD_BYTES: Final = 16_384
-CONNECTIONS: Final = 64
+_LIMITS: Final = ConnectionLimits(connections=64, head_bytes=16_384)
 
 _FAMILIES: Final = {"127.0.0.1": socket.AF_INET, "::1": socket.AF_INET6}
 
@@ -151,7 +150,8 @@ class DevelopmentIdp:
             raise ConfigurationError(f"the development IdP was not ready in {READY_SECONDS:g} s")
 
     def _bind(self) -> socket.socket:
-        listening = socket.socket(_FAMILIES[self._host], socket.SOCK_STREAM)
+        # Named as TCP, or asyncio would leave Nagle's algorithm on.
+        listening = socket.socket(_FAMILIES[self._host], socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((self._host, self._port))
@@ -176,8 +176,6 @@ class DevelopmentIdp:
             proxy_headers=False,
             server_header=False,
             date_header=False,
-            limit_concurrency=CONNECTIONS,
-            h11_max_incomplete_event_size=HEAD_BYTES,
             timeout_graceful_shutdown=1,
         )
 
@@ -197,8 +195,8 @@ class DevelopmentIdp:
             pass
 
 
-class _QuietProtocol(H11Protocol):
-    """HTTP/1.1 without a line for each request, however the process has set up its logs: queries hold codes."""
+class _QuietProtocol(EdgeProtocol):
+    """The edge's HTTP/1.1, with its deadlines, and without a line for each request: queries hold codes."""
 
     def __init__(
         self,
@@ -207,7 +205,8 @@ class _QuietProtocol(H11Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        del app_state, _loop
+        super().__init__(config, server_state, _LIMITS)
         self.access_log = False
 
 

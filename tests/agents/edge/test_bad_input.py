@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -22,7 +23,9 @@ GOOD = b'{"item_id": "42"}'
 @pytest.fixture
 async def edge() -> AsyncIterator[Door]:
     shop = Shop()
-    async with door(shop.inventory, shop.pricing, limits={"body_bytes": 2_000, "body_nesting": 8}) as running:
+    async with door(
+        shop.inventory, shop.pricing, limits={"body_bytes": 2_000, "body_nesting": 8, "body_seconds": 1}
+    ) as running:
         yield running
 
 
@@ -99,6 +102,19 @@ REQUESTS: dict[str, Bad] = {
     "a line end in the verb": Bad(path="/v1/tasks/inventory/up%0adate", status=404, code="not_found"),
     "an empty agent": Bad(path="/v1/tasks//update", status=404, code="not_found"),
     "no such path": Bad(path="/v1/other", status=404, code="not_found"),
+    "an escaped slash": Bad(path="/v1/tasks/inventory%2fupdate", status=405, code="method_not_allowed"),
+    "an escaped letter": Bad(path="/v1/tasks/inventory/%75pdate", status=404, code="not_found"),
+    "an escaped path": Bad(path="/%76%31/tasks/inventory/update", status=404, code="not_found"),
+    "a NUL behind the verb": Bad(path=f"{TASK}%00", status=404, code="not_found"),
+    "two slashes first": Bad(path=f"/{TASK}", status=404, code="not_found"),
+    "dots in between": Bad(path="/v1/calls/../tasks/inventory/update", status=404, code="not_found"),
+    "escaped dots in between": Bad(path="/v1/calls/%2e%2e/tasks/inventory/update", status=404, code="not_found"),
+    "a parameter of the path": Bad(path=f"{TASK};x=y", status=404, code="not_found"),
+    "letters of another script": Bad(path="/v1/tasks/%D1%96nventory/update", status=404, code="not_found"),
+    "capital letters": Bad(path="/v1/tasks/Inventory/update", status=404, code="not_found"),
+    "a whole URL": Bad(path=f"http://x{TASK}", status=404, code="not_found"),
+    "a reply to an action": Bad(path="/v1/calls/inventory/read.reply", status=404, code="not_found"),
+    "a partition": Bad(path=f"{TASK}/7", status=404, code="not_found"),
     "a slash too many": Bad(path=f"{TASK}/", status=404, code="not_found"),
     "another method": Bad(method="PUT", status=405, code="method_not_allowed"),
     "GET of a call": Bad(method="GET", path=CALL, status=405, code="method_not_allowed"),
@@ -148,6 +164,19 @@ async def test_a_request_that_is_not_taken(edge: Door, name: str) -> None:
 HEADS: dict[str, tuple[bytes, int, str]] = {
     "two lengths": (b"Content-Length: 17\r\nContent-Length: 18\r\n", 400, "malformed"),
     "a length and chunks": (b"Content-Length: 17\r\nTransfer-Encoding: gzip, chunked\r\n", 501, "malformed"),
+    "a length and plain chunks": (b"Content-Length: 17\r\nTransfer-Encoding: chunked\r\n", 400, "malformed"),
+    "chunks and a length": (b"Transfer-Encoding: chunked\r\nContent-Length: 17\r\n", 400, "malformed"),
+    "chunks twice": (b"Transfer-Encoding: chunked, chunked\r\n", 501, "malformed"),
+    "a coding that is none": (b"Transfer-Encoding: xchunked\r\n", 501, "malformed"),
+    "a coding behind a tab": (b"Transfer-Encoding:\x0bchunked\r\n", 400, "malformed"),
+    "a length with a sign": (b"Content-Length: +17\r\n", 400, "malformed"),
+    "a list of lengths": (b"Content-Length: 17, 18\r\n", 400, "malformed"),
+    "a very long length": (b"Content-Length: " + b"1" * 5_000 + b"\r\n", 400, "malformed"),
+    "two hosts": (b"Host: y\r\n", 400, "malformed"),
+    "a bare line feed": (b"X: a\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n", 400, "malformed"),
+    "a NUL in a field": (b"X: a\x00b\r\n", 400, "malformed"),
+    "more fields than a browser has": (b"".join(b"X%d: a\r\n" % n for n in range(200)), 431, "too_large"),
+    "a large head in one piece": (b"X: " + b"a" * 60_000 + b"\r\n", 431, "too_large"),
     "a length that is none": (b"Content-Length: 0x11\r\n", 400, "malformed"),
     "two tokens": (b"Authorization: Bearer x\r\n", 400, "malformed"),
     "two idempotency keys": (b"Idempotency-Key: a\r\nIdempotency-Key: b\r\n", 400, "malformed"),
@@ -164,9 +193,53 @@ async def test_a_head_that_two_readers_could_read_differently(edge: Door, name: 
     token = edge.issuer.token()
     head = f"POST {TASK} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
     sent = head.encode() + f"Authorization: Bearer {token}\r\n".encode() + fields + b"\r\n" + GOOD
-    answer = await raw(edge.edge.port, sent)
+    # What follows is a request by itself for whoever took the body to be shorter.
+    answer = await raw(edge.edge.port, sent + b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
     _refused(answer, status if status != 501 else 400, code)
+    assert len(re.findall(rb"HTTP/1\.1 [0-9]", answer)) == 1
     assert edge.published() == before
+
+
+async def test_a_request_of_http_0_9_or_of_no_host_is_refused(edge: Door) -> None:
+    for request in (b"GET /v1/tasks/x\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/2.0\r\nHost: x\r\n\r\n"):
+        _refused(await raw(edge.edge.port, request), 400, "malformed")
+
+
+async def test_chunks_of_http_1_0_are_refused(edge: Door) -> None:
+    head = (
+        f"POST {TASK} HTTP/1.0\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+        f"Authorization: Bearer {edge.issuer.token()}\r\n\r\n"
+    )
+    answer = await raw(edge.edge.port, head.encode() + b"11\r\n" + GOOD + b"  \r\n0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert not any(edge.published().values())
+
+
+async def test_what_one_reads_for_chunks_and_another_not_is_refused(edge: Door) -> None:
+    head = (
+        f"POST {TASK} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+        f"Authorization: Bearer {edge.issuer.token()}\r\nConnection: close\r\n\r\n"
+    ).encode()
+    for body in (
+        b"0x11\r\n" + GOOD + b"\r\n0\r\n\r\n",
+        b"-1\r\n" + GOOD + b"\r\n0\r\n\r\n",
+        b"1_1\r\n" + GOOD + b"\r\n0\r\n\r\n",
+        b"11\r\n" + GOOD + b"xx0\r\n\r\n",
+        b"11\n" + GOOD + b"\n0\n\n",
+    ):
+        answer = await raw(edge.edge.port, head + body)
+        assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 408 ")), body
+    assert not any(edge.published().values())
+
+
+async def test_a_chunk_extension_without_end_is_refused(edge: Door) -> None:
+    head = (
+        f"POST {TASK} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+        f"Authorization: Bearer {edge.issuer.token()}\r\n\r\n"
+    ).encode()
+    answer = await raw(edge.edge.port, head, b"11;", *(b"x" * 8_192 for _ in range(8)), pause=0.01)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert not any(edge.published().values())
 
 
 @pytest.mark.parametrize(

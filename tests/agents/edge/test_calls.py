@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx2
 import pytest
 from support.edge import Door, door
 from support.engines import ScriptedEngine, Verdict, allow, deny
+from support.issuer import TRUSTS_NOBODY
+from support.lab import until
 from support.shop import Shop
 
 from sealbus.bus.requests import Requests
@@ -93,6 +97,12 @@ async def test_what_ends_a_call_has_its_status_and_code(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+async def test_an_answer_in_chunks_is_502_and_says_so(edge: Door) -> None:
+    answer = await edge.post("/v1/calls/pricing/count", {"item_id": "42", "quantity": 3})
+    assert (answer.status_code, answer.json()["code"]) == (502, "bad_result")
+    assert answer.json()["detail"] == "pricing.count answers in chunks, which a call over HTTP does not carry"
+
+
 async def test_what_is_unavailable_is_503_with_a_time_to_try_again(edge: Door, engine: ScriptedEngine) -> None:
     engine.verdict = _of_calls(PolicyUnavailable("away"))
     answer = await edge.post(CALL, {"item_id": "42"})
@@ -116,6 +126,26 @@ async def test_an_unforeseen_error_is_500_and_tells_nothing(
     assert "RuntimeError at test_calls.py:" in caplog.text
 
 
+async def test_a_call_that_is_cut_off_at_the_end_is_503_and_leaves_no_traceback(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    async with asyncio.TaskGroup() as group:
+        async with door(shop.pricing, actions=("nobody.home",), limits={"call_seconds": 20}) as edge:
+            open_calls = edge.edge.node.requests._open
+            client = httpx2.AsyncClient(base_url=str(edge.http.base_url), trust_env=False, verify=TRUSTS_NOBODY)
+            fields = {"Content-Type": "application/json", **edge.authorized()}
+            asked = group.create_task(client.post("/v1/calls/nobody/home", content=b"{}", headers=fields))
+            await until(lambda: bool(open_calls))
+        answer = await asked
+        await client.aclose()
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "bus_unavailable", "1")
+    ours = [record for record in caplog.records if not record.name.startswith("http")]
+    assert not any(record.exc_info for record in ours)
+    assert "Traceback" not in caplog.text
+    assert any(" 503 " in record.getMessage() for record in ours if record.name == "sealbus.agents.edge.app")
+
+
 async def test_a_user_who_asks_too_often_is_held_off_and_another_is_not(shop: Shop) -> None:
     async with door(shop.pricing, limits={"user_rate": 0.1, "user_burst": 2}) as edge:
         statuses = [(await edge.post(CALL, {"item_id": "42"})).status_code for _ in range(3)]
@@ -125,6 +155,17 @@ async def test_a_user_who_asks_too_often_is_held_off_and_another_is_not(shop: Sh
     assert (held.json()["code"], other.status_code) == ("rate_limited", 200)
     assert 1 <= int(held.headers["retry-after"]) <= 11
     assert len(shop.handled) == 3
+
+
+async def test_a_large_body_counts_as_several_requests_before_it_is_parsed(shop: Shop) -> None:
+    limits = {"user_rate": 0.1, "user_burst": 4, "charged_bytes": 100}
+    async with door(shop.pricing, limits=limits) as edge:
+        held = await edge.post(CALL, b" " * 400 + b"{")
+        small = await edge.post(CALL, {"item_id": "42"}, sub="bob")
+        larger = await edge.post(CALL, b" " * 100 + b'{"item_id": "42"}', sub="bob")
+        further = await edge.post(CALL, {"item_id": "42"}, sub="bob")
+    assert [(one.status_code, one.json().get("code")) for one in (held, further)] == [(429, "rate_limited")] * 2
+    assert (small.status_code, larger.status_code) == (200, 200)
 
 
 async def test_an_address_that_asks_too_often_is_held_off_before_its_token_is_looked_at(shop: Shop) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
@@ -46,6 +47,19 @@ async def test_the_head_of_a_second_request_has_its_time_too(edge: Door) -> None
     first, _, second = answer.partition(b"HTTP/1.1 408 ")
     assert first.startswith(b"HTTP/1.1 404 ")
     assert second
+
+
+async def test_no_query_gets_into_a_log_however_logs_are_set_up(
+    edge: Door, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # As an application does that sets its logs up after the edge was configured.
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="uvicorn.access")
+    answer = await raw(edge.edge.port, b"GET /x?access_token=secret HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert "(no such path) 404" in caplog.text
+    assert "secret" not in caplog.text
 
 
 async def test_a_connection_that_sends_nothing_is_cut(edge: Door) -> None:

@@ -5,11 +5,15 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+from starlette.requests import Request
 from support.edge import Door, door
 from support.engines import ScriptedEngine
 from support.shop import Shop
 
 from sealbus import Agent, Context
+from sealbus.agents.edge.access_token import AccessToken
+from sealbus.agents.edge.tasks import Tasks
+from sealbus.agents.handle import TaskHandle
 
 
 def _agent(gate: asyncio.Event) -> Agent:
@@ -103,6 +107,40 @@ async def test_one_user_has_so_many_streams_and_leaving_one_makes_room(edge: Doo
     async with asyncio.timeout(5):
         while (await edge.get(url)).status_code == 429:  # noqa: ASYNC110  the server tells nobody that a stream ended
             await asyncio.sleep(0)
+
+
+async def test_streams_that_are_asked_for_at_once_are_no_more_than_allowed(
+    edge: Door, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = await _submitted(edge)
+    found, together, looked = Tasks.found, asyncio.Event(), 0
+
+    async def at_once(self: Tasks, request: Request) -> tuple[AccessToken, TaskHandle]:
+        nonlocal looked
+        answer = await found(self, request)
+        looked += 1
+        if looked == 8:
+            together.set()
+        await together.wait()
+        return answer
+
+    monkeypatch.setattr(Tasks, "found", at_once)
+    fields = edge.authorized()
+    statuses: list[int] = []
+    all_began = asyncio.Event()
+
+    async def follow() -> None:
+        async with edge.http.stream("GET", url, headers=fields) as stream:
+            statuses.append(stream.status_code)
+            if len(statuses) == 8:
+                all_began.set()
+            await all_began.wait()
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(follow())
+    assert sorted(statuses) == [200, *[429] * 7]
+    gate.set()
 
 
 async def test_a_stream_ends_with_its_token(edge: Door) -> None:

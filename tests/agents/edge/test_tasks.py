@@ -10,9 +10,12 @@ from support.shop import Shop
 
 from sealbus import Agent, Context
 from sealbus.agents.edge import owners
+from sealbus.agents.edge.errors import EdgeError
+from sealbus.agents.edge.tasks import answer_of
 from sealbus.agents.worker import Worker
 from sealbus.bus.keyed import Keyed
-from sealbus.envelopes.errors import BusUnavailable
+from sealbus.bus.routes import Answer
+from sealbus.envelopes.errors import BusUnavailable, Code
 
 
 @pytest.fixture
@@ -128,6 +131,28 @@ async def test_the_idempotency_key_goes_into_the_signed_header(edge: Door, shop:
     assert shop.handled == [("42", 1)]
 
 
+async def test_one_idempotency_key_of_two_users_is_two(engine: ScriptedEngine) -> None:
+    agent = Agent("absent")
+    handled: list[str] = []
+
+    @agent.task("work", once=True)
+    async def work(body: dict[str, str], ctx: Context) -> str:
+        assert ctx.user is not None
+        handled.append(ctx.user.sub)
+        return f"of {ctx.user.sub}"
+
+    async with door(agent, engine=engine) as edge:
+        headers = {"Idempotency-Key": "order-7"}
+        results = []
+        for user, body in (("alice", {"a": "1"}), ("bob", {"a": "1"}), ("alice", {"a": "1"}), ("alice", {"a": "2"})):
+            url = (await edge.post("/v1/tasks/absent/work", body, headers=headers, sub=user)).json()["status_url"]
+            await edge.bus.idle()
+            results.append(await edge.get(f"{url}/result", sub=user))
+    assert handled == ["alice", "bob"]
+    assert [one.json() for one in results[:3]] == ["of alice", "of bob", "of alice"]
+    assert (results[3].status_code, results[3].json()["code"]) == (409, "idempotency_conflict")
+
+
 async def test_a_task_whose_owner_cannot_be_kept_is_told_as_unavailable(edge: Door) -> None:
     edge.bus.broker.fail("STATE", BusUnavailable("full"))
     answer = await edge.post("/v1/tasks/inventory/update", {"item_id": "42"})
@@ -181,3 +206,19 @@ async def test_a_full_stream_is_told_as_overloaded(shop: Shop, engine: ScriptedE
         edge.bus.broker.streams["TASKS"].max_bytes = 10
         answer = await edge.post("/v1/tasks/inventory/update", {"item_id": "42"})
         assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "overloaded", "1")
+
+
+@pytest.mark.parametrize(
+    "typ", ["", "text", "text/pl\u00e4in", "\u65e5/x", "a/b\r\nx: y", "a/b, c/d", "a/b; c", "x" * 200 + "/y"]
+)
+def test_a_type_that_is_none_does_not_become_a_field_of_the_answer(typ: str) -> None:
+    with pytest.raises(EdgeError) as caught:
+        answer_of(Answer(body=b"x", typ=typ))
+    assert (caught.value.status, caught.value.code) == (502, Code.BAD_RESULT)
+
+
+@pytest.mark.parametrize(
+    "typ", ["application/json", "application/vnd.x.v1+json", 'text/plain; charset="utf-8"', "a/b;c=d"]
+)
+def test_a_type_is_given_on_as_it_is(typ: str) -> None:
+    assert answer_of(Answer(body=b"x", typ=typ)).headers["content-type"] == typ

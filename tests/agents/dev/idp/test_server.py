@@ -7,9 +7,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from support.edge import raw
 from support.idp import EDGE, browsing, read_token
 
-from sealbus.agents.dev.idp import DevelopmentIdp
+from sealbus.agents.dev.idp import DevelopmentIdp, requests
+from sealbus.agents.dev.idp.access import fetch_token
 from sealbus.envelopes.errors import ConfigurationError
 
 
@@ -153,6 +155,51 @@ async def test_the_file_of_scripts_is_private_and_gone_at_the_end(tmp_path: Path
         assert idp.access.secret in file.read_text()
         assert idp.access.secret not in repr(idp.access)
     assert not file.exists()
+
+
+async def test_a_head_that_two_readers_could_read_differently_is_refused() -> None:
+    async with DevelopmentIdp(audience=EDGE) as idp:
+        port = int(idp.origin.rpartition(":")[2])
+        for fields in (
+            "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length: 0\r\nContent-Length: 1\r\n",
+            "X: a\nY: b\r\n",
+            f"Host: 127.0.0.1:{port}\r\n",
+        ):
+            head = f"POST /development-only/token HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{fields}\r\n"
+            answer = await raw(port, head.encode() + b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            assert answer.count(b"\r\n\r\n") == 1
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "BODY_SECONDS", 0.1)
+    async with DevelopmentIdp(audience=EDGE) as idp:
+        port = int(idp.origin.rpartition(":")[2])
+        head = (
+            f"POST /development-only/token HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 10\r\n"
+            "Content-Type: application/x-www-form-urlencoded\r\nConnection: close\r\n\r\n"
+        )
+        answer = await raw(port, head.encode() + b"a=b")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"too slow" in answer
+
+
+async def test_a_body_that_never_ends_leaves_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    async with DevelopmentIdp(audience=EDGE) as idp:
+        port = int(idp.origin.rpartition(":")[2])
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = (
+            f"POST /development-only/token HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 10\r\n"
+            "Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+        )
+        writer.write(head.encode() + b"a=b")
+        await writer.drain()
+        # Answered after it: so what was sent before has been taken up.
+        await asyncio.to_thread(fetch_token, idp.access, {"user": "alice"})
+    writer.close()
+    assert not any(record.exc_info for record in caplog.records)
 
 
 async def test_it_stops_also_while_somebody_holds_a_connection() -> None:

@@ -1,0 +1,50 @@
+"""User contexts of development: what is asked for goes in, nothing else, and no issuer that could be a real one."""
+
+from __future__ import annotations
+
+from support.envelopes import HOUR, MINUTE, NOW, TRUST_DOMAIN, Issuer, agent
+
+from sealbus.agents.dev.users import DEV_IDP, mint_user
+from sealbus.envelopes.context_payload import parse_payload
+
+EDGE = Issuer().sealer(agent("edge"))
+
+
+def test_a_context_says_what_was_asked_for() -> None:
+    statement = mint_user(
+        EDGE,
+        "alice",
+        trust_domain=TRUST_DOMAIN,
+        now=NOW,
+        session="s1",
+        client="shop",
+        scope=["read"],
+        claims={"region": "eu"},
+        tenant="acme",
+        workload=agent("web"),
+        issuer="https://idp.example",
+    )
+    context = parse_payload(statement.payload)
+    assert (context.iss, context.aud, context.sub, context.idp) == (
+        EDGE.iss,
+        TRUST_DOMAIN,
+        "alice",
+        "https://idp.example",
+    )
+    assert (context.sid, context.cid, context.scp, dict(context.clm)) == ("s1", "shop", ("read",), {"region": "eu"})
+    assert (context.ten, context.wkl) == ("acme", agent("web"))
+    assert (context.iat, context.exp, context.end) == (NOW, NOW + 15 * MINUTE, NOW + 8 * HOUR)
+
+
+def test_what_is_not_asked_for_is_absent_and_the_issuer_cannot_resolve() -> None:
+    context = parse_payload(mint_user(EDGE, "alice", trust_domain=TRUST_DOMAIN, now=NOW).payload)
+    assert (context.idp, context.sid, context.cid) == (DEV_IDP, "session-alice", "dev")
+    assert (context.scp, dict(context.clm), context.ten, context.wkl) == ((), {}, None, None)
+    assert DEV_IDP.endswith(".invalid")
+
+
+def test_two_contexts_of_one_user_are_two_transactions() -> None:
+    first, second = (
+        parse_payload(mint_user(EDGE, "alice", trust_domain=TRUST_DOMAIN, now=NOW).payload).txn for _ in range(2)
+    )
+    assert first != second

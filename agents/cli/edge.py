@@ -33,6 +33,7 @@ def serve(address: str | None, health: str | None, config: str | None, as_json: 
 
 
 async def _serve(address: str | None, health: str | None, config: str | None, *, as_json: bool) -> None:
+    from sealbus.agents.collecting import settle_collector
     from sealbus.agents.edge.server import open_edge
     from sealbus.agents.health import HealthServer, Probes
     from sealbus.agents.settings import Flag, load_settings
@@ -71,4 +72,5 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
         else:
             service = f", token service at port {edge.token_port}" if edge.token_port is not None else ""
             note(f"edge runs as {edge.node.own}: {edge.front.resource} at port {edge.port}{service}")
+        settle_collector()
         await stop.wait()

@@ -64,7 +64,7 @@ class HandlerEndpoint:
 
     async def _chunks(self, permitted: Permitted) -> AsyncGenerator[Answer, None]:
         chunks = self.handler.function(permitted.value, Context(permitted, self.sending))
-        async for chunk in chunks:  # type: ignore[attr-defined]
+        async for chunk in chunks:  # type: ignore[attr-defined]  # as said above
             yield self.handler.gives.encode(chunk, self.handler.media_type)
 
 

@@ -103,7 +103,7 @@ class OpaAdmin:
 
     @asynccontextmanager
     async def _client(self) -> AsyncGenerator[_Client, None]:
-        from opa_client import AsyncOpaClient  # type: ignore[import-untyped]
+        from opa_client import AsyncOpaClient  # type: ignore[import-untyped]  # it has no types
 
         try:
             async with AsyncOpaClient(

@@ -133,7 +133,7 @@ def _run_opa(folder: Path, opa: Path, deadline: float) -> list[RegoTestResult]:
     command = [str(executable), "test", "--bundle", "--format=json", "."]
     try:
         # The executable is the caller's own choice; no shell reads the arguments.
-        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=deadline, check=False)  # noqa: S603
+        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=deadline, check=False)  # noqa: S603  see above
     except OSError as error:
         raise ConfigurationError(f"{opa} cannot be run: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:

@@ -200,25 +200,25 @@ def main(arguments: Sequence[str]) -> int:
     cases = load_cases()
     broken = first_failure([case for listed in cases.values() for case in listed])
     if broken is not None:
-        print(f"{broken} fails with nothing removed")  # noqa: T201
+        print(f"{broken} fails with nothing removed")  # noqa: T201  a command prints
         return 1
     sources = {module: (ROOT / "envelopes" / f"{module}.py").read_text() for module in modules}
     removals = [removal for module, source in sources.items() for removal in find_removals(module, source)]
     unseen = [text for module, source in sources.items() for text in unseen_refusals(module, source)]
     if verbose:
         for removal in removals:
-            print(removal)  # noqa: T201
+            print(removal)  # noqa: T201  a command prints
     survivors = {str(removal) for removal in run(removals, cases)}
     unexpected = sorted(survivors - SURVIVORS.keys())
     stale = sorted(SURVIVORS.keys() - survivors) if set(modules) == set(STEPS) else []
     for text in unseen:
-        print(f"refuses in a shape that this program does not know: {text}")  # noqa: T201
+        print(f"refuses in a shape that this program does not know: {text}")  # noqa: T201  a command prints
     for text in unexpected:
-        print(f"no test fails without it: {text}")  # noqa: T201
+        print(f"no test fails without it: {text}")  # noqa: T201  a command prints
     for text in stale:
-        print(f"listed as a survivor, and is none: {text}")  # noqa: T201
+        print(f"listed as a survivor, and is none: {text}")  # noqa: T201  a command prints
     count = sum(map(len, cases.values()))
-    print(  # noqa: T201
+    print(  # noqa: T201  a command prints
         f"{len(removals)} removals, {len(survivors)} unnoticed, {len(SURVIVORS)} of them with a reason;"
         f" {count} refusing cases; {time.monotonic() - began:.0f} s"
     )

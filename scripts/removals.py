@@ -275,7 +275,7 @@ def _step(node: ast.stmt, functions: dict[str, ast.FunctionDef]) -> int | None:
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
             if call.func.id == "EnvelopeError" and len(call.args) > 1:
                 number = call.args[1]
-                return number.value or None if isinstance(number, ast.Constant) else None  # type: ignore[return-value]
+                return number.value or None if isinstance(number, ast.Constant) else None  # type: ignore[return-value]  # int by what is searched
             if call.func.id in _OTHERS_FAULT and call.func.id in functions:
                 return _step(functions[call.func.id].body[-1], {})
     return None

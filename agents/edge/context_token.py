@@ -46,6 +46,7 @@ def parse_context_token(text: str) -> Statement:
     try:
         raw = text.encode("ascii")
         value = decode(base64.b64decode(raw + b"=" * (-len(raw) % 4), altchars=b"-_", validate=True), step=0)
+        # Values of any type may stand here: what is no statement does not encode to the same text again, or not at all.
         format_, payload, (size, index, path, signature), (kind, token) = value  # type: ignore[misc, str-unpack]
         statement = Statement(
             payload,  # type: ignore[arg-type]

@@ -61,7 +61,7 @@ class PeerProtocol(EdgeProtocol):
         super().__init__(config, server_state, limits)
         self._trust_domain = trust_domain
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it so too
         """Take the peer from the TLS connection, whose handshake is over by now."""
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")

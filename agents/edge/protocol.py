@@ -73,7 +73,7 @@ class EdgeProtocol(H11Protocol):
         self._stuck: asyncio.TimerHandle | None = None
         self._refused = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it so too
         """Begin to wait for a head, unless there are too many connections."""
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:

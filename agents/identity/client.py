@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar, cast
 
-import grpc  # type: ignore[import-untyped]
+import grpc  # type: ignore[import-untyped]  # grpc has no types
 from spiffe import WorkloadApiClient
 from spiffe._proto import workload_pb2 as proto
 from spiffe.errors import ArgumentError

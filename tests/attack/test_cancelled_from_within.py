@@ -40,12 +40,17 @@ class Careless:
 
     cancelled: bool = True
     handled: list[str] = field(default_factory=list)
+    loads: list[int] = field(default_factory=list)
+    """How much was handled before each load."""
+    loading: asyncio.Event = field(default_factory=asyncio.Event)
     agent: Agent = field(init=False)
 
     def __post_init__(self) -> None:
         self.agent = Agent("careless")
 
         async def load(body: Body) -> Resource:
+            self.loads.append(len(self.handled))
+            self.loading.set()
             if self.cancelled:
                 await given_up()
             return Resource("item", body.item, locked=True)
@@ -110,11 +115,11 @@ async def test_nothing_is_decided_without_the_resource(bus: TestBus, careless: C
 
 async def test_a_task_whose_resource_is_not_there_is_tried_again(bus: TestBus, careless: Careless) -> None:
     handle = await (await bus.client("shop")).submit("careless.loaded", Body())
-    await asyncio.sleep(0.05)
-    assert careless.handled == []
+    async with asyncio.timeout(10):
+        await careless.loading.wait()
     careless.cancelled = False
     await handle.result(type(None), timeout=10)
-    assert careless.handled == ["1"]
+    assert (careless.loads, careless.handled) == ([0, 0], ["1"])
 
 
 async def test_a_handler_that_fails_so_ends_its_attempt_and_not_its_lane(bus: TestBus, careless: Careless) -> None:

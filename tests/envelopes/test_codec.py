@@ -6,7 +6,7 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack  # type: ignore[import-untyped]  # it has no types
 import pytest
 
 from sealbus.envelopes.codec import Value, array_length, decode, encode, is_text, pack, unpack

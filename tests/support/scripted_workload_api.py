@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-import grpc  # type: ignore[import-untyped]
-import grpc.aio  # type: ignore[import-untyped]
+import grpc  # type: ignore[import-untyped]  # grpc has no types
+import grpc.aio  # type: ignore[import-untyped]  # grpc has no types
 from spiffe._proto import workload_pb2 as proto
 from spiffe._proto import workload_pb2_grpc
 from support.workload_api import short_folder

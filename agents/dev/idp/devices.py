@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from authlib.oauth2.rfc6749 import UnauthorizedClientError  # type: ignore[import-untyped]
-from authlib.oauth2.rfc8628 import DeviceAuthorizationEndpoint, DeviceCodeGrant  # type: ignore[import-untyped]
+from authlib.oauth2.rfc6749 import UnauthorizedClientError  # type: ignore[import-untyped]  # authlib has no types
+from authlib.oauth2.rfc8628 import DeviceAuthorizationEndpoint, DeviceCodeGrant  # type: ignore[import-untyped]  # authlib has no types
 
 from sealbus.agents.dev.idp.clients import DEVICE_CODE, DevClient
 from sealbus.agents.dev.idp.issuing import Issuing, checked_resource

@@ -6,14 +6,14 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from authlib.oauth2.rfc6749 import (  # type: ignore[import-untyped]
+from authlib.oauth2.rfc6749 import (  # type: ignore[import-untyped]  # authlib has no types
     InvalidRequestError,
     TokenEndpointMixin,
     UnauthorizedClientError,
 )
-from authlib.oauth2.rfc6749.grants import AuthorizationCodeGrant  # type: ignore[import-untyped]
-from authlib.oauth2.rfc7636 import CodeChallenge  # type: ignore[import-untyped]
-from authlib.oauth2.rfc7636.challenge import compare_s256_code_challenge  # type: ignore[import-untyped]
+from authlib.oauth2.rfc6749.grants import AuthorizationCodeGrant  # type: ignore[import-untyped]  # authlib has no types
+from authlib.oauth2.rfc7636 import CodeChallenge  # type: ignore[import-untyped]  # authlib has no types
+from authlib.oauth2.rfc7636.challenge import compare_s256_code_challenge  # type: ignore[import-untyped]  # authlib has no types
 
 from sealbus.agents.dev.idp.clients import SCRIPTS, DevClient, valid_scope
 from sealbus.agents.dev.idp.issuing import Issuing, checked_resource

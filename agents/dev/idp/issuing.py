@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authlib.oauth2 import OAuth2Error  # type: ignore[import-untyped]
-from authlib.oauth2.rfc6749 import BaseGrant  # type: ignore[import-untyped]
+from authlib.oauth2 import OAuth2Error  # type: ignore[import-untyped]  # authlib has no types
+from authlib.oauth2.rfc6749 import BaseGrant  # type: ignore[import-untyped]  # authlib has no types
 
 from sealbus.agents.dev.idp.login import Login, valid_resource
 

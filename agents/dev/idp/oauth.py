@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from authlib.common.urls import add_params_to_uri  # type: ignore[import-untyped]
-from authlib.oauth2 import OAuth2Error  # type: ignore[import-untyped]
-from authlib.oauth2.rfc6749 import AuthorizationServer  # type: ignore[import-untyped]
-from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload, OAuth2Request  # type: ignore[import-untyped]
+from authlib.common.urls import add_params_to_uri  # type: ignore[import-untyped]  # authlib has no types
+from authlib.oauth2 import OAuth2Error  # type: ignore[import-untyped]  # authlib has no types
+from authlib.oauth2.rfc6749 import AuthorizationServer  # type: ignore[import-untyped]  # authlib has no types
+from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload, OAuth2Request  # type: ignore[import-untyped]  # authlib has no types
 
 from sealbus.agents.dev.idp.clients import DevClient, script_client, valid_scope
 from sealbus.agents.dev.idp.devices import DeviceAuthorization, DeviceGrant

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-import grpc.aio  # type: ignore[import-untyped]
+import grpc.aio  # type: ignore[import-untyped]  # grpc has no types
 from spiffe._proto import workload_pb2_grpc
 
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
@@ -136,7 +136,7 @@ class EmbeddedWorkloadApi:
         server: _Server = grpc.aio.server(options=_OPTIONS)
         servicer = WorkloadServicer(identity)
         # grpc generates no types for this function.
-        workload_pb2_grpc.add_SpiffeWorkloadAPIServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+        workload_pb2_grpc.add_SpiffeWorkloadAPIServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated without types
         try:
             server.add_insecure_port(f"unix:{path}")
             await server.start()

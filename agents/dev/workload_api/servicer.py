@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from typing import NoReturn, Protocol
 
-import grpc  # type: ignore[import-untyped]
+import grpc  # type: ignore[import-untyped]  # grpc has no types
 from google.protobuf import json_format, struct_pb2
 from spiffe._proto import workload_pb2 as proto
 from spiffe._proto import workload_pb2_grpc
@@ -55,7 +55,7 @@ class WorkloadServicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
             yield self._x509_response()
             await self._identity.next_svid(version)
 
-    async def FetchX509Bundles(  # noqa: N802
+    async def FetchX509Bundles(  # noqa: N802  the names of the protocol
         self, request: proto.X509BundlesRequest, context: ServiceContext
     ) -> AsyncIterator[proto.X509BundlesResponse]:
         """Stream the X.509 bundles, anew at each change."""
@@ -68,7 +68,7 @@ class WorkloadServicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
             )
             await self._identity.next_version(version)
 
-    async def FetchJWTSVID(  # noqa: N802
+    async def FetchJWTSVID(  # noqa: N802  the names of the protocol
         self, request: proto.JWTSVIDRequest, context: ServiceContext
     ) -> proto.JWTSVIDResponse:
         """Return a JWT-SVID for the audiences asked for: any, as SPIRE does; the SPIFFE ID must be its own, or none."""
@@ -82,7 +82,7 @@ class WorkloadServicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
         token = self._identity.token(audience).token
         return proto.JWTSVIDResponse(svids=[proto.JWTSVID(spiffe_id=own, svid=token)])
 
-    async def FetchJWTBundles(  # noqa: N802
+    async def FetchJWTBundles(  # noqa: N802  the names of the protocol
         self, request: proto.JWTBundlesRequest, context: ServiceContext
     ) -> AsyncIterator[proto.JWTBundlesResponse]:
         """Stream the JWT bundles, anew at each change."""
@@ -93,7 +93,7 @@ class WorkloadServicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
             yield proto.JWTBundlesResponse(bundles={_id_of(name): keys for name, keys in bundles.items()})
             await self._identity.next_version(version)
 
-    async def ValidateJWTSVID(  # noqa: N802
+    async def ValidateJWTSVID(  # noqa: N802  the names of the protocol
         self, request: proto.ValidateJWTSVIDRequest, context: ServiceContext
     ) -> proto.ValidateJWTSVIDResponse:
         """Return subject and claims of a valid JWT-SVID of this or a federated trust domain."""

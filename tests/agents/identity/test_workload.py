@@ -5,7 +5,7 @@ import logging
 import socket
 import time
 
-import grpc.aio  # type: ignore[import-untyped]
+import grpc.aio  # type: ignore[import-untyped]  # grpc has no types
 import pytest
 from spiffe._proto import workload_pb2 as proto
 from support.scripted_workload_api import ScriptedWorkloadApi, scripted_workload_api

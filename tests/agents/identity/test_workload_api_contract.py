@@ -8,7 +8,7 @@ import json
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator
 
-import grpc  # type: ignore[import-untyped]
+import grpc  # type: ignore[import-untyped]  # grpc has no types
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec

@@ -1,10 +1,10 @@
-"""Whether a `CancelledError` is about us: code that we run for others may raise one of its own."""
+"""Whether a `CancelledError` is about us: code that we run may raise one of its own, or swallow one that is."""
 
 from __future__ import annotations
 
 import asyncio
 
-__all__ = ["being_cancelled"]
+__all__ = ["being_cancelled", "cancellations", "raise_if_cancelled_since"]
 
 
 def being_cancelled() -> bool:
@@ -15,3 +15,15 @@ def being_cancelled() -> bool:
     """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
+
+
+def cancellations() -> int:
+    """Return how many cancellations of the current task are wanted by now, for `raise_if_cancelled_since`."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def raise_if_cancelled_since(before: int) -> None:
+    """Raise `CancelledError` if the task was cancelled since there were `before`: what it awaited took no notice."""
+    if cancellations() > before:
+        raise asyncio.CancelledError

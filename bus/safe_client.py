@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from nats import errors
 from nats.aio.client import Client
 
+from sealbus.bus.cancelling import cancellations, raise_if_cancelled_since
 from sealbus.bus.parser import ProtocolParser, Sink
 from sealbus.bus.tls_stream import READ_BYTES, TlsStream
 
@@ -58,6 +59,7 @@ class SafeClient(Client):
         on_lame_duck: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Connect to `url` once. Raises `OSError`, `TimeoutError` or nats-py's `Error`, with nothing left open."""
+        before = cancellations()
         try:
             async with asyncio.timeout(seconds):
                 await self.connect(
@@ -72,6 +74,9 @@ class SafeClient(Client):
                     max_outstanding_pings=2,
                     lame_duck_mode_cb=on_lame_duck,
                 )
+            # nats-py awaits with `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes in the same
+            # turn as the server's line: whoever waits for the cancelled task would then wait for ever.
+            raise_if_cancelled_since(before)
         except BaseException:
             self._reported = True
             await self._cut_and_close()

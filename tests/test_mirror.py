@@ -54,7 +54,6 @@ ELSEWHERE: dict[str, str] = {
     "agents/edge/app.py": FRONT,
     "agents/edge/listening.py": "tests/agents/edge/test_server.py",
     "agents/identity/client.py": "tests/agents/identity/test_workload_api_contract.py",
-    "bus/safe_client.py": "tests/attack/test_malformed_headers.py",
     # Identity for everything that runs in memory: each test of the gate is one of it.
     "agents/dev/memory_identity.py": "tests/bus/test_gate.py",
     # Values and protocols without behaviour of their own.
@@ -66,7 +65,7 @@ ELSEWHERE: dict[str, str] = {
 }
 """Module without a test file of its own, and the file that tests it."""
 
-MOST = 38
+MOST = 37
 """Lower it when an entry goes; there is no reason to raise it."""
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from sealbus.bus.cancelling import being_cancelled
+import pytest
+
+from sealbus.bus.cancelling import being_cancelled, cancellations, raise_if_cancelled_since
 
 
 async def test_what_others_cancelled_is_not_about_us() -> None:
@@ -37,3 +39,23 @@ async def test_who_is_cancelled_knows_it() -> None:
     task.cancel()
     await asyncio.wait([task])
     assert seen == [True]
+
+
+async def test_a_cancellation_that_was_swallowed_is_raised_all_the_same() -> None:
+    reached: list[str] = []
+
+    async def swallows() -> None:
+        before = cancellations()
+        raise_if_cancelled_since(before)
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        reached.append("swallowed")
+        raise_if_cancelled_since(before)
+        reached.append("went on")
+
+    task = asyncio.create_task(swallows())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert reached == ["swallowed"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import signal
 from pathlib import Path
 
 import click
 
 from sealbus.agents.cli.options import json_option
 from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.cli.stopping import stop_signalled
 from sealbus.agents.dev.defaults import DEV_LOCK, STARTER_AGENTS, STATE_FOLDER
 from sealbus.agents.dev.state_folder import is_locked
 
@@ -78,10 +78,7 @@ async def _run(options: object, *, watch: bool, as_json: bool) -> None:
 
     if not isinstance(options, DevOptions):
         raise TypeError("options")
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_signalled()
     async with open_environment(options) as environment, asyncio.TaskGroup() as group:
         watching = group.create_task(republish(environment)) if watch else None
         if as_json:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sys
 from contextlib import AsyncExitStack
 
@@ -12,6 +11,7 @@ import click
 
 from sealbus.agents.cli.options import config_option, json_option
 from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.cli.stopping import stop_signalled
 
 __all__ = ["command"]
 
@@ -40,10 +40,7 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
     from sealbus.envelopes.errors import SealbusError
 
     settings = load_settings(config, flags=[Flag(option="--address", key="edge.address", value=address)])
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_signalled()
     async with AsyncExitStack() as stack:
         edge = await stack.enter_async_context(open_edge(settings))
 

@@ -24,6 +24,7 @@ _COMMANDS = MappingProxyType(
         "token": ("sealbus.agents.cli.token", "Print an access token of a demo user of `sealbus dev`."),
         "worker": ("sealbus.agents.cli.worker", "Run an agent's handlers."),
         "edge": ("sealbus.agents.cli.edge", "Serve users and backends over HTTP."),
+        "control": ("sealbus.agents.cli.control", "Run the parts that a deployment has once: callout, policy, notary."),
         "audit": ("sealbus.agents.cli.audit", "Follow and replay the audit stream."),
         "identity": ("sealbus.agents.cli.identity", "Show this workload's identity."),
         "policy": ("sealbus.agents.cli.policy", "Test policies, and ask a running OPA."),

@@ -6,7 +6,6 @@ import asyncio
 import importlib
 import importlib.util
 import logging
-import signal
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,6 +15,7 @@ import click
 
 from sealbus.agents.cli.options import config_option, json_option
 from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.cli.stopping import stop_signalled
 
 if TYPE_CHECKING:
     from sealbus.agents.agent import Agent
@@ -78,10 +78,7 @@ async def _run(agent: Agent, concurrency: int | None, health: str | None, config
     from sealbus.agents.worker import Worker, WorkerLimits
 
     settings = load_settings(config)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_signalled()
     limits = WorkerLimits(
         concurrency=concurrency or settings.concurrency,
         batch=settings.batch,

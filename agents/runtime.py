@@ -52,7 +52,11 @@ async def open_connection(
 ) -> AsyncGenerator[tuple[WorkloadIdentity, Connection], None]:
     """Open the identity of the workload `name` and its connection to NATS; each failure is one line that names the thing."""
     names = settings.names
-    async with WorkloadIdentity.connect(workload_api_of(settings, name), counters=counters) as identity:
+    # One workload may have several identities (SPIRE gives all that its selectors match): it is asked for by name.
+    wanted = names.id_of(name)
+    async with WorkloadIdentity.connect(
+        workload_api_of(settings, name), spiffe_id=wanted, counters=counters
+    ) as identity:
         if identity.spiffe_id.trust_domain != settings.trust_domain:
             raise ConfigurationError(
                 f"this workload is {identity.spiffe_id}, and the settings say trust domain {settings.trust_domain}"

@@ -17,7 +17,7 @@ from sealbus.agents.cli.output import note, print_json
 from sealbus.agents.cli.stopping import stop_signalled
 
 if TYPE_CHECKING:
-    from sealbus.agents.control.role import Opener
+    from sealbus.agents.control.control import Opener
 
 __all__ = ["ROLES", "command"]
 

@@ -1,14 +1,42 @@
-"""Runs the roles of one control process side by side, until it is told to stop or one of them ends."""
+"""Runs the roles of one control process side by side, until it is told to stop or one of them ends.
+
+A role is something that runs until it is cancelled, and can say what is wrong with it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Protocol
 
-from sealbus.agents.control.role import Role
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["Control"]
+if TYPE_CHECKING:
+    from sealbus.agents.settings import Settings
+    from sealbus.bus.counters import Counters
+
+__all__ = ["Control", "Opener", "Role"]
+
+
+class Role(Protocol):
+    """One part of the control process, entered already."""
+
+    @property
+    def problem(self) -> str:
+        """Why this role cannot do its work now, in a few words without content; empty where it can."""
+        ...
+
+    async def run(self) -> None:
+        """Do the role's work until cancelled. Raises where no further try can help: the process then ends."""
+
+
+class Opener(Protocol):
+    """Opens a role by the settings: connections, keys and files are there once it is entered, and closed afterwards."""
+
+    def __call__(self, settings: Settings, *, counters: Counters) -> AbstractAsyncContextManager[Role]:
+        """Return the role to enter, which raises `SealbusError` with one line for what is missing."""
+        ...
 
 
 class Control:

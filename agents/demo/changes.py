@@ -32,18 +32,18 @@ async def _hours_moved(stage: Stage) -> Outcome:
     def open_again(regions: dict[str, object]) -> None:
         regions["always"] = hours
 
-    await stage.change_data("regions", close)
+    await stage.backstage.change_data("regions", close)
     try:
         return await task("alice")(stage)
     finally:
-        await stage.change_data("regions", open_again)
+        await stage.backstage.change_data("regions", open_again)
 
 
 async def _limit_raised(stage: Stage) -> Outcome:
     def raise_limit(actions: dict[str, object]) -> None:
         _table(actions["inventory.update"])["limits"] = {"quantity": 1_000}
 
-    await stage.change_data("actions", raise_limit)
+    await stage.backstage.change_data("actions", raise_limit)
     return await task("alice", quantity=500)(stage)
 
 
@@ -64,7 +64,7 @@ async def _session_revoked(stage: Stage) -> Outcome:
         )
         try:
             began = await stage.decision(lambda one: _is(one, "planner.plan"))
-            await stage.change_data("revoked", revoke)
+            await stage.backstage.change_data("revoked", revoke)
         except BaseException:
             asked.cancel()
             raise
@@ -80,7 +80,7 @@ async def _session_revoked(stage: Stage) -> Outcome:
 
 async def _engine_stopped(stage: Stage) -> Outcome:
     """Stop what decides and submit a task: it is put off, and nothing is decided, recorded or handled."""
-    await stage.stop_policy()
+    await stage.backstage.stop_policy()
     before = stage.refused.get(str(Code.POLICY_UNAVAILABLE), 0)
     answer = await stage.door.post(
         "/v1/tasks/inventory/update", {"item_id": "42", "quantity": 7}, stage.door.token("alice")
@@ -93,7 +93,7 @@ async def _engine_stopped(stage: Stage) -> Outcome:
 
 async def _engine_started(stage: Stage) -> Outcome:
     """Start it again: the task that waited is decided on and handled."""
-    await stage.start_policy()
+    await stage.backstage.start_policy()
     got = outcome_of(await stage.decision_on(stage.waiting))
     state = await stage.door.last_state(stage.waiting, stage.door.token("alice"))
     return got if state["state"] == "completed" else Outcome(got=str(state["state"]))

@@ -8,7 +8,7 @@ from typing import Self
 
 import httpx2
 
-from sealbus.agents.dev.environment import Environment
+from sealbus.agents.demo.backstage import Backstage
 
 __all__ = ["Door"]
 
@@ -16,12 +16,12 @@ _SECONDS = 20.0
 
 
 class Door:
-    """Calls the edge over HTTP; enter with `async with`. Tokens are those of the development IdP."""
+    """Calls the edge over HTTP; enter with `async with`. Tokens are those of the shop's identity provider."""
 
-    def __init__(self, environment: Environment) -> None:
-        self._idp = environment.idp
+    def __init__(self, backstage: Backstage) -> None:
+        self._backstage = backstage
         self._http = httpx2.AsyncClient(
-            base_url=environment.edge.front.resource, timeout=_SECONDS, trust_env=False, follow_redirects=False
+            base_url=backstage.resource, timeout=_SECONDS, trust_env=False, follow_redirects=False
         )
 
     async def __aenter__(self) -> Self:
@@ -35,7 +35,7 @@ class Door:
 
     def token(self, user: str, *, session: str = "", audience: str = "", expires_in: int = 300) -> str:
         """Return an access token as `user` would get it by a login."""
-        return self._idp.token(user, session=session, audience=audience, expires_in=expires_in)
+        return self._backstage.token(user, session=session, audience=audience, expires_in=expires_in)
 
     async def post(self, path: str, body: object, token: str = "") -> httpx2.Response:
         """Post JSON, with `token` as bearer if there is one."""

@@ -76,7 +76,7 @@ async def _three_hops(stage: Stage) -> Outcome:
     )
     if answer.status_code != 200:
         return Outcome(got=answer.status_code, code=answer.json().get("code", ""))
-    names = stage.environment.names
+    names = stage.backstage.settings.names
     chain = [names.id_of(name).value for name in ("edge", "planner", "inventory")]
 
     def third(entry: object) -> bool:

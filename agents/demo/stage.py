@@ -1,4 +1,4 @@
-"""What the scenes play on: the environment, the example agents as workers, and the audit stream read as it grows."""
+"""What the scenes play on: a running shop with its example agents as workers, and the audit stream read as it grows."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import os
 import shutil
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from sealbus.agents.client import Client
+from sealbus.agents.demo.backstage import WITHIN, Backstage, DevBackstage
 from sealbus.agents.demo.door import Door
 from sealbus.agents.dev.defaults import STARTER_AGENTS
-from sealbus.agents.dev.environment import DevOptions, Environment, open_environment, starter_policy
+from sealbus.agents.dev.environment import DevOptions, open_environment, starter_policy
 from sealbus.agents.examples import inventory, planner, pricing
 from sealbus.agents.examples.store import DATABASE_VARIABLE
-from sealbus.agents.node import Node
 from sealbus.agents.runtime import open_audit_trail, open_connection, open_node
 from sealbus.agents.worker import Worker
 from sealbus.bus.audit_trail import AuditEntry, AuditFilter, AuditTrail, Finding
@@ -25,34 +25,25 @@ from sealbus.bus.ports import Delivery
 from sealbus.bus.transport import NatsTransport
 from sealbus.envelopes.decision_record import DecisionRecord
 
-__all__ = ["STRANGER", "WITHIN", "Stage", "open_stage"]
+__all__ = ["STRANGER", "Stage", "open_stage", "stage_before"]
 
 STRANGER = "stranger"
 """An agent with a good identity that the policy does not know."""
-
-WITHIN = 15.0
-"""Seconds that anything on the stage may take before the demonstration gives up."""
-
-_LOOK_EVERY = 0.02
-"""Seconds between two looks at which revision an engine has: it tells nobody by itself."""
 
 
 class Stage:
     """The running shop; scenes read decisions and refusals from it by waiting, never by sleeping."""
 
-    def __init__(self, environment: Environment, policy: Path, database: Path, operator: NatsTransport) -> None:
-        self.environment = environment
+    def __init__(self, backstage: Backstage, operator: NatsTransport) -> None:
+        self.backstage = backstage
         self.operator = operator
         self.clients: dict[str, Client] = {}
-        self.workers: dict[str, Node] = {}
-        self.door = Door(environment)
+        self.door = Door(backstage)
         self.entries: list[AuditEntry] = []
         self.findings: list[Finding] = []
         self.refused: dict[str, int] = {}
         self.waiting = ""
         """The task that waits for the policy engine."""
-        self._policy = policy
-        self._database = database
         self._changed = asyncio.Condition()
 
     async def decision(self, found: Callable[[AuditEntry], bool]) -> AuditEntry:
@@ -85,22 +76,10 @@ class Stage:
             raise LookupError(f"nothing is stored under {subject}")
         return found
 
-    async def change_data(self, document: str, change: Callable[[dict[str, object]], None]) -> None:
-        """Change one data document of the policy, and return when every worker decides by it."""
-        path = self._policy / "sealbus" / "registry" / document / "data.json"
-        data = json.loads(path.read_text(encoding="utf-8"))
-        change(data)
-        path.write_text(json.dumps(data), encoding="utf-8")
-        revision = await asyncio.to_thread(self.environment.publish_policy)
-        async with asyncio.timeout(WITHIN):
-            for node in self.workers.values():
-                while (await node.engine.status()).revision != revision:  # noqa: ASYNC110  an engine has no event for it
-                    await asyncio.sleep(_LOOK_EVERY)
-
     @contextmanager
     def database_held(self) -> Iterator[None]:
         """Keep the agents from reading their database, so that who loads a resource waits until we are done."""
-        connection = sqlite3.connect(self._database, isolation_level=None)
+        connection = sqlite3.connect(self.backstage.database, isolation_level=None)
         try:
             connection.execute("BEGIN EXCLUSIVE")
             yield
@@ -108,25 +87,11 @@ class Stage:
         finally:
             connection.close()
 
-    async def stop_policy(self) -> None:
-        """Stop what decides: OPA itself, or the embedded engine of each worker."""
-        for one in self._deciders():
-            await one.__aexit__(None, None, None)
-
-    async def start_policy(self) -> None:
-        """Start it again."""
-        for one in self._deciders():
-            await one.__aenter__()
-
-    def _deciders(self) -> list[AbstractAsyncContextManager[object]]:
-        opa = self.environment.opa
-        return [opa] if opa is not None else [node.engine for node in self.workers.values()]
-
     async def replay(self, user: str) -> tuple[list[AuditEntry], list[Finding]]:
         """Read the audit stream anew from its beginning: the decisions for `user`, and what does not verify."""
         decisions: list[AuditEntry] = []
         findings: list[Finding] = []
-        async with open_audit_trail("operator", self.environment.settings) as trail:
+        async with open_audit_trail("operator", self.backstage.settings) as trail:
             async for entry in trail.entries(AuditFilter(user=user)):
                 if isinstance(entry, Finding):
                     findings.append(entry)
@@ -169,23 +134,32 @@ async def open_stage(folder: Path, *, engine: str, opa: Path | None) -> AsyncGen
     )
     async with AsyncExitStack() as stack:
         environment = await stack.enter_async_context(open_environment(options))
-        settings = environment.settings
+        backstage = DevBackstage(environment, policy, database)
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        stack.enter_context(_database(database))
+        stop = asyncio.Event()
+        for module in (pricing, inventory, planner):
+            node = await stack.enter_async_context(open_node(module.agent.name, environment.settings))
+            worker = await stack.enter_async_context(Worker(module.agent, node))
+            running = group.create_task(worker.run(stop))
+            stack.push_async_callback(_finish, stop, running)
+            await worker.ready.wait()
+            backstage.workers[module.agent.name] = node
+        yield await stack.enter_async_context(stage_before(backstage))
+
+
+@asynccontextmanager
+async def stage_before(backstage: Backstage) -> AsyncGenerator[Stage, None]:
+    """Open the stage of a shop that runs: the door, the clients of the scenes, and the operator who reads along."""
+    settings = backstage.settings
+    async with AsyncExitStack() as stack:
         _, connection = await stack.enter_async_context(open_connection("operator", settings))
-        stage = Stage(environment, policy, database, NatsTransport(connection))
+        stage = Stage(backstage, NatsTransport(connection))
         await stack.enter_async_context(stage.door)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         trail = await stack.enter_async_context(open_audit_trail("operator", settings))
         for follower in (stage.follow(trail), stage.follow_refusals()):
             stack.callback(group.create_task(follower).cancel)
-        stack.enter_context(_database(database))
-        stop = asyncio.Event()
-        for module in (pricing, inventory, planner):
-            node = await stack.enter_async_context(open_node(module.agent.name, settings))
-            worker = await stack.enter_async_context(Worker(module.agent, node))
-            running = group.create_task(worker.run(stop))
-            stack.push_async_callback(_finish, stop, running)
-            await worker.ready.wait()
-            stage.workers[module.agent.name] = node
         for name in ("shop-web", "pricing", STRANGER):
             stage.clients[name] = await stack.enter_async_context(Client(name, settings=settings))
         yield stage

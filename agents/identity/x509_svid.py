@@ -91,7 +91,10 @@ def _choose(svids: Sequence[proto.X509SVID], wanted: SpiffeId | None) -> proto.X
     for svid in svids:
         if svid.spiffe_id == str(wanted):
             return svid
-    raise SvidError(f"the Workload API gave no X.509-SVID of {wanted}")
+    others = ", ".join(svid.spiffe_id[:256] for svid in svids[:4])
+    raise SvidError(
+        f"the Workload API gives this workload {others}, not {wanted}: mend its entry or the [agents] table"
+    )
 
 
 def _check_leaf(leaf: x509.Certificate, spiffe_id: SpiffeId) -> None:

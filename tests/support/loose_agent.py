@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel
+from support.backstage import in_development
 
 from sealbus.agents.agent import Agent
 from sealbus.agents.context import Context
@@ -93,10 +94,10 @@ async def granted(agent: Agent, stage: Stage, *callers: str) -> None:
         registry.update(dict.fromkeys(actions, open_to_all))
 
     def permitted(registry: dict[str, object]) -> None:
-        names = stage.environment.names
+        names = in_development(stage).environment.names
         for name in (agent.name, *callers):
             entry: Any = registry.setdefault(names.id_of(name).value, {"actions": {}})
             entry["actions"].update(dict.fromkeys(actions, True))
 
-    await stage.change_data("actions", known)
-    await stage.change_data("agents", permitted)
+    await stage.backstage.change_data("actions", known)
+    await stage.backstage.change_data("agents", permitted)

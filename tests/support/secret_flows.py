@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 import httpx2
+from support.backstage import in_development
 from support.idp import Browser, Pkce
 from support.loose_agent import Told, Wanted
 from support.secret_search import Group, Kept, Place
@@ -38,7 +39,7 @@ _SCRIPTS = "urn:x-sealbus:development-only:user"
 
 async def log_ins(stage: Stage, secrets: Secrets) -> str:
     """Log in with a browser and with a device, rightly and wrongly; return an access token that works."""
-    idp = stage.environment.idp
+    idp = in_development(stage).environment.idp
     pkce, other = Pkce(), Pkce()
     secrets.add("PKCE verifier", pkce.verifier)
     secrets.add("PKCE verifier", other.verifier)
@@ -78,7 +79,7 @@ async def log_ins(stage: Stage, secrets: Secrets) -> str:
 
 async def at_the_door(stage: Stage, secrets: Secrets, token: str) -> None:
     """Call the edge with the token where it belongs, and in every place where it does not."""
-    idp, resource = stage.environment.idp, stage.environment.edge.front.resource
+    idp, resource = in_development(stage).environment.idp, in_development(stage).environment.edge.front.resource
     header, claims, signature = token.split(".")
     tail = "A" * 20
     refused = [
@@ -128,12 +129,12 @@ def _text(header: dict[str, str]) -> str:
 
 async def backends(stage: Stage, secrets: Secrets, token: str) -> None:
     """Exchange tokens: a good one, refused ones, and at a service that does not answer."""
-    client, idp = stage.clients["pricing"], stage.environment.idp
+    client, idp = stage.clients["pricing"], in_development(stage).environment.idp
     await client.user_context(token)
     junk = secrets.add("opaque token", Pkce().verifier)
     for refused in (idp.token("alice", expires_in=-1), idp.token("alice", audience="urn:other"), junk, token + "x"):
         await _fails(client.user_context(refused))
-    port = stage.environment.nats.url.rpartition(":")[2]
+    port = in_development(stage).environment.nats.url.rpartition(":")[2]
     for url in ("https://127.0.0.1:1", f"https://127.0.0.1:{port}"):
         async with TokenExchange(url, identity=client.node.identity, edges=client.node.deployment.minters) as nowhere:
             await _fails(nowhere.user_context(token, within=2.0))
@@ -165,8 +166,8 @@ async def on_the_bus(stage: Stage, secrets: Secrets, token: str) -> None:
 
 async def commands(stage: Stage, secrets: Secrets) -> list[Place]:
     """Run commands as another process; return what they print, but for the one whose output is a token."""
-    settings = ("--config", str(stage.environment.settings_file))
-    access = read_access(stage.environment.settings_file.parent / "idp.json")
+    settings = ("--config", str(in_development(stage).environment.settings_file))
+    access = read_access(in_development(stage).environment.settings_file.parent / "idp.json")
     body = json.dumps({"text": secrets.add("body", Pkce().verifier, Kept.BODY)})
     wrong = ScriptAccess(issuer=access.issuer, secret=secrets.add("wrong script secret", Pkce().verifier))
     with contextlib.suppress(ConfigurationError):

@@ -17,6 +17,7 @@ from typing import Final
 
 import pytest
 from support import secret_flows
+from support.backstage import in_development
 from support.loose_agent import Told, granted, loose_agent
 from support.secret_search import Group, Kept, Place, Secret
 from support.secret_sources import Secrets
@@ -116,7 +117,10 @@ async def _play(run: WholeRun, folder: Path) -> None:
 async def _wire(run: WholeRun, stage: Stage) -> AsyncGenerator[None, None]:
     """Hear every message that passes the server, stored or not."""
     counters, heard, live = Counters(), bytearray(), asyncio.Event()
-    async with open_connection("operator", stage.environment.settings, counters=counters) as (_, connection):
+    async with open_connection("operator", in_development(stage).environment.settings, counters=counters) as (
+        _,
+        connection,
+    ):
 
         async def hear() -> None:
             async for batch in NatsTransport(connection).listen(">", pending=1_000_000, live=live):
@@ -140,17 +144,17 @@ async def _loose(run: WholeRun, stage: Stage) -> AsyncGenerator[None, None]:
     )
     stop = asyncio.Event()
     async with (
-        open_node(STRANGER, stage.environment.settings) as node,
+        open_node(STRANGER, in_development(stage).environment.settings) as node,
         Worker(agent, node) as worker,
         asyncio.TaskGroup() as group,
     ):
         group.create_task(worker.run(stop))
         await worker.ready.wait()
-        stage.workers[STRANGER] = node
+        in_development(stage).workers[STRANGER] = node
         try:
             yield
         finally:
-            del stage.workers[STRANGER]
+            del in_development(stage).workers[STRANGER]
             stop.set()
 
 
@@ -166,12 +170,12 @@ async def _plant(run: WholeRun, stage: Stage) -> None:
     for action, group in (("burst", Group.ERRORS), ("own", Group.OWN_ERRORS)):
         with suppress(SealbusError):
             await client.call(f"{STRANGER}.{action}", Told(text=run.plant(group)), returns=Told)
-    (stage.environment.settings_file.parent / "left-behind").write_text(run.plant(Group.FILES))
+    (in_development(stage).environment.settings_file.parent / "left-behind").write_text(run.plant(Group.FILES))
 
 
 async def _streams(run: WholeRun, stage: Stage) -> None:
     groups = {"AUDIT": Group.EVIDENCE, "REFUSALS": Group.REFUSALS}
-    for stream in streams_of(stage.environment.settings):
+    for stream in streams_of(in_development(stage).environment.settings):
         found = bytearray()
         async for batch in stage.operator.read(stream.name, list(stream.subjects)):
             for one in batch:
@@ -181,7 +185,7 @@ async def _streams(run: WholeRun, stage: Stage) -> None:
 
 async def _records(run: WholeRun, stage: Stage) -> None:
     found: list[str] = []
-    async with open_audit_trail("operator", stage.environment.settings) as trail:
+    async with open_audit_trail("operator", in_development(stage).environment.settings) as trail:
         async for entry in trail.entries():
             if isinstance(entry, Finding):
                 run.surprises.append(repr(entry))

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from sealbus.agents.runtime import open_connection, open_engine, streams_of, workload_api_of
 from sealbus.agents.settings import Settings
 from sealbus.bus.clock import wall_clock
+from sealbus.bus.jetstream_api import existing_stream
 from sealbus.bus.stream_check import check_streams
-from sealbus.envelopes.errors import PolicyUnavailable, SealbusError
-from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.errors import (
+    BusUnavailable,
+    ConfigurationError,
+    IdentityUnavailable,
+    PolicyUnavailable,
+    SealbusError,
+)
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+
+if TYPE_CHECKING:
+    from sealbus.agents.identity import WorkloadIdentity
 
 __all__ = ["Check", "examine"]
+
+LATE: Final = 0.25
+"""Share of an X.509-SVID's life: SPIRE renews at half of it, so that less than this means that nobody does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +43,9 @@ async def examine(settings: Settings, name: str, *, opa: str | None = None) -> l
     """Check identity, NATS and streams as the workload `name`, and the policy; and a running OPA by its URL."""
     checks = [
         await _check("identity", lambda: _identity(settings, name)),
+        await _check("trust", lambda: _trust(settings, name)),
         await _check("nats", lambda: _nats(settings, name)),
+        await _check("clock", lambda: _clock(settings, name)),
         await _check("policy", lambda: _policy(settings)),
     ]
     if opa is not None:
@@ -43,13 +60,57 @@ async def _check(part: str, look: Callable[[], Awaitable[str]]) -> Check:
         return Check(part=part, ok=False, text=error.detail or str(error.code))
 
 
-async def _identity(settings: Settings, name: str) -> str:
+def _workload(settings: Settings, name: str) -> AbstractAsyncContextManager[WorkloadIdentity]:
     from sealbus.agents.identity import WorkloadIdentity
 
-    async with WorkloadIdentity.connect(workload_api_of(settings, name)) as identity:
-        now = wall_clock()
-        left = (identity.x509().not_after - now) // SECOND
-        return f"{identity.spiffe_id}, X.509-SVID for {left} s, JWT-SVID for {(identity.sealer().expires - now) // SECOND} s"
+    return WorkloadIdentity.connect(workload_api_of(settings, name), spiffe_id=settings.names.id_of(name))
+
+
+async def _identity(settings: Settings, name: str) -> str:
+    """Whose identity it is, and whether it is renewed in time."""
+    async with _workload(settings, name) as identity:
+        now, own = wall_clock(), identity.x509()
+        left, life = own.not_after - now, own.not_after - own.not_before
+        if left < life * LATE:
+            raise IdentityUnavailable(
+                f"the X.509-SVID of {identity.spiffe_id} ends in {left // SECOND} s of {life // SECOND} and there is no "
+                "newer one: look at the log of the SPIRE agent, and whether it reaches its server"
+            )
+        jwt = (identity.sealer().expires - now) // SECOND
+        return f"{identity.spiffe_id}, X.509-SVID for {left // SECOND} s, JWT-SVID for {jwt} s"
+
+
+async def _trust(settings: Settings, name: str) -> str:
+    """Whether the X.509 trust bundle will outlive the certificates that it is to vouch for."""
+    from sealbus.agents.identity.x509_svid import authority_end
+
+    async with _workload(settings, name) as identity:
+        now, own = wall_clock(), identity.x509()
+        anchors = own.bundles.get(identity.spiffe_id.trust_domain, ())
+        last = max((authority_end(anchor) for anchor in anchors), default=0)
+        if last <= own.not_after:
+            raise IdentityUnavailable(
+                f"the trust bundle of {identity.spiffe_id.trust_domain} is stale: its last authority ends in "
+                f"{max(0, last - now) // SECOND} s, before the X.509-SVID does; restart the SPIRE agent, or rotate the CA"
+            )
+        foreign = len(own.bundles) - 1
+        federated = f", {foreign} foreign trust domains" if foreign else ""
+        return f"{len(anchors)} authorities, the last one for {(last - now) // SECOND} s{federated}"
+
+
+async def _clock(settings: Settings, name: str) -> str:
+    """How far our clock is from the broker's, by whose stored times messages are judged (SPEC.md section 7, step 5)."""
+    async with open_connection(name, settings) as (_, connection):
+        before = wall_clock()
+        state = await existing_stream(connection.jetstream, "TASKS")
+        if not state.told:
+            raise BusUnavailable("the server does not tell its time")
+        ahead = (before + wall_clock()) // 2 - state.told
+        text = f"this host is {abs(ahead) / SECOND:.2f} s {'ahead of' if ahead > 0 else 'behind'} the broker"
+        if abs(ahead) > DEFAULT_LIMITS.clock_skew:
+            allowed = DEFAULT_LIMITS.clock_skew // SECOND
+            raise ConfigurationError(f"{text}, {allowed} s are allowed: synchronize the clocks (NTP)")
+        return text
 
 
 async def _nats(settings: Settings, name: str) -> str:

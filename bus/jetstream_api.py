@@ -45,7 +45,10 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamState:
-    """One stream as the server has it. `created` is microseconds by the server's clock, truncated; `last` a sequence."""
+    """One stream as the server has it. `last` is a sequence.
+
+    `created` and `told` (when it answered; 0 where it does not say) are microseconds by the server's clock, truncated.
+    """
 
     name: str
     config: Mapping[str, object] = field(repr=False)
@@ -53,6 +56,7 @@ class StreamState:
     messages: int
     bytes: int
     last: int = 0
+    told: int = 0
 
 
 async def stream_state(request: Request, name: str) -> StreamState | None:
@@ -137,10 +141,12 @@ def _state(name: str, answer: JsonObject) -> StreamState:
     messages, size, last = state.get("messages"), state.get("bytes"), state.get("last_seq")
     if not isinstance(messages, int) or not isinstance(size, int):
         raise BusUnavailable(f"stream {name}: the server's answer has no counts")
+    told = answer.get("ts")
     try:
         at = parse_time(created)
+        heard = parse_time(told) if isinstance(told, str) else 0
     except ValueError as error:
-        raise BusUnavailable(f"stream {name}: the server's answer has no creation time") from error
+        raise BusUnavailable(f"stream {name}: the server's answer has a time that is none") from error
     return StreamState(
         name=name,
         config=cast("JsonObject", config),
@@ -148,4 +154,5 @@ def _state(name: str, answer: JsonObject) -> StreamState:
         messages=messages,
         bytes=size,
         last=last if isinstance(last, int) else 0,
+        told=heard,
     )

@@ -21,7 +21,7 @@ from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["SvidError", "X509Reading", "parse_domain", "read_x509"]
+__all__ = ["SvidError", "X509Reading", "authority_end", "parse_domain", "read_x509"]
 
 _SCHEME = "spiffe://"
 
@@ -76,6 +76,11 @@ def read_x509(
         not_after=_microseconds(leaf.not_valid_after_utc),
     )
     return X509Reading(material=material, refused=tuple(refused))
+
+
+def authority_end(der: bytes) -> int:
+    """Return when an authority of a trust bundle ends, in microseconds. Raises `ValueError` for what is no certificate."""
+    return _microseconds(x509.load_der_x509_certificate(der).not_valid_after_utc)
 
 
 def parse_domain(name: str) -> TrustDomain:

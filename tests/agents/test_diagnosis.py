@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.settings import FULL, load
+from support.x509 import ThrowawayCa
 
 from sealbus.agents import diagnosis
 from sealbus.agents.diagnosis import Check, examine
 from sealbus.agents.settings import PolicySettings, Settings
+from sealbus.bus.clock import wall_clock
 from sealbus.envelopes.errors import BusUnavailable, Code
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 from sealbus.policies.bundle import STARTER, build_bundle, write_bundle
 
 
@@ -28,8 +36,14 @@ def settings(tmp_path: Path) -> Settings:
 
 async def test_each_part_is_looked_at_whatever_the_others_are(settings: Settings) -> None:
     checks = await examine(settings, "pricing")
-    assert [(one.part, one.ok) for one in checks] == [("identity", False), ("nats", False), ("policy", True)]
-    assert "embedded, revision " in checks[2].text
+    assert [(one.part, one.ok) for one in checks] == [
+        ("identity", False),
+        ("trust", False),
+        ("nats", False),
+        ("clock", False),
+        ("policy", True),
+    ]
+    assert "embedded, revision " in checks[4].text
     for one in checks:
         assert one.text
         assert "\n" not in one.text
@@ -52,5 +66,92 @@ async def test_a_failure_without_words_is_told_by_its_code(settings: Settings, m
         raise BusUnavailable
 
     monkeypatch.setattr(diagnosis, "_nats", silent)
-    _, found, _ = await examine(settings, "pricing")
+    found = (await examine(settings, "pricing"))[2]
     assert found == Check(part="nats", ok=False, text=str(Code.BUS_UNAVAILABLE))
+
+
+class Identity:
+    """A workload's identity as a test wants it."""
+
+    def __init__(self, *, begun: float, left: float, authority_left: float | None) -> None:
+        now = wall_clock()
+        self.spiffe_id = SpiffeId("spiffe://example.org/agent/pricing")
+        self._x509 = SimpleNamespace(
+            not_before=now - int(begun * SECOND),
+            not_after=now + int(left * SECOND),
+            bundles={self.spiffe_id.trust_domain: ()}
+            if authority_left is None
+            else {
+                self.spiffe_id.trust_domain: (self._authority(authority_left),),
+                TrustDomain("partner.example"): (b"",),
+            },
+        )
+
+    @staticmethod
+    def _authority(left: float) -> bytes:
+        return ThrowawayCa("example.org", life=left).cert_der
+
+    def x509(self) -> SimpleNamespace:
+        return self._x509
+
+    def sealer(self) -> SimpleNamespace:
+        return SimpleNamespace(expires=wall_clock() + 60 * SECOND)
+
+
+async def found_with(identity: Identity, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, Check]:
+    monkeypatch.setattr(diagnosis, "_workload", lambda *_: nullcontext(identity))
+    return {one.part: one for one in await examine(settings, "pricing")}
+
+
+async def test_an_identity_that_is_renewed_in_time(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await found_with(Identity(begun=30, left=30, authority_left=3600), settings, monkeypatch)
+    assert found["identity"].ok
+    assert "spiffe://example.org/agent/pricing, X.509-SVID for" in found["identity"].text
+    assert found["trust"].ok
+    assert "1 authorities" in found["trust"].text
+    assert "1 foreign trust domains" in found["trust"].text
+
+
+async def test_a_certificate_that_nobody_renews(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await found_with(Identity(begun=80, left=19, authority_left=3600), settings, monkeypatch)
+    assert not found["identity"].ok
+    assert "there is no newer one: look at the log of the SPIRE agent" in found["identity"].text
+
+
+@pytest.mark.parametrize("authority_left", [10.0, None])
+async def test_a_trust_bundle_that_ends_before_the_certificate(
+    authority_left: float | None, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = await found_with(Identity(begun=30, left=30, authority_left=authority_left), settings, monkeypatch)
+    assert not found["trust"].ok
+    assert "trust bundle of example.org is stale" in found["trust"].text
+
+
+@pytest.mark.parametrize(
+    ("ahead", "text"),
+    [
+        (0.0, "the broker"),
+        (-3600.0, "behind the broker, 5 s are allowed: synchronize the clocks"),
+        (3600.0, "ahead of the broker, 5 s are allowed: synchronize the clocks"),
+        (None, "does not tell its time"),
+    ],
+)
+async def test_the_clock_is_held_against_the_brokers(
+    ahead: float | None, text: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = 0 if ahead is None else wall_clock() - int(ahead * SECOND)
+
+    async def jetstream(subject: str, payload: bytes) -> bytes:
+        del payload
+        assert subject == "$JS.API.STREAM.INFO.TASKS"
+        at = datetime.fromtimestamp(told / SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        ts = {} if not told else {"ts": at}
+        return json.dumps(
+            {"config": {}, "created": "2026-11-24T16:42:57Z", "state": {"messages": 0, "bytes": 0}, **ts}
+        ).encode()
+
+    connection = SimpleNamespace(jetstream=jetstream)
+    monkeypatch.setattr(diagnosis, "open_connection", lambda *_: nullcontext((None, connection)))
+    found = await diagnosis._check("clock", lambda: diagnosis._clock(settings, "pricing"))
+    assert found.ok is (ahead == 0.0)
+    assert text in found.text

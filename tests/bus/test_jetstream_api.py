@@ -58,6 +58,12 @@ async def test_who_reads_a_stream_learns_where_it_ends() -> None:
     assert (await existing_stream(Server(with_last), "TASKS")).last == 17
 
 
+async def test_the_time_of_an_answer_is_the_servers() -> None:
+    told = GOOD | {"ts": "2026-11-24T16:42:58.5Z"}
+    assert (await existing_stream(Server(told), "TASKS")).told == 1_795_538_578_500_000
+    assert (await existing_stream(Server(GOOD), "TASKS")).told == 0
+
+
 @pytest.mark.parametrize("name", ["", "A.B", "*", "A B", "A>"])
 async def test_what_cannot_be_a_name_is_not_asked_about(name: str) -> None:
     server = Server(GOOD)
@@ -80,7 +86,8 @@ async def test_what_cannot_be_a_name_is_not_asked_about(name: str) -> None:
         (GOOD | {"state": None}, "no config"),
         (GOOD | {"state": {"messages": 1}}, "no counts"),
         (GOOD | {"state": {"bytes": 1}}, "no counts"),
-        (GOOD | {"created": "yesterday"}, "no creation time"),
+        (GOOD | {"created": "yesterday"}, "a time that is none"),
+        (GOOD | {"ts": "now"}, "a time that is none"),
     ],
 )
 async def test_an_answer_that_says_nothing_is_no_answer(answer: object, text: str) -> None:

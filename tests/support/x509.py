@@ -50,9 +50,9 @@ class IssuedSvid:
 
 
 class ThrowawayCa:
-    """Signs with a self-signed P-256 certificate that lives one day."""
+    """Signs with a self-signed P-256 certificate that lives one day, or `life` seconds."""
 
-    def __init__(self, trust_domain: str) -> None:
+    def __init__(self, trust_domain: str, *, life: float = 86_400.0) -> None:
         self.trust_domain = trust_domain
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"test CA of {trust_domain}")])
@@ -64,7 +64,7 @@ class ThrowawayCa:
             .public_key(self._key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(seconds=life))
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(_usage(sign=False, certify=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)

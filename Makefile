@@ -1,4 +1,4 @@
-# Each target does all its own set-up on a machine that has Python 3.11 or newer and make (and Go and npm for `make tools`).
+# Each target does all its own set-up on a machine that has Python 3.11 or newer and make (and Go, gcc and npm for `make tools`).
 # Set PYTHON to choose the interpreter, VENV to put the environment elsewhere.
 
 PYTHON ?= python3
@@ -30,13 +30,30 @@ $(TOOLS)/opa: deploy/tools/opa/go.mod deploy/tools/opa/go.sum
 	@cd deploy/tools/opa && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install tool
 	@touch $@
 
+# Each in a module of its own: what one of them depends on must not choose the versions of another.
+$(TOOLS)/nats: deploy/tools/nats/go.mod deploy/tools/nats/go.sum
+	@mkdir -p $(TOOLS)
+	@cd deploy/tools/nats && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install tool
+	@touch $@
+
+# The server's SQLite is C; it takes minutes the first time. One after the other, because both compile the same packages.
+$(TOOLS)/spire-server: deploy/tools/spire/go.mod deploy/tools/spire/go.sum
+	@mkdir -p $(TOOLS)
+	@cd deploy/tools/spire && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=1 go install github.com/spiffe/spire/cmd/spire-server
+	@touch $@
+
+$(TOOLS)/spire-agent: deploy/tools/spire/go.mod deploy/tools/spire/go.sum | $(TOOLS)/spire-server
+	@mkdir -p $(TOOLS)
+	@cd deploy/tools/spire && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=1 go install github.com/spiffe/spire/cmd/spire-agent
+	@touch $@
+
 $(IDP): deploy/tools/oidc-provider/package.json deploy/tools/oidc-provider/package-lock.json deploy/tools/oidc-provider/.npmrc
 	@mkdir -p $(dir $@)
 	@cp $^ $(dir $@)
 	@cd $(dir $@) && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
-tools: $(TOOLS)/opa $(IDP) ## build the programs that the tests need
+tools: $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/spire-server $(TOOLS)/spire-agent $(IDP) ## build the programs that the tests need
 
 demo: $(READY) ## the scenes: allowed, denied, refused, changed, replayed
 	@$(if $(filter sidecar,$(ENGINE)),$(MAKE) --no-print-directory $(TOOLS)/opa,:)

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Final
@@ -48,9 +48,18 @@ class ChildProcess:
 
     @classmethod
     async def start(
-        cls, command: Sequence[str], *, log: Path, on_line: Callable[[str], None], held: Sequence[int] = ()
+        cls,
+        command: Sequence[str],
+        *,
+        log: Path,
+        on_line: Callable[[str], None],
+        held: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> ChildProcess:
-        """Start `command`, whose first word is an absolute path, with no input and its output in the file `log`."""
+        """Start `command`, whose first word is an absolute path, with no input and its output in the file `log`.
+
+        `environment` is all that it gets; without it, ours.
+        """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())),
@@ -59,6 +68,7 @@ class ChildProcess:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             pass_fds=held,
+            env=environment,
             start_new_session=True,
         )
         return cls(process, log, on_line)

@@ -1,0 +1,48 @@
+"""SPIRE on one machine: a server, one agent, and the entries of the workloads."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sealbus.envelopes.spiffe_id import TrustDomain
+from stack.served import until_served
+from stack.spire_agent import SpireAgent
+from stack.spire_entry import Entry
+from stack.spire_server import SpireServer
+
+__all__ = ["Spire", "open_spire"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spire:
+    """A running server and agent."""
+
+    server: SpireServer
+    agent: SpireAgent
+
+    async def register(self, *entries: Entry) -> list[str]:
+        """Make `entries`, wait until the Workload API serves them, and return their IDs; other users' take root."""
+        made = [await self.server.create(entry, parent=self.agent.spiffe_id) for entry in entries]
+        for entry in entries:
+            await until_served(self.agent.address, entry.spiffe_id, uid=entry.uid)
+        return made
+
+
+@asynccontextmanager
+async def open_spire(
+    folder: Path, *, trust_domain: TrustDomain, port: int, entries: Sequence[Entry] = (), refresh: int = 5
+) -> AsyncGenerator[Spire, None]:
+    """Start both in `folder`, which everybody on the machine must be able to enter, and stop them afterwards.
+
+    `entries` are served by the time this yields. `port` is the server's for agents, on loopback.
+    """
+    async with (
+        SpireServer(folder / "server", trust_domain=trust_domain, port=port, refresh=refresh) as server,
+        SpireAgent(folder / "agent", server=server) as agent,
+    ):
+        spire = Spire(server=server, agent=agent)
+        await spire.register(*entries)
+        yield spire

@@ -1,4 +1,4 @@
-"""What sealbus relies on in any Workload API: the embedded one here, SPIRE's where one is named in the environment."""
+"""What sealbus relies on in any Workload API: the embedded one and SPIRE's, and another that the environment names."""
 
 from __future__ import annotations
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from sealbus.agents.runtime import open_connection, open_engine, streams_of, workload_api_of
+from sealbus.agents.runtime import open_connection, open_engine, open_identity, streams_of
 from sealbus.agents.settings import Settings
 from sealbus.bus.clock import wall_clock
 from sealbus.bus.jetstream_api import existing_stream
@@ -20,11 +20,9 @@ from sealbus.envelopes.errors import (
     SealbusError,
 )
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.policies.engine import EngineStatus
 
-if TYPE_CHECKING:
-    from sealbus.agents.identity import WorkloadIdentity
-
-__all__ = ["Check", "examine"]
+__all__ = ["Check", "examine", "policy_status"]
 
 LATE: Final = 0.25
 """Share of an X.509-SVID's life: SPIRE renews at half of it, so that less than this means that nobody does."""
@@ -46,7 +44,7 @@ async def examine(settings: Settings, name: str, *, opa: str | None = None) -> l
         await _check("trust", lambda: _trust(settings, name)),
         await _check("nats", lambda: _nats(settings, name)),
         await _check("clock", lambda: _clock(settings, name)),
-        await _check("policy", lambda: _policy(settings)),
+        await _check("policy", lambda: _policy(settings, name)),
     ]
     if opa is not None:
         checks.append(await _check("opa", lambda: _opa(opa)))
@@ -60,15 +58,9 @@ async def _check(part: str, look: Callable[[], Awaitable[str]]) -> Check:
         return Check(part=part, ok=False, text=error.detail or str(error.code))
 
 
-def _workload(settings: Settings, name: str) -> AbstractAsyncContextManager[WorkloadIdentity]:
-    from sealbus.agents.identity import WorkloadIdentity
-
-    return WorkloadIdentity.connect(workload_api_of(settings, name), spiffe_id=settings.names.id_of(name))
-
-
 async def _identity(settings: Settings, name: str) -> str:
     """Whose identity it is, and whether it is renewed in time."""
-    async with _workload(settings, name) as identity:
+    async with open_identity(name, settings) as identity:
         now, own = wall_clock(), identity.x509()
         left, life = own.not_after - now, own.not_after - own.not_before
         if left < life * LATE:
@@ -84,7 +76,7 @@ async def _trust(settings: Settings, name: str) -> str:
     """Whether the X.509 trust bundle will outlive the certificates that it is to vouch for."""
     from sealbus.agents.identity.x509_svid import authority_end
 
-    async with _workload(settings, name) as identity:
+    async with open_identity(name, settings) as identity:
         now, own = wall_clock(), identity.x509()
         anchors = own.bundles.get(identity.spiffe_id.trust_domain, ())
         last = max((authority_end(anchor) for anchor in anchors), default=0)
@@ -119,10 +111,21 @@ async def _nats(settings: Settings, name: str) -> str:
         return f"{connection.state}, {len(states)} streams as declared"
 
 
-async def _policy(settings: Settings) -> str:
-    async with open_engine(settings.policy) as engine:
-        status = await engine.status()
-        return f"{status.engine}, revision {status.revision}{f', {status.problem}' if status.problem else ''}"
+async def _policy(settings: Settings, name: str) -> str:
+    status = await policy_status(settings, name)
+    if status.missed or not status.revision:
+        raise PolicyUnavailable(f"{status.engine}: {'; '.join(status.missed) or status.problem}")
+    return f"{status.engine}, revision {status.revision}{f', {status.problem}' if status.problem else ''}"
+
+
+async def policy_status(settings: Settings, name: str) -> EngineStatus:
+    """Return what the policy engine of the settings says of itself, asked as the workload `name`."""
+    async with AsyncExitStack() as stack:
+        # Only the central engine needs to be somebody: the others are looked at without a Workload API, too.
+        central = settings.policy.engine == "central"
+        identity = await stack.enter_async_context(open_identity(name, settings)) if central else None
+        engine = await stack.enter_async_context(open_engine(settings.policy, identity))
+        return await engine.status()
 
 
 async def _opa(url: str) -> str:

@@ -36,8 +36,15 @@ class Readiness:
         """Ask the policy engine for its status, now and again, until cancelled."""
         while True:
             found = await self._node.engine.status()
-            if self._engine is not None and found.problem != self._engine.problem:
-                _log.info("policy engine %s: %s", found.engine, "well again" if not found.problem else "has a problem")
+            if self._engine is not None and (found.problem, found.missed) != (
+                self._engine.problem,
+                self._engine.missed,
+            ):
+                _log.info(
+                    "policy engine %s: %s",
+                    found.engine,
+                    "has a problem" if found.problem or found.missed else "well again",
+                )
             self._engine = found
             await asyncio.sleep(self._every)
 
@@ -62,6 +69,10 @@ class Readiness:
     def notes(self) -> dict[str, str]:
         """Return what an operator should look at though work is taken, by part."""
         engine = self._engine
-        if engine is None or not engine.revision or not engine.problem:
+        if engine is None or not engine.revision:
             return {}
-        return {"policy": f"the newest bundle was refused: revision {engine.revision} stays in force"}
+        if engine.missed:
+            return {"policy": f"{len(engine.missed)} of the OPAs do not answer, or decide by another revision"}
+        if engine.problem:
+            return {"policy": f"the newest bundle was refused: revision {engine.revision} stays in force"}
+        return {}

@@ -14,6 +14,7 @@ from sealbus.bus.audit import AuditLimits
 from sealbus.bus.audit_trail import AuditTrail
 from sealbus.bus.connection import Connection
 from sealbus.bus.counters import Counters
+from sealbus.bus.ports import Identity
 from sealbus.bus.stream_check import check_streams
 from sealbus.bus.stream_guard import StreamGuard
 from sealbus.bus.streams import Stream, declared_streams
@@ -23,7 +24,15 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.subjects import own_subjects
 from sealbus.policies.engine import PolicyEngine
 
-__all__ = ["deployment_of", "open_audit_trail", "open_connection", "open_engine", "open_node", "streams_of"]
+__all__ = [
+    "deployment_of",
+    "open_audit_trail",
+    "open_connection",
+    "open_engine",
+    "open_identity",
+    "open_node",
+    "streams_of",
+]
 
 
 def deployment_of(settings: Settings) -> Deployment:
@@ -47,13 +56,14 @@ def workload_api_of(settings: Settings, name: str) -> str | None:
 
 
 @asynccontextmanager
-async def open_connection(
+async def open_identity(
     name: str, settings: Settings, *, counters: Counters | None = None
-) -> AsyncGenerator[tuple[WorkloadIdentity, Connection], None]:
-    """Open the identity of the workload `name` and its connection to NATS; each failure is one line that names the thing."""
-    names = settings.names
-    # One workload may have several identities (SPIRE gives all that its selectors match): it is asked for by name.
-    wanted = names.id_of(name)
+) -> AsyncGenerator[WorkloadIdentity, None]:
+    """Open the identity of the workload `name`, which must be of the settings' trust domain.
+
+    One workload may have several identities (SPIRE gives all that its selectors match): it is asked for by name.
+    """
+    wanted = settings.names.id_of(name)
     async with WorkloadIdentity.connect(
         workload_api_of(settings, name), spiffe_id=wanted, counters=counters
     ) as identity:
@@ -61,20 +71,35 @@ async def open_connection(
             raise ConfigurationError(
                 f"this workload is {identity.spiffe_id}, and the settings say trust domain {settings.trust_domain}"
             )
-        async with Connection(
-            settings.nats,
-            identity=identity,
-            server_ids=settings.nats_ids,
-            inbox_prefix=names.inbox_prefix(identity.spiffe_id),
-            name=name,
-            counters=counters,
-        ) as connection:
-            yield identity, connection
+        yield identity
 
 
 @asynccontextmanager
-async def open_engine(policy: PolicySettings) -> AsyncGenerator[PolicyEngine, None]:
-    """Open the policy engine that the settings name."""
+async def open_connection(
+    name: str, settings: Settings, *, counters: Counters | None = None
+) -> AsyncGenerator[tuple[WorkloadIdentity, Connection], None]:
+    """Open the identity of the workload `name` and its connection to NATS; each failure is one line that names the thing."""
+    async with (
+        open_identity(name, settings, counters=counters) as identity,
+        _connection(name, settings, identity, counters) as connection,
+    ):
+        yield identity, connection
+
+
+def _connection(name: str, settings: Settings, identity: WorkloadIdentity, counters: Counters | None) -> Connection:
+    return Connection(
+        settings.nats,
+        identity=identity,
+        server_ids=settings.nats_ids,
+        inbox_prefix=settings.names.inbox_prefix(identity.spiffe_id),
+        name=name,
+        counters=counters,
+    )
+
+
+@asynccontextmanager
+async def open_engine(policy: PolicySettings, identity: Identity | None = None) -> AsyncGenerator[PolicyEngine, None]:
+    """Open the policy engine that the settings name; the central one asks by `identity`."""
     if policy.engine == "embedded":
         from sealbus.policies.embedded import EmbeddedEngine
 
@@ -85,12 +110,22 @@ async def open_engine(policy: PolicySettings) -> AsyncGenerator[PolicyEngine, No
     elif policy.engine == "sidecar":
         from sealbus.policies.sidecar import SidecarEngine
 
-        if policy.opa is None:
-            raise ConfigurationError("policy.opa is not set: the sidecar engine asks OPA on this unix socket")
-        async with SidecarEngine(Path(policy.opa.removeprefix("unix:")), deadline=policy.deadline) as sidecar:
+        if len(policy.opa) != 1:
+            how = "names several" if policy.opa else "is not set"
+            raise ConfigurationError(f"policy.opa {how}: the sidecar engine asks OPA on this one unix socket")
+        async with SidecarEngine(Path(policy.opa[0].removeprefix("unix:")), deadline=policy.deadline) as sidecar:
             yield sidecar
     else:
-        raise ConfigurationError(f"policy.engine {policy.engine!r} is not available yet: use embedded or sidecar")
+        from sealbus.agents.opa_tls import OpaTls
+        from sealbus.policies.central import CentralEngine
+
+        if not policy.opa:
+            raise ConfigurationError("policy.opa is not set: the central engine asks OPA at these https URLs")
+        if identity is None:
+            raise ConfigurationError("the central engine needs an identity, with which it asks OPA")
+        tls = OpaTls(identity, expected=policy.opa_ids)
+        async with CentralEngine(policy.opa, tls=tls, deadline=policy.deadline) as central:
+            yield central
 
 
 @asynccontextmanager
@@ -99,8 +134,9 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
     settings = settings or load_settings()
     counters = Counters()
     async with (
-        open_engine(settings.policy) as engine,
-        open_connection(name, settings, counters=counters) as (identity, connection),
+        open_identity(name, settings, counters=counters) as identity,
+        open_engine(settings.policy, identity) as engine,
+        _connection(name, settings, identity, counters) as connection,
         asyncio.TaskGroup() as group,
     ):
         streams = streams_of(settings)

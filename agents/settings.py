@@ -49,6 +49,8 @@ SPIFFE_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
 FILE_NAME: Final = "sealbus.toml"
 SERVER_PATH: Final = "/nats"
 """Path of a NATS server's SPIFFE ID in the local trust domain, unless `nats_ids` says otherwise."""
+OPA_PATH: Final = "/opa"
+"""Path of a central OPA's SPIFFE ID in the local trust domain, unless `policy.opa_ids` says otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +59,11 @@ class PolicySettings:
 
     engine: str
     bundle: Path | None
-    opa: str | None
-    """A unix socket's path, `unix:` before it or not, or an https URL."""
+    opa: tuple[str, ...]
+    """A unix socket's path, `unix:` before it or not, or https URLs."""
     deadline: float
+    opa_ids: frozenset[SpiffeId] = frozenset()
+    """Who may answer at the URLs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +133,8 @@ def load_settings(
     document = _validated(entries)
     names = Names(document.trust_domain, document.agents.template, dict(document.agents.__pydantic_extra__ or {}))
     server_ids = document.nats_ids or (document.trust_domain.id(SERVER_PATH),)
+    opa_ids = document.policy.opa_ids or (document.trust_domain.id(OPA_PATH),)
+    in_force = {"nats_ids": server_ids, "policy": document.policy.model_copy(update={"opa_ids": opa_ids})}
     sizes = {name.upper(): size for name, size in document.streams.max_bytes if size is not None}
     return Settings(
         trust_domain=document.trust_domain,
@@ -140,6 +146,7 @@ def load_settings(
             bundle=document.policy.bundle,
             opa=document.policy.opa,
             deadline=document.policy.deadline,
+            opa_ids=frozenset(opa_ids),
         ),
         names=names,
         minters=frozenset(document.context.minters),
@@ -160,7 +167,7 @@ def load_settings(
         dev_access=document.dev.access,
         edge=document.edge,
         token_service=document.client.token_service,
-        lines=tuple(_lines(document.model_copy(update={"nats_ids": server_ids}), entries)),
+        lines=tuple(_lines(document.model_copy(update=in_force), entries)),
     )
 
 

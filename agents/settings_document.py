@@ -47,9 +47,14 @@ def _server(value: object) -> object:
     return value
 
 
+def _addresses(value: object) -> object:
+    return ((value,) if value else ()) if isinstance(value, str) else value
+
+
 Id = Annotated[SpiffeId, PlainValidator(_spiffe_id)]
 Size = Annotated[int, PlainValidator(_size)]
 Server = Annotated[str, BeforeValidator(_server)]
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_addresses)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 
@@ -59,11 +64,16 @@ class _Table(BaseModel):
 
 
 class PolicyTable(_Table):
-    """How decisions are made. Which engine must be said: nothing decides by accident."""
+    """How decisions are made. Which engine must be said: nothing decides by accident.
+
+    `opa` is the sidecar's unix socket, or the https URLs of central OPAs, the preferred first; `opa_ids` are who may
+    answer there, `/opa` of the trust domain unless said.
+    """
 
     engine: Literal["embedded", "sidecar", "central"]
     bundle: Path | None = None
-    opa: str | None = None
+    opa: Addresses = ()
+    opa_ids: tuple[Id, ...] = ()
     deadline: Seconds = 1.0
 
 

@@ -22,12 +22,13 @@ class EngineStatus:
 
     `revision` is the policy bundle's in force, empty where there is none. `problem` is for operators, with file and
     line where there are some: why the newest bundle is not in force, or why the engine does not answer; empty where all
-    is well.
+    is well. `missed` are those of several OPAs that are not as they should be while another decides, each with why.
     """
 
     engine: str
     revision: str
     problem: str = ""
+    missed: tuple[str, ...] = ()
 
 
 class PolicyEngine(Protocol):

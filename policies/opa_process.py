@@ -18,6 +18,7 @@ import aiohttp
 
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies.bundle import load_bundle
+from sealbus.policies.opa_arguments import MutualTls, server_arguments
 
 __all__ = ["OpaProcess"]
 
@@ -49,6 +50,9 @@ os.execv(program, sys.argv[2:])
 class OpaProcess:
     """Runs `opa run --server` on the unix socket `socket`, deciding by the bundle file `bundle`, which it watches.
 
+    With `tls` it is a central OPA: asked at that address over mutual TLS, while the socket tells its health only. Its
+    bundle must say its roots then, for OPA lets no other bundle stand beside one that may define everything.
+
     Entering waits until OPA is healthy and raises `ConfigurationError` where `program` cannot be run, the bundle may
     not be put in force or OPA does not become healthy within 10 s. While entered, a child that ends is started again.
     Leaving ends it: SIGTERM, and SIGKILL after 2 s. On Linux the child dies with this process even if that is killed.
@@ -57,12 +61,13 @@ class OpaProcess:
     anything in that folder does.
     """
 
-    def __init__(self, program: Path, *, socket: Path, bundle: Path) -> None:
+    def __init__(self, program: Path, *, socket: Path, bundle: Path, tls: MutualTls | None = None) -> None:
         if socket.parent == bundle.parent:
             raise ConfigurationError(f"{socket} and {bundle} are in one folder: OPA would load without end")
         self.socket = socket
         self._program = program
         self._bundle = bundle
+        self._tls = tls
         self._problem = ""
         self._running: AbstractAsyncContextManager[None] | None = None
 
@@ -104,12 +109,7 @@ class OpaProcess:
     async def _start(self, program: Path) -> Process:
         return await asyncio.create_subprocess_exec(
             sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(program),
-            "run", "--server", "--addr", f"unix://{self.socket}", "--bundle", str(self._bundle), "--watch",
-            "--unix-socket-perm", "600", "--skip-version-check",
-            # Without it OPA converts the whole of the data at each question.
-            "--optimize-store-for-read-speed",
-            # What became of a replaced bundle is told at this level; requests would be as well.
-            "--log-format", "json", "--log-level", "info", "--log-level-request", "debug",
+            *server_arguments(socket=self.socket, bundle=self._bundle, tls=self._tls),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=PIPE,
         )  # fmt: skip
 

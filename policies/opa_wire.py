@@ -14,11 +14,17 @@ from sealbus.envelopes.codec import is_text
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
 from sealbus.envelopes.strict_json import Json, parse_object
 
-__all__ = ["BATCH_PATH", "NESTING", "QUERY", "Reply", "batch_question", "parse_reply"]
+__all__ = ["BATCH_PATH", "NESTING", "QUERY", "SYSTEM", "NoPolicy", "Reply", "batch_question", "parse_reply"]
 
 BATCH_PATH: Final = "/v1/data/sealbus/authz/batch"
 QUERY: Final[Mapping[str, str]] = {"provenance": "true", "strict-builtin-errors": "true"}
 NESTING: Final = 32
+SYSTEM: Final = "system"
+"""Name of the bundle that guards OPA's own API, or of its folder. It decides about no message: no revision tells of it."""
+
+
+class NoPolicy(PolicyFailed):
+    """OPA has no policy in force that could decide, whatever it is asked about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +47,9 @@ def parse_reply(status: int, body: bytes, count: int) -> Reply:
     """Return what OPA answered to a question about `count` documents.
 
     Raises `PolicyFailed` where OPA evaluated and there is no one answer for each document: an error of evaluation
-    (which is a 500 with the code `internal_error`), undefined, another number of answers, no revision. Raises
-    `PolicyUnavailable` for everything else: another status, or a body that is no answer of OPA's.
+    (which is a 500 with the code `internal_error`), another number of answers; as `NoPolicy` where that is so for any
+    question: undefined, no revision. Raises `PolicyUnavailable` for everything else: another status, or a body that is
+    no answer of OPA's.
     """
     try:
         answer = parse_object(body, depth=NESTING)
@@ -52,10 +59,11 @@ def parse_reply(status: int, body: bytes, count: int) -> Reply:
         errors = answer.get("errors")
         if status == 500 and answer.get("code") == "internal_error" and isinstance(errors, list):
             raise PolicyFailed(f"OPA could not evaluate: {_codes(errors)}")
-        raise PolicyUnavailable(f"OPA answered with status {status}")
+        unknown = ": it does not let this workload ask" if status in (401, 403) else ""
+        raise PolicyUnavailable(f"OPA answered with status {status}{unknown}")
     values = answer.get("result")
     if not isinstance(values, list):
-        raise PolicyFailed("OPA knows no data.sealbus.authz.batch, or it is no array")
+        raise NoPolicy("OPA knows no data.sealbus.authz.batch, or it is no array")
     if len(values) != count:
         raise PolicyFailed(f"OPA gave {len(values)} decisions for {count} questions: decide is not total")
     return Reply(revision=_revision(answer.get("provenance")), values=values)
@@ -66,16 +74,18 @@ def _revision(provenance: object) -> str:
     bundles = provenance.get("bundles") if isinstance(provenance, dict) else None
     revisions: dict[str, str] = {}
     for name, bundle in bundles.items() if isinstance(bundles, dict) else ():
+        if name.rstrip("/").rpartition("/")[2] == SYSTEM:
+            continue
         revision = bundle.get("revision") if isinstance(bundle, dict) else None
         if not isinstance(revision, str) or not revision:
-            raise PolicyFailed("OPA decides by a bundle without a revision")
+            raise NoPolicy("OPA decides by a bundle without a revision")
         revisions[name] = revision
     if not revisions:
-        raise PolicyFailed("OPA decides by no bundle: start it with --bundle")
+        raise NoPolicy("OPA decides by no bundle: start it with --bundle")
     joined = ",".join(f"{name}={revisions[name]}" for name in sorted(revisions))
     text = next(iter(revisions.values())) if len(revisions) == 1 else joined
     if not is_text(text):
-        raise PolicyFailed("OPA's revision is not a text of at most 256 bytes")
+        raise NoPolicy("OPA's revision is not a text of at most 256 bytes")
     return text
 
 

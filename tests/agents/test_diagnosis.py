@@ -29,7 +29,7 @@ def settings(tmp_path: Path) -> Settings:
     write_bundle(build_bundle(STARTER), tmp_path / "bundle.tar.gz")
     return replace(
         load(tmp_path, FULL),
-        policy=PolicySettings(engine="embedded", bundle=tmp_path / "bundle.tar.gz", opa=None, deadline=1.0),
+        policy=PolicySettings(engine="embedded", bundle=tmp_path / "bundle.tar.gz", opa=(), deadline=1.0),
         workload_api=f"unix://{tmp_path / 'agent.sock'}",
     )
 
@@ -99,7 +99,7 @@ class Identity:
 
 
 async def found_with(identity: Identity, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, Check]:
-    monkeypatch.setattr(diagnosis, "_workload", lambda *_: nullcontext(identity))
+    monkeypatch.setattr(diagnosis, "open_identity", lambda *_: nullcontext(identity))
     return {one.part: one for one in await examine(settings, "pricing")}
 
 

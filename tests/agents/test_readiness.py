@@ -120,6 +120,14 @@ async def test_an_identity_without_life_is_told_by_its_code(ready: Ready, monkey
     assert looked.reasons() == {"identity": "identity_unavailable"}
 
 
+async def test_an_opa_that_is_missed_while_another_decides_is_noted_and_not_named(ready: Ready) -> None:
+    missed = ("https://secret:8443 does not answer",)
+    ready.engine.says = EngineStatus(engine="central", revision="r1", missed=missed)
+    looked = await ready.looked()
+    assert looked.reasons() == {}
+    assert looked.notes() == {"policy": "1 of the OPAs do not answer, or decide by another revision"}
+
+
 async def test_readyz_shows_reasons_and_notes(ready: Ready) -> None:
     ready.engine.says = EngineStatus(engine="embedded", revision="r1", problem="no")
     looked = await ready.looked()

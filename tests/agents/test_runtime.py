@@ -6,18 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.identity import StaticIdentity
 from support.settings import FULL, SMALLEST, load
+from support.x509 import ThrowawayCa
 
 from sealbus.agents.runtime import deployment_of, open_engine, open_node, streams_of, workload_api_of
 from sealbus.agents.settings import PolicySettings
 from sealbus.bus.streams import STREAM_NAMES, stream_named
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
 from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.policies.bundle import STARTER, build_bundle, write_bundle
 
 
-def policy(engine: str, *, bundle: Path | None = None, opa: str | None = None) -> PolicySettings:
-    return PolicySettings(engine=engine, bundle=bundle, opa=opa, deadline=0.5)
+def policy(engine: str, *opa: str, bundle: Path | None = None) -> PolicySettings:
+    opa_ids = frozenset({SpiffeId("spiffe://example.org/opa")})
+    return PolicySettings(engine=engine, bundle=bundle, opa=opa, deadline=0.5, opa_ids=opa_ids)
 
 
 def test_a_deployment_is_what_the_settings_say(tmp_path: Path) -> None:
@@ -70,7 +74,7 @@ async def test_the_embedded_engine_reads_the_bundle(tmp_path: Path) -> None:
 
 
 async def test_the_sidecar_need_not_be_there_yet(tmp_path: Path) -> None:
-    async with open_engine(policy("sidecar", opa=f"unix:{tmp_path / 'opa.sock'}")) as engine:
+    async with open_engine(policy("sidecar", f"unix:{tmp_path / 'opa.sock'}")) as engine:
         status = await engine.status()
     assert (status.engine, status.revision) == ("sidecar", "")
     assert str(tmp_path / "opa.sock") in status.problem
@@ -81,6 +85,9 @@ async def test_the_sidecar_need_not_be_there_yet(tmp_path: Path) -> None:
     [
         (policy("embedded"), r"policy\.bundle is not set"),
         (policy("sidecar"), r"policy\.opa is not set"),
+        (policy("sidecar", "/a.sock", "/b.sock"), r"policy\.opa names several"),
+        (policy("central"), r"policy\.opa is not set"),
+        (policy("central", "https://opa:8443"), "needs an identity"),
         (policy("embedded", bundle=Path("/nowhere/bundle.tar.gz")), "nowhere"),
     ],
 )
@@ -89,6 +96,24 @@ async def test_what_an_engine_lacks_is_one_line(settings: PolicySettings, says: 
         async with open_engine(settings):
             pass
     assert "\n" not in refused.value.detail
+
+
+async def test_the_central_engine_asks_by_the_identity_and_need_not_find_opa(tmp_path: Path) -> None:
+    identity = StaticIdentity(ThrowawayCa("example.org"), "spiffe://example.org/agent/pricing")
+    async with open_engine(policy("central", "https://127.0.0.1:1"), identity) as engine:
+        status = await engine.status()
+    assert (status.engine, status.revision) == ("central", "")
+    assert "https://127.0.0.1:1" in status.problem
+
+
+@pytest.mark.parametrize(
+    "url", ["http://opa:8181", "/run/opa.sock", "https://opa/v1", "https://u@opa", "https://opa:x"]
+)
+async def test_the_central_engine_asks_over_https_only(url: str) -> None:
+    identity = StaticIdentity(ThrowawayCa("example.org"), "spiffe://example.org/agent/pricing")
+    with pytest.raises(ConfigurationError, match=r"policy\.opa"):
+        async with open_engine(policy("central", url), identity):
+            pass
 
 
 async def test_a_missing_workload_api_ends_a_node_at_once_and_names_it(tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert settings.workload_api == "unix:///run/agent.sock"
     assert settings.policy.engine == "embedded"
     assert settings.policy.bundle == tmp_path / "policy" / "bundle.tar.gz"
-    assert (settings.policy.opa, settings.policy.deadline) == ("/run/opa.sock", 0.5)
+    assert (settings.policy.opa, settings.policy.deadline) == (("/run/opa.sock",), 0.5)
+    assert settings.policy.opa_ids == {SpiffeId("spiffe://example.org/opa/a"), SpiffeId("spiffe://example.org/opa/b")}
     assert settings.names.id_of("orders") == SpiffeId("spiffe://example.org/ns/shop/sa/orders")
     assert settings.names.id_of("pricing") == SpiffeId("spiffe://example.org/ns/money/sa/pricing")
     assert settings.minters == {SpiffeId("spiffe://example.org/edge")}
@@ -101,7 +102,8 @@ def test_the_smallest_file_gives_everything_else_by_default(tmp_path: Path) -> N
     assert settings.nats_ids == {SpiffeId("spiffe://example.org/nats")}
     assert settings.workload_api is None
     assert settings.policy.engine == "sidecar"
-    assert (settings.policy.bundle, settings.policy.opa, settings.policy.deadline) == (None, None, 1.0)
+    assert (settings.policy.bundle, settings.policy.opa, settings.policy.deadline) == (None, (), 1.0)
+    assert settings.policy.opa_ids == {SpiffeId("spiffe://example.org/opa")}
     assert settings.names.id_of("pricing") == SpiffeId("spiffe://example.org/agent/pricing")
     assert settings.minters == frozenset()
     assert settings.max_bytes == {}

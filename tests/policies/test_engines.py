@@ -1,4 +1,4 @@
-"""One contract for both engines: the same policy gives the same answers, and faults never allow."""
+"""One contract for all engines: the same policy gives the same answers, and faults never allow."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.central_opa import CentralOpa, tls_of
 from support.opa import OpaServer
 from support.policies import ALLOW, DENY, bundle, document, eventually, put
+from support.x509 import ThrowawayCa
 
 from sealbus.envelopes.errors import Code, PolicyFailed, PolicyUnavailable
 from sealbus.envelopes.strict_json import Json
 from sealbus.policies.bundle import write_bundle
 from sealbus.policies.bundle_format import Bundle
+from sealbus.policies.central import CentralEngine
 from sealbus.policies.decision import Decision
 from sealbus.policies.embedded import EmbeddedEngine
 from sealbus.policies.engine import Answer, PolicyEngine
@@ -73,10 +76,24 @@ async def sidecar(file: Path, deadline: float) -> AsyncGenerator[PolicyEngine, N
         await asyncio.to_thread(server.__exit__, None, None, None)
 
 
+@asynccontextmanager
+async def central(file: Path, deadline: float) -> AsyncGenerator[PolicyEngine, None]:
+    ca = ThrowawayCa("example.org")
+    server = await asyncio.to_thread(CentralOpa, ca, file)
+    await asyncio.to_thread(server.__enter__)
+    try:
+        async with CentralEngine([server.url], tls=tls_of(ca), deadline=deadline) as engine:
+            yield engine
+    finally:
+        await asyncio.to_thread(server.__exit__, None, None, None)
+
+
+OPENERS = [embedded, *(pytest.param(one, marks=pytest.mark.opa) for one in (sidecar, central))]
+
 Opener = Callable[[Path, float], AbstractAsyncContextManager[PolicyEngine]]
 
 
-@pytest.fixture(params=[embedded, pytest.param(sidecar, marks=pytest.mark.opa)], ids=lambda opener: opener.__name__)
+@pytest.fixture(params=OPENERS, ids=lambda opener: opener.__name__)
 def opener(request: pytest.FixtureRequest) -> Opener:
     found: Opener = request.param
     return found

@@ -17,11 +17,12 @@ from support.opa import OpaServer
 from support.policies import ALLOW, bundle, document, eventually, put
 
 from sealbus.envelopes.errors import Code, ConfigurationError
-from sealbus.policies import sidecar
+from sealbus.policies import opa_http
 from sealbus.policies.bundle import write_bundle
 from sealbus.policies.decision import Decision
 from sealbus.policies.engine import Answer
-from sealbus.policies.sidecar import BATCH, SidecarEngine
+from sealbus.policies.questions import BATCH
+from sealbus.policies.sidecar import SidecarEngine
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -164,7 +165,7 @@ async def test_broken_answers_are_unavailable(socket: Path, handler: Handler) ->
 
 
 async def test_the_largest_answer(socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sidecar, "REPLY_BYTES", len(json.dumps(good(1)).encode()))
+    monkeypatch.setattr(opa_http, "REPLY_BYTES", len(json.dumps(good(1)).encode()))
     async with serving(socket, answer_well) as engine:
         assert codes(await engine.decide([document()])) == ["allow"]
         assert codes(await engine.decide([document()] * 2)) == [Code.POLICY_UNAVAILABLE] * 2

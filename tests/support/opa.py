@@ -65,8 +65,8 @@ class OpaServer:
         self._program = require_opa()
         self._arguments = arguments
         # Not pytest's temporary folder: socket paths hold at most 107 bytes.
-        self._folder = Path(tempfile.mkdtemp(prefix="opa-"))
-        self.socket = self._folder / "opa.sock"
+        self.folder = Path(tempfile.mkdtemp(prefix="opa-"))
+        self.socket = self.folder / "opa.sock"
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -81,16 +81,17 @@ class OpaServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
-        shutil.rmtree(self._folder)
+        shutil.rmtree(self.folder)
 
     def start(self) -> None:
         """Start it and wait until it is healthy."""
         self.socket.unlink(missing_ok=True)
         self.process = subprocess.Popen(
-            [self._program, "run", "--server", "--addr", f"unix://{self.socket}", "--skip-version-check",
-             "--log-level", "error", *self._arguments],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [self._program, *self.command()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         until = time.monotonic() + _READY_SECONDS
         while True:
             try:
@@ -101,6 +102,13 @@ class OpaServer:
             assert self.process.poll() is None, "opa ended at once"
             assert time.monotonic() < until, "opa is not healthy in time"
             time.sleep(0.02)  # there is no event for a socket that is not there yet
+
+    def command(self) -> list[str]:
+        """Return what follows `opa` on its command line."""
+        return [
+            "run", "--server", "--addr", f"unix://{self.socket}", "--skip-version-check",
+            "--log-level", "error", *self._arguments,
+        ]  # fmt: skip
 
     def kill(self) -> None:
         """Kill it with SIGKILL, also while it is stopped."""

@@ -36,7 +36,9 @@ def bundle(
     """Return a bundle of `policy` with `answers`, or other `data`; nothing is checked."""
     document: Json = data if data is not None else {"answers": dict(answers or {"yes": ALLOW, "no": DENY})}
     assert isinstance(document, dict)
-    return read_bundle(pack_bundle({"authz.rego": policy.encode()}, document, Manifest(revision=revision)))
+    # A central OPA takes a bundle beside the one that guards it only if it says its roots.
+    manifest = Manifest(revision=revision, roots=("sealbus", *document))
+    return read_bundle(pack_bundle({"authz.rego": policy.encode()}, document, manifest))
 
 
 def document(action: str = "yes", *, properties: Mapping[str, object] | None = None) -> InputDocument:

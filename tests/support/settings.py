@@ -25,6 +25,7 @@ workload_api = "unix:///run/agent.sock"
 engine = "embedded"
 bundle = "policy/bundle.tar.gz"
 opa = "/run/opa.sock"
+opa_ids = ["spiffe://example.org/opa/a", "spiffe://example.org/opa/b"]
 deadline = 0.5
 [agents]
 template = "/ns/shop/sa/{name}"

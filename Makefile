@@ -12,10 +12,10 @@ PYTEST_ARGS ?=
 COVERED := envelopes/*,policies/*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo test check format bench lock removal clean
+.PHONY: help setup tools demo stack stack-demo stack-down test check format bench lock removal clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(READY): requirements.txt requirements-dev.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -59,6 +59,17 @@ demo: $(READY) ## the scenes: allowed, denied, refused, changed, replayed
 	@$(if $(filter sidecar,$(ENGINE)),$(MAKE) --no-print-directory $(TOOLS)/opa,:)
 	@$(BIN)/sealbus demo --engine $(ENGINE) $(if $(filter sidecar,$(ENGINE)),--opa $(TOOLS)/opa)
 
+STACK := PYTHONPATH=deploy/local $(BIN)/python -m stack
+
+stack: $(READY) $(TOOLS)/opa $(TOOLS)/spire-server $(TOOLS)/spire-agent ## start SPIRE, NATS, OPA, control, edge and the example agents here, each as a user of its own (root)
+	@$(STACK) up
+
+stack-demo: $(READY) ## play the scenes on the stack that runs
+	@$(STACK) demo
+
+stack-down: $(READY) ## stop it
+	@$(STACK) down
+
 test: $(READY) $(if $(CI),tools,$(if $(shell command -v go),$(if $(shell command -v npm),tools))) ## all tests, then the coverage of the pure parts
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
@@ -88,4 +99,4 @@ lock: ## choose versions anew and write the locked requirements
 	  --allow-unsafe --output-file requirements-dev.txt requirements-dev.in
 
 clean: ## remove what the targets made
-	@rm -rf $(VENV) .tools .sealbus dist build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .tools .sealbus .stack .stack.log dist build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,9 @@ from sealbus.agents.dev.defaults import STATE_FOLDER
 
 if TYPE_CHECKING:
     from sealbus.agents.demo.scene import Result
+    from sealbus.agents.demo.stage import Stage
 
-__all__ = ["command"]
+__all__ = ["command", "show_scenes"]
 
 
 @click.command("demo")
@@ -29,12 +31,18 @@ def command(engine: str, opa: Path | None, state: Path, as_json: bool) -> None:
 
 
 async def _demo(engine: str, opa: Path | None, state: Path, *, as_json: bool) -> bool:
-    from sealbus.agents.demo import scenes
-    from sealbus.agents.demo.scene import play
     from sealbus.agents.demo.stage import open_stage
 
+    return await show_scenes(open_stage(state, engine=engine, opa=opa), as_json=as_json)
+
+
+async def show_scenes(opening: AbstractAsyncContextManager[Stage], *, as_json: bool) -> bool:
+    """Open the stage, play all scenes on it, print each as it ends, and say whether none surprised."""
+    from sealbus.agents.demo import scenes
+    from sealbus.agents.demo.scene import play
+
     results = []
-    async with open_stage(state, engine=engine, opa=opa) as stage:
+    async with opening as stage:
         async for result in play(scenes.SCENES, stage):
             results.append(result)
             if not as_json:

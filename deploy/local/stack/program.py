@@ -34,8 +34,9 @@ class Program:
         log: Path,
         healthy: Callable[[], Awaitable[bool]],
         environment: Mapping[str, str],
+        name: str = "",
     ) -> None:
-        self.name: Final = Path(command[0]).name
+        self.name: Final = name or Path(command[0]).name
         self.log: Final = log
         self._command = tuple(command)
         self._healthy = healthy

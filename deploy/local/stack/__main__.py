@@ -1,0 +1,135 @@
+"""The command: `python -m stack up|run|demo|down`, with this folder's parent on PYTHONPATH; `make stack` and the like."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import click
+
+from sealbus.agents.cli.demo import show_scenes
+from sealbus.agents.cli.output import note
+from sealbus.agents.cli.stopping import stop_signalled
+from sealbus.agents.demo.stage import stage_before
+from sealbus.envelopes.errors import ConfigurationError, SealbusError
+from stack.backstage import StackBackstage
+from stack.ports import Ports
+from stack.running import Lives, open_stack
+from stack.site import Site
+from stack.state import State
+
+UP_SECONDS: Final = 120.0
+DOWN_SECONDS: Final = 60.0
+_LOOK_EVERY: Final = 0.1
+
+_folder = click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path(".stack"),
+    show_default=True,
+    callback=lambda _context, _option, path: path.absolute(),
+    help="Where its state is; short, because sockets are in it.",
+)
+
+
+@click.group()
+def command() -> None:
+    """Run SPIRE, NATS, OPA, the control process, the edge and the example agents on this machine, without containers."""
+
+
+@command.command("run")
+@_folder
+@click.option("--free-ports", is_flag=True, help="Use whatever ports are free, in place of the usual ones.")
+@click.option("--svid-ttl", default=600, show_default=True, type=click.IntRange(20, 86_400), help="Seconds.")
+def run(folder: Path, free_ports: bool, svid_ttl: int) -> None:
+    """Run it here until SIGTERM or Ctrl-C."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    lives = Lives(x509=svid_ttl, jwt=max(60, svid_ttl // 2))
+    asyncio.run(_run(Site(folder=folder, ports=Ports.free() if free_ports else Ports()), lives))
+
+
+async def _run(site: Site, lives: Lives) -> None:
+    if os.geteuid():
+        raise ConfigurationError("the stack needs root: SPIRE tells workloads on one machine apart by their users")
+    stop = stop_signalled()
+    async with open_stack(site, lives=lives) as stack:
+        opas = {name: program.pid for name, program in stack.programs.items() if name.startswith("opa-")}
+        state = State(site=stack.site, pid=os.getpid(), opas=opas)
+        state.write()
+        note(f"ready: edge at {site.resource}, logs in {site.logs}")
+        try:
+            await stop.wait()
+        finally:
+            state.remove()
+
+
+@command.command("up")
+@_folder
+@click.option("--free-ports", is_flag=True)
+@click.option("--svid-ttl", default=600, show_default=True, type=click.IntRange(20, 86_400), help="Seconds.")
+def up(folder: Path, free_ports: bool, svid_ttl: int) -> None:
+    """Start it in the background, and return when all of it is well."""
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    arguments = ["--folder", str(folder), "--svid-ttl", str(svid_ttl), *(["--free-ports"] if free_ports else [])]
+    log = folder.with_suffix(".log")
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stack", "run", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    end = time.monotonic() + UP_SECONDS
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            lines = log.read_text(errors="replace").strip().splitlines()
+            raise ConfigurationError(f"the stack did not start: {lines[-1] if lines else process.returncode}")
+        if (folder / "stack.json").exists() and State.read(folder).pid == process.pid:
+            note(f"the stack runs: edge at {State.read(folder).site.resource}; `make stack-down` stops it")
+            return
+        time.sleep(_LOOK_EVERY)
+    process.terminate()
+    raise ConfigurationError(f"the stack is not well after {UP_SECONDS:g} s; see {log}")
+
+
+@command.command("demo")
+@_folder
+@click.option("--json", "as_json", is_flag=True)
+def demo(folder: Path, as_json: bool) -> None:
+    """Play the scenes of `sealbus demo` on the stack that runs."""
+    state = State.read(folder)
+    backstage = StackBackstage(state.site, state.opas)
+    raise SystemExit(0 if asyncio.run(show_scenes(stage_before(backstage), as_json=as_json)) else 1)
+
+
+@command.command("down")
+@_folder
+def down(folder: Path) -> None:
+    """Stop it, and return when all of it has ended."""
+    state = State.read(folder)
+    os.kill(state.pid, signal.SIGTERM)
+    end = time.monotonic() + DOWN_SECONDS
+    while time.monotonic() < end:
+        try:
+            os.kill(state.pid, 0)
+        except ProcessLookupError:
+            note("the stack is stopped")
+            return
+        time.sleep(_LOOK_EVERY)
+    raise ConfigurationError(f"process {state.pid} does not end; its logs are in {state.site.logs}")
+
+
+if __name__ == "__main__":
+    try:
+        command()
+    except SealbusError as failure:
+        click.echo(f"stack: {failure.detail} [{failure.code}]", err=True)
+        sys.exit(1)

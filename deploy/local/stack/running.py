@@ -1,0 +1,143 @@
+"""The whole stack: started in the order of what needs what, and stopped in the reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sealbus.agents.dev.environment import starter_policy
+from sealbus.agents.dev.idp import DevelopmentIdp
+from sealbus.policies.bundle import build_bundle, write_bundle
+from stack.broker import nats_server, pid_file
+from stack.opa_server import central_opa, sidecar_opa, svid_files
+from stack.program import Program, output_of
+from stack.roster import AGENTS, CONTROL, EDGE, NATS, OPA, PEOPLE, TRUST_DOMAIN, Workload, entries
+from stack.run_as import run_as
+from stack.site import SEALBUS, Site
+from stack.spire import Spire, open_spire
+
+__all__ = ["Lives", "Stack", "open_stack"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lives:
+    """How long SVIDs live, in seconds: of agents, and the X.509-SVIDs of servers."""
+
+    x509: int = 600
+    jwt: int = 300
+    server: int = 3_600
+    refresh: int = 2
+    """How often the SPIRE agent asks its server what is new."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """What runs: programs by name, each of which may be stopped and started again."""
+
+    site: Site
+    spire: Spire
+    idp: DevelopmentIdp
+    programs: dict[str, Program]
+
+
+@asynccontextmanager
+async def open_stack(site: Site, *, lives: Lives | None = None) -> AsyncGenerator[Stack, None]:
+    """Start everything in the folder of `site`, which is emptied first, and yield once all of it is well.
+
+    Needs root, the programs of `make tools`, and free ports. Raises `ConfigurationError`, one line that names what did
+    not start and where its log is.
+    """
+    lives = lives or Lives()
+    ports = site.ports
+    await asyncio.to_thread(_fresh, site)
+    programs: dict[str, Program] = {}
+    async with AsyncExitStack() as stack:
+
+        async def start(program: Program) -> Program:
+            stack.push_async_callback(program.stop)
+            await program.start()
+            programs[program.name] = program
+            return program
+
+        spire = await stack.enter_async_context(
+            open_spire(
+                site.folder / "spire",
+                trust_domain=TRUST_DOMAIN,
+                port=ports.spire,
+                entries=entries(x509_ttl=lives.x509, jwt_ttl=lives.jwt, server_ttl=lives.server),
+                refresh=lives.refresh,
+            )
+        )
+        site = replace(site, workload_api=spire.agent.address)
+        operator = PEOPLE[0]
+        await start(svid_files(site, NATS))
+        keys = site.own_folder(CONTROL) / "keys"
+        public = await _keys(site, keys)
+        await start(nats_server(site, public))
+        health = ("--callout-health", f"http://127.0.0.1:{ports.control_health}/readyz")
+        await start(_control(site, keys))
+        await programs["identity-nats"].stop()
+        await start(svid_files(site, NATS, "--reload", str(pid_file(site)), *health))
+        await output_of([SEALBUS, "streams", "apply", "--as", operator.name], environment=_whole(site, operator))
+        await start(svid_files(site, OPA))
+        await start(central_opa(site))
+        idp = await stack.enter_async_context(
+            DevelopmentIdp(audience=site.resource, port=ports.idp, access=site.access)
+        )
+        await start(
+            site.sealbus(
+                EDGE, ["edge", "serve"], health=ports.edge_health, environment=site.edge_environment(idp.issuer)
+            )
+        )
+        for agent in AGENTS:
+            if agent.engine == "sidecar":
+                await start(sidecar_opa(site, agent))
+            await start(
+                site.sealbus(
+                    agent,
+                    ["worker", "run", f"sealbus.agents.examples.{agent.name}:agent"],
+                    health=getattr(ports, f"{agent.name}_health"),
+                    environment={"SEALBUS_EXAMPLES_DB": str(site.database)},
+                )
+            )
+        yield Stack(site=site, spire=spire, idp=idp, programs=programs)
+
+
+def _fresh(site: Site) -> None:
+    """Empty the folder and put a policy in it that may be changed."""
+    shutil.rmtree(site.folder, ignore_errors=True)
+    site.prepare()
+    shutil.copytree(starter_policy(), site.policy)
+    write_bundle(build_bundle(site.policy), site.bundle)
+    site.bundle.chmod(0o644)
+
+
+async def _keys(site: Site, folder: Path) -> dict[str, str]:
+    """Make the keys of the auth callout as the user of control, and return the public ones, which the server is told."""
+    command = run_as(CONTROL, [SEALBUS, "control", "keygen", str(folder)])
+    await output_of(command, environment=_whole(site, CONTROL))
+    lines = await asyncio.to_thread((folder / "public.env").read_text)
+    return dict(line.split("=", 1) for line in lines.splitlines() if line)
+
+
+def _control(site: Site, keys: Path) -> Program:
+    """Return the control process, which the server asks about every connection."""
+    return site.sealbus(
+        CONTROL,
+        ["control", "run", "--roles", "callout"],
+        health=site.ports.control_health,
+        environment={
+            "SEALBUS_CONTROL__CALLOUT__ISSUER": str(keys / "issuer.seed"),
+            "SEALBUS_CONTROL__CALLOUT__XKEY": str(keys / "xkey.seed"),
+            "SEALBUS_CONTROL__CALLOUT__NKEY": str(keys / "user.seed"),
+        },
+    )
+
+
+def _whole(site: Site, workload: Workload) -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", os.defpath), **site.environment(workload)}

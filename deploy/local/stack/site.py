@@ -1,0 +1,141 @@
+"""Where the stack stands: its folder, its ports, and what each of its processes finds in its environment."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from stack.ports import Ports
+from stack.probes import http_well
+from stack.program import Program
+from stack.roster import EDGE, SHOP_GROUP, Workload
+from stack.run_as import run_as
+from stack.tools import CONFIGURATION
+
+__all__ = ["Site"]
+
+SEALBUS: Final = str(Path(sys.executable).parent / "sealbus")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One stack in `folder`, which every user of the machine must be able to enter. Nothing is started here."""
+
+    folder: Path
+    ports: Ports
+    workload_api: str = ""
+
+    @property
+    def logs(self) -> Path:
+        """What each process writes to its standard error, a file each."""
+        return self.folder / "logs"
+
+    @property
+    def policy(self) -> Path:
+        """The policy as its team edits it: Rego and data."""
+        return self.folder / "policy" / "rego"
+
+    @property
+    def bundle(self) -> Path:
+        """The policy bundle in force."""
+        return self.folder / "policy" / "bundle" / "bundle.tar.gz"
+
+    @property
+    def database(self) -> Path:
+        """The database that the example agents share."""
+        return self.folder / "shop" / "shop.sqlite"
+
+    @property
+    def access(self) -> Path:
+        """By which `sealbus token` gets tokens from the development identity provider."""
+        return self.folder / "idp.json"
+
+    @property
+    def resource(self) -> str:
+        """The edge's URL."""
+        return f"http://127.0.0.1:{self.ports.edge}"
+
+    @property
+    def opa_url(self) -> str:
+        """Where the central OPA is asked."""
+        return f"https://localhost:{self.ports.opa}"
+
+    def svid(self, workload: Workload) -> Path:
+        """Return the folder with the X.509-SVID of a server that reads files."""
+        return self.folder / workload.name / "svid"
+
+    def sidecar(self, workload: Workload) -> Path:
+        """Return the socket of the OPA beside `workload`."""
+        return self.folder / workload.name / "opa" / "opa.sock"
+
+    def prepare(self) -> None:
+        """Make the folders, each its owner's own."""
+        self.folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self.folder.chmod(0o711)
+        self.logs.mkdir(mode=0o700, exist_ok=True)
+        self.bundle.parent.mkdir(parents=True, exist_ok=True)
+        shop = self.database.parent
+        shop.mkdir(exist_ok=True)
+        self.database.touch()
+        for path, mode in ((shop, 0o2770), (self.database, 0o660)):
+            shutil.chown(path, group=SHOP_GROUP)
+            path.chmod(mode)
+
+    def own_folder(self, workload: Workload, *parts: str) -> Path:
+        """Make a folder that only `workload` may enter, and return it."""
+        path = self.folder / workload.name
+        for part in ("", *parts):
+            path = path / part
+            path.mkdir(mode=0o700, exist_ok=True)
+            shutil.chown(path, workload.uid, workload.gid)
+        return path
+
+    def environment(self, workload: Workload) -> dict[str, str]:
+        """Return the variables of a `sealbus` process of `workload`: what differs from the settings that all share."""
+        ports = self.ports
+        common = {
+            "SEALBUS_CONFIG": str(CONFIGURATION / "sealbus.toml"),
+            "SPIFFE_ENDPOINT_SOCKET": self.workload_api,
+            "SEALBUS_NATS": f"tls://localhost:{ports.nats}",
+            "SEALBUS_POLICY__ENGINE": workload.engine,
+            "SEALBUS_CLIENT__TOKEN_SERVICE": f"https://127.0.0.1:{ports.token_service}",
+            "SEALBUS_DEV__ACCESS": str(self.access),
+            "HOME": str(self.folder / workload.name),
+        }
+        engine = {
+            "embedded": {"SEALBUS_POLICY__BUNDLE": str(self.bundle)},
+            "sidecar": {"SEALBUS_POLICY__OPA": f"unix:{self.sidecar(workload)}"},
+            "central": {"SEALBUS_POLICY__OPA": self.opa_url},
+        }.get(workload.engine, {})
+        return common | engine
+
+    def sealbus(
+        self,
+        workload: Workload,
+        arguments: Sequence[str],
+        *,
+        health: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> Program:
+        """Return a `sealbus` process of `workload`, well once it says so at port `health`."""
+        return Program(
+            run_as(workload, [SEALBUS, *arguments, "--health", f"127.0.0.1:{health}"]),
+            name=f"sealbus-{workload.name}",
+            log=self.logs / f"{workload.name}.log",
+            healthy=http_well(health),
+            environment={**self.environment(workload), **(environment or {})},
+        )
+
+    def edge_environment(self, issuer: str) -> dict[str, str]:
+        """Return what the edge is told beside: where it listens, and whose tokens it takes."""
+        return {
+            "SEALBUS_EDGE__ADDRESS": f"127.0.0.1:{self.ports.edge}",
+            "SEALBUS_EDGE__RESOURCE": self.resource,
+            "SEALBUS_EDGE__TOKEN_SERVICE": f"127.0.0.1:{self.ports.token_service}",
+            "SEALBUS_EDGE__ISSUERS": f'[{{"issuer": "{issuer}", "algorithms": ["ES256"]}}]',
+            "HOME": str(self.folder / EDGE.name),
+        }

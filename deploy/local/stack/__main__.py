@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -23,6 +24,7 @@ from stack.backstage import StackBackstage
 from stack.ports import Ports
 from stack.running import Lives, open_stack
 from stack.site import Site
+from stack.soak import Report, Soak
 from stack.state import State
 
 UP_SECONDS: Final = 120.0
@@ -108,6 +110,26 @@ def demo(folder: Path, as_json: bool) -> None:
     state = State.read(folder)
     backstage = StackBackstage(state.site, state.opas)
     raise SystemExit(0 if asyncio.run(show_scenes(stage_before(backstage), as_json=as_json)) else 1)
+
+
+@command.command("soak")
+@_folder
+@click.option("--seconds", default=600.0, show_default=True, type=click.FloatRange(10, 86_400))
+@click.option("--rate", default=200.0, show_default=True, type=click.FloatRange(1, 10_000), help="Messages a second.")
+@click.option("--free-ports", is_flag=True)
+@click.option("--svid-ttl", default=60, show_default=True, type=click.IntRange(20, 86_400), help="Seconds.")
+def soak(folder: Path, seconds: float, rate: float, free_ports: bool, svid_ttl: int) -> None:
+    """Start a stack of its own, work on it while everything rotates, and print the counts as a JSON object."""
+    site = Site(folder=folder, ports=Ports.free() if free_ports else Ports())
+    report = asyncio.run(_soak(site, Lives(x509=svid_ttl, jwt=max(60, svid_ttl)), seconds=seconds, rate=rate))
+    click.echo(json.dumps(report.document(), indent=1))
+    raise SystemExit(1 if report.problems else 0)
+
+
+async def _soak(site: Site, lives: Lives, *, seconds: float, rate: float) -> Report:
+    async with open_stack(site, lives=lives) as stack:
+        note(f"the stack runs; {rate:g} messages a second for {seconds:g} s")
+        return await Soak(stack, seconds=seconds, rate=rate).run()
 
 
 @command.command("down")

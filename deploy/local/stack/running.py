@@ -89,11 +89,7 @@ async def open_stack(site: Site, *, lives: Lives | None = None) -> AsyncGenerato
         idp = await stack.enter_async_context(
             DevelopmentIdp(audience=site.resource, port=ports.idp, access=site.access)
         )
-        await start(
-            site.sealbus(
-                EDGE, ["edge", "serve"], health=ports.edge_health, environment=site.edge_environment(idp.issuer)
-            )
-        )
+        await start(site.sealbus(EDGE, ["edge", "serve"], environment=site.edge_environment(idp.issuer)))
         for agent in AGENTS:
             if agent.engine == "sidecar":
                 await start(sidecar_opa(site, agent))
@@ -101,7 +97,6 @@ async def open_stack(site: Site, *, lives: Lives | None = None) -> AsyncGenerato
                 site.sealbus(
                     agent,
                     ["worker", "run", f"sealbus.agents.examples.{agent.name}:agent"],
-                    health=getattr(ports, f"{agent.name}_health"),
                     environment={"SEALBUS_EXAMPLES_DB": str(site.database)},
                 )
             )
@@ -130,7 +125,6 @@ def _control(site: Site, keys: Path) -> Program:
     return site.sealbus(
         CONTROL,
         ["control", "run", "--roles", "callout"],
-        health=site.ports.control_health,
         environment={
             "SEALBUS_CONTROL__CALLOUT__ISSUER": str(keys / "issuer.seed"),
             "SEALBUS_CONTROL__CALLOUT__XKEY": str(keys / "xkey.seed"),

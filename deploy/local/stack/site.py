@@ -72,6 +72,11 @@ class Site:
         """Return the socket of the OPA beside `workload`."""
         return self.folder / workload.name / "opa" / "opa.sock"
 
+    def health(self, workload: Workload) -> int:
+        """Return the port of the health server of `workload`, which must be one that has one."""
+        port: int = getattr(self.ports, f"{workload.name}_health")
+        return port
+
     def prepare(self) -> None:
         """Make the folders, each its owner's own."""
         self.folder.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -118,15 +123,15 @@ class Site:
         workload: Workload,
         arguments: Sequence[str],
         *,
-        health: int,
         environment: Mapping[str, str] | None = None,
     ) -> Program:
-        """Return a `sealbus` process of `workload`, well once it says so at port `health`."""
+        """Return a `sealbus` process of `workload`, well once it says so itself."""
+        port = self.health(workload)
         return Program(
-            run_as(workload, [SEALBUS, *arguments, "--health", f"127.0.0.1:{health}"]),
+            run_as(workload, [SEALBUS, *arguments, "--health", f"127.0.0.1:{port}"]),
             name=f"sealbus-{workload.name}",
             log=self.logs / f"{workload.name}.log",
-            healthy=http_well(health),
+            healthy=http_well(port),
             environment={**self.environment(workload), **(environment or {})},
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from stack.ports import Ports
 from stack.roster import AGENTS, CONTROL, EDGE, NATS, OPA, PEOPLE, SHOP_GROUP, entries
-from stack.run_as import run_as
+from stack.run_as import as_user
 from stack.site import Site
 from stack.state import State
 
@@ -70,11 +70,12 @@ def test_what_a_process_is_told_is_a_whole_configuration(workload: object, tmp_p
         assert [one.issuer for one in settings.edge.issuers] == ["http://127.0.0.1:1/issuer"]
 
 
-def test_another_user_is_made_by_setpriv_and_root_by_nothing() -> None:
-    command = run_as(AGENTS[0], ["/bin/true"])
+def test_another_user_is_made_by_setpriv_and_ourselves_by_nothing() -> None:
+    command = as_user(AGENTS[0].uid, AGENTS[0].gid)
     assert f"--reuid={AGENTS[0].uid}" in command
-    assert command[-2:] == ["--", "/bin/true"]
-    assert run_as(PEOPLE[0], ["/bin/true"]) == ["/bin/true"]
+    assert f"--regid={SHOP_GROUP}" in command
+    assert as_user(None) == ()
+    assert as_user(os.geteuid()) == ()
 
 
 def test_the_state_is_read_as_it_was_written(tmp_path: Path) -> None:

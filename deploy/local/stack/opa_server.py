@@ -8,11 +8,10 @@ from sealbus.policies.opa_arguments import MutualTls, server_arguments
 from stack.probes import is_there
 from stack.program import Program
 from stack.roster import OPA, Workload
-from stack.run_as import run_as
-from stack.site import SEALBUS, Site
+from stack.site import Site
 from stack.tools import CONFIGURATION, find_tool
 
-__all__ = ["central_opa", "sidecar_opa", "svid_files"]
+__all__ = ["central_opa", "sidecar_opa"]
 
 SYSTEM: Final = CONFIGURATION / "opa" / "system"
 """The policy bundle that says who may ask the central OPA what."""
@@ -42,25 +41,13 @@ def central_opa(site: Site) -> Program:
     return _opa(site, OPA, server_arguments(socket=socket, bundle=site.bundle, tls=tls))
 
 
-def svid_files(site: Site, workload: Workload, *arguments: str) -> Program:
-    """Return what keeps the X.509-SVID of a server that speaks no SPIFFE in `site.svid(workload)`."""
-    site.own_folder(workload)
-    folder = site.svid(workload)
-    command = [SEALBUS, "identity", "write", str(folder), "--id", str(workload.spiffe_id)]
-    return Program(
-        run_as(workload, [*command, "--socket", site.workload_api, *arguments]),
-        name=f"identity-{workload.name}",
-        log=site.logs / f"identity-{workload.name}.log",
-        healthy=is_there(folder / "svid.pem"),
-        environment=site.environment(workload),
-    )
-
-
 def _opa(site: Site, workload: Workload, arguments: list[str]) -> Program:
     socket = site.sidecar(workload)
     return Program(
-        run_as(workload, [str(find_tool("opa")), *arguments]),
+        [str(find_tool("opa")), *arguments],
         name=f"opa-{workload.name}",
+        uid=workload.uid,
+        gid=workload.gid,
         log=site.logs / f"opa-{workload.name}.log",
         healthy=is_there(socket),
         environment={"HOME": str(site.folder / workload.name)},

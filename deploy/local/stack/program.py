@@ -12,6 +12,7 @@ from typing import Final
 
 from sealbus.agents.dev.child import ChildProcess
 from sealbus.envelopes.errors import ConfigurationError
+from stack.run_as import as_user
 
 __all__ = ["Program", "output_of"]
 
@@ -24,7 +25,8 @@ _LAST_WORDS: Final = 20
 class Program:
     """A process that may be started again after its end, with the same command; no environment but `environment`.
 
-    `healthy` is asked until it says yes. What the process writes to its standard error goes to `log`.
+    `healthy` is asked until it says yes. What the process writes to its standard error goes to `log`. It runs as user
+    `uid`, which takes root and which is how SPIRE tells workloads apart, in group `gid`; without them, as ours.
     """
 
     def __init__(
@@ -35,15 +37,22 @@ class Program:
         healthy: Callable[[], Awaitable[bool]],
         environment: Mapping[str, str],
         name: str = "",
+        uid: int | None = None,
+        gid: int | None = None,
     ) -> None:
         self.name: Final = name or Path(command[0]).name
         self.log: Final = log
-        self._command = tuple(command)
+        self._command = (*as_user(uid, gid), *command)
         self._healthy = healthy
         self._environment = {"PATH": os.environ.get("PATH", os.defpath), **environment}
         self._said: deque[str] = deque(maxlen=_LAST_WORDS)
         self._child: ChildProcess | None = None
         self._draining: asyncio.Task[None] | None = None
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The last lines that it wrote to its standard error since it was started."""
+        return tuple(self._said)
 
     @property
     def pid(self) -> int:
@@ -107,7 +116,7 @@ class Program:
             await asyncio.wait({draining})
 
     def _failure(self, what: str) -> ConfigurationError:
-        said = self._said[-1] if self._said else "it said nothing"
+        said = next((line for line in reversed(self._said) if line), "it said nothing")
         return ConfigurationError(f"{self.name} {what}: {said}; see {self.log.parent}")
 
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Sequence
 
 from sealbus.envelopes.errors import ConfigurationError
-from stack.roster import Workload
 
-__all__ = ["run_as"]
+__all__ = ["as_user"]
 
 
-def run_as(workload: Workload, command: Sequence[str]) -> list[str]:
-    """Return what runs `command` as the user of `workload`; nothing but root can do so.
+def as_user(uid: int | None, gid: int | None = None) -> tuple[str, ...]:
+    """Return what goes before a command that is to run as user `uid` in group `gid`, which is `uid` unless said.
 
-    The wish to be killed with one's parent is lost with a change of the user, and is made again after it.
+    Nothing for no user, or our own. All else takes root.
     """
-    if not workload.uid:
-        return list(command)
+    if uid is None or (uid == os.geteuid() and gid in (None, os.getegid())):
+        return ()
     setpriv = shutil.which("setpriv")
     if setpriv is None:
-        raise ConfigurationError("there is no setpriv (util-linux), which runs each process of the stack as its user")
-    user = [f"--reuid={workload.uid}", f"--regid={workload.gid}", "--clear-groups", "--pdeathsig=KILL"]
-    return [setpriv, *user, "--", *command]
+        raise ConfigurationError("there is no setpriv, which is part of util-linux, to run a program as another user")
+    group = uid if gid is None else gid
+    # The kernel forgets the wish to be killed with one's parent when the user changes, hence once more.
+    return (setpriv, f"--reuid={uid}", f"--regid={group}", "--clear-groups", "--pdeathsig", "TERM", "--")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +14,11 @@ from sealbus.agents.dev.environment import starter_policy
 from sealbus.agents.dev.idp import DevelopmentIdp
 from sealbus.policies.bundle import build_bundle, write_bundle
 from stack.broker import nats_server, pid_file
-from stack.opa_server import central_opa, sidecar_opa, svid_files
+from stack.identity_writer import IdentityWriter
+from stack.opa_server import central_opa, sidecar_opa
 from stack.program import Program, output_of
 from stack.roster import AGENTS, CONTROL, EDGE, NATS, OPA, PEOPLE, TRUST_DOMAIN, Workload, entries
-from stack.run_as import run_as
+from stack.run_as import as_user
 from stack.site import SEALBUS, Site
 from stack.spire import Spire, open_spire
 
@@ -75,16 +76,13 @@ async def open_stack(site: Site, *, lives: Lives | None = None) -> AsyncGenerato
         )
         site = replace(site, workload_api=spire.agent.address)
         operator = PEOPLE[0]
-        await start(svid_files(site, NATS))
+        responder = f"http://127.0.0.1:{site.health(CONTROL)}/readyz"
+        await stack.enter_async_context(_svid(site, NATS, pid_file=pid_file(site), callout_health=(responder,)))
         keys = site.own_folder(CONTROL) / "keys"
-        public = await _keys(site, keys)
-        await start(nats_server(site, public))
-        health = ("--callout-health", f"http://127.0.0.1:{ports.control_health}/readyz")
+        await start(nats_server(site, await _keys(site, keys)))
         await start(_control(site, keys))
-        await programs["identity-nats"].stop()
-        await start(svid_files(site, NATS, "--reload", str(pid_file(site)), *health))
         await output_of([SEALBUS, "streams", "apply", "--as", operator.name], environment=_whole(site, operator))
-        await start(svid_files(site, OPA))
+        await stack.enter_async_context(_svid(site, OPA))
         await start(central_opa(site))
         idp = await stack.enter_async_context(
             DevelopmentIdp(audience=site.resource, port=ports.idp, access=site.access)
@@ -114,10 +112,24 @@ def _fresh(site: Site) -> None:
 
 async def _keys(site: Site, folder: Path) -> dict[str, str]:
     """Make the keys of the auth callout as the user of control, and return the public ones, which the server is told."""
-    command = run_as(CONTROL, [SEALBUS, "control", "keygen", str(folder)])
+    command = [*as_user(CONTROL.uid, CONTROL.gid), SEALBUS, "control", "keygen", str(folder)]
     await output_of(command, environment=_whole(site, CONTROL))
     lines = await asyncio.to_thread((folder / "public.env").read_text)
     return dict(line.split("=", 1) for line in lines.splitlines() if line)
+
+
+def _svid(
+    site: Site, workload: Workload, *, pid_file: Path | None = None, callout_health: Sequence[str] = ()
+) -> IdentityWriter:
+    site.own_folder(workload)
+    return IdentityWriter(
+        site.svid(workload),
+        address=site.workload_api,
+        spiffe_id=workload.spiffe_id,
+        pid_file=pid_file,
+        callout_health=callout_health,
+        uid=workload.uid,
+    )
 
 
 def _control(site: Site, keys: Path) -> Program:

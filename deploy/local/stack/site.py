@@ -13,7 +13,6 @@ from stack.ports import Ports
 from stack.probes import http_well
 from stack.program import Program
 from stack.roster import EDGE, SHOP_GROUP, Workload
-from stack.run_as import run_as
 from stack.tools import CONFIGURATION
 
 __all__ = ["Site"]
@@ -128,8 +127,10 @@ class Site:
         """Return a `sealbus` process of `workload`, well once it says so itself."""
         port = self.health(workload)
         return Program(
-            run_as(workload, [SEALBUS, *arguments, "--health", f"127.0.0.1:{port}"]),
+            [SEALBUS, *arguments, "--health", f"127.0.0.1:{port}"],
             name=f"sealbus-{workload.name}",
+            uid=workload.uid,
+            gid=workload.gid,
             log=self.logs / f"{workload.name}.log",
             healthy=http_well(port),
             environment={**self.environment(workload), **(environment or {})},

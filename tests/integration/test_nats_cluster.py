@@ -1,0 +1,153 @@
+"""Three nats-servers with routes over mutual TLS by SVIDs from real SPIRE; one is killed, and the bus goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import pytest
+from stack.nats_cluster import ServerPorts, open_cluster
+from stack.nats_server import NatsServer, static_users
+from stack.spire import Spire
+from support.lab import QUICK, make_stream, outgoing, until
+from support.nats_server import free_port
+from support.spire import entry, spire
+from support.workload_api import short_folder
+
+from sealbus.agents.dev.permissions import Permissions
+from sealbus.agents.identity import WorkloadIdentity
+from sealbus.bus.connection import Connection
+from sealbus.bus.ports import PubAck
+from sealbus.bus.tls import client_context
+from sealbus.bus.transport import NatsTransport
+from sealbus.envelopes.spiffe_id import SpiffeId
+
+pytestmark = [pytest.mark.spire, pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(120)]
+
+SERVER = SpiffeId("spiffe://example.org/nats/server")
+AGENT = SpiffeId("spiffe://example.org/agent/a")
+ALL = Permissions(publish=(">",), subscribe=(">",))
+
+
+@dataclass(kw_only=True)
+class Cluster:
+    """Three servers and an agent's identity and connection."""
+
+    spire: Spire
+    servers: tuple[NatsServer, ...]
+    ports: list[ServerPorts]
+    identity: WorkloadIdentity
+    connection: Connection
+
+    def serving(self) -> NatsServer:
+        """Return the server that the agent is connected to."""
+        [found] = [one for one in self.servers if self.connection.state == f"connected to {one.url}"]
+        return found
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(
+            spire(entry(str(SERVER), x509_ttl=60, dns=("localhost",)), entry(str(AGENT), x509_ttl=3600))
+        )
+        folder = stack.enter_context(short_folder())
+        ports = [ServerPorts(client=free_port(), route=free_port(), monitor=free_port()) for _ in range(3)]
+        servers = await stack.enter_async_context(
+            open_cluster(
+                folder,
+                ports,
+                address=running.agent.address,
+                server_id=SERVER,
+                access=static_users({AGENT: ALL}),
+            )
+        )
+        identity = await stack.enter_async_context(WorkloadIdentity.connect(running.agent.address, spiffe_id=AGENT))
+        connection = await stack.enter_async_context(
+            Connection(
+                [one.url for one in servers],
+                identity=identity,
+                server_ids=frozenset({SERVER}),
+                inbox_prefix="_INBOX.a.",
+                options=QUICK,
+            )
+        )
+        yield Cluster(spire=running, servers=servers, ports=ports, identity=identity, connection=connection)
+
+
+async def stored(connection: Connection) -> int:
+    answer = json.loads((await connection.request("$JS.API.STREAM.INFO.TASKS", b"", deadline=5.0)).payload)
+    return int(answer["state"]["messages"])
+
+
+async def test_a_replicated_stream_survives_the_death_of_any_server(cluster: Cluster) -> None:
+    """Each in turn, the one that we are connected to: nothing that was acknowledged is lost, publishing goes on."""
+    connection = cluster.connection
+    await make_stream(connection, num_replicas=3)
+    transport = NatsTransport(connection)
+    sent = 0
+    for _ in range(3):
+        acknowledged = 0
+        dead = cluster.serving()
+        await dead.program.kill9()
+        async with asyncio.timeout(30):
+            while acknowledged < 20:
+                # The same message again until it is stored: its ID makes it one.
+                [ack] = await publish(transport, sent)
+                if isinstance(ack, PubAck):
+                    sent, acknowledged = sent + 1, acknowledged + 1
+        assert cluster.serving() is not dead
+        assert await stored(connection) == sent
+        await dead.program.start()
+    assert await stored(connection) == sent == 60
+
+
+async def publish(transport: NatsTransport, number: int) -> list[PubAck | Exception]:
+    try:
+        return list(await transport.publish([outgoing(number)], deadline=1.0))
+    except Exception as error:  # noqa: BLE001 - a bus that is away is what this is about
+        await asyncio.sleep(0.05)
+        return [error]
+
+
+async def test_servers_go_on_over_a_rotation_of_their_own_certificates(cluster: Cluster) -> None:
+    """A reload keeps routes; a server that starts later joins with the new certificate."""
+    await make_stream(cluster.connection, num_replicas=3)
+    first, second, _ = cluster.servers
+    await until(lambda: "Reloaded server configuration" in first.log_file.read_text(), seconds=60.0)
+    await second.program.kill9()
+    await second.program.start()
+    async with asyncio.timeout(30):
+        while isinstance((await publish(NatsTransport(cluster.connection), 1))[0], Exception):
+            pass
+    assert await stored(cluster.connection) == 1
+
+
+async def test_an_agent_cannot_join_as_a_server(cluster: Cluster) -> None:
+    """Its certificate is of the right authority: what refuses it is the SPIFFE ID."""
+    context = client_context(cluster.identity.x509(), expected=frozenset({SERVER}))
+    assert "Authorization" in await join(cluster.ports[0].route, context)
+
+
+async def test_nobody_joins_without_a_certificate(cluster: Cluster) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"):
+        await join(cluster.ports[0].route, context)
+
+
+async def join(port: int, context: ssl.SSLContext) -> str:
+    """Speak a server's first words to a route port and return the answer up to the end of the connection."""
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        try:
+            hello = {"verbose": False, "name": "NX", "tls_required": True, "cluster": "sealbus", "headers": True}
+            writer.write(b"CONNECT " + json.dumps(hello).encode() + b"\r\nPING\r\n")
+            return (await reader.read()).decode()
+        finally:
+            writer.transport.abort()

@@ -25,6 +25,7 @@ from sealbus.envelopes.subjects import own_subjects
 from sealbus.policies.engine import PolicyEngine
 
 __all__ = [
+    "connection_of",
     "deployment_of",
     "open_audit_trail",
     "open_connection",
@@ -81,12 +82,13 @@ async def open_connection(
     """Open the identity of the workload `name` and its connection to NATS; each failure is one line that names the thing."""
     async with (
         open_identity(name, settings, counters=counters) as identity,
-        _connection(name, settings, identity, counters) as connection,
+        connection_of(name, settings, identity, counters) as connection,
     ):
         yield identity, connection
 
 
-def _connection(name: str, settings: Settings, identity: WorkloadIdentity, counters: Counters | None) -> Connection:
+def connection_of(name: str, settings: Settings, identity: WorkloadIdentity, counters: Counters | None) -> Connection:
+    """Return the connection of the workload `name` with its open `identity`, to be entered."""
     return Connection(
         settings.nats,
         identity=identity,
@@ -136,7 +138,7 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
     async with (
         open_identity(name, settings, counters=counters) as identity,
         open_engine(settings.policy, identity) as engine,
-        _connection(name, settings, identity, counters) as connection,
+        connection_of(name, settings, identity, counters) as connection,
         asyncio.TaskGroup() as group,
     ):
         streams = streams_of(settings)

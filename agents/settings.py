@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from sealbus.agents.dev.defaults import DEV_LOCK, STATE_FOLDER
 from sealbus.agents.dev.state_folder import is_locked
-from sealbus.agents.settings_document import Document, EdgeTable, OwnSubjectTable
+from sealbus.agents.settings_document import CalloutTable, Document, EdgeTable, OwnSubjectTable
 from sealbus.agents.settings_sources import (
     DEFAULT,
     Entry,
@@ -105,6 +105,7 @@ class Settings:
     edge: EdgeTable
     token_service: str | None
     """URL of the edge's token service, for clients."""
+    callout: CalloutTable
     lines: tuple[SettingLine, ...] = field(repr=False)
 
 
@@ -167,6 +168,7 @@ def load_settings(
         dev_access=document.dev.access,
         edge=document.edge,
         token_service=document.client.token_service,
+        callout=document.control.callout,
         lines=tuple(_lines(document.model_copy(update=in_force), entries)),
     )
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["Document", "EdgeTable", "IssuerTable", "OwnSubjectTable"]
+__all__ = ["CalloutTable", "Document", "EdgeTable", "IssuerTable", "OwnSubjectTable"]
 
 _SIZE: Final = re.compile(r"(\d{1,18}) ?(B|KiB|MiB|GiB|TiB)?")
 _UNITS: Final = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -201,6 +201,28 @@ class DevTable(_Table):
     access: Path | None = None
 
 
+class CalloutTable(_Table):
+    """The auth callout: files of its seeds (`sealbus control keygen`), and what the policy may give.
+
+    `issuer` signs answers, `xkey` opens requests, `nkey` is how responders log in. `accounts` are those of the server in
+    which a policy may place connections; `servers`, nkeys, the only ones that are answered, all unless said; `longest`
+    is seconds after which a connection must be made anew, only at the end of its X.509-SVID unless said.
+    """
+
+    issuer: Path | None = None
+    xkey: Path | None = None
+    nkey: Path | None = None
+    accounts: tuple[str, ...] = ("APP",)
+    servers: tuple[str, ...] = ()
+    longest: Annotated[float, Field(ge=10, le=86_400, allow_inf_nan=False)] | None = None
+
+
+class ControlTable(_Table):
+    """The roles of a control process."""
+
+    callout: CalloutTable = CalloutTable()
+
+
 class Document(_Table):
     """All settings."""
 
@@ -220,3 +242,4 @@ class Document(_Table):
     dev: DevTable = DevTable()
     edge: EdgeTable = EdgeTable()
     client: ClientTable = ClientTable()
+    control: ControlTable = ControlTable()

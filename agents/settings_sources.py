@@ -41,7 +41,17 @@ where the agents in `agents/examples` keep their data."""
 Key = tuple[str, ...]
 """A setting's place: `("policy", "engine")`."""
 
-_PATHS: Final = frozenset({("policy", "bundle"), ("policy", "opa"), ("edge", "certificate"), ("edge", "key")})
+_PATHS: Final = frozenset(
+    {
+        ("policy", "bundle"),
+        ("policy", "opa"),
+        ("edge", "certificate"),
+        ("edge", "key"),
+        ("control", "callout", "issuer"),
+        ("control", "callout", "xkey"),
+        ("control", "callout", "nkey"),
+    }
+)
 """Settings that name a file: relative ones in a settings file start at its own folder."""
 
 

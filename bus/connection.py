@@ -19,6 +19,7 @@ from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.counters import Counters
 from sealbus.bus.dialing import Dialer
 from sealbus.bus.link import Link
+from sealbus.bus.login import NkeyLogin
 from sealbus.bus.ports import Identity
 from sealbus.bus.request import Answer, ask
 from sealbus.bus.rotation import (
@@ -52,6 +53,7 @@ class Connection:
 
     `servers` are `tls://host:port`; `server_ids` the SPIFFE IDs that a server may have, all of one trust domain;
     `inbox_prefix` the one prefix that we may subscribe to for answers, with its final dot (`Names.inbox_prefix`).
+    `login` is by an nkey, where the server does not go by the client certificate alone.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Connection:
         counters: Counters | None = None,
         clock: Clock = wall_clock,
         random: Callable[[], float] = random_module.random,
+        login: NkeyLogin | None = None,
     ) -> None:
         self.options = options or ConnectionOptions()
         self.counters = counters or Counters()
@@ -80,6 +83,7 @@ class Connection:
             counters=self.counters,
             clock=clock,
             random=random,
+            login=login,
         )
         self._identity = identity
         self._clock = clock

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from sealbus.bus.clock import Clock
 from sealbus.bus.counters import Counters
 from sealbus.bus.link import Link, fingerprint
+from sealbus.bus.login import NkeyLogin
 from sealbus.bus.ports import Identity
 from sealbus.bus.rotation import ConnectionOptions, seconds_left
 from sealbus.bus.servers import Servers
@@ -31,6 +32,7 @@ class Dialer:
         counters: Counters,
         clock: Clock,
         random: Callable[[], float],
+        login: NkeyLogin | None = None,
     ) -> None:
         if not inbox_prefix.startswith("_INBOX.") or not inbox_prefix.endswith("."):
             raise ConfigurationError(f"inbox prefix {inbox_prefix!r}: must be _INBOX.<token>.")
@@ -42,6 +44,7 @@ class Dialer:
         self._options = options
         self._counters = counters
         self._clock = clock
+        self._login = login
 
     async def dial_any(self, on_lost: Callable[[Link], None], on_lame_duck: Callable[[Link], None]) -> Link:
         """Try each configured server once. Raises `BusUnavailable` that says in one line why each failed."""
@@ -67,6 +70,7 @@ class Dialer:
             on_lost=on_lost,
             on_dropped=lambda kind: self._counters.add("sealbus_bus_dropped_total", 1, reason=kind),
             on_lame_duck=on_lame_duck,
+            login=self._login,
         )
         if seconds_left(link, self._options, self._clock()) <= 0:
             raise IdentityUnavailable(f"the X.509-SVID of {material.spiffe_id} has expired")

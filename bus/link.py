@@ -14,6 +14,7 @@ from typing import cast
 from nats.errors import Error as NatsError
 
 from sealbus.bus.diagnosis import explain
+from sealbus.bus.login import NkeyLogin
 from sealbus.bus.parser import Sink
 from sealbus.bus.ports import X509Material
 from sealbus.bus.replies import Replies
@@ -67,6 +68,7 @@ class Link:
         on_lost: Callable[[Link], None],
         on_dropped: Callable[[str], None],
         on_lame_duck: Callable[[Link], None],
+        login: NkeyLogin | None = None,
     ) -> None:
         self.url = url
         self.not_before = material.not_before
@@ -90,6 +92,7 @@ class Link:
             on_lost=self._lost,
             on_violation=self._violation,
             on_dropped=lambda error: on_dropped(type(error).__name__),
+            login=login,
         )
 
     async def open(self, *, name: str, seconds: float, ping_seconds: float) -> None:

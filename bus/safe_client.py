@@ -16,6 +16,7 @@ from nats import errors
 from nats.aio.client import Client
 
 from sealbus.bus.cancelling import cancellations, raise_if_cancelled_since
+from sealbus.bus.login import NkeyLogin
 from sealbus.bus.parser import ProtocolParser, Sink
 from sealbus.bus.tls_stream import READ_BYTES, TlsStream
 
@@ -28,7 +29,7 @@ class SafeClient(Client):
     """A NATS client whose raw subscriptions call a `Sink` for each message, straight from the read loop.
 
     `on_lost` is called once, with the reason, when the connection ended other than by `close()`; `on_violation` with
-    the server's words when it refused a subject; `on_dropped` when a message could not be taken in.
+    the server's words when it refused a subject; `on_dropped` when a message could not be taken in. `login` is by an nkey.
     """
 
     def __init__(
@@ -39,8 +40,13 @@ class SafeClient(Client):
         on_lost: Callable[[Exception], None],
         on_violation: Callable[[str], None],
         on_dropped: Callable[[Exception], None],
+        login: NkeyLogin | None = None,
     ) -> None:
         super().__init__()
+        self._login = login
+        if login is not None:
+            # nats-py takes a public nkey only together with its seed, and signs with a package of its own.
+            self._public_nkey = login.public
         self._sinks: dict[int, Sink] = {}
         self._ps = ProtocolParser(self, self._sinks)
         self._stream = TlsStream(context, connect_seconds)
@@ -73,6 +79,7 @@ class SafeClient(Client):
                     ping_interval=ping_seconds,  # type: ignore[arg-type]  # it is only slept, fractions are fine
                     max_outstanding_pings=2,
                     lame_duck_mode_cb=on_lame_duck,
+                    signature_cb=self._login.signature if self._login is not None else None,
                 )
             # nats-py awaits with `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes in the same
             # turn as the server's line: whoever waits for the cancelled task would then wait for ever.

@@ -17,6 +17,7 @@
     |   +-- StateUnavailable     18: whether the effect has happened cannot be claimed or learnt
     |   +-- IdentityUnavailable  no SVID with enough life left
     |   +-- BusUnavailable       no connection, or no acknowledgement within the deadline
+    +-- ConnectRefused           a connection to NATS that the auth callout refuses
     +-- HandlingError            18: the handler failed, hung, or answered what cannot be encoded
     +-- ConfigurationError       the operator's fault: a setting, a file, a stream that is not as declared
         +-- BundleRefused        a JWT bundle breaks a rule of SPEC.md section 5; the one before it stays in force
@@ -39,6 +40,7 @@ __all__ = [
     "BusUnavailable",
     "Code",
     "ConfigurationError",
+    "ConnectRefused",
     "DecisionError",
     "Denied",
     "EnvelopeError",
@@ -110,6 +112,15 @@ class Code(StrEnum):
     RATE_LIMITED = "rate_limited"
     TOKEN_SERVICE_UNAVAILABLE = "token_service_unavailable"
     INTERNAL = "internal"
+    # The auth callout, towards NATS (beside `replayed`, `overloaded`, `unknown_trust_domain` and those of step 16).
+    BAD_AUTH_REQUEST = "bad_auth_request"
+    UNKNOWN_SERVER = "unknown_server"
+    AUTH_REQUEST_EXPIRED = "auth_request_expired"
+    NO_CLIENT_CERTIFICATE = "no_client_certificate"
+    NOT_ONE_URI = "not_one_uri"
+    BAD_SVID = "bad_svid"
+    WRONG_AUTHORITY = "wrong_authority"
+    SVID_EXPIRED = "svid_expired"
     # Local: never sent to a peer as a reason of an acceptance step.
     SEAL_REFUSED = "seal_refused"
     IDENTITY_UNAVAILABLE = "identity_unavailable"
@@ -239,6 +250,14 @@ class BusUnavailable(InfrastructureError):
     """NATS cannot be reached, or did not acknowledge within the deadline."""
 
     code = Code.BUS_UNAVAILABLE
+
+
+class ConnectRefused(SealbusError):
+    """The auth callout refuses a connection to NATS; `code` says why, the client hears of an authorization violation."""
+
+    def __init__(self, code: Code, detail: str = "") -> None:
+        super().__init__(detail)
+        self.code = code
 
 
 class HandlingError(SealbusError):

@@ -15,9 +15,10 @@ from typing import Final, Self, TypeVar
 
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable, PolicyUnavailable
 from sealbus.policies.central_server import CentralServer
+from sealbus.policies.connect import ConnectAnswer
 from sealbus.policies.engine import Answer, EngineStatus
 from sealbus.policies.opa_wire import NoPolicy, Reply
-from sealbus.policies.questions import DEADLINE, decide_all
+from sealbus.policies.questions import DEADLINE, ask_connect, decide_all
 from sealbus.policies.svid_sessions import ClientTls, TlsSource
 
 __all__ = ["IN_FLIGHT", "URLS", "CentralEngine"]
@@ -82,6 +83,11 @@ class CentralEngine:
         """Return one answer for each input document, in order."""
         until = asyncio.get_running_loop().time() + self._deadline
         return await decide_all(inputs, self.ask, engine=self.name, until=until)
+
+    async def connect(self, document: bytes) -> ConnectAnswer:
+        """Return what the policy says to one connection to NATS."""
+        until = asyncio.get_running_loop().time() + self._deadline
+        return await ask_connect(document, self.ask, engine=self.name, until=until)
 
     async def status(self) -> EngineStatus:
         """Ask every server about nothing, also those that are left alone, and return what the one that decides says.

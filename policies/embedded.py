@@ -20,6 +20,7 @@ from typing import Final, Self
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
 from sealbus.policies.bundle import STARTER, load_bundle, remembered_bundle
 from sealbus.policies.bundle_format import Bundle
+from sealbus.policies.connect import CONNECT, ConnectAnswer, parse_connect
 from sealbus.policies.decision import parse_decision
 from sealbus.policies.documents import InputDocument, canonical, checked_document
 from sealbus.policies.engine import Answer, EngineStatus
@@ -141,6 +142,20 @@ class EmbeddedEngine:
             else:
                 answers.extend(self._slice(compiled, inputs[len(answers) : len(answers) + SLICE]))
         return answers
+
+    async def connect(self, document: bytes) -> ConnectAnswer:
+        """Return what the policy says to one connection to NATS, under the revision in force when asked."""
+        compiled = self._compiled
+        if compiled is None:
+            return PolicyUnavailable("the engine is not entered")
+        started = time.perf_counter_ns()
+        try:
+            checked = document if isinstance(document, InputDocument) else checked_document(document)
+            found = compiled.ask(CONNECT, checked)
+            micros = (time.perf_counter_ns() - started) // 1_000
+            return parse_connect(found, revision=compiled.bundle.revision, engine=self.name, micros=micros)
+        except PolicyFailed as error:
+            return _afresh(error)
 
     async def status(self) -> EngineStatus:
         """Return the revision in force, and why the newest bundle is not, if so."""

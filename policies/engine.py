@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
+from sealbus.policies.connect import ConnectAnswer
 from sealbus.policies.decision import Decision
 
 __all__ = ["Answer", "EngineStatus", "PolicyEngine"]
@@ -44,6 +45,12 @@ class PolicyEngine(Protocol):
         Documents that `input_document` did not make are checked first (`checked_document`). Anything that goes wrong
         with one document is its own answer: `PolicyUnavailable` where the engine did not answer in time,
         `PolicyFailed` where it answered with anything but a decision. Nothing is raised but `CancelledError`.
+        """
+
+    async def connect(self, document: bytes) -> ConnectAnswer:
+        """Return what the policy says to one connection to NATS (`connect_document`), within the engine's deadline.
+
+        Asked at `data.sealbus.connect.decision`. Fails as `decide` does: nothing is raised but `CancelledError`.
         """
 
     async def status(self) -> EngineStatus:

@@ -14,9 +14,22 @@ from sealbus.envelopes.codec import is_text
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
 from sealbus.envelopes.strict_json import Json, parse_object
 
-__all__ = ["BATCH_PATH", "NESTING", "QUERY", "SYSTEM", "NoPolicy", "Reply", "batch_question", "parse_reply"]
+__all__ = [
+    "BATCH_PATH",
+    "CONNECT_PATH",
+    "NESTING",
+    "QUERY",
+    "SYSTEM",
+    "NoPolicy",
+    "Reply",
+    "batch_question",
+    "connect_question",
+    "parse_connect_reply",
+    "parse_reply",
+]
 
 BATCH_PATH: Final = "/v1/data/sealbus/authz/batch"
+CONNECT_PATH: Final = "/v1/data/sealbus/connect/decision"
 QUERY: Final[Mapping[str, str]] = {"provenance": "true", "strict-builtin-errors": "true"}
 NESTING: Final = 32
 SYSTEM: Final = "system"
@@ -43,6 +56,19 @@ def batch_question(documents: Sequence[bytes]) -> bytes:
     return b'{"input":{"batch":[' + b",".join(documents) + b"]}}"
 
 
+def connect_question(document: bytes) -> bytes:
+    """Return the body that asks about one connection; `document` is put in byte for byte."""
+    return b'{"input":' + document + b"}"
+
+
+def parse_connect_reply(status: int, body: bytes) -> tuple[str, object]:
+    """Return the revision and the value that OPA answered about one connection; raises as `parse_reply` does."""
+    answer = _evaluated(status, body)
+    if "result" not in answer:
+        raise NoPolicy("OPA knows no data.sealbus.connect.decision")
+    return _revision(answer.get("provenance")), answer["result"]
+
+
 def parse_reply(status: int, body: bytes, count: int) -> Reply:
     """Return what OPA answered to a question about `count` documents.
 
@@ -51,6 +77,17 @@ def parse_reply(status: int, body: bytes, count: int) -> Reply:
     question: undefined, no revision. Raises `PolicyUnavailable` for everything else: another status, or a body that is
     no answer of OPA's.
     """
+    answer = _evaluated(status, body)
+    values = answer.get("result")
+    if not isinstance(values, list):
+        raise NoPolicy("OPA knows no data.sealbus.authz.batch, or it is no array")
+    if len(values) != count:
+        raise PolicyFailed(f"OPA gave {len(values)} decisions for {count} questions: decide is not total")
+    return Reply(revision=_revision(answer.get("provenance")), values=values)
+
+
+def _evaluated(status: int, body: bytes) -> dict[str, Json]:
+    """Return the answer to a question that OPA evaluated."""
     try:
         answer = parse_object(body, depth=NESTING)
     except ValueError as error:
@@ -61,12 +98,7 @@ def parse_reply(status: int, body: bytes, count: int) -> Reply:
             raise PolicyFailed(f"OPA could not evaluate: {_codes(errors)}")
         unknown = ": it does not let this workload ask" if status in (401, 403) else ""
         raise PolicyUnavailable(f"OPA answered with status {status}{unknown}")
-    values = answer.get("result")
-    if not isinstance(values, list):
-        raise NoPolicy("OPA knows no data.sealbus.authz.batch, or it is no array")
-    if len(values) != count:
-        raise PolicyFailed(f"OPA gave {len(values)} decisions for {count} questions: decide is not total")
-    return Reply(revision=_revision(answer.get("provenance")), values=values)
+    return answer
 
 
 def _revision(provenance: object) -> str:

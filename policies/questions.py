@@ -9,13 +9,23 @@ from functools import partial
 from typing import Final
 
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
+from sealbus.policies.connect import ConnectAnswer, parse_connect
 from sealbus.policies.decision import parse_decision
 from sealbus.policies.documents import InputDocument, checked_document
 from sealbus.policies.engine import Answer
 from sealbus.policies.opa_http import Ask
-from sealbus.policies.opa_wire import BATCH_PATH, NoPolicy, Reply, batch_question, parse_reply
+from sealbus.policies.opa_wire import (
+    BATCH_PATH,
+    CONNECT_PATH,
+    NoPolicy,
+    Reply,
+    batch_question,
+    connect_question,
+    parse_connect_reply,
+    parse_reply,
+)
 
-__all__ = ["BATCH", "DEADLINE", "ask_batch", "decide_all"]
+__all__ = ["BATCH", "DEADLINE", "ask_batch", "ask_connect", "decide_all"]
 
 BATCH: Final = 50
 """Documents of one question: OPA evaluates a question on one core, and its own share of a call is small by then."""
@@ -51,6 +61,18 @@ async def decide_all(inputs: Sequence[bytes], ask: Ask, *, engine: str, until: f
 async def ask_batch(documents: Sequence[InputDocument], ask: Ask, *, until: float) -> Reply:
     """Ask for the decisions about `documents`, in one question; none of them gives the revision in force."""
     return await ask(BATCH_PATH, batch_question(documents), partial(parse_reply, count=len(documents)), until=until)
+
+
+async def ask_connect(document: bytes, ask: Ask, *, engine: str, until: float) -> ConnectAnswer:
+    """Return what the policy says to one connection to NATS, by asking until `until`; errors are answers."""
+    started = time.perf_counter_ns()
+    try:
+        checked = document if isinstance(document, InputDocument) else checked_document(document)
+        revision, value = await ask(CONNECT_PATH, connect_question(checked), parse_connect_reply, until=until)
+        micros = (time.perf_counter_ns() - started) // 1_000
+        return parse_connect(value, revision=revision, engine=engine, micros=micros)
+    except (PolicyUnavailable, PolicyFailed) as error:
+        return error
 
 
 async def _decide(

@@ -11,9 +11,10 @@ from typing import Final, Self, TypeVar
 import aiohttp
 
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
+from sealbus.policies.connect import ConnectAnswer
 from sealbus.policies.engine import Answer, EngineStatus
 from sealbus.policies.opa_http import open_session, post
-from sealbus.policies.questions import DEADLINE, ask_batch, decide_all
+from sealbus.policies.questions import DEADLINE, ask_batch, ask_connect, decide_all
 
 __all__ = ["IN_FLIGHT", "SidecarEngine"]
 
@@ -63,6 +64,11 @@ class SidecarEngine:
         """Return one answer for each input document, in order."""
         until = asyncio.get_running_loop().time() + self._deadline
         return await decide_all(inputs, self.ask, engine=self.name, until=until)
+
+    async def connect(self, document: bytes) -> ConnectAnswer:
+        """Return what the policy says to one connection to NATS."""
+        until = asyncio.get_running_loop().time() + self._deadline
+        return await ask_connect(document, self.ask, engine=self.name, until=until)
 
     async def status(self) -> EngineStatus:
         """Ask OPA about nothing, and return the revision that answers."""

@@ -1,4 +1,4 @@
-"""`sealbus control run`: the roles of the control process, until SIGTERM."""
+"""`sealbus control run|keygen`: the roles of the control process, until SIGTERM; the keys of the auth callout."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import importlib
 import logging
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
@@ -23,7 +25,7 @@ __all__ = ["ROLES", "command"]
 
 ROLES = MappingProxyType(
     {
-        "callout": "sealbus.agents.control.callout.opening:open_callout",
+        "callout": "sealbus.agents.control.callout.role:open_callout_role",
         "policy": "sealbus.agents.control.policy_server.opening:open_policy_server",
         "notary": "sealbus.agents.control.notary.opening:open_notary",
     }
@@ -34,6 +36,26 @@ ROLES = MappingProxyType(
 @click.group("control")
 def command() -> None:
     """Run what a deployment has beside its workers and its edge."""
+
+
+@command.command("keygen")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@json_option
+def keygen(folder: Path, as_json: bool) -> None:
+    """Make the keys of the auth callout in FOLDER, and print the public ones for the NATS server.
+
+    Seeds are for `control.callout.issuer`, `.xkey` and `.nkey`, mode 0600; public.env holds the variables that
+    deploy/local/nats/nats.conf names.
+    """
+    from sealbus.agents.control.callout.keys import write_keys
+
+    public = write_keys(folder).public()
+    if as_json:
+        print_json({"folder": str(folder), **public})
+    else:
+        for name, value in public.items():
+            click.echo(f"{name}={value}")
+        note(f"seeds are in {folder}, for the responders alone")
 
 
 @command.command("run")
@@ -66,20 +88,23 @@ async def _run(roles: tuple[str, ...], health: str | None, config: str | None, *
     settings = load_settings(config)
     counters = Counters()
     stop = stop_signalled()
-    async with AsyncExitStack() as stack:
-        control = Control(
-            {role: await stack.enter_async_context(_opener(role)(settings, counters=counters)) for role in roles}
-        )
+    control = Control({role: partial(_opener(role), settings, counters=counters) for role in roles})
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         address = health or settings.health
         if address is not None:
             probes = Probes(healthy=dict, ready=control.not_ready)
             server = await stack.enter_async_context(HealthServer(address, probes=probes, counters=counters))
             note(f"health at port {server.port}")
+        running = group.create_task(control.run(stop), name="control")
+        waiting = group.create_task(control.started.wait(), name="control-started")
+        await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if running.done():
+            return
         if as_json:
             print_json({"ready": True, "roles": list(roles)})
         else:
             note(f"control runs: {', '.join(roles)}")
-        await control.run(stop)
 
 
 def _opener(role: str) -> Opener:

@@ -1,14 +1,15 @@
 """Runs the roles of one control process side by side, until it is told to stop or one of them ends.
 
-A role is something that runs until it is cancelled, and can say what is wrong with it.
+A role is something that is opened, runs until it is cancelled, and can say what is wrong with it. They are opened one
+after the other, each while those before it run already: no other role can connect to NATS before the callout answers.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sealbus.envelopes.errors import ConfigurationError
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from sealbus.bus.counters import Counters
 
 __all__ = ["Control", "Opener", "Role"]
+
+STARTING: Final = "starting"
 
 
 class Role(Protocol):
@@ -40,31 +43,43 @@ class Opener(Protocol):
 
 
 class Control:
-    """The entered `roles` of this process, by name."""
+    """The roles of this process, by name, in the order in which they are opened."""
 
-    def __init__(self, roles: Mapping[str, Role]) -> None:
-        if not roles:
+    def __init__(self, openers: Mapping[str, Callable[[], AbstractAsyncContextManager[Role]]]) -> None:
+        if not openers:
             raise ConfigurationError("no role to run: say at least one")
-        self._roles = dict(roles)
+        self.started = asyncio.Event()
+        """Set once every role runs."""
+        self._openers = dict(openers)
+        self._roles: dict[str, Role] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run every role until `stop` is set.
+        """Open and run every role until `stop` is set.
 
         A role that ends before, or raises, ends the others and is raised: half a control process would look well to
         whoever watches the process, and the one that started it can start it anew.
         """
         async with asyncio.TaskGroup() as group:
-            running = [
-                group.create_task(self._run(name, role), name=f"role-{name}") for name, role in self._roles.items()
-            ]
+            running = []
+            for name, opener in self._openers.items():
+                entered = asyncio.Event()
+                running.append(group.create_task(self._run(name, opener, entered), name=f"role-{name}"))
+                await entered.wait()
+            self.started.set()
             await stop.wait()
             for task in running:
                 task.cancel()
 
     def not_ready(self) -> dict[str, str]:
         """Return why no further work can be done, by role; empty where all is well. Answers from memory."""
-        return {name: problem for name, role in self._roles.items() if (problem := role.problem)}
+        found = {name: self._roles[name].problem if name in self._roles else STARTING for name in self._openers}
+        return {name: problem for name, problem in found.items() if problem}
 
-    async def _run(self, name: str, role: Role) -> None:
-        await role.run()
+    async def _run(
+        self, name: str, opener: Callable[[], AbstractAsyncContextManager[Role]], entered: asyncio.Event
+    ) -> None:
+        async with opener() as role:
+            self._roles[name] = role
+            entered.set()
+            await role.run()
         raise ConfigurationError(f"the role {name} has ended, which it must not while the process runs")

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from support.central_opa import CentralOpa, tls_of
 from support.opa import OpaServer
-from support.policies import ALLOW, DENY, bundle, document, eventually, put
+from support.policies import ALLOW, DENY, SCRIPTED, bundle, document, eventually, put
 from support.x509 import ThrowawayCa
 
 from sealbus.envelopes.errors import Code, PolicyFailed, PolicyUnavailable
 from sealbus.envelopes.strict_json import Json
 from sealbus.policies.bundle import write_bundle
-from sealbus.policies.bundle_format import Bundle
+from sealbus.policies.bundle_format import Bundle, Manifest, pack_bundle, read_bundle
 from sealbus.policies.central import CentralEngine
+from sealbus.policies.connect import ConnectAnswer, ConnectDecision, ConnectRequest, connect_document
 from sealbus.policies.decision import Decision
 from sealbus.policies.embedded import EmbeddedEngine
 from sealbus.policies.engine import Answer, PolicyEngine
@@ -302,3 +303,85 @@ async def test_what_a_block_raises_comes_out_as_it_is(opener: Opener, tmp_path: 
     with pytest.raises(LookupError, match="mine"):
         async with opener(file, 5.0):
             raise LookupError("mine")
+
+
+# Connections to NATS
+
+
+CONNECTIONS = """package sealbus.connect
+
+decision := decide(input)
+
+decide(request) := data.connections[request.resource.properties.name] if request.resource.properties.name != "fails"
+
+decide(request) := concat("", [request.v]) if request.resource.properties.name == "fails"
+"""
+RULES: dict[str, Json] = {"allow": ["a.>"], "deny": []}
+LIMITS: dict[str, Json] = {"subscriptions": 1, "payload": -1, "data": -1}
+LET_IN: dict[str, Json] = {
+    "allow": True,
+    "reasons": [],
+    "policy": "scripted",
+    "account": "APP",
+    "publish": RULES,
+    "subscribe": RULES,
+    "limits": LIMITS,
+}
+KEPT_OUT: dict[str, Json] = {"allow": False, "reasons": ["no"], "policy": "scripted"}
+
+
+def connections(revision: str = "r1") -> Bundle:
+    """Return a bundle that says to a connection what stands in its data under the server's name."""
+    modules = {"authz.rego": SCRIPTED.encode(), "connect.rego": CONNECTIONS.encode()}
+    data: dict[str, Json] = {
+        "answers": {"yes": ALLOW},
+        "connections": {"in": LET_IN, "out": KEPT_OUT, "truthy": {**LET_IN, "allow": "true"}, "bare": True},
+    }
+    return read_bundle(pack_bundle(modules, data, Manifest(revision=revision)))
+
+
+def connecting(name: str) -> bytes:
+    return connect_document(
+        ConnectRequest(
+            subject="spiffe://example.org/agent/shop",
+            trust_domain="example.org",
+            token="shop",
+            server="N",
+            server_name=name,
+            time=1_795_528_800_000_000,
+            not_after=1_795_532_400_000_000,
+        )
+    )
+
+
+async def test_connections_are_decided(opener: Opener, tmp_path: Path) -> None:
+    file = tmp_path / "bundle.tar.gz"
+    write_bundle(connections(), file)
+    async with opener(file, 5.0) as engine:
+        let_in, kept_out = await engine.connect(connecting("in")), await engine.connect(connecting("out"))
+        assert isinstance(let_in, ConnectDecision)
+        assert isinstance(kept_out, ConnectDecision)
+        assert (let_in.allow, let_in.account, let_in.publish.allow) == (True, "APP", ("a.>",))
+        assert (let_in.engine, let_in.revision, let_in.policy) == (engine.name, "r1", "scripted")
+        assert (kept_out.allow, kept_out.reasons) == (False, ("no",))
+        answers: list[ConnectAnswer] = [
+            await engine.connect(one)
+            for one in (*map(connecting, ("truthy", "bare", "undefined", "fails")), b"{", b'{"a":1.5}')
+        ]
+        assert [one.code for one in answers if isinstance(one, PolicyFailed)] == [Code.POLICY_ERROR] * 6
+        [message] = await engine.decide([document()])
+        assert isinstance(message, Decision)
+        # Bytes that were not made by `connect_document` are checked, and then asked about.
+        assert isinstance(await engine.connect(bytes(connecting("in"))), ConnectDecision)
+
+
+async def test_a_policy_without_connections_lets_nobody_in(running: Running) -> None:
+    assert isinstance(await running.engine.connect(connecting("in")), PolicyFailed)
+
+
+async def test_an_engine_that_was_left_lets_nobody_in(opener: Opener, tmp_path: Path) -> None:
+    file = tmp_path / "bundle.tar.gz"
+    write_bundle(connections(), file)
+    async with opener(file, 5.0) as engine:
+        pass
+    assert isinstance(await engine.connect(connecting("in")), PolicyUnavailable)

@@ -16,7 +16,7 @@ from aiohttp import web
 from support.opa import OpaServer
 from support.policies import ALLOW, bundle, document, eventually, put
 
-from sealbus.envelopes.errors import Code, ConfigurationError
+from sealbus.envelopes.errors import Code, ConfigurationError, PolicyUnavailable
 from sealbus.policies import opa_http
 from sealbus.policies.bundle import write_bundle
 from sealbus.policies.decision import Decision
@@ -297,3 +297,13 @@ async def test_a_real_opa_without_a_bundle(tmp_path: Path) -> None:
         async with SidecarEngine(opa.socket) as engine:
             assert codes(await engine.decide([document()])) == [Code.POLICY_ERROR]
             assert "no bundle" in (await engine.status()).problem
+
+
+@pytest.mark.opa
+async def test_a_real_opa_that_hangs_lets_nobody_in(opa: OpaServer) -> None:
+    async with SidecarEngine(opa.socket, deadline=0.2) as engine:
+        opa.pause()
+        answer = await engine.connect(b"{}")
+        opa.resume()
+    assert isinstance(answer, PolicyUnavailable)
+    assert "0.2 s" in answer.detail

@@ -15,15 +15,20 @@ from sealbus.policies.documents import canonical
 from sealbus.policies.interpreter import Interpreter
 from sealbus.policies.modules import Module
 from sealbus.policies.policy_tests import disagreements, run_tests
+from sealbus.policies.problems import PolicyRefused
 
 AUTHZ = STARTER / "sealbus" / "authz"
 RULES = AUTHZ / "decision.rego"
+CONNECT_RULES = STARTER / "sealbus" / "connect" / "decision.rego"
 
 
 def test_the_folder_is_a_bundle_without_its_tests() -> None:
     bundle = build_bundle(STARTER)
     assert bundle.roots == ("sealbus",)
-    assert [module.path for module in bundle.modules] == ["sealbus/authz/decision.rego"]
+    assert [module.path for module in bundle.modules] == [
+        "sealbus/authz/decision.rego",
+        "sealbus/connect/decision.rego",
+    ]
     assert bundle.data.keys() == {"sealbus"}
 
 
@@ -106,8 +111,27 @@ def suite() -> tuple[list[Module], bytes, list[str]]:
 def test_without_a_condition_a_rego_test_fails(suite: tuple[list[Module], bytes, list[str]], line: int) -> None:
     files, data, tests = suite
     mutant = Module(path="sealbus/authz/decision.rego", text=MUTANTS[line])
-    interpreter = Interpreter([mutant, *files], data)
+    kept = Module(path="sealbus/connect/decision.rego", text=CONNECT_RULES.read_text())
+    interpreter = Interpreter([mutant, kept, *files], data)
     assert any(not _passes(interpreter, test) for test in tests), f"no test misses the condition in line {line}"
+
+
+def test_without_a_line_of_what_a_connection_is_granted_a_rego_test_fails(
+    suite: tuple[list[Module], bytes, list[str]],
+) -> None:
+    files, data, tests = suite
+    kept = Module(path="sealbus/authz/decision.rego", text=RULES.read_text())
+    tried, missed = 0, []
+    for line, text in removals(CONNECT_RULES.read_text()):
+        try:
+            mutant = Interpreter([kept, Module(path="sealbus/connect/decision.rego", text=text), *files], data)
+        except PolicyRefused:
+            continue  # a line that others need
+        tried += 1
+        if all(_passes(mutant, test) for test in tests):
+            missed.append(line)
+    assert missed == []
+    assert tried > 40
 
 
 def _passes(interpreter: Interpreter, test: str) -> bool:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
+from sealbus.policies.connect import ConnectAnswer
 from sealbus.policies.decision import Decision
 from sealbus.policies.engine import EngineStatus
 
@@ -48,6 +49,10 @@ class ScriptedEngine:
         documents = [json.loads(one) for one in inputs]
         self.asked += documents
         return [self.verdict(one) for one in documents]
+
+    async def connect(self, document: bytes) -> ConnectAnswer:
+        """Say that nothing is known of connections."""
+        return PolicyFailed("this engine decides about messages")
 
     async def status(self) -> EngineStatus:
         """Return a fixed revision."""

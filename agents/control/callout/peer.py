@@ -1,0 +1,104 @@
+"""Who connects: the one SPIFFE ID of the client's certificate, if its own trust domain vouches for it.
+
+nats-server verifies a client's chain against all authorities of its `ca_file`, and asks nobody which of them may vouch
+for which trust domain: with two in the file, either could name itself the other's agent. So the chain is verified here
+once more, against the bundle of the trust domain in the certificate, as the Workload API has it now (X509-SVID.md
+sections 2, 4 and 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+
+from sealbus.envelopes.errors import Code, ConnectRefused, EnvelopeError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+
+__all__ = ["Peer", "verify_peer"]
+
+_LEAST_LIFE: Final = SECOND
+"""A user JWT ends in whole seconds: less than one is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """A connecting workload, verified, and until when its X.509-SVID is valid, in microseconds."""
+
+    spiffe_id: SpiffeId
+    not_after: int
+
+
+def verify_peer(chains: Sequence[Sequence[str]], bundles: Mapping[TrustDomain, tuple[bytes, ...]], *, now: int) -> Peer:
+    """Return the workload of `chains`, PEM certificates from the leaf to a root, at `now` microseconds.
+
+    Verified: the leaf has exactly one URI name, which is a SPIFFE ID, and is an X.509-SVID and no authority; one chain
+    ends in an authority of that trust domain's own bundle (`bundles`, DER by trust domain); and the leaf verifies
+    against this bundle alone. Raises `ConnectRefused`: `no_client_certificate`, `bad_svid`, `not_one_uri`,
+    `unknown_trust_domain`, `wrong_authority`, `svid_expired`.
+    """
+    if not chains:
+        raise ConnectRefused(Code.NO_CLIENT_CERTIFICATE)
+    try:
+        parsed = [[x509.load_pem_x509_certificate(one.encode()) for one in chain] for chain in chains]
+    except ValueError as error:
+        raise ConnectRefused(Code.BAD_SVID, "a certificate cannot be parsed") from error
+    leaf = parsed[0][0]
+    if any(chain[0] != leaf for chain in parsed):
+        raise ConnectRefused(Code.BAD_SVID, "the chains are of different certificates")
+    spiffe_id = _spiffe_id(leaf)
+    not_after = int(leaf.not_valid_after_utc.timestamp()) * SECOND
+    if not_after < now + _LEAST_LIFE:
+        raise ConnectRefused(Code.SVID_EXPIRED, str(spiffe_id))
+    anchors = bundles.get(spiffe_id.trust_domain)
+    if not anchors:
+        raise ConnectRefused(Code.UNKNOWN_TRUST_DOMAIN, spiffe_id.trust_domain.name)
+    if not any(chain[-1].public_bytes(Encoding.DER) in anchors for chain in parsed):
+        raise ConnectRefused(Code.WRONG_AUTHORITY, f"{spiffe_id}: no chain ends in its trust domain's bundle")
+    between = list({one: None for chain in parsed for one in chain[1:-1]})
+    store = Store([x509.load_der_x509_certificate(one) for one in anchors])
+    moment = datetime.fromtimestamp(now // SECOND, UTC)
+    try:
+        PolicyBuilder().store(store).time(moment).build_client_verifier().verify(leaf, between)
+    except VerificationError as error:
+        reason = str(error).splitlines()[0][:200]
+        raise ConnectRefused(Code.WRONG_AUTHORITY, f"{spiffe_id}: {reason}") from error
+    return Peer(spiffe_id=spiffe_id, not_after=not_after)
+
+
+def _spiffe_id(leaf: x509.Certificate) -> SpiffeId:
+    try:
+        extensions = leaf.extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    except x509.ExtensionNotFound as error:
+        raise ConnectRefused(Code.NOT_ONE_URI, "no subject alternative name") from error
+    except (x509.DuplicateExtension, ValueError) as error:
+        raise ConnectRefused(Code.BAD_SVID, "its extensions cannot be parsed") from error
+    if len(uris) != 1:
+        raise ConnectRefused(Code.NOT_ONE_URI, f"{len(uris)} URI names")
+    try:
+        spiffe_id = SpiffeId.parse(uris[0])
+    except EnvelopeError as error:
+        raise ConnectRefused(Code.BAD_SVID, "its URI is not a SPIFFE ID") from error
+    if not _is_leaf(extensions):
+        raise ConnectRefused(Code.BAD_SVID, f"{spiffe_id}: not a leaf that may sign")
+    return spiffe_id
+
+
+def _is_leaf(extensions: x509.Extensions) -> bool:
+    """Say whether this is no authority, and may sign (X509-SVID.md sections 4.1 and 4.3)."""
+    for one in extensions:
+        if isinstance(one.value, x509.BasicConstraints) and one.value.ca:
+            return False
+    try:
+        usage = extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return False
+    return usage.digital_signature and not usage.key_cert_sign and not usage.crl_sign

@@ -1,0 +1,123 @@
+"""What a NATS server asks: an authorization request, verified and typed.
+
+The server signs it with the nkey that is its ID. That key is new at every start of a server, so that what ties a request
+to a server of ours is the way that it came: on a connection to a server with the expected SPIFFE ID, on a subject that
+no client may publish to, sealed for our curve key. Who runs servers with fixed nkeys can list them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Final
+
+from sealbus.agents.control.callout.jwts import decode_jwt
+from sealbus.agents.control.callout.nkeys import NkeyError, Prefix, decode_public
+from sealbus.envelopes.errors import Code, ConnectRefused
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.strict_json import Json
+
+__all__ = ["AuthorizationRequest", "verify_request"]
+
+AUDIENCE: Final = "nats-authorization-request"
+CHAINS: Final = 8
+CERTIFICATES: Final = 8
+"""Verified chains of one connection, and certificates of one chain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorizationRequest:
+    """One connection that a server asks about.
+
+    `server` is the server's nkey and `server_xkey` its curve key, empty if it has none. `user` is the nkey that the
+    server made for this attempt. `chains` are PEM certificates, each chain from the leaf to a root, as the server
+    verified them: empty without a client certificate. `expires` is in seconds. `kind` and `name` are the client's own
+    words, and unverified.
+    """
+
+    server: str
+    server_name: str
+    server_xkey: str
+    user: str
+    expires: int
+    chains: tuple[tuple[str, ...], ...] = field(repr=False)
+    kind: str
+    name: str
+
+
+def verify_request(token: bytes, *, now: int, servers: Collection[str] = ()) -> AuthorizationRequest:
+    """Return the request that `token` is; `now` is in microseconds.
+
+    Verified are its form, its signature by the server that it names as its own issuer, its audience and its expiry,
+    with the tolerance for clocks of SPEC.md section 7. Raises `ConnectRefused` with `bad_auth_request`,
+    `unknown_server` if `servers` are given and it is none of them, or `auth_request_expired`.
+    """
+    try:
+        claims = decode_jwt(token, Prefix.SERVER)
+    except NkeyError as error:
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, str(error)) from error
+    asked = _object(claims, "nats")
+    server = _object(asked, "server_id")
+    issuer = claims["iss"]
+    if claims.get("aud") != AUDIENCE or asked.get("type") != "authorization_request":
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "not an authorization request")
+    if not isinstance(issuer, str) or server.get("id") != issuer:
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "signed by another server than it names")
+    if servers and issuer not in servers:
+        raise ConnectRefused(Code.UNKNOWN_SERVER, issuer)
+    expires = claims.get("exp")
+    if type(expires) is not int:
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "without an expiry")
+    if expires * SECOND < now - DEFAULT_LIMITS.clock_skew:
+        raise ConnectRefused(Code.AUTH_REQUEST_EXPIRED)
+    user = _text(asked, "user_nkey")
+    xkey = _text(server, "xkey")
+    try:
+        decode_public(user, Prefix.USER)
+        if xkey:
+            decode_public(xkey, Prefix.CURVE)
+    except NkeyError as error:
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "its keys are none") from error
+    client = _object(asked, "client_info")
+    return AuthorizationRequest(
+        server=issuer,
+        server_name=_text(server, "name"),
+        server_xkey=xkey,
+        user=user,
+        expires=expires,
+        chains=_chains(asked.get("client_tls")),
+        kind=_text(client, "kind"),
+        name=_text(client, "name"),
+    )
+
+
+def _chains(tls: Json) -> tuple[tuple[str, ...], ...]:
+    found = tls.get("verified_chains") if isinstance(tls, dict) else None
+    if found is None:
+        return ()
+    if not isinstance(found, list) or len(found) > CHAINS:
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "its certificate chains are none, or too many")
+    return tuple(_chain(chain) for chain in found)
+
+
+def _chain(chain: Json) -> tuple[str, ...]:
+    if not isinstance(chain, list) or not 1 <= len(chain) <= CERTIFICATES:
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "a certificate chain is empty or too long")
+    texts = tuple(one for one in chain if isinstance(one, str))
+    if len(texts) != len(chain):
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "a certificate is not a text")
+    return texts
+
+
+def _object(inside: dict[str, Json], name: str) -> dict[str, Json]:
+    found = inside.get(name, {})
+    if not isinstance(found, dict):
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, f"{name} is not an object")
+    return found
+
+
+def _text(inside: dict[str, Json], name: str) -> str:
+    found = inside.get(name, "")
+    if not isinstance(found, str):
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, f"{name} is not a text")
+    return found[: DEFAULT_LIMITS.text_bytes]

@@ -1,0 +1,221 @@
+"""The responder: answers NATS' authorization requests one by one, and refuses whatever it cannot be sure of.
+
+Several run side by side in one queue group, in one process or many; each is on its own connection, logged in by an nkey
+over mutual TLS, in an account that holds nothing else. A request that cannot be opened or verified is not answered: the
+server refuses by itself once its time has run out. Every other refusal is answered, with its code for the server's log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.agents.control.callout.answer import allowing, refusing, user_jwt
+from sealbus.agents.control.callout.grants import grants_of, own_facts
+from sealbus.agents.control.callout.keys import CalloutKeys
+from sealbus.agents.control.callout.nkeys import NkeyError
+from sealbus.agents.control.callout.peer import Peer, verify_peer
+from sealbus.agents.control.callout.request import AuthorizationRequest, verify_request
+from sealbus.agents.control.callout.seen import SeenRequests
+from sealbus.bus.answering import Answering, Asked
+from sealbus.bus.clock import Clock, wall_clock
+from sealbus.bus.connection import Connection
+from sealbus.bus.counters import Counters
+from sealbus.bus.frames import header_value
+from sealbus.bus.operator_log import OperatorLog
+from sealbus.bus.ports import Identity
+from sealbus.envelopes.errors import Code, ConnectRefused, SealbusError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.names import Names
+from sealbus.envelopes.subjects import OwnSubject
+from sealbus.policies.connect import ConnectDecision, ConnectRequest, connect_document
+from sealbus.policies.engine import PolicyEngine
+
+__all__ = ["QUEUE", "SUBJECT", "Callout", "RefusedConnection"]
+
+_log: Final = logging.getLogger(__name__)
+
+SUBJECT: Final = "$SYS.REQ.USER.AUTH"
+QUEUE: Final = "sealbus-callout"
+ANSWER_WITHIN: Final = 1.5
+"""Seconds from a request's arrival; the server waits 2 s unless its `authorization.timeout` says otherwise."""
+CONCURRENCY: Final = 64
+PENDING: Final = 4_096
+"""Requests that wait: what one responder answers in some seconds. The server's time runs out for more."""
+
+_XKEY_HEADER: Final = "Nats-Server-Xkey"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedConnection:
+    """One refusal. `subject` is the SPIFFE ID of who was refused, once it was verified; empty before that.
+
+    `reasons` are the policy's. `server` is the server's nkey, empty where no request was verified.
+    """
+
+    code: Code
+    detail: str
+    subject: str = ""
+    reasons: tuple[str, ...] = ()
+    server: str = ""
+
+
+class Callout:
+    """One responder; `run` serves until it is cancelled. Connection, identity and engine are entered, and outlive it.
+
+    `accounts` are those in which the policy may place a connection; `servers`, if there are any, the nkeys of the only
+    servers that are answered; `longest` the most seconds that a connection lasts, 0 for as long as its X.509-SVID.
+    `on_refused` hears of each refusal; it must not block or raise.
+    """
+
+    def __init__(
+        self,
+        *,
+        connection: Connection,
+        identity: Identity,
+        engine: PolicyEngine,
+        keys: CalloutKeys,
+        names: Names,
+        accounts: Collection[str],
+        own: Sequence[OwnSubject] = (),
+        servers: Collection[str] = (),
+        longest: float = 0.0,
+        counters: Counters | None = None,
+        on_refused: Callable[[RefusedConnection], None] = lambda _: None,
+        clock: Clock = wall_clock,
+    ) -> None:
+        self._connection = connection
+        self._identity = identity
+        self._engine = engine
+        self._keys = keys
+        self._names = names
+        self._accounts = frozenset(accounts)
+        self._own = own_facts(own)
+        self._servers = frozenset(servers)
+        self._longest = int(longest * SECOND)
+        self._counters = counters or Counters()
+        self._on_refused = on_refused
+        self._clock = clock
+        self._seen = SeenRequests()
+        self._said = OperatorLog(_log)
+        self._answering: Answering | None = None
+        self._counters.describe(
+            {"sealbus_callout_total": "Connections to NATS that were asked about, by what came of it."}
+        )
+
+    @property
+    def problem(self) -> str:
+        """One line on why connections cannot be answered now; empty where they can."""
+        if self._answering is None:
+            return "the auth callout does not run"
+        if self._answering.refused:
+            return f"the server does not let this responder answer: {self._answering.refused}"
+        if not self._connection.connected:
+            return self._connection.state
+        return ""
+
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        async with Answering(
+            self._connection,
+            SUBJECT,
+            queue=QUEUE,
+            answer=self.answer,
+            concurrency=CONCURRENCY,
+            pending=PENDING,
+            overloaded=lambda: self._refused(ConnectRefused(Code.OVERLOADED, "too many requests wait"), None, None),
+        ) as answering:
+            self._answering = answering
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self._answering = None
+
+    async def answer(self, asked: Asked) -> bytes | None:
+        """Return the sealed answer to a request, or nothing where it is not a request of a server of ours."""
+        sender = header_value(asked.header_block, _XKEY_HEADER)
+        try:
+            request = self._request(asked.payload, sender)
+        except ConnectRefused as error:
+            self._refused(error, None, None)
+            return None
+        now = self._clock()
+        peer: Peer | None = None
+        try:
+            self._seen.take(request.user, expires=request.expires, now=now)
+            peer = verify_peer(request.chains, self._identity.x509().bundles, now=now)
+            answer = await self._allowed(request, peer, asked.arrived)
+        except SealbusError as error:
+            self._refused(error, request, peer)
+            answer = refusing(request, error.code, issuer=self._keys.issuer, now=now)
+        else:
+            self._counters.add("sealbus_callout_total", 1, outcome="allowed")
+        return self._keys.xkey.seal(answer, sender)
+
+    def _request(self, payload: bytes, sender: str) -> AuthorizationRequest:
+        try:
+            token = self._keys.xkey.open(payload, sender)
+        except NkeyError as error:
+            raise ConnectRefused(Code.BAD_AUTH_REQUEST, f"{error}: is auth_callout.xkey our public key?") from error
+        request = verify_request(token, now=self._clock(), servers=self._servers)
+        # The header is not signed, what the server signed is: the answer must be for the server alone.
+        if request.server_xkey != sender:
+            raise ConnectRefused(Code.BAD_AUTH_REQUEST, "sealed by another key than its server's")
+        return request
+
+    async def _allowed(self, request: AuthorizationRequest, peer: Peer, arrived: float) -> bytes:
+        """Return the answer that lets `peer` in; raise the `SealbusError` that says why not."""
+        now = self._clock()
+        document = connect_document(
+            ConnectRequest(
+                subject=str(peer.spiffe_id),
+                trust_domain=peer.spiffe_id.trust_domain.name,
+                token=self._names.token(peer.spiffe_id),
+                server=request.server,
+                server_name=request.server_name,
+                time=now,
+                not_after=peer.not_after,
+                own=self._own,
+            )
+        )
+        try:
+            async with asyncio.timeout_at(arrived + ANSWER_WITHIN):
+                decision = await self._engine.connect(document)
+        except TimeoutError as error:
+            raise ConnectRefused(Code.POLICY_UNAVAILABLE, "no decision in time") from error
+        if not isinstance(decision, ConnectDecision):
+            raise decision
+        if decision.allow is not True:
+            raise _Denied(decision.reasons)
+        grants = grants_of(decision, names=self._names, accounts=self._accounts)
+        until = min(peer.not_after, now + self._longest) if self._longest else peer.not_after
+        token = user_jwt(grants, user=request.user, issuer=self._keys.issuer, not_after=until, now=now)
+        return allowing(request, token, issuer=self._keys.issuer, now=now)
+
+    def _refused(self, error: SealbusError, request: AuthorizationRequest | None, peer: Peer | None) -> None:
+        refused = RefusedConnection(
+            code=error.code,
+            detail=error.detail,
+            subject=str(peer.spiffe_id) if peer is not None else "",
+            reasons=error.reasons if isinstance(error, _Denied) else (),
+            server=request.server if request is not None else "",
+        )
+        self._counters.add("sealbus_callout_total", 1, outcome=str(error.code))
+        self._said.warning(
+            "connection refused: %s, %s%s",
+            refused.subject or "not known who",
+            refused.code,
+            f" ({', '.join(refused.reasons) or refused.detail})" if refused.reasons or refused.detail else "",
+        )
+        self._on_refused(refused)
+
+
+class _Denied(ConnectRefused):
+    """The policy said no."""
+
+    def __init__(self, reasons: tuple[str, ...]) -> None:
+        super().__init__(Code.DENIED, ", ".join(reasons))
+        self.reasons = reasons

@@ -1,0 +1,195 @@
+# METADATA
+# title: Who may connect to NATS
+# description: |
+#   Decides one connection: the account it is placed in, and the subjects that it may publish and subscribe to.
+#   Everything follows from the registry: an agent may ask others only for actions that it is granted, and answer only
+#   those who may ask it. A SPIFFE ID in braces stands for its subject token, which the settings give it.
+#   Denied with reasons: {"allow": false, "reasons": [string], "policy": string}.
+package sealbus.connect
+
+# METADATA
+# entrypoint: true
+decision := decide(input)
+
+decide(request) := {
+	"allow": true,
+	"reasons": [],
+	"policy": "starter",
+	"account": account,
+	"publish": {"allow": publish, "deny": []},
+	"subscribe": {"allow": subscribe, "deny": []},
+	"limits": limits,
+} if {
+	registry := data.sealbus.registry
+	id := request.subject.id
+	workload := placed(registry, id)
+	object.get(registry.revoked.agents, id, false) == false
+	role := registry.roles[workload.role]
+	account := registry.tenants[workload.tenant].account
+	limits := registry.tenants[workload.tenant].limits
+
+	# Named here and not written above: what is undefined there would leave one of the engines without an answer.
+	publish := array.concat(publishes(registry, request), role.publish)
+	subscribe := array.concat(subscribes(request), role.subscribe)
+} else := {"allow": false, "reasons": words, "policy": "starter"} if {
+	words := reasons(request)
+} else := {"allow": false, "reasons": ["incomplete"], "policy": "starter"}
+
+# A workload that is listed has the role and tenant that stand there; every other agent of the registry is one of the
+# default tenant.
+placed(registry, id) := registry.workloads[id] if {
+	registry.workloads[id]
+} else := {"role": "agent", "tenant": "default"} if {
+	registry.agents[id]
+}
+
+reasons(request) := words if {
+	registry := data.sealbus.registry
+	id := request.subject.id
+	conditions := {
+		"revoked_agent": in_force(registry, id),
+		"unknown_role": role_known(registry, id),
+		"unknown_tenant": tenant_known(registry, id),
+		"unknown_workload": known(registry, id),
+	}
+	words := sort([word | some word, holds in conditions; not holds])
+	count(words) > 0
+}
+
+known(registry, id) if {
+	placed(registry, id)
+} else := false
+
+in_force(registry, id) if {
+	object.get(registry.revoked.agents, id, false) == false
+} else := false
+
+# What an unknown workload would be is another word's matter.
+role_known(registry, id) if {
+	registry.roles[placed(registry, id).role]
+} else if {
+	known(registry, id) == false
+} else := false
+
+tenant_known(registry, id) if {
+	registry.tenants[placed(registry, id).tenant]
+} else if {
+	known(registry, id) == false
+} else := false
+
+publishes(registry, request) := [subject |
+	some part in [
+		own(request.subject.properties.token),
+		requested(registry, request),
+		answers(registry, request),
+		owned_tasks(request),
+	]
+	some subject in part
+]
+
+subscribes(request) := array.concat(
+	[
+		sprintf("_INBOX.%v.>", [request.subject.properties.token]),
+		# In its own queue group only: nobody listens in on calls beside who answers them.
+		sprintf("call.%v.* %v", [request.subject.properties.token, request.subject.properties.token]),
+	],
+	[sprintf("%v %v", [one.subject, request.subject.properties.token]) |
+		some one in request.context.own_subjects
+		one.kind == "call"
+		one.owner == request.subject.id
+	],
+)
+
+# What a workload says under its own name, and what its own consumers need of the JetStream API: exact names, so that it
+# can neither read what is another's nor change a stream. Events are for everybody, so that a consumer of EVENTS may
+# have any filter. Each reader of statuses has a name of its own that nobody can guess.
+own(token) := [
+	sprintf("event.%v.*", [token]),
+	sprintf("dead.%v.>", [token]),
+	sprintf("audit.%v", [token]),
+	sprintf("refused.%v", [token]),
+	sprintf("state.%v.>", [token]),
+	"$JS.API.STREAM.INFO.TASKS",
+	"$JS.API.STREAM.INFO.EVENTS",
+	"$JS.API.STREAM.INFO.RESULTS",
+	"$JS.API.STREAM.INFO.DEAD",
+	"$JS.API.STREAM.INFO.AUDIT",
+	"$JS.API.STREAM.INFO.REFUSALS",
+	"$JS.API.STREAM.INFO.STATE",
+	sprintf("$JS.API.DIRECT.GET.STATE.state.%v.>", [token]),
+	sprintf("$JS.API.CONSUMER.CREATE.TASKS.%v.task.%v.>", [token, token]),
+	sprintf("$JS.API.CONSUMER.INFO.TASKS.%v", [token]),
+	sprintf("$JS.API.CONSUMER.MSG.NEXT.TASKS.%v", [token]),
+	sprintf("$JS.ACK.TASKS.%v.>", [token]),
+	sprintf("$JS.API.CONSUMER.CREATE.EVENTS.%v", [token]),
+	sprintf("$JS.API.CONSUMER.CREATE.EVENTS.%v.>", [token]),
+	sprintf("$JS.API.CONSUMER.INFO.EVENTS.%v", [token]),
+	sprintf("$JS.API.CONSUMER.MSG.NEXT.EVENTS.%v", [token]),
+	sprintf("$JS.ACK.EVENTS.%v.>", [token]),
+	sprintf("$JS.API.CONSUMER.CREATE.RESULTS.*.status.%v.*", [token]),
+	"$JS.API.CONSUMER.MSG.NEXT.RESULTS.*",
+	"$JS.API.CONSUMER.DELETE.RESULTS.*",
+]
+
+# What it may ask others for: a granted action `<agent>.<verb>` is a task or a call of that agent. Names of three parts
+# are answers, and what an agent emits under its own name is no request.
+requested(registry, request) := array.concat(
+	[subject |
+		some action, granted in object.get(registry.agents, request.subject.id, {"actions": {}}).actions
+		granted == true
+		count(split(action, ".")) == 2
+		some subject in [
+			sprintf("task.%v", [action]),
+			sprintf("task.%v.*", [action]),
+			sprintf("call.%v", [action]),
+		]
+	],
+	[one.subject |
+		some one in request.context.own_subjects
+		may_publish(registry, request, one)
+	],
+)
+
+may_publish(registry, request, own_subject) if {
+	own_subject.kind == "event"
+	own_subject.owner == request.subject.id
+} else if {
+	own_subject.kind in ["task", "call"]
+	registry.agents[request.subject.id].actions[own_subject.action] == true
+} else := false
+
+# Whom it may answer: whoever is granted an action of its. Statuses are read by who asked for the task, replies come to
+# the part of an inbox that is for them.
+answers(registry, request) := [subject |
+	some caller in callers(registry, request)
+	some subject in [sprintf("status.{%v}.*", [caller]), sprintf("_INBOX.{%v}.reply.*.*", [caller])]
+]
+
+callers(registry, request) := {caller |
+	some caller, agent in registry.agents
+	some action, granted in agent.actions
+	granted == true
+	is_asked(request, action) == true
+}
+
+is_asked(request, action) if {
+	startswith(action, sprintf("%v.", [request.subject.properties.token]))
+	count(split(action, ".")) == 2
+} else if {
+	some one in request.context.own_subjects
+	one.owner == request.subject.id
+	one.action == action
+} else := false
+
+# An own task subject has a consumer of its own, whose name the settings derive.
+owned_tasks(request) := [subject |
+	some one in request.context.own_subjects
+	one.kind == "task"
+	one.owner == request.subject.id
+	some subject in [
+		sprintf("$JS.API.CONSUMER.CREATE.TASKS.%v.%v", [one.durable, one.subject]),
+		sprintf("$JS.API.CONSUMER.INFO.TASKS.%v", [one.durable]),
+		sprintf("$JS.API.CONSUMER.MSG.NEXT.TASKS.%v", [one.durable]),
+		sprintf("$JS.ACK.TASKS.%v.>", [one.durable]),
+	]
+]

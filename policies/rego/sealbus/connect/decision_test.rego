@@ -1,0 +1,276 @@
+# Who may connect, and what the grants are made of: the tests bring a registry of their own.
+package sealbus.connect_test
+
+shop := "spiffe://example.org/agent/shop"
+
+stock := "spiffe://example.org/agent/stock"
+
+ops := "spiffe://example.org/agent/ops"
+
+registry := {
+	"agents": {
+		shop: {"actions": {"stock.update": true, "stock.look": true, "stock.count": false, "shop.told": true}},
+		stock: {"actions": {"stock.update.reply": true, "stock.changed": true}},
+	},
+	"workloads": {ops: {"role": "operator", "tenant": "acme"}},
+	"roles": {
+		"agent": {"publish": ["more.agent"], "subscribe": ["heard.agent"]},
+		"operator": {"publish": ["$JS.API.STREAM.CREATE.*"], "subscribe": ["$SYS.ops"]},
+	},
+	"tenants": {
+		"default": {"account": "APP", "limits": {"subscriptions": 10, "payload": -1, "data": -1}},
+		"acme": {"account": "ACME", "limits": {"subscriptions": 20, "payload": 1024, "data": -1}},
+	},
+	"revoked": {"agents": {}, "users": {}, "sessions": {}, "clients": {}},
+}
+
+request(id, token, own) := {
+	"v": 1,
+	"subject": {"type": "workload", "id": id, "properties": {"trust_domain": "example.org", "token": token}},
+	"action": {"name": "nats.connect", "properties": {}},
+	"resource": {"type": "nats_server", "id": "N", "properties": {"name": "n1"}},
+	"context": {"time": "2026-11-24T12:00:00Z", "not_after": "2026-11-24T13:00:00Z", "own_subjects": own},
+}
+
+decided(world, asked) := answer if {
+	answer := data.sealbus.connect.decision with input as asked with data.sealbus.registry as world
+}
+
+of_shop := decided(registry, request(shop, "shop", []))
+
+of_stock := decided(registry, request(stock, "stock", []))
+
+of_ops := decided(registry, request(ops, "ops", []))
+
+has(subjects, subject) if {
+	subject in subjects
+} else := false
+
+denied(words) := {"allow": false, "reasons": words, "policy": "starter"}
+
+test_decision_has_exactly_its_keys if {
+	object.keys(of_shop) == {"allow", "reasons", "policy", "account", "publish", "subscribe", "limits"}
+	of_shop.allow == true
+	of_shop.reasons == []
+	of_shop.policy == "starter"
+	of_shop.publish.deny == []
+	of_shop.subscribe.deny == []
+}
+
+test_agent_is_one_of_the_default_tenant if {
+	of_shop.account == "APP"
+	of_shop.limits == {"subscriptions": 10, "payload": -1, "data": -1}
+}
+
+test_listed_workload_has_its_role_and_tenant if {
+	of_ops.account == "ACME"
+	of_ops.limits.subscriptions == 20
+	"$JS.API.STREAM.CREATE.*" in of_ops.publish.allow
+	"$SYS.ops" in of_ops.subscribe.allow
+	has(of_ops.publish.allow, "more.agent") == false
+}
+
+test_agent_has_what_its_role_adds_and_no_more if {
+	"more.agent" in of_shop.publish.allow
+	"heard.agent" in of_shop.subscribe.allow
+	has(of_shop.publish.allow, "$JS.API.STREAM.CREATE.*") == false
+}
+
+test_listed_agent_has_what_is_listed if {
+	world := object.union(registry, {"workloads": {shop: {"role": "agent", "tenant": "acme"}}})
+	decided(world, request(shop, "shop", [])).account == "ACME"
+}
+
+test_granted_actions_are_requests if {
+	every subject in ["task.stock.update", "task.stock.update.*", "call.stock.update", "call.stock.look"] {
+		subject in of_shop.publish.allow
+	}
+}
+
+test_withdrawn_grant_is_none if {
+	has(of_shop.publish.allow, "task.stock.count") == false
+	has(of_shop.publish.allow, "call.stock.count") == false
+}
+
+test_answers_are_no_requests if {
+	every subject in of_stock.publish.allow {
+		not startswith(subject, "task.stock.update.reply")
+		not startswith(subject, "call.stock.update.reply")
+	}
+}
+
+test_nobody_may_ask_for_everything if {
+	every subject in of_shop.publish.allow {
+		not subject in ["task.>", "call.>", "status.>", ">", "task.*.>", "call.*.*"]
+	}
+}
+
+test_who_may_ask_is_answered if {
+	"status.{spiffe://example.org/agent/shop}.*" in of_stock.publish.allow
+	"_INBOX.{spiffe://example.org/agent/shop}.reply.*.*" in of_stock.publish.allow
+}
+
+test_who_may_not_ask_is_not_answered if {
+	world := object.union(registry, {"agents": {shop: {"actions": {"stock.update": false, "stock.look": false}}}})
+	answer := decided(world, request(stock, "stock", []))
+	every subject in answer.publish.allow {
+		not startswith(subject, "status.{spiffe://example.org/agent/shop}")
+		not startswith(subject, "_INBOX.{spiffe://example.org/agent/shop}")
+	}
+}
+
+test_answering_is_for_whom_a_verb_of_ours_is_granted if {
+	every subject in of_shop.publish.allow {
+		not startswith(subject, "status.{spiffe://example.org/agent/stock}")
+	}
+	"status.{spiffe://example.org/agent/shop}.*" in of_shop.publish.allow
+}
+
+test_answers_of_three_parts_are_asked_for_by_nobody if {
+	world := object.union(registry, {"agents": {shop: {"actions": {"stock.update": false, "stock.look": false, "stock.update.reply": true}}}})
+	answer := decided(world, request(stock, "stock", []))
+	has(answer.publish.allow, "status.{spiffe://example.org/agent/shop}.*") == false
+}
+
+test_name_that_begins_alike_is_another if {
+	answer := decided(registry, request(stock, "stoc", []))
+	has(answer.publish.allow, "status.{spiffe://example.org/agent/shop}.*") == false
+}
+
+test_own_subjects_of_the_scheme if {
+	every subject in ["event.shop.*", "dead.shop.>", "audit.shop", "refused.shop", "state.shop.>"] {
+		subject in of_shop.publish.allow
+	}
+	of_shop.subscribe.allow == ["_INBOX.shop.>", "call.shop.* shop", "heard.agent"]
+}
+
+test_streams_api_is_its_own_consumers if {
+	api := {subject | some subject in of_shop.publish.allow; startswith(subject, "$JS.")}
+	api == {
+		"$JS.API.STREAM.INFO.TASKS",
+		"$JS.API.STREAM.INFO.EVENTS",
+		"$JS.API.STREAM.INFO.RESULTS",
+		"$JS.API.STREAM.INFO.DEAD",
+		"$JS.API.STREAM.INFO.AUDIT",
+		"$JS.API.STREAM.INFO.REFUSALS",
+		"$JS.API.STREAM.INFO.STATE",
+		"$JS.API.DIRECT.GET.STATE.state.shop.>",
+		"$JS.API.CONSUMER.CREATE.TASKS.shop.task.shop.>",
+		"$JS.API.CONSUMER.INFO.TASKS.shop",
+		"$JS.API.CONSUMER.MSG.NEXT.TASKS.shop",
+		"$JS.ACK.TASKS.shop.>",
+		"$JS.API.CONSUMER.CREATE.EVENTS.shop",
+		"$JS.API.CONSUMER.CREATE.EVENTS.shop.>",
+		"$JS.API.CONSUMER.INFO.EVENTS.shop",
+		"$JS.API.CONSUMER.MSG.NEXT.EVENTS.shop",
+		"$JS.ACK.EVENTS.shop.>",
+		"$JS.API.CONSUMER.CREATE.RESULTS.*.status.shop.*",
+		"$JS.API.CONSUMER.MSG.NEXT.RESULTS.*",
+		"$JS.API.CONSUMER.DELETE.RESULTS.*",
+	}
+}
+
+declared := [
+	{"subject": "orders.made", "kind": "task", "owner": stock, "action": "stock.update", "durable": "id-own-1"},
+	{"subject": "orders.price", "kind": "call", "owner": stock, "action": "stock.price", "durable": ""},
+	{"subject": "orders.sold", "kind": "event", "owner": stock, "action": "stock.sold", "durable": ""},
+]
+
+test_own_subjects_are_published_by_who_is_granted_their_action if {
+	answer := decided(registry, request(shop, "shop", declared))
+	"orders.made" in answer.publish.allow
+	has(answer.publish.allow, "orders.price") == false
+	has(answer.publish.allow, "orders.sold") == false
+}
+
+test_own_event_is_its_owners_alone if {
+	world := object.union(registry, {"agents": {shop: {"actions": {"stock.sold": true}}}})
+	has(decided(world, request(shop, "shop", declared)).publish.allow, "orders.sold") == false
+	"orders.sold" in decided(registry, request(stock, "stock", declared)).publish.allow
+}
+
+test_owner_consumes_and_serves_its_own_subjects if {
+	answer := decided(registry, request(stock, "stock", declared))
+	every subject in [
+		"$JS.API.CONSUMER.CREATE.TASKS.id-own-1.orders.made",
+		"$JS.API.CONSUMER.INFO.TASKS.id-own-1",
+		"$JS.API.CONSUMER.MSG.NEXT.TASKS.id-own-1",
+		"$JS.ACK.TASKS.id-own-1.>",
+	] {
+		subject in answer.publish.allow
+	}
+	answer.subscribe.allow == ["_INBOX.stock.>", "call.stock.* stock", "orders.price stock", "heard.agent"]
+}
+
+test_nobody_else_consumes_or_serves_them if {
+	answer := decided(registry, request(shop, "shop", declared))
+	answer.subscribe.allow == ["_INBOX.shop.>", "call.shop.* shop", "heard.agent"]
+	every subject in answer.publish.allow {
+		not contains(subject, "id-own-1")
+	}
+}
+
+test_consumers_are_for_tasks_alone if {
+	answer := decided(registry, request(stock, "stock", declared))
+	every subject in answer.publish.allow {
+		not contains(subject, "orders.price")
+		not contains(subject, "TASKS..")
+	}
+}
+
+test_owner_of_an_own_subject_answers_who_may_ask if {
+	away := "spiffe://example.org/agent/away"
+	world := object.union(registry, {"agents": {away: {"actions": {"elsewhere.do": true}}}})
+	mine := [{"subject": "orders.do", "kind": "call", "owner": stock, "action": "elsewhere.do", "durable": ""}]
+	theirs := [{"subject": "orders.do", "kind": "call", "owner": shop, "action": "elsewhere.do", "durable": ""}]
+	"status.{spiffe://example.org/agent/away}.*" in decided(world, request(stock, "stock", mine)).publish.allow
+	has(decided(world, request(stock, "stock", theirs)).publish.allow, "status.{spiffe://example.org/agent/away}.*") == false
+}
+
+test_owner_of_an_own_subject_answers_nobody_for_another_action if {
+	away := "spiffe://example.org/agent/away"
+	world := object.union(registry, {"agents": {away: {"actions": {"elsewhere.else": true}}}})
+	mine := [{"subject": "orders.do", "kind": "call", "owner": stock, "action": "elsewhere.do", "durable": ""}]
+	answer := decided(world, request(stock, "stock", mine))
+	has(answer.publish.allow, "status.{spiffe://example.org/agent/away}.*") == false
+}
+
+test_unknown_workload if {
+	decided(registry, request("spiffe://example.org/agent/stranger", "stranger", [])) == denied(["unknown_workload"])
+}
+
+test_workload_of_another_trust_domain_is_another if {
+	decided(registry, request("spiffe://example.com/agent/shop", "shop", [])) == denied(["unknown_workload"])
+}
+
+test_revoked_agent if {
+	world := object.union(registry, {"revoked": {"agents": {shop: true}}})
+	decided(world, request(shop, "shop", [])) == denied(["revoked_agent"])
+	decided(world, request(stock, "stock", [])).allow == true
+}
+
+test_revocation_taken_back if {
+	world := object.union(registry, {"revoked": {"agents": {shop: false}}})
+	decided(world, request(shop, "shop", [])).allow == true
+}
+
+test_unknown_role_and_tenant if {
+	world := object.union(registry, {"workloads": {ops: {"role": "king", "tenant": "globex"}}})
+	decided(world, request(ops, "ops", [])) == denied(["unknown_role", "unknown_tenant"])
+}
+
+test_incomplete if {
+	decided(registry, {}) == denied(["incomplete"])
+	decided(registry, null) == denied(["incomplete"])
+	decided(registry, {"subject": {"id": shop}}) == denied(["incomplete"])
+	decided({}, request(shop, "shop", [])) == denied(["revoked_agent", "unknown_workload"])
+}
+
+test_starter_places_everybody if {
+	placed := [id |
+		some id, _ in data.sealbus.registry.agents
+		answer := data.sealbus.connect.decision with input as request(id, "x", [])
+		answer.allow == true
+	]
+	count(placed) == count(data.sealbus.registry.agents)
+}

@@ -1,0 +1,269 @@
+"""A real nats-server on deploy/local/nats/nats.conf, with responders of the auth callout that decide by a real policy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from support.identity import StaticIdentity
+from support.lab import QUICK, until
+from support.nats_server import find_nats_server, free_port
+from support.raw_nats import RawNats
+from support.x509 import IssuedSvid, ThrowawayCa
+
+from sealbus.agents.control.callout.keys import CalloutKeys, write_keys
+from sealbus.agents.control.callout.responder import Callout, RefusedConnection
+from sealbus.bus.connection import Connection
+from sealbus.bus.counters import Counters
+from sealbus.bus.login import NkeyLogin
+from sealbus.bus.rotation import ConnectionOptions
+from sealbus.bus.stream_plan import apply
+from sealbus.bus.streams import declared_streams
+from sealbus.envelopes.names import Names
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.strict_json import Json
+from sealbus.envelopes.subjects import OwnSubject
+from sealbus.policies.bundle import STARTER
+from sealbus.policies.embedded import EmbeddedEngine
+from sealbus.policies.engine import PolicyEngine
+
+__all__ = ["CONF", "NAMES", "CalloutSite", "Responder", "callout_site", "policy_folder"]
+
+ROOT = Path(__file__).parents[2]
+CONF = ROOT / "deploy" / "local" / "nats" / "nats.conf"
+DOMAIN = TrustDomain("example.org")
+NAMES = Names(DOMAIN, table={"edge": DOMAIN.id("/edge"), "control": DOMAIN.id("/control")})
+SERVER_ID = DOMAIN.id("/nats")
+CONTROL = DOMAIN.id("/control")
+ACCOUNTS = ("APP", "ACME")
+_READY_SECONDS = 20.0
+
+
+def policy_folder(path: Path, **registry: Json) -> Path:
+    """Write a copy of the starter policy whose registry documents of these names are merged with what is given."""
+    shutil.copytree(STARTER, path)
+    for name, content in registry.items():
+        file = path / "sealbus" / "registry" / name / "data.json"
+        kept = json.loads(file.read_text())
+        assert isinstance(content, dict)
+        file.write_text(json.dumps({**kept, **content}))
+    return path
+
+
+@dataclass(kw_only=True)
+class Responder:
+    """One running responder, and what it refused."""
+
+    callout: Callout
+    connection: Connection
+    task: asyncio.Task[None]
+    identity: StaticIdentity
+    counters: Counters
+    refused: list[RefusedConnection]
+
+    @property
+    def codes(self) -> list[str]:
+        return [str(one.code) for one in self.refused]
+
+    async def stop(self) -> None:
+        """End it, as a process that stops would."""
+        self.task.cancel()
+        await asyncio.wait({self.task})
+
+
+@dataclass(kw_only=True)
+class CalloutSite:
+    """The server, its CAs, and what connects to it. `trusted` are the CAs in the server's own bundle."""
+
+    folder: Path
+    ca: ThrowawayCa
+    trusted: tuple[ThrowawayCa, ...]
+    keys: CalloutKeys
+    port: int
+    stack: AsyncExitStack
+    policy: Path = STARTER
+    own: tuple[OwnSubject, ...] = ()
+    process: asyncio.subprocess.Process | None = None
+    responders: list[Responder] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"tls://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        """What the server has logged so far."""
+        return (self.folder / "server.log").read_text()
+
+    def identity(self, spiffe_id: SpiffeId | str, *, life: float = 3600.0) -> StaticIdentity:
+        return StaticIdentity(
+            self.ca, str(spiffe_id), life=life, federated=tuple(c for c in self.trusted if c is not self.ca)
+        )
+
+    def connection(
+        self, name: str, *, identity: StaticIdentity | None = None, options: ConnectionOptions = QUICK
+    ) -> Connection:
+        """Return a connection of the workload `name` to enter."""
+        identity = identity or self.identity(NAMES.id_of(name))
+        return Connection(
+            [self.url],
+            identity=identity,
+            server_ids=frozenset({SERVER_ID}),
+            inbox_prefix=NAMES.inbox_prefix(identity.spiffe_id),
+            name=name,
+            options=options,
+        )
+
+    def raw(self, name: str, *, svid: IssuedSvid | None = None) -> RawNats:
+        """Return a bare client with the workload's certificate, or with `svid`."""
+        spiffe_id = NAMES.id_of(name)
+        svid = svid or self.ca.issue(str(spiffe_id))
+        return RawNats(self.port, self.ca, svid, self.folder, inbox=NAMES.inbox_prefix(spiffe_id))
+
+    async def respond(
+        self,
+        *,
+        engine: PolicyEngine | None = None,
+        servers: Sequence[str] = (),
+        longest: float = 0.0,
+        accounts: Sequence[str] = ACCOUNTS,
+    ) -> Responder:
+        """Start one more responder, and return once the server asks it."""
+        if engine is None:
+            engine = await self.stack.enter_async_context(EmbeddedEngine.of_folder(self.policy))
+        identity, counters = self.identity(CONTROL), Counters()
+        connection = await self.stack.enter_async_context(
+            Connection(
+                [self.url],
+                identity=identity,
+                server_ids=frozenset({SERVER_ID}),
+                inbox_prefix="_INBOX.callout.",
+                name="callout",
+                options=replace(QUICK, overlap=0.25),
+                counters=counters,
+                login=NkeyLogin(public=self.keys.user.public, sign=self.keys.user.sign),
+            )
+        )
+        refused: list[RefusedConnection] = []
+        callout = Callout(
+            connection=connection,
+            identity=identity,
+            engine=engine,
+            keys=self.keys,
+            names=NAMES,
+            accounts=accounts,
+            own=self.own,
+            servers=servers,
+            longest=longest,
+            counters=counters,
+            on_refused=refused.append,
+        )
+        task = asyncio.create_task(callout.run())
+        responder = Responder(
+            callout=callout, connection=connection, task=task, identity=identity, counters=counters, refused=refused
+        )
+        self.stack.push_async_callback(responder.stop)
+        await until(lambda: not callout.problem or task.done())
+        assert not task.done(), task
+        self.responders.append(responder)
+        return responder
+
+    async def apply_streams(self, *, max_bytes: int = 1 << 26) -> None:
+        """Create the streams as the operator."""
+        async with self.connection("operator") as connection:
+            sizes = {"TASKS": max_bytes, "AUDIT": max_bytes}
+            await apply(declared_streams(sizes, own=self.own), connection.jetstream)
+
+    async def reload(self) -> None:
+        """Have the server read its configuration again, and return once it has."""
+        assert self.process is not None
+        before = self.log.count("Reloaded server configuration")
+        self.process.send_signal(signal.SIGHUP)
+        await until(lambda: self.log.count("Reloaded server configuration") > before, seconds=30)
+
+    async def start(self) -> None:
+        """Start the server, and return once it listens."""
+        environment = {
+            "NATS_LISTEN": f"127.0.0.1:{self.port}",
+            "NATS_NAME": "site",
+            "NATS_STORE": str(self.folder / "store"),
+            "NATS_CERT": str(self.folder / "server.pem"),
+            "NATS_KEY": str(self.folder / "server.key"),
+            "NATS_BUNDLE": str(self.folder / "bundle.pem"),
+            **self.keys.public(),
+        }
+        svid = self.ca.issue(str(SERVER_ID), life=12 * 3600, addresses=("127.0.0.1",))
+        (self.folder / "server.pem").write_bytes(svid.cert_pem)
+        (self.folder / "server.key").write_bytes(svid.key_pem)
+        (self.folder / "bundle.pem").write_bytes(b"".join(one.cert_pem for one in self.trusted))
+        self.process = await asyncio.create_subprocess_exec(
+            find_nats_server(),
+            "-c",
+            str(CONF),
+            "-l",
+            str(self.folder / "server.log"),
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        async with asyncio.timeout(_READY_SECONDS):
+            while not await self._listens():
+                assert self.process.returncode is None, f"nats-server ended at once:\n{self.log[-2000:]}"
+                await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """End the server."""
+        process, self.process = self.process, None
+        if process is not None and process.returncode is None:
+            process.terminate()
+            try:
+                async with asyncio.timeout(10):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+    async def _listens(self) -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return False
+        writer.close()
+        await writer.wait_closed()
+        return True
+
+
+@asynccontextmanager
+async def callout_site(
+    folder: Path,
+    *,
+    responders: int = 1,
+    federated: Sequence[ThrowawayCa] = (),
+    policy: Path = STARTER,
+    own: tuple[OwnSubject, ...] = (),
+) -> AsyncIterator[CalloutSite]:
+    """Start a server and so many responders; `federated` are CAs of other trust domains that the server trusts as well."""
+    ca = ThrowawayCa(DOMAIN.name)
+    async with AsyncExitStack() as stack:
+        site = CalloutSite(
+            folder=folder,
+            ca=ca,
+            trusted=(ca, *federated),
+            keys=write_keys(folder / "keys"),
+            port=free_port(),
+            stack=stack,
+            policy=policy,
+            own=own,
+        )
+        stack.push_async_callback(site.stop)
+        await site.start()
+        for _ in range(responders):
+            await site.respond()
+        yield site

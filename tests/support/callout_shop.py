@@ -1,0 +1,122 @@
+"""The example agents at work on a broker that asks the auth callout: workers, a client, an operator, all sealing for real."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from support.callout import DOMAIN, NAMES, SERVER_ID, CalloutSite
+from support.identity import StaticIdentity
+from support.lab import QUICK
+
+from sealbus.agents.agent import Agent
+from sealbus.agents.client import Client
+from sealbus.agents.dev.memory_identity import MemoryIdentity
+from sealbus.agents.dev.users import EDGE_PATH, mint_user
+from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.node import Deployment, Node
+from sealbus.agents.worker import Worker
+from sealbus.bus.clock import wall_clock
+from sealbus.bus.connection import Connection
+from sealbus.bus.counters import Counters
+from sealbus.bus.stream_check import check_streams
+from sealbus.bus.streams import declared_streams
+from sealbus.bus.transport import NatsTransport
+from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.subjects import own_subjects
+from sealbus.envelopes.wire import Statement
+from sealbus.policies.embedded import EmbeddedEngine
+
+__all__ = ["CalloutShop", "callout_shop"]
+
+EDGE = SpiffeId(f"spiffe://{DOMAIN.name}{EDGE_PATH}")
+
+
+@dataclass(kw_only=True)
+class CalloutShop:
+    """Nodes on a callout site, by name."""
+
+    site: CalloutSite
+    authority: DevelopmentAuthority
+    stack: AsyncExitStack
+    nodes: dict[str, Node] = field(default_factory=dict)
+    counters: dict[str, Counters] = field(default_factory=dict)
+    connections: dict[str, Connection] = field(default_factory=dict)
+    identities: dict[str, StaticIdentity] = field(default_factory=dict)
+
+    async def node(self, name: str, *, life: float = 3600.0) -> Node:
+        """Open a node for `name`, whose streams are checked as a worker's are."""
+        memory = MemoryIdentity(self.authority, NAMES.id_of(name))
+        identity = StaticIdentity(
+            self.site.ca, memory.spiffe_id.value, life=life, sealer=memory.sealer, bundles=memory.bundles()
+        )
+        counters = Counters()
+        connection = await self.stack.enter_async_context(
+            Connection(
+                [self.site.url],
+                identity=identity,
+                server_ids=frozenset({SERVER_ID}),
+                inbox_prefix=NAMES.inbox_prefix(identity.spiffe_id),
+                name=name,
+                options=QUICK,
+                counters=counters,
+            )
+        )
+        await check_streams(
+            declared_streams({"TASKS": 1 << 26, "AUDIT": 1 << 26}, own=self.site.own), connection.jetstream
+        )
+        engine = await self.stack.enter_async_context(EmbeddedEngine.of_folder(self.site.policy))
+        node = await self.stack.enter_async_context(
+            Node(
+                deployment=Deployment(
+                    names=NAMES, minters=frozenset({EDGE}), own_subjects=own_subjects(*self.site.own)
+                ),
+                identity=identity,
+                transport=NatsTransport(connection),
+                engine=engine,
+                counters=counters,
+                connected=lambda: connection.connected,
+            )
+        )
+        self.nodes[name] = node
+        self.counters[name], self.connections[name], self.identities[name] = counters, connection, identity
+        return node
+
+    async def client(self, name: str) -> Client:
+        return Client.on(await self.node(name))
+
+    async def worker(self, agent: Agent, *, life: float = 3600.0) -> None:
+        """Run `agent` until the shop closes."""
+        node = await self.node(agent.name, life=life)
+        stop = asyncio.Event()
+        worker = await self.stack.enter_async_context(Worker(agent, node))
+        task = asyncio.create_task(worker.run(stop))
+
+        async def end() -> None:
+            stop.set()
+            await task
+
+        self.stack.push_async_callback(end)
+        await worker.ready.wait()
+
+    def user(self, identifier: str, workload: str) -> Statement:
+        """Return a user context that the edge minted for `workload`."""
+        sealer = MemoryIdentity(self.authority, EDGE).sealer()
+        return mint_user(sealer, identifier, trust_domain=DOMAIN, now=wall_clock(), workload=NAMES.id_of(workload))
+
+    def violations(self) -> list[str]:
+        """Return what the server refused since it started."""
+        return [line for line in self.site.log.splitlines() if "Violation" in line]
+
+
+@asynccontextmanager
+async def callout_shop(site: CalloutSite, *agents: Agent) -> AsyncIterator[CalloutShop]:
+    """Create the streams as the operator, run `agents`, and stop them afterwards."""
+    await site.apply_streams()
+    async with AsyncExitStack() as stack:
+        shop = CalloutShop(site=site, authority=DevelopmentAuthority(DOMAIN), stack=stack)
+        for agent in agents:
+            await shop.worker(agent)
+        yield shop

@@ -14,6 +14,7 @@ from sealbus.agents.dev.environment import starter_policy
 from sealbus.agents.dev.idp import DevelopmentIdp
 from sealbus.policies.bundle import build_bundle, write_bundle
 from stack.broker import nats_server, pid_file
+from stack.fence import open_fence
 from stack.identity_writer import IdentityWriter
 from stack.opa_server import central_opa, sidecar_opa
 from stack.program import Program, output_of
@@ -106,6 +107,7 @@ def _fresh(site: Site) -> None:
     shutil.rmtree(site.folder, ignore_errors=True)
     site.prepare()
     shutil.copytree(starter_policy(), site.policy)
+    open_fence(site.policy)
     write_bundle(build_bundle(site.policy), site.bundle)
     site.bundle.chmod(0o644)
 

@@ -42,8 +42,10 @@ class Scripted:
             async with asyncio.timeout(5):
                 await needs.running.wait()
         self.open = True
-        yield self
-        self.open = False
+        try:
+            yield self
+        finally:
+            self.open = False
 
 
 async def test_all_roles_run_until_told_to_stop() -> None:

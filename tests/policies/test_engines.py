@@ -83,11 +83,14 @@ async def central(file: Path, deadline: float) -> AsyncGenerator[PolicyEngine, N
     server = await asyncio.to_thread(CentralOpa, ca, file)
     await asyncio.to_thread(server.__enter__)
     try:
-        async with CentralEngine([server.url], tls=tls_of(ca), deadline=deadline) as engine:
+        async with CentralEngine([server.url], tls=tls_of(ca, CONTROL), deadline=deadline) as engine:
             yield engine
     finally:
         await asyncio.to_thread(server.__exit__, None, None, None)
 
+
+CONTROL = "spiffe://example.org/control"
+"""Who may ask about messages and about connections, as `deploy/local/opa` says."""
 
 OPENERS = [embedded, *(pytest.param(one, marks=pytest.mark.opa) for one in (sidecar, central))]
 
@@ -337,7 +340,9 @@ def connections(revision: str = "r1") -> Bundle:
         "answers": {"yes": ALLOW},
         "connections": {"in": LET_IN, "out": KEPT_OUT, "truthy": {**LET_IN, "allow": "true"}, "bare": True},
     }
-    return read_bundle(pack_bundle(modules, data, Manifest(revision=revision)))
+    return read_bundle(
+        pack_bundle(modules, data, Manifest(revision=revision, roots=("answers", "connections", "sealbus")))
+    )
 
 
 def connecting(name: str) -> bytes:

@@ -8,11 +8,12 @@ TOOLS := .tools/bin
 IDP := .tools/oidc-provider/.ready
 READY := $(VENV)/.ready
 ENGINE ?= embedded
+SECONDS ?= 600
 PYTEST_ARGS ?=
 COVERED := envelopes/*,policies/*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo stack stack-demo stack-down test check format bench lock removal clean
+.PHONY: help setup tools demo stack stack-demo stack-down soak test check format bench lock removal clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -67,6 +68,9 @@ stack: $(READY) $(TOOLS)/opa $(TOOLS)/spire-server $(TOOLS)/spire-agent ## start
 stack-demo: $(READY) ## play the scenes on the stack that runs
 	@$(STACK) demo
 
+soak: $(READY) $(TOOLS)/opa $(TOOLS)/spire-server $(TOOLS)/spire-agent ## work on a stack for SECONDS (600) while everything rotates, and print the counts
+	@$(STACK) soak --folder .soak --seconds $(SECONDS)
+
 stack-down: $(READY) ## stop it
 	@$(STACK) down
 
@@ -99,4 +103,4 @@ lock: ## choose versions anew and write the locked requirements
 	  --allow-unsafe --output-file requirements-dev.txt requirements-dev.in
 
 clean: ## remove what the targets made
-	@rm -rf $(VENV) .tools .sealbus .stack .stack.log dist build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .tools .sealbus .stack .stack.log .soak dist build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

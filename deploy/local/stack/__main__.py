@@ -21,6 +21,7 @@ from sealbus.agents.cli.stopping import stop_signalled
 from sealbus.agents.demo.stage import stage_before
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
 from stack.backstage import StackBackstage
+from stack.machine import machine
 from stack.ports import Ports
 from stack.running import Lives, open_stack
 from stack.site import Site
@@ -118,11 +119,14 @@ def demo(folder: Path, as_json: bool) -> None:
 @click.option("--rate", default=200.0, show_default=True, type=click.FloatRange(1, 10_000), help="Messages a second.")
 @click.option("--free-ports", is_flag=True)
 @click.option("--svid-ttl", default=60, show_default=True, type=click.IntRange(20, 86_400), help="Seconds.")
-def soak(folder: Path, seconds: float, rate: float, free_ports: bool, svid_ttl: int) -> None:
-    """Start a stack of its own, work on it while everything rotates, and print the counts as a JSON object."""
+@click.option("--json", "as_json", is_flag=True, help="One object, and nothing about the machine.")
+def soak(folder: Path, seconds: float, rate: float, free_ports: bool, svid_ttl: int, as_json: bool) -> None:
+    """Start a stack of its own, work on it while everything rotates, and print the counts."""
     site = Site(folder=folder, ports=Ports.free() if free_ports else Ports())
     report = asyncio.run(_soak(site, Lives(x509=svid_ttl, jwt=max(60, svid_ttl)), seconds=seconds, rate=rate))
     click.echo(json.dumps(report.document(), indent=1))
+    if not as_json:
+        note(machine())
     raise SystemExit(1 if report.problems else 0)
 
 

@@ -24,6 +24,7 @@ from sealbus.bus.connection import Connection
 from sealbus.bus.ports import PubAck
 from sealbus.bus.tls import client_context
 from sealbus.bus.transport import NatsTransport
+from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.spiffe_id import SpiffeId
 
 pytestmark = [pytest.mark.spire, pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(120)]
@@ -53,7 +54,7 @@ class Cluster:
 async def cluster() -> AsyncIterator[Cluster]:
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(
-            spire(entry(str(SERVER), x509_ttl=60, dns=("localhost",)), entry(str(AGENT), x509_ttl=3600))
+            spire(entry(str(SERVER), x509_ttl=30, dns=("localhost",)), entry(str(AGENT), x509_ttl=3600))
         )
         folder = stack.enter_context(short_folder())
         ports = [ServerPorts(client=free_port(), route=free_port(), monitor=free_port()) for _ in range(3)]
@@ -84,36 +85,44 @@ async def stored(connection: Connection) -> int:
     return int(answer["state"]["messages"])
 
 
+@pytest.mark.slow
 async def test_a_replicated_stream_survives_the_death_of_any_server(cluster: Cluster) -> None:
-    """Each in turn, the one that we are connected to: nothing that was acknowledged is lost, publishing goes on."""
+    """Twice the one that we are connected to: nothing that was acknowledged is lost, and publishing goes on.
+
+    A leader that is killed is missed for 4 to 9 seconds, which is nats-server's own time for an election.
+    """
     connection = cluster.connection
     await make_stream(connection, num_replicas=3)
     transport = NatsTransport(connection)
     sent = 0
-    for _ in range(3):
+    for _ in range(2):
         acknowledged = 0
         dead = cluster.serving()
         await dead.program.kill9()
         async with asyncio.timeout(30):
             while acknowledged < 20:
                 # The same message again until it is stored: its ID makes it one.
-                [ack] = await publish(transport, sent)
-                if isinstance(ack, PubAck):
+                if await publish(transport, sent) is not None:
                     sent, acknowledged = sent + 1, acknowledged + 1
         assert cluster.serving() is not dead
         assert await stored(connection) == sent
         await dead.program.start()
-    assert await stored(connection) == sent == 60
+    assert await stored(connection) == sent == 40
 
 
-async def publish(transport: NatsTransport, number: int) -> list[PubAck | Exception]:
+async def publish(transport: NatsTransport, number: int) -> PubAck | None:
+    """Return the acknowledgement, or None after a moment: a bus that is away is what this is about."""
     try:
-        return list(await transport.publish([outgoing(number)], deadline=1.0))
-    except Exception as error:  # noqa: BLE001 - a bus that is away is what this is about
-        await asyncio.sleep(0.05)
-        return [error]
+        [ack] = await transport.publish([outgoing(number)], deadline=1.0)
+    except BusUnavailable:
+        ack = None
+    if isinstance(ack, PubAck):
+        return ack
+    await asyncio.sleep(0.05)
+    return None
 
 
+@pytest.mark.slow
 async def test_servers_go_on_over_a_rotation_of_their_own_certificates(cluster: Cluster) -> None:
     """A reload keeps routes; a server that starts later joins with the new certificate."""
     await make_stream(cluster.connection, num_replicas=3)
@@ -122,7 +131,7 @@ async def test_servers_go_on_over_a_rotation_of_their_own_certificates(cluster: 
     await second.program.kill9()
     await second.program.start()
     async with asyncio.timeout(30):
-        while isinstance((await publish(NatsTransport(cluster.connection), 1))[0], Exception):
+        while await publish(NatsTransport(cluster.connection), 1) is None:
             pass
     assert await stored(cluster.connection) == 1
 

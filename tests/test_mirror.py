@@ -23,7 +23,6 @@ ELSEWHERE: dict[str, str] = {
     "agents/cli/call.py": COMMANDS,
     "agents/cli/dev.py": COMMANDS,
     "agents/cli/doctor.py": COMMANDS,
-    "agents/cli/identity.py": COMMANDS,
     "agents/cli/options.py": COMMANDS,
     "agents/cli/pub.py": COMMANDS,
     "agents/cli/streams.py": COMMANDS,
@@ -65,7 +64,7 @@ ELSEWHERE: dict[str, str] = {
 }
 """Module without a test file of its own, and the file that tests it."""
 
-MOST = 37
+MOST = 36
 """Lower it when an entry goes; there is no reason to raise it."""
 
 

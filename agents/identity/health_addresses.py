@@ -25,8 +25,7 @@ class HealthAddresses:
 
     def __init__(self, urls: Sequence[str]) -> None:
         for url in urls:
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
+            if not _is_http(url):
                 raise ConfigurationError(f"health address {url!r}: write http://host:port/path")
         self.urls: Final = tuple(urls)
 
@@ -45,6 +44,14 @@ class HealthAddresses:
                 for one in asking:
                     one.cancel()
                 await asyncio.gather(*asking, return_exceptions=True)
+        return False
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
         return False
 
 

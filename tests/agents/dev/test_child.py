@@ -136,3 +136,21 @@ async def test_a_child_whose_parent_ended_first_does_not_start() -> None:
     async with asyncio.timeout(SECONDS):
         out, error = await process.communicate()
     assert (out, error, process.returncode) == (b"", b"the parent ended first\n", 1)
+
+
+async def test_its_environment_is_ours_or_exactly_what_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEALBUS_TEST_SECRET", "ours")
+    for environment, expected in ((None, "ours"), ({"PATH": os.environ["PATH"]}, "none")):
+        heard: list[str] = []
+        child = await ChildProcess.start(
+            ["/bin/sh", "-c", "echo ${SEALBUS_TEST_SECRET:-none} >&2"],
+            log=tmp_path / "log",
+            on_line=heard.append,
+            environment=environment,
+        )
+        async with asyncio.timeout(SECONDS):
+            await child.drain()
+            await child.wait()
+        assert heard == [expected]

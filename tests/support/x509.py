@@ -75,6 +75,13 @@ class ThrowawayCa:
             .sign(self._key, hashes.SHA256())
         )
 
+    @classmethod
+    def stolen(cls, trust_domain: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> ThrowawayCa:
+        """Return one that signs with somebody's own certificate and key, whatever it is asked for."""
+        ca = cls.__new__(cls)
+        ca.trust_domain, ca.certificate, ca._key, ca._name = trust_domain, certificate, key, certificate.subject
+        return ca
+
     @property
     def cert_der(self) -> bytes:
         return self.certificate.public_bytes(_DER)
@@ -121,7 +128,7 @@ class ThrowawayCa:
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
                 critical=False,
             )
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .add_extension(_issued_by(self.certificate), critical=False)
         )
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -132,6 +139,11 @@ class ThrowawayCa:
             not_before=not_before * 1_000_000,
             not_after=not_after * 1_000_000,
         )
+
+
+def _issued_by(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
 
 
 def _usage(*, sign: bool, certify: bool) -> x509.KeyUsage:

@@ -13,7 +13,7 @@ from stack.spire_agent import SpireAgent
 from stack.spire_entry import Entry
 from stack.spire_server import SpireServer
 
-__all__ = ["Spire", "open_spire"]
+__all__ = ["Spire", "federate", "open_spire"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,3 +46,13 @@ async def open_spire(
         spire = Spire(server=server, agent=agent)
         await spire.register(*entries)
         yield spire
+
+
+async def federate(one: SpireServer, other: SpireServer) -> None:
+    """Give each server the other's bundle as it is now; entries with `federates_with` may be made from then on.
+
+    To be done anew after an authority of either has changed. Servers that reach each other do that by themselves, by a
+    `federation` section in their configuration.
+    """
+    await one.set_foreign_bundle(other.trust_domain, await other.bundle(spiffe=True))
+    await other.set_foreign_bundle(one.trust_domain, await one.bundle(spiffe=True))

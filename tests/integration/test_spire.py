@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
+from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator
 
 import pytest
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from stack.authorities import Authorities, Kind
 from stack.spire import Spire
 from stack.spire_server import SpireServer
 from support.lab import until
@@ -16,9 +21,14 @@ from support.nats_server import free_port
 from support.spire import entry, spire
 from support.workload_api import short_folder
 
-from sealbus.agents.identity import WorkloadIdentity
+from sealbus.agents.identity import Endpoint, WorkloadIdentity
+from sealbus.agents.identity.client import RawClient
+from sealbus.bus.clock import wall_clock
+from sealbus.envelopes.caches import Caches
+from sealbus.envelopes.credential import verify_credential
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust import Trust
 
 pytestmark = [pytest.mark.spire, pytest.mark.workload_api]
 
@@ -29,7 +39,8 @@ QUICK = 12
 
 ASK_AS = """
 import asyncio, json, os, sys
-from sealbus.agents.identity import WorkloadIdentity
+from sealbus.agents.identity import Endpoint, WorkloadIdentity
+from sealbus.agents.identity.client import RawClient
 from sealbus.envelopes.errors import IdentityUnavailable
 uid, address = int(sys.argv[1]), sys.argv[2]
 os.setgroups([])
@@ -169,3 +180,70 @@ async def test_an_entry_is_registered_once(running: Spire) -> None:
 async def test_a_folder_too_deep_for_a_socket_is_refused() -> None:
     with short_folder() as folder, pytest.raises(ConfigurationError, match="107 are allowed"):
         SpireServer(folder / ("x" * 100), trust_domain=TrustDomain("example.org"), port=free_port())
+
+
+async def test_authorities_change_and_nobody_notices(running: Spire) -> None:
+    """Both kinds, with real overlap: at every moment there is an SVID that every reader accepts."""
+    server = running.server
+    async with WorkloadIdentity.connect(running.agent.address) as identity:
+
+        def anchors() -> tuple[bytes, ...]:
+            return identity.x509().bundles[identity.spiffe_id.trust_domain]
+
+        def keys() -> set[str]:
+            return set(identity.bundles()[identity.spiffe_id.trust_domain].keys)
+
+        [old_anchor], [old_key] = anchors(), keys()
+        x509_authorities, jwt_authorities = (Authorities(server, kind) for kind in Kind)
+        next_x509, next_jwt = await x509_authorities.prepare(), await jwt_authorities.prepare()
+        await until(lambda: len(anchors()) == len(keys()) == 2)
+        old_x509 = await x509_authorities.activate(next_x509)
+        old_jwt = await jwt_authorities.activate(next_jwt)
+        new_anchor = next(one for one in anchors() if one != old_anchor)
+        await until(lambda: signed_by(identity, new_anchor))
+        assert next_jwt in keys() - {old_key}
+        await x509_authorities.taint(old_x509)
+        await jwt_authorities.taint(old_jwt)
+        async with asyncio.timeout(10):
+            while key_of(await given(identity)) != next_jwt:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        # Ours is of the old authority, and good as long as that one is in the bundle.
+        assert key_of(identity.sealer().credential.token) == old_jwt
+        await x509_authorities.revoke(old_x509)
+        await jwt_authorities.revoke(old_jwt)
+        await until(lambda: anchors() == (new_anchor,) and keys() == {next_jwt})
+        await until(lambda: key_of(identity.sealer().credential.token) == next_jwt, seconds=3.0)
+        verify_credential(
+            identity.sealer().credential,
+            iss=identity.spiffe_id,
+            key=identity.sealer().key.public,
+            crd=identity.sealer().crd,
+            reference=wall_clock(),
+            trust=Trust(bundles=identity.bundles()),
+            caches=Caches(),
+        )
+
+
+async def given(identity: WorkloadIdentity) -> bytes:
+    """Return the JWT-SVID for the identity's key that SPIRE's agent would give it now."""
+
+    def fetch() -> str:
+        with contextlib.closing(RawClient(Endpoint.find(identity.status().endpoint))) as client:
+            return client.fetch_token(identity.spiffe_id, identity.sealer().key.public, timeout=5.0)
+
+    return (await asyncio.to_thread(fetch)).encode()
+
+
+def key_of(token: bytes) -> str:
+    """Return the `kid` of the authority that signed a JWT-SVID."""
+    header = token.split(b".")[0]
+    return str(json.loads(urlsafe_b64decode(header + b"=" * (-len(header) % 4)))["kid"])
+
+
+def signed_by(identity: WorkloadIdentity, anchor: bytes) -> bool:
+    authority = x509.load_der_x509_certificate(anchor)
+    try:
+        x509.load_der_x509_certificate(identity.x509().chain[0]).verify_directly_issued_by(authority)
+    except (InvalidSignature, ValueError):
+        return False
+    return True

@@ -75,12 +75,12 @@ class SpireServer:
 
     async def join_token(self, agent: SpiffeId) -> str:
         """Return a token with which one SPIRE agent may join, within ten minutes, as `agent`."""
-        said = await self._asked("token", "generate", "-spiffeID", str(agent), "-ttl", str(_TOKEN_SECONDS))
+        said = await self.asked("token", "generate", "-spiffeID", str(agent), "-ttl", str(_TOKEN_SECONDS))
         return str(said["value"])
 
     async def create(self, entry: Entry, *, parent: SpiffeId) -> str:
         """Register `entry` below the agent `parent` and return its ID; agents see it within twice `refresh`."""
-        said = await self._asked("entry", "create", *entry.arguments(parent))
+        said = await self.asked("entry", "create", *entry.arguments(parent))
         result = said["results"][0]
         if result["status"]["code"]:
             raise ConfigurationError(f"{entry.spiffe_id} is not registered: {result['status']['message']}")
@@ -90,6 +90,11 @@ class SpireServer:
         """Remove a registration entry: its workload loses the identity within twice `refresh`."""
         await self._run("entry", "delete", "-entryID", entry_id)
 
+    async def asked(self, *arguments: str) -> dict[str, Any]:
+        """Return what the command `spire-server` with `arguments` answers; raise `ConfigurationError` if it fails."""
+        said: dict[str, Any] = json.loads(await self._run(*arguments, "-output", "json"))
+        return said
+
     async def _healthy(self) -> bool:
         try:
             await self._run("healthcheck")
@@ -97,11 +102,7 @@ class SpireServer:
             return False
         return True
 
-    async def _asked(self, *arguments: str) -> dict[str, Any]:
-        said: dict[str, Any] = json.loads(await self._run(*arguments, "-output", "json"))
-        return said
-
     async def _run(self, *arguments: str, stdin: bytes = b"") -> bytes:
-        words = 1 if arguments[0] == "healthcheck" else 2
+        words = {"healthcheck": 1, "localauthority": 3}.get(arguments[0], 2)
         command = [self._tool, *arguments[:words], "-socketPath", str(self.socket), *arguments[words:]]
         return await output_of(command, stdin=stdin)

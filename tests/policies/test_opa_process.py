@@ -13,13 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.central_opa import OPA_ID, SYSTEM, free_port, tls_of
 from support.opa import require_opa
 from support.policies import bundle, document, eventually, put
+from support.x509 import ThrowawayCa
 
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies import opa_process
 from sealbus.policies.bundle import write_bundle
+from sealbus.policies.central import CentralEngine
 from sealbus.policies.decision import Decision
+from sealbus.policies.opa_arguments import MutualTls
 from sealbus.policies.opa_process import OpaProcess
 from sealbus.policies.problems import PolicyRefused
 from sealbus.policies.sidecar import SidecarEngine
@@ -96,6 +100,43 @@ async def test_it_decides_and_watches_its_bundle(folder: Path) -> None:
         socket = opa.socket
     async with SidecarEngine(socket) as engine:
         assert await revision(engine) == ""
+
+
+@pytest.mark.opa
+async def test_a_central_one_is_asked_over_tls_and_its_socket_tells_health_only(folder: Path) -> None:
+    ca = ThrowawayCa("example.org")
+    svid = ca.issue(OPA_ID)
+    tls = MutualTls(
+        address=f"127.0.0.1:{free_port()}",
+        certificate=folder / "svid.pem",
+        key=folder / "svid.key",
+        trust_bundle=folder / "trust.pem",
+        system=SYSTEM,
+    )
+    put(svid.cert_pem, tls.certificate)
+    put(svid.key_pem, tls.key)
+    put(ca.cert_pem, tls.trust_bundle)
+    file = folder / "bundle" / "bundle.tar.gz"
+    opa = OpaProcess(require_opa(), socket=folder / "run" / "opa.sock", bundle=file, tls=tls)
+    async with opa, CentralEngine([f"https://{tls.address}"], tls=tls_of(ca)) as engine:
+        assert (await engine.status()).revision == "r1"
+        write_bundle(bundle(revision="r2"), file)
+
+        async def replaced() -> bool:
+            return (await engine.status()).revision == "r2"
+
+        await eventually(replaced)
+        async with SidecarEngine(opa.socket) as outside:
+            assert "404" in (await outside.status()).problem or "401" in (await outside.status()).problem
+        put(bundle(revision="bad", policy="package x {").raw, file)
+
+        async def told() -> bool:
+            return opa.problem != ""
+
+        await eventually(told)
+        assert (await engine.status()).revision == "r2"
+    async with CentralEngine([f"https://{tls.address}"], tls=tls_of(ca)) as engine:
+        assert "ClientConnectorError" in (await engine.status()).problem
 
 
 def mode(file: Path) -> int:

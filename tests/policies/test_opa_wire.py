@@ -9,7 +9,7 @@ import pytest
 from support.policies import ALLOW, document
 
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
-from sealbus.policies.opa_wire import batch_question, connect_question, parse_connect_reply, parse_reply
+from sealbus.policies.opa_wire import NoPolicy, batch_question, connect_question, parse_connect_reply, parse_reply
 
 BUNDLES: dict[str, Any] = {"bundles": {"b": {"revision": "r1"}}}
 
@@ -58,6 +58,30 @@ def test_several_bundles_are_named() -> None:
 def test_answers_that_are_not_one_for_each(answer: object) -> None:
     with pytest.raises(PolicyFailed):
         reply(answer)
+
+
+def test_the_bundle_that_guards_opa_is_no_part_of_the_revision() -> None:
+    for name in ("system", "/etc/opa/system", "deploy/local/opa/system/"):
+        both = {"bundles": {**BUNDLES["bundles"], name: {"revision": "guard"}}}
+        assert reply({"result": [1], "provenance": both}) == reply({"result": [1], "provenance": BUNDLES})
+    with pytest.raises(NoPolicy):
+        reply({"result": [1], "provenance": {"bundles": {"system": {"revision": "guard"}}}})
+    own = {"bundles": {"ecosystem": {"revision": "r9"}}}
+    assert reply({"result": [1], "provenance": own})[0] == "r9"
+
+
+def test_that_no_question_would_be_decided_is_told_apart() -> None:
+    for nothing in ({}, {"result": [1]}, {"result": "yes", "provenance": BUNDLES}):
+        with pytest.raises(NoPolicy):
+            reply(nothing)
+    with pytest.raises(PolicyFailed) as failed:
+        reply({"result": [], "provenance": BUNDLES})
+    assert not isinstance(failed.value, NoPolicy)
+
+
+def test_a_refused_caller_is_told_so() -> None:
+    with pytest.raises(PolicyUnavailable, match="401: it does not let this workload ask"):
+        reply({"code": "unauthorized"}, status=401)
 
 
 @pytest.mark.parametrize(

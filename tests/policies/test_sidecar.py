@@ -6,25 +6,21 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import web
 from support.opa import OpaServer
-from support.policies import ALLOW, bundle, document, eventually, put
+from support.opa_faults import BROKEN, NONSENSE, Handler, answer_well, batch_of, codes, good, serving_on_socket
+from support.policies import bundle, document, eventually, put
 
 from sealbus.envelopes.errors import Code, ConfigurationError, PolicyUnavailable
 from sealbus.policies import opa_http
 from sealbus.policies.bundle import write_bundle
-from sealbus.policies.decision import Decision
-from sealbus.policies.engine import Answer
 from sealbus.policies.questions import BATCH
 from sealbus.policies.sidecar import SidecarEngine
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @pytest.fixture
@@ -37,34 +33,8 @@ def socket() -> Iterator[Path]:
 @asynccontextmanager
 async def serving(socket: Path, handler: Handler, *, deadline: float = 5.0) -> AsyncGenerator[SidecarEngine, None]:
     """Serve `handler` in OPA's place."""
-    application = web.Application(client_max_size=2**24)
-    application.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.UnixSite(runner, str(socket)).start()
-    try:
-        async with SidecarEngine(socket, deadline=deadline) as engine:
-            yield engine
-    finally:
-        await runner.cleanup()
-
-
-def good(count: int) -> dict[str, Any]:
-    return {"result": [ALLOW] * count, "provenance": {"bundles": {"b": {"revision": "r1"}}}}
-
-
-async def batch_of(request: web.Request) -> list[Any]:
-    batch: list[Any] = json.loads(await request.read())["input"]["batch"]
-    return batch
-
-
-def codes(answers: Any) -> list[str]:
-    found: list[Answer] = list(answers)
-    return ["allow" if isinstance(one, Decision) and one.allow else str(getattr(one, "code", "deny")) for one in found]
-
-
-async def answer_well(request: web.Request) -> web.StreamResponse:
-    return web.json_response(good(len(await batch_of(request))))
+    async with serving_on_socket(socket, handler), SidecarEngine(socket, deadline=deadline) as engine:
+        yield engine
 
 
 async def test_what_is_asked(socket: Path) -> None:
@@ -103,61 +73,14 @@ async def test_questions_are_bounded_in_size_and_number(socket: Path) -> None:
     assert max(sizes) == BATCH
 
 
-def always(body: bytes, status: int = 200) -> Handler:
-    async def handler(_: web.Request) -> web.StreamResponse:
-        return web.Response(body=body, status=status, content_type="application/json")
-
-    return handler
-
-
-@pytest.mark.parametrize(
-    ("handler", "code"),
-    [
-        (always(b"{}"), Code.POLICY_ERROR),
-        (always(b'"yes"'), Code.POLICY_UNAVAILABLE),
-        (always(b"true"), Code.POLICY_UNAVAILABLE),
-        (always(b'{"result": true}'), Code.POLICY_ERROR),
-        (always(b'{"result": [true]}'), Code.POLICY_ERROR),
-        (always(json.dumps({"result": [ALLOW]}).encode()), Code.POLICY_ERROR),
-        (always(json.dumps({**good(1), "result": ["yes"]}).encode()), Code.POLICY_ERROR),
-        (always(json.dumps({**good(1), "result": [{**ALLOW, "allow": "true"}]}).encode()), Code.POLICY_ERROR),
-        (always(b"oops", 500), Code.POLICY_UNAVAILABLE),
-        (always(json.dumps(good(1)).encode(), 500), Code.POLICY_UNAVAILABLE),
-        (always(json.dumps(good(1)).encode(), 302), Code.POLICY_UNAVAILABLE),
-        (always(b'{"code": "internal_error", "errors": [{"code": "eval_conflict_error"}]}', 500), Code.POLICY_ERROR),
-        (always(b'{"code": "undefined_document"}', 404), Code.POLICY_UNAVAILABLE),
-    ],
-)
+@pytest.mark.parametrize(("handler", "code"), NONSENSE)
 async def test_nonsense_never_allows(socket: Path, handler: Handler, code: Code) -> None:
     async with serving(socket, handler) as engine:
         assert codes(await engine.decide([document()])) == [code]
         assert codes(await engine.decide([document()] * 3)) == [code] * 3
 
 
-async def half_a_body(request: web.Request) -> web.StreamResponse:
-    whole = json.dumps(good(len(await batch_of(request)))).encode()
-    response = web.StreamResponse(headers={"Content-Length": str(len(whole)), "Content-Type": "application/json"})
-    await response.prepare(request)
-    await response.write(whole[: len(whole) // 2])
-    assert request.transport is not None
-    request.transport.abort()
-    return response
-
-
-async def no_body(request: web.Request) -> web.StreamResponse:
-    assert request.transport is not None
-    request.transport.abort()
-    return web.Response()
-
-
-async def endless(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse()
-    await response.prepare(request)
-    while True:
-        await response.write(b" " * 65_536)
-
-
-@pytest.mark.parametrize("handler", [half_a_body, no_body, endless])
+@pytest.mark.parametrize("handler", BROKEN)
 async def test_broken_answers_are_unavailable(socket: Path, handler: Handler) -> None:
     async with serving(socket, handler) as engine:
         assert codes(await engine.decide([document()] * 2)) == [Code.POLICY_UNAVAILABLE] * 2

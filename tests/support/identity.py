@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from support.x509 import ThrowawayCa
+from support.x509 import IssuedSvid, ThrowawayCa
 
 from sealbus.bus.ports import X509Material
 from sealbus.envelopes.errors import IdentityUnavailable
@@ -46,7 +46,10 @@ class StaticIdentity:
 
     def renew(self, life: float, *, age: float = 60.0) -> None:
         """Take a new X.509-SVID that ends `life` seconds from now, and tell nobody."""
-        svid = self.ca.issue(str(self.spiffe_id), life=life, age=age)
+        self.show(self.ca.issue(str(self.spiffe_id), life=life, age=age))
+
+    def show(self, svid: IssuedSvid) -> None:
+        """Take this X.509-SVID, whoever issued it, and tell nobody."""
         self.material = X509Material(
             spiffe_id=self.spiffe_id,
             chain=(svid.cert_der,),

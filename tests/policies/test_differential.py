@@ -1,4 +1,4 @@
-"""The starter policy on generated documents: the embedded engine and a real OPA, with strict builtin errors, agree."""
+"""The starter policy on generated documents: the embedded engine and real OPAs, with strict builtin errors, agree."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from support.central_opa import CentralOpa, tls_of
 from support.opa import OpaServer
 from support.policy_inputs import closed_policy, mutated, starter_with_revocations, well_formed
+from support.x509 import ThrowawayCa
 
 from sealbus.policies.bundle import STARTER, build_bundle, write_bundle
+from sealbus.policies.central import CentralEngine
 from sealbus.policies.decision import Decision
 from sealbus.policies.embedded import EmbeddedEngine
 from sealbus.policies.engine import Answer
@@ -26,32 +29,38 @@ DEADLINE = 30.0
 """Seconds for all documents of one call: what is tested here is not speed."""
 
 
-Decide: TypeAlias = Callable[[Sequence[bytes]], Awaitable[list[tuple[Answer, Answer]]]]
+Decide: TypeAlias = Callable[[Sequence[bytes]], Awaitable[list[tuple[Answer, Answer, Answer]]]]
 
 
 @asynccontextmanager
-async def both(policy: Path) -> AsyncIterator[Decide]:
-    """Yield a function that asks the embedded engine and OPA, both deciding by the bundle of `policy`."""
+async def all_three(policy: Path) -> AsyncIterator[Decide]:
+    """Yield a function that asks the embedded engine, a sidecar and a central OPA, all by the bundle of `policy`."""
     folder = policy.with_name(f"{policy.name}-bundle")
     folder.mkdir()
     bundle = folder / "policy.tar.gz"
     write_bundle(build_bundle(policy), bundle)
-    with OpaServer("--optimize-store-for-read-speed", "--bundle", str(bundle)) as server:
+    ca = ThrowawayCa("example.org")
+    with (
+        OpaServer("--optimize-store-for-read-speed", "--bundle", str(bundle)) as server,
+        CentralOpa(ca, bundle) as elsewhere,
+    ):
         async with (
             EmbeddedEngine(bundle, deadline=DEADLINE) as embedded,
             SidecarEngine(server.socket, deadline=DEADLINE) as sidecar,
+            CentralEngine([elsewhere.url], tls=tls_of(ca), deadline=DEADLINE) as central,
         ):
 
-            async def decide(documents: Sequence[bytes]) -> list[tuple[Answer, Answer]]:
-                return list(zip(await embedded.decide(documents), await sidecar.decide(documents), strict=True))
+            async def decide(documents: Sequence[bytes]) -> list[tuple[Answer, Answer, Answer]]:
+                answers = [await engine.decide(documents) for engine in (embedded, sidecar, central)]
+                return list(zip(*answers, strict=True))
 
             yield decide
 
 
 @pytest.fixture
 async def decide(tmp_path: Path) -> AsyncIterator[Decide]:
-    """Yield a function that asks both engines, on the starter policy with revocations."""
-    async with both(starter_with_revocations(tmp_path / "starter")) as asked:
+    """Yield a function that asks all engines, on the starter policy with revocations."""
+    async with all_three(starter_with_revocations(tmp_path / "starter")) as asked:
         yield asked
 
 
@@ -69,17 +78,17 @@ def document_of(answer: Answer) -> tuple[object, ...]:
 async def test_well_formed_documents_get_equal_decisions(decide: Decide) -> None:
     documents = well_formed(WELL_FORMED)
     answers = await decide(documents)
-    for document, (embedded, opa) in zip(documents, answers, strict=True):
-        assert document_of(embedded) == document_of(opa), document
-    assert sum(allows(opa) for _, opa in answers) >= WELL_FORMED / 4
+    for document, (embedded, sidecar, central) in zip(documents, answers, strict=True):
+        assert document_of(embedded) == document_of(sidecar) == document_of(central), document
+    assert sum(allows(central) for _, _, central in answers) >= WELL_FORMED / 4
 
 
-async def test_mutated_documents_are_allowed_by_both_or_by_neither(decide: Decide) -> None:
+async def test_mutated_documents_are_allowed_by_all_or_by_none(decide: Decide) -> None:
     documents = mutated(MUTATED)
     answers = await decide(documents)
-    for document, (embedded, opa) in zip(documents, answers, strict=True):
-        assert allows(embedded) is allows(opa), document
-    assert sum(not allows(opa) for _, opa in answers) >= MUTATED / 4
+    for document, (embedded, sidecar, central) in zip(documents, answers, strict=True):
+        assert allows(embedded) is allows(sidecar) is allows(central), document
+    assert sum(not allows(central) for _, _, central in answers) >= MUTATED / 4
 
 
 async def test_nothing_is_allowed_along_a_chain_that_holds_anything_but_known_agents(decide: Decide) -> None:
@@ -96,9 +105,9 @@ async def test_nothing_is_allowed_along_a_chain_that_holds_anything_but_known_ag
 async def test_where_no_rule_is_left_what_was_allowed_is_denied(decide: Decide, tmp_path: Path) -> None:
     documents = well_formed(300)
     answers = await decide(documents)
-    allowed = [document for document, both_of in zip(documents, answers, strict=True) if all(map(allows, both_of))]
+    allowed = [document for document, each in zip(documents, answers, strict=True) if all(map(allows, each))]
     assert len(allowed) >= len(documents) / 4
-    async with both(closed_policy(tmp_path / "closed")) as asked:
-        for embedded, opa in await asked(allowed):
-            assert document_of(embedded) == document_of(opa)
-            assert document_of(opa)[0] is False
+    async with all_three(closed_policy(tmp_path / "closed")) as asked:
+        for embedded, sidecar, central in await asked(allowed):
+            assert document_of(embedded) == document_of(sidecar) == document_of(central)
+            assert document_of(central)[0] is False

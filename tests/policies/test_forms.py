@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.central_opa import CentralOpa, tls_of
 from support.opa import OpaServer
 from support.rego_forms import DATA, FORMS, INPUT, Form, embedded_says, problems_of
+from support.x509 import ThrowawayCa
 
 from sealbus.policies import forms
+from sealbus.policies.bundle_format import Manifest, pack_bundle
+from sealbus.policies.central import CentralEngine
+from sealbus.policies.decision import Decision
 from sealbus.policies.interpreter import Interpreter
 from sealbus.policies.modules import Module
 from sealbus.policies.problems import Problem
@@ -70,6 +75,37 @@ def test_an_accepted_form_gives_what_the_table_says(form: Form) -> None:
 def test_opa_gives_the_same_for_every_accepted_form(opa_with_all: OpaServer) -> None:
     answers = {form.name: said(opa_with_all.evaluate(form.rule, INPUT)) for form in ALIKE}
     assert answers == {form.name: form.gives for form in ALIKE}
+
+
+@pytest.mark.opa
+async def test_the_central_engine_gets_the_same_for_every_accepted_form(tmp_path: Path) -> None:
+    """Each form's value comes as a reason of the decision about its name; undefined and errors are no decision."""
+    file = tmp_path / "bundle.tar.gz"
+    file.write_bytes(pack_bundle(*telling_policy(ALIKE)))
+    ca = ThrowawayCa("example.org")
+    with CentralOpa(ca, file) as server:
+        async with CentralEngine([server.url], tls=tls_of(ca), deadline=50.0) as engine:
+            answers = await engine.decide([json.dumps({"action": {"name": form.name}}).encode() for form in ALIKE])
+    given = {
+        form.name: said({"value": json.loads(answer.reasons[0])}) if isinstance(answer, Decision) else str(answer.code)
+        for form, answer in zip(ALIKE, answers, strict=True)
+    }
+    none = {"undefined": "policy_error", "error": "policy_error"}
+    assert given == {form.name: none.get(form.gives, form.gives) for form in ALIKE}
+
+
+def telling_policy(forms: Sequence[Form]) -> tuple[dict[str, bytes], dict[str, Any], Manifest]:
+    """Return a bundle of `forms` that allows what is asked for by a form's name, and tells the value of its rule."""
+    telling = ["package sealbus.authz", "batch := [decide(request) | some request in input.batch]"]
+    telling += [
+        'decide(request) := {"allow": true, "reasons": [json.marshal(value)], "obligations": [], "policy": "forms"} if {\n'
+        f'\trequest.action.name == "{form.name}"\n\tvalue := data.{form.rule} with input as data.asked\n}}'
+        for form in forms
+    ]
+    modules = {f"forms/{form.name}.rego": form.module.encode() for form in forms}
+    data = {**DATA, "asked": INPUT}
+    manifest = Manifest(revision="forms", roots=("sealbus", "forms", *data))
+    return {**modules, "authz.rego": "\n\n".join(telling).encode()}, data, manifest
 
 
 @pytest.mark.parametrize("form", REFUSED, ids=by_name)

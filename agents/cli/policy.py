@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.options import as_option, config_option, json_option
 from sealbus.agents.cli.output import note, print_json, print_table
 
 __all__ = ["command"]
@@ -61,21 +61,41 @@ def test(folder: Path | None, opa: Path | None, as_json: bool) -> None:
 
 
 @command.command("status")
-@click.option(
-    "--opa", "url", required=True, metavar="URL", help="Of a running OPA, for instance http://127.0.0.1:8181."
-)
+@click.option("--opa", "url", default=None, metavar="URL", help="Ask this OPA, for instance http://127.0.0.1:8181.")
+@config_option
+@as_option("shop-web")
 @json_option
-def status(url: str, as_json: bool) -> None:
-    """Print whether OPA is healthy and which bundle revisions are in force."""
-    from sealbus.policies.opa_admin import OpaAdmin
-
-    facts = asyncio.run(OpaAdmin(url).status())
-    rows = {"healthy": facts.healthy, "version": facts.version, "revisions": dict(facts.revisions)}
+def status(url: str | None, config: str | None, as_name: str, as_json: bool) -> None:
+    """Print which policy is in force at the engine of the settings, asked as this workload; or at an OPA by its URL."""
+    rows, well = asyncio.run(_opa_status(url) if url is not None else _engine_status(config, as_name))
     if as_json:
         print_json(rows)
     else:
-        print_table("", ("opa", url), [(name, str(value)) for name, value in rows.items()])
-    raise SystemExit(0 if facts.healthy else 1)
+        title = ("opa", url) if url is not None else ("engine", str(rows["engine"]))
+        print_table("", title, [(name, str(value)) for name, value in rows.items()])
+    raise SystemExit(0 if well else 1)
+
+
+async def _opa_status(url: str) -> tuple[dict[str, object], bool]:
+    from sealbus.policies.opa_admin import OpaAdmin
+
+    facts = await OpaAdmin(url).status()
+    rows: dict[str, object] = {"healthy": facts.healthy, "version": facts.version, "revisions": dict(facts.revisions)}
+    return rows, facts.healthy
+
+
+async def _engine_status(config: str | None, as_name: str) -> tuple[dict[str, object], bool]:
+    from sealbus.agents.diagnosis import policy_status
+    from sealbus.agents.settings import load_settings
+
+    found = await policy_status(load_settings(config), as_name)
+    rows: dict[str, object] = {
+        "engine": found.engine,
+        "revision": found.revision,
+        "problem": found.problem,
+        "missed": list(found.missed),
+    }
+    return rows, bool(found.revision) and not found.problem and not found.missed
 
 
 @command.command("query")

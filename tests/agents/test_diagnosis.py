@@ -155,3 +155,17 @@ async def test_the_clock_is_held_against_the_brokers(
     found = await diagnosis._check("clock", lambda: diagnosis._clock(settings, "pricing"))
     assert found.ok is (ahead == 0.0)
     assert text in found.text
+
+
+async def test_an_engine_that_decides_nothing_is_wrong(settings: Settings) -> None:
+    away = replace(settings.policy, engine="sidecar", opa=("/nowhere/opa.sock",))
+    *_, found = await examine(replace(settings, policy=away), "pricing")
+    assert (found.part, found.ok) == ("policy", False)
+    assert found.text == "sidecar: OPA at /nowhere/opa.sock does not answer: UnixClientConnectorError"
+
+
+async def test_the_central_engine_needs_an_identity_to_be_asked(settings: Settings) -> None:
+    central = replace(settings.policy, engine="central", opa=("https://127.0.0.1:1",))
+    *_, found = await examine(replace(settings, policy=central), "pricing")
+    assert (found.part, found.ok) == ("policy", False)
+    assert str(settings.workload_api).removeprefix("unix://") in found.text

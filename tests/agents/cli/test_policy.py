@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from sealbus.agents.cli.policy import command
 from sealbus.policies import opa_admin
+from sealbus.policies.bundle import STARTER, build_bundle, write_bundle
 
 POLICY = """package sealbus.authz
 
@@ -24,6 +25,14 @@ TESTS = """package sealbus.authz_test
 import data.sealbus.authz
 
 test_allows if authz.decision.allow with input as {{"action": {{"name": "{name}"}}}}
+"""
+
+
+SETTINGS = """trust_domain = "example.org"
+nats = ["tls://nats:4222"]
+[policy]
+engine = "embedded"
+bundle = "bundle.tar.gz"
 """
 
 
@@ -74,6 +83,27 @@ def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     assert run("test", tmp_path / "missing").exit_code == 2
 
 
+# The engine of the settings
+
+
+def test_status_without_a_url_asks_the_engine_of_the_settings(tmp_path: Path) -> None:
+    write_bundle(build_bundle(STARTER), tmp_path / "bundle.tar.gz")
+    (tmp_path / "sealbus.toml").write_text(SETTINGS)
+    result = run("status", "--config", tmp_path / "sealbus.toml", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found.pop("revision")
+    assert found == {"engine": "embedded", "problem": "", "missed": []}
+
+
+def test_an_engine_that_decides_nothing_exits_with_1_and_says_why(tmp_path: Path) -> None:
+    sidecar = SETTINGS.replace("embedded", "sidecar").replace("bundle = ", "opa = ")
+    (tmp_path / "sealbus.toml").write_text(sidecar)
+    result = run("status", "--config", tmp_path / "sealbus.toml")
+    assert result.exit_code == 1
+    assert "does not answer" in " ".join(result.stdout.split())
+
+
 # A running OPA
 
 
@@ -117,5 +147,5 @@ def test_a_query_is_asked_with_its_input(admin: type[Admin], tmp_path: Path) -> 
 
 
 def test_which_opa_must_be_said() -> None:
-    assert run("status").exit_code == 2
+    assert run("query", "data.x").exit_code == 2
     assert run("query", "data.x").exit_code == 2

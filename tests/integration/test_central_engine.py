@@ -1,0 +1,103 @@
+"""The central engine as settings open it: a workload's own SVIDs from a Workload API, and real OPAs that know it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from support.central_opa import SYSTEM, free_port
+from support.opa import require_opa
+from support.policies import bundle, document
+from support.settings import FULL, load
+from support.workload_api import Rotations, RunningWorkloadApi, short_folder, workload_api
+
+from sealbus.agents.dev.workload_api.server_svid import write_server_svid
+from sealbus.agents.diagnosis import examine, policy_status
+from sealbus.agents.runtime import open_engine, open_identity
+from sealbus.agents.settings import PolicySettings, Settings
+from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.policies.bundle import write_bundle
+from sealbus.policies.decision import Decision
+from sealbus.policies.opa_arguments import MutualTls
+from sealbus.policies.opa_process import OpaProcess
+
+pytestmark = [pytest.mark.opa, pytest.mark.workload_api]
+
+OPA = SpiffeId("spiffe://example.org/opa")
+LIFE = 5
+"""Seconds of an X.509-SVID; it is replaced after half of them."""
+ROTATIONS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    api: RunningWorkloadApi
+    folder: Path
+    stack: AsyncExitStack
+
+    async def opa(self, name: str) -> str:
+        """Start an OPA with an SVID from the same authority, and return its URL."""
+        home = self.folder / name
+        files = write_server_svid(home, self.api.authority, OPA)
+        tls = MutualTls(
+            address=f"127.0.0.1:{free_port()}",
+            certificate=files.certificate,
+            key=files.key,
+            trust_bundle=files.bundle,
+            system=SYSTEM,
+        )
+        (home / "bundle").mkdir()
+        file = home / "bundle" / "bundle.tar.gz"
+        write_bundle(bundle(), file)
+        await self.stack.enter_async_context(
+            OpaProcess(require_opa(), socket=home / "run" / "opa.sock", bundle=file, tls=tls)
+        )
+        return f"https://{tls.address}"
+
+    def settings(self, *urls: str, name: str = "pricing") -> Settings:
+        policy = PolicySettings(engine="central", bundle=None, opa=urls, deadline=5.0, opa_ids=frozenset({OPA}))
+        return replace(load(self.folder, FULL), policy=policy, workload_api=self.api.address(name))
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    async with workload_api("pricing", "stranger", x509_ttl=LIFE) as api, AsyncExitStack() as stack:
+        with short_folder() as folder:
+            yield Site(api=api, folder=folder, stack=stack)
+            await stack.aclose()
+
+
+async def test_doctor_tells_the_revision_and_names_an_opa_that_is_missed(site: Site) -> None:
+    first, gone = await site.opa("a"), f"https://127.0.0.1:{free_port()}"
+    (found,) = [one for one in await examine(site.settings(first), "pricing") if one.part == "policy"]
+    assert (found.ok, found.text) == (True, "central, revision r1")
+    (found,) = [one for one in await examine(site.settings(first, gone), "pricing") if one.part == "policy"]
+    assert (found.ok, found.text) == (False, f"central: OPA at {gone} does not answer: ClientConnectorError")
+
+
+async def test_doctor_says_that_opa_does_not_know_the_workload(site: Site) -> None:
+    url = await site.opa("a")
+    status = await policy_status(site.settings(url, name="stranger"), "stranger")
+    assert status.revision == ""
+    assert status.problem == f"{url}: OPA answered with status 401: it does not let this workload ask"
+
+
+async def test_svids_rotate_and_no_decision_is_missed(site: Site) -> None:
+    settings = site.settings(await site.opa("a"))
+    async with open_identity("pricing", settings) as identity, open_engine(settings.policy, identity) as engine:
+        rotations = Rotations(identity)
+        serials: set[bytes] = set()
+        decided = 0
+        async with asyncio.timeout(50):
+            while rotations.count < ROTATIONS:
+                answers = await engine.decide([document()] * 60)
+                assert all(isinstance(one, Decision) and one.allow for one in answers), answers
+                decided += len(answers)
+                serials.add(identity.x509().chain[0])
+        rotations.end()
+    assert len(serials) > ROTATIONS - 1
+    assert decided >= 60 * ROTATIONS

@@ -45,6 +45,9 @@ from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
         ("[subjects]\nx = 1", "subjects.x is a table"),
         ("[edge]\nadress = 1", "there is no setting edge.adress; did you mean edge.address?"),
         ("[[edge.issuers]]\nissuers = 1", "edge.issuers: "),
+        ("[control.callout]\nkey = 1", "there is no setting control.callout.key"),
+        ("[control]\ncallout = 1", "control.callout is a table"),
+        ("[control.callout]\nlongest = 1", "control.callout.longest: input should be greater than or equal to 10"),
         ("[edge]\nissuers = 1", "edge.issuers: input should be a valid tuple"),
         ('[[edge.issuers]]\nissuer = "x"\naudience = "y"', "edge.issuers: extra inputs are not permitted"),
     ],
@@ -91,6 +94,9 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
         ("ES256", "RS256"),
     )
     assert settings.token_service == "https://edge:8444"
+    callout = settings.callout
+    assert (callout.issuer, callout.nkey) == (tmp_path / "keys" / "issuer.seed", Path("/etc/user.seed"))
+    assert (callout.accounts, callout.servers, callout.longest) == (("APP", "ACME"), ("NABC",), 3600.0)
     assert not [line.key for line in settings.lines if str(line.origin) == "default" and line.value != "not set"]
     assert declared_streams(settings.max_bytes, own=settings.own_subjects, replicas=settings.replicas)
 

@@ -6,10 +6,11 @@ import asyncio
 import json
 import shutil
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from support.identity import StaticIdentity
 from support.lab import QUICK, until
@@ -120,11 +121,13 @@ class CalloutSite:
             options=options,
         )
 
-    def raw(self, name: str, *, svid: IssuedSvid | None = None) -> RawNats:
+    def raw(
+        self, name: str, *, svid: IssuedSvid | None = None, says: Mapping[str, object] = MappingProxyType({})
+    ) -> RawNats:
         """Return a bare client with the workload's certificate, or with `svid`."""
         spiffe_id = NAMES.id_of(name)
         svid = svid or self.ca.issue(str(spiffe_id))
-        return RawNats(self.port, self.ca, svid, self.folder, inbox=NAMES.inbox_prefix(spiffe_id))
+        return RawNats(self.port, self.ca, svid, self.folder, inbox=NAMES.inbox_prefix(spiffe_id), says=says)
 
     async def respond(
         self,

@@ -11,7 +11,7 @@ import json
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self, cast
 
 from support.x509 import IssuedSvid, ThrowawayCa
@@ -25,12 +25,23 @@ class RawNats:
     """One connection with the certificate `svid`, TLS first. `folder` is a folder of the test for its PEM files.
 
     The server's certificate is checked against `ca` only. Answers come in order: what was sent before a `PING` was
-    dealt with when its `PONG` is here, so that a refusal is an event and not a matter of waiting.
+    dealt with when its `PONG` is here, so that a refusal is an event and not a matter of waiting. `says` is what stands in
+    its CONNECT on top.
     """
 
-    def __init__(self, port: int, ca: ThrowawayCa, svid: IssuedSvid, folder: Path, *, inbox: str = "_INBOX.x.") -> None:
+    def __init__(
+        self,
+        port: int,
+        ca: ThrowawayCa,
+        svid: IssuedSvid,
+        folder: Path,
+        *,
+        inbox: str = "_INBOX.x.",
+        says: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
         self._port = port
         self._inbox = inbox
+        self._says = says
         self._numbers = 0
         self.errors: list[str] = []
         self.messages: list[tuple[str, bytes]] = []
@@ -45,7 +56,14 @@ class RawNats:
         async with asyncio.timeout(_SECONDS):
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port, ssl=self._context)
             assert (await self._reader.readline()).startswith(b"INFO ")
-            options = {"verbose": False, "pedantic": False, "headers": True, "no_responders": True, "protocol": 1}
+            options: dict[str, object] = {
+                "verbose": False,
+                "pedantic": False,
+                "headers": True,
+                "no_responders": True,
+                "protocol": 1,
+            }
+            options |= self._says
             self._writer.write(b"CONNECT " + json.dumps(options).encode() + b"\r\n")
             try:
                 await self.settle()

@@ -72,6 +72,13 @@ issuer = "https://idp.example.org"
 claims = {department = "dep"}
 [client]
 token_service = "https://edge:8444"
+[control.callout]
+issuer = "keys/issuer.seed"
+xkey = "keys/xkey.seed"
+nkey = "/etc/user.seed"
+accounts = ["APP", "ACME"]
+servers = ["NABC"]
+longest = 3600
 [dev]
 issuer = "http://127.0.0.1:5/development-only"
 access = "/run/idp.json"

@@ -1,0 +1,235 @@
+"""What each identity may do on NATS, tried with the real `nats` command line: what is granted works, all else is refused.
+
+The left column is what is typed after `nats`. On the right stands `True`, or the subject that the server refuses first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+from support.callout import NAMES, CalloutSite, callout_site, policy_folder
+from support.nats_cli import NatsCli
+
+from sealbus.bus.consumers import api
+
+pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
+
+Table = Sequence[tuple[str, bool | str]]
+TASK_ID = "00112233445566778899aabbccddeeff"
+
+INVENTORY: Table = (
+    # Asking others: what the policy grants it, and nothing else.
+    ("pub task.pricing.quote x", True),
+    ("pub task.pricing.quote.3 x", True),
+    ("pub call.pricing.quote x", True),
+    ("pub task.pricing.other x", "task.pricing.other"),
+    ("pub call.planner.plan x", "call.planner.plan"),
+    ("pub task.planner.replan x", "task.planner.replan"),
+    ("pub task.pricing.quote.3.4 x", "task.pricing.quote.3.4"),
+    ("pub task.inventory.update x", "task.inventory.update"),
+    # Serving: its own calls in its own group, and nobody's tasks but through its consumer.
+    ("subscribe call.inventory.* --queue inventory --wait=300ms", True),
+    ("subscribe call.inventory.* --wait=300ms", "call.inventory.*"),
+    ("subscribe call.inventory.read --queue other --wait=300ms", "call.inventory.read"),
+    ("subscribe call.pricing.* --queue pricing --wait=300ms", "call.pricing.*"),
+    ("subscribe task.inventory.> --wait=300ms", "task.inventory.>"),
+    ("subscribe task.> --wait=300ms", "task.>"),
+    ("subscribe event.> --wait=300ms", "event.>"),
+    ("subscribe > --wait=300ms", ">"),
+    ("subscribe _INBOX.inventory.> --wait=300ms", True),
+    ("subscribe _INBOX.pricing.> --wait=300ms", "_INBOX.pricing.>"),
+    ("subscribe _INBOX.> --wait=300ms", "_INBOX.>"),
+    ("subscribe $SYS.> --wait=300ms", "$SYS.>"),
+    ("subscribe audit.> --wait=300ms", "audit.>"),
+    ("subscribe $JS.EVENT.ADVISORY.> --wait=300ms", "$JS.EVENT.ADVISORY.>"),
+    # Answering: those who may ask it, in the part of an inbox that is for answers.
+    (f"pub status.shop-web.{TASK_ID} x", True),
+    ("pub _INBOX.shop-web.reply.aa.1 x", True),
+    ("pub _INBOX.shop-web.0123456789abcdef.aa x", "_INBOX.shop-web.0123456789abcdef.aa"),
+    (f"pub status.stranger.{TASK_ID} x", f"status.stranger.{TASK_ID}"),
+    ("pub _INBOX.operator.reply.aa.1 x", "_INBOX.operator.reply.aa.1"),
+    # Saying: under its own name only.
+    ("pub event.inventory.updated x", True),
+    ("pub event.pricing.changed x", "event.pricing.changed"),
+    ("pub audit.inventory x", True),
+    ("pub audit.pricing x", "audit.pricing"),
+    ("pub refused.inventory x", True),
+    ("pub refused.pricing x", "refused.pricing"),
+    ("pub dead.inventory.update x", True),
+    ("pub dead.pricing.quote x", "dead.pricing.quote"),
+    ("pub state.inventory.effect.00 x", True),
+    ("pub state.pricing.effect.00 x", "state.pricing.effect.00"),
+    ("pub $SYS.REQ.USER.AUTH x", "$SYS.REQ.USER.AUTH"),
+    ("pub anything x", "anything"),
+    # Streams: look at how they are declared, and never change one.
+    ("stream info TASKS --json", True),
+    ("stream info AUDIT --json", True),
+    ("stream ls", "$JS.API.STREAM.LIST"),
+    ("stream add X --subjects=x.> --defaults", "$JS.API.INFO"),
+    ("stream edit TASKS --max-msgs=5 -f", "$JS.API.STREAM.UPDATE.TASKS"),
+    ("stream purge TASKS -f", "$JS.API.STREAM.PURGE.TASKS"),
+    ("stream rm DEAD -f", "$JS.API.STREAM.DELETE.DEAD"),
+    ("stream rmm TASKS 1 -f", "$JS.API.STREAM.MSG.DELETE.TASKS"),
+    ("stream seal TASKS -f", "$JS.API.STREAM.UPDATE.TASKS"),
+    ("stream get AUDIT 1", "$JS.API.STREAM.MSG.GET.AUDIT"),
+    ("stream get TASKS -S task.pricing.quote", "$JS.API.STREAM.MSG.GET.TASKS"),
+    ("kv ls", "$JS.API.STREAM.LIST"),
+    ("object ls", "$JS.API.STREAM.LIST"),
+    # Consumers: its own of tasks, of events, and readers of its own statuses.
+    ("request $JS.API.CONSUMER.INFO.TASKS.inventory {} --raw", True),
+    ("consumer info TASKS pricing", "$JS.API.CONSUMER.INFO.TASKS.pricing"),
+    ("request $JS.API.CONSUMER.CREATE.TASKS.inventory.task.pricing.> {}",
+     "$JS.API.CONSUMER.CREATE.TASKS.inventory.task.pricing.>"),
+    ("request $JS.API.CONSUMER.CREATE.TASKS.inventory {}", "$JS.API.CONSUMER.CREATE.TASKS.inventory"),
+    ("request $JS.API.CONSUMER.CREATE.TASKS.spy.task.inventory.> {}",
+     "$JS.API.CONSUMER.CREATE.TASKS.spy.task.inventory.>"),
+    ("request $JS.API.CONSUMER.DURABLE.CREATE.TASKS.inventory {}", "$JS.API.CONSUMER.DURABLE.CREATE.TASKS.inventory"),
+    ("request $JS.API.CONSUMER.CREATE.AUDIT.x.audit.pricing {}", "$JS.API.CONSUMER.CREATE.AUDIT.x.audit.pricing"),
+    ("request $JS.API.CONSUMER.CREATE.RESULTS.x.status.pricing.* {}",
+     "$JS.API.CONSUMER.CREATE.RESULTS.x.status.pricing.*"),
+    ("request $JS.API.CONSUMER.CREATE.STATE.x.state.pricing.> {}", "$JS.API.CONSUMER.CREATE.STATE.x.state.pricing.>"),
+    ("request $JS.API.CONSUMER.CREATE.DEAD.x.dead.> {}", "$JS.API.CONSUMER.CREATE.DEAD.x.dead.>"),
+    ("consumer next TASKS pricing --count=1", "$JS.API.CONSUMER.INFO.TASKS.pricing"),
+    ("request $JS.API.CONSUMER.MSG.NEXT.TASKS.pricing 1", "$JS.API.CONSUMER.MSG.NEXT.TASKS.pricing"),
+    ("request $JS.API.CONSUMER.MSG.NEXT.EVENTS.pricing 1", "$JS.API.CONSUMER.MSG.NEXT.EVENTS.pricing"),
+    ("pub $JS.ACK.TASKS.inventory.1.1.1.1700000000000000000.0 +ACK", True),
+    ("pub $JS.ACK.TASKS.pricing.1.1.1.1700000000000000000.0 +ACK", "$JS.ACK.TASKS.pricing.1.1.1.1700000000000000000.0"),
+    ("consumer rm TASKS pricing -f", "$JS.API.CONSUMER.DELETE.TASKS.pricing"),
+    ("consumer rm TASKS inventory -f", "$JS.API.CONSUMER.DELETE.TASKS.inventory"),
+    ("request $JS.API.CONSUMER.PAUSE.TASKS.inventory {}", "$JS.API.CONSUMER.PAUSE.TASKS.inventory"),
+    ("consumer ls TASKS", "$JS.API.CONSUMER.NAMES.TASKS"),
+    ("request $JS.API.DIRECT.GET.STATE.state.inventory.effect.00 x", True),
+    ("request $JS.API.DIRECT.GET.STATE.state.pricing.effect.00 x", "$JS.API.DIRECT.GET.STATE.state.pricing.effect.00"),
+    ("request $JS.API.DIRECT.GET.STATE x", "$JS.API.DIRECT.GET.STATE"),
+    # The server itself.
+    ("account info", "$SYS.REQ.USER.INFO"),
+    ("server ping", "$SYS.REQ.SERVER.PING"),
+    ("server list", "$SYS.REQ.SERVER.PING"),
+)  # fmt: skip
+
+READER = '{"stream_name":"AUDIT","config":{"name":"look","ack_policy":"none"}}'
+
+OPERATOR: Table = (
+    ("stream ls", True),
+    ("stream info TASKS --json", True),
+    ("stream edit REFUSALS --max-msgs=100000 -f", True),
+    (f"request $JS.API.CONSUMER.CREATE.AUDIT.look {READER} --raw", True),
+    ("request $JS.API.CONSUMER.MSG.NEXT.AUDIT.look 1 --raw", True),
+    ("stream purge TASKS -f", "$JS.API.STREAM.PURGE.TASKS"),
+    ("stream rm AUDIT -f", "$JS.API.STREAM.DELETE.AUDIT"),
+    ("stream rmm AUDIT 1 -f", "$JS.API.STREAM.MSG.DELETE.AUDIT"),
+    ("request $JS.API.CONSUMER.CREATE.TASKS.spy.task.> {}", "$JS.API.CONSUMER.CREATE.TASKS.spy.task.>"),
+    ("request $JS.API.CONSUMER.CREATE.RESULTS.spy.status.> {}", "$JS.API.CONSUMER.CREATE.RESULTS.spy.status.>"),
+    ("pub audit.inventory x", "audit.inventory"),
+    ("pub task.pricing.quote x", "task.pricing.quote"),
+    ("subscribe _INBOX.inventory.> --wait=300ms", "_INBOX.inventory.>"),
+)  # fmt: skip
+
+EDGE: Table = (
+    ("pub task.inventory.update x", True),
+    ("pub call.planner.plan x", True),
+    ("pub call.pricing.quote x", "call.pricing.quote"),
+    ("pub audit.edge x", True),
+    (f"pub status.edge.{TASK_ID} x", f"status.edge.{TASK_ID}"),
+    ("stream purge TASKS -f", "$JS.API.STREAM.PURGE.TASKS"),
+)
+
+CONTROL: Table = (
+    (f"request $JS.API.CONSUMER.CREATE.AUDIT.look {READER} --raw", True),
+    ("pub audit.control x", True),
+    ("pub audit.inventory x", "audit.inventory"),
+    ("stream edit AUDIT --max-msgs=5 -f", "$JS.API.STREAM.UPDATE.AUDIT"),
+    ("pub task.pricing.quote x", "task.pricing.quote"),
+    ("subscribe $SYS.REQ.USER.AUTH --queue sealbus-callout --wait=300ms", "$SYS.REQ.USER.AUTH"),
+)  # fmt: skip
+
+
+def cli(site: CalloutSite, name: str, folder: Path) -> NatsCli:
+    spiffe_id = NAMES.id_of(name)
+    return NatsCli(
+        site.url, folder, ca=site.ca, svid=site.ca.issue(str(spiffe_id)), inbox=NAMES.inbox_prefix(spiffe_id)
+    )
+
+
+async def outcome(nats: NatsCli, typed: str) -> bool | str:
+    """Return whether a command worked, or the subject that the server refused first."""
+    said = await nats.run(*typed.split())
+    if not said.violation:
+        # The API answers what it could not do as JSON, which the command line takes for success.
+        return True if said.code == 0 and '"error"' not in said.text else f"code {said.code}: {said.text[-300:]}"
+    return said.text.lower().split("permissions violation for", 1)[1].split('"')[1]
+
+
+async def tried(nats: NatsCli, table: Table) -> dict[str, bool | str]:
+    """Return what came of each line of a table, in its order; a few are tried at a time."""
+    few = asyncio.Semaphore(4)
+
+    async def one(typed: str) -> bool | str:
+        async with few:
+            return await outcome(nats, typed)
+
+    found = await asyncio.gather(*(one(typed) for typed, _ in table))
+    return {typed: came for (typed, _), came in zip(table, found, strict=True)}
+
+
+def wanted(table: Table) -> dict[str, bool | str]:
+    return {typed: came.lower() if isinstance(came, str) else came for typed, came in table}
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[CalloutSite]:
+    async with callout_site(tmp_path / "site", responders=2) as running:
+        await running.apply_streams()
+        yield running
+
+
+def test_the_tables_are_long_enough() -> None:
+    assert len(INVENTORY) >= 70
+    assert len({typed for typed, _ in INVENTORY}) == len(INVENTORY)
+    assert sum(came is True for _, came in INVENTORY) >= 15
+
+
+async def test_an_agent_with_the_real_command_line(site: CalloutSite, tmp_path: Path) -> None:
+    async with site.connection("inventory") as connection:
+        config = {"name": "inventory", "durable_name": "inventory", "ack_policy": "explicit"}
+        config["filter_subject"] = "task.inventory.>"
+        made = {"stream_name": "TASKS", "config": config}
+        await api(connection, "CONSUMER.CREATE.TASKS.inventory.task.inventory.>", made)
+    async with site.raw("inventory") as raw:
+        await raw.request("state.inventory.effect.00", b"kept")
+    assert await tried(cli(site, "inventory", tmp_path), INVENTORY) == wanted(INVENTORY)
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [("operator", OPERATOR), ("edge", EDGE), ("control", CONTROL)],
+    ids=["operator", "edge", "control"],
+)
+async def test_other_identities_with_the_real_command_line(
+    site: CalloutSite, tmp_path: Path, name: str, table: Table
+) -> None:
+    async with site.raw("inventory") as raw:
+        await raw.request("audit.inventory", b"a record")
+    nats = cli(site, name, tmp_path)
+    # In their order: some look at what others made.
+    assert {typed: await outcome(nats, typed) for typed, _ in table} == wanted(table)
+
+
+async def test_a_certificate_that_is_not_let_in_does_nothing_at_all(site: CalloutSite, tmp_path: Path) -> None:
+    said = await cli(site, "stranger", tmp_path).run("pub", "task.pricing.quote", "x")
+    assert said.code == 1
+    assert "authorization violation" in said.text.lower()
+
+
+async def test_a_grant_that_is_withdrawn_is_gone_at_the_next_connection(tmp_path: Path) -> None:
+    policy = policy_folder(
+        tmp_path / "policy", agents={"spiffe://example.org/agent/inventory": {"actions": {"pricing.quote": False}}}
+    )
+    async with callout_site(tmp_path / "site", policy=policy) as running:
+        await running.apply_streams()
+        nats = cli(running, "inventory", tmp_path)
+        assert await outcome(nats, "pub call.pricing.quote x") == "call.pricing.quote"
+        assert await outcome(nats, "pub audit.inventory x") is True

@@ -21,12 +21,13 @@ from sealbus.policies.bundle_format import (
     parse_manifest,
     read_bundle,
 )
-from sealbus.policies.check import check_bundle
+from sealbus.policies.bundle_signing import BundleVerifier, newer
+from sealbus.policies.check import check_bundle, check_part
 from sealbus.policies.documents import DataDocument
 from sealbus.policies.problems import PolicyRefused, Problem
 from sealbus.policies.watch import Mark, mark
 
-__all__ = ["STARTER", "build_bundle", "load_bundle", "remembered_bundle", "write_bundle"]
+__all__ = ["STARTER", "build_bundle", "load_bundle", "read_file", "remembered_bundle", "write_bundle", "write_file"]
 
 STARTER: Final = Path(__file__).parent / "rego"
 """The folder of the starter policy."""
@@ -34,14 +35,16 @@ STARTER: Final = Path(__file__).parent / "rego"
 _LEFT_OUT: Final = frozenset({".md", ".txt"})
 
 
-def build_bundle(folder: Path, *, revision: str = "") -> Bundle:
+def build_bundle(folder: Path, *, revision: str = "", serial: int = 0, part: bool = False) -> Bundle:
     """Return the checked bundle of `folder`; the same content gives the same bytes.
 
     `*.rego` become its policy, each `data.json` its data under the path of the folder it is in. Its roots are those of
     `.manifest`, everything without one; a revision there counts where none is given, else it comes from the contents.
     Tests (`*_test.rego`), texts (`*.md`, `*.txt`), links and names that start with a dot are left out; any other file
-    is refused, for OPA would not read it. Raises `PolicyRefused` with file and line, `ConfigurationError` for what is
-    no folder. Blocks.
+    is refused, for OPA would not read it. `serial` is for a bundle that is to be pushed; a `part` is checked without
+    entry points, which only the composition of all parts has.
+
+    Raises `PolicyRefused` with file and line, `ConfigurationError` for what is no folder. Blocks.
     """
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder: name the one that holds the policy")
@@ -65,8 +68,10 @@ def build_bundle(folder: Path, *, revision: str = "") -> Bundle:
             raise PolicyRefused([Problem(file=path, line=0, column=0, form="bundle", text=text)])
     if revision:
         manifest = replace(manifest, revision=revision)
+    if serial:
+        manifest = replace(manifest, serial=serial)
     bundle = read_bundle(pack_bundle(modules, data, manifest))
-    check_bundle(bundle)
+    (check_part if part else check_bundle)(bundle)
     return bundle
 
 
@@ -84,19 +89,27 @@ def _build_once(folder: Path, content: tuple[tuple[str, Mark | None], ...]) -> B
     return build_bundle(folder)
 
 
-def load_bundle(file: Path) -> Bundle:
+def load_bundle(file: Path, verifier: BundleVerifier | None = None, *, after: Bundle | None = None) -> Bundle:
     """Return the checked bundle that stands in `file`; raise `PolicyRefused`, or `ConfigurationError` if unreadable.
 
+    With a `verifier` it must be signed as that wants, have a serial, and not be older than the bundle `after` (`newer`).
     Blocks; may be called in any thread.
     """
-    try:
-        with file.open("rb") as opened:
-            raw = opened.read(BUNDLE_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(f"the policy bundle {file} cannot be read: {error.strerror}") from error
-    bundle = read_bundle(raw)
+    raw = read_file(file)
+    bundle = read_bundle(raw) if verifier is None else verifier.verify(raw).bundle
+    if verifier is not None:
+        newer(bundle, after)
     check_bundle(bundle)
     return bundle
+
+
+def read_file(file: Path) -> bytes:
+    """Return the bytes of the bundle `file`, or one more than a bundle may have; raise `ConfigurationError`. Blocks."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(BUNDLE_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"the policy bundle {file} cannot be read: {error.strerror}") from error
 
 
 def write_bundle(bundle: Bundle, file: Path) -> None:
@@ -107,11 +120,16 @@ def write_bundle(bundle: Bundle, file: Path) -> None:
     untouched then, and after any other error.
     """
     check_bundle(bundle)
+    write_file(bundle.raw, file)
+
+
+def write_file(raw: bytes, file: Path) -> None:
+    """Put the bytes `raw` in the place of `file`, all or nothing, on the disk. Blocks."""
     descriptor, name = tempfile.mkstemp(prefix=".bundle-", dir=file.parent)
     written = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as opened:
-            opened.write(bundle.raw)
+            opened.write(raw)
             opened.flush()
             os.fsync(opened.fileno())
         written.chmod(0o644)

@@ -1,22 +1,23 @@
 """The OPA bundle format: a gzipped tar of `.manifest`, Rego files and `data.json` under the folders of their data path.
 
 Reading is for files that anybody may have written: everything is bounded before it is believed. Signatures are not
-verified here.
+verified here (`bundle_signing`).
+
+A bundle that is pushed carries a serial in its manifest, `{"metadata": {"sealbus": {"serial": 7}}}`: a positive whole
+number that only grows. OPA passes over metadata, and signs it with the rest; what it means stands in `newer`.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
-import tarfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
 from sealbus.envelopes.codec import is_text
+from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.strict_json import Json
+from sealbus.policies.bundle_archive import BUNDLE_BYTES, BUNDLE_FILES, UNPACKED_BYTES, pack_archive, unpack_archive
 from sealbus.policies.documents import DataDocument, canonical, parse_data
 from sealbus.policies.modules import Module
 from sealbus.policies.problems import PolicyRefused, Problem
@@ -24,26 +25,24 @@ from sealbus.policies.problems import PolicyRefused, Problem
 __all__ = [
     "BUNDLE_BYTES",
     "BUNDLE_FILES",
+    "MANIFEST",
+    "SIGNATURES",
     "TEST_SUFFIX",
     "UNPACKED_BYTES",
     "Bundle",
     "Manifest",
+    "bundle_of",
     "merge_data",
     "pack_bundle",
     "parse_manifest",
     "read_bundle",
 ]
 
-BUNDLE_BYTES: Final = 8_388_608
-"""Of the file itself."""
-UNPACKED_BYTES: Final = 33_554_432
-"""Of the tar inside; OPA keeps about twenty times the size of its data in memory."""
-BUNDLE_FILES: Final = 1_000
 TEST_SUFFIX: Final = "_test.rego"
 """Files that end so never become part of a bundle."""
 
-_MANIFEST: Final = ".manifest"
-_SIGNATURES: Final = ".signatures.json"
+MANIFEST: Final = ".manifest"
+SIGNATURES: Final = ".signatures.json"
 _KNOWN: Final = frozenset({"revision", "roots", "rego_version", "metadata"})
 
 
@@ -51,11 +50,14 @@ _KNOWN: Final = frozenset({"revision", "roots", "rego_version", "metadata"})
 class Manifest:
     """What a `.manifest` says: the paths, parts joined by `/`, that the bundle may define; the empty one is everything.
 
-    `revision` is empty where none is said.
+    `revision` is empty where none is said, `serial` 0. `parts` are told to people only: name and revision of each bundle
+    that this one was composed of.
     """
 
     revision: str = ""
     roots: tuple[str, ...] = ("",)
+    serial: int = 0
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,7 @@ class Bundle:
     modules: tuple[Module, ...]
     data: DataDocument = field(repr=False)
     raw: bytes = field(repr=False)
+    serial: int = 0
 
     @property
     def digest(self) -> bytes:
@@ -91,15 +94,15 @@ def pack_bundle(modules: Mapping[str, bytes], data: DataDocument, manifest: Mani
         for path, content in sorted(contents.items()):
             summary.update(f"{path}\0{len(content)}\0".encode() + content)
         revision = summary.hexdigest()[:20]
-    contents[_MANIFEST] = canonical({"revision": revision, "roots": roots, "rego_version": 1})
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for path, content in sorted(contents.items()):
-            entry = tarfile.TarInfo(path)
-            entry.size = len(content)
-            entry.mode = 0o644
-            tar.addfile(entry, io.BytesIO(content))
-    return gzip.compress(archive.getvalue(), mtime=0)
+    contents[MANIFEST] = canonical({"revision": revision, "roots": roots, "rego_version": 1, **_metadata(manifest)})
+    return pack_archive(contents)
+
+
+def _metadata(manifest: Manifest) -> DataDocument:
+    said: DataDocument = {"serial": manifest.serial} if manifest.serial else {}
+    if manifest.parts:
+        said["parts"] = dict(manifest.parts)
+    return {"metadata": {"sealbus": said}} if said else {}
 
 
 def read_bundle(raw: bytes) -> Bundle:
@@ -110,15 +113,17 @@ def read_bundle(raw: bytes) -> Bundle:
     manifest without a revision, with another Rego version or with keys that change what OPA does; data that two engines
     might read otherwise.
     """
-    if len(raw) > BUNDLE_BYTES:
-        raise _refused("", f"the bundle has over {BUNDLE_BYTES} bytes")
-    contents = _unpack(raw)
-    contents.pop(_SIGNATURES, None)
-    if _MANIFEST not in contents:
-        raise _refused(_MANIFEST, "the bundle has none: build it with a revision")
-    manifest = parse_manifest(contents.pop(_MANIFEST))
+    return bundle_of(unpack_archive(raw), raw)
+
+
+def bundle_of(contents: Mapping[str, bytes], raw: bytes) -> Bundle:
+    """Return the bundle of the files `contents`, which `raw` was unpacked to; raise as `read_bundle` does."""
+    contents = {path: content for path, content in contents.items() if path != SIGNATURES}
+    if MANIFEST not in contents:
+        raise _refused(MANIFEST, "the bundle has none: build it with a revision")
+    manifest = parse_manifest(contents.pop(MANIFEST))
     if not manifest.revision:
-        raise _refused(_MANIFEST, "a bundle has a revision")
+        raise _refused(MANIFEST, "a bundle has a revision")
     modules: list[Module] = []
     data: DataDocument = {}
     for path, content in contents.items():
@@ -128,7 +133,14 @@ def read_bundle(raw: bytes) -> Bundle:
             modules.append(_module(path, content))
         else:
             raise _refused(path, "a bundle holds .manifest, data.json and *.rego that are no tests")
-    return Bundle(revision=manifest.revision, roots=manifest.roots, modules=tuple(modules), data=data, raw=raw)
+    return Bundle(
+        revision=manifest.revision,
+        roots=manifest.roots,
+        modules=tuple(modules),
+        data=data,
+        raw=raw,
+        serial=manifest.serial,
+    )
 
 
 def parse_manifest(content: bytes) -> Manifest:
@@ -136,16 +148,24 @@ def parse_manifest(content: bytes) -> Manifest:
     try:
         manifest = parse_data(content)
     except ValueError as error:
-        raise _refused(_MANIFEST, str(error)) from error
+        raise _refused(MANIFEST, str(error)) from error
     revision, roots = manifest.get("revision", ""), manifest.get("roots", [""])
     if not isinstance(revision, str) or not is_text(revision):
-        raise _refused(_MANIFEST, "revision is not a text of at most 256 bytes")
+        raise _refused(MANIFEST, "revision is not a text of at most 256 bytes")
     names = [root for root in roots if isinstance(root, str)] if isinstance(roots, list) else []
     if not names or not isinstance(roots, list) or len(names) != len(roots):
-        raise _refused(_MANIFEST, "roots are not an array of texts")
+        raise _refused(MANIFEST, "roots are not an array of texts")
     if manifest.get("rego_version", 1) != 1 or not manifest.keys() <= _KNOWN:
-        raise _refused(_MANIFEST, "only revision, roots, rego_version 1 and metadata are understood")
-    return Manifest(revision=revision, roots=tuple(names))
+        raise _refused(MANIFEST, "only revision, roots, rego_version 1 and metadata are understood")
+    return Manifest(revision=revision, roots=tuple(names), serial=_serial(manifest.get("metadata", {})))
+
+
+def _serial(metadata: Json) -> int:
+    ours = metadata.get("sealbus", {}) if isinstance(metadata, dict) else None
+    serial = ours.get("serial", 0) if isinstance(ours, dict) else None
+    if type(serial) is not int or not 0 <= serial <= DEFAULT_LIMITS.max_integer:
+        raise _refused(MANIFEST, "metadata.sealbus.serial is not a whole number of 0 or more")
+    return serial
 
 
 def merge_data(data: DataDocument, path: str, content: bytes) -> None:
@@ -177,46 +197,6 @@ def _module(path: str, content: bytes) -> Module:
         raise _refused(path, "the file is not UTF-8") from error
     except ValueError as error:
         raise _refused(path, str(error)) from error
-
-
-def _unpack(raw: bytes) -> dict[str, bytes]:
-    unpacker = zlib.decompressobj(wbits=31)  # gzip alone, and no more than is asked for
-    try:
-        archive = unpacker.decompress(raw, UNPACKED_BYTES)
-        if not unpacker.eof or unpacker.unused_data:
-            raise _refused("", f"not one whole gzip stream of at most {UNPACKED_BYTES} bytes unpacked")
-        return _untar(archive)
-    except (zlib.error, tarfile.TarError, ValueError) as error:
-        raise _refused("", f"not a gzipped tar: {error}") from error
-
-
-def _untar(archive: bytes) -> dict[str, bytes]:
-    contents: dict[str, bytes] = {}
-    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
-        for entry in tar:
-            if entry.isdir():
-                continue
-            path = _path(entry)
-            if path in contents:
-                raise _refused(path, "the file is there twice")
-            if len(contents) == BUNDLE_FILES:
-                raise _refused("", f"over {BUNDLE_FILES} files")
-            # Read from the bytes in hand, not by name: the tar cannot lead anywhere else.
-            start = entry.offset_data
-            contents[path] = archive[start : start + entry.size]
-            if len(contents[path]) != entry.size:
-                raise _refused(path, "the file is cut off")
-    return contents
-
-
-def _path(entry: tarfile.TarInfo) -> str:
-    """Return the path of a file entry; `opa build` starts its paths with `/`, tar of a folder with `./`."""
-    path = entry.name.removeprefix("/").removeprefix("./")
-    if not entry.isreg() or entry.issparse():
-        raise _refused(path, "links and special files have no place in a bundle")
-    if any(part in ("", ".", "..") for part in path.split("/")) or not path.isprintable() or "\\" in path:
-        raise _refused(ascii(entry.name), "not a path inside the bundle")
-    return path
 
 
 def _refused(path: str, text: str) -> PolicyRefused:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from sealbus.envelopes.strict_json import Json
 from sealbus.policies.bundle_format import Bundle
 from sealbus.policies.documents import canonical
-from sealbus.policies.entrypoints import entrypoint_problems
+from sealbus.policies.entrypoints import entrypoint_problems, input_problems
 from sealbus.policies.form_lookups import lookup_problems
 from sealbus.policies.forms import parse_all, refused_forms
 from sealbus.policies.interpreter import check_compiles
 from sealbus.policies.problems import PolicyRefused, Problem
+from sealbus.policies.revocations import issued_before
 from sealbus.policies.syntax import (
     File,
     Names,
@@ -19,7 +22,10 @@ from sealbus.policies.syntax import (
 )
 from sealbus.policies.syntax_walk import leading_names
 
-__all__ = ["check_bundle"]
+__all__ = ["check_bundle", "check_part"]
+
+_passed: Final[deque[tuple[bytes, bool]]] = deque(maxlen=16)
+"""Bundles that passed of late, by digest: engines of one process need not all look at the same bytes again."""
 
 
 def check_bundle(bundle: Bundle) -> None:
@@ -27,17 +33,34 @@ def check_bundle(bundle: Bundle) -> None:
 
     Takes some milliseconds of processor time; may be asked in any thread.
     """
+    _check(bundle, whole=True)
+
+
+def check_part(bundle: Bundle) -> None:
+    """Do as `check_bundle` for a bundle that is only part of a policy, which need not have the entry points."""
+    _check(bundle, whole=False)
+
+
+def _check(bundle: Bundle, *, whole: bool) -> None:
+    seen = (bundle.digest, whole)
+    if seen in _passed:
+        return
     files, problems = parse_all(bundle.modules)
     if not problems:
         problems.extend(refused_forms(files))
-        problems.extend(entrypoint_problems(files))
+        problems.extend(entrypoint_problems(files) if whole else input_problems(files))
         problems.extend(_data_problems(files, bundle))
     if problems:
         raise PolicyRefused(problems)
     check_compiles(bundle.modules, canonical(bundle.data))
+    _passed.append(seen)
 
 
 def _data_problems(files: Iterable[File], bundle: Bundle) -> Iterator[Problem]:
+    try:
+        issued_before(bundle.data)
+    except ValueError as error:
+        yield Problem(file="data.json", line=0, column=0, form="revocation", text=str(error))
     roots = [tuple(part for part in root.split("/") if part) for root in bundle.roots]
     for path in _tops(bundle.data, ()):
         if not any(_related(path, root) for root in roots):

@@ -20,6 +20,7 @@ from typing import Final, Self
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
 from sealbus.policies.bundle import STARTER, load_bundle, remembered_bundle
 from sealbus.policies.bundle_format import Bundle
+from sealbus.policies.bundle_signing import BundleVerifier
 from sealbus.policies.connect import CONNECT, ConnectAnswer, parse_connect
 from sealbus.policies.decision import parse_decision
 from sealbus.policies.documents import InputDocument, canonical, checked_document
@@ -59,11 +60,14 @@ class EmbeddedEngine:
 
     Entering raises `PolicyRefused` for a first bundle that may not be put in force, `ConfigurationError` for one that
     cannot be read. Later ones that are refused leave the old in force, and `status` says why. `deadline` is in seconds
-    and for one call of `decide`: what has not had its turn by then is `PolicyUnavailable`.
+    and for one call of `decide`: what has not had its turn by then is `PolicyUnavailable`. With a `verifier`, bundles
+    must be signed as it wants and have a serial that only grows: what is unsigned, tampered with, by another key or
+    older than the one in force is refused.
     """
 
-    def __init__(self, path: Path, *, deadline: float = DEADLINE) -> None:
+    def __init__(self, path: Path, *, deadline: float = DEADLINE, verifier: BundleVerifier | None = None) -> None:
         self._path = path
+        self._verifier = verifier
         self._folder: Path | None = None
         self._deadline = deadline
         self._compiled: _Compiled | None = None
@@ -102,7 +106,7 @@ class EmbeddedEngine:
         if self._folder is not None:
             bundle = await asyncio.to_thread(remembered_bundle, self._folder)
         else:
-            bundle = await asyncio.to_thread(load_bundle, self._path)
+            bundle = await asyncio.to_thread(load_bundle, self._path, self._verifier)
         self._compiled = _Compiled.of(bundle)
         try:
             async with asyncio.TaskGroup() as group:
@@ -116,7 +120,7 @@ class EmbeddedEngine:
     async def _watch(self, since: Mark | None) -> None:
         async for _ in changes(self._path, since):
             try:
-                bundle = await asyncio.to_thread(load_bundle, self._path)
+                bundle = await asyncio.to_thread(self._load_next)
                 # Compiled here, in the thread that will ask it; the checks before took most of the time.
                 self._compiled = _Compiled.of(bundle)
             except ConfigurationError as error:
@@ -125,6 +129,10 @@ class EmbeddedEngine:
             else:
                 self._problem = ""
                 _log.info("policy revision %s is in force", bundle.revision)
+
+    def _load_next(self) -> Bundle:
+        compiled = self._compiled
+        return load_bundle(self._path, self._verifier, after=compiled.bundle if compiled is not None else None)
 
     async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
         """Return one answer for each input document, in order, all under the revision in force when asked."""

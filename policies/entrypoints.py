@@ -33,7 +33,7 @@ from sealbus.policies.syntax import (
 )
 from sealbus.policies.syntax_walk import every_expression, leading_names
 
-__all__ = ["BATCH", "DECISION", "PACKAGE", "entrypoint_problems"]
+__all__ = ["BATCH", "DECISION", "PACKAGE", "entrypoint_problems", "input_problems"]
 
 PACKAGE: Final[Names] = ("sealbus", "authz")
 DECISION: Final = "data.sealbus.authz.decision"
@@ -47,7 +47,7 @@ _BATCH_TEXT: Final = "batch := [decide(request) | some request in input.batch]"
 
 def entrypoint_problems(files: Sequence[File]) -> list[Problem]:
     """Return what is wrong with the entry points that `files` define, and every other place that reads `input`."""
-    problems = list(_of_input(files))
+    problems = list(input_problems(files))
     for name, text, fits in (
         ("decision", _DECISION_TEXT, _is_decision),
         ("batch", _BATCH_TEXT, _is_batch),
@@ -71,7 +71,8 @@ def _problem(file: File, place: Place, text: str) -> Problem:
     return Problem(file=file.path, line=place.line, column=place.column, form="entrypoint", text=text)
 
 
-def _of_input(files: Iterable[File]) -> Iterator[Problem]:
+def input_problems(files: Iterable[File]) -> Iterator[Problem]:
+    """Yield every place that reads `input` and is no entry point."""
     for file in files:
         for rule in file.rules:
             if isinstance(rule.head, Variable) and (

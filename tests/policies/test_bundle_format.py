@@ -12,8 +12,7 @@ from collections.abc import Mapping
 import pytest
 
 from sealbus.envelopes.strict_json import Json
-from sealbus.policies import bundle_format
-from sealbus.policies.bundle_format import BUNDLE_FILES, Manifest, merge_data, pack_bundle, parse_manifest, read_bundle
+from sealbus.policies.bundle_format import Manifest, merge_data, pack_bundle, parse_manifest, read_bundle
 from sealbus.policies.problems import PolicyRefused
 
 MANIFEST = b'{"revision":"r1","roots":[""],"rego_version":1}'
@@ -141,17 +140,19 @@ def test_a_manifest_with_metadata() -> None:
     assert parse_manifest(b'{"roots": ["a"], "metadata": {"team": "x"}}') == Manifest(roots=("a",))
 
 
-def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    many = {f"{number}.rego": b"" for number in range(BUNDLE_FILES)}
-    with pytest.raises(PolicyRefused, match="over 1000 files"):
-        read_bundle(packed({".manifest": MANIFEST, **many}))
-    raw = packed({".manifest": MANIFEST})
-    monkeypatch.setattr(bundle_format, "UNPACKED_BYTES", 9_000)
-    with pytest.raises(PolicyRefused, match="bytes unpacked"):
-        read_bundle(raw)
-    monkeypatch.setattr(bundle_format, "BUNDLE_BYTES", len(raw) - 1)
-    with pytest.raises(PolicyRefused, match="the bundle has over"):
-        read_bundle(raw)
+def test_a_serial_goes_with_the_manifest() -> None:
+    raw = pack_bundle({"a.rego": POLICY}, {}, Manifest(serial=7, parts={"team": "r-1"}))
+    assert read_bundle(raw).serial == 7
+    assert read_bundle(pack_bundle({"a.rego": POLICY}, {}, Manifest(parts={"team": "r-1"}))).serial == 0
+
+
+@pytest.mark.parametrize(
+    "metadata", [b"[]", b'{"sealbus":1}', b'{"sealbus":{"serial":-1}}', b'{"sealbus":{"serial":true}}',
+                 b'{"sealbus":{"serial":"7"}}']
+)  # fmt: skip
+def test_serials_that_are_none(metadata: bytes) -> None:
+    with pytest.raises(PolicyRefused, match="serial"):
+        parse_manifest(b'{"metadata": ' + metadata + b"}")
 
 
 def test_a_module_beyond_its_own_bounds() -> None:

@@ -7,10 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
-from support.policies import ALLOW, SCRIPTED, bundle, document, eventually, folder, put
+from support.policies import ALLOW, SCRIPTED, bundle, document, eventually, folder, put, signing_key
 
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
+from sealbus.envelopes.key_files import key_id
+from sealbus.envelopes.keys import SigningKey
 from sealbus.policies.bundle import write_bundle
+from sealbus.policies.bundle_signing import BundleVerifier, sign_bundle
 from sealbus.policies.decision import Decision
 from sealbus.policies.embedded import SLICE, EmbeddedEngine
 from sealbus.policies.interpreter import Interpreter
@@ -51,6 +54,37 @@ async def test_a_refused_bundle_is_reported_with_its_place_until_a_good_one_come
         write_bundle(bundle(revision="r2"), file)
         await until_problem(engine, there=False)
         assert (await engine.status()).revision == "r2"
+
+
+async def test_with_a_verifier_only_signed_and_newer_bundles_come_in_force(tmp_path: Path) -> None:
+    file = tmp_path / "bundle.tar.gz"
+    key, other = signing_key(), signing_key()
+    verifier = BundleVerifier(keys={key_id(key.public): key.public}, scope="platform")
+
+    def signed(revision: str, serial: int, by: SigningKey = key) -> bytes:
+        return sign_bundle(bundle(revision=revision, serial=serial), by, scope="platform").raw
+
+    put(bundle(serial=1).raw, file)
+    with pytest.raises(PolicyRefused, match="not signed"):
+        await EmbeddedEngine(file, verifier=verifier).__aenter__()
+    put(signed("r2", 2), file)
+    async with EmbeddedEngine(file, verifier=verifier) as engine:
+        for refused, why in (
+            (bundle(revision="bad", serial=3).raw, "not signed"),
+            (signed("bad", 3, other), "may not sign"),
+            (signed("bad", 2), "not after 2"),
+            (signed("bad", 1), "not after 2"),
+        ):
+            put(refused, file)
+
+            async def told(why: str = why) -> bool:
+                return why in (await engine.status()).problem
+
+            await eventually(told)
+            assert (await engine.status()).revision == "r2"
+        put(signed("r4", 4), file)
+        await until_problem(engine, there=False)
+        assert (await engine.status()).revision == "r4"
 
 
 async def test_a_folder_and_the_starter_policy(tmp_path: Path) -> None:

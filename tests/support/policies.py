@@ -7,12 +7,15 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from sealbus.envelopes.keys import SigningKey
 from sealbus.envelopes.strict_json import Json
 from sealbus.policies.bundle_format import Bundle, Manifest, pack_bundle, read_bundle
 from sealbus.policies.documents import InputDocument
 from sealbus.policies.request import Request, Resource, input_document
 
-__all__ = ["ALLOW", "DENY", "SCRIPTED", "bundle", "document", "eventually", "folder", "put"]
+__all__ = ["ALLOW", "DENY", "SCRIPTED", "bundle", "document", "eventually", "folder", "put", "signing_key"]
 
 SCRIPTED = """package sealbus.authz
 
@@ -31,13 +34,18 @@ DENY: dict[str, Json] = {"allow": False, "reasons": ["no"], "obligations": [{"no
 
 
 def bundle(
-    answers: Mapping[str, Json] | None = None, *, revision: str = "r1", policy: str = SCRIPTED, data: Json = None
+    answers: Mapping[str, Json] | None = None,
+    *,
+    revision: str = "r1",
+    policy: str = SCRIPTED,
+    data: Json = None,
+    serial: int = 0,
 ) -> Bundle:
     """Return a bundle of `policy` with `answers`, or other `data`; nothing is checked."""
     document: Json = data if data is not None else {"answers": dict(answers or {"yes": ALLOW, "no": DENY})}
     assert isinstance(document, dict)
     # A central OPA takes a bundle beside the one that guards it only if it says its roots.
-    manifest = Manifest(revision=revision, roots=("sealbus", *document))
+    manifest = Manifest(revision=revision, roots=("sealbus", *document), serial=serial)
     return read_bundle(pack_bundle({"authz.rego": policy.encode()}, document, manifest))
 
 
@@ -57,6 +65,11 @@ def document(action: str = "yes", *, properties: Mapping[str, object] | None = N
             chain=("spiffe://example.org/agent/planner",),
         )
     )
+
+
+def signing_key() -> SigningKey:
+    """Return a new key."""
+    return SigningKey(ec.generate_private_key(ec.SECP256R1()))
 
 
 def put(raw: bytes, file: Path) -> None:

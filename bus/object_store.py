@@ -1,0 +1,190 @@
+"""A bucket of NATS' object store: files of some size by name, in the layout that the `nats` command line reads (ADR-20).
+
+A bucket is the stream `OBJ_<bucket>`: what an object is stands in one message of `$O.<bucket>.M.<name in base64url>`, its
+bytes in chunks on `$O.<bucket>.C.<nuid>`. Chunks are written first, under a number of their own, and the one message
+about them last, by comparison with the one that it replaces: of two who write at a time one is told, and a reader sees
+the old object or the new one. Whoever runs the broker can change what is here: content that matters is signed.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Final
+
+from sealbus.bus.clock import Clock, wall_clock
+from sealbus.bus.connection import Connection
+from sealbus.bus.consumers import api, iso_time
+from sealbus.bus.jetstream_api import create_stream, stream_state
+from sealbus.bus.object_info import ObjectInfo, digest_of, parse_info
+from sealbus.bus.outbox import StreamRefused
+from sealbus.bus.ports import Outgoing, PubAck
+from sealbus.bus.transport import NatsTransport
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.envelopes.names import is_token
+
+__all__ = ["ObjectStore"]
+
+CHUNK_BYTES: Final = 131_072
+"""What the `nats` command line uses."""
+OBJECT_BYTES: Final = 33_554_432
+"""Longest object that is read or written."""
+WITHIN: Final = 5.0
+"""Seconds for one question or one write."""
+
+_EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
+_NOT_THE_LAST: Final = frozenset({10_071, 10_164})
+"""JetStream: "wrong last sequence", with its number and without."""
+
+
+class ObjectStore:
+    """The bucket `bucket` over an entered connection, which outlives it. Every wait ends, with `BusUnavailable`."""
+
+    def __init__(self, connection: Connection, bucket: str, *, clock: Clock = wall_clock) -> None:
+        if not is_token(bucket):
+            raise ConfigurationError(f"{bucket[:255]!r} cannot be the name of a bucket")
+        self.bucket = bucket
+        self.stream = f"OBJ_{bucket}"
+        self._connection = connection
+        self._transport = NatsTransport(connection)
+        self._clock = clock
+
+    async def create(self, *, max_bytes: int, replicas: int = 1) -> None:
+        """Make the bucket unless it is there; an operator's identity may. Raises `ConfigurationError`."""
+        if await stream_state(self._connection.jetstream, self.stream) is not None:
+            return
+        config: Mapping[str, object] = {
+            "name": self.stream,
+            "description": "sealbus: policy bundles",
+            "subjects": [f"$O.{self.bucket}.C.>", f"$O.{self.bucket}.M.>"],
+            "retention": "limits",
+            "storage": "file",
+            "discard": "new",
+            "max_bytes": max_bytes,
+            "max_age": 0,
+            "num_replicas": replicas,
+            "allow_rollup_hdrs": True,
+            "allow_direct": True,
+        }
+        await create_stream(self._connection.jetstream, config)
+
+    async def info(self, name: str) -> ObjectInfo | None:
+        """Return what the object `name` is now, None if there is none or it was deleted."""
+        found = await self._transport.last(self.stream, self._meta(name), within=WITHIN)
+        if found is None:
+            return None
+        info = parse_info(found[1], sequence=found[0])
+        return None if info is None or info.deleted else info
+
+    async def get(self, info: ObjectInfo) -> bytes | None:
+        """Return the bytes of an object, compared with its digest; None if it was replaced meanwhile: ask for it again.
+
+        Raises `BusUnavailable` for what is longer than it says or over 32 MiB.
+        """
+        content = bytearray()
+        if info.chunks:
+            subject = f"$O.{self.bucket}.C.{info.nuid}"
+            async with aclosing(self._transport.read(self.stream, [subject])) as batches:
+                async for batch in batches:
+                    content += b"".join(delivery.payload for delivery in batch)
+                    if len(content) > min(info.size, OBJECT_BYTES):
+                        raise BusUnavailable(f"{info.name} of {self.bucket} is longer than it says, or than is read")
+        raw = bytes(content)
+        return raw if digest_of(raw) == info.digest else None
+
+    async def put(self, name: str, content: bytes, *, last: int) -> ObjectInfo | None:
+        """Store `content` in place of the object whose `sequence` is `last`, 0 for none; None if that is not the one.
+
+        What it replaced is removed. Raises `BusUnavailable`: nobody knows then whether it was stored.
+        """
+        if len(content) > OBJECT_BYTES:
+            raise ConfigurationError(f"{name}: over {OBJECT_BYTES} bytes")
+        before = await self._transport.last(self.stream, self._meta(name), within=WITHIN)
+        if (before[0] if before is not None else 0) != last:
+            return None
+        nuid = secrets.token_hex(11)
+        chunks = [content[start : start + CHUNK_BYTES] for start in range(0, len(content), CHUNK_BYTES)]
+        subject = f"$O.{self.bucket}.C.{nuid}"
+        await self._publish([Outgoing(subject=subject, payload=chunk) for chunk in chunks])
+        info = ObjectInfo(
+            name=name, nuid=nuid, size=len(content), chunks=len(chunks), digest=digest_of(content), sequence=0
+        )
+        sequence = await self._point(info, last)
+        if sequence is None:
+            await self._purge(subject)
+            return None
+        old = parse_info(before[1], sequence=last) if before is not None else None
+        if old is not None and old.nuid:
+            await self._purge(f"$O.{self.bucket}.C.{old.nuid}")
+        return replace(info, sequence=sequence)
+
+    async def remove(self, info: ObjectInfo) -> None:
+        """Remove an object without a trace."""
+        await self._purge(self._meta(info.name))
+        await self._purge(f"$O.{self.bucket}.C.{info.nuid}")
+
+    async def objects(self) -> list[ObjectInfo]:
+        """Return all objects that there are now, by name."""
+        found: dict[str, ObjectInfo] = {}
+        async with aclosing(self._infos(follow=False)) as batches:
+            async for batch in batches:
+                found |= {info.name: info for info in batch}
+        return [info for _, info in sorted(found.items()) if not info.deleted]
+
+    def watch(self) -> AsyncGenerator[list[ObjectInfo], None]:
+        """Yield what all objects are, then each change as it comes, deletions too, until closed.
+
+        Raises as `Transport.read` does, among others `ConfigurationError` where there is no such bucket.
+        """
+        return self._infos(follow=True)
+
+    async def _infos(self, *, follow: bool) -> AsyncGenerator[list[ObjectInfo], None]:
+        source = self._transport.read(self.stream, [f"$O.{self.bucket}.M.>"], follow=follow)
+        async with aclosing(source) as batches:
+            async for batch in batches:
+                found: list[ObjectInfo] = []
+                for delivery in batch:
+                    sequence = delivery.position.sequence if delivery.position is not None else 0
+                    info = parse_info(delivery.payload, sequence=sequence)
+                    if info is not None and self._meta(info.name) == delivery.subject:
+                        found.append(info)
+                yield found
+
+    def _meta(self, name: str) -> str:
+        return f"$O.{self.bucket}.M.{urlsafe_b64encode(name.encode()).decode()}"
+
+    async def _point(self, info: ObjectInfo, last: int) -> int | None:
+        """Write the message about an object; return its sequence, or None if another was written since `last`."""
+        document = {
+            "name": info.name,
+            "bucket": self.bucket,
+            "nuid": info.nuid,
+            "size": info.size,
+            "mtime": iso_time(self._clock()),
+            "chunks": info.chunks,
+            "digest": info.digest,
+            "options": {"max_chunk_size": CHUNK_BYTES},
+        }
+        message = Outgoing(
+            subject=self._meta(info.name),
+            payload=json.dumps(document).encode(),
+            headers={"Nats-Rollup": "sub", _EXPECTED: str(last)},
+        )
+        (answer,) = await self._transport.publish([message], deadline=WITHIN)
+        if isinstance(answer, PubAck):
+            return answer.sequence
+        if isinstance(answer, StreamRefused) and answer.err_code in _NOT_THE_LAST:
+            return None
+        raise BusUnavailable(f"{info.name} of {self.bucket} was not stored: {answer}") from answer
+
+    async def _publish(self, messages: list[Outgoing]) -> None:
+        for answer in await self._transport.publish(messages, deadline=WITHIN):
+            if not isinstance(answer, PubAck):
+                raise BusUnavailable(f"{self.stream}: a chunk was not stored: {answer}") from answer
+
+    async def _purge(self, subject: str) -> None:
+        await api(self._connection, f"STREAM.PURGE.{self.stream}", {"filter": subject})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
@@ -29,6 +29,8 @@ from sealbus.envelopes.trust import Trust
 from sealbus.policies.engine import PolicyEngine
 
 __all__ = ["Deployment", "Node"]
+
+_NONE: Mapping[SpiffeId, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,8 @@ class Node:
         counters: Counters | None = None,
         audit_limits: AuditLimits | None = None,
         connected: Callable[[], bool] = lambda: True,
+        revoked_before: Callable[[], Mapping[SpiffeId, int]] = lambda: _NONE,
+        policy_problem: Callable[[], str] = str,
         clock: Clock = wall_clock,
         random: Callable[[], float] = random.random,
     ) -> None:
@@ -65,6 +69,11 @@ class Node:
         self.engine = engine
         self.connected = connected
         """Tells whether the transport has a broker now; one in memory always has."""
+        self.policy_problem = policy_problem
+        """Tells why the newest policy is not in force, or is not looked for; empty where all is well."""
+        self._revoked_before = revoked_before
+        self._revoked = revoked_before()
+        self._trust = Trust(bundles=identity.bundles(), revoked_before=self._revoked)
         self.counters = counters or Counters()
         self.clock = clock
         self.random = random
@@ -119,8 +128,11 @@ class Node:
         self._refusing: asyncio.Task[None] | None = None
 
     def trust(self) -> Trust:
-        """Return the trust bundles as they are now."""
-        return Trust(bundles=self.identity.bundles())
+        """Return the trust bundles, and the operator's revocations by time, as they are now."""
+        bundles, revoked = self.identity.bundles(), self._revoked_before()
+        if self._trust.bundles is not bundles or self._revoked is not revoked:
+            self._trust, self._revoked = Trust(bundles=bundles, revoked_before=revoked), revoked
+        return self._trust
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:

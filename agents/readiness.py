@@ -36,6 +36,9 @@ class Readiness:
         """Ask the policy engine for its status, now and again, until cancelled."""
         while True:
             found = await self._node.engine.status()
+            before = self._engine.problem if self._engine is not None else ""
+            if found.revision and found.problem and found.problem != before:
+                self._node.counters.add("sealbus_policy_bundle_refused_total", engine=found.engine)
             if self._engine is not None and (found.problem, found.missed) != (
                 self._engine.problem,
                 self._engine.missed,
@@ -68,11 +71,12 @@ class Readiness:
 
     def notes(self) -> dict[str, str]:
         """Return what an operator should look at though work is taken, by part."""
+        notes = {}
         engine = self._engine
-        if engine is None or not engine.revision:
-            return {}
-        if engine.missed:
-            return {"policy": f"{len(engine.missed)} of the OPAs do not answer, or decide by another revision"}
-        if engine.problem:
-            return {"policy": f"the newest bundle was refused: revision {engine.revision} stays in force"}
-        return {}
+        if engine is not None and engine.revision and engine.missed:
+            notes["policy"] = f"{len(engine.missed)} of the OPAs do not answer, or decide by another revision"
+        elif engine is not None and engine.revision and engine.problem:
+            notes["policy"] = f"the newest bundle was refused: revision {engine.revision} stays in force"
+        if self._node.policy_problem():
+            notes["policy_store"] = "the newest of a part was refused, or the store is not read: see the log"
+        return notes

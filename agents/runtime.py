@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.agents.node import Deployment, Node
+from sealbus.agents.policy_source import file_verifier, open_source
 from sealbus.agents.settings import PolicySettings, Settings, load_settings
 from sealbus.bus.audit import AuditLimits
 from sealbus.bus.audit_trail import AuditTrail
@@ -107,7 +108,7 @@ async def open_engine(policy: PolicySettings, identity: Identity | None = None) 
 
         if policy.bundle is None:
             raise ConfigurationError("policy.bundle is not set: the embedded engine reads its bundle from this file")
-        async with EmbeddedEngine(policy.bundle) as embedded:
+        async with EmbeddedEngine(policy.bundle, verifier=file_verifier(policy)) as embedded:
             yield embedded
     elif policy.engine == "sidecar":
         from sealbus.policies.sidecar import SidecarEngine
@@ -135,12 +136,17 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
     """Open everything that the workload `name` needs on the bus, check its streams, and close it in reverse order."""
     settings = settings or load_settings()
     counters = Counters()
-    async with (
-        open_identity(name, settings, counters=counters) as identity,
-        open_engine(settings.policy, identity) as engine,
-        connection_of(name, settings, identity, counters) as connection,
-        asyncio.TaskGroup() as group,
-    ):
+    async with AsyncExitStack() as stack:
+        identity = await stack.enter_async_context(open_identity(name, settings, counters=counters))
+        engine: PolicyEngine | None = None
+        if settings.policy.bucket is None:
+            # First: what is wrong with a file is told before anything is connected to.
+            engine = await stack.enter_async_context(open_engine(settings.policy, identity))
+        connection = await stack.enter_async_context(connection_of(name, settings, identity, counters))
+        source = await stack.enter_async_context(open_source(name, settings.policy, connection, counters=counters))
+        if engine is None:
+            engine = await stack.enter_async_context(open_engine(source.policy, identity))
+        group = await stack.enter_async_context(asyncio.TaskGroup())
         streams = streams_of(settings)
         await check_streams(streams, connection.jetstream)
         guard = StreamGuard(streams, connection)
@@ -154,6 +160,8 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
             counters=counters,
             connected=lambda: connection.connected,
             audit_limits=AuditLimits(within=settings.audit_within, denials=settings.audit_denials),
+            revoked_before=source.revoked_before,
+            policy_problem=source.problem,
         ) as node:
             yield node
         checking.cancel()

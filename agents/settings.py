@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from sealbus.agents.dev.defaults import DEV_LOCK, STATE_FOLDER
 from sealbus.agents.dev.state_folder import is_locked
-from sealbus.agents.settings_document import CalloutTable, Document, EdgeTable, OwnSubjectTable
+from sealbus.agents.settings_document import CalloutTable, Document, EdgeTable, OwnSubjectTable, PolicyTable
 from sealbus.agents.settings_sources import (
     DEFAULT,
     Entry,
@@ -64,6 +64,13 @@ class PolicySettings:
     deadline: float
     opa_ids: frozenset[SpiffeId] = frozenset()
     """Who may answer at the URLs."""
+    bucket: str | None = None
+    """The bucket in NATS that the policy is pushed to, in place of `bundle`."""
+    cache: Path | None = None
+    keys: tuple[Path, ...] = ()
+    """Files of the public keys that sign the policy; none where it need not be signed."""
+    serve: str | None = None
+    serve_key: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,13 +149,7 @@ def load_settings(
         nats=document.nats,
         nats_ids=frozenset(server_ids),
         workload_api=document.workload_api,
-        policy=PolicySettings(
-            engine=document.policy.engine,
-            bundle=document.policy.bundle,
-            opa=document.policy.opa,
-            deadline=document.policy.deadline,
-            opa_ids=frozenset(opa_ids),
-        ),
+        policy=_policy(document.policy, frozenset(opa_ids)),
         names=names,
         minters=frozenset(document.context.minters),
         max_bytes=MappingProxyType(sizes),
@@ -229,6 +230,23 @@ def _complaint(key: Key, kind: str, message: str, entries: Mapping[Key, Entry]) 
     # The place may be inside of a value that was said, an item of a list for instance.
     said = next(key[:length] for length in range(len(key), 0, -1) if key[:length] in entries)
     return f"{entries[said].origin}: {dotted(said)}: {text[:1].lower()}{text[1:]}"
+
+
+def _policy(table: PolicyTable, opa_ids: frozenset[SpiffeId]) -> PolicySettings:
+    named = table.bundle or ""
+    bucket = named.removeprefix("nats://") if named.startswith("nats://") else None
+    return PolicySettings(
+        engine=table.engine,
+        bundle=Path(named) if named and bucket is None else None,
+        opa=table.opa,
+        deadline=table.deadline,
+        opa_ids=opa_ids,
+        bucket=bucket,
+        cache=table.cache,
+        keys=table.keys,
+        serve=table.serve,
+        serve_key=table.serve_key,
+    )
 
 
 def _own_subject(subject: str, table: OwnSubjectTable, names: Names) -> OwnSubject:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["CalloutTable", "Document", "EdgeTable", "IssuerTable", "OwnSubjectTable"]
+__all__ = ["CalloutTable", "Document", "EdgeTable", "IssuerTable", "OwnSubjectTable", "PolicyTable"]
 
 _SIZE: Final = re.compile(r"(\d{1,18}) ?(B|KiB|MiB|GiB|TiB)?")
 _UNITS: Final = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -68,13 +68,21 @@ class PolicyTable(_Table):
 
     `opa` is the sidecar's unix socket, or the https URLs of central OPAs, the preferred first; `opa_ids` are who may
     answer there, `/opa` of the trust domain unless said.
+
+    `bundle` is a file, or `nats://<bucket>` for what is pushed there; then `cache` is the folder where it is kept. `keys`
+    are public keys in PEM that sign the policy (the platform's part, where there are several), and must be said for a
+    bucket. `serve` and `serve_key` are of the policy server alone: its address, and the key that signs what OPA gets.
     """
 
     engine: Literal["embedded", "sidecar", "central"]
-    bundle: Path | None = None
+    bundle: str | None = None
     opa: Addresses = ()
     opa_ids: tuple[Id, ...] = ()
     deadline: Seconds = 1.0
+    cache: Path | None = None
+    keys: tuple[Path, ...] = ()
+    serve: str | None = None
+    serve_key: Path | None = None
 
 
 class AgentsTable(_Table):

@@ -45,6 +45,9 @@ _PATHS: Final = frozenset(
     {
         ("policy", "bundle"),
         ("policy", "opa"),
+        ("policy", "cache"),
+        ("policy", "keys"),
+        ("policy", "serve_key"),
         ("edge", "certificate"),
         ("edge", "key"),
         ("control", "callout", "issuer"),
@@ -216,6 +219,8 @@ def _nested(key: Key, value: object) -> dict[str, object]:
 
 
 def _anchored(key: Key, value: object, folder: Path) -> object:
+    if key in _PATHS and isinstance(value, list):
+        return [_anchored(key, one, folder) for one in value]
     return str(folder / value) if key in _PATHS and isinstance(value, str) and ":" not in value else value
 
 

@@ -61,6 +61,11 @@ def test_each_mistake_is_one_line_that_names_the_key_and_its_source(tmp_path: Pa
     assert line.startswith(f"file {tmp_path / 'sealbus.toml'}: ")
 
 
+def test_a_bucket_takes_the_place_of_a_file(tmp_path: Path) -> None:
+    settings = load(tmp_path, FULL.replace('"policy/bundle.tar.gz"', '"nats://policies"'))
+    assert (settings.policy.bundle, settings.policy.bucket) == (None, "policies")
+
+
 def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     settings = load(tmp_path, FULL)
     assert settings.nats_ids == {SpiffeId("spiffe://example.org/nats/a"), SpiffeId("spiffe://example.org/nats/b")}
@@ -69,6 +74,10 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert settings.policy.bundle == tmp_path / "policy" / "bundle.tar.gz"
     assert (settings.policy.opa, settings.policy.deadline) == (("/run/opa.sock",), 0.5)
     assert settings.policy.opa_ids == {SpiffeId("spiffe://example.org/opa/a"), SpiffeId("spiffe://example.org/opa/b")}
+    assert settings.policy.bucket is None
+    assert settings.policy.keys == (tmp_path / "policy" / "platform.pem", Path("/etc/old.pem"))
+    assert (settings.policy.cache, settings.policy.serve) == (tmp_path / "cache", "0.0.0.0:8445")
+    assert settings.policy.serve_key == tmp_path / "composer.pem"
     assert settings.names.id_of("orders") == SpiffeId("spiffe://example.org/ns/shop/sa/orders")
     assert settings.names.id_of("pricing") == SpiffeId("spiffe://example.org/ns/money/sa/pricing")
     assert settings.minters == {SpiffeId("spiffe://example.org/edge")}

@@ -24,6 +24,10 @@ workload_api = "unix:///run/agent.sock"
 [policy]
 engine = "embedded"
 bundle = "policy/bundle.tar.gz"
+cache = "cache"
+keys = ["policy/platform.pem", "/etc/old.pem"]
+serve = "0.0.0.0:8445"
+serve_key = "composer.pem"
 opa = "/run/opa.sock"
 opa_ids = ["spiffe://example.org/opa/a", "spiffe://example.org/opa/b"]
 deadline = 0.5

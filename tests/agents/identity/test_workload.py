@@ -135,7 +135,9 @@ async def test_silence_ends_at_the_deadline(scripted: ScriptedWorkloadApi) -> No
 
 async def test_a_missing_identity_is_named(running: RunningWorkloadApi) -> None:
     """Asked for one that this socket does not have."""
-    with pytest.raises(IdentityUnavailable, match=r"agent/planner, not spiffe://example\.org/agent/other: mend its entry"):
+    with pytest.raises(
+        IdentityUnavailable, match=r"agent/planner, not spiffe://example\.org/agent/other: mend its entry"
+    ):
         async with WorkloadIdentity.connect(running.address("planner"), spiffe_id=running.spiffe_id("other")):
             pass
 

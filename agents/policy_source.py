@@ -1,0 +1,140 @@
+"""Where a process has its policy from: a file, or a bucket that is kept in one; and what of it is no engine's business.
+
+Revocations by time (`sealbus deny add --issued-before`) are part of the policy's data and act before any policy is asked. So
+every process reads them from its bundle, whichever engine it has; without one (an OPA elsewhere, and no `policy.bundle`) it
+knows of none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from sealbus.agents.policy_store import PolicyStore
+from sealbus.agents.policy_sync import PolicySync, policy_synced
+from sealbus.agents.settings import PolicySettings
+from sealbus.bus.connection import Connection
+from sealbus.bus.counters import Counters
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.key_files import key_id, read_public_key
+from sealbus.envelopes.keys import PublicKey
+from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.policies.bundle import load_bundle
+from sealbus.policies.bundle_format import Bundle
+from sealbus.policies.bundle_signing import BundleVerifier
+from sealbus.policies.ownership import PLATFORM
+from sealbus.policies.revocations import issued_before
+from sealbus.policies.watch import changes, mark
+
+__all__ = ["PolicySource", "Revocations", "anchors_of", "file_verifier", "open_source", "open_sync"]
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Revocations:
+    """The revocations by time of the bundle `file`, and within 200 ms of its replacement those of the new one.
+
+    A bundle that is refused (`load_bundle`) changes nothing.
+    """
+
+    def __init__(self, file: Path, verifier: BundleVerifier | None = None) -> None:
+        self.before: Mapping[SpiffeId, int] = MappingProxyType({})
+        self._file = file
+        self._verifier = verifier
+        self._bundle: Bundle | None = None
+        self._since = mark(file)
+
+    async def start(self) -> None:
+        """Read the file once. Raises `ConfigurationError` where it is none, or not to be believed."""
+        self._since = mark(self._file)
+        await self._load()
+
+    async def run(self) -> None:
+        """Follow the file until cancelled."""
+        async for _ in changes(self._file, self._since):
+            try:
+                await self._load()
+            except ConfigurationError as error:
+                _log.warning("revocations stay as they are: %s", error.detail)
+
+    async def _load(self) -> None:
+        self._bundle = await asyncio.to_thread(load_bundle, self._file, self._verifier, after=self._bundle)
+        self.before = issued_before(self._bundle.data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySource:
+    """`policy` names the file that the engine is to take; the rest is current at each call."""
+
+    policy: PolicySettings
+    revoked_before: Callable[[], Mapping[SpiffeId, int]]
+    problem: Callable[[], str]
+
+
+@asynccontextmanager
+async def open_source(
+    name: str, policy: PolicySettings, connection: Connection, *, counters: Counters | None = None
+) -> AsyncGenerator[PolicySource, None]:
+    """Follow the policy that the settings name for the workload `name`.
+
+    Raises `ConfigurationError`, one line, for a setting that is missing and for a policy that may not be put in force.
+    """
+    async with AsyncExitStack() as stack:
+        problem: Callable[[], str] = str
+        if policy.bucket is not None:
+            sync = await stack.enter_async_context(open_sync(name, policy, connection, counters=counters))
+            # It was verified part by part, and composed here: nobody else signs that.
+            policy = replace(policy, bundle=sync.bundle, keys=())
+            problem = lambda: sync.problem  # noqa: E731  it is asked again each time
+        if policy.bundle is None:
+            yield PolicySource(policy=policy, revoked_before=dict, problem=problem)
+            return
+        revocations = Revocations(policy.bundle, file_verifier(policy))
+        await revocations.start()
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        following = group.create_task(revocations.run(), name="revocations")
+        try:
+            yield PolicySource(policy=policy, revoked_before=lambda: revocations.before, problem=problem)
+        finally:
+            following.cancel()
+
+
+@asynccontextmanager
+async def open_sync(
+    name: str, policy: PolicySettings, connection: Connection, *, counters: Counters | None = None
+) -> AsyncGenerator[PolicySync, None]:
+    """Follow the bucket that the settings name. Raises `ConfigurationError`, one line that names what is missing."""
+    if policy.bucket is None:
+        raise ConfigurationError("policy.bundle is no bucket: say nats://policies")
+    if policy.cache is None:
+        raise ConfigurationError("policy.cache is not set: the policy from the bus is kept in this folder")
+    if not policy.keys:
+        raise ConfigurationError("policy.keys is not set: say which keys sign the policy that is taken from the bus")
+    anchors = await asyncio.to_thread(anchors_of, policy)
+    sync = PolicySync(PolicyStore(connection, policy.bucket), policy.cache / name, anchors, counters=counters)
+    async with policy_synced(sync):
+        yield sync
+
+
+def anchors_of(policy: PolicySettings) -> Mapping[str, PublicKey]:
+    """Return the keys of `policy.keys` by key id. Raises `ConfigurationError` for a file that holds none. Blocks."""
+    found: dict[str, PublicKey] = {}
+    for file in policy.keys:
+        try:
+            pem = file.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"policy.keys: {file} cannot be read: {error.strerror}") from error
+        key = read_public_key(pem, name=f"policy.keys: {file}")
+        found[key_id(key)] = key
+    return MappingProxyType(found)
+
+
+def file_verifier(policy: PolicySettings) -> BundleVerifier | None:
+    """Return who verifies the bundle file of `policy`, None where it need not be signed. Raises and blocks as above."""
+    return BundleVerifier(keys=anchors_of(policy), scope=PLATFORM) if policy.keys else None

@@ -1,4 +1,4 @@
-"""`sealbus policy test|status|query`: Rego tests on both engines, and questions to a running OPA."""
+"""`sealbus policy`: its subcommands, and `test` and `query`: Rego tests on both engines, questions to a running OPA."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli import policy_build, policy_push, policy_status
+from sealbus.agents.cli.options import json_option
 from sealbus.agents.cli.output import note, print_json, print_table
 
 __all__ = ["command"]
@@ -18,7 +19,7 @@ __all__ = ["command"]
 
 @click.group("policy")
 def command() -> None:
-    """Test policies, and ask a running OPA."""
+    """Test, build, sign and push policies, and ask a running OPA."""
 
 
 @command.command("test")
@@ -60,44 +61,6 @@ def test(folder: Path | None, opa: Path | None, as_json: bool) -> None:
     raise SystemExit(0 if results and all(one.passed for one in results) else 1)
 
 
-@command.command("status")
-@click.option("--opa", "url", default=None, metavar="URL", help="Ask this OPA, for instance http://127.0.0.1:8181.")
-@config_option
-@as_option("shop-web")
-@json_option
-def status(url: str | None, config: str | None, as_name: str, as_json: bool) -> None:
-    """Print which policy is in force at the engine of the settings, asked as this workload; or at an OPA by its URL."""
-    rows, well = asyncio.run(_opa_status(url) if url is not None else _engine_status(config, as_name))
-    if as_json:
-        print_json(rows)
-    else:
-        title = ("opa", url) if url is not None else ("engine", str(rows["engine"]))
-        print_table("", title, [(name, str(value)) for name, value in rows.items()])
-    raise SystemExit(0 if well else 1)
-
-
-async def _opa_status(url: str) -> tuple[dict[str, object], bool]:
-    from sealbus.policies.opa_admin import OpaAdmin
-
-    facts = await OpaAdmin(url).status()
-    rows: dict[str, object] = {"healthy": facts.healthy, "version": facts.version, "revisions": dict(facts.revisions)}
-    return rows, facts.healthy
-
-
-async def _engine_status(config: str | None, as_name: str) -> tuple[dict[str, object], bool]:
-    from sealbus.agents.diagnosis import policy_status
-    from sealbus.agents.settings import load_settings
-
-    found = await policy_status(load_settings(config), as_name)
-    rows: dict[str, object] = {
-        "engine": found.engine,
-        "revision": found.revision,
-        "problem": found.problem,
-        "missed": list(found.missed),
-    }
-    return rows, bool(found.revision) and not found.problem and not found.missed
-
-
 @command.command("query")
 @click.argument("query")
 @click.option(
@@ -120,3 +83,7 @@ def query(query: str, url: str, input_file: Path | None, as_json: bool) -> None:
     if input_file is not None:
         document = json.loads(sys.stdin.read() if str(input_file) == "-" else input_file.read_text(encoding="utf-8"))
     print_json(asyncio.run(OpaAdmin(url).query(query, document)))
+
+
+for _added in (policy_build.build, policy_build.sign, policy_push.push, policy_push.rollback, policy_status.status):
+    command.add_command(_added)

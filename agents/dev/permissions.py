@@ -21,6 +21,8 @@ __all__ = ["Permissions", "Role", "agent_permissions", "operator_permissions", "
 
 _API: Final = "$JS.API"
 _READERS: Final = "RESULTS"
+POLICIES: Final = "policies"
+"""The bucket that policies are pushed to."""
 
 
 class Role(StrEnum):
@@ -84,6 +86,7 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
             f"{_API}.CONSUMER.CREATE.{_READERS}.*.status.{token}.>",
             f"{_API}.CONSUMER.MSG.NEXT.{_READERS}.*",
             f"{_API}.CONSUMER.DELETE.{_READERS}.*",
+            *_bucket_reader(POLICIES),
         ),
         subscribe=(
             f"{names.inbox_prefix(spiffe_id)}>",
@@ -93,14 +96,26 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
     )
 
 
+def _bucket_reader(bucket: str) -> tuple[str, ...]:
+    """Return what it takes to follow a bucket of the object store; what is in it is signed, and no secret."""
+    stream = f"OBJ_{bucket}"
+    return (
+        f"{_API}.STREAM.INFO.{stream}",
+        f"{_API}.DIRECT.GET.{stream}.$O.{bucket}.M.*",
+        f"{_API}.CONSUMER.CREATE.{stream}.*.$O.{bucket}.>",
+        f"{_API}.CONSUMER.MSG.NEXT.{stream}.*",
+        f"{_API}.CONSUMER.DELETE.{stream}.*",
+    )
+
+
 def operator_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
-    """Return what an operator may do: all that an agent may, and the whole JetStream API.
+    """Return what an operator may do: all that an agent may, the whole JetStream API, and pushing policies.
 
     An operator still cannot publish under another agent's token, nor listen to another's inbox.
     """
     agent = agent_permissions(spiffe_id, names, own)
     kept = tuple(subject for subject in agent.publish if not subject.startswith("$JS."))
-    return Permissions(publish=(*kept, f"{_API}.>", "$JS.ACK.>"), subscribe=agent.subscribe)
+    return Permissions(publish=(*kept, f"{_API}.>", "$JS.ACK.>", f"$O.{POLICIES}.>"), subscribe=agent.subscribe)
 
 
 def _durable(stream: str, consumer: str, filters: str) -> tuple[str, ...]:

@@ -86,10 +86,10 @@ def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
 # The engine of the settings
 
 
-def test_status_without_a_url_asks_the_engine_of_the_settings(tmp_path: Path) -> None:
+def test_status_of_the_engine_of_the_settings(tmp_path: Path) -> None:
     write_bundle(build_bundle(STARTER), tmp_path / "bundle.tar.gz")
     (tmp_path / "sealbus.toml").write_text(SETTINGS)
-    result = run("status", "--config", tmp_path / "sealbus.toml", "--json")
+    result = run("status", "--engine", "--config", tmp_path / "sealbus.toml", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found.pop("revision")
@@ -99,7 +99,7 @@ def test_status_without_a_url_asks_the_engine_of_the_settings(tmp_path: Path) ->
 def test_an_engine_that_decides_nothing_exits_with_1_and_says_why(tmp_path: Path) -> None:
     sidecar = SETTINGS.replace("embedded", "sidecar").replace("bundle = ", "opa = ")
     (tmp_path / "sealbus.toml").write_text(sidecar)
-    result = run("status", "--config", tmp_path / "sealbus.toml")
+    result = run("status", "--engine", "--config", tmp_path / "sealbus.toml")
     assert result.exit_code == 1
     assert "does not answer" in " ".join(result.stdout.split())
 
@@ -148,4 +148,7 @@ def test_a_query_is_asked_with_its_input(admin: type[Admin], tmp_path: Path) -> 
 
 def test_which_opa_must_be_said() -> None:
     assert run("query", "data.x").exit_code == 2
-    assert run("query", "data.x").exit_code == 2
+
+
+def test_its_parts_stand_in_files_of_their_own() -> None:
+    assert sorted(command.commands) == ["build", "push", "query", "rollback", "sign", "status", "test"]

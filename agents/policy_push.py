@@ -1,0 +1,137 @@
+"""What operators and teams do to the store: push a part, put an older content back, and deny.
+
+Each change is judged as every consumer will judge it (`PartSet`) before it is written, so that whoever pushes sees what is
+wrong, with file and line, and nobody else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sealbus.agents.policy_store import PolicyStore, StoredPart
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.keys import PublicKey, SigningKey
+from sealbus.policies.bundle import build_bundle
+from sealbus.policies.bundle_format import Bundle, Manifest, pack_bundle, read_bundle
+from sealbus.policies.bundle_signing import sign_bundle
+from sealbus.policies.documents import DataDocument
+from sealbus.policies.ownership import PLATFORM
+from sealbus.policies.part_set import PartSet
+from sealbus.policies.problems import PolicyRefused
+
+__all__ = ["Pushed", "change_platform", "content_of", "push_content", "push_signed", "roll_back", "stored_parts"]
+
+Content = Callable[[int], Bundle]
+"""Makes the bundle that is to be pushed, with the serial that it gets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """What is in the store now. `composed` is the revision that consumers will have; `fallen` why teams fell out."""
+
+    name: str
+    serial: int
+    composed: str
+    fallen: Mapping[str, str]
+
+
+async def stored_parts(store: PolicyStore, anchors: Mapping[str, PublicKey]) -> tuple[PartSet, dict[str, StoredPart]]:
+    """Return what the store's current bundles come to, and the bundles; what is refused stands in `problems`."""
+    current = await store.current()
+    parts = PartSet(anchors)
+    for name in sorted(current, key=lambda one: (one != PLATFORM, one)):
+        _offered(parts, current[name])
+    return parts, current
+
+
+async def push_content(
+    store: PolicyStore, anchors: Mapping[str, PublicKey], name: str, content: Content, key: SigningKey
+) -> Pushed:
+    """Sign what `content` makes and push it as the part `name`, under the serial after the current one.
+
+    Raises `PolicyRefused` for what no consumer would take, `ConfigurationError` where somebody else pushed meanwhile.
+    """
+    parts, current = await stored_parts(store, anchors)
+    bundle = sign_bundle(content(await _next(store, parts, name)), key, scope=name)
+    return await _push(store, parts, current, name, bundle)
+
+
+async def push_signed(store: PolicyStore, anchors: Mapping[str, PublicKey], name: str, raw: bytes) -> Pushed:
+    """Push a bundle that was signed elsewhere, with a serial of its own. Raises as above."""
+    parts, current = await stored_parts(store, anchors)
+    return await _push(store, parts, current, name, read_bundle(raw))
+
+
+async def roll_back(
+    store: PolicyStore, anchors: Mapping[str, PublicKey], name: str, serial: int, key: SigningKey
+) -> Pushed:
+    """Push what `name` was under `serial` once more, as the newest. Raises as above, and where that is not kept."""
+    old = read_bundle(await store.former(name, serial))
+    return await push_content(store, anchors, name, lambda new: _again(old, old.data, new, old.revision), key)
+
+
+async def change_platform(
+    store: PolicyStore, anchors: Mapping[str, PublicKey], change: Callable[[DataDocument], None], key: SigningKey
+) -> Pushed:
+    """Push the platform's bundle that is in force with its data changed by `change`. Raises as above."""
+
+    def content(serial: int) -> Bundle:
+        platform = parts.bundle(PLATFORM)
+        if platform is None:
+            raise ConfigurationError("there is no platform's bundle in force: push one first")
+        # Read anew: what is in force is not to be changed in place.
+        data = read_bundle(platform.raw).data
+        change(data)
+        return _again(platform, data, serial, "")
+
+    parts, current = await stored_parts(store, anchors)
+    bundle = sign_bundle(content(await _next(store, parts, PLATFORM)), key, scope=PLATFORM)
+    return await _push(store, parts, current, PLATFORM, bundle)
+
+
+def content_of(source: Path, *, revision: str = "") -> Content:
+    """Return the content of a policy folder, or of a bundle file. Raises `PolicyRefused`, `ConfigurationError`; blocks."""
+
+    def content(serial: int) -> Bundle:
+        if source.is_dir():
+            return build_bundle(source, revision=revision, serial=serial, part=True)
+        try:
+            bundle = read_bundle(source.read_bytes())
+        except OSError as error:
+            raise ConfigurationError(f"{source} cannot be read: {error.strerror}") from error
+        return _again(bundle, bundle.data, serial, revision or bundle.revision)
+
+    return content
+
+
+async def _push(
+    store: PolicyStore, parts: PartSet, current: Mapping[str, StoredPart], name: str, bundle: Bundle
+) -> Pushed:
+    before = {part.name for part in parts.parts}
+    parts.offer(name, bundle.raw)
+    await store.push(name, bundle.raw, bundle.serial, last=current[name].last if name in current else 0)
+    fallen = {team: parts.problems.get(team, "") for team in sorted(before - {part.name for part in parts.parts})}
+    composed = parts.composed
+    return Pushed(
+        name=name, serial=bundle.serial, composed=composed.revision if composed is not None else "", fallen=fallen
+    )
+
+
+async def _next(store: PolicyStore, parts: PartSet, name: str) -> int:
+    """Return a serial after all that were pushed, be the current bundle in force or not (its signer may be another)."""
+    known = parts.bundle(name)
+    return max(known.serial if known is not None else 0, *await store.serials(name), 0) + 1
+
+
+def _again(bundle: Bundle, data: DataDocument, serial: int, revision: str) -> Bundle:
+    modules = {module.path: module.text.encode() for module in bundle.modules}
+    return read_bundle(pack_bundle(modules, data, Manifest(revision=revision, roots=bundle.roots, serial=serial)))
+
+
+def _offered(parts: PartSet, part: StoredPart) -> None:
+    try:
+        parts.offer(part.name, part.raw)
+    except PolicyRefused:
+        return  # it stands in `problems`

@@ -1,0 +1,69 @@
+"""`GET /bundles/sealbus.tar.gz` as OPA's bundle plugin asks it: ETag, 304, and `Prefer: modes=...;wait=N`."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
+
+from sealbus.agents.control.policy_server.served import COMPOSED, Served
+from sealbus.agents.edge.peer import PEER, Peer
+from sealbus.bus.counters import Counters
+
+__all__ = ["BUNDLE_PATH", "MEDIA_TYPE", "WAIT_MOST", "PolicyApplication"]
+
+_log: Final = logging.getLogger(__name__)
+
+BUNDLE_PATH: Final = f"/bundles/{COMPOSED}.tar.gz"
+MEDIA_TYPE: Final = "application/vnd.openpolicyagent.bundles"
+"""OPA goes on with long polling only where the answer, 304 as well, is of this type."""
+WAIT_MOST: Final = 60.0
+"""Seconds that a question may wait; OPA asks again."""
+
+_WAIT: Final = re.compile(r"(?:^|[;,\s])wait=([0-9]{1,6})(?:$|[;,\s])")
+
+
+class PolicyApplication:
+    """Serves `served`; to be run by `PeerProtocol` only, which says who asks. `clock` is microseconds."""
+
+    def __init__(self, served: Served, *, counters: Counters, clock: Callable[[], int]) -> None:
+        self._served = served
+        self._counters = counters
+        self._clock = clock
+        self._router = Router([Route(BUNDLE_PATH, self._bundle, methods=["GET"])], redirect_slashes=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self._router(scope, receive, send)
+
+    async def _bundle(self, request: Request) -> Response:
+        peer = request.scope.get(PEER)
+        if not isinstance(peer, Peer) or peer.expires <= self._clock():
+            # A connection outlives the certificate that it was made with.
+            return self._answer(401, peer)
+        served = self._served
+        if not served.etag:
+            return self._answer(503, peer)
+        known = request.headers.get("if-none-match", "")
+        if known == served.etag and not await served.other_than(known, _patience(request.headers.get("prefer", ""))):
+            return self._answer(304, peer)
+        return self._answer(200, peer)
+
+    def _answer(self, status: int, peer: object) -> Response:
+        served = self._served
+        self._counters.add("sealbus_policy_served_total", status=str(status))
+        _log.debug("%s gets %d, policy %s", peer.spiffe_id if isinstance(peer, Peer) else "?", status, served.revision)
+        headers = {"etag": served.etag, "cache-control": "no-store"} if status in (200, 304) else {}
+        return Response(served.raw if status == 200 else b"", status, headers, MEDIA_TYPE)
+
+
+def _patience(prefer: str) -> float:
+    """Return how long the asker wants to wait for news, seconds (RFC 7240's `wait`, as OPA writes it)."""
+    found = _WAIT.search(prefer)
+    return min(float(found[1]), WAIT_MOST) if found is not None else 0.0

@@ -1,0 +1,117 @@
+"""The role `policy` of `sealbus control`: follows the store, composes, signs, and serves what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from sealbus.agents.control.policy_server.app import PolicyApplication
+from sealbus.agents.control.policy_server.served import Served
+from sealbus.agents.edge.listening import listening
+from sealbus.agents.edge.peer import PeerProtocol
+from sealbus.agents.edge.protocol import ConnectionLimits
+from sealbus.agents.edge.tls import svid_context
+from sealbus.agents.policy_source import open_sync
+from sealbus.agents.policy_sync import PolicySync
+from sealbus.agents.settings import Settings
+from sealbus.bus.clock import Clock, wall_clock
+from sealbus.bus.connection import Connection
+from sealbus.bus.counters import Counters
+from sealbus.bus.ports import Identity
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.key_files import read_signing_key
+from sealbus.envelopes.keys import SigningKey
+
+__all__ = ["PolicyServer", "open_policy_server"]
+
+CACHE: Final = "policy-server"
+"""Folder of its own in `policy.cache`."""
+
+
+class PolicyServer:
+    """Serves while it runs. Any number may run at a time: all serve the same content."""
+
+    def __init__(
+        self,
+        sync: PolicySync,
+        key: SigningKey,
+        *,
+        address: str,
+        identity: Identity,
+        counters: Counters | None = None,
+        limits: ConnectionLimits | None = None,
+        clock: Clock = wall_clock,
+    ) -> None:
+        self.served = Served(key)
+        self.listening = asyncio.Event()
+        self.port = 0
+        """The port that it listens on, once `listening` is set."""
+        self._sync = sync
+        self._address = address
+        self._limits = limits or ConnectionLimits()
+        self._counters = counters or Counters()
+        self._application = PolicyApplication(self.served, counters=self._counters, clock=clock)
+        self._trust_domain = identity.spiffe_id.trust_domain
+        self._tls: ssl.SSLContext = svid_context(identity, self._trust_domain)
+
+    @property
+    def problem(self) -> str:
+        """Why the newest of some part is not served, or the store is not read; empty where all is well."""
+        return self._sync.problem
+
+    async def run(self) -> None:
+        """Listen and serve the newest policy until cancelled; `sync` is entered. Raises `ConfigurationError`."""
+        self._take()
+        async with listening(
+            self._application,
+            self._address,
+            setting="policy.serve",
+            limits=self._limits,
+            tls=self._tls,
+            protocol=partial(PeerProtocol, trust_domain=self._trust_domain),
+        ) as port:
+            self.port = port
+            self.listening.set()
+            try:
+                while True:
+                    await self._sync.changed.wait()
+                    self._sync.changed.clear()
+                    self._take()
+            finally:
+                # Long polls would otherwise be waited for.
+                self.served.stop()
+                self.listening.clear()
+
+    def _take(self) -> None:
+        composed = self._sync.composed
+        if composed is not None:
+            self.served.put(composed)
+
+
+@asynccontextmanager
+async def open_policy_server(
+    settings: Settings, identity: Identity, connection: Connection, *, counters: Counters | None = None
+) -> AsyncGenerator[PolicyServer, None]:
+    """Return the policy server of the settings, on the identity and the connection of `sealbus control`; then `run` it.
+
+    Raises `ConfigurationError`, one line that names the setting, for what is missing, and where nothing was pushed yet.
+    """
+    policy = settings.policy
+    if policy.serve is None or policy.serve_key is None:
+        raise ConfigurationError("policy.serve and policy.serve_key are not set: where to listen, and the key for OPA")
+    key = await asyncio.to_thread(_read_key, policy.serve_key)
+    async with open_sync(CACHE, policy, connection, counters=counters) as sync:
+        yield PolicyServer(sync, key, address=policy.serve, identity=identity, counters=counters)
+
+
+def _read_key(file: Path) -> SigningKey:
+    try:
+        pem = file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"policy.serve_key: {file} cannot be read: {error.strerror}") from error
+    return read_signing_key(pem, name=f"policy.serve_key: {file}")

@@ -1,0 +1,49 @@
+"""What is served: signed once for each content, and awaited."""
+
+from __future__ import annotations
+
+import asyncio
+
+from support.policies import bundle, signing_key
+
+from sealbus.agents.control.policy_server.served import COMPOSED, Served
+from sealbus.envelopes.key_files import key_id
+from sealbus.policies.bundle_signing import BundleVerifier, sign_bundle
+
+KEY = signing_key()
+
+
+def test_the_same_content_keeps_its_signature_and_its_tag() -> None:
+    served = Served(KEY)
+    assert served.etag == ""
+    served.put(bundle())
+    raw, etag = served.raw, served.etag
+    served.put(bundle())
+    assert (served.raw, served.etag, served.revision) == (raw, etag, "r1")
+    other = Served(signing_key())
+    other.put(bundle())
+    assert other.etag == etag
+    served.put(bundle(revision="r2"))
+    assert served.etag != etag
+    verifier = BundleVerifier(keys={key_id(KEY.public): KEY.public}, scope=COMPOSED)
+    assert verifier.verify(served.raw).bundle.revision == "r2"
+    served.put(sign_bundle(bundle(), KEY, scope="other"))
+    assert served.etag != etag
+
+
+async def test_waiting_ends_with_another_content_in_time_or_at_the_stop() -> None:
+    served = Served(KEY)
+    served.put(bundle())
+    assert await served.other_than("else", 5)
+    assert not await served.other_than(served.etag, 0.01)
+    waiting = [asyncio.create_task(served.other_than(served.etag, 30)) for _ in range(3)]
+    await asyncio.sleep(0)
+    served.put(bundle(revision="r2"))
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*waiting) == [True] * 3
+    again = asyncio.create_task(served.other_than(served.etag, 30))
+    await asyncio.sleep(0)
+    served.stop()
+    async with asyncio.timeout(5):
+        assert not await again
+    assert not await served.other_than(served.etag, 30)

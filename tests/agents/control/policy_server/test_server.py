@@ -1,0 +1,118 @@
+"""The policy server on a socket: SVIDs on both sides, what its settings lack, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx2
+import pytest
+from support.lab import Lab, running
+from support.policy_bus import CONTROL, ROOT, control_identity, pushed, serving
+from support.policy_desk import key_file
+from support.settings import FULL, load
+from support.teams import signed_platform
+from support.x509 import ThrowawayCa
+
+from sealbus.agents.control.policy_server.app import BUNDLE_PATH
+from sealbus.agents.control.policy_server.server import open_policy_server
+from sealbus.agents.policy_store import PolicyStore
+from sealbus.agents.settings import PolicySettings
+from sealbus.bus.connection import Connection
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.key_files import public_pem
+
+pytestmark = pytest.mark.nats
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    async with running(tmp_path / "nats", "a") as started:
+        yield started
+
+
+@pytest.fixture
+async def connection(lab: Lab) -> AsyncIterator[Connection]:
+    async with lab.connection("a") as entered:
+        yield entered
+
+
+@pytest.fixture
+async def store(connection: Connection) -> PolicyStore:
+    found = PolicyStore(connection, "policies")
+    await found.create()
+    await pushed(found, "platform", signed_platform(ROOT, {}), 1)
+    return found
+
+
+def client(lab: Lab, folder: Path, ca: ThrowawayCa | None, name: str = "opa") -> httpx2.AsyncClient:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=lab.ca.cert_der)
+    if ca is not None:
+        svid = ca.issue(f"spiffe://{ca.trust_domain}/{name}")
+        (folder / "client.pem").write_bytes(svid.cert_pem + svid.key_pem)
+        context.load_cert_chain(folder / "client.pem")
+    return httpx2.AsyncClient(verify=context)
+
+
+async def test_workloads_of_the_trust_domain_and_nobody_else(lab: Lab, store: PolicyStore, tmp_path: Path) -> None:
+    async with serving(lab, store, tmp_path / "cache") as (_, server):
+        url = f"https://127.0.0.1:{server.port}{BUNDLE_PATH}"
+        async with client(lab, tmp_path, lab.ca) as opa:
+            found = await opa.get(url)
+            assert (found.status_code, found.content) == (200, server.served.raw)
+            assert server.problem == ""
+        for stranger in (None, ThrowawayCa("example.org"), ThrowawayCa("other.org")):
+            async with client(lab, tmp_path, stranger) as other:
+                with pytest.raises(httpx2.TransportError):
+                    await other.get(url)
+
+
+async def test_its_end_does_not_wait_for_long_polls(lab: Lab, store: PolicyStore, tmp_path: Path) -> None:
+    async with client(lab, tmp_path, lab.ca) as opa:
+        async with serving(lab, store, tmp_path / "cache") as (_, server):
+            url = f"https://127.0.0.1:{server.port}{BUNDLE_PATH}"
+            headers = {"If-None-Match": server.served.etag, "Prefer": "wait=30"}
+            waiting = asyncio.create_task(opa.get(url, headers=headers, timeout=30))
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+        async with asyncio.timeout(4):
+            assert (await waiting).status_code == 304
+
+
+async def test_what_its_settings_lack_is_one_line(connection: Connection, lab: Lab, tmp_path: Path) -> None:
+    plain = PolicySettings(engine="embedded", bundle=None, opa=None, deadline=1.0, bucket="policies")
+    file, _ = key_file(tmp_path / "composer.pem")
+    for policy, says in (
+        (plain, r"policy\.serve and policy\.serve_key are not set"),
+        (replace(plain, serve=":0", serve_key=tmp_path / "none"), r"policy\.serve_key: .*none cannot be read"),
+        (replace(plain, serve=":0", serve_key=file), r"policy\.cache is not set"),
+    ):
+        settings = replace(load(tmp_path, FULL), policy=policy)
+        with pytest.raises(ConfigurationError, match=says) as refused:
+            async with open_policy_server(settings, control_identity(lab.ca), connection):
+                pass
+        assert "\n" not in refused.value.detail
+
+
+async def test_from_settings(store: PolicyStore, connection: Connection, lab: Lab, tmp_path: Path) -> None:
+    file, _ = key_file(tmp_path / "composer.pem")
+    (tmp_path / "root.pem").write_text(public_pem(ROOT.public), encoding="ascii")
+    policy = PolicySettings(
+        engine="embedded", bundle=None, opa=None, deadline=1.0, bucket="policies", cache=tmp_path / "cache",
+        keys=(tmp_path / "root.pem",), serve="127.0.0.1:0", serve_key=file,
+    )  # fmt: skip
+    settings = replace(load(tmp_path, FULL), policy=policy)
+    identity = control_identity(lab.ca)
+    assert str(identity.spiffe_id) == CONTROL
+    async with open_policy_server(settings, identity, connection) as server:
+        task = asyncio.create_task(server.run())
+        await server.listening.wait()
+        async with client(lab, tmp_path, lab.ca) as opa:
+            assert (await opa.get(f"https://127.0.0.1:{server.port}{BUNDLE_PATH}")).status_code == 200
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert not server.listening.is_set()

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
+from sealbus.agents.policy_source import open_source
 from sealbus.agents.runtime import open_connection, open_engine, open_identity, streams_of
 from sealbus.agents.settings import Settings
 from sealbus.bus.clock import wall_clock
@@ -112,6 +113,8 @@ async def _nats(settings: Settings, name: str) -> str:
 
 
 async def _policy(settings: Settings, name: str) -> str:
+    if settings.policy.bucket is not None:
+        return await _stored_policy(settings, name)
     status = await policy_status(settings, name)
     if status.missed or not status.revision:
         raise PolicyUnavailable(f"{status.engine}: {'; '.join(status.missed) or status.problem}")
@@ -126,6 +129,20 @@ async def policy_status(settings: Settings, name: str) -> EngineStatus:
         identity = await stack.enter_async_context(open_identity(name, settings)) if central else None
         engine = await stack.enter_async_context(open_engine(settings.policy, identity))
         return await engine.status()
+
+
+async def _stored_policy(settings: Settings, name: str) -> str:
+    async with (
+        open_connection(name, settings) as (identity, connection),
+        open_source(name, settings.policy, connection) as source,
+        open_engine(source.policy, identity) as engine,
+    ):
+        status = await engine.status()
+        problem = "; ".join(one for one in (source.problem(), status.problem) if one).replace("\n", "; ")
+    # Not inside, where the tasks of what is open would make a group of it.
+    if problem:
+        raise ConfigurationError(f"{status.engine}, revision {status.revision} stays in force: {problem}")
+    return f"{status.engine}, revision {status.revision} from bucket {settings.policy.bucket}"
 
 
 async def _opa(url: str) -> str:

@@ -123,12 +123,13 @@ class PolicySync:
         composed = self.parts.composed
         if composed is None or composed is self._written:
             return False
+        if composed.raw != _content(self.bundle):
+            # First, and without waiting for the disk: it is composed anew at each start.
+            write_file(composed.raw, self.bundle, durable=False)
         for part in self.parts.parts:
             bundle = self.parts.bundle(part.name)
             if bundle is not None and bundle.raw != _content(self._file(part.name)):
                 write_file(bundle.raw, self._file(part.name))
-        if composed.raw != _content(self.bundle):
-            write_file(composed.raw, self.bundle)
         self._written = composed
         _log.info("policy %s is in force", composed.revision)
         return True

@@ -123,20 +123,23 @@ def write_bundle(bundle: Bundle, file: Path) -> None:
     write_file(bundle.raw, file)
 
 
-def write_file(raw: bytes, file: Path) -> None:
-    """Put the bytes `raw` in the place of `file`, all or nothing, on the disk. Blocks."""
+def write_file(raw: bytes, file: Path, *, durable: bool = True) -> None:
+    """Put the bytes `raw` in the place of `file`, all or nothing; on the disk, unless it need not be `durable`. Blocks."""
     descriptor, name = tempfile.mkstemp(prefix=".bundle-", dir=file.parent)
     written = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as opened:
             opened.write(raw)
             opened.flush()
-            os.fsync(opened.fileno())
+            if durable:
+                os.fsync(opened.fileno())
         written.chmod(0o644)
         written.replace(file)
     finally:
         with suppress(FileNotFoundError):
             written.unlink()
+    if not durable:
+        return
     folder = os.open(file.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from typing import Final
 
 from sealbus.envelopes.strict_json import Json
@@ -25,7 +26,7 @@ from sealbus.policies.syntax_walk import leading_names
 __all__ = ["check_bundle", "check_part"]
 
 _passed: Final[deque[tuple[bytes, bool]]] = deque(maxlen=16)
-"""Bundles that passed of late, by digest: engines of one process need not all look at the same bytes again."""
+"""What passed of late, by its contents: who pushes, composes and decides in one process looks at the same only once."""
 
 
 def check_bundle(bundle: Bundle) -> None:
@@ -42,7 +43,8 @@ def check_part(bundle: Bundle) -> None:
 
 
 def _check(bundle: Bundle, *, whole: bool) -> None:
-    seen = (bundle.digest, whole)
+    data = canonical(bundle.data)
+    seen = (_contents(bundle, data), whole)
     if seen in _passed:
         return
     files, problems = parse_all(bundle.modules)
@@ -52,8 +54,17 @@ def _check(bundle: Bundle, *, whole: bool) -> None:
         problems.extend(_data_problems(files, bundle))
     if problems:
         raise PolicyRefused(problems)
-    check_compiles(bundle.modules, canonical(bundle.data))
+    check_compiles(bundle.modules, data)
     _passed.append(seen)
+
+
+def _contents(bundle: Bundle, data: bytes) -> bytes:
+    """Return the digest of all that is checked."""
+    roots: list[Json] = list(bundle.roots)
+    summary = sha256(canonical(roots) + data)
+    for module in bundle.modules:
+        summary.update(canonical([module.path, module.text]))
+    return summary.digest()
 
 
 def _data_problems(files: Iterable[File], bundle: Bundle) -> Iterator[Problem]:

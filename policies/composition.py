@@ -63,15 +63,17 @@ def check_team(bundle: Bundle, team: str) -> None:
 def compose(platform: Bundle, teams: Mapping[str, Bundle]) -> Bundle:
     """Return the bundle of `platform` and of those of `teams` (by name) that it names, checked as a whole.
 
-    Each has passed its own check. Raises `PolicyRefused`, with the part before the path of the file, where they do not
-    go together.
+    Each has passed its own check. Raises `PolicyRefused`, with the part before the path of the file where there are
+    teams, if they do not go together.
     """
     owners = owners_of(platform)
     parts = {PLATFORM: platform, **{team: teams[team] for team in sorted(teams.keys() & (owners or {}).keys())}}
     modules: dict[str, bytes] = {}
     data: DataDocument = {}
     for name, part in parts.items():
-        modules |= {f"{name}/{module.path}": module.text.encode() for module in part.modules}
+        # A whole policy keeps the paths that its authors know.
+        folder = "" if owners is None else f"{name}/"
+        modules |= {folder + module.path: module.text.encode() for module in part.modules}
         merge_data(data, "data.json", canonical(part.data))
     roots = platform.roots
     if owners is not None:

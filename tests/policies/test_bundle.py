@@ -10,7 +10,7 @@ from support.policies import ALLOW, SCRIPTED, bundle, folder
 
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.strict_json import Json
-from sealbus.policies.bundle import STARTER, build_bundle, load_bundle, remembered_bundle, write_bundle
+from sealbus.policies.bundle import STARTER, build_bundle, load_bundle, remembered_bundle, write_bundle, write_file
 from sealbus.policies.problems import PolicyRefused
 
 FILES: dict[str, str | dict[str, Json]] = {
@@ -120,3 +120,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file"):
         load_bundle(tmp_path / "none")
+
+
+def test_a_file_is_replaced_whole_whether_or_not_it_must_last(tmp_path: Path) -> None:
+    file = tmp_path / "b.tar.gz"
+    for durable in (True, False):
+        write_file(b"%d" % durable, file, durable=durable)
+        assert file.read_bytes() == b"%d" % durable
+    assert [one.name for one in tmp_path.iterdir()] == ["b.tar.gz"]

@@ -16,7 +16,7 @@ from sealbus.envelopes.strict_json import Json
 from sealbus.policies.documents import DataDocument
 from sealbus.policies.revocations import issued_before
 
-__all__ = ["KINDS", "Denial", "add", "denials", "forget"]
+__all__ = ["KINDS", "Denial", "add", "carry", "denials", "forget"]
 
 KINDS: Final = MappingProxyType({"workload": "agents", "user": "users", "session": "sessions", "client": "clients"})
 """What can be denied, and where in the registry it stands."""
@@ -75,6 +75,22 @@ def forget(kind: str, one: str) -> Callable[[DataDocument], None]:
             raise ConfigurationError(f"{kind} {one} is not denied: sealbus deny ls")
 
     return change
+
+
+def carry(data: DataDocument, current: DataDocument) -> bool:
+    """Add what `current` denies and `data` does not; tell whether there was anything.
+
+    For every change but `forget`: a policy folder knows nothing of who was denied since it was written.
+    """
+    known = {(one.kind, one.id, bool(one.before)): one for one in denials(data)}
+    missing = [
+        one
+        for one in denials(current)
+        if (found := known.get((one.kind, one.id, bool(one.before)))) is None or found.before < one.before
+    ]
+    for one in missing:
+        add(one)(data)
+    return bool(missing)
 
 
 def _registry(data: DataDocument) -> DataDocument:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sealbus.agents.denials import carry
 from sealbus.agents.policy_store import PolicyStore, StoredPart
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.keys import PublicKey, SigningKey
@@ -51,17 +52,28 @@ async def push_content(
 ) -> Pushed:
     """Sign what `content` makes and push it as the part `name`, under the serial after the current one.
 
+    Whom the platform denies now stays denied, whatever `content` says of it: only `forget` ends a denial.
+
     Raises `PolicyRefused` for what no consumer would take, `ConfigurationError` where somebody else pushed meanwhile.
     """
     parts, current = await stored_parts(store, anchors)
-    bundle = sign_bundle(content(await _next(store, parts, name)), key, scope=name)
-    return await _push(store, parts, current, name, bundle)
+    bundle = _carrying(parts, name, content(await _next(store, parts, name)))
+    return await _push(store, parts, current, name, sign_bundle(bundle, key, scope=name))
 
 
 async def push_signed(store: PolicyStore, anchors: Mapping[str, PublicKey], name: str, raw: bytes) -> Pushed:
-    """Push a bundle that was signed elsewhere, with a serial of its own. Raises as above."""
+    """Push a bundle that was signed elsewhere, with a serial of its own.
+
+    Raises as above, and `ConfigurationError` for a platform's that would end a denial.
+    """
     parts, current = await stored_parts(store, anchors)
-    return await _push(store, parts, current, name, read_bundle(raw))
+    bundle = read_bundle(raw)
+    if _carrying(parts, name, bundle) is not bundle:
+        raise ConfigurationError(
+            "the bundle lacks denials that are in force (sealbus deny ls): sign it here with --key, which keeps them, "
+            "or remove them first"
+        )
+    return await _push(store, parts, current, name, bundle)
 
 
 async def roll_back(
@@ -117,6 +129,15 @@ async def _push(
     return Pushed(
         name=name, serial=bundle.serial, composed=composed.revision if composed is not None else "", fallen=fallen
     )
+
+
+def _carrying(parts: PartSet, name: str, bundle: Bundle) -> Bundle:
+    """Return `bundle`, with the denials of the platform's that is in force where it lacks some."""
+    platform = parts.bundle(PLATFORM)
+    if name != PLATFORM or platform is None:
+        return bundle
+    data = read_bundle(bundle.raw).data
+    return _again(bundle, data, bundle.serial, bundle.revision) if carry(data, platform.data) else bundle
 
 
 async def _next(store: PolicyStore, parts: PartSet, name: str) -> int:

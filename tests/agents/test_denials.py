@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sealbus.agents.denials import Denial, add, denials, forget
+from sealbus.agents.denials import Denial, add, carry, denials, forget
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies.documents import DataDocument
 
@@ -50,3 +50,19 @@ def test_nothing_is_denied_by_an_empty_policy_or_by_false() -> None:
 def test_a_registry_of_another_form() -> None:
     with pytest.raises(ConfigurationError, match="registry is no object"):
         list(denials({"sealbus": {"registry": []}}))
+
+
+def test_what_is_in_force_is_carried_over() -> None:
+    current: DataDocument = {}
+    for one in (Denial(kind="user", id="eve", at="now", reason="left"), Denial(kind="workload", id=PRICING, before=5)):
+        add(one)(current)
+    data: DataDocument = {}
+    assert carry(data, current)
+    assert list(denials(data)) == list(denials(current))
+    assert not carry(data, current)
+    later: DataDocument = {}
+    add(Denial(kind="workload", id=PRICING, before=9))(later)
+    assert carry(later, current)
+    assert [(one.id, one.before) for one in denials(later)] == [("eve", 0), (PRICING, 9)]
+    assert carry(data, later)
+    assert [one.before for one in denials(data)] == [0, 9]

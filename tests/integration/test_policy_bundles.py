@@ -18,7 +18,7 @@ from support.policy_bus import ANCHORS, COMPOSER, ROOT, opa_polling, pushed, ser
 from support.teams import signed_platform, signed_team, team_policy
 
 from sealbus.agents.control.policy_server.server import PolicyServer
-from sealbus.agents.denials import Denial, add
+from sealbus.agents.denials import Denial, add, forget
 from sealbus.agents.policy_push import change_platform, content_of, push_content, push_signed, roll_back
 from sealbus.agents.policy_store import PolicyStore
 from sealbus.agents.policy_sync import PolicySync
@@ -178,10 +178,10 @@ async def test_a_denial_acts_at_the_next_message_in_whole_policies_and_above_tea
         await change_platform(running_.store, ANCHORS, add(Denial(kind="workload", id=PLANNER, at="now")), ROOT)
         await running_.until("platform-2.money-1.stock-1")
         assert await running_.decided("inventory.read") == (False, ("revoked_agent",))
-        # The same in the starter policy, which is whole: its teams are gone with it.
+        # The starter policy is whole: the teams are gone with it, and who is denied is not.
         await push_content(running_.store, ANCHORS, "platform", content_of(STARTER), ROOT)
         await running_.until("platform-3")
-        assert await running_.decided("pricing.quote") == (True, ())
-        await change_platform(running_.store, ANCHORS, add(Denial(kind="workload", id=PLANNER, at="now")), ROOT)
-        await running_.until("platform-4")
         assert await running_.decided("pricing.quote") == (False, ("revoked_agent",))
+        await change_platform(running_.store, ANCHORS, forget("workload", PLANNER), ROOT)
+        await running_.until("platform-4")
+        assert await running_.decided("pricing.quote") == (True, ())

@@ -84,7 +84,7 @@ async def test_its_end_does_not_wait_for_long_polls(lab: Lab, store: PolicyStore
 
 
 async def test_what_its_settings_lack_is_one_line(connection: Connection, lab: Lab, tmp_path: Path) -> None:
-    plain = PolicySettings(engine="embedded", bundle=None, opa=None, deadline=1.0, bucket="policies")
+    plain = PolicySettings(engine="embedded", bundle=None, opa=(), deadline=1.0, bucket="policies")
     file, _ = key_file(tmp_path / "composer.pem")
     for policy, says in (
         (plain, r"policy\.serve and policy\.serve_key are not set"),
@@ -102,7 +102,7 @@ async def test_from_settings(store: PolicyStore, connection: Connection, lab: La
     file, _ = key_file(tmp_path / "composer.pem")
     (tmp_path / "root.pem").write_text(public_pem(ROOT.public), encoding="ascii")
     policy = PolicySettings(
-        engine="embedded", bundle=None, opa=None, deadline=1.0, bucket="policies", cache=tmp_path / "cache",
+        engine="embedded", bundle=None, opa=(), deadline=1.0, bucket="policies", cache=tmp_path / "cache",
         keys=(tmp_path / "root.pem",), serve="127.0.0.1:0", serve_key=file,
     )  # fmt: skip
     settings = replace(load(tmp_path, FULL), policy=policy)

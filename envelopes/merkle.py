@@ -7,6 +7,7 @@ Leaves are given as their hashes; `leaf_hash` makes one from its bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 
 from sealbus.envelopes.errors import Code, EnvelopeError
@@ -82,23 +83,43 @@ def root_of_path(leaf: bytes, size: int, index: int, nodes: Sequence[bytes]) -> 
     """
     if not 0 <= index < size:
         raise EnvelopeError(Code.BAD_SIGNATURE, 8, "leaf outside its tree")
-    first, last, result = index, size - 1, leaf
-    for node in nodes:
-        if last == 0:
-            raise EnvelopeError(Code.BAD_SIGNATURE, 8, "left-over node in the path")
-        if first & 1 or first == last:
-            result = sha256(b"\x01" + node + result).digest()
-            # An even `first` is `last` here, so neither is 0 and both have a lowest bit to stop at.
-            while not first & 1:
-                first >>= 1
-                last >>= 1
-        else:
-            result = sha256(b"\x01" + result + node).digest()
+    sides = _sides(size, index)
+    if len(nodes) > len(sides):
+        raise EnvelopeError(Code.BAD_SIGNATURE, 8, "left-over node in the path")
+    if len(nodes) < len(sides):
+        raise EnvelopeError(Code.BAD_SIGNATURE, 8, "missing node in the path")
+    result = leaf
+    for node, left in zip(nodes, sides, strict=True):
+        result = _parent(node, result) if left else _parent(result, node)
+    return result
+
+
+@lru_cache(maxsize=4096)
+def _parent(left: bytes, right: bytes) -> bytes:
+    """Return the hash of an inner node, H(0x01 || left || right) (RFC 9162 section 2.1.1).
+
+    Remembered for equal bytes: the messages of one batch have all nodes but the lowest in common with their neighbours.
+    """
+    return sha256(b"\x01" + left + right).digest()
+
+
+@lru_cache(maxsize=8192)
+def _sides(size: int, index: int) -> tuple[bool, ...]:
+    """Return for each node of the path of leaf `index`, from the leaf upwards, whether it stands on the left.
+
+    RFC 9162 section 2.1.3.2 without its hashes: what remains depends on the two numbers alone, and is remembered.
+    """
+    first, last, sides = index, size - 1, []
+    while last:
+        left = bool(first & 1) or first == last
+        sides.append(left)
+        # An even `first` on the left is `last`, so neither is 0 and both have a lowest bit to stop at.
+        while left and not first & 1:
+            first >>= 1
+            last >>= 1
         first >>= 1
         last >>= 1
-    if last != 0:
-        raise EnvelopeError(Code.BAD_SIGNATURE, 8, "missing node in the path")
-    return result
+    return tuple(sides)
 
 
 def verify_path(leaf: bytes, size: int, index: int, nodes: Sequence[bytes], root: bytes) -> None:

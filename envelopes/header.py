@@ -18,7 +18,6 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.spiffe_id import SpiffeId
 
 __all__ = [
-    "KEYS",
     "ExtValue",
     "Header",
     "is_grant",
@@ -37,8 +36,6 @@ _TYPES: Final[Mapping[str, type]] = {
     "sch": str, "seq": int, "t": str, "tid": bytes, "to": str, "typ": str,
 }  # fmt: skip
 """Every key that a header of any kind may have, in the order in which they are encoded."""
-KEYS: Final = tuple(_TYPES)
-"""All of them, in this order."""
 
 _ORDER: Final = (
     "id", "iss", "to", "aud", "iat", "exp", "end", "key", "crd", "dig", "typ", "sch", "ctx", "par", "re", "rpl", "seq",
@@ -51,7 +48,7 @@ _GRANT: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*(?:\.\*)?")
 _LONGEST: Final = DEFAULT_LIMITS.live_seconds * SECOND
 _MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
 _SEQ_END: Final = 2**32
-_ENTRIES: Final = len(KEYS)
+_ENTRIES: Final = len(_TYPES)
 _TEXT_ITEMS: Final = DEFAULT_LIMITS.text_items
 _RECORD: Final = Kind.RECORD
 
@@ -143,7 +140,7 @@ class _Shape(NamedTuple):
 
     kind: Kind
     life: int
-    types: tuple[type, ...]
+    types: list[type]
     pick: Callable[[tuple[object, ...]], _Values]
 
 
@@ -163,7 +160,7 @@ def _shape(text: str, keys: tuple[str, ...]) -> _Shape:
     if tuple(sorted(keys)) != keys:
         raise _malformed("order of keys")
     places = {key: place for place, key in enumerate(keys)}
-    types = tuple([_TYPES[key] for key in keys])
+    types = [_TYPES[key] for key in keys]
     return _Shape(kind, rule.life, types, itemgetter(*[places.get(key, len(keys)) for key in _ORDER]))
 
 
@@ -186,8 +183,8 @@ def _checked(decoded: dict[str, object], raw: bytes | None) -> Header:
     if type(text) is not str:
         raise _malformed("t")
     kind, life, types, pick = _shape(text, tuple(decoded))
-    values = tuple(decoded.values())
-    if tuple(map(type, values)) != types:
+    values = decoded.values()
+    if [*map(type, values)] != types:
         raise _malformed("type of an entry")
     (
         ident, iss_text, to, aud_text, iat, exp, end, key_bytes, crd, dig, typ, sch, ctx, par, re_, rpl, seq, fin, grt,

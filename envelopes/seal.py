@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from sealbus.envelopes.codec import pack
 from sealbus.envelopes.errors import SealError
-from sealbus.envelopes.header import KEYS, ExtValue, Header, make_header
+from sealbus.envelopes.header import ExtValue, Header, make_header
 from sealbus.envelopes.keys import SigningKey
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import DEFAULT_LIMITS
@@ -149,32 +149,45 @@ def _header(draft: Draft, sealer: Sealer) -> Header:
             ctx, par = _attached(context, ancestors)
         except TypeError as error:
             raise SealError("context or ancestors: a part is not a value") from error
-    values = (
-        aud.value if aud is not None else None,
-        sealer.crd,
-        ctx,
-        sha256(body).digest() if dig is None else dig,
-        end,
-        exp,
-        {key: ext[key] for key in sorted(ext)} if ext is not None else None,
-        fin or None,
-        tuple(grt) if grt is not None else None,
-        iat,
-        ident,
-        idm,
-        sealer.iss.value,
-        sealer.key.public.raw,
-        par,
-        re_,
-        rpl,
-        sch,
-        seq,
-        kind.value,
-        tid,
-        to,
-        typ,
-    )
-    header = make_header({key: value for key, value in zip(KEYS, values, strict=True) if value is not None})
+    # In the order of the keys, which is how they are encoded.
+    entries: dict[str, object] = {}
+    if aud is not None:
+        entries["aud"] = aud.value
+    entries["crd"] = sealer.crd
+    if ctx is not None:
+        entries["ctx"] = ctx
+    entries["dig"] = sha256(body).digest() if dig is None else dig
+    if end is not None:
+        entries["end"] = end
+    entries["exp"] = exp
+    if ext is not None:
+        entries["ext"] = {key: ext[key] for key in sorted(ext)}
+    if fin:
+        entries["fin"] = fin
+    if grt is not None:
+        entries["grt"] = tuple(grt)
+    entries["iat"] = iat
+    entries["id"] = ident
+    if idm is not None:
+        entries["idm"] = idm
+    entries["iss"] = sealer.iss.value
+    entries["key"] = sealer.key.public.raw
+    if par is not None:
+        entries["par"] = par
+    if re_ is not None:
+        entries["re"] = re_
+    if rpl is not None:
+        entries["rpl"] = rpl
+    if sch is not None:
+        entries["sch"] = sch
+    if seq is not None:
+        entries["seq"] = seq
+    entries["t"] = kind.value
+    if tid is not None:
+        entries["tid"] = tid
+    entries["to"] = to
+    entries["typ"] = typ
+    header = make_header(entries)
     if len(header.raw) > DEFAULT_LIMITS.header_bytes:
         raise SealError("header: over 8,192 bytes")
     return header

@@ -154,15 +154,8 @@ class Gate:
             return CoreArrival(
                 subject=delivery.subject, started=self._core.started, audit_created=self._core.audit_created
             )
-        return StreamArrival(
-            subject=delivery.subject,
-            header_block=delivery.header_block,
-            stream=position.stream,
-            sequence=position.sequence,
-            stored=position.stored,
-            created=position.created,
-            delivery=position.delivery,
-        )
+        # An arrival ends with what a position has, in the same order.
+        return StreamArrival(delivery.subject, delivery.header_block, *position)
 
     def _refuse(self, error: SealbusError, delivery: Delivery, pull: Pull | None) -> None:
         """Count a refusal; it is never answered. A stream delivery is tried again or ended for good, by its code."""

@@ -33,7 +33,11 @@ class Context:
     def __init__(self, permitted: Permitted, sending: Sending) -> None:
         self._permitted = permitted
         self._sending = sending
-        self._origin = Origin.message(permitted.message)
+
+    @property
+    def _origin(self) -> Origin:
+        """What a message that is sent here comes from; most handlers send none."""
+        return Origin.message(self._permitted.message)
 
     @property
     def message_id(self) -> str:

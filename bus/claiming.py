@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from sealbus.bus.claims import SIGNED, Claimed, Stage, parse, sign, unsigned
 from sealbus.bus.clock import Clock, wall_clock
@@ -65,8 +65,7 @@ class BusyEffect(Exception):
         self.seconds = seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Going:
+class Going(NamedTuple):
     """The handler may run; say afterwards what came of it, by `done` or `failed`. `last` is 0 without a stored claim."""
 
     key: bytes

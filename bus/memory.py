@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.matching import matches
@@ -283,7 +283,7 @@ class MemoryPull:
                 delivery = self._stream.stored[self._next]
                 self._next += 1
                 if any(matches(pattern, delivery.subject) for pattern in self._subjects):
-                    batch.append(replace(delivery, token=str(self._next)))
+                    batch.append(delivery._replace(token=str(self._next)))
             if batch:
                 for delivery in batch:
                     self._open[_sequence(delivery)] = delivery
@@ -304,8 +304,8 @@ class MemoryPull:
         opened = self._open.pop(_sequence(delivery), None)
         if opened is None or opened.position is None:
             return
-        position = replace(opened.position, delivery=opened.position.delivery + 1)
-        again = replace(opened, position=position)
+        position = opened.position._replace(delivery=opened.position.delivery + 1)
+        again = opened._replace(position=position)
         timer: asyncio.TimerHandle | None = None
 
         def redeliver() -> None:

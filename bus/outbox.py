@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from sealbus.bus.clock import Clock, NewId, uuid7, wall_clock
 from sealbus.bus.letter import Letter
@@ -67,8 +67,7 @@ class OutboxLimits:
     """SPEC.md section 7: no repeat within this time of the credential's `exp`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Posted:
+class Posted(NamedTuple):
     """One sealed message that left; `ack` is absent for core NATS."""
 
     sealed: Sealed

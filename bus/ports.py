@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
 
 from sealbus.envelopes.seal import Sealer
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 from sealbus.envelopes.trust import TrustBundles
 
 __all__ = ["Delivery", "Identity", "Outgoing", "PubAck", "StreamPosition", "Transport", "X509Material"]
+
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +57,11 @@ class Identity(Protocol):
         """Call back on the event loop after each change of the X.509-SVID or bundles; return the unsubscriber."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamPosition:
+# Named tuples, because one or two of each are made for every message, and a frozen dataclass costs several times as much.
+# Those that hold payloads do not show them.
+
+
+class StreamPosition(NamedTuple):
     """Where the broker stored a delivery. `stored` and `created` (of the stream) are microseconds by its clock."""
 
     stream: str
@@ -65,32 +71,35 @@ class StreamPosition:
     delivery: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One message as it arrived, nothing verified. `token` names it to the transport that is to acknowledge it.
 
     `header_block` is the raw NATS header block, empty if there was none. `position` is absent for core NATS.
     """
 
     subject: str
-    payload: bytes = field(repr=False)
-    header_block: bytes = field(repr=False)
+    payload: bytes
+    header_block: bytes
     position: StreamPosition | None = None
     token: str = ""
 
+    def __repr__(self) -> str:
+        return f"Delivery(subject={self.subject!r}, position={self.position!r}, ...)"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
+
+class Outgoing(NamedTuple):
     """One message to publish. `message_id`, if not empty, becomes the one `Nats-Msg-Id` line (32 hex digits)."""
 
     subject: str
-    payload: bytes = field(repr=False)
+    payload: bytes
     message_id: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = _NO_HEADERS
+
+    def __repr__(self) -> str:
+        return f"Outgoing(subject={self.subject!r}, message_id={self.message_id!r}, ...)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PubAck:
+class PubAck(NamedTuple):
     """The stream's acknowledgement of one publish."""
 
     stream: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sealbus.bus.matching import matches
 from sealbus.bus.retry import RetrySchedule
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Endpoint", "Permitted", "Route", "RouteTable"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """What a handler gave back, encoded: `typ` is the media type of `body`."""
 
-    body: bytes = field(repr=False)
+    body: bytes
     typ: str
+
+    def __repr__(self) -> str:
+        return f"Answer(typ={self.typ!r}, ...)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from sealbus.bus.cancelling import being_cancelled
+from sealbus.bus.deadline import Deadline
 from sealbus.bus.routes import Answer, Permitted
 from sealbus.envelopes.errors import Code, HandlingError, SealbusError
 
@@ -26,15 +27,14 @@ END = Answer(body=b"", typ="application/octet-stream")
 """The chunk that ends an answer in chunks."""
 
 
-async def attempt(permitted: Permitted, send: SendChunk) -> Answer | None:
+async def attempt(permitted: Permitted, send: SendChunk, deadline: Deadline) -> Answer | None:
     """Run the handler once; raise `HandlingError` and nothing else but cancellation.
 
-    An answer in chunks is sent by `send` as it comes, and nothing is returned for it.
+    An answer in chunks is sent by `send` as it comes, and nothing is returned for it. `deadline` is the current task's.
     """
     route = permitted.route
-    scope = asyncio.timeout(route.timeout)
     try:
-        async with scope:
+        with deadline.within(route.timeout):
             chunks = route.endpoint.stream(permitted)
             if chunks is None:
                 return await route.endpoint.handle(permitted)
@@ -45,7 +45,7 @@ async def attempt(permitted: Permitted, send: SendChunk) -> Answer | None:
             await send(permitted, END, number, True)
             return None
     except TimeoutError as error:
-        if scope.expired():
+        if deadline.expired:
             raise HandlingError(Code.HANDLER_TIMEOUT, f"over {route.timeout:g} s") from error
         raise HandlingError(Code.HANDLER_FAILED, "TimeoutError") from error
     except asyncio.CancelledError as error:

@@ -20,6 +20,7 @@ from sealbus.bus.audit import AuditWriter
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.counters import Counters
 from sealbus.bus.dead import DeadLetters
+from sealbus.bus.deadline import Deadline
 from sealbus.bus.durable import DurableWork, Rest
 from sealbus.bus.effects import Effects
 from sealbus.bus.letter import Letter
@@ -138,21 +139,27 @@ class Lanes:
             await self._spawn(partial(self._quiet_reply, message, error_answer(error.code, _shown(judged))))
 
     async def _lane(self) -> None:
-        while True:
-            work = await self._queue.get()
-            kept = False
-            try:
-                if work.permitted.message.header.kind is Kind.CALL:
-                    await self._call(work)
-                else:
-                    rest = await self._durable.handle(work)
-                    if rest is not None:
-                        await self._spawn(rest, work)
-                        kept = True
-            finally:
-                if not kept:
-                    self._open.pop(id(work), None)
-                self._queue.task_done()
+        deadline = Deadline()
+        try:
+            while True:
+                await self._take(await self._queue.get(), deadline)
+        finally:
+            deadline.close()
+
+    async def _take(self, work: Work, deadline: Deadline) -> None:
+        kept = False
+        try:
+            if work.permitted.message.header.kind is Kind.CALL:
+                await self._call(work, deadline)
+            else:
+                rest = await self._durable.handle(work, deadline)
+                if rest is not None:
+                    await self._spawn(rest, work)
+                    kept = True
+        finally:
+            if not kept:
+                self._open.pop(id(work), None)
+            self._queue.task_done()
 
     async def _spawn(self, rest: Rest, work: Work | None = None) -> None:
         """Run `rest` beside the lanes, and `work` counts as open until it is over; wait where too much is going on."""
@@ -180,7 +187,7 @@ class Lanes:
                 if work.pull is not None:
                     work.pull.working(work.delivery)
 
-    async def _call(self, work: Work) -> None:
+    async def _call(self, work: Work, deadline: Deadline) -> None:
         """Handle a call: it is answered before its outcome is recorded, and never tried again."""
         permitted = work.permitted
         started = self._clock()
@@ -189,7 +196,7 @@ class Lanes:
             return
         code: Code | None = None
         try:
-            answer = await attempt(permitted, self._chunk)
+            answer = await attempt(permitted, self._chunk, deadline)
         except HandlingError as error:
             code = error.code
             answer = error_answer(code, ())

@@ -9,6 +9,7 @@ import pytest
 from support.audit import opened
 
 from sealbus.bus.attempt import attempt
+from sealbus.bus.deadline import Deadline
 from sealbus.bus.retry import RetrySchedule
 from sealbus.bus.routes import Answer, Permitted, Route
 from sealbus.envelopes.errors import BusUnavailable, Code, HandlingError
@@ -59,6 +60,10 @@ async def no_chunks(permitted: Permitted, chunk: Answer, number: int, fin: bool)
     raise AssertionError
 
 
+async def tried(one: Permitted) -> Answer | None:
+    return await attempt(one, no_chunks, Deadline())
+
+
 async def failure(error: Exception | None, timeout: float = 5.0) -> HandlingError:
     async def handle() -> Answer | None:
         if error is None:
@@ -67,7 +72,7 @@ async def failure(error: Exception | None, timeout: float = 5.0) -> HandlingErro
         raise error
 
     with pytest.raises(HandlingError) as failed:
-        await attempt(permitted(Scripted(handle), timeout), no_chunks)
+        await tried(permitted(Scripted(handle), timeout))
     return failed.value
 
 
@@ -75,7 +80,7 @@ async def test_what_the_handler_returns_is_the_answer() -> None:
     async def handle() -> Answer | None:
         return ANSWER
 
-    assert await attempt(permitted(Scripted(handle)), no_chunks) == ANSWER
+    assert await tried(permitted(Scripted(handle))) == ANSWER
 
 
 async def test_chunks_are_sent_in_order_and_ended() -> None:
@@ -84,7 +89,7 @@ async def test_chunks_are_sent_in_order_and_ended() -> None:
     async def send(_: Permitted, chunk: Answer, number: int, fin: bool) -> None:
         sent.append((chunk.body, number, fin))
 
-    assert await attempt(permitted(Scripted(chunks=(ANSWER, ANSWER))), send) is None
+    assert await attempt(permitted(Scripted(chunks=(ANSWER, ANSWER))), send, Deadline()) is None
     assert sent == [(b"1", 0, False), (b"1", 1, False), (b"", 2, True)]
 
 
@@ -112,7 +117,7 @@ async def test_being_cancelled_is_not_swallowed() -> None:
         await asyncio.Event().wait()
         return None
 
-    running = asyncio.create_task(attempt(permitted(Scripted(handle)), no_chunks))
+    running = asyncio.create_task(tried(permitted(Scripted(handle))))
     await asyncio.sleep(0)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from sealbus.bus.cancelling import being_cancelled
-from sealbus.bus.deadline import Deadline
+from sealbus.bus.deadlines import Deadlines
 from sealbus.bus.routes import Answer, Permitted
 from sealbus.envelopes.errors import Code, HandlingError, SealbusError
 
@@ -27,14 +27,15 @@ END = Answer(body=b"", typ="application/octet-stream")
 """The chunk that ends an answer in chunks."""
 
 
-async def attempt(permitted: Permitted, send: SendChunk, deadline: Deadline) -> Answer | None:
+async def attempt(permitted: Permitted, send: SendChunk, deadlines: Deadlines) -> Answer | None:
     """Run the handler once; raise `HandlingError` and nothing else but cancellation.
 
-    An answer in chunks is sent by `send` as it comes, and nothing is returned for it. `deadline` is the current task's.
+    An answer in chunks is sent by `send` as it comes, and nothing is returned for it.
     """
     route = permitted.route
+    deadline = deadlines.within(route.timeout)
     try:
-        with deadline.within(route.timeout):
+        with deadline:
             chunks = route.endpoint.stream(permitted)
             if chunks is None:
                 return await route.endpoint.handle(permitted)

@@ -18,7 +18,7 @@ from sealbus.bus.claims import RESULT_BYTES
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.counters import Counters
 from sealbus.bus.dead import DeadLetters
-from sealbus.bus.deadline import Deadline
+from sealbus.bus.deadlines import Deadlines
 from sealbus.bus.effects import Effects
 from sealbus.bus.operator_log import OperatorLog
 from sealbus.bus.outcomes import Outcomes, delivery_of
@@ -60,6 +60,7 @@ class DurableWork:
         effects: Effects,
         dead: DeadLetters,
         outcomes: Outcomes,
+        deadlines: Deadlines,
         counters: Counters,
         random: Callable[[], float],
         soon: Callable[[Rest], None],
@@ -69,17 +70,15 @@ class DurableWork:
         self._effects = effects
         self._dead = dead
         self._outcomes = outcomes
+        self._deadlines = deadlines
         self._counters = counters
         self._random = random
         self._soon = soon
         self._clock = clock
         self._said = OperatorLog(_log)
 
-    async def handle(self, work: Work, deadline: Deadline) -> Rest | None:
-        """Run the handler if it may run, and return what is left to do, if anything takes a round trip.
-
-        `deadline` is the current task's.
-        """
+    async def handle(self, work: Work) -> Rest | None:
+        """Run the handler if it may run, and return what is left to do, if anything takes a round trip."""
         permitted = work.permitted
         started = self._clock()
         telling = self._telling(permitted.message, work.delivery)
@@ -99,7 +98,7 @@ class DurableWork:
         if telling is not None and permitted.route.status:
             timer = asyncio.get_running_loop().call_later(WORKING_AFTER, self._still_working, telling)
         try:
-            return await self._run(work, begun, telling, started, deadline)
+            return await self._run(work, begun, telling, started)
         finally:
             if timer is not None:
                 timer.cancel()
@@ -116,14 +115,12 @@ class DurableWork:
             await telling.tell(State.REJECTED, code=code, reasons=reasons)
         pull.term(delivery)
 
-    async def _run(
-        self, work: Work, going: Going, telling: Telling | None, started: int, deadline: Deadline
-    ) -> Rest | None:
+    async def _run(self, work: Work, going: Going, telling: Telling | None, started: int) -> Rest | None:
         permitted = work.permitted.told_by(telling) if telling is not None else work.permitted
         failure: HandlingError | None = None
         answer: Answer | None = None
         try:
-            answer = await attempt(permitted, _no_chunks, deadline)
+            answer = await attempt(permitted, _no_chunks, self._deadlines)
         except HandlingError as error:
             failure = error
         self._counters.add(

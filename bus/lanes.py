@@ -20,7 +20,7 @@ from sealbus.bus.audit import AuditWriter
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.counters import Counters
 from sealbus.bus.dead import DeadLetters
-from sealbus.bus.deadline import Deadline
+from sealbus.bus.deadlines import Deadlines
 from sealbus.bus.durable import DurableWork, Rest
 from sealbus.bus.effects import Effects
 from sealbus.bus.letter import Letter
@@ -72,11 +72,13 @@ class Lanes:
         self._clock = clock
         self._queue: asyncio.Queue[Work] = asyncio.Queue(waiting)
         self._open: dict[int, Work] = {}
+        self._deadlines = Deadlines()
         self._durable = DurableWork(
             statuses=statuses,
             effects=effects,
             dead=dead,
             outcomes=self._outcomes,
+            deadlines=self._deadlines,
             counters=counters,
             random=random,
             soon=self._soon,
@@ -100,7 +102,10 @@ class Lanes:
     ) -> None:
         for lane in self._lanes:
             lane.cancel()
-        await self._group.__aexit__(kind, error, trace)
+        try:
+            await self._group.__aexit__(kind, error, trace)
+        finally:
+            self._deadlines.close()
 
     async def put(self, work: Work) -> None:
         """Queue one permitted message; waits while the queue is full."""
@@ -139,27 +144,21 @@ class Lanes:
             await self._spawn(partial(self._quiet_reply, message, error_answer(error.code, _shown(judged))))
 
     async def _lane(self) -> None:
-        deadline = Deadline()
-        try:
-            while True:
-                await self._take(await self._queue.get(), deadline)
-        finally:
-            deadline.close()
-
-    async def _take(self, work: Work, deadline: Deadline) -> None:
-        kept = False
-        try:
-            if work.permitted.message.header.kind is Kind.CALL:
-                await self._call(work, deadline)
-            else:
-                rest = await self._durable.handle(work, deadline)
-                if rest is not None:
-                    await self._spawn(rest, work)
-                    kept = True
-        finally:
-            if not kept:
-                self._open.pop(id(work), None)
-            self._queue.task_done()
+        while True:
+            work = await self._queue.get()
+            kept = False
+            try:
+                if work.permitted.message.header.kind is Kind.CALL:
+                    await self._call(work)
+                else:
+                    rest = await self._durable.handle(work)
+                    if rest is not None:
+                        await self._spawn(rest, work)
+                        kept = True
+            finally:
+                if not kept:
+                    self._open.pop(id(work), None)
+                self._queue.task_done()
 
     async def _spawn(self, rest: Rest, work: Work | None = None) -> None:
         """Run `rest` beside the lanes, and `work` counts as open until it is over; wait where too much is going on."""
@@ -187,7 +186,7 @@ class Lanes:
                 if work.pull is not None:
                     work.pull.working(work.delivery)
 
-    async def _call(self, work: Work, deadline: Deadline) -> None:
+    async def _call(self, work: Work) -> None:
         """Handle a call: it is answered before its outcome is recorded, and never tried again."""
         permitted = work.permitted
         started = self._clock()
@@ -196,7 +195,7 @@ class Lanes:
             return
         code: Code | None = None
         try:
-            answer = await attempt(permitted, self._chunk, deadline)
+            answer = await attempt(permitted, self._chunk, self._deadlines)
         except HandlingError as error:
             code = error.code
             answer = error_answer(code, ())

@@ -12,12 +12,13 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from types import TracebackType
 from typing import Self
 
 from sealbus.bus.answer_policy import AnswerPolicy, Received
 from sealbus.bus.clock import Clock, wall_clock
+from sealbus.bus.deadlines import Deadlines
 from sealbus.bus.letter import Letter
 from sealbus.bus.outbox import Outbox
 from sealbus.bus.ports import Delivery, Transport
@@ -75,11 +76,13 @@ class CallExpired(BusUnavailable):
 class _Open:
     """One call of ours that is open, what its answers are decided by, and its answers that nobody has taken yet."""
 
-    __slots__ = ("_answers", "_arrived", "_bytes", "action", "context", "digest")
+    __slots__ = ("_answers", "_arrived", "_bytes", "action", "context", "digest", "sent")
 
-    def __init__(self, action: str, context: UserContext | None) -> None:
+    def __init__(self, action: str, context: UserContext | None, sent: list[bytes] | None) -> None:
         self.action = action
         self.context = context
+        self.sent = sent
+        """Where the call is noted as sent, if anywhere."""
         self.digest = b""
         self._answers: deque[VerifiedResult | SealbusError] = deque()
         self._bytes = 0
@@ -136,6 +139,7 @@ class Requests:
         self._number = 0
         self._open: dict[bytes, _Open] = {}
         self._requests: dict[bytes, OpenRequest] = {}
+        self._deadlines = Deadlines()
         self._group = asyncio.TaskGroup()
         self._listening: asyncio.Task[None] | None = None
         self._live = asyncio.Event()
@@ -149,6 +153,7 @@ class Requests:
     ) -> None:
         if self._listening is not None:
             self._listening.cancel()
+        self._deadlines.close()
         await self._group.__aexit__(kind, error, trace)
 
     def address(self) -> str:
@@ -162,50 +167,55 @@ class Requests:
         Raises `Denied`, `RemoteError`, `CallExpired`, `BusUnavailable`, `SealError`, or what our own policy says, and
         `ChunkedAnswer` where there is more than one: the first alone would look like all of it.
         """
-        async with self._asked(letter, action, within, sent) as waiting:
-            result = await waiting.take()
-            if result.header.kind is Kind.CHUNK:
-                raise ChunkedAnswer(action)
-            return _answer(result)
+        waiting = self._waiting(letter, action, sent)
+        try:
+            with self._deadlines.within(within):
+                await self._ask(letter, waiting)
+                result = await waiting.take()
+        except TimeoutError as error:
+            raise _expired(action, within) from error
+        finally:
+            self._forget(waiting.digest)
+        if result.header.kind is Kind.CHUNK:
+            raise ChunkedAnswer(action)
+        return _answer(result)
 
     async def stream(
         self, letter: Letter, *, action: str, within: float, sent: list[bytes] | None = None
     ) -> AsyncGenerator[Answer, None]:
         """Send a call and yield the chunks of its answer; raises as `call` does."""
-        async with self._asked(letter, action, within, sent) as waiting:
-            final = False
-            while not final:
-                result = await waiting.take()
-                final = result.final
-                answer = _answer(result)
-                if not (result.header.fin and not answer.body):
-                    yield answer
-
-    @asynccontextmanager
-    async def _asked(
-        self, letter: Letter, action: str, within: float, sent: list[bytes] | None
-    ) -> AsyncGenerator[_Open, None]:
-        """Send the call, and keep it open for the block, `within` seconds in all."""
-        context = parse_payload(letter.statement.payload) if letter.statement is not None else None
-        waiting = _Open(action, context)
-
-        def leaving(sealed: Sealed) -> None:
-            waiting.digest = sealed.header.digest
-            self._open[waiting.digest] = waiting
-            self._requests[waiting.digest] = OpenRequest(PendingRequest.of(sealed.header))
-            if sent is not None:
-                sent.append(waiting.digest)
-
+        waiting = self._waiting(letter, action, sent)
+        final = False
         try:
-            try:
-                async with asyncio.timeout(within):
-                    await self._listen()
-                    await self._outbox.send(letter, leaving=leaving)
-                    yield waiting
-            except TimeoutError as error:
-                raise CallExpired(f"{action}: no answer in {within:g} s") from error
+            with self._deadlines.within(within):
+                await self._ask(letter, waiting)
+                while not final:
+                    result = await waiting.take()
+                    final = result.final
+                    answer = _answer(result)
+                    if not (result.header.fin and not answer.body):
+                        yield answer
+        except TimeoutError as error:
+            raise _expired(action, within) from error
         finally:
             self._forget(waiting.digest)
+
+    def _waiting(self, letter: Letter, action: str, sent: list[bytes] | None) -> _Open:
+        context = parse_payload(letter.statement.payload) if letter.statement is not None else None
+        return _Open(action, context, sent)
+
+    async def _ask(self, letter: Letter, waiting: _Open) -> None:
+        """Send the call. It is open from the moment that it is sealed, until `_forget`."""
+
+        def leaving(sealed: Sealed) -> None:
+            waiting.digest = digest = sealed.header.digest
+            self._open[digest] = waiting
+            self._requests[digest] = OpenRequest(PendingRequest.of(sealed.header))
+            if waiting.sent is not None:
+                waiting.sent.append(digest)
+
+        await self._listen()
+        await self._outbox.send(letter, leaving=leaving)
 
     def _forget(self, digest: bytes) -> None:
         self._open.pop(digest, None)
@@ -255,6 +265,10 @@ class Requests:
             if not one.put(denied.get(result.request.digest, result)):
                 self._forget(result.request.digest)
                 _log.warning("the reader of the answer to %s lags behind; the call is given up", one.action)
+
+
+def _expired(action: str, within: float) -> CallExpired:
+    return CallExpired(f"{action}: no answer in {within:g} s")
 
 
 def _answer(result: VerifiedResult) -> Answer:

@@ -6,10 +6,10 @@ its requester concludes `expired` at the task's end.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from sealbus.bus.counters import Counters
+from sealbus.bus.deadlines import Deadlines
 from sealbus.bus.letter import Letter
 from sealbus.bus.operator_log import OperatorLog
 from sealbus.bus.outbox import Outbox
@@ -41,6 +41,7 @@ class Statuses:
         self._outbox = outbox
         self._counters = counters
         self._within = within
+        self._deadlines = Deadlines()
         self._said = OperatorLog(_log)
 
     def about(self, message: VerifiedMessage, delivery: int) -> Telling:
@@ -63,7 +64,7 @@ class Statuses:
             tid=header.tid,
         )
         try:
-            async with asyncio.timeout(self._within):
+            with self._deadlines.within(self._within):
                 await self._outbox.publish(letter, within=self._within)
         except TimeoutError:
             outcome = "timeout"

@@ -9,7 +9,7 @@ import pytest
 from support.audit import opened
 
 from sealbus.bus.attempt import attempt
-from sealbus.bus.deadline import Deadline
+from sealbus.bus.deadlines import Deadlines
 from sealbus.bus.retry import RetrySchedule
 from sealbus.bus.routes import Answer, Permitted, Route
 from sealbus.envelopes.errors import BusUnavailable, Code, HandlingError
@@ -61,7 +61,7 @@ async def no_chunks(permitted: Permitted, chunk: Answer, number: int, fin: bool)
 
 
 async def tried(one: Permitted) -> Answer | None:
-    return await attempt(one, no_chunks, Deadline())
+    return await attempt(one, no_chunks, Deadlines())
 
 
 async def failure(error: Exception | None, timeout: float = 5.0) -> HandlingError:
@@ -89,7 +89,7 @@ async def test_chunks_are_sent_in_order_and_ended() -> None:
     async def send(_: Permitted, chunk: Answer, number: int, fin: bool) -> None:
         sent.append((chunk.body, number, fin))
 
-    assert await attempt(permitted(Scripted(chunks=(ANSWER, ANSWER))), send, Deadline()) is None
+    assert await attempt(permitted(Scripted(chunks=(ANSWER, ANSWER))), send, Deadlines()) is None
     assert sent == [(b"1", 0, False), (b"1", 1, False), (b"", 2, True)]
 
 

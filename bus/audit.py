@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.counters import Counters
@@ -62,8 +62,7 @@ class AuditLimits:
     """Senders whose denials are kept count of within a minute."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Noted:
+class _Noted(NamedTuple):
     record: Record
     then: Callable[[], None]
     about: VerifiedResult | None

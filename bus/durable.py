@@ -81,7 +81,7 @@ class DurableWork:
         """Run the handler if it may run, and return what is left to do, if anything takes a round trip."""
         permitted = work.permitted
         started = self._clock()
-        telling = self._telling(permitted.message, work.delivery)
+        telling = permitted.telling
         if started >= permitted.message.header.exp:
             return partial(self._expired, work, telling, Code.EXPIRED, started)
         try:
@@ -110,13 +110,13 @@ class DurableWork:
         self, message: VerifiedMessage, delivery: Delivery, pull: Pull, code: Code, reasons: tuple[str, ...]
     ) -> None:
         """Tell the requester of a task that steps 14 to 17 said no, and end the delivery for good."""
-        telling = self._telling(message, delivery)
+        telling = self.telling(message, delivery)
         if telling is not None:
             await telling.tell(State.REJECTED, code=code, reasons=reasons)
         pull.term(delivery)
 
     async def _run(self, work: Work, going: Going, telling: Telling | None, started: int) -> Rest | None:
-        permitted = work.permitted.told_by(telling) if telling is not None else work.permitted
+        permitted = work.permitted
         failure: HandlingError | None = None
         answer: Answer | None = None
         try:
@@ -251,8 +251,8 @@ class DurableWork:
             await telling.tell(State.EXPIRED, code=code)
         await self._outcomes.settle(work, code, started)
 
-    def _telling(self, message: VerifiedMessage, delivery: Delivery) -> Telling | None:
-        """Return what tells the requester; `None` for an event, which nobody waits for."""
+    def telling(self, message: VerifiedMessage, delivery: Delivery) -> Telling | None:
+        """Return what tells the requester of a task; `None` for every other kind, whose progress nobody waits for."""
         if message.header.kind is not Kind.TASK:
             return None
         return self._statuses.about(message, delivery.position.delivery if delivery.position is not None else 1)

@@ -52,6 +52,8 @@ def header_lines(message_id: str, headers: Mapping[str, str]) -> bytes:
     if message_id:
         if not _MESSAGE_ID.fullmatch(message_id):
             raise ConfigurationError("a message id is 32 lower-case hex digits")
+        if not headers:
+            return b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n" % message_id.encode()
         lines.append(f"Nats-Msg-Id: {message_id}")
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name) or name.lower() == "nats-msg-id":
@@ -68,11 +70,12 @@ def publish_parts(message: Outgoing, *, replied: bool) -> tuple[bytes, bytes, in
     A frame is the two parts with the reply subject between them (nothing, unless `replied`), the payload and CRLF. The
     bytes carried are those that `max_payload` bounds: header block and payload. Raises `ConfigurationError`.
     """
-    check_subject(message.subject)
-    block = header_lines(message.message_id, message.headers)
-    size = len(block) + len(message.payload)
+    name, payload, message_id, headers = message
+    check_subject(name)
+    block = header_lines(message_id, headers)
+    size = len(block) + len(payload)
     space = b" " if replied else b""
-    subject = message.subject.encode()
+    subject = name.encode()
     if not block:
         return b"PUB %b " % subject, b"%b%d\r\n" % (space, size), size
     return b"HPUB %b " % subject, b"%b%d %d\r\n%b" % (space, len(block), size, block), size

@@ -223,6 +223,7 @@ class Gate:
                 route=opened.route,
                 leaf=leaf,
                 obligations=judged.decision.obligations,
+                telling=self._lanes.telling(opened.message, opened.delivery),
             )
             await self._lanes.put(Work(permitted=permitted, delivery=opened.delivery, pull=pull))
             return

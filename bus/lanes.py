@@ -26,10 +26,10 @@ from sealbus.bus.effects import Effects
 from sealbus.bus.letter import Letter
 from sealbus.bus.outbox import Outbox
 from sealbus.bus.outcomes import Outcomes
-from sealbus.bus.ports import Pull
+from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.requests import ERROR_TYPE
 from sealbus.bus.routes import Answer, Permitted
-from sealbus.bus.statuses import Statuses
+from sealbus.bus.statuses import Statuses, Telling
 from sealbus.bus.work import Judged, Work
 from sealbus.envelopes.accept import VerifiedMessage
 from sealbus.envelopes.errors import Code, Denied, HandlingError, SealbusError
@@ -106,6 +106,10 @@ class Lanes:
             await self._group.__aexit__(kind, error, trace)
         finally:
             self._deadlines.close()
+
+    def telling(self, message: VerifiedMessage, delivery: Delivery) -> Telling | None:
+        """Return what tells the requester of a task; `None` for a call, which is answered, and an event."""
+        return self._durable.telling(message, delivery)
 
     async def put(self, work: Work) -> None:
         """Queue one permitted message; waits while the queue is full."""

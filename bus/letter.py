@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sealbus.envelopes.header import ExtValue
 from sealbus.envelopes.kinds import Kind
@@ -14,8 +14,7 @@ from sealbus.envelopes.wire import Ancestor, Statement
 __all__ = ["Letter"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
+class Letter(NamedTuple):
     """One message to be sealed. `life` is `exp - iat` in microseconds; `end_after`, where the kind has an end, `end - iat`.
 
     `end_at` bounds the end from above: a child may not outlive its parent, nor a chain its user context.
@@ -26,7 +25,7 @@ class Letter:
     kind: Kind
     to: str
     life: int
-    body: bytes = field(repr=False)
+    body: bytes
     typ: str
     aud: SpiffeId | None = None
     end_after: int | None = None
@@ -47,36 +46,24 @@ class Letter:
     id: bytes | None = None
     """Only a decision on a call brings its own id (the guard id of SPEC.md section 7); such a letter is never sealed anew."""
 
+    def __repr__(self) -> str:
+        return f"Letter(kind={self.kind!r}, to={self.to!r}, ...)"
+
     def draft(self, *, now: int, new_id: bytes) -> Draft:
         """Return what is sealed at `now` under `new_id`."""
-        iat = max(now, self.not_before)
-        exp = iat + self.life
+        (
+            kind, to, life, body, typ, aud, end_after, end_at, not_before, sch, statement, ancestors, re, rpl, seq, fin,
+            grt, idm, tid, ext, dig, own_id,
+        ) = self  # fmt: skip
+        iat = max(now, not_before)
+        exp = iat + life
         end = None
-        if self.end_after is not None:
-            end = iat + self.end_after
-            if self.end_at is not None:
-                end = min(end, self.end_at)
+        if end_after is not None:
+            end = iat + end_after
+            if end_at is not None:
+                end = min(end, end_at)
             exp = min(exp, end)
         return Draft(
-            kind=self.kind,
-            id=self.id or new_id,
-            to=self.to,
-            aud=self.aud,
-            iat=iat,
-            exp=exp,
-            end=end,
-            body=self.body,
-            typ=self.typ,
-            sch=self.sch,
-            context=self.statement,
-            ancestors=self.ancestors,
-            re=self.re,
-            rpl=self.rpl,
-            seq=self.seq,
-            fin=self.fin,
-            grt=self.grt,
-            idm=self.idm,
-            tid=self.tid,
-            ext=self.ext,
-            dig=self.dig,
-        )
+            kind, own_id or new_id, to, iat, exp, body, typ, aud, end, sch, statement, ancestors, re, rpl, seq, fin, grt,
+            idm, tid, ext, dig,
+        )  # fmt: skip

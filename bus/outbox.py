@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -74,19 +74,36 @@ class Posted(NamedTuple):
     ack: PubAck | None = None
 
 
-@dataclass(slots=True)
 class _Waiting:
-    letter: Letter
-    durable: bool
-    reseal: bool
-    repeat_is_ours: bool
-    until: float
-    future: asyncio.Future[Posted]
-    sealed: Sealed | None = None
-    outgoing: Outgoing | None = None
-    repeat_until: int = 0
-    attempts: int = 0
-    leaving: Callable[[Sealed], None] | None = None
+    """One letter on its way. `future` is its sender's; `sealed` and `outgoing` come and go together."""
+
+    __slots__ = (
+        "attempts", "durable", "future", "leaving", "letter", "outgoing", "repeat_is_ours", "repeat_until", "reseal",
+        "sealed", "until",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        letter: Letter,
+        future: asyncio.Future[Posted],
+        *,
+        durable: bool,
+        reseal: bool,
+        repeat_is_ours: bool,
+        until: float,
+        leaving: Callable[[Sealed], None] | None,
+    ) -> None:
+        self.letter = letter
+        self.future = future
+        self.durable = durable
+        self.reseal = reseal
+        self.repeat_is_ours = repeat_is_ours
+        self.until = until
+        self.leaving = leaving
+        self.sealed: Sealed | None = None
+        self.outgoing: Outgoing | None = None
+        self.repeat_until = 0
+        self.attempts = 0
 
 
 class Outbox:
@@ -150,7 +167,10 @@ class Outbox:
         try:
             for waiting in batch:
                 await self._put(waiting)
-            await asyncio.wait([waiting.future for waiting in batch])
+            # Most are done at once with the first: then no other is waited for, and nobody is called back about it.
+            for waiting in batch:
+                if not waiting.future.done():
+                    await asyncio.wait((waiting.future,))
         finally:
             for waiting in batch:
                 waiting.future.cancel()
@@ -161,23 +181,29 @@ class Outbox:
 
         Raises `BusUnavailable` if not connected, `SealError`, `IdentityUnavailable`.
         """
-        waiting = self._enqueueable(letter, 30.0, durable=False, reseal=False, repeat_is_ours=True)
-        waiting.leaving = leaving
+        waiting = self._enqueueable(letter, 30.0, durable=False, reseal=False, repeat_is_ours=True, leaving=leaving)
         await self._put(waiting)
         return await waiting.future
 
     def _enqueueable(
-        self, letter: Letter, within: float, *, durable: bool, reseal: bool, repeat_is_ours: bool
+        self,
+        letter: Letter,
+        within: float,
+        *,
+        durable: bool,
+        reseal: bool,
+        repeat_is_ours: bool,
+        leaving: Callable[[Sealed], None] | None = None,
     ) -> _Waiting:
         loop = asyncio.get_running_loop()
-        reseal = reseal and letter.id is None
         return _Waiting(
-            letter=letter,
+            letter,
+            loop.create_future(),
             durable=durable,
-            reseal=reseal,
+            reseal=reseal and letter.id is None,
             repeat_is_ours=repeat_is_ours,
             until=loop.time() + within,
-            future=loop.create_future(),
+            leaving=leaving,
         )
 
     async def _put(self, waiting: _Waiting) -> None:
@@ -239,9 +265,9 @@ class Outbox:
     def _seal_together(self, batch: Sequence[_Waiting], sealer: Sealer, now: int) -> None:
         drafts = []
         for waiting in batch:
-            new_id = self._new_id(now)
+            new_id = waiting.letter.id or self._new_id(now)
             if waiting.reseal and waiting.letter.idm is None and waiting.letter.kind in _KEYED:
-                waiting.letter = replace(waiting.letter, idm=new_id.hex())
+                waiting.letter = waiting.letter._replace(idm=new_id.hex())
             drafts.append(waiting.letter.draft(now=now, new_id=new_id))
         for waiting, sealed in zip(batch, seal(drafts, sealer), strict=True):
             header = sealed.header

@@ -46,18 +46,6 @@ class Permitted:
     telling: Telling | None = None
     """Tells the requester of a task how it goes; absent for every other kind."""
 
-    def told_by(self, telling: Telling) -> Permitted:
-        """Return the same with `telling`; what is sent is collected in the same place."""
-        return Permitted(
-            message=self.message,
-            value=self.value,
-            route=self.route,
-            leaf=self.leaf,
-            obligations=self.obligations,
-            sent=self.sent,
-            telling=telling,
-        )
-
 
 class Endpoint(Protocol):
     """The code behind a route; implemented by `sealbus.agents`."""

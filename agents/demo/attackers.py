@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from sealbus.agents.bodies import JSON
@@ -53,7 +52,7 @@ async def _redirected(stage: Stage) -> Outcome:
     """Ask for the answer to be sent to somebody else's inbox."""
     node = stage.clients["shop-web"].node
     names = node.deployment.names
-    letter = replace(await _call(stage, node), rpl=f"{names.inbox_prefix(names.id_of(STRANGER))}r.0.1")
+    letter = (await _call(stage, node))._replace(rpl=f"{names.inbox_prefix(names.id_of(STRANGER))}r.0.1")
     return await _send(stage, node, _sealed(node, letter), Code.WRONG_SUBJECT)
 
 

@@ -1,26 +1,27 @@
-"""Deadlines of many tasks on one timer.
+"""Deadlines and alarms of many tasks on one timer.
 
-`asyncio.timeout` puts a timer on the loop's heap for each use and takes it off again, which takes longer than all else
-about a handler that does not wait, or a call. Deadlines mostly are not reached: here one timer stands at the first of
-them, stays where it is when they are kept, and looks at all that are left when it rings.
+`asyncio.timeout` and `call_later` put a timer on the loop's heap for each use and take it off again, which takes longer
+than all else about a handler that does not wait, or a call. Mostly they are not reached: here one timer stands at the
+first of them, stays where it is when they are left in time, and looks at all that are open when it rings.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-__all__ = ["Deadline", "Deadlines"]
+__all__ = ["Alarm", "Deadline", "Deadlines"]
 
 
 class Deadlines:
-    """Makes deadlines: `with deadlines.within(seconds) as deadline:`, in a task. One event loop has its own."""
+    """Makes deadlines and alarms: `with deadlines.within(seconds) as deadline:`. One event loop has its own."""
 
     __slots__ = ("_open", "_timer")
 
     def __init__(self) -> None:
-        self._open: set[Deadline] = set()
+        self._open: set[Alarm] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def within(self, seconds: float) -> Deadline:
@@ -28,55 +29,54 @@ class Deadlines:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a deadline is for a task")
-        return Deadline(self, task, task.get_loop().time() + seconds)
+        return Deadline(self, task.get_loop().time() + seconds, task)
 
-    def enter(self, deadline: Deadline) -> None:
-        """Watch over `deadline`; for `Deadline` alone."""
-        self._open.add(deadline)
-        if self._timer is None or deadline.until < self._timer.when():
-            self._set(deadline.task.get_loop(), deadline.until)
+    def after(self, seconds: float, callback: Callable[[], object]) -> Alarm:
+        """Return an alarm that calls `callback`, which does not raise, `seconds` from now."""
+        return Alarm(self, asyncio.get_running_loop().time() + seconds, callback)
 
-    def leave(self, deadline: Deadline) -> None:
-        """Watch over `deadline` no more; for `Deadline` alone."""
-        self._open.discard(deadline)
+    def enter(self, alarm: Alarm) -> None:
+        """Watch over `alarm`; for alarms alone."""
+        self._open.add(alarm)
+        if self._timer is None or alarm.until < self._timer.when():
+            self._set(alarm.until)
+
+    def leave(self, alarm: Alarm) -> None:
+        """Watch over `alarm` no more; for alarms alone."""
+        self._open.discard(alarm)
 
     def close(self) -> None:
-        """Take the timer off the loop, where no task is under a deadline any more."""
+        """Take the timer off the loop, where nothing is under an alarm any more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _set(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+    def _set(self, when: float) -> None:
         self.close()
+        loop = asyncio.get_running_loop()
         self._timer = loop.call_at(when, self._ring, loop)
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
-        for deadline in [one for one in self._open if one.until <= now]:
-            self._open.discard(deadline)
-            deadline.ring()
+        for alarm in [one for one in self._open if one.until <= now]:
+            self._open.discard(alarm)
+            alarm.ring()
         if self._open:
-            self._set(loop, min([one.until for one in self._open]))
+            self._set(min([one.until for one in self._open]))
 
 
-class Deadline:
-    """The block runs over at `until`, by the loop's time: then it is cancelled and ends with `TimeoutError`.
+class Alarm:
+    """Rings once if its block is not left by `until`, by the loop's time."""
 
-    `expired` tells that it was this deadline. As with `asyncio.timeout`, a cancellation from elsewhere stays one.
-    """
+    __slots__ = ("_callback", "_owner", "until")
 
-    __slots__ = ("_cancelling", "_owner", "expired", "task", "until")
-
-    def __init__(self, owner: Deadlines, task: asyncio.Task[object], until: float) -> None:
-        self.task = task
+    def __init__(self, owner: Deadlines, until: float, callback: Callable[[], object]) -> None:
         self.until = until
-        self.expired = False
         self._owner = owner
-        self._cancelling = 0
+        self._callback = callback
 
     def __enter__(self) -> Self:
-        self._cancelling = self.task.cancelling()
         self._owner.enter(self)
         return self
 
@@ -84,11 +84,35 @@ class Deadline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._owner.leave(self)
+
+    def ring(self) -> None:
+        """Call back; for `Deadlines` alone."""
+        self._callback()
+
+
+class Deadline(Alarm):
+    """A block that is not left by `until` is cancelled and ends with `TimeoutError`.
+
+    `expired` tells that it was this deadline. As with `asyncio.timeout`, a cancellation from elsewhere stays one.
+    """
+
+    __slots__ = ("_cancelling", "_task", "expired")
+
+    def __init__(self, owner: Deadlines, until: float, task: asyncio.Task[object]) -> None:
+        super().__init__(owner, until, task.cancel)
+        self.expired = False
+        self._task = task
+        self._cancelling = task.cancelling()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._owner.leave(self)
         # The same rule as `asyncio.timeout` has: who else wanted the task to end is not to be denied.
-        if self.expired and self.task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def ring(self) -> None:
         """End the block: its time is over. For `Deadlines` alone."""
         self.expired = True
-        self.task.cancel()
+        self._task.cancel()

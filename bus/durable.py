@@ -94,14 +94,10 @@ class DurableWork:
             return partial(self._bury, work, telling, failure, started)
         if isinstance(begun, Happened):
             return partial(self._happened, work, telling, begun, started)
-        timer: asyncio.TimerHandle | None = None
-        if telling is not None and permitted.route.status:
-            timer = asyncio.get_running_loop().call_later(WORKING_AFTER, self._still_working, telling)
-        try:
+        if telling is None or not permitted.route.status:
             return await self._run(work, begun, telling, started)
-        finally:
-            if timer is not None:
-                timer.cancel()
+        with self._deadlines.after(WORKING_AFTER, partial(self._still_working, telling)):
+            return await self._run(work, begun, telling, started)
 
     def _still_working(self, telling: Telling) -> None:
         self._soon(partial(_store, telling, telling.numbered(State.WORKING)))

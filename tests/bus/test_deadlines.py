@@ -117,15 +117,25 @@ async def test_who_else_cancels_is_not_taken_for_the_deadline() -> None:
 
 async def test_a_cancellation_that_comes_with_the_deadline_is_not_lost() -> None:
     async def run() -> None:
+        task = asyncio.current_task()
+        assert task is not None
         with Deadlines().within(LONG) as deadline:
             # Both before the task has its next turn.
             deadline.ring()
-            deadline.task.cancel()
+            task.cancel()
             await asyncio.Event().wait()
 
     running = asyncio.create_task(run())
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+async def test_an_alarm_rings_once_if_it_is_not_left(timers: list[asyncio.TimerHandle]) -> None:
+    deadlines, rung = Deadlines(), asyncio.Event()
+    with deadlines.after(LONG, lambda: pytest.fail("left in time")), deadlines.after(0.001, rung.set):
+        await rung.wait()
+        assert [timer.when() for timer in timers[:1]] == [timers[-1].when()]  # back at the later one
+    deadlines.close()
 
 
 async def test_an_error_of_the_block_stays_one() -> None:

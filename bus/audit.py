@@ -184,7 +184,7 @@ class AuditWriter:
                 letters.append((place, self._letter(batch, guard_id(self._own, one.opened.message.header.digest))))
         if letters:
             stored = await self._outbox.publish_each(
-                [letter for _, letter in letters], within=self._limits.within, repeat_is_ours=False
+                [letter for _, letter in letters], within=self._limits.within, reseal=False, repeat_is_ours=False
             )
             for (place, _), answer in zip(letters, stored, strict=True):
                 self._heard(answer if isinstance(answer, SealbusError) else None)

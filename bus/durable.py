@@ -16,6 +16,7 @@ from sealbus.bus.attempt import attempt
 from sealbus.bus.claiming import BusyEffect, Going, Happened
 from sealbus.bus.claims import RESULT_BYTES
 from sealbus.bus.clock import Clock, wall_clock
+from sealbus.bus.completing import Done
 from sealbus.bus.counters import Counters
 from sealbus.bus.dead import DeadLetters
 from sealbus.bus.deadlines import Deadlines
@@ -77,8 +78,11 @@ class DurableWork:
         self._clock = clock
         self._said = OperatorLog(_log)
 
-    async def handle(self, work: Work) -> Rest | None:
-        """Run the handler if it may run, and return what is left to do, if anything takes a round trip."""
+    async def handle(self, work: Work) -> Rest | Done | None:
+        """Run the handler if it may run, and return what is left to do, if anything takes a round trip.
+
+        `Done` stands for the most frequent: to tell the requester, and to settle.
+        """
         permitted = work.permitted
         started = self._clock()
         telling = permitted.telling
@@ -111,7 +115,7 @@ class DurableWork:
             await telling.tell(State.REJECTED, code=code, reasons=reasons)
         pull.term(delivery)
 
-    async def _run(self, work: Work, going: Going, telling: Telling | None, started: int) -> Rest | None:
+    async def _run(self, work: Work, going: Going, telling: Telling | None, started: int) -> Rest | Done | None:
         permitted = work.permitted
         failure: HandlingError | None = None
         answer: Answer | None = None
@@ -127,7 +131,13 @@ class DurableWork:
         )
         if failure is not None:
             return partial(self._failed, work, going, telling, failure, started)
-        if going.last or (telling is not None and permitted.route.status):
+        if telling is not None and permitted.route.status:
+            result = answer or NOTHING
+            if going.last or len(result.body) > RESULT_BYTES:
+                return partial(self._done, work, going, telling, answer, started)
+            await self._effects.done(going, result)
+            return Done(work, going, telling, result, started)
+        if going.last:
             return partial(self._done, work, going, telling, answer, started)
         await self._done(work, going, telling, answer, started)
         return None

@@ -18,6 +18,7 @@ from typing import Self
 from sealbus.bus.attempt import attempt
 from sealbus.bus.audit import AuditWriter
 from sealbus.bus.clock import Clock, wall_clock
+from sealbus.bus.completing import AT_A_TIME, Completing, Done
 from sealbus.bus.counters import Counters
 from sealbus.bus.dead import DeadLetters
 from sealbus.bus.deadlines import Deadlines
@@ -84,6 +85,9 @@ class Lanes:
             soon=self._soon,
             clock=clock,
         )
+        self._completing = Completing(
+            statuses=statuses, effects=effects, outcomes=self._outcomes, settled=self._settled
+        )
         self._finishing: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(FINISHING)
         self._group = asyncio.TaskGroup()
@@ -95,6 +99,8 @@ class Lanes:
             self._group.create_task(self._lane(), name=f"lane-{number}") for number in range(self._concurrency)
         ]
         self._lanes.append(self._group.create_task(self._stay_alive(), name="lanes-working"))
+        for number in range(AT_A_TIME):
+            self._group.create_task(self._completing.run(), name=f"completing-{number}")
         return self
 
     async def __aexit__(
@@ -102,6 +108,8 @@ class Lanes:
     ) -> None:
         for lane in self._lanes:
             lane.cancel()
+        if kind is None:
+            await self._completing.close()
         try:
             await self._group.__aexit__(kind, error, trace)
         finally:
@@ -121,6 +129,7 @@ class Lanes:
         try:
             async with asyncio.timeout(within):
                 await self._queue.join()
+                await self._completing.join()
                 while self._finishing:
                     await asyncio.wait(set(self._finishing))
         except TimeoutError:
@@ -156,12 +165,15 @@ class Lanes:
                     await self._call(work)
                 else:
                     rest = await self._durable.handle(work)
-                    if rest is not None:
+                    if isinstance(rest, Done):
+                        await self._completing.put(rest)
+                        kept = True
+                    elif rest is not None:
                         await self._spawn(rest, work)
                         kept = True
             finally:
                 if not kept:
-                    self._open.pop(id(work), None)
+                    self._settled(work)
                 self._queue.task_done()
 
     async def _spawn(self, rest: Rest, work: Work | None = None) -> None:
@@ -181,7 +193,10 @@ class Lanes:
         self._finishing.discard(task)
         self._room.release()
         if work is not None:
-            self._open.pop(id(work), None)
+            self._settled(work)
+
+    def _settled(self, work: Work) -> None:
+        self._open.pop(id(work), None)
 
     async def _stay_alive(self) -> None:
         while True:

@@ -157,11 +157,11 @@ class Outbox:
         return await waiting.future
 
     async def publish_each(
-        self, letters: Sequence[Letter], *, within: float = 30.0, repeat_is_ours: bool = True
+        self, letters: Sequence[Letter], *, within: float = 30.0, reseal: bool = True, repeat_is_ours: bool = True
     ) -> Sequence[Posted | SealbusError]:
-        """Store letters that have ids of their own, together; return for each what `publish` would return or raise."""
+        """Store letters together; return for each what `publish` would return or raise."""
         batch = [
-            self._enqueueable(letter, within, durable=True, reseal=False, repeat_is_ours=repeat_is_ours)
+            self._enqueueable(letter, within, durable=True, reseal=reseal, repeat_is_ours=repeat_is_ours)
             for letter in letters
         ]
         try:

@@ -7,6 +7,7 @@ its requester concludes `expired` at the task's end.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from sealbus.bus.counters import Counters
 from sealbus.bus.deadlines import Deadlines
@@ -32,6 +33,9 @@ STATUS_LIFE = 86_400 * SECOND
 NOTHING = Answer(body=b"null", typ="application/json")
 """The result of a handler that returned nothing."""
 
+_STORED = "stored"
+"""What became of a status that was acknowledged in time."""
+
 
 class Statuses:
     """Writes the statuses of the tasks that one worker handles; `within` seconds for each to be stored."""
@@ -50,8 +54,34 @@ class Statuses:
 
     async def store(self, message: VerifiedMessage, status: Status) -> bool:
         """Store `status` of the task `message`; tell whether that was acknowledged in time. Raises nothing."""
+        try:
+            with self._deadlines.within(self._within):
+                await self._outbox.publish(self._letter(message, status), within=self._within)
+        except TimeoutError:
+            return self._note(message, status, "timeout")
+        except SealbusError as error:
+            return self._note(message, status, str(error.code))
+        return self._note(message, status, _STORED)
+
+    async def store_each(self, told: Sequence[tuple[VerifiedMessage, Status | None]]) -> list[bool]:
+        """Store statuses of several tasks in one write; tell for each what `store` would; None is not stored."""
+        saying = [(message, status) for message, status in told if status is not None]
+        outcomes: list[str]
+        try:
+            with self._deadlines.within(self._within):
+                letters = [self._letter(message, status) for message, status in saying]
+                answers = await self._outbox.publish_each(letters, within=self._within)
+                outcomes = [str(one.code) if isinstance(one, SealbusError) else _STORED for one in answers]
+        except TimeoutError:
+            outcomes = ["timeout"] * len(saying)
+        except SealbusError as error:
+            outcomes = [str(error.code)] * len(saying)
+        noted = iter([self._note(*said, outcome) for said, outcome in zip(saying, outcomes, strict=True)])
+        return [status is not None and next(noted) for _, status in told]
+
+    def _letter(self, message: VerifiedMessage, status: Status) -> Letter:
         header, said = message.header, encode(status)
-        letter = Letter(
+        return Letter(
             kind=Kind.STATUS,
             to=status_subject(self._names.token(header.iss), header.id),
             aud=header.iss,
@@ -63,19 +93,13 @@ class Statuses:
             fin=status.final,
             tid=header.tid,
         )
-        try:
-            with self._deadlines.within(self._within):
-                await self._outbox.publish(letter, within=self._within)
-        except TimeoutError:
-            outcome = "timeout"
-        except SealbusError as error:
-            outcome = str(error.code)
-        else:
-            outcome = "stored"
+
+    def _note(self, message: VerifiedMessage, status: Status, outcome: str) -> bool:
+        """Count what became of a status, and say whether it was stored."""
         self._counters.add("sealbus_statuses_total", 1, state=status.state.value, outcome=outcome)
-        if outcome != "stored":
-            self._said.warning("status %s of a task of %s not stored: %s", status.state, header.iss, outcome)
-        return outcome == "stored"
+        if outcome != _STORED:
+            self._said.warning("status %s of a task of %s not stored: %s", status.state, message.header.iss, outcome)
+        return outcome == _STORED
 
 
 class Telling:

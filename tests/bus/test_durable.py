@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +24,7 @@ from sealbus.bus.ports import Delivery
 from sealbus.bus.requests import RemoteError
 from sealbus.bus.retry import RetrySchedule
 from sealbus.bus.status_body import State, Status
-from sealbus.envelopes.errors import BusUnavailable, Code, SealError
+from sealbus.envelopes.errors import BusUnavailable, Code, SealbusError, SealError
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.work_records import OutcomeRecord
 from sealbus.testing import TestBus
@@ -399,7 +399,16 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
             return await store(self, letter, within=0.0, **options)
         return await store(self, letter, within=within, **options)
 
+    store_each = Outbox.publish_each
+
+    async def each_soon(
+        self: Outbox, letters: Sequence[Letter], *, within: float = 30.0, **options: bool
+    ) -> Sequence[Posted | SealbusError]:
+        statuses = any(letter.kind is Kind.STATUS for letter in letters)
+        return await store_each(self, letters, within=0.0 if statuses else within, **options)
+
     monkeypatch.setattr(Outbox, "publish", soon)
+    monkeypatch.setattr(Outbox, "publish_each", each_soon)
 
 
 @pytest.mark.usefixtures("tell_soon", "impatient")

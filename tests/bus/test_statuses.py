@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import cast
 
 import pytest
@@ -14,9 +15,10 @@ from sealbus.bus.counters import Counters
 from sealbus.bus.letter import Letter
 from sealbus.bus.outbox import Outbox, Posted
 from sealbus.bus.routes import Answer
-from sealbus.bus.status_body import PER_DELIVERY, STATUS_TYPE, State
+from sealbus.bus.status_body import PER_DELIVERY, STATUS_TYPE, State, Status
 from sealbus.bus.statuses import Statuses, Telling
-from sealbus.envelopes.errors import BusUnavailable
+from sealbus.envelopes.accept import VerifiedMessage
+from sealbus.envelopes.errors import BusUnavailable, SealbusError
 from sealbus.envelopes.kinds import Kind
 
 TASK = opened()
@@ -37,6 +39,15 @@ class Box:
             raise self.error
         self.letters.append(letter)
         return cast("Posted", None)
+
+    async def publish_each(self, letters: Sequence[Letter], *, within: float) -> Sequence[Posted | SealbusError]:
+        if self.silent:
+            await asyncio.Event().wait()
+        if self.error is not None:
+            raise self.error
+        self.letters += letters
+        # The stream has no room for the second.
+        return [BusUnavailable("full") if place == 1 else cast("Posted", None) for place in range(len(letters))]
 
 
 @pytest.fixture
@@ -124,3 +135,30 @@ async def test_being_cancelled_is_not_swallowed(box: Box, counters: Counters) ->
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+def three() -> list[tuple[VerifiedMessage, Status | None]]:
+    """Statuses of three tasks, and one that is too much in between."""
+    said = [
+        (TASK, Status(state=State.COMPLETED, result=Answer(body=b"%d" % n, typ="application/json"))) for n in range(3)
+    ]
+    return [said[0], (TASK, None), said[1], said[2]]
+
+
+async def test_statuses_of_several_tasks_leave_together_and_each_has_its_own_end(box: Box, counters: Counters) -> None:
+    told = await Statuses(names=NAMES, outbox=cast("Outbox", box), counters=counters).store_each(three())
+    assert told == [True, False, False, True]
+    assert [letter.body for letter in box.letters] == [b"0", b"1", b"2"]
+    assert counters.value("sealbus_statuses_total", state="completed", outcome="stored") == 2
+    assert counters.value("sealbus_statuses_total", state="completed", outcome="bus_unavailable") == 1
+
+
+@pytest.mark.parametrize("outcome", ["timeout", "bus_unavailable"])
+async def test_what_keeps_all_from_being_stored_is_counted_for_each(box: Box, counters: Counters, outcome: str) -> None:
+    if outcome == "timeout":
+        box.silent = True
+    else:
+        box.error = BusUnavailable("closed")
+    statuses = Statuses(names=NAMES, outbox=cast("Outbox", box), counters=counters, within=0.01)
+    assert await statuses.store_each(three()) == [False] * 4
+    assert counters.value("sealbus_statuses_total", state="completed", outcome=outcome) == 3

@@ -6,7 +6,9 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -28,8 +30,9 @@ from sealbus.policies.embedded import EmbeddedEngine
 
 __all__ = ["figures"]
 
-TASKS = 8_000
-CALLS = 4_096
+ROUNDS = 4
+TASKS = 4_000
+CALLS = 2_048
 IN_FLIGHT = 64
 GATE_GOAL = 0.75
 CALLS_GOAL = 0.3
@@ -40,37 +43,55 @@ class Quote(BaseModel):
     padding: str = "x" * 1_000
 
 
+@dataclass(slots=True)
+class Rates:
+    """Messages a second, of each round."""
+
+    telling: list[float] = field(default_factory=list)
+    silent: list[float] = field(default_factory=list)
+    calls: list[float] = field(default_factory=list)
+    bare_pull: list[float] = field(default_factory=list)
+    bare_requests: list[float] = field(default_factory=list)
+
+
 async def figures() -> AsyncIterator[Figure]:
-    """Fill the stream, then consume it: through the gate with everything on, twice, and by `fetch` and `ack`."""
+    """Let the gate, with everything on, and nats-py's own calls take turns; the best of each counts.
+
+    Anything else on the machine only slows one down, and a round is over before it changes much.
+    """
+    rates = Rates()
     with tempfile.TemporaryDirectory() as folder:
-        async with real_bus(Path(folder), "pricing", "shop-web", "bench", max_bytes=1 << 27) as bus:
-            async with EmbeddedEngine.of_folder() as engine:
-                client = Client.on(await bus.node("shop-web", engine))
-                node = await bus.node("pricing", engine)
-                settle_collector()  # as `sealbus worker run` does
-                telling, ours = await _gate(client, node, status=True)
-                silent, _ = await _gate(client, node, status=False)
-            bare_pull, bare_requests = await _bare(bus)
+        async with (
+            real_bus(Path(folder), "pricing", "shop-web", "bench", max_bytes=1 << 27) as bus,
+            EmbeddedEngine.of_folder() as engine,
+            _bare_connection(bus) as bare,
+        ):
+            client = Client.on(await bus.node("shop-web", engine))
+            node = await bus.node("pricing", engine)
+            settle_collector()  # as `sealbus worker run` does
+            for number in range(ROUNDS):
+                rates.telling.append(await _tasks(client, node, status=True))
+                rates.silent.append(await _tasks(client, node, status=False))
+                rates.bare_pull.append(await _bare_pull(bare, f"bare-{number}"))
+                rates.calls.append(await _calls(client, node))
+                rates.bare_requests.append(await _bare_requests(bare))
+    bare_pull, bare_requests = max(rates.bare_pull), max(rates.bare_requests)
+    silent, telling, calls = max(rates.silent), max(rates.telling), max(rates.calls)
     yield Figure(name="bare nats-py fetch(200) + ack", value=bare_pull, unit="/s")
     yield Figure(name="gate on a full stream, everything on", value=silent, unit="/s")
     yield Figure(name="  ratio to bare", value=silent / bare_pull, unit="x", limit=GATE_GOAL, at_least=True)
     yield Figure(name="gate that tells each task's result too", value=telling, unit="/s")
     yield Figure(name="  ratio to bare", value=telling / bare_pull, unit="x")
     yield Figure(name=f"bare nats-py requests, {IN_FLIGHT} in flight", value=bare_requests, unit="/s")
-    yield Figure(name=f"calls, {IN_FLIGHT} in flight, everything on", value=ours, unit="/s")
-    yield Figure(name="  ratio to bare", value=ours / bare_requests, unit="x", limit=CALLS_GOAL, at_least=True)
+    yield Figure(name=f"calls, {IN_FLIGHT} in flight, everything on", value=calls, unit="/s")
+    yield Figure(name="  ratio to bare", value=calls / bare_requests, unit="x", limit=CALLS_GOAL, at_least=True)
 
 
-async def _gate(client: Client, node: Node, *, status: bool) -> tuple[float, float]:
-    """Return how many tasks a second a worker takes from a full stream, and how many calls a second it then answers."""
+async def _tasks(client: Client, node: Node, *, status: bool) -> float:
+    """Fill the stream, and return how many tasks a second a worker takes from it."""
     agent = Agent("pricing")
     done = asyncio.Event()
     handled = 0
-
-    @agent.call("quote")
-    async def quote(body: Quote, ctx: Context) -> Quote:
-        del ctx
-        return body
 
     @agent.task("quote", status=status)
     async def work(body: Quote, ctx: Context) -> None:
@@ -89,19 +110,39 @@ async def _gate(client: Client, node: Node, *, status: bool) -> tuple[float, flo
         await done.wait()
         rate = TASKS / (time.perf_counter() - started)
         await worker.settle()
-        calls = await _calls(client)
         stop.set()
-    return rate, calls
+    return rate
 
 
-async def _calls(client: Client) -> float:
+async def _calls(client: Client, node: Node) -> float:
+    """Return how many calls a second a worker answers."""
+    agent = Agent("pricing")
+
+    @agent.call("quote")
+    async def quote(body: Quote, ctx: Context) -> Quote:
+        del ctx
+        return body
+
+    async def call() -> None:
+        await client.call("pricing.quote", Quote(item_id="42"), returns=Quote)
+
+    stop = asyncio.Event()
+    async with Worker(agent, node) as worker, asyncio.TaskGroup() as group:
+        group.create_task(worker.run(stop))
+        await worker.ready.wait()
+        rate = await _in_flight(call)
+        stop.set()
+    return rate
+
+
+async def _in_flight(call: Callable[[], Awaitable[object]]) -> float:
     left = CALLS
 
     async def lane() -> None:
         nonlocal left
         while left > 0:
             left -= 1
-            await client.call("pricing.quote", Quote(item_id="42"), returns=Quote)
+            await call()
 
     started = time.perf_counter()
     async with asyncio.TaskGroup() as group:
@@ -110,39 +151,40 @@ async def _calls(client: Client) -> float:
     return CALLS / (time.perf_counter() - started)
 
 
-async def _bare(bus: RealBus) -> tuple[float, float]:
+@asynccontextmanager
+async def _bare_connection(bus: RealBus) -> AsyncGenerator[nats.NATS, None]:
     identity = StaticIdentity(bus.ca, bus.names.id_of("bench").value)
     tls = client_context(identity.x509(), expected=frozenset({SpiffeId(bus.server.spiffe_id)}))
     connection = await nats.connect(bus.server.url, tls=tls, tls_hostname="", tls_handshake_first=True)
+
+    async def answer(message: nats.aio.msg.Msg) -> None:
+        await message.respond(message.data)
+
     try:
-        stream = connection.jetstream()
-        pull = await stream.pull_subscribe(
-            "task.pricing.>", durable="bare", stream="TASKS", config=ConsumerConfig(max_ack_pending=20_000)
-        )
-        taken = 0
-        started = time.perf_counter()
-        while taken < TASKS:
-            for message in await pull.fetch(200, timeout=5):
-                await message.ack()
-                taken += 1
-        rate = taken / (time.perf_counter() - started)
-
-        async def answer(message: nats.aio.msg.Msg) -> None:
-            await message.respond(message.data)
-
         await connection.subscribe("bare.quote", cb=answer)
-        left = CALLS
-
-        async def lane() -> None:
-            nonlocal left
-            while left > 0:
-                left -= 1
-                await connection.request("bare.quote", b"x" * 1_024, timeout=5)
-
-        started = time.perf_counter()
-        async with asyncio.TaskGroup() as group:
-            for _ in range(IN_FLIGHT):
-                group.create_task(lane())
-        return rate, CALLS / (time.perf_counter() - started)
+        yield connection
     finally:
         await connection.close()
+
+
+async def _bare_pull(connection: nats.NATS, durable: str) -> float:
+    """Return how many of the same tasks a second `fetch` and `ack` take."""
+    pull = await connection.jetstream().pull_subscribe(
+        "task.pricing.>", durable=durable, stream="TASKS", config=ConsumerConfig(max_ack_pending=20_000)
+    )
+    taken = 0
+    started = time.perf_counter()
+    while taken < TASKS:
+        for message in await pull.fetch(200, timeout=5):
+            await message.ack()
+            taken += 1
+    rate = taken / (time.perf_counter() - started)
+    await pull.unsubscribe()
+    return rate
+
+
+async def _bare_requests(connection: nats.NATS) -> float:
+    async def call() -> None:
+        await connection.request("bare.quote", b"x" * 1_024, timeout=5)
+
+    return await _in_flight(call)

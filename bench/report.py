@@ -9,13 +9,18 @@ __all__ = ["Figure", "show"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A measured value with its limit; `at_least` says on which side of the limit it must be."""
+    """A measured value with its limit; `at_least` says on which side of the limit it must be.
+
+    `beside` is what else helps to read it, such as how often a bare operation of the same run goes into it: a limit that
+    was measured on one machine says little about another.
+    """
 
     name: str
     value: float
     unit: str
     limit: float | None = None
     at_least: bool = False
+    beside: str = ""
 
     @property
     def holds(self) -> bool:
@@ -30,4 +35,5 @@ def show(figure: Figure) -> None:
     side = ">=" if figure.at_least else "<="
     limit = f"{side} {figure.limit:g} {figure.unit}" if figure.limit is not None else "-"
     mark = "" if figure.holds else "   OVER ITS LIMIT"
-    print(f"{figure.name:<58} {figure.value:>10.2f} {figure.unit:<8} {limit:>18}{mark}", flush=True)
+    beside = f"   {figure.beside}" if figure.beside else ""
+    print(f"{figure.name:<58} {figure.value:>10.2f} {figure.unit:<8} {limit:>18}{beside}{mark}", flush=True)

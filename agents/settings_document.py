@@ -214,12 +214,14 @@ class CalloutTable(_Table):
 
     `issuer` signs answers, `xkey` opens requests, `nkey` is how responders log in. `accounts` are those of the server in
     which a policy may place connections; `servers`, nkeys, the only ones that are answered, all unless said; `longest`
-    is seconds after which a connection must be made anew, only at the end of its X.509-SVID unless said.
+    is seconds after which a connection must be made anew, only at the end of its X.509-SVID unless said. `bootstrap` is
+    the bundle file by which the first connections are decided where the policy comes from a bucket of this NATS.
     """
 
     issuer: Path | None = None
     xkey: Path | None = None
     nkey: Path | None = None
+    bootstrap: Path | None = None
     accounts: tuple[str, ...] = ("APP",)
     servers: tuple[str, ...] = ()
     longest: Annotated[float, Field(ge=10, le=86_400, allow_inf_nan=False)] | None = None

@@ -53,6 +53,7 @@ _PATHS: Final = frozenset(
         ("control", "callout", "issuer"),
         ("control", "callout", "xkey"),
         ("control", "callout", "nkey"),
+        ("control", "callout", "bootstrap"),
     }
 )
 """Settings that name a file: relative ones in a settings file start at its own folder."""

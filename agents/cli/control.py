@@ -26,7 +26,7 @@ __all__ = ["ROLES", "command"]
 ROLES = MappingProxyType(
     {
         "callout": "sealbus.agents.control.callout.role:open_callout_role",
-        "policy": "sealbus.agents.control.policy_server.opening:open_policy_server",
+        "policy": "sealbus.agents.control.policy_server.role:open_policy_role",
         "notary": "sealbus.agents.control.notary.opening:open_notary",
     }
 )

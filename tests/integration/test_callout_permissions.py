@@ -104,6 +104,9 @@ INVENTORY: Table = (
     ("request $JS.API.DIRECT.GET.STATE.state.inventory.effect.00 x", True),
     ("request $JS.API.DIRECT.GET.STATE.state.pricing.effect.00 x", "$JS.API.DIRECT.GET.STATE.state.pricing.effect.00"),
     ("request $JS.API.DIRECT.GET.STATE x", "$JS.API.DIRECT.GET.STATE"),
+    # The bucket of policies: for reading only.
+    ("request $JS.API.STREAM.PURGE.OBJ_policies {}", "$JS.API.STREAM.PURGE.OBJ_policies"),
+    ("pub $O.policies.M.cGxhdGZvcm0= x", "$O.policies.M.cGxhdGZvcm0="),
     # The server itself.
     ("account info", "$SYS.REQ.USER.INFO"),
     ("server ping", "$SYS.REQ.SERVER.PING"),

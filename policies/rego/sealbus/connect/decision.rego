@@ -129,6 +129,12 @@ own(token) := [
 	sprintf("$JS.API.CONSUMER.CREATE.RESULTS.*.status.%v.*", [token]),
 	"$JS.API.CONSUMER.MSG.NEXT.RESULTS.*",
 	"$JS.API.CONSUMER.DELETE.RESULTS.*",
+	# The bucket that policies are pushed to, for reading: what is in it is signed, and no secret.
+	"$JS.API.STREAM.INFO.OBJ_policies",
+	"$JS.API.DIRECT.GET.OBJ_policies.$O.policies.M.*",
+	"$JS.API.CONSUMER.CREATE.OBJ_policies.*.$O.policies.>",
+	"$JS.API.CONSUMER.MSG.NEXT.OBJ_policies.*",
+	"$JS.API.CONSUMER.DELETE.OBJ_policies.*",
 ]
 
 # What it may ask others for: a granted action `<agent>.<verb>` is a task or a call of that agent. Names of three parts

@@ -167,6 +167,11 @@ test_streams_api_is_its_own_consumers if {
 		"$JS.API.CONSUMER.CREATE.RESULTS.*.status.shop.*",
 		"$JS.API.CONSUMER.MSG.NEXT.RESULTS.*",
 		"$JS.API.CONSUMER.DELETE.RESULTS.*",
+		"$JS.API.STREAM.INFO.OBJ_policies",
+		"$JS.API.DIRECT.GET.OBJ_policies.$O.policies.M.*",
+		"$JS.API.CONSUMER.CREATE.OBJ_policies.*.$O.policies.>",
+		"$JS.API.CONSUMER.MSG.NEXT.OBJ_policies.*",
+		"$JS.API.CONSUMER.DELETE.OBJ_policies.*",
 	}
 }
 

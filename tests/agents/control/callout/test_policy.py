@@ -1,0 +1,99 @@
+"""By what the callout decides before anybody can read the bucket, and that it follows the bucket afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from sealbus.agents.control.callout import policy as module
+from sealbus.agents.control.callout.policy import first_policy, follow_bucket
+from sealbus.agents.settings import PolicySettings
+from sealbus.bus.connection import Connection
+from sealbus.bus.counters import Counters
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.policies.bundle import STARTER, build_bundle, write_bundle
+
+CONNECTION = cast("Connection", object())
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> PolicySettings:
+    return PolicySettings(
+        engine="embedded",
+        bundle=None,
+        opa=(),
+        deadline=1.0,
+        bucket="policies",
+        cache=tmp_path / "cache",
+        keys=(tmp_path / "platform.pub",),
+    )
+
+
+@pytest.fixture
+def bootstrap(tmp_path: Path) -> Path:
+    write_bundle(build_bundle(STARTER), tmp_path / "bootstrap.tar.gz")
+    return tmp_path / "bootstrap.tar.gz"
+
+
+def test_the_first_time_it_is_what_the_operator_gave(settings: PolicySettings, bootstrap: Path) -> None:
+    first = first_policy(settings, bootstrap)
+    assert first.bucket is None
+    assert first.bundle is not None
+    assert first.bundle.read_bytes() == bootstrap.read_bytes()
+
+
+def test_later_it_is_what_the_bucket_had(settings: PolicySettings, bootstrap: Path) -> None:
+    before = first_policy(settings, bootstrap)
+    assert before.bundle is not None
+    write_bundle(build_bundle(STARTER, revision="pushed"), before.bundle)
+    pushed = before.bundle.read_bytes()
+    assert pushed != bootstrap.read_bytes()
+    again = first_policy(settings, bootstrap)
+    assert again.bundle == before.bundle
+    assert before.bundle.read_bytes() == pushed
+
+
+def test_without_either_there_is_no_callout(settings: PolicySettings, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"control\.callout\.bootstrap is not set"):
+        first_policy(settings, None)
+    with pytest.raises(ConfigurationError, match=r"policy\.cache is not set"):
+        first_policy(replace(settings, cache=None), None)
+    (tmp_path / "junk").write_bytes(b"junk")
+    with pytest.raises(ConfigurationError, match="not a gzipped tar"):
+        first_policy(settings, tmp_path / "junk")
+
+
+@pytest.mark.parametrize("change", [{"bucket": None}, {"engine": "central"}])
+def test_what_needs_no_file_is_as_it_was(settings: PolicySettings, change: dict[str, str | None]) -> None:
+    other = replace(settings, **change)  # type: ignore[arg-type]  # fields of the parameters above
+    assert first_policy(other, None) is other
+
+
+async def test_a_bucket_without_a_policy_is_looked_into_again(
+    settings: PolicySettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, following = [0], asyncio.Event()
+
+    @asynccontextmanager
+    async def open_sync(name: str, *_: object, **__: object) -> AsyncIterator[None]:
+        assert name == "callout"
+        asked[0] += 1
+        if asked[0] < 4:
+            raise ConfigurationError("nothing was pushed yet")
+        following.set()
+        yield
+
+    monkeypatch.setattr(module, "open_sync", open_sync)
+    monkeypatch.setattr(module, "AGAIN_AFTER", 0.0)
+    running = asyncio.create_task(follow_bucket(settings, CONNECTION, Counters()))
+    await following.wait()
+    assert caplog.text.count("nothing was pushed yet") == 1
+    running.cancel()
+    await asyncio.wait({running})
+    assert running.cancelled()

@@ -31,12 +31,18 @@ class MutualTls:
             raise ConfigurationError(f"{self.system}: the folder of the bundle that guards OPA must be called {SYSTEM}")
 
 
-def server_arguments(*, socket: Path, bundle: Path, tls: MutualTls | None = None) -> list[str]:
+def server_arguments(
+    *, socket: Path, bundle: Path | None = None, config: Path | None = None, tls: MutualTls | None = None
+) -> list[str]:
     """Return what `opa` is started with: a server that decides by the bundle file `bundle`, which it watches.
 
-    It is asked on the unix socket; with `tls` at that address, and the socket tells health and metrics only.
+    Or by the bundles that its configuration file `config` tells it to take from elsewhere (`opa_config`). It is asked
+    on the unix socket; with `tls` at that address, and the socket tells health and metrics only.
     """
-    address, bundles = ["--addr", f"unix://{socket}"], ["--bundle", str(bundle), "--watch"]
+    if (bundle is None) == (config is None):
+        raise ConfigurationError("OPA decides by a bundle file, or by what its configuration file names: say one")
+    address = ["--addr", f"unix://{socket}"]
+    bundles = ["--bundle", str(bundle), "--watch"] if bundle is not None else ["--config-file", str(config)]
     if tls is not None:
         address = [
             "--addr", tls.address, "--diagnostic-addr", f"unix://{socket}",
@@ -44,7 +50,7 @@ def server_arguments(*, socket: Path, bundle: Path, tls: MutualTls | None = None
             "--tls-cert-file", str(tls.certificate), "--tls-private-key-file", str(tls.key),
             "--tls-ca-cert-file", str(tls.trust_bundle), "--tls-cert-refresh-period", "1s",
         ]  # fmt: skip
-        bundles.insert(2, str(tls.system))
+        bundles[2:2] = [str(tls.system)] if bundle is not None else ["--bundle", str(tls.system)]
     return [
         "run", "--server", *address, *bundles, "--unix-socket-perm", "600", "--skip-version-check",
         # Without it OPA converts the whole of the data at each question.

@@ -32,6 +32,19 @@ def test_beside_a_worker_it_listens_on_its_socket_only() -> None:
     assert "--authentication" not in arguments
 
 
+def test_bundles_from_elsewhere_are_named_by_a_configuration_beside_the_guard() -> None:
+    arguments = server_arguments(socket=Path("/run/opa.sock"), config=Path("/etc/opa.json"), tls=mutual_tls())
+    place = arguments.index("--config-file")
+    assert arguments[place : place + 4] == ["--config-file", "/etc/opa.json", "--bundle", str(SYSTEM)]
+    assert "--watch" not in arguments
+
+
+@pytest.mark.parametrize("both", [{}, {"bundle": Path("/b.tar.gz"), "config": Path("/etc/opa.json")}])
+def test_it_has_one_place_to_take_its_policy_from(both: dict[str, Path]) -> None:
+    with pytest.raises(ConfigurationError, match="say one"):
+        server_arguments(socket=Path("/run/opa.sock"), **both)  # type: ignore[arg-type]  # as in a mistake
+
+
 def test_a_central_one_is_started_as_its_page_says() -> None:
     """The page's command is for OPA alone, with paths of its own; it is the one that the tests run."""
     [shown] = re.findall(r"^```sh\n(opa run .*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)

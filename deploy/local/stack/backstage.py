@@ -14,10 +14,10 @@ from sealbus.agents.demo.backstage import WITHIN, change_document
 from sealbus.agents.dev.idp.access import fetch_token, read_access
 from sealbus.agents.runtime import open_engine, open_identity
 from sealbus.agents.settings import Settings, load_settings
-from sealbus.policies.bundle import build_bundle, write_bundle
 from sealbus.policies.engine import PolicyEngine
 from sealbus.policies.sidecar import SidecarEngine
 from stack.roster import AGENTS, PEOPLE
+from stack.running import push_policy
 from stack.site import Site
 
 __all__ = ["StackBackstage"]
@@ -41,13 +41,12 @@ class StackBackstage:
         return str(fetch_token(read_access(self._site.access), asked)["access_token"])
 
     async def change_data(self, document: str, change: Callable[[dict[str, object]], None]) -> None:
-        """Change one data document of the policy folder, build it anew, and wait until every OPA decides by it."""
+        """Change one data document of the policy folder, push it, and wait until every OPA decides by it."""
         change_document(self._site.policy, document, change)
-        bundle = await asyncio.to_thread(build_bundle, self._site.policy)
-        await asyncio.to_thread(write_bundle, bundle, self._site.bundle)
+        revision = await push_policy(self._site)
         async with asyncio.timeout(WITHIN), self._engines() as engines:
             for engine in engines:
-                while (await engine.status()).revision != bundle.revision:  # noqa: ASYNC110  OPA has no event for it
+                while (await engine.status()).revision != revision:  # noqa: ASYNC110  OPA has no event for it
                     await asyncio.sleep(_LOOK_EVERY)
 
     @asynccontextmanager

@@ -17,7 +17,7 @@ __all__ = ["nats_server", "pid_file"]
 
 def pid_file(site: Site) -> Path:
     """Return where the server notes its process ID, for whoever reloads it."""
-    return site.folder / NATS.name / "nats.pid"
+    return site.home(NATS) / "nats.pid"
 
 
 def nats_server(site: Site, keys: Mapping[str, str]) -> Program:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from sealbus.envelopes.keys import PublicKey
 from sealbus.policies.opa_arguments import MutualTls, server_arguments
+from sealbus.policies.opa_config import OpaFiles, opa_config
 from stack.probes import is_there
 from stack.program import Program
 from stack.roster import OPA, Workload
@@ -22,11 +24,14 @@ def sidecar_opa(site: Site, workload: Workload) -> Program:
     socket = site.sidecar(workload)
     site.own_folder(workload, "opa")
     socket.unlink(missing_ok=True)
-    return _opa(site, workload, server_arguments(socket=socket, bundle=site.bundle))
+    return _opa(site, workload, server_arguments(socket=socket, bundle=site.composed(workload)))
 
 
-def central_opa(site: Site) -> Program:
-    """Return the OPA that is asked over mutual TLS, whose SVID `svid_files` keeps."""
+def central_opa(site: Site, signer: PublicKey) -> Program:
+    """Return the OPA that is asked over mutual TLS, whose SVID is kept in `site.svid(OPA)`.
+
+    It takes its policy from the policy server, which signs by `signer`.
+    """
     folder = site.svid(OPA)
     tls = MutualTls(
         address=f"127.0.0.1:{site.ports.opa}",
@@ -38,7 +43,11 @@ def central_opa(site: Site) -> Program:
     socket = site.sidecar(OPA)
     site.own_folder(OPA, "opa")
     socket.unlink(missing_ok=True)
-    return _opa(site, OPA, server_arguments(socket=socket, bundle=site.bundle, tls=tls))
+    files = OpaFiles(certificate=tls.certificate, key=tls.key, bundle=tls.trust_bundle)
+    config = site.own_folder(OPA) / "opa.json"
+    config.write_text(opa_config(site.policy_url, signer, files), encoding="ascii")
+    config.chmod(0o644)
+    return _opa(site, OPA, server_arguments(socket=socket, config=config, tls=tls))
 
 
 def _opa(site: Site, workload: Workload, arguments: list[str]) -> Program:
@@ -50,5 +59,5 @@ def _opa(site: Site, workload: Workload, arguments: list[str]) -> Program:
         gid=workload.gid,
         log=site.logs / f"opa-{workload.name}.log",
         healthy=is_there(socket),
-        environment={"HOME": str(site.folder / workload.name)},
+        environment={"HOME": str(site.home(workload))},
     )

@@ -21,6 +21,7 @@ class Ports:
     edge: int = 8080
     token_service: int = 8444
     control_health: int = 9100
+    policy_health: int = 9102
     edge_health: int = 9101
     inventory_health: int = 9111
     pricing_health: int = 9112

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from sealbus.agents.dev.environment import starter_policy
 from sealbus.agents.dev.idp import DevelopmentIdp
+from sealbus.envelopes.keys import PublicKey
 from sealbus.policies.bundle import build_bundle, write_bundle
 from stack.broker import nats_server, pid_file
 from stack.fence import open_fence
 from stack.identity_writer import IdentityWriter
+from stack.keys import write_new_key
 from stack.opa_server import central_opa, sidecar_opa
-from stack.program import Program, output_of
+from stack.probes import is_there
+from stack.program import READY_SECONDS, Program, output_of
 from stack.roster import AGENTS, CONTROL, EDGE, NATS, OPA, PEOPLE, TRUST_DOMAIN, Workload, entries
 from stack.run_as import as_user
 from stack.site import SEALBUS, Site
 from stack.spire import Spire, open_spire
 
-__all__ = ["Lives", "Stack", "open_stack"]
+__all__ = ["Lives", "Stack", "open_stack", "push_policy"]
+
+_LOOK_AGAIN = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,39 +84,45 @@ async def open_stack(site: Site, *, lives: Lives | None = None) -> AsyncGenerato
         )
         site = replace(site, workload_api=spire.agent.address)
         operator = PEOPLE[0]
-        responder = f"http://127.0.0.1:{site.health(CONTROL)}/readyz"
+        responder = f"http://127.0.0.1:{ports.control_health}/readyz"
         await stack.enter_async_context(_svid(site, NATS, pid_file=pid_file(site), callout_health=(responder,)))
         keys = site.own_folder(CONTROL) / "keys"
         await start(nats_server(site, await _keys(site, keys)))
-        await start(_control(site, keys))
+        await start(_callout(site, keys))
         await output_of([SEALBUS, "streams", "apply", "--as", operator.name], environment=_whole(site, operator))
+        await push_policy(site)
+        policy_server, signer = _policy_server(site)
+        await start(policy_server)
         await stack.enter_async_context(_svid(site, OPA))
-        await start(central_opa(site))
+        await start(central_opa(site, signer))
         idp = await stack.enter_async_context(
             DevelopmentIdp(audience=site.resource, port=ports.idp, access=site.access)
         )
+        site.own_folder(EDGE)
         await start(site.sealbus(EDGE, ["edge", "serve"], environment=site.edge_environment(idp.issuer)))
-        for agent in AGENTS:
-            if agent.engine == "sidecar":
-                await start(sidecar_opa(site, agent))
-            await start(
-                site.sealbus(
-                    agent,
-                    ["worker", "run", f"sealbus.agents.examples.{agent.name}:agent"],
-                    environment={"SEALBUS_EXAMPLES_DB": str(site.database)},
-                )
-            )
+        async with asyncio.TaskGroup() as group:
+            for agent in AGENTS:
+                group.create_task(start(_worker(site, agent)))
+                if agent.engine == "sidecar":
+                    # The worker puts the policy there, and is well once its OPA is.
+                    group.create_task(_start_after(site.composed(agent), partial(start, sidecar_opa(site, agent))))
         yield Stack(site=site, spire=spire, idp=idp, programs=programs)
 
 
 def _fresh(site: Site) -> None:
-    """Empty the folder and put a policy in it that may be changed."""
+    """Empty the folder and put a policy in it that may be changed, with the key that signs it."""
     shutil.rmtree(site.folder, ignore_errors=True)
     site.prepare()
     shutil.copytree(starter_policy(), site.policy)
     open_fence(site.policy)
-    write_bundle(build_bundle(site.policy), site.bundle)
-    site.bundle.chmod(0o644)
+    write_new_key(private=site.signing_key, public=site.public_key)
+
+
+async def push_policy(site: Site) -> str:
+    """Push the policy folder as its owner would, and return the revision that every process comes to."""
+    command = [SEALBUS, "policy", "push", str(site.policy), "--key", str(site.signing_key), "--json"]
+    said: str = json.loads(await output_of(command, environment=_whole(site, PEOPLE[0])))["composed"]
+    return said
 
 
 async def _keys(site: Site, folder: Path) -> dict[str, str]:
@@ -134,8 +147,11 @@ def _svid(
     )
 
 
-def _control(site: Site, keys: Path) -> Program:
-    """Return the control process, which the server asks about every connection."""
+def _callout(site: Site, keys: Path) -> Program:
+    """Return the control process that the server asks about every connection, from a bundle of the operator's on."""
+    bootstrap = site.own_folder(CONTROL) / "bootstrap.tar.gz"
+    write_bundle(build_bundle(site.policy), bootstrap)
+    bootstrap.chmod(0o644)
     return site.sealbus(
         CONTROL,
         ["control", "run", "--roles", "callout"],
@@ -143,8 +159,44 @@ def _control(site: Site, keys: Path) -> Program:
             "SEALBUS_CONTROL__CALLOUT__ISSUER": str(keys / "issuer.seed"),
             "SEALBUS_CONTROL__CALLOUT__XKEY": str(keys / "xkey.seed"),
             "SEALBUS_CONTROL__CALLOUT__NKEY": str(keys / "user.seed"),
+            "SEALBUS_CONTROL__CALLOUT__BOOTSTRAP": str(bootstrap),
         },
     )
+
+
+def _policy_server(site: Site) -> tuple[Program, PublicKey]:
+    """Return the control process that serves what was pushed to OPA, and the key by which it signs."""
+    folder = site.own_folder(CONTROL)
+    signer = write_new_key(private=folder / "serve.pem", public=folder / "serve.pub")
+    shutil.chown(folder / "serve.pem", CONTROL.uid, CONTROL.gid)
+    program = site.sealbus(
+        CONTROL,
+        ["control", "run", "--roles", "policy"],
+        name="policy",
+        environment={
+            "SEALBUS_POLICY__SERVE": f"127.0.0.1:{site.ports.policy}",
+            "SEALBUS_POLICY__SERVE_KEY": str(folder / "serve.pem"),
+        },
+    )
+    return program, signer
+
+
+def _worker(site: Site, agent: Workload) -> Program:
+    site.own_folder(agent)
+    return site.sealbus(
+        agent,
+        ["worker", "run", f"sealbus.agents.examples.{agent.name}:agent"],
+        environment={"SEALBUS_EXAMPLES_DB": str(site.database)},
+    )
+
+
+async def _start_after(file: Path, start: Callable[[], Awaitable[Program]]) -> None:
+    """Start a program once there is `file`."""
+    there = is_there(file)
+    async with asyncio.timeout(READY_SECONDS):
+        while not await there():  # noqa: ASYNC110  a file that is not there yet has no event
+            await asyncio.sleep(_LOOK_AGAIN)
+    await start()
 
 
 def _whole(site: Site, workload: Workload) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Final
 from stack.ports import Ports
 from stack.probes import http_well
 from stack.program import Program
-from stack.roster import EDGE, SHOP_GROUP, Workload
+from stack.roster import SHOP_GROUP, Workload
 from stack.tools import CONFIGURATION
 
 __all__ = ["Site"]
@@ -39,9 +39,14 @@ class Site:
         return self.folder / "policy" / "rego"
 
     @property
-    def bundle(self) -> Path:
-        """The policy bundle in force."""
-        return self.folder / "policy" / "bundle" / "bundle.tar.gz"
+    def signing_key(self) -> Path:
+        """The private key of whoever owns the policy; the public one is beside it."""
+        return self.folder / "policy" / "platform.pem"
+
+    @property
+    def public_key(self) -> Path:
+        """The key by which every process believes a policy."""
+        return self.folder / "policy" / "platform.pub"
 
     @property
     def database(self) -> Path:
@@ -63,13 +68,30 @@ class Site:
         """Where the central OPA is asked."""
         return f"https://localhost:{self.ports.opa}"
 
+    @property
+    def policy_url(self) -> str:
+        """Where the policy server is asked by OPA."""
+        return f"https://localhost:{self.ports.policy}"
+
+    def home(self, workload: Workload) -> Path:
+        """Return the folder of `workload`; that of root's is not an agent's, though they may have one name."""
+        return self.folder / ("people" if not workload.uid else "") / workload.name
+
+    def cache(self, workload: Workload) -> Path:
+        """Return where `workload` keeps the policy that it took from the bus."""
+        return self.home(workload) / "policy"
+
+    def composed(self, workload: Workload) -> Path:
+        """Return the bundle in force for `workload`, which its OPA watches."""
+        return self.cache(workload) / workload.name / "composed" / "bundle.tar.gz"
+
     def svid(self, workload: Workload) -> Path:
         """Return the folder with the X.509-SVID of a server that reads files."""
-        return self.folder / workload.name / "svid"
+        return self.home(workload) / "svid"
 
     def sidecar(self, workload: Workload) -> Path:
         """Return the socket of the OPA beside `workload`."""
-        return self.folder / workload.name / "opa" / "opa.sock"
+        return self.home(workload) / "opa" / "opa.sock"
 
     def health(self, workload: Workload) -> int:
         """Return the port of the health server of `workload`, which must be one that has one."""
@@ -81,7 +103,7 @@ class Site:
         self.folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         self.folder.chmod(0o711)
         self.logs.mkdir(mode=0o700, exist_ok=True)
-        self.bundle.parent.mkdir(parents=True, exist_ok=True)
+        self.policy.parent.mkdir(exist_ok=True)
         shop = self.database.parent
         shop.mkdir(exist_ok=True)
         self.database.touch()
@@ -91,7 +113,7 @@ class Site:
 
     def own_folder(self, workload: Workload, *parts: str) -> Path:
         """Make a folder that only `workload` may enter, and return it."""
-        path = self.folder / workload.name
+        path = self.home(workload)
         for part in ("", *parts):
             path = path / part
             path.mkdir(mode=0o700, exist_ok=True)
@@ -106,12 +128,14 @@ class Site:
             "SPIFFE_ENDPOINT_SOCKET": self.workload_api,
             "SEALBUS_NATS": f"tls://localhost:{ports.nats}",
             "SEALBUS_POLICY__ENGINE": workload.engine,
+            "SEALBUS_POLICY__BUNDLE": "nats://policies",
+            "SEALBUS_POLICY__KEYS": str(self.public_key),
+            "SEALBUS_POLICY__CACHE": str(self.cache(workload)),
             "SEALBUS_CLIENT__TOKEN_SERVICE": f"https://127.0.0.1:{ports.token_service}",
             "SEALBUS_DEV__ACCESS": str(self.access),
-            "HOME": str(self.folder / workload.name),
+            "HOME": str(self.home(workload)),
         }
         engine = {
-            "embedded": {"SEALBUS_POLICY__BUNDLE": str(self.bundle)},
             "sidecar": {"SEALBUS_POLICY__OPA": f"unix:{self.sidecar(workload)}"},
             "central": {"SEALBUS_POLICY__OPA": self.opa_url},
         }.get(workload.engine, {})
@@ -123,15 +147,17 @@ class Site:
         arguments: Sequence[str],
         *,
         environment: Mapping[str, str] | None = None,
+        name: str = "",
     ) -> Program:
-        """Return a `sealbus` process of `workload`, well once it says so itself."""
-        port = self.health(workload)
+        """Return a `sealbus` process of `workload`, called `name` where it has several, well once it says so itself."""
+        name = name or workload.name
+        port: int = getattr(self.ports, f"{name}_health")
         return Program(
             [SEALBUS, *arguments, "--health", f"127.0.0.1:{port}"],
-            name=f"sealbus-{workload.name}",
+            name=f"sealbus-{name}",
             uid=workload.uid,
             gid=workload.gid,
-            log=self.logs / f"{workload.name}.log",
+            log=self.logs / f"{name}.log",
             healthy=http_well(port),
             environment={**self.environment(workload), **(environment or {})},
         )
@@ -143,5 +169,4 @@ class Site:
             "SEALBUS_EDGE__RESOURCE": self.resource,
             "SEALBUS_EDGE__TOKEN_SERVICE": f"127.0.0.1:{self.ports.token_service}",
             "SEALBUS_EDGE__ISSUERS": f'[{{"issuer": "{issuer}", "algorithms": ["ES256"]}}]',
-            "HOME": str(self.folder / EDGE.name),
         }

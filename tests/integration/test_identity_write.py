@@ -9,10 +9,12 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from stack.identity_writer import IdentityWriter
 from stack.nats_server import NatsServer, static_users
+from stack.run_as import as_user, output_of
 from stack.spire import Spire
 from support.lab import QUICK, until
 from support.nats_server import free_port
@@ -25,6 +27,7 @@ from sealbus.agents.identity import WorkloadIdentity
 from sealbus.bus.connection import Connection
 from sealbus.bus.counters import Counters
 from sealbus.bus.tls import client_context
+from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.spiffe_id import SpiffeId
 
 pytestmark = [pytest.mark.spire, pytest.mark.nats, pytest.mark.workload_api]
@@ -70,19 +73,24 @@ class Site:
 
 
 @asynccontextmanager
-async def open_site(*, callout_health: tuple[str, ...] = ()) -> AsyncIterator[Site]:
-    """Start it all. The server's X.509-SVID lives 12 seconds and is new every second or two."""
+async def open_site(*, callout_health: tuple[str, ...] = (), uid: int | None = None) -> AsyncIterator[Site]:
+    """Start it all. The server's X.509-SVID lives 12 seconds and is new every second or two.
+
+    Server and writer run as user `uid`, whose identity alone is the server's; without it, as ours.
+    """
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(
-            spire(entry(str(SERVER), x509_ttl=12, dns=("localhost",)), entry(str(AGENT), x509_ttl=3600))
+            spire(entry(str(SERVER), uid=uid, x509_ttl=12, dns=("localhost",)), entry(str(AGENT), x509_ttl=3600))
         )
         folder = stack.enter_context(short_folder())
+        folder.chmod(0o711)
         server = NatsServer(
             folder / "nats",
             svid=folder / "svid",
             port=free_port(),
             monitor=free_port(),
             access=static_users({AGENT: ALL}),
+            uid=uid,
         )
         writer = await stack.enter_async_context(
             IdentityWriter(
@@ -91,6 +99,7 @@ async def open_site(*, callout_health: tuple[str, ...] = ()) -> AsyncIterator[Si
                 spiffe_id=SERVER,
                 pid_file=server.pid_file,
                 callout_health=callout_health,
+                uid=uid,
             )
         )
         await stack.enter_async_context(server)
@@ -119,6 +128,22 @@ async def test_new_connections_see_each_rotation_and_old_ones_live_on() -> None:
         assert site.log.count(RELOADED) >= 3
         assert "Failed to reload" not in site.log
         assert counters.value("sealbus_bus_connections_total") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: server and writer run as a user of their own")
+async def test_the_server_is_a_user_of_its_own() -> None:
+    """As `make stack` runs it: by its user SPIRE knows it, and no other user's process can read its key."""
+    try:
+        await output_of([*as_user(64_123), sys.executable, "-c", "import sealbus"])
+    except (ConfigurationError, PermissionError):
+        pytest.skip("another user cannot run this interpreter: it is in a private folder")
+    async with open_site(uid=64_123) as site:
+        assert await changed(site, await site.served())
+        for program in (site.server.program, site.writer.program):
+            status = (await asyncio.to_thread(Path(f"/proc/{program.pid}/status").read_text)).splitlines()
+            assert "Uid:\t64123\t64123\t64123\t64123" in status
+        key = await asyncio.to_thread((site.writer.folder / "svid.key").stat)
+        assert (key.st_uid, key.st_mode & 0o777) == (64_123, 0o600)
 
 
 async def test_junk_on_the_disk_is_refused_and_the_old_certificate_keeps_serving() -> None:

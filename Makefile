@@ -74,7 +74,7 @@ soak: $(READY) $(TOOLS)/opa $(TOOLS)/spire-server $(TOOLS)/spire-agent ## work o
 stack-down: $(READY) ## stop it
 	@$(STACK) down
 
-test: $(READY) $(if $(CI),tools,$(if $(shell command -v go),$(if $(shell command -v npm),tools))) ## all tests, then the coverage of the pure parts
+test: $(READY) $(if $(CI),tools,$(if $(and $(shell command -v go),$(shell command -v gcc),$(shell command -v npm)),tools)) ## all tests, then the coverage of the pure parts
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
 	@$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100 --skip-covered --show-missing

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from stack.identity_writer import IdentityWriter
 from stack.nats_server import NatsServer, static_users
-from stack.run_as import as_user, output_of
+from stack.program import output_of
+from stack.run_as import as_user
 from stack.spire import Spire
 from support.lab import QUICK, until
 from support.nats_server import free_port

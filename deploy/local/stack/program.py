@@ -18,6 +18,7 @@ __all__ = ["Program", "output_of"]
 
 READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
+_LOG_SECONDS: Final = 2.0
 _LOOK_AGAIN: Final = 0.05
 _LAST_WORDS: Final = 20
 
@@ -112,8 +113,9 @@ class Program:
         if child is not None:
             await child.stop(grace)
         if draining is not None:
-            # The log ends with the process.
-            await asyncio.wait({draining})
+            # The log ends with the process, unless that leaves a child behind which has it, too.
+            await asyncio.wait({draining}, timeout=_LOG_SECONDS)
+            draining.cancel()
 
     def _failure(self, what: str) -> ConfigurationError:
         said = next((line for line in reversed(self._said) if line), "it said nothing")

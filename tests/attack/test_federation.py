@@ -8,6 +8,7 @@ name, and not a mistake of the forger's.
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -19,7 +20,7 @@ import pytest_asyncio
 from stack.nats_server import NatsServer, static_users
 from stack.spire import Spire, federate
 from support.envelopes import task_draft
-from support.lab import QUICK
+from support.lab import QUICK, until
 from support.nats_server import free_port
 from support.spire import entry, spire
 from support.stolen_authority import StolenAuthority, steal
@@ -107,6 +108,13 @@ async def test_a_workload_that_does_not_is_given_its_own(federation: Federation)
         await home.register(entry(str(INVENTORY), federates_with=("partner.org",)))
         async with WorkloadIdentity.connect(home.agent.address, spiffe_id=INVENTORY) as federated:
             assert set(federated.x509().bundles) == set(federated.bundles()) == {HOME, PARTNER}
+            arrived(federation.supplier.sealer(), federated.bundles())
+            # A bundle that is exchanged anew takes the place of the old one whole.
+            bundle = json.loads(await federation.partner.server.bundle(spiffe=True))
+            bundle["keys"] = [key for key in bundle["keys"] if key["use"] != "jwt-svid"]
+            await home.server.set_foreign_bundle(PARTNER, json.dumps(bundle).encode())
+            await until(lambda: not federated.bundles()[PARTNER].keys)
+            refused(Code.UNKNOWN_KEY, federation.supplier.sealer(), federated.bundles())
 
 
 # Messages.

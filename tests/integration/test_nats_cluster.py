@@ -150,6 +150,23 @@ async def test_nobody_joins_without_a_certificate(cluster: Cluster) -> None:
         await join(cluster.ports[0].route, context)
 
 
+async def test_a_server_without_the_name_of_the_route_is_not_joined() -> None:
+    """Its SPIFFE ID is right: the one that opens a route checks the host name as well."""
+    async with spire(entry(str(SERVER))) as running:
+        with short_folder() as folder:
+            ports = [ServerPorts(client=free_port(), route=free_port(), monitor=free_port()) for _ in range(2)]
+            cluster = open_cluster(
+                folder, ports, address=running.agent.address, server_id=SERVER, access=static_users({})
+            )
+            starting = asyncio.create_task(cluster.__aenter__())
+            log = folder / "n1" / "nats.log"
+            refused = "not valid for any names, but wanted to match localhost"
+            await until(lambda: log.exists() and refused in log.read_text())
+            assert not starting.done()
+            starting.cancel()
+            await asyncio.wait({starting})
+
+
 async def join(port: int, context: ssl.SSLContext) -> str:
     """Speak a server's first words to a route port and return the answer up to the end of the connection."""
     async with asyncio.timeout(10):

@@ -59,12 +59,14 @@ class SvidFiles:
         except OSError as error:
             raise ConfigurationError(f"{self.folder} cannot be used: {error.strerror}") from error
 
-    def write(self, material: X509Material) -> None:
+    def write(self, material: X509Material) -> tuple[TrustDomain, ...]:
         """Put `material` in force for readers from now on, durably.
 
-        Raises `ConfigurationError` if the disk does not take it, or a trust domain of `also_trusted` has no bundle;
-        the set before stays in force.
+        Returns the trust domains of `also_trusted` that have no bundle now, and so are not trusted: they must not keep
+        our own SVID from being renewed. Raises `ConfigurationError` if the disk does not take it; then the set before
+        stays in force.
         """
+        untrusted = tuple(one for one in self._also_trusted if one not in material.bundles)
         contents = {
             "svid.pem": (_certificates(material.chain), _PUBLIC),
             "svid.key": (_private_key(material.key), _PRIVATE),
@@ -82,6 +84,7 @@ class SvidFiles:
         except OSError as error:
             shutil.rmtree(fresh, ignore_errors=True)
             raise ConfigurationError(f"{self.folder} cannot be written to: {error.strerror}") from error
+        return untrusted
 
     def withdraw(self) -> None:
         """Remove chain, key and bundle: the Workload API says that this workload has no identity any more."""
@@ -95,9 +98,7 @@ class SvidFiles:
     def _anchors(self, material: X509Material) -> list[bytes]:
         anchors = list(material.bundles[material.spiffe_id.trust_domain])
         for domain in self._also_trusted:
-            if domain not in material.bundles:
-                raise ConfigurationError(f"the Workload API gives no X.509 bundle of {domain}: is it federated with?")
-            anchors += material.bundles[domain]
+            anchors += material.bundles.get(domain, ())
         return anchors
 
     def _current(self) -> str:

@@ -74,6 +74,7 @@ class SvidWriter:
         self._news = asyncio.Event()
         self._failure = ""
         self._reload_due = asyncio.Event()
+        self._untrusted = _Once(say)
 
     async def once(self, *, deadline: float = 5.0, patience: float = 30.0) -> None:
         """Write one set, have the server reload if it runs, and return.
@@ -111,12 +112,12 @@ class SvidWriter:
         self._failure = ""
         self._news.set()
 
-    def _failed(self, text: str) -> None:
+    def _failed(self, text: str, answered: bool) -> None:
         known, self._failure = text == self._failure, text
-        if self._latest is None:
-            self._news.set()
-        elif not known:
+        if self._latest is not None and not known:
             self._say(text)
+        elif self._latest is None and answered:
+            self._news.set()
 
     async def _first(self, deadline: float) -> None:
         self._files.prepare()
@@ -124,18 +125,22 @@ class SvidWriter:
             async with asyncio.timeout(deadline):
                 await self._news.wait()
         except TimeoutError as error:
-            raise IdentityUnavailable(
-                f"no identity within {deadline:g} s: the Workload API at {self._endpoint} has not answered"
-            ) from error
+            reason = self._failure or f"the Workload API at {self._endpoint} has not answered"
+            raise IdentityUnavailable(f"no identity within {deadline:g} s: {reason}") from error
         self._news.clear()
         if self._latest is None:
             raise IdentityUnavailable(self._failure)
         await self._write(self._latest)
 
     async def _write(self, material: X509Material) -> None:
-        await asyncio.to_thread(self._files.write, material)
+        untrusted = await asyncio.to_thread(self._files.write, material)
         self._reload_due.set()
         self._written(material)
+        if untrusted:
+            names = ", ".join(str(one) for one in untrusted)
+            self._untrusted(f"not trusted, because the Workload API gives no X.509 bundle of it: {names}")
+        else:
+            self._untrusted.reset()
 
     async def _keep_written(self) -> None:
         said = _Once(self._say)

@@ -70,7 +70,6 @@ async def test_another_identity_than_ours_is_refused(running: RunningWorkloadApi
     [
         (("--id", "example.org"), "--id"),
         (("--also-trust", "Partner.org"), "--also-trust"),
-        (("--also-trust", "partner.org"), "no X.509 bundle of partner.org"),
         (("--reload", "pid", "--callout-health", "callout:80"), "http://host:port/path"),
     ],
 )

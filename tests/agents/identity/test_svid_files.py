@@ -70,15 +70,15 @@ def test_a_federated_authority_is_trusted_only_if_that_was_said(tmp_path: Path) 
     assert read(files.folder)[2] == [CA.cert_der, FOREIGN.cert_der]
 
 
-def test_a_trust_domain_without_a_bundle_is_refused_and_the_set_before_stays(tmp_path: Path) -> None:
+def test_a_trust_domain_without_a_bundle_is_not_trusted_and_keeps_nothing_back(tmp_path: Path) -> None:
+    """A federation that has ended must not end our own server's certificate, too."""
     files = SvidFiles(tmp_path / "svid", also_trusted=[TrustDomain(PARTNER)])
     files.prepare()
-    files.write(material())
-    before = read(files.folder)
+    assert files.write(material()) == ()
     alone = replace(material(), bundles={TrustDomain(HOME): (CA.cert_der,)})
-    with pytest.raises(ConfigurationError, match=r"no X\.509 bundle of partner\.org"):
-        files.write(alone)
-    assert read(files.folder) == before
+    assert files.write(alone) == (TrustDomain(PARTNER),)
+    chain, _, bundle = read(files.folder)
+    assert (chain, bundle) == (list(alone.chain), [CA.cert_der])
 
 
 def test_a_reader_of_one_set_never_sees_parts_of_two(files: SvidFiles) -> None:

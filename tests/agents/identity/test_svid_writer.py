@@ -21,6 +21,7 @@ from sealbus.agents.identity.svid_files import SvidFiles
 from sealbus.agents.identity.svid_writer import ReloadedServer, SvidWriter
 from sealbus.bus.ports import X509Material
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable
+from sealbus.envelopes.spiffe_id import TrustDomain
 
 pytestmark = pytest.mark.workload_api
 
@@ -65,11 +66,11 @@ class Bench:
     sets: list[X509Material] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
-    def writer(self, *, reloads: bool = True) -> SvidWriter:
+    def writer(self, *, reloads: bool = True, also_trusted: tuple[TrustDomain, ...] = ()) -> SvidWriter:
         server = ReloadedServer(process=self.process, responders=self.responders)
         return SvidWriter(
             Endpoint.find(self.api.address),
-            SvidFiles(self.folder / "svid"),
+            SvidFiles(self.folder / "svid", also_trusted=also_trusted),
             server=server if reloads else None,
             written=self.sets.append,
             say=self.lines.append,
@@ -158,6 +159,19 @@ async def test_a_workload_api_that_hangs_is_given_up(bench: Bench) -> None:
         await bench.writer().run(deadline=0.2)
 
 
+async def test_a_workload_api_that_starts_late_is_waited_for(bench: Bench) -> None:
+    """Within the deadline: nobody's answer is no answer."""
+    bench.api.status["FetchX509SVID"] = "UNAVAILABLE"
+    once = asyncio.create_task(bench.writer().once(deadline=WITHIN))
+    await bench.api.until("FetchX509SVID", 2)
+    bench.api.status.clear()
+    await once
+    assert len(bench.sets) == 1
+    bench.api.status["FetchX509SVID"] = "UNAVAILABLE"
+    with pytest.raises(IdentityUnavailable, match=r"no identity within 0\.5 s: .* does not answer"):
+        await bench.writer().once(deadline=0.5)
+
+
 async def test_each_rotation_is_written_then_told(bench: Bench) -> None:
     async with running(bench):
         for number in range(1, 4):
@@ -221,6 +235,16 @@ async def test_a_server_that_cannot_be_signaled_is_said_once_and_tried_again(ben
         assert bench.lines == ["not reloading: stale; trying again"]
         bench.process.failure = None
         await until(lambda: bench.process.reloads == 1)
+
+
+async def test_a_trust_domain_that_is_not_federated_with_is_said_once(bench: Bench) -> None:
+    task = asyncio.create_task(bench.writer(also_trusted=(TrustDomain("partner.org"),)).run())
+    for number in range(1, 4):
+        await until(lambda number=number: bench.process.reloads == number)  # type: ignore[misc]
+        bench.api.identity.renew()
+    task.cancel()
+    await asyncio.wait({task})
+    assert bench.lines == ["not trusted, because the Workload API gives no X.509 bundle of it: partner.org"]
 
 
 async def test_a_disk_that_is_full_is_said_once_and_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,10 @@ class Seen:
 
     def __init__(self) -> None:
         self.changes: asyncio.Queue[X509Material | None] = asyncio.Queue()
-        self.failures: asyncio.Queue[str] = asyncio.Queue()
+        self.failures: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
+
+    def failed(self, text: str, answered: bool) -> None:
+        self.failures.put_nowait((text, answered))
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ async def seen(scripted: ScriptedWorkloadApi, clock: MovedClock) -> AsyncIterato
     watch = X509Watch(
         Endpoint.find(scripted.address),
         changed=told.changes.put_nowait,
-        failed=told.failures.put_nowait,
+        failed=told.failed,
         clock=clock,
         random=lambda: 0.0,
     )
@@ -76,7 +79,9 @@ async def test_what_does_not_verify_is_not_told(scripted: ScriptedWorkloadApi, s
     scripted.x509 = wrong_key
     scripted.identity.renew()
     async with asyncio.timeout(10):
-        assert "is another one's" in await seen.failures.get()
+        text, answered = await seen.failures.get()
+    assert "is another one's" in text
+    assert answered
     assert seen.changes.empty()
     scripted.x509 = lambda response: response
     assert (await next_svid(seen)).chain != before.chain
@@ -103,6 +108,8 @@ async def test_silence_is_no_withdrawal(scripted: ScriptedWorkloadApi, seen: See
     scripted.identity.renew()
     async with asyncio.timeout(10):
         await scripted.until("FetchX509SVID", 3)
+        told = [await seen.failures.get() for _ in range(2)]
+    assert [answered for text, answered in told if "does not answer" in text] == [False]
     assert seen.changes.empty()
 
 

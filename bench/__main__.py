@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from bench import edge, gate, processes, sealing
+from bench import callout, edge, gate, processes, sealing
 from bench.report import Figure, show
 
 
@@ -17,6 +17,10 @@ async def _edge() -> list[Figure]:
     return [figure async for figure in edge.figures()]
 
 
+async def _callout() -> list[Figure]:
+    return [figure async for figure in callout.figures()]
+
+
 def main() -> int:
     """Print all figures."""
     found = []
@@ -26,7 +30,7 @@ def main() -> int:
     for figure in processes.figures():
         show(figure)
         found.append(figure)
-    for figure in (*asyncio.run(_gate()), *asyncio.run(_edge())):
+    for figure in (*asyncio.run(_gate()), *asyncio.run(_edge()), *asyncio.run(_callout())):
         show(figure)
         found.append(figure)
     return 0 if all(figure.holds for figure in found) else 1

@@ -1,8 +1,8 @@
 """May this workload connect to NATS, and what may it do there: the question to the policy, and its answer, typed.
 
 Asked at `data.sealbus.connect.decision`. The answer names subjects as NATS does, with one thing on top: a SPIFFE ID in
-braces stands for its subject token, `status.{spiffe://example.org/agent/shop}.*`. How workloads are named is for the
-settings, and no policy has to know it.
+braces stands for its subject token, `status.{spiffe://example.org/agent/shop}.*`, and `{self}` for that of who connects.
+How workloads are named is for the settings, and no policy has to know it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CONNECT: Final = "data.sealbus.connect.decision"
 SUBJECTS: Final = 4_096
 """Subjects of one list: a user JWT of that many is still far below NATS' largest message."""
 
-_TOKEN: Final = r"(?:[^\s.*>{}]|\{spiffe://[^\s{}]+\})+"
+_TOKEN: Final = r"(?:[^\s.*>{}]|\{self\}|\{spiffe://[^\s{}]+\})+"
 _SUBJECT: Final = re.compile(rf"(?:(?:{_TOKEN}|\*)\.)*(?:{_TOKEN}|\*|>)")
 _QUEUED: Final = re.compile(rf"(?:(?:{_TOKEN}|\*)\.)*(?:{_TOKEN}|\*|>)(?: {_TOKEN})?")
 _SUBJECT_LENGTH: Final = 4_096

@@ -1,7 +1,7 @@
 """From the policy's answer to what a user JWT holds: subjects with tokens for SPIFFE IDs, in an account that may be given.
 
 The policy speaks of workloads, NATS of subjects: `status.{spiffe://example.org/agent/shop}.*` becomes `status.shop.*` by
-the settings' names. Where no such workload can be, the answer is not used at all.
+the settings' names, and `{self}` the token of who connects. Where no such workload can be, the answer is not used at all.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sealbus.policies.connect import ConnectDecision, ConnectLimits, OwnSubjectF
 
 __all__ = ["Grants", "grants_of", "own_facts"]
 
+_SELF: Final = "{self}"
 _WORKLOAD: Final = re.compile(r"\{([^{}]*)\}")
 
 
@@ -50,31 +51,35 @@ def own_facts(own: Collection[OwnSubject]) -> tuple[OwnSubjectFacts, ...]:
     )
 
 
-def grants_of(decision: ConnectDecision, *, names: Names, accounts: Collection[str]) -> Grants:
-    """Return what `decision`, which allows, grants; raise `PolicyFailed` for an account that is none of `accounts`.
+def grants_of(decision: ConnectDecision, *, own: SpiffeId, names: Names, accounts: Collection[str]) -> Grants:
+    """Return what `decision`, which allows `own`, grants; raise `PolicyFailed` for an account that is none of `accounts`.
 
     A policy must be able to place workloads in accounts of tenants, and never in the server's own.
     """
     if decision.account not in accounts:
         raise PolicyFailed(f"the policy names account {decision.account}, which control.callout.accounts does not have")
+    token = names.token(own)
+    publish, subscribe = _named(decision.publish, token, names), _named(decision.subscribe, token, names)
     return Grants(
         account=decision.account,
-        publish=_named(decision.publish, names).allow,
-        publish_deny=_named(decision.publish, names).deny,
-        subscribe=_named(decision.subscribe, names).allow,
-        subscribe_deny=_named(decision.subscribe, names).deny,
+        publish=publish.allow,
+        publish_deny=publish.deny,
+        subscribe=subscribe.allow,
+        subscribe_deny=subscribe.deny,
         limits=decision.limits,
     )
 
 
-def _named(rules: SubjectRules, names: Names) -> SubjectRules:
+def _named(rules: SubjectRules, own: str, names: Names) -> SubjectRules:
     def token(found: re.Match[str]) -> str:
         try:
             return names.token(SpiffeId.parse(found[1]))
         except EnvelopeError as error:
             raise PolicyFailed("the policy names something in braces that is not a SPIFFE ID") from error
 
-    return SubjectRules(
-        allow=tuple(_WORKLOAD.sub(token, one) for one in rules.allow),
-        deny=tuple(_WORKLOAD.sub(token, one) for one in rules.deny),
-    )
+    def named(subjects: tuple[str, ...]) -> tuple[str, ...]:
+        # Most are of who connects, and few have anything else in braces.
+        mine = [one.replace(_SELF, own) for one in subjects]
+        return tuple(_WORKLOAD.sub(token, one) if "{" in one else one for one in mine)
+
+    return SubjectRules(allow=named(rules.allow), deny=named(rules.deny))

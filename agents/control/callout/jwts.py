@@ -7,8 +7,8 @@ before its signature holds, but for `iss`, which says whose it should be.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
+import secrets
 from collections.abc import Mapping
 from typing import Final
 
@@ -26,9 +26,7 @@ _NESTING: Final = 8
 
 def encode_jwt(claims: Mapping[str, object], key: SigningKey, *, issued: int) -> str:
     """Return `claims` signed by `key`, whose public nkey becomes `iss`; `issued` is `iat`, in seconds."""
-    body: dict[str, object] = {**claims, "iss": key.public, "iat": issued}
-    # The name of a JWT is the hash of the rest, as NATS' own tools have it.
-    body["jti"] = base64.b32encode(hashlib.sha256(_json(body)).digest()).decode().rstrip("=")
+    body: dict[str, object] = {**claims, "iss": key.public, "iat": issued, "jti": secrets.token_hex(16)}
     signed = f"{_encoded(_json(_HEADER))}.{_encoded(_json(body))}"
     return f"{signed}.{_encoded(key.sign(signed.encode()))}"
 

@@ -10,6 +10,7 @@ import base64
 import binascii
 import os
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidSignature
@@ -49,6 +50,7 @@ def encode_public(prefix: Prefix, key: bytes) -> str:
     return _encode(bytes([prefix]) + key)
 
 
+@lru_cache(maxsize=256)  # those of a server and of its curve key are asked for at each request
 def decode_public(text: str, prefix: Prefix) -> bytes:
     """Return the 32 bytes of a public key; raise `NkeyError` unless `text` is one of this prefix, CRC included."""
     raw = _decode(text, _PUBLIC_LENGTH)

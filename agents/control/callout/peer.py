@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -62,14 +63,19 @@ def verify_peer(chains: Sequence[Sequence[str]], bundles: Mapping[TrustDomain, t
     if not any(chain[-1].public_bytes(Encoding.DER) in anchors for chain in parsed):
         raise ConnectRefused(Code.WRONG_AUTHORITY, f"{spiffe_id}: no chain ends in its trust domain's bundle")
     between = list({one: None for chain in parsed for one in chain[1:-1]})
-    store = Store([x509.load_der_x509_certificate(one) for one in anchors])
     moment = datetime.fromtimestamp(now // SECOND, UTC)
     try:
-        PolicyBuilder().store(store).time(moment).build_client_verifier().verify(leaf, between)
+        PolicyBuilder().store(_store(anchors)).time(moment).build_client_verifier().verify(leaf, between)
     except VerificationError as error:
         reason = str(error).splitlines()[0][:200]
         raise ConnectRefused(Code.WRONG_AUTHORITY, f"{spiffe_id}: {reason}") from error
     return Peer(spiffe_id=spiffe_id, not_after=not_after)
+
+
+@lru_cache(maxsize=16)
+def _store(anchors: tuple[bytes, ...]) -> Store:
+    """Return a bundle as the verifier takes it; there are as many as trust domains, and each is asked for often."""
+    return Store([x509.load_der_x509_certificate(one) for one in anchors])
 
 
 def _spiffe_id(leaf: x509.Certificate) -> SpiffeId:

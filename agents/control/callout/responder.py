@@ -190,7 +190,7 @@ class Callout:
             raise decision
         if decision.allow is not True:
             raise _Denied(decision.reasons)
-        grants = grants_of(decision, names=self._names, accounts=self._accounts)
+        grants = grants_of(decision, own=peer.spiffe_id, names=self._names, accounts=self._accounts)
         until = min(peer.not_after, now + self._longest) if self._longest else peer.not_after
         token = user_jwt(grants, user=request.user, issuer=self._keys.issuer, not_after=until, now=now)
         return allowing(request, token, issuer=self._keys.issuer, now=now)

@@ -7,6 +7,7 @@ reader only (github.com/nats-io/nkeys, `xkeys.go`).
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from typing import Final, Self
 
 from nacl.exceptions import CryptoError
@@ -31,11 +32,13 @@ _LEAST: Final = len(_VERSION) + Box.NONCE_SIZE + 16
 class CurveKey:
     """A curve key with its nkey texts; never shown, never logged."""
 
-    __slots__ = ("_key", "public")
+    __slots__ = ("_box", "_key", "public")
 
     def __init__(self, seed: bytes) -> None:
         self._key: Final = PrivateKey(seed)
         self.public: Final = encode_public(Prefix.CURVE, bytes(self._key.public_key))
+        # What two keys share is computed once for each server, whose key lives as long as it does.
+        self._box = lru_cache(maxsize=64)(self._make_box)
 
     @classmethod
     def generate(cls) -> Self:
@@ -64,7 +67,7 @@ class CurveKey:
         except CryptoError as error:
             raise NkeyError("not sealed by this key for us") from error
 
-    def _box(self, other: str) -> Box:
+    def _make_box(self, other: str) -> Box:
         return Box(self._key, PublicKey(decode_public(other, Prefix.CURVE)))
 
     def __repr__(self) -> str:

@@ -3,7 +3,8 @@
 # description: |
 #   Decides one connection: the account it is placed in, and the subjects that it may publish and subscribe to.
 #   Everything follows from the registry: an agent may ask others only for actions that it is granted, and answer only
-#   those who may ask it. A SPIFFE ID in braces stands for its subject token, which the settings give it.
+#   those who may ask it. A SPIFFE ID in braces stands for its subject token, which the settings give it, and {self} for
+#   the token of who connects.
 #   Denied with reasons: {"allow": false, "reasons": [string], "policy": string}.
 package sealbus.connect
 
@@ -27,6 +28,10 @@ decide(request) := {
 	role := registry.roles[workload.role]
 	account := registry.tenants[workload.tenant].account
 	limits := registry.tenants[workload.tenant].limits
+
+	# Without these there would be less to grant, and nobody would know why.
+	request.subject.properties.token != ""
+	is_array(request.context.own_subjects)
 
 	# Named here and not written above: what is undefined there would leave one of the engines without an answer.
 	publish := array.concat(publishes(registry, request), role.publish)
@@ -79,7 +84,7 @@ tenant_known(registry, id) if {
 
 publishes(registry, request) := [subject |
 	some part in [
-		own(request.subject.properties.token),
+		own,
 		requested(registry, request),
 		answers(registry, request),
 		owned_tasks(request),
@@ -89,11 +94,11 @@ publishes(registry, request) := [subject |
 
 subscribes(request) := array.concat(
 	[
-		sprintf("_INBOX.%v.>", [request.subject.properties.token]),
+		"_INBOX.{self}.>",
 		# In its own queue group only: nobody listens in on calls beside who answers them.
-		sprintf("call.%v.* %v", [request.subject.properties.token, request.subject.properties.token]),
+		"call.{self}.* {self}",
 	],
-	[sprintf("%v %v", [one.subject, request.subject.properties.token]) |
+	[sprintf("%v {self}", [one.subject]) |
 		some one in request.context.own_subjects
 		one.kind == "call"
 		one.owner == request.subject.id
@@ -103,12 +108,12 @@ subscribes(request) := array.concat(
 # What a workload says under its own name, and what its own consumers need of the JetStream API: exact names, so that it
 # can neither read what is another's nor change a stream. Events are for everybody, so that a consumer of EVENTS may
 # have any filter. Each reader of statuses has a name of its own that nobody can guess.
-own(token) := [
-	sprintf("event.%v.*", [token]),
-	sprintf("dead.%v.>", [token]),
-	sprintf("audit.%v", [token]),
-	sprintf("refused.%v", [token]),
-	sprintf("state.%v.>", [token]),
+own := [
+	"event.{self}.*",
+	"dead.{self}.>",
+	"audit.{self}",
+	"refused.{self}",
+	"state.{self}.>",
 	"$JS.API.STREAM.INFO.TASKS",
 	"$JS.API.STREAM.INFO.EVENTS",
 	"$JS.API.STREAM.INFO.RESULTS",
@@ -116,17 +121,17 @@ own(token) := [
 	"$JS.API.STREAM.INFO.AUDIT",
 	"$JS.API.STREAM.INFO.REFUSALS",
 	"$JS.API.STREAM.INFO.STATE",
-	sprintf("$JS.API.DIRECT.GET.STATE.state.%v.>", [token]),
-	sprintf("$JS.API.CONSUMER.CREATE.TASKS.%v.task.%v.>", [token, token]),
-	sprintf("$JS.API.CONSUMER.INFO.TASKS.%v", [token]),
-	sprintf("$JS.API.CONSUMER.MSG.NEXT.TASKS.%v", [token]),
-	sprintf("$JS.ACK.TASKS.%v.>", [token]),
-	sprintf("$JS.API.CONSUMER.CREATE.EVENTS.%v", [token]),
-	sprintf("$JS.API.CONSUMER.CREATE.EVENTS.%v.>", [token]),
-	sprintf("$JS.API.CONSUMER.INFO.EVENTS.%v", [token]),
-	sprintf("$JS.API.CONSUMER.MSG.NEXT.EVENTS.%v", [token]),
-	sprintf("$JS.ACK.EVENTS.%v.>", [token]),
-	sprintf("$JS.API.CONSUMER.CREATE.RESULTS.*.status.%v.*", [token]),
+	"$JS.API.DIRECT.GET.STATE.state.{self}.>",
+	"$JS.API.CONSUMER.CREATE.TASKS.{self}.task.{self}.>",
+	"$JS.API.CONSUMER.INFO.TASKS.{self}",
+	"$JS.API.CONSUMER.MSG.NEXT.TASKS.{self}",
+	"$JS.ACK.TASKS.{self}.>",
+	"$JS.API.CONSUMER.CREATE.EVENTS.{self}",
+	"$JS.API.CONSUMER.CREATE.EVENTS.{self}.>",
+	"$JS.API.CONSUMER.INFO.EVENTS.{self}",
+	"$JS.API.CONSUMER.MSG.NEXT.EVENTS.{self}",
+	"$JS.ACK.EVENTS.{self}.>",
+	"$JS.API.CONSUMER.CREATE.RESULTS.*.status.{self}.*",
 	"$JS.API.CONSUMER.MSG.NEXT.RESULTS.*",
 	"$JS.API.CONSUMER.DELETE.RESULTS.*",
 	# The bucket that policies are pushed to, for reading: what is in it is signed, and no secret.
@@ -172,14 +177,15 @@ answers(registry, request) := [subject |
 ]
 
 callers(registry, request) := {caller |
+	verbs := sprintf("%v.", [request.subject.properties.token])
 	some caller, agent in registry.agents
 	some action, granted in agent.actions
 	granted == true
-	is_asked(request, action) == true
+	is_asked(request, verbs, action) == true
 }
 
-is_asked(request, action) if {
-	startswith(action, sprintf("%v.", [request.subject.properties.token]))
+is_asked(request, verbs, action) if {
+	startswith(action, verbs)
 	count(split(action, ".")) == 2
 } else if {
 	some one in request.context.own_subjects

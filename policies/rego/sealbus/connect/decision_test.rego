@@ -138,10 +138,10 @@ test_name_that_begins_alike_is_another if {
 }
 
 test_own_subjects_of_the_scheme if {
-	every subject in ["event.shop.*", "dead.shop.>", "audit.shop", "refused.shop", "state.shop.>"] {
+	every subject in ["event.{self}.*", "dead.{self}.>", "audit.{self}", "refused.{self}", "state.{self}.>"] {
 		subject in of_shop.publish.allow
 	}
-	of_shop.subscribe.allow == ["_INBOX.shop.>", "call.shop.* shop", "heard.agent"]
+	of_shop.subscribe.allow == ["_INBOX.{self}.>", "call.{self}.* {self}", "heard.agent"]
 }
 
 test_streams_api_is_its_own_consumers if {
@@ -154,17 +154,17 @@ test_streams_api_is_its_own_consumers if {
 		"$JS.API.STREAM.INFO.AUDIT",
 		"$JS.API.STREAM.INFO.REFUSALS",
 		"$JS.API.STREAM.INFO.STATE",
-		"$JS.API.DIRECT.GET.STATE.state.shop.>",
-		"$JS.API.CONSUMER.CREATE.TASKS.shop.task.shop.>",
-		"$JS.API.CONSUMER.INFO.TASKS.shop",
-		"$JS.API.CONSUMER.MSG.NEXT.TASKS.shop",
-		"$JS.ACK.TASKS.shop.>",
-		"$JS.API.CONSUMER.CREATE.EVENTS.shop",
-		"$JS.API.CONSUMER.CREATE.EVENTS.shop.>",
-		"$JS.API.CONSUMER.INFO.EVENTS.shop",
-		"$JS.API.CONSUMER.MSG.NEXT.EVENTS.shop",
-		"$JS.ACK.EVENTS.shop.>",
-		"$JS.API.CONSUMER.CREATE.RESULTS.*.status.shop.*",
+		"$JS.API.DIRECT.GET.STATE.state.{self}.>",
+		"$JS.API.CONSUMER.CREATE.TASKS.{self}.task.{self}.>",
+		"$JS.API.CONSUMER.INFO.TASKS.{self}",
+		"$JS.API.CONSUMER.MSG.NEXT.TASKS.{self}",
+		"$JS.ACK.TASKS.{self}.>",
+		"$JS.API.CONSUMER.CREATE.EVENTS.{self}",
+		"$JS.API.CONSUMER.CREATE.EVENTS.{self}.>",
+		"$JS.API.CONSUMER.INFO.EVENTS.{self}",
+		"$JS.API.CONSUMER.MSG.NEXT.EVENTS.{self}",
+		"$JS.ACK.EVENTS.{self}.>",
+		"$JS.API.CONSUMER.CREATE.RESULTS.*.status.{self}.*",
 		"$JS.API.CONSUMER.MSG.NEXT.RESULTS.*",
 		"$JS.API.CONSUMER.DELETE.RESULTS.*",
 		"$JS.API.STREAM.INFO.OBJ_policies",
@@ -204,12 +204,12 @@ test_owner_consumes_and_serves_its_own_subjects if {
 	] {
 		subject in answer.publish.allow
 	}
-	answer.subscribe.allow == ["_INBOX.stock.>", "call.stock.* stock", "orders.price stock", "heard.agent"]
+	answer.subscribe.allow == ["_INBOX.{self}.>", "call.{self}.* {self}", "orders.price {self}", "heard.agent"]
 }
 
 test_nobody_else_consumes_or_serves_them if {
 	answer := decided(registry, request(shop, "shop", declared))
-	answer.subscribe.allow == ["_INBOX.shop.>", "call.shop.* shop", "heard.agent"]
+	answer.subscribe.allow == ["_INBOX.{self}.>", "call.{self}.* {self}", "heard.agent"]
 	every subject in answer.publish.allow {
 		not contains(subject, "id-own-1")
 	}
@@ -268,6 +268,8 @@ test_incomplete if {
 	decided(registry, {}) == denied(["incomplete"])
 	decided(registry, null) == denied(["incomplete"])
 	decided(registry, {"subject": {"id": shop}}) == denied(["incomplete"])
+	decided(registry, object.remove(request(shop, "shop", []), ["context"])) == denied(["incomplete"])
+	decided(registry, request(shop, "", [])) == denied(["incomplete"])
 	decided({}, request(shop, "shop", [])) == denied(["revoked_agent", "unknown_workload"])
 }
 

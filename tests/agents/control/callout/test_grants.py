@@ -22,10 +22,15 @@ DECISION = ConnectDecision(
     policy="p",
     account="APP",
     publish=SubjectRules(
-        allow=("status.{spiffe://example.org/ns/shop/sa/web}.*", "x.{spiffe://partner.org/buyer}.y", "plain.>"),
+        allow=(
+            "status.{spiffe://example.org/ns/shop/sa/web}.*",
+            "x.{spiffe://partner.org/buyer}.y",
+            "plain.>",
+            "audit.{self}",
+        ),
         deny=("x.{spiffe://example.org/other}",),
     ),
-    subscribe=SubjectRules(allow=("call.{spiffe://example.org/ns/shop/sa/web}.* q",), deny=()),
+    subscribe=SubjectRules(allow=("call.{spiffe://example.org/ns/shop/sa/web}.* q", "call.{self}.* {self}"), deny=()),
     limits=ConnectLimits(subscriptions=1, payload=2, data=3),
     revision="r",
     engine="e",
@@ -33,26 +38,26 @@ DECISION = ConnectDecision(
 
 
 def test_workloads_in_braces_become_tokens() -> None:
-    grants = grants_of(DECISION, names=NAMES, accounts=["APP"])
+    grants = grants_of(DECISION, own=PARTNER, names=NAMES, accounts=["APP"])
     other = NAMES.token(SpiffeId("spiffe://example.org/other"))
     assert other.startswith("id-")
-    assert grants.publish == ("status.web.*", "x.buyer.y", "plain.>")
+    assert grants.publish == ("status.web.*", "x.buyer.y", "plain.>", "audit.buyer")
     assert grants.publish_deny == (f"x.{other}",)
-    assert grants.subscribe == ("call.web.* q",)
+    assert grants.subscribe == ("call.web.* q", "call.buyer.* buyer")
     assert (grants.account, grants.limits) == ("APP", DECISION.limits)
 
 
 @pytest.mark.parametrize("account", ["SYS", "AUTH", "app", "ACME"])
 def test_an_account_that_may_not_be_given(account: str) -> None:
     with pytest.raises(PolicyFailed, match=account):
-        grants_of(replace(DECISION, account=account), names=NAMES, accounts=["APP"])
+        grants_of(replace(DECISION, account=account), own=PARTNER, names=NAMES, accounts=["APP"])
 
 
 @pytest.mark.parametrize("inside", ["spiffe://Example.org/x", "spiffe://example.org/*", "spiffe://example.org/a/>", ""])
 def test_what_is_no_workload_ends_the_answer(inside: str) -> None:
     rules = SubjectRules(allow=(f"status.{{{inside}}}.*",), deny=())
     with pytest.raises(PolicyFailed, match="not a SPIFFE ID"):
-        grants_of(replace(DECISION, publish=rules), names=NAMES, accounts=["APP"])
+        grants_of(replace(DECISION, publish=rules), own=PARTNER, names=NAMES, accounts=["APP"])
 
 
 def test_own_subjects_are_told_with_their_consumers() -> None:

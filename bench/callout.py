@@ -1,0 +1,96 @@
+"""Connecting to NATS with the auth callout and without: the same client, the same certificate, in turn, in the same run.
+
+`python -m bench.callout` prints both and their ratio. The responder shares its process with the client, so that its work
+is in what is measured; the server without a callout maps the certificate to a user of its configuration, who has the
+permissions of an agent as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from support.callout import NAMES, SERVER_ID, callout_site
+from support.identity import StaticIdentity
+from support.nats_server import NatsServer, User
+
+from bench.report import Figure, show
+from sealbus.agents.dev.permissions import Role, permissions_of
+from sealbus.bus.connection import Connection
+from sealbus.bus.rotation import ConnectionOptions
+from sealbus.envelopes.spiffe_id import SpiffeId
+
+__all__ = ["figures"]
+
+CONNECTS = 200
+WARM = 20
+LIMIT = 1.6
+
+
+async def figures(connects: int = CONNECTS) -> AsyncIterator[Figure]:
+    """Measure connects one by one on both servers in turn; the ratio is of the medians."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with AsyncExitStack() as stack:
+            site = await stack.enter_async_context(callout_site(Path(folder) / "callout"))
+            identity = site.identity(NAMES.id_of("inventory"))
+            rights = permissions_of(Role.AGENT, identity.spiffe_id, NAMES)
+            user = User(id=str(identity.spiffe_id), publish=rights.publish, subscribe=rights.subscribe)
+            plain = await stack.enter_async_context(NatsServer(Path(folder) / "plain", site.ca, [user]))
+            without: list[float] = []
+            with_callout: list[float] = []
+            for number in range(WARM + connects):
+                one = await _connect(plain.url, identity, SpiffeId(plain.spiffe_id))
+                other = await _connect(site.url, identity, SERVER_ID)
+                if number >= WARM:
+                    without.append(one)
+                    with_callout.append(other)
+            answered = site.responders[0].counters.render()
+            # Each was really asked about.
+            assert f'sealbus_callout_total{{outcome="allowed"}} {WARM + connects}' in answered, answered
+    yield Figure(name="connect without callout, p50", value=_median(without), unit="ms")
+    yield Figure(name="connect with callout, p50", value=_median(with_callout), unit="ms")
+    yield Figure(name="connect with callout, p99", value=_p99(with_callout), unit="ms")
+    ratio = _median(with_callout) / _median(without)
+    yield Figure(name="connect with callout, p50 / without", value=ratio, unit="x", limit=LIMIT)
+
+
+async def _connect(url: str, identity: StaticIdentity, server: SpiffeId) -> float:
+    """Return how many milliseconds it takes until a connection may be used."""
+    connection = Connection(
+        [url],
+        identity=identity,
+        server_ids=frozenset({server}),
+        inbox_prefix=NAMES.inbox_prefix(identity.spiffe_id),
+        options=ConnectionOptions(settle=0.0),
+    )
+    started = time.perf_counter()
+    async with connection:
+        await connection.link.flush(5)
+        return (time.perf_counter() - started) * 1e3
+
+
+def _median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def _p99(values: list[float]) -> float:
+    return statistics.quantiles(values, n=100)[98]
+
+
+async def _main() -> int:
+    found = [figure async for figure in figures()]
+    for figure in found:
+        show(figure)
+    return 0 if all(figure.holds for figure in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(_main()))

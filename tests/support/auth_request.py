@@ -20,7 +20,7 @@ class AskingServer:
         self.xkey = CurveKey.generate()
         self.user = SigningKey.generate(Prefix.USER).public
 
-    def claims(self, chains: Sequence[Sequence[str]] = (), *, expires: int = 2_000_000_000) -> dict[str, Any]:
+    def claims(self, chains: Sequence[Sequence[str]] = (), *, expires: int = 1_700_000_002) -> dict[str, Any]:
         """Return the claims of a request about a client with these certificate chains."""
         return {
             "aud": "nats-authorization-request",

@@ -20,6 +20,9 @@ from sealbus.envelopes.strict_json import Json
 __all__ = ["AuthorizationRequest", "verify_request"]
 
 AUDIENCE: Final = "nats-authorization-request"
+LONGEST: Final = 120 * SECOND
+"""How long a server may wait for an answer; one that is valid for longer could be kept, and sent again."""
+KIND: Final = "Client"
 CHAINS: Final = 8
 CERTIFICATES: Final = 8
 """Verified chains of one connection, and certificates of one chain."""
@@ -31,8 +34,7 @@ class AuthorizationRequest:
 
     `server` is the server's nkey and `server_xkey` its curve key, empty if it has none. `user` is the nkey that the
     server made for this attempt. `chains` are PEM certificates, each chain from the leaf to a root, as the server
-    verified them: empty without a client certificate. `expires` is in seconds. `kind` and `name` are the client's own
-    words, and unverified.
+    verified them: empty without a client certificate. `expires` is in seconds. `name` is the client's own word.
     """
 
     server: str
@@ -41,16 +43,16 @@ class AuthorizationRequest:
     user: str
     expires: int
     chains: tuple[tuple[str, ...], ...] = field(repr=False)
-    kind: str
     name: str
 
 
 def verify_request(token: bytes, *, now: int, servers: Collection[str] = ()) -> AuthorizationRequest:
     """Return the request that `token` is; `now` is in microseconds.
 
-    Verified are its form, its signature by the server that it names as its own issuer, its audience and its expiry,
-    with the tolerance for clocks of SPEC.md section 7. Raises `ConnectRefused` with `bad_auth_request`,
-    `unknown_server` if `servers` are given and it is none of them, or `auth_request_expired`.
+    Verified are its form, its signature by the server that it names as its own issuer, its audience, that it is about a
+    client, and its expiry, at most two minutes ahead, with the tolerance for clocks of SPEC.md section 7. Raises
+    `ConnectRefused` with `bad_auth_request`, `unknown_server` if `servers` are given and it is none of them, or
+    `auth_request_expired`.
     """
     try:
         claims = decode_jwt(token, Prefix.SERVER)
@@ -70,6 +72,8 @@ def verify_request(token: bytes, *, now: int, servers: Collection[str] = ()) -> 
         raise ConnectRefused(Code.BAD_AUTH_REQUEST, "without an expiry")
     if expires * SECOND < now - DEFAULT_LIMITS.clock_skew:
         raise ConnectRefused(Code.AUTH_REQUEST_EXPIRED)
+    if expires * SECOND > now + LONGEST + DEFAULT_LIMITS.clock_skew:
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "valid for too long")
     user = _text(asked, "user_nkey")
     xkey = _text(server, "xkey")
     try:
@@ -79,6 +83,9 @@ def verify_request(token: bytes, *, now: int, servers: Collection[str] = ()) -> 
     except NkeyError as error:
         raise ConnectRefused(Code.BAD_AUTH_REQUEST, "its keys are none") from error
     client = _object(asked, "client_info")
+    # A leaf node would bring a whole server's clients in under one workload's name.
+    if _text(client, "kind") != KIND:
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "not about a client")
     return AuthorizationRequest(
         server=issuer,
         server_name=_text(server, "name"),
@@ -86,7 +93,6 @@ def verify_request(token: bytes, *, now: int, servers: Collection[str] = ()) -> 
         user=user,
         expires=expires,
         chains=_chains(asked.get("client_tls")),
-        kind=_text(client, "kind"),
         name=_text(client, "name"),
     )
 

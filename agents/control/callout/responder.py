@@ -137,6 +137,10 @@ class Callout:
     async def answer(self, asked: Asked) -> bytes | None:
         """Return the sealed answer to a request, or nothing where it is not a request of a server of ours."""
         sender = header_value(asked.header_block, _XKEY_HEADER)
+        if asyncio.get_running_loop().time() > asked.arrived + ANSWER_WITHIN:
+            # The server has given up by now. Whoever tries again is answered sooner if this takes no more time.
+            self._refused(ConnectRefused(Code.OVERLOADED, "waited too long"), None, None)
+            return None
         try:
             request = self._request(asked.payload, sender)
         except ConnectRefused as error:

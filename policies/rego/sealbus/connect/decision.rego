@@ -172,11 +172,19 @@ may_publish(registry, request, own_subject) if {
 # Whom it may answer: whoever is granted an action of its. Statuses are read by who asked for the task, replies come to
 # the part of an inbox that is for them.
 answers(registry, request) := [subject |
-	some caller in callers(registry, request)
+	some caller, granted in callers(registry, request)
+	granted == true
 	some subject in [sprintf("status.{%v}.*", [caller]), sprintf("_INBOX.{%v}.reply.*.*", [caller])]
 ]
 
-callers(registry, request) := {caller |
+# Looking through all grants takes as long as there are many: a large registry lists callers by agent.
+callers(registry, request) := registry.callers[request.subject.properties.token] if {
+	registry.callers[request.subject.properties.token]
+} else := found if {
+	found := {caller: true | some caller in asking(registry, request)}
+}
+
+asking(registry, request) := {caller |
 	verbs := sprintf("%v.", [request.subject.properties.token])
 	some caller, agent in registry.agents
 	some action, granted in agent.actions

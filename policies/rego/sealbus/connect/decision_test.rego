@@ -126,6 +126,21 @@ test_answering_is_for_whom_a_verb_of_ours_is_granted if {
 	"status.{spiffe://example.org/agent/shop}.*" in of_shop.publish.allow
 }
 
+test_listed_callers_are_those_who_are_answered if {
+	away := "spiffe://example.org/agent/away"
+	world := object.union(registry, {"callers": {"stock": {away: true, ops: false}}})
+	answer := decided(world, request(stock, "stock", []))
+	has(answer.publish.allow, "status.{spiffe://example.org/agent/away}.*") == true
+	has(answer.publish.allow, "status.{spiffe://example.org/agent/ops}.*") == false
+	has(answer.publish.allow, "status.{spiffe://example.org/agent/shop}.*") == false
+}
+
+test_callers_of_another_agent_are_no_matter if {
+	world := object.union(registry, {"callers": {"shop": {}}})
+	answer := decided(world, request(stock, "stock", []))
+	has(answer.publish.allow, "status.{spiffe://example.org/agent/shop}.*") == true
+}
+
 test_answers_of_three_parts_are_asked_for_by_nobody if {
 	world := object.union(registry, {"agents": {shop: {"actions": {"stock.update": false, "stock.look": false, "stock.update.reply": true}}}})
 	answer := decided(world, request(stock, "stock", []))

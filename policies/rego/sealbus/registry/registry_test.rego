@@ -113,3 +113,17 @@ test_regions_lie_within_a_day_of_utc if {
 test_revocations_are_kept_for_every_kind if {
 	object.keys(registry.revoked) == {"agents", "users", "sessions", "clients"}
 }
+
+# A caller that is not listed gets no answer.
+test_listed_callers_are_all_who_are_granted_something if {
+	every agent, listed in registry.callers {
+		missing := [id |
+			some id, caller in registry.agents
+			some name, granted in caller.actions
+			granted == true
+			startswith(name, sprintf("%v.", [agent]))
+			object.get(listed, id, false) == false
+		]
+		count(missing) == 0
+	}
+}

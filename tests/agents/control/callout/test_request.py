@@ -26,13 +26,8 @@ def refused(token: bytes, *, now: int = NOW, servers: tuple[str, ...] = ()) -> C
 def test_a_request_is_typed() -> None:
     request = verify_request(SERVER.request(SERVER.claims([["leaf", "root"]])), now=NOW, servers=[SERVER.key.public])
     assert (request.server, request.server_name, request.server_xkey) == (SERVER.key.public, "n1", SERVER.xkey.public)
-    assert (request.user, request.chains, request.kind, request.name) == (
-        SERVER.user,
-        (("leaf", "root"),),
-        "Client",
-        "shop",
-    )
-    assert request.expires == 2_000_000_000
+    assert (request.user, request.chains, request.name) == (SERVER.user, (("leaf", "root"),), "shop")
+    assert request.expires == 1_700_000_002
 
 
 def test_a_client_without_a_certificate_has_no_chains() -> None:
@@ -59,6 +54,18 @@ def test_an_expired_request(late: int) -> None:
 
 def test_clocks_may_differ_a_little() -> None:
     verify_request(SERVER.request(SERVER.claims(expires=1_700_000_000 - 5)), now=NOW)
+
+
+def test_a_request_that_could_be_kept() -> None:
+    verify_request(SERVER.request(SERVER.claims(expires=1_700_000_125)), now=NOW)
+    assert refused(SERVER.request(SERVER.claims(expires=1_700_000_126))) is Code.BAD_AUTH_REQUEST
+
+
+@pytest.mark.parametrize("kind", ["Leafnode", "Router", "", "client"])
+def test_what_is_no_client(kind: str) -> None:
+    claims = SERVER.claims([["leaf", "root"]])
+    claims["nats"]["client_info"]["kind"] = kind
+    assert refused(SERVER.request(claims)) is Code.BAD_AUTH_REQUEST
 
 
 Change = Callable[[dict[str, Any]], object]

@@ -219,6 +219,16 @@ async def test_a_decision_that_comes_too_late_is_a_refusal(monkeypatch: pytest.M
         assert (await asker.ask(CA.issue(INVENTORY)))["error"] == "policy_unavailable"
 
 
+async def test_a_request_that_waited_too_long_takes_no_more_time(engine: PolicyEngine) -> None:
+    asker = Asker(engine)
+    asked = asker.asked(asker.claims(CA.issue(INVENTORY)))
+    late = Asked(
+        payload=asked.payload, header_block=asked.header_block, arrived=asked.arrived - responder.ANSWER_WITHIN
+    )
+    assert await asker.callout.answer(late) is None
+    assert [str(one.code) for one in asker.refused] == ["overloaded"]
+
+
 # What is not answered at all: nothing is known of who asks.
 
 

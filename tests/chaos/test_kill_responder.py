@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import ssl
 import sys
 from collections.abc import AsyncIterator
@@ -76,6 +77,27 @@ async def test_one_of_two_is_killed_between_connections(tmp_path: Path) -> None:
         # What the server gave to the one that is gone is lost with it: at most the first, if it has not noticed yet.
         assert [await let_in(site) for _ in range(20)].count(False) <= 1
         assert await live.may_publish("audit.pricing")
+
+
+@pytest.mark.slow
+async def test_one_that_hangs_is_missed_in_the_end(tmp_path: Path) -> None:
+    """Until then its share of the connections is refused: the server waits for an answer, and lets nobody in without."""
+    async with (
+        callout_site(tmp_path, responders=0) as site,
+        responding(site, "one") as one,
+        responding(site, "two"),
+    ):
+        one.send_signal(signal.SIGSTOP)
+        refused = row = 0
+        async with asyncio.timeout(60):
+            while row < 10:
+                if await let_in(site):
+                    row += 1
+                else:
+                    refused, row = refused + 1, 0
+        assert refused
+        one.send_signal(signal.SIGCONT)
+        assert await let_in(site)
 
 
 async def test_all_are_killed_and_one_comes_back(tmp_path: Path) -> None:

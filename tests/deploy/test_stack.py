@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from stack import program as program_module
 from stack.nats_server import static_users
-from stack.program import Program, as_user, output_of
+from stack.program import Program, output_of
+from stack.run_as import as_user
 from stack.spire_entry import Entry
 from stack.tools import find_tool
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -321,6 +322,64 @@ async def test_an_account_limits_each_of_its_connections(tenants: CalloutSite) -
         assert all("maximum subscriptions exceeded" in one.lower() for one in errors)
         buyer.subscribe("_INBOX.buyer.x")
         assert await buyer.settle() == []
+
+
+# What a permitted subject is asked for in its payload
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"last_by_subj": "state.pricing.x"},
+        {"next_by_subj": "state.pricing.>", "seq": 1},
+        {"seq": 1},
+        {"multi_last": ["state.pricing.>"]},
+        {"multi_last": ["state.>"], "batch": 10},
+        {"batch": 10, "seq": 1},
+        {"start_time": "2020-01-01T00:00:00Z", "batch": 10},
+    ],
+)
+async def test_a_direct_get_of_an_own_value_gives_nobody_elses(tmp_path: Path, payload: dict[str, object]) -> None:
+    async with callout_site(tmp_path) as site:
+        await site.apply_streams()
+        async with site.raw("pricing") as victim, site.raw("inventory") as agent:
+            await victim.request("state.pricing.x", b"a secret of pricing")
+            await agent.request("state.inventory.x", b"its own")
+            agent.subscribe("_INBOX.inventory.>")
+            block = json.dumps(payload).encode()
+            agent.publish("$JS.API.DIRECT.GET.STATE.state.inventory.x", block, reply="_INBOX.inventory.a")
+            # Answered in order: whatever came of the first is here before the second.
+            agent.publish("$JS.API.DIRECT.GET.STATE.state.inventory.x", reply="_INBOX.inventory.b")
+            async with asyncio.timeout(10):
+                while not any(subject == "_INBOX.inventory.b" for subject, _ in agent.messages):
+                    assert await agent.settle() == []
+            assert not any(b"a secret of pricing" in found for _, found in agent.messages)
+            assert any(b"its own" in found for _, found in agent.messages)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"name": "inventory", "filter_subject": "task.>"},
+        {"name": "inventory", "filter_subject": "task.pricing.>"},
+        {"name": "inventory", "filter_subjects": ["task.inventory.>", "task.pricing.>"]},
+        {"name": "inventory", "filter_subjects": ["task.>"]},
+        {"name": "inventory"},
+        {"name": "other", "filter_subject": "task.inventory.>"},
+    ],
+)
+async def test_a_consumer_is_as_its_permitted_subject_says(tmp_path: Path, config: dict[str, object]) -> None:
+    async with callout_site(tmp_path) as site:
+        await site.apply_streams()
+        async with site.raw("inventory") as agent:
+            subject = "$JS.API.CONSUMER.CREATE.TASKS.inventory.task.inventory.>"
+            fits = {"ack_policy": "none", "durable_name": "inventory", "name": "inventory"}
+            right = {**fits, "filter_subject": "task.inventory.>"}
+            wrong = {**fits, "durable_name": config["name"], **config}
+            assert "error" in await agent.ask(subject, {"stream_name": "TASKS", "config": wrong})
+            assert "error" not in await agent.ask(subject, {"stream_name": "TASKS", "config": right})
+            # Nor can it become so later.
+            assert "error" in await agent.ask(subject, {"stream_name": "TASKS", "config": wrong, "action": "update"})
 
 
 # What NATS does not check

@@ -90,6 +90,8 @@ class CalloutSite:
     stack: AsyncExitStack
     policy: Path = STARTER
     own: tuple[OwnSubject, ...] = ()
+    conf: Path = CONF
+    name: str = "site"
     process: asyncio.subprocess.Process | None = None
     responders: list[Responder] = field(default_factory=list)
 
@@ -177,6 +179,17 @@ class CalloutSite:
         self.responders.append(responder)
         return responder
 
+    async def second_server(self, conf: Path) -> CalloutSite:
+        """Start another server with the same keys and authorities, and return it as a site of its own."""
+        other = replace(
+            self, folder=self.folder.with_name("second"), port=free_port(), conf=conf, name="second", responders=[]
+        )
+        other.process = None
+        other.folder.mkdir()
+        self.stack.push_async_callback(other.stop)
+        await other.start()
+        return other
+
     async def apply_streams(self, *, max_bytes: int = 1 << 26) -> None:
         """Create the streams as the operator."""
         async with self.connection("operator") as connection:
@@ -194,7 +207,7 @@ class CalloutSite:
         """Start the server, and return once it listens."""
         environment = {
             "NATS_LISTEN": f"127.0.0.1:{self.port}",
-            "NATS_NAME": "site",
+            "NATS_NAME": self.name,
             "NATS_STORE": str(self.folder / "store"),
             "NATS_CERT": str(self.folder / "server.pem"),
             "NATS_KEY": str(self.folder / "server.key"),
@@ -208,7 +221,7 @@ class CalloutSite:
         self.process = await asyncio.create_subprocess_exec(
             find_nats_server(),
             "-c",
-            str(CONF),
+            str(self.conf),
             "-l",
             str(self.folder / "server.log"),
             env=environment,
@@ -251,6 +264,7 @@ async def callout_site(
     federated: Sequence[ThrowawayCa] = (),
     policy: Path = STARTER,
     own: tuple[OwnSubject, ...] = (),
+    conf: Path = CONF,
 ) -> AsyncIterator[CalloutSite]:
     """Start a server and so many responders; `federated` are CAs of other trust domains that the server trusts as well."""
     ca = ThrowawayCa(DOMAIN.name)
@@ -264,6 +278,7 @@ async def callout_site(
             stack=stack,
             policy=policy,
             own=own,
+            conf=conf,
         )
         stack.push_async_callback(site.stop)
         await site.start()

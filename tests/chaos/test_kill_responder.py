@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,12 +11,10 @@ from pathlib import Path
 
 import pytest
 from support import responder_process
-from support.callout import CONTROL, SERVER_ID, CalloutSite, callout_site
+from support.callout import CONTROL, SERVER_ID, CalloutSite, callout_site, let_in
 from support.lab import until
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(90)]
-
-REFUSED = (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError, AssertionError, TimeoutError)
 
 
 @asynccontextmanager
@@ -54,14 +51,6 @@ nkey = "{keys / "user.seed"}"
         if process.returncode is None:
             process.kill()
         await process.wait()
-
-
-async def let_in(site: CalloutSite) -> bool:
-    try:
-        async with site.raw("inventory") as client:
-            return await client.may_publish("audit.inventory")
-    except REFUSED:
-        return False
 
 
 async def test_one_of_two_is_killed_between_connections(tmp_path: Path) -> None:
@@ -130,3 +119,17 @@ async def test_a_bus_connection_waits_for_a_responder(tmp_path: Path) -> None:
         async with responding(site, "two"):
             await connection.ready(30)
             await connection.link.flush(5)
+
+
+async def test_a_responders_certificate_is_renewed_while_it_answers(tmp_path: Path) -> None:
+    async with callout_site(tmp_path) as site:
+        (responder,) = site.responders
+        first = responder.connection.link
+        responder.identity.rotate()
+        tried = 0
+        while responder.connection.link is first or first.alive:
+            assert await let_in(site)
+            tried += 1
+        assert tried
+        assert await let_in(site)
+        assert responder.refused == []

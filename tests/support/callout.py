@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import signal
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -34,7 +35,20 @@ from sealbus.policies.bundle import STARTER
 from sealbus.policies.embedded import EmbeddedEngine
 from sealbus.policies.engine import PolicyEngine
 
-__all__ = ["CONF", "NAMES", "CalloutSite", "Responder", "callout_site", "policy_folder"]
+__all__ = [
+    "ACCOUNTS",
+    "CONF",
+    "CONTROL",
+    "DOMAIN",
+    "NAMES",
+    "REFUSED",
+    "SERVER_ID",
+    "CalloutSite",
+    "Responder",
+    "callout_site",
+    "let_in",
+    "policy_folder",
+]
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "deploy" / "local" / "nats" / "nats.conf"
@@ -44,6 +58,9 @@ SERVER_ID = DOMAIN.id("/nats")
 CONTROL = DOMAIN.id("/control")
 ACCOUNTS = ("APP", "ACME")
 _READY_SECONDS = 20.0
+
+REFUSED = (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError, AssertionError)
+"""How a connection that the server refuses ends: before, in or after the handshake."""
 
 
 def policy_folder(path: Path, **registry: Json) -> Path:
@@ -254,6 +271,15 @@ class CalloutSite:
         writer.close()
         await writer.wait_closed()
         return True
+
+
+async def let_in(site: CalloutSite, svid: IssuedSvid | None = None, name: str = "inventory") -> bool:
+    """Say whether the server lets a bare client with this certificate in, or with one of `name`."""
+    try:
+        async with site.raw(name, svid=svid) as client:
+            return await client.may_publish(f"audit.{name}")
+    except REFUSED:
+        return False
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ who may ask is for the account's permissions and for the handler.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -26,6 +27,9 @@ __all__ = ["Answering", "Asked"]
 _log: Final = logging.getLogger(__name__)
 
 FLUSH_SECONDS: Final = 5.0
+
+DRAIN_SECONDS: Final = 2.0
+"""For what has arrived when this is left: others of the group answer all that comes later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +53,8 @@ class Answering:
 
     `answer` may return `None` for no answer; what it raises is logged, and nothing is answered: whoever asked counts on
     its own time running out. At most `concurrency` requests are answered at a time and `pending` wait; on top of that
-    `overloaded` is called with each. `refused` is not empty once the server has refused the subscription.
+    `overloaded` is called with each. Left, it takes no more and answers what it has, for two seconds at most. `refused`
+    is not empty once the server has refused the subscription.
     """
 
     def __init__(
@@ -77,6 +82,8 @@ class Answering:
         self._links: dict[Link, int] = {}
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
+        self._busy = 0
+        self._idle = asyncio.Event()
         self._group = asyncio.TaskGroup()
         self._workers: list[asyncio.Task[None]] = []
         self.refused = ""
@@ -95,13 +102,15 @@ class Answering:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._connection.detach(self)
-        for link, sid in self._links.items():
-            link.unsubscribe(sid)
-            link.forget(sid)
-        self._links.clear()
-        for worker in self._workers:
-            worker.cancel()
-        await self._group.__aexit__(None, None, None)
+        try:
+            await self._drain()
+        finally:
+            for link, sid in self._links.items():
+                link.forget(sid)
+            self._links.clear()
+            for worker in self._workers:
+                worker.cancel()
+            await self._group.__aexit__(None, None, None)
 
     def enter(self, link: Link) -> None:
         """Subscribe on `link`; the server gives each request to one link of the group."""
@@ -120,6 +129,20 @@ class Answering:
     def lost(self, link: Link) -> None:
         """Forget `link`."""
         self._links.pop(link, None)
+
+    async def _drain(self) -> None:
+        """Unsubscribe everywhere, and return once all that came before is answered, or its time is over."""
+        for link, sid in self._links.items():
+            link.unsubscribe(sid)
+        with contextlib.suppress(TimeoutError, BusUnavailable):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                for link in tuple(self._links):
+                    await link.flush(DRAIN_SECONDS)
+                while self._waiting or self._busy:
+                    self._idle.clear()
+                    await self._idle.wait()
+                for link in tuple(self._links):
+                    await link.flush(DRAIN_SECONDS)
 
     def _no(self, text: str) -> None:
         self.refused = text
@@ -140,6 +163,7 @@ class Answering:
                 self._arrived.clear()
                 await self._arrived.wait()
             waiting = self._waiting.popleft()
+            self._busy += 1
             try:
                 answer = await self._answer(waiting.asked)
                 if answer is not None:
@@ -149,3 +173,6 @@ class Answering:
                 _log.info("%s: not answered: %s", self._subject, error.detail)
             except Exception:  # noqa: BLE001 - one request's failure must not end who answers the others
                 _log.exception("%s: not answered", self._subject)
+            finally:
+                self._busy -= 1
+                self._idle.set()

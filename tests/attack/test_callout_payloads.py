@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.callout import NAMES, callout_site
+from support.callout import callout_site
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(90)]
 

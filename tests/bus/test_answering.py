@@ -11,6 +11,7 @@ import pytest
 from support.lab import Lab, running, until
 from support.nats_server import User
 
+from sealbus.bus import answering as answering_module
 from sealbus.bus.answering import Answering, Asked
 from sealbus.bus.connection import Connection
 from sealbus.bus.request import ask
@@ -157,6 +158,59 @@ async def test_after_its_end_nobody_is_answered(tmp_path: Path) -> None:
         await connection.link.flush(5)
         with pytest.raises(BusUnavailable):
             await request(client, b"x", seconds=1)
+
+
+async def test_what_has_arrived_is_answered_before_the_end(tmp_path: Path) -> None:
+    go, begun = asyncio.Event(), asyncio.Event()
+
+    async def slow(asked: Asked) -> bytes | None:
+        begun.set()
+        await go.wait()
+        return b"late:" + asked.payload
+
+    async with (
+        running(tmp_path, "a", "b") as lab,
+        lab.connection("a") as connection,
+        lab.connection("b") as client,
+        asyncio.TaskGroup() as group,
+    ):
+
+        async def serve() -> None:
+            async with Answering(
+                connection, "ask.me", queue="q", answer=slow, concurrency=1, pending=8, overloaded=lambda: None
+            ):
+                await asyncio.get_running_loop().create_future()
+
+        serving = group.create_task(serve())
+        await until(lambda: bool(connection._attachments))
+        tasks = [group.create_task(request(client, b"%d" % number)) for number in range(3)]
+        await begun.wait()
+        await client.link.flush(5)
+        serving.cancel()
+        await connection.link.flush(5)
+        go.set()
+        assert [await task for task in tasks] == [b"late:0", b"late:1", b"late:2"]
+        await asyncio.wait({serving})
+        assert serving.cancelled()
+
+
+async def test_the_end_does_not_wait_for_what_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering_module, "DRAIN_SECONDS", 0.1)
+    hung = asyncio.Event()
+
+    async def hang(asked: Asked) -> bytes | None:
+        hung.set()
+        await asyncio.Event().wait()
+        return None
+
+    async with (
+        asyncio.timeout(10),
+        running(tmp_path, "a", "b") as lab,
+        lab.connection("b") as client,
+        answering(lab, hang),
+    ):
+        client.link.write(b"PUB ask.me _INBOX.b.x 1\r\nx\r\n")
+        await hung.wait()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -85,3 +86,24 @@ async def test_a_reload_keeps_who_is_still_allowed_and_ends_who_is_not(tmp_path:
         assert await pricing.may_publish("audit.pricing")
         assert site.responders[1].codes == [Code.DENIED]
         assert site.responders[1].refused[0].reasons == ("revoked_agent",)
+
+
+async def test_responders_are_replaced_one_by_one_and_nobody_is_refused(tmp_path: Path) -> None:
+    async with callout_site(tmp_path, responders=2) as site:
+        stop = asyncio.Event()
+        came: list[bool] = []
+
+        async def connect() -> None:
+            while not stop.is_set():
+                came.append(await let_in(site))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(connect())
+            for old in tuple(site.responders):
+                await site.respond()
+                seen = len(came)
+                await until(lambda seen=seen: len(came) > seen + 6)  # type: ignore[misc]  # bound now
+                await old.stop()
+            stop.set()
+        assert all(came)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from bench import callout, edge, gate, processes, sealing
+from bench import callout, edge, gate, opa, processes, sealing
 from bench.report import Figure, show
 
 
@@ -21,6 +21,10 @@ async def _callout() -> list[Figure]:
     return [figure async for figure in callout.figures()]
 
 
+async def _opa() -> list[Figure]:
+    return [figure async for figure in opa.figures()]
+
+
 def main() -> int:
     """Print all figures."""
     found = []
@@ -30,7 +34,7 @@ def main() -> int:
     for figure in processes.figures():
         show(figure)
         found.append(figure)
-    for figure in (*asyncio.run(_gate()), *asyncio.run(_edge()), *asyncio.run(_callout())):
+    for figure in (*asyncio.run(_gate()), *asyncio.run(_edge()), *asyncio.run(_callout()), *asyncio.run(_opa())):
         show(figure)
         found.append(figure)
     return 0 if all(figure.holds for figure in found) else 1

@@ -6,9 +6,10 @@ An engine is entered once and asked about documents, many at a time::
         [answer] = await engine.decide([input_document(request)])
         allowed = isinstance(answer, Decision) and answer.allow is True
 
-`EmbeddedEngine` decides in this process, `SidecarEngine` by OPA on a unix socket; both give the same answers, for what
-they would decide otherwise is refused before a policy is in force (`sealbus.policies.forms`). Import what an engine
-needs from its module: `sealbus.policies.embedded`, `sidecar`, `bundle`, `opa_process`, `opa_admin`.
+`EmbeddedEngine` decides in this process, `SidecarEngine` by OPA on a unix socket, `CentralEngine` by OPAs elsewhere over
+mutual TLS; all give the same answers, for what they would decide otherwise is refused before a policy is in force
+(`sealbus.policies.forms`). Import what an engine needs from its module: `sealbus.policies.embedded`, `sidecar`,
+`central`, `bundle`, `opa_process`, `opa_admin`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ import pytest
 
 from sealbus.agents.settings_document import Document
 from sealbus.envelopes.errors import Code
+from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.policies.bundle import STARTER, build_bundle, load_bundle, write_bundle
+from sealbus.policies.central_server import CentralServer
 from sealbus.policies.decision import Decision
 from sealbus.policies.documents import checked_document
 from sealbus.policies.embedded import EmbeddedEngine
@@ -131,10 +133,12 @@ async def test_the_test_of_the_own_agent_passes(notes: ModuleType) -> None:
 
 
 def test_the_settings_are_settings() -> None:
-    (shown,) = only("toml")
-    document = Document.model_validate(tomllib.loads(shown))
-    assert document.policy.engine == "sidecar"
-    assert document.policy.opa is not None
+    sidecar, central = (tomllib.loads(shown) for shown in only("toml"))
+    assert Document.model_validate(sidecar).policy.engine == "sidecar"
+    policy = Document.model_validate({**sidecar, **central}).policy
+    assert (policy.engine, len(policy.opa)) == ("central", 2)
+    assert [CentralServer(url, connections=1).url for url in policy.opa] == list(policy.opa)
+    assert policy.opa_ids == (SpiffeId("spiffe://example.org/opa"),)
 
 
 def test_codes_in_the_threat_model_are_codes() -> None:

@@ -1,0 +1,115 @@
+"""Decisions by a sidecar and a central OPA, against bare aiohttp that asks the same OPA the same in the same run.
+
+`python -m bench.opa` runs this alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+import aiohttp
+from support.central_opa import CentralOpa, tls_of
+from support.opa import OpaServer, find_opa
+from support.policy_inputs import well_formed
+from support.x509 import ThrowawayCa
+
+from bench.report import Figure, show
+from sealbus.policies.bundle import STARTER, build_bundle, write_bundle
+from sealbus.policies.central import CentralEngine
+from sealbus.policies.decision import Decision
+from sealbus.policies.engine import PolicyEngine
+from sealbus.policies.opa_wire import BATCH_PATH, batch_question
+from sealbus.policies.questions import BATCH
+from sealbus.policies.sidecar import SidecarEngine
+
+__all__ = ["figures"]
+
+ROUNDS = 15
+"""Each of bare and ours, one after the other; the best of each counts, for what else runs here only slows down."""
+ALONE = 400
+BATCHES = 30
+GOAL = 0.8
+
+Ask = Callable[[Sequence[bytes]], Awaitable[int]]
+"""Asks about some documents at once, and returns how many decisions came."""
+
+
+async def figures() -> AsyncIterator[Figure]:
+    """Ask one document at a time, then 50 at a time, one question after the other, by bare aiohttp and by the engine."""
+    if find_opa() is None:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "bundle.tar.gz"
+        write_bundle(build_bundle(STARTER), file)
+        ca = ThrowawayCa("example.org")
+        beside = OpaServer("--optimize-store-for-read-speed", "--bundle", str(file))
+        async with AsyncExitStack() as stack:
+            stack.enter_context(beside)
+            elsewhere = stack.enter_context(CentralOpa(ca, file))
+            unix = aiohttp.UnixConnector(path=str(beside.socket))
+            tls = aiohttp.TCPConnector(ssl=tls_of(ca).current().context)
+            sidecar = await stack.enter_async_context(SidecarEngine(beside.socket, deadline=30))
+            central = await stack.enter_async_context(CentralEngine([elsewhere.url], tls=tls_of(ca), deadline=30))
+            for engine, url, connector in ((sidecar, "http://opa", unix), (central, elsewhere.url, tls)):
+                session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+                async for figure in _compare(engine, _bare(session, url)):
+                    yield figure
+
+
+def _bare(session: aiohttp.ClientSession, url: str) -> Ask:
+    address = f"{url}{BATCH_PATH}?provenance=true&strict-builtin-errors=true"
+
+    async def ask(documents: Sequence[bytes]) -> int:
+        async with session.post(
+            address, data=batch_question(documents), headers={"Content-Type": "application/json"}
+        ) as response:
+            return len(json.loads(await response.read())["result"])
+
+    return ask
+
+
+async def _compare(engine: PolicyEngine, bare: Ask) -> AsyncIterator[Figure]:
+    async def ours(documents: Sequence[bytes]) -> int:
+        return sum(isinstance(answer, Decision) for answer in await engine.decide(documents))
+
+    documents = well_formed(2_000)
+    alone = [documents[number : number + 1] for number in range(ALONE)]
+    batches = [documents[number * BATCH : (number + 1) * BATCH] for number in range(BATCHES)]
+    for name, questions in (("alone", alone), (f"{BATCH} at a time", batches)):
+        best = {bare: 0.0, ours: 0.0}
+        for _ in range(ROUNDS):
+            for ask in best:
+                best[ask] = max(best[ask], await _rate(ask, questions))
+        yield Figure(name=f"bare aiohttp to the {engine.name} OPA, {name}", value=best[bare], unit="/s")
+        yield Figure(name=f"{engine.name} engine, {name}", value=best[ours], unit="/s")
+        ratio = best[ours] / best[bare]
+        yield Figure(name="  ratio to bare", value=ratio, unit="x", limit=GOAL, at_least=True)
+
+
+async def _rate(ask: Ask, questions: Sequence[Sequence[bytes]]) -> float:
+    """Return decisions a second, one question after the other."""
+    started = time.perf_counter()
+    decided = 0
+    for documents in questions:
+        decided += await ask(documents)
+    seconds = time.perf_counter() - started
+    assert decided == sum(map(len, questions))
+    return decided / seconds
+
+
+async def _main() -> None:
+    async for figure in figures():
+        show(figure)
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())

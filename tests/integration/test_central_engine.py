@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,10 +15,16 @@ from support.policies import bundle, document
 from support.settings import FULL, load
 from support.workload_api import Rotations, RunningWorkloadApi, short_folder, workload_api
 
+from sealbus import Client
+from sealbus.agents.dev.environment import DevOptions, open_environment
 from sealbus.agents.dev.workload_api.server_svid import write_server_svid
 from sealbus.agents.diagnosis import examine, policy_status
-from sealbus.agents.runtime import open_engine, open_identity
+from sealbus.agents.examples import pricing
+from sealbus.agents.runtime import open_audit_trail, open_engine, open_identity, open_node
 from sealbus.agents.settings import PolicySettings, Settings
+from sealbus.agents.worker import Worker
+from sealbus.bus.audit_trail import AuditEntry
+from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.policies.bundle import write_bundle
 from sealbus.policies.decision import Decision
@@ -101,3 +107,45 @@ async def test_svids_rotate_and_no_decision_is_missed(site: Site) -> None:
         rotations.end()
     assert len(serials) > ROTATIONS - 1
     assert decided >= 60 * ROTATIONS
+
+
+@pytest.mark.nats
+async def test_a_call_is_decided_elsewhere_and_the_records_say_so() -> None:
+    """Caller and answerer both ask, for a reply is decided, too."""
+    with short_folder() as folder:
+        options = DevOptions(folder=folder / "dev", agents=("shop-web", "pricing"), port=-1, max_bytes=1 << 26)
+        async with open_environment(options) as running:
+            files = write_server_svid(folder / "opa", running.authority, OPA)
+            tls = MutualTls(
+                address=f"127.0.0.1:{free_port()}",
+                certificate=files.certificate,
+                key=files.key,
+                trust_bundle=files.bundle,
+                system=SYSTEM,
+            )
+            opa = OpaProcess(require_opa(), socket=folder / "run" / "opa.sock", bundle=running.bundle, tls=tls)
+            url = (f"https://{tls.address}",)
+            policy = PolicySettings(engine="central", bundle=None, opa=url, deadline=5.0, opa_ids=frozenset({OPA}))
+            settings = replace(running.settings, policy=policy)
+            async with opa, asyncio.timeout(50):
+                assert await engines_of_a_call(settings) == {"central"}
+                assert await engines_of_a_call(running.settings) == {"central", "embedded"}
+
+
+async def engines_of_a_call(settings: Settings) -> set[str | None]:
+    """Ask a price with everything open as `settings` say, and return the engines of all decisions on record."""
+    stop = asyncio.Event()
+    async with (
+        open_node("pricing", settings) as answering,
+        open_node("shop-web", settings) as asking,
+        Worker(pricing.agent, answering) as worker,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(worker.run(stop))
+        await worker.ready.wait()
+        found = await Client.on(asking).call("pricing.quote", pricing.Quote(item_id="42"), returns=pricing.Price)
+        assert found.item_id == "42"
+        stop.set()
+    async with open_audit_trail("operator", settings) as trail, aclosing(trail.entries()) as entries:
+        records = [entry.record async for entry in entries if isinstance(entry, AuditEntry)]
+    return {record.engine for record in records if isinstance(record, DecisionRecord)}

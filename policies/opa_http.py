@@ -83,7 +83,8 @@ async def _exchange(session: aiohttp.ClientSession, path: str, question: bytes) 
 def _cause(error: aiohttp.ClientError) -> str:
     """Return what went wrong: aiohttp's word for it and, where TLS failed, OpenSSL's or ours."""
     name = type(error).__name__
-    inner: BaseException = error
+    # What the server says to our certificate comes after the handshake: a broken connection, with TLS' reason behind it.
+    inner = error.__cause__
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         inner = error.certificate_error
     elif isinstance(error, aiohttp.ClientConnectorError):
@@ -91,7 +92,7 @@ def _cause(error: aiohttp.ClientError) -> str:
     if isinstance(inner, ssl.SSLCertVerificationError):
         return f"{name}, {_one_line(getattr(inner, 'verify_message', '') or inner.args[-1])}"
     if isinstance(inner, ssl.SSLError):
-        return f"{name}, TLS failed ({_one_line(inner.reason or inner)})"
+        return f"{name}, TLS failed ({_one_line(getattr(inner, 'reason', None) or inner)})"
     return name
 
 

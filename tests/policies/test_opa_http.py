@@ -10,12 +10,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from support.central_opa import WORKER, free_port, tls_of
+from support.central_opa import OPA_ID, WORKER, free_port, tls_of
 from support.identity import StaticIdentity
 from support.opa_faults import Handler, always, serving_tls
 from support.x509 import ThrowawayCa
 
+from sealbus.agents.opa_tls import OpaTls
 from sealbus.envelopes.errors import PolicyUnavailable
+from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.policies import opa_http
 from sealbus.policies.opa_http import open_session, post
 
@@ -131,12 +133,20 @@ async def test_a_server_without_tls_is_not_asked(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_refuses_our_certificate() -> None:
-    stranger = StaticIdentity(ThrowawayCa("example.org"), WORKER, federated=())
-    context = tls_of(CA).current().context
+    """It says so only after the handshake, so that it looks like a connection that broke."""
+    identity = StaticIdentity(CA, WORKER)
+    identity.show(ThrowawayCa("example.org").issue(WORKER))
+    context = OpaTls(identity, expected=frozenset({SpiffeId(OPA_ID)})).current().context
     async with serving_tls(CA, always(b"{}")) as url:
-        # The server's authority is known, ours is not known to the server.
-        theirs = tls_of(stranger.ca).current().context
-        theirs.load_verify_locations(cadata=CA.cert_der)
-        with pytest.raises(PolicyUnavailable, match="OPA at here does not answer"):
-            await ask(url, theirs)
-        assert (await ask(url, context))[0] == 200
+        with pytest.raises(PolicyUnavailable, match=r"OPA at here does not answer: \w+"):
+            await ask(url, context)
+        assert (await ask(url))[0] == 200
+
+
+async def test_what_tls_says_behind_a_broken_connection_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> tuple[int, bytes]:
+        raise aiohttp.ClientOSError(1, "broken") from ssl.SSLError(1, "[SSL: TLSV1_ALERT_UNKNOWN_CA] alert\nunknown ca")
+
+    monkeypatch.setattr(opa_http, "_exchange", broken)
+    with pytest.raises(PolicyUnavailable, match=r"ClientOSError, TLS failed \(.*alert unknown ca\)$"):
+        await ask("https://127.0.0.1:1")

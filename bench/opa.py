@@ -46,6 +46,7 @@ Ask = Callable[[Sequence[bytes]], Awaitable[int]]
 async def figures() -> AsyncIterator[Figure]:
     """Ask one document at a time, then 50 at a time, one question after the other, by bare aiohttp and by the engine."""
     if find_opa() is None:
+        print("no opa, so no figures of it: `make tools` builds one", file=sys.stderr)
         return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bundle.tar.gz"

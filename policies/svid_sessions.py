@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 import aiohttp
 
+from sealbus.envelopes.errors import PolicyUnavailable
 from sealbus.policies.opa_http import open_session
 
 __all__ = ["ClientTls", "SvidSessions", "TlsSource"]
@@ -47,10 +48,16 @@ class SvidSessions:
         self._connections: Final = connections
         self._pools: list[_Pool] = []
         self._changed: Final = asyncio.Event()
+        self._closed = False
 
     @asynccontextmanager
     async def lend(self, tls: ClientTls) -> AsyncGenerator[aiohttp.ClientSession, None]:
-        """Lend the session whose connections are made with `tls`; those of another are closed once nobody uses them."""
+        """Lend the session whose connections are made with `tls`; those of another are closed once nobody uses them.
+
+        Raises `PolicyUnavailable` once `run` has ended.
+        """
+        if self._closed:
+            raise PolicyUnavailable("the engine was left")
         if not self._pools or self._pools[-1].tls is not tls:
             self._pools.append(_Pool(self._base_url, tls, self._connections))
             self._changed.set()
@@ -79,6 +86,7 @@ class SvidSessions:
                         await pool.session.close()
                 await self._change(min((pool.tls.ends for pool in self._pools), default=None))
         finally:
+            self._closed = True
             for pool in self._pools:
                 await pool.session.close()
             self._pools.clear()

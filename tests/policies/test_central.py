@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from support.central_opa import OPA_ID, WORKER, CentralOpa, free_port, tls_of
 from support.identity import StaticIdentity
+from support.opa import OpaServer
 from support.opa_faults import BROKEN, NONSENSE, Handler, always, answer_well, batch_of, codes, good, serving_tls
 from support.policies import bundle, document, eventually
 from support.x509 import IssuedSvid, ThrowawayCa
@@ -460,6 +461,31 @@ async def test_a_new_server_svid_is_in_use_within_seconds_and_breaks_nothing(sta
         await eventually(well)
         opa.show(CA.issue("spiffe://example.org/agent/planner"))
         assert codes([await one(engine)]) == ["allow"]
+
+
+@pytest.mark.opa
+async def test_an_authority_that_was_rotated_is_trusted_within_seconds(start: StartOpa) -> None:
+    opa, new = start(), ThrowawayCa("example.org")
+    identity = StaticIdentity(CA, WORKER)
+    identity.show(new.issue(WORKER))
+    async with CentralEngine([opa.url], tls=OpaTls(identity, expected=frozenset({SpiffeId(OPA_ID)}))) as engine:
+        assert "UNKNOWN_CA" in str(await one(engine)) or "does not answer" in str(await one(engine))
+        opa.trust(CA, new)
+
+        async def well() -> bool:
+            return codes([await one(engine)]) == ["allow"]
+
+        await eventually(well)
+
+
+@pytest.mark.opa
+async def test_a_real_opa_without_tls_is_not_asked(bundle_file: Path) -> None:
+    port = free_port()
+    with OpaServer("--addr", f"127.0.0.1:{port}", "--bundle", str(bundle_file)):
+        async with engine_of(f"https://127.0.0.1:{port}") as engine:
+            assert "TLS failed" in str(await one(engine))
+        with pytest.raises(ConfigurationError, match="is not https"):
+            engine_of(f"http://127.0.0.1:{port}")
 
 
 @pytest.mark.opa

@@ -16,6 +16,7 @@ from support.policies import eventually
 from support.x509 import ThrowawayCa
 
 from sealbus.bus.tls import client_context
+from sealbus.envelopes.errors import PolicyUnavailable
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.policies.svid_sessions import ClientTls, SvidSessions
 
@@ -137,3 +138,5 @@ async def test_what_is_left_is_closed_at_the_end(server: Server) -> None:
     async with running(server) as sessions:
         await get(sessions, tls())
     assert server.transports[0].is_closing()
+    with pytest.raises(PolicyUnavailable, match="was left"):
+        await get(sessions, tls())

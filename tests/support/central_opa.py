@@ -50,12 +50,16 @@ class CentralOpa(OpaServer):
             system=SYSTEM,
         )
         self._bundle = bundle
-        self.tls.trust_bundle.write_bytes(ca.cert_pem)
+        self.trust(ca)
         self.show(svid or ca.issue(OPA_ID))
 
     @property
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
+
+    def trust(self, *authorities: ThrowawayCa) -> None:
+        """Put another trust bundle where OPA reads it."""
+        self.tls.trust_bundle.write_bytes(b"".join(ca.cert_pem for ca in authorities))
 
     def show(self, svid: IssuedSvid) -> None:
         """Put another certificate with its key where OPA reads them."""

@@ -124,6 +124,8 @@ async def open_engine(policy: PolicySettings, identity: Identity | None = None) 
 
         if not policy.opa:
             raise ConfigurationError("policy.opa is not set: the central engine asks OPA at these https URLs")
+        if len({one.trust_domain for one in policy.opa_ids}) != 1:
+            raise ConfigurationError("policy.opa_ids must all be of one trust domain: one bundle vouches for them")
         if identity is None:
             raise ConfigurationError("the central engine needs an identity, with which it asks OPA")
         tls = OpaTls(identity, expected=policy.opa_ids)

@@ -18,6 +18,8 @@ from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.policies.bundle import STARTER, build_bundle, write_bundle
 
+PARTNERS = frozenset({SpiffeId("spiffe://example.org/opa"), SpiffeId("spiffe://partner.example/opa")})
+
 
 def policy(engine: str, *opa: str, bundle: Path | None = None) -> PolicySettings:
     opa_ids = frozenset({SpiffeId("spiffe://example.org/opa")})
@@ -88,6 +90,7 @@ async def test_the_sidecar_need_not_be_there_yet(tmp_path: Path) -> None:
         (policy("sidecar", "/a.sock", "/b.sock"), r"policy\.opa names several"),
         (policy("central"), r"policy\.opa is not set"),
         (policy("central", "https://opa:8443"), "needs an identity"),
+        (replace(policy("central", "https://opa:8443"), opa_ids=PARTNERS), "one trust domain"),
         (policy("embedded", bundle=Path("/nowhere/bundle.tar.gz")), "nowhere"),
     ],
 )

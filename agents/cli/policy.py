@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli import policy_build, policy_push, policy_status
+from sealbus.agents.cli import policy_build, policy_opa, policy_push, policy_status
 from sealbus.agents.cli.options import json_option
 from sealbus.agents.cli.output import note, print_json, print_table
 
@@ -85,5 +85,12 @@ def query(query: str, url: str, input_file: Path | None, as_json: bool) -> None:
     print_json(asyncio.run(OpaAdmin(url).query(query, document)))
 
 
-for _added in (policy_build.build, policy_build.sign, policy_push.push, policy_push.rollback, policy_status.status):
+for _added in (
+    policy_build.build,
+    policy_build.sign,
+    policy_opa.opa_config,
+    policy_push.push,
+    policy_push.rollback,
+    policy_status.status,
+):
     command.add_command(_added)

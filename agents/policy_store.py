@@ -14,6 +14,7 @@ from sealbus.bus.connection import Connection
 from sealbus.bus.object_info import ObjectInfo
 from sealbus.bus.object_store import ObjectStore
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.policies.ownership import is_part
 
 __all__ = ["BUCKET_BYTES", "SCHEME", "PolicyStore", "StoredPart"]
 
@@ -50,7 +51,7 @@ class PolicyStore:
         """Return what is current, by the name of the part. Raises `BusUnavailable`, `ConfigurationError`."""
         found: dict[str, StoredPart] = {}
         for info in await self.objects.objects():
-            if "@" not in info.name:
+            if is_part(info.name):
                 part = await self.read(info.name)
                 if part is not None:
                     found[part.name] = part

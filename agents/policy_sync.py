@@ -27,7 +27,7 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.keys import PublicKey
 from sealbus.policies.bundle import read_file, write_file
 from sealbus.policies.bundle_format import Bundle
-from sealbus.policies.ownership import PLATFORM
+from sealbus.policies.ownership import PLATFORM, is_part
 from sealbus.policies.part_set import PartSet
 from sealbus.policies.problems import PolicyRefused
 
@@ -92,10 +92,13 @@ class PolicySync:
             except (BusUnavailable, ConfigurationError) as error:
                 self._reading = f"the policy store is not read: {error.detail}"
                 _log.warning("%s", self._reading)
+            except OSError as error:
+                self._reading = f"the policy cannot be kept in {self._folder.parent}: {error.strerror}"
+                _log.warning("%s", self._reading)
             await asyncio.sleep(AGAIN_AFTER)
 
     async def _take(self, infos: Iterable[ObjectInfo]) -> None:
-        newest = {info.name: info for info in infos if "@" not in info.name and not info.deleted}
+        newest = {info.name: info for info in infos if is_part(info.name) and not info.deleted}
         # The platform says which teams there are.
         for name in sorted(newest, key=lambda one: (one != PLATFORM, one)):
             if self._seen.get(name, 0) < newest[name].sequence:
@@ -130,7 +133,9 @@ class PolicySync:
             bundle = self.parts.bundle(part.name)
             if bundle is not None and bundle.raw != _content(self._file(part.name)):
                 write_file(bundle.raw, self._file(part.name))
-        self._written = composed
+        before, self._written = self._written, composed
+        if before is not None and before.raw == composed.raw:
+            return False
         _log.info("policy %s is in force", composed.revision)
         return True
 

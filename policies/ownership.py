@@ -24,7 +24,7 @@ from sealbus.envelopes.strict_json import Json
 from sealbus.policies.bundle_format import Bundle
 from sealbus.policies.problems import PolicyRefused, Problem
 
-__all__ = ["OWNERS", "PLATFORM", "TEAMS_ROOT", "Owner", "owners_of", "team_root"]
+__all__ = ["MOST_TEAMS", "OWNERS", "PLATFORM", "TEAMS_ROOT", "Owner", "is_part", "owners_of", "team_root"]
 
 PLATFORM: Final = "platform"
 """Name of the part that is above all others, and scope of its signature."""
@@ -49,6 +49,11 @@ class Owner:
 def team_root(team: str) -> str:
     """Return the one root that a team's bundle has."""
     return "/".join((*TEAMS_ROOT, team))
+
+
+def is_part(name: str) -> bool:
+    """Say whether `name` can be that of a part: the platform, or a team."""
+    return _TEAM.fullmatch(name) is not None
 
 
 def owners_of(platform: Bundle) -> Mapping[str, Owner] | None:

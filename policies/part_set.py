@@ -14,7 +14,7 @@ from sealbus.envelopes.keys import PublicKey
 from sealbus.policies.bundle_format import Bundle
 from sealbus.policies.bundle_signing import BundleVerifier, VerifiedBundle, newer
 from sealbus.policies.composition import check_platform, check_team, compose
-from sealbus.policies.ownership import PLATFORM, Owner, owners_of
+from sealbus.policies.ownership import MOST_TEAMS, PLATFORM, Owner, owners_of
 from sealbus.policies.problems import PolicyRefused, Problem
 
 __all__ = ["PartInForce", "PartSet"]
@@ -81,9 +81,11 @@ class PartSet:
             else:
                 self._offer_team(name, raw)
         except PolicyRefused as refused:
-            self._problems[name] = refused.detail
-            if name != PLATFORM:
-                self._refused[name] = raw
+            # Whoever can offer under names of his choice does not fill our memory with them.
+            if name in self._problems or len(self._problems) <= MOST_TEAMS:
+                self._problems[name] = refused.detail
+                if name != PLATFORM:
+                    self._refused[name] = raw
             raise
         self._problems.pop(name, None)
         self._refused.pop(name, None)

@@ -53,18 +53,22 @@ class RegoTestResult:
     line: int
 
 
-def run_tests(folder: Path, *, opa: Path | None = None, deadline: float = DEADLINE) -> tuple[RegoTestResult, ...]:
+def run_tests(
+    folder: Path, *, opa: Path | None = None, deadline: float = DEADLINE, part: bool = False
+) -> tuple[RegoTestResult, ...]:
     """Return the results of all tests of `folder`, by package, name and engine.
 
     Without the executable `opa` only the embedded engine is asked. With it, a test that one engine did not run has a
     failed result there, so that all having passed means that the engines agree. `opa test` takes the error of a builtin
     for undefined, while the embedded engine fails: under `not` that is a disagreement, and the finding.
 
+    A `part` is that of a platform or a team, which has no entry points; its tests are in packages inside its roots.
+
     Blocks. Raises `PolicyRefused`, with file and line, for what either engine cannot load and for forms that the two
     would decide otherwise; `ConfigurationError` for a folder or an executable that is not there, and for an OPA that
     takes longer than `deadline` seconds.
     """
-    bundle = build_bundle(folder)
+    bundle = build_bundle(folder, part=part)
     modules = [*bundle.modules, *_tests(folder)]
     files, problems = parse_all(modules)
     problems.extend(refused_forms(files))

@@ -27,14 +27,15 @@ def command() -> None:
 @click.option(
     "--opa", type=click.Path(path_type=Path), default=None, help="The opa executable; otherwise that on PATH."
 )
+@click.option("--part", is_flag=True, help="Of a platform or a team: it need not have the entry points.")
 @json_option
-def test(folder: Path | None, opa: Path | None, as_json: bool) -> None:
+def test(folder: Path | None, opa: Path | None, part: bool, as_json: bool) -> None:
     """Run the Rego tests of FOLDER (or of the starter policy) on the embedded engine and, where there is one, on OPA."""
     from sealbus.agents.dev.environment import starter_policy
     from sealbus.policies.policy_tests import run_tests
 
     found = opa or shutil.which("opa")
-    results = run_tests(folder or starter_policy(), opa=Path(found) if found else None)
+    results = run_tests(folder or starter_policy(), opa=Path(found) if found else None, part=part)
     if as_json:
         for one in results:
             print_json(

@@ -12,13 +12,14 @@ from support.lab import Lab, running, until
 from support.policies import put, signing_key
 from support.teams import signed_platform, signed_team, team_policy
 
+from sealbus.agents import policy_sync
 from sealbus.agents.policy_store import PolicyStore
 from sealbus.agents.policy_sync import PolicySync, policy_synced
 from sealbus.bus.connection import Connection
 from sealbus.bus.counters import Counters
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.key_files import key_id
-from sealbus.policies.bundle import load_bundle
+from sealbus.policies.bundle import load_bundle, write_file
 
 pytestmark = pytest.mark.nats
 
@@ -147,3 +148,27 @@ async def test_without_any_policy_it_does_not_start(store: PolicyStore, connecti
     await push(store, "platform", signed_platform(STOCK, TEAMS))
     with pytest.raises(ConfigurationError, match="may not sign"):
         await PolicySync(store, tmp_path / "three", ANCHORS).start()
+
+
+async def test_a_folder_that_cannot_be_written_is_told_and_tried_again(
+    store: PolicyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_sync, "AGAIN_AFTER", 0.01)
+    await push_all(store)
+    async with synced(store, tmp_path / "cache") as sync:
+        sync.changed.clear()
+        full = True
+
+        def write(raw: bytes, file: Path, *, durable: bool = True) -> None:
+            if full:
+                raise OSError(28, "No space left on device")
+            write_file(raw, file, durable=durable)
+
+        monkeypatch.setattr(policy_sync, "write_file", write)
+        await push(store, "stock", signed_team("stock", STOCK, serial=2), 2)
+        await until(lambda: "No space left on device" in sync.problem)
+        assert load_bundle(sync.bundle).revision.endswith(".platform-1.money-1.stock-1")
+        full = False
+        await changed(sync)
+        assert revision(sync) == "platform-1.money-1.stock-2"
+        await until(lambda: sync.problem == "")

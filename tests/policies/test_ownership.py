@@ -8,7 +8,7 @@ from support.teams import owner, platform
 
 from sealbus.envelopes.key_files import key_id, public_pem
 from sealbus.envelopes.strict_json import Json
-from sealbus.policies.ownership import owners_of, team_root
+from sealbus.policies.ownership import is_part, owners_of, team_root
 from sealbus.policies.problems import PolicyRefused
 
 KEY = signing_key()
@@ -57,3 +57,9 @@ def test_what_says_nothing_clear(owners: dict[str, Json], why: str) -> None:
 def test_owners_are_an_object() -> None:
     with pytest.raises(PolicyRefused, match="not an object"):
         owners_of(bundle(data={"sealbus": {"platform": {"owners": []}}}))
+
+
+def test_names_of_parts() -> None:
+    assert [is_part(name) for name in ("platform", "stock_2", "stock@7", "../x", "Stock", "", "x" * 33)] == [
+        True, True, False, False, False, False, False,
+    ]  # fmt: skip

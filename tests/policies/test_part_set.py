@@ -107,3 +107,13 @@ def test_a_team_that_does_not_go_with_the_new_platform_falls_out_alone() -> None
     assert "stock/policy.rego:4:" in found.problems["stock"]
     found.offer("stock", signed_team("stock", STOCK, serial=3))
     assert revision(found) == "platform-2.money-1.stock-3"
+
+
+def test_refusals_under_ever_new_names_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sealbus.policies.part_set.MOST_TEAMS", 3)
+    found = parts()
+    for number in range(9):
+        with pytest.raises(PolicyRefused, match="names no team"):
+            found.offer(f"other{number}", b"junk")
+    assert sorted(found.problems) == [f"other{number}" for number in range(4)]
+    assert revision(found) == "platform-1.money-1.stock-1"

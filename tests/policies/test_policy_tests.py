@@ -7,6 +7,7 @@ import pytest
 from support.opa import require_opa
 
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.policies.bundle import STARTER
 from sealbus.policies.policy_tests import RegoTestResult, disagreements, run_tests
 from sealbus.policies.problems import PolicyRefused
 
@@ -251,3 +252,13 @@ def test_an_opa_named_from_here_is_found(folder: Path, monkeypatch: pytest.Monke
     results = run_tests(folder, opa=Path(script.parent.name) / script.name)
     assert all(one.passed for one in results)
     assert len(results) == 6
+
+
+@pytest.mark.parametrize("engine", ["embedded", pytest.param("opa", marks=pytest.mark.opa)])
+def test_the_platform_above_teams_is_a_part_and_passes_its_own(engine: str) -> None:
+    folder = STARTER.parent / "platform"
+    with pytest.raises(PolicyRefused, match="has no decide"):
+        run_tests(folder)
+    results = run_tests(folder, part=True, opa=require_opa() if engine == "opa" else None)
+    assert len([one for one in results if one.engine == engine]) == 4
+    assert [one for one in results if not one.passed] == []

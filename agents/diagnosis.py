@@ -151,4 +151,8 @@ async def _opa(url: str) -> str:
     status = await OpaAdmin(url).status()
     if not status.healthy:
         raise PolicyUnavailable(f"OPA at {url} is not healthy, or does not answer")
+    if status.problems:
+        raise ConfigurationError(
+            f"OPA at {url}: revisions {dict(status.revisions)} stay in force: {dict(status.problems)}"
+        )
     return f"healthy {status.healthy}, revisions {dict(status.revisions)}"

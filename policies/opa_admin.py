@@ -25,17 +25,23 @@ _STRICT: Final = {"strict-builtin-errors": "true"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpaStatus:
-    """What a running OPA says of itself; `revisions` by the names of its bundles, empty where it has none."""
+    """What a running OPA says of itself; `revisions` by the names of its bundles, empty where it has none.
+
+    `problems`, by the same names, are why the newest of a bundle is not in force: `healthy` stays true then. Only an OPA
+    whose configuration has `status` knows them.
+    """
 
     healthy: bool
     version: str = ""
     revisions: Mapping[str, str] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Client(Protocol):
     """What is used of `opa_client.AsyncOpaClient`, which carries no types."""
 
     async def check_health(self) -> bool: ...
+    async def get_status(self) -> dict[str, object]: ...
     async def query_rule(
         self, input_data: object, package_path: str, *, query_params: Mapping[str, object]
     ) -> dict[str, object]: ...
@@ -84,7 +90,21 @@ class OpaAdmin:
                 for name, bundle in (bundles.items() if isinstance(bundles, dict) else ())
                 if isinstance(bundle, dict)
             },
+            problems=await self._problems(),
         )
+
+    async def _problems(self) -> Mapping[str, str]:
+        try:
+            async with self._client() as client:
+                said = (await client.get_status()).get("result")
+        except (PolicyFailed, PolicyUnavailable):
+            return {}  # OPA's answer where nobody configured it
+        bundles = said.get("bundles") if isinstance(said, dict) else None
+        return {
+            str(name): f"{bundle['code']}: {bundle.get('message', '')}"
+            for name, bundle in (bundles.items() if isinstance(bundles, dict) else ())
+            if isinstance(bundle, dict) and bundle.get("code")
+        }
 
     async def query(self, query: str, document: object = None) -> object:
         """Return what OPA answers to `query` with the input `document` (None for no input), as JSON values.

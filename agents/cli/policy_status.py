@@ -82,9 +82,11 @@ async def _of_opa(url: str, *, as_json: bool) -> int:
     from sealbus.policies.opa_admin import OpaAdmin
 
     facts = await OpaAdmin(url).status()
-    rows = {"healthy": facts.healthy, "version": facts.version, "revisions": dict(facts.revisions)}
+    rows: dict[str, object] = {"healthy": facts.healthy, "version": facts.version, "revisions": dict(facts.revisions)}
+    if facts.problems:
+        rows["problems"] = dict(facts.problems)
     if as_json:
         print_json(rows)
     else:
         print_table("", ("opa", url), [(name, str(value)) for name, value in rows.items()])
-    return 0 if facts.healthy else 1
+    return 0 if facts.healthy and not facts.problems else 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
@@ -125,3 +126,43 @@ def test_what_is_no_url(url: str) -> None:
 def test_urls(url: str, shown: str) -> None:
     admin = OpaAdmin(url)
     assert f"{admin._host}:{admin._port}" == shown
+
+
+@asynccontextmanager
+async def served(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_refused_bundle_is_a_problem_of_a_healthy_opa() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.path == "/v1/status":
+            bundles = {
+                "sealbus": {"active_revision": "r1", "code": "bundle_error", "message": "digest mismatch"},
+                "other": {"active_revision": "r2"},
+                "odd": 1,
+            }
+            return web.json_response({"result": {"bundles": bundles}})
+        return web.json_response({"provenance": {"version": "1.22.2", "bundles": {"sealbus": {"revision": "r1"}}}})
+
+    async with served(handler) as url:
+        status = await OpaAdmin(url).status()
+    assert status.healthy
+    assert status.revisions == {"sealbus": "r1"}
+    assert status.problems == {"sealbus": "bundle_error: digest mismatch"}
+
+
+async def test_a_status_of_another_form_tells_of_no_problems() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"result": []} if request.path == "/v1/status" else {})
+
+    async with served(handler) as url:
+        assert (await OpaAdmin(url).status()).problems == {}

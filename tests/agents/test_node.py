@@ -75,3 +75,15 @@ def test_a_deployment_has_no_minters_and_no_own_subjects_unless_said() -> None:
     deployment = Deployment(names=TestBus(engine=ScriptedEngine()).names)
     assert deployment.minters == frozenset()
     assert dict(deployment.own_subjects) == {}
+
+
+async def test_revocations_by_time_are_those_of_the_moment_and_cost_nothing_while_they_stay() -> None:
+    bus = TestBus(engine=ScriptedEngine())
+    planner = bus.names.id_of("planner")
+    now: dict[SpiffeId, int] = {}
+    node = node_on(bus, bus.names.id_of("shop"), revoked_before=lambda: now)
+    before = node.trust()
+    assert (before.revoked_before, before.bundles) == ({}, node.identity.bundles())
+    assert node.trust() is before
+    now = {planner: 5}
+    assert node.trust().revoked_before == {planner: 5}

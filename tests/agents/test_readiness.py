@@ -85,6 +85,14 @@ async def test_a_refused_bundle_is_noted_while_the_old_one_decides(ready: Ready)
     assert looked.reasons() == {}
     assert "r1" in looked.notes()["policy"]
     assert "secret" not in looked.notes()["policy"]
+    assert ready.worker.node.counters.value("sealbus_policy_bundle_refused_total", engine="embedded") == 1
+
+
+async def test_a_part_that_the_store_offers_in_vain_is_noted_without_its_name(ready: Ready) -> None:
+    ready.worker.node.policy_problem = lambda: "secret: refused"
+    looked = await ready.looked()
+    assert looked.reasons() == {}
+    assert "secret" not in looked.notes()["policy_store"]
 
 
 async def test_an_audit_stream_that_takes_nothing_is_told_until_it_does(ready: Ready) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from sealbus.agents.dev.state_folder import lock_folder
 from sealbus.agents.policy_store import PolicyStore
 from sealbus.agents.policy_sync import PolicySync, policy_synced
 from sealbus.agents.settings import PolicySettings
@@ -36,6 +38,11 @@ __all__ = ["PolicySource", "Revocations", "anchors_of", "file_verifier", "open_s
 
 _log: Final = logging.getLogger(__name__)
 
+_NONE: Final[Mapping[SpiffeId, int]] = MappingProxyType({})
+REPLICAS: Final = 64
+"""Processes of one agent on one machine, each with a folder of its own."""
+_LOCK: Final = "lock"
+
 
 class Revocations:
     """The revocations by time of the bundle `file`, and within 200 ms of its replacement those of the new one.
@@ -44,7 +51,7 @@ class Revocations:
     """
 
     def __init__(self, file: Path, verifier: BundleVerifier | None = None) -> None:
-        self.before: Mapping[SpiffeId, int] = MappingProxyType({})
+        self.before: Mapping[SpiffeId, int] = _NONE
         self._file = file
         self._verifier = verifier
         self._bundle: Bundle | None = None
@@ -86,14 +93,17 @@ async def open_source(
     Raises `ConfigurationError`, one line, for a setting that is missing and for a policy that may not be put in force.
     """
     async with AsyncExitStack() as stack:
-        problem: Callable[[], str] = str
+        sync: PolicySync | None = None
         if policy.bucket is not None:
             sync = await stack.enter_async_context(open_sync(name, policy, connection, counters=counters))
             # It was verified part by part, and composed here: nobody else signs that.
             policy = replace(policy, bundle=sync.bundle, keys=())
-            problem = lambda: sync.problem  # noqa: E731  it is asked again each time
+
+        def problem() -> str:
+            return sync.problem if sync is not None else ""
+
         if policy.bundle is None:
-            yield PolicySource(policy=policy, revoked_before=dict, problem=problem)
+            yield PolicySource(policy=policy, revoked_before=lambda: _NONE, problem=problem)
             return
         revocations = Revocations(policy.bundle, file_verifier(policy))
         await revocations.start()
@@ -117,9 +127,28 @@ async def open_sync(
     if not policy.keys:
         raise ConfigurationError("policy.keys is not set: say which keys sign the policy that is taken from the bus")
     anchors = await asyncio.to_thread(anchors_of, policy)
-    sync = PolicySync(PolicyStore(connection, policy.bucket), policy.cache / name, anchors, counters=counters)
-    async with policy_synced(sync):
-        yield sync
+    async with AsyncExitStack() as stack:
+        folder, lock = await asyncio.to_thread(_own_folder, policy.cache, name)
+        stack.callback(os.close, lock)
+        sync = PolicySync(PolicyStore(connection, policy.bucket), folder, anchors, counters=counters)
+        yield await stack.enter_async_context(policy_synced(sync))
+
+
+def _own_folder(cache: Path, name: str) -> tuple[Path, int]:
+    """Return the first folder for `name` that no living process has, and the lock that makes it ours.
+
+    Two in one folder could put back what the other has just replaced.
+    """
+    for number in range(1, REPLICAS + 1):
+        folder = cache / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return folder, lock_folder(folder, _LOCK)
+        except OSError as error:
+            raise ConfigurationError(f"policy.cache: {folder} cannot be written: {error.strerror}") from error
+        except ConfigurationError:
+            continue
+    raise ConfigurationError(f"policy.cache: {REPLICAS} processes of {name} have all folders in {cache}")
 
 
 def anchors_of(policy: PolicySettings) -> Mapping[str, PublicKey]:

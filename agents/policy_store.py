@@ -30,7 +30,10 @@ _FORMER: Final = re.compile(r"([a-z0-9_]+)@([1-9][0-9]{0,15})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPart:
-    """The current bundle of one part, as it lies in the store. `last` is for who replaces it."""
+    """The current bundle of one part, as it lies in the store; `raw` is empty where it is broken there.
+
+    `last` is for who replaces it.
+    """
 
     name: str
     raw: bytes
@@ -59,14 +62,16 @@ class PolicyStore:
 
     async def read(self, name: str) -> StoredPart | None:
         """Return the current bundle of the part `name`, None if there is none. Raises `BusUnavailable`."""
+        before = 0
         for _ in range(TRIES):
             info = await self.objects.info(name)
             if info is None:
                 return None
             raw = await self.objects.get(info)
-            if raw is not None:
-                return StoredPart(name=name, raw=raw, last=info.sequence)
-        raise BusUnavailable(f"{name}: replaced each time it was read, or broken in the store")
+            if raw is not None or info.sequence == before:
+                return StoredPart(name=name, raw=raw or b"", last=info.sequence)
+            before = info.sequence
+        raise BusUnavailable(f"{name}: replaced each time it was read")
 
     async def push(self, name: str, raw: bytes, serial: int, *, last: int) -> None:
         """Make `raw` the current bundle of `name`, in place of the one that was read with `last`, 0 for none.

@@ -40,7 +40,7 @@ AGAIN_AFTER: Final = 1.0
 
 
 class PolicySync:
-    """The parts of one process. `folder` is its own, or shared by replicas of one agent with the same `anchors`."""
+    """The parts of one process, which alone has `folder`."""
 
     def __init__(
         self, store: PolicyStore, folder: Path, anchors: Mapping[str, PublicKey], *, counters: Counters | None = None

@@ -117,6 +117,30 @@ async def test_a_bucket_becomes_a_file_and_its_revocations_act(lab: Lab, tmp_pat
 
 
 @pytest.mark.nats
+async def test_each_process_has_a_folder_of_its_own(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "key.pem").write_text(public_pem(KEY.public), encoding="ascii")
+    policy = replace(PLAIN, bucket="policies", cache=tmp_path / "cache", keys=(tmp_path / "key.pem",))
+    monkeypatch.setattr("sealbus.agents.policy_source.REPLICAS", 2)
+    async with lab.connection("a") as connection:
+        store = PolicyStore(connection, "policies")
+        await store.create()
+        await store.push("platform", signed_platform(KEY, {}), 1, last=0)
+        async with open_sync("a", policy, connection) as first, open_sync("a", policy, connection) as second:
+            assert first.bundle.parent.parent == tmp_path / "cache" / "a"
+            assert second.bundle.parent.parent == tmp_path / "cache" / "a-2"
+            with pytest.raises(ConfigurationError, match="2 processes of a have all folders"):
+                async with open_sync("a", policy, connection):
+                    pass
+        async with open_sync("a", policy, connection) as again:
+            assert again.bundle == first.bundle
+    (tmp_path / "file").write_bytes(b"")
+    async with lab.connection("a") as connection:
+        with pytest.raises(ConfigurationError, match=r"policy\.cache: .* cannot be written"):
+            async with open_sync("a", replace(policy, cache=tmp_path / "file"), connection):
+                pass
+
+
+@pytest.mark.nats
 async def test_without_a_bundle_there_are_no_revocations(lab: Lab) -> None:
     async with lab.connection("a") as connection, open_source("a", PLAIN, connection) as source:
         assert (source.revoked_before(), source.problem(), source.policy) == ({}, "", PLAIN)

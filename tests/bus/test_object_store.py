@@ -115,8 +115,7 @@ async def test_content_that_is_not_what_was_described(store: ObjectStore, connec
     written = await put(store, "a", b"content")
     transport = NatsTransport(connection)
     await transport.publish([Outgoing(subject=f"$O.policies.C.{written.nuid}", payload=b"more")], deadline=5)
-    with pytest.raises(BusUnavailable, match="longer than it says"):
-        await store.get(written)
+    assert await store.get(written) is None
     await transport.publish([Outgoing(subject="$O.policies.M.bm9uZQ==", payload=b"junk")], deadline=5)
     assert await store.info("none") is None
     assert [one.name for one in await store.objects()] == ["a"]

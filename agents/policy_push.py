@@ -6,6 +6,7 @@ wrong, with file and line, and nobody else does.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ __all__ = ["Pushed", "change_platform", "content_of", "push_content", "push_sign
 
 Content = Callable[[int], Bundle]
 """Makes the bundle that is to be pushed, with the serial that it gets."""
+Check = Callable[[Bundle], None]
+"""Raises `PolicyRefused` for what the parts must not come to (`opa_check`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,12 @@ async def stored_parts(store: PolicyStore, anchors: Mapping[str, PublicKey]) -> 
 
 
 async def push_content(
-    store: PolicyStore, anchors: Mapping[str, PublicKey], name: str, content: Content, key: SigningKey
+    store: PolicyStore,
+    anchors: Mapping[str, PublicKey],
+    name: str,
+    content: Content,
+    key: SigningKey,
+    check: Check | None = None,
 ) -> Pushed:
     """Sign what `content` makes and push it as the part `name`, under the serial after the current one.
 
@@ -58,10 +66,12 @@ async def push_content(
     """
     parts, current = await stored_parts(store, anchors)
     bundle = _carrying(parts, name, content(await _next(store, parts, name)))
-    return await _push(store, parts, current, name, sign_bundle(bundle, key, scope=name))
+    return await _push(store, parts, current, name, sign_bundle(bundle, key, scope=name), check)
 
 
-async def push_signed(store: PolicyStore, anchors: Mapping[str, PublicKey], name: str, raw: bytes) -> Pushed:
+async def push_signed(
+    store: PolicyStore, anchors: Mapping[str, PublicKey], name: str, raw: bytes, check: Check | None = None
+) -> Pushed:
     """Push a bundle that was signed elsewhere, with a serial of its own.
 
     Raises as above, and `ConfigurationError` for a platform's that would end a denial.
@@ -73,15 +83,20 @@ async def push_signed(store: PolicyStore, anchors: Mapping[str, PublicKey], name
             "the bundle lacks denials that are in force (sealbus deny ls): sign it here with --key, which keeps them, "
             "or remove them first"
         )
-    return await _push(store, parts, current, name, bundle)
+    return await _push(store, parts, current, name, bundle, check)
 
 
 async def roll_back(
-    store: PolicyStore, anchors: Mapping[str, PublicKey], name: str, serial: int, key: SigningKey
+    store: PolicyStore,
+    anchors: Mapping[str, PublicKey],
+    name: str,
+    serial: int,
+    key: SigningKey,
+    check: Check | None = None,
 ) -> Pushed:
     """Push what `name` was under `serial` once more, as the newest. Raises as above, and where that is not kept."""
     old = read_bundle(await store.former(name, serial))
-    return await push_content(store, anchors, name, lambda new: _again(old, old.data, new, old.revision), key)
+    return await push_content(store, anchors, name, lambda new: _again(old, old.data, new, old.revision), key, check)
 
 
 async def change_platform(
@@ -100,7 +115,7 @@ async def change_platform(
 
     parts, current = await stored_parts(store, anchors)
     bundle = sign_bundle(content(await _next(store, parts, PLATFORM)), key, scope=PLATFORM)
-    return await _push(store, parts, current, PLATFORM, bundle)
+    return await _push(store, parts, current, PLATFORM, bundle, None)
 
 
 def content_of(source: Path, *, revision: str = "") -> Content:
@@ -119,10 +134,17 @@ def content_of(source: Path, *, revision: str = "") -> Content:
 
 
 async def _push(
-    store: PolicyStore, parts: PartSet, current: Mapping[str, StoredPart], name: str, bundle: Bundle
+    store: PolicyStore,
+    parts: PartSet,
+    current: Mapping[str, StoredPart],
+    name: str,
+    bundle: Bundle,
+    check: Check | None,
 ) -> Pushed:
     before = {part.name for part in parts.parts}
     parts.offer(name, bundle.raw)
+    if check is not None and parts.composed is not None:
+        await asyncio.to_thread(check, parts.composed)
     await store.push(name, bundle.raw, bundle.serial, last=current[name].last if name in current else 0)
     fallen = {team: parts.problems.get(team, "") for team in sorted(before - {part.name for part in parts.parts})}
     composed = parts.composed

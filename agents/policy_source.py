@@ -117,9 +117,17 @@ async def open_source(
 
 @asynccontextmanager
 async def open_sync(
-    name: str, policy: PolicySettings, connection: Connection, *, counters: Counters | None = None
+    name: str,
+    policy: PolicySettings,
+    connection: Connection,
+    *,
+    counters: Counters | None = None,
+    check: Callable[[Bundle], None] | None = None,
 ) -> AsyncGenerator[PolicySync, None]:
-    """Follow the bucket that the settings name. Raises `ConfigurationError`, one line that names what is missing."""
+    """Follow the bucket that the settings name; `check` as in `PartSet`.
+
+    Raises `ConfigurationError`, one line that names what is missing.
+    """
     if policy.bucket is None:
         raise ConfigurationError("policy.bundle is no bucket: say nats://policies")
     if policy.cache is None:
@@ -130,7 +138,7 @@ async def open_sync(
     async with AsyncExitStack() as stack:
         folder, lock = await asyncio.to_thread(_own_folder, policy.cache, name)
         stack.callback(os.close, lock)
-        sync = PolicySync(PolicyStore(connection, policy.bucket), folder, anchors, counters=counters)
+        sync = PolicySync(PolicyStore(connection, policy.bucket), folder, anchors, counters=counters, check=check)
         yield await stack.enter_async_context(policy_synced(sync))
 
 

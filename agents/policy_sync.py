@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -40,13 +40,19 @@ AGAIN_AFTER: Final = 1.0
 
 
 class PolicySync:
-    """The parts of one process, which alone has `folder`."""
+    """The parts of one process, which alone has `folder`; `check` as in `PartSet`."""
 
     def __init__(
-        self, store: PolicyStore, folder: Path, anchors: Mapping[str, PublicKey], *, counters: Counters | None = None
+        self,
+        store: PolicyStore,
+        folder: Path,
+        anchors: Mapping[str, PublicKey],
+        *,
+        counters: Counters | None = None,
+        check: Callable[[Bundle], None] | None = None,
     ) -> None:
         self.bundle: Final = folder / "composed" / "bundle.tar.gz"
-        self.parts = PartSet(anchors)
+        self.parts = PartSet(anchors, check)
         self.changed = asyncio.Event()
         """Set whenever another bundle is in force; whoever waits for it clears it."""
         self._store = store
@@ -90,7 +96,7 @@ class PolicySync:
                         self._reading = ""
                         await self._take(infos)
             except (BusUnavailable, ConfigurationError) as error:
-                self._reading = f"the policy store is not read: {error.detail}"
+                self._reading = f"the policy store is not followed: {error.detail}"
                 _log.warning("%s", self._reading)
             except OSError as error:
                 self._reading = f"the policy cannot be kept in {self._folder.parent}: {error.strerror}"

@@ -6,7 +6,7 @@ composed bundle goes. A part that was refused costs nobody else anything: other 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -33,11 +33,13 @@ class PartInForce:
 class PartSet:
     """Starts empty. `anchors` are the keys, by key id, that sign the platform's bundle: all that is trusted beforehand.
 
-    Blocking work of some ten milliseconds; use it from one thread at a time.
+    `check` may refuse what the parts come to, too (`opa_check`). Blocking work of some ten milliseconds; use it from one
+    thread at a time.
     """
 
-    def __init__(self, anchors: Mapping[str, PublicKey]) -> None:
+    def __init__(self, anchors: Mapping[str, PublicKey], check: Callable[[Bundle], None] | None = None) -> None:
         self._anchors = anchors
+        self._check = check
         self._parts: dict[str, VerifiedBundle] = {}
         self._last: dict[str, Bundle] = {}
         """What each part was when it was last in force, so that one that was dropped cannot come back older."""
@@ -103,13 +105,12 @@ class PartSet:
             try:
                 if team not in owners or part.signer not in owners[team].signers:
                     raise _unowned(team)
-                compose(platform.bundle, {team: part.bundle})
+                self._compose(platform, {team: part})
             except PolicyRefused as refused:
                 fallen[team] = refused.detail
             else:
                 kept[team] = part
-        composed = compose(platform.bundle, {team: part.bundle for team, part in kept.items()})
-        self._put(composed, {PLATFORM: platform, **kept})
+        self._put(self._compose(platform, kept), {PLATFORM: platform, **kept})
         self._problems |= fallen
         self._ask_again(owners)
 
@@ -122,8 +123,13 @@ class PartSet:
         newer(part.bundle, self._last.get(team))
         check_team(part.bundle, team)
         parts = {**self._parts, team: part}
-        others = {name: one.bundle for name, one in parts.items() if name != PLATFORM}
-        self._put(compose(platform.bundle, others), parts)
+        self._put(self._compose(platform, parts), parts)
+
+    def _compose(self, platform: VerifiedBundle, parts: Mapping[str, VerifiedBundle]) -> Bundle:
+        composed = compose(platform.bundle, {name: part.bundle for name, part in parts.items() if name != PLATFORM})
+        if self._check is not None:
+            self._check(composed)
+        return composed
 
     def _put(self, composed: Bundle, parts: dict[str, VerifiedBundle]) -> None:
         self._composed = composed

@@ -190,6 +190,21 @@ def test_opa_takes_what_was_signed_here_and_no_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.opa
+def test_every_character_is_hashed_as_opa_hashes_it(tmp_path: Path) -> None:
+    characters = [chr(code) for code in range(0x20000) if not 0xD800 <= code < 0xE000]
+    texts = ["".join(characters[start : start + 512]) for start in range(0, len(characters), 512)]
+    # Names are in an order too: each begins with another character.
+    names: Json = {text[:8]: number for number, text in enumerate(texts)}
+    file = tmp_path / "b" / "bundle.tar.gz"
+    file.parent.mkdir()
+    texts_there: list[Json] = list(texts)
+    signed = sign_bundle(bundle(data={"texts": texts_there, "names": names}), KEY, scope="team")
+    VERIFIER.verify(signed.raw)
+    file.write_bytes(signed.raw)
+    assert served(file)
+
+
+@pytest.mark.opa
 def test_what_opa_signed_is_taken_here(tmp_path: Path) -> None:
     private = ec.generate_private_key(ec.SECP256R1())
     key = SigningKey(private)

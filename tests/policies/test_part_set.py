@@ -7,9 +7,10 @@ from support.policies import signing_key
 from support.teams import signed_platform, signed_team, team_policy
 
 from sealbus.envelopes.key_files import key_id
+from sealbus.policies.bundle_format import Bundle
 from sealbus.policies.ownership import PLATFORM
 from sealbus.policies.part_set import PartSet
-from sealbus.policies.problems import PolicyRefused
+from sealbus.policies.problems import PolicyRefused, Problem
 
 ROOT, STOCK, MONEY = signing_key(), signing_key(), signing_key()
 TEAMS = {"stock": STOCK, "money": MONEY}
@@ -117,3 +118,25 @@ def test_refusals_under_ever_new_names_are_not_kept_for_ever(monkeypatch: pytest
             found.offer(f"other{number}", b"junk")
     assert sorted(found.problems) == [f"other{number}" for number in range(4)]
     assert revision(found) == "platform-1.money-1.stock-1"
+
+
+def test_whoever_holds_the_parts_may_refuse_what_they_come_to() -> None:
+    unwanted: list[str] = []
+
+    def check(composed: Bundle) -> None:
+        if any(one in composed.revision for one in unwanted):
+            raise PolicyRefused([Problem(file="", line=0, column=0, form="opa", text="unwanted")])
+
+    found = PartSet({key_id(ROOT.public): ROOT.public}, check)
+    found.offer(PLATFORM, signed_platform(ROOT, TEAMS))
+    found.offer("stock", signed_team("stock", STOCK))
+    found.offer("money", signed_team("money", MONEY))
+    unwanted.append("stock-2")
+    refused(found, "stock", signed_team("stock", STOCK, serial=2), "unwanted")
+    found.offer("money", signed_team("money", MONEY, serial=2))
+    assert revision(found) == "platform-1.money-2.stock-1"
+    # A platform with which one team is not wanted any more goes on without that team.
+    unwanted.append("stock-1")
+    found.offer(PLATFORM, signed_platform(ROOT, TEAMS, serial=2))
+    assert revision(found) == "platform-2.money-2"
+    assert "unwanted" in found.problems["stock"]

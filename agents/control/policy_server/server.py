@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -26,8 +27,11 @@ from sealbus.bus.ports import Identity
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.key_files import read_signing_key
 from sealbus.envelopes.keys import SigningKey
+from sealbus.policies.opa_check import find_opa, opa_check
 
 __all__ = ["PolicyServer", "open_policy_server"]
+
+_log: Final = logging.getLogger(__name__)
 
 CACHE: Final = "policy-server"
 """Folder of its own in `policy.cache`."""
@@ -99,13 +103,18 @@ async def open_policy_server(
 ) -> AsyncGenerator[PolicyServer, None]:
     """Return the policy server of the settings, on the identity and the connection of `sealbus control`; then `run` it.
 
-    Raises `ConfigurationError`, one line that names the setting, for what is missing, and where nothing was pushed yet.
+    Where there is an `opa` (SEALBUS_OPA, or on PATH), it must be able to compile what is served. Raises
+    `ConfigurationError`, one line that names the setting, for what is missing, and where nothing was pushed yet.
     """
     policy = settings.policy
     if policy.serve is None or policy.serve_key is None:
         raise ConfigurationError("policy.serve and policy.serve_key are not set: where to listen, and the key for OPA")
     key = await asyncio.to_thread(_read_key, policy.serve_key)
-    async with open_sync(CACHE, policy, connection, counters=counters) as sync:
+    opa = find_opa()
+    if opa is None:
+        _log.warning("opa was not found: what only its own compiler refuses is served, and refused by every OPA")
+    check = partial(opa_check, opa=opa) if opa is not None else None
+    async with open_sync(CACHE, policy, connection, counters=counters, check=check) as sync:
         yield PolicyServer(sync, key, address=policy.serve, identity=identity, counters=counters)
 
 

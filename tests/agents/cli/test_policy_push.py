@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.opa import require_opa
 from support.policy_desk import Desk
 from support.settings import SMALLEST
 from support.teams import team_policy
@@ -85,6 +86,19 @@ def test_a_team_that_loses_its_place_is_told_of(desk: Desk) -> None:
     (desk.platform / "sealbus" / "platform" / "owners" / "data.json").write_text("{}", encoding="ascii")
     result = desk.run(push, desk.platform, "--key", desk.root)
     assert "stock fell out" in result.stderr
+
+
+@pytest.mark.opa
+def test_what_only_opa_would_refuse_is_not_pushed_where_there_is_one(desk: Desk) -> None:
+    desk.push_both()
+    desk.write_team(team_policy("stock", extra='odd(request) := concat("", [count(1)]) if request.v\n'))
+    refused = desk.run(push, desk.team, "--name", "stock", "--key", desk.stock, "--opa", require_opa())
+    assert isinstance(refused.exception, PolicyRefused)
+    assert "stock/policy.rego:8:" in refused.exception.detail
+    assert refused.exception.problems[0].form == "opa"
+    desk.write_team()
+    pushed = desk.run(push, desk.team, "--name", "stock", "--key", desk.stock, "--opa", require_opa())
+    assert "under serial 2" in pushed.stderr
 
 
 def test_without_a_store_in_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

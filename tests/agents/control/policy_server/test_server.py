@@ -10,11 +10,13 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from support.lab import Lab, running
+from support.lab import Lab, running, until
+from support.opa import require_opa
+from support.policies import signing_key
 from support.policy_bus import CONTROL, ROOT, control_identity, pushed, serving
 from support.policy_desk import key_file
 from support.settings import FULL, load
-from support.teams import signed_platform
+from support.teams import signed_platform, signed_team, team_policy
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.control.policy_server.app import BUNDLE_PATH
@@ -116,3 +118,26 @@ async def test_from_settings(store: PolicyStore, connection: Connection, lab: La
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert not server.listening.is_set()
+
+
+@pytest.mark.opa
+async def test_what_no_opa_would_compile_is_not_served(
+    store: PolicyStore, connection: Connection, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEALBUS_OPA", str(require_opa()))
+    file, _ = key_file(tmp_path / "composer.pem")
+    (tmp_path / "root.pem").write_text(public_pem(ROOT.public), encoding="ascii")
+    policy = PolicySettings(
+        engine="embedded", bundle=None, opa=None, deadline=1.0, bucket="policies", cache=tmp_path / "cache",
+        keys=(tmp_path / "root.pem",), serve="127.0.0.1:0", serve_key=file,
+    )  # fmt: skip
+    settings = replace(load(tmp_path, FULL), policy=policy)
+    stock = signing_key()
+    await pushed(store, "platform", signed_platform(ROOT, {"stock": stock}, serial=2), 2)
+    # Pushed past the command, by a team whose embedded engines would take it.
+    odd = team_policy("stock", extra='odd(request) := concat("", [count(1)]) if request.v\n')
+    await pushed(store, "stock", signed_team("stock", stock, odd), 1)
+    async with open_policy_server(settings, control_identity(lab.ca), connection) as server:
+        assert "stock/policy.rego:8:" in server.problem
+        await pushed(store, "stock", signed_team("stock", stock, serial=2), 2)
+        await until(lambda: not server.problem)

@@ -25,7 +25,9 @@ batch := [decide(request) | some request in input.batch]
 
 decide(request) := answer if {
 	data.sealbus.platform.denials(request) == []
-	answer := of_team(request)
+	parts := split(request.action.name, ".")
+	agent := parts[0]
+	answer := of_team(teams[agent], request)
 } else := {"allow": false, "reasons": words, "obligations": [], "policy": "platform"} if {
 	words := data.sealbus.platform.denials(request)
 	words != []
@@ -33,10 +35,13 @@ decide(request) := answer if {
 """
 
 _NOBODY: Final = """
-of_team(request) := {"allow": false, "reasons": ["no_team"], "obligations": [], "policy": "platform"} if {
+teams := {}
+
+of_team(team, request) := {"allow": false, "reasons": [team], "obligations": [], "policy": "platform"} if {
 	request.action.name
 }
 """
+"""Asked by nobody, for no agent has a team; what is called must be there."""
 
 
 def dispatch_text(owners: Iterable[Owner]) -> str:
@@ -45,15 +50,17 @@ def dispatch_text(owners: Iterable[Owner]) -> str:
     An action is of the agent before its first dot, a reply too: `pricing.quote.reply` is the word of pricing. One of an
     agent that no team owns is denied.
     """
-    branches = [
-        "{\n"
-        '\tparts := split(request.action.name, ".")\n'
-        f"\tparts[0] in {json.dumps(list(owner.agents))}\n"
-        f"\tanswer := data.sealbus.teams.{owner.team}.decide(request)\n"
-        "}"
-        for owner in owners
-        if owner.agents
-    ]
-    if not branches:
+    decided = [owner for owner in owners if owner.agents]
+    if not decided:
         return _HEAD + _NOBODY
-    return _HEAD + "\nof_team(request) := answer if " + " else := answer if ".join(branches) + "\n"
+    agents = {agent: owner.team for owner in decided for agent in owner.agents}
+    branches = [
+        f'{{\n\tteam == "{owner.team}"\n\tanswer := data.sealbus.teams.{owner.team}.decide(request)\n}}'
+        for owner in decided
+    ]
+    table = json.dumps(agents, sort_keys=True, indent="\t")  # a line has at most 1,024 characters in regorus
+    return (
+        f"{_HEAD}\nteams := {table}\n\nof_team(team, request) := answer if "
+        + " else := answer if ".join(branches)
+        + "\n"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from support.opa import OpaServer
+from support.opa import OpaServer, require_opa
 from support.policies import document, signing_key
 from support.teams import owner, platform, team, team_policy
 
@@ -15,6 +15,7 @@ from sealbus.policies.composition import compose
 from sealbus.policies.dispatch import dispatch_text
 from sealbus.policies.documents import canonical
 from sealbus.policies.interpreter import Interpreter
+from sealbus.policies.opa_check import opa_check
 from sealbus.policies.ownership import Owner
 
 KEY = signing_key()
@@ -86,7 +87,7 @@ def test_the_platform_denies_above_all_teams() -> None:
 
 def test_without_teams_everything_is_denied() -> None:
     assert embedded(compose(platform({}), {}), [asked("inventory.read"), {}]) == [
-        (False, ["no_team"], "platform"),
+        (False, ["no_decision"], "platform"),
         (False, ["no_decision"], "platform"),
     ]
 
@@ -107,3 +108,18 @@ def test_opa_decides_alike(revoked: dict[str, Json]) -> None:
             assert opa.put_policy(module.path, module.text) == ""
         answer = opa.evaluate("sealbus.authz.batch", {"batch": questions})
     assert told(answer["value"]) == embedded(bundle, questions)
+
+
+def test_many_teams_with_many_agents_fit() -> None:
+    names = [f"team_{number:027d}" for number in range(40)]
+    owners = {name: owner(KEY, [f"{name}-{agent}" for agent in range(5)]) for name in names}
+    composed = compose(platform(owners), {name: team(name) for name in names})
+    found = embedded(composed, [asked(f"{names[-1]}-4.read"), asked(f"{names[0]}-0.read"), asked("other.read")])
+    assert [one[2] for one in found] == [names[-1], names[0], "platform"]
+
+
+@pytest.mark.opa
+@pytest.mark.parametrize("teams", [[], ["stock"]])
+@pytest.mark.parametrize("owners", [{}, {"stock": owner(KEY, ["inventory"])}, {"stock": owner(KEY, [])}])
+def test_opa_compiles_what_is_written_for_few_and_none(owners: dict[str, Json], teams: list[str]) -> None:
+    opa_check(compose(platform(owners), {name: team(name) for name in teams}), require_opa())

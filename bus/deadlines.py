@@ -32,7 +32,7 @@ class Deadlines:
         return Deadline(self, task.get_loop().time() + seconds, task)
 
     def after(self, seconds: float, callback: Callable[[], object]) -> Alarm:
-        """Return an alarm that calls `callback`, which does not raise, `seconds` from now."""
+        """Return an alarm that calls `callback` `seconds` from now; what that raises goes to the loop's handler."""
         return Alarm(self, asyncio.get_running_loop().time() + seconds, callback)
 
     def enter(self, alarm: Alarm) -> None:
@@ -59,11 +59,14 @@ class Deadlines:
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
-        for alarm in [one for one in self._open if one.until <= now]:
-            self._open.discard(alarm)
-            alarm.ring()
-        if self._open:
-            self._set(min([one.until for one in self._open]))
+        try:
+            for alarm in [one for one in self._open if one.until <= now]:
+                self._open.discard(alarm)
+                alarm.ring()
+        finally:
+            # Also where one raises: the others ring all the same, at the next turn.
+            if self._open:
+                self._set(min([one.until for one in self._open]))
 
 
 class Alarm:

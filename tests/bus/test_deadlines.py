@@ -138,6 +138,21 @@ async def test_an_alarm_rings_once_if_it_is_not_left(timers: list[asyncio.TimerH
     deadlines.close()
 
 
+async def test_a_callback_that_raises_holds_no_other_up() -> None:
+    loop, deadlines, told = asyncio.get_running_loop(), Deadlines(), asyncio.Event()
+    loop.set_exception_handler(lambda _, context: told.set())
+
+    def fail() -> None:
+        raise ValueError
+
+    try:
+        with deadlines.after(0.001, fail), deadlines.after(0.001, fail):
+            await over(deadlines, 0.002)
+        assert told.is_set()
+    finally:
+        loop.set_exception_handler(None)
+
+
 async def test_an_error_of_the_block_stays_one() -> None:
     deadlines = Deadlines()
     with pytest.raises(ValueError, match="wrong"), deadlines.within(LONG):

@@ -5,6 +5,7 @@
     SealbusError                 root; has .code
     +-- EnvelopeError            the peer's fault: what it sent fails acceptance step .step (1 to 13)
     +-- SealError                the caller's fault: what was to be sealed may not be
+    +-- LogError                 the log's fault: a note, tile, proof, entry or receipt is not what it must be
     +-- DecisionError            steps 14 to 16: the message is genuine, and is not handled
     |   +-- BadBody              14: the body does not fit the handler's model
     |   +-- ResourceNotFound     15: the handler's agent knows no such resource
@@ -47,6 +48,7 @@ __all__ = [
     "HandlingError",
     "IdentityUnavailable",
     "InfrastructureError",
+    "LogError",
     "PolicyFailed",
     "PolicyUnavailable",
     "ResourceNotFound",
@@ -121,6 +123,17 @@ class Code(StrEnum):
     BAD_SVID = "bad_svid"
     WRONG_AUTHORITY = "wrong_authority"
     SVID_EXPIRED = "svid_expired"
+    # The audit log: what a verifier of it says.
+    BAD_NOTE = "bad_note"
+    UNTRUSTED_NOTE = "untrusted_note"
+    BAD_NOTE_SIGNATURE = "bad_note_signature"
+    WRONG_LOG = "wrong_log"
+    BAD_TILE = "bad_tile"
+    BAD_ENTRY = "bad_entry"
+    BAD_PROOF = "bad_proof"
+    INCONSISTENT_LOG = "inconsistent_log"
+    LOG_MISMATCH = "log_mismatch"
+    CLOCK_DISAGREEMENT = "clock_disagreement"
     # Local: never sent to a peer as a reason of an acceptance step.
     SEAL_REFUSED = "seal_refused"
     IDENTITY_UNAVAILABLE = "identity_unavailable"
@@ -178,6 +191,34 @@ class SealError(SealbusError):
     """What was to be encoded or sealed breaks a rule that every reader would refuse; nothing was sent."""
 
     code = Code.SEAL_REFUSED
+
+
+class LogError(SealbusError):
+    """Bytes of an audit log are not what they must be: the only error that hostile ones can raise (SPEC.md section 13).
+
+    `detail` names the part or rule, never its content.
+    """
+
+    ALLOWED: ClassVar[frozenset[Code]] = frozenset(
+        {
+            Code.BAD_NOTE,
+            Code.UNTRUSTED_NOTE,
+            Code.BAD_NOTE_SIGNATURE,
+            Code.WRONG_LOG,
+            Code.BAD_TILE,
+            Code.BAD_ENTRY,
+            Code.BAD_PROOF,
+            Code.INCONSISTENT_LOG,
+            Code.LOG_MISMATCH,
+            Code.CLOCK_DISAGREEMENT,
+        }
+    )
+
+    def __init__(self, code: Code, detail: str = "") -> None:
+        if code not in self.ALLOWED:
+            raise ValueError(f"{code} is not a log's code")
+        super().__init__(detail)
+        self.code = code
 
 
 class DecisionError(SealbusError):

@@ -46,6 +46,15 @@ class Limits:
     jwt_nesting: int = 8
     input_document_bytes: int = 65_536
     refusal_sample_bytes: int = 1_024
+    note_bytes: int = 131_072
+    """A signed note: 16 signatures, which every verifier must take (C2SP signed-note), at 5 kB of each, and some more."""
+    note_signatures: int = 64
+    published_note_bytes: int = 8_192
+    """A note that the notary publishes: what a `checkpoint` record holds (SPEC.md section 8)."""
+    log_name_bytes: int = 256
+    """An origin, or a key's name."""
+    receipt_bytes: int = 2_097_152
+    """A receipt with the largest record and its evidence as base64."""
 
 
 DEFAULT_LIMITS = Limits()

@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def _report(error: BaseException) -> int:
-    from sealbus.envelopes.errors import Denied, EnvelopeError, SealbusError
+    from sealbus.envelopes.errors import Denied, EnvelopeError, LogError, SealbusError
 
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
@@ -88,4 +88,4 @@ def _report(error: BaseException) -> int:
         for reason in error.reasons:
             click.echo(f"  {reason}", err=True)
         return EXIT_DENIED
-    return EXIT_UNVERIFIED if isinstance(error, EnvelopeError) else EXIT_ERROR
+    return EXIT_UNVERIFIED if isinstance(error, EnvelopeError | LogError) else EXIT_ERROR

@@ -11,6 +11,7 @@ from sealbus.envelopes.errors import (
     Denied,
     EnvelopeError,
     HandlingError,
+    LogError,
     SealbusError,
 )
 
@@ -33,6 +34,12 @@ def test_a_handler_fails_with_a_handlers_code_only() -> None:
     assert HandlingError(Code.HANDLER_TIMEOUT, "over 30 s").code is Code.HANDLER_TIMEOUT
     with pytest.raises(ValueError, match="not a handler's code"):
         HandlingError(Code.DENIED)
+
+
+def test_a_log_is_refused_with_a_logs_code_only() -> None:
+    assert str(LogError(Code.BAD_TILE, "length")) == "bad_tile: length"
+    with pytest.raises(ValueError, match="not a log's code"):
+        LogError(Code.MALFORMED)
 
 
 def test_every_error_is_of_one_root_and_codes_are_not_repeated() -> None:

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import sealbus.envelopes
+import sealbus.envelopes.log
 from sealbus.envelopes import errors, seal, spiffe_id
 
 
@@ -29,6 +30,12 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_the_example_runs() -> None:
     result = doctest.testmod(sealbus.envelopes)
     assert result.attempted >= 18
+    assert result.failed == 0
+
+
+def test_the_example_of_the_log_runs() -> None:
+    result = doctest.testmod(sealbus.envelopes.log)
+    assert result.attempted >= 10
     assert result.failed == 0
 
 

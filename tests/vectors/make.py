@@ -13,6 +13,7 @@ from vectors import (
     archived,
     basics,
     cases,
+    log,
     refused_credential,
     refused_form,
     refused_live,
@@ -40,6 +41,7 @@ def build() -> dict[str, str]:
         "reject_live.json": [*live],
         "reject_result.json": [*results.refused()],
         "reject_archive.json": [*archived.refused()],
+        "log.json": log.log(),
     }
     return {name: json.dumps(content, indent=1) + "\n" for name, content in files.items()}
 

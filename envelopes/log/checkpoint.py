@@ -1,0 +1,100 @@
+"""Checkpoints: what a log commits itself to, its size and root, as a signed note (C2SP tlog-checkpoint)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final
+
+from sealbus.envelopes.errors import Code, LogError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.log.lines import base64_text, parse_base64, parse_number
+from sealbus.envelopes.log.note_keys import NoteSigner, NoteVerifier
+from sealbus.envelopes.log.notes import sign_note, verify_note
+from sealbus.envelopes.log.proofs import verify_consistency
+
+__all__ = [
+    "Checkpoint",
+    "SignedCheckpoint",
+    "open_checkpoint",
+    "parse_checkpoint",
+    "sign_checkpoint",
+    "verify_extension",
+]
+
+_LINES: Final = 3
+_EMPTY_ROOT: Final = sha256().digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Origin, number of entries, root. Raises `LogError` (`bad_note`) for what no checkpoint can say."""
+
+    origin: str
+    size: int
+    root: bytes
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.origin.encode(errors="replace")) <= DEFAULT_LIMITS.log_name_bytes:
+            raise LogError(Code.BAD_NOTE, "origin: length")
+        if any(one < " " or "\ud800" <= one <= "\udfff" for one in self.origin):
+            raise LogError(Code.BAD_NOTE, "origin: character")
+        if not 0 <= self.size <= DEFAULT_LIMITS.max_integer or len(self.root) != len(_EMPTY_ROOT):
+            raise LogError(Code.BAD_NOTE, "size or root")
+        if self.size == 0 and self.root != _EMPTY_ROOT:
+            raise LogError(Code.BAD_NOTE, "the root of nothing is another")
+
+    @property
+    def text(self) -> str:
+        """The text of its note."""
+        return f"{self.origin}\n{self.size}\n{base64_text(self.root)}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCheckpoint:
+    """A checkpoint whose note a known key signed. Made by `open_checkpoint` only."""
+
+    checkpoint: Checkpoint
+    note: bytes = field(repr=False)
+    """Exactly as it came."""
+    signers: tuple[NoteVerifier, ...]
+
+
+def parse_checkpoint(text: str) -> Checkpoint:
+    """Return the checkpoint that the text of a note is; raise `LogError` (`bad_note`) for any other text.
+
+    Extension lines are refused: nothing in sealbus writes them, and nobody could check what they say.
+    """
+    lines = text.split("\n")
+    if len(lines) != _LINES + 1 or lines[-1]:
+        raise LogError(Code.BAD_NOTE, "a checkpoint has three lines")
+    return Checkpoint(lines[0], parse_number(lines[1], "size"), parse_base64(lines[2], "root"))
+
+
+def sign_checkpoint(checkpoint: Checkpoint, signers: Sequence[NoteSigner]) -> bytes:
+    """Return the note of `checkpoint`. Whoever signs has made sure that it extends every one that was signed before."""
+    return sign_note(checkpoint.text, signers)
+
+
+def open_checkpoint(note: bytes, *, origin: str, verifiers: Iterable[NoteVerifier]) -> SignedCheckpoint:
+    """Return the checkpoint of the log `origin` that `note` is, signed by one of `verifiers`, the keys of that log.
+
+    Raises `LogError` as `verify_note` does, `bad_note` for a text that is no checkpoint, `wrong_log` for one of another
+    log. That it fits earlier checkpoints is for `verify_extension`.
+    """
+    verified = verify_note(note, verifiers)
+    checkpoint = parse_checkpoint(verified.text)
+    if checkpoint.origin != origin:
+        raise LogError(Code.WRONG_LOG, "a checkpoint of another log")
+    return SignedCheckpoint(checkpoint, note, verified.signers)
+
+
+def verify_extension(old: Checkpoint, new: Checkpoint, path: Sequence[bytes]) -> None:
+    """Raise `LogError` unless the log at `new` begins with all that it was at `old`.
+
+    `wrong_log` for two origins; else `inconsistent_log` or `bad_proof`, as `verify_consistency` says.
+    """
+    if old.origin != new.origin:
+        raise LogError(Code.WRONG_LOG, "checkpoints of two logs")
+    verify_consistency(old.size, old.root, new.size, new.root, path)

@@ -1,0 +1,118 @@
+"""Entries of the audit log: 32 bytes for each message of the stream, each gap, and what a log begins with.
+
+An entry says what was at a place and when, as a hash (SPEC.md section 13, "Entries"). Whether it is true is shown by
+computing it again from the stream or from an export.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import sha256
+from typing import Final
+
+from sealbus.envelopes.errors import Code, LogError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.merkle import leaf_hash
+
+__all__ = [
+    "ENTRY_BYTES",
+    "Entry",
+    "EntryKind",
+    "creation_entry",
+    "gap_entry",
+    "previous_entry",
+    "unverified_entry",
+    "verified_entry",
+]
+
+ENTRY_BYTES: Final = 32
+_PREFIX: Final = b"sealbus.entry.v1"
+_MAX: Final = DEFAULT_LIMITS.max_integer
+
+
+class EntryKind(IntEnum):
+    """What an entry is for; the number is the byte that is hashed."""
+
+    UNVERIFIED = 0x00
+    """A message that does not open under the archive profile. It proves nothing, and never changes."""
+    VERIFIED = 0x01
+    GAP = 0x02
+    """Sequences that the stream does not hold."""
+    CREATION = 0x03
+    """The stream's creation: first in every log."""
+    PREVIOUS = 0x04
+    """The last checkpoint of the previous period's log: second, where there was one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry. Raises `LogError` (`bad_entry`) for values that no entry can have.
+
+    `sequence` is that of the message, or the first of a gap; 0 for the two that are for no message. `time` is when the
+    broker stored the message; of a gap that of the message after it, and of the first two when the stream was created:
+    microseconds. `count` is how many sequences it stands for.
+    """
+
+    kind: EntryKind
+    sequence: int
+    time: int
+    digest: bytes
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if type(self.digest) is not bytes or len(self.digest) != 32:
+            raise LogError(Code.BAD_ENTRY, "digest")
+        if not 0 <= self.time <= _MAX:
+            raise LogError(Code.BAD_ENTRY, "time")
+        begins = self.kind in (EntryKind.CREATION, EntryKind.PREVIOUS)
+        if not (self.sequence == 0 if begins else 1 <= self.sequence <= _MAX):
+            raise LogError(Code.BAD_ENTRY, "sequence")
+        if self.kind is EntryKind.GAP:
+            fits = 1 <= self.count <= _MAX and self.digest == _count_digest(self.count)
+        else:
+            fits = self.count == (0 if begins else 1)
+        if not fits:
+            raise LogError(Code.BAD_ENTRY, "count")
+
+    @property
+    def hash(self) -> bytes:
+        """The 32 bytes that the log holds."""
+        place = self.sequence.to_bytes(8, "big") + self.time.to_bytes(8, "big")
+        return sha256(_PREFIX + bytes((self.kind,)) + place + self.digest).digest()
+
+    @property
+    def leaf(self) -> bytes:
+        """The hash of the entry as a leaf of the tree."""
+        return leaf_hash(self.hash)
+
+
+def verified_entry(sequence: int, *, time: int, header_digest: bytes) -> Entry:
+    """Return the entry of a message that opened under the archive profile; `header_digest` is `H(header)`."""
+    return Entry(EntryKind.VERIFIED, sequence, time, header_digest)
+
+
+def unverified_entry(sequence: int, *, time: int, payload: bytes) -> Entry:
+    """Return the entry of a message that did not open, over all of its payload."""
+    return Entry(EntryKind.UNVERIFIED, sequence, time, sha256(payload).digest())
+
+
+def gap_entry(first: int, count: int, *, time: int) -> Entry:
+    """Return the entry of `count` missing sequences from `first` on; `time` is the stored time of what comes after."""
+    if not 1 <= count <= _MAX:
+        raise LogError(Code.BAD_ENTRY, "count")
+    return Entry(EntryKind.GAP, first, time, _count_digest(count), count)
+
+
+def creation_entry(stream: str, *, created: int) -> Entry:
+    """Return the first entry of the log of `stream`, which was created at `created` by the broker's clock."""
+    return Entry(EntryKind.CREATION, 0, created, sha256(stream.encode()).digest(), 0)
+
+
+def previous_entry(note: bytes, *, created: int) -> Entry:
+    """Return the second entry of a log whose stream follows another: over the last checkpoint of that one's log."""
+    return Entry(EntryKind.PREVIOUS, 0, created, sha256(note).digest(), 0)
+
+
+def _count_digest(count: int) -> bytes:
+    return sha256(count.to_bytes(8, "big")).digest()

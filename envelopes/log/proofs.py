@@ -1,0 +1,141 @@
+"""Inclusion and consistency proofs of large trees: made from subtree roots, and verified (RFC 9162 sections 2.1.3, 2.1.4).
+
+What makes a proof asks for the roots of complete subtrees only, which is what tiles hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+from sealbus.envelopes.errors import Code, EnvelopeError, LogError
+from sealbus.envelopes.log.frontier import node_hash, range_root
+from sealbus.envelopes.merkle import verify_path
+
+__all__ = ["NodeOf", "consistency_path", "inclusion_path", "subtrees", "verify_consistency", "verify_inclusion"]
+
+NodeOf: TypeAlias = Callable[[int, int], bytes]
+"""Gives the root of the complete subtree number `index` of height `level`: of leaves `index * 2**level` and on."""
+
+
+def subtrees(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield level and index of the complete subtrees that leaves `start` to `end` fall into, the largest first.
+
+    `start` is a multiple of the least power of two that is not less than `end - start`, as RFC 9162 splits.
+    """
+    while start < end:
+        level = (end - start).bit_length() - 1
+        yield level, start >> level
+        start += 1 << level
+
+
+def inclusion_path(index: int, size: int, node_of: NodeOf) -> tuple[bytes, ...]:
+    """Return the inclusion path of leaf `index` in the tree of the first `size` leaves, from the leaf upwards.
+
+    Raises `LogError` (`bad_proof`) if there is no such leaf, and what `node_of` raises.
+    """
+    if not 0 <= index < size:
+        raise LogError(Code.BAD_PROOF, "no such entry")
+    low, high, path = 0, size, list[bytes]()
+    while high - low > 1:
+        middle = low + _split(high - low)
+        if index < middle:
+            path.append(_root(middle, high, node_of))
+            high = middle
+        else:
+            path.append(_root(low, middle, node_of))
+            low = middle
+    return tuple(reversed(path))
+
+
+def consistency_path(old: int, new: int, node_of: NodeOf) -> tuple[bytes, ...]:
+    """Return the proof that the tree of `new` leaves begins with the one of `old`; empty for 0 and for equal sizes.
+
+    Raises `LogError` (`bad_proof`) unless `0 <= old <= new`, and what `node_of` raises.
+    """
+    if not 0 <= old <= new:
+        raise LogError(Code.BAD_PROOF, "no such sizes")
+    if old == 0:
+        return ()
+    low, high, path = 0, new, list[bytes]()
+    while old != high:
+        middle = low + _split(high - low)
+        if old <= middle:
+            path.append(_root(middle, high, node_of))
+            high = middle
+        else:
+            path.append(_root(low, middle, node_of))
+            low = middle
+    if low:
+        # What is left is a subtree of both; where nothing was cut off on its left, it is the old tree, known already.
+        path.append(_root(low, high, node_of))
+    return tuple(reversed(path))
+
+
+def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:
+    """Raise `LogError` (`bad_proof`) unless `leaf` is number `index` of the tree of `size` with this root.
+
+    RFC 9162 section 2.1.3.2; a missing, a left-over and a misshapen node fail.
+    """
+    _check_nodes(path)
+    try:
+        verify_path(leaf, size, index, path, root)
+    except EnvelopeError as error:
+        raise LogError(Code.BAD_PROOF, f"inclusion: {error.detail}") from error
+
+
+def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, path: Sequence[bytes]) -> None:
+    """Raise `LogError` unless the tree of `new` leaves begins with the one of `old` (RFC 9162 section 2.1.4.2).
+
+    `inconsistent_log`: fewer leaves than before, or as many and another root. `bad_proof`: the path does not show it,
+    which may be the fault of whoever made the path.
+    """
+    if new < old:
+        raise LogError(Code.INCONSISTENT_LOG, "smaller than before")
+    if new == old and new_root != old_root:
+        raise LogError(Code.INCONSISTENT_LOG, "two roots of one size")
+    if old == new or old == 0:
+        if path:
+            raise LogError(Code.BAD_PROOF, "consistency: left-over node")
+        return
+    _check_nodes(path)
+    # The old tree itself is the node to begin with if it is complete; it is not repeated in the path.
+    nodes = [old_root, *path] if old & (old - 1) == 0 else [*path]
+    if not path:
+        raise LogError(Code.BAD_PROOF, "consistency: missing node")
+    first, last = old - 1, new - 1
+    while first & 1:
+        first >>= 1
+        last >>= 1
+    before = after = nodes[0]
+    for node in nodes[1:]:
+        if last == 0:
+            raise LogError(Code.BAD_PROOF, "consistency: left-over node")
+        if first & 1 or first == last:
+            before, after = node_hash(node, before), node_hash(node, after)
+            # An even `first` is `last` here, and not 0, so that both have a lowest bit to stop at.
+            while not first & 1:
+                first >>= 1
+                last >>= 1
+        else:
+            after = node_hash(after, node)
+        first >>= 1
+        last >>= 1
+    if last != 0:
+        raise LogError(Code.BAD_PROOF, "consistency: missing node")
+    if before != old_root or after != new_root:
+        raise LogError(Code.BAD_PROOF, "consistency: leads to other roots")
+
+
+def _split(size: int) -> int:
+    """Return the largest power of two below `size`."""
+    return 1 << ((size - 1).bit_length() - 1)
+
+
+def _root(start: int, end: int, node_of: NodeOf) -> bytes:
+    return range_root([node_of(level, index) for level, index in subtrees(start, end)])
+
+
+def _check_nodes(path: Sequence[bytes]) -> None:
+    if any(len(node) != 32 for node in path):
+        raise LogError(Code.BAD_PROOF, "a node is 32 bytes")

@@ -1,0 +1,136 @@
+"""Tiles: names, paths and bytes of what a log's tree is stored and served as (C2SP tlog-tiles; SPEC.md section 13).
+
+A tile of level L holds up to 256 hashes, each the root of 256**L leaves. Beside those of the tree there is a tile of
+entries and one of places for every tile of level 0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from sealbus.envelopes.errors import Code, LogError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.log.entries import ENTRY_BYTES
+
+__all__ = [
+    "HASH_BYTES",
+    "TILE_WIDTH",
+    "Level",
+    "TileName",
+    "encode_entries",
+    "grown_tiles",
+    "parse_entries",
+    "parse_hashes",
+    "tile_for",
+]
+
+TILE_WIDTH: Final = 256
+HASH_BYTES: Final = 32
+Level: TypeAlias = int | Literal["entries", "places"]
+"""Of the tree, from 0; or what stands beside its level 0. `places` are ours and not of C2SP."""
+
+_HEIGHT: Final = 8
+_MOST_LEVEL: Final = 63
+_MAX: Final = DEFAULT_LIMITS.max_integer
+_PATH: Final = re.compile(
+    r"tile/(0|[1-9][0-9]?|entries|places)/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?", re.ASCII
+)
+_ENTRY_HEAD: Final = ENTRY_BYTES.to_bytes(2, "big")
+_ENTRY_ROW: Final = len(_ENTRY_HEAD) + ENTRY_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class TileName:
+    """Names one tile; partial if `width` is under 256. Raises `LogError` (`bad_tile`) for what no tile can be."""
+
+    level: Level
+    index: int
+    width: int = TILE_WIDTH
+
+    def __post_init__(self) -> None:
+        if isinstance(self.level, int) and not 0 <= self.level <= _MOST_LEVEL:
+            raise LogError(Code.BAD_TILE, "level")
+        if not 0 <= self.index <= _MAX or not 1 <= self.width <= TILE_WIDTH:
+            raise LogError(Code.BAD_TILE, "index or width")
+
+    @property
+    def path(self) -> str:
+        """The path under a log's prefix, for instance `tile/0/x001/x234/067.p/5`."""
+        digits = str(self.index)
+        digits = digits.zfill(-(-len(digits) // 3) * 3)
+        parts = [digits[start : start + 3] for start in range(0, len(digits), 3)]
+        number = "/".join([*(f"x{part}" for part in parts[:-1]), parts[-1]])
+        return f"tile/{self.level}/{number}" + (f".p/{self.width}" if self.width < TILE_WIDTH else "")
+
+    @property
+    def full(self) -> TileName:
+        """The full tile that this one is, or becomes."""
+        return TileName(self.level, self.index)
+
+    @classmethod
+    def parse(cls, path: str) -> TileName:
+        """Return the tile at `path`; raise `LogError` (`bad_tile`) for any other text than its one spelling."""
+        found = _PATH.fullmatch(path) if len(path) <= DEFAULT_LIMITS.text_bytes else None
+        if found is None:
+            raise LogError(Code.BAD_TILE, "path")
+        level, number, width = found.groups()
+        named: Level = "entries" if level == "entries" else "places" if level == "places" else int(level)
+        name = cls(named, int(number.replace("x", "").replace("/", "")), int(width or TILE_WIDTH))
+        if name.path != path:
+            raise LogError(Code.BAD_TILE, "path")
+        return name
+
+
+def tile_for(level: int, index: int, size: int) -> tuple[TileName, int]:
+    """Return the tile of a tree of `size` leaves that holds hash number `index` of tile level `level`, and where in it.
+
+    Raises `LogError` (`bad_tile`) if a tree of this size has no such complete subtree.
+    """
+    held = size >> (_HEIGHT * level)
+    if not 0 <= index < held:
+        raise LogError(Code.BAD_TILE, "no such tile in a tree of this size")
+    number = index // TILE_WIDTH
+    return TileName(level, number, min(TILE_WIDTH, held - number * TILE_WIDTH)), index % TILE_WIDTH
+
+
+def grown_tiles(old: int, new: int, *, beside: bool = True) -> Iterator[TileName]:
+    """Yield the tiles that a tree of `new` leaves has and one of `old` has not, as they are for `new`.
+
+    From `old` 0 that is all of them. `beside`: with the tiles of entries and places, each before the hashes over it.
+    """
+    level = 0
+    while new >> (_HEIGHT * level):
+        before, now = old >> (_HEIGHT * level), new >> (_HEIGHT * level)
+        if before < now:
+            for index in range(before // TILE_WIDTH, (now - 1) // TILE_WIDTH + 1):
+                width = min(TILE_WIDTH, now - index * TILE_WIDTH)
+                if level == 0 and beside:
+                    yield TileName("entries", index, width)
+                    yield TileName("places", index, width)
+                yield TileName(level, index, width)
+        level += 1
+
+
+def parse_hashes(data: bytes, width: int) -> tuple[bytes, ...]:
+    """Return the `width` hashes of a tile; raise `LogError` (`bad_tile`) for bytes of another length."""
+    if len(data) != width * HASH_BYTES:
+        raise LogError(Code.BAD_TILE, "hashes: length")
+    return tuple(data[start : start + HASH_BYTES] for start in range(0, len(data), HASH_BYTES))
+
+
+def encode_entries(entries: Sequence[bytes]) -> bytes:
+    """Return a tile of entries: each of 32 bytes, after its length as a big-endian uint16."""
+    return b"".join(_ENTRY_HEAD + entry for entry in entries)
+
+
+def parse_entries(data: bytes, width: int) -> tuple[bytes, ...]:
+    """Return the `width` entries of a tile; raise `LogError` (`bad_tile`) for entries of other lengths than 32."""
+    if len(data) != width * _ENTRY_ROW:
+        raise LogError(Code.BAD_TILE, "entries: length")
+    rows = [data[start : start + _ENTRY_ROW] for start in range(0, len(data), _ENTRY_ROW)]
+    if any(row[:2] != _ENTRY_HEAD for row in rows):
+        raise LogError(Code.BAD_TILE, "entries: length of an entry")
+    return tuple(row[2:] for row in rows)

@@ -1,0 +1,100 @@
+"""A growing tree and the tiles that it becomes: what the notary writes. Memory is O(log n)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from sealbus.envelopes.errors import Code, LogError
+from sealbus.envelopes.log.frontier import Frontier, node_hash
+from sealbus.envelopes.log.tiled_tree import ReadTile
+from sealbus.envelopes.log.tiles import HASH_BYTES, TILE_WIDTH, TileName, parse_hashes
+
+__all__ = ["Tiling"]
+
+_HEIGHT: Final = 8
+
+
+class Tiling:
+    """The right edge of a tree: of each level the hashes of its last tile, as far as it is not full."""
+
+    __slots__ = ("_frontier", "_rows")
+
+    def __init__(self) -> None:
+        """Begin with no leaves."""
+        self._frontier = Frontier()
+        self._rows: list[list[bytes]] = []
+
+    @classmethod
+    def resume(cls, size: int, root: bytes, read: ReadTile) -> Tiling:
+        """Return the tiling of a tree of `size` leaves, its right edge read from tiles.
+
+        Raises `LogError` (`log_mismatch`) unless they lead to `root`, (`bad_tile`) if one is misshapen, and what `read`
+        raises. Tiles to the left of the edge are not read.
+        """
+        tiling, level, nodes = cls(), 0, list[bytes]()
+        while held := size >> (_HEIGHT * level):
+            width = held % TILE_WIDTH
+            row: list[bytes] = []
+            if width:
+                name = TileName(level, held // TILE_WIDTH, width)
+                data = read(name)
+                whole = len(data) == TILE_WIDTH * HASH_BYTES
+                row = [*parse_hashes(data[: width * HASH_BYTES] if whole else data, width)]
+            tiling._rows.append(row)
+            nodes[:0] = _complete(row)
+            level += 1
+        tiling._frontier = Frontier(size, nodes)
+        if tiling.root() != root:
+            raise LogError(Code.LOG_MISMATCH, "the tiles do not lead to the checkpoint's root")
+        return tiling
+
+    @property
+    def size(self) -> int:
+        """Number of leaves."""
+        return self._frontier.size
+
+    def root(self) -> bytes:
+        """Return the root of all leaves so far."""
+        return self._frontier.root()
+
+    def append(self, leaf: bytes) -> list[tuple[TileName, bytes]]:
+        """Add one leaf, given as its hash; return the tiles that it filled, the lowest first."""
+        self._frontier.append(leaf)
+        filled: list[tuple[TileName, bytes]] = []
+        level, node = 0, leaf
+        while True:
+            if level == len(self._rows):
+                self._rows.append([])
+            row = self._rows[level]
+            row.append(node)
+            if len(row) < TILE_WIDTH:
+                return filled
+            held = self.size >> (_HEIGHT * level)
+            filled.append((TileName(level, held // TILE_WIDTH - 1), b"".join(row)))
+            [node] = _folded(row, _HEIGHT)
+            row.clear()
+            level += 1
+
+    def partial(self) -> Iterator[tuple[TileName, bytes]]:
+        """Yield the tiles that are not full, as they are for this size."""
+        for level, row in enumerate(self._rows):
+            if row:
+                held = self.size >> (_HEIGHT * level)
+                yield TileName(level, held // TILE_WIDTH, len(row)), b"".join(row)
+
+
+def _folded(hashes: list[bytes], times: int) -> list[bytes]:
+    for _ in range(times):
+        hashes = [node_hash(hashes[left], hashes[left + 1]) for left in range(0, len(hashes), 2)]
+    return hashes
+
+
+def _complete(row: list[bytes]) -> list[bytes]:
+    """Return the roots of the complete subtrees that the hashes of a partial tile fall into, the largest first."""
+    nodes, start = list[bytes](), 0
+    while start < len(row):
+        height = (len(row) - start).bit_length() - 1
+        nodes += _folded(row[start : start + (1 << height)], height)
+        start += 1 << height
+    return nodes

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from sealbus.agents.dev.defaults import DEV_LOCK, STATE_FOLDER
 from sealbus.agents.dev.state_folder import is_locked
-from sealbus.agents.settings_document import CalloutTable, Document, EdgeTable, OwnSubjectTable, PolicyTable
+from sealbus.agents.settings_document import ControlTable, Document, EdgeTable, OwnSubjectTable, PolicyTable
 from sealbus.agents.settings_sources import (
     DEFAULT,
     Entry,
@@ -110,9 +110,9 @@ class Settings:
     """Issuer of a running `sealbus dev`, and the file by which scripts get tokens from it."""
     dev_access: Path | None
     edge: EdgeTable
+    control: ControlTable
     token_service: str | None
     """URL of the edge's token service, for clients."""
-    callout: CalloutTable
     lines: tuple[SettingLine, ...] = field(repr=False)
 
 
@@ -168,8 +168,8 @@ def load_settings(
         dev_issuer=document.dev.issuer,
         dev_access=document.dev.access,
         edge=document.edge,
+        control=document.control,
         token_service=document.client.token_service,
-        callout=document.control.callout,
         lines=tuple(_lines(document.model_copy(update=in_force), entries)),
     )
 

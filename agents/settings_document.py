@@ -14,7 +14,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["CalloutTable", "Document", "EdgeTable", "IssuerTable", "OwnSubjectTable", "PolicyTable"]
+__all__ = [
+    "CalloutTable",
+    "ControlTable",
+    "Document",
+    "EdgeTable",
+    "IssuerTable",
+    "NotaryTable",
+    "OwnSubjectTable",
+    "PolicyTable",
+]
 
 _SIZE: Final = re.compile(r"(\d{1,18}) ?(B|KiB|MiB|GiB|TiB)?")
 _UNITS: Final = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -227,10 +236,28 @@ class CalloutTable(_Table):
     longest: Annotated[float, Field(ge=10, le=86_400, allow_inf_nan=False)] | None = None
 
 
+class NotaryTable(_Table):
+    """The notary of a control process: `origin` names its log, `keys` are files of `sealbus notary keygen`.
+
+    `folder` is where the log is kept. `previous` is a file with the last checkpoint of the previous period's log. `lease`
+    is how many seconds a silent notary is waited for before another takes over; `whole` compares all of the stream with
+    the log at each start, not only its last messages.
+    """
+
+    origin: str | None = None
+    keys: tuple[Path, ...] = ()
+    folder: Path | None = None
+    stream: str = "AUDIT"
+    previous: Path | None = None
+    lease: Annotated[float, Field(ge=1, le=3_600, allow_inf_nan=False)] = 10.0
+    whole: bool = False
+
+
 class ControlTable(_Table):
     """The roles of a control process."""
 
     callout: CalloutTable = CalloutTable()
+    notary: NotaryTable = NotaryTable()
 
 
 class Document(_Table):

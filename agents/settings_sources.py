@@ -54,9 +54,12 @@ _PATHS: Final = frozenset(
         ("control", "callout", "xkey"),
         ("control", "callout", "nkey"),
         ("control", "callout", "bootstrap"),
+        ("control", "notary", "keys"),
+        ("control", "notary", "folder"),
+        ("control", "notary", "previous"),
     }
 )
-"""Settings that name a file: relative ones in a settings file start at its own folder."""
+"""Settings that name a file or a list of files: relative ones in a settings file start at its own folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +223,7 @@ def _nested(key: Key, value: object) -> dict[str, object]:
 
 
 def _anchored(key: Key, value: object, folder: Path) -> object:
-    if key in _PATHS and isinstance(value, list):
+    if isinstance(value, list):
         return [_anchored(key, one, folder) for one in value]
     return str(folder / value) if key in _PATHS and isinstance(value, str) and ":" not in value else value
 

@@ -26,6 +26,7 @@ _COMMANDS = MappingProxyType(
         "edge": ("sealbus.agents.cli.edge", "Serve users and backends over HTTP."),
         "control": ("sealbus.agents.cli.control", "Run the parts that a deployment has once: callout, policy, notary."),
         "audit": ("sealbus.agents.cli.audit", "Follow and replay the audit stream."),
+        "notary": ("sealbus.agents.cli.notary", "Make keys of a log, and hold checkpoints of other logs."),
         "identity": ("sealbus.agents.cli.identity", "Show this workload's identity."),
         "policy": ("sealbus.agents.cli.policy", "Test, build, sign and push policies."),
         "deny": ("sealbus.agents.cli.deny", "Deny a workload, user, session or client from the next message on."),

@@ -17,7 +17,7 @@ from sealbus.envelopes.names import Names
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.subjects import REPLY_TOKEN, OwnSubject
 
-__all__ = ["Permissions", "Role", "agent_permissions", "operator_permissions", "permissions_of"]
+__all__ = ["Permissions", "Role", "agent_permissions", "notary_permissions", "operator_permissions", "permissions_of"]
 
 _API: Final = "$JS.API"
 _READERS: Final = "RESULTS"
@@ -30,6 +30,8 @@ class Role(StrEnum):
 
     AGENT = "agent"
     """Sends, handles, records; reads what is addressed to it."""
+    NOTARY = "notary"
+    """An agent that may also read all of AUDIT, to keep a log of it."""
     OPERATOR = "operator"
     """An agent that may also manage and read every stream: `sealbus streams apply`, `sealbus audit replay`."""
 
@@ -46,6 +48,8 @@ def permissions_of(role: Role, spiffe_id: SpiffeId, names: Names, own: Sequence[
     """Return what a workload of `role` may do under `spiffe_id`."""
     if role is Role.OPERATOR:
         return operator_permissions(spiffe_id, names, own)
+    if role is Role.NOTARY:
+        return notary_permissions(spiffe_id, names, own)
     return agent_permissions(spiffe_id, names, own)
 
 
@@ -106,6 +110,17 @@ def _bucket_reader(bucket: str) -> tuple[str, ...]:
         f"{_API}.CONSUMER.MSG.NEXT.{stream}.*",
         f"{_API}.CONSUMER.DELETE.{stream}.*",
     )
+
+
+def notary_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
+    """Return what a notary may do: all that an agent may, and read AUDIT, which it adds to under its own token only."""
+    agent = agent_permissions(spiffe_id, names, own)
+    reading = (
+        f"{_API}.CONSUMER.CREATE.AUDIT.*.audit.>",
+        f"{_API}.CONSUMER.MSG.NEXT.AUDIT.*",
+        f"{_API}.CONSUMER.DELETE.AUDIT.*",
+    )
+    return Permissions(publish=(*agent.publish, *reading), subscribe=agent.subscribe)
 
 
 def operator_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:

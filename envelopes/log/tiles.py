@@ -7,13 +7,14 @@ entries and one of places for every tile of level 0.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.entries import ENTRY_BYTES
+from sealbus.envelopes.log.places import PLACE_BYTES
 
 __all__ = [
     "HASH_BYTES",
@@ -25,6 +26,7 @@ __all__ = [
     "parse_entries",
     "parse_hashes",
     "tile_for",
+    "tile_reader",
 ]
 
 TILE_WIDTH: Final = 256
@@ -64,6 +66,12 @@ class TileName:
         parts = [digits[start : start + 3] for start in range(0, len(digits), 3)]
         number = "/".join([*(f"x{part}" for part in parts[:-1]), parts[-1]])
         return f"tile/{self.level}/{number}" + (f".p/{self.width}" if self.width < TILE_WIDTH else "")
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes it has."""
+        row = _ENTRY_ROW if self.level == "entries" else PLACE_BYTES if self.level == "places" else HASH_BYTES
+        return self.width * row
 
     @property
     def full(self) -> TileName:
@@ -112,6 +120,25 @@ def grown_tiles(old: int, new: int, *, beside: bool = True) -> Iterator[TileName
                     yield TileName("places", index, width)
                 yield TileName(level, index, width)
         level += 1
+
+
+def tile_reader(get: Callable[[str], bytes | None]) -> Callable[[TileName], bytes]:
+    """Return what gives tiles out of wherever `get` looks a path up, which gives None for what is not there.
+
+    In place of a partial tile that is gone it gives the beginning of the full one. Raises `LogError` (`bad_tile`) where
+    there is neither.
+    """
+
+    def read(name: TileName) -> bytes:
+        data = get(name.path)
+        if data is None and name.width < TILE_WIDTH:
+            full = get(name.full.path)
+            data = full[: name.bytes] if full is not None else None
+        if data is None:
+            raise LogError(Code.BAD_TILE, f"{name.path} is not there")
+        return data
+
+    return read
 
 
 def parse_hashes(data: bytes, width: int) -> tuple[bytes, ...]:

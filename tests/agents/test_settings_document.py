@@ -103,9 +103,18 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
         ("ES256", "RS256"),
     )
     assert settings.token_service == "https://edge:8444"
-    callout = settings.callout
+    callout = settings.control.callout
     assert (callout.issuer, callout.nkey) == (tmp_path / "keys" / "issuer.seed", Path("/etc/user.seed"))
     assert (callout.accounts, callout.servers, callout.longest) == (("APP", "ACME"), ("NABC",), 3600.0)
+    notary = settings.control.notary
+    assert (notary.origin, notary.stream, notary.lease, notary.whole) == (
+        "log.example.org/audit",
+        "AUDIT-2026",
+        5,
+        True,
+    )
+    assert notary.keys == (tmp_path / "a.key", Path("/etc/b.key"))
+    assert (notary.folder, notary.previous) == (tmp_path / "log", tmp_path / "before" / "checkpoint")
     assert not [line.key for line in settings.lines if str(line.origin) == "default" and line.value != "not set"]
     assert declared_streams(settings.max_bytes, own=settings.own_subjects, replicas=settings.replicas)
 

@@ -83,6 +83,14 @@ nkey = "/etc/user.seed"
 accounts = ["APP", "ACME"]
 servers = ["NABC"]
 longest = 3600
+[control.notary]
+origin = "log.example.org/audit"
+keys = ["a.key", "/etc/b.key"]
+folder = "log"
+stream = "AUDIT-2026"
+previous = "before/checkpoint"
+lease = 5
+whole = true
 [dev]
 issuer = "http://127.0.0.1:5/development-only"
 access = "/run/idp.json"

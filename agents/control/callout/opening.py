@@ -40,7 +40,7 @@ async def open_callout(
     `engine` is entered. Raises `ConfigurationError` for a key that is missing or wrong, `BusUnavailable` where the
     first connect fails.
     """
-    table = settings.callout
+    table = settings.control.callout
     keys = load_keys(
         issuer=_said("issuer", table.issuer), xkey=_said("xkey", table.xkey), user=_said("nkey", table.nkey)
     )

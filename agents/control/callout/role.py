@@ -47,7 +47,7 @@ class CalloutRole:
 @asynccontextmanager
 async def open_callout_role(settings: Settings, *, counters: Counters) -> AsyncGenerator[CalloutRole, None]:
     """Open identity, policy engine and the responder's connection. Raises `SealbusError` for what is missing."""
-    policy = await asyncio.to_thread(first_policy, settings.policy, settings.callout.bootstrap)
+    policy = await asyncio.to_thread(first_policy, settings.policy, settings.control.callout.bootstrap)
     async with open_identity(CONTROL, settings, counters=counters) as identity:
         refused = RefusedConnections(
             subject=refused_subject(settings.names.token(identity.spiffe_id)), counters=counters

@@ -170,3 +170,27 @@ def test_an_id_without_a_name_goes_by_its_token() -> None:
     assert may_publish(permissions, f"audit.{token}")
     assert may_subscribe(permissions, f"_INBOX.{token}.x")
     assert not may_subscribe(permissions, "_INBOX.workload.x")
+
+
+def test_a_notary_is_an_agent_that_reads_all_of_audit() -> None:
+    notary = permissions_of(Role.NOTARY, INVENTORY, NAMES, OWN)
+    assert set(AGENT.publish) < set(notary.publish)
+    assert notary.subscribe == AGENT.subscribe
+    for subject in (
+        "$JS.API.CONSUMER.CREATE.AUDIT.read-1.audit.>",
+        "$JS.API.CONSUMER.CREATE.AUDIT.read-1.audit.inventory",
+        "$JS.API.CONSUMER.MSG.NEXT.AUDIT.read-1",
+        "$JS.API.CONSUMER.DELETE.AUDIT.read-1",
+    ):
+        assert may_publish(notary, subject)
+        assert not may_publish(AGENT, subject)
+    for subject in (
+        "audit.other",
+        "state.other.notary",
+        "$JS.API.STREAM.PURGE.AUDIT",
+        "$JS.API.STREAM.UPDATE.AUDIT",
+        "$JS.API.STREAM.DELETE.AUDIT",
+        "$JS.API.STREAM.MSG.DELETE.AUDIT",
+        "$JS.API.CONSUMER.CREATE.TASKS.read-1.task.>",
+    ):
+        assert not may_publish(notary, subject)

@@ -15,6 +15,7 @@ from sealbus.envelopes.log.tiles import (
     parse_entries,
     parse_hashes,
     tile_for,
+    tile_reader,
 )
 
 MAX = 2**53 - 1
@@ -165,3 +166,19 @@ def test_any_text_is_a_path_or_refused(text: str) -> None:
     except LogError:
         return
     assert name.path == text
+
+
+def test_how_many_bytes_a_tile_has() -> None:
+    assert (TileName(0, 0).bytes, TileName(2, 0, 3).bytes) == (8_192, 96)
+    assert (TileName("entries", 0, 2).bytes, TileName("places", 0, 2).bytes) == (68, 34)
+
+
+def test_a_partial_tile_that_is_gone_is_the_beginning_of_the_full_one() -> None:
+    full = bytes(range(256)) * 32
+    read = tile_reader({"tile/0/000": full, "tile/0/001.p/2": bytes(64)}.get)
+    assert read(TileName(0, 0)) == full
+    assert read(TileName(0, 0, 3)) == full[:96]
+    assert read(TileName(0, 1, 2)) == bytes(64)
+    for name in (TileName(0, 1), TileName(0, 1, 3), TileName(1, 0, 1)):
+        with pytest.raises(LogError, match="is not there"):
+            read(name)

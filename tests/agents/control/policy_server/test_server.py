@@ -128,7 +128,7 @@ async def test_what_no_opa_would_compile_is_not_served(
     file, _ = key_file(tmp_path / "composer.pem")
     (tmp_path / "root.pem").write_text(public_pem(ROOT.public), encoding="ascii")
     policy = PolicySettings(
-        engine="embedded", bundle=None, opa=None, deadline=1.0, bucket="policies", cache=tmp_path / "cache",
+        engine="embedded", bundle=None, opa=(), deadline=1.0, bucket="policies", cache=tmp_path / "cache",
         keys=(tmp_path / "root.pem",), serve="127.0.0.1:0", serve_key=file,
     )  # fmt: skip
     settings = replace(load(tmp_path, FULL), policy=policy)

@@ -1,0 +1,209 @@
+"""Who may write the log: a lease in the stream STATE, taken by comparison, with a number that only grows.
+
+::
+
+    state.<own token>.notary-<first 16 bytes of H(origin)>       [payload, signature, key, token]   (bus/own_words)
+
+The payload names the holder, its number and what it is about to sign: size and root. Whoever takes over makes no
+checkpoint before its own tree has come to that size, and none at all if it has another root there. So two notaries can
+never sign two histories, whatever was paused, delayed or lost between a comparison and a write.
+
+A holder that does not renew is given up after a time that its successor measures with its own clock alone. One that held
+it from the same store is known to be gone: the store is locked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from sealbus.bus.clock import Clock
+from sealbus.bus.keyed import Keyed
+from sealbus.bus.own_words import PARTS, is_own, signed
+from sealbus.bus.ports import Identity
+from sealbus.envelopes.caches import Caches
+from sealbus.envelopes.codec import decode, encode
+from sealbus.envelopes.errors import Code, EnvelopeError, SealError, StateUnavailable
+from sealbus.envelopes.record_fields import DIGEST_BYTES, RecordMap, check_bytes, check_uint
+from sealbus.envelopes.trust import Trust
+
+__all__ = ["LEASE_TYPE", "Lease", "LeaseLost", "Leased", "lease_subject"]
+
+LEASE_TYPE: Final = "application/vnd.sealbus.lease.v1"
+"""What the signature is for; none of another type is one of these."""
+
+_ID_BYTES: Final = 16
+_BYTES: Final = 16_384
+_POLL: Final = 0.25
+"""Seconds between two looks at a lease that somebody else holds."""
+
+
+class LeaseLost(StateUnavailable):
+    """Another notary has taken the lease, or may have: nothing may be signed under it any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leased:
+    """What is stored: the holder's `number`, process and store, and what it is about to sign, at its own time `at`."""
+
+    number: int
+    by: bytes
+    place: bytes
+    size: int
+    root: bytes
+    at: int
+
+    def __post_init__(self) -> None:
+        check_uint("number", self.number, least=1)
+        check_uint("size", self.size)
+        check_uint("at", self.at)
+        check_bytes("by", self.by, least=_ID_BYTES, most=_ID_BYTES)
+        check_bytes("place", self.place, least=_ID_BYTES, most=_ID_BYTES)
+        check_bytes("root", self.root, least=DIGEST_BYTES, most=DIGEST_BYTES)
+
+    def payload(self) -> bytes:
+        """Return the encoded map."""
+        return encode(
+            {
+                "v": 1,
+                "number": self.number,
+                "by": self.by,
+                "place": self.place,
+                "size": self.size,
+                "root": self.root,
+                "at": self.at,
+            }
+        )
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Leased:
+        """Return what `payload` is; raise `EnvelopeError` (`malformed`, step 0) for anything else."""
+        keys = RecordMap(decode(payload, step=0))
+        try:
+            leased = cls(
+                number=keys.uint("number"),
+                by=keys.octets("by"),
+                place=keys.octets("place"),
+                size=keys.uint("size"),
+                root=keys.octets("root"),
+                at=keys.uint("at"),
+            )
+        except SealError as error:
+            raise EnvelopeError(Code.MALFORMED, 0, "lease") from error
+        keys.end()
+        return leased
+
+
+def lease_subject(token: str, origin: str) -> str:
+    """Return the subject of the lease of the log `origin`, whose notary's SPIFFE ID has `token`."""
+    return f"state.{token}.notary-{sha256(origin.encode()).hexdigest()[:32]}"
+
+
+class Lease:
+    """One process' part in the lease. Every wait for the broker is bounded; failures raise `BusUnavailable`."""
+
+    def __init__(
+        self,
+        keyed: Keyed,
+        subject: str,
+        *,
+        identity: Identity,
+        seconds: float,
+        clock: Clock,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`seconds` is how long a silent holder is waited for; `waiting` is called whenever one is waited for."""
+        self._keyed = keyed
+        self._subject = subject
+        self._identity = identity
+        self._seconds = seconds
+        self._clock = clock
+        self._waiting = waiting
+        self._by = secrets.token_bytes(_ID_BYTES)
+        self._caches = Caches()
+        self._last = 0
+        self._place = b""
+        self._said = (0, sha256().digest())
+        self._renewed = 0.0
+        self.number = 0
+        """The number that we hold it under; 0 while we do not."""
+
+    async def acquire(self, place: bytes, *, above: int) -> Leased | None:
+        """Wait until the lease is ours, and return what its last holder was about to sign; `None` if there was none.
+
+        `place` is our store's, which is locked; our number will be over `above`, the highest that the store knows.
+        """
+        self.number, self._place = 0, place
+        seen, since = -1, 0.0
+        while True:
+            now = asyncio.get_running_loop().time()
+            found = await self._keyed.get(self._subject)
+            sequence, stored = found if found is not None else (0, b"")
+            leased = self._read(stored)
+            if sequence != seen:
+                seen, since = sequence, now
+            # A value that is not ours to read was planted there: who held the lease before it may still believe it does.
+            free = found is None or (leased is not None and leased.place == place) or now - since >= self._seconds
+            if free and await self._take(max(above, leased.number if leased is not None else 0) + 1, leased, sequence):
+                return leased
+            self._waiting()
+            await asyncio.sleep(min(_POLL, self._seconds / 4))
+
+    async def renew(self, size: int, root: bytes) -> None:
+        """Announce that `size` and `root` are to be signed next, or are the last signed. Raises `LeaseLost`."""
+        if not self.number:
+            raise LeaseLost("the lease is not held")
+        started = asyncio.get_running_loop().time()
+        payload = self._signed(self.number, size, root)
+        written = await self._keyed.replace(self._subject, payload, last=self._last)
+        if written is None:
+            self.number = 0
+            raise LeaseLost("another notary has taken the lease")
+        self._last, self._renewed, self._said = written, started, (size, root)
+
+    async def keep(self) -> None:
+        """Renew with what was announced last. Raises `LeaseLost`."""
+        await self.renew(*self._said)
+
+    @property
+    def due(self) -> float:
+        """When it has to be renewed, by the event loop's clock."""
+        return self._renewed + self._seconds / 3
+
+    async def _take(self, number: int, before: Leased | None, last: int) -> bool:
+        said = (before.size, before.root) if before is not None else (0, sha256().digest())
+        started = asyncio.get_running_loop().time()
+        payload = self._signed(number, *said)
+        written = (
+            await self._keyed.replace(self._subject, payload, last=last)
+            if last
+            else await self._keyed.create(self._subject, payload)
+        )
+        if written is None:
+            return False
+        self.number, self._last, self._renewed, self._said = number, written, started, said
+        return True
+
+    def _signed(self, number: int, size: int, root: bytes) -> bytes:
+        leased = Leased(number=number, by=self._by, place=self._place, size=size, root=root, at=self._clock())
+        return encode([*signed(leased.payload(), LEASE_TYPE, self._identity.sealer())], text_bytes=_BYTES)
+
+    def _read(self, stored: bytes) -> Leased | None:
+        """Return what we, under whatever process, wrote there; `None` for anything else."""
+        try:
+            array = decode(stored, text_bytes=_BYTES, step=0) if 0 < len(stored) <= _BYTES else None
+            parts = [one for one in array if isinstance(one, bytes)] if isinstance(array, list) else []
+            if len(parts) != PARTS:
+                return None
+            leased = Leased.parse(parts[0])
+        except EnvelopeError:
+            return None
+        trust = Trust(bundles=self._identity.bundles())
+        own = self._identity.spiffe_id
+        if not is_own(parts, LEASE_TYPE, own=own, at=leased.at, trust=trust, caches=self._caches):
+            return None
+        return leased

@@ -1,0 +1,202 @@
+"""`Notary`: one writer of one log. It waits for the lease, takes the log up where it was, and follows the stream.
+
+::
+
+    standing by --lease--> taking up: tiles and stream against the last checkpoint --> following --> ...
+         ^                              |                                                  |
+         `------ lease lost, no broker -+--------------------------------------------------'
+                                        `-- LogError: the log, the stream or a clock is not what it must be; it ends
+
+Nothing is signed that was not announced in the lease, and nothing is published that is not stored for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.agents.control.notary.judging import Judging
+from sealbus.agents.control.notary.lease import Lease, lease_subject
+from sealbus.agents.control.notary.log_store import LogStore
+from sealbus.agents.control.notary.recording import Recording
+from sealbus.agents.control.notary.taking_up import LogPlan, Taken, take_up
+from sealbus.agents.control.notary.term import Term
+from sealbus.agents.control.notary.threads import in_thread
+from sealbus.bus.clock import Clock, wall_clock
+from sealbus.bus.counters import Counters
+from sealbus.bus.keyed import Keyed
+from sealbus.bus.outbox import Outbox
+from sealbus.bus.ports import Identity, Transport
+from sealbus.envelopes.archive import ArchiveProfile
+from sealbus.envelopes.errors import ConfigurationError, InfrastructureError, LogError
+from sealbus.envelopes.log.checkpoint import Checkpoint
+from sealbus.envelopes.log.note_keys import NoteSigner
+from sealbus.envelopes.log.trust_history import TrustHistory
+from sealbus.envelopes.names import Names
+from sealbus.envelopes.subjects import audit_subject
+
+__all__ = ["Notary", "NotaryOptions"]
+
+_log: Final = logging.getLogger(__name__)
+
+_PAUSES: Final = (0.2, 0.4, 0.8, 1.6, 3.0)
+"""Seconds before it is tried again, the last of them for ever."""
+_LONG: Final = 60.0
+"""Seconds after which a term counts as one that went well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotaryOptions:
+    """What is to be kept, with which keys. `lease` is how many seconds a silent notary is waited for."""
+
+    plan: LogPlan
+    signers: tuple[NoteSigner, ...]
+    lease: float = 10.0
+
+
+class Notary:
+    """A role of the control process. Identity, transport and outbox are entered already and outlive it."""
+
+    def __init__(
+        self,
+        options: NotaryOptions,
+        *,
+        store: LogStore,
+        identity: Identity,
+        transport: Transport,
+        outbox: Outbox,
+        names: Names,
+        counters: Counters | None = None,
+        clock: Clock = wall_clock,
+    ) -> None:
+        self._options = options
+        self._store = store
+        self._identity = identity
+        self._transport = transport
+        self._clock = clock
+        self._counters = counters or Counters()
+        self._counters.describe(
+            {
+                "sealbus_notary_entries_total": "Entries that the log was given.",
+                "sealbus_notary_checkpoints_total": "Checkpoints that were published.",
+            }
+        )
+        self._profile = ArchiveProfile(names=names)
+        token = names.token(identity.spiffe_id)
+        self._subject = audit_subject(token)
+        self._recording = Recording(outbox=outbox, subject=self._subject, identity=identity, clock=clock)
+        self._lease = Lease(
+            Keyed(transport),
+            lease_subject(token, options.plan.origin),
+            identity=identity,
+            seconds=options.lease,
+            clock=clock,
+            waiting=self._stand_by,
+        )
+        self._problem = "starting"
+        self.serving = asyncio.Event()
+        """Set while this notary holds the lease and follows the stream."""
+
+    @property
+    def problem(self) -> str:
+        """Why nothing is added to the log now, in a few words; empty while it follows the stream."""
+        return self._problem
+
+    async def run(self) -> None:
+        """Keep the log until cancelled.
+
+        What may pass (another notary, no broker, no identity, a full disk) is waited for. Raises `LogError` where tiles,
+        stream or clock are not what they must be, and `ConfigurationError` for what an operator has to mend: nothing is
+        added to the log then.
+        """
+        failures = 0
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            try:
+                await self._serve()
+            except (LogError, ConfigurationError) as error:
+                self._problem = str(error)
+                _log.error("the notary stops, nothing is added to the log: %s", error)
+                raise
+            except InfrastructureError as error:
+                if self._problem != str(error):
+                    _log.warning("the notary waits: %s", error)
+                self._problem = str(error)
+            failures = failures + 1 if loop.time() - started < _LONG else 0
+            await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+
+    def _stand_by(self) -> None:
+        self._problem = "standing by: another notary holds the lease"
+
+    async def _serve(self) -> None:
+        plan, store = self._options.plan, self._store
+        await in_thread(store.enter)
+        changed = asyncio.Event()
+        forget = self._identity.on_rotation(changed.set)
+        try:
+            leased = await self._lease.acquire(store.place, above=await in_thread(store.fence))
+            await in_thread(lambda: store.claim(self._lease.number))
+            history = TrustHistory()
+            judging = Judging(
+                profile=self._profile, own=self._identity.spiffe_id, history=history, sent=self._recording.sent
+            )
+            announced = None
+            if leased is not None and leased.place != store.place and leased.size:
+                # From this store nothing was published that is not in it.
+                announced = Checkpoint(plan.origin, leased.size, leased.root)
+            taken = await self._while_leased(
+                take_up(
+                    plan,
+                    store,
+                    self._transport,
+                    identity=self._identity,
+                    subject=self._subject,
+                    judging=judging,
+                    history=history,
+                    announced=announced,
+                )
+            )
+            await self._recording.bundles(history, taken.ledger.latest)
+            term = Term(
+                plan=plan,
+                signers=self._options.signers,
+                store=store,
+                transport=self._transport,
+                lease=self._lease,
+                recording=self._recording,
+                judging=judging,
+                history=history,
+                taken=taken,
+                changed=changed,
+                clock=self._clock,
+                counters=self._counters,
+            )
+            self._problem = ""
+            self.serving.set()
+            await term.run()
+        finally:
+            self.serving.clear()
+            forget()
+            await in_thread(store.leave)
+
+    async def _while_leased(self, work: Coroutine[None, None, Taken]) -> Taken:
+        """Return what `work` returns, the lease being kept meanwhile: a long log takes longer than it lasts."""
+        working, keeping = asyncio.ensure_future(work), asyncio.ensure_future(self._keep())
+        try:
+            await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (working, keeping):
+                task.cancel()
+            await asyncio.wait({working, keeping})
+        if not keeping.cancelled():
+            keeping.result()
+        return working.result()
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(max(0.0, self._lease.due - asyncio.get_running_loop().time()))
+            await self._lease.keep()

@@ -1,0 +1,202 @@
+"""One term of a notary: from taking the log up until the lease is lost, the broker is, or it is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Final
+
+from sealbus.agents.control.notary.judging import Judged, Judging
+from sealbus.agents.control.notary.lease import Lease
+from sealbus.agents.control.notary.log_store import LogStore
+from sealbus.agents.control.notary.recording import Recording
+from sealbus.agents.control.notary.stream_match import SUBJECTS
+from sealbus.agents.control.notary.taking_up import LogPlan, Taken, own_checkpoint, trust_path
+from sealbus.agents.control.notary.threads import in_thread
+from sealbus.bus.clock import Clock
+from sealbus.bus.counters import Counters
+from sealbus.bus.ports import Delivery, Transport
+from sealbus.envelopes.errors import Code, LogError, SealbusError
+from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
+from sealbus.envelopes.log.note_keys import NoteSigner
+from sealbus.envelopes.log.tiled_tree import TiledTree
+from sealbus.envelopes.log.tiles import tile_reader
+from sealbus.envelopes.log.trust_history import TrustHistory
+from sealbus.envelopes.notary_records import BundleRecord, CheckpointRecord
+
+__all__ = ["ENTRIES", "SECONDS", "Term"]
+
+ENTRIES: Final = 1_000
+SECONDS: Final = 1.0
+"""A checkpoint is due when there are so many entries, or the first that counts is so old (SPEC.md section 13)."""
+
+_AT_ONCE: Final = 200
+"""Messages judged in one go, which is one stay in a thread."""
+_TICK: Final = 1.0
+"""Seconds until a message of an unknown key is tried again, unless bundles change before."""
+
+
+class Term:
+    """Follows the stream for one log that was taken up under a lease. `changed` is set when trust bundles change."""
+
+    def __init__(
+        self,
+        *,
+        plan: LogPlan,
+        signers: Sequence[NoteSigner],
+        store: LogStore,
+        transport: Transport,
+        lease: Lease,
+        recording: Recording,
+        judging: Judging,
+        history: TrustHistory,
+        taken: Taken,
+        changed: asyncio.Event,
+        clock: Clock,
+        counters: Counters,
+    ) -> None:
+        self._plan = plan
+        self._signers = signers
+        self._store = store
+        self._transport = transport
+        self._lease = lease
+        self._recording = recording
+        self._judging = judging
+        self._history = history
+        self._ledger = taken.ledger
+        self._last = taken.last
+        self._floor = taken.floor
+        self._reached = taken.floor.size if taken.floor is not None else 0
+        self._unpublished = taken.unpublished
+        self._changed = changed
+        self._clock = clock
+        self._counters = counters
+        self._waiting: deque[Delivery] = deque()
+        self._arrived: asyncio.Queue[Sequence[Delivery] | SealbusError] = asyncio.Queue(1)
+        self._bundles: dict[str, bytes] = {}
+        self._pending = 0
+        self._due: float | None = None
+        # A new log has its first entries to sign for.
+        if taken.last is None:
+            self._due = asyncio.get_running_loop().time() + SECONDS
+
+    async def run(self) -> None:
+        """Follow until something ends the term, which is raised: `LeaseLost`, `BusUnavailable`, `LogError` and others."""
+        failure: SealbusError | None = None
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(self._read(), name="notary-reading")
+            try:
+                await self._follow()
+            except SealbusError as error:
+                # Raised below: out of here it would come as a group of one.
+                failure = error
+            finally:
+                reading.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _read(self) -> None:
+        try:
+            source = self._transport.read(self._plan.stream, SUBJECTS, start=self._ledger.next, follow=True)
+            async with aclosing(source) as batches:
+                async for batch in batches:
+                    await self._arrived.put(batch)
+        except SealbusError as error:
+            # Whoever follows raises it.
+            await self._arrived.put(error)
+
+    async def _follow(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            if self._unpublished is not None:
+                await self._recording.checkpoint(self._unpublished)
+                self._unpublished = None
+                self._counters.add("sealbus_notary_checkpoints_total")
+            if self._changed.is_set():
+                self._changed.clear()
+                await self._recording.bundles(self._history, self._ledger.latest)
+            blocked = await self._judge()
+            now = loop.time()
+            due = self._due if self._may_sign() else None
+            if due is not None and (self._pending >= ENTRIES or now >= due):
+                await self._checkpoint()
+            elif now >= self._lease.due:
+                await self._lease.keep()
+            elif blocked or not self._waiting:
+                until = min(self._lease.due, now + _TICK)
+                await self._rest(min(until, due) if due is not None else until, blocked=blocked)
+
+    async def _rest(self, until: float, *, blocked: bool) -> None:
+        """Wait for messages or, where one that is here has to wait, for other bundles; until `until` at the latest."""
+        try:
+            async with asyncio.timeout_at(until):
+                if blocked:
+                    await self._changed.wait()
+                    return
+                item = await self._arrived.get()
+        except TimeoutError:
+            return
+        if isinstance(item, SealbusError):
+            raise item
+        self._waiting.extend(item)
+
+    async def _judge(self) -> bool:
+        """Take what is waiting into the ledger, up to a full checkpoint; say whether the next message has to wait."""
+        if not self._waiting:
+            return False
+        some = [self._waiting[number] for number in range(min(_AT_ONCE, len(self._waiting)))]
+        following, now = self._ledger.next, self._clock()
+        found = await asyncio.to_thread(lambda: list(self._judging.judge(some, following, now)))
+        for judged in found:
+            self._waiting.popleft()
+            await self._take(judged)
+        return len(found) < len(some)
+
+    async def _take(self, judged: Judged) -> None:
+        for record in judged.own:
+            if isinstance(record, BundleRecord):
+                self._history.add(record)
+                self._bundles[trust_path(record)] = record.encode()
+            elif isinstance(record, CheckpointRecord):
+                await self._compare(record)
+        for entry in judged.entries:
+            self._ledger.append(entry)
+        self._pending += len(judged.entries)
+        if judged.counts and self._due is None:
+            self._due = asyncio.get_running_loop().time() + SECONDS
+        self._counters.add("sealbus_notary_entries_total", len(judged.entries))
+        floor = self._floor
+        if floor is not None and self._ledger.size >= floor.size:
+            if (self._ledger.size, self._ledger.root()) != (floor.size, floor.root):
+                raise LogError(Code.LOG_MISMATCH, "another notary has signed another history of this stream")
+            self._floor = None
+
+    async def _compare(self, record: CheckpointRecord) -> None:
+        """Refuse a checkpoint of ours that the stream holds and that is not of this log as it is here."""
+        found = own_checkpoint(record, self._plan)
+        if found is None or found.size <= self._reached:
+            # What was signed before what we had to come to is part of it.
+            return
+        if self._last is None or found.size > self._last.size:
+            raise LogError(Code.INCONSISTENT_LOG, "a published checkpoint is ahead of this log")
+        tree = TiledTree(self._last.size, tile_reader(self._store.get))
+        if await asyncio.to_thread(tree.root, found.size) != found.root:
+            raise LogError(Code.INCONSISTENT_LOG, "a published checkpoint is not of this log")
+
+    def _may_sign(self) -> bool:
+        return self._floor is None and self._ledger.settled and self._unpublished is None
+
+    async def _checkpoint(self) -> None:
+        """Announce, sign, store; the note is published by whoever calls next."""
+        ledger = self._ledger
+        checkpoint = Checkpoint(self._plan.origin, ledger.size, ledger.root())
+        await self._lease.renew(checkpoint.size, checkpoint.root)
+        note = sign_checkpoint(checkpoint, self._signers)
+        files = {**self._bundles, **ledger.files()}
+        await in_thread(lambda: self._store.commit(self._lease.number, files, note))
+        ledger.stored()
+        self._bundles.clear()
+        self._last, self._unpublished = checkpoint, note
+        self._pending, self._due = 0, None

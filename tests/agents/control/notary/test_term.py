@@ -1,0 +1,203 @@
+"""When checkpoints are made, what waits for a key, and what ends a term."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from support.notary import NOTARY, ORIGIN, SIGNER, Bench, last_place, read_log
+
+from sealbus.agents.control.notary import term
+from sealbus.agents.control.notary.folder_store import FolderStore
+from sealbus.agents.control.notary.keys import make_key_file
+from sealbus.agents.control.notary.log_store import CHECKPOINT
+from sealbus.agents.control.notary.notary import NotaryOptions
+from sealbus.agents.control.notary.taking_up import LogPlan
+from sealbus.agents.dev.memory_identity import MemoryIdentity
+from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.bus.letter import Letter
+from sealbus.bus.outbox import Outbox
+from sealbus.envelopes.audit_batch import AuditBatch
+from sealbus.envelopes.errors import Code, LogError
+from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.log.checkpoint import Checkpoint, parse_checkpoint, sign_checkpoint
+from sealbus.envelopes.log.entries import EntryKind
+from sealbus.envelopes.log.note_keys import NoteSigner
+from sealbus.envelopes.log.notes import parse_note
+from sealbus.envelopes.notary_records import CheckpointRecord
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust import JwtBundle, TrustBundles
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "log")
+
+
+async def test_a_thousand_entries_are_enough_and_a_second_is(bench: Bench) -> None:
+    bench.record()
+    message = bench.broker.streams["AUDIT"].stored[0]
+    for _ in range(2_499):
+        bench.broker.inject(message.subject, message.payload)
+    async with bench.running():
+        await bench.sealed(2_500)
+        await bench.published(3)
+    found = await read_log(bench.broker.connect(), bench.folder, NOTARY)
+    first, second, third = [one.size for one in found.published][:3]
+    assert 1_000 <= first <= 1_002
+    assert 1_000 <= second - first <= 1_002
+    assert third > second
+
+
+async def test_for_checkpoints_alone_there_is_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(term, "SECONDS", 0.05)
+    bench.record()
+    async with bench.running():
+        await bench.published(1)
+        stored = bench.stored()
+        await asyncio.sleep(0.5)
+        assert bench.stored() == stored
+        bench.record()
+        await bench.sealed(bench.stored())
+
+
+class Told(MemoryIdentity):
+    """An identity whose bundles a test changes, and that says so."""
+
+    def __init__(self, authority: DevelopmentAuthority, spiffe_id: SpiffeId) -> None:
+        super().__init__(authority, spiffe_id)
+        self.hidden = True
+        self.listeners: list[Callable[[], None]] = []
+        self.other = DevelopmentAuthority(TrustDomain("example.org"))
+
+    def bundles(self) -> TrustBundles:
+        """The keys of both authorities are in one bundle, once the second is not hidden any more."""
+        found = super().bundles()
+        if self.hidden:
+            return found
+        domain = TrustDomain("example.org")
+        keys = [*json.loads(found[domain].jwks)["keys"], *json.loads(self.other.jwt_bundles()[domain])["keys"]]
+        return TrustBundles([JwtBundle.parse(domain, json.dumps({"keys": keys}).encode())])
+
+    def on_rotation(self, callback: Callable[[], None]) -> Callable[[], None]:
+        self.listeners.append(callback)
+        return lambda: self.listeners.remove(callback)
+
+
+async def test_a_message_of_an_unknown_key_waits_and_does_not_hold_checkpoints_up(bench: Bench) -> None:
+    identity = Told(bench.authority, NOTARY)
+    bench.record(2)
+    bench.record(identity=MemoryIdentity(identity.other, bench.agent.spiffe_id))
+    bench.record()
+    async with bench.running(identity=identity):
+        await bench.sealed(2)
+        await bench.published(1)
+        before = bench.checkpoint()
+        assert before is not None
+        assert before.size == 3
+        identity.hidden = False
+        for callback in identity.listeners:
+            callback()
+        await bench.sealed(4)
+    assert identity.listeners == []
+    found = await read_log(bench.broker.connect(), bench.folder, NOTARY, whole=False)
+    assert found.kinds(EntryKind.UNVERIFIED) == []
+    assert len(found.bundles) == 2
+
+
+async def test_a_message_that_nobody_can_verify_is_kept_as_what_it_is(bench: Bench) -> None:
+    stranger = MemoryIdentity(Bench(bench.folder).authority, bench.agent.spiffe_id)
+    bench.record(identity=stranger)
+    bench.record()
+    real = bench.clock
+    async with bench.running():
+        await bench.published(1)
+        # A minute passes, for everybody.
+        bench.clock = lambda: real() + 61 * SECOND
+        await bench.sealed(2)
+    found = await read_log(bench.broker.connect(), bench.folder, NOTARY, whole=False)
+    assert found.kinds(EntryKind.UNVERIFIED) == [1]
+
+
+async def run_until_it_ends(bench: Bench) -> LogError:
+    async with bench.notary() as notary, asyncio.timeout(20):
+        with pytest.raises(LogError) as caught:
+            await notary.run()
+        assert notary.problem
+    return caught.value
+
+
+async def test_a_clock_that_disagrees_ends_it(bench: Bench) -> None:
+    bench.record()
+    real = bench.clock
+    async with bench.notary() as notary:
+        # The broker's clock is ahead.
+        notary._clock = lambda: real() - 61 * SECOND
+        with pytest.raises(LogError) as caught:
+            await notary.run()
+    assert caught.value.code is Code.CLOCK_DISAGREEMENT
+    assert bench.checkpoint() is None
+
+
+async def published_by_us(bench: Bench, checkpoint: Checkpoint) -> None:
+    batch = AuditBatch()
+    batch.add(CheckpointRecord(note=sign_checkpoint(checkpoint, [SIGNER])).encode())
+    closed = batch.close()
+    identity = MemoryIdentity(bench.authority, NOTARY)
+    async with Outbox(identity=identity, transport=bench.broker.connect(), clock=bench.now) as outbox:
+        letter = Letter(
+            kind=Kind.RECORD, to="audit.notary", life=SECOND * 60, body=closed.body, dig=closed.dig, typ="x/y"
+        )
+        await outbox.publish(letter)
+
+
+@pytest.mark.parametrize("size", [1, 50])
+async def test_a_checkpoint_of_ours_that_is_not_of_this_log_ends_it(bench: Bench, size: int) -> None:
+    bench.record(4)
+    async with bench.running() as notary:
+        await bench.sealed(4)
+        await bench.published(1)
+        del notary
+    task: asyncio.Task[LogError]
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(run_until_it_ends(bench))
+        await bench.until(lambda: bench.stored() > 5)
+        await asyncio.sleep(0.3)
+        await published_by_us(bench, Checkpoint(ORIGIN, size, bytes(32)))
+    assert task.result().code in {Code.INCONSISTENT_LOG, Code.LOG_MISMATCH}
+
+
+async def test_two_keys_sign_while_one_replaces_the_other(bench: Bench, tmp_path: Path) -> None:
+    new = make_key_file(tmp_path / "new.key", ORIGIN)
+
+    def options(*signers: NoteSigner) -> NotaryOptions:
+        plan = LogPlan(origin=ORIGIN, verifiers=tuple(one.verifier for one in signers))
+        return NotaryOptions(plan=plan, signers=signers, lease=1.0)
+
+    for signers in ((SIGNER,), (SIGNER, new), (new,)):
+        bench.record()
+        async with bench.running(options=options(*signers)):
+            await sealed_with(bench, bench.stored(), [one.verifier.key_id for one in signers])
+    await read_log(bench.broker.connect(), bench.folder, NOTARY, verifiers=[SIGNER.verifier, new.verifier], whole=False)
+    # Without an overlap nobody could tell that it is the same log.
+    async with bench.notary(options=options(NoteSigner(ORIGIN, bytes(32)))) as notary:
+        with pytest.raises(LogError, match="untrusted_note"):
+            await notary.run()
+
+
+async def sealed_with(bench: Bench, sequence: int, keys: Sequence[bytes]) -> None:
+    store = FolderStore(bench.folder)
+
+    def reached() -> bool:
+        data = store.get(CHECKPOINT)
+        if data is None:
+            return False
+        note = parse_note(data)
+        size = parse_checkpoint(note.text).size
+        return [one.key_id for one in note.signatures] == list(keys) and last_place(store, size).sequence >= sequence
+
+    await bench.until(reached)

@@ -237,7 +237,7 @@ class CalloutTable(_Table):
 
 
 class NotaryTable(_Table):
-    """The notary of a control process: `origin` names its log, `keys` are files of `sealbus notary keygen`.
+    """The notary of a control process: `origin` names one log of one stream, `keys` are files of `sealbus notary keygen`.
 
     `folder` is where the log is kept. `previous` is a file with the last checkpoint of the previous period's log. `lease`
     is how many seconds a silent notary is waited for before another takes over; `whole` compares all of the stream with

@@ -34,8 +34,9 @@ def keygen(origin: str, file: Path) -> None:
 @command.command("show")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--key", "keys", multiple=True, required=True, help="Verifier key of the log; may be repeated.")
+@click.option("--origin", help="Origin of the log; the name of its first key unless said.")
 @json_option
-def show(folder: Path, keys: tuple[str, ...], as_json: bool) -> None:
+def show(folder: Path, keys: tuple[str, ...], origin: str | None, as_json: bool) -> None:
     """Check all tiles of the log in FOLDER against its checkpoint, and print it. The stream is not asked."""
     from sealbus.agents.control.notary.folder_store import FolderStore
     from sealbus.agents.control.notary.ledger import stored_checkpoint
@@ -45,7 +46,7 @@ def show(folder: Path, keys: tuple[str, ...], as_json: bool) -> None:
     from sealbus.envelopes.log.tiles import tile_reader
 
     verifiers, store = [NoteVerifier.parse(key) for key in keys], FolderStore(folder)
-    signed = stored_checkpoint(store, verifiers[0].name, verifiers)
+    signed = stored_checkpoint(store, origin or verifiers[0].name, verifiers)
     if signed is None:
         raise ConfigurationError(f"{folder} holds no checkpoint")
     found = signed.checkpoint
@@ -60,7 +61,8 @@ def show(folder: Path, keys: tuple[str, ...], as_json: bool) -> None:
 @click.argument("log", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--key", "keys", multiple=True, required=True, help="Verifier key of that log; may be repeated.")
-def hold(log: Path, folder: Path, keys: tuple[str, ...]) -> None:
+@click.option("--origin", help="Origin of that log; the name of its first key unless said.")
+def hold(log: Path, folder: Path, keys: tuple[str, ...], origin: str | None) -> None:
     """Keep the checkpoint of another LOG (a folder of its tiles) in FOLDER, if it extends the one that is held there."""
     from sealbus.agents.control.notary.folder_store import FolderStore
     from sealbus.agents.control.notary.holding import CheckpointHolder
@@ -73,6 +75,6 @@ def hold(log: Path, folder: Path, keys: tuple[str, ...]) -> None:
     found = store.get(CHECKPOINT)
     if found is None:
         raise ConfigurationError(f"{log} holds no checkpoint")
-    holder = CheckpointHolder(folder, origin=verifiers[0].name, verifiers=verifiers)
+    holder = CheckpointHolder(folder, origin=origin or verifiers[0].name, verifiers=verifiers)
     held = holder.hold_from(found, tile_reader(store.get)).checkpoint
     note(f"{held.origin}: {held.size} entries are held")

@@ -11,7 +11,7 @@ import random
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,7 @@ from sealbus.envelopes.log.tiles import tile_reader
 from sealbus.envelopes.work_records import OutcomeRecord
 
 KILLS = int(os.environ.get("NOTARY_KILLS", "12"))
+PAUSES = max(3, KILLS // 6)
 
 pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(120 + 6 * KILLS)]
 
@@ -66,11 +67,13 @@ class Nursery:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
+        self.running = 0
 
     async def start(self) -> int:
         assert self.process.stdin is not None
         self.process.stdin.write(b"go\n")
-        return int(await self.line())
+        self.running = int(await self.line())
+        return self.running
 
     async def line(self) -> bytes:
         assert self.process.stdout is not None
@@ -81,6 +84,7 @@ class Nursery:
         """Kill the notary `pid` and see that it is gone; it must not have ended by itself."""
         os.kill(pid, signal.SIGKILL)
         assert await self.line() == b"ended 9\n"
+        self.running = 0
 
 
 @asynccontextmanager
@@ -92,9 +96,14 @@ async def nursery(settings: Path) -> AsyncIterator[Nursery]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
+    notaries = Nursery(process)
     try:
-        yield Nursery(process)
+        yield notaries
     finally:
+        if notaries.running:
+            # Its parent has not waited for it, so that the number is still its own.
+            with suppress(ProcessLookupError):
+                os.kill(notaries.running, signal.SIGKILL)
         assert process.stdin is not None
         process.stdin.close()
         async with asyncio.timeout(20):
@@ -132,6 +141,74 @@ async def moved(folder: Path, before: int) -> Checkpoint:
             await asyncio.sleep(0.01)
 
 
+async def test_two_that_are_paused_in_turn_sign_one_history(environment: Environment, tmp_path: Path) -> None:
+    """Each has a folder of its own and the same key; the one that is paused does not learn that it was given up."""
+    folders = [tmp_path / "one", tmp_path / "two"]
+    settings = [with_notary(environment, folder, name=folder.name) for folder in folders]
+    chance = random.Random()  # noqa: S311  moments, and no keys
+    seen: list[Checkpoint] = []
+    stop = asyncio.Event()
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        pids = [await (await stack.enter_async_context(nursery(one))).start() for one in settings]
+        loading = group.create_task(load(environment, stop))
+        holder, other = 0, 1
+        for _ in range(PAUSES):
+            # Whoever has the lease moves; which of the two that is first is theirs.
+            holder = await first_to_move(folders)
+            other = 1 - holder
+            await asyncio.sleep(chance.random())
+            os.kill(pids[holder], signal.SIGSTOP)
+            before = checkpoint_in(folders[other])
+            seen.append(await moved(folders[other], before.size if before else 0))
+            os.kill(pids[holder], signal.SIGCONT)
+            # It goes on with what it was at, and must not get further.
+            await asyncio.sleep(0.3)
+            seen += [one for folder in folders if (one := checkpoint_in(folder)) is not None]
+        stop.set()
+        await loading
+        # What was loaded last is sealed by whoever has the lease.
+        async with open_connection("operator", environment.settings) as (_, connection):
+            transport = NatsTransport(connection)
+            last = await last_sequence(transport)
+            longest = await sealed_by_one(folders, last)
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            log = await read_log(transport, folders[longest], environment.names.id_of("notary"))
+    tree = TiledTree(log.size, tile_reader(FolderStore(folders[longest]).get))
+    for one in seen:
+        assert one.size <= log.size
+        assert tree.root(one.size) == one.root
+    assert len({one.size for one in seen}) > PAUSES
+
+
+async def first_to_move(folders: list[Path]) -> int:
+    before = [found.size if (found := checkpoint_in(folder)) else 0 for folder in folders]
+    async with asyncio.timeout(30):
+        while True:
+            for number, folder in enumerate(folders):
+                if (found := checkpoint_in(folder)) is not None and found.size > before[number]:
+                    return number
+            await asyncio.sleep(0.01)
+
+
+async def last_sequence(transport: NatsTransport) -> int:
+    last = 0
+    async for batch in transport.read("AUDIT", ["audit.>"]):
+        last = batch[-1].position.sequence if batch[-1].position else last
+    return last
+
+
+async def sealed_by_one(folders: list[Path], sequence: int) -> int:
+    """Return which folder's log is the first with a checkpoint over the message `sequence`."""
+    async with asyncio.timeout(60):
+        while True:
+            for number, folder in enumerate(folders):
+                found = checkpoint_in(folder)
+                if found is not None and last_place(FolderStore(folder), found.size).sequence >= sequence:
+                    return number
+            await asyncio.sleep(0.05)
+
+
 async def test_killed_at_random_moments(environment: Environment, tmp_path: Path) -> None:
     folder = tmp_path / "log"
     chance = random.Random()  # noqa: S311  moments, and no keys
@@ -153,23 +230,9 @@ async def test_killed_at_random_moments(environment: Environment, tmp_path: Path
         pid = await notaries.start()
         async with open_connection("operator", environment.settings) as (_, connection):
             transport = NatsTransport(connection)
-            sequences = [
-                one.position.sequence
-                async for batch in transport.read("AUDIT", ["audit.>"])
-                for one in batch
-                if one.position
-            ]
-            async with asyncio.timeout(60):
-                while (found := checkpoint_in(folder)) is None or last_place(
-                    FolderStore(folder), found.size
-                ).sequence < sequences[-1]:
-                    await asyncio.sleep(0.05)
-            await asyncio.sleep(0)
+            await sealed_by_one([folder], await last_sequence(transport))
             await notaries.kill(pid)
             log = await read_log(transport, folder, environment.names.id_of("notary"))
-    sys.stderr.write(
-        f"{log.size} entries, {len(log.published)} published, {len(seen)} seen, {len({one.size for one in seen})} sizes\n"
-    )
     tree = TiledTree(log.size, tile_reader(FolderStore(folder).get))
     assert all(tree.root(one.size) == one.root for one in seen)
     assert [one.size for one in seen] == sorted(one.size for one in seen)

@@ -43,13 +43,16 @@ def make_key_file(path: Path, origin: str) -> NoteSigner:
 def load_signers(paths: Sequence[Path], origin: str) -> tuple[NoteSigner, ...]:
     """Return the keys in `paths`, all of the log `origin`: one, or two while one replaces the other.
 
+    A key is of the log that it is named after, and of those whose origins go on from its name after a slash: one key
+    may serve the logs of several periods.
+
     Raises `ConfigurationError` for none, for a file that cannot be read or that others can, and for what is no such key.
     """
     if not paths:
         raise ConfigurationError("control.notary.keys is not set: make a key with `sealbus notary keygen`")
     signers = tuple(_load(path) for path in paths)
     for signer, path in zip(signers, paths, strict=True):
-        if signer.verifier.name != origin:
+        if not f"{origin}/".startswith(f"{signer.verifier.name}/"):
             raise ConfigurationError(f"{path} is a key of {signer.verifier.name!r}, and the log is {origin!r}")
     if len({signer.verifier for signer in signers}) != len(signers):
         raise ConfigurationError("control.notary.keys: one key is listed twice")

@@ -192,8 +192,11 @@ class Notary:
             for task in (working, keeping):
                 task.cancel()
             await asyncio.wait({working, keeping})
-        if not keeping.cancelled():
-            keeping.result()
+        if not keeping.cancelled() and (lost := keeping.exception()) is not None:
+            if not working.cancelled():
+                # Whatever it found, it was found without the lease.
+                working.exception()
+            raise lost
         return working.result()
 
     async def _keep(self) -> None:

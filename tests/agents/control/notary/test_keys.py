@@ -39,6 +39,16 @@ def test_where_no_key_can_be_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_key_serves_the_logs_of_all_periods(tmp_path: Path) -> None:
+    path = tmp_path / "a.key"
+    made = make_key_file(path, ORIGIN)
+    [loaded] = load_signers([path], f"{ORIGIN}/2026-11")
+    assert loaded.verifier == made.verifier
+    for other in (f"{ORIGIN}-2026", ORIGIN[:-1], f"x/{ORIGIN}"):
+        with pytest.raises(ConfigurationError, match="is a key of"):
+            load_signers([path], other)
+
+
 def test_two_keys_overlap(tmp_path: Path) -> None:
     paths = [tmp_path / "old.key", tmp_path / "new.key"]
     made = [make_key_file(path, ORIGIN).verifier for path in paths]

@@ -1,0 +1,216 @@
+"""Verifies an export: every file, every byte, every record, on all cores, in memory that does not grow with it.
+
+What must be one after the other (trust as it changed, the order of entries) is read first, in a light pass; then tiles
+are verified in any order, in processes of their own, and put together again in theirs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import Final
+
+from sealbus.agents.evidence.files import ExportFiles
+from sealbus.agents.evidence.segment import Segment, SegmentReader, begin_worker, read_in_worker, tile_bytes
+from sealbus.envelopes.errors import Code, LogError
+from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_sequence
+from sealbus.envelopes.export.frames import messages_path, read_frames
+from sealbus.envelopes.export.layout import CHECKPOINT, is_expected, tiles_of
+from sealbus.envelopes.export.order_reader import OrderReader
+from sealbus.envelopes.export.root import Root
+from sealbus.envelopes.export.strict_note import open_strictly
+from sealbus.envelopes.export.tally import Span, Tally
+from sealbus.envelopes.export.tile_reader import TileResult, TileTask, tasks_of
+from sealbus.envelopes.export.tree_reader import TreeReader
+from sealbus.envelopes.export.trust_reader import TrustReader
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.log.checkpoint import Checkpoint
+
+__all__ = ["KEPT_FINDINGS", "Progress", "Verification", "verify_export"]
+
+KEPT_FINDINGS: Final = 10_000
+"""Findings kept with their words; what is over is counted."""
+_AHEAD: Final = 4
+"""Tiles under way for each process."""
+
+Progress = Callable[[int, int], None]
+"""Told how many tiles are done, of how many, both passes counted."""
+
+
+@dataclass(slots=True)
+class Verification:
+    """What a verification came to. `count` findings, of which the first are kept."""
+
+    checkpoint: Checkpoint | None = None
+    findings: list[Finding] = field(default_factory=list)
+    count: int = 0
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is a checkpoint and nothing at all was found."""
+        return self.checkpoint is not None and self.count == 0
+
+    def found(self, findings: Iterable[Finding]) -> None:
+        """Add findings."""
+        for finding in findings:
+            self.count += 1
+            if len(self.findings) < KEPT_FINDINGS:
+                self.findings.append(finding)
+
+
+def verify_export(
+    files: ExportFiles,
+    root: Root,
+    *,
+    processes: int | None = None,
+    span: Span | None = None,
+    progress: Progress = lambda _done, _total: None,
+) -> Verification:
+    """Verify the export `files` against `root`, which must have come from elsewhere; return what was found.
+
+    Whatever the files hold, this ends with findings and not with an error; files that the system does not let it read
+    raise `ConfigurationError`. `processes`: as many as there are cores, unless said. `span` is what is counted by row.
+    """
+    report = Verification()
+    checkpoint = _open_checkpoint(files, root, report)
+    if checkpoint is None:
+        return report
+    total = tiles_of(checkpoint.size)
+    if not _check_files(files, checkpoint.size, report):
+        return report
+    trust = _first_pass(files, root, checkpoint.size, report, progress)
+    sizes = [
+        checkpoint.size,
+        *(one.checkpoint.size for one in root.held if one.checkpoint.size <= checkpoint.size),
+        *(one.size for one in trust.checkpoints),
+    ]
+    tree = TreeReader(lambda name: tile_bytes(files, name), sizes)
+    segment = Segment.of(files, root, trust.archive, span if span is not None else Span())
+    for result in _read_tiles(segment, tasks_of(checkpoint.size, sizes), total, processes):
+        tree.take(result)
+        report.found(result.findings)
+        report.tally.add(result.tally)
+        progress(total + result.task.index + 1, 2 * total)
+    tree.end()
+    report.found(tree.findings)
+    _compare_roots(tree, checkpoint, root, trust, report)
+    return report
+
+
+def _open_checkpoint(files: ExportFiles, root: Root, report: Verification) -> Checkpoint | None:
+    note = files.read(CHECKPOINT, DEFAULT_LIMITS.published_note_bytes)
+    if note is None:
+        report.found([of_file(CHECKPOINT, FindingCode.MISSING_FILE)])
+        return None
+    if len(note) > DEFAULT_LIMITS.published_note_bytes:
+        report.found([of_file(CHECKPOINT, Code.BAD_NOTE, "too large")])
+        return None
+    try:
+        report.checkpoint = open_strictly(note, root.origin, root.keys).checkpoint
+    except LogError as error:
+        report.found([of_file(CHECKPOINT, error.code, error.detail)])
+    return report.checkpoint
+
+
+def _check_files(files: ExportFiles, size: int, report: Verification) -> bool:
+    """Look for files that nothing covers, and for those that are missing; False where hardly any is there."""
+    present = 0
+    for path in files.paths():
+        present += 1
+        if not is_expected(path, size):
+            report.found([of_file(path, FindingCode.UNKNOWN_FILE, "nothing covers it")])
+    if tiles_of(size) > present:
+        # Not even the messages are there. Lest a checkpoint of 2^53 entries keep anybody busy, that is all that is said.
+        report.found([of_file("messages", FindingCode.MISSING_FILE, "fewer files than the checkpoint says")])
+        return False
+    level = 0
+    while held := size >> (8 * level):
+        for task in tasks_of(held, ()):
+            names = [messages_path(task.index), task.entries.path, task.hashes.path] if level == 0 else []
+            names = names or [task.hashes.path.replace("tile/0/", f"tile/{level}/", 1)]
+            report.found(of_file(name, FindingCode.MISSING_FILE) for name in names if not _is_there(files, name))
+        level += 1
+    return True
+
+
+def _is_there(files: ExportFiles, path: str) -> bool:
+    opened = files.open(path)
+    if opened is None:
+        return False
+    with opened:
+        return True
+
+
+def _first_pass(files: ExportFiles, root: Root, size: int, report: Verification, progress: Progress) -> TrustReader:
+    """Read what has an order: entries, and what the notary recorded."""
+    trust, order, total = TrustReader(root), OrderReader(), tiles_of(size)
+    for task in tasks_of(size, ()):
+        index = start = task.index * 256
+        opened = files.open(messages_path(task.index))
+        try:
+            if opened is not None:
+                with opened as file:
+                    for frame in read_frames(file.read):
+                        if index == start + task.width:
+                            break
+                        order.take(frame, index)
+                        trust.take(frame, index)
+                        index += 1
+        except LogError:
+            # The second pass says so.
+            order.lose()
+        if index < start + task.width:
+            order.lose()
+        report.found(order.findings)
+        report.found(trust.findings)
+        order.findings.clear()
+        trust.findings.clear()
+        progress(task.index + 1, 2 * total)
+    order.end()
+    trust.end()
+    report.found(order.findings)
+    report.found(trust.findings)
+    return trust
+
+
+def _read_tiles(segment: Segment, tasks: Iterable[TileTask], total: int, processes: int | None) -> Iterator[TileResult]:
+    """Yield the results of `tasks` in their order, from as many processes as there is work for."""
+    workers = min(processes or os.cpu_count() or 1, total)
+    if workers < 2:
+        reader = SegmentReader(segment)
+        for task in tasks:
+            yield reader.read(task)
+        return
+    # Fresh processes: a fork of one that has threads, as a progress bar has, may hang.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), begin_worker, (segment,))
+    try:
+        waiting: deque[Future[TileResult]] = deque()
+        for task in tasks:
+            waiting.append(pool.submit(read_in_worker, task))
+            if len(waiting) >= workers * _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _compare_roots(
+    tree: TreeReader, checkpoint: Checkpoint, root: Root, trust: TrustReader, report: Verification
+) -> None:
+    if tree.root_at(checkpoint.size) != checkpoint.root:
+        report.found([of_file(CHECKPOINT, Code.LOG_MISMATCH, "the messages lead to another root")])
+    for held in root.held:
+        if held.checkpoint.size > checkpoint.size:
+            report.found([of_file(CHECKPOINT, FindingCode.ROLLED_BACK, "somebody holds a later one")])
+        elif tree.root_at(held.checkpoint.size) != held.checkpoint.root:
+            report.found([of_file(CHECKPOINT, Code.INCONSISTENT_LOG, "somebody holds another")])
+    for logged in trust.checkpoints:
+        if tree.root_at(logged.size) != logged.root:
+            error = LogError(Code.INCONSISTENT_LOG, "a checkpoint in the log is of another")
+            report.found([of_sequence(logged.sequence, error)])

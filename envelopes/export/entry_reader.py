@@ -1,0 +1,91 @@
+"""The second pass over an export, entry by entry: what opened does open, and what was decided can be proved again."""
+
+from __future__ import annotations
+
+from sealbus.envelopes.archive import VerifiedAudit, accept_decided, accept_record
+from sealbus.envelopes.caches import Caches
+from sealbus.envelopes.decision_record import DecisionRecord
+from sealbus.envelopes.errors import EnvelopeError, LogError
+from sealbus.envelopes.export.finding import Finding, FindingCode, of_sequence
+from sealbus.envelopes.export.frames import Frame, entry_of
+from sealbus.envelopes.export.root import Root
+from sealbus.envelopes.export.tally import Span, Tally
+from sealbus.envelopes.export.trust_archive import TrustArchive
+from sealbus.envelopes.header import parse_header
+from sealbus.envelopes.log.entries import EntryKind
+from sealbus.envelopes.records import NOTARY_KINDS, Record
+from sealbus.envelopes.wire import parse_envelope
+
+__all__ = ["EntryReader", "check_decision", "open_frame"]
+
+_NO_ENTRY = bytes(32)
+"""Stands in the tree for what is no entry, which then has another root."""
+
+
+def open_frame(frame: Frame, root: Root, archive: TrustArchive, caches: Caches) -> VerifiedAudit:
+    """Return the audit message of a frame, opened as of its entry; raise `EnvelopeError` if it does not open."""
+    to = parse_header(parse_envelope(frame.data).header).to
+    bundles = archive.at(frame.stored)
+    return accept_record(frame.data, to, root.profile, time=frame.stored, bundles=bundles, caches=caches)
+
+
+def check_decision(
+    record: DecisionRecord, audit: VerifiedAudit, root: Root, archive: TrustArchive, caches: Caches
+) -> None:
+    """Raise `EnvelopeError` unless the decided message can be proved again (SPEC.md section 7, archive)."""
+    accept_decided(record, audit, root.profile, bundles=archive.at(record.place.time), caches=caches)
+
+
+class EntryReader:
+    """Reads entries in any order; `findings` and `tally` are what they came to. `span` is what is counted by row."""
+
+    def __init__(self, root: Root, archive: TrustArchive, *, span: Span | None = None) -> None:
+        self._root = root
+        self._archive = archive
+        self._span = span if span is not None else Span()
+        self._caches = Caches()
+        self.findings: list[Finding] = []
+        self.tally = Tally()
+
+    def read(self, frame: Frame) -> bytes:
+        """Return the 32 bytes of the entry that `frame` gives, and note what is wrong with it."""
+        try:
+            entry = entry_of(frame).hash
+        except (EnvelopeError, LogError) as error:
+            self.findings.append(of_sequence(frame.sequence, error))
+            return _NO_ENTRY
+        self.tally.entries[frame.kind.name.lower()] += 1
+        if frame.kind is EntryKind.VERIFIED:
+            try:
+                audit = open_frame(frame, self._root, self._archive, self._caches)
+            except EnvelopeError as error:
+                self.findings.append(of_sequence(frame.sequence, error))
+                return entry
+            self._read_records(frame, audit)
+        return entry
+
+    def _read_records(self, frame: Frame, audit: VerifiedAudit) -> None:
+        recorder, counted = audit.header.iss, self._span.holds(frame.stored)
+        for record in audit.body.records.values():
+            if isinstance(record, DecisionRecord):
+                self._check_decision(frame, audit, record)
+            elif record.kind in NOTARY_KINDS and recorder not in self._root.notaries:
+                self._found(frame, FindingCode.NOT_THE_NOTARY, _by_another(record))
+            self.tally.take(record, recorder, counted=counted)
+
+    def _check_decision(self, frame: Frame, audit: VerifiedAudit, record: DecisionRecord) -> None:
+        try:
+            check_decision(record, audit, self._root, self._archive, self._caches)
+        except EnvelopeError as error:
+            self.findings.append(of_sequence(frame.sequence, error))
+            return
+        aud = parse_header(record.header).aud
+        if aud is not None and aud != audit.header.iss:
+            self._found(frame, FindingCode.WRONG_AUDIENCE, "a decision recorded by another than the message was for")
+
+    def _found(self, frame: Frame, code: FindingCode, detail: str) -> None:
+        self.findings.append(Finding("", frame.sequence, code, detail))
+
+
+def _by_another(record: Record) -> str:
+    return f"a {record.kind} record by another"

@@ -1,0 +1,72 @@
+"""What an export holds, counted: of how much, by whom, and what was decided."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from sealbus.envelopes.decision_record import DecisionRecord
+from sealbus.envelopes.records import Record
+from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.work_records import DenialsRecord, OutcomeRecord
+
+__all__ = ["MOST_ROWS", "Row", "Span", "Tally"]
+
+MOST_ROWS = 10_000
+"""Rows that are told apart; whoever makes up actions fills no memory, and what is over counts under `...`."""
+
+
+class Row(NamedTuple):
+    """What counts together. `verdict` is allow, deny, done or failed; `code` is empty where there is none."""
+
+    agent: str
+    action: str
+    verdict: str
+    code: str
+
+
+class Span(NamedTuple):
+    """From when until before when entries are counted by row, in microseconds; no end: None."""
+
+    since: int = 0
+    until: int | None = None
+
+    def holds(self, time: int) -> bool:
+        """Tell whether `time` lies in it."""
+        return time >= self.since and (self.until is None or time < self.until)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of entries by kind, of records by kind, and of decisions and outcomes by row."""
+
+    entries: Counter[str] = field(default_factory=Counter)
+    records: Counter[str] = field(default_factory=Counter)
+    rows: Counter[Row] = field(default_factory=Counter)
+
+    def add(self, other: Tally) -> None:
+        """Add what another counted."""
+        self.entries.update(other.entries)
+        self.records.update(other.records)
+        for row, count in other.rows.items():
+            self._count(row, count)
+
+    def take(self, record: Record, recorder: SpiffeId, *, counted: bool) -> None:
+        """Count a verified record; by row only where it is `counted`."""
+        self.records[record.kind] += 1
+        if not counted:
+            return
+        agent = recorder.value
+        if isinstance(record, DecisionRecord):
+            self._count(Row(agent, record.action, "allow" if record.allow else "deny", str(record.code or "")), 1)
+        elif isinstance(record, OutcomeRecord):
+            self._count(Row(agent, "", "failed" if record.code else "done", str(record.code or "")), 1)
+        elif isinstance(record, DenialsRecord):
+            for code, count in record.counts.items():
+                self._count(Row(agent, "", "deny", str(code)), count)
+
+    def _count(self, row: Row, count: int) -> None:
+        if row not in self.rows and len(self.rows) >= MOST_ROWS:
+            row = Row("...", "...", row.verdict, row.code)
+        self.rows[row] += count

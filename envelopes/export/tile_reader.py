@@ -1,0 +1,103 @@
+"""One tile's worth of an export: up to 256 frames, computed into entries and hashes and compared with the tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from sealbus.envelopes.errors import Code, LogError
+from sealbus.envelopes.export.entry_reader import EntryReader
+from sealbus.envelopes.export.finding import Finding, of_file
+from sealbus.envelopes.export.frames import Frame, messages_path
+from sealbus.envelopes.export.tally import Tally
+from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, encode_entries
+from sealbus.envelopes.merkle import leaf_hash, root
+
+__all__ = ["TileResult", "TileTask", "read_tile", "tasks_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class TileTask:
+    """Tile number `index` of `width` entries, and the numbers of its first entries whose roots are asked for."""
+
+    index: int
+    width: int
+    prefixes: tuple[int, ...] = ()
+
+    @property
+    def hashes(self) -> TileName:
+        """The tile of hashes."""
+        return TileName(0, self.index, self.width)
+
+    @property
+    def entries(self) -> TileName:
+        """The tile of entries."""
+        return TileName("entries", self.index, self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class TileResult:
+    """What one tile came to: the root of all its leaves, of its first ones as asked for, findings and counts."""
+
+    task: TileTask
+    root: bytes
+    prefixes: Mapping[int, bytes]
+    findings: Sequence[Finding]
+    tally: Tally
+
+
+def read_tile(
+    task: TileTask, frames: Iterable[Frame], reader: EntryReader, *, hashes: bytes | None, entries: bytes | None
+) -> TileResult:
+    """Read the frames of one tile. `hashes` and `entries` are the files of its tiles, None where they are missing.
+
+    `frames` may raise `LogError` where their file is cut; what is missing then stands in the tree as no entry.
+    """
+    found: list[Finding] = []
+    rows: list[bytes] = []
+    try:
+        for frame in _counted(frames, task.width):
+            rows.append(reader.read(frame))  # noqa: PERF401  what came before a cut must stay
+    except LogError as error:
+        found.append(of_file(messages_path(task.index), error.code, error.detail))
+    rows += [bytes(32)] * (task.width - len(rows))
+    leaves = [leaf_hash(row) for row in rows]
+    for name, given, computed in (
+        (task.hashes, hashes, b"".join(leaves)),
+        (task.entries, entries, encode_entries(rows)),
+    ):
+        if given is not None and given != computed:
+            found.append(of_file(name.path, Code.BAD_TILE, "not what the messages give"))
+    result = TileResult(
+        task=task,
+        root=root(leaves),
+        prefixes={width: root(leaves[:width]) for width in task.prefixes},
+        findings=list(chain(found, reader.findings)),
+        tally=reader.tally,
+    )
+    reader.findings, reader.tally = [], Tally()
+    return result
+
+
+def _counted(frames: Iterable[Frame], width: int) -> Iterator[Frame]:
+    """Yield `frames`; raise `LogError` (`bad_entry`) at the first too many, and at the end if there were too few."""
+    count = 0
+    for count, frame in enumerate(frames, 1):
+        if count > width:
+            raise LogError(Code.BAD_ENTRY, "more frames than entries")
+        yield frame
+    if count < width:
+        raise LogError(Code.BAD_ENTRY, "fewer frames than entries")
+
+
+def tasks_of(size: int, sizes: Iterable[int]) -> Iterator[TileTask]:
+    """Yield the tiles of a log of `size` entries; the roots at `sizes`, each at most `size`, will be asked for."""
+    wanted: dict[int, set[int]] = {}
+    for one in sizes:
+        index, width = divmod(one, TILE_WIDTH)
+        if width:
+            wanted.setdefault(index, set()).add(width)
+    for index in range(-(-size // TILE_WIDTH)):
+        width = min(TILE_WIDTH, size - index * TILE_WIDTH)
+        yield TileTask(index, width, tuple(sorted(wanted.get(index, ()))))

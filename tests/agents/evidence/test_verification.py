@@ -1,0 +1,87 @@
+"""A whole export verified: in one process and in several, with words for what is wrong and an end whatever it holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.log_world import World, make_world, note
+
+from sealbus.agents.evidence.files import FolderFiles, MemoryFiles
+from sealbus.agents.evidence.verification import KEPT_FINDINGS, Verification, verify_export
+from sealbus.envelopes.export.finding import of_file
+from sealbus.envelopes.export.root import Root
+from sealbus.envelopes.export.tally import Span
+
+WORLD = make_world(3, 520)
+
+
+def root_of(world: World) -> Root:
+    return Root.parse(json.dumps(world.root()).encode())
+
+
+def written(world: World, folder: Path) -> FolderFiles:
+    for name, data in world.files().items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return FolderFiles(folder)
+
+
+def codes(report: Verification) -> set[tuple[str, str]]:
+    return {(finding.place, finding.code) for finding in report.findings}
+
+
+def test_several_processes_find_the_same_as_one(tmp_path: Path) -> None:
+    files, root, told = written(WORLD, tmp_path), root_of(WORLD), list[tuple[int, int]]()
+    alone = verify_export(files, root, processes=1, progress=lambda done, total: told.append((done, total)))
+    together = verify_export(files, root, processes=2)
+    assert alone.passed
+    assert alone == together
+    assert told == [(number, 6) for number in (1, 2, 3, 4, 5, 6)]
+    message = tmp_path / "messages" / "001"
+    message.write_bytes(message.read_bytes()[:-1])
+    alone, together = verify_export(files, root, processes=1), verify_export(files, root, processes=2)
+    assert not alone.passed
+    assert alone == together
+
+
+def test_a_span_is_counted_by_row_and_everything_is_verified() -> None:
+    files, root = MemoryFiles(WORLD.files()), root_of(WORLD)
+    whole = verify_export(files, root, processes=1)
+    middle = WORLD.frames[len(WORLD.frames) // 2].stored
+    early = verify_export(files, root, processes=1, span=Span(0, middle))
+    late = verify_export(files, root, processes=1, span=Span(middle))
+    assert early.tally.rows + late.tally.rows == whole.tally.rows
+    assert early.tally.records == whole.tally.records
+
+
+@pytest.mark.parametrize(
+    ("changed", "place", "code"),
+    [
+        ({}, "checkpoint", "missing_file"),
+        ({"checkpoint": bytes(9_000)}, "checkpoint", "bad_note"),
+        ({"checkpoint": b"no note"}, "checkpoint", "bad_note"),
+        ({"checkpoint": note(2**53 - 1, bytes(32), WORLD.keys)}, "messages", "missing_file"),
+        ({"checkpoint": note(0, bytes(32), WORLD.keys)}, "checkpoint", "bad_note"),
+    ],
+)
+def test_what_is_hardly_an_export(changed: dict[str, bytes], place: str, code: str) -> None:
+    report = verify_export(MemoryFiles(changed), root_of(WORLD), processes=1)
+    assert codes(report) == {(place, code)}
+    assert not report.passed
+
+
+def test_each_missing_file_is_named() -> None:
+    files = WORLD.files()
+    for name in files:
+        if name != "checkpoint":
+            rest = {one: data for one, data in files.items() if one != name}
+            assert (name, "missing_file") in codes(verify_export(MemoryFiles(rest), root_of(WORLD), processes=1))
+
+
+def test_findings_are_kept_as_far_as_there_is_room_and_counted_beyond() -> None:
+    report = Verification()
+    report.found(of_file(str(number), "unknown_file") for number in range(KEPT_FINDINGS + 3))
+    assert (len(report.findings), report.count) == (KEPT_FINDINGS, KEPT_FINDINGS + 3)

@@ -1,0 +1,69 @@
+"""Counts, bounded whatever is counted."""
+
+from __future__ import annotations
+
+from vectors.issuing import INVENTORY, PLANNER
+from vectors.recorded import records
+from vectors.world import Message
+
+from sealbus.envelopes.export.tally import MOST_ROWS, Row, Span, Tally
+from sealbus.envelopes.records import parse_record
+from sealbus.envelopes.spiffe_id import SpiffeId
+
+ALL = {kind: [parse_record(item) for item in items] for kind, items in records(Message()).items()}
+RECORDER = SpiffeId(INVENTORY)
+
+
+def counted(kind: str) -> dict[Row, int]:
+    tally = Tally()
+    for record in ALL[kind]:
+        tally.take(record, RECORDER, counted=True)
+    assert tally.records[kind] == len(ALL[kind])
+    return dict(tally.rows)
+
+
+def test_decisions() -> None:
+    rows = counted("decision")
+    assert rows[Row(INVENTORY, "inventory.update", "allow", "")] == 4
+    assert rows[Row(INVENTORY, "inventory.update", "deny", "policy_unavailable")] == 2
+
+
+def test_outcomes() -> None:
+    assert counted("outcome") == {
+        Row(INVENTORY, "", "done", ""): 3,
+        Row(INVENTORY, "", "failed", "handler_failed"): 1,
+    }
+
+
+def test_denials_count_as_often_as_they_say() -> None:
+    assert counted("denials") == {Row(INVENTORY, "", "deny", "denied"): 40, Row(INVENTORY, "", "deny", "bad_body"): 1}
+
+
+def test_what_is_not_counted_by_row() -> None:
+    assert counted("policy") == {}
+    tally = Tally()
+    tally.take(ALL["decision"][0], RECORDER, counted=False)
+    assert (tally.records.total(), tally.rows.total()) == (1, 0)
+
+
+def test_two_are_added() -> None:
+    tally, other = Tally(), Tally()
+    for one in (tally, other):
+        one.entries["verified"] += 2
+        one.take(ALL["decision"][0], SpiffeId(PLANNER), counted=True)
+    tally.add(other)
+    assert (tally.entries["verified"], tally.records["decision"], tally.rows.total()) == (4, 2, 2)
+
+
+def test_rows_are_bounded() -> None:
+    tally, other = Tally(), Tally()
+    for number in range(MOST_ROWS + 5):
+        other.rows[Row(INVENTORY, f"a.{number}", "allow", "")] += 1
+    tally.add(other)
+    assert len(tally.rows) == MOST_ROWS + 1
+    assert tally.rows[Row("...", "...", "allow", "")] == 5
+
+
+def test_a_span() -> None:
+    assert [Span(2, 4).holds(time) for time in (1, 2, 3, 4)] == [False, True, True, False]
+    assert Span().holds(0)

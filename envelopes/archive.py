@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 from sealbus.envelopes.audit_body import AuditBody, parse_audit_body
 from sealbus.envelopes.caches import Caches
-from sealbus.envelopes.chain import verify_chain
-from sealbus.envelopes.context import verify_context
-from sealbus.envelopes.context_payload import UserContext, parse_payload
+from sealbus.envelopes.chain import parsed_ancestor, verify_chain
+from sealbus.envelopes.context import parsed_context, verify_context
+from sealbus.envelopes.context_payload import UserContext
 from sealbus.envelopes.credential import verify_credential
 from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.errors import Code, EnvelopeError
@@ -157,7 +157,7 @@ def accept_decided(
         raise EnvelopeError(Code.BAD_DIGEST, 9)
     # Step 10. Context.
     context = verify_context(
-        _statement(evidence, header.ctx),
+        _statement(evidence, header.ctx, caches),
         header.ctx,
         trust_domain=profile.names.trust_domain,
         minters=profile.minters,
@@ -165,7 +165,7 @@ def accept_decided(
         caches=caches,
     )
     # Step 11. Chain.
-    ancestors = _ancestors(evidence, header)
+    ancestors = _ancestors(evidence, header, caches)
     parents = verify_chain(header, ancestors, context, reference=reference, trust=trust, caches=caches)
     return VerifiedDecided(header, context, (*reversed(parents), header))
 
@@ -177,15 +177,17 @@ def _credential(evidence: Evidence, crd: bytes, step: int) -> Credential:
     return credential
 
 
-def _statement(evidence: Evidence, ctx: bytes | None) -> Statement | None:
+def _statement(evidence: Evidence, ctx: bytes | None, caches: Caches) -> Statement | None:
     """Return the statement named `ctx`, put together again; None where there is none, which `verify_context` judges."""
-    found = evidence.contexts.get(ctx) if ctx is not None else None
+    if ctx is None:
+        return None
+    found = evidence.contexts.get(ctx)
     if found is None:
         return None
-    return Statement(found.data, found.proof, _credential(evidence, parse_payload(found.data).crd, 10))
+    return Statement(found.data, found.proof, _credential(evidence, parsed_context(found.data, ctx, caches).crd, 10))
 
 
-def _ancestors(evidence: Evidence, header: Header) -> tuple[Ancestor, ...]:
+def _ancestors(evidence: Evidence, header: Header, caches: Caches) -> tuple[Ancestor, ...]:
     """Return the ancestors of `header`, the parent first. Names are hashes, so no chain leads back into itself."""
     ancestors: list[Ancestor] = []
     # One too many is enough for `verify_chain` to see that it is too long.
@@ -194,7 +196,7 @@ def _ancestors(evidence: Evidence, header: Header) -> tuple[Ancestor, ...]:
         if found is None:
             raise EnvelopeError(Code.BAD_CHAIN, 11, "no evidence of an ancestor")
         try:
-            header = parse_header(found.data)
+            header = parsed_ancestor(found.data, header.par, caches)
         except EnvelopeError as error:
             raise error.at_step(11) from error
         ancestors.append(Ancestor(found.data, found.proof, _credential(evidence, header.crd, 11)))

@@ -23,7 +23,7 @@ from sealbus.envelopes.signature import MESSAGE_TYPE, verify_proof
 from sealbus.envelopes.trust import Trust
 from sealbus.envelopes.wire import Ancestor, Proof
 
-__all__ = ["check_grants", "covers", "verify_chain"]
+__all__ = ["check_grants", "covers", "parsed_ancestor", "verify_chain"]
 
 _SKEW: Final = DEFAULT_LIMITS.clock_skew
 _LINK_KINDS: Final = frozenset({Kind.TASK, Kind.CALL})
@@ -78,6 +78,15 @@ def verify_chain(
     for ancestor, parent, found in zip(ancestors, parents, remembered, strict=True):
         _prove(ancestor, parent, found, trust, caches, step)
     return tuple(parents)
+
+
+def parsed_ancestor(raw: bytes, digest: bytes, caches: Caches) -> Header:
+    """Return the header `raw`, whose hash is `digest`; cheap where it was an ancestor before. Nothing is verified.
+
+    Raises `EnvelopeError` (`malformed`, step 2).
+    """
+    found = caches.links.get(digest)
+    return found.header if isinstance(found, _Remembered) and found.header.raw == raw else parse_header(raw)
 
 
 def _find(ancestor: Ancestor, par: bytes | None, caches: Caches) -> _Remembered | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import lru_cache
 from types import MappingProxyType
+from typing import cast
 
-from sealbus.envelopes.codec import decode
+from sealbus.envelopes.codec import Value, decode, unpack
 from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
@@ -42,8 +44,11 @@ def parse_record(item: bytes) -> Record:
     Exactly the keys of its kind's table, of their types and within their limits. What a record says about a message
     is not verified here.
     """
-    # As many items and as long a text as any record may have; each field has its own limit in its constructor.
-    keys = RecordMap(decode(item, items=SENT_HASHES, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes, step=0))
+    decoded = unpack(item, items=SENT_HASHES, entries=DEFAULT_LIMITS.text_items, lists=True, step=0)
+    if type(decoded) is not dict or not _is_flat(decoded):
+        # As many items and as long a text as any record may have; each field has its own limit in its constructor.
+        decoded = decode(item, items=SENT_HASHES, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes, step=0)
+    keys = RecordMap(cast("Value", decoded))
     take = _TAKERS.get(keys.text("k"))
     if take is None:
         raise EnvelopeError(Code.MALFORMED, 0, "record: k")
@@ -54,6 +59,21 @@ def parse_record(item: bytes) -> Record:
         raise EnvelopeError(Code.MALFORMED, 0, f"record: {error.detail}") from error
     keys.end()
     return record
+
+
+def _is_flat(decoded: dict[object, object]) -> bool:
+    """Tell whether this is a decision or an outcome with its keys in order: all but a few of the records there are.
+
+    What these two hold is checked node by node by their constructors, so that a walk over all of it would find nothing
+    more; it costs as much as everything else that is done with a record.
+    """
+    return decoded.get("k") in ("decision", "outcome") and _are_keys(tuple(decoded))
+
+
+@lru_cache(maxsize=256)
+def _are_keys(keys: tuple[object, ...]) -> bool:
+    """Tell whether `keys` are in order, and of three characters at most, as all of these tables' are."""
+    return all(type(key) is str and len(key) <= 3 for key in keys) and tuple(sorted(cast("list[str]", keys))) == keys
 
 
 def guard_id(own: SpiffeId, call_digest: bytes) -> bytes:

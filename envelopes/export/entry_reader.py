@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sealbus.envelopes.archive import VerifiedAudit, accept_decided, accept_record
+from sealbus.envelopes.archive import VerifiedAudit, VerifiedDecided, accept_decided, accept_record
 from sealbus.envelopes.caches import Caches
 from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.errors import EnvelopeError, LogError
@@ -31,9 +31,9 @@ def open_frame(frame: Frame, root: Root, archive: TrustArchive, caches: Caches) 
 
 def check_decision(
     record: DecisionRecord, audit: VerifiedAudit, root: Root, archive: TrustArchive, caches: Caches
-) -> None:
-    """Raise `EnvelopeError` unless the decided message can be proved again (SPEC.md section 7, archive)."""
-    accept_decided(record, audit, root.profile, bundles=archive.at(record.place.time), caches=caches)
+) -> VerifiedDecided:
+    """Return the decided message, proved again; raise `EnvelopeError` if it cannot be (SPEC.md section 7, archive)."""
+    return accept_decided(record, audit, root.profile, bundles=archive.at(record.place.time), caches=caches)
 
 
 class EntryReader:
@@ -75,11 +75,11 @@ class EntryReader:
 
     def _check_decision(self, frame: Frame, audit: VerifiedAudit, record: DecisionRecord) -> None:
         try:
-            check_decision(record, audit, self._root, self._archive, self._caches)
+            decided = check_decision(record, audit, self._root, self._archive, self._caches)
         except EnvelopeError as error:
             self.findings.append(of_sequence(frame.sequence, error))
             return
-        aud = parse_header(record.header).aud
+        aud = decided.header.aud
         if aud is not None and aud != audit.header.iss:
             self._found(frame, FindingCode.WRONG_AUDIENCE, "a decision recorded by another than the message was for")
 

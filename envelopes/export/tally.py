@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.records import Record
@@ -15,6 +15,9 @@ __all__ = ["MOST_ROWS", "Row", "Span", "Tally"]
 
 MOST_ROWS = 10_000
 """Rows that are told apart; whoever makes up actions fills no memory, and what is over counts under `...`."""
+
+_new: Final = tuple.__new__
+"""Makes a named tuple in half the time that its own `__new__` takes, which is Python."""
 
 
 class Row(NamedTuple):
@@ -59,14 +62,14 @@ class Tally:
             return
         agent = recorder.value
         if isinstance(record, DecisionRecord):
-            self._count(Row(agent, record.action, "allow" if record.allow else "deny", str(record.code or "")), 1)
+            self._count(_new(Row, (agent, record.action, "allow" if record.allow else "deny", record.code or "")), 1)
         elif isinstance(record, OutcomeRecord):
-            self._count(Row(agent, "", "failed" if record.code else "done", str(record.code or "")), 1)
+            self._count(_new(Row, (agent, "", "failed" if record.code else "done", record.code or "")), 1)
         elif isinstance(record, DenialsRecord):
             for code, count in record.counts.items():
                 self._count(Row(agent, "", "deny", str(code)), count)
 
     def _count(self, row: Row, count: int) -> None:
-        if row not in self.rows and len(self.rows) >= MOST_ROWS:
+        if len(self.rows) >= MOST_ROWS and row not in self.rows:
             row = Row("...", "...", row.verdict, row.code)
         self.rows[row] += count

@@ -49,6 +49,8 @@ class Root:
     checkpoints: tuple[bytes, ...] = ()
     held: tuple[SignedCheckpoint, ...] = field(init=False, repr=False)
     """`checkpoints`, verified."""
+    profile: ArchiveProfile = field(init=False, repr=False)
+    """How record messages of this deployment are read."""
 
     def __post_init__(self) -> None:
         for what, trusted in (("keys", self.keys), ("bundles", self.bundles), ("notaries", self.notaries)):
@@ -59,11 +61,7 @@ class Root:
         except LogError as error:
             raise ConfigurationError(f"root file: a checkpoint in it: {error}") from error
         object.__setattr__(self, "held", held)
-
-    @property
-    def profile(self) -> ArchiveProfile:
-        """How record messages of this deployment are read."""
-        return ArchiveProfile(names=self.names, minters=self.minters)
+        object.__setattr__(self, "profile", ArchiveProfile(names=self.names, minters=self.minters))
 
     @classmethod
     def parse(cls, data: bytes) -> Root:

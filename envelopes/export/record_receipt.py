@@ -1,0 +1,82 @@
+"""Receipts of records: one text file that proves one record and shows no other (SPEC.md section 15).
+
+It holds the record with its evidence, the audit message's header and what vouches for it, the trust bundles that vouch for
+those, where all of that is in the log, and the log's checkpoint as C2SP `tlog-proof`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from sealbus.envelopes.errors import Code, LogError
+from sealbus.envelopes.export.shown_message import ShownMessage
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.log.lines import base64_text, parse_base64
+from sealbus.envelopes.log.receipt import Receipt, encode_receipt, parse_receipt
+
+__all__ = ["RecordReceipt", "ShownBundle"]
+
+_FIRST: Final = "sealbus-receipt@v1"
+_BUNDLE: Final = "bundle"
+_RECORD: Final = "record"
+_PATH: Final = "path"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownBundle:
+    """A notary's message with a `bundle` record, and the path of its entry to the checkpoint's root."""
+
+    message: ShownMessage
+    path: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordReceipt:
+    """A receipt of the right form; nothing is verified. `log` is the C2SP receipt of the entry of `message`."""
+
+    bundles: tuple[ShownBundle, ...]
+    message: ShownMessage
+    log: Receipt = field(repr=False)
+
+    def encode(self) -> bytes:
+        """Return the file; raise `LogError` (`bad_note`) if it is over 2 MiB."""
+        lines = [_FIRST]
+        for bundle in self.bundles:
+            lines += [_BUNDLE, *bundle.message.lines(), " ".join([_PATH, *map(base64_text, bundle.path)])]
+        lines += [_RECORD, *self.message.lines(), "", ""]
+        data = "\n".join(lines).encode() + encode_receipt(self.log)
+        if len(data) > DEFAULT_LIMITS.receipt_bytes:
+            raise LogError(Code.BAD_NOTE, "receipt: too large")
+        return data
+
+    @classmethod
+    def parse(cls, data: bytes) -> RecordReceipt:
+        """Return the receipt that `data` is; raise `LogError` (`bad_note`) for bytes of another form."""
+        head, blank, log = data.partition(b"\n\n")
+        if not blank or len(data) > DEFAULT_LIMITS.receipt_bytes:
+            raise LogError(Code.BAD_NOTE, "receipt: size, or no empty line")
+        try:
+            lines = head.decode("ascii").split("\n")
+        except UnicodeDecodeError as error:
+            raise LogError(Code.BAD_NOTE, "receipt: not ASCII") from error
+        if lines.pop(0) != _FIRST:
+            raise LogError(Code.BAD_NOTE, "receipt: first line")
+        bundles = []
+        while lines and lines[0] == _BUNDLE:
+            end = next((at for at, line in enumerate(lines) if line.split(" ")[0] == _PATH), 0)
+            if not end:
+                raise LogError(Code.BAD_NOTE, "receipt: a bundle without its path")
+            bundles.append(ShownBundle(ShownMessage.parse(lines[1:end]), _path(lines[end].split(" ")[1:])))
+            del lines[: end + 1]
+        if not lines or lines[0] != _RECORD:
+            raise LogError(Code.BAD_NOTE, "receipt: no record")
+        receipt = cls(tuple(bundles), ShownMessage.parse(lines[1:]), parse_receipt(log))
+        if receipt.log.index != receipt.message.index or receipt.log.extra:
+            raise LogError(Code.BAD_NOTE, "receipt: the log's part is of another entry, or holds more")
+        return receipt
+
+
+def _path(words: Sequence[str]) -> tuple[bytes, ...]:
+    return tuple(parse_base64(word, "path") for word in words)

@@ -1,0 +1,67 @@
+"""Receipts made out of an export: small, complete, and never of what does not verify."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+
+import pytest
+from support.log_world import World
+from support.receipts import FILES, ROOT, looked_up, message_ids, receipts_of
+from vectors.issuing import INVENTORY
+from vectors.recorded import decision, evidence
+
+from sealbus.agents.evidence.files import MemoryFiles
+from sealbus.agents.evidence.lookup import look_up
+from sealbus.agents.evidence.receipts import make_receipt
+from sealbus.envelopes.decision_record import DecisionRecord
+from sealbus.envelopes.errors import EnvelopeError, LogError
+from sealbus.envelopes.export.receipt_check import check_receipt
+from sealbus.envelopes.export.record_receipt import RecordReceipt
+from sealbus.envelopes.export.root import Root
+
+
+def test_they_are_a_few_kilobytes_and_hold_what_is_needed() -> None:
+    for ident in message_ids()[::5]:
+        for found, receipt in receipts_of(ident):
+            assert len(receipt) < 12_000
+            parsed = RecordReceipt.parse(receipt)
+            assert len(parsed.bundles) == 1
+            assert bool(len(parsed.message.items) > 1) == isinstance(found.record, DecisionRecord)
+
+
+def test_of_several_bundles_only_those_that_vouch_are_shown() -> None:
+    shown = {
+        RecordReceipt.parse(receipt).bundles[0].message.index
+        for one in message_ids()
+        for _, receipt in receipts_of(one)
+    }
+    assert len(shown) >= 3
+
+
+def test_none_is_made_of_what_does_not_verify() -> None:
+    made = World(Random(1))  # noqa: S311
+    made.creation()
+    made.record_bundle("k0")
+    task, _ = made.task(user=False, chain=0)
+    made.put(made.audit(INVENTORY, evidence(task), [decision(task, sto=made.time, prf=[1, 0, [], bytes([1]) * 64])]))
+    ident = task.entries()["id"]
+    assert isinstance(ident, bytes)
+    files, root = MemoryFiles(made.files()), Root.parse(json.dumps(made.root()).encode())
+    lookup = look_up(files, root, ident)
+    with pytest.raises(EnvelopeError):
+        make_receipt(files, root, lookup, lookup.found[0])
+
+
+def test_none_is_made_from_tiles_that_are_not_there_or_are_others() -> None:
+    lookup = looked_up(message_ids()[0])
+    for name in [one for one in FILES.files if one.startswith("tile/0/")]:
+        rest = {one: data for one, data in FILES.files.items() if one != name}
+        for files in (MemoryFiles(rest), MemoryFiles(rest | {name: bytes(len(FILES.files[name]))})):
+            with pytest.raises(LogError):
+                make_receipt(files, ROOT, lookup, lookup.found[0])
+
+
+def test_it_is_checked_with_nothing_but_the_root() -> None:
+    [(found, receipt), *_] = receipts_of(message_ids()[0])
+    assert check_receipt(receipt, Root.parse(ROOT.encode())).record == found.record

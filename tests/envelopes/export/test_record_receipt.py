@@ -1,0 +1,56 @@
+"""The form of a receipt: one spelling, and its parts where they must be."""
+
+from __future__ import annotations
+
+import pytest
+from support.receipts import message_ids, receipts_of
+
+from sealbus.envelopes.errors import LogError
+from sealbus.envelopes.export.record_receipt import RecordReceipt
+
+GOOD = receipts_of(message_ids()[0])[0][1]
+TEXT = GOOD.decode()
+
+
+def test_it_is_read_as_it_is_written() -> None:
+    receipt = RecordReceipt.parse(GOOD)
+    assert receipt.encode() == GOOD
+    assert len(receipt.bundles) == 1
+    assert len(GOOD) < 10_000
+    assert TEXT.startswith("sealbus-receipt@v1\nbundle\nentry ")
+    assert "\n\nc2sp.org/tlog-proof@v1\nindex " in TEXT
+
+
+def without(line: str) -> str:
+    return "\n".join(one for one in TEXT.split("\n") if not one.startswith(line))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n\n",
+        TEXT.partition("\n\n")[0],
+        TEXT.replace("@v1", "@v2", 1),
+        without("record"),
+        without("path"),
+        without("bundle"),
+        without("index"),
+        TEXT.replace("\nrecord\n", "\nbundle\n"),
+        TEXT.replace("\nindex ", "\nindex 1"),
+        TEXT.replace("\nindex ", "\nextra AAAA\nindex "),
+        TEXT.replace("\npath ", "\npath = "),
+        "\u00e9" + TEXT,
+        TEXT + " " * 2_097_152,
+        "sealbus-receipt@v1\n\n" + TEXT.partition("\n\n")[2],
+    ],
+)
+def test_what_is_no_receipt(text: str) -> None:
+    with pytest.raises(LogError):
+        RecordReceipt.parse(text.encode())
+
+
+def test_one_that_is_too_large_is_not_written() -> None:
+    receipt = RecordReceipt.parse(GOOD)
+    with pytest.raises(LogError):
+        RecordReceipt(receipt.bundles * 2_000, receipt.message, receipt.log).encode()

@@ -1,0 +1,77 @@
+"""An audit message in a receipt: lines of one spelling, items that lead to `dig`."""
+
+from __future__ import annotations
+
+import pytest
+
+from sealbus.envelopes.errors import EnvelopeError, LogError
+from sealbus.envelopes.export.shown_message import ShownItem, ShownMessage, show_items
+from sealbus.envelopes.merkle import leaf_hash, root
+from sealbus.envelopes.wire import Credential, Proof
+
+ITEMS = [b"first", b"second", b"third"]
+DIG = root([leaf_hash(item) for item in ITEMS])
+SHOWN = ShownMessage(
+    index=7,
+    sequence=40,
+    stored=1_764_000_000_000_000,
+    header=b"header",
+    proof=Proof(3, 1, (bytes(32), bytes(32)), bytes(64)),
+    credential=Credential(1, b"token"),
+    count=3,
+    items=show_items(ITEMS, [0, 2]),
+)
+LINES = SHOWN.lines()
+
+
+def test_it_is_read_as_it_is_written() -> None:
+    assert ShownMessage.parse(LINES) == SHOWN
+    assert [line.split(" ")[0] for line in LINES] == ["entry", "header", "proof", "credential", "items", "item", "item"]
+    SHOWN.check_items(DIG)
+
+
+def test_items_that_are_of_another_body() -> None:
+    with pytest.raises(EnvelopeError):
+        SHOWN.check_items(bytes(32))
+    other = ShownMessage.parse([*LINES[:5], LINES[5].replace("item 0", "item 1")])
+    with pytest.raises(EnvelopeError):
+        other.check_items(DIG)
+
+
+@pytest.mark.parametrize("missing", range(6))
+def test_a_line_is_missing(missing: int) -> None:
+    lines = LINES[:6]
+    with pytest.raises(LogError):
+        ShownMessage.parse([line for number, line in enumerate(lines) if number != missing])
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (0, "entry 7 40"),
+        (0, "entry 7 40 1 1"),
+        (0, "entry 07 40 1"),
+        (0, "entry -1 40 1"),
+        (1, "header"),
+        (1, "header ="),
+        (2, "proof 0 0 " + "A" * 86 + "=="),
+        (2, "proof 1 0 AAAA"),
+        (2, LINES[2] + " AAAA"),
+        (3, "credential 1"),
+        (4, "items"),
+        (4, "items three"),
+        (5, "item 0"),
+        (5, LINES[5] + " AAAA"),
+        (5, LINES[5] + f" {LINES[5].split(' ')[-1]}" * 12),
+    ],
+)
+def test_a_line_of_another_form(line: int, text: str) -> None:
+    lines = list(LINES)
+    lines[line] = text
+    with pytest.raises(LogError):
+        ShownMessage.parse(lines)
+
+
+def test_items_are_shown_with_their_paths() -> None:
+    [only] = show_items([b"alone"], [0])
+    assert only == ShownItem(0, b"alone", ())

@@ -33,7 +33,7 @@ class Names:
     domains. Raises `ConfigurationError` for a template or table that is not one to one or gives no valid IDs.
     """
 
-    __slots__ = ("_by_id", "_prefix", "_suffix", "_table", "_token", "trust_domain")
+    __slots__ = ("_by_id", "_prefix", "_suffix", "_table", "_token", "template", "trust_domain")
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class Names:
         except EnvelopeError as error:
             raise ConfigurationError(f"agent template {template!r}: not the path of a SPIFFE ID") from error
         self.trust_domain: Final = trust_domain
+        self.template: Final = template
         before, after = template.split(_PLACE)
         self._prefix: Final = f"spiffe://{trust_domain}{before}"
         self._suffix: Final = after
@@ -60,6 +61,11 @@ class Names:
             raise ConfigurationError("the table of agents gives two names to one SPIFFE ID")
         # Bounded, and per instance; IDs come from peers. By text, which keeps its hash.
         self._token = lru_cache(maxsize=4096)(self._make_token)
+
+    @property
+    def table(self) -> Mapping[str, SpiffeId]:
+        """The table as it was given."""
+        return self._table
 
     def id_of(self, name: str) -> SpiffeId:
         """Return the SPIFFE ID that `name` stands for; raise `ConfigurationError` if it can stand for none.

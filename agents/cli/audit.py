@@ -1,4 +1,4 @@
-"""`sealbus audit tail|replay`: what was decided, why, and what came of it, in order, each record verified."""
+"""`sealbus audit`: what was decided, why, and what came of it, in order, each record verified."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Mapping
 
 import click
 
+from sealbus.agents.cli.audit_export import export, root_file
+from sealbus.agents.cli.audit_receipt import receipt
+from sealbus.agents.cli.audit_show import show
+from sealbus.agents.cli.audit_stats import stats
+from sealbus.agents.cli.audit_verify import verify
 from sealbus.agents.cli.options import as_option, config_option, json_option
 from sealbus.agents.cli.output import as_mapping, note, print_json, shown_time
 from sealbus.agents.cli.times import Moment
@@ -19,7 +24,11 @@ __all__ = ["command"]
 
 @click.group("audit")
 def command() -> None:
-    """Follow and replay the audit stream."""
+    """Follow and replay the audit stream; export, verify and look into the log of it."""
+
+
+for _subcommand in (export, verify, receipt, show, stats, root_file):
+    command.add_command(_subcommand)
 
 
 @command.command("tail")

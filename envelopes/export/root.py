@@ -6,7 +6,6 @@ Strict JSON, so that two readers see one meaning (SPEC.md section 14, "The root 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -42,8 +41,6 @@ class Root:
     keys: tuple[NoteVerifier, ...]
     bundles: frozenset[bytes]
     names: Names
-    template: str
-    table: Mapping[str, SpiffeId]
     minters: frozenset[SpiffeId]
     notaries: frozenset[SpiffeId]
     checkpoints: tuple[bytes, ...] = ()
@@ -92,8 +89,6 @@ class Root:
             keys=tuple(NoteVerifier.parse(one) for one in _texts(document, "keys")),
             bundles=frozenset(_digest(one) for one in _texts(document, "bundles")),
             names=Names(TrustDomain(_text("trust_domain", document["trust_domain"])), template, table),
-            template=template,
-            table=table,
             minters=frozenset(SpiffeId.parse(one) for one in _texts(document, "minters")),
             notaries=frozenset(SpiffeId.parse(one) for one in _texts(document, "notaries")),
             checkpoints=tuple(one.encode() for one in _texts(document, "checkpoints")),
@@ -109,8 +104,8 @@ class Root:
             "checkpoints": [one.decode() for one in self.checkpoints],
             "trust_domain": self.names.trust_domain.name,
             "agents": {
-                "template": self.template,
-                "table": {name: str(one) for name, one in sorted(self.table.items())},
+                "template": self.names.template,
+                "table": {name: str(one) for name, one in sorted(self.names.table.items())},
             },
             "minters": sorted(map(str, self.minters)),
             "notaries": sorted(map(str, self.notaries)),

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Final
 
 from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.export.entry_reader import EntryReader
 from sealbus.envelopes.export.finding import Finding, of_file
 from sealbus.envelopes.export.frames import Frame, messages_path
 from sealbus.envelopes.export.tally import Tally
+from sealbus.envelopes.log.entries import ENTRY_BYTES
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, encode_entries
 from sealbus.envelopes.merkle import leaf_hash, root
 
 __all__ = ["TileResult", "TileTask", "read_tile", "tasks_of"]
+
+
+_ROW: Final = ENTRY_BYTES + 2
+"""An entry after its length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +62,14 @@ def read_tile(
     """
     found: list[Finding] = []
     rows: list[bytes] = []
+    sequences: list[int] = []
     try:
         for frame in _counted(frames, task.width):
-            rows.append(reader.read(frame))  # noqa: PERF401  what came before a cut must stay
+            sequences.append(frame.sequence)
+            rows.append(reader.read(frame))
     except LogError as error:
         found.append(of_file(messages_path(task.index), error.code, error.detail))
+    found += _first_other(rows, sequences, entries)
     rows += [bytes(32)] * (task.width - len(rows))
     leaves = [leaf_hash(row) for row in rows]
     for name, given, computed in (
@@ -78,6 +87,15 @@ def read_tile(
     )
     reader.findings, reader.tally = [], Tally()
     return result
+
+
+def _first_other(rows: Sequence[bytes], sequences: Sequence[int], entries: bytes | None) -> list[Finding]:
+    """Return the first message whose entry is not the one in the tile: where to look, for the tile does not say it."""
+    if entries is not None:
+        for number, (row, sequence) in enumerate(zip(rows, sequences, strict=True)):
+            if entries[number * _ROW : number * _ROW + _ROW] != encode_entries([row]):
+                return [Finding("", sequence, Code.LOG_MISMATCH, "not what the log's entry is over")]
+    return []
 
 
 def _counted(frames: Iterable[Frame], width: int) -> Iterator[Frame]:

@@ -136,3 +136,9 @@ def test_tokens_are_remembered_within_a_bound() -> None:
 @pytest.mark.parametrize(("text", "expected"), [("aZ09_-", True), ("", False), ("a.b", False), ("a\n", False)])
 def test_tokens(text: str, expected: bool) -> None:
     assert is_token(text) is expected
+
+
+def test_it_says_what_it_was_made_of() -> None:
+    table = {"edge": SpiffeId("spiffe://example.org/edge")}
+    names = Names(TrustDomain("example.org"), "/ns/{name}", table)
+    assert (names.template, dict(names.table)) == ("/ns/{name}", table)

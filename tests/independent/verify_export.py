@@ -1272,7 +1272,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 4
     report = verify(read_folder(given.folder), root)
     for place, code, words in report.findings:
-        print(f"{place} {code} {words}".rstrip())  # noqa: T201
+        print(f"{ascii(place)[1:-1]} {code} {words}".rstrip())  # noqa: T201
     print(  # noqa: T201
         f"{report.entries} entries, {report.records} records, {report.decisions} decisions, "
         f"{report.garbage} messages that prove nothing: {len(report.findings)} findings"

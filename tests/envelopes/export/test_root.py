@@ -23,7 +23,7 @@ def parsed(**changes: Json) -> Root:
 
 def test_what_it_says() -> None:
     root = parsed(checkpoints=[HELD.decode()], agents={"template": "/ns/{name}", "table": {"pricing": PRICING}})
-    assert (root.origin, root.template) == (ORIGIN, "/ns/{name}")
+    assert (root.origin, root.names.template) == (ORIGIN, "/ns/{name}")
     assert [key.text for key in root.keys] == [key.vkey for key in WORLD.keys]
     assert root.bundles == frozenset(WORLD.pinned)
     assert root.notaries == {SpiffeId(NOTARY)}

@@ -82,7 +82,14 @@ def test_other_hashes(changed: bytes) -> None:
 
 @pytest.mark.parametrize("changed", [ENTRIES[:-1], ENTRIES[:-1] + b"\x00", ENTRIES + b"\x00", b""])
 def test_other_entries(changed: bytes) -> None:
-    assert codes(read(FRAMES, HASHES, changed)) == [(TASK.entries.path, "bad_tile")]
+    other = [] if changed == ENTRIES + b"\x00" else [("", "log_mismatch")]
+    assert codes(read(FRAMES, HASHES, changed)) == [*other, (TASK.entries.path, "bad_tile")]
+
+
+def test_the_first_message_that_is_another_is_named() -> None:
+    changed = [*FRAMES[:9], FRAMES[9]._replace(stored=FRAMES[9].stored + 1), *FRAMES[10:]]
+    [first, *_] = read(changed).findings
+    assert (first.sequence, first.code) == (FRAMES[9].sequence, "log_mismatch")
 
 
 def test_the_tasks_of_a_log() -> None:

@@ -1,0 +1,149 @@
+"""Writes an export to a folder: the notary's tiles as they are, and the stream's messages where its places say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from sealbus.envelopes.errors import Code, ConfigurationError, LogError
+from sealbus.envelopes.export.frames import Frame, encode_frame, messages_path
+from sealbus.envelopes.export.layout import CHECKPOINT
+from sealbus.envelopes.export.tile_reader import tasks_of
+from sealbus.envelopes.log.entries import EntryKind
+from sealbus.envelopes.log.places import PLACE_BYTES, Place, parse_places
+from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, grown_tiles
+
+__all__ = ["ExportWriter", "Written"]
+
+_NAMED: Final = 100
+"""Sequences named of those with which log and stream do not agree; the others are counted."""
+_ROWS: Final = {"entries": 34, "places": PLACE_BYTES}
+
+GetFile = Callable[[str], bytes | None]
+
+
+@dataclass(slots=True)
+class Written:
+    """What was written, and where log and stream do not agree: verification of the export says so too."""
+
+    entries: int = 0
+    missing: list[int] = field(default_factory=list)
+    """Sequences that the log has and the stream does not hold; the first of them."""
+    missing_count: int = 0
+
+
+class ExportWriter:
+    """Writes the log of `size` entries that `get` gives by path, while messages of its stream are handed over in order.
+
+    Calls block. `folder` is new or empty, or `ConfigurationError` is raised. What the log has and the stream does not is
+    written without its bytes, so that it does not verify. Raises `LogError` (`bad_tile`) for a tile that is not there.
+    """
+
+    def __init__(self, folder: Path, size: int, get: GetFile, *, stream: str, previous: bytes = b"") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise ConfigurationError(f"{folder} is not empty: an export is written into a new folder")
+        self.written = Written()
+        self._folder = folder
+        self._size = size
+        self._get = get
+        self._beginning = {EntryKind.CREATION: stream.encode(), EntryKind.PREVIOUS: previous}
+        self._places = self._pairs()
+        self._place: Place | None = None
+        self._count = 0
+        self._file: BinaryIO | None = None
+        self._advance()
+
+    @property
+    def next(self) -> int | None:
+        """The sequence whose message is waited for; None once all are there."""
+        return self._place.sequence if self._place is not None else None
+
+    def take(self, messages: Iterable[tuple[int, int, bytes]]) -> None:
+        """Take messages in their order: sequence, stored time and payload of each. What the log has not is left out."""
+        for sequence, stored, payload in messages:
+            while self._place is not None and self._place.sequence < sequence:
+                self._miss(self._place)
+            if self._place is not None and self._place.sequence == sequence:
+                self._write(Frame(self._place.kind, sequence, stored, payload))
+                self._advance()
+
+    def end(self, note: bytes) -> Written:
+        """Write what is left: tiles and, last of all, the checkpoint, without which an export is none."""
+        while self._place is not None:
+            self._miss(self._place)
+        self.close()
+        for name in grown_tiles(0, self._size):
+            if name.level != "places":
+                self._store(name.path, self._tile(name))
+        self._store(CHECKPOINT, note)
+        return self.written
+
+    def close(self) -> None:
+        """Close the file that is being written."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _advance(self) -> None:
+        """Go to the next place that a message of the stream belongs to, and write what is before it."""
+        for place, following in self._places:
+            if place.kind in (EntryKind.UNVERIFIED, EntryKind.VERIFIED):
+                self._place = place
+                return
+            data = self._beginning.get(place.kind)
+            if data is None:
+                # A gap ends before the next message; without one there would be no entry for it.
+                count = following.sequence - place.sequence if following is not None else 0
+                data = max(count, 0).to_bytes(8, "big")
+            self._write(Frame(place.kind, place.sequence, place.time, data))
+        self._place = None
+
+    def _pairs(self) -> Iterator[tuple[Place, Place | None]]:
+        """Yield each place with the one after it."""
+        ended: tuple[Place | None, ...] = (None,)
+        for place, following in pairwise(chain(self._all_places(), ended)):
+            if place is not None:
+                yield place, following
+
+    def _all_places(self) -> Iterator[Place]:
+        for task in tasks_of(self._size, ()):
+            name = TileName("places", task.index, task.width)
+            yield from parse_places(self._tile(name), task.width)
+
+    def _miss(self, place: Place) -> None:
+        self.written.missing_count += 1
+        if len(self.written.missing) < _NAMED:
+            self.written.missing.append(place.sequence)
+        self._write(Frame(place.kind, place.sequence, place.time, b""))
+        self._advance()
+
+    def _write(self, frame: Frame) -> None:
+        if self._count % TILE_WIDTH == 0:
+            self.close()
+            path = self._folder / messages_path(self._count // TILE_WIDTH)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("xb")
+        if self._file is None:
+            raise ConfigurationError("an export that is closed takes no more messages")
+        self._file.write(encode_frame(frame))
+        self._count += 1
+        self.written.entries = self._count
+
+    def _tile(self, name: TileName) -> bytes:
+        """Return a tile as it is for this size; where a partial one is gone, the beginning of the full one."""
+        data = self._get(name.path)
+        if data is None and name.width < TILE_WIDTH:
+            data = self._get(name.full.path)
+            data = data[: name.width * _ROWS.get(str(name.level), 32)] if data is not None else None
+        if data is None:
+            raise LogError(Code.BAD_TILE, f"{name.path} is not there")
+        return data
+
+    def _store(self, path: str, data: bytes) -> None:
+        target = self._folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)

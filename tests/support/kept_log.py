@@ -9,14 +9,16 @@ from hashlib import sha256
 from pathlib import Path
 
 from support.log_world import World, number_path
+from support.settings import SMALLEST
 
+from sealbus.agents.settings import Settings, load_settings
 from sealbus.bus.ports import Delivery, StreamPosition
 from sealbus.envelopes.audit_body import parse_audit_body
 from sealbus.envelopes.export.root import Root
 from sealbus.envelopes.notary_records import BundleRecord
 from sealbus.envelopes.wire import parse_envelope
 
-__all__ = ["StreamOfLog", "kept_files", "previous_of", "root_of", "written"]
+__all__ = ["StreamOfLog", "kept_files", "log_settings", "previous_of", "root_of", "written"]
 
 
 def kept_files(world: World) -> dict[str, bytes]:
@@ -44,6 +46,13 @@ def previous_of(world: World) -> bytes:
 
 def root_of(world: World) -> Root:
     return Root.parse(json.dumps(world.root()).encode())
+
+
+def log_settings(folder: Path, *lines: str) -> Settings:
+    """Return the settings of `sealbus.toml` in `folder`, written anew with `lines` about the notary."""
+    path = folder / "sealbus.toml"
+    path.write_text(SMALLEST + "\n".join(["[control.notary]", *lines]) + "\n")
+    return load_settings(path, environment={})
 
 
 def written(files: dict[str, bytes], folder: Path) -> Path:

@@ -1,0 +1,29 @@
+"""Where a deployment keeps its log, as its settings say it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.kept_log import log_settings
+
+from sealbus.agents.evidence.places import LogPlace
+from sealbus.envelopes.errors import ConfigurationError
+
+
+def test_what_the_settings_say(tmp_path: Path) -> None:
+    (tmp_path / "previous").write_bytes(b"note")
+    lines = (f'folder = "{tmp_path}"', 'stream = "AUDIT_2"', f'previous = "{tmp_path / "previous"}"')
+    assert LogPlace.of(log_settings(tmp_path, *lines), None) == LogPlace(tmp_path, "AUDIT_2", b"note")
+    assert LogPlace.of(log_settings(tmp_path, *lines), Path("other")) == LogPlace(Path("other"), "AUDIT_2", b"note")
+
+
+def test_another_folder_is_enough(tmp_path: Path) -> None:
+    assert LogPlace.of(log_settings(tmp_path), tmp_path) == LogPlace(tmp_path)
+
+
+def test_no_folder_and_no_previous_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no --log DIR"):
+        LogPlace.of(log_settings(tmp_path), None)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        LogPlace.of(log_settings(tmp_path, 'previous = "/nowhere/previous"'), tmp_path)

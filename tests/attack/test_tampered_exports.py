@@ -13,7 +13,7 @@ from random import Random
 import pytest
 from independent import verify_export as independent
 from support.log_world import World, make_world
-from support.tampering import CLASSES, Altered, alter
+from support.tampering import CLASSES, Altered, alter, flipped_in_a_message_and_signed_anew
 
 from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.verification import Verification, verify_export
@@ -76,3 +76,15 @@ def test_a_later_checkpoint_kept_elsewhere_shows_what_was_left_out() -> None:
     root = json.dumps(made.root(checkpoints=[held])).encode()
     report = verify_export(MemoryFiles(shorter.files()), Root.parse(root), processes=1)
     assert "rolled_back" in {finding.code for finding in report.findings}
+
+
+def test_each_byte_of_a_message_is_covered_by_what_its_agent_signed() -> None:
+    """Whoever has the log's key, and can sign any tree anew, still cannot change a byte of what an agent recorded."""
+    rng, made = Random(3), world(4)  # noqa: S311
+    for _ in range(150):
+        at = rng.choice([index for index, frame in enumerate(made.frames) if frame.kind == 1])
+        files, root = flipped_in_a_message_and_signed_anew(rng, made, at)
+        ours, theirs = verified(Altered("flipped", files, root))
+        place = f"#{made.frames[at].sequence}"
+        assert place in {finding.place for finding in ours.findings}
+        assert place in {found for found, _, _ in theirs.findings}

@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
 from random import Random
+from typing import TypeVar
 
 from support.log_world import (
     NOTARY,
@@ -28,7 +29,7 @@ from vectors.recorded import decision, evidence, record_map
 
 from sealbus.envelopes.codec import pack, unpack
 
-__all__ = ["CLASSES", "Altered", "alter"]
+__all__ = ["CLASSES", "Altered", "alter", "flipped_in_a_message_and_signed_anew"]
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Altered:
 
 
 Alteration = Callable[[Random, World], tuple[dict[str, bytes], dict[str, Json]]]
+F = TypeVar("F", bound=Alteration)
 CLASSES: dict[str, Alteration] = {}
 
 
@@ -55,7 +57,7 @@ def alter(rng: Random, world: World, name: str | None = None) -> Altered:
     return Altered(chosen, files, root)
 
 
-def _class(function: Alteration) -> Alteration:
+def _class(function: F) -> F:
     CLASSES[function.__name__.strip("_")] = function
     return function
 
@@ -424,6 +426,20 @@ def forged_decision(rng: Random, world: World) -> tuple[dict[str, bytes], dict[s
             items, record = evidence(task, *above), decision(task, sto=sto)
     grown.put(grown.audit(recorder, items, [record]))
     return grown.files(), world.root()
+
+
+@_class
+def flipped_in_a_message_and_signed_anew(
+    rng: Random, world: World, at: int | None = None
+) -> tuple[dict[str, bytes], dict[str, Json]]:
+    """One bit of a message that opened, everything above it computed anew and signed by the log's own key."""
+    frames = list(world.frames)
+    while at is None or frames[at].kind != 1:
+        at = rng.randrange(len(frames))
+    data = bytearray(frames[at].data)
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    frames[at] = frames[at]._replace(data=bytes(data))
+    return files_of(frames, world.keys, entries=[_entry(one) for one in frames]), world.root()
 
 
 @_class

@@ -44,6 +44,9 @@ def export(folder: Path, root: Path, log_folder: Path | None, config: str | None
 @click.command("root")
 @click.option("--key", "keys", multiple=True, required=True, help="Verifier key of the log; may be repeated.")
 @click.option(
+    "--origin", default=None, help="The log's; that of the settings or the name of the first key unless said."
+)
+@click.option(
     "--notary", "notaries", multiple=True, help="SPIFFE ID of a notary; that of the agent `notary` unless said."
 )
 @click.option("--checkpoint", "checkpoints", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
@@ -52,6 +55,7 @@ def export(folder: Path, root: Path, log_folder: Path | None, config: str | None
 @config_option
 def root_file(
     keys: tuple[str, ...],
+    origin: str | None,
     notaries: tuple[str, ...],
     checkpoints: tuple[Path, ...],
     log_folder: Path | None,
@@ -65,5 +69,12 @@ def root_file(
     from sealbus.agents.evidence.root_making import make_root
     from sealbus.agents.settings import load_settings
 
-    made = make_root(load_settings(config), keys=keys, notaries=notaries, checkpoints=checkpoints, folder=log_folder)
+    made = make_root(
+        load_settings(config),
+        keys=keys,
+        origin=origin,
+        notaries=notaries,
+        checkpoints=checkpoints,
+        folder=log_folder,
+    )
     click.echo(made.encode().decode(), nl=False)

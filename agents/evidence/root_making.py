@@ -25,14 +25,16 @@ def make_root(
     settings: Settings,
     *,
     keys: Sequence[str],
+    origin: str | None = None,
     notaries: Sequence[str] = (),
     checkpoints: Sequence[Path] = (),
     folder: Path | None = None,
 ) -> Root:
     """Return the root of the deployment of `settings`, whose log's verifier keys are `keys`.
 
-    The origin is the name of the first key. The notary is the workload `notary`, unless said otherwise. Raises
-    `ConfigurationError` for a key, ID or checkpoint that is none, and for a log that holds no trust bundle yet.
+    The origin is that of the settings or, where they say none, the name of the first key; the notary is the workload
+    `notary`, unless said otherwise. Raises `ConfigurationError` for a key, ID or checkpoint that is none, and for a log
+    that holds no trust bundle yet.
     """
     place = LogPlace.of(settings, folder)
     try:
@@ -41,7 +43,7 @@ def make_root(
     except (LogError, EnvelopeError) as error:
         raise ConfigurationError(f"--key or --notary: {error.detail}") from error
     return Root(
-        origin=verifiers[0].name,
+        origin=origin or settings.control.notary.origin or verifiers[0].name,
         keys=verifiers,
         bundles=frozenset({_first_bundle(place.folder, settings)}),
         names=settings.names,

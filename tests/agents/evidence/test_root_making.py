@@ -33,6 +33,13 @@ def test_the_notary_is_the_workload_of_that_name(tmp_path: Path) -> None:
     assert {str(one) for one in root.notaries} == {"spiffe://example.org/agent/notary"}
 
 
+def test_one_key_may_serve_the_logs_of_several_periods(tmp_path: Path) -> None:
+    log = written(kept_files(WORLD), tmp_path / "log")
+    said = log_settings(tmp_path, 'origin = "log.example.org/audit/2026-11"')
+    assert make_root(said, keys=KEYS, folder=log).origin == "log.example.org/audit/2026-11"
+    assert make_root(said, keys=KEYS, folder=log, origin="log.example.org/audit/2").origin == "log.example.org/audit/2"
+
+
 def test_what_is_not_as_it_must_be(tmp_path: Path) -> None:
     log = written(kept_files(WORLD), tmp_path / "log")
     with pytest.raises(ConfigurationError, match="--key"):

@@ -83,7 +83,7 @@ async def test_what_was_kept_matches(kept: Kept) -> None:
 
 async def test_more_messages_than_the_log_has_are_no_matter(kept: Kept) -> None:
     last = kept.stream.stored[-1]
-    kept.stream.stored.append(replace(last, position=replace(placed(last), sequence=sequence(last) + 1)))
+    kept.stream.stored.append(last._replace(position=placed(last)._replace(sequence=sequence(last) + 1)))
     await matched(kept)
 
 

@@ -78,6 +78,7 @@ class _Fields(NamedTuple):
     policy: str | None
     engine: str | None
     micros: int | None
+    redacted: tuple[str, ...]
 
 
 class DecisionRecord(_Fields):
@@ -85,7 +86,9 @@ class DecisionRecord(_Fields):
 
     `header` and `proof` are the decided message's as received; nothing about them is verified here (`archive` does).
     `input` is the exact JSON document that the engine was given; `obligations` is a JSON array, or empty for none;
-    `micros` is what the engine took. What the policy was not asked for, or did not answer, is None.
+    `micros` is what the engine took. What the policy was not asked for, or did not answer, is None. `redacted` are the
+    JSON pointers (RFC 6901) of what was taken out of `input` before it was recorded, null in its place: such a document
+    is not what the engine was given, and nobody can decide on it again.
     """
 
     __slots__ = ()
@@ -106,6 +109,7 @@ class DecisionRecord(_Fields):
         policy: str | None = None,
         engine: str | None = None,
         micros: int | None = None,
+        redacted: tuple[str, ...] = (),
     ) -> Self:
         """Check all fields, by themselves and together."""
         # Comparisons stand here in the open where a call for each would cost more than all of them.
@@ -130,6 +134,8 @@ class DecisionRecord(_Fields):
             raise SealError("obligations are over 65,536 bytes")
         if micros is not None and (type(micros) is not int or not 0 <= micros <= _MAX_INTEGER):
             raise SealError("micros is not an integer from 0 to 2^53-1")
+        if redacted:
+            _check_redacted(input, redacted)
         if (engine is None) is not (micros is None):
             raise SealError("engine and micros come together")
         if (code is None) is not allow:
@@ -144,7 +150,7 @@ class DecisionRecord(_Fields):
             raise SealError(f"{code} is not a code of steps 14 to 16")
         return super().__new__(
             cls, header, proof, action, place, delivery, allow, code,
-            input, reasons, obligations, revision, policy, engine, micros,
+            input, reasons, obligations, revision, policy, engine, micros, redacted,
         )  # fmt: skip
 
     @classmethod
@@ -164,7 +170,7 @@ class DecisionRecord(_Fields):
         """Return the encoded map."""
         (
             header, proof, action, place, delivery, allow, code,
-            input_, reasons, obligations, revision, policy, engine, micros,
+            input_, reasons, obligations, revision, policy, engine, micros, redacted,
         ) = self  # fmt: skip
         # Every value was checked when this was made, and the keys are put in here in their order: packing suffices,
         # and costs a third of `codec.encode`.
@@ -187,6 +193,8 @@ class DecisionRecord(_Fields):
         if policy is not None:
             record["pol"] = policy
         record["prf"] = proof
+        if redacted:
+            record["red"] = redacted
         if revision is not None:
             record["rev"] = revision
         if reasons:
@@ -226,6 +234,7 @@ class DecisionRecord(_Fields):
             policy=keys.text("pol") if "pol" in keys else None,
             engine=keys.text("eng") if "eng" in keys else None,
             micros=keys.uint("mic") if "mic" in keys else None,
+            redacted=keys.some_texts("red"),
         )
 
 
@@ -242,3 +251,11 @@ def _check_texts(
     for name, text in (("revision", revision), ("policy", policy), ("engine", engine)):
         if text is not None:
             check_text(name, text)
+
+
+def _check_redacted(document: bytes | None, redacted: tuple[str, ...]) -> None:
+    if document is None:
+        raise SealError("redacted without input")
+    check_texts("redacted", redacted)
+    if len(set(redacted)) != len(redacted) or not all(pointer.startswith("/") for pointer in redacted):
+        raise SealError("redacted are not distinct JSON pointers below the document")

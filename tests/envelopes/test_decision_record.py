@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import pytest
 
 from sealbus.envelopes.codec import Value, decode, encode
@@ -36,6 +39,7 @@ NOT_ASKED = DecisionRecord(
     allow=False,
     code=Code.BAD_BODY,
 )
+REDACTED = ALLOWED._replace(input=b'{"a":null,"b":null}', redacted=("/a", "/b"))
 UNAVAILABLE = NOT_ASKED._replace(code=Code.POLICY_UNAVAILABLE, input=b"{}", engine="sidecar", micros=250_000)
 
 
@@ -47,7 +51,7 @@ def take(item: bytes) -> DecisionRecord:
     return record
 
 
-@pytest.mark.parametrize("record", [ALLOWED, DENIED, NOT_ASKED, UNAVAILABLE])
+@pytest.mark.parametrize("record", [ALLOWED, DENIED, NOT_ASKED, UNAVAILABLE, REDACTED])
 def test_encoding_is_canonical_and_read_back(record: DecisionRecord) -> None:
     item = record.encode()
     value = decode(item)
@@ -183,6 +187,37 @@ def test_before_step_16_the_policy_was_not_asked(code: Code) -> None:
     ):
         with pytest.raises(SealError, match="not asked"):
             NOT_ASKED._replace(code=code, **change)
+
+
+def test_what_was_redacted_is_named_in_a_key_of_its_own() -> None:
+    value = decode(REDACTED.encode())
+    assert isinstance(value, dict)
+    assert value["red"] == ["/a", "/b"]
+    assert "red" not in cast("dict[str, Value]", decode(ALLOWED.encode()))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: NOT_ASKED._replace(redacted=("/a",)),
+        lambda: REDACTED._replace(redacted=("",)),
+        lambda: REDACTED._replace(redacted=("a",)),
+        lambda: REDACTED._replace(redacted=("/a", "/a")),
+        lambda: REDACTED._replace(redacted=("/a\n",)),
+        lambda: REDACTED._replace(redacted=("/" + "a" * 256,)),
+        lambda: REDACTED._replace(redacted=tuple(f"/{number}" for number in range(33))),
+    ],
+)
+def test_what_was_redacted_is_named_by_pointers_into_the_input(wrong: Callable[[], DecisionRecord]) -> None:
+    with pytest.raises(SealError):
+        wrong()
+
+
+def test_an_empty_list_of_pointers_is_no_spelling_of_none() -> None:
+    value = decode(REDACTED.encode())
+    assert isinstance(value, dict)
+    with pytest.raises(EnvelopeError, match="record: red"):
+        take(encode(value | {"red": []}))
 
 
 def test_core_delivers_once() -> None:

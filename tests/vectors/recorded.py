@@ -77,6 +77,7 @@ def records(message: Message) -> dict[str, list[bytes]]:
             denied(message, "policy_unavailable"), denied(message, "policy_unavailable", eng="sidecar", mic=250_000),
             denied(message, "policy_error", inp=None), decision(message, alw=False, cod="denied"),
             decision(message, inp=bytes(65_536)),
+            decision(message, inp=b'{"context":{"user":{"id":null}},"v":1}', red=["/context/user/id"]),
         ],
         "outcome": [
             record_map("outcome", dec=leaf, suc=True, mic=0, dlv=1),
@@ -140,6 +141,12 @@ def misshapen(message: Message) -> dict[str, bytes]:
         "an input of 65,537 bytes": decision(message, inp=bytes(65_537)),
         "a header of 8,193 bytes": decision(message, hdr=bytes(8_193)),
         "a proof of size 0": decision(message, prf=[0, 0, [], bytes(64)]),
+        "an empty array of pointers": decision(message, red=[]),
+        "33 pointers": decision(message, red=[f"/{number}" for number in range(33)]),
+        "a pointer twice": decision(message, red=["/v", "/v"]),
+        "a pointer to the whole": decision(message, red=[""]),
+        "a pointer without its slash": decision(message, red=["v"]),
+        "pointers without an input": denied(message, "policy_error", inp=None, red=["/v"]),
         "an action with a star": decision(message, act="inventory.*"),
     }  # fmt: skip
     return {f"a record: {name}": item for name, item in bad.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from bench import callout, edge, gate, opa, processes, sealing
+from bench import backtest, callout, edge, gate, opa, processes, sealing
 from bench.report import Figure, show
 
 
@@ -29,6 +29,9 @@ def main() -> int:
     """Print all figures."""
     found = []
     for figure in sealing.figures():
+        show(figure)
+        found.append(figure)
+    for figure in backtest.figures():
         show(figure)
         found.append(figure)
     for figure in processes.figures():

@@ -9,13 +9,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sealbus.bus.audit import AuditWriter, obligations_json
+from sealbus.bus.audit import AuditWriter
 from sealbus.bus.judge import NO_RESOURCE, Judge, user_input
 from sealbus.envelopes.context_payload import UserContext
 from sealbus.envelopes.decision_record import CorePlace, DecisionRecord, StreamPlace
 from sealbus.envelopes.errors import AuditUnavailable, Code, Denied, SealbusError, SealError
 from sealbus.envelopes.results import VerifiedResult
-from sealbus.policies.decision import Decision
+from sealbus.policies.decision import Decision, obligations_json
 from sealbus.policies.request import Request, input_document
 
 __all__ = ["AnswerDenied", "AnswerPolicy", "Received"]

@@ -7,7 +7,6 @@ Evidence (credentials, contexts, ancestors) is stored once per audit message, fo
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,9 +29,9 @@ from sealbus.envelopes.records import Record, guard_id
 from sealbus.envelopes.results import VerifiedResult
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.work_records import OutcomeRecord
-from sealbus.policies.decision import Decision
+from sealbus.policies.decision import obligations_json
 
-__all__ = ["COUNTED", "AuditLimits", "AuditWriter", "decision_record", "obligations_json"]
+__all__ = ["COUNTED", "AuditLimits", "AuditWriter", "decision_record"]
 
 _log = logging.getLogger(__name__)
 
@@ -319,12 +318,3 @@ def decision_record(judged: Judged) -> DecisionRecord:
         engine=decision.engine if decision is not None else None,
         micros=decision.micros if decision is not None else None,
     )
-
-
-def obligations_json(decision: Decision | None) -> bytes:
-    """Return a decision's obligations as a JSON array, empty for none."""
-    if decision is None or not decision.obligations:
-        return b""
-    return json.dumps(
-        [dict(one) for one in decision.obligations], separators=(",", ":"), ensure_ascii=False, sort_keys=True
-    ).encode()

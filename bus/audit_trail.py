@@ -6,11 +6,11 @@ trust bundles that are current now are known here; an archive of them is the not
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import cast
 
 from sealbus.bus.ports import Delivery, Transport
 from sealbus.envelopes.archive import ArchiveProfile, VerifiedAudit, accept_decided, accept_record
@@ -20,8 +20,10 @@ from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.header import Header, parse_header
 from sealbus.envelopes.records import Record
 from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.strict_json import parse_object
 from sealbus.envelopes.trust import TrustBundles
 from sealbus.envelopes.work_records import DenialsRecord, OutcomeRecord
+from sealbus.policies.documents import NESTING
 
 __all__ = ["AuditEntry", "AuditFilter", "AuditTrail", "Finding"]
 
@@ -56,12 +58,15 @@ class AuditEntry:
 
     @property
     def input(self) -> dict[str, object]:
-        """Return the recorded input document, decoded; empty where there was none."""
+        """Return the recorded input document, decoded; empty where there was none, or nothing that anybody can read."""
         record = self.record if isinstance(self.record, DecisionRecord) else self.decision
         if record is None or record.input is None:
             return {}
-        document = json.loads(record.input)
-        return document if isinstance(document, dict) else {}
+        try:
+            return cast("dict[str, object]", parse_object(record.input, depth=NESTING))
+        except ValueError:
+            # Whoever seals a record can put any bytes there.
+            return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.strict_json import Json
 from sealbus.policies.documents import whole_numbers
 
-__all__ = ["OBLIGATIONS", "OBLIGATION_NESTING", "OBLIGATION_VALUES", "Decision", "parse_decision"]
+__all__ = ["OBLIGATIONS", "OBLIGATION_NESTING", "OBLIGATION_VALUES", "Decision", "obligations_json", "parse_decision"]
 
 OBLIGATIONS: Final = 16
 """Obligations of one decision."""
@@ -64,6 +65,15 @@ def parse_decision(answer: object, *, revision: str, engine: str, micros: int) -
         engine=engine,
         micros=micros,
     )
+
+
+def obligations_json(decision: Decision | None) -> bytes:
+    """Return a decision's obligations as a compact JSON array with sorted names, empty for none: what is recorded."""
+    if decision is None or not decision.obligations:
+        return b""
+    return json.dumps(
+        [dict(one) for one in decision.obligations], separators=(",", ":"), ensure_ascii=False, sort_keys=True
+    ).encode()
 
 
 def _reasons(value: object) -> tuple[str, ...]:

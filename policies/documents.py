@@ -6,11 +6,11 @@ Numbers are whole and within 2^53-1: OPA computes with decimal, regorus with bin
 from __future__ import annotations
 
 import json
-from typing import Final, TypeAlias
+from typing import Final, NoReturn, TypeAlias, cast
 
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.envelopes.strict_json import Json, parse_object
+from sealbus.envelopes.strict_json import Json, deeper_than, parse_object
 
 __all__ = [
     "NESTING",
@@ -46,10 +46,47 @@ def checked_document(data: bytes) -> InputDocument:
     if len(data) > DEFAULT_LIMITS.input_document_bytes:
         raise PolicyFailed(f"the input document has {len(data)} bytes")
     try:
-        whole_numbers(parse_object(data, depth=NESTING))
+        _check_whole(data)
     except ValueError as error:
         raise PolicyFailed(f"the input document is refused: {error}") from None
     return InputDocument(data)
+
+
+def _check_whole(data: bytes) -> None:
+    """Raise `ValueError` where `whole_numbers(parse_object(data))` does, in half of the time: a log holds many."""
+    text = data.decode()
+    if deeper_than(text, NESTING):
+        raise ValueError("nested too deep")
+    value = _WHOLE.decode(text)
+    if type(value) is not dict:
+        raise ValueError("not an object")
+    if "\\u" in text:
+        # Half a character can only come from an escape: UTF-8 has none.
+        whole_numbers(cast("Json", value))
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return entries
+
+
+def _whole_number(text: str) -> int:
+    # The length is looked at first: reading digits takes time that grows with the square of their number.
+    if len(text) > _DIGITS or abs(number := int(text)) > DEFAULT_LIMITS.max_integer:
+        raise ValueError("an integer is beyond 9007199254740991")
+    return number
+
+
+def _refuse_number(_: str) -> NoReturn:
+    raise ValueError("a number has a fraction or an exponent")
+
+
+_DIGITS: Final = len("-9007199254740991")
+_WHOLE: Final = json.JSONDecoder(
+    object_pairs_hook=_distinct, parse_int=_whole_number, parse_float=_refuse_number, parse_constant=_refuse_number
+)
 
 
 def parse_data(data: bytes) -> DataDocument:

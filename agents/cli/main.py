@@ -28,7 +28,7 @@ _COMMANDS = MappingProxyType(
         "audit": ("sealbus.agents.cli.audit", "Follow and replay the audit stream."),
         "notary": ("sealbus.agents.cli.notary", "Make keys of a log, and hold checkpoints of other logs."),
         "identity": ("sealbus.agents.cli.identity", "Show this workload's identity."),
-        "policy": ("sealbus.agents.cli.policy", "Test, build, sign and push policies."),
+        "policy": ("sealbus.agents.cli.policy", "Test, build, sign and push policies, and try them on the past."),
         "deny": ("sealbus.agents.cli.deny", "Deny a workload, user, session or client from the next message on."),
         "streams": ("sealbus.agents.cli.streams", "Compare the streams with their declaration, and mend them."),
         "doctor": ("sealbus.agents.cli.doctor", "Show the settings in force and what is wrong."),

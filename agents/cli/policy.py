@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli import policy_build, policy_opa, policy_push, policy_status
+from sealbus.agents.cli import backtest, policy_build, policy_opa, policy_push, policy_status
 from sealbus.agents.cli.options import json_option
 from sealbus.agents.cli.output import note, print_json, print_table
 
@@ -19,7 +19,7 @@ __all__ = ["command"]
 
 @click.group("policy")
 def command() -> None:
-    """Test, build, sign and push policies, and ask a running OPA."""
+    """Test, build, sign and push policies, ask a running OPA, and try a policy on recorded decisions."""
 
 
 @command.command("test")
@@ -93,5 +93,6 @@ for _added in (
     policy_push.push,
     policy_push.rollback,
     policy_status.status,
+    backtest.command,
 ):
     command.add_command(_added)

@@ -8,7 +8,10 @@ from sealbus.envelopes.errors import Code, PolicyFailed
 from sealbus.policies.documents import NESTING, InputDocument, canonical, checked_document, parse_data, whole_numbers
 
 
-@pytest.mark.parametrize("data", [b"{}", b' {"a": [1, -9007199254740991, true, null, "\xc3\xbc", {"b": ""}]} '])
+@pytest.mark.parametrize(
+    "data",
+    [b"{}", b'{"a": "\\ud83d\\ude00 \\\\u"}', b' {"a": [1, -9007199254740991, true, null, "\xc3\xbc", {"b": ""}]} '],
+)
 def test_checked_documents_keep_their_bytes(data: bytes) -> None:
     checked = checked_document(data)
     assert isinstance(checked, InputDocument)
@@ -31,6 +34,9 @@ def test_checked_documents_keep_their_bytes(data: bytes) -> None:
         b'{"a": 1e3}',
         b'{"a": NaN}',
         b'{"a": [9007199254740992]}',
+        b'{"a": ' + b"9" * 60_000 + b"}",
+        b'{"a": -9007199254740992}',
+        b'{"a": -1e999}',
         b'{"a": "\\ud800"}',
         b'{"\\ud800": 1}',
         b'{"a": ' + b"[" * NESTING + b"]" * NESTING + b"}",

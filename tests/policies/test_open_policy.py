@@ -1,0 +1,46 @@
+"""A policy opened out of turn, from a folder or a file, on either engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.opa import require_opa
+from support.policies import SCRIPTED, bundle, document, folder
+
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.strict_json import Json
+from sealbus.policies.decision import Decision
+from sealbus.policies.open_policy import open_policy
+from sealbus.policies.problems import PolicyRefused
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    answer: Json = {"allow": True, "reasons": [], "obligations": [], "policy": "scripted"}
+    return folder(tmp_path / "policy", {"authz.rego": SCRIPTED, "answers/data.json": {"yes": answer}})
+
+
+@pytest.mark.parametrize("opa", [False, pytest.param(True, marks=pytest.mark.opa)])
+async def test_a_folder_is_opened_as_it_is_now(policy: Path, opa: bool) -> None:
+    async with open_policy(policy, opa=require_opa() if opa else None) as engine:
+        [answer] = await engine.decide([document("yes")])
+        assert isinstance(answer, Decision)
+        assert answer.allow
+        assert engine.name == ("sidecar" if opa else "embedded")
+
+
+async def test_a_bundle_file_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "b.tar.gz").write_bytes(bundle(revision="r7").raw)
+    async with open_policy(tmp_path / "b.tar.gz") as engine:
+        assert (await engine.status()).revision == "r7"
+
+
+async def test_what_may_not_be_in_force_is_refused(policy: Path, tmp_path: Path) -> None:
+    (policy / "more.rego").write_text("package other\n\nx := http.send({})\n")
+    with pytest.raises(PolicyRefused):
+        async with open_policy(policy):
+            pass
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        async with open_policy(tmp_path / "missing.tar.gz"):
+            pass

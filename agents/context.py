@@ -40,6 +40,14 @@ class Context:
         return Origin.message(self._permitted.message)
 
     @property
+    def replay(self) -> bool:
+        """Whether this is a recorded message that is replayed for debugging: nothing is sent, nothing is recorded.
+
+        What a handler does by other ways than this context is its own, and happens: look here before it does.
+        """
+        return False
+
+    @property
     def message_id(self) -> str:
         """The message's id, 32 hex digits."""
         return self._permitted.message.header.id.hex()

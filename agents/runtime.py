@@ -15,7 +15,7 @@ from sealbus.bus.audit import AuditLimits
 from sealbus.bus.audit_trail import AuditTrail
 from sealbus.bus.connection import Connection
 from sealbus.bus.counters import Counters
-from sealbus.bus.ports import Identity
+from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.stream_check import check_streams
 from sealbus.bus.stream_guard import StreamGuard
 from sealbus.bus.streams import Stream, declared_streams
@@ -28,6 +28,7 @@ from sealbus.policies.engine import PolicyEngine
 __all__ = [
     "connection_of",
     "deployment_of",
+    "open_audit_reading",
     "open_audit_trail",
     "open_connection",
     "open_engine",
@@ -172,9 +173,20 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
 @asynccontextmanager
 async def open_audit_trail(name: str, settings: Settings) -> AsyncGenerator[AuditTrail, None]:
     """Open the audit stream for reading under the identity `name`, which must be allowed to."""
+    async with open_audit_reading(name, settings) as (_, trail):
+        yield trail
+
+
+@asynccontextmanager
+async def open_audit_reading(name: str, settings: Settings) -> AsyncGenerator[tuple[Transport, AuditTrail], None]:
+    """Open the audit stream as `open_audit_trail` does, and what the other streams are read by beside it."""
     async with open_connection(name, settings) as (identity, connection):
-        yield AuditTrail(
-            transport=NatsTransport(connection),
-            profile=ArchiveProfile(names=settings.names, minters=settings.minters),
-            bundles=identity.bundles,
+        transport = NatsTransport(connection)
+        yield (
+            transport,
+            AuditTrail(
+                transport=transport,
+                profile=ArchiveProfile(names=settings.names, minters=settings.minters),
+                bundles=identity.bundles,
+            ),
         )

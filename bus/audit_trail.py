@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from sealbus.bus.ports import Delivery, Transport
-from sealbus.envelopes.archive import ArchiveProfile, VerifiedAudit, accept_decided, accept_record
+from sealbus.envelopes.archive import ArchiveProfile, VerifiedAudit, VerifiedDecided, accept_decided, accept_record
 from sealbus.envelopes.caches import Caches
 from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.errors import EnvelopeError
@@ -45,7 +45,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """One record as it was found. `recorder` sealed it; `decided` is the header of the message a decision is about."""
+    """One record as it was found. `recorder` sealed it; `decided` is the header of the message a decision is about.
+
+    `message` is that message as the evidence proves it, with its user and chain, for a decision alone.
+    """
 
     sequence: int
     stored: int
@@ -53,6 +56,7 @@ class AuditEntry:
     leaf: bytes
     record: Record
     decided: Header | None = None
+    message: VerifiedDecided | None = None
     decision: DecisionRecord | None = None
     """For an outcome: the decision that it belongs to, where it was read too."""
 
@@ -155,10 +159,11 @@ class AuditTrail:
         self, delivery: Delivery, audit: VerifiedAudit, leaf: bytes, record: Record, bundles: TrustBundles
     ) -> AuditEntry:
         decided: Header | None = None
+        message: VerifiedDecided | None = None
         decision: DecisionRecord | None = None
         if isinstance(record, DecisionRecord):
             decided = parse_header(record.header)
-            accept_decided(record, audit, self._profile, bundles=bundles, caches=self._caches)
+            message = accept_decided(record, audit, self._profile, bundles=bundles, caches=self._caches)
             self._decisions[leaf] = (decided, record)
             if len(self._decisions) > JOINED:
                 self._decisions.popitem(last=False)
@@ -172,6 +177,7 @@ class AuditTrail:
             leaf=leaf,
             record=record,
             decided=decided,
+            message=message,
             decision=decision,
         )
 

@@ -19,7 +19,7 @@ from sealbus.bus.audit_trail import AuditEntry, AuditFilter, Finding
 from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.work_records import DenialsRecord, OutcomeRecord
 
-__all__ = ["command"]
+__all__ = ["as_document", "as_line", "command", "print_entry"]
 
 
 @click.group("audit")
@@ -50,6 +50,14 @@ def tail(follow: bool, last: int, config: str | None, as_name: str, as_json: boo
 @click.option("--decision", type=click.Choice(["allow", "deny"]), default=None)
 @click.option("--user", default=None, help="Only what was asked for this user.")
 @click.option("--follow", is_flag=True, help="Wait for more.")
+@click.option(
+    "--into",
+    default=None,
+    metavar="MODULE:AGENT",
+    help="Give the messages that TASKS still holds to this agent's handlers again, for debugging: nothing is sent, "
+    "acknowledged or recorded, and ctx.replay is true.",
+)
+@click.option("--last", default=100, show_default=True, type=click.IntRange(1, 10_000), help="Messages for --into.")
 @config_option
 @as_option("operator")
 @json_option
@@ -61,13 +69,21 @@ def replay(
     decision: str | None,
     user: str | None,
     follow: bool,
+    into: str | None,
+    last: int,
     config: str | None,
     as_name: str,
     as_json: bool,
 ) -> None:
     """Print in order what was decided, why, and what came of it."""
     wanted = AuditFilter(since=since or 0, until=until, subject=subject, agent=agent, decision=decision, user=user)
-    raise SystemExit(asyncio.run(_show(wanted, config, as_name, as_json=as_json, follow=follow, last=None)))
+    if into is None:
+        raise SystemExit(asyncio.run(_show(wanted, config, as_name, as_json=as_json, follow=follow, last=None)))
+    from sealbus.agents.cli.replay_into import replay_into
+
+    if follow:
+        raise click.UsageError("--into replays what is stored, and does not follow")
+    raise SystemExit(asyncio.run(replay_into(into, wanted, config, as_name, most=last, as_json=as_json)))
 
 
 async def _show(
@@ -84,17 +100,17 @@ async def _show(
             if last is not None and len(held) > last:
                 del held[0]
             elif last is None:
-                findings += _print(held.pop(), as_json=as_json)
+                findings += print_entry(held.pop(), as_json=as_json)
         for entry in held:
-            findings += _print(entry, as_json=as_json)
+            findings += print_entry(entry, as_json=as_json)
         if follow:
             async for entry in trail.entries(wanted, follow=True):
-                findings += _print(entry, as_json=as_json)
+                findings += print_entry(entry, as_json=as_json)
     return 4 if findings else 0
 
 
-def _print(entry: AuditEntry | Finding, *, as_json: bool) -> int:
-    """Print one entry; return 1 for a finding."""
+def print_entry(entry: AuditEntry | Finding, *, as_json: bool) -> int:
+    """Print one entry, a finding for people on stderr; return 1 for a finding."""
     if isinstance(entry, Finding):
         if as_json:
             print_json(

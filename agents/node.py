@@ -18,6 +18,7 @@ from sealbus.bus.counters import Counters
 from sealbus.bus.judge import Judge
 from sealbus.bus.outbox import Outbox
 from sealbus.bus.ports import Identity, Transport
+from sealbus.bus.redactions import NO_REDACTIONS, Redactions
 from sealbus.bus.refusals import Refusals
 from sealbus.bus.requests import Requests
 from sealbus.bus.status_reader import StatusReader
@@ -57,6 +58,7 @@ class Node:
         engine: PolicyEngine,
         counters: Counters | None = None,
         audit_limits: AuditLimits | None = None,
+        redactions: Redactions = NO_REDACTIONS,
         connected: Callable[[], bool] = lambda: True,
         revoked_before: Callable[[], Mapping[SpiffeId, int]] = lambda: _NONE,
         policy_problem: Callable[[], str] = str,
@@ -88,6 +90,7 @@ class Node:
             outbox=self.outbox,
             counters=self.counters,
             limits=audit_limits,
+            redactions=redactions,
             clock=clock,
         )
         self.refusals = Refusals(

@@ -98,6 +98,8 @@ class Settings:
     own_subjects: tuple[OwnSubject, ...]
     audit_within: float
     audit_denials: int
+    audit_redact: Mapping[str, tuple[str, ...]]
+    """JSON pointers into input documents by subject pattern: what is not recorded."""
     pending_calls: int
     replay_entries: int
     health: str | None
@@ -157,6 +159,7 @@ def load_settings(
         own_subjects=tuple(_own_subject(subject, table, names) for subject, table in document.subjects.items()),
         audit_within=document.audit.within,
         audit_denials=document.audit.denials,
+        audit_redact=MappingProxyType(dict(document.audit.redact)),
         pending_calls=document.limits.pending_calls,
         replay_entries=document.limits.replay_entries,
         health=document.health.address,

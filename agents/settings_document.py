@@ -9,9 +9,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
-from sealbus.envelopes.errors import EnvelopeError
+from sealbus.bus.redactions import Redactions
+from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = [
@@ -60,10 +61,28 @@ def _addresses(value: object) -> object:
     return ((value,) if value else ()) if isinstance(value, str) else value
 
 
+def _subject_pattern(value: str) -> str:
+    return _redacting({value: ()}, value)
+
+
+def _input_pointer(value: str) -> str:
+    return _redacting({">": (value,)}, value)
+
+
+def _redacting(redact: dict[str, tuple[str, ...]], value: str) -> str:
+    try:
+        Redactions(redact)
+    except ConfigurationError as error:
+        raise ValueError(error.detail) from error
+    return value
+
+
 Id = Annotated[SpiffeId, PlainValidator(_spiffe_id)]
 Size = Annotated[int, PlainValidator(_size)]
 Server = Annotated[str, BeforeValidator(_server)]
 Addresses = Annotated[tuple[str, ...], BeforeValidator(_addresses)]
+SubjectPattern = Annotated[str, AfterValidator(_subject_pattern)]
+InputPointer = Annotated[str, AfterValidator(_input_pointer)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 
@@ -137,10 +156,15 @@ class OwnSubjectTable(_Table):
 
 
 class AuditTable(_Table):
-    """How the audit writer waits, and how many denials of one sender it records one by one in a minute."""
+    """How the audit writer waits, how many denials of one sender it records one by one in a minute, and what it leaves out.
+
+    `redact` has JSON pointers into input documents by the subject pattern of the decided message; what they point to is
+    decided on and not recorded.
+    """
 
     within: Seconds = 10.0
     denials: Count = 600
+    redact: dict[SubjectPattern, tuple[InputPointer, ...]] = {}
 
 
 class LimitsTable(_Table):
@@ -191,7 +215,8 @@ class EdgeTable(_Table):
 
     `resource` is the URL by which tokens name the edge. `address` needs `certificate` and `key` unless it is loopback;
     `plaintext` says that something in front of it does TLS. `token_service` is where backends get user contexts over
-    mutual TLS; nowhere unless said. `actions` are `<agent>.<verb>` or `<agent>.*`; everything else is not there.
+    mutual TLS; nowhere unless said. `actions` are `<agent>.<verb>` or `<agent>.*`; everything else is not there. With
+    `pseudonym_key`, a file that `sealbus edge pseudonym-key` made, user contexts hold pseudonyms in place of users' ids.
     """
 
     address: str = "127.0.0.1:8080"
@@ -200,6 +225,7 @@ class EdgeTable(_Table):
     key: Path | None = None
     plaintext: bool = False
     token_service: str | None = None
+    pseudonym_key: Path | None = None
     actions: tuple[str, ...] = ()
     issuers: tuple[IssuerTable, ...] = ()
 

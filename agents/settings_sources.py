@@ -50,6 +50,7 @@ _PATHS: Final = frozenset(
         ("policy", "serve_key"),
         ("edge", "certificate"),
         ("edge", "key"),
+        ("edge", "pseudonym_key"),
         ("control", "callout", "issuer"),
         ("control", "callout", "xkey"),
         ("control", "callout", "nkey"),

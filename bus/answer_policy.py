@@ -64,7 +64,7 @@ class AnswerPolicy:
             elif answer.allow is not True:
                 refused[place] = AnswerDenied(f"our policy refuses the answer to {one.action}", answer.reasons)
             try:
-                record = _record(one, document, answer)
+                record = self._audit.redactions.record(_record(one, document, answer), one.result.header.to)
             except SealError as error:
                 _log.error("a decision about an answer cannot be recorded: %s", error.detail)
                 refused[place] = refused[place] or AuditUnavailable("the decision cannot be recorded")

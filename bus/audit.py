@@ -18,6 +18,7 @@ from sealbus.bus.counters import Counters
 from sealbus.bus.denials import Denials
 from sealbus.bus.letter import Letter
 from sealbus.bus.outbox import DuplicateFirstAttempt, Outbox, Posted
+from sealbus.bus.redactions import NO_REDACTIONS, Redactions
 from sealbus.bus.work import Judged
 from sealbus.envelopes.audit_batch import AuditBatch
 from sealbus.envelopes.audit_body import AUDIT_MEDIA_TYPE
@@ -78,6 +79,7 @@ class AuditWriter:
         outbox: Outbox,
         counters: Counters,
         limits: AuditLimits | None = None,
+        redactions: Redactions = NO_REDACTIONS,
         clock: Clock = wall_clock,
     ) -> None:
         self._own = own
@@ -85,6 +87,8 @@ class AuditWriter:
         self._outbox = outbox
         self._counters = counters
         self._limits = limits or AuditLimits()
+        self.redactions = redactions
+        """What is taken out of input documents, by whoever makes a record to be stored here."""
         self._noted: asyncio.Queue[_Noted | None] = asyncio.Queue(self._limits.waiting)
         self._denials = Denials(
             store=self.note,
@@ -141,7 +145,7 @@ class AuditWriter:
                 leaves.append(COUNTED)
                 continue
             try:
-                record = decision_record(one).encode()
+                record = self._record(one).encode()
                 leaf = batches[-1][0].add(record, one.opened.message)
                 if leaf is None:
                     batches.append((AuditBatch(), []))
@@ -174,7 +178,7 @@ class AuditWriter:
                 continue
             batch = AuditBatch()
             try:
-                leaf = batch.add(decision_record(one).encode(), one.opened.message)
+                leaf = batch.add(self._record(one).encode(), one.opened.message)
             except SealError as error:
                 answers.append(_unrecordable(error))
                 continue
@@ -191,6 +195,9 @@ class AuditWriter:
                     answers[place] = _not_stored(answer)
             self._counters.add("sealbus_audit_messages_total", sum(isinstance(answer, Posted) for answer in stored))
         return answers
+
+    def _record(self, judged: Judged) -> DecisionRecord:
+        return self.redactions.record(decision_record(judged), judged.opened.message.header.to)
 
     def _only_counted(self, judged: Judged) -> bool:
         """Tell whether this is a denial beyond its sender's budget; what is allowed is always recorded."""

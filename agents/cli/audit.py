@@ -14,6 +14,7 @@ from sealbus.agents.cli.audit_stats import stats
 from sealbus.agents.cli.audit_verify import verify
 from sealbus.agents.cli.options import as_option, config_option, json_option
 from sealbus.agents.cli.output import as_mapping, note, print_json, shown_time
+from sealbus.agents.cli.reveal import command as reveal
 from sealbus.agents.cli.times import Moment
 from sealbus.bus.audit_trail import AuditEntry, AuditFilter, Finding
 from sealbus.envelopes.decision_record import DecisionRecord
@@ -29,6 +30,9 @@ def command() -> None:
 
 for _subcommand in (export, verify, receipt, show, stats, root_file):
     command.add_command(_subcommand)
+
+
+command.add_command(reveal)
 
 
 @command.command("tail")
@@ -154,6 +158,7 @@ def as_document(entry: AuditEntry) -> Mapping[str, object]:
             "revision": record.revision or "",
             "engine": record.engine or "",
             "input": entry.input,
+            "redacted": list(record.redacted),
         }
     elif isinstance(entry.record, OutcomeRecord):
         base |= {

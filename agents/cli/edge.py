@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import click
 
@@ -30,6 +31,16 @@ def serve(address: str | None, health: str | None, config: str | None, as_json: 
     """Take access tokens, mint user contexts, and pass tasks and calls on to agents."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     asyncio.run(_serve(address, health, config, as_json=as_json))
+
+
+@command.command("pseudonym-key")
+@click.argument("file", type=click.Path(path_type=Path))
+def pseudonym_key(file: Path) -> None:
+    """Write a new key for edge.pseudonym_key to FILE, which must not be there yet, for its owner alone."""
+    from sealbus.agents.edge.pseudonyms import write_pseudonym_key
+
+    write_pseudonym_key(file)
+    note(f"{file} is a new key: keep a copy where the log is kept, or its pseudonyms will be nobody's")
 
 
 async def _serve(address: str | None, health: str | None, config: str | None, *, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from sealbus.agents.edge.errors import EdgeError
 from sealbus.agents.edge.issuers import Issuer
 from sealbus.agents.edge.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.minting import mint
+from sealbus.agents.edge.pseudonyms import Pseudonyms
 from sealbus.agents.edge.rates import TokenBuckets
 from sealbus.agents.node import Node
 from sealbus.bus.routes import Answer
@@ -63,13 +64,17 @@ class Exposed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """One edge. `resource` is its identifier of RFC 9728, an URL; `stopping` is set when open streams are to end."""
+    """One edge. `resource` is its identifier of RFC 9728, an URL; `stopping` is set when open streams are to end.
+
+    `pseudonyms` stand for users in the contexts that it mints; without, their ids do.
+    """
 
     node: Node
     verifier: AccessTokenVerifier
     issuers: Sequence[Issuer]
     resource: str
     exposed: Exposed
+    pseudonyms: Pseudonyms | None = None
     limits: EdgeLimits = DEFAULT_EDGE_LIMITS
     users: TokenBuckets = field(init=False)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -102,6 +107,7 @@ class Front:
             trust_domain=self.node.own.trust_domain,
             now=self.node.clock(),
             workload=workload,
+            pseudonyms=self.pseudonyms,
             limits=self.limits,
         )
 

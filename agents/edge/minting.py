@@ -9,6 +9,7 @@ from typing import Final
 from sealbus.agents.edge.access_token import AccessToken
 from sealbus.agents.edge.errors import TokenRefused
 from sealbus.agents.edge.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
+from sealbus.agents.edge.pseudonyms import Pseudonyms
 from sealbus.envelopes.context import ContextDraft, mint_context
 from sealbus.envelopes.errors import Code, IdentityUnavailable, SealError
 from sealbus.envelopes.limits import SECOND
@@ -29,12 +30,14 @@ def mint(
     now: int,
     workload: SpiffeId | None,
     request: Mapping[str, str] = _NO_REQUEST,
+    pseudonyms: Pseudonyms | None = None,
     limits: EdgeLimits = DEFAULT_EDGE_LIMITS,
 ) -> Statement:
     """Return the user context of `token`, signed by `sealer` at `now`, for `workload` alone if it is given.
 
-    `request` are facts about the HTTP request, such as `ip`. A chain may start with the context as long as the token
-    lives and `limits` allow, and go on until `limits.context_end_seconds` from now.
+    With `pseudonyms` it names the user by one of them. `request` are facts about the HTTP request, such as `ip`. A chain
+    may start with the context as long as the token lives and `limits` allow, and go on until `limits.context_end_seconds`
+    from now.
 
     Raises `TokenRefused` for a token that has ended by now (`token_expired`) or says more than a context can hold
     (`bad_token`), `IdentityUnavailable` if the sealer's credential has ended.
@@ -49,7 +52,7 @@ def mint(
         iat=now,
         exp=min(now + limits.context_start_seconds * SECOND, token.expires),
         end=now + limits.context_end_seconds * SECOND,
-        sub=token.subject,
+        sub=token.subject if pseudonyms is None else pseudonyms.of(token.issuer, token.subject),
         idp=token.issuer,
         sid=token.session,
         cid=token.client,

@@ -18,6 +18,7 @@ from sealbus.agents.edge.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.listening import listening
 from sealbus.agents.edge.peer import PeerProtocol
 from sealbus.agents.edge.protocol import ConnectionLimits
+from sealbus.agents.edge.pseudonyms import Pseudonyms
 from sealbus.agents.edge.tls import RotatingContext, file_context, svid_context
 from sealbus.agents.edge.token_service import token_app
 from sealbus.agents.health import parse_address
@@ -55,6 +56,7 @@ async def open_edge(settings: Settings) -> AsyncGenerator[RunningEdge, None]:
     issuers_of(table)
     Exposed(table.actions, settings.names)
     _public_tls(table)
+    _pseudonyms(table)
     async with open_node(EDGE, settings) as node:
         if node.own not in settings.minters:
             raise ConfigurationError(
@@ -87,6 +89,7 @@ async def serve_edge(
             issuers=issuers,
             resource=_resource(table),
             exposed=Exposed(table.actions, node.deployment.names, node.deployment.own_subjects),
+            pseudonyms=_pseudonyms(table),
             limits=limits,
         )
         port = await stack.enter_async_context(
@@ -138,6 +141,10 @@ def _resource(table: EdgeTable) -> str:
             "edge.resource must be the URL by which tokens name this edge: https, or http on a loopback address"
         )
     return resource
+
+
+def _pseudonyms(table: EdgeTable) -> Pseudonyms | None:
+    return Pseudonyms.read(table.pseudonym_key) if table.pseudonym_key is not None else None
 
 
 def _public_tls(table: EdgeTable) -> RotatingContext | None:

@@ -43,6 +43,9 @@ from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
         ('[subjects."a.b"]\nkind = "reply"\nowner = "x"', 'subjects."a.b".kind: input should be'),
         ('[subjects."a.b"]\nkin = "task"', 'there is no setting subjects."a.b".kin'),
         ("[subjects]\nx = 1", "subjects.x is a table"),
+        ('[audit.redact]\n"a..b" = ["/x"]', "audit.redact.\"a..b\": 'a..b' is not a subject pattern"),
+        ('[audit.redact]\n"task.>" = ["x"]', "audit.redact.\"task.>\": 'x' is not a JSON pointer"),
+        ('[audit.redact]\n"task.>" = "/x"', 'audit.redact."task.>": input should be a valid tuple'),
         ("[edge]\nadress = 1", "there is no setting edge.adress; did you mean edge.address?"),
         ("[[edge.issuers]]\nissuers = 1", "edge.issuers: "),
         ("[control.callout]\nkey = 1", "there is no setting control.callout.key"),
@@ -88,6 +91,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert created.owner == settings.names.id_of("orders")
     assert (send.kind, send.owner, send.action) == (Kind.TASK, SpiffeId("spiffe://example.org/mail"), "mail.post")
     assert (settings.audit_within, settings.audit_denials) == (3.0, 300)
+    assert settings.audit_redact == {"task.payroll.>": ("/action/properties/salary",)}
     assert (settings.pending_calls, settings.replay_entries) == (10, 20)
     assert settings.health == ":9464"
     assert (settings.concurrency, settings.batch, settings.ack_wait) == (4, 8, 60.0)
@@ -95,6 +99,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     edge = settings.edge
     assert (edge.address, edge.resource, edge.plaintext) == ("0.0.0.0:8443", "https://api.example.org", True)
     assert (edge.certificate, edge.key) == (tmp_path / "edge.pem", Path("/etc/edge.key"))
+    assert edge.pseudonym_key == tmp_path / "pseudonyms.key"
     assert (edge.token_service, edge.actions) == (":8444", ("inventory.*",))
     (issuer,) = edge.issuers
     assert (issuer.issuer, issuer.claims, issuer.algorithms) == (

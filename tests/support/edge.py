@@ -79,12 +79,13 @@ async def door(
     limits: Mapping[str, float] | None = None,
     actions: Sequence[str] = ACTIONS,
     own: Sequence[OwnSubject] = (),
+    **changes: Any,
 ) -> AsyncIterator[Door]:
-    """Run `agents` on a bus in memory with an edge in front; `limits` replace some of the edge's."""
+    """Run `agents` on a bus in memory with an edge in front; `limits` replace some of the edge's, `changes` its settings."""
     bounds: EdgeLimits = replace(DEFAULT_EDGE_LIMITS, **(limits or {}))  # type: ignore[arg-type]
     async with LoopbackIssuer() as issuer, TestBus(*agents, engine=engine or ScriptedEngine(), own=own) as bus:
         node = (await bus.client("edge")).node
-        table = edge_table(issuer, actions=tuple(actions))
+        table = edge_table(issuer, actions=tuple(actions), **changes)
         async with (
             serve_edge(table, node, limits=bounds, connections=connections, issuer_tls=TRUSTS_NOBODY) as edge,
             httpx2.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}", trust_env=False, verify=TRUSTS_NOBODY) as http,

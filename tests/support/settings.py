@@ -52,6 +52,8 @@ action = "mail.post"
 [audit]
 within = 3
 denials = 300
+[audit.redact]
+"task.payroll.>" = ["/action/properties/salary"]
 [limits]
 pending_calls = 10
 replay_entries = 20
@@ -70,6 +72,7 @@ certificate = "edge.pem"
 key = "/etc/edge.key"
 plaintext = true
 token_service = ":8444"
+pseudonym_key = "pseudonyms.key"
 actions = ["inventory.*"]
 [[edge.issuers]]
 issuer = "https://idp.example.org"

@@ -12,6 +12,7 @@ from sealbus.agents.edge.access_token import AccessToken
 from sealbus.agents.edge.errors import TokenRefused
 from sealbus.agents.edge.limits import EdgeLimits
 from sealbus.agents.edge.minting import mint
+from sealbus.agents.edge.pseudonyms import Pseudonyms
 from sealbus.envelopes.context_payload import UserContext, parse_payload
 from sealbus.envelopes.errors import Code, IdentityUnavailable
 
@@ -50,6 +51,15 @@ def test_a_context_says_what_the_token_said_and_nothing_else() -> None:
     assert (context.acr, context.amr, context.aut) == ("urn:mfa", ("pwd", "otp"), NOW - MINUTE)
     assert (context.wkl, dict(context.req or {})) == (agent("web"), {"ip": "192.0.2.7"})
     assert (context.iat, context.exp, context.end) == (NOW, NOW + 15 * MINUTE, NOW + 8 * HOUR)
+
+
+def test_with_pseudonyms_the_users_id_is_nowhere_in_the_context() -> None:
+    pseudonyms = Pseudonyms(bytes(32))
+    statement = mint(TOKEN, EDGE, trust_domain=TRUST_DOMAIN, now=NOW, workload=None, pseudonyms=pseudonyms)
+    context = parse_payload(statement.payload)
+    assert context.sub == pseudonyms.of("https://idp.example", "alice")
+    assert (context.idp, context.cid, dict(context.clm)) == ("https://idp.example", "shop-web", TOKEN.claims)
+    assert b"alice" not in statement.payload
 
 
 def test_what_a_token_does_not_say_is_absent() -> None:

@@ -38,6 +38,7 @@ issuer = "https://idp.example.org"
         (EDGE.replace("[edge]", '[edge]\naddress = "0.0.0.0:0"'), "is not loopback: say edge.certificate and edge.key"),
         (EDGE.replace("[edge]", '[edge]\naddress = "x:y"'), "edge.address 'x:y'"),
         (EDGE.replace("[edge]", '[edge]\ncertificate = "a"'), "edge.certificate and edge.key go together"),
+        (EDGE.replace("[edge]", '[edge]\npseudonym_key = "missing"'), "missing cannot be read: No such file"),
         (EDGE.replace("[edge]", '[edge]\ncertificate = "a"\nkey = "b"'), "cannot be used: No such file"),
     ],
 )

@@ -18,7 +18,7 @@ from sealbus.bus.counters import Counters
 from sealbus.bus.judge import Judge
 from sealbus.bus.outbox import Outbox
 from sealbus.bus.ports import Identity, Transport
-from sealbus.bus.redactions import NO_REDACTIONS, Redactions
+from sealbus.bus.recording import DECISIONS_ALONE, Recording
 from sealbus.bus.refusals import Refusals
 from sealbus.bus.requests import Requests
 from sealbus.bus.status_reader import StatusReader
@@ -58,7 +58,7 @@ class Node:
         engine: PolicyEngine,
         counters: Counters | None = None,
         audit_limits: AuditLimits | None = None,
-        redactions: Redactions = NO_REDACTIONS,
+        recording: Recording = DECISIONS_ALONE,
         connected: Callable[[], bool] = lambda: True,
         revoked_before: Callable[[], Mapping[SpiffeId, int]] = lambda: _NONE,
         policy_problem: Callable[[], str] = str,
@@ -90,7 +90,7 @@ class Node:
             outbox=self.outbox,
             counters=self.counters,
             limits=audit_limits,
-            redactions=redactions,
+            recording=recording,
             clock=clock,
         )
         self.refusals = Refusals(

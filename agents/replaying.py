@@ -49,7 +49,7 @@ class Result(StrEnum):
     DENIED = "denied"
     """It was not allowed: the handler never had it, and does not get it now."""
     GONE = "gone"
-    """The stream does not hold it any more."""
+    """The stream does not hold it any more, and its body was not recorded."""
     OTHER = "other"
     """The stream holds something else in its place: a finding."""
     UNKNOWN = "unknown"
@@ -115,7 +115,8 @@ class Replaying:
                 if not wanted:
                     break
         for one in wanted.values():
-            yield Replayed(entry=one.entry, outcome=one.outcome, result=Result.GONE)
+            body = one.record.body
+            yield await self._given(one, body) if body is not None else _came_to(one, Result.GONE)
 
     async def _decided(self, entries: AsyncIterable[AuditEntry | Finding]) -> Mapping[int, _Held]:
         """Return the newest decisions by the sequence of their message, with what came of them."""
@@ -145,37 +146,38 @@ class Replaying:
         return OrderedDict(sorted(held.items()))
 
     async def _one(self, held: _Held, subject: str, payload: bytes) -> Replayed:
-        entry, record, message = held.entry, held.record, held.entry.message
-
-        def came_to(result: Result, error: BaseException | None = None) -> Replayed:
-            return Replayed(entry=entry, outcome=held.outcome, result=result, error=error)
-
+        """Replay what the stream holds where the decided message was, if it is that message."""
+        message = held.entry.message
         try:
             envelope = parse_envelope(payload)
         except EnvelopeError as error:
-            return came_to(Result.OTHER, error)
-        if message is None or envelope.header != record.header or subject != message.header.to:
-            return came_to(Result.OTHER)
+            return _came_to(held, Result.OTHER, error)
+        if message is None or envelope.header != held.record.header or subject != message.header.to:
+            return _came_to(held, Result.OTHER)
         if sha256(envelope.body).digest() != message.header.dig:
-            return came_to(Result.OTHER)
+            return _came_to(held, Result.OTHER)
+        return await self._given(held, envelope.body)
+
+    async def _given(self, held: _Held, body: bytes) -> Replayed:
+        """Give a message to its handler, if it was allowed; `body` is the one that was signed."""
+        record, message = held.record, held.entry.message
+        if message is None:
+            return _came_to(held, Result.OTHER)
         if not record.allow:
-            return came_to(Result.DENIED)
-        unsent = Unsent(
-            own=self.deployment.names.id_of(self.agent.name),
-            names=self.deployment.names,
-            own_subjects=self.deployment.own_subjects,
-        )
-        routes = RouteTable(
-            routes_of(
-                self.agent, sending=unsent, names=self.deployment.names, own_subjects=self.deployment.own_subjects
-            )
-        )
+            return _came_to(held, Result.DENIED)
+        names, own_subjects = self.deployment.names, self.deployment.own_subjects
+        unsent = Unsent(own=names.id_of(self.agent.name), names=names, own_subjects=own_subjects)
+        routes = RouteTable(routes_of(self.agent, sending=unsent, names=names, own_subjects=own_subjects))
         try:
-            endpoint = cast("HandlerEndpoint", routes.of(subject).endpoint)  # `routes_of` makes no other
+            endpoint = cast("HandlerEndpoint", routes.of(message.header.to).endpoint)  # `routes_of` makes no other
         except EnvelopeError as error:
-            return came_to(Result.UNKNOWN, error)
+            return _came_to(held, Result.UNKNOWN, error)
         context = ReplayContext(message, record, _obligations(record.obligations), unsent)
-        return await _run(held, endpoint, envelope.body, message.header.typ, context, unsent)
+        return await _run(held, endpoint, body, message.header.typ, context, unsent)
+
+
+def _came_to(held: _Held, result: Result, error: BaseException | None = None) -> Replayed:
+    return Replayed(entry=held.entry, outcome=held.outcome, result=result, error=error)
 
 
 async def _run(

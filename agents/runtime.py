@@ -16,7 +16,7 @@ from sealbus.bus.audit_trail import AuditTrail
 from sealbus.bus.connection import Connection
 from sealbus.bus.counters import Counters
 from sealbus.bus.ports import Identity, Transport
-from sealbus.bus.redactions import Redactions
+from sealbus.bus.recording import Recording
 from sealbus.bus.stream_check import check_streams
 from sealbus.bus.stream_guard import StreamGuard
 from sealbus.bus.streams import Stream, declared_streams
@@ -166,7 +166,7 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
             audit_limits=AuditLimits(within=settings.audit_within, denials=settings.audit_denials),
             revoked_before=source.revoked_before,
             policy_problem=source.problem,
-            redactions=Redactions(settings.audit_redact),
+            recording=Recording(settings.audit_redact, settings.audit_bodies),
         ) as node:
             yield node
         checking.cancel()

@@ -100,6 +100,8 @@ class Settings:
     audit_denials: int
     audit_redact: Mapping[str, tuple[str, ...]]
     """JSON pointers into input documents by subject pattern: what is not recorded."""
+    audit_bodies: tuple[str, ...]
+    """Patterns of subjects whose bodies are recorded."""
     pending_calls: int
     replay_entries: int
     health: str | None
@@ -160,6 +162,7 @@ def load_settings(
         audit_within=document.audit.within,
         audit_denials=document.audit.denials,
         audit_redact=MappingProxyType(dict(document.audit.redact)),
+        audit_bodies=document.audit.bodies,
         pending_calls=document.limits.pending_calls,
         replay_entries=document.limits.replay_entries,
         health=document.health.address,

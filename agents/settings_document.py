@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
-from sealbus.bus.redactions import Redactions
+from sealbus.bus.recording import Recording
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 
@@ -71,7 +71,7 @@ def _input_pointer(value: str) -> str:
 
 def _redacting(redact: dict[str, tuple[str, ...]], value: str) -> str:
     try:
-        Redactions(redact)
+        Recording(redact)
     except ConfigurationError as error:
         raise ValueError(error.detail) from error
     return value
@@ -156,15 +156,16 @@ class OwnSubjectTable(_Table):
 
 
 class AuditTable(_Table):
-    """How the audit writer waits, how many denials of one sender it records one by one in a minute, and what it leaves out.
+    """How the audit writer waits, how many denials of one sender it records one by one in a minute, and what it keeps.
 
     `redact` has JSON pointers into input documents by the subject pattern of the decided message; what they point to is
-    decided on and not recorded.
+    decided on and not recorded. `bodies` are patterns of the subjects whose bodies are recorded: of none, unless said.
     """
 
     within: Seconds = 10.0
     denials: Count = 600
     redact: dict[SubjectPattern, tuple[InputPointer, ...]] = {}
+    bodies: tuple[SubjectPattern, ...] = ()
 
 
 class LimitsTable(_Table):

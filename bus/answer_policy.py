@@ -64,7 +64,9 @@ class AnswerPolicy:
             elif answer.allow is not True:
                 refused[place] = AnswerDenied(f"our policy refuses the answer to {one.action}", answer.reasons)
             try:
-                record = self._audit.redactions.record(_record(one, document, answer), one.result.header.to)
+                record = self._audit.recording.record(
+                    _record(one, document, answer), one.result.header.to, one.result.body
+                )
             except SealError as error:
                 _log.error("a decision about an answer cannot be recorded: %s", error.detail)
                 refused[place] = refused[place] or AuditUnavailable("the decision cannot be recorded")

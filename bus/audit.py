@@ -18,7 +18,7 @@ from sealbus.bus.counters import Counters
 from sealbus.bus.denials import Denials
 from sealbus.bus.letter import Letter
 from sealbus.bus.outbox import DuplicateFirstAttempt, Outbox, Posted
-from sealbus.bus.redactions import NO_REDACTIONS, Redactions
+from sealbus.bus.recording import DECISIONS_ALONE, Recording
 from sealbus.bus.work import Judged
 from sealbus.envelopes.audit_batch import AuditBatch
 from sealbus.envelopes.audit_body import AUDIT_MEDIA_TYPE
@@ -79,7 +79,7 @@ class AuditWriter:
         outbox: Outbox,
         counters: Counters,
         limits: AuditLimits | None = None,
-        redactions: Redactions = NO_REDACTIONS,
+        recording: Recording = DECISIONS_ALONE,
         clock: Clock = wall_clock,
     ) -> None:
         self._own = own
@@ -87,8 +87,8 @@ class AuditWriter:
         self._outbox = outbox
         self._counters = counters
         self._limits = limits or AuditLimits()
-        self.redactions = redactions
-        """What is taken out of input documents, by whoever makes a record to be stored here."""
+        self.recording = recording
+        """What is recorded beside a decision; asked by whoever makes a record that is to be stored here."""
         self._noted: asyncio.Queue[_Noted | None] = asyncio.Queue(self._limits.waiting)
         self._denials = Denials(
             store=self.note,
@@ -197,7 +197,8 @@ class AuditWriter:
         return answers
 
     def _record(self, judged: Judged) -> DecisionRecord:
-        return self.redactions.record(decision_record(judged), judged.opened.message.header.to)
+        message = judged.opened.message
+        return self.recording.record(decision_record(judged), message.header.to, message.body)
 
     def _only_counted(self, judged: Judged) -> bool:
         """Tell whether this is a denial beyond its sender's budget; what is allowed is always recorded."""

@@ -131,8 +131,8 @@ def accept_decided(
 
     `bundles` are those that were current at `decision.place.time`, which is the reference time. Credentials, context
     and ancestors come from the evidence of `audit`; what is missing there fails as if the message had come without.
-    `body`, where somebody kept it, is compared with `dig`; otherwise nothing is said about it. Nor does this say that
-    the decision was right.
+    `body`, where somebody kept it, and that of the record, where there is one, are compared with `dig`; otherwise nothing
+    is said about it. Nor does this say that the decision was right.
     """
     reference, trust, evidence = decision.place.time, Trust(bundles=bundles), audit.body.evidence
     # Step 2. Header.
@@ -153,8 +153,9 @@ def accept_decided(
     # Step 8. Proof.
     verify_proof(decision.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
     # Step 9. Body.
-    if body is not None and sha256(body).digest() != header.dig:
-        raise EnvelopeError(Code.BAD_DIGEST, 9)
+    for one in (decision.body, body):
+        if one is not None and sha256(one).digest() != header.dig:
+            raise EnvelopeError(Code.BAD_DIGEST, 9)
     # Step 10. Context.
     context = verify_context(
         _statement(evidence, header.ctx, caches),

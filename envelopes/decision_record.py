@@ -20,13 +20,16 @@ from sealbus.envelopes.record_fields import (
 )
 from sealbus.envelopes.wire import Proof
 
-__all__ = ["DECISION_CODES", "CorePlace", "DecisionRecord", "StreamPlace"]
+__all__ = ["DECISION_CODES", "RECORDED_BODY_BYTES", "CorePlace", "DecisionRecord", "StreamPlace"]
 
 _NOT_ASKED = frozenset({Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.RESOURCE_UNAVAILABLE})
 
 DECISION_CODES = _NOT_ASKED | {Code.DENIED, Code.POLICY_UNAVAILABLE, Code.POLICY_ERROR}
 """The failures of steps 14 to 16: what the code of a decision that did not allow may be."""
 
+
+RECORDED_BODY_BYTES: Final = 65_536
+"""How long a body may be that is recorded; of a longer one only the hash is kept, which the header holds."""
 
 _HEADER_BYTES: Final = DEFAULT_LIMITS.header_bytes
 _INPUT_BYTES: Final = DEFAULT_LIMITS.input_document_bytes
@@ -79,6 +82,7 @@ class _Fields(NamedTuple):
     engine: str | None
     micros: int | None
     redacted: tuple[str, ...]
+    body: bytes | None
 
 
 class DecisionRecord(_Fields):
@@ -88,7 +92,8 @@ class DecisionRecord(_Fields):
     `input` is the exact JSON document that the engine was given; `obligations` is a JSON array, or empty for none;
     `micros` is what the engine took. What the policy was not asked for, or did not answer, is None. `redacted` are the
     JSON pointers (RFC 6901) of what was taken out of `input` before it was recorded, null in its place: such a document
-    is not what the engine was given, and nobody can decide on it again.
+    is not what the engine was given, and nobody can decide on it again. `body` is the decided message's, where whoever
+    records was told to keep it; whether it is, `accept_decided` says.
     """
 
     __slots__ = ()
@@ -110,6 +115,7 @@ class DecisionRecord(_Fields):
         engine: str | None = None,
         micros: int | None = None,
         redacted: tuple[str, ...] = (),
+        body: bytes | None = None,
     ) -> Self:
         """Check all fields, by themselves and together."""
         # Comparisons stand here in the open where a call for each would cost more than all of them.
@@ -136,6 +142,8 @@ class DecisionRecord(_Fields):
             raise SealError("micros is not an integer from 0 to 2^53-1")
         if redacted:
             _check_redacted(input, redacted)
+        if body is not None and len(body) > RECORDED_BODY_BYTES:
+            raise SealError("body is over 65,536 bytes")
         if (engine is None) is not (micros is None):
             raise SealError("engine and micros come together")
         if (code is None) is not allow:
@@ -150,7 +158,7 @@ class DecisionRecord(_Fields):
             raise SealError(f"{code} is not a code of steps 14 to 16")
         return super().__new__(
             cls, header, proof, action, place, delivery, allow, code,
-            input, reasons, obligations, revision, policy, engine, micros, redacted,
+            input, reasons, obligations, revision, policy, engine, micros, redacted, body,
         )  # fmt: skip
 
     @classmethod
@@ -170,11 +178,13 @@ class DecisionRecord(_Fields):
         """Return the encoded map."""
         (
             header, proof, action, place, delivery, allow, code,
-            input_, reasons, obligations, revision, policy, engine, micros, redacted,
+            input_, reasons, obligations, revision, policy, engine, micros, redacted, body,
         ) = self  # fmt: skip
         # Every value was checked when this was made, and the keys are put in here in their order: packing suffices,
         # and costs a third of `codec.encode`.
         record: dict[str, object] = {"act": action, "alw": allow}
+        if body is not None:
+            record["bdy"] = body
         if code is not None:
             record["cod"] = code.value
         record["dlv"] = delivery
@@ -235,6 +245,7 @@ class DecisionRecord(_Fields):
             engine=keys.text("eng") if "eng" in keys else None,
             micros=keys.uint("mic") if "mic" in keys else None,
             redacted=keys.some_texts("red"),
+            body=keys.octets("bdy") if "bdy" in keys else None,
         )
 
 

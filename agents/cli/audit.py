@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Mapping
 
 import click
@@ -160,6 +161,8 @@ def as_document(entry: AuditEntry) -> Mapping[str, object]:
             "input": entry.input,
             "redacted": list(record.redacted),
         }
+        if record.body is not None:
+            base["body"] = b64encode(record.body).decode()
     elif isinstance(entry.record, OutcomeRecord):
         base |= {
             "decision": entry.record.decision.hex(),

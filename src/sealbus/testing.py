@@ -37,7 +37,7 @@ from sealbus.bus.audit_trail import AuditEntry, AuditTrail, Finding
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.memory import MemoryBroker, MemoryPull
 from sealbus.bus.ports import Delivery
-from sealbus.bus.redactions import Redactions
+from sealbus.bus.recording import Recording
 from sealbus.bus.status_body import Status
 from sealbus.envelopes.archive import ArchiveProfile
 from sealbus.envelopes.context_payload import ClaimValue
@@ -64,8 +64,8 @@ STREAMS: Mapping[str, str] = {
 class TestBus:
     """Runs `agents` behind the gate in memory, decided by the policy folder `policy`, or by `engine` where one is given.
 
-    Without either it is the starter policy. `redact` is what the setting `audit.redact` is. Enter with `async with`;
-    leaving stops the workers and finishes their work.
+    Without either it is the starter policy. `redact` and `bodies` are as the settings `audit.redact` and `audit.bodies`.
+    Enter with `async with`; leaving stops the workers and finishes their work.
     """
 
     __test__ = False  # a class that pytest would otherwise collect by its name
@@ -80,6 +80,7 @@ class TestBus:
         limits: WorkerLimits | None = None,
         audit_limits: AuditLimits | None = None,
         redact: Mapping[str, Sequence[str]] | None = None,
+        bodies: Sequence[str] = (),
         clock: Clock = wall_clock,
         random: random_module.Random | None = None,
     ) -> None:
@@ -88,7 +89,7 @@ class TestBus:
         self._engine = engine
         self._limits = limits
         self._audit_limits = audit_limits
-        self._redactions = Redactions(redact or {})
+        self._recording = Recording(redact or {}, bodies)
         self._clock = clock
         self._random = (random or random_module.Random()).random  # noqa: S311  jitter, not a secret
         self.trust_domain = TrustDomain(trust_domain)
@@ -150,7 +151,7 @@ class TestBus:
                 transport=self.broker.connect(),
                 engine=self._engine,
                 audit_limits=self._audit_limits,
-                redactions=self._redactions,
+                recording=self._recording,
                 clock=self._clock,
                 random=self._random,
             )

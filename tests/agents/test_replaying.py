@@ -192,6 +192,20 @@ async def test_what_the_stream_does_not_hold_any_more_is_gone(bus: TestBus) -> N
     assert [one.result for one in found] == [Result.DONE, Result.GONE]
 
 
+async def test_a_recorded_body_is_as_good_as_the_stream() -> None:
+    engine = ScriptedEngine(lambda _: allow())
+    async with TestBus(Shop().inventory, engine=engine, bodies=["task.>"]) as bus:
+        await submit(bus, "1")
+        bus.broker.streams["TASKS"].stored.clear()
+        debugged = Debugged()
+        found = await replay(bus, debugged.agent)
+        log: list[AuditEntry | Finding] = [replace(one, message=None) for one in await bus.audit()]
+        unproved = await replay(bus, debugged.agent, log)
+    assert [one.result for one in found] == [Result.DONE]
+    assert [body.item_id for body in debugged.bodies] == ["1"]
+    assert [one.result for one in unproved] == [Result.OTHER]
+
+
 async def test_another_message_in_its_place_is_not_given_to_the_handler(bus: TestBus) -> None:
     await submit(bus, "1", "2")
     first, second = bus.stored("TASKS")

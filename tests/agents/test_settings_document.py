@@ -44,6 +44,7 @@ from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
         ('[subjects."a.b"]\nkin = "task"', 'there is no setting subjects."a.b".kin'),
         ("[subjects]\nx = 1", "subjects.x is a table"),
         ('[audit.redact]\n"a..b" = ["/x"]', "audit.redact.\"a..b\": 'a..b' is not a subject pattern"),
+        ('[audit]\nbodies = ["task.>.x"]', "audit.bodies: 'task.>.x' is not a subject pattern"),
         ('[audit.redact]\n"task.>" = ["x"]', "audit.redact.\"task.>\": 'x' is not a JSON pointer"),
         ('[audit.redact]\n"task.>" = "/x"', 'audit.redact."task.>": input should be a valid tuple'),
         ("[edge]\nadress = 1", "there is no setting edge.adress; did you mean edge.address?"),
@@ -92,6 +93,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert (send.kind, send.owner, send.action) == (Kind.TASK, SpiffeId("spiffe://example.org/mail"), "mail.post")
     assert (settings.audit_within, settings.audit_denials) == (3.0, 300)
     assert settings.audit_redact == {"task.payroll.>": ("/action/properties/salary",)}
+    assert settings.audit_bodies == ("task.orders.>",)
     assert (settings.pending_calls, settings.replay_entries) == (10, 20)
     assert settings.health == ":9464"
     assert (settings.concurrency, settings.batch, settings.ack_wait) == (4, 8, 60.0)

@@ -15,7 +15,7 @@ from sealbus.bus import answer_policy
 from sealbus.bus.answer_policy import AnswerPolicy, Received
 from sealbus.bus.audit import AuditWriter
 from sealbus.bus.judge import Judge
-from sealbus.bus.redactions import NO_REDACTIONS
+from sealbus.bus.recording import DECISIONS_ALONE
 from sealbus.envelopes.context_payload import parse_payload
 from sealbus.envelopes.decision_record import CorePlace, DecisionRecord, StreamPlace
 from sealbus.envelopes.errors import Code, Denied, PolicyFailed, PolicyUnavailable, SealbusError
@@ -29,7 +29,7 @@ CORE = CorePlace(opened=NOW)
 class Notes:
     """Stands for the audit writer, of which only `note` is asked, and what is not to be recorded."""
 
-    redactions = NO_REDACTIONS
+    recording = DECISIONS_ALONE
 
     def __init__(self) -> None:
         self.noted: list[tuple[DecisionRecord, VerifiedResult]] = []

@@ -191,6 +191,15 @@ def test_step_09_compares_a_body_where_one_is_given() -> None:
     refuses(Code.BAD_DIGEST, 9, lambda: Archive().decided(DECISION, ITEMS, body=BODY + b" "))
 
 
+def test_step_09_compares_a_body_where_one_is_recorded() -> None:
+    kept = DECISION._replace(body=BODY)
+    assert Archive().decided(kept, ITEMS).header == MESSAGE.header
+    assert Archive().decided(kept, ITEMS, body=BODY).header == MESSAGE.header
+    refuses(Code.BAD_DIGEST, 9, lambda: Archive().decided(kept, ITEMS, body=b""))
+    refuses(Code.BAD_DIGEST, 9, lambda: Archive().decided(DECISION._replace(body=b""), ITEMS))
+    refuses(Code.BAD_DIGEST, 9, lambda: Archive().decided(DECISION._replace(body=BODY + b" "), ITEMS, body=BODY))
+
+
 def test_step_10_refuses_a_context_that_is_not_there() -> None:
     rest = [item for name, item in EVIDENCE.items() if name != "context"]
     refuses(Code.BAD_CONTEXT, 10, lambda: Archive().decided(DECISION, rest))

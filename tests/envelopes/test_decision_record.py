@@ -39,6 +39,7 @@ NOT_ASKED = DecisionRecord(
     allow=False,
     code=Code.BAD_BODY,
 )
+WITH_BODY = ALLOWED._replace(body=b'{"item":"42"}')
 REDACTED = ALLOWED._replace(input=b'{"a":null,"b":null}', redacted=("/a", "/b"))
 UNAVAILABLE = NOT_ASKED._replace(code=Code.POLICY_UNAVAILABLE, input=b"{}", engine="sidecar", micros=250_000)
 
@@ -51,7 +52,7 @@ def take(item: bytes) -> DecisionRecord:
     return record
 
 
-@pytest.mark.parametrize("record", [ALLOWED, DENIED, NOT_ASKED, UNAVAILABLE, REDACTED])
+@pytest.mark.parametrize("record", [ALLOWED, DENIED, NOT_ASKED, UNAVAILABLE, REDACTED, WITH_BODY])
 def test_encoding_is_canonical_and_read_back(record: DecisionRecord) -> None:
     item = record.encode()
     value = decode(item)
@@ -127,6 +128,7 @@ def test_the_reference_time_is_the_stored_time_or_the_time_of_opening() -> None:
         lambda: ALLOWED._replace(policy="p" * 257),
         lambda: ALLOWED._replace(engine="e" * 257),
         lambda: ALLOWED._replace(micros=-1),
+        lambda: ALLOWED._replace(body=b"b" * 65_537),
     ],
 )
 def test_fields_have_limits(wrong: object) -> None:
@@ -136,7 +138,7 @@ def test_fields_have_limits(wrong: object) -> None:
 
 
 def test_the_largest_input_document_fits() -> None:
-    largest = ALLOWED._replace(header=b"h" * 8_192, input=b"i" * 65_536, obligations=b"o" * 65_536)
+    largest = ALLOWED._replace(header=b"h" * 8_192, body=b"b" * 65_536, input=b"i" * 65_536, obligations=b"o" * 65_536)
     assert take(largest.encode()) == largest
 
 
@@ -187,6 +189,14 @@ def test_before_step_16_the_policy_was_not_asked(code: Code) -> None:
     ):
         with pytest.raises(SealError, match="not asked"):
             NOT_ASKED._replace(code=code, **change)
+
+
+def test_a_body_stands_in_a_key_of_its_own_and_may_be_empty() -> None:
+    value = decode(WITH_BODY.encode())
+    assert isinstance(value, dict)
+    assert value["bdy"] == WITH_BODY.body
+    assert "bdy" not in cast("dict[str, Value]", decode(ALLOWED.encode()))
+    assert take(ALLOWED._replace(body=b"").encode()).body == b""
 
 
 def test_what_was_redacted_is_named_in_a_key_of_its_own() -> None:

@@ -52,6 +52,7 @@ action = "mail.post"
 [audit]
 within = 3
 denials = 300
+bodies = ["task.orders.>"]
 [audit.redact]
 "task.payroll.>" = ["/action/properties/salary"]
 [limits]

@@ -20,7 +20,7 @@ from sealbus.bus.audit import AuditWriter
 from sealbus.bus.counters import Counters
 from sealbus.bus.judge import Judge
 from sealbus.bus.memory import MemoryBroker, MemoryTransport
-from sealbus.bus.redactions import NO_REDACTIONS
+from sealbus.bus.recording import DECISIONS_ALONE
 from sealbus.bus.refusals import Refusals
 from sealbus.bus.status_body import STATUS_TYPE, Status
 from sealbus.bus.status_reader import AskedTask, StatusLimits, StatusReader
@@ -38,7 +38,7 @@ RESULT = b'{"item":"42"}'
 class Notes:
     """Stands for the audit writer, of which only `note` is asked, and what is not to be recorded."""
 
-    redactions = NO_REDACTIONS
+    recording = DECISIONS_ALONE
 
     def __init__(self) -> None:
         self.records: list[DecisionRecord] = []

@@ -48,14 +48,15 @@ def accepted() -> list[Case]:
         _decided("a task of a batch", second),
         _decided("a task for a user, with its ancestor", child, above),
         _decided("a task and its body", child, above, body=BODY.hex()),
+        _decided("a task with its body recorded", child, above, bdy=BODY),
         decided("a call", recorded.audit(recorded.evidence(core), [opened]), opened, core),
         decided("one of two of one batch", recorded.audit(recorded.evidence(first), both), both[0], first),
         decided("opened 5 s after its entry", recorded.audit(recorded.evidence(core), [late]), late, core),
     ]  # fmt: skip
 
 
-def _decided(name: str, message: Message, *above: Message, **given: Json) -> Case:
-    record = recorded.decision(message)
+def _decided(name: str, message: Message, *above: Message, bdy: bytes | None = None, **given: Json) -> Case:
+    record = recorded.decision(message, bdy=bdy)
     return decided(name, recorded.audit(recorded.evidence(message, *above), [record]), record, message, **given)
 
 
@@ -141,6 +142,8 @@ def _refused_decided() -> list[Case]:
         case("another signature", full, ("bad_signature", 8),
              recorded.decision(child, prf=[1, 0, [], _FORGED.signature])),
         decided("another body", recorded.audit(full, [record]), record, ("bad_digest", 9), body=b"{}".hex()),
+        case("another body recorded", full, ("bad_digest", 9), recorded.decision(child, bdy=b"{}")),
+        case("an empty body recorded", full, ("bad_digest", 9), recorded.decision(child, bdy=b"")),
         case("no context", [credential, edge, ancestor], ("bad_context", 10)),
         case("no credential of the context", [credential, context_item, ancestor], ("bad_credential", 10)),
         case("a context under another signature", [credential, edge, forged_context, ancestor], ("bad_signature", 10)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vectors.issuing import HOUR, INVENTORY, MINUTE, NOW, PLANNER, SECOND, party
-from vectors.world import Message, message_id
+from vectors.world import BODY, Message, message_id
 
 from sealbus.envelopes.codec import Value, encode, pack
 from sealbus.envelopes.merkle import leaf_hash, root
@@ -78,6 +78,8 @@ def records(message: Message) -> dict[str, list[bytes]]:
             denied(message, "policy_error", inp=None), decision(message, alw=False, cod="denied"),
             decision(message, inp=bytes(65_536)),
             decision(message, inp=b'{"context":{"user":{"id":null}},"v":1}', red=["/context/user/id"]),
+            decision(message, bdy=BODY), decision(message, bdy=b""), decision(message, bdy=bytes(65_536)),
+            denied(message, "bad_body", inp=None, bdy=BODY),
         ],
         "outcome": [
             record_map("outcome", dec=leaf, suc=True, mic=0, dlv=1),
@@ -141,6 +143,8 @@ def misshapen(message: Message) -> dict[str, bytes]:
         "an input of 65,537 bytes": decision(message, inp=bytes(65_537)),
         "a header of 8,193 bytes": decision(message, hdr=bytes(8_193)),
         "a proof of size 0": decision(message, prf=[0, 0, [], bytes(64)]),
+        "a body of 65,537 bytes": decision(message, bdy=bytes(65_537)),
+        "a body that is text": decision(message, bdy="body"),
         "an empty array of pointers": decision(message, red=[]),
         "33 pointers": decision(message, red=[f"/{number}" for number in range(33)]),
         "a pointer twice": decision(message, red=["/v", "/v"]),

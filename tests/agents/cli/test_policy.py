@@ -151,4 +151,14 @@ def test_which_opa_must_be_said() -> None:
 
 
 def test_its_parts_stand_in_files_of_their_own() -> None:
-    assert sorted(command.commands) == ["backtest", "build", "opa-config", "push", "query", "rollback", "sign", "status", "test"]
+    assert sorted(command.commands) == [
+        "backtest",
+        "build",
+        "opa-config",
+        "push",
+        "query",
+        "rollback",
+        "sign",
+        "status",
+        "test",
+    ]

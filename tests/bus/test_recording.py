@@ -1,4 +1,4 @@
-"""What is not recorded of an input document: chosen by subject, named in the record, and still decided on."""
+"""What is recorded beside a decision: parts of the input left out, chosen by subject and named; and a body where said."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from support.engines import ScriptedEngine, allow
 from support.shop import Price, Shop, Update
 
-from sealbus.bus import redactions as module
+from sealbus.bus import recording as module
 from sealbus.bus.audit_trail import AuditEntry, AuditTrail
-from sealbus.bus.redactions import NO_REDACTIONS, Redactions
+from sealbus.bus.recording import DECISIONS_ALONE, Recording
 from sealbus.envelopes.archive import ArchiveProfile
 from sealbus.envelopes.decision_record import CorePlace, DecisionRecord
 from sealbus.envelopes.errors import Code, ConfigurationError, SealError
@@ -34,51 +34,51 @@ RECORD = DecisionRecord(
 
 
 def test_a_record_says_what_was_taken_out_of_it() -> None:
-    redactions = Redactions({"task.payroll.>": ["/b/c"], "task.*.raise": ["/a", "/b/c"], "event.>": ["/x"]})
-    assert redactions.record(RECORD, "task.payroll.pay") == RECORD._replace(
+    recording = Recording({"task.payroll.>": ["/b/c"], "task.*.raise": ["/a", "/b/c"], "event.>": ["/x"]})
+    assert recording.record(RECORD, "task.payroll.pay", b"body") == RECORD._replace(
         input=b'{"a":1,"b":{"c":null}}', redacted=("/b/c",)
     )
-    both = redactions.record(RECORD, "task.payroll.raise")
+    both = recording.record(RECORD, "task.payroll.raise", b"body")
     assert (both.input, both.redacted) == (b'{"a":null,"b":{"c":null}}', ("/b/c", "/a"))
     for subject in ("task.inventory.update", "event.payroll.paid"):
-        assert redactions.record(RECORD, subject) is RECORD
-        assert redactions.record(RECORD, subject) is RECORD
-    assert NO_REDACTIONS.record(RECORD, "task.payroll.pay") is RECORD
+        assert recording.record(RECORD, subject, b"body") is RECORD
+        assert recording.record(RECORD, subject, b"body") is RECORD
+    assert DECISIONS_ALONE.record(RECORD, "task.payroll.pay", b"body") is RECORD
 
 
 def test_a_record_without_an_input_stays_as_it_is() -> None:
     none = RECORD._replace(
         allow=False, code=Code.BAD_BODY, input=None, revision=None, policy=None, engine=None, micros=None
     )
-    assert Redactions({">": ["/a"]}).record(none, "task.a.b") is none
+    assert Recording({">": ["/a"]}).record(none, "task.a.b", b"body") is none
 
 
 def test_what_is_too_long_then_cannot_be_recorded() -> None:
     longest = RECORD._replace(input=b'{"a":1,"b":"' + b"x" * (65_536 - 14) + b'"}')
     with pytest.raises(SealError, match="input is not"):
-        Redactions({">": ["/a"]}).record(longest, "task.a.b")
+        Recording({">": ["/a"]}).record(longest, "task.a.b", b"body")
 
 
 @pytest.mark.parametrize("pattern", ["", "a..b", "a.>.b", "a.b*", "a b.c", "*>"])
 def test_what_is_no_pattern_is_refused(pattern: str) -> None:
     with pytest.raises(ConfigurationError, match="is not a subject pattern"):
-        Redactions({pattern: ["/a"]})
+        Recording({pattern: ["/a"]})
 
 
 def test_more_than_a_record_can_name_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="is not a JSON pointer"):
-        Redactions({">": ["a"]})
-    Redactions({str(number): [f"/{number}", "/a"] for number in range(31)})
+        Recording({">": ["a"]})
+    Recording({str(number): [f"/{number}", "/a"] for number in range(31)})
     with pytest.raises(ConfigurationError, match="can name 32"):
-        Redactions({str(number): [f"/{number}"] for number in range(33)})
+        Recording({str(number): [f"/{number}"] for number in range(33)})
 
 
 def test_subjects_that_come_and_go_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REMEMBERED", 8)
-    redactions = Redactions({"task.>": ["/a"]})
+    recording = Recording({"task.>": ["/a"]})
     for number in range(100):
-        assert redactions.record(RECORD, f"task.a.{number}").redacted == ("/a",)
-    assert len(redactions._remembered) <= 8
+        assert recording.record(RECORD, f"task.a.{number}", b"body").redacted == ("/a",)
+    assert len(recording._remembered) <= 8
 
 
 async def noted(bus: TestBus, action: str) -> DecisionRecord:
@@ -128,6 +128,35 @@ async def test_answers_are_redacted_by_the_subject_that_they_came_to() -> None:
         await client.call("pricing.quote", Update(item_id="42"), returns=Price, user=bus.user("alice", "shop-web"))
         found = [*await bus.decisions("pricing.quote"), await noted(bus, "pricing.quote.reply")]
     assert [one.redacted for one in found] == [("/context/user",)] * 2
+
+
+def test_a_body_is_recorded_only_where_said_and_only_a_short_one() -> None:
+    recording = Recording({"task.payroll.pay": ["/a"]}, ["task.payroll.>", "event.a.b"])
+    for subject in ("task.payroll.raise", "event.a.b"):
+        assert recording.record(RECORD, subject, b"body") == RECORD._replace(body=b"body")
+    assert recording.record(RECORD, "task.payroll.raise", b"").body == b""
+    assert recording.record(RECORD, "task.payroll.raise", bytes(65_536)).body == bytes(65_536)
+    assert recording.record(RECORD, "task.payroll.raise", bytes(65_537)).body is None
+    assert recording.record(RECORD, "event.a.c", b"body") is RECORD
+    both = recording.record(RECORD, "task.payroll.pay", b"body")
+    assert (both.body, both.redacted) == (b"body", ("/a",))
+    with pytest.raises(ConfigurationError, match="is not a subject pattern"):
+        Recording({}, ["a..b"])
+
+
+async def test_a_recorded_body_is_the_one_that_was_signed() -> None:
+    shop = Shop()
+    engine = ScriptedEngine(lambda _: allow())
+    async with TestBus(shop.inventory, shop.pricing, engine=engine, bodies=["task.inventory.*"]) as bus:
+        client = await bus.client("shop-web")
+        update = Update(item_id="42", quantity=3)
+        await client.submit("inventory.update", update)
+        await bus.idle()
+        await client.call("pricing.quote", update, returns=Price)
+        # Reading verifies it: `accept_decided` compares it with the header's `dig`.
+        (task,) = await bus.decisions("inventory.update")
+        (call,) = await bus.decisions("pricing.quote")
+    assert (task.body, call.body) == (update.model_dump_json().encode(), None)
 
 
 async def test_no_body_is_in_the_log() -> None:

@@ -1,0 +1,82 @@
+"""What is recorded of a decided message beside the decision: its input document, all of it or not, and its body where said."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from sealbus.bus.matching import matches
+from sealbus.envelopes.decision_record import RECORDED_BODY_BYTES, DecisionRecord
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.policies.redaction import Pointer, redact
+
+__all__ = ["DECISIONS_ALONE", "Recording"]
+
+REMEMBERED: Final = 1_024
+"""Subjects for which is remembered what is recorded: those of replies come and go."""
+
+_PATTERN: Final = re.compile(r"(?:(?:[^\s.*>]+|\*)\.)*(?:[^\s.*>]+|[*>])")
+
+
+class _Chosen(NamedTuple):
+    """What holds for one subject."""
+
+    pointers: tuple[Pointer, ...]
+    body: bool
+
+
+class Recording:
+    """Chooses by the subject of the decided message.
+
+    `pointers` are JSON pointers into input documents by subject pattern, to what is not recorded; a subject that several
+    patterns match has the pointers of all. `bodies` are patterns of the subjects whose bodies are recorded. Raises
+    `ConfigurationError` for what is no pattern or no pointer, and for more pointers than one record can name.
+    """
+
+    def __init__(self, pointers: Mapping[str, Sequence[str]], bodies: Sequence[str] = ()) -> None:
+        for pattern in (*pointers, *bodies):
+            if _PATTERN.fullmatch(pattern) is None:
+                raise ConfigurationError(f"{pattern!r} is not a subject pattern such as task.payroll.>")
+        self._pointers = {pattern: tuple(Pointer(text) for text in texts) for pattern, texts in pointers.items()}
+        if len({one.text for several in self._pointers.values() for one in several}) > DEFAULT_LIMITS.text_items:
+            raise ConfigurationError(f"audit.redact: a record can name {DEFAULT_LIMITS.text_items} places, and no more")
+        self._bodies = tuple(bodies)
+        self._remembered: dict[str, _Chosen] = {}
+
+    def record(self, record: DecisionRecord, subject: str, body: bytes) -> DecisionRecord:
+        """Return `record`, about a message to `subject` with `body`, as it is to be stored.
+
+        A body over 65,536 bytes is left out. Raises `SealError` where the input document is too long then to be recorded:
+        null may take more room than what it replaces.
+        """
+        if not self._pointers and not self._bodies:
+            return record
+        chosen = self._of(subject)
+        if chosen.body and len(body) <= RECORDED_BODY_BYTES:
+            record = record._replace(body=body)
+        if chosen.pointers and record.input is not None:
+            document, redacted = redact(record.input, chosen.pointers)
+            if redacted:
+                record = record._replace(input=document, redacted=redacted)
+        return record
+
+    def _of(self, subject: str) -> _Chosen:
+        found = self._remembered.get(subject)
+        if found is None:
+            by_text = {
+                pointer.text: pointer
+                for pattern, pointers in self._pointers.items()
+                if matches(pattern, subject)
+                for pointer in pointers
+            }
+            found = _Chosen(tuple(by_text.values()), any(matches(pattern, subject) for pattern in self._bodies))
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
+            self._remembered[subject] = found
+        return found
+
+
+DECISIONS_ALONE: Final = Recording({})
+"""All of what was decided on is recorded, and no body."""

@@ -1,4 +1,4 @@
-"""What is recorded of a decided message beside the decision: its input document, all of it or not, and its body where said."""
+"""What is recorded of a decided message beside the decision: its input document, all of it or not, its body where said."""
 
 from __future__ import annotations
 

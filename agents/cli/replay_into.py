@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, aclosing, redirect_stdout
 
 import click
 
@@ -29,14 +31,17 @@ async def replay_into(
 
     agent = load_agent(target)
     settings = load_settings(config)
-    findings = 0
+    findings, ours = 0, sys.stdout
 
     def on_finding(finding: Finding) -> None:
         nonlocal findings
         findings += 1
-        print_entry(finding, as_json=as_json)
+        with redirect_stdout(ours):
+            print_entry(finding, as_json=as_json)
 
-    async with open_audit_reading(as_name, settings) as (transport, trail), agent.open_lifespan():
+    async with AsyncExitStack() as stack:
+        transport, trail = await stack.enter_async_context(open_audit_reading(as_name, settings))
+        await stack.enter_async_context(agent.open_lifespan())
         replaying = Replaying(
             agent=agent,
             deployment=deployment_of(settings),
@@ -44,7 +49,8 @@ async def replay_into(
             most=most,
             on_finding=on_finding,
         )
-        async for one in replaying.replay(trail.entries(wanted)):
+        replayed = await stack.enter_async_context(aclosing(replaying.replay(trail.entries(wanted))))
+        while (one := await _next(replayed)) is not None:
             findings += one.result is Result.OTHER
             if as_json:
                 print_json(as_replayed(one))
@@ -54,6 +60,12 @@ async def replay_into(
             if one.result is Result.FAILED and one.error is not None:
                 note("".join(traceback.format_exception(one.error)).rstrip())
     return 4 if findings else 0
+
+
+async def _next(replayed: AsyncGenerator[Replayed, None]) -> Replayed | None:
+    """Return the next one; what handlers print meanwhile is not our result, and goes to stderr."""
+    with redirect_stdout(sys.stderr):
+        return await anext(replayed, None)
 
 
 def as_replayed(one: Replayed) -> Mapping[str, object]:

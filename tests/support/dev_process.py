@@ -44,13 +44,18 @@ class DevFolder:
 
 
 @contextmanager
-def running_dev(path: Path, app: str) -> Iterator[DevFolder]:
-    """Run `sealbus dev` in `path`, and a worker of the agent in its file `app`; both must stop cleanly."""
+def running_dev(path: Path, app: str, *, settings: str = "") -> Iterator[DevFolder]:
+    """Run `sealbus dev` in `path`, and a worker of the agent in its file `app`; both must stop cleanly.
+
+    `settings` are tables that the worker has beside those of `sealbus dev`.
+    """
     dev = _start(path, "dev", "--port", str(_free_port()), "--edge-port", "0")
     codes: list[int] = []
     try:
         _wait_for(dev, "ready:")
-        worker = _start(path, "worker", "run", f"{app}:agent")
+        config = path / "worker.toml"
+        config.write_text((path / ".sealbus" / "dev.toml").read_text() + settings)
+        worker = _start(path, "worker", "run", f"{app}:agent", "--config", str(config))
         try:
             _wait_for(worker, "runs as")
             yield DevFolder(path)

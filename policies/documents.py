@@ -73,8 +73,9 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _whole_number(text: str) -> int:
-    # The length is looked at first: reading digits takes time that grows with the square of their number.
-    if len(text) > _DIGITS or abs(number := int(text)) > DEFAULT_LIMITS.max_integer:
+    # `int` itself refuses, by ValueError, over 4,300 digits.
+    number = int(text)
+    if abs(number) > DEFAULT_LIMITS.max_integer:
         raise ValueError("an integer is beyond 9007199254740991")
     return number
 
@@ -83,7 +84,6 @@ def _refuse_number(_: str) -> NoReturn:
     raise ValueError("a number has a fraction or an exponent")
 
 
-_DIGITS: Final = len("-9007199254740991")
 _WHOLE: Final = json.JSONDecoder(
     object_pairs_hook=_distinct, parse_int=_whole_number, parse_float=_refuse_number, parse_constant=_refuse_number
 )

@@ -17,6 +17,7 @@ from sealbus.bus.audit_trail import AuditEntry, Finding
 from sealbus.bus.ports import Delivery
 from sealbus.envelopes.decision_record import DecisionRecord, StreamPlace
 from sealbus.envelopes.errors import Code
+from sealbus.envelopes.work_records import OutcomeRecord
 from sealbus.testing import TestBus
 
 
@@ -154,6 +155,16 @@ async def test_another_agents_decisions_are_not_replayed(bus: TestBus) -> None:
     assert await replay(bus, Agent("pricing")) == []
 
 
+async def test_an_outcome_by_another_recorder_is_none_of_this_decision(bus: TestBus) -> None:
+    await submit(bus, "42")
+    other = bus.names.id_of("pricing")
+    log: list[AuditEntry | Finding] = [
+        replace(one, recorder=other) if isinstance(one.record, OutcomeRecord) else one for one in await bus.audit()
+    ]
+    (one,) = await replay(bus, Debugged().agent, log)
+    assert one.outcome is None
+
+
 async def test_only_tasks_are_replayed(bus: TestBus) -> None:
     await submit(bus, "42")
     (entry,) = [one for one in await bus.audit() if isinstance(one.record, DecisionRecord)]
@@ -192,6 +203,19 @@ async def test_what_the_stream_does_not_hold_any_more_is_gone(bus: TestBus) -> N
     assert [one.result for one in found] == [Result.DONE, Result.GONE]
 
 
+async def test_the_same_bytes_under_another_subject_are_another_message() -> None:
+    shop = Shop()
+    async with TestBus(shop.inventory, shop.pricing, engine=ScriptedEngine(lambda _: allow())) as bus:
+        await submit(bus, "1")
+        client = await bus.client("shop-web")
+        await client.submit("inventory.order", Update(item_id="2"), user=bus.user("alice", "shop-web"))
+        await bus.idle()
+        first, second = bus.stored("TASKS")
+        bus.broker.streams["TASKS"].stored[0] = replace(first, subject=second.subject)
+        found = await replay(bus, Debugged().agent)
+    assert [one.result for one in found] == [Result.OTHER, Result.UNKNOWN]
+
+
 async def test_a_recorded_body_is_as_good_as_the_stream() -> None:
     engine = ScriptedEngine(lambda _: allow())
     async with TestBus(Shop().inventory, engine=engine, bodies=["task.>"]) as bus:
@@ -207,14 +231,15 @@ async def test_a_recorded_body_is_as_good_as_the_stream() -> None:
 
 
 async def test_another_message_in_its_place_is_not_given_to_the_handler(bus: TestBus) -> None:
-    await submit(bus, "1", "2")
-    first, second = bus.stored("TASKS")
+    await submit(bus, "1", "2", "1")
+    first, second, third = bus.stored("TASKS")
 
     def put(other: Delivery) -> None:
         bus.broker.streams["TASKS"].stored[0] = other
 
     others = [
         replace(first, payload=second.payload),  # genuine, and not the one that was decided on
+        replace(first, payload=third.payload),  # neither is this, though it says the same
         replace(first, payload=first.payload.replace(b'"item_id":"1"', b'"item_id":"9"')),  # its body
         replace(first, payload=b"\x80"),
         replace(first, payload=b""),
@@ -223,8 +248,8 @@ async def test_another_message_in_its_place_is_not_given_to_the_handler(bus: Tes
         put(other)
         debugged = Debugged()
         found = await replay(bus, debugged.agent)
-        assert [one.result for one in found] == [Result.OTHER, Result.DONE]
-        assert [body.item_id for body in debugged.bodies] == ["2"]
+        assert [one.result for one in found] == [Result.OTHER, Result.DONE, Result.DONE]
+        assert [body.item_id for body in debugged.bodies] == ["2", "1"]
     put(first)
     log: list[AuditEntry | Finding] = [replace(one, message=None) for one in await bus.audit()]
     assert {one.result for one in await replay(bus, Debugged().agent, log)} == {Result.OTHER}

@@ -54,6 +54,10 @@ def test_what_is_not_there_is_not_named(pointer: str) -> None:
     assert redact(DOCUMENT, [Pointer(pointer)]) == (DOCUMENT, ())
 
 
+def test_an_escaped_tilde_is_no_slash() -> None:
+    assert redact(b'{"m~1n":1,"m/n":2}', [Pointer("/m~01n")]) == (b'{"m~1n":null,"m/n":2}', ("/m~01n",))
+
+
 def test_only_what_was_found_is_named_in_the_order_given() -> None:
     assert without("/ü", "/nothing", "/a")[1] == ("/ü", "/a")
     # What stands inside of something that is gone already is not there.

@@ -119,6 +119,7 @@ class BacktestReport:
         turned_to_error = (Change.ALLOW_TO_ERROR, Change.DENY_TO_ERROR)
         return {
             **{str(change): self.changes[change] for change in Change},
+            "risks": self.risks,
             "errors": sum(self.changes[change] for change in turned_to_error),
             "changed": self.differing,
             "not-replayable": self.not_replayable.total(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from support.engines import ScriptedEngine, allow, deny
@@ -76,3 +77,22 @@ async def test_a_second_reading_goes_on(trail: AuditTrail) -> None:
 )
 async def test_a_filter_shows_what_it_says(trail: AuditTrail, wanted: AuditFilter, count: int) -> None:
     assert len(await read(trail, wanted)) == count
+
+
+@pytest.mark.parametrize(
+    "document",
+    [b"[" * 65_000, b'{"a":' * 10_000 + b"}", b'{"context":[{}]}', b"7", b"\xff", b'{"context":{"user":null}}'],
+)
+async def test_an_input_that_nobody_can_read_ends_no_reading(trail: AuditTrail, document: bytes) -> None:
+    entry = (await read(trail))[0]
+    assert isinstance(entry.record, DecisionRecord)
+    hostile = replace(entry, record=entry.record._replace(input=document))
+    assert hostile.input in ({}, {"context": [{}]}, {"context": {"user": None}})
+    assert not AuditFilter(user="alice").wants(hostile)
+    assert AuditFilter().wants(hostile)
+
+
+async def test_a_decision_comes_with_the_message_that_it_proves(trail: AuditTrail) -> None:
+    decisions = [one for one in await read(trail) if isinstance(one.record, DecisionRecord)]
+    assert [one.message.context.sub for one in decisions if one.message and one.message.context] == ["alice", "bob"]
+    assert all(one.message is not None and one.message.header == one.decided for one in decisions)

@@ -65,6 +65,7 @@ def test_risks_are_what_would_be_handled_now() -> None:
     report.compare(recorded(code=Code.POLICY_ERROR), ALLOW)
     report.compare(recorded(), DENY)
     assert (report.risks, report.differing) == (2, 3)
+    assert (report.counted()["risks"], report.counted()["changed"]) == (2, 3)
 
 
 def test_an_input_that_no_engine_would_take_contradicts_its_record() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -138,6 +139,20 @@ async def archive(tmp_path: Path) -> AsyncIterator[ArchivedPolicies]:
     (tmp_path / "two").write_bytes(bundle({"yes": DENY, "no": ALLOW}, revision="r2").raw)
     async with ArchivedPolicies(tmp_path, open_engine=open_policy) as policies:
         yield policies
+
+
+@pytest.mark.opa
+async def test_a_real_opa_for_each_revision(tmp_path: Path) -> None:
+    for revision, answers in (("r1", (ALLOW, DENY)), ("r2", (DENY, ALLOW)), ("r3", (ALLOW, ALLOW))):
+        yes, no = answers
+        (tmp_path / revision).write_bytes(bundle({"yes": yes, "no": no}, revision=revision).raw)
+    log = [recorded("yes"), deny("r2", "yes"), recorded("no", revision="r3"), deny("r1", "no"), recorded("no")]
+    opening = partial(open_policy, opa=require_opa())
+    async with ArchivedPolicies(tmp_path, open_engine=opening, most=2) as policies:
+        # One at a time, so that engines are closed while others stay open.
+        report = await reproduce(source(log), policies, batch=1)
+    assert (report.same, report.unanswered) == (4, 0)
+    assert report.changes == {Change.ALLOW_TO_DENY: 1}
 
 
 def deny(revision: str, action: str) -> RecordedDecision:

@@ -49,10 +49,11 @@ class WouldSend:
 
 
 class Unsent(Sending):
-    """Composes every message as `Sending` would, so that what could not be sent fails alike, and then lets it be.
+    """Composes every message as `Sending` would, so that what cannot be composed fails alike, and then lets it be.
 
-    `own` is who would send. Tasks and events are noted, and the handler goes on with a handle and a receipt that name
-    no message; where it needs an answer, it ends with `NotSent`.
+    What only sealing refuses, an envelope over its limit for instance, is not found out. `own` is who would send. Tasks
+    and events are noted, and the handler goes on with a handle and a receipt that name no message; where it needs an
+    answer, it ends with `NotSent`.
     """
 
     def __init__(self, *, own: SpiffeId, names: Names, own_subjects: OwnSubjects = NO_SUBJECTS) -> None:
@@ -84,7 +85,7 @@ class Unsent(Sending):
     ) -> TaskHandle:
         """Note a task; return a handle that raises `NotSent` when it is asked.
 
-        Raises as `Sending` does for what could not be sent.
+        Raises as `Sending` does for what cannot be composed.
         """
         del user, sent
         letter = task_letter(
@@ -113,7 +114,7 @@ class Unsent(Sending):
         media_type: str = JSON,
         sent: list[bytes] | None = None,
     ) -> Receipt:
-        """Note an event; return a receipt that names no message. Raises as `Sending` does for what could not be sent."""
+        """Note an event; return a receipt that names no message. Raises as `Sending` does for what cannot be composed."""
         del sent
         letter = event_letter(
             name,
@@ -140,7 +141,7 @@ class Unsent(Sending):
         media_type: str = JSON,
         sent: list[bytes] | None = None,
     ) -> Res:
-        """Note a call and raise `NotSent`; raises as `Sending` does for what could not be sent."""
+        """Note a call and raise `NotSent`; raises as `Sending` does for what cannot be composed."""
         del returns, user, sent
         raise self._not_asked(action, body, origin or Origin(), timeout, grants, media_type)
 
@@ -157,7 +158,7 @@ class Unsent(Sending):
     ) -> AsyncGenerator[Res, None]:
         """Note a call and raise `NotSent` in place of the first chunk.
 
-        Raises as `Sending` does for what could not be sent.
+        Raises as `Sending` does for what cannot be composed.
         """
         del returns, user, sent
         raise self._not_asked(action, body, origin or Origin(), timeout, None, JSON)

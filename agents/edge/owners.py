@@ -16,6 +16,7 @@ from typing import Final
 
 from sealbus.agents.edge.access_token import AccessToken
 from sealbus.agents.edge.errors import EdgeError
+from sealbus.agents.edge.pseudonyms import Pseudonyms
 from sealbus.agents.handle import TaskHandle
 from sealbus.agents.node import Node
 from sealbus.bus.keyed import Keyed
@@ -40,10 +41,14 @@ _PAUSE: Final = 0.25
 
 
 class TaskOwners:
-    """Remembers and finds tasks of one edge."""
+    """Remembers and finds tasks of one edge.
 
-    def __init__(self, node: Node) -> None:
+    With `pseudonyms` it keeps one in place of a hash of the user, which who has a list of users could compute.
+    """
+
+    def __init__(self, node: Node, pseudonyms: Pseudonyms | None = None) -> None:
         self._node = node
+        self._pseudonyms = pseudonyms
         self._keyed = Keyed(node.transport)
 
     async def keep(self, handle: TaskHandle, token: AccessToken) -> None:
@@ -52,7 +57,8 @@ class TaskOwners:
         Raises `BusUnavailable`, `IdentityUnavailable`.
         """
         value = json.dumps(
-            {"v": _VERSION, "handle": handle.text, "who": _who(token), "at": self._node.clock()}, separators=(",", ":")
+            {"v": _VERSION, "handle": handle.text, "who": self._who(token), "at": self._node.clock()},
+            separators=(",", ":"),
         )
         parts = signed(value.encode(), _TYPE, self._node.identity.sealer())
         await self._keyed.create(self._subject(handle.message_id), encode([*parts], text_bytes=_BYTES))
@@ -71,7 +77,7 @@ class TaskOwners:
             ours = is_own(parts, _TYPE, own=self._node.own, at=at, trust=self._node.trust(), caches=self._node.caches)
             if not ours or value["v"] != _VERSION or handle.message_id != task:
                 raise _no_task()
-            if not hmac.compare_digest(who.encode(), _who(token).encode()):
+            if not hmac.compare_digest(who.encode(), self._who(token).encode()):
                 raise _no_task()
         except (ValueError, TypeError, LookupError, OverflowError, RecursionError, EnvelopeError) as error:
             raise _no_task() from error
@@ -88,6 +94,11 @@ class TaskOwners:
                 return found[1]
         return None
 
+    def _who(self, token: AccessToken) -> str:
+        if self._pseudonyms is not None:
+            return self._pseudonyms.of(token.issuer, token.subject)
+        return sha256(json.dumps([token.issuer, token.subject]).encode()).hexdigest()
+
     def _subject(self, task: str) -> str:
         return f"state.{self._node.token}.request.{task}"
 
@@ -95,10 +106,6 @@ class TaskOwners:
 def _array(stored: bytes) -> list[Value]:
     found = decode(stored, text_bytes=_BYTES, step=0)
     return found if isinstance(found, list) else []
-
-
-def _who(token: AccessToken) -> str:
-    return sha256(json.dumps([token.issuer, token.subject]).encode()).hexdigest()
 
 
 def _no_task() -> EdgeError:

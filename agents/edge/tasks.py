@@ -36,7 +36,7 @@ class Tasks:
 
     def __init__(self, front: Front) -> None:
         self._front = front
-        self.owners = TaskOwners(front.node)
+        self.owners = TaskOwners(front.node, front.pseudonyms)
 
     async def submit(self, request: Request) -> Response:
         """`POST /v1/tasks/{agent}/{verb}`: 202 with the status URL once the task is stored, its agent up or not."""

@@ -16,6 +16,7 @@ from sealbus.agents.edge import owners
 from sealbus.agents.edge.access_token import AccessToken
 from sealbus.agents.edge.errors import EdgeError
 from sealbus.agents.edge.owners import TaskOwners
+from sealbus.agents.edge.pseudonyms import Pseudonyms
 from sealbus.agents.handle import TaskHandle
 from sealbus.agents.node import Node
 from sealbus.bus.keyed import Keyed
@@ -183,3 +184,16 @@ async def test_junk_is_nobodys(desk: Desk, written: bytes) -> None:
     sequence, _ = await desk.stored()
     assert await Keyed(desk.node.transport).replace(desk.subject, written, last=sequence) is not None
     assert await desk.refuses()
+
+
+async def test_with_pseudonyms_a_task_is_found_by_them_alone(desk: Desk) -> None:
+    under, other = Pseudonyms(bytes(32)), Pseudonyms(bytes(31) + b"1")
+    with pytest.raises(EdgeError):
+        await TaskOwners(desk.node, under).find(desk.task, ALICE)
+    handle = await desk.node.sending.submit("inventory.update", Update(item_id="42"))
+    await TaskOwners(desk.node, under).keep(handle, ALICE)
+    assert (await TaskOwners(desk.node, under).find(handle.message_id, ALICE)).text == handle.text
+    bob = replace(ALICE, subject="bob")
+    for pseudonyms, token in ((other, ALICE), (None, ALICE), (under, bob)):
+        with pytest.raises(EdgeError):
+            await TaskOwners(desk.node, pseudonyms).find(handle.message_id, token)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 from pathlib import Path
 
@@ -99,6 +100,9 @@ async def test_behind_the_edge_the_users_id_is_nowhere_and_the_user_still_has_th
         stored = [one.payload for stream in edge.bus.broker.streams for one in edge.bus.stored(stream)]
         assert len(stored) > 3
         assert not [one for one in stored if b"somebody-real" in one]
+        # Nor a hash that a list of users would give away.
+        guess = hashlib.sha256(json.dumps([edge.issuer.issuer, "somebody-real"]).encode()).hexdigest().encode()
+        assert not [one for one in stored if guess in one]
         # Whose task it is, the edge knows by the token.
         assert (await edge.get(sent.headers["location"], sub="somebody-real")).status_code == 200
         assert (await edge.get(sent.headers["location"], sub="somebody-else")).status_code == 404

@@ -14,7 +14,7 @@ from sealbus.agents.cli.audit_show import show
 from sealbus.agents.cli.audit_stats import stats
 from sealbus.agents.cli.audit_verify import verify
 from sealbus.agents.cli.options import as_option, config_option, json_option
-from sealbus.agents.cli.output import as_mapping, note, print_json, shown_time
+from sealbus.agents.cli.output import as_mapping, note, print_json, printable, shown_time
 from sealbus.agents.cli.reveal import command as reveal
 from sealbus.agents.cli.times import Moment
 from sealbus.bus.audit_trail import AuditEntry, AuditFilter, Finding
@@ -135,7 +135,7 @@ def print_entry(entry: AuditEntry | Finding, *, as_json: bool) -> int:
     if as_json:
         print_json(as_document(entry))
     else:
-        click.echo(as_line(entry))
+        click.echo(printable(as_line(entry)))
     return 0
 
 

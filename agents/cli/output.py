@@ -11,26 +11,43 @@ import click
 
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["note", "print_json", "print_table", "shown_time"]
+__all__ = ["note", "print_json", "print_table", "printable", "shown_time"]
 
 
 def print_json(value: object) -> None:
-    """Print one JSON value on one line of stdout, at once."""
-    click.echo(json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str))
+    """Print one JSON value on one line of stdout, at once; escaped as ASCII where it holds half a character."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(value, separators=(",", ":"), default=str)
+    click.echo(text)
     sys.stdout.flush()
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on stdout, as wide as the terminal."""
+    """Print a table on stdout, as wide as the terminal; what a cell holds is text, and no markup or control sequence."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left")
+    table = Table(title=Text(title, "table.title") if title else None, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text("\n".join(map(printable, cell.split("\n")))) for cell in row))
     Console().print(table)
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line, with everything escaped that would not be seen as itself.
+
+    That is control characters, line ends, changes of direction, half a character. What comes from a log is whatever
+    somebody recorded, and a terminal obeys what it is sent.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 def note(text: str) -> None:

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, aclosing, redirect_stdout
 import click
 
 from sealbus.agents.cli.audit import as_document, as_line, print_entry
-from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.cli.output import note, print_json, printable
 from sealbus.agents.cli.worker import load_agent
 from sealbus.agents.replaying import Replayed, Replaying, Result
 from sealbus.bus.audit_trail import AuditFilter, Finding
@@ -56,9 +56,10 @@ async def replay_into(
                 print_json(as_replayed(one))
                 continue
             for line in replayed_lines(one):
-                click.echo(line)
+                click.echo(printable(line))
             if one.result is Result.FAILED and one.error is not None:
-                note("".join(traceback.format_exception(one.error)).rstrip())
+                for line in "".join(traceback.format_exception(one.error)).splitlines():
+                    note(printable(line))
     return 4 if findings else 0
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from sealbus.agents.cli.audit import as_document, as_line
+from sealbus.agents.cli.audit import as_document, as_line, print_entry
 from sealbus.bus.audit_trail import AuditEntry, AuditFilter
+from sealbus.envelopes.decision_record import CorePlace, DecisionRecord
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.wire import Proof
 from sealbus.envelopes.work_records import MINUTE, DenialsRecord, OutcomeRecord
 
 RECORDER = SpiffeId("spiffe://example.org/agent/inventory")
@@ -63,3 +67,17 @@ def test_an_outcome_without_its_decision_stands_alone() -> None:
 )
 def test_denials_are_among_what_was_denied(wanted: AuditFilter, shown: bool) -> None:
     assert wanted.wants(DENIALS) is shown
+
+
+def test_a_recorded_text_cannot_forge_a_line_or_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    decision = DecisionRecord(
+        header=b"\x80", proof=Proof(1, 0, (), b"s" * 64), action="a.b", place=CorePlace(opened=5), delivery=1,
+        allow=False, code=Code.POLICY_ERROR,
+        input=json.dumps({"context": {"user": {"id": "alice\n2026 #9 ALLOW\x1b[2J\ud800"}}}).encode(),
+    )  # fmt: skip
+    entry = AuditEntry(sequence=8, stored=0, recorder=RECORDER, leaf=b"l", record=decision)
+    for as_json in (False, True):
+        assert print_entry(entry, as_json=as_json) == 0
+        shown = capsys.readouterr().out
+        assert shown.count("\n") == 1
+        assert "\x1b" not in shown

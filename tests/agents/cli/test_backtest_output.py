@@ -8,6 +8,7 @@ import pytest
 from support.recorded import recorded
 
 from sealbus.agents.cli.backtest_output import BacktestResult, as_document, print_result
+from sealbus.agents.cli.output import print_json
 from sealbus.envelopes.errors import Code, PolicyFailed
 from sealbus.policies.backtest_report import BacktestReport
 from sealbus.policies.decision import Decision
@@ -83,3 +84,18 @@ def test_an_engine_that_left_questions_is_told(capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr()
     assert "unanswered" in shown.out
     assert "3 questions were not answered" in shown.err
+
+
+def test_what_somebody_recorded_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = {"resource": {"type": "[/x]", "id": "\x1b[2J"}, "context": {"user": {"id": "[bold]\u202e\ud800"}}}
+    one = recorded(input=json.dumps(hostile).encode(), caller="c", obligations=b"\xff\x1b[31m")
+    report = BacktestReport()
+    report.compare(one, Decision(allow=False, revision="r2", engine="embedded"))
+    found = BacktestResult(report=report, revision="[/r]")
+    print_result(found)
+    shown = capsys.readouterr().out
+    assert "[/x]" in shown
+    assert "[bold]" in shown
+    assert not {"\x1b", "\u202e", "\ud800"} & set(shown)
+    print_json(as_document(found))
+    assert json.loads(capsys.readouterr().out)["groups"]["allow-to-deny"]["user"][0]["value"] == "[bold]\u202e\ud800"

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sealbus.agents.cli.output import as_mapping, note, print_json, print_table, shown_time
+from sealbus.agents.cli.output import as_mapping, note, print_json, print_table, printable, shown_time
 
 
 def test_json_is_one_line_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,3 +35,24 @@ def test_a_time_is_shown_in_utc_with_milliseconds() -> None:
 def test_only_a_mapping_is_one() -> None:
     assert as_mapping({"a": 1}) == {"a": 1}
     assert as_mapping([1]) == {}
+
+
+def test_a_table_shows_what_stands_in_it_and_obeys_none_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(
+        "", ("cell",), [("[bold]x[/bold]",), ("[/nothing]",), ("\x1b[31mred\x07",), ("\u202eabc",), ("two\nlines",)]
+    )
+    shown = capsys.readouterr().out
+    for text in ("[bold]x[/bold]", "[/nothing]", r"\x1b[31mred\x07", r"\u202eabc"):
+        assert text in shown
+    assert not {"\x1b", "\x07", "\u202e"} & set(shown)
+
+
+def test_printable_text_stays_as_it_is() -> None:
+    assert printable("ålice <a@b> [x]") == "ålice <a@b> [x]"
+    assert printable("a\r\n\x00\U000e0001b\ud800") == r"a\r\n\x00\U000e0001b\ud800"
+
+
+def test_half_a_character_is_printed_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"name": "ålice \ud800"})
+    out = capsys.readouterr().out
+    assert out == '{"name":"\\u00e5lice \\ud800"}\n'

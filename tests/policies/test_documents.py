@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sealbus.envelopes.errors import Code, PolicyFailed
+from sealbus.envelopes.strict_json import parse_object
 from sealbus.policies.documents import NESTING, InputDocument, canonical, checked_document, parse_data, whole_numbers
 
 
@@ -60,3 +63,33 @@ def test_data_documents() -> None:
 
 def test_canonical() -> None:
     assert canonical({"b": [1, None], "a": "ü"}) == '{"a":"ü","b":[1,null]}'.encode()
+
+
+def slowly(data: bytes) -> bool:
+    """Tell whether `data` is a document by the two rules that the fast check stands for."""
+    try:
+        whole_numbers(parse_object(data, depth=NESTING))
+    except ValueError:
+        return False
+    return True
+
+
+MEMBERS = st.sampled_from(
+    ['"a":1', '"a":[]', '"b":{"c":null,"d":{"e":"\u00fc"}}', '"b":{"c":1,"c":1}', '"f":-9007199254740991',
+     '"f":9007199254740992',
+     '"g":1.5', '"g":1e2', '"g":-0', '"g":NaN', '"h":"\\ud83d\\ude00"', '"h":"\\ud800"', '"\\ud800":1', '"h":"\\\\ud800"',
+     '"i":' + "[" * 31 + "]" * 31, '"i":' + "[" * 32 + "]" * 32, '"j":"[[[{{"', '"k":01', '"l"', "", '"m":' + "9" * 4_400]
+)  # fmt: skip
+TEXTS = st.lists(MEMBERS, max_size=4).map(lambda members: "{" + ",".join(members) + "}")
+CUT = st.builds(lambda text, start, end: text[start : len(text) - end], TEXTS, st.integers(0, 3), st.integers(0, 3))
+
+
+@settings(max_examples=400)
+@given((TEXTS | CUT).map(str.encode))
+def test_the_fast_check_takes_exactly_what_the_rules_take(data: bytes) -> None:
+    try:
+        checked_document(data)
+    except PolicyFailed:
+        assert not slowly(data)
+    else:
+        assert slowly(data)

@@ -57,6 +57,8 @@ class _Names:
     body_of_head: Frame | None = None
     """In a head: the frame of its body, whose names regorus does not give to a comprehension in the head."""
     in_term: bool = False
+    in_else: bool = False
+    """In the value of an else, where regorus runs no comprehension, whatever it needs."""
 
     # Rules and bodies
 
@@ -71,7 +73,9 @@ class _Names:
             self.body(body)
             self.body_of_head = self.scope.frame
             if body.is_else:
+                self.in_else = True
                 self.optional(body.value)
+                self.in_else = False
             else:
                 self.head(rule)
             self.body_of_head = None
@@ -201,6 +205,9 @@ class _Names:
         if self.in_term:
             text = "a comprehension inside the term of another: name it in the body, then use the name"
             self.scope.refuse(expression.place, "closure", text)
+        elif self.in_else:
+            text = "a comprehension in the value of an else: name it in the body of the else, then use the name"
+            self.scope.refuse(expression.place, "closure", text)
         outside = self.scope.open()
         within, self.in_term = self.in_term, False
         self.body(expression.body)
@@ -224,7 +231,7 @@ class _Names:
             self.scope.refuse(
                 place, "unsafe", f"{name} has no value yet: a reference such as list[{name}] gives it one"
             )
-        if frame is self.body_of_head and frame is not self.scope.frame:
+        if frame is self.body_of_head and frame is not self.scope.frame and not self.in_else:
             text = f"{name} in a comprehension of the head: name the comprehension in the body, then use the name"
             self.scope.refuse(place, "closure", text)
 

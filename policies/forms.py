@@ -8,7 +8,8 @@ did not is refused with file and line. The stable names of what is refused:
 arity           a call with another number of arguments; a function without any
 assign          := inside an expression
 builtin         a builtin that is absent, impure, or answers otherwise in one of the engines (`form_calls`)
-closure         a comprehension in a head, or in the term of another, that needs names of a body: regorus never runs it
+closure         a comprehension in a head, or in the term of another, that needs names of a body, and any in the value of
+                an else: regorus never runs it
 compile         what regorus itself refuses
 conflict        one rule of two kinds, two numbers of arguments or two defaults; a rule inside another
 default         a default that is not made of literals
@@ -45,6 +46,8 @@ The differences that are left (`differing.toml` beside the table):
 
 - OPA checks types and METADATA comments when it compiles. What it refuses there, it never decides; regorus fails at run
   time, or answers. `opa check` and `sealbus policy test` say so.
+- Where the value of a rule with an else is undefined though its body holds, OPA goes on to the else, and regorus has
+  none. What may be undefined is named in the body.
 - `some x in` a text or a number is empty in OPA and an error in regorus, which refuses.
 - A time zone from the data that is not in the IANA list may be known to OPA's host; regorus refuses.
 - Integers beyond 64 bits, which only products reach, are exact in OPA and rounded in regorus: no comparison with a

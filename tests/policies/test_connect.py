@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.policies.connect import (
@@ -166,3 +169,19 @@ def test_what_is_no_subject_is_not_granted(subject: str) -> None:
 def test_a_queue_group_is_one_token(subject: str) -> None:
     with pytest.raises(PolicyFailed):
         parsed({**ALLOWED, "subscribe": {"allow": [subject], "deny": []}})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(sorted(ALLOWED)), JSON)
+def test_any_answer_is_a_decision_or_one_error(name: str, value: object) -> None:
+    with contextlib.suppress(PolicyFailed):
+        decision = parsed({**ALLOWED, name: value})
+        assert decision.allow is True
+        assert decision.publish.allow
+        assert decision.subscribe.allow

@@ -48,7 +48,7 @@ def verify_peer(chains: Sequence[Sequence[str]], bundles: Mapping[TrustDomain, t
         raise ConnectRefused(Code.NO_CLIENT_CERTIFICATE)
     try:
         parsed = [[x509.load_pem_x509_certificate(one.encode()) for one in chain] for chain in chains]
-    except ValueError as error:
+    except (x509.InvalidVersion, ValueError) as error:
         raise ConnectRefused(Code.BAD_SVID, "a certificate cannot be parsed") from error
     leaf = parsed[0][0]
     if any(chain[0] != leaf for chain in parsed):
@@ -85,7 +85,7 @@ def _spiffe_id(leaf: x509.Certificate) -> SpiffeId:
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     except x509.ExtensionNotFound as error:
         raise ConnectRefused(Code.NOT_ONE_URI, "no subject alternative name") from error
-    except (x509.DuplicateExtension, ValueError) as error:
+    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError) as error:
         raise ConnectRefused(Code.BAD_SVID, "its extensions cannot be parsed") from error
     if len(uris) != 1:
         raise ConnectRefused(Code.NOT_ONE_URI, f"{len(uris)} URI names")

@@ -34,7 +34,7 @@ class AuthorizationRequest:
 
     `server` is the server's nkey and `server_xkey` its curve key, empty if it has none. `user` is the nkey that the
     server made for this attempt. `chains` are PEM certificates, each chain from the leaf to a root, as the server
-    verified them: empty without a client certificate. `expires` is in seconds. `name` is the client's own word.
+    verified them: empty without a client certificate. `expires` is in seconds.
     """
 
     server: str
@@ -43,7 +43,6 @@ class AuthorizationRequest:
     user: str
     expires: int
     chains: tuple[tuple[str, ...], ...] = field(repr=False)
-    name: str
 
 
 def verify_request(token: bytes, *, now: int, servers: Collection[str] = ()) -> AuthorizationRequest:
@@ -93,7 +92,6 @@ def verify_request(token: bytes, *, now: int, servers: Collection[str] = ()) -> 
         user=user,
         expires=expires,
         chains=_chains(asked.get("client_tls")),
-        name=_text(client, "name"),
     )
 
 

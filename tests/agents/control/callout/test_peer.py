@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.x509 import IssuedSvid, ThrowawayCa
 
 from sealbus.agents.control.callout.peer import verify_peer
@@ -118,3 +121,28 @@ def test_what_is_refused_says_nothing_of_the_certificate() -> None:
     with pytest.raises(ConnectRefused) as caught:
         verify_peer([chain(THEIRS.issue(ID), THEIRS)], BUNDLES, now=now())
     assert "BEGIN" not in str(caught.value)
+
+
+# A changed serial number may be negative, which the parser warns of.
+STRANGE = pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+
+
+@STRANGE
+@given(st.binary(max_size=200))
+def test_any_certificate_is_a_workload_or_one_error(raw: bytes) -> None:
+    text = "-----BEGIN CERTIFICATE-----\n" + base64.b64encode(raw).decode() + "\n-----END CERTIFICATE-----\n"
+    with pytest.raises(ConnectRefused):
+        verify_peer([[text]], BUNDLES, now=now())
+
+
+LEAF = OURS.issue(ID)
+
+
+@STRANGE
+@given(st.integers(min_value=0, max_value=len(LEAF.cert_der) - 1), st.integers(min_value=1, max_value=255))
+def test_a_certificate_with_any_byte_changed_is_refused(at: int, change: int) -> None:
+    changed = bytearray(LEAF.cert_der)
+    changed[at] ^= change
+    text = "-----BEGIN CERTIFICATE-----\n" + base64.b64encode(changed).decode() + "\n-----END CERTIFICATE-----\n"
+    with pytest.raises(ConnectRefused):
+        verify_peer([[text, OURS.cert_pem.decode()]], BUNDLES, now=now())

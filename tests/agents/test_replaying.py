@@ -211,7 +211,7 @@ async def test_the_same_bytes_under_another_subject_are_another_message() -> Non
         await client.submit("inventory.order", Update(item_id="2"), user=bus.user("alice", "shop-web"))
         await bus.idle()
         first, second = bus.stored("TASKS")
-        bus.broker.streams["TASKS"].stored[0] = replace(first, subject=second.subject)
+        bus.broker.streams["TASKS"].stored[0] = first._replace(subject=second.subject)
         found = await replay(bus, Debugged().agent)
     assert [one.result for one in found] == [Result.OTHER, Result.UNKNOWN]
 
@@ -238,11 +238,11 @@ async def test_another_message_in_its_place_is_not_given_to_the_handler(bus: Tes
         bus.broker.streams["TASKS"].stored[0] = other
 
     others = [
-        replace(first, payload=second.payload),  # genuine, and not the one that was decided on
-        replace(first, payload=third.payload),  # neither is this, though it says the same
-        replace(first, payload=first.payload.replace(b'"item_id":"1"', b'"item_id":"9"')),  # its body
-        replace(first, payload=b"\x80"),
-        replace(first, payload=b""),
+        first._replace(payload=second.payload),  # genuine, and not the one that was decided on
+        first._replace(payload=third.payload),  # neither is this, though it says the same
+        first._replace(payload=first.payload.replace(b'"item_id":"1"', b'"item_id":"9"')),  # its body
+        first._replace(payload=b"\x80"),
+        first._replace(payload=b""),
     ]
     for other in others:
         put(other)

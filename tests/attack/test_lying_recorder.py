@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ async def test_records_that_were_changed_are_findings_and_not_asked_about(
     stored = bus.broker.streams["AUDIT"].stored
     at = next(place for place, one in enumerate(stored) if b"mallory" in one.payload)
     # Whoever can write to the stream's storage makes mallory's request look like alice's, who may.
-    stored[at] = replace(stored[at], payload=stored[at].payload.replace(b'"id":"mallory"', b'"id":"alice42"'))
+    stored[at] = stored[at]._replace(payload=stored[at].payload.replace(b'"id":"mallory"', b'"id":"alice42"'))
     garbage = (b"", b"\x80", b"\x97\x01" + b"\xff" * 200, stored[at].payload[:-9], b"x" * 900_000)
     for payload in garbage:
         bus.broker.inject("audit.inventory", payload)

@@ -20,6 +20,7 @@ from sealbus.policies.archived_policies import ArchivedPolicies
 from sealbus.policies.backtest import backtest, reproduce
 from sealbus.policies.bundle import STARTER
 from sealbus.policies.changes import Change
+from sealbus.policies.connect import ConnectAnswer
 from sealbus.policies.decision import Decision, obligations_json
 from sealbus.policies.engine import Answer, EngineStatus
 from sealbus.policies.open_policy import open_policy
@@ -40,6 +41,9 @@ class Told:
     async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
         self.asked.append(len(inputs))
         return [self._answer(one) for one in inputs]
+
+    async def connect(self, document: bytes) -> ConnectAnswer:
+        raise AssertionError("a backtest is about messages")
 
     async def status(self) -> EngineStatus:
         return EngineStatus(engine=self.name, revision="r")

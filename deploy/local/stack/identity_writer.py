@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from sealbus.agents.identity import ENVIRONMENT_VARIABLE
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 from stack.program import Program
 
 __all__ = ["IdentityWriter"]
@@ -20,7 +20,8 @@ class IdentityWriter:
     """Keep the SVID of `spiffe_id` in `folder` fresh, from `async with` on; the first set is there once it is entered.
 
     `address` is the Workload API's. `pid_file` is the server's that is told to reload, if it has to be, `callout_health`
-    the addresses of its auth callout's responders, if it has any. `uid` is the user that it runs as, by whom SPIRE knows it.
+    the addresses of its auth callout's responders, if it has any. `also_trusted` is that of `SvidFiles`, and its warning
+    holds. `uid` is the user that it runs as, by whom SPIRE knows it.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class IdentityWriter:
         spiffe_id: SpiffeId,
         pid_file: Path | None = None,
         callout_health: Sequence[str] = (),
+        also_trusted: Sequence[TrustDomain] = (),
         uid: int | None = None,
     ) -> None:
         self.folder: Final = folder.absolute()
@@ -40,6 +42,8 @@ class IdentityWriter:
             options += ["--reload", str(pid_file.absolute())]
         for url in callout_health:
             options += ["--callout-health", url]
+        for domain in also_trusted:
+            options += ["--also-trust", str(domain)]
         self.program: Final = Program(
             [sys.executable, "-m", "sealbus", "identity", "write", str(self.folder), *options],
             log=self.folder.parent / f"{self.folder.name}.err",

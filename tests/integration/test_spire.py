@@ -14,6 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from stack.authorities import Authorities, Kind
+from stack.served import until_served
 from stack.spire import Spire
 from stack.spire_server import SpireServer
 from support.lab import until
@@ -175,6 +176,12 @@ async def test_starting_says_in_one_line_why_it_failed(running: Spire) -> None:
 async def test_an_entry_is_registered_once(running: Spire) -> None:
     with pytest.raises(ConfigurationError, match="planner is not registered: similar entry already exists"):
         await running.server.create(entry(PLANNER), parent=running.agent.spiffe_id)
+
+
+async def test_an_entry_of_nobody_is_not_waited_for_for_ever(running: Spire) -> None:
+    missing = SpiffeId("spiffe://example.org/agent/missing")
+    with pytest.raises(ConfigurationError, match=r"did not give spiffe://example\.org/agent/missing$"):
+        await until_served(running.agent.address, [SpiffeId(PLANNER), missing], uid=os.geteuid(), seconds=0.5)
 
 
 async def test_a_folder_too_deep_for_a_socket_is_refused() -> None:

@@ -26,8 +26,9 @@ class Spire:
     async def register(self, *entries: Entry) -> list[str]:
         """Make `entries`, wait until the Workload API serves them, and return their IDs; other users' take root."""
         made = [await self.server.create(entry, parent=self.agent.spiffe_id) for entry in entries]
-        for entry in entries:
-            await until_served(self.agent.address, entry.spiffe_id, uid=entry.uid)
+        for uid in {entry.uid for entry in entries}:
+            of_user = [entry.spiffe_id for entry in entries if entry.uid == uid]
+            await until_served(self.agent.address, of_user, uid=uid)
         return made
 
 

@@ -27,6 +27,10 @@ class ServerProcess:
     def __init__(self, pid_file: Path) -> None:
         self.pid_file: Final = pid_file.absolute()
 
+    def check(self) -> None:
+        """Raise what `reload` would raise now, and send nothing."""
+        self._signal(0)
+
     def reload(self) -> None:
         """Send SIGHUP.
 
@@ -34,10 +38,13 @@ class ServerProcess:
         file that holds no process ID, another user's process, or one that SIGHUP would end because it does not catch
         it, such as one that got the ID of a server that has ended (seen on Linux only).
         """
+        self._signal(signal.SIGHUP)
+
+    def _signal(self, number: int) -> None:
         pid = self._pid()
         try:
             _check_caught(pid)
-            os.kill(pid, signal.SIGHUP)
+            os.kill(pid, number)
         except ProcessLookupError as error:
             raise NotRunning(f"process {pid} of {self.pid_file} has ended") from error
         except PermissionError as error:

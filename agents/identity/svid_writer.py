@@ -35,7 +35,11 @@ class ReloadedServer:
     responders: HealthAddresses | None = None
 
     async def reload(self) -> None:
-        """Have it reload now, or raise what `ServerProcess.reload` raises, or `BusUnavailable` with no responder."""
+        """Have it reload now, or raise what `ServerProcess.reload` raises, or `BusUnavailable` with no responder.
+
+        Responders are asked only if the server runs: before it does they have nothing to be connected to.
+        """
+        self.process.check()
         if self.responders is not None and not await self.responders.any_healthy():
             raise BusUnavailable(f"no callout responder is healthy ({', '.join(self.responders.urls)})")
         self.process.reload()

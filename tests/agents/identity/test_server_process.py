@@ -38,6 +38,7 @@ def running(script: str) -> Iterator[subprocess.Popen[str]]:
 def test_a_server_that_listens_is_told_to_reload(tmp_path: Path) -> None:
     with running(LISTENS) as process:
         (tmp_path / "pid").write_text(f"{process.pid}\n")
+        ServerProcess(tmp_path / "pid").check()
         ServerProcess(tmp_path / "pid").reload()
         assert process.stdout is not None
         assert process.stdout.readline() == "reloaded\n"
@@ -48,6 +49,8 @@ def test_a_process_that_the_signal_would_end_is_left_alone(tmp_path: Path) -> No
     """Such as one that got the number of a server that has ended."""
     with running(IGNORES) as process:
         (tmp_path / "pid").write_text(str(process.pid))
+        with pytest.raises(ConfigurationError, match="does not listen to SIGHUP"):
+            ServerProcess(tmp_path / "pid").check()
         with pytest.raises(ConfigurationError, match="does not listen to SIGHUP"):
             ServerProcess(tmp_path / "pid").reload()
         assert process.poll() is None
@@ -63,8 +66,9 @@ def test_the_file_is_read_anew_each_time(tmp_path: Path) -> None:
     with running(LISTENS) as process:
         (tmp_path / "pid").write_text(str(process.pid))
         server.reload()
-    with pytest.raises(NotRunning, match="has ended"):
-        server.reload()
+    for ask in (server.check, server.reload):
+        with pytest.raises(NotRunning, match="has ended"):
+            ask()
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "-42", "1 2", "0x10", "٤٢", "12345678901", "nats", "1.5", "x" * 10_000])

@@ -76,6 +76,8 @@ class SvidWriter:
         )
         self._latest: X509Material | None = None
         self._news = asyncio.Event()
+        self._begun = False
+        """Whether there was an SVID; before that a failure ends it, and later it is said."""
         self._failure = ""
         self._reload_due = asyncio.Event()
         self._untrusted = _Once(say)
@@ -113,15 +115,16 @@ class SvidWriter:
 
     def _changed(self, material: X509Material | None) -> None:
         self._latest = material
-        self._failure = ""
+        if material is not None:
+            self._failure = ""
         self._news.set()
 
     def _failed(self, text: str, answered: bool) -> None:
         known, self._failure = text == self._failure, text
-        if self._latest is not None and not known:
-            self._say(text)
-        elif self._latest is None and answered:
+        if not self._begun and answered:
             self._news.set()
+        elif self._begun and not known:
+            self._say(text)
 
     async def _first(self, deadline: float) -> None:
         self._files.prepare()
@@ -134,6 +137,7 @@ class SvidWriter:
         self._news.clear()
         if self._latest is None:
             raise IdentityUnavailable(self._failure)
+        self._begun = True
         await self._write(self._latest)
 
     async def _write(self, material: X509Material) -> None:
@@ -168,7 +172,7 @@ class SvidWriter:
 
     async def _withdraw(self) -> None:
         await asyncio.to_thread(self._files.withdraw)
-        self._say(f"the identity was withdrawn and its files are removed: {self._failure}")
+        self._say("the identity was withdrawn, and its files are removed")
 
     async def _reload_once(self, server: ReloadedServer, patience: float) -> None:
         said = _Once(self._say)

@@ -291,6 +291,10 @@ async def test_a_withdrawn_identity_leaves_the_disk_and_comes_back(bench: Bench)
         bench.api.identity.renew()
         await until(lambda: not (bench.folder / "svid" / "svid.key").exists())
         await until(lambda: any("withdrawn" in line for line in bench.lines))
+        calls = bench.api.calls["FetchX509SVID"]
+        await bench.api.until("FetchX509SVID", calls + 3)
+        assert len([line for line in bench.lines if "withdrawn" in line]) == 1
+        assert len([line for line in bench.lines if "register an entry" in line]) == 1
         assert bench.process.reloads == 1
         bench.api.status.clear()
         bench.api.x509 = lambda response: response

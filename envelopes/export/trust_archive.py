@@ -5,11 +5,10 @@ Every credential is judged as of its entry, with the bundles current then, long 
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from sealbus.envelopes.bounded import BoundedMap
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.spiffe_id import TrustDomain
 from sealbus.envelopes.trust import BundleKey, JwtBundle, TrustBundles
@@ -54,7 +53,8 @@ class TrustArchive:
     def __init__(self, bundles: Iterable[ArchivedBundle] = ()) -> None:
         self._times: dict[str, list[int]] = {}
         self._bundles: dict[str, list[JwtBundle]] = {}
-        self._known: BoundedMap[tuple[tuple[int, int], ...], TrustBundles] = BoundedMap(64)
+        self._changes: list[int] = []
+        self._known: dict[int, TrustBundles] = {}
         for archived in bundles:
             self.add(archived)
 
@@ -72,6 +72,8 @@ class TrustArchive:
         times = self._times.setdefault(domain, [])
         times.append(max(archived.since, times[-1]) if times else 0)
         self._bundles.setdefault(domain, []).append(archived.bundle)
+        insort(self._changes, times[-1])
+        insort(self._changes, times[-1] + LATE)
         self._known.clear()
 
     def at(self, time: int) -> TrustBundles:
@@ -80,17 +82,20 @@ class TrustArchive:
         A key is looked for in the bundle current then; else in later ones, the next first, for the notary may learn of
         a bundle after agents did; else in those that were current during the `LATE` before, the latest first.
         """
-        place = tuple((_last(times, time), _last(times, time - LATE)) for times in self._times.values())
+        # Between two changes it is always the same; there are as many as there were bundles, twice.
+        place = bisect_right(self._changes, time)
         found = self._known.get(place)
         if found is None:
-            found = _BundlesOfTime(
-                {
-                    domain: [*bundles[now:], *reversed(bundles[earliest:now])]
-                    for (now, earliest), (domain, bundles) in zip(place, self._bundles.items(), strict=True)
-                }
-            )
-            self._known.put(place, found)
+            found = self._known[place] = self._made_for(time)
         return found
+
+    def _made_for(self, time: int) -> TrustBundles:
+        order: dict[str, list[JwtBundle]] = {}
+        for domain, bundles in self._bundles.items():
+            times = self._times[domain]
+            now, earliest = _last(times, time), _last(times, time - LATE)
+            order[domain] = [*bundles[now:], *reversed(bundles[earliest:now])]
+        return _BundlesOfTime(order)
 
 
 def _last(times: Sequence[int], time: int) -> int:

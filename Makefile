@@ -56,9 +56,12 @@ $(IDP): deploy/tools/oidc-provider/package.json deploy/tools/oidc-provider/packa
 
 tools: $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/spire-server $(TOOLS)/spire-agent $(IDP) ## build the programs that the tests need
 
-demo: $(READY) ## the scenes: allowed, denied, refused, changed, replayed
+EVIDENCE := .sealbus/evidence
+
+demo: $(READY) ## the scenes: allowed, denied, refused, changed, replayed; then its log, verified and tampered with
 	@$(if $(filter sidecar,$(ENGINE)),$(MAKE) --no-print-directory $(TOOLS)/opa,:)
-	@$(BIN)/sealbus demo --engine $(ENGINE) $(if $(filter sidecar,$(ENGINE)),--opa $(TOOLS)/opa)
+	@$(BIN)/sealbus demo --engine $(ENGINE) $(if $(filter sidecar,$(ENGINE)),--opa $(TOOLS)/opa) --export $(EVIDENCE)
+	@$(BIN)/python scripts/show_tampering.py $(EVIDENCE) $(dir $(EVIDENCE))root.json
 
 STACK := PYTHONPATH=deploy/local $(BIN)/python -m stack
 

@@ -24,16 +24,27 @@ __all__ = ["command", "show_scenes"]
 @click.option("--engine", type=click.Choice(["embedded", "sidecar"]), default="embedded", show_default=True)
 @click.option("--opa", type=click.Path(path_type=Path), default=None, help="The opa executable, for --engine sidecar.")
 @click.option("--state", type=click.Path(path_type=Path), default=Path(STATE_FOLDER) / "demo", show_default=True)
+@click.option(
+    "--export",
+    "evidence",
+    type=click.Path(path_type=Path),
+    default=None,
+    metavar="DIR",
+    help="Keep a log meanwhile and leave it here, for `sealbus audit verify`; root.json stands beside it.",
+)
 @json_option
-def command(engine: str, opa: Path | None, state: Path, as_json: bool) -> None:
+def command(engine: str, opa: Path | None, state: Path, evidence: Path | None, as_json: bool) -> None:
     """Play the scenes on a bus of its own: real NATS, Workload API, policy engine and audit stream."""
-    raise SystemExit(0 if asyncio.run(_demo(engine, opa, state, as_json=as_json)) else 1)
+    raise SystemExit(0 if asyncio.run(_demo(engine, opa, state, evidence, as_json=as_json)) else 1)
 
 
-async def _demo(engine: str, opa: Path | None, state: Path, *, as_json: bool) -> bool:
+async def _demo(engine: str, opa: Path | None, state: Path, evidence: Path | None, *, as_json: bool) -> bool:
     from sealbus.agents.demo.stage import open_stage
 
-    return await show_scenes(open_stage(state, engine=engine, opa=opa), as_json=as_json)
+    ok = await show_scenes(open_stage(state, engine=engine, opa=opa, evidence=evidence), as_json=as_json)
+    if evidence is not None and not as_json:
+        note(f"the log is in {evidence}: sealbus audit verify {evidence} --root {evidence.parent / 'root.json'}")
+    return ok
 
 
 async def show_scenes(opening: AbstractAsyncContextManager[Stage], *, as_json: bool) -> bool:

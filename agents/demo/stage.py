@@ -120,8 +120,13 @@ class Stage:
 
 
 @asynccontextmanager
-async def open_stage(folder: Path, *, engine: str, opa: Path | None) -> AsyncGenerator[Stage, None]:
-    """Start everything in `folder`, on free ports, with a copy of the starter policy that scenes may change."""
+async def open_stage(
+    folder: Path, *, engine: str, opa: Path | None, evidence: Path | None = None
+) -> AsyncGenerator[Stage, None]:
+    """Start everything in `folder`, on free ports, with a copy of the starter policy that scenes may change.
+
+    With `evidence` a notary keeps a log meanwhile, and leaves it in that folder at the end.
+    """
     policy = await asyncio.to_thread(_fresh_policy, folder)
     database = folder / "shop.sqlite"
     options = DevOptions(
@@ -131,6 +136,7 @@ async def open_stage(folder: Path, *, engine: str, opa: Path | None) -> AsyncGen
         engine=engine,
         opa=opa,
         policy=policy,
+        notary=evidence is not None,
     )
     async with AsyncExitStack() as stack:
         environment = await stack.enter_async_context(open_environment(options))
@@ -145,7 +151,13 @@ async def open_stage(folder: Path, *, engine: str, opa: Path | None) -> AsyncGen
             stack.push_async_callback(_finish, stop, running)
             await worker.ready.wait()
             backstage.workers[module.agent.name] = node
-        yield await stack.enter_async_context(stage_before(backstage))
+        stage = await stack.enter_async_context(stage_before(backstage))
+        yield stage
+        if evidence is not None and environment.log is not None:
+            # Only here: who plays without it needs none of its parts.
+            from sealbus.agents.demo.evidence import leave_evidence
+
+            await leave_evidence(stage, environment.log, evidence)
 
 
 @asynccontextmanager

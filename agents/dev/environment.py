@@ -35,6 +35,7 @@ from sealbus.policies.bundle import build_bundle, write_bundle
 
 if TYPE_CHECKING:
     from sealbus.agents.dev.idp import DevelopmentIdp
+    from sealbus.agents.dev.notary import DevLog
     from sealbus.agents.edge.server import RunningEdge
     from sealbus.policies.opa_process import OpaProcess
 
@@ -52,12 +53,16 @@ LOCK_TRIES = 10
 ALWAYS = ("operator", "cli")
 """Names that exist beside the declared agents: who manages streams and reads the audit, and who types commands."""
 
+NOTARY = "notary"
+_ROLES = {"operator": Role.OPERATOR, NOTARY: Role.NOTARY}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevOptions:
     """What `sealbus dev` is asked for. `policy` is a folder of Rego and data; absent, the starter policy.
 
-    Ports of the edge and of the identity provider are any free ones unless said.
+    Ports of the edge and of the identity provider are any free ones unless said. With `notary` a log of the audit stream
+    is kept.
     """
 
     folder: Path
@@ -69,6 +74,7 @@ class DevOptions:
     engine: str = "embedded"
     opa: Path | None = None
     policy: Path | None = None
+    notary: bool = False
     x509_ttl: int = 600
     jwt_ttl: int = 300
     max_bytes: int = STREAM_BYTES
@@ -89,6 +95,7 @@ class Environment:
     policy: Path
     bundle: Path
     names: Names
+    log: DevLog | None
 
     def publish_policy(self, folder: Path | None = None) -> str:
         """Build the policy folder (or another) into the bundle in force, by rename; return the revision."""
@@ -131,10 +138,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
                 tasks=group,
                 names=names,
                 write_svid=lambda where: api.write_server_svid(where, server_id, dns=("localhost",)),
-                workloads={
-                    spiffe_id: Role.OPERATOR if name == "operator" else Role.AGENT
-                    for name, spiffe_id in workloads.items()
-                },
+                workloads={spiffe_id: _ROLES.get(name, Role.AGENT) for name, spiffe_id in workloads.items()},
                 own=own,
                 port=options.port,
                 max_store_bytes=STORE_SPARE + sum(one.max_bytes for one in declared_streams(sizes, own=own)),
@@ -163,6 +167,11 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
             )
         )
         settings_file = folder / "dev.toml"
+        log: DevLog | None = None
+        if options.notary:
+            from sealbus.agents.dev.notary import DevLog
+
+            log = await asyncio.to_thread(DevLog.prepared, folder, domain)
         write_settings(
             settings_file,
             declared=options.declared,
@@ -178,13 +187,18 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
             edge_address=edge_address,
             token_service=f"127.0.0.1:{_free_port()}",
             # Whatever agent there is; what may be done with it is for its policy to say.
-            actions=tuple(f"{name}.*" for name in workloads if name not in (*ALWAYS, "edge")),
+            actions=tuple(f"{name}.*" for name in workloads if name not in (*ALWAYS, NOTARY, "edge")),
             max_bytes=options.max_bytes,
+            log=log,
         )
         stack.callback(settings_file.unlink, missing_ok=True)
         settings = load_settings(settings_file)
         async with open_connection("operator", settings) as (_, connection):
             await apply(streams_of(settings), connection.jetstream)
+        if log is not None:
+            from sealbus.agents.dev.notary import running_notary
+
+            await stack.enter_async_context(running_notary(settings))
         from sealbus.agents.edge.server import open_edge
 
         edge = await stack.enter_async_context(open_edge(settings))
@@ -200,6 +214,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
             policy=policy,
             bundle=bundle,
             names=names,
+            log=log,
         )
 
 
@@ -211,7 +226,8 @@ def starter_policy() -> Path:
 
 
 def _workloads(options: DevOptions, names: Names) -> dict[str, SpiffeId]:
-    wanted = dict.fromkeys((*ALWAYS, *options.agents, *options.declared.agents, "edge"))
+    notary = (NOTARY,) if options.notary else ()
+    wanted = dict.fromkeys((*ALWAYS, *notary, *options.agents, *options.declared.agents, "edge"))
     return {name: names.id_of(name) for name in wanted}
 
 

@@ -6,10 +6,14 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sealbus.agents.dev.declared import Declared
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.subjects import OwnSubject
+
+if TYPE_CHECKING:
+    from sealbus.agents.dev.notary import DevLog
 
 __all__ = ["write_settings"]
 
@@ -31,6 +35,7 @@ def write_settings(
     token_service: str,
     actions: Sequence[str],
     max_bytes: int,
+    log: DevLog | None = None,
 ) -> None:
     """Write `path` by rename, mode 0600. TOML basic strings and JSON strings are the same for what stands here."""
     lines = [
@@ -66,6 +71,7 @@ def write_settings(
         # All that users were declared with: what an edge passes on is an allow-list, also here.
         "[edge.issuers.claims]",
         *(f"{name} = {_text(name)}" for name in sorted({claim for user in declared.users for claim in user.claims})),
+        *(_notary(log) if log is not None else []),
         "[client]",
         f"token_service = {_text(f'https://{token_service}')}",
         "[dev]",
@@ -82,6 +88,15 @@ def write_settings(
 def _text(value: object) -> str:
     # Not as JSON's escapes for what is not ASCII: TOML has no surrogates.
     return json.dumps(value, ensure_ascii=False)
+
+
+def _notary(log: DevLog) -> list[str]:
+    return [
+        "[control.notary]",
+        f"origin = {_text(log.origin)}",
+        f"keys = [{_text(str(log.key))}]",
+        f"folder = {_text(str(log.folder))}",
+    ]
 
 
 def _own_subject(one: OwnSubject) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from support.workload_api import short_folder
 from sealbus.agents.cli.demo import command
 from sealbus.agents.demo import scenes
 from sealbus.agents.demo.scene import Outcome
+
+TAMPERING = Path(__file__).parents[2] / "scripts" / "show_tampering.py"
 
 pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(120)]
 
@@ -37,6 +41,29 @@ def test_every_scene_is_as_it_must_be_on_the_embedded_engine() -> None:
     assert isinstance(found, list)
     assert {type(one["got"]) for one in found} == {str, int}
     assert all(set(one) == {"name", "expected", "got", "code", "ok"} for one in found)
+
+
+def test_its_log_is_left_verified_and_tampered_with(tmp_path: Path) -> None:
+    """As `make demo` ends: both verifiers say yes to the export as it is, and find what was done to copies of it."""
+    evidence = tmp_path / "left" / "evidence"
+    code, document = demo("--export", str(evidence))
+    assert code == 0, document
+    shown = subprocess.run(
+        [sys.executable, str(TAMPERING), str(evidence), str(evidence.parent / "root.json")],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert shown.stdout.count("ok   ") == 8
+    assert shown.stdout.count(": verifies; ") == 2
+    # Its own words are no proof: with an export that does not verify, showing it fails.
+    (evidence / "checkpoint").write_bytes(b"no note")
+    broken = subprocess.run(
+        [sys.executable, str(TAMPERING), str(evidence), str(evidence.parent / "root.json")], check=False
+    )
+    assert broken.returncode == 1
 
 
 @pytest.mark.opa

@@ -221,20 +221,25 @@ class CalloutSite:
         await until(lambda: self.log.count("Reloaded server configuration") > before, seconds=30)
 
     async def start(self) -> None:
-        """Start the server, and return once it listens."""
+        """Start the server with a certificate of `ca`, and return once it listens."""
+        svid = self.ca.issue(str(SERVER_ID), life=12 * 3600, addresses=("127.0.0.1",))
+        certificate, key, bundle = (self.folder / name for name in ("server.pem", "server.key", "bundle.pem"))
+        certificate.write_bytes(svid.cert_pem)
+        key.write_bytes(svid.key_pem)
+        bundle.write_bytes(b"".join(one.cert_pem for one in self.trusted))
+        await self.run(certificate=certificate, key=key, bundle=bundle)
+
+    async def run(self, *, certificate: Path, key: Path, bundle: Path) -> None:
+        """Start the server with these files, and return once it listens."""
         environment = {
             "NATS_LISTEN": f"127.0.0.1:{self.port}",
             "NATS_NAME": self.name,
             "NATS_STORE": str(self.folder / "store"),
-            "NATS_CERT": str(self.folder / "server.pem"),
-            "NATS_KEY": str(self.folder / "server.key"),
-            "NATS_BUNDLE": str(self.folder / "bundle.pem"),
+            "NATS_CERT": str(certificate),
+            "NATS_KEY": str(key),
+            "NATS_BUNDLE": str(bundle),
             **self.keys.public(),
         }
-        svid = self.ca.issue(str(SERVER_ID), life=12 * 3600, addresses=("127.0.0.1",))
-        (self.folder / "server.pem").write_bytes(svid.cert_pem)
-        (self.folder / "server.key").write_bytes(svid.key_pem)
-        (self.folder / "bundle.pem").write_bytes(b"".join(one.cert_pem for one in self.trusted))
         self.process = await asyncio.create_subprocess_exec(
             find_nats_server(),
             "-c",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from pydantic_core import PydanticSerializationError, to_json
@@ -222,9 +223,14 @@ def _subjects(where: str, value: object, form: re.Pattern[str]) -> tuple[str, ..
     if type(value) is not list or len(value) > SUBJECTS:
         raise PolicyFailed(f"{where} is not an array of at most {SUBJECTS}")
     for one in value:
-        if type(one) is not str or len(one) > _SUBJECT_LENGTH or form.fullmatch(one) is None:
+        if type(one) is not str or not _is_subject(one, form):
             raise PolicyFailed(f"{where} holds something that is not a subject")
     return tuple(sorted(set(value)))
+
+
+@lru_cache(maxsize=16_384)  # most subjects are granted to many, and at every connection
+def _is_subject(text: str, form: re.Pattern[str]) -> bool:
+    return len(text) <= _SUBJECT_LENGTH and form.fullmatch(text) is not None
 
 
 def _limits(value: object) -> ConnectLimits:

@@ -181,25 +181,26 @@ answers(registry, request) := [subject |
 callers(registry, request) := registry.callers[request.subject.properties.token] if {
 	registry.callers[request.subject.properties.token]
 } else := found if {
-	found := {caller: true | some caller in asking(registry, request)}
+	of_scheme := {caller: true | some caller in asking(registry, request)}
+	of_own_subjects := {caller: true | some caller in asking_for_own_subjects(registry, request)}
+	found := object.union(of_scheme, of_own_subjects)
 }
 
 asking(registry, request) := {caller |
 	verbs := sprintf("%v.", [request.subject.properties.token])
 	some caller, agent in registry.agents
 	some action, granted in agent.actions
+	startswith(action, verbs)
 	granted == true
-	is_asked(request, verbs, action) == true
+	count(split(action, ".")) == 2
 }
 
-is_asked(request, verbs, action) if {
-	startswith(action, verbs)
-	count(split(action, ".")) == 2
-} else if {
+asking_for_own_subjects(registry, request) := {caller |
 	some one in request.context.own_subjects
 	one.owner == request.subject.id
-	one.action == action
-} else := false
+	some caller, agent in registry.agents
+	agent.actions[one.action] == true
+}
 
 # An own task subject has a consumer of its own, whose name the settings derive.
 owned_tasks(request) := [subject |

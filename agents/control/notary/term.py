@@ -33,7 +33,8 @@ SECONDS: Final = 1.0
 """A checkpoint is due when there are so many entries, or the first that counts is so old (SPEC.md section 13)."""
 
 _AT_ONCE: Final = 200
-"""Messages judged in one go, which is one stay in a thread."""
+_BYTES_AT_ONCE: Final = 2 * 1_048_576
+"""Messages judged in one go, which is one stay in a thread, and their bytes: the lease is kept between two."""
 _TICK: Final = 1.0
 """Seconds until a message of an unknown key is tried again, unless bundles change before."""
 
@@ -146,7 +147,12 @@ class Term:
         """Take what is waiting into the ledger, up to a full checkpoint; say whether the next message has to wait."""
         if not self._waiting:
             return False
-        some = [self._waiting[number] for number in range(min(_AT_ONCE, len(self._waiting)))]
+        some, size = list[Delivery](), 0
+        for delivery in self._waiting:
+            some.append(delivery)
+            size += len(delivery.payload)
+            if len(some) == _AT_ONCE or size >= _BYTES_AT_ONCE:
+                break
         following, now = self._ledger.next, self._clock()
         found = await asyncio.to_thread(lambda: list(self._judging.judge(some, following, now)))
         for judged in found:

@@ -201,6 +201,21 @@ async def test_a_folder_that_was_set_back_and_a_stream_that_is_another(bench: Be
     assert await refusal(bench) is Code.LOG_MISMATCH
 
 
+async def test_nothing_is_signed_before_it_has_come_to_what_was_signed_before(bench: Bench) -> None:
+    """Over a thousand messages, of which one was changed: not even the first thousand are signed."""
+    bench.record()
+    message = bench.broker.streams["AUDIT"].stored[0]
+    for _ in range(1_500):
+        bench.broker.inject(message.subject, message.payload)
+    async with bench.running():
+        await bench.sealed(1_501)
+        await bench.published(2)
+    shutil.rmtree(bench.folder)
+    another_payload(bench)
+    assert await refusal(bench) is Code.LOG_MISMATCH
+    assert bench.checkpoint() is None
+
+
 def test_what_is_remembered_of_trust(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     store.enter()

@@ -58,6 +58,7 @@ def test_what_is_no_frame(data: bytes) -> None:
     [
         Frame(EntryKind.GAP, 1, 1, b"\x01"),
         Frame(EntryKind.GAP, 1, 1, bytes(8)),
+        Frame(EntryKind.GAP, 1, 1, bytes(7) + b"\x01\x00"),
         Frame(EntryKind.CREATION, 0, 1, b"a name"),
         Frame(EntryKind.CREATION, 1, 1, b"AUDIT"),
         Frame(EntryKind.PREVIOUS, 0, 1, b""),

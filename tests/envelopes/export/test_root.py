@@ -63,6 +63,7 @@ def test_it_is_written_as_it_is_read() -> None:
         {"agents": {"template": "/{name}", "table": {"x": "no id"}}},
         {"agents": {"template": "/{name}", "table": {"x": 1}}},
         {"minters": ["no id"]},
+        {"minters": {}},
         {"notaries": []},
         {"more": 1},
     ],
@@ -72,7 +73,12 @@ def test_what_it_may_not_say(changes: dict[str, Json]) -> None:
         parsed(**changes)
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"v":1,"v":1}', b"\xff", b"[" * 100_000, b" " * 1_048_577])
+def test_one_that_is_too_large() -> None:
+    with pytest.raises(ConfigurationError, match="over 1048576 bytes"):
+        Root.parse(json.dumps(GOOD).encode() + b" " * 1_048_576)
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"v":1,"v":1}', b"\xff", b"[" * 100_000])
 def test_what_is_no_root_file(data: bytes) -> None:
     with pytest.raises(ConfigurationError, match="root file"):
         Root.parse(data)

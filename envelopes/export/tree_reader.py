@@ -32,8 +32,6 @@ class TreeReader:
     def take(self, result: TileResult) -> None:
         """Take the result of the next tile."""
         start = result.task.index * TILE_WIDTH
-        if start in self._wanted:
-            self._roots[start] = self._frontier.root()
         for width, prefix in result.prefixes.items():
             self._roots[start + width] = range_root([*self._frontier.nodes, prefix])
         if result.task.width < TILE_WIDTH:

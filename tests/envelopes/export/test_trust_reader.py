@@ -130,3 +130,19 @@ def test_checkpoints_in_the_log(of: Callable[[bytes, int], bytes], code: str | N
     reader = read(made)
     assert [found for _, found in codes(reader)] == ([code] if code else [])
     assert reader.checkpoints == []
+
+
+def test_what_the_log_does_not_say_opened_brings_nothing() -> None:
+    made = world()
+    made.record_bundle("k0")
+    made.record_bundle("k0", "k1")
+    made.frames[-1] = made.frames[-1]._replace(kind=0)
+    assert len(read(made).archive) == 1
+
+
+def test_of_a_message_without_bundles_that_does_not_open_the_second_pass_tells() -> None:
+    made = world()
+    made.record_bundle("k0")
+    made.issuer = "x"
+    made.record_policy()
+    assert codes(read(made)) == []

@@ -54,9 +54,9 @@ class RecordReceipt:
     @classmethod
     def parse(cls, data: bytes) -> RecordReceipt:
         """Return the receipt that `data` is; raise `LogError` (`bad_note`) for bytes of another form."""
-        head, blank, log = data.partition(b"\n\n")
-        if not blank or len(data) > DEFAULT_LIMITS.receipt_bytes:
-            raise LogError(Code.BAD_NOTE, "receipt: size, or no empty line")
+        if len(data) > DEFAULT_LIMITS.receipt_bytes:
+            raise LogError(Code.BAD_NOTE, "receipt: too large")
+        head, _, log = data.partition(b"\n\n")
         try:
             lines = head.decode("ascii").split("\n")
         except UnicodeDecodeError as error:
@@ -65,9 +65,8 @@ class RecordReceipt:
             raise LogError(Code.BAD_NOTE, "receipt: first line")
         bundles = []
         while lines and lines[0] == _BUNDLE:
+            # Without a path nothing is left for the message, which is refused.
             end = next((at for at, line in enumerate(lines) if line.split(" ")[0] == _PATH), 0)
-            if not end:
-                raise LogError(Code.BAD_NOTE, "receipt: a bundle without its path")
             bundles.append(ShownBundle(ShownMessage.parse(lines[1:end]), _path(lines[end].split(" ")[1:])))
             del lines[: end + 1]
         if not lines or lines[0] != _RECORD:

@@ -37,11 +37,11 @@ def without(line: str) -> str:
         without("bundle"),
         without("index"),
         TEXT.replace("\nrecord\n", "\nbundle\n"),
+        TEXT.replace("\nrecord\n", "\nrecorD\n"),
         TEXT.replace("\nindex ", "\nindex 1"),
         TEXT.replace("\nindex ", "\nextra AAAA\nindex "),
         TEXT.replace("\npath ", "\npath = "),
         "\u00e9" + TEXT,
-        TEXT + " " * 2_097_152,
         "sealbus-receipt@v1\n\n" + TEXT.partition("\n\n")[2],
     ],
 )
@@ -54,3 +54,12 @@ def test_one_that_is_too_large_is_not_written() -> None:
     receipt = RecordReceipt.parse(GOOD)
     with pytest.raises(LogError):
         RecordReceipt(receipt.bundles * 2_000, receipt.message, receipt.log).encode()
+
+
+def test_one_that_is_too_large_is_not_read() -> None:
+    first, rest = TEXT.split("\n", 1)
+    bundle, _, _ = rest.partition("record\n")
+    many = f"{first}\n{bundle * 2_000}{rest}".encode()
+    with pytest.raises(LogError, match="too large"):
+        RecordReceipt.parse(many)
+    assert len(RecordReceipt.parse(f"{first}\n{bundle * 20}{rest}".encode()).bundles) == 21

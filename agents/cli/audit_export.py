@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli.evidence_source import export_live, read_root, root_option
+from sealbus.agents.cli.evidence_source import export_live, root_option, trusted_root
 from sealbus.agents.cli.options import as_option, config_option
 from sealbus.agents.cli.output import note
 from sealbus.agents.cli.progress import progress_bar
@@ -26,12 +26,12 @@ _log_option = click.option(
 @_log_option
 @config_option
 @as_option("operator")
-def export(folder: Path, root: Path, log_folder: Path | None, config: str | None, as_name: str) -> None:
+def export(folder: Path, root: Path | None, log_folder: Path | None, config: str | None, as_name: str) -> None:
     """Write the log, as far as its last checkpoint, and all its messages into the new folder FOLDER.
 
     Nothing is verified but the checkpoint: `sealbus audit verify FOLDER` does that, then or years later.
     """
-    trusted = read_root(root)
+    trusted = trusted_root(root, live=True, log_folder=log_folder, config=config)
     with progress_bar("exporting") as progress:
         written = asyncio.run(export_live(folder, log_folder, config, as_name, trusted, progress))
     note(f"{folder}: {written.entries} entries")

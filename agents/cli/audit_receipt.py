@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.evidence_source import opened_source, read_root, source_options
+from sealbus.agents.cli.evidence_source import opened_source, source_options, trusted_root
 from sealbus.agents.cli.options import json_option
 from sealbus.agents.cli.output import note, print_json, shown_time
 
@@ -25,7 +25,7 @@ __all__ = ["receipt"]
 @json_option
 def receipt(
     words: tuple[str, ...],
-    root: Path,
+    root: Path | None,
     export: Path | None,
     log_folder: Path | None,
     config: str | None,
@@ -37,11 +37,12 @@ def receipt(
 
     Of several decisions about one message, one for each delivery, it is that of the last; say the record to have another.
     """
-    trusted = read_root(root)
     match words:
         case ("verify", file):
+            trusted = trusted_root(root, live=False, log_folder=None, config=None)
             _verify(Path(file), trusted, as_json=as_json)
         case (wanted,):
+            trusted = trusted_root(root, live=export is None, log_folder=log_folder, config=config)
             data = _make(wanted, export, log_folder, config, as_name, trusted)
             if output is None:
                 click.echo(data.decode(), nl=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.evidence_source import opened_source, read_root, source_options
+from sealbus.agents.cli.evidence_source import opened_source, source_options, trusted_root
 from sealbus.agents.cli.options import json_option
 from sealbus.agents.cli.output import print_json, shown_time
 
@@ -29,7 +29,7 @@ _WIDE = 500
 @json_option
 def show(
     wanted: str,
-    root: Path,
+    root: Path | None,
     export: Path | None,
     log_folder: Path | None,
     config: str | None,
@@ -41,7 +41,8 @@ def show(
     from sealbus.agents.evidence.story import tell
     from sealbus.envelopes.errors import ConfigurationError
 
-    name, trusted = identifier(wanted), read_root(root)
+    name = identifier(wanted)
+    trusted = trusted_root(root, live=export is None, log_folder=log_folder, config=config)
     with opened_source(export, log_folder, config, as_name, trusted) as files:
         lookup = look_up(files, trusted, name)
     told = tell(lookup, trusted)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sealbus.agents.cli.audit_verify import counted
-from sealbus.agents.cli.evidence_source import opened_source, read_root, source_options
+from sealbus.agents.cli.evidence_source import opened_source, source_options, trusted_root
 from sealbus.agents.cli.options import json_option
 from sealbus.agents.cli.output import note, print_json, print_table
 from sealbus.agents.cli.progress import progress_bar
@@ -26,7 +26,7 @@ _UNVERIFIED = 4
 def stats(
     since: int | None,
     until: int | None,
-    root: Path,
+    root: Path | None,
     export: Path | None,
     log_folder: Path | None,
     config: str | None,
@@ -40,7 +40,8 @@ def stats(
     from sealbus.agents.evidence.verification import verify_export
     from sealbus.envelopes.export.tally import Span
 
-    trusted, span = read_root(root), Span(since or 0, until)
+    span = Span(since or 0, until)
+    trusted = trusted_root(root, live=export is None, log_folder=log_folder, config=config)
     with opened_source(export, log_folder, config, as_name, trusted) as files, progress_bar("counting") as progress:
         report = verify_export(files, trusted, span=span, progress=progress)
     rows = sorted(report.tally.rows.items())

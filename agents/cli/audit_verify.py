@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.evidence_source import opened_source, read_root, root_option
+from sealbus.agents.cli.evidence_source import opened_source, root_option, trusted_root
 from sealbus.agents.cli.options import as_option, config_option, json_option
 from sealbus.agents.cli.output import note, print_json
 from sealbus.agents.cli.progress import progress_bar
@@ -32,7 +32,7 @@ _UNVERIFIED = 4
 @json_option
 def verify(
     folder: Path | None,
-    root: Path,
+    root: Path | None,
     live: bool,
     log_folder: Path | None,
     processes: int | None,
@@ -48,7 +48,7 @@ def verify(
 
     if (folder is None) is not live:
         raise click.UsageError("say a FOLDER or --live, one of them")
-    trusted = read_root(root)
+    trusted = trusted_root(root, live=live, log_folder=log_folder, config=config)
     with opened_source(folder, log_folder, config, as_name, trusted) as files, progress_bar("verifying") as progress:
         report = verify_export(files, trusted, processes=processes, progress=progress)
     raise SystemExit(show_report(report, as_json=as_json))

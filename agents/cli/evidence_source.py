@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sealbus.agents.cli.options import as_option, config_option
+from sealbus.agents.cli.output import note
 
 if TYPE_CHECKING:
     from sealbus.agents.evidence.export_writer import Written
     from sealbus.agents.evidence.files import ExportFiles
     from sealbus.envelopes.export.root import Root
 
-__all__ = ["export_live", "opened_source", "read_root", "source_options"]
+__all__ = ["export_live", "opened_source", "read_root", "source_options", "trusted_root"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,11 +56,35 @@ def root_option(function: F) -> F:
     return click.option(
         "--root",
         "root",
-        required=True,
+        default=None,
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="What is known from elsewhere: the log's keys, its first trust bundle, checkpoints that others hold.",
+        help="What is known from elsewhere: the log's keys, its first trust bundle, checkpoints that others hold. "
+        "Needed for exports; a running deployment is otherwise believed about itself.",
     )(function)
+
+
+def trusted_root(path: Path | None, *, live: bool, log_folder: Path | None, config: str | None) -> Root:
+    """Return the root file at `path`; without one, for what is `live`, that which the deployment's own settings give.
+
+    Raises `UsageError` for anything else without a root file: it would vouch for itself.
+    """
+    if path is not None:
+        return read_root(path)
+    if not live:
+        raise click.UsageError("say --root FILE: an export cannot vouch for itself")
+    from sealbus.agents.control.notary.keys import load_signers
+    from sealbus.agents.evidence.root_making import make_root
+    from sealbus.agents.settings import load_settings
+    from sealbus.envelopes.errors import ConfigurationError
+
+    settings = load_settings(config)
+    table = settings.control.notary
+    if table.origin is None:
+        raise ConfigurationError("control.notary.origin is not set: say --root FILE")
+    note("no --root FILE: the deployment's own settings and keys are trusted")
+    keys = [signer.verifier.text for signer in load_signers(table.keys, table.origin)]
+    return make_root(settings, keys=keys, folder=log_folder)
 
 
 def read_root(path: Path) -> Root:

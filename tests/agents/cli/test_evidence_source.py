@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
 import pytest
-from support.kept_log import root_of, written
+from support.kept_log import kept_files, log_settings, root_of, written
 from support.log_world import make_world
+from support.notary import ORIGIN, SIGNER
 
 from sealbus.agents.cli import evidence_source
-from sealbus.agents.cli.evidence_source import opened_source, read_root
+from sealbus.agents.cli.evidence_source import opened_source, read_root, trusted_root
 from sealbus.agents.evidence.export_writer import Written
 from sealbus.agents.evidence.files import FolderFiles
 from sealbus.envelopes.errors import ConfigurationError
@@ -50,3 +52,23 @@ def test_the_root_file(tmp_path: Path) -> None:
     assert read_root(path).encode() == ROOT.encode()
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_root(tmp_path / "none")
+
+
+def test_only_what_is_running_may_vouch_for_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "root.json"
+    path.write_text(json.dumps(WORLD.root()))
+    assert trusted_root(path, live=False, log_folder=None, config=None).encode() == ROOT.encode()
+    with pytest.raises(click.UsageError, match="cannot vouch for itself"):
+        trusted_root(None, live=False, log_folder=None, config=None)
+    log = written(kept_files(WORLD), tmp_path / "log")
+    log_settings(tmp_path)
+    config = str(tmp_path / "sealbus.toml")
+    with pytest.raises(ConfigurationError, match="say --root FILE"):
+        trusted_root(None, live=True, log_folder=log, config=config)
+    key = tmp_path / "key"
+    key.write_text(SIGNER.secret_text() + "\n")
+    key.chmod(0o600)
+    log_settings(tmp_path, f'origin = "{ORIGIN}"', f'keys = ["{key}"]')
+    made = trusted_root(None, live=True, log_folder=log, config=config)
+    assert (made.keys, made.bundles) == ((SIGNER.verifier,), ROOT.bundles)
+    assert "trusted" in capsys.readouterr().err

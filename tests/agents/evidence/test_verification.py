@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.log_world import World, make_world, note
+from support.log_world import Frame, World, encode_frame, make_world, note
 
 from sealbus.agents.evidence.files import FolderFiles, MemoryFiles
 from sealbus.agents.evidence.verification import KEPT_FINDINGS, Verification, verify_export
@@ -85,3 +85,17 @@ def test_findings_are_kept_as_far_as_there_is_room_and_counted_beyond() -> None:
     report = Verification()
     report.found(of_file(str(number), "unknown_file") for number in range(KEPT_FINDINGS + 3))
     assert (len(report.findings), report.count) == (KEPT_FINDINGS, KEPT_FINDINGS + 3)
+
+
+def test_a_file_that_nothing_covers() -> None:
+    files = WORLD.files() | {"messages/003": b"", "README": b"read me"}
+    report = verify_export(MemoryFiles(files), root_of(WORLD), processes=1)
+    assert codes(report) == {("messages/003", "unknown_file"), ("README", "unknown_file")}
+
+
+def test_frames_beyond_the_log_bring_nothing() -> None:
+    made = make_world(3, 20)
+    name, files = "messages/000", made.files()
+    extra = encode_frame(Frame(0, 9_999, 1, b"")) + encode_frame(made.frames[-1])
+    report = verify_export(MemoryFiles(files | {name: files[name] + extra}), root_of(made), processes=1)
+    assert codes(report) == {(name, "bad_entry")}

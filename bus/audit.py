@@ -17,7 +17,8 @@ from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.counters import Counters
 from sealbus.bus.denials import Denials
 from sealbus.bus.letter import Letter
-from sealbus.bus.outbox import DuplicateFirstAttempt, Outbox, Posted
+from sealbus.bus.outbox import Outbox, Posted
+from sealbus.bus.publish_errors import DuplicateFirstAttempt
 from sealbus.bus.recording import DECISIONS_ALONE, Recording
 from sealbus.bus.work import Judged
 from sealbus.envelopes.audit_batch import AuditBatch

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from sealbus.bus.connection import Connection
 from sealbus.bus.frames import publish_parts, status_of
 from sealbus.bus.link import Link
-from sealbus.bus.outbox import StreamRefused
 from sealbus.bus.ports import Outgoing, PubAck
+from sealbus.bus.publish_errors import StreamRefused
 from sealbus.bus.replies import tokens
 from sealbus.envelopes.errors import BusUnavailable
 

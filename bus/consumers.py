@@ -12,7 +12,7 @@ from sealbus.bus.connection import Connection
 from sealbus.bus.frames import check_pattern
 from sealbus.bus.jetstream_api import JsonObject
 from sealbus.bus.link import Link
-from sealbus.bus.outbox import StreamRefused
+from sealbus.bus.publish_errors import StreamRefused
 from sealbus.bus.request import decoded
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.names import is_token

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from sealbus.bus.outbox import StreamRefused
 from sealbus.bus.ports import Outgoing, PubAck, Transport
+from sealbus.bus.publish_errors import StreamRefused
 from sealbus.envelopes.errors import BusUnavailable
 
 __all__ = ["STATE", "Keyed"]

@@ -17,6 +17,7 @@ from sealbus.bus.diagnosis import explain
 from sealbus.bus.login import NkeyLogin
 from sealbus.bus.parser import Sink
 from sealbus.bus.ports import X509Material
+from sealbus.bus.publish_errors import NotPermitted
 from sealbus.bus.replies import Replies
 from sealbus.bus.safe_client import SafeClient
 from sealbus.bus.tls import client_context
@@ -242,7 +243,7 @@ class Link:
         if found is None:
             return
         if found[1].lower() == "publish":
-            self.replies.refuse(found[2], BusUnavailable(f"{found[2]}: not permitted to publish"))
+            self.replies.refuse(found[2], NotPermitted(f"{found[2]}: not permitted to publish"))
             return
         for subscription in list(self._subscriptions.values()):
             if subscription.subject == found[2] and subscription.refused is not None:

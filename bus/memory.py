@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.matching import matches
-from sealbus.bus.outbox import StreamRefused
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, StreamPosition
+from sealbus.bus.publish_errors import StreamRefused
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.limits import SECOND
 

@@ -21,8 +21,8 @@ from sealbus.bus.connection import Connection
 from sealbus.bus.consumers import api, iso_time
 from sealbus.bus.jetstream_api import create_stream, stream_state
 from sealbus.bus.object_info import ObjectInfo, digest_of, parse_info
-from sealbus.bus.outbox import StreamRefused
 from sealbus.bus.ports import Outgoing, PubAck
+from sealbus.bus.publish_errors import StreamRefused
 from sealbus.bus.transport import NatsTransport
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.names import is_token

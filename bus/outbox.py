@@ -17,34 +17,15 @@ from typing import NamedTuple, Self
 from sealbus.bus.clock import Clock, NewId, uuid7, wall_clock
 from sealbus.bus.letter import Letter
 from sealbus.bus.ports import Identity, Outgoing, PubAck, Transport
-from sealbus.envelopes.errors import BusUnavailable, Code, SealbusError, SealError
+from sealbus.bus.publish_errors import DuplicateFirstAttempt, NotPermitted, Overloaded, StreamRefused
+from sealbus.envelopes.errors import BusUnavailable, SealbusError, SealError
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.seal import Sealed, Sealer, seal
 
-__all__ = ["DuplicateFirstAttempt", "Outbox", "OutboxLimits", "Overloaded", "Posted", "StreamRefused"]
+__all__ = ["Outbox", "OutboxLimits", "Posted"]
 
 _log = logging.getLogger(__name__)
-
-
-class StreamRefused(BusUnavailable):
-    """The stream answered a publish with an error. `err_code` is JetStream's, for instance 10077: at its maximum size."""
-
-    def __init__(self, detail: str, err_code: int) -> None:
-        super().__init__(detail)
-        self.err_code = err_code
-
-
-class Overloaded(BusUnavailable):
-    """A stream is full: nothing was stored, and the sender is told at once (code `overloaded`)."""
-
-    code = Code.OVERLOADED
-
-
-class DuplicateFirstAttempt(BusUnavailable):
-    """The stream called the first attempt a duplicate: somebody else used this id (code `replayed`)."""
-
-    code = Code.REPLAYED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +130,8 @@ class Outbox:
 
         `reseal` allows a new id once the same bytes may no longer be repeated; the letter then carries an `idm` from
         its first sealing on. `repeat_is_ours=False` takes even a repeat's `duplicate` for somebody else's.
-        Raises `Overloaded` if the stream is full, `DuplicateFirstAttempt`, `StreamRefused`, `BusUnavailable`, `SealError`,
-        `IdentityUnavailable`.
+        Raises `Overloaded` if the stream is full, `NotPermitted`, `DuplicateFirstAttempt`, `StreamRefused`,
+        `BusUnavailable`, `SealError`, `IdentityUnavailable`.
         """
         waiting = self._enqueueable(letter, within, durable=True, reseal=reseal, repeat_is_ours=repeat_is_ours)
         await self._put(waiting)
@@ -331,6 +312,9 @@ class Outbox:
                 _fail(waiting, DuplicateFirstAttempt(f"{waiting.letter.to}: the stream has this id already"))
             else:
                 waiting.future.set_result(Posted(sealed=waiting.sealed, ack=answer))
+            return True
+        if isinstance(answer, NotPermitted):
+            _fail(waiting, answer)
             return True
         if isinstance(answer, StreamRefused):
             _fail(waiting, _as_overload(answer))

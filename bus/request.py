@@ -10,7 +10,7 @@ from typing import cast
 from sealbus.bus.frames import check_pattern, status_of
 from sealbus.bus.jetstream_api import JsonObject
 from sealbus.bus.link import Link
-from sealbus.bus.outbox import StreamRefused
+from sealbus.bus.publish_errors import StreamRefused
 from sealbus.envelopes.errors import BusUnavailable
 
 __all__ = ["Answer", "ask", "decoded"]

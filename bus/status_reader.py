@@ -14,8 +14,8 @@ from typing import Final, Self
 
 from sealbus.bus.answer_policy import AnswerPolicy
 from sealbus.bus.clock import Clock, wall_clock
-from sealbus.bus.outbox import Overloaded
 from sealbus.bus.ports import Transport
+from sealbus.bus.publish_errors import Overloaded
 from sealbus.bus.refusals import Refusals
 from sealbus.bus.status_body import Status
 from sealbus.bus.status_reading import AskedTask, Reading, StatusLimits

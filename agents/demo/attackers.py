@@ -13,8 +13,8 @@ from sealbus.agents.node import Node
 from sealbus.agents.sending import encoded
 from sealbus.bus.clock import uuid7
 from sealbus.bus.letter import Letter
-from sealbus.bus.outbox import Overloaded
 from sealbus.bus.ports import Delivery, Outgoing, PubAck
+from sealbus.bus.publish_errors import Overloaded
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.seal import seal
 from sealbus.envelopes.wire import Ancestor, Envelope, encode_envelope, parse_envelope

@@ -19,7 +19,7 @@ from sealbus.agents.health import HealthServer, Probes
 from sealbus.agents.readiness import Readiness
 from sealbus.agents.worker import Worker
 from sealbus.bus import audit as audit_module
-from sealbus.bus.outbox import StreamRefused
+from sealbus.bus.publish_errors import StreamRefused
 from sealbus.envelopes.errors import IdentityUnavailable
 from sealbus.policies.engine import EngineStatus
 from sealbus.testing import TestBus

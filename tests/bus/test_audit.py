@@ -12,8 +12,9 @@ from support.shop import Price, Shop, Update
 
 from sealbus.bus.audit import AuditWriter
 from sealbus.bus.memory import header_block
-from sealbus.bus.outbox import Outbox, StreamRefused
+from sealbus.bus.outbox import Outbox
 from sealbus.bus.ports import Outgoing
+from sealbus.bus.publish_errors import StreamRefused
 from sealbus.bus.work import Judged
 from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.errors import AuditUnavailable, Code, EnvelopeError, SealbusError

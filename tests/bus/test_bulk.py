@@ -13,8 +13,8 @@ from support.lab import until
 from sealbus.bus import bulk
 from sealbus.bus.bulk import BulkPublisher
 from sealbus.bus.connection import Connection
-from sealbus.bus.outbox import StreamRefused
 from sealbus.bus.ports import Outgoing, PubAck
+from sealbus.bus.publish_errors import StreamRefused
 from sealbus.bus.replies import Replies
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 

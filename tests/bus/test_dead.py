@@ -13,7 +13,7 @@ from support.shop import Shop, Update
 
 from sealbus import Agent, Context
 from sealbus.bus import durable
-from sealbus.bus.outbox import StreamRefused
+from sealbus.bus.publish_errors import StreamRefused
 from sealbus.envelopes.errors import Code, HandlingError
 from sealbus.envelopes.header import parse_header
 from sealbus.envelopes.kinds import Kind

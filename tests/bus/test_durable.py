@@ -19,8 +19,9 @@ from sealbus.agents.handle import TaskHandle
 from sealbus.bus import durable, effects
 from sealbus.bus.letter import Letter
 from sealbus.bus.memory import MemoryPull
-from sealbus.bus.outbox import Outbox, Posted, StreamRefused
+from sealbus.bus.outbox import Outbox, Posted
 from sealbus.bus.ports import Delivery
+from sealbus.bus.publish_errors import StreamRefused
 from sealbus.bus.requests import RemoteError
 from sealbus.bus.retry import RetrySchedule
 from sealbus.bus.status_body import State, Status

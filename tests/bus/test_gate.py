@@ -13,8 +13,8 @@ from support.shop import Price, Shop, Update
 from sealbus import Denied
 from sealbus.bus.audit import AuditLimits
 from sealbus.bus.memory import header_block
-from sealbus.bus.outbox import Overloaded, StreamRefused
 from sealbus.bus.ports import Outgoing
+from sealbus.bus.publish_errors import Overloaded, StreamRefused
 from sealbus.bus.requests import CallExpired, RemoteError
 from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.errors import BusUnavailable, Code, PolicyFailed, PolicyUnavailable

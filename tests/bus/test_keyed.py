@@ -8,7 +8,7 @@ import pytest
 
 from sealbus.bus.keyed import Keyed
 from sealbus.bus.memory import MemoryBroker
-from sealbus.bus.outbox import StreamRefused
+from sealbus.bus.publish_errors import StreamRefused
 from sealbus.envelopes.errors import BusUnavailable
 
 SUBJECT = "state.inventory.effect.00"

@@ -8,8 +8,8 @@ from contextlib import aclosing
 import pytest
 
 from sealbus.bus.memory import MemoryBroker, MemoryTransport
-from sealbus.bus.outbox import StreamRefused
 from sealbus.bus.ports import Outgoing, PubAck
+from sealbus.bus.publish_errors import StreamRefused
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.limits import SECOND
 

@@ -12,8 +12,9 @@ from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.bus.clock import uuid7, wall_clock
 from sealbus.bus.letter import Letter
 from sealbus.bus.memory import MemoryBroker, MemoryTransport
-from sealbus.bus.outbox import DuplicateFirstAttempt, Outbox, OutboxLimits, Overloaded, StreamRefused
+from sealbus.bus.outbox import Outbox, OutboxLimits
 from sealbus.bus.ports import Outgoing, PubAck
+from sealbus.bus.publish_errors import DuplicateFirstAttempt, NotPermitted, Overloaded, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, Code, IdentityUnavailable, SealError
 from sealbus.envelopes.header import parse_header
 from sealbus.envelopes.kinds import Kind
@@ -184,6 +185,17 @@ async def test_another_refusal_keeps_its_code(broker: MemoryBroker, identity: Me
         with pytest.raises(StreamRefused) as refused:
             await box.publish(task())
     assert refused.value.err_code == 10_109
+
+
+async def test_what_the_server_does_not_permit_is_not_tried_again(
+    broker: MemoryBroker, identity: MemoryIdentity
+) -> None:
+    """A violation stays one until an operator acts: a sender that waits half a minute learns nothing more."""
+    transport = Flaky(broker, [NotPermitted("task.inventory.update: not permitted to publish")])
+    async with outbox(identity, transport) as box:
+        with pytest.raises(NotPermitted):
+            await box.publish(task())
+    assert len(transport.attempts) == 1
 
 
 async def test_silence_ends_at_the_senders_deadline(broker: MemoryBroker, identity: MemoryIdentity) -> None:

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from sealbus.bus.link import Link
-from sealbus.bus.outbox import StreamRefused
+from sealbus.bus.publish_errors import StreamRefused
 from sealbus.bus.replies import Replies
 from sealbus.bus.request import Answer, ask, decoded
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from support.status_desk import Desk
 
-from sealbus.bus.outbox import Overloaded
+from sealbus.bus.publish_errors import Overloaded
 from sealbus.bus.status_body import State
 from sealbus.bus.status_reader import StatusLimits
 

@@ -14,8 +14,8 @@ from support.lab import Lab, make_stream, outgoing, running, until
 
 from sealbus.bus.connection import Connection
 from sealbus.bus.consumers import api
-from sealbus.bus.outbox import StreamRefused
 from sealbus.bus.ports import Delivery, PubAck, Pull
+from sealbus.bus.publish_errors import StreamRefused
 from sealbus.bus.pull import NatsPull
 from sealbus.bus.transport import NatsTransport
 from sealbus.envelopes.errors import ConfigurationError

@@ -14,8 +14,8 @@ from support.nats_server import User
 
 from sealbus.bus.bulk import BATCH, IN_FLIGHT
 from sealbus.bus.connection import Connection
-from sealbus.bus.outbox import StreamRefused
 from sealbus.bus.ports import Delivery, Outgoing, PubAck
+from sealbus.bus.publish_errors import StreamRefused
 from sealbus.bus.transport import NatsTransport
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 

@@ -15,7 +15,7 @@ from support.nats_server import User
 from sealbus.bus.bulk import BATCH, IN_FLIGHT
 from sealbus.bus.connection import Connection
 from sealbus.bus.ports import Delivery, Outgoing, PubAck
-from sealbus.bus.publish_errors import StreamRefused
+from sealbus.bus.publish_errors import NotPermitted, StreamRefused
 from sealbus.bus.transport import NatsTransport
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
@@ -211,7 +211,7 @@ async def test_a_publish_that_is_not_permitted_fails_at_once(tmp_path: Path) -> 
             [outgoing(1, "task.c.run"), outgoing(2, "task.d.run"), outgoing(3, "task.c.run")], deadline=10.0
         )
         assert time.monotonic() - begin < 5.0
-        assert [type(answer) for answer in answers] == [PubAck, BusUnavailable, PubAck]
+        assert [type(answer) for answer in answers] == [PubAck, NotPermitted, PubAck]
         assert "task.d.run: not permitted to publish" in str(answers[1])
         assert connection.counters.value("sealbus_bus_dropped_total", reason="permissions") == 1
 

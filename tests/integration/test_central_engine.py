@@ -25,7 +25,8 @@ from sealbus.agents.settings import PolicySettings, Settings
 from sealbus.agents.worker import Worker
 from sealbus.bus.audit_trail import AuditEntry
 from sealbus.envelopes.decision_record import DecisionRecord
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.names import Names
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 from sealbus.policies.bundle import write_bundle
 from sealbus.policies.decision import Decision
 from sealbus.policies.opa_arguments import MutualTls
@@ -66,7 +67,12 @@ class Site:
 
     def settings(self, *urls: str, name: str = "pricing") -> Settings:
         policy = PolicySettings(engine="central", bundle=None, opa=urls, deadline=5.0, opa_ids=frozenset({OPA}))
-        return replace(load(self.folder, FULL), policy=policy, workload_api=self.api.address(name))
+        return replace(
+            load(self.folder, FULL),
+            policy=policy,
+            workload_api=self.api.address(name),
+            names=Names(TrustDomain("example.org")),
+        )
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def counted(kind: str) -> dict[Row, int]:
 
 def test_decisions() -> None:
     rows = counted("decision")
-    assert rows[Row(INVENTORY, "inventory.update", "allow", "")] == 4
+    assert rows[Row(INVENTORY, "inventory.update", "allow", "")] == 8
     assert rows[Row(INVENTORY, "inventory.update", "deny", "policy_unavailable")] == 2
 
 

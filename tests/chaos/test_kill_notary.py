@@ -123,7 +123,8 @@ async def load(environment: Environment, stop: asyncio.Event) -> int:
             await node.transport.publish([Outgoing(subject="audit.shop", payload=b"garbage")], deadline=5.0)
             count += 6
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), 0.01)
+                async with asyncio.timeout(0.01):
+                    await stop.wait()
     return count
 
 

@@ -134,10 +134,11 @@ class Notary:
 
     async def _serve(self) -> None:
         plan, store = self._options.plan, self._store
-        await in_thread(store.enter)
         changed = asyncio.Event()
         forget = self._identity.on_rotation(changed.set)
         try:
+            # In here, for a cancellation that comes meanwhile is raised once the store is entered.
+            await in_thread(store.enter)
             leased = await self._lease.acquire(store.place, above=await in_thread(store.fence))
             await in_thread(lambda: store.claim(self._lease.number))
             history = TrustHistory()

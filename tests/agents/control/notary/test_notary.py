@@ -137,3 +137,22 @@ async def test_what_does_not_pass_ends_it_loudly(bench: Bench, caplog: pytest.Lo
         assert notary.problem.startswith("bad_note")
     assert "the notary stops, nothing is added to the log" in caplog.text
     assert SIGNER.secret_text() not in caplog.text
+
+
+async def test_a_notary_that_is_cancelled_at_any_moment_leaves_its_folder(bench: Bench) -> None:
+    store = FolderStore(bench.folder)
+    for turns in range(0, 60, 3):
+        async with bench.notary(store) as notary:
+            task = asyncio.create_task(notary.run())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait({task})
+            assert task.cancelled()
+        other = FolderStore(bench.folder)
+        other.enter()
+        other.leave()
+    bench.record()
+    async with bench.running():
+        await bench.sealed(bench.stored())
+    await read_log(bench.broker.connect(), bench.folder, OWN, whole=False)

@@ -44,6 +44,11 @@ class TrustHistory:
         self._answers.clear()
         return True
 
+    @property
+    def trust_domains(self) -> tuple[TrustDomain, ...]:
+        """The trust domains of which something is known."""
+        return tuple(self._records)
+
     def last(self, trust_domain: TrustDomain) -> BundleRecord | None:
         """Return what became current last in `trust_domain`, None if nothing is known of it."""
         records = self._records.get(trust_domain)

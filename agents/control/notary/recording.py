@@ -21,25 +21,29 @@ from sealbus.envelopes.spiffe_id import TrustDomain
 __all__ = ["Recording", "new_bundles"]
 
 _LIFE: Final = 3_600 * SECOND
+_NONE: Final = b'{"keys":[]}'
+"""The bundle of a trust domain that has none any more: nothing of it opens from then on."""
 _REMEMBERED: Final = 256
 _CERTIFICATES: Final = 32
 """What a `bundle` record holds of an X.509 bundle (SPEC.md section 8)."""
 
 
 def new_bundles(identity: Identity, history: TrustHistory, now: int, judged: int) -> list[BundleRecord]:
-    """Return a record for each trust domain whose bundles are not those that `history` has last.
+    """Return a record for each trust domain whose bundles are not those that `history` has last, or are gone.
 
     They are current from `now` on, and later than `judged`, the latest stored time of what was judged without them, so
     that whoever reads the log finds for each message the bundles that it was judged with.
     """
-    found = []
-    for domain, bundle in sorted(identity.bundles().items(), key=lambda item: item[0].name):
+    found, bundles = [], identity.bundles()
+    for domain in sorted({*bundles, *history.trust_domains}, key=lambda one: one.name):
         last = history.last(domain)
-        certificates = _certificates(identity, domain)
-        if last is None or (last.jwt, last.x509) != (bundle.jwks, certificates):
+        jwks, certificates = (
+            (bundles[domain].jwks, _certificates(identity, domain)) if domain in bundles else (_NONE, ())
+        )
+        if last is None or (last.jwt, last.x509) != (jwks, certificates):
             # Nor before the one that it replaces, whatever a clock says that was set back.
             current = max(now, judged + 1, last.current + 1 if last is not None else 0)
-            found.append(BundleRecord(trust_domain=domain, current=current, jwt=bundle.jwks, x509=certificates))
+            found.append(BundleRecord(trust_domain=domain, current=current, jwt=jwks, x509=certificates))
     return found
 
 

@@ -57,6 +57,7 @@ def test_records_are_added_in_any_order_and_once() -> None:
     assert last is not None
     assert last.current == 30
     assert history.last(OTHER) is None
+    assert history.trust_domains == (OWN,)
 
 
 def test_nothing_is_known() -> None:

@@ -23,6 +23,18 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
+def test_a_trust_domain_that_is_gone_has_no_keys_from_then_on(bench: Bench) -> None:
+    identity, other = MemoryIdentity(bench.authority, NOTARY), TrustDomain("other.example")
+    jwt = identity.bundles()[TrustDomain("example.org")].jwks
+    history = TrustHistory([BundleRecord(trust_domain=other, current=1, jwt=jwt)])
+    own, gone = new_bundles(identity, history, 5, 0)
+    assert (own.trust_domain, gone.trust_domain, gone.jwt) == (TrustDomain("example.org"), other, b'{"keys":[]}')
+    history.add(own)
+    history.add(gone)
+    assert new_bundles(identity, history, 6, 0) == []
+    assert [len(bundles[other].keys) for bundles in history.at(6)] == [0]
+
+
 class WithCertificates(MemoryIdentity):
     """An identity that has an X.509 bundle, too."""
 

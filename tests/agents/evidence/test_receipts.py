@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -12,10 +13,13 @@ from vectors.issuing import INVENTORY
 from vectors.recorded import decision, evidence
 
 from sealbus.agents.evidence.files import MemoryFiles
-from sealbus.agents.evidence.lookup import look_up
+from sealbus.agents.evidence.lookup import FoundRecord, look_up
 from sealbus.agents.evidence.receipts import make_receipt
+from sealbus.envelopes.caches import Caches
 from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.errors import EnvelopeError, LogError
+from sealbus.envelopes.evidence import parse_evidence
+from sealbus.envelopes.export.entry_reader import check_decision, open_frame
 from sealbus.envelopes.export.receipt_check import check_receipt
 from sealbus.envelopes.export.record_receipt import RecordReceipt
 from sealbus.envelopes.export.root import Root
@@ -28,6 +32,35 @@ def test_they_are_a_few_kilobytes_and_hold_what_is_needed() -> None:
             parsed = RecordReceipt.parse(receipt)
             assert len(parsed.bundles) == 1
             assert bool(len(parsed.message.items) > 1) == isinstance(found.record, DecisionRecord)
+
+
+def test_of_the_evidence_of_others_nothing_is_shown() -> None:
+    left_out = 0
+    for ident in message_ids():
+        found, receipt = receipts_of(ident)[0]
+        shown = {item.data for item in RecordReceipt.parse(receipt).message.items}
+        for number, item in enumerate(found.items[: found.evidence]):
+            rest = {one for at, one in enumerate(found.items[: found.evidence]) if at != number and one in shown}
+            left_out += item not in shown
+            # Each item that is shown is needed: without it the decided message cannot be proved again.
+            if item in shown:
+                assert not proves(found, rest)
+        assert proves(found, shown)
+    assert left_out
+
+
+def proves(found: FoundRecord, evidence: set[bytes]) -> bool:
+    """Tell whether a decision can be proved again with these items of evidence."""
+    archive, caches = looked_up(bytes(16)).trust.archive, Caches()
+    audit = open_frame(found.frame, ROOT, archive, caches)
+    items = [one for one in found.items[: found.evidence] if one in evidence]
+    body = replace(audit.body, evidence=parse_evidence(items))
+    assert isinstance(found.record, DecisionRecord)
+    try:
+        check_decision(found.record, audit._replace(body=body), ROOT, archive, caches)
+    except EnvelopeError:
+        return False
+    return True
 
 
 def test_of_several_bundles_only_those_that_vouch_are_shown() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.log_world import Frame, World, encode_frame, make_world, note
+from support.log_world import NOTARY, Frame, World, encode_frame, entry_of, make_world, note, tree_root
+from vectors.recorded import record_map
 
 from sealbus.agents.evidence.files import FolderFiles, MemoryFiles
 from sealbus.agents.evidence.verification import KEPT_FINDINGS, Verification, verify_export
 from sealbus.envelopes.export.finding import of_file
 from sealbus.envelopes.export.root import Root
 from sealbus.envelopes.export.tally import Span
+from sealbus.envelopes.merkle import leaf_hash
 
 WORLD = make_world(3, 520)
 
@@ -99,3 +102,41 @@ def test_frames_beyond_the_log_bring_nothing() -> None:
     extra = encode_frame(Frame(0, 9_999, 1, b"")) + encode_frame(made.frames[-1])
     report = verify_export(MemoryFiles(files | {name: files[name] + extra}), root_of(made), processes=1)
     assert codes(report) == {(name, "bad_entry")}
+
+
+def leaves_of(world: World) -> list[bytes]:
+    return [leaf_hash(entry_of(frame)) for frame in world.frames]
+
+
+def test_a_root_that_is_another() -> None:
+    files = WORLD.files() | {"checkpoint": note(len(WORLD.frames), bytes(32), WORLD.keys)}
+    assert codes(verify_export(MemoryFiles(files), root_of(WORLD), processes=1)) == {("checkpoint", "log_mismatch")}
+
+
+@pytest.mark.parametrize(("size", "code"), [(100, "inconsistent_log"), (256, "inconsistent_log"), (600, "rolled_back")])
+def test_a_checkpoint_that_somebody_holds(size: int, code: str) -> None:
+    files = MemoryFiles(WORLD.files())
+    other = replace(root_of(WORLD), checkpoints=(note(size, bytes(32), WORLD.keys),))
+    assert codes(verify_export(files, other, processes=1)) == {("checkpoint", code)}
+    if size < len(WORLD.frames):
+        same = replace(other, checkpoints=(note(size, tree_root(leaves_of(WORLD)[:size]), WORLD.keys),))
+        assert verify_export(files, same, processes=1).passed
+
+
+def test_a_checkpoint_in_the_log_that_is_of_another() -> None:
+    made = make_world(3, 20)
+    record = record_map("checkpoint", **{"not": note(9, bytes(32), made.keys)})
+    made.put(made.audit(NOTARY, [], [record]))
+    report = verify_export(MemoryFiles(made.files()), root_of(made), processes=1)
+    assert codes(report) == {(f"#{made.sequence}", "inconsistent_log")}
+
+
+def test_order_is_not_asked_of_what_is_missing() -> None:
+    files = WORLD.files()
+    for missing in ("messages/000", "messages/001"):
+        rest = {name: data for name, data in files.items() if name != missing}
+        found = codes(verify_export(MemoryFiles(rest), root_of(WORLD), processes=1))
+        assert {place for place, code in found if code == "bad_entry"} == {missing}
+    short = files | {"messages/001": files["messages/001"][: len(files["messages/001"]) // 2]}
+    found = codes(verify_export(MemoryFiles(short), root_of(WORLD), processes=1))
+    assert {place for place, code in found if code == "bad_entry"} == {"messages/001"}

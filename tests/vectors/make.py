@@ -13,6 +13,7 @@ from vectors import (
     archived,
     basics,
     cases,
+    exports,
     log,
     refused_credential,
     refused_form,
@@ -42,6 +43,7 @@ def build() -> dict[str, str]:
         "reject_result.json": [*results.refused()],
         "reject_archive.json": [*archived.refused()],
         "log.json": log.log(),
+        "exports.json": exports.exports(),
     }
     return {name: json.dumps(content, indent=1) + "\n" for name, content in files.items()}
 

@@ -1,0 +1,147 @@
+"""Vectors of exports and of receipts of records: one log with something of everything, and what must be found in others."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from random import Random
+
+from support.log_world import NOTARY, Frame, LogKey, World, entry_of, files_of, note, tree_root
+from vectors.issuing import INVENTORY, PLANNER, SECOND, Json
+from vectors.recorded import decision, evidence, record_map
+from vectors.world import Message
+
+from sealbus.agents.evidence.files import MemoryFiles
+from sealbus.agents.evidence.lookup import look_up
+from sealbus.agents.evidence.receipts import make_receipt
+from sealbus.envelopes.export.root import Root
+
+__all__ = ["exports"]
+
+
+def exports() -> Json:
+    """Return the whole file."""
+    world = _world()
+    files, held = world.files(), note(4, tree_root(_leaves(world)[:4]), world.keys)
+    records = sum(one.count(b"\xa1k\xa8decision") + one.count(b"\xa1k\xa7outcome") for one in files.values())
+    return {
+        "root": world.root(),
+        "files": {name: data.hex() for name, data in files.items()},
+        "expect": {
+            "size": len(world.frames),
+            "unverified": sum(frame.kind == 0 for frame in world.frames),
+            "decisions": len(world.decisions),
+            "decisions_and_outcomes": records,
+        },
+        "held": held.decode(),
+        "reject": [*_rejected(world)],
+        "receipts": [*_receipts(world)],
+    }
+
+
+def _world() -> World:
+    """Return a log with every kind of entry and record, in which the keys of the trust domain are replaced."""
+    world = World(Random(11))  # noqa: S311  a log that can be made again
+    world.creation(previous=note(7, bytes(32), [LogKey("before", "log.example.org/before")], "log.example.org/before"))
+    world.record_bundle("k0")
+    world.decided(user=True, chain=1)
+    world.garbage()
+    world.rotate()
+    world.decided(2, sealed_together=True)
+    world.gap()
+    world.record_policy()
+    world.record_checkpoint()
+    return world
+
+
+def _leaves(world: World) -> list[bytes]:
+    return [sha256(b"\x00" + entry_of(frame)).digest() for frame in world.frames]
+
+
+def _rejected(world: World) -> list[Json]:
+    """Return other exports, each as what differs: a file's new bytes, null where it is missing; members of the root."""
+    files, size = world.files(), len(world.frames)
+    root = tree_root(_leaves(world))
+    stranger = LogKey("stranger")
+    messages = files["messages/000"]
+    text = files["checkpoint"].decode().partition("\n\n")[0] + "\n"
+
+    def case(name: str, code: str, changed: dict[str, bytes | None], **members: Json) -> Json:
+        shown = {path: data.hex() if data is not None else None for path, data in changed.items()}
+        return {"name": name, "code": code, "files": {**shown}, "root": {**members}}
+
+    def grown(name: str, code: str, *added: Frame) -> Json:
+        grown_files = files_of([*world.frames, *added], world.keys)
+        return case(name, code, {**dict.fromkeys(sorted(files.keys() - grown_files.keys())), **grown_files})
+
+    def record(name: str, code: str, iss: str, items: list[bytes], item: bytes) -> Json:
+        return grown(name, code, Frame(1, world.sequence + 1, world.time, world.audit(iss, items, [item])))
+
+    task, _ = world.task(user=False, chain=0)
+    forged = decision(task, sto=world.time, prf=[1, 0, [], bytes([1]) * 64])
+    planted = decision(task, sto=world.time)
+    untold = Frame(0, world.sequence + 3, world.time, b"")
+    again = note(3, bytes(32), world.keys)
+    longer = note(size + 9, bytes(32), world.keys)
+    return [
+        case("no checkpoint", "missing_file", {"checkpoint": None}),
+        case("no messages", "missing_file", {"messages/000": None}),
+        case("a tile is missing", "missing_file", {f"tile/0/000.p/{size}": None}),
+        case("a file more", "unknown_file", {"messages/001": b""}),
+        case("places", "unknown_file", {f"tile/places/000.p/{size}": bytes(17 * size)}),
+        case("cut in a frame", "bad_entry", {"messages/000": messages[:-1]}),
+        case("a frame more", "bad_entry", {"messages/000": messages + bytes(21)}),
+        case("another byte in the last message", "log_mismatch",
+             {"messages/000": messages[:-1] + bytes([messages[-1] ^ 1])}),
+        case("another tile", "bad_tile", {f"tile/0/000.p/{size}": bytes(32 * size)}),
+        case("another root", "log_mismatch", {"checkpoint": note(size, bytes(32), world.keys)}),
+        case("signed by another", "untrusted_note", {"checkpoint": note(size, root, [stranger])}),
+        case("signed by another, too", "untrusted_note", {"checkpoint": note(size, root, [*world.keys, stranger])}),
+        case("signed twice", "bad_note", {"checkpoint": note(size, root, [*world.keys, *world.keys])}),
+        case("of another log", "wrong_log", {"checkpoint": note(size, root, world.keys, "log.example.org/other")}),
+        case("an extension line", "bad_note",
+             {"checkpoint": f"{text}more\n\n{world.keys[0].line(text + 'more' + chr(10))}".encode()}),
+        case("another held checkpoint", "inconsistent_log", {}, checkpoints=[again.decode()]),
+        case("a later held checkpoint", "rolled_back", {}, checkpoints=[longer.decode()]),
+        case("another first bundle", "no_bundle", {}, bundles=[bytes(32).hex()]),
+        case("another notary", "no_bundle", {}, notaries=[PLANNER]),
+        case("another key", "untrusted_note", {}, keys=[stranger.vkey]),
+        case("nobody may mint", "context_issuer_refused", {}, minters=[]),
+        grown("a sequence again", "bad_entry", Frame(0, world.sequence, world.time, b"")),
+        grown("a sequence left out", "bad_entry", untold),
+        grown("a gap at the end", "bad_entry", Frame(2, world.sequence + 1, world.time, (2).to_bytes(8, "big"))),
+        record("a policy by an agent", "not_the_notary", INVENTORY, [],
+               record_map("policy", rev="r", sha=bytes(32), siz=1, loc="")),
+        record("a decided message without its proof", "bad_signature", INVENTORY, evidence(task), forged),
+        record("a decided message without evidence", "bad_credential", INVENTORY, [], planted),
+        record("a decision by another", "wrong_audience", PLANNER, evidence(task), planted),
+        record("a checkpoint of another history", "inconsistent_log", NOTARY, [], record_map("checkpoint", **{"not": again})),
+        record("a bundle that is none", "bad_bundle", NOTARY, [],
+               record_map("bundle", dom="example.org", cur=world.time + SECOND, jwt=b"{}")),
+    ]  # fmt: skip
+
+
+def _receipts(world: World) -> list[Json]:
+    """Return the receipt of everything about two messages, and what it proves."""
+    files, root = MemoryFiles(world.files()), Root.parse(json.dumps(world.root()).encode())
+    shown: list[Json] = []
+    for message in (world.messages[0], world.messages[-1]):
+        ident = _ident(message)
+        lookup = look_up(files, root, ident)
+        shown.extend(
+            {
+                "text": make_receipt(files, root, lookup, found).decode(),
+                "kind": found.record.kind,
+                "leaf": found.leaf.hex(),
+                "sequence": found.frame.sequence,
+                "message": ident.hex() if found.record.kind == "decision" else "",
+            }
+            for found in lookup.found
+        )
+    return shown
+
+
+def _ident(message: Message) -> bytes:
+    ident = message.entries()["id"]
+    assert isinstance(ident, bytes)
+    return ident

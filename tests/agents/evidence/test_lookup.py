@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.kept_log import root_of
 from support.log_world import World, make_world
 from support.receipts import FILES, ROOT, WORLD, frame_of, looked_up, message_ids
 
@@ -89,3 +90,16 @@ def test_what_is_misshapen_is_passed_over() -> None:
     rows = [entry_of(frame) for frame in made.frames[:-1]] + [bytes(32)]
     files = MemoryFiles(files_of(made.frames, made.keys, entries=rows))
     assert look_up(files, ROOT, message_ids()[0]).found == []
+
+
+def test_what_the_log_does_not_say_opened_is_not_found() -> None:
+    made = make_world(1, 20)
+    ident = made.messages[0].entries()["id"]
+    assert isinstance(ident, bytes)
+    root = root_of(made)
+    before = look_up(MemoryFiles(made.files()), root, ident).found
+    first = before[0].index
+    made.frames[first] = made.frames[first]._replace(kind=0)
+    after = look_up(MemoryFiles(made.files()), root, ident).found
+    assert before
+    assert first not in [found.index for found in after]

@@ -93,7 +93,7 @@ async def test_without_an_entry_there_is_no_identity() -> None:
 
 
 async def test_an_identity_that_is_not_ours_is_refused(running: Spire) -> None:
-    with pytest.raises(IdentityUnavailable, match=r"gave no X\.509-SVID of .*/agent/inventory"):
+    with pytest.raises(IdentityUnavailable, match=r"not spiffe://example\.org/agent/inventory: mend its entry"):
         async with WorkloadIdentity.connect(
             running.agent.address, spiffe_id=SpiffeId("spiffe://example.org/agent/inventory")
         ):

@@ -22,6 +22,7 @@ class Ports:
     token_service: int = 8444
     control_health: int = 9100
     policy_health: int = 9102
+    notary_health: int = 9103
     edge_health: int = 9101
     inventory_health: int = 9111
     pricing_health: int = 9112

@@ -8,7 +8,7 @@ from typing import Final
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 from stack.spire_entry import Entry
 
-__all__ = ["AGENTS", "CONTROL", "EDGE", "NATS", "OPA", "PEOPLE", "TRUST_DOMAIN", "Workload", "entries"]
+__all__ = ["AGENTS", "CONTROL", "EDGE", "NATS", "NOTARY", "OPA", "PEOPLE", "TRUST_DOMAIN", "Workload", "entries"]
 
 TRUST_DOMAIN: Final = TrustDomain("example.org")
 
@@ -44,6 +44,7 @@ def _own(number: int, name: str, path: str, *, engine: str = "", dns: tuple[str,
 NATS: Final = _own(1, "nats", "/nats", dns=("localhost",))
 OPA: Final = _own(2, "opa", "/opa", dns=("localhost",))
 CONTROL: Final = _own(3, "control", "/control", engine="embedded", dns=("localhost",))
+NOTARY: Final = _own(5, "notary", "/notary", engine="embedded")
 EDGE: Final = _own(4, "edge", "/edge", engine="central")
 
 AGENTS: Final = (
@@ -70,5 +71,5 @@ def entries(*, x509_ttl: int, jwt_ttl: int, server_ttl: int) -> tuple[Entry, ...
             jwt_ttl=jwt_ttl,
             dns=one.dns,
         )
-        for one in (NATS, OPA, CONTROL, EDGE, *AGENTS, *PEOPLE)
+        for one in (NATS, OPA, CONTROL, NOTARY, EDGE, *AGENTS, *PEOPLE)
     )

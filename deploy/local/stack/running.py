@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from sealbus.agents.dev.environment import starter_policy
 from sealbus.agents.dev.idp import DevelopmentIdp
@@ -23,14 +24,17 @@ from stack.keys import write_new_key
 from stack.opa_server import central_opa, sidecar_opa
 from stack.probes import is_there
 from stack.program import READY_SECONDS, Program, output_of
-from stack.roster import AGENTS, CONTROL, EDGE, NATS, OPA, PEOPLE, TRUST_DOMAIN, Workload, entries
+from stack.roster import AGENTS, CONTROL, EDGE, NATS, NOTARY, OPA, PEOPLE, TRUST_DOMAIN, Workload, entries
 from stack.run_as import as_user
 from stack.site import SEALBUS, Site
 from stack.spire import Spire, open_spire
 
-__all__ = ["Lives", "Stack", "open_stack", "push_policy"]
+__all__ = ["LOG_ORIGIN", "Lives", "Stack", "open_stack", "push_policy"]
 
-_LOOK_AGAIN = 0.05
+LOG_ORIGIN: Final = "log.example.org/audit"
+"""The name of the log, as in sealbus.toml."""
+
+_LOOK_AGAIN: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +95,7 @@ async def open_stack(site: Site, *, lives: Lives | None = None) -> AsyncGenerato
         await start(_callout(site, keys))
         await output_of([SEALBUS, "streams", "apply", "--as", operator.name], environment=_whole(site, operator))
         await push_policy(site)
+        await start(await _notary(site))
         policy_server, signer = _policy_server(site)
         await start(policy_server)
         await stack.enter_async_context(_svid(site, OPA))
@@ -179,6 +184,22 @@ def _policy_server(site: Site) -> tuple[Program, PublicKey]:
         },
     )
     return program, signer
+
+
+async def _notary(site: Site) -> Program:
+    """Make a key for the log, and return the control process that keeps it."""
+    key = site.own_folder(NOTARY) / "log.key"
+    command = [*as_user(NOTARY.uid, NOTARY.gid), SEALBUS, "notary", "keygen", LOG_ORIGIN, str(key)]
+    made = await output_of(command, environment=_whole(site, NOTARY))
+    await asyncio.to_thread(site.log_key.write_bytes, made)
+    return site.sealbus(
+        NOTARY,
+        ["control", "run", "--roles", "notary"],
+        environment={
+            "SEALBUS_CONTROL__NOTARY__KEYS": str(key),
+            "SEALBUS_CONTROL__NOTARY__FOLDER": str(site.log),
+        },
+    )
 
 
 def _worker(site: Site, agent: Workload) -> Program:

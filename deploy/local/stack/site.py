@@ -85,6 +85,16 @@ class Site:
         """Return the bundle in force for `workload`, which its OPA watches."""
         return self.cache(workload) / workload.name / "composed" / "bundle.tar.gz"
 
+    @property
+    def log(self) -> Path:
+        """The log that the notary keeps over the audit stream."""
+        return self.folder / "notary" / "log"
+
+    @property
+    def log_key(self) -> Path:
+        """The key by which verifiers believe the log's checkpoints, as root files hold it."""
+        return self.folder / "notary.vkey"
+
     def svid(self, workload: Workload) -> Path:
         """Return the folder with the X.509-SVID of a server that reads files."""
         return self.home(workload) / "svid"

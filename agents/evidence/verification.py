@@ -10,13 +10,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Final
 
 from sealbus.agents.evidence.files import ExportFiles
 from sealbus.agents.evidence.segment import Segment, SegmentReader, begin_worker, read_in_worker, tile_bytes
-from sealbus.envelopes.errors import Code, LogError
+from sealbus.envelopes.errors import Code, ConfigurationError, LogError
 from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_sequence
 from sealbus.envelopes.export.frames import messages_path, read_frames
 from sealbus.envelopes.export.layout import CHECKPOINT, is_expected, tiles_of
@@ -73,8 +74,9 @@ def verify_export(
 ) -> Verification:
     """Verify the export `files` against `root`, which must have come from elsewhere; return what was found.
 
-    Whatever the files hold, this ends with findings and not with an error; files that the system does not let it read
-    raise `ConfigurationError`. `processes`: as many as there are cores, unless said. `span` is what is counted by row.
+    Whatever the files hold, this ends with findings and not with an error; files that the system does not let it read,
+    and processes that it kills, raise `ConfigurationError`. `processes`: as many as there are cores, unless said. `span`
+    is what is counted by row.
     """
     report = Verification()
     checkpoint = _open_checkpoint(files, root, report)
@@ -194,6 +196,10 @@ def _read_tiles(segment: Segment, tasks: Iterable[TileTask], total: int, process
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise ConfigurationError(
+            "a process that verified was killed: was there too little memory? say fewer"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

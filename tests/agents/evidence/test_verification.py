@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from vectors.recorded import record_map
 
 from sealbus.agents.evidence.files import FolderFiles, MemoryFiles
 from sealbus.agents.evidence.verification import KEPT_FINDINGS, Verification, verify_export
+from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.export.finding import of_file
 from sealbus.envelopes.export.root import Root
 from sealbus.envelopes.export.tally import Span
@@ -140,3 +142,10 @@ def test_order_is_not_asked_of_what_is_missing() -> None:
     short = files | {"messages/001": files["messages/001"][: len(files["messages/001"]) // 2]}
     found = codes(verify_export(MemoryFiles(short), root_of(WORLD), processes=1))
     assert {place for place, code in found if code == "bad_entry"} == {"messages/001"}
+
+
+def test_processes_that_are_killed_are_no_verification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It cannot take what it is given, so that no process ever becomes ready.
+    monkeypatch.setattr("sealbus.agents.evidence.verification.begin_worker", os.abort)
+    with pytest.raises(ConfigurationError, match="killed"):
+        verify_export(written(WORLD, tmp_path), root_of(WORLD), processes=2)

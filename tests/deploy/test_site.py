@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 from stack.ports import Ports
-from stack.roster import AGENTS, CONTROL, EDGE, NATS, OPA, PEOPLE, SHOP_GROUP, entries
+from stack.roster import AGENTS, CONTROL, EDGE, NATS, NOTARY, OPA, PEOPLE, SHOP_GROUP, entries
 from stack.run_as import as_user
+from stack.running import LOG_ORIGIN
 from stack.site import Site
 from stack.state import State
 
 from sealbus.agents.settings import load_settings
 from sealbus.envelopes.errors import ConfigurationError
 
-EVERYBODY = (NATS, OPA, CONTROL, EDGE, *AGENTS, *PEOPLE)
+EVERYBODY = (NATS, OPA, CONTROL, NOTARY, EDGE, *AGENTS, *PEOPLE)
 
 
 def site_in(folder: Path) -> Site:
@@ -55,7 +56,7 @@ def test_folders_are_their_owners(tmp_path: Path) -> None:
     assert stat.S_IMODE(site.folder.stat().st_mode) == 0o711
 
 
-@pytest.mark.parametrize("workload", [EDGE, CONTROL, *AGENTS, *PEOPLE], ids=lambda one: one.path)
+@pytest.mark.parametrize("workload", [EDGE, CONTROL, NOTARY, *AGENTS, *PEOPLE], ids=lambda one: one.path)
 def test_what_a_process_is_told_is_a_whole_configuration(workload: object, tmp_path: Path) -> None:
     site = site_in(tmp_path)
     environment = site.environment(workload)  # type: ignore[arg-type]  # the parameters are workloads
@@ -66,6 +67,7 @@ def test_what_a_process_is_told_is_a_whole_configuration(workload: object, tmp_p
     assert settings.policy.engine == workload.engine  # type: ignore[attr-defined]  # as above
     assert settings.names.id_of(workload.name) == workload.spiffe_id or workload in PEOPLE  # type: ignore[attr-defined]
     assert str(settings.names.id_of("edge")) == "spiffe://example.org/edge"
+    assert settings.control.notary.origin == LOG_ORIGIN
     if workload is EDGE:
         assert [one.issuer for one in settings.edge.issuers] == ["http://127.0.0.1:1/issuer"]
 

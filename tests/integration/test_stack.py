@@ -6,16 +6,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from stack.roster import PEOPLE
+from stack.site import SEALBUS, Site
+from stack.state import State
 from stack.tools import CONFIGURATION
 from support.opa import require_opa
 from support.spire import require_spire
 from support.workload_api import short_folder
 
 from sealbus.agents.demo.scenes import SCENES
+
+INDEPENDENT = Path(__file__).parent.parent / "independent" / "verify_export.py"
 
 pytestmark = [
     pytest.mark.spire,
@@ -39,6 +44,28 @@ def stack(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def run(command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> str:
+    """Run a command to its end and return what it printed; it must end well."""
+    done = subprocess.run(
+        command, env={**os.environ, **(environment or {})}, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def exported(site: Site, export: Path) -> tuple[Path, Path]:
+    """Export the log of the stack as its operator would, and return the root file and the export."""
+    operator = site.environment(PEOPLE[0])
+    log = ["--log", str(site.log)]
+    root = export.with_suffix(".json")
+    root.write_text(
+        run([SEALBUS, "audit", "root", "--key", site.log_key.read_text().strip(), *log], environment=operator)
+    )
+    run([SEALBUS, "audit", "verify", "--live", "--root", str(root), *log], environment=operator)
+    run([SEALBUS, "audit", "export", str(export), "--root", str(root), *log], environment=operator)
+    return root, export
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     require_spire()
@@ -53,6 +80,7 @@ def test_the_scenes_come_out_as_elsewhere(folder: Path) -> None:
     assert up.returncode == 0, up.stderr
     try:
         demo = stack("demo", "--json", folder=folder)
+        root, export = exported(State.read(folder).site, folder.with_name("export"))
     finally:
         down = stack("down", folder=folder)
     assert down.returncode == 0, down.stderr
@@ -63,6 +91,9 @@ def test_the_scenes_come_out_as_elsewhere(folder: Path) -> None:
         (scene.name, scene.expected.got) for scene in SCENES
     ]
     assert stack("demo", folder=folder).returncode == 1, "nothing runs any more"
+    # All that signed is gone with the stack: the SPIRE server, its keys, the log's. What was exported stands alone.
+    assert run([SEALBUS, "audit", "verify", str(export), "--root", str(root)]).startswith("verified")
+    assert "0 findings" in run([sys.executable, str(INDEPENDENT), str(export), "--root", str(root)])
 
 
 def test_nobody_notices_rotation_a_killed_agent_and_a_reload(folder: Path) -> None:

@@ -25,7 +25,7 @@ from stack.machine import machine
 from stack.ports import Ports
 from stack.running import Lives, open_stack
 from stack.site import Site
-from stack.soak import Report, Soak
+from stack.soak import RECORDS_BYTES, Report, Soak
 from stack.state import State
 
 UP_SECONDS: Final = 120.0
@@ -131,7 +131,7 @@ def soak(folder: Path, seconds: float, rate: float, free_ports: bool, svid_ttl: 
 
 
 async def _soak(site: Site, lives: Lives, *, seconds: float, rate: float) -> Report:
-    async with open_stack(site, lives=lives) as stack:
+    async with open_stack(site, lives=lives, audit=int(seconds * rate * RECORDS_BYTES)) as stack:
         note(f"the stack runs; {rate:g} messages a second for {seconds:g} s")
         return await Soak(stack, seconds=seconds, rate=rate).run()
 

@@ -59,8 +59,12 @@ class Stack:
 
 
 @asynccontextmanager
-async def open_stack(site: Site, *, lives: Lives | None = None) -> AsyncGenerator[Stack, None]:
+async def open_stack(
+    site: Site, *, lives: Lives | None = None, audit: int | None = None
+) -> AsyncGenerator[Stack, None]:
     """Start everything in the folder of `site`, which is emptied first, and yield once all of it is well.
+
+    `audit` is how many bytes the audit stream may take, in place of what sealbus.toml says.
 
     Needs root, the programs of `make tools`, and free ports. Raises `ConfigurationError`, one line that names what did
     not start and where its log is.
@@ -93,7 +97,9 @@ async def open_stack(site: Site, *, lives: Lives | None = None) -> AsyncGenerato
         keys = site.own_folder(CONTROL) / "keys"
         await start(nats_server(site, await _keys(site, keys)))
         await start(_callout(site, keys))
-        await output_of([SEALBUS, "streams", "apply", "--as", operator.name], environment=_whole(site, operator))
+        sizes = {"SEALBUS_STREAMS__MAX_BYTES__AUDIT": str(audit)} if audit else {}
+        declare = [SEALBUS, "streams", "apply", "--as", operator.name]
+        await output_of(declare, environment=_whole(site, operator) | sizes)
         await push_policy(site)
         await start(await _notary(site))
         policy_server, signer = _policy_server(site)

@@ -26,8 +26,10 @@ from stack.metrics import counter
 from stack.roster import AGENTS, PEOPLE
 from stack.running import Stack
 
-__all__ = ["Report", "Soak"]
+__all__ = ["RECORDS_BYTES", "Report", "Soak"]
 
+RECORDS_BYTES: Final = 32_768
+"""Bytes of the audit stream that a message may come to; measured were 12 KB, of a decision, its outcome and a chain."""
 USER_EVERY: Final = 240.0
 """Seconds for which one user context starts chains; the edge's live 15 minutes."""
 LATE: Final = 20.0

@@ -34,10 +34,13 @@ def export(folder: Path, root: Path | None, log_folder: Path | None, config: str
     trusted = trusted_root(root, live=True, log_folder=log_folder, config=config)
     with progress_bar("exporting") as progress:
         written = asyncio.run(export_live(folder, log_folder, config, as_name, trusted, progress))
-    note(f"{folder}: {written.entries} entries")
+    note(f"{folder}: {written.entries} entries, {written.policies} policy bundles")
+    for path in written.missing_policies:
+        note(f"{path} is not in the notary's folder any more, and the log names it")
     if written.missing_count:
         named = ", ".join(f"#{sequence}" for sequence in written.missing)
         note(f"{written.missing_count} messages of the log are not in the stream any more: {named}")
+    if not written.whole:
         raise SystemExit(4)
 
 

@@ -1,4 +1,7 @@
-"""Writes an export to a folder: the notary's tiles as they are, and the stream's messages where its places say."""
+"""Writes an export to a folder: the notary's tiles as they are, and the stream's messages where its places say.
+
+With them the policy bundles that the log names, out of the notary's archive.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,13 @@ from typing import BinaryIO, Final
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError
 from sealbus.envelopes.export.frames import Frame, encode_frame, messages_path
 from sealbus.envelopes.export.layout import CHECKPOINT
+from sealbus.envelopes.export.notary_messages import NotaryMessages
+from sealbus.envelopes.export.policy_files import PolicyFiles, policy_path
 from sealbus.envelopes.export.tile_reader import tasks_of
 from sealbus.envelopes.log.entries import EntryKind
 from sealbus.envelopes.log.places import PLACE_BYTES, Place, parse_places
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, grown_tiles
+from sealbus.envelopes.spiffe_id import SpiffeId
 
 __all__ = ["ExportWriter", "Written"]
 
@@ -33,16 +39,35 @@ class Written:
     missing: list[int] = field(default_factory=list)
     """Sequences that the log has and the stream does not hold; the first of them."""
     missing_count: int = 0
+    policies: int = 0
+    """Policy bundles that were written."""
+    missing_policies: list[str] = field(default_factory=list)
+    """Paths of those that the log names and the archive does not hold."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all is there that the log is of and names."""
+        return not (self.missing_count or self.missing_policies)
 
 
 class ExportWriter:
     """Writes the log of `size` entries that `get` gives by path, while messages of its stream are handed over in order.
 
-    Calls block. `folder` is new or empty, or `ConfigurationError` is raised. What the log has and the stream does not is
-    written without its bytes, so that it does not verify. Raises `LogError` (`bad_tile`) for a tile that is not there.
+    `notaries` are whose messages name policy bundles. Calls block. `folder` is new or empty, or `ConfigurationError` is
+    raised. What the log has and the stream does not is written without its bytes, so that it does not verify. Raises
+    `LogError` (`bad_tile`) for a tile that is not there.
     """
 
-    def __init__(self, folder: Path, size: int, get: GetFile, *, stream: str, previous: bytes = b"") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        size: int,
+        get: GetFile,
+        *,
+        stream: str,
+        previous: bytes = b"",
+        notaries: Iterable[SpiffeId] = (),
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise ConfigurationError(f"{folder} is not empty: an export is written into a new folder")
@@ -51,6 +76,8 @@ class ExportWriter:
         self._size = size
         self._get = get
         self._beginning = {EntryKind.CREATION: stream.encode(), EntryKind.PREVIOUS: previous}
+        self._messages = NotaryMessages(notaries)
+        self._policies = PolicyFiles()
         self._places = self._pairs()
         self._place: Place | None = None
         self._count = 0
@@ -72,13 +99,14 @@ class ExportWriter:
                 self._advance()
 
     def end(self, note: bytes) -> Written:
-        """Write what is left: tiles and, last of all, the checkpoint, without which an export is none."""
+        """Write what is left: tiles, policies and, last of all, the checkpoint, without which an export is none."""
         while self._place is not None:
             self._miss(self._place)
         self.close()
         for name in grown_tiles(0, self._size):
             if name.level != "places":
                 self._store(name.path, self._tile(name))
+        self._store_policies()
         self._store(CHECKPOINT, note)
         return self.written
 
@@ -130,8 +158,19 @@ class ExportWriter:
         if self._file is None:
             raise ConfigurationError("an export that is closed takes no more messages")
         self._file.write(encode_frame(frame))
+        if (message := self._messages.read(frame)) is not None:
+            self._policies.take(message.body.records.values())
         self._count += 1
         self.written.entries = self._count
+
+    def _store_policies(self) -> None:
+        for path in map(policy_path, sorted(self._policies.named)):
+            data = self._get(path)
+            if data is None:
+                self.written.missing_policies.append(path)
+            else:
+                self._store(path, data)
+                self.written.policies += 1
 
     def _tile(self, name: TileName) -> bytes:
         """Return a tile as it is for this size; where a partial one is gone, the beginning of the full one."""

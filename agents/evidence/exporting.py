@@ -12,6 +12,7 @@ from sealbus.agents.evidence.export_writer import ExportWriter, Written
 from sealbus.bus.ports import Transport
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.export.layout import CHECKPOINT
+from sealbus.envelopes.export.policy_files import POLICY_FILE_BYTES, policy_digest
 from sealbus.envelopes.export.root import Root
 from sealbus.envelopes.export.strict_note import open_strictly
 from sealbus.envelopes.limits import DEFAULT_LIMITS
@@ -31,7 +32,7 @@ async def export_log(
     previous: bytes = b"",
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Written:
-    """Write the log that `get` gives by path, with the messages of `stream`, into the new `folder`.
+    """Write the log that `get` gives by path, with the messages of `stream` and its policies, into the new `folder`.
 
     As far as its last checkpoint, which must be one that `root` leads to (`LogError`); the rest is for verification.
     `previous` is the checkpoint that the log begins with, where it does. `progress` is told entries, of how many.
@@ -41,7 +42,9 @@ async def export_log(
     if note is None:
         raise ConfigurationError("the log has no checkpoint yet")
     size = open_strictly(note, root.origin, root.keys).checkpoint.size
-    writer = await asyncio.to_thread(lambda: ExportWriter(folder, size, get, stream=stream, previous=previous))
+    writer = await asyncio.to_thread(
+        lambda: ExportWriter(folder, size, get, stream=stream, previous=previous, notaries=root.notaries)
+    )
     try:
         if (first := writer.next) is not None:
             async with aclosing(transport.read(stream, SUBJECTS, start=first)) as batches:
@@ -68,7 +71,8 @@ def log_files(folder: Path) -> Callable[[str], bytes | None]:
     def get(path: str) -> bytes | None:
         try:
             with (folder / path).open("rb") as file:
-                return file.read(DEFAULT_LIMITS.envelope_bytes)
+                most = DEFAULT_LIMITS.envelope_bytes if policy_digest(path) is None else POLICY_FILE_BYTES
+                return file.read(most)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

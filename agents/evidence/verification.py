@@ -22,11 +22,13 @@ from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_s
 from sealbus.envelopes.export.frames import messages_path, read_frames
 from sealbus.envelopes.export.layout import CHECKPOINT, is_expected, tiles_of
 from sealbus.envelopes.export.order_reader import OrderReader
+from sealbus.envelopes.export.policy_files import policy_digest
 from sealbus.envelopes.export.root import Root
 from sealbus.envelopes.export.strict_note import open_strictly
 from sealbus.envelopes.export.tally import Span, Tally
 from sealbus.envelopes.export.tile_reader import TileResult, TileTask, tasks_of
 from sealbus.envelopes.export.tree_reader import TreeReader
+from sealbus.envelopes.export.trust_archive import TrustArchive
 from sealbus.envelopes.export.trust_reader import TrustReader
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.checkpoint import Checkpoint
@@ -50,6 +52,10 @@ class Verification:
     findings: list[Finding] = field(default_factory=list)
     count: int = 0
     tally: Tally = field(default_factory=Tally)
+    trust: TrustArchive = field(default_factory=TrustArchive, repr=False, compare=False)
+    """Which trust bundles the log leads to; whatever is read of it again is opened with these."""
+    policies: frozenset[bytes] = frozenset()
+    """The hashes of the policy bundles that the log names."""
 
     @property
     def passed(self) -> bool:
@@ -83,9 +89,12 @@ def verify_export(
     if checkpoint is None:
         return report
     total = tiles_of(checkpoint.size)
-    if not _check_files(files, checkpoint.size, report):
+    present: set[bytes] = set()
+    if not _check_files(files, checkpoint.size, present, report):
         return report
     trust = _first_pass(files, root, checkpoint.size, report, progress)
+    report.trust, report.policies = trust.archive, frozenset(trust.policies.named)
+    report.found(trust.policies.check(files.read, present))
     sizes = [
         checkpoint.size,
         *(one.checkpoint.size for one in root.held if one.checkpoint.size <= checkpoint.size),
@@ -117,12 +126,17 @@ def _open_checkpoint(files: ExportFiles, root: Root, report: Verification) -> Ch
     return report.checkpoint
 
 
-def _check_files(files: ExportFiles, size: int, report: Verification) -> bool:
-    """Look for files that nothing covers, and for those that are missing; False where hardly any is there."""
+def _check_files(files: ExportFiles, size: int, policies: set[bytes], report: Verification) -> bool:
+    """Look for files that nothing covers, and for those that are missing; False where hardly any is there.
+
+    Policy bundles are added to `policies`: which of them the log covers, the first pass says.
+    """
     present = 0
     for path in files.paths():
         present += 1
-        if not is_expected(path, size):
+        if (digest := policy_digest(path)) is not None:
+            policies.add(digest)
+        elif not is_expected(path, size):
             report.found([of_file(path, FindingCode.UNKNOWN_FILE, "nothing covers it")])
     if tiles_of(size) > present:
         # Not even the messages are there. Lest a checkpoint of 2^53 entries keep anybody busy, that is all that is said.

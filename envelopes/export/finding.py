@@ -27,6 +27,10 @@ class FindingCode(StrEnum):
     """A record that counts only from the notary, by another."""
     WRONG_AUDIENCE = "wrong_audience"
     """A decision recorded by another than the message was for."""
+    BAD_POLICY = "bad_policy"
+    """A policy bundle that is not the one that the notary's record names."""
+    BAD_DECISION = "bad_decision"
+    """A decision that does not follow from its recorded input and policy."""
 
 
 class Finding(NamedTuple):

@@ -10,25 +10,22 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from sealbus.envelopes.archive import accept_record
-from sealbus.envelopes.audit_body import AuditBody, parse_audit_body
+from sealbus.envelopes.audit_body import AuditBody
 from sealbus.envelopes.caches import Caches
 from sealbus.envelopes.errors import BundleRefused, Code, EnvelopeError, LogError
 from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_sequence
 from sealbus.envelopes.export.frames import Frame
+from sealbus.envelopes.export.notary_messages import NotaryMessages
+from sealbus.envelopes.export.policy_files import PolicyFiles
 from sealbus.envelopes.export.root import Root
 from sealbus.envelopes.export.strict_note import open_strictly
 from sealbus.envelopes.export.trust_archive import ArchivedBundle, TrustArchive
-from sealbus.envelopes.header import Header, parse_header
-from sealbus.envelopes.log.entries import EntryKind
+from sealbus.envelopes.header import Header
 from sealbus.envelopes.log.notes import parse_note
 from sealbus.envelopes.notary_records import BundleRecord, CheckpointRecord
 from sealbus.envelopes.trust import JwtBundle
-from sealbus.envelopes.wire import parse_envelope
 
 __all__ = ["LoggedCheckpoint", "TrustReader", "parse_bundle"]
-
-_HEAD_BYTES = 8_300
-"""Where an envelope's header ends at the latest."""
 
 
 class LoggedCheckpoint(NamedTuple):
@@ -40,32 +37,27 @@ class LoggedCheckpoint(NamedTuple):
 
 
 class TrustReader:
-    """Takes the frames of a log in order; `archive`, `checkpoints` and `findings` are what they came to.
+    """Takes the frames of a log in order; `archive`, `checkpoints`, `policies` and `findings` are what they came to.
 
     Nothing here decides whether a message counts as verified, except those that bring bundles.
     """
 
     def __init__(self, root: Root) -> None:
         self._root = root
-        self._ids = [notary.value.encode() for notary in root.notaries]
+        self._messages = NotaryMessages(root.notaries)
         self._caches = Caches()
         self.archive = TrustArchive()
         self.checkpoints: list[LoggedCheckpoint] = []
+        self.policies = PolicyFiles()
         self.findings: list[Finding] = []
 
     def take(self, frame: Frame, index: int) -> None:
         """Take the entry number `index`."""
-        if frame.kind is not EntryKind.VERIFIED or not self._may_be_notary(frame.data[:_HEAD_BYTES]):
+        message = self._messages.read(frame)
+        if message is None:
             return
-        try:
-            envelope = parse_envelope(frame.data)
-            header = parse_header(envelope.header)
-            body = parse_audit_body(envelope.body) if header.iss in self._root.notaries else None
-        except EnvelopeError:
-            # The second pass says what is wrong with it.
-            return
-        if body is None:
-            return
+        header, body = message
+        self.policies.take(body.records.values())
         bundles = [record for record in body.records.values() if isinstance(record, BundleRecord)]
         if bundles:
             self._take_bundles(frame, header, bundles)
@@ -75,9 +67,6 @@ class TrustReader:
         """Say what is wrong with the whole: without a bundle nothing verifies."""
         if not len(self.archive):
             self.findings.append(of_file("messages", FindingCode.NO_BUNDLE, "none that the root file leads to"))
-
-    def _may_be_notary(self, head: bytes) -> bool:
-        return any(one in head for one in self._ids)
 
     def _take_bundles(self, frame: Frame, header: Header, bundles: list[BundleRecord]) -> None:
         if not (self._opens(frame, header, self.archive) or self._opens(frame, header, self._pinned(bundles))):

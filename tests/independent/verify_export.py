@@ -571,7 +571,7 @@ def is_code(value: Any) -> bool:
 TABLES: dict[str, tuple[str, str, dict[str, Callable[[Any], bool]]]] = {
     "decision": (
         "hdr prf act dlv alw",
-        "str seq sto opn inp cod rsn obl rev pol eng mic",
+        "str seq sto opn inp red bdy cod rsn obl rev pol eng mic",
         {
             "hdr": lambda v: is_bytes(v, 1, 8192),
             "prf": is_proof,
@@ -582,6 +582,8 @@ TABLES: dict[str, tuple[str, str, dict[str, Callable[[Any], bool]]]] = {
             "opn": is_uint,
             "dlv": lambda v: is_uint(v, 1),
             "inp": lambda v: is_bytes(v, 1, 65_536),
+            "red": lambda v: is_texts(v) and 1 <= len(set(v)) == len(v) <= 32 and all(one[:1] == "/" for one in v),
+            "bdy": lambda v: is_bytes(v, 0, 65_536),
             "alw": lambda v: type(v) is bool,
             "cod": is_code,
             "rsn": lambda v: type(v) is list and 1 <= len(v) <= 32 and all(map(is_text, v)),
@@ -663,6 +665,7 @@ def check_decision(record: dict[str, Any]) -> None:
     need("opn" not in keys or record["dlv"] == 1, "malformed", "record: dlv")
     need(("cod" in keys) is not record["alw"], "malformed", "record: cod")
     need(("eng" in keys) is ("mic" in keys), "malformed", "record: eng")
+    need("red" not in keys or "inp" in keys, "malformed", "record: red")
     code = record.get("cod")
     if code is None or code == "denied":
         need({"inp", "rev", "pol", "eng", "mic"} <= keys, "malformed", "record: an answer")
@@ -771,7 +774,7 @@ def read_context(payload: bytes) -> dict[str, Any]:
 
 
 def check_decided(record: dict[str, Any], audit: Audit, entry_time: int, bundles: Bundles, root: Root) -> None:
-    """Steps 2, 5, 7, 8, 10 and 11 at the decision's own time, and who may record it (section 14)."""
+    """Steps 2, 5 and 7 to 11 at the decision's own time, and who may record it (section 14)."""
     time = record["opn"] if "opn" in record else record["sto"]
     header = read_header(record["hdr"])
     need(time <= entry_time + 5 * SECOND, "not_yet_valid", "decided after it was recorded")
@@ -779,6 +782,7 @@ def check_decided(record: dict[str, Any], audit: Audit, entry_time: int, bundles
     need(credential, "bad_credential", "no evidence of it")
     check_credential(credential, header, time, bundles, time)
     check_proof(record["prf"], record["hdr"], MESSAGE, header["key"])
+    need("bdy" not in record or H(record["bdy"]) == header["dig"], "bad_digest", "a body that the header does not name")
     context = check_context(header, audit, time, bundles, root)
     check_chain(header, context, audit, time, bundles)
     need(header.get("aud", audit.header["iss"]) == audit.header["iss"], "wrong_audience", "recorded by another")
@@ -1051,16 +1055,12 @@ def verify(files: Mapping[str, bytes], root: Root) -> Report:
     if checkpoint.size > 256 * (len(files) + 1):
         report.add("checkpoint", Bad("missing_file", "far fewer files than entries"))
         return report
-    expected = expected_files(checkpoint.size)
-    for name in sorted(expected - set(files)):
-        report.add(name, Bad("missing_file"))
-    for name in sorted(set(files) - expected):
-        report.add(name, Bad("unknown_file", "nothing covers it"))
     frames: list[Frame | None] = []
     for number in range(-(-checkpoint.size // 256)):
         frames += tile_frames(files, f"messages/{tile_name(number)}", min(256, checkpoint.size - number * 256), report)
     leaves = check_tiles(files, frames, checkpoint.size, report)
     known = [one for one in frames if one is not None]
+    check_files(files, expected_files(checkpoint.size), named_policies(known, root), report)
     check_order(known, report, complete=len(known) == len(frames))
     check_roots(leaves, checkpoint, root, report)
     bundles = collect_bundles(known, root, report)
@@ -1069,6 +1069,41 @@ def verify(files: Mapping[str, bytes], root: Root) -> Report:
             check_entry(index, frame, bundles, root, leaves, report)
     report.entries = len(known)
     return report
+
+
+def named_policies(frames: list[Frame], root: Root) -> dict[str, set[int]]:
+    """Return the files of the policy bundles that records of a notary name, each with the sizes that they say."""
+    named: dict[str, set[int]] = {}
+    for frame in frames:
+        if frame.kind != 1:
+            continue
+        try:
+            envelope = read_envelope(frame.data)
+            if read_header(envelope.header)["iss"] not in root.notaries:
+                continue
+            records = read_audit_body(envelope.body)[1].records.values()
+        except Bad:
+            continue  # `check_entry` says what is wrong with it.
+        for record in records:
+            if record["k"] == "policy":
+                named.setdefault(f"policies/{record['sha'].hex()}.tar.gz", set()).add(record["siz"])
+    return named
+
+
+def check_files(
+    files: Mapping[str, bytes], expected: set[str], policies: Mapping[str, set[int]], report: Report
+) -> None:
+    """Exactly these and nothing else; each policy bundle is the one that its records name."""
+    expected = expected | set(policies)
+    for name in sorted(expected - set(files)):
+        report.add(name, Bad("missing_file"))
+    for name in sorted(set(files) - expected):
+        report.add(name, Bad("unknown_file", "nothing covers it"))
+    for name in sorted(set(policies) & set(files)):
+        data = files[name]
+        fits = len(data) <= 8_388_608 and name == f"policies/{H(data).hex()}.tar.gz"
+        report.check(name, need, fits, "bad_policy", "not the bytes that its name is the hash of")
+        report.check(name, need, not fits or policies[name] == {len(data)}, "bad_policy", "another size than recorded")
 
 
 def tile_frames(files: Mapping[str, bytes], name: str, wanted: int, report: Report) -> list[Frame | None]:

@@ -30,6 +30,8 @@ __all__ = ["NOTARY", "ORIGIN", "Frame", "LogKey", "World", "entry_of", "files_of
 NOTARY = "spiffe://example.org/notary"
 ORIGIN = "log.example.org/audit"
 EPOCH = 3 * HOUR
+POLICIES: dict[bytes, bytes] = {}
+"""The policy bundle that a message names, by the message's bytes: every export of a log that has it has the bundle."""
 
 
 class Frame(NamedTuple):
@@ -131,7 +133,13 @@ def files_of(
             if len(tile) == 256:
                 above.append(tree_root(tile))
         level, hashes = level + 1, above
-    return files
+    return files | policies_of(frames)
+
+
+def policies_of(frames: Iterable[Frame]) -> dict[str, bytes]:
+    """Return the files of the policy bundles that these frames name."""
+    found = [POLICIES[one.data] for one in frames if one.kind == 1 and one.data in POLICIES]
+    return {f"policies/{sha256(one).hexdigest()}.tar.gz": one for one in found}
 
 
 @cache
@@ -216,9 +224,14 @@ class World:
         record = record_map("checkpoint", **{"not": note(len(leaves), tree_root(leaves), self.keys)})
         self.put(self.audit(NOTARY, [], [record]))
 
-    def record_policy(self) -> None:
-        record = record_map("policy", rev=f"r{self.minted}", sha=bytes(32), siz=4096, loc="nats://policies/r")
-        self.put(self.audit(NOTARY, [], [record]))
+    def record_policy(self, raw: bytes | None = None, revision: str = "") -> None:
+        """Record a policy bundle; whatever bytes it has, unless they are given."""
+        raw = f"policy bundle {self.minted}".encode() * 9 if raw is None else raw
+        sha = sha256(raw).digest()
+        said: dict[str, Value] = {"rev": revision or f"r{self.minted}", "sha": sha, "siz": len(raw)}
+        payload = self.audit(NOTARY, [], [record_map("policy", loc=f"policies/{sha.hex()}.tar.gz", **said)])
+        POLICIES[payload] = raw
+        self.put(payload)
 
     def task(self, *, user: bool, chain: int) -> tuple[Message, list[Message]]:
         """Return a task for the inventory as its gate got it, and its ancestors, the parent first."""
@@ -268,6 +281,10 @@ class World:
         if self.rng.random() < 0.1:
             place = {"str": None, "seq": None, "sto": None, "opn": self.time}
         place["inp"] = self.rng.choice([b'{"v":1}', b'{"a":' * 300, b"\xff\x00", b'{"v":1,"v":2}'])
+        if self.minted % 7 == 1:
+            place |= {"inp": b'{"context":{"user":{"id":null}},"v":1}', "red": ["/context/user/id"]}
+        if self.minted % 5 == 1:
+            place["bdy"] = message.body
         if self.rng.random() < 0.3:
             place |= {"alw": False, "cod": "denied", "rsn": ["not the owner"], "obl": None}
         return decision(message, **place)

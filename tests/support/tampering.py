@@ -27,7 +27,7 @@ from support.log_world import (
 from vectors.issuing import INVENTORY, NOW, PLANNER, SECOND, Json, Party
 from vectors.recorded import decision, evidence, record_map
 
-from sealbus.envelopes.codec import pack, unpack
+from sealbus.envelopes.codec import Value, pack, unpack
 
 __all__ = ["CLASSES", "Altered", "alter", "flipped_in_a_message_and_signed_anew"]
 
@@ -165,6 +165,79 @@ def swapped_files(rng: Random, world: World) -> tuple[dict[str, bytes], dict[str
         one, other = rng.sample(list(files), 2)
         if files[one] != files[other]:
             return files | {one: files[other], other: files[one]}, world.root()
+
+
+# ---- policy bundles --------------------------------------------------------------------------------------------------
+
+
+@_class
+def altered_policies(rng: Random, world: World) -> tuple[dict[str, bytes], dict[str, Json]]:
+    """A bundle that is not the one that the log names, or none, or one that it does not name."""
+    files = world.files()
+    name = rng.choice([one for one in files if one.startswith("policies/")])
+    data, other = bytearray(files[name]), rng.randbytes(40)
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    own = f"policies/{sha256(other).hexdigest()}.tar.gz"
+    match rng.randrange(7):
+        case 0:
+            files[name] = bytes(data)
+        case 1:
+            del files[name]
+        case 2:
+            files[own] = other
+        case 3:
+            files[own] = files.pop(name)
+        case 4:
+            files[name] += bytes(rng.choice([1, 9_000_000]))
+        case 5:
+            stray = [
+                "policies/bundle.tar.gz",
+                name.upper(),
+                f"{name}.sig",
+                name.replace("policies/", "policies/x/"),
+                own[:-3],
+            ]
+            files[rng.choice(stray)] = files[name]
+        case _:
+            files[name] = b""
+    return files, world.root()
+
+
+@_class
+def policy_of_another_size(rng: Random, world: World) -> tuple[dict[str, bytes], dict[str, Json]]:
+    """The notary itself says two things of one bundle."""
+    del rng
+    grown = _grown(world)
+    name, data = next((one, data) for one, data in world.files().items() if one.startswith("policies/"))
+    sha = sha256(data).digest()
+    grown.put(grown.audit(NOTARY, [], [record_map("policy", rev="r1", sha=sha, siz=len(data) + 1, loc=name)]))
+    return grown.files(), world.root()
+
+
+@_class
+def policy_named_by_another(rng: Random, world: World) -> tuple[dict[str, bytes], dict[str, Json]]:
+    """An agent records a bundle, which is there: it is no notary, and names nothing."""
+    grown, raw = _grown(world), rng.randbytes(30)
+    record = record_map("policy", rev="r1", sha=sha256(raw).digest(), siz=len(raw), loc="")
+    grown.put(grown.audit(INVENTORY, [], [record]))
+    return grown.files() | {f"policies/{sha256(raw).hexdigest()}.tar.gz": raw}, world.root()
+
+
+@_class
+def body_or_pointers_that_cannot_be(rng: Random, world: World) -> tuple[dict[str, bytes], dict[str, Json]]:
+    """A decision with a body that its header does not name, or with what is no list of JSON pointers."""
+    grown = _grown(world)
+    task, above = grown.task(user=True, chain=1)
+    changes: dict[str, Value] = rng.choice(
+        [
+            {"bdy": task.body + b"x"}, {"bdy": b""}, {"bdy": bytes(65_537)}, {"bdy": "text"}, {"red": []}, {"red": ["a"]},
+            {"red": ["/a", "/a"]}, {"red": [f"/{n}" for n in range(33)]}, {"red": "/a"}, {"red": [b"/a"]},
+            {"red": ["/a"], "inp": None, "alw": False, "cod": "policy_error"},
+        ]
+    )  # fmt: skip
+    record = decision(task, sto=grown.time, **changes)
+    grown.put(grown.audit(INVENTORY, evidence(task, *above), [record]))
+    return grown.files(), world.root()
 
 
 # ---- messages, without the log's key ---------------------------------------------------------------------------------

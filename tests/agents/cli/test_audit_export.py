@@ -32,6 +32,18 @@ def test_what_the_stream_no_longer_holds_is_said(
     assert ("2 messages of the log are not in the stream any more: #3, #9" in result.stderr) == bool(missing)
 
 
+def test_a_policy_that_is_not_in_the_archive_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def export_live(*_: object) -> Written:
+        return Written(entries=12, policies=2, missing_policies=["policies/x.tar.gz"])
+
+    monkeypatch.setattr(audit_export, "export_live", export_live)
+    (tmp_path / "root.json").write_text(json.dumps(WORLD.root()))
+    result = CliRunner().invoke(command, ["export", str(tmp_path / "out"), "--root", str(tmp_path / "root.json")])
+    assert result.exit_code == 4
+    assert "12 entries, 2 policy bundles" in result.stderr
+    assert "policies/x.tar.gz is not in the notary's folder any more" in result.stderr
+
+
 def test_the_root_file_is_printed(tmp_path: Path) -> None:
     log = written(kept_files(WORLD), tmp_path / "log")
     log_settings(tmp_path)

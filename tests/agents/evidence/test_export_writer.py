@@ -20,7 +20,14 @@ def messages(world: World) -> list[tuple[int, int, bytes]]:
 
 def writer(world: World, folder: Path, files: dict[str, bytes] | None = None) -> ExportWriter:
     kept = kept_files(world) if files is None else files
-    return ExportWriter(folder, len(world.frames), kept.get, stream="AUDIT", previous=previous_of(world))
+    return ExportWriter(
+        folder,
+        len(world.frames),
+        kept.get,
+        stream="AUDIT",
+        previous=previous_of(world),
+        notaries=root_of(world).notaries,
+    )
 
 
 def read_back(folder: Path) -> dict[str, bytes]:
@@ -42,7 +49,7 @@ def test_an_export_is_all_of_a_log(seed: int, entries: int, tmp_path: Path) -> N
 
 def test_partial_tiles_may_be_gone_once_the_full_ones_are_there(tmp_path: Path) -> None:
     world = make_world(9, 262)
-    shorter = World(world.rng, frames=world.frames[:100], keys=world.keys)
+    shorter = World(world.rng, frames=world.frames[:100], keys=world.keys, pinned=world.pinned)
     kept = {name: data for name, data in kept_files(world).items() if not name.startswith("checkpoint")}
     made = writer(shorter, tmp_path, kept)
     made.take(messages(world))
@@ -82,6 +89,19 @@ def test_what_came_after_the_checkpoint_is_left_out(tmp_path: Path) -> None:
     made.take([*messages(world), (10_000, 1, b"later")])
     made.end(world.files()["checkpoint"])
     assert read_back(tmp_path) == world.files()
+
+
+def test_a_policy_that_the_archive_lost_is_named_and_does_not_verify(tmp_path: Path) -> None:
+    world = make_world(1, 20)
+    kept = kept_files(world)
+    paths = sorted(name for name in kept if name.startswith("policies/"))
+    del kept[paths[0]]
+    made = writer(world, tmp_path, kept)
+    made.take(messages(world))
+    written = made.end(world.files()["checkpoint"])
+    assert (written.policies, written.missing_policies, written.whole) == (len(paths) - 1, paths[:1], False)
+    report = verify_export(FolderFiles(tmp_path), root_of(world), processes=1)
+    assert [(one.file, one.code) for one in report.findings] == [(paths[0], "missing_file")]
 
 
 def test_a_folder_that_is_not_empty(tmp_path: Path) -> None:

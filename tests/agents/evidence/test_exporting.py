@@ -34,6 +34,17 @@ async def test_an_export_of_a_deployment_verifies(seed: int, entries: int, tmp_p
     assert verify_export(FolderFiles(tmp_path / "export"), root_of(world), processes=1).passed
 
 
+async def test_a_policy_may_be_larger_than_a_message(tmp_path: Path) -> None:
+    world = make_world(1, 20)
+    world.record_policy(bytes(3_000_000))
+    get = log_files(written(kept_files(world), tmp_path / "log"))
+    found = await export_log(
+        tmp_path / "export", get=get, transport=transport(world), root=root_of(world), previous=previous_of(world)
+    )
+    assert found.whole
+    assert verify_export(FolderFiles(tmp_path / "export"), root_of(world), processes=1).passed
+
+
 async def test_messages_that_are_gone_are_named(tmp_path: Path) -> None:
     world = make_world(1, 20)
     found = await export_log(

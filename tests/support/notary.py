@@ -12,6 +12,7 @@ from sealbus.agents.control.notary.folder_store import FolderStore
 from sealbus.agents.control.notary.ledger import entry_rows
 from sealbus.agents.control.notary.log_store import CHECKPOINT, LogStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
+from sealbus.agents.control.notary.policy_archive import PolicyArchive
 from sealbus.agents.control.notary.taking_up import LogPlan
 from sealbus.agents.dev.memory_identity import MemoryIdentity
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
@@ -23,6 +24,7 @@ from sealbus.envelopes.archive import ArchiveProfile, accept_record
 from sealbus.envelopes.audit_batch import AuditBatch
 from sealbus.envelopes.audit_body import parse_audit_body
 from sealbus.envelopes.caches import Caches
+from sealbus.envelopes.decision_record import CorePlace, DecisionRecord
 from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.header import parse_header
 from sealbus.envelopes.kinds import Kind
@@ -40,7 +42,7 @@ from sealbus.envelopes.records import Record
 from sealbus.envelopes.seal import Draft, seal
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 from sealbus.envelopes.subjects import audit_subject
-from sealbus.envelopes.wire import parse_envelope
+from sealbus.envelopes.wire import Proof, parse_envelope
 from sealbus.envelopes.work_records import OutcomeRecord
 
 __all__ = [
@@ -62,10 +64,11 @@ NAMES = Names(TrustDomain("example.org"))
 NOTARY = NAMES.id_of("notary")
 
 
-def record_wire(identity: MemoryIdentity, number: int, now: int) -> tuple[str, bytes]:
-    """Return subject and payload of an audit message with one outcome record."""
+def record_wire(identity: MemoryIdentity, number: int, now: int, record: Record | None = None) -> tuple[str, bytes]:
+    """Return subject and payload of an audit message with one record, an outcome unless it is given."""
     batch = AuditBatch()
-    batch.add(OutcomeRecord.of(decision=number.to_bytes(32, "big"), code=None, micros=1, delivery=1, sent=()).encode())
+    outcome = OutcomeRecord.of(decision=number.to_bytes(32, "big"), code=None, micros=1, delivery=1, sent=())
+    batch.add((record or outcome).encode())
     closed = batch.close()
     to = audit_subject(NAMES.token(identity.spiffe_id))
     id_ = bytearray(number.to_bytes(16, "big"))
@@ -113,6 +116,16 @@ class Bench:
             subject, payload = record_wire(identity or self.agent, self.numbers, self.now())
             self.broker.inject(subject, payload)
 
+    def decide(self, revision: str) -> None:
+        """Store a decision that was made by the policy of `revision`; the decided message is none."""
+        self.numbers += 1
+        decision = DecisionRecord(
+            b"header", Proof(1, 0, (), bytes(64)), "a.b", CorePlace(opened=self.now()), 1, True, None, b"{}",
+            revision=revision, policy="p", engine="e", micros=1,
+        )  # fmt: skip
+        subject, payload = record_wire(self.agent, self.numbers, self.now(), decision)
+        self.broker.inject(subject, payload)
+
     def garbage(self, payload: bytes = b"garbage") -> None:
         self.broker.inject("audit.shop", payload)
 
@@ -126,6 +139,7 @@ class Bench:
         store: LogStore | None = None,
         options: NotaryOptions | None = None,
         identity: MemoryIdentity | None = None,
+        policies: PolicyArchive | None = None,
     ) -> AsyncIterator[Notary]:
         """A notary that is not run yet."""
         identity = identity or MemoryIdentity(self.authority, NOTARY)
@@ -138,6 +152,7 @@ class Bench:
                 transport=transport,
                 outbox=outbox,
                 names=NAMES,
+                policies=policies,
                 clock=self.now,
             )
 
@@ -147,9 +162,10 @@ class Bench:
         store: LogStore | None = None,
         options: NotaryOptions | None = None,
         identity: MemoryIdentity | None = None,
+        policies: PolicyArchive | None = None,
     ) -> AsyncIterator[Notary]:
         """A notary that follows the stream until the end of the block."""
-        async with self.notary(store, options, identity) as notary:
+        async with self.notary(store, options, identity, policies) as notary:
             task = asyncio.create_task(notary.run())
             try:
                 yield notary

@@ -101,6 +101,11 @@ class FolderStore:
         self._check(fence)
         self._store({_FENCE: str(fence).encode()})
 
+    def keep(self, fence: int, files: Mapping[str, bytes]) -> None:
+        """Store `files`, which no checkpoint rests on yet."""
+        self._check(fence)
+        self._store(files)
+
     def commit(self, fence: int, files: Mapping[str, bytes], note: bytes) -> None:
         """Store `files`, then `note`; then remove partial tiles whose full ones are among `files`."""
         self._check(fence)

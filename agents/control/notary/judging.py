@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sealbus.bus.ports import Delivery, StreamPosition
 from sealbus.envelopes.archive import ArchiveProfile, VerifiedAudit, accept_record
 from sealbus.envelopes.caches import Caches
+from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.entries import Entry, gap_entry, unverified_entry, verified_entry
@@ -31,11 +32,13 @@ _LATER = frozenset({Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN})
 class Judged:
     """One message with its entries: its own and, where sequences are missing before it, that of the gap, first.
 
-    `own` are the records of a message that the notary itself sealed, under whatever process.
+    `own` are the records of a message that the notary itself sealed, under whatever process. `revisions` are those of
+    the policies by which the decisions in it were made, as they say.
     """
 
     entries: tuple[Entry, ...]
     own: tuple[Record, ...] = ()
+    revisions: frozenset[str] = frozenset()
 
     @property
     def counts(self) -> bool:
@@ -87,7 +90,8 @@ class Judging:
                 yield Judged(entries=(*gap, entry))
             else:
                 entry = verified_entry(position.sequence, time=position.stored, header_digest=audit.header.digest)
-                yield Judged(entries=(*gap, entry), own=self._records(audit, position))
+                own, revisions = self._records(audit, position), _revisions(audit)
+                yield Judged(entries=(*gap, entry), own=own, revisions=revisions)
             following = position.sequence + 1
 
     def open(self, delivery: Delivery, also: Sequence[TrustBundles] = ()) -> VerifiedAudit:
@@ -119,6 +123,11 @@ class Judging:
             return ()
         _same_time(position, audit.header.iat)
         return tuple(audit.body.records.values())
+
+
+def _revisions(audit: VerifiedAudit) -> frozenset[str]:
+    records = audit.body.records.values()
+    return frozenset(one.revision for one in records if isinstance(one, DecisionRecord) and one.revision)
 
 
 def _same_time(position: StreamPosition, sent: int) -> None:

@@ -42,6 +42,9 @@ class LogStore(Protocol):
     def claim(self, fence: int) -> None:
         """Refuse every commit under a smaller number from now on."""
 
+    def keep(self, fence: int, files: Mapping[str, bytes]) -> None:
+        """Store `files` for good, whatever becomes of the checkpoint."""
+
     def commit(self, fence: int, files: Mapping[str, bytes], note: bytes) -> None:
         """Store `files`, all of them for good, and only then `note` as the checkpoint, at once or not at all.
 

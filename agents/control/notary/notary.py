@@ -21,6 +21,7 @@ from typing import Final
 from sealbus.agents.control.notary.judging import Judging
 from sealbus.agents.control.notary.lease import Lease, lease_subject
 from sealbus.agents.control.notary.log_store import LogStore
+from sealbus.agents.control.notary.policy_archive import PolicyArchive
 from sealbus.agents.control.notary.recording import Recording
 from sealbus.agents.control.notary.taking_up import LogPlan, Taken, take_up
 from sealbus.agents.control.notary.term import Term
@@ -69,6 +70,7 @@ class Notary:
         transport: Transport,
         outbox: Outbox,
         names: Names,
+        policies: PolicyArchive | None = None,
         counters: Counters | None = None,
         clock: Clock = wall_clock,
     ) -> None:
@@ -82,8 +84,10 @@ class Notary:
             {
                 "sealbus_notary_entries_total": "Entries that the log was given.",
                 "sealbus_notary_checkpoints_total": "Checkpoints that were published.",
+                "sealbus_notary_policies_total": "Policy bundles that were archived and recorded.",
             }
         )
+        self._policies = policies if policies is not None else PolicyArchive()
         self._profile = ArchiveProfile(names=names)
         token = names.token(identity.spiffe_id)
         self._subject = audit_subject(token)
@@ -104,6 +108,11 @@ class Notary:
     def problem(self) -> str:
         """Why nothing is added to the log now, in a few words; empty while it follows the stream."""
         return self._problem
+
+    @property
+    def note(self) -> str:
+        """Why policies may be missing in the archive, in a few words; empty where they are followed. The log goes on."""
+        return self._policies.problem
 
     async def run(self) -> None:
         """Keep the log until cancelled.
@@ -158,6 +167,7 @@ class Notary:
                     subject=self._subject,
                     judging=judging,
                     history=history,
+                    policies=self._policies,
                     announced=announced,
                 )
             )
@@ -171,6 +181,7 @@ class Notary:
                 recording=self._recording,
                 judging=judging,
                 history=history,
+                policies=self._policies,
                 taken=taken,
                 changed=changed,
                 clock=self._clock,

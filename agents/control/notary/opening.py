@@ -1,14 +1,17 @@
-"""From settings to a notary: its keys, its folder, its identity and connection."""
+"""From settings to a notary: its keys, its folder, its identity and connection, the policy that it archives."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sealbus.agents.control.notary.folder_store import FolderStore
 from sealbus.agents.control.notary.keys import load_signers
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
+from sealbus.agents.control.notary.policy_archive import PolicyArchive
+from sealbus.agents.control.notary.policy_following import follow_policy
 from sealbus.agents.control.notary.taking_up import LogPlan
 from sealbus.agents.runtime import open_connection
 from sealbus.agents.settings import Settings
@@ -53,9 +56,11 @@ async def open_notary(
     options = notary_options(table)
     if table.folder is None:
         raise ConfigurationError("control.notary.folder is not set: where the log is kept")
+    counters, policies = counters or Counters(), PolicyArchive()
     async with (
         open_connection(name, settings, counters=counters) as (identity, connection),
         Outbox(identity=identity, transport=(transport := NatsTransport(connection))) as outbox,
+        _in_background(follow_policy(name, settings.policy, connection, policies, counters=counters)),
     ):
         yield Notary(
             options,
@@ -64,8 +69,22 @@ async def open_notary(
             transport=transport,
             outbox=outbox,
             names=settings.names,
+            policies=policies,
             counters=counters,
         )
+
+
+@asynccontextmanager
+async def _in_background(work: Coroutine[None, None, None]) -> AsyncGenerator[None, None]:
+    """Run `work` while entered. Not in a group: what ends the notary comes out as it is."""
+    task = asyncio.create_task(work, name="policy-archive")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
 
 
 def _previous(path: Path) -> bytes:

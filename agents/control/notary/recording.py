@@ -1,4 +1,4 @@
-"""What the notary itself puts into the stream: checkpoints, and trust bundles as they become current."""
+"""What the notary itself puts into the stream: checkpoints, and trust bundles and policies as they become current."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sealbus.envelopes.errors import IdentityUnavailable
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.trust_history import TrustHistory
-from sealbus.envelopes.notary_records import BundleRecord, CheckpointRecord
+from sealbus.envelopes.notary_records import BundleRecord, CheckpointRecord, PolicyRecord
 from sealbus.envelopes.spiffe_id import TrustDomain
 
 __all__ = ["Recording", "new_bundles"]
@@ -72,7 +72,11 @@ class Recording:
             history.add(record)
         return bool(records)
 
-    async def _publish(self, records: Sequence[CheckpointRecord | BundleRecord]) -> None:
+    async def policy(self, record: PolicyRecord) -> None:
+        """Record a policy bundle, which is kept already. Raises as `Outbox.publish` does."""
+        await self._publish([record])
+
+    async def _publish(self, records: Sequence[CheckpointRecord | BundleRecord | PolicyRecord]) -> None:
         batch = AuditBatch()
         for record in records:
             batch.add(record.encode())

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import TypeAlias
 
 from sealbus.agents.control.notary.judging import Judging
+from sealbus.agents.control.notary.kept_policies import recall_policies
 from sealbus.agents.control.notary.ledger import Ledger, stored_checkpoint
 from sealbus.agents.control.notary.log_store import TRUST, LogStore
+from sealbus.agents.control.notary.policy_archive import PolicyArchive
 from sealbus.agents.control.notary.stream_match import check_beginning, check_stream
 from sealbus.bus.ports import Delivery, Identity, Transport
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
@@ -20,12 +23,14 @@ from sealbus.envelopes.log.note_keys import NoteVerifier
 from sealbus.envelopes.log.tiled_tree import TiledTree
 from sealbus.envelopes.log.tiles import TILE_WIDTH, tile_reader
 from sealbus.envelopes.log.trust_history import TrustHistory
-from sealbus.envelopes.notary_records import BundleRecord, CheckpointRecord
+from sealbus.envelopes.notary_records import BundleRecord, CheckpointRecord, PolicyRecord
 from sealbus.envelopes.records import parse_record
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.trust import TrustBundles
 
 __all__ = ["LogPlan", "Taken", "own_checkpoint", "remembered", "take_up", "trust_path"]
+
+_Own: TypeAlias = BundleRecord | CheckpointRecord | PolicyRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +75,13 @@ async def take_up(
     subject: str,
     judging: Judging,
     history: TrustHistory,
+    policies: PolicyArchive,
     announced: Checkpoint | None,
 ) -> Taken:
     """Return the log in `store`, checked; a new one where there is none.
 
-    `announced` is what another notary was about to sign, `subject` is where our own records are. `history` is added to.
+    `announced` is what another notary was about to sign, `subject` is where our own records are. `history` and `policies`
+    are added to.
     Our own records are opened with the bundles that are current now as well: a store that is empty knows no others.
     Raises `LogError` if tiles or stream do not match the last checkpoint, or it is not one of ours; `BusUnavailable`.
     """
@@ -95,6 +102,7 @@ async def take_up(
         await check_stream(transport, plan.stream, store, last.size, first=first)
         for known in await asyncio.to_thread(remembered, store):
             history.add(known)
+    await recall_policies(store, policies)
     floor, unpublished = announced, note
     async with aclosing(transport.read(plan.stream, [subject], start=ledger.next)) as batches:
         async for batch in batches:
@@ -102,6 +110,9 @@ async def take_up(
             for record in found:
                 if isinstance(record, BundleRecord):
                     history.add(record)
+                    continue
+                if isinstance(record, PolicyRecord):
+                    policies.recorded(record)
                     continue
                 if record.note == note:
                     unpublished = None
@@ -153,15 +164,13 @@ def own_checkpoint(record: CheckpointRecord, plan: LogPlan) -> Checkpoint | None
         return None
 
 
-def _own_records(
-    judging: Judging, batch: Sequence[Delivery], own: SpiffeId, now: TrustBundles
-) -> list[BundleRecord | CheckpointRecord]:
-    found: list[BundleRecord | CheckpointRecord] = []
+def _own_records(judging: Judging, batch: Sequence[Delivery], own: SpiffeId, now: TrustBundles) -> list[_Own]:
+    found: list[_Own] = []
     for delivery in batch:
         try:
             audit = judging.open(delivery, [now])
         except EnvelopeError:
             continue
         if audit.header.iss == own:
-            found += [one for one in audit.body.records.values() if isinstance(one, BundleRecord | CheckpointRecord)]
+            found += [one for one in audit.body.records.values() if isinstance(one, _Own)]
     return found

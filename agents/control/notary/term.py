@@ -9,8 +9,10 @@ from contextlib import aclosing
 from typing import Final
 
 from sealbus.agents.control.notary.judging import Judged, Judging
+from sealbus.agents.control.notary.kept_policies import archive_policies, record_path
 from sealbus.agents.control.notary.lease import Lease
 from sealbus.agents.control.notary.log_store import LogStore
+from sealbus.agents.control.notary.policy_archive import PolicyArchive
 from sealbus.agents.control.notary.recording import Recording
 from sealbus.agents.control.notary.stream_match import SUBJECTS
 from sealbus.agents.control.notary.taking_up import LogPlan, Taken, own_checkpoint, trust_path
@@ -24,7 +26,7 @@ from sealbus.envelopes.log.note_keys import NoteSigner
 from sealbus.envelopes.log.tiled_tree import TiledTree
 from sealbus.envelopes.log.tiles import tile_reader
 from sealbus.envelopes.log.trust_history import TrustHistory
-from sealbus.envelopes.notary_records import BundleRecord, CheckpointRecord
+from sealbus.envelopes.notary_records import BundleRecord, CheckpointRecord, PolicyRecord
 
 __all__ = ["ENTRIES", "SECONDS", "Term"]
 
@@ -53,6 +55,7 @@ class Term:
         recording: Recording,
         judging: Judging,
         history: TrustHistory,
+        policies: PolicyArchive,
         taken: Taken,
         changed: asyncio.Event,
         clock: Clock,
@@ -66,6 +69,7 @@ class Term:
         self._recording = recording
         self._judging = judging
         self._history = history
+        self._policies = policies
         self._ledger = taken.ledger
         self._last = taken.last
         self._floor = taken.floor
@@ -76,7 +80,7 @@ class Term:
         self._counters = counters
         self._waiting: deque[Delivery] = deque()
         self._arrived: asyncio.Queue[Sequence[Delivery] | SealbusError] = asyncio.Queue(1)
-        self._bundles: dict[str, bytes] = {}
+        self._records: dict[str, bytes] = {}
         self._pending = 0
         self._due: float | None = None
         # A new log has its first entries to sign for.
@@ -118,6 +122,9 @@ class Term:
             if self._changed.is_set():
                 self._changed.clear()
                 await self._recording.bundles(self._history, self._ledger.latest)
+            if self._policies.next() is not None:
+                archived = await archive_policies(self._store, self._lease.number, self._policies, self._recording)
+                self._counters.add("sealbus_notary_policies_total", archived)
             blocked = await self._judge()
             now = loop.time()
             due = self._due if self._may_sign() else None
@@ -164,9 +171,13 @@ class Term:
         for record in judged.own:
             if isinstance(record, BundleRecord):
                 self._history.add(record)
-                self._bundles[trust_path(record)] = record.encode()
+                self._records[trust_path(record)] = record.encode()
+            elif isinstance(record, PolicyRecord):
+                self._policies.recorded(record)
+                self._records[record_path(record)] = record.encode()
             elif isinstance(record, CheckpointRecord):
                 await self._compare(record)
+        self._policies.seen(judged.revisions)
         for entry in judged.entries:
             self._ledger.append(entry)
         self._pending += len(judged.entries)
@@ -200,9 +211,9 @@ class Term:
         checkpoint = Checkpoint(self._plan.origin, ledger.size, ledger.root())
         await self._lease.renew(checkpoint.size, checkpoint.root)
         note = sign_checkpoint(checkpoint, self._signers)
-        files = {**self._bundles, **ledger.files()}
+        files = {**self._records, **ledger.files()}
         await in_thread(lambda: self._store.commit(self._lease.number, files, note))
         ledger.stored()
-        self._bundles.clear()
+        self._records.clear()
         self._last, self._unpublished = checkpoint, note
         self._pending, self._due = 0, None

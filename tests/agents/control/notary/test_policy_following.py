@@ -1,0 +1,93 @@
+"""The notary's archive follows the deployment's policy: the bucket, the file, or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+import pytest
+from support.lab import running, until
+from support.policies import bundle, signing_key
+from support.policy_bus import pushed
+from support.teams import signed_platform
+
+from sealbus.agents.control.notary.policy_archive import PolicyArchive
+from sealbus.agents.control.notary.policy_following import NONE, follow_policy
+from sealbus.agents.policy_store import PolicyStore
+from sealbus.agents.settings import PolicySettings
+from sealbus.bus.connection import Connection
+from sealbus.bus.counters import Counters
+from sealbus.envelopes.key_files import public_pem
+from sealbus.policies.bundle import write_bundle
+from sealbus.policies.bundle_format import Bundle
+
+ROOT = signing_key()
+NOWHERE = cast("Connection", object())
+
+
+def settings(**changes: object) -> PolicySettings:
+    values: dict[str, object] = {"engine": "embedded", "bundle": None, "opa": (), "deadline": 1.0, **changes}
+    return PolicySettings(**values)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def following(policy: PolicySettings, connection: Connection = NOWHERE) -> AsyncIterator[PolicyArchive]:
+    archive = PolicyArchive()
+    task = asyncio.create_task(follow_policy("notary", policy, connection, archive, counters=Counters()))
+    try:
+        yield archive
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def next_revision(archive: PolicyArchive) -> str:
+    """Return the newest revision that was offered."""
+    offered: list[Bundle] = list(archive._offered.values())
+    return offered[-1].revision if offered else ""
+
+
+async def test_without_a_policy_there_is_nothing_to_archive_which_is_said() -> None:
+    archive = PolicyArchive()
+    await follow_policy("notary", settings(), NOWHERE, archive, counters=Counters())
+    assert archive.problem == NONE
+
+
+async def test_the_file_whenever_it_is_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "bundle.tar.gz"
+    async with following(settings(bundle=file)) as archive:
+        await until(lambda: "cannot be read" in archive.problem)
+        write_bundle(bundle(revision="one"), file)
+        await until(lambda: next_revision(archive) == "one")
+        assert archive.problem == ""
+        file.write_bytes(b"no bundle")
+        await until(lambda: "the newest policy is not archived" in archive.problem)
+        write_bundle(bundle(revision="two"), file)
+        await until(lambda: next_revision(archive) == "two")
+        assert archive.problem == ""
+
+
+@pytest.mark.nats
+async def test_the_bucket_and_what_was_in_it(tmp_path: Path) -> None:
+    key = tmp_path / "root.pub"
+    key.write_text(public_pem(ROOT.public))
+    policy = settings(bucket="policies", cache=tmp_path / "cache", keys=(key,))
+    async with running(tmp_path / "nats", "a") as lab, lab.connection("a") as connection:
+        store = PolicyStore(connection, "policies")
+        await store.create()
+        async with following(policy, connection) as archive:
+            await until(lambda: "nothing was pushed yet" in archive.problem)
+            await pushed(store, "platform", signed_platform(ROOT, {}, serial=1), 1)
+            await until(lambda: next_revision(archive).endswith(".platform-1"))
+            await pushed(store, "platform", signed_platform(ROOT, {}, serial=2), 2)
+            await until(lambda: next_revision(archive).endswith(".platform-2"))
+            first = next(iter(archive._offered.values())).revision
+        # Who comes later, with nothing, is led to the former one by a decision that names it.
+        async with following(policy, connection) as archive:
+            await until(lambda: next_revision(archive).endswith(".platform-2"))
+            archive.seen([first, "never was"])
+            await until(lambda: next_revision(archive) == first)
+            await until(lambda: "never was" in archive._given_up)

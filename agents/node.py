@@ -21,6 +21,7 @@ from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.recording import DECISIONS_ALONE, Recording
 from sealbus.bus.refusals import Refusals
 from sealbus.bus.requests import Requests
+from sealbus.bus.spool import Spool, SpoolOptions
 from sealbus.bus.status_reader import StatusReader
 from sealbus.envelopes.caches import Caches
 from sealbus.envelopes.names import Names
@@ -59,6 +60,7 @@ class Node:
         counters: Counters | None = None,
         audit_limits: AuditLimits | None = None,
         recording: Recording = DECISIONS_ALONE,
+        spool: SpoolOptions | None = None,
         connected: Callable[[], bool] = lambda: True,
         revoked_before: Callable[[], Mapping[SpiffeId, int]] = lambda: _NONE,
         policy_problem: Callable[[], str] = str,
@@ -84,6 +86,11 @@ class Node:
         self.token = deployment.names.token(self.own)
         self.started = clock()
         self.outbox = Outbox(identity=identity, transport=transport, clock=clock)
+        self.spool = (
+            Spool(spool, subject=audit_subject(self.token), outbox=self.outbox, counters=self.counters)
+            if spool is not None
+            else None
+        )
         self.audit = AuditWriter(
             own=self.own,
             subject=audit_subject(self.token),
@@ -91,6 +98,7 @@ class Node:
             counters=self.counters,
             limits=audit_limits,
             recording=recording,
+            spool=self.spool,
             clock=clock,
         )
         self.refusals = Refusals(
@@ -143,6 +151,8 @@ class Node:
             refusing = group.create_task(self.refusals.run(), name="refusals")
             stack.callback(refusing.cancel)
             await stack.enter_async_context(self.outbox)
+            if self.spool is not None:
+                await stack.enter_async_context(self.spool)
             await stack.enter_async_context(self.audit)
             await stack.enter_async_context(self.requests)
             await stack.enter_async_context(self.status_reader)

@@ -77,6 +77,8 @@ class Readiness:
             notes["policy"] = f"{len(engine.missed)} of the OPAs do not answer, or decide by another revision"
         elif engine is not None and engine.revision and engine.problem:
             notes["policy"] = f"the newest bundle was refused: revision {engine.revision} stays in force"
+        if behind := self._node.audit.behind:
+            notes["audit"] = behind
         if self._node.policy_problem():
             notes["policy_store"] = "the newest of a part was refused, or the store is not read: see the log"
         return notes

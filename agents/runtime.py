@@ -17,12 +17,14 @@ from sealbus.bus.connection import Connection
 from sealbus.bus.counters import Counters
 from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.recording import Recording
+from sealbus.bus.spool import SpoolOptions
 from sealbus.bus.stream_check import check_streams
 from sealbus.bus.stream_guard import StreamGuard
 from sealbus.bus.streams import Stream, declared_streams
 from sealbus.bus.transport import NatsTransport
 from sealbus.envelopes.archive import ArchiveProfile
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.subjects import own_subjects
 from sealbus.policies.engine import PolicyEngine
 
@@ -51,6 +53,17 @@ def deployment_of(settings: Settings) -> Deployment:
 def streams_of(settings: Settings) -> tuple[Stream, ...]:
     """Return the streams as they are declared by the settings."""
     return declared_streams(settings.max_bytes, own=settings.own_subjects, replicas=settings.replicas)
+
+
+def spool_of(settings: Settings, own: SpiffeId) -> SpoolOptions | None:
+    """Return where the records of the identity `own` are spooled; `None` where the stream has to acknowledge them."""
+    if settings.audit_spool is None:
+        return None
+    return SpoolOptions(
+        folder=settings.audit_spool / settings.names.token(own),
+        max_bytes=settings.audit_spool_max,
+        within=settings.audit_within,
+    )
 
 
 def workload_api_of(settings: Settings, name: str) -> str | None:
@@ -167,6 +180,7 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
             revoked_before=source.revoked_before,
             policy_problem=source.problem,
             recording=Recording(settings.audit_redact, settings.audit_bodies),
+            spool=spool_of(settings, identity.spiffe_id),
         ) as node:
             yield node
         checking.cancel()

@@ -102,6 +102,9 @@ class Settings:
     """JSON pointers into input documents by subject pattern: what is not recorded."""
     audit_bodies: tuple[str, ...]
     """Patterns of subjects whose bodies are recorded."""
+    audit_spool: Path | None
+    """The folder in which each identity has one of its own for records that the stream does not have yet."""
+    audit_spool_max: int
     pending_calls: int
     replay_entries: int
     health: str | None
@@ -163,6 +166,8 @@ def load_settings(
         audit_denials=document.audit.denials,
         audit_redact=MappingProxyType(dict(document.audit.redact)),
         audit_bodies=document.audit.bodies,
+        audit_spool=document.audit.spool,
+        audit_spool_max=document.audit.spool_max,
         pending_calls=document.limits.pending_calls,
         replay_entries=document.limits.replay_entries,
         health=document.health.address,

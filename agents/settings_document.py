@@ -160,12 +160,16 @@ class AuditTable(_Table):
 
     `redact` has JSON pointers into input documents by the subject pattern of the decided message; what they point to is
     decided on and not recorded. `bodies` are patterns of the subjects whose bodies are recorded: of none, unless said.
+    `spool` is a folder of this machine in which records count as stored until the stream has them, up to `spool_max` bytes:
+    none unless said, and then nothing is handled that the stream has not acknowledged.
     """
 
     within: Seconds = 10.0
     denials: Count = 600
     redact: dict[SubjectPattern, tuple[InputPointer, ...]] = {}
     bodies: tuple[SubjectPattern, ...] = ()
+    spool: Path | None = None
+    spool_max: Size = 268_435_456
 
 
 class LimitsTable(_Table):

@@ -48,6 +48,7 @@ _PATHS: Final = frozenset(
         ("policy", "cache"),
         ("policy", "keys"),
         ("policy", "serve_key"),
+        ("audit", "spool"),
         ("edge", "certificate"),
         ("edge", "key"),
         ("edge", "pseudonym_key"),

@@ -2,6 +2,7 @@
 
 Evidence (credentials, contexts, ancestors) is stored once per audit message, found by the hash that a header already holds
 (SPEC.md section 8). The decision on a core call is alone in its message, under the guard id that all replicas share.
+With a spool everything else counts as stored once it is on the local disk; calls still wait for the stream.
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ from sealbus.bus.denials import Denials
 from sealbus.bus.letter import Letter
 from sealbus.bus.outbox import Outbox, Posted
 from sealbus.bus.publish_errors import DuplicateFirstAttempt
+from sealbus.bus.record_letter import record_letter
 from sealbus.bus.recording import DECISIONS_ALONE, Recording
+from sealbus.bus.spool import Spool
 from sealbus.bus.work import Judged
 from sealbus.envelopes.audit_batch import AuditBatch
-from sealbus.envelopes.audit_body import AUDIT_MEDIA_TYPE
 from sealbus.envelopes.decision_record import DECISION_CODES, CorePlace, DecisionRecord, StreamPlace
 from sealbus.envelopes.errors import AuditUnavailable, BusUnavailable, Code, EnvelopeError, SealbusError, SealError
-from sealbus.envelopes.kinds import Kind
-from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.records import Record, guard_id
 from sealbus.envelopes.results import VerifiedResult
 from sealbus.envelopes.spiffe_id import SpiffeId
@@ -36,8 +36,6 @@ from sealbus.policies.decision import obligations_json
 __all__ = ["COUNTED", "AuditLimits", "AuditWriter", "decision_record"]
 
 _log = logging.getLogger(__name__)
-
-RECORD_LIFE = 3_600 * SECOND
 
 RECENT = 30.0
 """Seconds that a refused record is told of (`AuditWriter.problem`)."""
@@ -81,12 +79,14 @@ class AuditWriter:
         counters: Counters,
         limits: AuditLimits | None = None,
         recording: Recording = DECISIONS_ALONE,
+        spool: Spool | None = None,
         clock: Clock = wall_clock,
     ) -> None:
         self._own = own
         self._subject = subject
         self._outbox = outbox
         self._counters = counters
+        self._spool = spool
         self._limits = limits or AuditLimits()
         self.recording = recording
         """What is recorded beside a decision; asked by whoever makes a record that is to be stored here."""
@@ -120,24 +120,31 @@ class AuditWriter:
 
     @property
     def problem(self) -> str:
-        """The code with which the stream refused the last record, for `RECENT` seconds after it; empty otherwise.
+        """The code with which stream or spool refused the last record, for `RECENT` seconds after it; empty otherwise.
 
         It wears off, so that a worker that nothing is sent to while it is not ready does not stay so for ever.
         """
+        if self._spool is not None and self._spool.problem:
+            return self._spool.problem
         code, until = self._refused
         return code if until > asyncio.get_running_loop().time() else ""
+
+    @property
+    def behind(self) -> str:
+        """What an operator should look at though records are taken; empty where there is nothing."""
+        return self._spool.behind if self._spool is not None else ""
 
     def _heard(self, error: SealbusError | None) -> None:
         if error is None:
             self._refused = _TAKEN
-        elif isinstance(error, BusUnavailable) and not isinstance(error, DuplicateFirstAttempt):
+        elif isinstance(error, BusUnavailable | AuditUnavailable) and not isinstance(error, DuplicateFirstAttempt):
             self._refused = (str(error.code), asyncio.get_running_loop().time() + RECENT)
 
     async def decisions(self, judged: Sequence[Judged]) -> Sequence[bytes | SealbusError]:
         """Store the decisions of one batch of stream deliveries; return each record's leaf, or why it is not stored.
 
-        Returns only when the stream acknowledged (step 17). One message, or as few as the limit of a body allows. The
-        leaf of a denial that was only counted is `COUNTED`.
+        Returns only when the stream acknowledged (step 17), or where there is a spool, when they are on its disk. One
+        message, or as few as the limit of a body allows. The leaf of a denial that was only counted is `COUNTED`.
         """
         batches: list[tuple[AuditBatch, list[int]]] = [(AuditBatch(), [])]
         leaves: list[bytes | SealbusError] = []
@@ -169,7 +176,10 @@ class AuditWriter:
         return leaves
 
     async def call_decisions(self, judged: Sequence[Judged]) -> Sequence[bytes | SealbusError]:
-        """Store each decision on a core call alone, all in one write; a replica that was first makes it `replayed`."""
+        """Store each decision on a core call alone, all in one write; a replica that was first makes it `replayed`.
+
+        Never by way of a spool: only the stream knows the guard ids of all replicas.
+        """
         answers: list[bytes | SealbusError] = []
         letters: list[tuple[int, Letter]] = []
         for place, one in enumerate(judged):
@@ -185,7 +195,8 @@ class AuditWriter:
                 continue
             answers.append(leaf or _unrecordable(None))
             if leaf is not None:
-                letters.append((place, self._letter(batch, guard_id(self._own, one.opened.message.header.digest))))
+                id_ = guard_id(self._own, one.opened.message.header.digest)
+                letters.append((place, record_letter(self._subject, batch.close(), id_)))
         if letters:
             stored = await self._outbox.publish_each(
                 [letter for _, letter in letters], within=self._limits.within, reseal=False, repeat_is_ours=False
@@ -226,26 +237,18 @@ class AuditWriter:
         record = OutcomeRecord.of(decision=decision, code=code, micros=micros, delivery=delivery, sent=tuple(sent))
         await self.note(record, then)
 
-    def _letter(self, batch: AuditBatch, id_: bytes | None = None) -> Letter:
-        closed = batch.close()
-        return Letter(
-            kind=Kind.RECORD,
-            to=self._subject,
-            life=RECORD_LIFE,
-            body=closed.body,
-            dig=closed.dig,
-            typ=AUDIT_MEDIA_TYPE,
-            id=id_,
-        )
-
     async def _store(self, batch: AuditBatch) -> None:
+        closed = batch.close()
         try:
-            await self._outbox.publish(self._letter(batch), within=self._limits.within)
+            if self._spool is not None:
+                await self._spool.store(closed)
+            else:
+                await self._outbox.publish(record_letter(self._subject, closed), within=self._limits.within)
+                self._counters.add("sealbus_audit_messages_total")
         except SealbusError as error:
             self._heard(error)
             raise
         self._heard(None)
-        self._counters.add("sealbus_audit_messages_total")
 
     async def _run(self) -> None:
         last = False

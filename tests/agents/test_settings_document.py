@@ -94,6 +94,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert (settings.audit_within, settings.audit_denials) == (3.0, 300)
     assert settings.audit_redact == {"task.payroll.>": ("/action/properties/salary",)}
     assert settings.audit_bodies == ("task.orders.>",)
+    assert (settings.audit_spool, settings.audit_spool_max) == (tmp_path / "spool", 16 << 20)
     assert (settings.pending_calls, settings.replay_entries) == (10, 20)
     assert settings.health == ":9464"
     assert (settings.concurrency, settings.batch, settings.ack_wait) == (4, 8, 60.0)

@@ -12,7 +12,7 @@ from sealbus.policies.connect import ConnectAnswer
 from sealbus.policies.decision import Decision
 from sealbus.policies.engine import EngineStatus
 
-__all__ = ["ScriptedEngine", "allow", "deny"]
+__all__ = ["ScriptedEngine", "Verdict", "allow", "deny"]
 
 Verdict = Decision | PolicyUnavailable | PolicyFailed
 

@@ -18,6 +18,7 @@ from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.node import Deployment, Node
 from sealbus.bus.clock import wall_clock
 from sealbus.bus.connection import Connection
+from sealbus.bus.spool import SpoolOptions
 from sealbus.bus.stream_plan import apply
 from sealbus.bus.streams import declared_streams
 from sealbus.bus.transport import NatsTransport
@@ -48,7 +49,7 @@ class RealBus:
     def edge(self) -> SpiffeId:
         return SpiffeId(f"spiffe://{DOMAIN}{EDGE_PATH}")
 
-    async def node(self, name: str, engine: PolicyEngine) -> Node:
+    async def node(self, name: str, engine: PolicyEngine, *, spool: SpoolOptions | None = None) -> Node:
         """Open a node for the agent `name`; a second of the same name is a replica."""
         memory = MemoryIdentity(self.authority, self.names.id_of(name))
         identity = StaticIdentity(self.ca, memory.spiffe_id.value, sealer=memory.sealer, bundles=memory.bundles())
@@ -71,6 +72,7 @@ class RealBus:
                 transport=NatsTransport(connection),
                 engine=engine,
                 connected=lambda: connection.connected,
+                spool=spool,
             )
         )
 

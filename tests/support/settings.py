@@ -53,6 +53,8 @@ action = "mail.post"
 within = 3
 denials = 300
 bodies = ["task.orders.>"]
+spool = "spool"
+spool_max = "16 MiB"
 [audit.redact]
 "task.payroll.>" = ["/action/properties/salary"]
 [limits]

@@ -53,7 +53,8 @@ class NatsServer:
 
     `folder` is an empty folder of the test (`tmp_path`): configuration, certificates, log and store live there, so that
     `kill9()` followed by `restart()` comes back on the same port with the same streams. `ca` signs the server's
-    certificate and is the only one whose clients are accepted. `extra` is appended to the configuration as it is.
+    certificate and is the only one whose clients are accepted. `extra` is appended to the configuration as it is,
+    `jetstream` to its JetStream block.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class NatsServer:
         handshake_first: bool = True,
         tls: bool = True,
         extra: str = "",
+        jetstream: str = "",
         port: int = 0,
     ) -> None:
         self.folder = folder
@@ -76,6 +78,7 @@ class NatsServer:
         self._handshake_first = handshake_first
         self._tls = tls
         self._extra = extra
+        self._jetstream = jetstream
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -213,7 +216,9 @@ authorization {{ users: {json.dumps(users)} }}
 listen: "127.0.0.1:{self.port}"
 server_name: "test"
 log_file: {json.dumps(str(self.folder / "server.log"))}
-jetstream {{ store_dir: {json.dumps(str(self.folder / "store"))}, max_memory_store: 64MB, max_file_store: 4GB }}
+jetstream {{
+  store_dir: {json.dumps(str(self.folder / "store"))}, max_memory_store: 64MB, max_file_store: 4GB {self._jetstream}
+}}
 {tls if self._tls else ""}
 {self._extra}
 """

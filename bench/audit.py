@@ -1,0 +1,318 @@
+"""The audit path (`make bench-audit`): what recording costs, what syncing costs, the notary, `audit verify`, backtest.
+
+`python -m bench.audit [--records N]`: verification is measured with 10^4 and 10^5 records, and with N on top.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+import nats
+from nats.js.api import ConsumerConfig
+from support.identity import StaticIdentity
+from support.nats_server import NatsServer, User
+from support.x509 import ThrowawayCa
+
+from bench import backtest
+from bench.audit_world import NAMES, ORIGIN, AuditWorld
+from bench.report import Figure, show
+from sealbus.agents.control.notary.folder_store import FolderStore
+from sealbus.agents.control.notary.notary import Notary, NotaryOptions
+from sealbus.agents.control.notary.taking_up import LogPlan
+from sealbus.agents.dev.memory_identity import MemoryIdentity
+from sealbus.bus.audit import AuditWriter
+from sealbus.bus.connection import Connection
+from sealbus.bus.counters import Counters
+from sealbus.bus.memory import MemoryBroker
+from sealbus.bus.outbox import Outbox, Posted
+from sealbus.bus.record_letter import record_letter
+from sealbus.bus.spool import Spool, SpoolOptions
+from sealbus.bus.stream_plan import apply
+from sealbus.bus.streams import declared_streams
+from sealbus.bus.tls import client_context
+from sealbus.bus.transport import NatsTransport
+from sealbus.bus.work import Judged
+from sealbus.envelopes.audit_batch import AuditBatch
+from sealbus.envelopes.log.note_keys import NoteSigner
+from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.work_records import OutcomeRecord
+
+__all__ = ["main"]
+
+BATCH = 100
+ROUNDS = 40
+USERS = (1, 10, 50)
+"""Users whose tasks are in one batch."""
+STREAMED = 20_000
+"""Records that are written to each server."""
+IN_FLIGHT = 4
+"""Batches whose acknowledgement is awaited at a time, as in the gate."""
+LOGGED = 8_000
+"""Audit messages that the notary and a bare pull read, of 8 records each, sealed as they waited."""
+GOALS = {32: 25_000.0, 1: 10_000.0}
+BIG = 1 << 30
+
+
+async def recording() -> AsyncIterator[Figure]:
+    """Take the writer's own time from decisions to a sealed message that a broker in memory takes, in batches of 100."""
+    for users in USERS:
+        world, broker, counters, costs = AuditWorld(users), MemoryBroker(), Counters(), []
+        broker.add_stream("AUDIT", ["audit.>"], max_bytes=BIG)
+        async with (
+            Outbox(identity=world.inventory, transport=broker.connect()) as outbox,
+            _writer(world, outbox, counters) as writer,
+        ):
+            for _ in range(ROUNDS):
+                judged = world.judged(BATCH, 32)
+                gc.collect()
+                started = time.process_time()
+                answers = await writer.decisions(judged)
+                costs.append((time.process_time() - started) / BATCH * 1e6)
+                assert all(isinstance(one, bytes) for one in answers)
+        size = broker.streams["AUDIT"].size / ROUNDS / BATCH
+        # A user's context and its credential are stored once in a message: the limits are for what one costs.
+        first = users == USERS[0]
+        label = f"batches of {BATCH}, {users} user{'s' if users > 1 else ''}"
+        yield Figure(name=f"recording, {label}", value=min(costs), unit="us", limit=12.0 if first else None)
+        yield Figure(name="  stored, with all evidence", value=size, unit="B", limit=1_500.0 if first else None)
+
+
+def _writer(world: AuditWorld, outbox: Outbox, counters: Counters, spool: Spool | None = None) -> AuditWriter:
+    return AuditWriter(
+        own=world.inventory.spiffe_id, subject="audit.inventory", outbox=outbox, counters=counters, spool=spool
+    )
+
+
+@asynccontextmanager
+async def _server(folder: Path, jetstream: str = "") -> AsyncIterator[tuple[NatsServer, ThrowawayCa]]:
+    ca = ThrowawayCa("example.org")
+    users = [User(id=NAMES.id_of(name).value) for name in ("inventory", "notary", "bench")]
+    async with NatsServer(folder, ca, users, jetstream=jetstream) as server:
+        yield server, ca
+
+
+@asynccontextmanager
+async def _connection(server: NatsServer, ca: ThrowawayCa, memory: MemoryIdentity) -> AsyncIterator[Connection]:
+    identity = StaticIdentity(ca, memory.spiffe_id.value, sealer=memory.sealer, bundles=memory.bundles())
+    async with Connection(
+        [server.url],
+        identity=identity,
+        server_ids=frozenset({SpiffeId(server.spiffe_id)}),
+        inbox_prefix=NAMES.inbox_prefix(memory.spiffe_id),
+    ) as connection:
+        await apply(declared_streams({"TASKS": 1 << 26, "AUDIT": 1 << 29}), connection.jetstream)
+        yield connection
+
+
+async def syncing(folder: Path) -> AsyncIterator[Figure]:
+    """Write the same records to servers that sync every two minutes and always, and to a spool; they take turns."""
+    world = AuditWorld()
+    batches = [world.judged(BATCH, 32) for _ in range(STREAMED // BATCH)]
+    rates: dict[str, list[float]] = {"lazy": [], "always": [], "spool": []}
+    bare_sync = _bare_sync(folder)
+    async with AsyncExitStack() as stack:
+        writers = {}
+        for name, how in (("lazy", ""), ("always", ", sync_interval: always"), ("spool", "")):
+            server, ca = await stack.enter_async_context(_server(folder / name, how))
+            connection = await stack.enter_async_context(_connection(server, ca, world.inventory))
+            counters = Counters()
+            outbox = await stack.enter_async_context(
+                Outbox(identity=world.inventory, transport=NatsTransport(connection))
+            )
+            spool = None
+            if name == "spool":
+                options = SpoolOptions(folder=folder / "files", max_bytes=BIG, drain=60.0)
+                spool = await stack.enter_async_context(
+                    Spool(options, subject="audit.inventory", outbox=outbox, counters=counters)
+                )
+            writers[name] = await stack.enter_async_context(_writer(world, outbox, counters, spool))
+        for _ in range(3):
+            for name, writer in writers.items():
+                rates[name].append(await _write(writer, batches))
+    lazy, always, spooled = (max(rates[name]) for name in ("lazy", "always", "spool"))
+    yield Figure(name="fdatasync of 128 KiB, bare", value=bare_sync * 1e6, unit="us")
+    yield Figure(name=f"stored, batches of {BATCH}, sync every 2 min", value=lazy, unit="rec/s")
+    yield Figure(name="  each", value=1e6 / lazy, unit="us")
+    yield Figure(name="stored, sync_interval: always", value=always, unit="rec/s", beside=f"{always / lazy:.2f}x")
+    yield Figure(name="  each", value=1e6 / always, unit="us")
+    yield Figure(
+        name="stored in the local spool, and sent", value=spooled, unit="rec/s", beside=f"{spooled / lazy:.2f}x"
+    )
+
+
+def _bare_sync(folder: Path) -> float:
+    """Return the best time of a write as large as a batch of records, and its sync."""
+    data, times = os.urandom(131_072), []
+    with (folder / "bare").open("wb") as file:
+        for _ in range(30):
+            started = time.perf_counter()
+            file.write(data)
+            file.flush()
+            os.fdatasync(file.fileno())
+            times.append(time.perf_counter() - started)
+    return min(times)
+
+
+async def _write(writer: AuditWriter, batches: Sequence[Sequence[Judged]]) -> float:
+    """Return how many records a second are promised."""
+    room = asyncio.Semaphore(IN_FLIGHT)
+
+    async def one(judged: Sequence[Judged]) -> None:
+        async with room:
+            answers = await writer.decisions(judged)
+            assert all(isinstance(answer, bytes) for answer in answers), answers
+
+    started = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for judged in batches:
+            group.create_task(one(judged))
+    return STREAMED / (time.perf_counter() - started)
+
+
+async def keeping(folder: Path) -> AsyncIterator[Figure]:
+    """Have a notary log a stream from its start, and nats-py fetch and acknowledge the same messages, in turns."""
+    world, signer = AuditWorld(), NoteSigner(ORIGIN, bytes(range(32)))
+    logged, bare = [], []
+    async with _server(folder / "server") as (server, ca), _connection(server, ca, world.inventory) as connection:
+        async with Outbox(identity=world.inventory, transport=NatsTransport(connection)) as outbox:
+            number = 0
+            for _ in range(0, LOGGED, 500):
+                letters = []
+                for _ in range(500):
+                    batch = AuditBatch()
+                    for _ in range(8):
+                        number += 1
+                        record = OutcomeRecord.of(
+                            decision=number.to_bytes(32, "big"), code=None, micros=1, delivery=1, sent=()
+                        )
+                        batch.add(record.encode())
+                    letters.append(record_letter("audit.inventory", batch.close()))
+                stored = await outbox.publish_each(letters)
+                assert all(isinstance(one, Posted) for one in stored)
+        for turn in range(3):
+            logged.append(await _keep(world, signer, server, ca, folder / f"log-{turn}"))
+            bare.append(await _bare_pull(server, ca, f"bare-{turn}"))
+    yield Figure(name="bare nats-py fetch(200) + ack of the same stream", value=max(bare), unit="msg/s")
+    yield Figure(name="notary, tiles and checkpoints on disk", value=max(logged), unit="msg/s")
+    ratio = max(logged) / max(bare)
+    yield Figure(name="  ratio to bare", value=ratio, unit="x", limit=0.6, at_least=True)
+
+
+async def _keep(world: AuditWorld, signer: NoteSigner, server: NatsServer, ca: ThrowawayCa, folder: Path) -> float:
+    counters = Counters()
+    # A log of its own each time, so that the lease and the records of the one before say nothing about it.
+    plan = LogPlan(origin=f"{ORIGIN}/{folder.name}", verifiers=(signer.verifier,))
+    async with _connection(server, ca, world.notary) as connection:
+        transport = NatsTransport(connection)
+        async with Outbox(identity=world.notary, transport=transport) as outbox:
+            notary = Notary(
+                NotaryOptions(plan=plan, signers=(signer,)),
+                store=FolderStore(folder),
+                identity=world.notary,
+                transport=transport,
+                outbox=outbox,
+                names=NAMES,
+                counters=counters,
+            )
+            started = time.perf_counter()
+            running = asyncio.ensure_future(notary.run())
+            try:
+                while counters.value("sealbus_notary_entries_total") < LOGGED:
+                    done, _ = await asyncio.wait({running}, timeout=0.002)
+                    if done:
+                        running.result()
+                return LOGGED / (time.perf_counter() - started)
+            finally:
+                running.cancel()
+                await asyncio.wait({running})
+
+
+async def _bare_pull(server: NatsServer, ca: ThrowawayCa, durable: str) -> float:
+    identity = StaticIdentity(ca, NAMES.id_of("bench").value)
+    tls = client_context(identity.x509(), expected=frozenset({SpiffeId(server.spiffe_id)}))
+    connection = await nats.connect(server.url, tls=tls, tls_hostname="", tls_handshake_first=True)
+    try:
+        pull = await connection.jetstream().pull_subscribe(
+            "audit.>", durable=durable, stream="AUDIT", config=ConsumerConfig(max_ack_pending=20_000)
+        )
+        taken, started = 0, time.perf_counter()
+        while taken < LOGGED:
+            for message in await pull.fetch(200, timeout=5):
+                await message.ack()
+                taken += 1
+        return taken / (time.perf_counter() - started)
+    finally:
+        await connection.close()
+
+
+def verifying(folder: Path, counts: Sequence[int]) -> Iterator[Figure]:
+    """Verify exports with so many decisions, on one core, in a process of its own."""
+    for together, goal in GOALS.items():
+        memory = []
+        for count in counts:
+            export, root = folder / f"export-{together}-{count}", folder / f"root-{together}-{count}.json"
+            root.write_bytes(AuditWorld().export(export, count, together=together))
+            runs = [_verify(export, root) for _ in range(3 if count < 100_000 else 1)]
+            memory.append(runs[0]["megabytes"])
+            rate = count / min(run["seconds"] for run in runs)
+            label = "lone" if together == 1 else f"batches of {together}"
+            yield Figure(
+                name=f"verify, {count:,} records, {label}", value=rate, unit="rec/s", limit=goal, at_least=True
+            )
+            yield Figure(name="  memory of the process", value=memory[-1], unit="MB")
+        if len(memory) > 1:
+            yield Figure(name="  growth from first to last", value=memory[-1] / memory[0], unit="x", limit=1.3)
+
+
+def _verify(export: Path, root: Path) -> dict[str, float]:
+    ran = subprocess.run(
+        [sys.executable, "-m", "bench.audit_verify", str(export), str(root)], check=True, capture_output=True, text=True
+    )
+    found: dict[str, float] = json.loads(ran.stdout)
+    return found
+
+
+async def _all(found: AsyncIterator[Figure]) -> list[Figure]:
+    return [figure async for figure in found]
+
+
+def main() -> int:
+    """Print the machine, then all figures; exit code 1 if one does not hold."""
+    parser = argparse.ArgumentParser(prog="python -m bench.audit")
+    parser.add_argument("--records", type=int, help="verify an export with so many records too")
+    wanted: int | None = parser.parse_args().records
+    counts = [10_000, 100_000, *([wanted] if wanted else [])]
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}")
+    found: list[Figure] = []
+
+    def print_all(figures: Sequence[Figure] | Iterator[Figure]) -> None:
+        for figure in figures:
+            show(figure)
+            found.append(figure)
+
+    with tempfile.TemporaryDirectory(prefix="sb-") as name:
+        folder = Path(name)
+        print_all(asyncio.run(_all(recording())))
+        print_all(asyncio.run(_all(syncing(folder))))
+        print_all(asyncio.run(_all(keeping(folder))))
+        print_all(verifying(folder, counts))
+        print_all(backtest.figures())
+    return 0 if all(figure.holds for figure in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

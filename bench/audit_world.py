@@ -1,0 +1,217 @@
+"""Decided tasks and logs of them, for the figures of the audit path: real keys, real sealing, nothing on any wire.
+
+Each task is the planner's to the inventory, for one of some users whom the edge vouched for, with a 1 KiB body and an
+input document of the usual size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import cast
+
+from sealbus.agents.control.notary.ledger import Ledger
+from sealbus.agents.dev.memory_identity import MemoryIdentity
+from sealbus.agents.dev.users import EDGE_PATH, mint_user
+from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.evidence.export_writer import ExportWriter
+from sealbus.bus.audit import decision_record
+from sealbus.bus.clock import uuid7, wall_clock
+from sealbus.bus.letter import Letter
+from sealbus.bus.memory import header_block
+from sealbus.bus.ports import Delivery, Outgoing, StreamPosition
+from sealbus.bus.record_letter import record_letter
+from sealbus.bus.retry import UNTIL_EXPIRY
+from sealbus.bus.routes import Endpoint, Route
+from sealbus.bus.work import Judged, Opened
+from sealbus.envelopes.accept import LiveProfile, StreamArrival, accept_live
+from sealbus.envelopes.audit_batch import AuditBatch
+from sealbus.envelopes.caches import Caches, ReplayMemory
+from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
+from sealbus.envelopes.log.entries import creation_entry, verified_entry
+from sealbus.envelopes.log.note_keys import NoteSigner
+from sealbus.envelopes.names import Names
+from sealbus.envelopes.notary_records import BundleRecord
+from sealbus.envelopes.seal import Sealed, Sealer, seal
+from sealbus.envelopes.spiffe_id import TrustDomain
+from sealbus.envelopes.trust import Trust
+from sealbus.policies.decision import Decision
+from sealbus.policies.request import Request, Resource, User, input_document
+
+__all__ = ["ORIGIN", "AuditWorld"]
+
+ORIGIN = "log.example.org/bench"
+FRESH = 60 * SECOND
+DOMAIN = TrustDomain("example.org")
+NAMES = Names(DOMAIN, table={"edge": DOMAIN.id(EDGE_PATH)})
+SUBJECT = "task.inventory.update"
+BODY = b"x" * 1_024
+
+
+class AuditWorld:
+    """Who takes part, and a count of what was sent."""
+
+    def __init__(self, users: int = 10) -> None:
+        self.many = users
+        self.authority = DevelopmentAuthority(DOMAIN)
+        self.planner = MemoryIdentity(self.authority, NAMES.id_of("planner"))
+        self.inventory = MemoryIdentity(self.authority, NAMES.id_of("inventory"))
+        self.notary = MemoryIdentity(self.authority, NAMES.id_of("notary"))
+        self.edge = MemoryIdentity(self.authority, NAMES.id_of("edge"))
+        self.started = wall_clock() - SECOND
+        self._mint()
+        self.profile = LiveProfile(
+            own=self.inventory.spiffe_id,
+            names=NAMES,
+            kinds=frozenset({Kind.TASK}),
+            minters=frozenset({self.edge.spiffe_id}),
+        )
+        self.trust = Trust(bundles=self.planner.bundles())
+        self.caches = Caches()
+        self.route = Route(
+            kind=Kind.TASK,
+            subject=SUBJECT,
+            action="inventory.update",
+            endpoint=cast("Endpoint", None),
+            retry=UNTIL_EXPIRY,
+        )
+        self.sent = 0
+
+    def judged(self, count: int, together: int) -> list[Judged]:
+        """Return `count` allowed tasks that were sealed `together` at a time, as they come to the audit writer."""
+        found = []
+        if wall_clock() - self.minted > FRESH:
+            self._mint()
+        while len(found) < count:
+            size = min(together, count - len(found))
+            now = wall_clock()
+            drafts = [self._letter(number).draft(now=now, new_id=uuid7(now)) for number in range(size)]
+            found += [self._opened(one) for one in seal(drafts, self.planner.sealer())]
+        return found
+
+    def _mint(self) -> None:
+        self.minted = wall_clock()
+        self.users = [
+            mint_user(
+                self.edge.sealer(),
+                f"user-{number}",
+                trust_domain=DOMAIN,
+                now=self.minted,
+                workload=self.planner.spiffe_id,
+            )
+            for number in range(self.many)
+        ]
+
+    def _letter(self, number: int) -> Letter:
+        return Letter(
+            kind=Kind.TASK,
+            to=SUBJECT,
+            aud=self.inventory.spiffe_id,
+            life=3_600 * SECOND,
+            end_after=3_600 * SECOND,
+            body=BODY,
+            typ="application/json",
+            statement=self.users[(self.sent + number) % self.many],
+        )
+
+    def _opened(self, sealed: Sealed) -> Judged:
+        self.sent += 1
+        now = wall_clock()
+        block = header_block(Outgoing(SUBJECT, b"", sealed.header.id.hex()))
+        position = StreamPosition("TASKS", self.sent, now, self.started, 1)
+        message = accept_live(
+            sealed.wire,
+            StreamArrival(SUBJECT, block, *position),
+            self.profile,
+            action="inventory.update",
+            trust=self.trust,
+            caches=self.caches,
+            replay=ReplayMemory(1),
+            now=now,
+        )
+        document = input_document(
+            Request(
+                subject=NAMES.id_of("planner").value,
+                trust_domain=DOMAIN.name,
+                action="inventory.update",
+                properties={"quantity": self.sent},
+                resource=Resource(
+                    type="item",
+                    id=str(self.sent),
+                    properties={"owner": f"user-{self.sent % self.many}", "customer": "acme"},
+                ),
+                time=now,
+                nats_subject=SUBJECT,
+                kind="task",
+                message_id=sealed.header.id.hex(),
+                user=User(
+                    id=f"user-{self.sent % self.many}",
+                    idp="https://idp.example.org",
+                    session=f"session-user-{self.sent % self.many}",
+                    txn="0" * 32,
+                    client="dev",
+                ),
+                chain=(NAMES.id_of("planner").value,),
+            )
+        )
+        return Judged(
+            opened=Opened(
+                delivery=Delivery(SUBJECT, sealed.wire, block, position), route=self.route, message=message, time=now
+            ),
+            input_document=document,
+            decision=Decision(
+                allow=True, reasons=("owner",), policy="starter", revision="r1", engine="embedded", micros=17
+            ),
+        )
+
+    def export(self, folder: Path, records: int, *, together: int, per_message: int = 100) -> bytes:
+        """Write an export of `records` decisions on tasks sealed `together`, and return its root file."""
+        signer, created = NoteSigner(ORIGIN, bytes(range(32))), self.started
+        jwks = self.notary.bundles()[DOMAIN].jwks
+        bundle = AuditBatch()
+        bundle.add(BundleRecord(trust_domain=DOMAIN, current=created, jwt=jwks).encode())
+        ledger, files, kept = Ledger(), {}, []
+        ledger.append(creation_entry("AUDIT", created=created))
+        first = self._seal(bundle, "audit.notary", self.notary.sealer())
+        for sealed in (first, *self._messages(records, together, per_message)):
+            stored = wall_clock()
+            kept.append((len(kept) + 1, stored, sealed.wire))
+            ledger.append(verified_entry(len(kept), time=stored, header_digest=sealed.header.digest))
+        files = ledger.files()
+        note = sign_checkpoint(Checkpoint(ORIGIN, ledger.size, ledger.root()), [signer])
+        writer = ExportWriter(folder, ledger.size, files.get, stream="AUDIT")
+        writer.take(kept)
+        assert not writer.end(note).missing_count
+        return root_file(signer, jwks)
+
+    def _messages(self, records: int, together: int, per_message: int) -> Iterator[Sealed]:
+        for start in range(0, records, per_message):
+            batch = AuditBatch()
+            for one in self.judged(min(per_message, records - start), together):
+                batch.add(decision_record(one).encode(), one.opened.message)
+            yield self._seal(batch, "audit.inventory", self.inventory.sealer())
+
+    def _seal(self, batch: AuditBatch, subject: str, sealer: Sealer) -> Sealed:
+        now = wall_clock()
+        [sealed] = seal([record_letter(subject, batch.close()).draft(now=now, new_id=uuid7(now))], sealer)
+        return sealed
+
+
+def root_file(signer: NoteSigner, jwks: bytes) -> bytes:
+    """Return what a verifier is given from elsewhere."""
+    document: dict[str, object] = {
+        "v": 1,
+        "origin": ORIGIN,
+        "keys": [signer.verifier.text],
+        "bundles": [sha256(jwks).hexdigest()],
+        "checkpoints": [],
+        "trust_domain": DOMAIN.name,
+        "agents": {"template": "/agent/{name}", "table": {}},
+        "minters": [NAMES.id_of("edge").value],
+        "notaries": [NAMES.id_of("notary").value],
+    }
+    return json.dumps(document).encode()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Set
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
@@ -24,8 +25,12 @@ ENGINES: Final = 4
 class ArchivedPolicies:
     """The bundles of `folder`, whatever their files are called; `open_engine` opens an engine for a bundle file.
 
-    Enter with `async with`. Entering raises `ConfigurationError` for what is no folder and for two different bundles of
-    one revision; a file that is no bundle, or a bundle that may not be put in force, stands in `problems` by its name.
+    With `digests` only the files count that are named by one of these SHA-256 (`<hex>.tar.gz`) and are those bytes: what
+    else lies there was put there by anybody. Enter with `async with`, which raises `ConfigurationError` for what is no
+    folder; a file that is no bundle, or a bundle that may not be put in force, stands in `problems` by its name.
+
+    One revision may have several bundles: an operator chose it for two, or a newer version composes the same parts to other
+    bytes. They are told apart by hash, a decision names only the revision, and so each of them may have made it.
     """
 
     def __init__(
@@ -34,12 +39,14 @@ class ArchivedPolicies:
         *,
         open_engine: Callable[[Path], AbstractAsyncContextManager[PolicyEngine]],
         most: int = ENGINES,
+        digests: Set[bytes] | None = None,
     ) -> None:
         self._folder = folder
         self._open_engine = open_engine
         self._most = most
-        self._files: dict[str, Path] = {}
-        self._open: OrderedDict[str, tuple[AbstractAsyncContextManager[PolicyEngine], PolicyEngine]] = OrderedDict()
+        self._digests = digests
+        self._files: dict[str, list[Path]] = {}
+        self._open: OrderedDict[Path, tuple[AbstractAsyncContextManager[PolicyEngine], PolicyEngine]] = OrderedDict()
         self.problems: dict[str, str] = {}
         """Why a file is not used, by its name."""
 
@@ -60,17 +67,25 @@ class ArchivedPolicies:
 
     def has(self, revision: str) -> bool:
         """Tell whether there is a bundle of `revision` that was not refused yet."""
-        return revision in self._files
+        return bool(self.count(revision))
 
-    async def engine(self, revision: str) -> PolicyEngine | None:
-        """Return an open engine that decides by `revision`, valid until the next call; None where there is none."""
-        found = self._open.get(revision)
-        if found is not None:
-            self._open.move_to_end(revision)
-            return found[1]
-        file = self._files.get(revision)
-        if file is None:
+    def count(self, revision: str) -> int:
+        """Return how many different bundles of `revision` there are that were not refused yet."""
+        return len(self._files.get(revision, ()))
+
+    async def engine(self, revision: str, number: int = 0) -> PolicyEngine | None:
+        """Return an open engine that decides by the bundle `number` of `revision`, valid until the next call.
+
+        None where there is none, or the bundle is refused, which then has no number any more.
+        """
+        files = self._files.get(revision, [])
+        if number >= len(files):
             return None
+        file = files[number]
+        found = self._open.get(file)
+        if found is not None:
+            self._open.move_to_end(file)
+            return found[1]
         while len(self._open) >= self._most:
             await self._close_oldest()
         opening = self._open_engine(file)
@@ -78,40 +93,52 @@ class ArchivedPolicies:
             engine = await opening.__aenter__()
         except PolicyRefused as error:
             # What was in force once may be refused today: the rules of what both engines decide alike have grown.
-            del self._files[revision]
+            files.pop(number)
             self.problems[file.name] = error.detail
             return None
-        self._open[revision] = (opening, engine)
+        self._open[file] = (opening, engine)
         return engine
 
     async def _close_oldest(self) -> None:
         _, (opened, _) = self._open.popitem(last=False)
         await opened.__aexit__(None, None, None)
 
-    def _read(self) -> dict[str, Path]:
-        if not self._folder.is_dir():
-            raise ConfigurationError(f"{self._folder} is not a folder: name the one that holds the policy bundles")
-        found: dict[str, tuple[Path, bytes]] = {}
-        for file in sorted(self._folder.iterdir()):
-            if file.name.startswith(".") or not file.is_file():
-                continue
+    def _read(self) -> dict[str, list[Path]]:
+        found: dict[str, dict[bytes, Path]] = {}
+        for file, digest in self._candidates():
             try:
                 bundle = _bundle(file)
             except ConfigurationError as error:
                 self.problems[file.name] = error.detail
                 continue
-            other = found.setdefault(bundle.revision, (file, bundle.digest))
-            if other[1] != bundle.digest:
-                raise ConfigurationError(
-                    f"{other[0].name} and {file.name} are different bundles of the one revision {bundle.revision}: keep "
-                    "the one that was in force"
-                )
-        return {revision: file for revision, (file, _) in found.items()}
+            if digest is not None and bundle.digest != digest:
+                self.problems[file.name] = "not the bundle of its name"
+                continue
+            found.setdefault(bundle.revision, {}).setdefault(bundle.digest, file)
+        for revision, files in found.items():
+            if len(files) > 1:
+                names = " and ".join(file.name for file in files.values())
+                self.problems[revision] = f"a revision of several bundles: a decision may be by any of {names}"
+        return {revision: list(files.values()) for revision, files in found.items()}
+
+    def _candidates(self) -> Iterator[tuple[Path, bytes | None]]:
+        """Yield the files to be read, each with the hash that it must have if one is known."""
+        if self._digests is not None:
+            for digest in sorted(self._digests):
+                yield self._folder / f"{digest.hex()}.tar.gz", digest
+            return
+        if not self._folder.is_dir():
+            raise ConfigurationError(f"{self._folder} is not a folder: name the one that holds the policy bundles")
+        for file in sorted(self._folder.iterdir()):
+            if not file.name.startswith(".") and file.is_file():
+                yield file, None
 
 
 def _bundle(file: Path) -> Bundle:
     try:
-        with file.open("rb") as opened:
+        # Lest a pipe of that name keep everybody waiting.
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as opened:
             return read_bundle(opened.read(BUNDLE_BYTES + 1))
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error

@@ -12,22 +12,25 @@ stays what a few batches take, however long the log is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 from sealbus.envelopes.errors import PolicyUnavailable
 from sealbus.policies.archived_policies import ArchivedPolicies
 from sealbus.policies.backtest_report import BacktestReport
+from sealbus.policies.changes import changes_of
 from sealbus.policies.documents import InputDocument
-from sealbus.policies.engine import PolicyEngine
+from sealbus.policies.engine import Answer, PolicyEngine
 from sealbus.policies.recorded import NotReplayable, RecordedDecision, RecordedSource
 
-__all__ = ["BATCH", "WAITING", "backtest", "reproduce"]
+__all__ = ["BATCH", "WAITING", "OnContradiction", "backtest", "reproduce"]
 
 BATCH: Final = 512
 """Decisions asked about together."""
 WAITING: Final = 4_096
 """Decisions of several revisions that wait for their batch: policies change over gradually, and engines are few."""
+
+OnContradiction: TypeAlias = Callable[[RecordedDecision, Sequence[str]], None]
 
 _Asked: TypeAlias = "tuple[RecordedDecision, InputDocument]"
 
@@ -50,17 +53,30 @@ async def backtest(source: RecordedSource, engine: PolicyEngine, *, batch: int =
     return report
 
 
-async def reproduce(source: RecordedSource, policies: ArchivedPolicies, *, batch: int = BATCH) -> BacktestReport:
+async def reproduce(
+    source: RecordedSource,
+    policies: ArchivedPolicies,
+    *,
+    batch: int = BATCH,
+    on_contradiction: OnContradiction = lambda _recorded, _why: None,
+) -> BacktestReport:
     """Ask each decision's own policy, by its recorded revision; return what does not come out as recorded.
 
-    A decision whose revision `policies` do not have is counted as not replayable. Raises what `source` raises.
+    A decision whose revision `policies` do not have is counted as not replayable. Where there are several bundles of a
+    revision, one that decides as recorded is enough. `on_contradiction` is told each decision that does not follow
+    from its record, and how it differs. Raises what `source` raises.
     """
     report = BacktestReport()
     asked: dict[str, list[_Asked]] = {}
     waiting = 0
     async for recorded in source:
+        impossible = report.not_replayable[NotReplayable.BAD_INPUT]
         document = report.question(recorded)
-        if document is None or not isinstance(recorded, RecordedDecision):
+        if not isinstance(recorded, RecordedDecision):
+            continue
+        if document is None:
+            if report.not_replayable[NotReplayable.BAD_INPUT] != impossible:
+                on_contradiction(recorded, (str(NotReplayable.BAD_INPUT),))
             continue
         if not policies.has(recorded.revision):
             report.not_replayable[NotReplayable.NO_BUNDLE] += 1
@@ -71,20 +87,50 @@ async def reproduce(source: RecordedSource, policies: ArchivedPolicies, *, batch
             revision = max(asked, key=lambda one: len(asked[one]))
             several = asked.pop(revision)
             waiting -= len(several)
-            await _ask_archived(several, revision, policies, report)
+            await _ask_archived(several, revision, policies, report, on_contradiction)
     for revision, several in asked.items():
-        await _ask_archived(several, revision, policies, report)
+        await _ask_archived(several, revision, policies, report, on_contradiction)
     return report
 
 
 async def _ask_archived(
-    asked: Sequence[_Asked], revision: str, policies: ArchivedPolicies, report: BacktestReport
+    asked: Sequence[_Asked],
+    revision: str,
+    policies: ArchivedPolicies,
+    report: BacktestReport,
+    on_contradiction: OnContradiction,
 ) -> None:
-    engine = await policies.engine(revision)
-    if engine is not None:
-        await _ask(asked, engine, report)
-        return
-    report.not_replayable[NotReplayable.NO_BUNDLE] += len(asked)
+    answers: dict[int, Answer] = {}
+    number = 0
+    for _ in range(policies.count(revision)):
+        engine = await policies.engine(revision, number)
+        # Where it is refused, the next one has its number now.
+        if engine is not None:
+            number += 1
+            await _ask_again(asked, engine, answers)
+    for at, (recorded, _) in enumerate(asked):
+        match answers.get(at):
+            case None:
+                report.not_replayable[NotReplayable.NO_BUNDLE] += 1
+            case PolicyUnavailable():
+                report.unanswered += 1
+            case answer:
+                if changes := report.compare(recorded, answer):
+                    on_contradiction(recorded, changes)
+
+
+async def _ask_again(asked: Sequence[_Asked], engine: PolicyEngine, answers: dict[int, Answer]) -> None:
+    """Ask about what no bundle has decided as recorded so far."""
+    again = [at for at, (recorded, _) in enumerate(asked) if not _agrees(recorded, answers.get(at))]
+    found = await engine.decide([asked[at][1] for at in again]) if again else ()
+    for at, answer in zip(again, found, strict=True):
+        # What one bundle left unanswered is not known, whatever another says.
+        if at not in answers or isinstance(answer, PolicyUnavailable) or _agrees(asked[at][0], answer):
+            answers[at] = answer
+
+
+def _agrees(recorded: RecordedDecision, answer: Answer | None) -> bool:
+    return answer is not None and not isinstance(answer, PolicyUnavailable) and not changes_of(recorded, answer)
 
 
 async def _ask(asked: Sequence[_Asked], engine: PolicyEngine, report: BacktestReport) -> None:

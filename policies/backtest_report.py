@@ -83,8 +83,8 @@ class BacktestReport:
             return None
         return question
 
-    def compare(self, recorded: RecordedDecision, answer: Answer) -> None:
-        """Count what `answer`, made now from the recorded document, is to what was recorded."""
+    def compare(self, recorded: RecordedDecision, answer: Answer) -> tuple[Change, ...]:
+        """Count what `answer`, made now from the recorded document, is to what was recorded; return how it differs."""
         self.compared += 1
         if recorded.micros is not None:
             engine = _counted_as(recorded.engine, self.recorded_latency, ENGINES)
@@ -94,10 +94,11 @@ class BacktestReport:
         changes = changes_of(recorded, answer)
         if not changes:
             self.same += 1
-            return
+            return ()
         sample = _sample(recorded, answer)
         for change in changes:
             self._count(change, recorded, sample)
+        return changes
 
     @property
     def differing(self) -> int:

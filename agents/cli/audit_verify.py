@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from sealbus.agents.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from sealbus.agents.evidence.verification import Verification
+    from sealbus.policies.backtest_report import BacktestReport
 
 __all__ = ["counted", "show_report", "verify"]
 
@@ -26,6 +28,7 @@ _UNVERIFIED = 4
 @click.option("--live", is_flag=True, help="Verify the running deployment in place of an export.")
 @click.option("--log", "log_folder", default=None, type=click.Path(path_type=Path), metavar="DIR",
               help="With --live: the folder in which the notary keeps the log.")  # fmt: skip
+@click.option("--decisions", is_flag=True, help="Make every decision again by its archived policy as well.")
 @click.option("--processes", default=None, type=click.IntRange(1, 1_024), help="How many; as many as cores otherwise.")
 @config_option
 @as_option("operator")
@@ -35,6 +38,7 @@ def verify(
     root: Path | None,
     live: bool,
     log_folder: Path | None,
+    decisions: bool,
     processes: int | None,
     config: str | None,
     as_name: str,
@@ -42,8 +46,12 @@ def verify(
 ) -> None:
     """Verify an export in FOLDER, or the running deployment with --live: nothing missing, changed, added or reordered.
 
+    With --decisions each decision that can be made again is, on the embedded engine: what does not follow from its
+    recorded input and policy is a finding (bad_decision), what cannot be made again is counted and told.
+
     Exit code 4 if anything at all is found. --root must not come out of the export itself.
     """
+    from sealbus.agents.evidence.redeciding import redecide
     from sealbus.agents.evidence.verification import verify_export
 
     if (folder is None) is not live:
@@ -51,11 +59,16 @@ def verify(
     trusted = trusted_root(root, live=live, log_folder=log_folder, config=config)
     with opened_source(folder, log_folder, config, as_name, trusted) as files, progress_bar("verifying") as progress:
         report = verify_export(files, trusted, processes=processes, progress=progress)
-    raise SystemExit(show_report(report, as_json=as_json))
+        made = None
+        if decisions:
+            made, problems = asyncio.run(redecide(files, trusted, report))
+            for name, problem in problems.items():
+                note(f"{name}: {problem}")
+    raise SystemExit(show_report(report, as_json=as_json, made=made))
 
 
-def show_report(report: Verification, *, as_json: bool) -> int:
-    """Print every finding and what was seen; return the exit code."""
+def show_report(report: Verification, *, as_json: bool, made: BacktestReport | None = None) -> int:
+    """Print every finding and what was seen; return the exit code. `made` is what came of making decisions again."""
     for finding in report.findings:
         if as_json:
             place = {"file": _shown(finding.file)} if finding.file else {"sequence": finding.sequence}
@@ -73,6 +86,7 @@ def show_report(report: Verification, *, as_json: bool) -> int:
                 "root": report.checkpoint.root.hex() if report.checkpoint is not None else "",
                 "entries": dict(sorted(entries.items())),
                 "records": dict(sorted(report.tally.records.items())),
+                **({"decisions": _decisions(made)} if made is not None else {}),
             }
         )
     else:
@@ -80,8 +94,21 @@ def show_report(report: Verification, *, as_json: bool) -> int:
             click.echo(f"... and {report.count - len(report.findings)} more")
         records = report.tally.records.total()
         note(f"{size} entries, {records} records, {entries['unverified']} messages that prove nothing")
+        if made is not None:
+            left = ", ".join(f"{count} {why}" for why, count in sorted(made.not_replayable.items()))
+            note(f"{made.compared} of {made.read} decisions made again, not replayable: {left or 'none'}")
         click.echo("verified" if report.passed else f"NOT VERIFIED: {counted(report.count)}")
     return 0 if report.passed else _UNVERIFIED
+
+
+def _decisions(made: BacktestReport) -> dict[str, object]:
+    return {
+        "read": made.read,
+        "compared": made.compared,
+        "same": made.same,
+        "unanswered": made.unanswered,
+        "not_replayable": {str(why): count for why, count in sorted(made.not_replayable.items())},
+    }
 
 
 def counted(findings: int) -> str:

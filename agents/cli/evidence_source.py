@@ -16,7 +16,7 @@ from sealbus.agents.cli.output import note
 
 if TYPE_CHECKING:
     from sealbus.agents.evidence.export_writer import Written
-    from sealbus.agents.evidence.files import ExportFiles
+    from sealbus.agents.evidence.files import FolderFiles
     from sealbus.envelopes.export.root import Root
 
 __all__ = ["export_live", "opened_source", "read_root", "source_options", "trusted_root"]
@@ -102,7 +102,7 @@ def read_root(path: Path) -> Root:
 @contextmanager
 def opened_source(
     export: Path | None, log_folder: Path | None, config: str | None, as_name: str, root: Root
-) -> Iterator[ExportFiles]:
+) -> Iterator[FolderFiles]:
     """Open the files of `export` or, where that is None, of an export that is made now and removed afterwards."""
     from sealbus.agents.evidence.files import FolderFiles
 

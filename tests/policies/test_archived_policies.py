@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -56,7 +57,7 @@ async def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: p
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     async with ArchivedPolicies(tmp_path, open_engine=Opened()) as policies:
         assert "cannot be read: Permission denied" in policies.problems["r1.tar.gz"]
 
@@ -68,12 +69,35 @@ async def test_one_bundle_in_two_files_is_one(tmp_path: Path) -> None:
         assert policies.revisions == {"r1"}
 
 
-async def test_two_bundles_of_one_revision_are_an_error(tmp_path: Path) -> None:
+async def test_two_bundles_of_one_revision_are_told_apart_and_said(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bundle(revision="r1").raw)
     (tmp_path / "b").write_bytes(bundle({"x": ALLOW}, revision="r1").raw)
-    with pytest.raises(ConfigurationError, match="a and b are different bundles of the one revision r1"):
-        async with ArchivedPolicies(tmp_path, open_engine=Opened()):
-            pass
+    (tmp_path / "c").write_bytes(bundle(revision="r1").raw)
+    opening = Opened()
+    async with ArchivedPolicies(tmp_path, open_engine=opening) as policies:
+        assert policies.problems == {"r1": "a revision of several bundles: a decision may be by any of a and b"}
+        assert policies.count("r1") == 2
+        one, other = await policies.engine("r1"), await policies.engine("r1", 1)
+        assert one is not other
+        assert await policies.engine("r1", 1) is other
+        assert await policies.engine("r1", 2) is None
+        assert opening.opened == ["a", "b"]
+
+
+async def test_only_the_bundles_that_are_named_by_their_hashes_count(tmp_path: Path) -> None:
+    good, other, gone, pipe = (bundle(revision=name) for name in ("good", "other", "gone", "pipe"))
+    for one, raw in ((good, good.raw), (other, good.raw)):
+        (tmp_path / f"{one.digest.hex()}.tar.gz").write_bytes(raw)
+    (tmp_path / "stray").write_bytes(bundle(revision="stray").raw)
+    os.mkfifo(tmp_path / f"{pipe.digest.hex()}.tar.gz")
+    digests = {one.digest for one in (good, other, gone, pipe)}
+    async with ArchivedPolicies(tmp_path, open_engine=Opened(), digests=digests) as policies:
+        assert policies.revisions == {"good"}
+        assert policies.problems[f"{other.digest.hex()}.tar.gz"] == "not the bundle of its name"
+        assert "cannot be read" in policies.problems[f"{gone.digest.hex()}.tar.gz"]
+        assert len(policies.problems) == 3
+    async with ArchivedPolicies(tmp_path / "none", open_engine=Opened(), digests=frozenset()) as policies:
+        assert policies.revisions == frozenset()
 
 
 async def test_what_is_no_folder_is_an_error(tmp_path: Path) -> None:

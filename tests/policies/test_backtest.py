@@ -63,6 +63,40 @@ async def test_decisions_are_asked_in_batches_and_nothing_waits_at_the_end() -> 
     assert (report.read, report.compared, report.same) == (7, 7, 7)
 
 
+@pytest.mark.parametrize("right", ["a", "b"])
+async def test_of_several_bundles_of_a_revision_one_that_agrees_is_enough(tmp_path: Path, right: str) -> None:
+    for name in ("a", "b"):
+        answers = {"yes": ALLOW, "no": DENY} if name == right else {"yes": DENY, "no": ALLOW}
+        (tmp_path / name).write_bytes(bundle(answers, revision="r1").raw)
+    told: list[tuple[str, Sequence[str]]] = []
+    log = [
+        recorded(revision="r1", redacted=True),
+        recorded("yes", revision="r1"),
+        recorded("yes", revision="r1", reasons=("r",)),
+        recorded(revision="r1", input=b"7"),
+    ]
+    async with ArchivedPolicies(tmp_path, open_engine=open_policy) as policies:
+        report = await reproduce(
+            source(log), policies, on_contradiction=lambda one, why: told.append((one.action, why))
+        )
+    assert (report.compared, report.same, report.contradictions) == (2, 1, 2)
+    assert [why for _, why in told] == [("bad_input",), (told[1][1][0],)]
+
+
+async def test_what_one_bundle_leaves_unanswered_is_not_known(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(bundle({name: ALLOW}, revision="r1").raw)
+    denied = Decision(allow=False, revision="r", engine="told")
+    answers: dict[str, Answer] = {"a": denied, "b": PolicyUnavailable("away"), "c": denied}
+
+    def opening(file: Path) -> Told:
+        return Told(lambda _: answers[file.name])
+
+    async with ArchivedPolicies(tmp_path, open_engine=opening) as policies:
+        report = await reproduce(source([recorded(revision="r1")]), policies)
+    assert (report.compared, report.unanswered) == (0, 1)
+
+
 async def test_an_empty_log_asks_nothing() -> None:
     engine = Told()
     assert (await backtest(source([]), engine)).read == 0
@@ -200,14 +234,22 @@ async def test_a_policy_that_is_refused_today_is_counted(tmp_path: Path) -> None
     assert "entrypoint" in policies.problems["one"]
 
 
+async def test_one_of_two_bundles_that_is_refused_today_leaves_the_other(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bundle(policy=SCRIPTED.replace("decision := decide(input)", "")).raw)
+    (tmp_path / "b").write_bytes(bundle().raw)
+    async with ArchivedPolicies(tmp_path, open_engine=open_policy) as policies:
+        report = await reproduce(source([recorded(), recorded()]), policies)
+    assert (report.same, set(policies.problems)) == (2, {"a", "r1"})
+
+
 class Gone(ArchivedPolicies):
     """Bundles that were there a moment ago."""
 
     def has(self, revision: str) -> bool:
         return bool(revision)
 
-    async def engine(self, revision: str) -> None:
-        del revision
+    async def engine(self, revision: str, number: int = 0) -> None:
+        del revision, number
 
 
 async def test_a_policy_that_went_away_is_counted(tmp_path: Path) -> None:

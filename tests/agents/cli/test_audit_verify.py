@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from support.decided_world import decide, decided_world
 from support.kept_log import written
 from support.log_world import make_world
 
@@ -92,3 +93,21 @@ def test_more_findings_than_are_kept(export: Path, monkeypatch: pytest.MonkeyPat
     result = run(export)
     assert result.exit_code == 4
     assert "... and 3 more\nNOT VERIFIED: 5 findings\n" in result.stdout
+
+
+def test_decisions_are_made_again_where_that_is_asked_for(tmp_path: Path) -> None:
+    world = decided_world()
+    (tmp_path / "root.json").write_text(json.dumps(world.root()))
+    result = run(written(world.files(), tmp_path / "good"), "--decisions")
+    assert (result.exit_code, result.stdout) == (0, "verified\n")
+    assert "12 of " in result.stderr
+    document = json.loads(run(tmp_path / "good", "--decisions", "--json").stdout)
+    assert (document["decisions"]["compared"], document["decisions"]["same"]) == (12, 12)
+    decide(world, "no", "first", allow=True)
+    world.record_policy(b"no bundle", "third")
+    export = written(world.files(), tmp_path / "forged")
+    assert run(export).exit_code == 0
+    result = run(export, "--decisions")
+    assert result.exit_code == 4
+    assert "bad_decision does not follow from its input and policy: allow-to-deny\n" in result.stdout
+    assert "not a gzip" in result.stderr or ".tar.gz: " in result.stderr

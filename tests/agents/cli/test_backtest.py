@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from support.decided_world import FIRST, decide, decided_world
+from support.kept_log import log_settings, written
+from support.log_world import World
 from support.policy_inputs import closed_policy
 from support.shop import Update
 
@@ -17,6 +21,7 @@ from sealbus.agents.cli.backtest import FINDINGS_SHOWN, Limit, run_backtest
 from sealbus.agents.cli.policy import command
 from sealbus.bus.audit_trail import AuditEntry, Finding
 from sealbus.envelopes.decision_record import DecisionRecord
+from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies.backtest_report import Dimension
 from sealbus.policies.bundle import STARTER, build_bundle
 from sealbus.policies.changes import Change
@@ -33,7 +38,8 @@ def run(*arguments: str | Path) -> Result:
 @pytest.mark.parametrize(
     "arguments",
     [
-        (),
+        ("--policy", STARTER, "--export", "export"),
+        ("--root", "root.json"),
         ("--policy", STARTER, "--bundles", STARTER),
         ("--policy", "missing"),
         ("--bundles", "missing"),
@@ -144,3 +150,47 @@ async def test_hostile_inputs_are_counted(log: list[AuditEntry | Finding]) -> No
     odd: list[AuditEntry | Finding] = [replace(entry, record=entry.record._replace(input=b'{"context":[[]]}'))]
     result = await run_backtest(entries(odd), policy=STARTER, bundles=None, opa=None, limits=())
     assert (result.report.differing, result.report.risks) == (1, 0)
+
+
+def export_of(world: World, folder: Path) -> tuple[str | Path, ...]:
+    (folder / "root.json").write_text(json.dumps(world.root()))
+    return ("--export", written(world.files(), folder / "export"), "--root", folder / "root.json")
+
+
+def test_an_export_follows_from_the_policies_in_it(tmp_path: Path) -> None:
+    result = run(*export_of(decided_world(), tmp_path), "--json")
+    document = json.loads(result.stdout)
+    assert (result.exit_code, document["asked"], document["compared"], document["same"]) == (0, "own", 12, 12)
+
+
+def test_a_forged_decision_in_an_export_is_found(tmp_path: Path) -> None:
+    world = decided_world()
+    decide(world, "no", "first", allow=True)
+    result = run(*export_of(world, tmp_path), "--json")
+    document = json.loads(result.stdout)
+    assert (result.exit_code, document["changes"]["allow-to-deny"], document["findings"]) == (4, 1, 0)
+
+
+def test_a_candidate_is_asked_about_an_export(tmp_path: Path) -> None:
+    (tmp_path / "candidate").write_bytes(FIRST.raw)
+    found = export_of(decided_world(), tmp_path)
+    result = run(*found, "--policy", tmp_path / "candidate", "--fail-on", "deny-to-allow=0", "--json")
+    document = json.loads(result.stdout)
+    assert (result.exit_code, document["asked"], document["changes"]["deny-to-allow"]) == (1, "candidate", 3)
+
+
+def test_an_export_that_does_not_verify_is_said(tmp_path: Path) -> None:
+    found = export_of(decided_world(), tmp_path)
+    next((tmp_path / "export" / "policies").iterdir()).write_bytes(b"other")
+    (tmp_path / "export" / "a\x1b[1m").write_bytes(b"")
+    result = run(*found)
+    assert result.exit_code == 4
+    assert "DOES NOT VERIFY: bad_policy" in result.stderr
+    assert "a\\x1b[1m DOES NOT VERIFY: unknown_file" in result.stderr
+
+
+def test_without_any_folder_of_bundles_it_is_said_which_setting_is_missing(tmp_path: Path) -> None:
+    log_settings(tmp_path)
+    result = run("--config", tmp_path / "sealbus.toml")
+    assert isinstance(result.exception, ConfigurationError)
+    assert "control.notary.folder is not set" in str(result.exception)

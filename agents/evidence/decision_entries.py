@@ -1,0 +1,103 @@
+"""The verified decisions of an export, one after the other, as a backtest reads them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from sealbus.agents.evidence.files import ExportFiles
+from sealbus.agents.evidence.verification import Verification
+from sealbus.bus.audit_trail import AuditEntry, AuditFilter, Finding
+from sealbus.envelopes.caches import Caches
+from sealbus.envelopes.decision_record import DecisionRecord
+from sealbus.envelopes.errors import EnvelopeError, LogError
+from sealbus.envelopes.export.entry_reader import check_decision, open_frame
+from sealbus.envelopes.export.finding import Finding as ExportFinding
+from sealbus.envelopes.export.frames import Frame, messages_path, read_frames
+from sealbus.envelopes.export.root import Root
+from sealbus.envelopes.export.tile_reader import TileTask, tasks_of
+from sealbus.envelopes.log.entries import EntryKind
+from sealbus.envelopes.work_records import DenialsRecord
+
+__all__ = ["decision_entries", "finding_entry"]
+
+
+async def decision_entries(
+    files: ExportFiles, root: Root, report: Verification, wanted: AuditFilter | None = None
+) -> AsyncGenerator[AuditEntry | Finding, None]:
+    """Yield what `report` of the verification of `files` found, and then the decisions and counted denials that verify.
+
+    Every message is opened again as of its entry: what does not open or cannot be proved is among the findings already, and
+    is left out. Entries come in the order of the log, those that `wanted` wants. Files that change meanwhile can only make
+    fewer of them.
+    """
+    for finding in report.findings:
+        yield finding_entry(finding)
+    if report.checkpoint is None:
+        return
+    chosen, reader = wanted or AuditFilter(), _Reader(files, root, report)
+    for task in tasks_of(report.checkpoint.size, ()):
+        for entry in await asyncio.to_thread(reader.read, task):
+            if chosen.wants(entry):
+                yield entry
+
+
+def finding_entry(finding: ExportFinding) -> Finding:
+    """Return a finding of an export as one of a stream; a file stands where a subject would."""
+    return Finding(
+        sequence=finding.sequence, stored=0, subject=finding.file, code=finding.code, step=0, detail=finding.detail
+    )
+
+
+class _Reader:
+    def __init__(self, files: ExportFiles, root: Root, report: Verification) -> None:
+        self._files = files
+        self._root = root
+        self._trust = report.trust
+        self._caches = Caches()
+
+    def read(self, task: TileTask) -> list[AuditEntry]:
+        """Return the entries of one tile."""
+        found: list[AuditEntry] = []
+        opened = self._files.open(messages_path(task.index))
+        if opened is None:
+            return found
+        try:
+            with opened as file:
+                for number, frame in enumerate(read_frames(file.read)):
+                    if number == task.width:
+                        break
+                    if frame.kind is EntryKind.VERIFIED:
+                        found += self._entries(frame)
+        except LogError:
+            # Cut in a frame, which is a finding already.
+            return found
+        return found
+
+    def _entries(self, frame: Frame) -> list[AuditEntry]:
+        try:
+            audit = open_frame(frame, self._root, self._trust, self._caches)
+        except EnvelopeError:
+            return []
+        found: list[AuditEntry] = []
+        for leaf, record in audit.body.records.items():
+            message = None
+            if isinstance(record, DecisionRecord):
+                try:
+                    message = check_decision(record, audit, self._root, self._trust, self._caches)
+                except EnvelopeError:
+                    continue
+            elif not isinstance(record, DenialsRecord):
+                continue
+            found.append(
+                AuditEntry(
+                    sequence=frame.sequence,
+                    stored=frame.stored,
+                    recorder=audit.header.iss,
+                    leaf=leaf,
+                    record=record,
+                    decided=message.header if message is not None else None,
+                    message=message,
+                )
+            )
+        return found

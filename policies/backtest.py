@@ -105,9 +105,8 @@ async def _ask_archived(
     for _ in range(policies.count(revision)):
         engine = await policies.engine(revision, number)
         # Where it is refused, the next one has its number now.
-        if engine is not None:
-            number += 1
-            await _ask_again(asked, engine, answers)
+        number += engine is not None
+        await _ask_again(asked, engine, answers)
     for at, (recorded, _) in enumerate(asked):
         match answers.get(at):
             case None:
@@ -119,10 +118,12 @@ async def _ask_archived(
                     on_contradiction(recorded, changes)
 
 
-async def _ask_again(asked: Sequence[_Asked], engine: PolicyEngine, answers: dict[int, Answer]) -> None:
+async def _ask_again(asked: Sequence[_Asked], engine: PolicyEngine | None, answers: dict[int, Answer]) -> None:
     """Ask about what no bundle has decided as recorded so far."""
     again = [at for at, (recorded, _) in enumerate(asked) if not _agrees(recorded, answers.get(at))]
-    found = await engine.decide([asked[at][1] for at in again]) if again else ()
+    if engine is None or not again:
+        return
+    found = await engine.decide([asked[at][1] for at in again])
     for at, answer in zip(again, found, strict=True):
         # What one bundle left unanswered is not known, whatever another says.
         if at not in answers or isinstance(answer, PolicyUnavailable) or _agrees(asked[at][0], answer):

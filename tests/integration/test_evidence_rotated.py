@@ -1,4 +1,7 @@
-"""Years later: every key was replaced, everything live is gone, and an export still verifies, by both verifiers."""
+"""Years later: every key was replaced, everything live is gone, and an export still verifies, by both verifiers.
+
+Its policies, too, signed by keys that are gone: every decision follows from the one that made it.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,26 @@ from pathlib import Path
 
 import pytest
 from independent import verify_export as independent
+from support.decided import record_decision
 from support.notary import NAMES, NOTARY, ORIGIN, SIGNER, Bench, last_place
+from support.policies import signing_key
+from support.teams import signed_platform, signed_team, team_policy
 
 from sealbus.agents.control.notary.folder_store import FolderStore
 from sealbus.agents.control.notary.log_store import CHECKPOINT
+from sealbus.agents.control.notary.policy_archive import PolicyArchive
 from sealbus.agents.dev.memory_identity import MemoryIdentity
 from sealbus.agents.evidence.exporting import export_log, log_files
 from sealbus.agents.evidence.files import FolderFiles
+from sealbus.agents.evidence.redeciding import redecide
 from sealbus.agents.evidence.verification import verify_export
 from sealbus.envelopes.export.root import Root
+from sealbus.envelopes.key_files import key_id
+from sealbus.envelopes.keys import SigningKey
 from sealbus.envelopes.log.checkpoint import open_checkpoint
 from sealbus.envelopes.log.note_keys import NoteSigner
+from sealbus.policies.bundle_format import Bundle
+from sealbus.policies.part_set import PartSet
 
 NEW_SIGNER = NoteSigner(ORIGIN, bytes(range(1, 33)))
 BOTH = (SIGNER, NEW_SIGNER)
@@ -46,11 +58,22 @@ def prune(bench: Bench) -> None:
     bench.authority.prune_x509()
 
 
-async def seal_up(bench: Bench, *signers: NoteSigner) -> None:
+def composed(platform: SigningKey, team: SigningKey, serial: int) -> Bundle:
+    """Return what processes compose of the parts that these keys sign; each serial allows another quantity."""
+    parts = PartSet({key_id(platform.public): platform.public})
+    parts.offer("platform", signed_platform(platform, {"stock": team}, serial=serial))
+    rule = f"request.action.properties.quantity < {10 * serial}"
+    parts.offer("stock", signed_team("stock", team, team_policy("stock", allow=rule), serial=serial))
+    assert parts.composed is not None
+    return parts.composed
+
+
+async def seal_up(bench: Bench, policy: Bundle, *signers: NoteSigner) -> None:
     """Run a notary, under an identity and keys of its own, until all that is stored is under a checkpoint."""
     plan = bench.options(verifiers=tuple(one.verifier for one in BOTH)).plan
     options = replace(bench.options(), plan=plan, signers=signers)
-    last, store = bench.stored(), FolderStore(bench.folder)
+    last, store, archive = bench.stored(), FolderStore(bench.folder), PolicyArchive()
+    archive.offer(policy)
 
     def reached() -> bool:
         note = store.get(CHECKPOINT)
@@ -61,7 +84,9 @@ async def seal_up(bench: Bench, *signers: NoteSigner) -> None:
             last_place(store, signed.checkpoint.size).sequence >= last
         )
 
-    async with bench.running(options=options):
+    async with bench.running(options=options, policies=archive):
+        await bench.until(lambda: archive.next() is None)
+        last = bench.stored()
         await bench.until(reached)
 
 
@@ -72,14 +97,19 @@ async def test_an_export_verifies_after_all_keys_have_gone(tmp_path: Path) -> No
     issuers = [bench.authority.jwt_bundle()]
     signers: list[tuple[NoteSigner, ...]] = [(SIGNER,), BOTH, BOTH, (NEW_SIGNER,)]
     steps = [begin, prepare, activate, prune]
-    for step, keys in zip(steps, signers, strict=True):
+    for number, (step, keys) in enumerate(zip(steps, signers, strict=True), 1):
         step(bench)
         # New processes, and so new keys and SVIDs, for everybody.
         bench.agent = MemoryIdentity(bench.authority, NAMES.id_of("shop"))
         issuers.append(bench.authority.jwt_bundle())
         bench.record(5)
+        policy = composed(signing_key(), signing_key(), number)
+        # Whoever was the sender then, too, has a key and an SVID of that time.
+        sender = MemoryIdentity(bench.authority, NAMES.id_of("planner"))
+        for quantity in (10 * number - 1, 10 * number):
+            await record_decision(bench, sender, policy, quantity)
         bench.garbage()
-        await seal_up(bench, *keys)
+        await seal_up(bench, policy, *keys)
     kids = [{key["kid"] for key in json.loads(one)["keys"]} for one in issuers]
     assert not kids[0] & kids[-1]
 
@@ -100,10 +130,27 @@ async def test_an_export_verifies_after_all_keys_have_gone(tmp_path: Path) -> No
     report = verify_export(FolderFiles(export), trusted)
     assert report.passed, report.findings
     assert report.tally.records["outcome"] == 20
+    assert report.tally.records["policy"] == len(list((export / "policies").iterdir())) == 4
+    made, problems = await redecide(FolderFiles(export), trusted, report)
+    assert (made.read, made.compared, made.same, made.not_replayable, problems) == (8, 8, 8, {}, {})
+    assert report.passed
+    assert {row.verdict: count for row, count in report.tally.rows.items() if row.action} == {"allow": 4, "deny": 4}
     assert report.tally.records["bundle"] >= 4
     assert report.tally.entries["unverified"] == 4
     theirs = independent.verify(independent.read_folder(export), independent.read_root(root.encode()))
     assert (theirs.findings, theirs.garbage) == ([], 4)
+    # A policy is covered as every other byte is.
+    bundle = next((export / "policies").iterdir())
+    raw = bundle.read_bytes()
+    bundle.write_bytes(raw[:-1])
+    assert {one.code for one in verify_export(FolderFiles(export), trusted).findings} == {"bad_policy"}
+    assert {
+        code
+        for _, code, _ in independent.verify(
+            independent.read_folder(export), independent.read_root(root.encode())
+        ).findings
+    } == {"bad_policy"}
+    bundle.write_bytes(raw)
     # Neither of the log's keys alone explains all of it, and neither does another first bundle.
     for changed in (
         replace(trusted, keys=trusted.keys[:1]),

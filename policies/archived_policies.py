@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Set
 from contextlib import AbstractAsyncContextManager
@@ -135,10 +134,11 @@ class ArchivedPolicies:
 
 
 def _bundle(file: Path) -> Bundle:
+    # Lest a pipe of that name keep everybody waiting.
+    if not file.is_file():
+        raise ConfigurationError(f"{file} cannot be read: there is no such file")
     try:
-        # Lest a pipe of that name keep everybody waiting.
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as opened:
+        with file.open("rb") as opened:
             return read_bundle(opened.read(BUNDLE_BYTES + 1))
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error

@@ -142,6 +142,18 @@ async def test_from_tasks_to_evidence(deployment: Deployment, tmp_path: Path) ->
     for given in (trust, ()):
         assert await sealbus("audit", "verify", "--live", *given, *common) == "verified\n"
 
+    [policy] = (export / "policies").iterdir()
+    assert policy.read_bytes() == (deployment.log / "policies" / policy.name).read_bytes()
+    assert report["records"]["policy"] == 1
+    made = json.loads(await sealbus("audit", "verify", export, *trust, "--decisions", "--json"))["decisions"]
+    assert made["compared"] == made["same"] == made["read"] == report["records"]["decision"]
+    # In the running deployment the garbage stands in the stream, and is said to verify as nothing.
+    for source, findings in ((("--export", export, *trust), 0), (common, 1)):
+        asked = ("policy", "backtest", *source, "--fail-on", "not-replayable=0", "--json")
+        again = json.loads(await sealbus(*asked, code=4 if findings else 0))
+        assert (again["asked"], again["compared"], again["same"]) == ("own", made["read"], made["read"])
+        assert (again["findings"], again["failed"]) == (findings, [])
+
     ident = order.message_id
     shown = json.loads((await sealbus("audit", "show", ident, *trust, *common, "--json")).splitlines()[0])
     assert (shown["action"], shown["allow"]) == ("inventory.order", True)
@@ -155,6 +167,8 @@ async def test_from_tasks_to_evidence(deployment: Deployment, tmp_path: Path) ->
     assert counts["inventory.update", "deny"] == 1
     assert counts["pricing.quote", "allow"] == 1
 
+    policy.unlink()
+    assert "missing_file" in await sealbus("audit", "verify", export, *trust, code=4)
     message = export / "messages" / "000"
     message.write_bytes(message.read_bytes().replace(b"few enough", b"few enougH", 1))
     said = await sealbus("audit", "verify", export, *trust, code=4)

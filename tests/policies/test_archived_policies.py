@@ -57,7 +57,7 @@ async def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: p
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     async with ArchivedPolicies(tmp_path, open_engine=Opened()) as policies:
         assert "cannot be read: Permission denied" in policies.problems["r1.tar.gz"]
 

@@ -8,12 +8,13 @@ TOOLS := .tools/bin
 IDP := .tools/oidc-provider/.ready
 READY := $(VENV)/.ready
 ENGINE ?= embedded
+RECORDS ?=
 SECONDS ?= 600
 PYTEST_ARGS ?=
 COVERED := envelopes/*,policies/*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo stack stack-demo stack-down soak test check format bench lock removal clean
+.PHONY: help setup tools demo stack stack-demo stack-down soak test check format bench bench-audit lock removal clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -97,6 +98,9 @@ format: $(READY) ## format and mend what can be mended
 
 bench: $(READY) ## each figure beside its limit
 	@$(BIN)/python -m bench
+
+bench-audit: $(READY) ## the audit path beside its limits, with RECORDS records verified on top
+	@$(BIN)/python -m bench.audit $(if $(RECORDS),--records $(RECORDS))
 
 lock: ## choose versions anew and write the locked requirements
 	@test -x $(BIN)/pip-compile || $(MAKE) setup

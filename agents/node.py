@@ -99,6 +99,7 @@ class Node:
             limits=audit_limits,
             recording=recording,
             spool=self.spool,
+            created=transport.created,
             clock=clock,
         )
         self.refusals = Refusals(

@@ -187,14 +187,21 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
 
 
 @asynccontextmanager
-async def open_audit_trail(name: str, settings: Settings) -> AsyncGenerator[AuditTrail, None]:
-    """Open the audit stream for reading under the identity `name`, which must be allowed to."""
-    async with open_audit_reading(name, settings) as (_, trail):
+async def open_audit_trail(
+    name: str, settings: Settings, *, stream: str | None = None
+) -> AsyncGenerator[AuditTrail, None]:
+    """Open the audit stream for reading under the identity `name`, which must be allowed to.
+
+    `stream` is that of a former period; the current one, unless said.
+    """
+    async with open_audit_reading(name, settings, stream=stream) as (_, trail):
         yield trail
 
 
 @asynccontextmanager
-async def open_audit_reading(name: str, settings: Settings) -> AsyncGenerator[tuple[Transport, AuditTrail], None]:
+async def open_audit_reading(
+    name: str, settings: Settings, *, stream: str | None = None
+) -> AsyncGenerator[tuple[Transport, AuditTrail], None]:
     """Open the audit stream as `open_audit_trail` does, and what the other streams are read by beside it."""
     async with open_connection(name, settings) as (identity, connection):
         transport = NatsTransport(connection)
@@ -204,5 +211,6 @@ async def open_audit_reading(name: str, settings: Settings) -> AsyncGenerator[tu
                 transport=transport,
                 profile=ArchiveProfile(names=settings.names, minters=settings.minters),
                 bundles=identity.bundles,
+                stream=stream,
             ),
         )

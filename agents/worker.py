@@ -85,7 +85,7 @@ class Worker:
 
     async def __aenter__(self) -> Self:
         node, limits = self.node, self.limits
-        created = await node.transport.created("AUDIT")
+        _, created = await node.transport.audit_stream()
         async with AsyncExitStack() as stack:
             # The first to be entered is the last to be left: no handler runs outside of the agent's lifespan.
             await stack.enter_async_context(self.agent.open_lifespan())

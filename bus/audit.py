@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -80,6 +80,7 @@ class AuditWriter:
         limits: AuditLimits | None = None,
         recording: Recording = DECISIONS_ALONE,
         spool: Spool | None = None,
+        created: Callable[[str], Awaitable[int]] | None = None,
         clock: Clock = wall_clock,
     ) -> None:
         self._own = own
@@ -87,6 +88,8 @@ class AuditWriter:
         self._outbox = outbox
         self._counters = counters
         self._spool = spool
+        self._created = created
+        self._period: tuple[str, int] | None = None
         self._limits = limits or AuditLimits()
         self.recording = recording
         """What is recorded beside a decision; asked by whoever makes a record that is to be stored here."""
@@ -205,8 +208,29 @@ class AuditWriter:
                 self._heard(answer if isinstance(answer, SealbusError) else None)
                 if isinstance(answer, SealbusError):
                     answers[place] = _not_stored(answer)
+                elif (late := await self._before_period(answer, judged[place])) is not None:
+                    answers[place] = late
             self._counters.add("sealbus_audit_messages_total", sum(isinstance(answer, Posted) for answer in stored))
         return answers
+
+    async def _before_period(self, posted: Posted, judged: Judged) -> SealbusError | None:
+        """Return why a call may not be handled whose decision was stored by a stream that does not know all earlier ids.
+
+        A period may have begun since this process started (SPEC.md section 7, step 6: `iat` not before the audit stream
+        was created): then the ids of calls from before it are in the stream before, and this one's may be, too.
+        """
+        if self._created is None or posted.ack is None:
+            return None
+        if self._period is None or self._period[0] != posted.ack.stream:
+            try:
+                self._period = posted.ack.stream, await self._created(posted.ack.stream)
+            except SealbusError as error:
+                refused = AuditUnavailable(f"decision not stored: {error.code}")
+                refused.__cause__ = error
+                return refused
+        if judged.opened.message.header.iat < self._period[1]:
+            return EnvelopeError(Code.REPLAYED, 6, "sent before the audit stream's period began")
+        return None
 
     def _record(self, judged: Judged) -> DecisionRecord:
         message = judged.opened.message

@@ -105,8 +105,17 @@ class AuditFilter:
 class AuditTrail:
     """Reads with the bundles that `bundles` gives at each message."""
 
-    def __init__(self, *, transport: Transport, profile: ArchiveProfile, bundles: Callable[[], TrustBundles]) -> None:
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        profile: ArchiveProfile,
+        bundles: Callable[[], TrustBundles],
+        stream: str | None = None,
+    ) -> None:
+        """`stream` is that of a former period; the one that takes records when reading begins, unless said."""
         self._transport = transport
+        self._stream = stream
         self._profile = profile
         self._bundles = bundles
         self._caches = Caches()
@@ -114,14 +123,16 @@ class AuditTrail:
         self._decisions: OrderedDict[bytes, tuple[Header, DecisionRecord]] = OrderedDict()
 
     async def entries(
-        self, wanted: AuditFilter | None = None, *, follow: bool = False, stream: str = "AUDIT"
+        self, wanted: AuditFilter | None = None, *, follow: bool = False
     ) -> AsyncGenerator[AuditEntry | Finding, None]:
         """Yield what is wanted in stream order; all findings always. Ends at the stream's end unless `follow`.
 
         Begins after the last message that this trail has read, so that a second call goes on.
         """
         chosen = wanted or AuditFilter()
-        source = self._transport.read(stream, ["audit.>"], start=self._after + 1, follow=follow)
+        if self._stream is None:
+            self._stream, _ = await self._transport.audit_stream()
+        source = self._transport.read(self._stream, ["audit.>"], start=self._after + 1, follow=follow)
         async with aclosing(source) as batches:
             async for batch in batches:
                 for delivery in batch:

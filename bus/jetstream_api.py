@@ -25,6 +25,7 @@ __all__ = [
     "create_stream",
     "existing_stream",
     "parse_time",
+    "stream_names",
     "stream_state",
     "update_stream",
 ]
@@ -78,6 +79,19 @@ async def existing_stream(request: Request, name: str) -> StreamState:
     if state is None:
         raise ConfigurationError(f"stream {name} does not exist: sealbus streams apply")
     return state
+
+
+async def stream_names(request: Request, subject: str) -> list[str]:
+    """Return the names of the streams that store what `subject` may match. Raises `BusUnavailable`."""
+    answer = await _ask(request, "$JS.API.STREAM.NAMES", {"subject": subject})
+    error, names = _error(answer), answer.get("streams")
+    if error is not None:
+        raise BusUnavailable(f"streams of {subject}: the server cannot tell: {error[1]} ({error[0]})")
+    if names is None:
+        return []
+    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+        raise BusUnavailable(f"streams of {subject}: the server's answer has no names")
+    return [str(one) for one in names]
 
 
 async def create_stream(request: Request, config: Mapping[str, object]) -> StreamState:

@@ -17,7 +17,7 @@ from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.matching import matches
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, StreamPosition
 from sealbus.bus.publish_errors import StreamRefused
-from sealbus.envelopes.errors import BusUnavailable
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND
 
 __all__ = ["MemoryBroker", "MemoryPull", "MemoryTransport", "header_block"]
@@ -246,6 +246,13 @@ class MemoryTransport:
             raise BusUnavailable(f"{subject}: not read") from source.failing
         found = source.last.get(subject)
         return None if found is None else (_sequence(found), found.payload)
+
+    async def audit_stream(self) -> tuple[str, int]:
+        """Return the stream that takes records now, and when it was declared."""
+        stream = self._broker.stream_of("audit.any")
+        if stream is None:
+            raise ConfigurationError("no stream stores audit.>")
+        return stream.name, stream.created
 
     async def created(self, stream: str) -> int:
         """Return when the stream was added."""

@@ -167,5 +167,8 @@ class Transport(Protocol):
         Raises `BusUnavailable` if no answer comes within `within` seconds.
         """
 
+    async def audit_stream(self) -> tuple[str, int]:
+        """Return the name of the stream that takes records now, and when it was created (microseconds)."""
+
     async def created(self, stream: str) -> int:
         """Return when the stream was created, microseconds by the broker's clock."""

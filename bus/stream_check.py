@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sealbus.bus.jetstream_api import NANOSECONDS, Request, StreamState, stream_state
+from sealbus.bus.periods import audit_stream
 from sealbus.bus.streams import DUPLICATE_WINDOW, KEPT_SECONDS, Guard, Stream
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
@@ -152,14 +153,22 @@ async def check_streams(
 ) -> dict[str, StreamState]:
     """Read and check `streams` within `deadline` seconds in all; return them by name, for their creation times.
 
-    Needs no right but `$JS.API.STREAM.INFO.<name>`. Raises `ConfigurationError` as `check_stream` does, and
+    Needs no rights but `$JS.API.STREAM.INFO.<name>` and, once the audit stream's first period is over,
+    `$JS.API.STREAM.NAMES`; the audit stream's current period is returned under the declared name.
+
+    Raises `ConfigurationError` as `check_stream` does, and
     `BusUnavailable` if the server does not answer in time: then nothing is known, and nothing may be consumed.
     """
     found = {}
     try:
         async with asyncio.timeout(deadline):
             for stream in streams:
-                found[stream.name] = check_stream(stream, await stream_state(request, stream.name))
+                if stream.guard is Guard.EVIDENCE:
+                    # Of several periods the current one: the name that it has now is not for each process to know.
+                    state = await audit_stream(request, first=stream.name)
+                    found[stream.name] = check_stream(replace(stream, name=state.name), state)
+                else:
+                    found[stream.name] = check_stream(stream, await stream_state(request, stream.name))
     except TimeoutError as error:
         raise BusUnavailable(f"streams not checked: no answer from the server within {deadline:g} s") from error
     return found

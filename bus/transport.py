@@ -12,6 +12,7 @@ from sealbus.bus.frames import publish_parts
 from sealbus.bus.jetstream_api import existing_stream
 from sealbus.bus.last import last
 from sealbus.bus.listen import listen
+from sealbus.bus.periods import audit_stream
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, Pull
 from sealbus.bus.pull import NatsPull
 from sealbus.bus.read import read
@@ -74,6 +75,11 @@ class NatsTransport:
     async def last(self, stream: str, subject: str, *, within: float) -> tuple[int, bytes] | None:
         """Return the last message of `subject` (`sealbus.bus.last.last`); the stream must have `allow_direct`."""
         return await last(self._connection, stream, subject, within=within)
+
+    async def audit_stream(self) -> tuple[str, int]:
+        """Return the current period's stream and when it was created (`sealbus.bus.periods.audit_stream`)."""
+        state = await audit_stream(self._connection.jetstream)
+        return state.name, state.created
 
     async def created(self, stream: str) -> int:
         """Return when `stream` was created. Raises `ConfigurationError` if it does not exist, `BusUnavailable`."""

@@ -36,15 +36,22 @@ for _subcommand in (export, verify, receipt, show, stats, root_file):
 command.add_command(reveal)
 
 
+_stream_option = click.option(
+    "--stream", default=None, metavar="NAME", help="A former period's stream; the current one unless said."
+)
+
+
 @command.command("tail")
 @click.option("--follow", is_flag=True, help="Wait for more.")
 @click.option("--last", default=20, show_default=True, type=click.IntRange(0, 10_000), help="Records to begin with.")
+@_stream_option
 @config_option
 @as_option("operator")
 @json_option
-def tail(follow: bool, last: int, config: str | None, as_name: str, as_json: bool) -> None:
+def tail(follow: bool, last: int, stream: str | None, config: str | None, as_name: str, as_json: bool) -> None:
     """Show the newest records."""
-    raise SystemExit(asyncio.run(_show(AuditFilter(), config, as_name, as_json=as_json, follow=follow, last=last)))
+    shown = _show(AuditFilter(), config, as_name, as_json=as_json, follow=follow, last=last, stream=stream)
+    raise SystemExit(asyncio.run(shown))
 
 
 @command.command("replay")
@@ -63,6 +70,7 @@ def tail(follow: bool, last: int, config: str | None, as_name: str, as_json: boo
     "acknowledged or recorded, and ctx.replay is true.",
 )
 @click.option("--last", default=100, show_default=True, type=click.IntRange(1, 10_000), help="Messages for --into.")
+@_stream_option
 @config_option
 @as_option("operator")
 @json_option
@@ -76,6 +84,7 @@ def replay(
     follow: bool,
     into: str | None,
     last: int,
+    stream: str | None,
     config: str | None,
     as_name: str,
     as_json: bool,
@@ -83,22 +92,30 @@ def replay(
     """Print in order what was decided, why, and what came of it."""
     wanted = AuditFilter(since=since or 0, until=until, subject=subject, agent=agent, decision=decision, user=user)
     if into is None:
-        raise SystemExit(asyncio.run(_show(wanted, config, as_name, as_json=as_json, follow=follow, last=None)))
+        shown = _show(wanted, config, as_name, as_json=as_json, follow=follow, last=None, stream=stream)
+        raise SystemExit(asyncio.run(shown))
     from sealbus.agents.cli.replay_into import replay_into
 
     if follow:
         raise click.UsageError("--into replays what is stored, and does not follow")
-    raise SystemExit(asyncio.run(replay_into(into, wanted, config, as_name, most=last, as_json=as_json)))
+    raise SystemExit(asyncio.run(replay_into(into, wanted, config, as_name, most=last, as_json=as_json, stream=stream)))
 
 
 async def _show(
-    wanted: AuditFilter, config: str | None, as_name: str, *, as_json: bool, follow: bool, last: int | None
+    wanted: AuditFilter,
+    config: str | None,
+    as_name: str,
+    *,
+    as_json: bool,
+    follow: bool,
+    last: int | None,
+    stream: str | None,
 ) -> int:
     from sealbus.agents.runtime import open_audit_trail
     from sealbus.agents.settings import load_settings
 
     findings = 0
-    async with open_audit_trail(as_name, load_settings(config)) as trail:
+    async with open_audit_trail(as_name, load_settings(config), stream=stream) as trail:
         held: list[AuditEntry | Finding] = []
         async for entry in trail.entries(wanted):
             held.append(entry)

@@ -23,7 +23,14 @@ _SHOWN = 4_096
 
 
 async def replay_into(
-    target: str, wanted: AuditFilter, config: str | None, as_name: str, *, most: int, as_json: bool
+    target: str,
+    wanted: AuditFilter,
+    config: str | None,
+    as_name: str,
+    *,
+    most: int,
+    as_json: bool,
+    stream: str | None = None,
 ) -> int:
     """Replay into the agent that `target` names, print each message, and return the exit code: 4 for any finding."""
     from sealbus.agents.runtime import deployment_of, open_audit_reading
@@ -40,7 +47,7 @@ async def replay_into(
             print_entry(finding, as_json=as_json)
 
     async with AsyncExitStack() as stack:
-        transport, trail = await stack.enter_async_context(open_audit_reading(as_name, settings))
+        transport, trail = await stack.enter_async_context(open_audit_reading(as_name, settings, stream=stream))
         await stack.enter_async_context(agent.open_lifespan())
         replaying = Replaying(
             agent=agent,

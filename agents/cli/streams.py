@@ -35,14 +35,45 @@ def apply(config: str | None, as_name: str, as_json: bool) -> None:
     asyncio.run(_streams(config, as_name, as_json=as_json, change=True))
 
 
+@command.command("roll")
+@click.option("--to", "to", required=True, metavar="NAME", help="Stream of the new period, for instance AUDIT-2026-12.")
+@click.option("--from", "since", metavar="NAME", help="The stream that was closed, where an earlier run was cut off.")
+@config_option
+@as_option("operator")
+@json_option
+def roll(to: str, since: str | None, config: str | None, as_name: str, as_json: bool) -> None:
+    """Begin a new period of the audit stream: the current one is closed and kept, NAME takes its place.
+
+    Nothing is restarted, and nothing is deleted: see docs/evidence.md for what comes after.
+    """
+    asyncio.run(_roll(to, since, config, as_name, as_json=as_json))
+
+
+async def _roll(to: str, since: str | None, config: str | None, as_name: str, *, as_json: bool) -> None:
+    from sealbus.agents.runtime import open_connection, streams_of
+    from sealbus.agents.settings import load_settings
+    from sealbus.bus import periods
+    from sealbus.bus.streams import stream_named
+
+    settings = load_settings(config)
+    declared = stream_named(streams_of(settings), "AUDIT")
+    async with open_connection(as_name, settings) as (_, connection):
+        rolled = await periods.roll(declared, to, connection.jetstream, since=since)
+    if as_json:
+        print_json({"former": rolled.former, "current": rolled.current})
+    else:
+        click.echo(f"{rolled.former} is closed and kept; {rolled.current} takes the records")
+
+
 async def _streams(config: str | None, as_name: str, *, as_json: bool, change: bool) -> int:
     from sealbus.agents.runtime import open_connection, streams_of
     from sealbus.agents.settings import load_settings
     from sealbus.bus import stream_plan
+    from sealbus.bus.periods import in_period
 
     settings = load_settings(config)
-    declared = streams_of(settings)
     async with open_connection(as_name, settings) as (_, connection):
+        declared = await in_period(streams_of(settings), connection.jetstream)
         if change:
             changes = await stream_plan.apply(declared, connection.jetstream)
         else:

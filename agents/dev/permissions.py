@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from sealbus.bus.streams import STREAM_NAMES, own_durable
+from sealbus.bus.streams import own_durable
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.names import Names
 from sealbus.envelopes.spiffe_id import SpiffeId
@@ -75,7 +75,9 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
             f"state.{token}.>",
             f"_INBOX.*.{REPLY_TOKEN}.*.*",
             *(one.subject for one in own if one.kind is not Kind.EVENT or one.owner == spiffe_id),
-            *(f"{_API}.STREAM.INFO.{name}" for name in STREAM_NAMES),
+            # Of any stream: the audit stream of the current period has a name that is not known beforehand.
+            f"{_API}.STREAM.INFO.*",
+            f"{_API}.STREAM.NAMES",
             f"{_API}.DIRECT.GET.STATE.state.{token}.>",
             *_durable("TASKS", token, f"task.{token}.>"),
             *(

@@ -91,7 +91,9 @@ class Notary:
         self._profile = ArchiveProfile(names=names)
         token = names.token(identity.spiffe_id)
         self._subject = audit_subject(token)
-        self._recording = Recording(outbox=outbox, subject=self._subject, identity=identity, clock=clock)
+        self._recording = Recording(
+            outbox=outbox, subject=self._subject, identity=identity, clock=clock, stream=options.plan.stream
+        )
         self._lease = Lease(
             Keyed(transport),
             lease_subject(token, options.plan.origin),

@@ -50,11 +50,21 @@ def new_bundles(identity: Identity, history: TrustHistory, now: int, judged: int
 class Recording:
     """Puts records on the notary's own subject, and returns once the stream has acknowledged them."""
 
-    def __init__(self, *, outbox: Outbox, subject: str, identity: Identity, clock: Clock, within: float = 10.0) -> None:
+    def __init__(
+        self,
+        *,
+        outbox: Outbox,
+        subject: str,
+        identity: Identity,
+        clock: Clock,
+        stream: str = "AUDIT",
+        within: float = 10.0,
+    ) -> None:
         self._outbox = outbox
         self._subject = subject
         self._identity = identity
         self._clock = clock
+        self._stream = stream
         self._within = within
         self.sent: dict[int, int] = {}
         """When what is in the stream under a sequence was sent, for whoever reads it back; the last few."""
@@ -90,7 +100,8 @@ class Recording:
             typ=AUDIT_MEDIA_TYPE,
         )
         posted = await self._outbox.publish(letter, within=self._within)
-        if posted.ack is not None:
+        if posted.ack is not None and posted.ack.stream == self._stream:
+            # A closed period's last checkpoint is published in the next one's stream, and not read back from there.
             self.sent[posted.ack.sequence] = posted.sealed.header.iat
             while len(self.sent) > _REMEMBERED:
                 del self.sent[next(iter(self.sent))]

@@ -162,13 +162,8 @@ test_own_subjects_of_the_scheme if {
 test_streams_api_is_its_own_consumers if {
 	api := {subject | some subject in of_shop.publish.allow; startswith(subject, "$JS.")}
 	api == {
-		"$JS.API.STREAM.INFO.TASKS",
-		"$JS.API.STREAM.INFO.EVENTS",
-		"$JS.API.STREAM.INFO.RESULTS",
-		"$JS.API.STREAM.INFO.DEAD",
-		"$JS.API.STREAM.INFO.AUDIT",
-		"$JS.API.STREAM.INFO.REFUSALS",
-		"$JS.API.STREAM.INFO.STATE",
+		"$JS.API.STREAM.INFO.*",
+		"$JS.API.STREAM.NAMES",
 		"$JS.API.DIRECT.GET.STATE.state.{self}.>",
 		"$JS.API.CONSUMER.CREATE.TASKS.{self}.task.{self}.>",
 		"$JS.API.CONSUMER.INFO.TASKS.{self}",
@@ -182,7 +177,6 @@ test_streams_api_is_its_own_consumers if {
 		"$JS.API.CONSUMER.CREATE.RESULTS.*.status.{self}.*",
 		"$JS.API.CONSUMER.MSG.NEXT.RESULTS.*",
 		"$JS.API.CONSUMER.DELETE.RESULTS.*",
-		"$JS.API.STREAM.INFO.OBJ_policies",
 		"$JS.API.DIRECT.GET.OBJ_policies.$O.policies.M.*",
 		"$JS.API.CONSUMER.CREATE.OBJ_policies.*.$O.policies.>",
 		"$JS.API.CONSUMER.MSG.NEXT.OBJ_policies.*",

@@ -38,6 +38,11 @@ $(TOOLS)/nats: deploy/tools/nats/go.mod deploy/tools/nats/go.sum
 	@cd deploy/tools/nats && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install tool
 	@touch $@
 
+$(TOOLS)/helm: deploy/tools/helm/go.mod deploy/tools/helm/go.sum
+	@mkdir -p $(TOOLS)
+	@cd deploy/tools/helm && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install tool
+	@touch $@
+
 # The server's SQLite is C; it takes minutes the first time. One after the other, because both compile the same packages.
 $(TOOLS)/spire-server: deploy/tools/spire/go.mod deploy/tools/spire/go.sum
 	@mkdir -p $(TOOLS)
@@ -55,7 +60,7 @@ $(IDP): deploy/tools/oidc-provider/package.json deploy/tools/oidc-provider/packa
 	@cd $(dir $@) && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
-tools: $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/spire-server $(TOOLS)/spire-agent $(IDP) ## build the programs that the tests need
+tools: $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/spire-server $(TOOLS)/spire-agent $(IDP) ## build the programs that the tests need
 
 EVIDENCE := .sealbus/evidence
 

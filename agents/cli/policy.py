@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from sealbus.agents.cli import backtest, policy_build, policy_opa, policy_push, policy_status
+from sealbus.agents.cli import backtest, policy_build, policy_fetch, policy_opa, policy_push, policy_status
 from sealbus.agents.cli.options import json_option
 from sealbus.agents.cli.output import note, print_json, print_table
 
@@ -89,6 +89,7 @@ def query(query: str, url: str, input_file: Path | None, as_json: bool) -> None:
 for _added in (
     policy_build.build,
     policy_build.sign,
+    policy_fetch.fetch,
     policy_opa.opa_config,
     policy_push.push,
     policy_push.rollback,

@@ -26,7 +26,7 @@ from stack.spire_entry import Entry
 from stack.tools import find_tool
 from support.kubernetes_yaml import deployed
 from support.nats_server import free_port
-from support.node import Node, entries, numbered
+from support.node import Node, entries, in_order, numbered
 from support.opa import require_opa
 from support.spire import require_spire
 from support.workload_api import short_folder
@@ -49,6 +49,16 @@ NATS = ROOT / "deploy" / "kubernetes" / "nats"
 TRUST_DOMAIN = TrustDomain("example.org")
 NOTARY = "spiffe://example.org/agent/notary"
 RESOURCE = "https://api.example.org"
+PUSHED = "pushed"
+ORDER = {
+    "nats": (),
+    "callout": ("nats",),
+    "streams-1": ("callout",),
+    "opa": ("policy",),
+    "edge": ("opa",),
+    "pricing": ("opa",),
+}
+"""What is started after what; all others once a policy was pushed."""
 HERE = ("operator", "shop-web")
 """Whose commands the test gives, as root."""
 
@@ -139,6 +149,7 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
                 secrets=await keys_of(folder, policy, ca),
             )
         )  # fmt: skip
+        pods = in_order(pods, ORDER, (PUSHED,))
         people = [
             Entry(spiffe_id=SpiffeId(f"spiffe://example.org/agent/{name}"), uid=0, x509_ttl=600, jwt_ttl=300)
             for name in HERE
@@ -157,7 +168,8 @@ async def push(running: Cluster) -> None:
     """Push the policy as an operator does, once somebody answers for connections."""
     environment = running.node.environment("streams-1", "streams")
     command = [SEALBUS, "policy", "push", str(running.policy), "--key", str(running.signing_key)]
-    await output_of(command, environment=environment)
+    await output_of(command, environment=environment, within=60)
+    running.node.done(PUSHED)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +27,7 @@ from sealbus.agents.dev.nats_binary import find_nats_server
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.spiffe_id import SpiffeId
 
-__all__ = ["Node", "entries", "numbered"]
+__all__ = ["Node", "entries", "in_order", "numbered"]
 
 FIRST_UID: Final = 22_000
 SECONDS: Final = 90.0
@@ -40,6 +40,11 @@ def numbered(pods: Deployed) -> Deployed:
     return replace(
         pods, pods=tuple(replace(pod, uid=pod.uid or FIRST_UID + at) for at, pod in enumerate(pods.pods, start=1))
     )
+
+
+def in_order(pods: Deployed, order: Mapping[str, tuple[str, ...]], others: tuple[str, ...]) -> Deployed:
+    """Return the same, each pod after those that `order` says, or after `others`."""
+    return replace(pods, pods=tuple(replace(pod, after=order.get(pod.name, others)) for pod in pods.pods))
 
 
 def entries(pods: Deployed) -> list[Entry]:
@@ -59,14 +64,15 @@ def entries(pods: Deployed) -> list[Entry]:
 class Node:
     """Run `pods` below `folder`, which everybody must be able to enter, with identities of `spire`.
 
-    All are started at once on entering, as a cluster does, and stopped afterwards; `ready` waits for some or all.
+    All are started on entering, but for those that wait for others, and stopped afterwards; `ready` waits for some or all.
     """
 
     def __init__(self, pods: Deployed, folder: Path, spire: Spire) -> None:
         self.places: Final = Places(pods, folder, spire.agent.socket)
         self._pods = pods
         self._folder = folder
-        self._ready = {pod.name: asyncio.Event() for pod in pods.pods}
+        names = [name for pod in pods.pods for name in (pod.name, *pod.after)]
+        self._ready = {name: asyncio.Event() for name in names}
         self._programs: dict[str, list[Program]] = {pod.name: [] for pod in pods.pods}
         self._running: list[asyncio.Task[None]] = []
 
@@ -89,7 +95,7 @@ class Node:
 
     async def ready(self, *names: str) -> None:
         """Return once these pods are ready, or have done what they do once; raise with why containers ended otherwise."""
-        wanted = names or tuple(self._ready)
+        wanted = names or tuple(pod.name for pod in self._pods.pods)
         try:
             async with asyncio.timeout(SECONDS):
                 for name in wanted:
@@ -97,6 +103,10 @@ class Node:
         except TimeoutError as error:
             missing = [name for name in wanted if not self._ready[name].is_set()]
             raise AssertionError(f"not ready: {missing}; {self._restarts()}") from error
+
+    def done(self, name: str) -> None:
+        """Say that something was done which pods wait for, and which is no pod."""
+        self._ready[name].set()
 
     def environment(self, pod: str, container: str) -> dict[str, str]:
         """Return what a container finds in its environment, for a command beside it."""

@@ -12,6 +12,8 @@ The list of all that is not as the YAML says, and why:
   service exists, leads to a port of a pod, and that its name is one of that pod's certificate, is checked before it is
   replaced.
 - The program is ours in place of the image's. Each pod runs once, whatever `replicas` says.
+- Pods start after those that they need. A cluster starts all at once and tries again and again, which on two cores takes
+  minutes.
 - Readiness is asked more often than the probe says, and a container that ends is started again within 2 s.
 """
 

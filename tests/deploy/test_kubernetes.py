@@ -11,11 +11,13 @@ import hashlib
 import json
 import os
 import shutil
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
 import pytest
 import yaml
 from stack.keys import write_new_key
@@ -101,6 +103,8 @@ class Cluster:
     idp: DevelopmentIdp
     policy: Path
     signing_key: Path
+    authority: bytes
+    """Of the edge's certificate, PEM."""
 
 
 async def keys_of(folder: Path, policy: Path, ca: ThrowawayCa) -> dict[str, dict[str, bytes]]:
@@ -161,7 +165,7 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
             ) as spire,
             Node(pods, folder / "pods", spire) as node,
         ):  # fmt: skip
-            yield Cluster(node, idp, policy, folder / "platform.pem")
+            yield Cluster(node, idp, policy, folder / "platform.pem", ca.cert_pem)
 
 
 async def push(running: Cluster) -> None:
@@ -263,6 +267,12 @@ async def test_what_helm_renders_runs_and_decides(folder: Path) -> None:
             with pytest.raises(Denied) as denied:
                 await client.call(inventory.read, inventory.Read(item_id="42"), user=carol)
             assert "not_owner" in denied.value.reasons
+        trusted = ssl.create_default_context(cadata=running.authority.decode())
+        edge = f"https://127.0.0.1:{node.places.port('edge', 8443)}"
+        async with httpx2.AsyncClient(base_url=edge, trust_env=False, verify=trusted, timeout=20) as web:
+            fields = {"Authorization": f"Bearer {running.idp.token('alice')}"}
+            item = await web.post("/v1/calls/inventory/read", json={"item_id": "42"}, headers=fields)
+            assert (item.status_code, item.json()["quantity"]) == (200, 3)
         await log_is_signed(node)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -48,9 +49,9 @@ def in_order(pods: Deployed, order: Mapping[str, tuple[str, ...]], others: tuple
 
 
 def entries(pods: Deployed) -> list[Entry]:
-    """Return SPIRE's entries for them."""
-    return [
-        Entry(
+    """Return SPIRE's entries for them, one for each identity of each user."""
+    found = {
+        (pod.uid, pod.spiffe_id): Entry(
             spiffe_id=SpiffeId(pod.spiffe_id),
             uid=pod.uid,
             x509_ttl=pod.x509_ttl,
@@ -58,7 +59,8 @@ def entries(pods: Deployed) -> list[Entry]:
             dns=(*pod.dns, "localhost") if pod.dns else (),
         )
         for pod in pods.pods
-    ]
+    }
+    return list(found.values())
 
 
 class Node:
@@ -185,8 +187,10 @@ class Node:
 
 
 def _path() -> str:
-    """Return PATH with an opa, which our image has as well."""
-    return os.pathsep.join([str(find_tool("opa").parent), os.environ.get("PATH", os.defpath)])
+    """Return PATH with our Python and an opa, which our image has as well."""
+    return os.pathsep.join(
+        [str(Path(sys.executable).parent), str(find_tool("opa").parent), os.environ.get("PATH", os.defpath)]
+    )
 
 
 def _program(image: str) -> tuple[str, ...]:

@@ -132,4 +132,4 @@ class Places:
             content = self.rewritten(content.decode(), pod, container).encode()
         path.write_bytes(content)
         path.chmod(files.mode)
-        os.chown(path, 0, pod.uid)
+        os.chown(path, pod.uid if files.own else 0, pod.uid)

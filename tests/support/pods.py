@@ -12,12 +12,14 @@ __all__ = ["Container", "Deployed", "Files", "Mount", "Pod", "Probe", "Scratch",
 class Files:
     """Files that are there before the container is: a config map, a secret, or something of the repository.
 
-    `public` ones are text that may name services and paths; others are left as they are.
+    `public` ones are text that may name services and paths; others are left as they are. `own`: they belong to the pod's
+    user, otherwise to root and the pod's group.
     """
 
     content: Mapping[str, bytes]
     public: bool = True
     mode: int = 0o644
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from stack.spire_entry import Entry
 from stack.tools import find_tool
 from support.kubernetes_yaml import deployed
 from support.nats_server import free_port
+from support.network_policies import Network
 from support.node import Node, entries, in_order, numbered
 from support.opa import require_opa
 from support.spire import require_spire
@@ -103,6 +104,7 @@ class Cluster:
     idp: DevelopmentIdp
     policy: Path
     signing_key: Path
+    network: Network
     authority: bytes
     """Of the edge's certificate, PEM."""
 
@@ -146,6 +148,7 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
             folder, issuer=idp.issuer, public_key=folder / "platform.pub", opa_config=opa_config.decode()
         )
         nats = (NATS / "rendered.yaml").read_text()
+        network = Network(nats, chart, namespaces=("nats", "sealbus"))
         pods = numbered(
             deployed(
                 nats, chart,
@@ -165,7 +168,7 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
             ) as spire,
             Node(pods, folder / "pods", spire) as node,
         ):  # fmt: skip
-            yield Cluster(node, idp, policy, folder / "platform.pem", ca.cert_pem)
+            yield Cluster(node, idp, policy, folder / "platform.pem", network, ca.cert_pem)
 
 
 async def push(running: Cluster) -> None:
@@ -221,6 +224,21 @@ async def test_every_container_is_shut_in(tmp_path: Path) -> None:
             assert all("hostPath" not in volume for volume in spec["volumes"])
 
 
+async def test_nobody_is_reached_but_through_the_doors(tmp_path: Path) -> None:
+    network = Network((NATS / "rendered.yaml").read_text(), await chart(tmp_path), namespaces=("nats", "sealbus"))
+    assert network.allows("pricing", "nats", 4222)
+    for source, target, port in [
+        ("pricing", "inventory", 9100),
+        ("pricing", "callout", 9100),
+        ("pricing", "policy", 8182),
+        ("pricing", "nats", 8222),
+        ("inventory", "opa", 8282),
+        ("opa", "nats", 6222),
+        ("nats", "opa", 8181),
+    ]:
+        assert not network.allows(source, target, port), (source, target, port)
+
+
 async def test_each_opa_is_started_as_everywhere(tmp_path: Path) -> None:
     pods = {
         one["metadata"]["name"]: one["spec"]["template"]["spec"]
@@ -255,6 +273,10 @@ async def test_what_helm_renders_runs_and_decides(folder: Path) -> None:
         await node.ready("nats", "callout", "streams-1")
         await push(running)
         await node.ready()
+        told = node.places.connections
+        assert ("nats", "callout", 9100) in told
+        assert ("opa", "policy", 8182) in told
+        assert [one for one in sorted(told) if not running.network.allows(*one)] == []
         environment = node.environment("edge", "edge")
         async with Client("shop-web", settings=load_settings(environment=environment)) as client:
             assert (await client.call(pricing.quote, pricing.Quote(item_id="42"))).cents == 1_999

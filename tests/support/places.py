@@ -43,6 +43,8 @@ class Places:
     """Of `pods`, below `folder`; `socket` is SPIRE's."""
 
     def __init__(self, pods: Deployed, folder: Path, socket: Path) -> None:
+        self.connections: Final[set[tuple[str, str, int]]] = set()
+        """Who was told to connect to which pod, at which of its ports."""
         self._pods = pods
         self._folder = folder
         self._socket = socket
@@ -91,14 +93,16 @@ class Places:
             text = re.sub(rf"(?<![\w.-])(?:{one_of})(?=[/\"',;\s]|$)", lambda found: str(paths[found[0]]), text)
         text = _LISTEN.sub(lambda found: f"127.0.0.1:{self.port(pod.name, int(found[1]))}", text)
         text = _NUMBER.sub(lambda found: f'"{found[1]}": {self.port(pod.name, int(found[2]))}', text)
-        return _SERVICE.sub(self._service, text)
+        return _SERVICE.sub(lambda found: self._service(found, pod), text)
 
-    def _service(self, found: re.Match[str]) -> str:
+    def _service(self, found: re.Match[str], pod: Pod) -> str:
         host, port = found["host"], int(found["port"])
         if (host, port) not in self._pods.services:
             assert not host.endswith(".svc"), f"no service {host} has port {port}"
             return found[0]
         name, target = self._pods.services[host, port]
+        if name != pod.name:
+            self.connections.add((pod.name, name, target))
         scheme = found["scheme"] or ""
         if scheme in _TLS:
             assert host in self._pods.pod(name).dns, f"the certificate of {name} does not have the name {host}"

@@ -77,11 +77,14 @@ class Node:
         self._ready = {name: asyncio.Event() for name in names}
         self._programs: dict[str, list[Program]] = {pod.name: [] for pod in pods.pods}
         self._running: list[asyncio.Task[None]] = []
+        self._failed: list[BaseException] = []
 
     async def __aenter__(self) -> Self:
         for pod in self._pods.pods:
             self.places.home(pod).mkdir(mode=0o711)
         self._running = [asyncio.create_task(self._run(pod), name=pod.name) for pod in self._pods.pods]
+        for task in self._running:
+            task.add_done_callback(self._ended)
         return self
 
     async def __aexit__(
@@ -105,6 +108,8 @@ class Node:
         except TimeoutError as error:
             missing = [name for name in wanted if not self._ready[name].is_set()]
             raise AssertionError(f"not ready: {missing}; {self._restarts()}") from error
+        if self._failed:
+            raise self._failed[0]
 
     def done(self, name: str) -> None:
         """Say that something was done which pods wait for, and which is no pod."""
@@ -114,6 +119,14 @@ class Node:
         """Return what a container finds in its environment, for a command beside it."""
         found = self._pods.pod(pod)
         return {"PATH": _path(), **self.places.environment(found, found.container(container))}
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Let whoever waits see at once what cannot be mended by another try."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._failed.append(error)
+            for event in self._ready.values():
+                event.set()
 
     async def _run(self, pod: Pod) -> None:
         for name in pod.after:

@@ -36,7 +36,6 @@ from support.workload_api import short_folder
 from support.x509 import ThrowawayCa
 
 from sealbus import Client, Denied
-from sealbus.agents.demo.backstage import change_document
 from sealbus.agents.dev.environment import starter_policy
 from sealbus.agents.dev.idp import DevelopmentIdp
 from sealbus.agents.examples import inventory, pricing
@@ -50,7 +49,6 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "kubernetes" / "sealbus"
 NATS = ROOT / "deploy" / "kubernetes" / "nats"
 TRUST_DOMAIN = TrustDomain("example.org")
-NOTARY = "spiffe://example.org/agent/notary"
 RESOURCE = "https://api.example.org"
 PUSHED = "pushed"
 ORDER = {
@@ -139,10 +137,6 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
     ca = ThrowawayCa("web")
     policy = folder / "policy"
     shutil.copytree(starter_policy(), policy)
-    # As README.md says: the notary reads the audit stream, and is no agent that the starter knows.
-    change_document(
-        policy, "workloads", lambda registry: registry.update({NOTARY: {"role": "control", "tenant": "default"}})
-    )
     async with DevelopmentIdp(audience=RESOURCE) as idp:
         chart = await render(
             folder, issuer=idp.issuer, public_key=folder / "platform.pub", opa_config=opa_config.decode()

@@ -64,6 +64,7 @@ def _rejected(world: World) -> list[Json]:
     root = tree_root(_leaves(world))
     stranger = LogKey("stranger")
     messages = files["messages/000"]
+    policy = next(name for name in sorted(files) if name.startswith("policies/"))
     text = files["checkpoint"].decode().partition("\n\n")[0] + "\n"
 
     def case(name: str, code: str, changed: dict[str, bytes | None], **members: Json) -> Json:
@@ -89,6 +90,9 @@ def _rejected(world: World) -> list[Json]:
         case("a tile is missing", "missing_file", {f"tile/0/000.p/{size}": None}),
         case("a file more", "unknown_file", {"messages/001": b""}),
         case("places", "unknown_file", {f"tile/places/000.p/{size}": bytes(17 * size)}),
+        case("a policy is missing", "missing_file", {policy: None}),
+        case("another policy", "bad_policy", {policy: files[policy][:-1]}),
+        case("a policy that no record names", "unknown_file", {f"policies/{bytes(32).hex()}.tar.gz": b"policy"}),
         case("cut in a frame", "bad_entry", {"messages/000": messages[:-1]}),
         case("a frame more", "bad_entry", {"messages/000": messages + bytes(21)}),
         case("another byte in the last message", "log_mismatch",

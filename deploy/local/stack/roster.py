@@ -44,7 +44,7 @@ def _own(number: int, name: str, path: str, *, engine: str = "", dns: tuple[str,
 NATS: Final = _own(1, "nats", "/nats", dns=("localhost",))
 OPA: Final = _own(2, "opa", "/opa", dns=("localhost",))
 CONTROL: Final = _own(3, "control", "/control", engine="embedded", dns=("localhost",))
-NOTARY: Final = _own(5, "notary", "/notary", engine="embedded")
+NOTARY: Final = _own(5, "notary", "/agent/notary", engine="embedded")
 EDGE: Final = _own(4, "edge", "/edge", engine="central")
 
 AGENTS: Final = (

@@ -10,6 +10,7 @@ A bundle without a record is what a process left that was killed in between: it 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from sealbus.agents.control.notary.log_store import LogStore
@@ -61,7 +62,7 @@ async def archive_policies(store: LogStore, fence: int, archive: PolicyArchive, 
     while (bundle := archive.next()) is not None:
         if not archive.is_kept(bundle.digest):
             files = {policy_path(bundle.digest): bundle.raw}
-            await in_thread(lambda files=files: store.keep(fence, files))  # type: ignore[misc]
+            await in_thread(partial(store.keep, fence, files))
             archive.kept(bundle.digest)
         if not archive.is_recorded(bundle.digest):
             record = policy_record(bundle)

@@ -45,6 +45,7 @@ async def examine(settings: Settings, name: str, *, opa: str | None = None) -> l
         await _check("trust", lambda: _trust(settings, name)),
         await _check("nats", lambda: _nats(settings, name)),
         await _check("clock", lambda: _clock(settings, name)),
+        await _check("context", lambda: _context(settings)),
         await _check("policy", lambda: _policy(settings, name)),
     ]
     if opa is not None:
@@ -110,6 +111,17 @@ async def _nats(settings: Settings, name: str) -> str:
     async with open_connection(name, settings) as (_, connection):
         states = await check_streams(streams_of(settings), connection.jetstream)
         return f"{connection.state}, {len(states)} streams as declared"
+
+
+async def _context(settings: Settings) -> str:
+    """Whether the edge mints user contexts that agents take, and how long a key of it could start and go on after its end."""
+    from sealbus.agents.edge.server import minting_limits
+
+    minted, taken = minting_limits(settings.edge, settings.lifetimes), settings.lifetimes
+    return (
+        f"minted for {minted.context_start_seconds} s to start and {minted.context_end_seconds} s to go on, "
+        f"taken for {taken.context_start // SECOND} s and {taken.context_life // SECOND} s"
+    )
 
 
 async def _policy(settings: Settings, name: str) -> str:

@@ -24,6 +24,7 @@ from sealbus.bus.requests import Requests
 from sealbus.bus.spool import Spool, SpoolOptions
 from sealbus.bus.status_reader import StatusReader
 from sealbus.envelopes.caches import Caches
+from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
 from sealbus.envelopes.names import Names
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.subjects import OwnSubjects, audit_subject, refused_subject
@@ -37,10 +38,11 @@ _NONE: Mapping[SpiffeId, int] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """What every node of one deployment must agree on: names, own subjects, who may mint user contexts."""
+    """What every node of one deployment must agree on: names, own subjects, user contexts and chains."""
 
     names: Names
     minters: frozenset[SpiffeId] = frozenset()
+    lifetimes: Lifetimes = DEFAULT_LIFETIMES
     own_subjects: OwnSubjects = field(default_factory=lambda: MappingProxyType({}))
 
 

@@ -36,6 +36,8 @@ from sealbus.agents.settings_sources import (
 )
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
 from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.lifetimes import Lifetimes
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.names import Names
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 from sealbus.envelopes.subjects import OwnSubject
@@ -93,6 +95,8 @@ class Settings:
     policy: PolicySettings
     names: Names
     minters: frozenset[SpiffeId]
+    lifetimes: Lifetimes
+    """How long contexts and chains may live: `context.start`, `context.life`, `chain.life`, `chain.after`."""
     max_bytes: Mapping[str, int]
     replicas: int
     own_subjects: tuple[OwnSubject, ...]
@@ -159,6 +163,12 @@ def load_settings(
         policy=_policy(document.policy, frozenset(opa_ids)),
         names=names,
         minters=frozenset(document.context.minters),
+        lifetimes=Lifetimes(
+            context_start=document.context.start * SECOND,
+            context_life=document.context.life * SECOND,
+            chain_life=document.chain.life * SECOND,
+            chain_after=document.chain.after * SECOND if document.chain.after is not None else None,
+        ),
         max_bytes=MappingProxyType(sizes),
         replicas=document.streams.replicas,
         own_subjects=tuple(_own_subject(subject, table, names) for subject, table in document.subjects.items()),

@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from sealbus.bus.recording import Recording
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
+from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = [
@@ -85,6 +87,8 @@ SubjectPattern = Annotated[str, AfterValidator(_subject_pattern)]
 InputPointer = Annotated[str, AfterValidator(_input_pointer)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
+Life = Annotated[int, Field(ge=1, le=86_400)]
+"""Seconds, at most the day that SPEC.md section 3 allows."""
 
 
 class _Table(BaseModel):
@@ -123,9 +127,25 @@ class AgentsTable(_Table):
 
 
 class ContextTable(_Table):
-    """Who may mint user contexts."""
+    """Who may mint user contexts, and how many seconds readers let one live: the same in every process of a deployment.
+
+    A chain may start with a context for `start` and go on for `life`, whatever the context says. What an edge's key could
+    do after its end is bounded by these, so keep them as short as the work allows (docs/guide.md, "What is not protected").
+    """
 
     minters: tuple[Id, ...] = ()
+    start: Life = DEFAULT_LIFETIMES.context_start // SECOND
+    life: Life = DEFAULT_LIFETIMES.context_life // SECOND
+
+
+class ChainTable(_Table):
+    """Seconds for which readers let a chain go on: `life` one without a user, `after` any after an ancestor's credential.
+
+    `after` is not asked unless said: a task may lawfully wait longer than an SVID lives.
+    """
+
+    life: Life = DEFAULT_LIFETIMES.chain_life // SECOND
+    after: Annotated[int, Field(ge=0, le=86_400)] | None = None
 
 
 class MaxBytesTable(_Table):
@@ -222,6 +242,8 @@ class EdgeTable(_Table):
     `plaintext` says that something in front of it does TLS. `token_service` is where backends get user contexts over
     mutual TLS; nowhere unless said. `actions` are `<agent>.<verb>` or `<agent>.*`; everything else is not there. With
     `pseudonym_key`, a file that `sealbus edge pseudonym-key` made, user contexts hold pseudonyms in place of users' ids.
+    `context_start` and `context_life` are seconds for which a chain may start with a context that it mints, and go on: 15
+    minutes and 8 hours, or what readers take if that is less (`context.start`, `context.life`), and never more than that.
     """
 
     address: str = "127.0.0.1:8080"
@@ -231,6 +253,8 @@ class EdgeTable(_Table):
     plaintext: bool = False
     token_service: str | None = None
     pseudonym_key: Path | None = None
+    context_start: Life | None = None
+    context_life: Life | None = None
     actions: tuple[str, ...] = ()
     issuers: tuple[IssuerTable, ...] = ()
 
@@ -301,6 +325,7 @@ class Document(_Table):
     policy: PolicyTable
     agents: AgentsTable = AgentsTable()
     context: ContextTable = ContextTable()
+    chain: ChainTable = ChainTable()
     streams: StreamsTable = StreamsTable()
     subjects: dict[str, OwnSubjectTable] = {}
     audit: AuditTable = AuditTable()

@@ -108,6 +108,7 @@ class Worker:
                 kinds=frozenset({Kind.TASK, Kind.CALL, Kind.EVENT}),
                 own_subjects=node.deployment.own_subjects,
                 minters=node.deployment.minters,
+                lifetimes=node.deployment.lifetimes,
             )
             self._gate = await stack.enter_async_context(
                 Gate(

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from sealbus.envelopes.header import Header
     from sealbus.envelopes.keys import PublicKey, SigningKey
     from sealbus.envelopes.kinds import Kind
+    from sealbus.envelopes.lifetimes import Lifetimes
     from sealbus.envelopes.limits import DEFAULT_LIMITS, Limits
     from sealbus.envelopes.names import Names
     from sealbus.envelopes.notary_records import BundleRecord, CheckpointRecord, PolicyRecord
@@ -90,6 +91,7 @@ _HOMES: Final = {
     "header": "Header",
     "keys": "PublicKey SigningKey",
     "kinds": "Kind",
+    "lifetimes": "Lifetimes",
     "limits": "DEFAULT_LIMITS Limits",
     "names": "Names",
     "notary_records": "BundleRecord CheckpointRecord PolicyRecord",
@@ -125,6 +127,7 @@ __all__ = [
     "Header",
     "JwtBundle",
     "Kind",
+    "Lifetimes",
     "Limits",
     "LiveProfile",
     "Names",

@@ -28,6 +28,7 @@ from sealbus.envelopes.freshness import (
 )
 from sealbus.envelopes.header import Header, parse_header
 from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
 from sealbus.envelopes.merkle import leaf_hash
 from sealbus.envelopes.names import Names
 from sealbus.envelopes.signature import MESSAGE_TYPE, verify_proof
@@ -47,8 +48,8 @@ _new: Final = tuple.__new__
 class LiveProfile:
     """What one subscription of one agent accepts. Raises `ConfigurationError` for a kind that is not live.
 
-    `own` is the agent's SPIFFE ID. `minters` are who may mint user contexts: nobody, unless set. `formats` are those
-    that this reader is configured for.
+    `own` is the agent's SPIFFE ID. `minters` are who may mint user contexts: nobody, unless set. `lifetimes`
+    bound what they mint, and chains. `formats` are those that this reader is configured for.
     """
 
     own: SpiffeId
@@ -56,6 +57,7 @@ class LiveProfile:
     kinds: frozenset[Kind]
     own_subjects: OwnSubjects = field(default_factory=lambda: MappingProxyType({}))
     minters: AbstractSet[SpiffeId] = frozenset()
+    lifetimes: Lifetimes = DEFAULT_LIFETIMES
     formats: AbstractSet[int] = FORMATS
 
     def __post_init__(self) -> None:
@@ -147,11 +149,20 @@ def accept_live(
         header.ctx,
         trust_domain=profile.names.trust_domain,
         minters=profile.minters,
+        lifetimes=profile.lifetimes,
         trust=trust,
         caches=caches,
     )
     # Step 11. Chain.
-    parents = verify_chain(header, envelope.ancestors, context, reference=reference, trust=trust, caches=caches)
+    parents = verify_chain(
+        header,
+        envelope.ancestors,
+        context,
+        reference=reference,
+        lifetimes=profile.lifetimes,
+        trust=trust,
+        caches=caches,
+    )
     # Step 12. Grants.
     check_grants(parents, action)
     # Step 13. Remember.

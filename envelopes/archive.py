@@ -22,6 +22,7 @@ from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.evidence import Evidence
 from sealbus.envelopes.header import Header, parse_header
 from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.lifetimes import FORMAT_LIFETIMES
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.merkle import leaf_hash
 from sealbus.envelopes.names import Names
@@ -132,7 +133,8 @@ def accept_decided(
     `bundles` are those that were current at `decision.place.time`, which is the reference time. Credentials, context
     and ancestors come from the evidence of `audit`; what is missing there fails as if the message had come without.
     `body`, where somebody kept it, and that of the record, where there is one, are compared with `dig`; otherwise nothing
-    is said about it. Nor does this say that the decision was right.
+    is said about it. Contexts and chains may live as long as the format allows: what their reader was set to is not known.
+    Nor does this say that the decision was right.
     """
     reference, trust, evidence = decision.place.time, Trust(bundles=bundles), audit.body.evidence
     # Step 2. Header.
@@ -162,12 +164,21 @@ def accept_decided(
         header.ctx,
         trust_domain=profile.names.trust_domain,
         minters=profile.minters,
+        lifetimes=FORMAT_LIFETIMES,
         trust=trust,
         caches=caches,
     )
     # Step 11. Chain.
     ancestors = _ancestors(evidence, header, caches)
-    parents = verify_chain(header, ancestors, context, reference=reference, trust=trust, caches=caches)
+    parents = verify_chain(
+        header,
+        ancestors,
+        context,
+        reference=reference,
+        lifetimes=FORMAT_LIFETIMES,
+        trust=trust,
+        caches=caches,
+    )
     return VerifiedDecided(header, context, (*reversed(parents), header))
 
 

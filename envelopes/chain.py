@@ -17,6 +17,7 @@ from sealbus.envelopes.credential import verify_credential
 from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.header import Header, parse_header
 from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.lifetimes import Lifetimes
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.merkle import leaf_hash
 from sealbus.envelopes.signature import MESSAGE_TYPE, verify_proof
@@ -43,15 +44,16 @@ def verify_chain(
     context: UserContext | None,
     *,
     reference: int,
+    lifetimes: Lifetimes,
     trust: Trust,
     caches: Caches,
     step: int = 11,
 ) -> tuple[Header, ...]:
     """Step 11: return the headers of `ancestors`, the parent first and the root last, or raise `EnvelopeError`.
 
-    `header` is link 0, which has passed steps 2, 7 and 8; `context` is what step 10 gave for it. Codes, all counted at
-    `step`: `bad_chain`, `chain_too_long`, and those of steps 2, 7 and 8, which are applied to each ancestor at its own
-    `iat`.
+    `header` is link 0, which has passed steps 2, 7 and 8; `context` is what step 10 gave for it, `lifetimes` how
+    long the reader lets a chain go on. Codes, all counted at `step`: `bad_chain`, `chain_too_long`, and those of steps
+    2, 7 and 8, which are applied to each ancestor at its own `iat`.
 
     An ancestor's form and proof are remembered by H(header). How links fit each other, all times and all credentials
     are judged at every call. Grants are for `check_grants`.
@@ -73,10 +75,14 @@ def verify_chain(
         raise EnvelopeError(Code.BAD_CHAIN, step, "ended")
     if context is not None:
         _check_root(child, context, step)
+    elif child.end is not None and child.end - child.iat > lifetimes.chain_life:
+        raise EnvelopeError(Code.BAD_CHAIN, step, "goes on for too long")
     if not parents:
         return ()
     for ancestor, parent, found in zip(ancestors, parents, remembered, strict=True):
-        _prove(ancestor, parent, found, trust, caches, step)
+        expired = _prove(ancestor, parent, found, trust, caches, step)
+        if lifetimes.chain_after is not None and reference >= expired + lifetimes.chain_after:
+            raise EnvelopeError(Code.BAD_CHAIN, step, "goes on for too long after an ancestor's credential")
     return tuple(parents)
 
 
@@ -139,9 +145,9 @@ def _check_root(root: Header, context: UserContext, step: int) -> None:
 
 def _prove(
     ancestor: Ancestor, header: Header, found: _Remembered | None, trust: Trust, caches: Caches, step: int
-) -> None:
-    """Apply steps 7 and 8, inside step 11, to one ancestor at its own `iat`."""
-    verify_credential(
+) -> int:
+    """Apply steps 7 and 8, inside step 11, to one ancestor at its own `iat`; return when its credential ends."""
+    says = verify_credential(
         ancestor.credential,
         iss=header.iss,
         key=header.key,
@@ -157,6 +163,7 @@ def _prove(
         except EnvelopeError as error:
             raise error.at_step(step) from error
         caches.links.put(header.digest, _Remembered(header=header, proof=ancestor.proof))
+    return says.exp
 
 
 def _end(header: Header) -> int:

@@ -13,6 +13,7 @@ from sealbus.envelopes.codec import Value, encode
 from sealbus.envelopes.context_payload import ClaimValue, UserContext, parse_payload
 from sealbus.envelopes.credential import verify_credential
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
+from sealbus.envelopes.lifetimes import Lifetimes
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.merkle import leaf_hash
 from sealbus.envelopes.seal import Sealer
@@ -113,6 +114,7 @@ def verify_context(
     *,
     trust_domain: TrustDomain,
     minters: AbstractSet[SpiffeId],
+    lifetimes: Lifetimes,
     trust: Trust,
     caches: Caches,
     step: int = 10,
@@ -120,9 +122,10 @@ def verify_context(
     """Step 10: return the user context of a message whose header says `ctx`, None if it has none.
 
     Raises `EnvelopeError`, counted at `step`: `bad_context`, `context_issuer_refused`, and the codes of steps 7 and 8,
-    which are applied at the context's own `iat`. `trust_domain` is the reader's own, `minters` are who may mint.
+    which are applied at the context's own `iat`. `trust_domain` is the reader's own, `minters` are who may mint,
+    `lifetimes` how long what they mint may live.
 
-    Form and proof are remembered by `ctx`; audience, issuer and credential are judged at every call. How the context's
+    Form and proof are remembered by `ctx`; audience, life, issuer and credential are judged at every call. How the context's
     times and `wkl` fit a message is for its chain (step 11).
     """
     if statement is None:
@@ -137,6 +140,10 @@ def verify_context(
     context = parse_payload(statement.payload, step=step) if remembered is None else remembered.context
     if context.aud.name != trust_domain.name:
         raise EnvelopeError(Code.BAD_CONTEXT, step, "aud is another trust domain")
+    if context.exp - context.iat > lifetimes.context_start:
+        raise EnvelopeError(Code.BAD_CONTEXT, step, "chains may start with it for too long")
+    if context.end - context.iat > lifetimes.context_life:
+        raise EnvelopeError(Code.BAD_CONTEXT, step, "lives too long")
     if context.iss not in minters:
         raise EnvelopeError(Code.CONTEXT_ISSUER_REFUSED, step)
     # Step 7, inside step 10.

@@ -29,4 +29,5 @@ async def minted_user(settings: Settings, identifier: str, workload: str, sessio
             session=session,
             workload=settings.names.id_of(workload),
             issuer=settings.dev_issuer or DEV_IDP,
+            lifetimes=settings.lifetimes,
         )

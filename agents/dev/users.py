@@ -8,6 +8,7 @@ from typing import Final
 
 from sealbus.envelopes.context import ContextDraft, mint_context
 from sealbus.envelopes.context_payload import ClaimValue
+from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.seal import Sealer
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
@@ -39,15 +40,19 @@ def mint_user(
     tenant: str | None = None,
     workload: SpiffeId | None = None,
     issuer: str = DEV_IDP,
+    lifetimes: Lifetimes = DEFAULT_LIFETIMES,
 ) -> Statement:
-    """Return a signed user context of `identifier`; `sealer` must be that of a configured minter to be accepted."""
+    """Return a signed user context of `identifier`, within the readers' `lifetimes`.
+
+    `sealer` must be that of a configured minter for it to be accepted.
+    """
     return mint_context(
         ContextDraft(
             txn=os.urandom(16),
             aud=trust_domain,
             iat=now,
-            exp=now + START,
-            end=now + GO_ON,
+            exp=now + min(START, lifetimes.context_start, lifetimes.context_life),
+            end=now + min(GO_ON, lifetimes.context_life),
             sub=identifier,
             idp=issuer,
             sid=session or f"session-{identifier}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -27,8 +27,10 @@ from sealbus.agents.runtime import open_node
 from sealbus.agents.settings import Settings
 from sealbus.agents.settings_document import EdgeTable
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.lifetimes import Lifetimes
+from sealbus.envelopes.limits import SECOND
 
-__all__ = ["EDGE", "RunningEdge", "issuers_of", "open_edge", "serve_edge"]
+__all__ = ["EDGE", "RunningEdge", "issuers_of", "minting_limits", "open_edge", "serve_edge"]
 
 EDGE: Final = "edge"
 """Name of the edge among the agents: the settings' [agents] table says which SPIFFE ID it stands for."""
@@ -57,6 +59,7 @@ async def open_edge(settings: Settings) -> AsyncGenerator[RunningEdge, None]:
     Exposed(table.actions, settings.names)
     _public_tls(table)
     _pseudonyms(table)
+    minting_limits(table, settings.lifetimes)
     async with open_node(EDGE, settings) as node:
         if node.own not in settings.minters:
             raise ConfigurationError(
@@ -80,6 +83,7 @@ async def serve_edge(
     `issuer_tls` says whom to believe to be an issuer's server; the system's authorities unless given.
     """
     connections = connections or ConnectionLimits()
+    limits = minting_limits(table, node.deployment.lifetimes, limits)
     issuers = issuers_of(table)
     async with AsyncExitStack() as stack:
         keys = await stack.enter_async_context(KeySource(limits, tls=issuer_tls))
@@ -132,6 +136,25 @@ def issuers_of(table: EdgeTable) -> tuple[Issuer, ...]:
         )
         for row in table.issuers
     )
+
+
+def minting_limits(table: EdgeTable, lifetimes: Lifetimes, limits: EdgeLimits = DEFAULT_EDGE_LIMITS) -> EdgeLimits:
+    """Return `limits` with the times of the contexts that are minted: as said, else at most what readers take.
+
+    Raises `ConfigurationError` if more is said than readers take, whose settings this process has as well.
+    """
+    start, life = lifetimes.context_start // SECOND, lifetimes.context_life // SECOND
+    for name, said, most in (("start", table.context_start, start), ("life", table.context_life, life)):
+        if said is not None and said > most:
+            raise ConfigurationError(
+                f"edge.context_{name} is {said} s, and readers take {most} s (context.{name}): "
+                "no agent would accept a context of this edge"
+            )
+    life = table.context_life or min(limits.context_end_seconds, life)
+    start = table.context_start or min(limits.context_start_seconds, start, life)
+    if start > life:
+        raise ConfigurationError(f"edge.context_start is {start} s, more than its contexts live ({life} s)")
+    return replace(limits, context_start_seconds=start, context_end_seconds=life)
 
 
 def _resource(table: EdgeTable) -> str:

@@ -41,12 +41,21 @@ async def test_each_part_is_looked_at_whatever_the_others_are(settings: Settings
         ("trust", False),
         ("nats", False),
         ("clock", False),
+        ("context", True),
         ("policy", True),
     ]
-    assert "embedded, revision " in checks[4].text
+    assert checks[4].text == "minted for 600 s to start and 3600 s to go on, taken for 1800 s and 7200 s"
+    assert "embedded, revision " in checks[5].text
     for one in checks:
         assert one.text
         assert "\n" not in one.text
+
+
+async def test_an_edge_that_mints_for_longer_than_agents_take_is_told(settings: Settings) -> None:
+    edge = settings.edge.model_copy(update={"context_life": 7_201})
+    found = (await examine(replace(settings, edge=edge), "pricing"))[4]
+    assert (found.part, found.ok) == ("context", False)
+    assert "edge.context_life is 7201 s, and readers take 7200 s (context.life)" in found.text
 
 
 async def test_a_policy_that_is_not_there_says_which_file(settings: Settings) -> None:

@@ -13,6 +13,7 @@ from sealbus.agents.dev.memory_identity import MemoryIdentity
 from sealbus.agents.node import Deployment, Node
 from sealbus.bus.audit import AuditLimits
 from sealbus.envelopes.errors import BusUnavailable
+from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 from sealbus.testing import TestBus
 
@@ -74,6 +75,7 @@ async def test_trust_is_what_the_identity_gives_now() -> None:
 def test_a_deployment_has_no_minters_and_no_own_subjects_unless_said() -> None:
     deployment = Deployment(names=TestBus(engine=ScriptedEngine()).names)
     assert deployment.minters == frozenset()
+    assert deployment.lifetimes == DEFAULT_LIFETIMES
     assert dict(deployment.own_subjects) == {}
 
 

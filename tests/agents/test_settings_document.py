@@ -8,6 +8,8 @@ from support.settings import FULL, load
 from sealbus.bus.streams import declared_streams
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 
 
@@ -85,6 +87,9 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert settings.names.id_of("orders") == SpiffeId("spiffe://example.org/ns/shop/sa/orders")
     assert settings.names.id_of("pricing") == SpiffeId("spiffe://example.org/ns/money/sa/pricing")
     assert settings.minters == {SpiffeId("spiffe://example.org/edge")}
+    assert settings.lifetimes == Lifetimes(
+        context_start=1_800 * SECOND, context_life=7_200 * SECOND, chain_life=14_400 * SECOND, chain_after=600 * SECOND
+    )
     assert settings.max_bytes == {"TASKS": 1 << 30, "AUDIT": 5_000_000, "REFUSALS": 64 << 20}
     assert settings.replicas == 3
     created, send = settings.own_subjects
@@ -103,6 +108,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert (edge.address, edge.resource, edge.plaintext) == ("0.0.0.0:8443", "https://api.example.org", True)
     assert (edge.certificate, edge.key) == (tmp_path / "edge.pem", Path("/etc/edge.key"))
     assert edge.pseudonym_key == tmp_path / "pseudonyms.key"
+    assert (edge.context_start, edge.context_life) == (600, 3_600)
     assert (edge.token_service, edge.actions) == (":8444", ("inventory.*",))
     (issuer,) = edge.issuers
     assert (issuer.issuer, issuer.claims, issuer.algorithms) == (
@@ -138,6 +144,8 @@ def test_the_smallest_file_gives_everything_else_by_default(tmp_path: Path) -> N
     assert settings.policy.opa_ids == {SpiffeId("spiffe://example.org/opa")}
     assert settings.names.id_of("pricing") == SpiffeId("spiffe://example.org/agent/pricing")
     assert settings.minters == frozenset()
+    assert settings.lifetimes == DEFAULT_LIFETIMES
+    assert (settings.edge.context_start, settings.edge.context_life) == (None, None)
     assert settings.max_bytes == {}
     assert settings.own_subjects == ()
     assert settings.health is None

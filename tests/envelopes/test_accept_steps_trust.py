@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 from support.acceptance import (
@@ -20,6 +21,7 @@ from support.acceptance import (
     INVENTORY,
     ISSUER,
     PLANNER,
+    PROFILE,
     TRUST,
     Delivery,
     Message,
@@ -50,6 +52,7 @@ from sealbus.envelopes.codec import Value, decode, pack
 from sealbus.envelopes.context import ContextDraft, mint_context
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.header import parse_header
+from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, FORMAT_LIFETIMES, Lifetimes
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.merkle import leaf_hash, verify_path
 from sealbus.envelopes.seal import Sealer
@@ -653,8 +656,24 @@ def test_step_10_refuses_more_than_32_scopes() -> None:
 def test_step_10_accepts_the_edges_of_its_times() -> None:
     draft = context_draft()._replace(iat=NOW, exp=NOW + HOUR, end=NOW + HOUR)
     assert Delivery().accept(carrying(mint_context(draft, EDGE))).context is not None
-    longest = mint_context(draft._replace(end=NOW + DAY), EDGE)
-    assert Delivery().accept(carrying(longest)).context is not None
+    longest = mint_context(draft._replace(exp=NOW + DAY, end=NOW + DAY), EDGE)
+    assert taking(FORMAT_LIFETIMES).accept(carrying(longest)).context is not None
+
+
+def taking(lifetimes: Lifetimes, **given: Any) -> Delivery:
+    """Return a delivery to a reader that is set to `lifetimes`."""
+    return Delivery(profile=replace(PROFILE, lifetimes=lifetimes), **given)
+
+
+def test_step_10_accepts_and_refuses_by_the_life_that_the_reader_lets_a_context_have() -> None:
+    draft = context_draft()._replace(exp=NOW + HOUR, end=NOW + 8 * HOUR)
+    assert Delivery().accept(carrying(mint_context(draft, EDGE))).context is not None
+    for late in (draft._replace(exp=NOW + HOUR + 1), draft._replace(end=NOW + 8 * HOUR + 1)):
+        refuses(Code.BAD_CONTEXT, 10, lambda late=late: Delivery().accept(carrying(mint_context(late, EDGE))))  # type: ignore[misc]
+    start, life = Lifetimes(context_start=2 * HOUR, context_life=DAY), Lifetimes(context_life=8 * HOUR - 1)
+    longer = mint_context(draft._replace(exp=NOW + 2 * HOUR, end=NOW + DAY), EDGE)
+    assert taking(start).accept(carrying(longer)).context is not None
+    refuses(Code.BAD_CONTEXT, 10, lambda: taking(life).accept(carrying(mint_context(draft, EDGE))))
 
 
 # Step 11.
@@ -858,11 +877,71 @@ def test_step_11_refuses_a_chain_that_has_ended_at_the_reference_time() -> None:
 
     def read(reference: int) -> object:
         return verify_chain(
-            message.header, ancestors, message.context, reference=reference, trust=TRUST, caches=Delivery().caches
+            message.header,
+            ancestors,
+            message.context,
+            reference=reference,
+            lifetimes=DEFAULT_LIFETIMES,
+            trust=TRUST,
+            caches=Delivery().caches,
         )
 
     read(NOW + HOUR - 1)
     refuses(Code.BAD_CHAIN, 11, lambda: read(NOW + HOUR))
+
+
+def test_step_11_accepts_and_refuses_by_the_life_that_the_reader_lets_a_chain_have() -> None:
+    hour = Lifetimes(chain_life=HOUR)
+    for lifetimes, end in ((hour, NOW + HOUR), (FORMAT_LIFETIMES, NOW + DAY)):
+        own = Message(context=None, ancestors=(), fields={"end": end})
+        root = Message(sealer=EDGE, fields=ROOT | {"end": end}, context=None, ancestors=())
+        taking(lifetimes).accept(own)
+        taking(lifetimes).accept(Message(context=None, ancestors=(root.ancestor(),)))
+    own = Message(context=None, ancestors=(), fields={"end": NOW + HOUR + 1})
+    root = Message(sealer=EDGE, fields=ROOT | {"end": NOW + HOUR + 1}, context=None, ancestors=())
+    refuses(Code.BAD_CHAIN, 11, lambda: taking(hour).accept(own))
+    refuses(Code.BAD_CHAIN, 11, lambda: taking(hour).accept(Message(context=None, ancestors=(root.ancestor(),))))
+    # With a user it is the context that says how long.
+    taking(hour).accept(Message(fields={"end": NOW + 2 * HOUR}))
+
+
+def test_step_11_refuses_a_chain_too_long_after_an_ancestors_credential() -> None:
+    edge = ISSUER.sealer(EDGE_ID, exp=NOW + MINUTE)
+    hop = ISSUER.sealer(agent("hop"), exp=NOW + 2 * MINUTE)
+    entries: dict[str, object] = {"end": NOW + HOUR, "exp": NOW + HOUR}
+    first = Message(
+        sealer=edge, fields=ROOT | entries | {"aud": hop.iss.value, "to": "task.hop.x"}, ancestors=()
+    ).ancestor()
+    second = Message(sealer=hop, fields=ROOT | entries, ancestors=(first,)).ancestor()
+    message = Message(fields=entries | {"iat": NOW + 5 * MINUTE}, ancestors=(second, first))
+
+    def read(reference: int, after: int | None, sent: Message = message) -> None:
+        taking(Lifetimes(chain_after=after), stored=reference, now=reference).accept(sent)
+
+    read(NOW + 6 * MINUTE, None)
+    read(NOW + 6 * MINUTE - 1, 5 * MINUTE)
+    refuses(Code.BAD_CHAIN, 11, lambda: read(NOW + 6 * MINUTE, 5 * MINUTE))
+    # Every ancestor is asked, and not only the root.
+    later = Message(sealer=ISSUER.sealer(EDGE_ID, exp=NOW + HOUR), fields=ROOT | entries, ancestors=()).ancestor()
+    lasting = Message(fields=entries, ancestors=(later,))
+    read(NOW + SECOND, 0, lasting)
+    brief = Message(sealer=edge, fields=ROOT | entries, ancestors=()).ancestor()
+    soon = Message(fields=entries | {"iat": NOW + MINUTE}, ancestors=(brief,))
+    read(NOW + MINUTE - 1, 0, soon)
+    refuses(Code.BAD_CHAIN, 11, lambda: read(NOW + MINUTE, 0, soon))
+    first = Message(
+        sealer=ISSUER.sealer(EDGE_ID, exp=NOW + HOUR),
+        fields=ROOT | entries | {"aud": hop.iss.value, "to": "task.hop.x"},
+        ancestors=(),
+    ).ancestor()
+    second = Message(sealer=hop, fields=ROOT | entries, ancestors=(first,)).ancestor()
+    between = Message(fields=entries | {"iat": NOW + 5 * MINUTE}, ancestors=(second, first))
+    read(NOW + 7 * MINUTE - 1, 5 * MINUTE, replace(between, fields=entries | {"iat": NOW + 6 * MINUTE}))
+    refuses(
+        Code.BAD_CHAIN,
+        11,
+        lambda: read(NOW + 7 * MINUTE, 5 * MINUTE, replace(between, fields=entries | {"iat": NOW + 6 * MINUTE})),
+    )
 
 
 def test_step_11_refuses_over_eight_ancestors() -> None:
@@ -872,6 +951,14 @@ def test_step_11_refuses_over_eight_ancestors() -> None:
     context = Delivery().accept(Message()).context
 
     def read() -> object:
-        return verify_chain(header, message.ancestors, context, reference=NOW, trust=TRUST, caches=Delivery().caches)
+        return verify_chain(
+            header,
+            message.ancestors,
+            context,
+            reference=NOW,
+            lifetimes=DEFAULT_LIFETIMES,
+            trust=TRUST,
+            caches=Delivery().caches,
+        )
 
     refuses(Code.CHAIN_TOO_LONG, 11, read)

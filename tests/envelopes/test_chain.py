@@ -13,6 +13,7 @@ from sealbus.envelopes.chain import check_grants, covers, verify_chain
 from sealbus.envelopes.context_payload import UserContext, parse_payload
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.header import Header, parse_header
+from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.merkle import leaf_hash
 from sealbus.envelopes.signature import MESSAGE_TYPE, sign_batch
@@ -28,6 +29,7 @@ def verify(
     ancestors: tuple[Ancestor, ...] | None = None,
     context: UserContext | None = None,
     reference: int = NOW,
+    lifetimes: Lifetimes = DEFAULT_LIFETIMES,
     trust: Trust = TRUST,
     caches: Caches | None = None,
     step: int = 11,
@@ -39,6 +41,7 @@ def verify(
         message.ancestors if ancestors is None else ancestors,
         context if context is not None else own,
         reference=reference,
+        lifetimes=lifetimes,
         trust=trust,
         caches=caches if caches is not None else Caches(),
         step=step,

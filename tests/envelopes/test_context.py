@@ -12,6 +12,7 @@ from support.envelopes import HOUR, MINUTE, NOW, TRUST_DOMAIN, agent, signing_ke
 from sealbus.envelopes.caches import Caches
 from sealbus.envelopes.context import ContextDraft, UserContext, mint_context, verify_context
 from sealbus.envelopes.errors import Code, SealError
+from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
 from sealbus.envelopes.merkle import leaf_hash
 from sealbus.envelopes.signature import CONTEXT_TYPE, sign_batch
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
@@ -25,6 +26,7 @@ def verify(
     *,
     trust_domain: TrustDomain = TRUST_DOMAIN,
     minters: frozenset[SpiffeId] = MINTERS,
+    lifetimes: Lifetimes = DEFAULT_LIFETIMES,
     trust: Trust = TRUST,
     caches: Caches | None = None,
     step: int = 10,
@@ -35,6 +37,7 @@ def verify(
         ctx if ctx is not None or given is None else sha256(given.payload).digest(),
         trust_domain=trust_domain,
         minters=minters,
+        lifetimes=lifetimes,
         trust=trust,
         caches=caches if caches is not None else Caches(),
         step=step,
@@ -88,7 +91,13 @@ def test_no_statement_without_ctx_and_no_ctx_without_statement() -> None:
         Code.BAD_CONTEXT,
         10,
         lambda: verify_context(
-            statement(), None, trust_domain=TRUST_DOMAIN, minters=MINTERS, trust=TRUST, caches=Caches()
+            statement(),
+            None,
+            trust_domain=TRUST_DOMAIN,
+            minters=MINTERS,
+            lifetimes=DEFAULT_LIFETIMES,
+            trust=TRUST,
+            caches=Caches(),
         ),
     )
 
@@ -125,6 +134,8 @@ def test_what_is_remembered_is_judged_anew_by_all_but_form_and_proof() -> None:
     refuses(Code.BAD_CONTEXT, 10, lambda: verify(good, caches=caches, trust_domain=TrustDomain("other.org")))
     refuses(Code.CONTEXT_ISSUER_REFUSED, 10, lambda: verify(good, caches=caches, minters=frozenset()))
     refuses(Code.REVOKED, 10, lambda: verify(good, caches=caches, trust=revoked))
+    shorter = Lifetimes(context_start=MINUTE)
+    refuses(Code.BAD_CONTEXT, 10, lambda: verify(good, caches=caches, lifetimes=shorter))
     refuses(Code.BAD_SIGNATURE, 10, lambda: verify(good._replace(proof=forged), caches=caches))
     refuses(Code.BAD_CREDENTIAL, 10, lambda: verify(good._replace(credential=Credential(1, b"x")), caches=caches))
     other = mint_context(context_draft()._replace(sub="u-1002"), EDGE)

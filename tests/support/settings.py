@@ -36,6 +36,11 @@ template = "/ns/shop/sa/{name}"
 pricing = "spiffe://example.org/ns/money/sa/pricing"
 [context]
 minters = ["spiffe://example.org/edge"]
+start = 1_800
+life = 7_200
+[chain]
+life = 14_400
+after = 600
 [streams]
 replicas = 3
 [streams.max_bytes]
@@ -76,6 +81,8 @@ key = "/etc/edge.key"
 plaintext = true
 token_service = ":8444"
 pseudonym_key = "pseudonyms.key"
+context_start = 600
+context_life = 3_600
 actions = ["inventory.*"]
 [[edge.issuers]]
 issuer = "https://idp.example.org"

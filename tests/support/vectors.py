@@ -14,6 +14,7 @@ from sealbus.envelopes.archive import ArchiveProfile, accept_decided, accept_rec
 from sealbus.envelopes.caches import Caches, ReplayMemory
 from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.lifetimes import Lifetimes
 from sealbus.envelopes.names import Names
 from sealbus.envelopes.pending import PendingRequest
 from sealbus.envelopes.results import ResultProfile, VerifiedResult, accept_reply, accept_status
@@ -85,6 +86,7 @@ def _live(given: Given, payload: bytes, caches: Caches) -> Given:
             )
         ),
         minters=frozenset(map(SpiffeId, given["minters"])),
+        lifetimes=Lifetimes(**given["lifetimes"]),
         formats=frozenset(given["formats"]),
     )
     stream, core = given["stream"], given.get("core", {"memory": 1})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from hashlib import sha256
 
-from vectors.cases import Case, call_given, live
+from vectors.cases import LIFETIMES, Case, call_given, live
 from vectors.issuing import BROKER, EDGE, HOUR, INVENTORY, MINUTE, NOW, PLANNER, SECOND, Json, party, token
 from vectors.refused_live import at, call, event, stream
 from vectors.refused_trust import parent
@@ -122,7 +122,11 @@ def _users() -> list[Case]:
     first, second = batch(parent(user), parent(user, id=message_id(6)))
     granted = parent(user, grt=["pricing.*", "inventory.update"])
     early, at_exp = context(iat=NOW + 5 * SECOND), context(iat=NOW - 30 * SECOND, exp=NOW + 1)
+    longest, day = context(exp=NOW + HOUR, end=NOW + 8 * HOUR), context(exp=NOW + 24 * HOUR, end=NOW + 24 * HOUR)
+    long_parent = parent(end=NOW + 24 * HOUR)
     plain_parent = parent()
+    soon = token(EDGE, of_edge.key.public, claims={"exp": NOW // SECOND + 1})
+    ending = replace(plain_parent, credential=Credential(1, soon))
     called = parent(t="call", to="call.planner.plan", exp=NOW + MINUTE, end=NOW + MINUTE, rpl=f"_INBOX.{_TOKEN}.1")
 
     def child(*ancestors: Ancestor, of: Message = above) -> Message:
@@ -146,6 +150,14 @@ def _users() -> list[Case]:
             child(called.ancestor(), of=plain_parent), fields={"exp": NOW + MINUTE, "end": NOW + MINUTE})),
         live("a call for a user, with its chain", replace(call(), context=user, ancestors=(above.ancestor(),)),
              **call_given()),
+        live("a context that lives as long as this reader lets it", Message(sender=of_edge, context=longest)),
+        live("a context of 24 h, for a reader that lets it", Message(sender=of_edge, context=day),
+             lifetimes={**LIFETIMES, "context_start": 24 * HOUR, "context_life": 24 * HOUR}),
+        live("a chain of 24 h without a user", child(long_parent.ancestor(), of=long_parent)),
+        live("a chain with a user, for a reader that lets others live a minute", child(above.ancestor()),
+             lifetimes={**LIFETIMES, "chain_life": MINUTE}),
+        live("a chain just before a reader's time after its ancestor's credential", child(ending.ancestor(), of=ending),
+             lifetimes={**LIFETIMES, "chain_after": 1}),
     ]  # fmt: skip
 
 

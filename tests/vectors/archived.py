@@ -25,6 +25,9 @@ def accepted() -> list[Case]:
     plain, user = Message(), context()
     above = parent(user)
     child = Message(context=user, ancestors=(above.ancestor(),))
+    day = context(exp=NOW + 24 * HOUR, end=NOW + 24 * HOUR)
+    day_above = parent(day)
+    day_child = Message(context=day, ancestors=(day_above.ancestor(),))
     first, second = batch(plain, Message(fields={"id": message_id(3)}))
     core = call(id=message_id(4))
     kinds = [(kind, item) for kind, items in recorded.records(plain).items() for item in items]
@@ -47,6 +50,7 @@ def accepted() -> list[Case]:
         _decided("a task", plain),
         _decided("a task of a batch", second),
         _decided("a task for a user, with its ancestor", child, above),
+        _decided("a task for a user whose context lives as long as the format allows", day_child, day_above),
         _decided("a task and its body", child, above, body=BODY.hex()),
         _decided("a task with its body recorded", child, above, bdy=BODY),
         decided("a call", recorded.audit(recorded.evidence(core), [opened]), opened, core),

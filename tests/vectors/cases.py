@@ -10,9 +10,17 @@ from vectors.world import Message, header_block, message_id
 
 from sealbus.envelopes.merkle import leaf_hash
 
-__all__ = ["Case", "archive", "call_given", "decided", "digest_of", "live", "pieces", "result", "world"]
+__all__ = ["LIFETIMES", "Case", "archive", "call_given", "decided", "digest_of", "live", "pieces", "result", "world"]
 
 Case = dict[str, Json]
+
+LIFETIMES: dict[str, Json] = {
+    "context_start": HOUR,
+    "context_life": 8 * HOUR,
+    "chain_life": 24 * HOUR,
+    "chain_after": None,
+}
+"""How long the reader lets contexts and chains live, unless a case says otherwise: the settings' defaults."""
 
 _RUN = re.compile(rb"(.{1,34}?)\1{63,}", re.DOTALL)
 """Up to 34 bytes (a hash as an encoded value), at least 64 times."""
@@ -38,7 +46,7 @@ def world() -> Json:
         "formats": [1],
         "bundles": "default",
     }
-    trusting: dict[str, Json] = {"revoked_before": {}, "minters": [EDGE]}
+    trusting: dict[str, Json] = {"revoked_before": {}, "minters": [EDGE], "lifetimes": LIFETIMES}
     return {
         "bundles": bundles,
         "defaults": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from hashlib import sha256
 
-from vectors.cases import Case, live
+from vectors.cases import LIFETIMES, Case, live
 from vectors.issuing import BROKER, EDGE, HOUR, MINUTE, NOW, PLANNER, PRICING, SECOND, party, token
 from vectors.refused_live import event
 from vectors.world import Message, context, context_entries, message_id
@@ -66,6 +66,8 @@ def _contexts() -> list[Case]:
         "end before exp": {"end": NOW + 15 * MINUTE - 1},
         "end over 24 h after iat": {"end": NOW + 24 * HOUR + 1},
         "for another trust domain": {"aud": "partner.example"},
+        "exp over 1 h after iat, for a reader of 1 h": {"exp": NOW + HOUR + 1},
+        "end over 8 h after iat, for a reader of 8 h": {"end": NOW + 8 * HOUR + 1},
     }  # fmt: skip
     thief = party(EDGE, "thief")
     good, other = context(), context(sub="u-2002").proof
@@ -88,6 +90,8 @@ def _contexts() -> list[Case]:
         live("context: credential of kind 2", user(context(credential=Credential(2, late))), ("bad_credential", 10)),
         live("context: revoked", Message(sender=party(PLANNER), context=context(wkl=PLANNER)), ("revoked", 10),
              revoked_before={EDGE: NOW}),
+        live("context: exp over 1 min after iat, for a reader of 1 min", user(good), bad,
+             lifetimes={**LIFETIMES, "context_start": MINUTE}),
     ]  # fmt: skip
 
 
@@ -109,6 +113,8 @@ def _chains() -> list[Case]:
     middle = Message(fields={"aud": PLANNER, "to": "task.planner.step", "id": message_id(5)}, ancestors=(good,))
     event_before = event(party(EDGE), aud=PLANNER)
     late = token(EDGE, party(EDGE).key.public, claims={"exp": NOW // SECOND})
+    # Good at the ancestor's `iat`, and over just before the message is stored.
+    soon = token(EDGE, party(EDGE).key.public, claims={"exp": NOW // SECOND + 1})
     ahead, past, brief = (
         context(iat=NOW + 5 * SECOND + 1),
         context(iat=NOW - 30 * SECOND, exp=NOW),
@@ -154,6 +160,12 @@ def _chains() -> list[Case]:
         live("an ancestor who was revoked", child(root), ("revoked", 11), revoked_before={EDGE: NOW}),
         live("an ancestor of another trust domain", child(broker), ("unknown_trust_domain", 11),
              bundles="without partner"),
+        live("a root that ends over 1 h after it was made, for a reader of 1 h", child(), bad,
+             lifetimes={**LIFETIMES, "chain_life": HOUR - 1}),
+        live("an ancestor that ends over 1 h after it was made, for a reader of 1 h", child(root), bad,
+             lifetimes={**LIFETIMES, "chain_life": HOUR}),
+        live("a chain at a reader's time after its ancestor's credential",
+             child(replace(root, credential=Credential(1, soon))), bad, lifetimes={**LIFETIMES, "chain_after": 0}),
         live("an ancestor by a key that nobody knows", child(_by_unknown_key()), ("unknown_key", 11)),
     ]  # fmt: skip
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from support.envelopes import HOUR, MINUTE, NOW, TRUST_DOMAIN, Issuer, agent
 
 from sealbus.agents.dev.users import DEV_IDP, mint_user
 from sealbus.envelopes.context_payload import parse_payload
+from sealbus.envelopes.lifetimes import Lifetimes
 
 EDGE = Issuer().sealer(agent("edge"))
 
@@ -34,6 +36,20 @@ def test_a_context_says_what_was_asked_for() -> None:
     assert (context.sid, context.cid, context.scp, dict(context.clm)) == ("s1", "shop", ("read",), {"region": "eu"})
     assert (context.ten, context.wkl) == ("acme", agent("web"))
     assert (context.iat, context.exp, context.end) == (NOW, NOW + 15 * MINUTE, NOW + 8 * HOUR)
+
+
+@pytest.mark.parametrize(
+    ("lifetimes", "times"),
+    [
+        (Lifetimes(), (15 * MINUTE, 8 * HOUR)),
+        (Lifetimes(context_start=MINUTE), (MINUTE, 8 * HOUR)),
+        (Lifetimes(context_life=2 * MINUTE), (2 * MINUTE, 2 * MINUTE)),
+    ],
+)
+def test_it_lives_no_longer_than_readers_take(lifetimes: Lifetimes, times: tuple[int, int]) -> None:
+    minted = mint_user(EDGE, "alice", trust_domain=TRUST_DOMAIN, now=NOW, lifetimes=lifetimes)
+    context = parse_payload(minted.payload)
+    assert (context.exp - NOW, context.end - NOW) == times
 
 
 def test_what_is_not_asked_for_is_absent_and_the_issuer_cannot_resolve() -> None:

@@ -13,10 +13,12 @@ from support.issuer import TRUSTS_NOBODY, LoopbackIssuer
 from support.settings import SMALLEST, load
 from support.x509 import ThrowawayCa
 
-from sealbus.agents.edge.server import issuers_of, open_edge, serve_edge
+from sealbus.agents.edge.server import issuers_of, minting_limits, open_edge, serve_edge
 from sealbus.agents.edge.tls import file_context
 from sealbus.agents.settings_document import EdgeTable, IssuerTable
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.lifetimes import FORMAT_LIFETIMES, Lifetimes
+from sealbus.envelopes.limits import SECOND
 from sealbus.testing import TestBus
 
 EDGE = """[edge]
@@ -40,6 +42,16 @@ issuer = "https://idp.example.org"
         (EDGE.replace("[edge]", '[edge]\ncertificate = "a"'), "edge.certificate and edge.key go together"),
         (EDGE.replace("[edge]", '[edge]\npseudonym_key = "missing"'), "missing cannot be read: No such file"),
         (EDGE.replace("[edge]", '[edge]\ncertificate = "a"\nkey = "b"'), "cannot be used: No such file"),
+        (
+            EDGE.replace("[edge]", "[edge]\ncontext_start = 3_601"),
+            "readers take 3600 s (context.start): no agent would",
+        ),
+        (
+            EDGE.replace("[edge]", "[edge]\ncontext_life = 28_801"),
+            "readers take 28800 s (context.life): no agent would",
+        ),
+        (EDGE.replace("[edge]", "[context]\nlife = 60\n[edge]\ncontext_life = 61"), "readers take 60 s (context.life)"),
+        (EDGE.replace("[edge]", "[edge]\ncontext_start = 61\ncontext_life = 60"), "more than its contexts live (60 s)"),
     ],
 )
 async def test_what_is_wrong_with_the_settings_is_one_line_before_anything_is_opened(
@@ -62,6 +74,32 @@ def test_the_rows_of_the_table_are_issuers_with_the_resource_as_audience() -> No
     )
     assert issuer.audiences == {"https://api.example.org"}
     assert (dict(issuer.claims), issuer.tenant) == ({"department": "dep"}, "acme")
+
+
+@pytest.mark.parametrize(
+    ("said", "lifetimes", "times"),
+    [
+        ({}, Lifetimes(), (900, 28_800)),
+        ({}, Lifetimes(context_start=60 * SECOND), (60, 28_800)),
+        ({}, Lifetimes(context_life=60 * SECOND), (60, 60)),
+        ({"context_start": 3_600, "context_life": 7_200}, Lifetimes(), (3_600, 7_200)),
+        ({"context_life": 600}, Lifetimes(), (600, 600)),
+        ({"context_life": 86_400}, FORMAT_LIFETIMES, (900, 86_400)),
+    ],
+)
+def test_contexts_live_as_said_and_no_longer_than_readers_take(
+    said: dict[str, int], lifetimes: Lifetimes, times: tuple[int, int]
+) -> None:
+    limits = minting_limits(EdgeTable.model_validate(said), lifetimes)
+    assert (limits.context_start_seconds, limits.context_end_seconds) == times
+
+
+async def test_what_is_served_mints_for_as_long_as_is_said() -> None:
+    async with LoopbackIssuer() as issuer, TestBus(engine=ScriptedEngine()) as bus:
+        node = (await bus.client("edge")).node
+        table = edge_table(issuer, context_start=60, context_life=120)
+        async with serve_edge(table, node, connections=QUICK, issuer_tls=TRUSTS_NOBODY) as edge:
+            assert (edge.front.limits.context_start_seconds, edge.front.limits.context_end_seconds) == (60, 120)
 
 
 async def _serving(use: Callable[..., Any], **changes: Any) -> None:

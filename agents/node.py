@@ -13,6 +13,7 @@ from typing import Self
 from sealbus.agents.sending import Sending
 from sealbus.bus.answer_policy import AnswerPolicy
 from sealbus.bus.audit import AuditLimits, AuditWriter
+from sealbus.bus.background import Background
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.counters import Counters
 from sealbus.bus.judge import Judge
@@ -150,7 +151,7 @@ class Node:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            group = await stack.enter_async_context(asyncio.TaskGroup())
+            group = await stack.enter_async_context(Background())
             refusing = group.create_task(self.refusals.run(), name="refusals")
             stack.callback(refusing.cancel)
             await stack.enter_async_context(self.outbox)

@@ -21,6 +21,7 @@ from sealbus.agents.dev.state_folder import lock_folder
 from sealbus.agents.policy_store import PolicyStore
 from sealbus.agents.policy_sync import PolicySync, policy_synced
 from sealbus.agents.settings import PolicySettings
+from sealbus.bus.background import Background
 from sealbus.bus.connection import Connection
 from sealbus.bus.counters import Counters
 from sealbus.envelopes.errors import ConfigurationError
@@ -107,7 +108,7 @@ async def open_source(
             return
         revocations = Revocations(policy.bundle, file_verifier(policy))
         await revocations.start()
-        group = await stack.enter_async_context(asyncio.TaskGroup())
+        group = await stack.enter_async_context(Background())
         following = group.create_task(revocations.run(), name="revocations")
         try:
             yield PolicySource(policy=policy, revoked_before=lambda: revocations.before, problem=problem)

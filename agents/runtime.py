@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from sealbus.agents.policy_source import file_verifier, open_source
 from sealbus.agents.settings import PolicySettings, Settings, load_settings
 from sealbus.bus.audit import AuditLimits
 from sealbus.bus.audit_trail import AuditTrail
+from sealbus.bus.background import Background
 from sealbus.bus.connection import Connection
 from sealbus.bus.counters import Counters
 from sealbus.bus.ports import Identity, Transport
@@ -164,7 +164,7 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
         source = await stack.enter_async_context(open_source(name, settings.policy, connection, counters=counters))
         if engine is None:
             engine = await stack.enter_async_context(open_engine(source.policy, identity))
-        group = await stack.enter_async_context(asyncio.TaskGroup())
+        group = await stack.enter_async_context(Background())
         streams = streams_of(settings)
         await check_streams(streams, connection.jetstream)
         guard = StreamGuard(streams, connection)

@@ -22,6 +22,7 @@ from sealbus.bus.effects import Effects
 from sealbus.bus.gate import CoreOrigin, Gate, Turn
 from sealbus.bus.keyed import Keyed
 from sealbus.bus.lanes import Lanes
+from sealbus.bus.places import Places
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routes import RouteTable
 from sealbus.bus.statuses import Statuses
@@ -46,7 +47,8 @@ class WorkerLimits:
     """Deliveries opened, decided and recorded together."""
     ack_wait: float = 30.0
     """Seconds until the broker redelivers what gave no sign of life."""
-    max_ack_pending: int = 2_048
+    max_ack_pending: int = 8_192
+    """Deliveries of one consumer, over all replicas, that are handled or put off; `sealbus.bus.places` shares them out."""
     pending_calls: int = 4_096
     """Core calls that wait to be opened; more are dropped and counted."""
     replay_entries: int = 100_000
@@ -81,6 +83,7 @@ class Worker:
         self.ready = asyncio.Event()
         """Set once no call can be missed any more: the broker has seen every subscription."""
         self._readiness = Readiness(node)
+        self._places = Places(self.limits.max_ack_pending, counters=node.counters)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -97,6 +100,7 @@ class Worker:
                     statuses=Statuses(names=node.deployment.names, outbox=node.outbox, counters=node.counters),
                     effects=Effects(self._claiming()),
                     counters=node.counters,
+                    places=self._places,
                     random=node.random,
                     concurrency=limits.concurrency,
                     clock=node.clock,
@@ -119,6 +123,7 @@ class Worker:
                     audit=node.audit,
                     refusals=node.refusals,
                     lanes=self._lanes,
+                    places=self._places,
                     counters=node.counters,
                     core=CoreOrigin(started=node.started, audit_created=created),
                     caches=node.caches,
@@ -164,7 +169,7 @@ class Worker:
 
     def notes(self) -> dict[str, str]:
         """Return what an operator should look at though work is taken, by part."""
-        return self._readiness.notes()
+        return self._readiness.notes() | self._places.notes()
 
     async def settle(self) -> None:
         """Wait until what was taken so far is handled, without stopping."""
@@ -197,11 +202,8 @@ class Worker:
         ]
 
     def _served(self) -> list[str]:
-        """Return what to subscribe to for calls: one subject for all of our scheme, and each own one."""
-        own = self.node.deployment.own_subjects
-        calls = self.routes.subjects(Kind.CALL)
-        scheme = [f"call.{self.node.token}.*"] if any(subject not in own for subject in calls) else []
-        return scheme + [subject for subject in calls if subject in own]
+        """Return what to subscribe to for calls: each verb by itself, so that NATS routes a call to who knows it."""
+        return list(self.routes.subjects(Kind.CALL))
 
     def _claiming(self) -> Claiming:
         node = self.node
@@ -236,3 +238,6 @@ class Worker:
         async with aclosing(batches) as source:
             async for batch in source:
                 await self._gate.admit(batch, pull, turn)
+                if pull is not None:
+                    # Not before a batch is admitted: what was delivered would come again meanwhile, and be handled twice.
+                    await self._places.room()

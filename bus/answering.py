@@ -16,6 +16,7 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
+from sealbus.bus.background import Background
 from sealbus.bus.connection import Connection
 from sealbus.bus.frames import check_pattern, publish_frame
 from sealbus.bus.link import Link
@@ -84,7 +85,7 @@ class Answering:
         self._arrived = asyncio.Event()
         self._busy = 0
         self._idle = asyncio.Event()
-        self._group = asyncio.TaskGroup()
+        self._group = Background()
         self._workers: list[asyncio.Task[None]] = []
         self.refused = ""
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from sealbus.bus.background import Background
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.counters import Counters
 from sealbus.bus.denials import Denials
@@ -101,7 +102,7 @@ class AuditWriter:
             issuers=self._limits.issuers,
             clock=clock,
         )
-        self._group = asyncio.TaskGroup()
+        self._group = Background()
         self._counting: asyncio.Task[None] | None = None
         self._refused = _TAKEN
 

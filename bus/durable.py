@@ -23,8 +23,9 @@ from sealbus.bus.deadlines import Deadlines
 from sealbus.bus.effects import Effects
 from sealbus.bus.operator_log import OperatorLog
 from sealbus.bus.outcomes import Outcomes, delivery_of
+from sealbus.bus.places import Cause, Places
 from sealbus.bus.ports import Delivery, Pull
-from sealbus.bus.retry import UNTIL_EXPIRY, RetrySchedule
+from sealbus.bus.retry import UNTIL_EXPIRY, VERB_AWAITED, RetrySchedule
 from sealbus.bus.routes import Answer, Permitted
 from sealbus.bus.status_body import State, Status
 from sealbus.bus.statuses import NOTHING, Statuses, Telling
@@ -63,6 +64,7 @@ class DurableWork:
         outcomes: Outcomes,
         deadlines: Deadlines,
         counters: Counters,
+        places: Places,
         random: Callable[[], float],
         soon: Callable[[Rest], None],
         clock: Clock = wall_clock,
@@ -73,6 +75,7 @@ class DurableWork:
         self._outcomes = outcomes
         self._deadlines = deadlines
         self._counters = counters
+        self._places = places
         self._random = random
         self._soon = soon
         self._clock = clock
@@ -114,6 +117,26 @@ class DurableWork:
         if telling is not None:
             await telling.tell(State.REJECTED, code=code, reasons=reasons)
         pull.term(delivery)
+
+    async def put_off(self, message: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
+        """Put off a genuine message for a verb that has no handler here, for a replica that has one, until its `exp`.
+
+        Its requester hears of it at the first delivery, so that a mistyped verb is known at once. At the last try, or
+        where no place is left, the task has failed; there is no dead letter, for DEAD drops the oldest, and anybody who
+        may send could flush it so.
+        """
+        header, count = message.header, delivery.position.delivery if delivery.position is not None else 1
+        delay = VERB_AWAITED.delay(count, random=self._random(), now=self._clock(), until=header.exp)
+        again = delay is not None and self._places.put_off(
+            Cause.UNKNOWN_VERB, delivery, pull, delay, sender=header.iss.value
+        )
+        extra = f"for {delay:.1f} s" if again else "given up"
+        self._said.message("put off", header, action="no handler here", code=Code.UNKNOWN_VERB, extra=extra)
+        telling = self.telling(message, delivery)
+        if telling is not None and (not again or count == 1):
+            await telling.tell(State.WORKING if again else State.FAILED, code=Code.UNKNOWN_VERB)
+        if not again:
+            pull.term(delivery)
 
     async def _run(self, work: Work, going: Going, telling: Telling | None, started: int) -> Rest | Done | None:
         permitted = work.permitted
@@ -175,8 +198,7 @@ class DurableWork:
         if delay is None or work.pull is None:
             return False
         await self._outcomes.note(work, code, started)
-        work.pull.retry(work.delivery, delay)
-        return True
+        return self._again_in(delay, work.delivery, work.pull)
 
     async def _happened(self, work: Work, telling: Telling | None, happened: Happened, started: int) -> None:
         """Acknowledge what has been done before, and say its result to a requester that may not know it."""
@@ -211,7 +233,10 @@ class DurableWork:
             *([told.tell(State.WORKING, code=failure.code)] if told else ()),
         )
         self._say("retried", work, failure.code, f"attempt {delivery_of(work)} failed, the next in {delay:.1f} s")
-        work.pull.retry(work.delivery, delay)
+        self._again_in(delay, work.delivery, work.pull)
+
+    def _again_in(self, seconds: float, delivery: Delivery, pull: Pull) -> bool:
+        return self._places.put_off(Cause.PASSING, delivery, pull, seconds)
 
     def _say(self, event: str, work: Work, code: Code, extra: str = "") -> None:
         permitted = work.permitted
@@ -223,7 +248,7 @@ class DurableWork:
         except SealbusError as error:
             _log.warning("dead letter not stored, trying again later: %s", error)
             if work.pull is not None:
-                work.pull.retry(work.delivery, BURY_AGAIN)
+                self._again_in(BURY_AGAIN, work.delivery, work.pull)
             return
         self._say("dead-lettered", work, failure.code, f"after {delivery_of(work)} deliveries")
         if telling is not None:
@@ -248,7 +273,7 @@ class DurableWork:
             self._outcomes.note(work, code, started), *([told.tell(State.WORKING, code=code)] if told else ())
         )
         self._say("put off", work, code, f"for {delay:.1f} s")
-        work.pull.retry(work.delivery, delay)
+        self._again_in(delay, work.delivery, work.pull)
 
     async def _expired(self, work: Work, telling: Telling | None, code: Code, started: int) -> None:
         self._say("expired", work, code)

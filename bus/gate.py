@@ -3,6 +3,7 @@
 ::
 
     deliveries --1..13--> Opened --14..16--> Judged --17 recorded--> Permitted --18--> handler
+         |       `-- a verb that is unknown here: put off for a replica that has it
          `-- refusal (counted)   `-- tried again, or decided against: recorded, never handled
 
 There is no other way to a handler: `Permitted` is built here, after the audit stream acknowledged the decision. The next
@@ -19,19 +20,21 @@ from types import TracebackType
 from typing import Self
 
 from sealbus.bus.audit import AuditWriter
+from sealbus.bus.background import Background
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.counters import Counters
 from sealbus.bus.judge import Judge
 from sealbus.bus.lanes import Lanes
 from sealbus.bus.operator_log import OperatorLog
+from sealbus.bus.places import Cause, Places
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.refusals import Refusals
-from sealbus.bus.retry import UNTIL_EXPIRY
+from sealbus.bus.retry import KEY_AWAITED, UNTIL_EXPIRY
 from sealbus.bus.routes import Permitted, RouteTable
 from sealbus.bus.work import Judged, Opened, Work
-from sealbus.envelopes.accept import CoreArrival, LiveProfile, StreamArrival, accept_live
+from sealbus.envelopes.accept import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
 from sealbus.envelopes.caches import Caches, ReplayMemory
-from sealbus.envelopes.errors import RETRIED_CODES, Code, EnvelopeError, SealbusError
+from sealbus.envelopes.errors import RETRIED_CODES, UNAUTHENTICATED_CODES, Code, EnvelopeError, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.trust import Trust
 
@@ -67,6 +70,7 @@ class Gate:
         audit: AuditWriter,
         refusals: Refusals,
         lanes: Lanes,
+        places: Places,
         counters: Counters,
         core: CoreOrigin,
         caches: Caches,
@@ -81,6 +85,7 @@ class Gate:
         self._audit = audit
         self._refusals = refusals
         self._lanes = lanes
+        self._places = places
         self._counters = counters
         self._core = core
         self._caches = caches
@@ -88,7 +93,7 @@ class Gate:
         self._random = random
         self._clock = clock
         self._said = OperatorLog(_log)
-        self._group = asyncio.TaskGroup()
+        self._group = Background()
         self._finishing: set[asyncio.Task[None]] = set()
         self._recording = asyncio.Semaphore(RECORDING)
 
@@ -110,7 +115,11 @@ class Gate:
         `pull` settles stream deliveries and is `None` for core calls. `turn` keeps the order of one source. Returns
         once the batch is judged, and waits where `RECORDING` batches are on their way already.
         """
-        judged = await self._judge.judge(self._open(deliveries, pull))
+        opened, unknown = self._open(deliveries, pull)
+        if pull is not None:
+            for message, delivery in unknown:
+                await self._lanes.put_off(message, delivery, pull)
+        judged = await self._judge.judge(opened)
         lasting = [one for one in judged if not self._try_again(one, pull)]
         await self._recording.acquire()
         before, done = turn.take()
@@ -125,18 +134,22 @@ class Gate:
         for _ in range(RECORDING):
             self._recording.release()
 
-    def _open(self, deliveries: Sequence[Delivery], pull: Pull | None) -> list[Opened]:
+    def _open(
+        self, deliveries: Sequence[Delivery], pull: Pull | None
+    ) -> tuple[list[Opened], list[tuple[VerifiedMessage, Delivery]]]:
+        """Return what passed steps 1 to 13, and apart from it what did for a verb that has no handler here."""
         trust = self._trust()
-        opened = []
+        opened: list[Opened] = []
+        unknown: list[tuple[VerifiedMessage, Delivery]] = []
         for delivery in deliveries:
             now = self._clock()
             try:
-                route = self._routes.of(delivery.subject)
+                route = self._routes.find(delivery.subject)
                 message = accept_live(
                     delivery.payload,
                     self._arrival(delivery),
                     self._profile,
-                    action=route.action,
+                    action=route.action if route is not None else self._unknown_action(delivery),
                     trust=trust,
                     caches=self._caches,
                     replay=self._replay,
@@ -145,8 +158,19 @@ class Gate:
             except EnvelopeError as error:
                 self._refuse(error, delivery, pull)
             else:
-                opened.append(Opened(delivery=delivery, route=route, message=message, time=now))
-        return opened
+                if route is not None:
+                    opened.append(Opened(delivery=delivery, route=route, message=message, time=now))
+                else:
+                    unknown.append((message, delivery))
+        return opened, unknown
+
+    def _unknown_action(self, delivery: Delivery) -> str:
+        """Return the action that a subject without a handler stands for; a call that nobody here serves is refused."""
+        subject = delivery.subject
+        if delivery.position is None:
+            return self._routes.of(subject).action
+        declared = self._profile.own_subjects.get(subject)
+        return declared.action if declared is not None else self._routes.unknown_action(subject)
 
     def _arrival(self, delivery: Delivery) -> StreamArrival | CoreArrival:
         position = delivery.position
@@ -163,13 +187,16 @@ class Gate:
         if pull is None or delivery.position is None:
             return
         now = self._clock()
-        # The message's `exp` is not known here where it failed early; a try after it ends at step 5.
-        delay = UNTIL_EXPIRY.delay(
-            delivery.position.delivery, random=self._random(), now=now, until=now + DEFAULT_LIMITS.live_seconds * SECOND
-        )
-        if error.code in RETRIED_CODES and delay is not None:
-            pull.retry(delivery, delay)
+        if error.code in UNAUTHENTICATED_CODES:
+            cause, schedule = Cause.UNAUTHENTICATED, KEY_AWAITED
+            until = delivery.position.stored + DEFAULT_LIMITS.key_awaited
         else:
+            cause, schedule = Cause.PASSING, UNTIL_EXPIRY
+            # The message's `exp` is not known here where it failed early; a try after it ends at step 5.
+            until = now + DEFAULT_LIMITS.live_seconds * SECOND
+        delay = schedule.delay(delivery.position.delivery, random=self._random(), now=now, until=until)
+        again = error.code in RETRIED_CODES and delay is not None
+        if not again or not self._places.put_off(cause, delivery, pull, delay or 0.0):
             pull.term(delivery)
 
     def _try_again(self, judged: Judged, pull: Pull | None) -> bool:
@@ -182,8 +209,7 @@ class Gate:
         if delay is None:
             return False
         self._refusals.count(judged.error, judged.opened.delivery)
-        pull.retry(judged.opened.delivery, delay)
-        return True
+        return self._places.put_off(Cause.PASSING, judged.opened.delivery, pull, delay)
 
     async def _finish(
         self, judged: Sequence[Judged], pull: Pull | None, before: asyncio.Event, done: asyncio.Event

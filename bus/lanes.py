@@ -17,6 +17,7 @@ from typing import Self
 
 from sealbus.bus.attempt import attempt
 from sealbus.bus.audit import AuditWriter
+from sealbus.bus.background import Background
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.completing import AT_A_TIME, Completing, Done
 from sealbus.bus.counters import Counters
@@ -27,6 +28,7 @@ from sealbus.bus.effects import Effects
 from sealbus.bus.letter import Letter
 from sealbus.bus.outbox import Outbox
 from sealbus.bus.outcomes import Outcomes
+from sealbus.bus.places import Places
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.requests import ERROR_TYPE
 from sealbus.bus.routes import Answer, Permitted
@@ -61,6 +63,7 @@ class Lanes:
         statuses: Statuses,
         effects: Effects,
         counters: Counters,
+        places: Places,
         random: Callable[[], float],
         concurrency: int = 64,
         waiting: int = 1_024,
@@ -81,6 +84,7 @@ class Lanes:
             outcomes=self._outcomes,
             deadlines=self._deadlines,
             counters=counters,
+            places=places,
             random=random,
             soon=self._soon,
             clock=clock,
@@ -90,7 +94,7 @@ class Lanes:
         )
         self._finishing: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(FINISHING)
-        self._group = asyncio.TaskGroup()
+        self._group = Background()
         self._lanes: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -135,6 +139,10 @@ class Lanes:
         except TimeoutError:
             return False
         return True
+
+    async def put_off(self, message: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
+        """Put off what is for a verb that has no handler here, and tell its requester; returns once there is room."""
+        await self._spawn(partial(self._durable.put_off, message, delivery, pull))
 
     async def turn_down(self, judged: Judged, pull: Pull | None) -> None:
         """End what steps 14 to 16 decided against: answer a call, tell a task's requester, and settle for good.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from sealbus.bus.background import Background
 from sealbus.bus.clock import Clock, NewId, uuid7, wall_clock
 from sealbus.bus.letter import Letter
 from sealbus.bus.ports import Identity, Outgoing, PubAck, Transport
@@ -106,7 +107,7 @@ class Outbox:
         self._limits = limits or OutboxLimits()
         self._queue: asyncio.Queue[_Waiting | None] = asyncio.Queue(self._limits.waiting)
         self._room = asyncio.Semaphore(self._limits.in_flight)
-        self._group = asyncio.TaskGroup()
+        self._group = Background()
         self._closed = True
 
     async def __aenter__(self) -> Self:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from sealbus.bus.answer_policy import AnswerPolicy, Received
+from sealbus.bus.background import Background
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.deadlines import Deadlines
 from sealbus.bus.letter import Letter
@@ -140,7 +141,7 @@ class Requests:
         self._open: dict[bytes, _Open] = {}
         self._requests: dict[bytes, OpenRequest] = {}
         self._deadlines = Deadlines()
-        self._group = asyncio.TaskGroup()
+        self._group = Background()
         self._listening: asyncio.Task[None] | None = None
         self._live = asyncio.Event()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["UNTIL_EXPIRY", "RetrySchedule"]
+__all__ = ["KEY_AWAITED", "UNTIL_EXPIRY", "VERB_AWAITED", "RetrySchedule"]
 
 _EXPONENT_LIMIT = 64
 """Doublings after which no `longest` is still unreached; keeps the float finite for any delivery count."""
@@ -63,3 +63,12 @@ class RetrySchedule:
 UNTIL_EXPIRY = RetrySchedule(retries=None)
 """For what is no fault of the message or the handler: an engine, a bundle or the audit stream that does not answer.
 Tried again until `exp` (SPEC.md section 7, the codes in `errors.RETRIED_CODES`)."""
+
+KEY_AWAITED = RetrySchedule(retries=None, longest=2.0)
+"""For a key or trust domain that is not known: the bundle is a moment behind, or it never comes. Pauses stay short, so that
+it is tried soon after the bundle has changed; how long in all, `Limits.key_awaited` says."""
+
+VERB_AWAITED = RetrySchedule(retries=None, first=0.02, factor=1.3, longest=30.0)
+"""For a verb that another version may have: many short pauses, then long ones. Of two versions every second try meets the
+right one, and the shorter a message waits, the more of them a sender's places are good for: the 28 tries of the first 80 s
+find one replica of five that has the verb with a chance of 0.998."""

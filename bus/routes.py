@@ -103,13 +103,31 @@ class RouteTable:
 
     def of(self, subject: str) -> Route:
         """Return the route that handles `subject`; raises `EnvelopeError` `wrong_subject` where there is none (step 3)."""
+        found = self.find(subject)
+        if found is None:
+            raise EnvelopeError(Code.WRONG_SUBJECT, 3, "no handler for this subject")
+        return found
+
+    def find(self, subject: str) -> Route | None:
+        """Return the route that handles `subject`; `None` where there is none."""
         found = self._exact.get(subject)
         if found is not None:
             return found
         for route in self._patterns:
             if matches(route.subject, subject):
                 return route
-        raise EnvelopeError(Code.WRONG_SUBJECT, 3, "no handler for this subject")
+        return None
+
+    @staticmethod
+    def unknown_action(subject: str) -> str:
+        """Return the action that the subject of a task or event says, for a verb that has no route here.
+
+        Raises `EnvelopeError` `wrong_subject` (step 3) for every other subject.
+        """
+        kind, *tokens = subject.split(".")
+        if kind not in (Kind.TASK, Kind.EVENT) or len(tokens) < 2:
+            raise EnvelopeError(Code.WRONG_SUBJECT, 3, "no handler for this subject")
+        return f"{tokens[0]}.{tokens[1]}"
 
     def subjects(self, kind: Kind) -> tuple[str, ...]:
         """Return the subjects to consume for `kind`, in the order of declaration."""

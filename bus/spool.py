@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from sealbus.bus.background import Background
 from sealbus.bus.counters import Counters
 from sealbus.bus.outbox import Outbox, Posted
 from sealbus.bus.record_letter import record_letter
@@ -74,7 +75,7 @@ class Spool:
         self._due = asyncio.Event()
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
-        self._group = asyncio.TaskGroup()
+        self._group = Background()
         self._tasks: list[asyncio.Task[None]] = []
         self._refusing = False
         self._stuck = False

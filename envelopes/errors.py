@@ -35,6 +35,7 @@ from typing import ClassVar
 
 __all__ = [
     "RETRIED_CODES",
+    "UNAUTHENTICATED_CODES",
     "AuditUnavailable",
     "BadBody",
     "BundleRefused",
@@ -86,6 +87,7 @@ class Code(StrEnum):
     BAD_CHAIN = "bad_chain"
     CHAIN_TOO_LONG = "chain_too_long"
     GRANT_EXCEEDED = "grant_exceeded"
+    UNKNOWN_VERB = "unknown_verb"
     # Steps 14 to 18.
     BAD_BODY = "bad_body"
     RESOURCE_NOT_FOUND = "resource_not_found"
@@ -155,6 +157,9 @@ RETRIED_CODES = frozenset(
 )
 """Stream deliveries that fail with these are tried again with backoff until `exp`; every other code ends them
 (SPEC.md section 7). A handler's own failures are tried again as its declaration says, which is not decided here."""
+
+UNAUTHENTICATED_CODES = frozenset({Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN})
+"""Those of them that say nothing about who sent it: tried again for a short time only, and not many at once."""
 
 
 class SealbusError(Exception):

@@ -38,6 +38,8 @@ class Limits:
     """How far a host's clock may be from the broker's, either way (SPEC.md section 3)."""
     stored_within: int = 60 * SECOND
     """Stream messages are stored at most this long after `iat` (step 6); half of the least `duplicate_window`."""
+    key_awaited: int = 60 * SECOND
+    """How long after it was stored a message waits for a key or trust domain that is not known (SPEC.md section 7)."""
     live_seconds: int = 86_400
     """Longest life of any message, context, chain or credential."""
     bundle_keys: int = 32

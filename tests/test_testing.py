@@ -74,3 +74,22 @@ async def test_what_became_of_a_task_is_asserted() -> None:
             await bus.assert_task(denied, "completed")
         nobody = await client.submit("pricing.update", Update(item_id="1"))
         await bus.assert_task(nobody, "submitted")
+
+
+async def test_what_is_raised_inside_a_bus_comes_out_as_itself() -> None:
+    shop = Shop()
+    engine = ScriptedEngine(lambda _: deny("not_owner"))
+
+    async def denied() -> None:
+        async with TestBus(shop.inventory, shop.pricing, engine=engine) as bus:
+            client = await bus.client("shop-web")
+            await client.call("pricing.quote", Update(item_id="1"), returns=Price)
+
+    async def failed() -> None:
+        async with TestBus(shop.inventory, shop.pricing, engine=engine):
+            raise AssertionError("1 is not 2")
+
+    with pytest.raises(Denied):
+        await denied()
+    with pytest.raises(AssertionError, match=r"^1 is not 2$"):
+        await failed()

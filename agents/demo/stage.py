@@ -21,6 +21,7 @@ from sealbus.agents.examples.store import DATABASE_VARIABLE
 from sealbus.agents.runtime import open_audit_trail, open_connection, open_node
 from sealbus.agents.worker import Worker
 from sealbus.bus.audit_trail import AuditEntry, AuditFilter, AuditTrail, Finding
+from sealbus.bus.background import Background
 from sealbus.bus.ports import Delivery
 from sealbus.bus.transport import NatsTransport
 from sealbus.envelopes.decision_record import DecisionRecord
@@ -141,7 +142,7 @@ async def open_stage(
     async with AsyncExitStack() as stack:
         environment = await stack.enter_async_context(open_environment(options))
         backstage = DevBackstage(environment, policy, database)
-        group = await stack.enter_async_context(asyncio.TaskGroup())
+        group = await stack.enter_async_context(Background())
         stack.enter_context(_database(database))
         stop = asyncio.Event()
         for module in (pricing, inventory, planner):
@@ -168,7 +169,7 @@ async def stage_before(backstage: Backstage) -> AsyncGenerator[Stage, None]:
         _, connection = await stack.enter_async_context(open_connection("operator", settings))
         stage = Stage(backstage, NatsTransport(connection))
         await stack.enter_async_context(stage.door)
-        group = await stack.enter_async_context(asyncio.TaskGroup())
+        group = await stack.enter_async_context(Background())
         trail = await stack.enter_async_context(open_audit_trail("operator", settings))
         for follower in (stage.follow(trail), stage.follow_refusals()):
             stack.callback(group.create_task(follower).cancel)

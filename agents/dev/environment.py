@@ -26,6 +26,7 @@ from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorklo
 from sealbus.agents.dev.workload_api.files import PRIVATE, replace_file
 from sealbus.agents.runtime import open_connection, streams_of
 from sealbus.agents.settings import Settings, load_settings
+from sealbus.bus.background import Background
 from sealbus.bus.stream_plan import apply
 from sealbus.bus.streams import declared_streams
 from sealbus.envelopes.errors import ConfigurationError
@@ -130,7 +131,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
         for name, spiffe_id in workloads.items():
             address = await api.add_identity(spiffe_id)
             _link(folder / "api", name, address)
-        group = await stack.enter_async_context(asyncio.TaskGroup())
+        group = await stack.enter_async_context(Background())
         server_id = SpiffeId(f"spiffe://{domain.name}/nats")
         nats = await stack.enter_async_context(
             EmbeddedNatsServer(

@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 
 from sealbus.agents.edge.protocol import ConnectionLimits, EdgeProtocol
 from sealbus.agents.health import parse_address
+from sealbus.bus.background import Background
 from sealbus.envelopes.errors import ConfigurationError
 
 __all__ = ["ProtocolFactory", "listening"]
@@ -44,7 +45,7 @@ async def listening(
     port: int = listener.getsockname()[1]
     server = _Server(_config(app, limits), listener, limits, tls, protocol)
     try:
-        async with asyncio.TaskGroup() as group:
+        async with Background() as group:
             group.create_task(server.serve(), name=f"listener-{setting}")
             await server.live.wait()
             try:

@@ -34,6 +34,7 @@ from sealbus.agents.node import Deployment, Node
 from sealbus.agents.worker import Worker, WorkerLimits
 from sealbus.bus.audit import AuditLimits
 from sealbus.bus.audit_trail import AuditEntry, AuditTrail, Finding
+from sealbus.bus.background import Background
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.memory import MemoryBroker, MemoryPull
 from sealbus.bus.ports import Delivery
@@ -115,7 +116,7 @@ class TestBus:
                 from sealbus.policies.embedded import EmbeddedEngine
 
                 self._engine = await stack.enter_async_context(EmbeddedEngine.of_folder(self._policy))
-            group = await stack.enter_async_context(asyncio.TaskGroup())
+            group = await stack.enter_async_context(Background())
             nodes = await stack.enter_async_context(AsyncExitStack())
             self._stack = nodes
             for agent in self._agents:

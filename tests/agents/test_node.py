@@ -58,10 +58,9 @@ async def test_leaving_publishes_refusals_and_stops_every_part() -> None:
 async def test_leaving_with_an_error_passes_it_on() -> None:
     bus = TestBus(engine=ScriptedEngine())
     before = asyncio.all_tasks()
-    with pytest.raises(BaseExceptionGroup) as raised:
+    with pytest.raises(ValueError, match="mine"):
         async with node_on(bus, bus.names.id_of("shop")):
             raise ValueError("mine")
-    assert raised.group_contains(ValueError, match="mine")
     assert asyncio.all_tasks() == before
 
 

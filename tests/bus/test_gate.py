@@ -11,6 +11,7 @@ from support.lab import until
 from support.shop import Price, Shop, Update
 
 from sealbus import Denied
+from sealbus.agents.worker import WorkerLimits
 from sealbus.bus.audit import AuditLimits
 from sealbus.bus.memory import header_block
 from sealbus.bus.ports import Outgoing
@@ -307,7 +308,7 @@ async def test_garbage_on_every_subject_leaves_the_worker_alive(bus: TestBus, sh
     await submit(bus)
     await bus.idle()
     assert shop.handled == [("42", 1)]
-    assert {one["code"] for one in await bus.flush_refusals()} == {"malformed", "wrong_subject"}
+    assert {one["code"] for one in await bus.flush_refusals()} == {"malformed"}
 
 
 async def test_no_payload_reaches_a_record_or_refusal_but_its_sample(bus: TestBus, shop: Shop) -> None:
@@ -322,3 +323,53 @@ def test_header_blocks_are_those_of_the_server() -> None:
     block = header_block(Outgoing(subject="a", payload=b"", message_id="ab", headers={"X": "y"}))
     assert block == b"NATS/1.0\r\nNats-Msg-Id: ab\r\nX: y\r\n\r\n"
     assert header_block(Outgoing(subject="a", payload=b"")) == b""
+
+
+async def test_a_verb_without_a_handler_is_told_at_once_and_fails_at_its_end(
+    bus: TestBus, engine: ScriptedEngine
+) -> None:
+    client = await bus.client("shop-web")
+    handle = await client.submit("inventory.udpate", Update(item_id="1"), life=0.5)
+    await bus.idle()
+    told = [(one.state, one.code, one.final) for one in await bus.statuses(handle)]
+    assert told == [("working", "unknown_verb", False), ("failed", "unknown_verb", True)]
+    assert engine.asked == []
+    assert await bus.audit() == []
+    assert bus.stored("DEAD") == []
+    assert await bus.flush_refusals() == []
+
+
+async def test_a_sender_of_many_verbs_without_handlers_has_a_share_of_places(
+    shop: Shop, engine: ScriptedEngine
+) -> None:
+    few = WorkerLimits(max_ack_pending=256)
+    async with TestBus(shop.inventory, engine=engine, limits=few) as bus:
+        one, other = await bus.client("shop-web"), await bus.client("shop-app")
+        handles = [await one.submit(f"inventory.no{n}", Update(item_id="1"), life=60) for n in range(3)]
+        handles.append(await other.submit("inventory.no", Update(item_id="1"), life=60))
+        node = bus.workers["inventory"].node
+        await until(lambda: node.counters.value("sealbus_no_place_total", cause="unknown_verb") >= 1)
+        await until(lambda: node.counters.value("sealbus_statuses_total", state="failed", outcome="stored") >= 1)
+        states = [[status.state for status in await bus.statuses(handle)][-1] for handle in handles]
+        assert sum(state == "failed" for state in states[:3]) == 1
+        assert states[3] == "working"
+        assert bus.stored("DEAD") == []
+    assert shop.handled == []
+
+
+async def test_a_forgery_for_a_verb_without_a_handler_is_refused_like_any_other(bus: TestBus) -> None:
+    client = await bus.client("shop-web")
+    await client.submit("inventory.none", Update(item_id="1"), life=0.5)
+    await bus.idle()
+    (task,) = bus.stored("TASKS")
+    envelope = parse_envelope(task.payload)
+    bus.broker.inject(task.subject, encode_envelope(envelope._replace(body=b"other")), task.header_block)
+    bus.broker.inject("task.inventory", task.payload, task.header_block)
+    await bus.idle()
+    assert {one["code"] for one in await bus.flush_refusals()} <= {
+        "bad_digest",
+        "expired",
+        "malformed",
+        "wrong_subject",
+    }
+    assert bus.workers["inventory"].node.counters.value("sealbus_put_off_total") >= 1

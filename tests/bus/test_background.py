@@ -1,0 +1,83 @@
+"""What a body raises comes out as itself; what only its tasks raise is a group as ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from sealbus.bus.background import Background
+from sealbus.envelopes.errors import Denied
+
+
+async def fail(error: Exception) -> None:
+    raise error
+
+
+async def fail_when_cancelled() -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        raise ValueError("a text that is nobody's affair")
+
+
+async def run(error: Exception, beside: Coroutine[Any, Any, Any]) -> None:
+    """Raise `error` in a body that `beside` runs along with."""
+    async with Background() as group:
+        group.create_task(beside)
+        await asyncio.sleep(0)
+        raise error
+
+
+async def wait(ended: list[str]) -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        ended.append("ended")
+
+
+async def test_the_error_of_a_body_is_not_wrapped_and_its_tasks_are_ended() -> None:
+    mine, ended = Denied("no"), list[str]()
+    with pytest.raises(Denied) as raised:
+        await run(mine, wait(ended))
+    assert raised.value is mine
+    assert ended == ["ended"]
+    assert not hasattr(mine, "__notes__")
+
+
+async def test_what_failed_beside_it_is_noted_by_its_type() -> None:
+    with pytest.raises(Denied) as raised:
+        await run(Denied("no"), fail_when_cancelled())
+    assert raised.value.__notes__ == ["beside it, a task failed: ValueError"]
+
+
+async def test_a_task_that_fails_ends_the_body_and_is_raised_in_a_group() -> None:
+    async def body() -> None:
+        async with Background() as group:
+            group.create_task(fail(Denied("no")))
+            await asyncio.Event().wait()
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await body()
+    assert [type(error) for error in raised.value.exceptions] == [Denied]
+
+
+async def test_a_cancellation_passes() -> None:
+    async def body() -> None:
+        async with Background() as group:
+            group.create_task(asyncio.Event().wait())
+            await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(body())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_nothing_is_raised_where_nothing_failed() -> None:
+    async with Background() as group:
+        done = group.create_task(asyncio.sleep(0))
+    assert done.done()

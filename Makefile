@@ -10,11 +10,12 @@ READY := $(VENV)/.ready
 ENGINE ?= embedded
 RECORDS ?=
 SECONDS ?= 600
+WORKERS ?= 3
 PYTEST_ARGS ?=
 COVERED := envelopes/*,policies/*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo stack stack-demo stack-down soak test check format bench bench-audit lock removal clean
+.PHONY: help setup tools demo stack stack-demo stack-down soak test test-beside test-serial test-quick check format bench bench-audit lock removal clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -83,10 +84,26 @@ soak: $(READY) $(TOOLS)/opa $(TOOLS)/spire-server $(TOOLS)/spire-agent ## work o
 stack-down: $(READY) ## stop it
 	@$(STACK) down
 
-test: $(READY) $(if $(CI),tools,$(if $(and $(shell command -v go),$(shell command -v gcc),$(shell command -v npm)),tools)) ## all tests, then the coverage of the pure parts
+BUILT := $(if $(CI),tools,$(if $(and $(shell command -v go),$(shell command -v gcc),$(shell command -v npm)),tools))
+# By file, so that what a module has set up is set up once. More workers than cores: most wait for servers and timers.
+PARALLEL := --numprocesses $(WORKERS) --dist loadfile
+PURE := tests/envelopes tests/policies
+
+test: $(READY) $(BUILT) ## all tests, with the coverage of the pure parts
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target --keep-going test-beside test-serial
+
+test-beside: $(READY) $(BUILT) ## of them, those that can run beside each other
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m coverage run -m pytest $(PARALLEL) $(PYTEST_ARGS) $(PURE)
+	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100 --skip-covered --show-missing
+	@$(BIN)/python -m pytest $(PARALLEL) -m 'not serial' $(PURE:%=--ignore=%) $(PYTEST_ARGS)
+
+test-serial: $(READY) $(BUILT) ## of them, those that kill, rotate and deploy whole systems, one after another
+	@$(BIN)/python -m pytest -m serial $(PYTEST_ARGS)
+
+test-quick: $(READY) ## what needs no server and no build
+	@$(BIN)/python -m pytest $(PARALLEL) -m 'not (nats or opa or idp or serial or slow)' $(PYTEST_ARGS)
 
 removal: $(READY) ## remove each acceptance check in turn: a test of its step must fail
 	@$(BIN)/python scripts/check_removal.py

@@ -21,7 +21,7 @@ from stack.nats_server import NatsServer, static_users
 from stack.spire import Spire, federate
 from support.envelopes import task_draft
 from support.lab import QUICK, until
-from support.nats_server import free_port
+from support.ports import free_port
 from support.spire import entry, spire
 from support.stolen_authority import StolenAuthority, steal
 from support.workload_api import short_folder

@@ -17,7 +17,7 @@ from stack.identity_writer import IdentityWriter
 from stack.nats_server import NatsServer, static_users
 from support.lab import QUICK, make_stream, outgoing
 from support.lab import until as until_within
-from support.nats_server import free_port
+from support.ports import free_port
 from support.spire import entry, spire
 from support.workload_api import short_folder
 

@@ -22,10 +22,10 @@ from stack.spire import open_spire
 from stack.spire_entry import Entry
 from support.compose_yaml import deployed_by_compose
 from support.issuer import TRUSTS_NOBODY
-from support.nats_server import free_port
 from support.node import Node, entries
 from support.opa import require_opa
 from support.pods import Deployed
+from support.ports import free_port
 from support.spire import require_spire
 from support.workload_api import short_folder
 

@@ -27,10 +27,10 @@ from stack.spire import open_spire
 from stack.spire_entry import Entry
 from stack.tools import find_tool
 from support.kubernetes_yaml import deployed
-from support.nats_server import free_port
 from support.network_policies import Network
 from support.node import Node, entries, in_order, numbered
 from support.opa import require_opa
+from support.ports import free_port
 from support.spire import require_spire
 from support.workload_api import short_folder
 from support.x509 import ThrowawayCa

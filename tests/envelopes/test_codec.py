@@ -210,7 +210,7 @@ def test_arrays_and_maps_are_bounded() -> None:
         {1: 1, "a": 1},
         MAX + 1,
         -MAX - 1,
-        object(),
+        pytest.param(object(), id="an object"),
         {"a": {1: 1}},
         [float("nan")],
         bytearray(b"a"),

@@ -8,6 +8,7 @@ from sealbus.envelopes.errors import (
     RETRIED_CODES,
     BadBody,
     Code,
+    ConnectRefused,
     Denied,
     EnvelopeError,
     HandlingError,
@@ -28,6 +29,11 @@ def test_a_refusal_keeps_its_code_at_another_step() -> None:
 
 def test_a_denial_has_its_reasons() -> None:
     assert Denied("no", ["not_owner"]).reasons == ("not_owner",)
+
+
+def test_a_refused_connection_says_why() -> None:
+    refused = ConnectRefused(Code.UNKNOWN_TRUST_DOMAIN, "of its certificate")
+    assert (refused.code, str(refused)) == (Code.UNKNOWN_TRUST_DOMAIN, "unknown_trust_domain: of its certificate")
 
 
 def test_a_handler_fails_with_a_handlers_code_only() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.callout import CONF, callout_site
 from support.lab import until
-from support.nats_server import free_port
+from support.ports import free_port
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(60)]
 

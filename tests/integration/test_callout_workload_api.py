@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from support.callout import CONTROL, DOMAIN, NAMES, SERVER_ID, CalloutSite
 from support.lab import until
-from support.nats_server import free_port
+from support.ports import free_port
 from support.x509 import IssuedSvid, ThrowawayCa
 
 from sealbus.agents.agent import Agent

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from support.central_opa import SYSTEM, free_port
+from support.central_opa import SYSTEM
 from support.opa import require_opa
 from support.policies import bundle, document
+from support.ports import free_port
 from support.settings import FULL, load
 from support.workload_api import Rotations, RunningWorkloadApi, short_folder, workload_api
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from support.lab import Lab, agent_id, running, until
-from support.nats_server import User, free_port
+from support.nats_server import User
+from support.ports import free_port
 from support.x509 import ThrowawayCa
 
 from sealbus.bus.connection import Connection

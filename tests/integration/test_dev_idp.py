@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
@@ -14,6 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from support.idp import Browser, Pkce
+from support.ports import free_port
 
 from sealbus.agents.cli.main import EXIT_ERROR
 from sealbus.agents.dev.declared import read_declared
@@ -156,10 +156,3 @@ async def test_what_a_killed_dev_leaves_is_told_and_ignored(tmp_path: Path) -> N
     warning, complaint = refused.stderr.splitlines()
     assert "no longer runs, and is ignored" in warning
     assert "sealbus.toml" in complaint
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

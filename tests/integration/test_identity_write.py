@@ -18,7 +18,7 @@ from stack.program import output_of
 from stack.run_as import as_user
 from stack.spire import Spire
 from support.lab import QUICK, until
-from support.nats_server import free_port
+from support.ports import free_port
 from support.spire import entry, spire
 from support.workload_api import short_folder
 

@@ -14,7 +14,7 @@ from stack.nats_cluster import ServerPorts, open_cluster
 from stack.nats_server import NatsServer, static_users
 from stack.spire import Spire
 from support.lab import QUICK, make_stream, outgoing, until
-from support.nats_server import free_port
+from support.ports import free_port
 from support.spire import entry, spire
 from support.workload_api import short_folder
 

@@ -14,7 +14,7 @@ from stack.nats_server import NatsServer, static_users
 from stack.spire import federate
 from support.engines import ScriptedEngine, allow, deny
 from support.lab import QUICK
-from support.nats_server import free_port
+from support.ports import free_port
 from support.shop import Shop, Update
 from support.spire import entry, spire
 from support.workload_api import short_folder

@@ -18,7 +18,7 @@ from stack.served import until_served
 from stack.spire import Spire
 from stack.spire_server import SpireServer
 from support.lab import until
-from support.nats_server import free_port
+from support.ports import free_port
 from support.spire import entry, spire
 from support.workload_api import short_folder
 

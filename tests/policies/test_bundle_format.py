@@ -73,6 +73,7 @@ def test_what_opa_and_tar_write_is_read() -> None:
         packed({".manifest": MANIFEST}) + b"more",
         packed({".manifest": MANIFEST}) + gzip.compress(b"more"),
     ],
+    ids=["nothing", "no gzip", "no tar", "cut off", "bytes after it", "another member"],
 )
 def test_what_is_no_gzipped_tar(raw: bytes) -> None:
     with pytest.raises(PolicyRefused, match="gzip"):

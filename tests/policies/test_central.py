@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from support.central_opa import OPA_ID, WORKER, CentralOpa, free_port, tls_of
+from support.central_opa import OPA_ID, WORKER, CentralOpa, tls_of
 from support.identity import StaticIdentity
 from support.opa import OpaServer
 from support.opa_faults import BROKEN, NONSENSE, Handler, always, answer_well, batch_of, codes, good, serving_tls
 from support.policies import bundle, document, eventually
+from support.ports import free_port
 from support.x509 import IssuedSvid, ThrowawayCa
 
 from sealbus.agents.opa_tls import OpaTls

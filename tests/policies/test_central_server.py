@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 from aiohttp import web
-from support.central_opa import free_port, tls_of
+from support.central_opa import tls_of
 from support.opa_faults import always, answer_well, good, serving_tls
+from support.ports import free_port
 from support.x509 import ThrowawayCa
 
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable

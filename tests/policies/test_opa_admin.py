@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
@@ -11,17 +10,11 @@ import pytest
 from aiohttp import web
 from support.opa import OpaServer
 from support.policies import ALLOW, bundle, document
+from support.ports import free_port
 
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
 from sealbus.policies.bundle import write_bundle
 from sealbus.policies.opa_admin import OpaAdmin, OpaStatus
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

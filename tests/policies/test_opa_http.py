@@ -10,9 +10,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from support.central_opa import OPA_ID, WORKER, free_port, tls_of
+from support.central_opa import OPA_ID, WORKER, tls_of
 from support.identity import StaticIdentity
 from support.opa_faults import Handler, always, serving_tls
+from support.ports import free_port
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.opa_tls import OpaTls

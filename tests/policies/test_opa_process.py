@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.central_opa import OPA_ID, SYSTEM, free_port, tls_of
+from support.central_opa import OPA_ID, SYSTEM, tls_of
 from support.opa import require_opa
 from support.policies import bundle, document, eventually, put
+from support.ports import free_port
 from support.x509 import ThrowawayCa
 
 from sealbus.envelopes.errors import ConfigurationError

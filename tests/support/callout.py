@@ -15,7 +15,8 @@ from types import MappingProxyType
 
 from support.identity import StaticIdentity
 from support.lab import QUICK, until
-from support.nats_server import find_nats_server, free_port
+from support.nats_server import find_nats_server
+from support.ports import free_port
 from support.raw_nats import RawNats
 from support.x509 import IssuedSvid, ThrowawayCa
 

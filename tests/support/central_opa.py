@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 from support.identity import StaticIdentity
 from support.opa import OpaServer
+from support.ports import free_port
 from support.x509 import IssuedSvid, ThrowawayCa
 
 from sealbus.agents.opa_tls import OpaTls
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.policies.opa_arguments import MutualTls, server_arguments
 
-__all__ = ["OPA_ID", "SYSTEM", "WORKER", "CentralOpa", "free_port", "tls_of"]
+__all__ = ["OPA_ID", "SYSTEM", "WORKER", "CentralOpa", "tls_of"]
 
 SYSTEM = Path(__file__).parents[2] / "deploy" / "local" / "opa" / "system"
 OPA_ID = "spiffe://example.org/opa"
 WORKER = "spiffe://example.org/agent/planner"
 """A workload that may ask, as `deploy/local/opa` says."""
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def tls_of(ca: ThrowawayCa, spiffe_id: str = WORKER, *, expected: str = OPA_ID) -> OpaTls:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from support.ports import free_port
 
 __all__ = ["DevFolder", "running_dev"]
 
@@ -49,7 +50,7 @@ def running_dev(path: Path, app: str, *, settings: str = "") -> Iterator[DevFold
 
     `settings` are tables that the worker has beside those of `sealbus dev`.
     """
-    dev = _start(path, "dev", "--port", str(_free_port()), "--edge-port", "0")
+    dev = _start(path, "dev", "--port", str(free_port()), "--edge-port", "0")
     codes: list[int] = []
     try:
         _wait_for(dev, "ready:")
@@ -64,13 +65,6 @@ def running_dev(path: Path, app: str, *, settings: str = "") -> Iterator[DevFold
     finally:
         codes.append(_stop(dev))
     assert codes == [0, 0]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _start(path: Path, *arguments: str) -> subprocess.Popen[str]:

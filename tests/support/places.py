@@ -26,8 +26,8 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from support.nats_server import free_port
 from support.pods import Container, Deployed, Files, Mount, Pod, Scratch, WorkloadApi
+from support.ports import free_port
 
 __all__ = ["Places"]
 

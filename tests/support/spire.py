@@ -10,7 +10,7 @@ import pytest
 from stack.spire import Spire, open_spire
 from stack.spire_entry import Entry
 from stack.tools import find_tool
-from support.nats_server import free_port
+from support.ports import free_port
 from support.workload_api import short_folder
 
 from sealbus.envelopes.errors import ConfigurationError

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Final, Self
 
-__all__ = ["Ports"]
+__all__ = ["Ports", "free_ports"]
+
+_NAMED: Final = range(20_000, 32_768)
+"""Below what systems give to outgoing connections and to port 0 (from 32,768 on Linux, 49,152 elsewhere): what is free
+here is not taken by chance before its server binds it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +37,17 @@ class Ports:
     @classmethod
     def free(cls) -> Self:
         """Return ports that nobody uses at this moment, each a different one."""
-        probes = [socket.socket() for _ in fields(cls)]
-        try:
-            for probe in probes:
-                probe.bind(("127.0.0.1", 0))
-            return cls(**{field.name: probe.getsockname()[1] for field, probe in zip(fields(cls), probes, strict=True)})
-        finally:
-            for probe in probes:
-                probe.close()
+        return cls(**dict(zip((field.name for field in fields(cls)), free_ports(len(fields(cls))), strict=True)))
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different ports of loopback that nobody listens on at this moment; they are not held."""
+    # Not the seeded generator: processes that ask at the same time would get the same.
+    tried = random.SystemRandom().sample(_NAMED, len(_NAMED))
+    free: list[int] = []
+    while len(free) < count:
+        port = tried.pop()
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            free.append(port)
+    return free

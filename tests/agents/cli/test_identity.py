@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from support.nats_server import free_port
+from support.ports import free_port
 from support.workload_api import RunningWorkloadApi, workload_api
 
 from sealbus.agents.cli.identity import command

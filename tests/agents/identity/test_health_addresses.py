@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from support.nats_server import free_port
+from support.ports import free_port
 
 from sealbus.agents.health import HealthServer, Probes
 from sealbus.agents.identity import health_addresses

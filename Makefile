@@ -55,13 +55,18 @@ $(TOOLS)/spire-agent: deploy/tools/spire/go.mod deploy/tools/spire/go.sum | $(TO
 	@cd deploy/tools/spire && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=1 go install github.com/spiffe/spire/cmd/spire-agent
 	@touch $@
 
+$(TOOLS)/powercut: deploy/tools/powercut/main.go deploy/tools/powercut/go.mod deploy/tools/powercut/go.sum
+	@mkdir -p $(TOOLS)
+	@cd deploy/tools/powercut && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install .
+	@touch $@
+
 $(IDP): deploy/tools/oidc-provider/package.json deploy/tools/oidc-provider/package-lock.json deploy/tools/oidc-provider/.npmrc
 	@mkdir -p $(dir $@)
 	@cp $^ $(dir $@)
 	@cd $(dir $@) && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
-tools: $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/spire-server $(TOOLS)/spire-agent $(IDP) ## build the programs that the tests need
+tools: $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire-server $(TOOLS)/spire-agent $(IDP) ## build the programs that the tests need
 
 EVIDENCE := .sealbus/evidence
 

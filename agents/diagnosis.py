@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
+from sealbus.agents.nats_monitor import read_varz
 from sealbus.agents.policy_source import open_source
 from sealbus.agents.runtime import open_connection, open_engine, open_identity, streams_of
 from sealbus.agents.settings import Settings
 from sealbus.bus.clock import wall_clock
+from sealbus.bus.durability import acknowledged_means, describe_sync
 from sealbus.bus.jetstream_api import existing_stream
 from sealbus.bus.stream_check import check_streams
 from sealbus.envelopes.errors import (
@@ -38,8 +41,14 @@ class Check:
     text: str
 
 
-async def examine(settings: Settings, name: str, *, opa: str | None = None) -> list[Check]:
-    """Check identity, NATS and streams as the workload `name`, and the policy; and a running OPA by its URL."""
+async def examine(
+    settings: Settings, name: str, *, opa: str | None = None, nats_monitors: Sequence[str] = ()
+) -> list[Check]:
+    """Check identity, NATS and streams as the workload `name`, and the policy.
+
+    Beyond that: a running OPA by its URL, and of nats-servers, by the URLs of their monitoring ports, whether what they
+    acknowledge is on the disk.
+    """
     checks = [
         await _check("identity", lambda: _identity(settings, name)),
         await _check("trust", lambda: _trust(settings, name)),
@@ -48,6 +57,7 @@ async def examine(settings: Settings, name: str, *, opa: str | None = None) -> l
         await _check("context", lambda: _context(settings)),
         await _check("policy", lambda: _policy(settings, name)),
     ]
+    checks += [await _check("disk", partial(_disk, monitor)) for monitor in nats_monitors]
     if opa is not None:
         checks.append(await _check("opa", lambda: _opa(opa)))
     return checks
@@ -110,7 +120,11 @@ async def _clock(settings: Settings, name: str) -> str:
 async def _nats(settings: Settings, name: str) -> str:
     async with open_connection(name, settings) as (_, connection):
         states = await check_streams(streams_of(settings), connection.jetstream)
-        return f"{connection.state}, {len(states)} streams as declared"
+        return f"{connection.state}, {len(states)} streams as declared; {acknowledged_means(states)}"
+
+
+async def _disk(monitor: str) -> str:
+    return describe_sync(await read_varz(monitor))
 
 
 async def _context(settings: Settings) -> str:

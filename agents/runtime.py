@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from sealbus.bus.audit_trail import AuditTrail
 from sealbus.bus.background import Background
 from sealbus.bus.connection import Connection
 from sealbus.bus.counters import Counters
+from sealbus.bus.durability import acknowledged_means
 from sealbus.bus.ports import Identity, Transport
 from sealbus.bus.recording import Recording
 from sealbus.bus.spool import SpoolOptions
@@ -39,6 +41,8 @@ __all__ = [
     "open_node",
     "streams_of",
 ]
+
+_log = logging.getLogger(__name__)
 
 
 def deployment_of(settings: Settings) -> Deployment:
@@ -166,7 +170,7 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
             engine = await stack.enter_async_context(open_engine(source.policy, identity))
         group = await stack.enter_async_context(Background())
         streams = streams_of(settings)
-        await check_streams(streams, connection.jetstream)
+        _log.info("%s", acknowledged_means(await check_streams(streams, connection.jetstream)))
         guard = StreamGuard(streams, connection)
         checking = group.create_task(guard.run(), name="stream-guard")
         await connection.attach(guard)

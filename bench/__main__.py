@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from bench import backtest, callout, edge, gate, opa, processes, sealing
+from bench import backtest, callout, durability, edge, gate, opa, processes, sealing
 from bench.report import Figure, show
 
 
 async def _gate() -> list[Figure]:
     return [figure async for figure in gate.figures()]
+
+
+async def _durability() -> list[Figure]:
+    return [figure async for figure in durability.figures()]
 
 
 async def _edge() -> list[Figure]:
@@ -37,9 +41,10 @@ def main() -> int:
     for figure in processes.figures():
         show(figure)
         found.append(figure)
-    for figure in (*asyncio.run(_gate()), *asyncio.run(_edge()), *asyncio.run(_callout()), *asyncio.run(_opa())):
-        show(figure)
-        found.append(figure)
+    for part in (_gate, _durability, _edge, _callout, _opa):
+        for figure in asyncio.run(part()):
+            show(figure)
+            found.append(figure)
     return 0 if all(figure.holds for figure in found) else 1
 
 

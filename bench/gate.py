@@ -28,7 +28,7 @@ from sealbus.bus.tls import client_context
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.policies.embedded import EmbeddedEngine
 
-__all__ = ["figures"]
+__all__ = ["Quote", "figures", "task_rate"]
 
 ROUNDS = 4
 TASKS = 4_000
@@ -39,6 +39,8 @@ CALLS_GOAL = 0.3
 
 
 class Quote(BaseModel):
+    """A body of 1 KiB."""
+
     item_id: str
     padding: str = "x" * 1_000
 
@@ -70,8 +72,8 @@ async def figures() -> AsyncIterator[Figure]:
             node = await bus.node("pricing", engine)
             settle_collector()  # as `sealbus worker run` does
             for number in range(ROUNDS):
-                rates.telling.append(await _tasks(client, node, status=True))
-                rates.silent.append(await _tasks(client, node, status=False))
+                rates.telling.append(await task_rate(client, node, status=True))
+                rates.silent.append(await task_rate(client, node, status=False))
                 rates.bare_pull.append(await _bare_pull(bare, f"bare-{number}"))
                 rates.calls.append(await _calls(client, node))
                 rates.bare_requests.append(await _bare_requests(bare))
@@ -87,7 +89,7 @@ async def figures() -> AsyncIterator[Figure]:
     yield Figure(name="  ratio to bare", value=calls / bare_requests, unit="x", limit=CALLS_GOAL, at_least=True)
 
 
-async def _tasks(client: Client, node: Node, *, status: bool) -> float:
+async def task_rate(client: Client, node: Node, *, status: bool) -> float:
     """Fill the stream, and return how many tasks a second a worker takes from it."""
     agent = Agent("pricing")
     done = asyncio.Event()

@@ -122,8 +122,8 @@ _CONDITIONS: Final = (
         f"none, or {KEPT_SECONDS} s (24 h 5 min) or more",
     ),
     _Condition("max_age", _EVIDENCE, lambda value: value in (None, 0), "none"),
-    _Condition("deny_delete", _EVIDENCE, lambda value: value is True, "true"),
-    _Condition("deny_purge", _EVIDENCE, lambda value: value is True, "true"),
+    _Condition("deny_delete", _IDS, lambda value: value is True, "true, or a message leaves with its id"),
+    _Condition("deny_purge", _IDS, lambda value: value is True, "true, or messages leave with their ids"),
     _Condition("allow_direct", _STATE, lambda value: value is True, "true, or no process can read what it holds"),
 )
 

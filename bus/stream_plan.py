@@ -180,7 +180,7 @@ def _obstacle(one: _Difference) -> str | None:
     unguarded = one.field in {violation.field for violation in violations(one.stream, one.state)}
     if one.field == "duplicate_window" and unguarded and one.stream.guard is Guard.LIVE and one.state.messages:
         # Two copies that were stored under the short window would both pass step 6 once the window looks right.
-        return f"{name} holds {one.state.messages} messages that may be there twice; purge it first"
+        return f"{name} holds {one.state.messages} messages that may be there twice; make {name} anew"
     return None
 
 

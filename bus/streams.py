@@ -2,7 +2,8 @@
 
 ::
 
-    TASKS      task.>      durable work             24 h 5 min, keeps what was acknowledged, refuses when full
+    TASKS      task.>      durable work             24 h 5 min, keeps what was acknowledged, refuses when full,
+                                                    nothing can be deleted
     EVENTS     event.>     facts, fan-out           the same: what is handled needs the replay guard
     RESULTS    status.>    task life cycle          24 h 5 min, refuses when full
     DEAD       dead.>      what could not be done   30 days, drops the oldest
@@ -11,7 +12,8 @@
     STATE      state.>     values by key            24 h 5 min, the last of each subject, refuses when full
 
 Why the replay guard of SPEC.md section 7 needs these settings: the server rebuilds its memory of message ids from what
-is stored, so that nothing may leave a stream within the time in which a copy of it would still be accepted.
+is stored, so that nothing may leave a stream within the time in which a copy of it would still be accepted. Nobody may
+purge TASKS or EVENTS for the same reason: after a flood an operator raises `max_bytes` (`sealbus streams apply`).
 """
 
 from __future__ import annotations
@@ -154,6 +156,8 @@ def declared_streams(
             subjects=("task.>", *tasks),
             guard=Guard.LIVE,
             max_bytes=sizes["TASKS"],
+            deny_delete=True,
+            deny_purge=True,
             replicas=replicas,
         ),
         Stream(
@@ -162,6 +166,8 @@ def declared_streams(
             subjects=("event.>", *events),
             guard=Guard.LIVE,
             max_bytes=sizes["EVENTS"],
+            deny_delete=True,
+            deny_purge=True,
             replicas=replicas,
         ),
         Stream(

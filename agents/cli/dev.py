@@ -35,6 +35,9 @@ __all__ = ["command"]
 @click.option("--opa", type=click.Path(path_type=Path), default=None, help="The opa executable, for --engine sidecar.")
 @click.option("--policy", type=click.Path(path_type=Path, exists=True, file_okay=False), default=None)
 @click.option("--watch/--no-watch", default=True, help="Publish the policy folder again when it changes.")
+@click.option(
+    "--fast", is_flag=True, help="Let NATS acknowledge before the disk has it: a power failure loses up to 2 minutes."
+)
 @click.option("--clean", is_flag=True, help="Remove the state folder first.")
 @json_option
 def command(
@@ -47,6 +50,7 @@ def command(
     opa: Path | None,
     policy: Path | None,
     watch: bool,
+    fast: bool,
     clean: bool,
     as_json: bool,
 ) -> None:
@@ -68,6 +72,7 @@ def command(
         engine=engine,
         opa=opa,
         policy=policy,
+        sync=not fast,
     )
     asyncio.run(_run(options, watch=watch, as_json=as_json))
 
@@ -102,6 +107,10 @@ async def _run(options: object, *, watch: bool, as_json: bool) -> None:
             note("""  sealbus pub task.inventory.update '{"item_id": "42", "quantity": 3}' --user alice --wait""")
             note("  sealbus audit tail --follow")
             note("  sealbus token --user alice")
+            if not options.sync:
+                note(
+                    "--fast: NATS ACKNOWLEDGES WHAT IS NOT ON THE DISK; a power failure loses up to two minutes of work"
+                )
             note("stop with Ctrl-C; --clean removes the state folder at the next start")
         await stop.wait()
         if watching is not None:

@@ -14,20 +14,25 @@ __all__ = ["command"]
 
 @click.command("doctor")
 @click.option("--opa", "url", default=None, metavar="URL", help="Also ask this running OPA.")
+@click.option(
+    "--nats-monitor", "monitors", multiple=True, metavar="URL", help="Also ask this monitoring port of a nats-server."
+)
 @config_option
 @as_option("shop-web")
 @json_option
-def command(url: str | None, config: str | None, as_name: str, as_json: bool) -> None:
+def command(url: str | None, monitors: tuple[str, ...], config: str | None, as_name: str, as_json: bool) -> None:
     """Check settings, identity, NATS, streams and policy; exit code 1 if anything is wrong."""
-    raise SystemExit(asyncio.run(_doctor(url, config, as_name, as_json=as_json)))
+    raise SystemExit(asyncio.run(_doctor(url, monitors, config, as_name, as_json=as_json)))
 
 
-async def _doctor(url: str | None, config: str | None, as_name: str, *, as_json: bool) -> int:
+async def _doctor(
+    url: str | None, monitors: tuple[str, ...], config: str | None, as_name: str, *, as_json: bool
+) -> int:
     from sealbus.agents.diagnosis import examine
     from sealbus.agents.settings import load_settings
 
     settings = load_settings(config)
-    checks = await examine(settings, as_name, opa=url)
+    checks = await examine(settings, as_name, opa=url, nats_monitors=monitors)
     if as_json:
         print_json(
             {

@@ -69,6 +69,7 @@ async def _streams(config: str | None, as_name: str, *, as_json: bool, change: b
     from sealbus.agents.runtime import open_connection, streams_of
     from sealbus.agents.settings import load_settings
     from sealbus.bus import stream_plan
+    from sealbus.bus.durability import acknowledged_means
     from sealbus.bus.periods import in_period
 
     settings = load_settings(config)
@@ -79,11 +80,14 @@ async def _streams(config: str | None, as_name: str, *, as_json: bool, change: b
         else:
             actual = await stream_plan.read_streams([one.name for one in declared], connection.jetstream)
             changes = stream_plan.plan(declared, actual)
+        found = await stream_plan.read_streams([one.name for one in declared], connection.jetstream)
     for one in changes:
         if as_json:
             print_json({"change": type(one).__name__.lower(), "text": str(one)})
         else:
             click.echo(str(one))
-    if not changes and not as_json:
-        note("every stream is as declared")
+    if not as_json:
+        if not changes:
+            note("every stream is as declared")
+        note(acknowledged_means({name: state for name, state in found.items() if state is not None}))
     return len(changes)

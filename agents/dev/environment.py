@@ -79,6 +79,8 @@ class DevOptions:
     x509_ttl: int = 600
     jwt_ttl: int = 300
     max_bytes: int = STREAM_BYTES
+    sync: bool = True
+    """Whether what NATS acknowledges is on the disk; without it a power failure takes up to two minutes of work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +144,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
                 workloads={spiffe_id: _ROLES.get(name, Role.AGENT) for name, spiffe_id in workloads.items()},
                 own=own,
                 port=options.port,
+                sync=options.sync,
                 max_store_bytes=STORE_SPARE + sum(one.max_bytes for one in declared_streams(sizes, own=own)),
             )
         )

@@ -46,6 +46,9 @@ class NatsConfig:
     store: Path
     users: tuple[BrokerUser, ...]
     max_store_bytes: int
+    sync: bool = True
+    """Whether a write is on the disk before it is acknowledged. Otherwise the server syncs every two minutes, and a power
+    failure takes what was acknowledged since."""
     server_name: str = "sealbus-dev"
     max_payload: int = DEFAULT_LIMITS.envelope_bytes
 
@@ -79,7 +82,11 @@ class NatsConfig:
                 "handshake_first": True,
                 "timeout": _HANDSHAKE_SECONDS,
             },
-            "jetstream": {"store_dir": str(self.store), "max_file_store": self.max_store_bytes},
+            "jetstream": {
+                "store_dir": str(self.store),
+                "max_file_store": self.max_store_bytes,
+                **({"sync_interval": "always"} if self.sync else {}),
+            },
             "accounts": {
                 "APP": {"jetstream": "enabled", "users": _users(self.users)},
                 "SYS": {},

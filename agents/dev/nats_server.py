@@ -56,7 +56,8 @@ class EmbeddedNatsServer:
 
     `folder` holds its state, mode 0700: certificate, store, log, `nats.pid`. `write_svid` issues the server's SVID into
     a folder and is called again at half of its life. `port` 0 lets the server choose. `workloads` may connect from the
-    start, `permit` adds others. If the server ends by itself, the group fails with `BusUnavailable` and its last words.
+    start, `permit` adds others. Without `sync` a power failure may take what was acknowledged. If the server ends by
+    itself, the group fails with `BusUnavailable` and its last words.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class EmbeddedNatsServer:
         host: str = "127.0.0.1",
         port: int = DEFAULT_PORT,
         max_store_bytes: int = 16 * _GIBIBYTE,
+        sync: bool = True,
         clock: Clock = wall_clock,
     ) -> None:
         self.folder = folder.absolute()
@@ -85,6 +87,7 @@ class EmbeddedNatsServer:
         self._host = host
         self._port = port
         self._max_store_bytes = max_store_bytes
+        self._sync = sync
         self._clock = clock
         self._lock = -1
         self._child: ChildProcess | None = None
@@ -251,6 +254,7 @@ class EmbeddedNatsServer:
             store=self.folder / "store",
             users=tuple(users),
             max_store_bytes=self._max_store_bytes,
+            sync=self._sync,
         )
         replace_file(self._config_file, config.render(), mode=PRIVATE)
 

@@ -92,7 +92,7 @@ def test_a_short_window_is_not_mended_under_messages_that_may_be_there_twice() -
     short = {"duplicate_window": 5 * SECOND}
     (change,) = plan([TASKS], {"TASKS": state(TASKS, short, messages=3)})
     assert isinstance(change, Refuse)
-    assert change.reason == "TASKS holds 3 messages that may be there twice; purge it first"
+    assert change.reason == "TASKS holds 3 messages that may be there twice; make TASKS anew"
     # Calls are in no stream: the audit stream's window guards them from now on.
     (mended,) = plan([AUDIT], {"AUDIT": state(AUDIT, short, messages=3)})
     assert isinstance(mended, Update)

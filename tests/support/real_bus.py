@@ -90,11 +90,17 @@ class RealBus:
 
 @asynccontextmanager
 async def real_bus(
-    folder: Path, *names: str, max_bytes: int = 1 << 26, own: tuple[OwnSubject, ...] = (), permitted: bool = False
+    folder: Path,
+    *names: str,
+    max_bytes: int = 1 << 26,
+    own: tuple[OwnSubject, ...] = (),
+    permitted: bool = False,
+    jetstream: str = "",
 ) -> AsyncIterator[RealBus]:
     """Start a server that knows the agents `names` and an operator, apply the streams, and stop all of it afterwards.
 
-    With `permitted` each agent has the permissions that `sealbus dev` gives it; otherwise all rights.
+    With `permitted` each agent has the permissions that `sealbus dev` gives it; otherwise all rights. `jetstream` is added
+    to the server's JetStream block.
     """
     known = Names(TrustDomain(DOMAIN), table={"edge": TrustDomain(DOMAIN).id(EDGE_PATH)})
     ca = ThrowawayCa(DOMAIN)
@@ -107,7 +113,7 @@ async def real_bus(
             else Permissions(publish=(">",), subscribe=(">",))
         )
         users.append(User(id=agent.value, publish=rights.publish, subscribe=rights.subscribe))
-    async with NatsServer(folder, ca, users) as server, AsyncExitStack() as stack:
+    async with NatsServer(folder, ca, users, jetstream=jetstream) as server, AsyncExitStack() as stack:
         bus = RealBus(
             server=server,
             ca=ca,

@@ -41,7 +41,7 @@ def test_the_configuration_is_mutual_tls_first_with_users_by_spiffe_id() -> None
             "handshake_first": True,
             "timeout": 5,
         },
-        "jetstream": {"store_dir": "/s/store", "max_file_store": 1_000},
+        "jetstream": {"store_dir": "/s/store", "max_file_store": 1_000, "sync_interval": "always"},
         "accounts": {
             "APP": {
                 "jetstream": "enabled",
@@ -78,3 +78,8 @@ def test_a_path_that_the_server_would_misread_is_refused(path: str) -> None:
 def test_no_one_is_two_users() -> None:
     with pytest.raises(ConfigurationError, match="two NATS users have one SPIFFE ID"):
         replace(CONFIG, users=(USER, USER))
+
+
+def test_only_who_asks_for_it_has_acknowledgements_before_the_disk() -> None:
+    fast = json.loads(replace(CONFIG, sync=False).render())
+    assert "sync_interval" not in fast["jetstream"]

@@ -1,0 +1,38 @@
+"""Reads the monitoring port of a nats-server, which tells operators what no client is told."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import httpx2
+
+from sealbus.envelopes.errors import BusUnavailable
+
+__all__ = ["read_varz"]
+
+ANSWER_SECONDS: Final = 5.0
+ANSWER_BYTES: Final = 1_048_576
+"""Of /varz; that of a nats-server 2.15.1 has some 5 KB."""
+_OK: Final = 200
+
+
+async def read_varz(url: str) -> bytes:
+    """Return the document `/varz` at the monitoring address `url`, such as `http://127.0.0.1:8222`.
+
+    Raises `BusUnavailable`, one line, where there is no such answer within five seconds.
+    """
+    try:
+        async with (
+            httpx2.AsyncClient(trust_env=False, follow_redirects=False, timeout=ANSWER_SECONDS) as client,
+            client.stream("GET", f"{url.rstrip('/')}/varz") as answer,
+        ):
+            if answer.status_code != _OK:
+                raise BusUnavailable(f"{url}/varz: the answer is {answer.status_code}")
+            data = b""
+            async for piece in answer.aiter_bytes():
+                data += piece
+                if len(data) > ANSWER_BYTES:
+                    raise BusUnavailable(f"{url}/varz: the answer is over {ANSWER_BYTES} bytes")
+            return data
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise BusUnavailable(f"{url}/varz: {type(error).__name__}: is this the server's monitoring port?") from error

@@ -87,7 +87,11 @@ async def open_identity(
     """
     wanted = settings.names.id_of(name)
     async with WorkloadIdentity.connect(
-        workload_api_of(settings, name), spiffe_id=wanted, counters=counters
+        workload_api_of(settings, name),
+        spiffe_id=wanted,
+        deadline=settings.identity_within,
+        patient=settings.identity_patient,
+        counters=counters,
     ) as identity:
         if identity.spiffe_id.trust_domain != settings.trust_domain:
             raise ConfigurationError(

@@ -12,10 +12,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final, Self, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -92,6 +92,10 @@ class Settings:
     nats: tuple[str, ...]
     nats_ids: frozenset[SpiffeId]
     workload_api: str | None
+    identity_within: float
+    identity_patient: bool
+    """Whether a Workload API that is not there, or has no identity yet, is waited for so long."""
+    command_within: float
     policy: PolicySettings
     names: Names
     minters: frozenset[SpiffeId]
@@ -125,6 +129,10 @@ class Settings:
     token_service: str | None
     """URL of the edge's token service, for clients."""
     lines: tuple[SettingLine, ...] = field(repr=False)
+
+    def for_command(self) -> Self:
+        """Return these settings for a command that a person waits for: it does not wait for who may come later."""
+        return replace(self, identity_within=self.command_within, identity_patient=False)
 
 
 def load_settings(
@@ -160,6 +168,9 @@ def load_settings(
         nats=document.nats,
         nats_ids=frozenset(server_ids),
         workload_api=document.workload_api,
+        identity_within=document.identity.within,
+        identity_patient=True,
+        command_within=document.identity.command_within,
         policy=_policy(document.policy, frozenset(opa_ids)),
         names=names,
         minters=frozenset(document.context.minters),

@@ -192,6 +192,17 @@ class AuditTable(_Table):
     spool_max: Size = 268_435_456
 
 
+class IdentityTable(_Table):
+    """How many seconds the Workload API has to give the first identity.
+
+    `within` is for what runs on, which also waits for an agent that is not started and an entry that is not there yet;
+    `command_within` for a command that a person waits for, which waits for an overloaded one only.
+    """
+
+    within: Seconds = 60.0
+    command_within: Seconds = 5.0
+
+
 class LimitsTable(_Table):
     """Bounds of what a worker keeps in memory."""
 
@@ -329,6 +340,7 @@ class Document(_Table):
     streams: StreamsTable = StreamsTable()
     subjects: dict[str, OwnSubjectTable] = {}
     audit: AuditTable = AuditTable()
+    identity: IdentityTable = IdentityTable()
     limits: LimitsTable = LimitsTable()
     health: HealthTable = HealthTable()
     worker: WorkerTable = WorkerTable()

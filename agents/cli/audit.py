@@ -115,7 +115,7 @@ async def _show(
     from sealbus.agents.settings import load_settings
 
     findings = 0
-    async with open_audit_trail(as_name, load_settings(config), stream=stream) as trail:
+    async with open_audit_trail(as_name, load_settings(config).for_command(), stream=stream) as trail:
         held: list[AuditEntry | Finding] = []
         async for entry in trail.entries(wanted):
             held.append(entry)

@@ -73,7 +73,7 @@ def root_file(
     from sealbus.agents.settings import load_settings
 
     made = make_root(
-        load_settings(config),
+        load_settings(config).for_command(),
         keys=keys,
         origin=origin,
         notaries=notaries,

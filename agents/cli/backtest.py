@@ -136,7 +136,7 @@ def command(
         if export is not None and root is not None:
             result = await backtest_export(export, root, wanted, policy=policy, bundles=bundles, opa=opa, limits=limits)
         else:
-            settings = load_settings(config)
+            settings = load_settings(config).for_command()
             own = bundles
             if policy is None and bundles is None:
                 own = LogPlace.of(settings, log_folder).folder / POLICIES

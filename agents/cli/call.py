@@ -57,7 +57,7 @@ async def _call(
     from sealbus.agents.settings import load_settings
     from sealbus.bus.routes import Answer
 
-    settings = load_settings(config)
+    settings = load_settings(config).for_command()
     statement = await minted_user(settings, user, as_name, session) if user is not None else None
     answer = Answer(body=payload, typ=JSON)
     async with Client(as_name, settings=settings) as bus:

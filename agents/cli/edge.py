@@ -12,7 +12,7 @@ import click
 
 from sealbus.agents.cli.options import config_option, json_option
 from sealbus.agents.cli.output import note, print_json
-from sealbus.agents.cli.stopping import stop_signalled
+from sealbus.agents.cli.stopping import ended_by, stop_signalled
 
 __all__ = ["command"]
 
@@ -53,7 +53,10 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
     settings = load_settings(config, flags=[Flag(option="--address", key="edge.address", value=address)])
     stop = stop_signalled()
     async with AsyncExitStack() as stack:
-        edge = await stack.enter_async_context(open_edge(settings))
+        async with ended_by(stop):
+            edge = await stack.enter_async_context(open_edge(settings))
+        if stop.is_set():
+            return
 
         def not_ready() -> dict[str, str]:
             try:

@@ -78,7 +78,7 @@ def trusted_root(path: Path | None, *, live: bool, log_folder: Path | None, conf
     from sealbus.agents.settings import load_settings
     from sealbus.envelopes.errors import ConfigurationError
 
-    settings = load_settings(config)
+    settings = load_settings(config).for_command()
     table = settings.control.notary
     if table.origin is None:
         raise ConfigurationError("control.notary.origin is not set: say --root FILE")
@@ -130,7 +130,7 @@ async def export_live(
     from sealbus.agents.settings import load_settings
     from sealbus.bus.transport import NatsTransport
 
-    settings = load_settings(config)
+    settings = load_settings(config).for_command()
     place = LogPlace.of(settings, log_folder)
     async with open_connection(as_name, settings) as (_, connection):
         return await export_log(

@@ -39,8 +39,10 @@ async def _show(config: str | None, as_name: str, *, as_json: bool) -> None:
     from sealbus.agents.runtime import workload_api_of
     from sealbus.agents.settings import load_settings
 
-    settings = load_settings(config)
-    async with WorkloadIdentity.connect(workload_api_of(settings, as_name)) as identity:
+    settings = load_settings(config).for_command()
+    async with WorkloadIdentity.connect(
+        workload_api_of(settings, as_name), deadline=settings.identity_within
+    ) as identity:
         material, sealer, bundles = identity.x509(), identity.sealer(), identity.bundles()
         facts = {
             "spiffe_id": str(identity.spiffe_id),
@@ -58,6 +60,13 @@ async def _show(config: str | None, as_name: str, *, as_json: bool) -> None:
 @command.command("write")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--once", is_flag=True, help="Write what there is now, and end.")
+@click.option(
+    "--within",
+    default=None,
+    type=click.FloatRange(0.1, 3_600),
+    metavar="SECONDS",
+    help="Wait so long for the first identity: 60, and 5 with --once, unless said.",
+)
 @click.option(
     "--reload",
     "pid_file",
@@ -90,6 +99,7 @@ async def _show(config: str | None, as_name: str, *, as_json: bool) -> None:
 def write(
     folder: Path,
     once: bool,
+    within: float | None,
     pid_file: Path | None,
     health: tuple[str, ...],
     spiffe_id: str | None,
@@ -123,7 +133,8 @@ def write(
     if pid_file is not None:
         server = ReloadedServer(process=ServerProcess(pid_file), responders=HealthAddresses(health) if health else None)
     endpoint = Endpoint.find(socket or _address(config, as_name))
-    endpoint.check()
+    if once:
+        endpoint.check()
     files = SvidFiles(folder, also_trusted=also_trusted)
     files.prepare()
 
@@ -136,7 +147,11 @@ def write(
     lock = lock_folder(folder, "identity")
     try:
         asyncio.run(
-            _write(SvidWriter(endpoint, files, server=server, wanted=wanted, written=written, say=note), once=once)
+            _write(
+                SvidWriter(endpoint, files, server=server, wanted=wanted, written=written, say=note),
+                once=once,
+                within=within,
+            )
         )
     finally:
         os.close(lock)
@@ -153,12 +168,12 @@ def _address(config: str | None, as_name: str) -> str | None:
     return workload_api_of(load_settings(config), as_name)
 
 
-async def _write(writer: SvidWriter, *, once: bool) -> None:
+async def _write(writer: SvidWriter, *, once: bool, within: float | None) -> None:
     if once:
-        await writer.once()
+        await writer.once(deadline=within or 5.0)
         return
     loop = asyncio.get_running_loop()
-    running = asyncio.create_task(writer.run())
+    running = asyncio.create_task(writer.run(deadline=within or 60.0, patient=True))
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, running.cancel)
     await asyncio.wait({running})

@@ -29,7 +29,7 @@ async def _fetch(name: str, config: str | None, *, as_json: bool) -> None:
     from sealbus.agents.runtime import open_connection
     from sealbus.agents.settings import load_settings
 
-    settings = load_settings(config)
+    settings = load_settings(config).for_command()
     async with (
         open_connection(name, settings) as (_, connection),
         open_sync(name, settings.policy, connection) as sync,

@@ -111,7 +111,7 @@ async def open_store(
     from sealbus.agents.settings import load_settings
     from sealbus.envelopes.errors import ConfigurationError
 
-    settings = load_settings(config)
+    settings = load_settings(config).for_command()
     policy = settings.policy
     if policy.bucket is None or not policy.keys:
         raise ConfigurationError('there is no policy store: set policy.bundle = "nats://policies" and policy.keys')

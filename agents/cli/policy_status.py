@@ -64,7 +64,7 @@ async def _of_engine(config: str | None, as_name: str, *, as_json: bool) -> int:
     from sealbus.agents.diagnosis import policy_status
     from sealbus.agents.settings import load_settings
 
-    found = await policy_status(load_settings(config), as_name)
+    found = await policy_status(load_settings(config).for_command(), as_name)
     rows = {
         "engine": found.engine,
         "revision": found.revision,

@@ -85,7 +85,7 @@ async def _publish(
     from sealbus.agents.settings import load_settings
     from sealbus.bus.routes import Answer
 
-    settings = load_settings(config)
+    settings = load_settings(config).for_command()
     declared = next((one for one in settings.own_subjects if one.subject == subject), None)
     if declared is not None:
         kind, action, name = str(declared.kind), subject, subject

@@ -37,7 +37,7 @@ async def replay_into(
     from sealbus.agents.settings import load_settings
 
     agent = load_agent(target)
-    settings = load_settings(config)
+    settings = load_settings(config).for_command()
     findings, ours = 0, sys.stdout
 
     def on_finding(finding: Finding) -> None:

@@ -55,7 +55,7 @@ async def _roll(to: str, since: str | None, config: str | None, as_name: str, *,
     from sealbus.bus import periods
     from sealbus.bus.streams import stream_named
 
-    settings = load_settings(config)
+    settings = load_settings(config).for_command()
     declared = stream_named(streams_of(settings), "AUDIT")
     async with open_connection(as_name, settings) as (_, connection):
         rolled = await periods.roll(declared, to, connection.jetstream, since=since)
@@ -72,7 +72,7 @@ async def _streams(config: str | None, as_name: str, *, as_json: bool, change: b
     from sealbus.bus.durability import acknowledged_means
     from sealbus.bus.periods import in_period
 
-    settings = load_settings(config)
+    settings = load_settings(config).for_command()
     async with open_connection(as_name, settings) as (_, connection):
         declared = await in_period(streams_of(settings), connection.jetstream)
         if change:

@@ -101,7 +101,7 @@ async def _opened(text: str, config: str | None, as_name: str) -> AsyncGenerator
         parse_handle(text)
     except EnvelopeError as error:
         raise click.BadParameter(f"this is no handle of a task ({error.detail})", param_hint="HANDLE") from error
-    async with Client(as_name, settings=load_settings(config)) as bus:
+    async with Client(as_name, settings=load_settings(config).for_command()) as bus:
         yield bus.handle(text)
 
 

@@ -37,7 +37,7 @@ def command(
     from sealbus.agents.settings import load_settings
     from sealbus.envelopes.errors import ConfigurationError
 
-    settings = load_settings(config)
+    settings = load_settings(config).for_command()
     if settings.dev_access is None:
         raise ConfigurationError("tokens without a login exist only where `sealbus dev` runs: start it in this folder")
     answer = fetch_token(

@@ -15,7 +15,7 @@ import click
 
 from sealbus.agents.cli.options import config_option, json_option
 from sealbus.agents.cli.output import note, print_json
-from sealbus.agents.cli.stopping import stop_signalled
+from sealbus.agents.cli.stopping import ended_by, stop_signalled
 
 if TYPE_CHECKING:
     from sealbus.agents.agent import Agent
@@ -89,11 +89,12 @@ async def _run(agent: Agent, concurrency: int | None, health: str | None, config
         drain=settings.drain,
     )
     address = health or settings.health
-    async with (
-        open_node(agent.name, settings) as node,
-        Worker(agent, node, limits) as worker,
-        AsyncExitStack() as stack,
-    ):
+    async with AsyncExitStack() as stack:
+        async with ended_by(stop):
+            node = await stack.enter_async_context(open_node(agent.name, settings))
+            worker = await stack.enter_async_context(Worker(agent, node, limits))
+        if stop.is_set():
+            return True
         if address is not None:
             probes = Probes(healthy=dict, ready=worker.not_ready, notes=worker.notes)
             server = await stack.enter_async_context(HealthServer(address, probes=probes, counters=node.counters))

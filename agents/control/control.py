@@ -64,8 +64,11 @@ class Control:
             for name, opener in self._openers.items():
                 entered = asyncio.Event()
                 running.append(group.create_task(self._run(name, opener, entered), name=f"role-{name}"))
-                await entered.wait()
-            self.started.set()
+                await _first_of(entered, stop)
+                if stop.is_set():
+                    break
+            else:
+                self.started.set()
             await stop.wait()
             for task in running:
                 task.cancel()
@@ -83,3 +86,12 @@ class Control:
             entered.set()
             await role.run()
         raise ConfigurationError(f"the role {name} has ended, which it must not while the process runs")
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()

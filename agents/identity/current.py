@@ -9,12 +9,11 @@ from collections.abc import Callable
 
 from sealbus.agents.identity.credential import KeyCredential
 from sealbus.agents.identity.endpoint import Endpoint
-from sealbus.agents.identity.explain import explain, is_withdrawal, status_of
+from sealbus.agents.identity.explain import explain, is_final, is_momentary, is_withdrawal, status_of
 from sealbus.agents.identity.jwt_bundles import BundlesReading
 from sealbus.agents.identity.x509_svid import X509Reading
 from sealbus.bus.counters import Counters
 from sealbus.bus.ports import X509Material
-from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.trust import TrustBundles
 
@@ -31,7 +30,9 @@ JWT_SVID = "jwt_svid"
 class CurrentIdentity:
     """X.509-SVID, JWT bundles and credential as they are now; `apply_*` and `failed` are how they change."""
 
-    def __init__(self, endpoint: Endpoint, *, wanted: SpiffeId | None, counters: Counters) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, wanted: SpiffeId | None, counters: Counters, patient: bool = False
+    ) -> None:
         self.endpoint = endpoint
         self.spiffe_id = wanted
         self.material: X509Material | None = None
@@ -42,6 +43,7 @@ class CurrentIdentity:
         self.settled = asyncio.Event()
         """Set once there is a whole identity, or `final_failure` says that there will be none without help."""
         self.final_failure = ""
+        self._patient = patient
         self._counters = counters
         self._listeners: dict[int, Callable[[], None]] = {}
         self._registered = 0
@@ -88,14 +90,13 @@ class CurrentIdentity:
         """Note a failure of `source`; `PermissionDenied` withdraws what it gave: both SVIDs, or the JWT bundles."""
         status, text = status_of(error), explain(error, self.endpoint)
         self._counters.add("sealbus_identity_failures_total", 1, source=source, status=status)
-        # Once for each new reason: a source that is down for an hour fails a thousand times. Not while connecting:
-        # then the one who connects is told.
-        known = self.failures.get(source) == text or not self._whole
+        # Once for each new reason: a source that is down for an hour fails a thousand times. Not to who connects and
+        # does not wait: it is told by the error.
+        known = text in self.failures.values() or not (self._whole or self._patient)
         level = logging.DEBUG if known else logging.WARNING
-        _log.log(level, "workload identity: %s failed: %s", source, text)
+        _log.log(level, "workload identity: %s %s: %s", source, "failed" if self._whole else "is waited for", text)
         self.failures[source] = text
-        if not self.settled.is_set() and not isinstance(error, EnvelopeError):
-            # A JWT-SVID that does not verify may only have overtaken the bundle that holds its key.
+        if not self.settled.is_set() and (is_final(error) if self._patient else not is_momentary(error, self.endpoint)):
             self.final_failure = text
             self.settled.set()
         if is_withdrawal(error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket as sockets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,3 +63,23 @@ class Endpoint:
             raise IdentityUnavailable(f"no Workload API at {self}: not a socket; correct {ENVIRONMENT_VARIABLE}")
         if not os.access(self.path, os.R_OK | os.W_OK):
             raise IdentityUnavailable(f"no access to the Workload API at {self}: run as the user that owns the socket")
+
+    def absence(self) -> str:
+        """Return in one line why nobody is behind this socket; empty if somebody listens there, however busy.
+
+        The kernel knows it at once. gRPC tells an agent that is not there by the same status as one that is overloaded.
+        """
+        try:
+            self.check()
+        except IdentityUnavailable as error:
+            return error.detail
+        with sockets.socket(sockets.AF_UNIX) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(self.path)
+            except BlockingIOError:
+                # More wait to be accepted than the listener's queue holds.
+                return ""
+            except OSError:
+                return f"the Workload API at {self} does not answer: start the SPIRE agent or `sealbus dev`"
+        return ""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sealbus.agents.identity.endpoint import Endpoint
+from sealbus.agents.identity.explain import is_final, status_of
 from sealbus.agents.identity.health_addresses import HealthAddresses
 from sealbus.agents.identity.server_process import NotRunning, ServerProcess
 from sealbus.agents.identity.svid_files import SvidFiles
@@ -77,7 +78,8 @@ class SvidWriter:
         self._latest: X509Material | None = None
         self._news = asyncio.Event()
         self._begun = False
-        """Whether there was an SVID; before that a failure ends it, and later it is said."""
+        """Whether there was an SVID; before that a failure may end it, and later it is said."""
+        self._patient = False
         self._failure = ""
         self._reload_due = asyncio.Event()
         self._untrusted = _Once(say)
@@ -94,8 +96,12 @@ class SvidWriter:
         if self._server is not None:
             await self._reload_once(self._server, patience)
 
-    async def run(self, *, deadline: float = 5.0) -> None:
-        """Write the first set or raise as `once` does; then keep it fresh, whatever happens, until canceled."""
+    async def run(self, *, deadline: float = 5.0, patient: bool = False) -> None:
+        """Write the first set or raise as `once` does; then keep it fresh, whatever happens, until canceled.
+
+        A `patient` one waits the whole `deadline` also where the Workload API has no identity for it yet.
+        """
+        self._patient = patient
         async with self._watching() as watching:
             await self._first(deadline)
             async with asyncio.TaskGroup() as group:
@@ -119,12 +125,12 @@ class SvidWriter:
             self._failure = ""
         self._news.set()
 
-    def _failed(self, text: str, answered: bool) -> None:
+    def _failed(self, text: str, error: Exception) -> None:
         known, self._failure = text == self._failure, text
-        if not self._begun and answered:
-            self._news.set()
-        elif self._begun and not known:
+        if (self._begun or self._patient) and not known:
             self._say(text)
+        if not self._begun and (is_final(error) if self._patient else status_of(error) != "UNAVAILABLE"):
+            self._news.set()
 
     async def _first(self, deadline: float) -> None:
         self._files.prepare()

@@ -48,6 +48,7 @@ class WorkloadIdentity:
         *,
         spiffe_id: SpiffeId | None = None,
         deadline: float = 5.0,
+        patient: bool = False,
         clock: Clock = wall_clock,
         counters: Counters | None = None,
         random: Callable[[], float] = random_module.random,
@@ -56,12 +57,15 @@ class WorkloadIdentity:
 
         Whole means an X.509-SVID, the JWT bundles, and a JWT-SVID for this process's key, all verified. `spiffe_id`
         chooses among several identities; without it the Workload API's default one is taken. It does not change later.
-        Raises `IdentityUnavailable` within `deadline` seconds, at once where the answer is final, and
-        `ConfigurationError` for an address that cannot be one: each with one line that names the socket and what to do.
+        What failed is tried again, with backoff and jitter, for `deadline` seconds. A `patient` one waits for everything
+        that may yet come, also for a Workload API that is not started and an entry that is not there; without, these end
+        it at once, and only one that is overloaded is asked again. Raises `IdentityUnavailable`, and `ConfigurationError`
+        for an address that cannot be one: each with one line that names the socket, the cause and what to do.
         """
         endpoint = Endpoint.find(socket)
-        endpoint.check()
-        current = CurrentIdentity(endpoint, wanted=spiffe_id, counters=counters or Counters())
+        if not patient:
+            endpoint.check()
+        current = CurrentIdentity(endpoint, wanted=spiffe_id, counters=counters or Counters(), patient=patient)
         identity = cls(current, clock)
         upkeep = asyncio.create_task(Upkeep(current, clock=clock, random=random).run(), name="workload identity")
         try:
@@ -125,6 +129,13 @@ class WorkloadIdentity:
             failure=self._current.trouble() if self._current.failures else "",
         )
 
+    def _silence(self) -> str:
+        endpoint = self._current.endpoint
+        busy = (
+            f"the Workload API at {endpoint} listens and has not answered: it is overloaded or hangs, look at its log"
+        )
+        return endpoint.absence() or busy
+
     def _check_open(self) -> None:
         if self._closed:
             raise IdentityUnavailable("the workload identity is closed")
@@ -137,8 +148,7 @@ class WorkloadIdentity:
                 await current.settled.wait()
         says = current.credential.says
         if says is None:
-            silence = f"the Workload API at {current.endpoint} has not answered: look at its log"
-            late = f"no identity within {deadline:g} s: {current.trouble() if current.failures else silence}"
+            late = f"no identity within {deadline:g} s: {current.trouble() if current.failures else self._silence()}"
             raise IdentityUnavailable(current.final_failure or late)
         if says.exp - self._clock() < LEAST_LIFE:
             raise IdentityUnavailable(

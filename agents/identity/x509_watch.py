@@ -10,7 +10,7 @@ from spiffe._proto import workload_pb2 as proto
 
 from sealbus.agents.identity.client import RawClient
 from sealbus.agents.identity.endpoint import Endpoint
-from sealbus.agents.identity.explain import explain, is_withdrawal, status_of
+from sealbus.agents.identity.explain import explain, is_withdrawal
 from sealbus.agents.identity.watch import Watch
 from sealbus.agents.identity.x509_svid import X509Reading, read_x509
 from sealbus.bus.clock import Clock, wall_clock
@@ -26,8 +26,8 @@ class X509Watch:
     """Watch the X.509-SVID of `wanted`, or of the default identity, verified as `read_x509` does.
 
     `changed` is called on the event loop with each new one, and with None when the Workload API withdraws it;
-    `failed` with one line for each failure, after which the stream is opened anew, and whether that answer was one: not if
-    nobody answered. The SPIFFE ID does not change later.
+    `failed` with one line about each failure and the failure, after which the stream is opened anew. The SPIFFE ID does
+    not change later.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class X509Watch:
         endpoint: Endpoint,
         *,
         changed: Callable[[X509Material | None], None],
-        failed: Callable[[str, bool], None],
+        failed: Callable[[str, Exception], None],
         wanted: SpiffeId | None = None,
         clock: Clock = wall_clock,
         random: Callable[[], float] = random_module.random,
@@ -76,7 +76,7 @@ class X509Watch:
             self._changed(reading.material)
 
     def _failed(self, error: Exception) -> None:
-        self._told(explain(error, self._endpoint), status_of(error) != "UNAVAILABLE")
+        self._told(explain(error, self._endpoint), error)
         if is_withdrawal(error):
             self._bundles = {}
             if self._material is not None:

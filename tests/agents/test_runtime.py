@@ -120,7 +120,7 @@ async def test_the_central_engine_asks_over_https_only(url: str) -> None:
             pass
 
 
-async def test_a_missing_workload_api_ends_a_node_at_once_and_names_it(tmp_path: Path) -> None:
+async def test_a_missing_workload_api_ends_a_commands_node_at_once_and_names_it(tmp_path: Path) -> None:
     write_bundle(build_bundle(STARTER), tmp_path / "bundle.tar.gz")
     settings = replace(
         load(tmp_path, FULL),
@@ -128,7 +128,7 @@ async def test_a_missing_workload_api_ends_a_node_at_once_and_names_it(tmp_path:
         workload_api=f"unix://{tmp_path / 'agent.sock'}",
     )
     with pytest.raises(SealbusError) as refused:
-        async with open_node("pricing", settings):
+        async with open_node("pricing", settings.for_command()):
             pass
     assert str(tmp_path / "agent.sock") in refused.value.detail
     assert "\n" not in refused.value.detail

@@ -142,3 +142,11 @@ def test_what_was_said_wrongly_comes_before_what_was_not_said(tmp_path: Path) ->
     assert caught.value.detail == (
         f"file {tmp_path / 'sealbus.toml'}: nats: must be tls://host:port; sealbus speaks to NATS over mutual TLS only"
     )
+
+
+def test_a_command_waits_less_and_for_less(tmp_path: Path) -> None:
+    settings = load(tmp_path, FULL)
+    command = settings.for_command()
+    assert (settings.identity_within, settings.identity_patient) == (90.0, True)
+    assert (command.identity_within, command.identity_patient) == (2.5, False)
+    assert command.names is settings.names

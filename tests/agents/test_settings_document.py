@@ -97,6 +97,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert created.owner == settings.names.id_of("orders")
     assert (send.kind, send.owner, send.action) == (Kind.TASK, SpiffeId("spiffe://example.org/mail"), "mail.post")
     assert (settings.audit_within, settings.audit_denials) == (3.0, 300)
+    assert (settings.identity_within, settings.identity_patient, settings.command_within) == (90.0, True, 2.5)
     assert settings.audit_redact == {"task.payroll.>": ("/action/properties/salary",)}
     assert settings.audit_bodies == ("task.orders.>",)
     assert (settings.audit_spool, settings.audit_spool_max) == (tmp_path / "spool", 16 << 20)
@@ -150,4 +151,5 @@ def test_the_smallest_file_gives_everything_else_by_default(tmp_path: Path) -> N
     assert settings.own_subjects == ()
     assert settings.health is None
     assert (settings.concurrency, settings.batch, settings.drain) == (64, 256, 20.0)
+    assert (settings.identity_within, settings.command_within) == (60.0, 5.0)
     assert {str(line.origin) for line in settings.lines} == {"default", f"file {tmp_path / 'sealbus.toml'}"}

@@ -92,6 +92,23 @@ async def test_without_an_entry_there_is_no_identity() -> None:
                 pass
 
 
+async def test_who_starts_before_its_agent_gets_its_identity_from_it(running: Spire) -> None:
+    """And before its entry: SPIRE's agent takes seconds to hear of a new one."""
+    await running.agent.program.kill9()
+    mine = SpiffeId("spiffe://example.org/agent/inventory")
+
+    async def connect() -> SpiffeId:
+        async with WorkloadIdentity.connect(
+            running.agent.address, spiffe_id=mine, deadline=60.0, patient=True
+        ) as identity:
+            return identity.sealer().iss
+
+    connecting = asyncio.create_task(connect())
+    await running.agent.program.start()
+    await running.server.create(entry(str(mine)), parent=running.agent.spiffe_id)
+    assert await connecting == mine
+
+
 async def test_an_identity_that_is_not_ours_is_refused(running: Spire) -> None:
     with pytest.raises(IdentityUnavailable, match=r"not spiffe://example\.org/agent/inventory: mend its entry"):
         async with WorkloadIdentity.connect(

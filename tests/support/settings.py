@@ -62,6 +62,9 @@ spool = "spool"
 spool_max = "16 MiB"
 [audit.redact]
 "task.payroll.>" = ["/action/properties/salary"]
+[identity]
+within = 90
+command_within = 2.5
 [limits]
 pending_calls = 10
 replay_entries = 20

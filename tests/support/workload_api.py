@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import tempfile
 import threading
 import time
@@ -23,6 +24,7 @@ __all__ = [
     "RunningWorkloadApi",
     "Served",
     "StandingClock",
+    "listening",
     "no_thread_left",
     "refreshed",
     "short_folder",
@@ -110,6 +112,15 @@ async def workload_api(
             for name in names:
                 await running.add(name)
             yield running
+
+
+@contextlib.contextmanager
+def listening(path: Path) -> Iterator[None]:
+    """Listen at `path` and take nobody: two fit into the queue, and its file stays."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        yield
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from sealbus.agents.cli.stopping import stop_signalled
+from sealbus.agents.cli.stopping import ended_by, stop_signalled
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -22,3 +22,34 @@ async def test_both_signals_are_heard(number: signal.Signals) -> None:
     finally:
         for one in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().remove_signal_handler(one)
+
+
+async def test_a_stop_ends_what_is_still_opened() -> None:
+    stop = asyncio.Event()
+    reached = asyncio.Event()
+
+    async def open_slowly() -> bool:
+        async with ended_by(stop):
+            reached.set()
+            await asyncio.Event().wait()
+        return stop.is_set()
+
+    opening = asyncio.create_task(open_slowly())
+    await reached.wait()
+    stop.set()
+    async with asyncio.timeout(5):
+        assert await opening
+
+
+async def test_without_a_stop_nothing_is_ended() -> None:
+    stop = asyncio.Event()
+    async with ended_by(stop):
+        await asyncio.sleep(0)
+    stop.set()
+    await asyncio.sleep(0)
+
+
+async def test_a_timeout_of_what_is_opened_is_its_own() -> None:
+    with pytest.raises(TimeoutError):
+        async with ended_by(asyncio.Event()):
+            raise TimeoutError

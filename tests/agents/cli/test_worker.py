@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +61,26 @@ def test_a_module_that_lacks_another_says_which(tmp_path: Path) -> None:
 def test_bad_options_are_usage_errors(options: list[str]) -> None:
     arguments = ["run", *options, *(["app.py:agent"] if options else [])]
     assert CliRunner().invoke(command, arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_that_waits_for_its_spire_agent_says_so_and_can_be_stopped(tmp_path: Path, number: signal.Signals) -> None:
+    """As when both are started at boot: it neither ends nor is deaf."""
+    (tmp_path / "app.py").write_text(AGENT)
+    (tmp_path / "sealbus.toml").write_text(
+        'trust_domain = "example.org"\nnats = ["tls://127.0.0.1:1"]\n'
+        f'workload_api = "unix://{tmp_path}/agent.sock"\n[policy]\nengine = "sidecar"\nopa = "/run/opa.sock"\n'
+    )
+    worker = subprocess.Popen(
+        [Path(sys.executable).parent / "sealbus", "worker", "run", "app.py:inventory"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert worker.stderr is not None
+    said = worker.stderr.readline()
+    assert "is waited for" in said
+    assert "start the SPIRE agent" in said
+    worker.send_signal(number)
+    rest = worker.communicate(timeout=60)[1]
+    assert (worker.returncode, rest) == (0, "")

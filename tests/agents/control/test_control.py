@@ -85,6 +85,27 @@ async def test_one_that_cannot_be_opened_ends_the_process() -> None:
     assert well.cancelled
 
 
+async def test_a_stop_ends_a_role_that_is_still_opened() -> None:
+    """It may wait a minute for its identity."""
+    waits = asyncio.Event()
+
+    @asynccontextmanager
+    async def waiting() -> AsyncIterator[Scripted]:
+        waits.set()
+        await asyncio.Event().wait()
+        yield Scripted()
+
+    stop, later = asyncio.Event(), Scripted()
+    control = Control({"callout": waiting, "policy": later.opened})
+    running = asyncio.create_task(control.run(stop))
+    await waits.wait()
+    stop.set()
+    async with asyncio.timeout(5):
+        await running
+    assert not control.started.is_set()
+    assert control.not_ready() == {"callout": "starting", "policy": "starting"}
+
+
 async def test_what_is_wrong_is_said_by_role() -> None:
     stop = asyncio.Event()
     control = Control({"callout": Scripted().opened, "policy": Scripted("no bundle yet").opened})

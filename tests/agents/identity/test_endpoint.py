@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.workload_api import short_folder
+from support.workload_api import listening, short_folder
 
 from sealbus.agents.identity.endpoint import Endpoint
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
@@ -62,7 +64,7 @@ def test_a_file_is_no_socket() -> None:
 
 def test_no_permission_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A socket that is not ours is told apart from one that nobody answers."""
-    with short_folder() as folder, listening(folder / "agent.sock") as path:
+    with short_folder() as folder, bound(folder / "agent.sock") as path:
         Endpoint(str(path)).check()
         # The tests may run as root, to whom every file is open.
         monkeypatch.setattr(os, "access", lambda path, mode: False)
@@ -70,7 +72,22 @@ def test_no_permission_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             Endpoint(str(path)).check()
 
 
-class listening:  # noqa: N801
+def test_who_listens_is_there_however_busy() -> None:
+    """Also with a full queue; a socket whose owner is gone is not."""
+    with short_folder() as folder:
+        endpoint = Endpoint(str(folder / "agent.sock"))
+        assert "start the SPIRE agent" in endpoint.absence()
+        with listening(folder / "agent.sock"), ExitStack() as waiting:
+            assert endpoint.absence() == ""
+            clients = [waiting.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3)]
+            for client in clients:
+                client.setblocking(False)
+            assert [client.connect_ex(endpoint.path) for client in clients][-1] == errno.EAGAIN
+            assert endpoint.absence() == ""
+        assert "does not answer" in endpoint.absence()
+
+
+class bound:  # noqa: N801
     """A unix socket at `path` while the context lasts."""
 
     def __init__(self, path: Path) -> None:

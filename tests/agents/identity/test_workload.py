@@ -3,11 +3,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import grpc.aio  # type: ignore[import-untyped]  # grpc has no types
 import pytest
 from spiffe._proto import workload_pb2 as proto
+from support.lab import until
 from support.scripted_workload_api import ScriptedWorkloadApi, scripted_workload_api
 from support.workload_api import (
     RunningWorkloadApi,
@@ -15,15 +20,43 @@ from support.workload_api import (
     short_folder,
 )
 
-from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
+from sealbus.agents.dev.workload_api.sockets import socket_path
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.bus.ports import Identity
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
-from sealbus.envelopes.spiffe_id import TrustDomain
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 
 pytestmark = pytest.mark.workload_api
 
 HOME, AWAY = TrustDomain("example.org"), TrustDomain("other.org")
+
+CLIENTS = 500
+TESTS = Path(__file__).parents[2]
+SERVE = """
+import asyncio, sys
+from support.workload_api import workload_api
+async def serve():
+    async with workload_api(sys.argv[1]) as running:
+        print(running.address(sys.argv[1]), flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+asyncio.run(serve())
+"""
+
+
+@asynccontextmanager
+async def served_elsewhere(name: str) -> AsyncIterator[str]:
+    """Serve the agent `name` from a process of its own, whose event loop is not ours; yield the address."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SERVE, name, cwd=TESTS, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield (await process.stdout.readline()).decode().strip()
+    finally:
+        process.stdin.close()
+        await process.wait()
 
 
 async def test_it_is_an_identity_for_the_bus(running: RunningWorkloadApi, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +146,84 @@ async def test_no_entry_fails_at_once(running: RunningWorkloadApi, caplog: pytes
     assert caplog.records == []
 
 
+async def test_who_is_patient_waits_for_an_agent_that_starts_late(
+    authority: DevelopmentAuthority, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a socket, then without an entry, then whole: each is told once while it is waited for."""
+    planner = authority.trust_domain.id("/agent/planner")
+    with short_folder() as folder, caplog.at_level(logging.WARNING), no_thread_left():
+        path = socket_path(folder / "api", planner)
+
+        async def connect() -> SpiffeId:
+            async with WorkloadIdentity.connect(
+                f"unix://{path}", deadline=30, patient=True, clock=authority.clock
+            ) as identity:
+                return identity.sealer().iss
+
+        connecting = asyncio.create_task(connect())
+        await until(lambda: "start the SPIRE agent" in caplog.text)
+        async with EmbeddedWorkloadApi(folder / "api", authority) as api:
+            await api.add_identity(planner)
+            api.remove_identity(planner)
+            await until(lambda: "register an entry" in caplog.text)
+            assert not connecting.done()
+            await api.add_identity(planner)
+            assert await connecting == planner
+    told = [record.getMessage() for record in caplog.records if "is waited for" in record.getMessage()]
+    assert sum("start the SPIRE agent" in line for line in told) == 1
+    assert sum("register an entry" in line for line in told) == 1
+
+
+async def test_the_deadline_of_who_is_patient_names_the_cause() -> None:
+    """What was wrong to the last."""
+    with pytest.raises(IdentityUnavailable, match=r"no identity within 0\.3 s: no Workload API at unix:///nonexistent"):
+        async with WorkloadIdentity.connect("unix:///nonexistent/a.sock", deadline=0.3, patient=True):
+            pass
+
+
+@pytest.mark.parametrize("patient", [False, True])
+@pytest.mark.parametrize("status", ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"])
+async def test_an_overload_is_lived_through(scripted: ScriptedWorkloadApi, status: str, *, patient: bool) -> None:
+    """By who waits for nothing else, too."""
+    for rpc in ("FetchX509SVID", "FetchJWTBundles", "FetchJWTSVID"):
+        scripted.status[rpc] = status
+
+    async def relieve() -> None:
+        for rpc in ("FetchX509SVID", "FetchJWTBundles", "FetchJWTSVID"):
+            await scripted.until(rpc, 2)
+            del scripted.status[rpc]
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(relieve())
+        async with WorkloadIdentity.connect(scripted.address, deadline=20, patient=patient) as identity:
+            assert identity.sealer().iss == identity.spiffe_id
+
+
+async def test_an_overload_that_lasts_is_no_absence(scripted: ScriptedWorkloadApi) -> None:
+    """Nobody is told to start what is running."""
+    scripted.status["FetchX509SVID"] = "UNAVAILABLE"
+    with pytest.raises(IdentityUnavailable, match="listens, but is overloaded") as caught:
+        async with WorkloadIdentity.connect(scripted.address, deadline=0.5):
+            pass
+    assert "start the SPIRE" not in str(caught.value)
+
+
+@pytest.mark.timeout(180)
+async def test_five_hundred_that_start_together_all_get_their_identity() -> None:
+    """Against a Workload API in a process of its own, in the time that long-running processes have."""
+    async with served_elsewhere("planner") as address, asyncio.timeout(120):
+        all_in = asyncio.Barrier(CLIENTS)
+
+        async def one() -> None:
+            async with WorkloadIdentity.connect(address, deadline=60, patient=True) as identity:
+                assert identity.sealer().iss == identity.spiffe_id
+                await all_in.wait()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CLIENTS):
+                group.create_task(one())
+
+
 async def test_another_service_fails_at_once() -> None:
     """Some gRPC server that is no Workload API."""
     server = grpc.aio.server()
@@ -125,10 +236,28 @@ async def test_another_service_fails_at_once() -> None:
         await server.stop(None)
 
 
+async def test_another_service_fails_at_once_to_who_is_patient() -> None:
+    """No waiting makes a Workload API of it."""
+    server = grpc.aio.server()
+    with short_folder() as folder:
+        server.add_insecure_port(f"unix:{folder}/a.sock")
+        await server.start()
+        with pytest.raises(IdentityUnavailable, match=r"^(?!.*no identity within).*is not a SPIFFE Workload API"):
+            async with WorkloadIdentity.connect(f"unix://{folder}/a.sock", deadline=30, patient=True):
+                pass
+        await server.stop(None)
+
+
 async def test_silence_ends_at_the_deadline(scripted: ScriptedWorkloadApi) -> None:
     """An agent that hangs."""
     scripted.silent = True
-    with no_thread_left(), pytest.raises(IdentityUnavailable, match=r"no identity within 0\.2 s.*has not answered"):
+    with (
+        no_thread_left(),
+        pytest.raises(
+            IdentityUnavailable,
+            match=r"no identity within 0\.2 s.*listens and has not answered: it is overloaded or hangs",
+        ),
+    ):
         async with WorkloadIdentity.connect(scripted.address, deadline=0.2):
             pass
 

@@ -10,6 +10,7 @@ from support.scripted_workload_api import ScriptedWorkloadApi
 from support.workload_api import MovedClock, no_thread_left
 
 from sealbus.agents.identity.endpoint import Endpoint
+from sealbus.agents.identity.x509_svid import SvidError
 from sealbus.agents.identity.x509_watch import X509Watch
 from sealbus.bus.ports import X509Material
 
@@ -21,10 +22,10 @@ class Seen:
 
     def __init__(self) -> None:
         self.changes: asyncio.Queue[X509Material | None] = asyncio.Queue()
-        self.failures: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
+        self.failures: asyncio.Queue[tuple[str, Exception]] = asyncio.Queue()
 
-    def failed(self, text: str, answered: bool) -> None:
-        self.failures.put_nowait((text, answered))
+    def failed(self, text: str, error: Exception) -> None:
+        self.failures.put_nowait((text, error))
 
 
 @pytest.fixture
@@ -79,9 +80,9 @@ async def test_what_does_not_verify_is_not_told(scripted: ScriptedWorkloadApi, s
     scripted.x509 = wrong_key
     scripted.identity.renew()
     async with asyncio.timeout(10):
-        text, answered = await seen.failures.get()
+        text, error = await seen.failures.get()
     assert "is another one's" in text
-    assert answered
+    assert isinstance(error, SvidError)
     assert seen.changes.empty()
     scripted.x509 = lambda response: response
     assert (await next_svid(seen)).chain != before.chain
@@ -109,7 +110,7 @@ async def test_silence_is_no_withdrawal(scripted: ScriptedWorkloadApi, seen: See
     async with asyncio.timeout(10):
         await scripted.until("FetchX509SVID", 3)
         told = [await seen.failures.get() for _ in range(2)]
-    assert [answered for text, answered in told if "does not answer" in text] == [False]
+    assert [str(error) for text, error in told if "is overloaded" in text] == ["UNAVAILABLE: as the test wants it"]
     assert seen.changes.empty()
 
 

@@ -49,6 +49,7 @@ async def examine(
     Beyond that: a running OPA by its URL, and of nats-servers, by the URLs of their monitoring ports, whether what they
     acknowledge is on the disk.
     """
+    settings = settings.for_command()
     checks = [
         await _check("identity", lambda: _identity(settings, name)),
         await _check("trust", lambda: _trust(settings, name)),

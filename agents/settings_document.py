@@ -250,9 +250,11 @@ class EdgeTable(_Table):
     """The edge: where it listens, which access tokens it takes, and which actions it shows.
 
     `resource` is the URL by which tokens name the edge. `address` needs `certificate` and `key` unless it is loopback;
-    `plaintext` says that something in front of it does TLS. `token_service` is where backends get user contexts over
-    mutual TLS; nowhere unless said. `actions` are `<agent>.<verb>` or `<agent>.*`; everything else is not there. With
-    `pseudonym_key`, a file that `sealbus edge pseudonym-key` made, user contexts hold pseudonyms in place of users' ids.
+    `plaintext` says that something in front of it does TLS. `connections` are those of each listener at a time,
+    `connections_of_address` those of one address, an eighth of all unless said, or with `plaintext` all.
+    `token_service` is where backends get user contexts over mutual TLS; nowhere unless said. `actions` are
+    `<agent>.<verb>` or `<agent>.*`; everything else is not there. With `pseudonym_key`, a file that `sealbus edge
+    pseudonym-key` made, user contexts hold pseudonyms in place of users' ids.
     `context_start` and `context_life` are seconds for which a chain may start with a context that it mints, and go on: 15
     minutes and 8 hours, or what readers take if that is less (`context.start`, `context.life`), and never more than that.
     """
@@ -262,6 +264,8 @@ class EdgeTable(_Table):
     certificate: Path | None = None
     key: Path | None = None
     plaintext: bool = False
+    connections: Annotated[int, Field(ge=1, le=65_536)] = 1_024
+    connections_of_address: Annotated[int, Field(ge=1, le=65_536)] | None = None
     token_service: str | None = None
     pseudonym_key: Path | None = None
     context_start: Life | None = None

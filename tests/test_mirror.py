@@ -51,7 +51,6 @@ ELSEWHERE: dict[str, str] = {
     "agents/dev/workload_api/server_svid.py": "tests/agents/dev/test_nats_server_changes.py",
     "agents/dev/workload_api/certificates.py": "tests/agents/dev/workload_api/test_authority.py",
     "agents/edge/app.py": FRONT,
-    "agents/edge/listening.py": "tests/agents/edge/test_server.py",
     "agents/identity/client.py": "tests/agents/identity/test_workload_api_contract.py",
     # Identity for everything that runs in memory: each test of the gate is one of it.
     "agents/dev/memory_identity.py": "tests/bus/test_gate.py",
@@ -64,7 +63,7 @@ ELSEWHERE: dict[str, str] = {
 }
 """Module without a test file of its own, and the file that tests it."""
 
-MOST = 36
+MOST = 35
 """Lower it when an entry goes; there is no reason to raise it."""
 
 

@@ -15,9 +15,11 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
+from sealbus.agents.edge.admission import Admission
 from sealbus.agents.edge.protocol import ConnectionLimits, EdgeProtocol
 from sealbus.agents.health import parse_address
 from sealbus.bus.background import Background
+from sealbus.bus.counters import Counters
 from sealbus.envelopes.errors import ConfigurationError
 
 __all__ = ["ProtocolFactory", "listening"]
@@ -25,6 +27,9 @@ __all__ = ["ProtocolFactory", "listening"]
 ProtocolFactory = Callable[[uvicorn.Config, ServerState, ConnectionLimits], EdgeProtocol]
 
 BACKLOG: Final = 128
+_ACCEPT_PAUSE_SECONDS: Final = 0.1
+
+_log: Final = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -34,6 +39,7 @@ async def listening(
     *,
     setting: str,
     limits: ConnectionLimits,
+    counters: Counters,
     tls: ssl.SSLContext | None = None,
     protocol: ProtocolFactory = EdgeProtocol,
 ) -> AsyncGenerator[int, None]:
@@ -43,7 +49,14 @@ async def listening(
     """
     listener = _bound(address, setting)
     port: int = listener.getsockname()[1]
-    server = _Server(_config(app, limits), listener, limits, tls, protocol)
+    admission = Admission(
+        whole=limits.connections,
+        of_network=limits.connections_of_network,
+        of_address=limits.connections_of_address,
+        counters=counters,
+        listener=setting,
+    )
+    server = _Server(_config(app, limits), listener, admission, limits, tls, protocol)
     try:
         async with Background() as group:
             group.create_task(server.serve(), name=f"listener-{setting}")
@@ -83,15 +96,18 @@ class _Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         listener: socket.socket,
+        admission: Admission,
         limits: ConnectionLimits,
         tls: ssl.SSLContext | None,
         protocol: ProtocolFactory,
     ) -> None:
         super().__init__(config)
+        # uvicorn closes these; the one listener is ours.
         self.servers: list[asyncio.base_events.Server] = []
         self.live = asyncio.Event()
         self.ending = asyncio.Event()
         self._listener = listener
+        self._admission = admission
         self._limits = limits
         self._tls = tls
         self._protocol = protocol
@@ -104,30 +120,57 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen. uvicorn's own has no deadline for TLS handshakes and ends the process where it fails."""
         del sockets
-        loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(
-                lambda: self._protocol(self.config, self.server_state, self._limits),
-                sock=self._listener,
-                ssl=self._tls,
-                ssl_handshake_timeout=self._limits.handshake_seconds if self._tls is not None else None,
-                backlog=BACKLOG,
-            )
-        ]
+        self._listener.listen(BACKLOG)
         self.started = True
         self.live.set()
 
     async def main_loop(self) -> None:
-        """Keep the Date field right until the end is asked for, which uvicorn itself looks for ten times a second."""
-        while not await self.on_tick(0):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self.ending.wait()
+        """Take connections until the end is asked for, which uvicorn looks for ten times a second; keep the Date right."""
+        async with asyncio.TaskGroup() as group:
+            accepting = group.create_task(self._accept(), name="accept")
+            while not await self.on_tick(0):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await self.ending.wait()
+            accepting.cancel()
+
+    async def _accept(self) -> None:
+        # Not by `create_server`, which tells of a connection when its TLS handshake is over: until then nobody counts it.
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as welcomes:
+            while True:
+                try:
+                    connection, peer = await loop.sock_accept(self._listener)
+                except OSError as error:
+                    # No descriptors, or one that was gone before it was taken.
+                    _log.warning("edge: cannot accept a connection: %s", error.strerror)
+                    await asyncio.sleep(_ACCEPT_PAUSE_SECONDS)
+                    continue
+                leave = self._admission.enter(str(peer[0]))
+                if leave is None:
+                    connection.close()
+                else:
+                    welcomes.create_task(self._welcome(connection, leave), name="welcome")
+
+    async def _welcome(self, connection: socket.socket, leave: Callable[[], None]) -> None:
+        def protocol() -> EdgeProtocol:
+            made = self._protocol(self.config, self.server_state, self._limits)
+            made.lost = leave
+            return made
+
+        loop, handshake = asyncio.get_running_loop(), self._limits.handshake_seconds if self._tls is not None else None
+        try:
+            await loop.connect_accepted_socket(protocol, connection, ssl=self._tls, ssl_handshake_timeout=handshake)
+        except OSError:
+            # A handshake that failed or took too long is its peer's doing.
+            leave()
+        except BaseException:
+            leave()
+            connection.close()
+            raise
 
     async def cut(self) -> None:
         """End whatever is left, where the graceful end did not come to it."""
-        for server in self.servers:
-            server.close()
         self._listener.close()
         for connection in tuple(self.server_state.connections):
             if connection.transport is not None:

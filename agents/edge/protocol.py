@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,6 +40,10 @@ class ConnectionLimits:
 
     connections: int = 1_024
     """At a time; more are closed at once. Each costs some 40 kB while it is idle."""
+    connections_of_address: int = 128
+    """Of one IPv4 address or IPv6 /64, behind which a site's people may all be: an eighth of all."""
+    connections_of_network: int = 512
+    """Of one IPv4 /24 or IPv6 /48, which one party may have as a whole: half of all."""
     head_bytes: int = 24_576
     """Request line and fields: the longest access token that is looked at, and half as much again."""
     head_fields: int = 100
@@ -62,6 +67,8 @@ class EdgeProtocol(H11Protocol):
 
     def __init__(self, config: Config, server_state: ServerState, limits: ConnectionLimits) -> None:
         super().__init__(config, server_state, {}, asyncio.get_running_loop())
+        self.lost: Callable[[], None] = _nothing
+        """Called at the end of the connection."""
         self._limits = limits
         self.conn = StrictConnection(head_bytes=limits.head_bytes, fields=limits.head_fields)
         # All that uvicorn says about a request is said elsewhere (`app.py`) without what a peer sent, or is a peer's
@@ -74,11 +81,8 @@ class EdgeProtocol(H11Protocol):
         self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it so too
-        """Begin to wait for a head, unless there are too many connections."""
+        """Begin to wait for a head."""
         super().connection_made(transport)
-        if len(self.connections) > self._limits.connections:
-            transport.abort()
-            return
         self._await_peer(self._limits.head_seconds)
 
     def data_received(self, data: bytes) -> None:
@@ -117,6 +121,7 @@ class EdgeProtocol(H11Protocol):
         if self._stuck is not None:
             self._stuck.cancel()
         super().connection_lost(exc)
+        self.lost()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what h11 refuses: 431 for a head that is too large, else 400. Called while h11's error is handled."""
@@ -194,3 +199,7 @@ class EdgeProtocol(H11Protocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._await_peer(self._limits.unread_seconds)
+
+
+def _nothing() -> None:
+    return

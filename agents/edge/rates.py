@@ -9,10 +9,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final
 
-__all__ = ["TokenBuckets", "address_key"]
+__all__ = ["TokenBuckets", "address_key", "network_key"]
 
 _NETWORK_BITS: Final = 64
 """Of an IPv6 address: whoever has one has the whole /64 (RFC 6177 section 2)."""
+_SITE_BITS: Final = {4: 24, 6: 48}
+"""Of a network: the shortest IPv4 prefix that is routed by itself, and the most that RFC 6177 gives to one site."""
 
 
 class TokenBuckets:
@@ -53,12 +55,27 @@ class TokenBuckets:
 @functools.lru_cache(maxsize=1_024)
 def address_key(host: str) -> str:
     """Return what of a peer's address is counted: an IPv4 address, or an IPv6 address's /64."""
+    address = _address(host)
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, _NETWORK_BITS), strict=False))
+    return str(address)
+
+
+@functools.lru_cache(maxsize=1_024)
+def network_key(host: str) -> str:
+    """Return the network of a peer's address: an IPv4 address's /24, or an IPv6 address's /48."""
+    address = _address(host)
+    return (
+        address
+        if isinstance(address, str)
+        else str(ipaddress.ip_network((address, _SITE_BITS[address.version]), strict=False))
+    )
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | str:
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return host
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, _NETWORK_BITS), strict=False))
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address

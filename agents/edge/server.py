@@ -30,7 +30,7 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.lifetimes import Lifetimes
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["EDGE", "RunningEdge", "issuers_of", "minting_limits", "open_edge", "serve_edge"]
+__all__ = ["EDGE", "RunningEdge", "connection_limits", "issuers_of", "minting_limits", "open_edge", "serve_edge"]
 
 EDGE: Final = "edge"
 """Name of the edge among the agents: the settings' [agents] table says which SPIFFE ID it stands for."""
@@ -82,7 +82,7 @@ async def serve_edge(
 
     `issuer_tls` says whom to believe to be an issuer's server; the system's authorities unless given.
     """
-    connections = connections or ConnectionLimits()
+    connections = connections or connection_limits(table)
     limits = minting_limits(table, node.deployment.lifetimes, limits)
     issuers = issuers_of(table)
     async with AsyncExitStack() as stack:
@@ -98,7 +98,12 @@ async def serve_edge(
         )
         port = await stack.enter_async_context(
             listening(
-                edge_app(front), table.address, setting="edge.address", limits=connections, tls=_public_tls(table)
+                edge_app(front),
+                table.address,
+                setting="edge.address",
+                limits=connections,
+                counters=node.counters,
+                tls=_public_tls(table),
             )
         )
         token_port = None
@@ -109,6 +114,7 @@ async def serve_edge(
                     table.token_service,
                     setting="edge.token_service",
                     limits=connections,
+                    counters=node.counters,
                     tls=svid_context(node.identity, node.own.trust_domain),
                     protocol=partial(PeerProtocol, trust_domain=node.own.trust_domain),
                 )
@@ -116,6 +122,16 @@ async def serve_edge(
         # Runs first at the end: streams of states would otherwise be waited for.
         stack.callback(front.stopping.set)
         yield RunningEdge(node=node, front=front, port=port, token_port=token_port)
+
+
+def connection_limits(table: EdgeTable) -> ConnectionLimits:
+    """Return the bounds of connections. With `plaintext` all of them come from what is in front, which does the bounding."""
+    whole = table.connections
+    of_address = table.connections_of_address or (whole if table.plaintext else max(1, whole // 8))
+    of_network = max(of_address, whole if table.plaintext else whole // 2)
+    return ConnectionLimits(
+        connections=whole, connections_of_address=min(of_address, whole), connections_of_network=min(of_network, whole)
+    )
 
 
 def issuers_of(table: EdgeTable) -> tuple[Issuer, ...]:

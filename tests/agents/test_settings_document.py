@@ -107,6 +107,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert (settings.max_ack_pending, settings.drain) == (16, 5.5)
     edge = settings.edge
     assert (edge.address, edge.resource, edge.plaintext) == ("0.0.0.0:8443", "https://api.example.org", True)
+    assert (edge.connections, edge.connections_of_address) == (2_000, 200)
     assert (edge.certificate, edge.key) == (tmp_path / "edge.pem", Path("/etc/edge.key"))
     assert edge.pseudonym_key == tmp_path / "pseudonyms.key"
     assert (edge.context_start, edge.context_life) == (600, 3_600)

@@ -76,6 +76,7 @@ class PolicyServer:
             self._address,
             setting="policy.serve",
             limits=self._limits,
+            counters=self._counters,
             tls=self._tls,
             protocol=partial(PeerProtocol, trust_domain=self._trust_domain),
         ) as port:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus.agents.edge.rates import TokenBuckets, address_key
+from sealbus.agents.edge.rates import TokenBuckets, address_key, network_key
 
 
 def test_a_burst_at_once_then_the_rate() -> None:
@@ -62,3 +62,16 @@ def test_bounds_that_bound_nothing_are_refused(bad: dict[str, int]) -> None:
 )
 def test_an_ipv6_network_counts_as_one(host: str, key: str) -> None:
     assert address_key(host) == key
+
+
+@pytest.mark.parametrize(
+    ("host", "key"),
+    [
+        ("192.0.2.7", "192.0.2.0/24"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1::/48"),
+        ("::ffff:192.0.2.7", "192.0.2.0/24"),
+        ("unix", "unix"),
+    ],
+)
+def test_a_site_counts_as_one(host: str, key: str) -> None:
+    assert network_key(host) == key

@@ -13,7 +13,7 @@ from support.issuer import TRUSTS_NOBODY, LoopbackIssuer
 from support.settings import SMALLEST, load
 from support.x509 import ThrowawayCa
 
-from sealbus.agents.edge.server import issuers_of, minting_limits, open_edge, serve_edge
+from sealbus.agents.edge.server import connection_limits, issuers_of, minting_limits, open_edge, serve_edge
 from sealbus.agents.edge.tls import file_context
 from sealbus.agents.settings_document import EdgeTable, IssuerTable
 from sealbus.envelopes.errors import ConfigurationError
@@ -168,3 +168,20 @@ def test_files_that_do_not_fit_leave_the_last_good_ones_in_use(tmp_path: Path) -
     assert context._current() is good
     with pytest.raises(ConfigurationError, match=r"edge.certificate .* cannot be used"):
         file_context(certificate, key)
+
+
+@pytest.mark.parametrize(
+    ("said", "bounds"),
+    [
+        ({}, (1_024, 512, 128)),
+        ({"plaintext": True}, (1_024, 1_024, 1_024)),
+        ({"plaintext": True, "connections_of_address": 64}, (1_024, 1_024, 64)),
+        ({"connections": 4}, (4, 2, 1)),
+        ({"connections": 100, "connections_of_address": 80}, (100, 80, 80)),
+        ({"connections": 100, "connections_of_address": 200}, (100, 100, 100)),
+    ],
+)
+def test_connections_are_bounded_as_said(said: dict[str, Any], bounds: tuple[int, int, int]) -> None:
+    """What is in front of an edge without TLS is one address, and everybody."""
+    limits = connection_limits(EdgeTable(**said))
+    assert (limits.connections, limits.connections_of_network, limits.connections_of_address) == bounds

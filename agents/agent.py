@@ -44,6 +44,7 @@ class Handler(Generic[Req, Res]):
         media_type: str,
         once: bool = False,
         status: bool = True,
+        honours: Sequence[str] = (),
     ) -> None:
         self.agent = agent
         self.kind = kind
@@ -58,6 +59,9 @@ class Handler(Generic[Req, Res]):
         self.media_type = media_type
         self.once = once
         self.status = status
+        if isinstance(honours, str) or not all(honours):
+            raise ConfigurationError(f'{action}: honours lists types of obligations, as in honours=("watermark",)')
+        self.honours = frozenset(honours)
         self.streams = inspect.isasyncgenfunction(function)
         takes, gives = _signature(function, self.streams)
         self.takes: Body[Req] = Body(takes)
@@ -118,6 +122,7 @@ class Agent:
         timeout: float = 30.0,
         once: bool = False,
         status: bool = True,
+        honours: Sequence[str] = (),
     ) -> Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]]:
         """Declare a handler of durable tasks on `task.<agent>.<verb>`, action `<agent>.<verb>`.
 
@@ -127,9 +132,21 @@ class Agent:
         no copy of the task is handled after one was, by any process; where a process died in the middle it cannot be
         known, and the task ends with `outcome_unknown` instead of being handled again. `status=False` leaves its
         requester without word of progress and of the result; failures and denials are told all the same.
+
+        `honours` are the types of obligations that the handler does (`ctx.obligations`): what the policy allows and obliges
+        to anything else is denied with `obligation_unknown`.
         """
         return self._declare(
-            Kind.TASK, f"task.{self.name}.{verb}", verb, resource, facts, retry, timeout, once=once, status=status
+            Kind.TASK,
+            f"task.{self.name}.{verb}",
+            verb,
+            resource,
+            facts,
+            retry,
+            timeout,
+            once=once,
+            status=status,
+            honours=honours,
         )
 
     @overload
@@ -140,6 +157,7 @@ class Agent:
         resource: Callable[..., Awaitable[Resource]] | None = None,
         facts: Sequence[str] = (),
         timeout: float = 10.0,
+        honours: Sequence[str] = (),
     ) -> Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]]: ...
     @overload
     def call(
@@ -150,6 +168,7 @@ class Agent:
         facts: Sequence[str] = (),
         timeout: float = 10.0,
         chunks: bool,
+        honours: Sequence[str] = (),
     ) -> Callable[[Callable[[Req, Context], AsyncIterator[Res]]], Handler[Req, Res]]: ...
     def call(
         self,
@@ -159,12 +178,16 @@ class Agent:
         facts: Sequence[str] = (),
         timeout: float = 10.0,
         chunks: bool = False,
+        honours: Sequence[str] = (),
     ) -> (
         Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]]
         | Callable[[Callable[[Req, Context], AsyncIterator[Res]]], Handler[Req, Res]]
     ):
-        """Declare a handler of calls on `call.<agent>.<verb>`; an async generator answers in chunks."""
-        return self._declare(Kind.CALL, f"call.{self.name}.{verb}", verb, resource, facts, 0, timeout)
+        """Declare a handler of calls on `call.<agent>.<verb>`; an async generator answers in chunks.
+
+        `honours` is as for `task`.
+        """
+        return self._declare(Kind.CALL, f"call.{self.name}.{verb}", verb, resource, facts, 0, timeout, honours=honours)
 
     def on(
         self,
@@ -176,19 +199,31 @@ class Agent:
         retry: int = 5,
         timeout: float = 30.0,
         once: bool = False,
+        honours: Sequence[str] = (),
     ) -> Callable[[Callable[[Req, Context], Awaitable[Res] | AsyncIterator[Res]]], Handler[Req, Res]]:
         """Declare a handler of another agent's events: `@agent.on("event.pricing.changed")`, or of an own subject.
 
         An event's action is `<emitter>.<name>` unless said. An own subject must stand in the settings' `[subjects]`,
         which say whether it is a task, a call or an event, and its action; a task or call only its owner may handle.
-        `once` is as for `task`, for this agent alone: others that listen have claims of their own.
+        `once` is as for `task`, for this agent alone: others that listen have claims of their own. So is `honours`.
         """
         tokens = subject.split(".")
         if tokens[0] == "event":
             said = action or ".".join(tokens[1:])
-            return self._declare(Kind.EVENT, subject, said, resource, facts, retry, timeout, action=said, once=once)
+            return self._declare(
+                Kind.EVENT, subject, said, resource, facts, retry, timeout, action=said, once=once, honours=honours
+            )
         return self._declare(
-            None, subject, subject, resource, facts, retry, timeout, action=action or subject, once=once
+            None,
+            subject,
+            subject,
+            resource,
+            facts,
+            retry,
+            timeout,
+            action=action or subject,
+            once=once,
+            honours=honours,
         )
 
     def _declare(
@@ -204,6 +239,7 @@ class Agent:
         action: str | None = None,
         once: bool = False,
         status: bool = True,
+        honours: Sequence[str] = (),
     ) -> Callable[[Callable[[Req, Context], object]], Handler[Req, Res]]:
         if action is None and not is_token(verb):
             raise ConfigurationError(f"verb {verb!r}: letters, digits, - and _ only")
@@ -224,6 +260,7 @@ class Agent:
                 media_type=JSON,
                 once=once,
                 status=status,
+                honours=honours,
             )
             self.handlers[subject] = cast("Handler[object, object]", handler)  # the worker treats bodies as opaque
             return handler

@@ -98,6 +98,7 @@ def routes_of(agent: Agent, *, sending: Sending, names: Names, own_subjects: Own
                 timeout=handler.timeout,
                 loads_resource=handler.resource is not None,
                 once=handler.once,
+                honours=handler.honours,
                 status=handler.status,
             )
             for subject in subjects

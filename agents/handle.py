@@ -18,7 +18,7 @@ from sealbus.bus.requests import CallExpired, RemoteError
 from sealbus.bus.status_body import State, Status
 from sealbus.bus.status_reader import AskedTask, StatusReader
 from sealbus.envelopes.codec import decode, encode
-from sealbus.envelopes.errors import Code, Denied, EnvelopeError, SealbusError
+from sealbus.envelopes.errors import Code, Denied, EnvelopeError, ObligationUnknown, SealbusError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.names import is_token
 from sealbus.envelopes.pending import PendingRequest
@@ -129,6 +129,8 @@ def failure_of(status: Status) -> SealbusError:
         return CallExpired("the task was not done before its end")
     if status.code == Code.DENIED:
         return Denied("the other side's policy says no", status.reasons)
+    if status.code == Code.OBLIGATION_UNKNOWN:
+        return ObligationUnknown("the other side does not honour what its policy obliges to", status.reasons)
     if status.state is State.CANCELED:
         return RemoteError(Code.CANCELED, "the task was canceled")
     try:

@@ -15,7 +15,7 @@ from sealbus.envelopes.context_payload import UserContext
 from sealbus.envelopes.decision_record import CorePlace, DecisionRecord, StreamPlace
 from sealbus.envelopes.errors import AuditUnavailable, Code, Denied, SealbusError, SealError
 from sealbus.envelopes.results import VerifiedResult
-from sealbus.policies.decision import Decision, obligations_json
+from sealbus.policies.decision import Decision, obligations_json, unknown_obligation
 from sealbus.policies.request import Request, input_document
 
 __all__ = ["AnswerDenied", "AnswerPolicy", "Received"]
@@ -24,7 +24,14 @@ _log = logging.getLogger(__name__)
 
 
 class AnswerDenied(Denied):
-    """Our own policy refuses an answer. Its reasons are for us, and not for whoever we asked for."""
+    """Our own policy refuses an answer. Its reasons are for us, and not for whoever we asked for.
+
+    `code` is `obligation_unknown` where it allowed, and obliges to something: about an answer we honour nothing.
+    """
+
+    def __init__(self, detail: str, reasons: Sequence[str] = (), *, code: Code = Code.DENIED) -> None:
+        super().__init__(detail, reasons)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +66,10 @@ class AnswerPolicy:
         answers = await self._judge.decide([document for _, document in asked]) if asked else ()
         for (place, document), answer in zip(asked, answers, strict=True):
             one = received[place]
-            if not isinstance(answer, Decision):
-                refused[place] = answer
-            elif answer.allow is not True:
-                refused[place] = AnswerDenied(f"our policy refuses the answer to {one.action}", answer.reasons)
+            why = refused[place] = _refusal(one, answer)
             try:
                 record = self._audit.recording.record(
-                    _record(one, document, answer), one.result.header.to, one.result.body
+                    _record(one, document, answer, why), one.result.header.to, one.result.body
                 )
             except SealError as error:
                 _log.error("a decision about an answer cannot be recorded: %s", error.detail)
@@ -73,6 +77,19 @@ class AnswerPolicy:
             else:
                 await self._audit.note(record, about=one.result)
         return refused
+
+
+def _refusal(one: Received, answer: Decision | SealbusError) -> SealbusError | None:
+    """Return why an answer may not be used; `None` where it may."""
+    if not isinstance(answer, Decision):
+        return answer
+    if answer.allow is not True:
+        return AnswerDenied(f"our policy refuses the answer to {one.action}", answer.reasons)
+    if unknown_obligation(answer.obligations, frozenset()) is not None:
+        return AnswerDenied(
+            f"our policy obliges to something about the answer to {one.action}", code=Code.OBLIGATION_UNKNOWN
+        )
+    return None
 
 
 def _question(one: Received, now: int) -> Request:
@@ -92,11 +109,11 @@ def _question(one: Received, now: int) -> Request:
     )
 
 
-def _record(one: Received, document: bytes, answer: Decision | SealbusError) -> DecisionRecord:
+def _record(
+    one: Received, document: bytes, answer: Decision | SealbusError, error: SealbusError | None
+) -> DecisionRecord:
     decision = answer if isinstance(answer, Decision) else None
-    code = answer.code if isinstance(answer, SealbusError) else None
-    if decision is not None and decision.allow is not True:
-        code = Code.DENIED
+    code = error.code if error is not None else None
     return DecisionRecord(
         header=one.result.header.raw,
         proof=one.result.proof,

@@ -31,7 +31,7 @@ KEPT = 8_192
 @dataclass(slots=True)
 class _Issuer:
     recorded: int = 0
-    counted: dict[Code, int] = field(default_factory=dict)
+    counted: dict[str, int] = field(default_factory=dict)
 
 
 class Denials:

@@ -34,7 +34,14 @@ from sealbus.bus.routes import Permitted, RouteTable
 from sealbus.bus.work import Judged, Opened, Work
 from sealbus.envelopes.accept import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
 from sealbus.envelopes.caches import Caches, ReplayMemory
-from sealbus.envelopes.errors import RETRIED_CODES, UNAUTHENTICATED_CODES, Code, EnvelopeError, SealbusError
+from sealbus.envelopes.errors import (
+    RETRIED_CODES,
+    UNAUTHENTICATED_CODES,
+    Code,
+    EnvelopeError,
+    ObligationUnknown,
+    SealbusError,
+)
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.trust import Trust
 
@@ -253,7 +260,9 @@ class Gate:
             )
             await self._lanes.put(Work(permitted=permitted, delivery=opened.delivery, pull=pull))
             return
-        self._said.message("denied", opened.message.header, action=opened.route.action, code=judged.code or Code.DENIED)
+        extra = judged.error.detail if isinstance(judged.error, ObligationUnknown) else ""
+        code = judged.code or Code.DENIED
+        self._said.message("denied", opened.message.header, action=opened.route.action, code=code, extra=extra)
         await self._lanes.turn_down(judged, pull)
 
 

@@ -15,6 +15,7 @@ from sealbus.envelopes.accept import StreamArrival, VerifiedMessage
 from sealbus.envelopes.context_payload import UserContext
 from sealbus.envelopes.errors import (
     BadBody,
+    ObligationUnknown,
     PolicyFailed,
     PolicyUnavailable,
     ResourceNotFound,
@@ -22,7 +23,7 @@ from sealbus.envelopes.errors import (
     SealbusError,
 )
 from sealbus.envelopes.limits import SECOND
-from sealbus.policies.decision import Decision
+from sealbus.policies.decision import Decision, unknown_obligation
 from sealbus.policies.engine import PolicyEngine
 from sealbus.policies.request import NO_USER, Request, Resource, User, input_document
 
@@ -127,6 +128,9 @@ class Judge:
         for ready, answer in zip(asking, answers, strict=True):
             if isinstance(answer, Decision):
                 ready.decision = answer
+                unknown = unknown_obligation(answer.obligations, ready.opened.route.honours)
+                if answer.allow is True and unknown is not None:
+                    ready.error = ObligationUnknown(f"nobody honours {unknown[:64]!a}")
             else:
                 ready.error = answer
 

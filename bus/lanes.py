@@ -38,6 +38,7 @@ from sealbus.envelopes.accept import VerifiedMessage
 from sealbus.envelopes.errors import Code, Denied, HandlingError, SealbusError
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
+from sealbus.policies.decision import SHOW_REASONS
 
 __all__ = ["Lanes"]
 
@@ -247,7 +248,7 @@ class Lanes:
 def _shown(judged: Judged) -> tuple[str, ...]:
     """Return the policy's reasons where one of its obligations lets them be shown."""
     decision = judged.decision
-    if decision is None or not any(one.get("type") == "show_reasons" for one in decision.obligations):
+    if decision is None or not any(one.get("type") == SHOW_REASONS for one in decision.obligations):
         return ()
     return decision.reasons
 

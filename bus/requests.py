@@ -29,7 +29,7 @@ from sealbus.envelopes.answers import OpenRequest
 from sealbus.envelopes.caches import Caches
 from sealbus.envelopes.context_payload import UserContext, parse_payload
 from sealbus.envelopes.decision_record import CorePlace
-from sealbus.envelopes.errors import BusUnavailable, Code, Denied, EnvelopeError, SealbusError
+from sealbus.envelopes.errors import BusUnavailable, Code, Denied, EnvelopeError, ObligationUnknown, SealbusError
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.names import Names
 from sealbus.envelopes.pending import PendingRequest
@@ -284,4 +284,6 @@ def _answer(result: VerifiedResult) -> Answer:
         raise RemoteError(Code.BAD_RESULT, "an error reply that is none") from error
     if code is Code.DENIED:
         raise Denied("the other side's policy says no", reasons)
+    if code is Code.OBLIGATION_UNKNOWN:
+        raise ObligationUnknown("the other side does not honour what its policy obliges to", reasons)
     raise RemoteError(code, "the other side did not handle the call")

@@ -82,6 +82,8 @@ class Route:
     loads_resource: bool = False
     once: bool = False
     """Whether the effect of a task or event is claimed before the handler runs, so that it cannot happen twice."""
+    honours: frozenset[str] = frozenset()
+    """Types of obligations that the handler honours, beside our own."""
     status: bool = True
     """Whether a task's requester is told that its handler works and what it returned; failures are always told."""
 

@@ -13,6 +13,7 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.record_fields import (
     RecordMap,
     check_bytes,
+    check_code,
     check_proof,
     check_text,
     check_texts,
@@ -24,8 +25,10 @@ __all__ = ["DECISION_CODES", "RECORDED_BODY_BYTES", "CorePlace", "DecisionRecord
 
 _NOT_ASKED = frozenset({Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.RESOURCE_UNAVAILABLE})
 
-DECISION_CODES = _NOT_ASKED | {Code.DENIED, Code.POLICY_UNAVAILABLE, Code.POLICY_ERROR}
-"""The failures of steps 14 to 16: what the code of a decision that did not allow may be."""
+_ANSWERED = frozenset({Code.DENIED, Code.OBLIGATION_UNKNOWN})
+
+DECISION_CODES = _NOT_ASKED | _ANSWERED | {Code.POLICY_UNAVAILABLE, Code.POLICY_ERROR}
+"""The failures of steps 14 to 16 that we know: what the code of a decision that did not allow may be."""
 
 
 RECORDED_BODY_BYTES: Final = 65_536
@@ -73,7 +76,7 @@ class _Fields(NamedTuple):
     place: StreamPlace | CorePlace
     delivery: int
     allow: bool
-    code: Code | None
+    code: str | None
     input: bytes | None
     reasons: tuple[str, ...]
     obligations: bytes
@@ -92,8 +95,9 @@ class DecisionRecord(_Fields):
     `input` is the exact JSON document that the engine was given; `obligations` is a JSON array, or empty for none;
     `micros` is what the engine took. What the policy was not asked for, or did not answer, is None. `redacted` are the
     JSON pointers (RFC 6901) of what was taken out of `input` before it was recorded, null in its place: such a document
-    is not what the engine was given, and nobody can decide on it again. `body` is the decided message's, where whoever
-    records was told to keep it; whether it is, `accept_decided` says.
+    is not what the engine was given, and nobody can decide on it again. `code` is a `Code`, or the text of a newer writer's;
+    what stands together is checked for `DECISION_CODES`, and of every other nothing is known. `body` is the decided
+    message's, where whoever records was told to keep it; whether it is, `accept_decided` says.
     """
 
     __slots__ = ()
@@ -106,7 +110,7 @@ class DecisionRecord(_Fields):
         place: StreamPlace | CorePlace,
         delivery: int,
         allow: bool,
-        code: Code | None = None,
+        code: str | None = None,
         input: bytes | None = None,  # noqa: A002  # the word of the policy engine
         reasons: tuple[str, ...] = (),
         obligations: bytes = b"",
@@ -148,14 +152,16 @@ class DecisionRecord(_Fields):
             raise SealError("engine and micros come together")
         if (code is None) is not allow:
             raise SealError("a decision has a code exactly if it does not allow")
-        if code is None or code is Code.DENIED:
+        if code is None or code in _ANSWERED:
             if input is None or revision is None or policy is None or engine is None:
                 raise SealError("a policy's answer has input, revision, policy, engine and micros")
+            if code is Code.OBLIGATION_UNKNOWN and not obligations:
+                raise SealError(f"with {code} there are obligations")
         elif code in _NOT_ASKED:
             if (revision, policy, engine) != (None, None, None) or reasons or obligations:
                 raise SealError(f"with {code} the policy was not asked")
         elif code not in DECISION_CODES:
-            raise SealError(f"{code} is not a code of steps 14 to 16")
+            check_code("code", code)
         return super().__new__(
             cls, header, proof, action, place, delivery, allow, code,
             input, reasons, obligations, revision, policy, engine, micros, redacted, body,
@@ -186,7 +192,7 @@ class DecisionRecord(_Fields):
         if body is not None:
             record["bdy"] = body
         if code is not None:
-            record["cod"] = code.value
+            record["cod"] = str(code)
         record["dlv"] = delivery
         if engine is not None:
             record["eng"] = engine

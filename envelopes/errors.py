@@ -10,6 +10,7 @@
     |   +-- BadBody              14: the body does not fit the handler's model
     |   +-- ResourceNotFound     15: the handler's agent knows no such resource
     |   +-- Denied               16: the policy said no; has .reasons
+    |       +-- ObligationUnknown  16: it said yes, and obliges to what nobody here has declared to honour
     +-- InfrastructureError      our own side cannot answer now; nothing is handled, durable tasks are tried again
     |   +-- ResourceUnavailable  15: loading the resource failed or took too long
     |   +-- PolicyUnavailable    16: no answer from the policy engine
@@ -50,6 +51,7 @@ __all__ = [
     "IdentityUnavailable",
     "InfrastructureError",
     "LogError",
+    "ObligationUnknown",
     "PolicyFailed",
     "PolicyUnavailable",
     "ResourceNotFound",
@@ -93,6 +95,7 @@ class Code(StrEnum):
     RESOURCE_NOT_FOUND = "resource_not_found"
     RESOURCE_UNAVAILABLE = "resource_unavailable"
     DENIED = "denied"
+    OBLIGATION_UNKNOWN = "obligation_unknown"
     POLICY_UNAVAILABLE = "policy_unavailable"
     POLICY_ERROR = "policy_error"
     AUDIT_UNAVAILABLE = "audit_unavailable"
@@ -250,6 +253,12 @@ class Denied(DecisionError):
     def __init__(self, detail: str = "", reasons: Sequence[str] = ()) -> None:
         super().__init__(detail)
         self.reasons = tuple(reasons)
+
+
+class ObligationUnknown(Denied):
+    """Step 16: the policy allowed, and obliges to something that neither sealbus nor the handler understands: a denial."""
+
+    code = Code.OBLIGATION_UNKNOWN
 
 
 class InfrastructureError(SealbusError):

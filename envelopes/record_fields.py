@@ -6,6 +6,7 @@ parsing and raises `EnvelopeError`: there the bytes are.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from sealbus.envelopes.codec import Value, is_text
@@ -17,6 +18,7 @@ __all__ = [
     "DIGEST_BYTES",
     "RecordMap",
     "check_bytes",
+    "check_code",
     "check_proof",
     "check_text",
     "check_texts",
@@ -32,6 +34,10 @@ _DIGEST_LENGTHS = frozenset({DIGEST_BYTES})
 SIGNATURE_BYTES = 64
 """Length of an ES256 signature, r || s."""
 
+
+_CODES = frozenset(code.value for code in Code)
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+"""Form of every code, known or not (SPEC.md section 8)."""
 
 _MAX_INTEGER = DEFAULT_LIMITS.max_integer
 
@@ -60,6 +66,12 @@ def check_bytes(name: str, value: bytes, *, least: int = 1, most: int) -> None:
     """Raise `SealError` unless `value` has `least` to `most` bytes."""
     if not least <= len(value) <= most:
         raise SealError(f"{name} is not {least} to {most} bytes")
+
+
+def check_code(name: str, value: str) -> None:
+    """Raise `SealError` unless `value` has the form of a code, which a newer writer may have made up."""
+    if _CODE.fullmatch(value) is None:
+        raise SealError(f"{name} is not a code")
 
 
 def check_proof(name: str, proof: Proof) -> None:
@@ -150,8 +162,8 @@ class RecordMap:
         """Take a proof, within its limits."""
         return parse_proof(key, self.value(key))
 
-    def code(self, key: str) -> Code:
-        """Take a text that is one of the codes of SPEC.md section 10."""
+    def code(self, key: str) -> str:
+        """Take the text of a code: one of SPEC.md section 10 as a `Code`, or another of their form."""
         return _code(key, self.text(key))
 
     def some_texts(self, key: str) -> tuple[str, ...]:
@@ -172,12 +184,12 @@ class RecordMap:
             strings.append(item)
         return tuple(strings)
 
-    def counts(self, key: str) -> Mapping[Code, int]:
+    def counts(self, key: str) -> Mapping[str, int]:
         """Take a map of codes to integers."""
         value = self.value(key)
         if not isinstance(value, dict):
             raise _malformed(key)
-        counts: dict[Code, int] = {}
+        counts: dict[str, int] = {}
         for code, number in value.items():
             if type(number) is not int:
                 raise _malformed(key)
@@ -198,11 +210,12 @@ class RecordMap:
         return value
 
 
-def _code(key: str, text: str) -> Code:
-    try:
+def _code(key: str, text: str) -> str:
+    if text in _CODES:
         return Code(text)
-    except ValueError as error:
-        raise _malformed(key) from error
+    if _CODE.fullmatch(text) is None:
+        raise _malformed(key)
+    return text
 
 
 def _malformed(key: str) -> EnvelopeError:

@@ -8,10 +8,9 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from sealbus.envelopes.codec import Value, encode, pack
-from sealbus.envelopes.decision_record import DECISION_CODES
-from sealbus.envelopes.errors import Code, SealError
+from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
-from sealbus.envelopes.record_fields import DIGEST_BYTES, RecordMap, check_bytes, check_uint
+from sealbus.envelopes.record_fields import DIGEST_BYTES, RecordMap, check_bytes, check_code, check_uint
 from sealbus.envelopes.spiffe_id import SpiffeId
 
 __all__ = ["MINUTE", "SENT_HASHES", "DenialsRecord", "OutcomeRecord"]
@@ -27,14 +26,15 @@ SENT_HASHES = 1_024
 class OutcomeRecord:
     """What came of one allowed decision; `decision` is the leaf that names its record.
 
-    `code` is None on success. `micros` counts from the start of handling. `sent` are H(header) of what was sealed
-    meanwhile, in order; give all of them to `of`, which keeps the first 1,024 and counts the rest in `sent_count`.
+    `code` is None on success, else a `Code` or the text of a newer writer's. `micros` counts from the start of handling.
+    `sent` are H(header) of what was sealed meanwhile, in order; give all of them to `of`, which keeps the first 1,024 and
+    counts the rest in `sent_count`.
     """
 
     kind: ClassVar[str] = "outcome"
 
     decision: bytes
-    code: Code | None = None
+    code: str | None = None
     micros: int
     delivery: int
     sent: tuple[bytes, ...] = ()
@@ -45,6 +45,8 @@ class OutcomeRecord:
         check_uint("micros", self.micros)
         check_uint("delivery", self.delivery, least=1)
         check_uint("sent_count", self.sent_count)
+        if self.code is not None:
+            check_code("code", self.code)
         for digest in self.sent:
             check_bytes("sent", digest, least=DIGEST_BYTES, most=DIGEST_BYTES)
         if len(self.sent) != min(self.sent_count, SENT_HASHES):
@@ -52,7 +54,7 @@ class OutcomeRecord:
 
     @classmethod
     def of(
-        cls, *, decision: bytes, code: Code | None = None, micros: int, delivery: int, sent: tuple[bytes, ...] = ()
+        cls, *, decision: bytes, code: str | None = None, micros: int, delivery: int, sent: tuple[bytes, ...] = ()
     ) -> OutcomeRecord:
         """Make the record of everything that was sent, however much it was."""
         return cls(
@@ -71,7 +73,7 @@ class OutcomeRecord:
         if self.sent_count > SENT_HASHES:
             record["cnt"] = self.sent_count
         if self.code is not None:
-            record["cod"] = self.code.value
+            record["cod"] = str(self.code)
         record["dec"] = self.decision
         record["dlv"] = self.delivery
         record["k"] = "outcome"
@@ -112,21 +114,23 @@ class DenialsRecord:
 
     iss: SpiffeId
     minute: int
-    counts: Mapping[Code, int]
+    counts: Mapping[str, int]
 
     def __post_init__(self) -> None:
         check_uint("minute", self.minute)
         if self.minute % MINUTE:
             raise SealError("minute is not the start of a minute")
-        if not self.counts or not self.counts.keys() <= DECISION_CODES:
-            raise SealError("denials are counted by the codes of steps 14 to 16")
+        if not self.counts:
+            raise SealError("denials are counted by code")
+        for code in self.counts:
+            check_code("denials", code)
         for count in self.counts.values():
             check_uint("count", count, least=1)
         object.__setattr__(self, "counts", MappingProxyType(dict(self.counts)))
 
     def encode(self) -> bytes:
         """Return the encoded map."""
-        counts: dict[str, Value] = {code.value: count for code, count in self.counts.items()}
+        counts: dict[str, Value] = {str(code): count for code, count in self.counts.items()}
         return encode(
             {"v": 1, "k": self.kind, "iss": str(self.iss), "min": self.minute, "cnt": counts},
             text_bytes=DEFAULT_LIMITS.spiffe_id_bytes,

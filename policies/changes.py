@@ -5,8 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
+from sealbus.envelopes.errors import Code
 from sealbus.envelopes.strict_json import parse_object
-from sealbus.policies.decision import OBLIGATION_NESTING, Decision, obligations_json
+from sealbus.policies.decision import OBLIGATION_NESTING, Decision, obligations_json, unknown_obligation
 from sealbus.policies.documents import canonical
 from sealbus.policies.engine import Answer
 from sealbus.policies.recorded import RecordedDecision, Verdict
@@ -55,11 +56,18 @@ def changes_of(recorded: RecordedDecision, answer: Answer) -> tuple[Change, ...]
         return (_TURNED[then, now],)
     if not isinstance(answer, Decision):
         return ()
+    if recorded.code is Code.OBLIGATION_UNKNOWN and (
+        unknown_obligation(answer.obligations, frozenset()) is None or not _obliges(recorded, answer)
+    ):
+        # It was allowed, and not handled for what it obliged to: without that it would be.
+        return (Change.DENY_TO_ALLOW,)
     reasons = (Change.REASONS,) if answer.reasons != recorded.reasons else ()
-    now_obliges = obligations_json(answer)
-    if now_obliges == recorded.obligations or now_obliges == _again(recorded.obligations):
-        return reasons
-    return (*reasons, Change.OBLIGATIONS)
+    return reasons if _obliges(recorded, answer) else (*reasons, Change.OBLIGATIONS)
+
+
+def _obliges(recorded: RecordedDecision, answer: Decision) -> bool:
+    now = obligations_json(answer)
+    return now == recorded.obligations or now == _again(recorded.obligations)
 
 
 def _again(recorded: bytes) -> bytes | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, cast
@@ -14,13 +15,25 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.strict_json import Json
 from sealbus.policies.documents import whole_numbers
 
-__all__ = ["OBLIGATIONS", "OBLIGATION_NESTING", "OBLIGATION_VALUES", "Decision", "obligations_json", "parse_decision"]
+__all__ = [
+    "OBLIGATIONS",
+    "OBLIGATION_NESTING",
+    "OBLIGATION_VALUES",
+    "SHOW_REASONS",
+    "Decision",
+    "obligations_json",
+    "parse_decision",
+    "unknown_obligation",
+]
 
 OBLIGATIONS: Final = 16
 """Obligations of one decision."""
 OBLIGATION_NESTING: Final = 8
 OBLIGATION_VALUES: Final = 256
 """Values inside all obligations of one decision, each text at most 256 bytes: what one record can hold."""
+
+SHOW_REASONS: Final = "show_reasons"
+"""The obligation that sealbus itself honours, everywhere: the reasons may be told to whoever asked."""
 
 _KEYS: Final = frozenset({"allow", "reasons", "obligations", "policy"})
 
@@ -74,6 +87,19 @@ def obligations_json(decision: Decision | None) -> bytes:
     return json.dumps(
         [dict(one) for one in decision.obligations], separators=(",", ":"), ensure_ascii=False, sort_keys=True
     ).encode()
+
+
+def unknown_obligation(obligations: Sequence[Mapping[str, object]], honours: AbstractSet[str]) -> str | None:
+    """Return the type of the first obligation that is neither ours nor in `honours`; `None` where all are understood.
+
+    One without a type, or whose type is no text, is understood by nobody and has the type "". Of an allow, such a one
+    makes a denial: who enforces a decision must not take half of it.
+    """
+    for one in obligations:
+        named = one.get("type")
+        if type(named) is not str or not named or not (named == SHOW_REASONS or named in honours):
+            return named if type(named) is str else ""
+    return None
 
 
 def _reasons(value: object) -> tuple[str, ...]:

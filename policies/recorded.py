@@ -58,7 +58,7 @@ class RecordedDecision:
     recorder: str
     caller: str
     action: str
-    code: Code | None
+    code: str | None
     input: bytes | None
     redacted: bool
     reasons: tuple[str, ...]
@@ -89,8 +89,8 @@ class RecordedDecision:
 
     @property
     def verdict(self) -> Verdict:
-        """What came of it at the time; every failure is an error, whoever failed."""
-        if self.code is None:
+        """What the policy said at the time; every failure is an error, whoever failed."""
+        if self.code is None or self.code is Code.OBLIGATION_UNKNOWN:
             return Verdict.ALLOW
         return Verdict.DENY if self.code is Code.DENIED else Verdict.ERROR
 

@@ -70,3 +70,23 @@ async def untyped(body, ctx: Context) -> None:  # type: ignore[no-untyped-def]
 def test_a_handler_is_async_and_takes_a_typed_body_and_a_context(function: Callable[..., object]) -> None:
     with pytest.raises(ConfigurationError, match="a handler"):
         Agent("inventory").task("update")(function)  # type: ignore[arg-type]
+
+
+def test_what_a_handler_honours_is_declared_as_types() -> None:
+    agent = Agent("printer")
+
+    @agent.task("print", honours=("watermark", "log"))
+    async def print_(body: str, ctx: Context) -> None: ...
+
+    @agent.call("ask", honours=["log"])
+    async def ask(body: str, ctx: Context) -> str:
+        return body
+
+    @agent.on("event.desk.changed")
+    async def changed(body: str, ctx: Context) -> None: ...
+
+    assert print_.honours == frozenset({"watermark", "log"})
+    assert (ask.honours, changed.honours) == (frozenset({"log"}), frozenset())
+    for wrong in ("watermark", ("",)):
+        with pytest.raises(ConfigurationError, match="honours lists types"):
+            agent.task("other", honours=wrong)(print_.function)  # type: ignore[arg-type]  # a coroutine function

@@ -21,7 +21,7 @@ from sealbus.bus.routes import Answer
 from sealbus.bus.status_body import State, Status
 from sealbus.bus.status_reader import AskedTask, StatusReader
 from sealbus.envelopes.codec import decode, encode
-from sealbus.envelopes.errors import Code, Denied, EnvelopeError, HandlingError
+from sealbus.envelopes.errors import Code, Denied, EnvelopeError, HandlingError, ObligationUnknown
 from sealbus.envelopes.pending import PendingRequest
 
 ACTION = "pricing.update"
@@ -193,6 +193,11 @@ async def test_a_result_of_another_type_is_told_without_quoting_it() -> None:
     ("status", "error", "code"),
     [
         (Status(state=State.REJECTED, code="denied", reasons=("not_owner",)), Denied, Code.DENIED),
+        (
+            Status(state=State.REJECTED, code="obligation_unknown", reasons=("not_owner",)),
+            ObligationUnknown,
+            Code.OBLIGATION_UNKNOWN,
+        ),
         (Status(state=State.REJECTED, code="bad_body"), RemoteError, Code.BAD_BODY),
         (Status(state=State.FAILED, code="handler_failed"), RemoteError, Code.HANDLER_FAILED),
         (Status(state=State.FAILED, code="of_tomorrow"), RemoteError, Code.BAD_RESULT),

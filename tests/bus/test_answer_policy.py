@@ -119,10 +119,21 @@ async def test_nothing_received_is_nothing_asked() -> None:
 @pytest.mark.parametrize("verdict", [allow, deny])
 async def test_an_answer_whose_decision_no_record_can_hold_may_not_be_used(verdict: Callable[..., Decision]) -> None:
     """Raised, it would end who receives the answers to all our calls."""
-    engine = ScriptedEngine(lambda _: verdict(obligations=({"type": "x" * 70_000},)))
+    engine = ScriptedEngine(lambda _: verdict(obligations=({"type": "show_reasons", "more": "x" * 70_000},)))
     received = Received(action="pricing.quote", context=None, result=reply(), place=CORE)
     [refused], notes = await decide(engine, received)
     assert isinstance(refused, SealbusError)
     assert notes.noted == []
     if verdict is allow:
         assert refused.code is Code.AUDIT_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("type_", "code"), [("show_reasons", None), ("watermark", Code.OBLIGATION_UNKNOWN), (1, Code.OBLIGATION_UNKNOWN)]
+)
+async def test_about_an_answer_nothing_is_honoured(type_: object, code: Code | None) -> None:
+    engine = ScriptedEngine(lambda _: allow(obligations=({"type": type_},)))
+    [refused], notes = await decide(engine, Received(action="a.b", context=None, result=reply(), place=CORE))
+    [(record, _)] = notes.noted
+    assert (record.allow, record.code, bool(record.obligations)) == (code is None, code, True)
+    assert (refused.code if isinstance(refused, Denied) else None) == code

@@ -137,7 +137,7 @@ def states(statuses: list[Status]) -> list[tuple[State, str]]:
     return [(one.state, one.code) for one in statuses]
 
 
-async def outcomes(bus: TestBus) -> list[Code | None]:
+async def outcomes(bus: TestBus) -> list[str | None]:
     return [entry.record.code for entry in await bus.audit() if isinstance(entry.record, OutcomeRecord)]
 
 

@@ -18,7 +18,7 @@ from sealbus.bus.ports import Outgoing
 from sealbus.bus.publish_errors import Overloaded, StreamRefused
 from sealbus.bus.requests import CallExpired, RemoteError
 from sealbus.envelopes.decision_record import DecisionRecord
-from sealbus.envelopes.errors import BusUnavailable, Code, PolicyFailed, PolicyUnavailable
+from sealbus.envelopes.errors import BusUnavailable, Code, ObligationUnknown, PolicyFailed, PolicyUnavailable
 from sealbus.envelopes.wire import encode_envelope, parse_envelope
 from sealbus.envelopes.work_records import OutcomeRecord
 from sealbus.testing import TestBus
@@ -115,6 +115,33 @@ async def test_reasons_reach_a_caller_only_where_the_policy_says_so(bus: TestBus
         await client.call("pricing.quote", Update(item_id="1"), returns=Price)
     assert hidden.value.reasons == ()
     assert told.value.reasons == ("not_owner",)
+
+
+async def test_an_allow_that_obliges_to_what_nobody_honours_is_a_denial(
+    bus: TestBus, shop: Shop, engine: ScriptedEngine
+) -> None:
+    def verdict(document: dict[str, Any]) -> Verdict:
+        answered = document["action"]["name"].endswith(".reply")
+        return allow() if answered else allow(obligations=({"type": "watermark"},))
+
+    engine.verdict = verdict
+    client = await bus.client("shop-web")
+    handle = await client.submit("inventory.update", Update(item_id="1"))
+    await bus.idle()
+    await bus.assert_task(handle, "rejected", "obligation_unknown")
+    await bus.assert_denied("inventory.update", "obligation_unknown")
+    assert bus.stored("DEAD") == []
+    with pytest.raises(ObligationUnknown):
+        await client.call("pricing.quote", Update(item_id="1"), returns=Price)
+    assert shop.handled == []
+
+
+async def test_in_a_denial_only_our_own_obligation_is_looked_at(bus: TestBus, engine: ScriptedEngine) -> None:
+    engine.verdict = lambda _: deny("late", obligations=({"type": "watermark"}, {"type": "show_reasons"}))
+    client = await bus.client("shop-web")
+    with pytest.raises(Denied) as refused:
+        await client.call("pricing.quote", Update(item_id="1"), returns=Price)
+    assert (refused.value.code, refused.value.reasons) == (Code.DENIED, ("late",))
 
 
 async def test_a_call_is_answered_and_its_reply_decided_too(bus: TestBus, engine: ScriptedEngine) -> None:

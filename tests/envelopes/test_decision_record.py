@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from sealbus.envelopes.codec import Value, decode, encode
-from sealbus.envelopes.decision_record import DECISION_CODES, CorePlace, DecisionRecord, StreamPlace
+from sealbus.envelopes.decision_record import CorePlace, DecisionRecord, StreamPlace
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.record_fields import RecordMap
 from sealbus.envelopes.wire import Proof
@@ -171,10 +171,28 @@ def test_a_code_stands_exactly_where_it_was_not_allowed() -> None:
         ALLOWED._replace(allow=False)
 
 
-@pytest.mark.parametrize("code", sorted(set(Code) - DECISION_CODES))
-def test_only_failures_of_steps_14_to_16_are_decisions(code: Code) -> None:
-    with pytest.raises(SealError, match="not a code of steps 14 to 16"):
-        NOT_ASKED._replace(code=code)
+@pytest.mark.parametrize("code", ["expired", "approval_closed", "a" * 64])
+@pytest.mark.parametrize("record", [NOT_ASKED, DENIED, UNAVAILABLE])
+def test_a_code_that_we_know_nothing_of_stands_with_whatever_its_writer_put_there(
+    record: DecisionRecord, code: str
+) -> None:
+    newer = record._replace(code=code)
+    assert take(newer.encode()) == newer
+
+
+@pytest.mark.parametrize("code", ["Expired", "", "9", "a" * 65, "not a code"])
+def test_what_is_no_code_is_refused(code: str) -> None:
+    with pytest.raises(SealError, match="not a code"):
+        DENIED._replace(code=code)
+
+
+def test_an_obligation_that_nobody_understood_stands_beside_what_the_policy_answered() -> None:
+    record = DENIED._replace(code=Code.OBLIGATION_UNKNOWN, obligations=b'[{"type":"watermark"}]')
+    assert take(record.encode()) == record
+    with pytest.raises(SealError, match="there are obligations"):
+        record._replace(obligations=b"")
+    with pytest.raises(SealError, match="a policy's answer has"):
+        record._replace(input=None)
 
 
 @pytest.mark.parametrize("code", [Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.RESOURCE_UNAVAILABLE])

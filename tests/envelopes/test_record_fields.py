@@ -150,11 +150,11 @@ TAKERS: list[tuple[Callable[[RecordMap], object], Value, object, list[Value]]] =
     (lambda m: m.flag("a"), False, False, [0, "x"]),
     (lambda m: m.text("a"), "x", "x", [b"x", 1]),
     (lambda m: m.octets("a"), b"x", b"x", ["x", 1]),
-    (lambda m: m.code("a"), "denied", Code.DENIED, [b"denied", "nonsense"]),
+    (lambda m: m.code("a"), "denied", Code.DENIED, [b"denied", "Nonsense", "", "a" * 65, "a-b"]),
     (lambda m: m.proof("a"), [1, 0, [], b"s" * 64], Proof(1, 0, (), b"s" * 64), [1]),
     (lambda m: m.some_texts("a"), ["x", "y"], ("x", "y"), [[], "x", [b"x"]]),
     (lambda m: m.some_octets("a"), [b"x"], (b"x",), [[], b"x", ["x"]]),
-    (lambda m: m.counts("a"), {"denied": 3}, {Code.DENIED: 3}, [[], {"denied": True}, {"nonsense": 1}]),
+    (lambda m: m.counts("a"), {"denied": 3}, {Code.DENIED: 3}, [[], {"denied": True}, {"Nonsense": 1}]),
 ]
 
 

@@ -116,7 +116,7 @@ def test_the_longest_spiffe_id_fits() -> None:
 
 
 def test_counts_cannot_be_changed_afterwards() -> None:
-    counts = {Code.DENIED: 1}
+    counts: dict[str, int] = {Code.DENIED: 1}
     record = DenialsRecord(iss=COUNTED.iss, minute=0, counts=counts)
     counts[Code.DENIED] = 2
     assert record.counts == {Code.DENIED: 1}
@@ -130,7 +130,7 @@ def test_counts_cannot_be_changed_afterwards() -> None:
         {"minute": 1},
         {"minute": -MINUTE},
         {"counts": {}},
-        {"counts": {Code.EXPIRED: 1}},
+        {"counts": {"Expired": 1}},
         {"counts": {Code.DENIED: 0}},
     ],
 )

@@ -80,3 +80,27 @@ def test_obligations_are_compared_as_values(text: bytes, now: tuple[dict[str, ob
 def test_both_may_change() -> None:
     changes = changes_of(recorded(), decision(reasons=("r",), obligations=({"log": True},)))
     assert changes == (Change.REASONS, Change.OBLIGATIONS)
+
+
+WATERMARK: dict[str, object] = {"type": "watermark"}
+OBLIGED = b'[{"type":"watermark"}]'
+
+
+@pytest.mark.parametrize(
+    ("obligations", "answer", "changes"),
+    [
+        (OBLIGED, decision(obligations=(WATERMARK,)), ()),
+        (b'[ {"type": "watermark"} ]', decision(obligations=(WATERMARK,)), ()),
+        (OBLIGED, decision(reasons=("late",), obligations=(WATERMARK,)), (Change.REASONS,)),
+        (OBLIGED, decision(), (Change.DENY_TO_ALLOW,)),
+        (OBLIGED, decision(obligations=({"type": "mask"},)), (Change.DENY_TO_ALLOW,)),
+        (OBLIGED, decision(allow=False, obligations=(WATERMARK,)), (Change.ALLOW_TO_DENY,)),
+        (OBLIGED, FAILED, (Change.ALLOW_TO_ERROR,)),
+        # Whoever recorded it so did not tell the truth: all understand that one.
+        (b'[{"type":"show_reasons"}]', decision(obligations=({"type": "show_reasons"},)), (Change.DENY_TO_ALLOW,)),
+    ],
+)
+def test_an_obligation_that_nobody_understood_agrees_with_the_allow_that_has_it(
+    obligations: bytes, answer: Answer, changes: tuple[Change, ...]
+) -> None:
+    assert changes_of(recorded(code=Code.OBLIGATION_UNKNOWN, obligations=obligations), answer) == changes

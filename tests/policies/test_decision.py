@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sealbus.envelopes.errors import Code, PolicyFailed
-from sealbus.policies.decision import OBLIGATIONS, Decision, parse_decision
+from sealbus.policies.decision import OBLIGATIONS, Decision, parse_decision, unknown_obligation
 
 WRONG: dict[str, list[object]] = {
     "allow": ["true", 1, None, "yes", [], {}, 1.0],
@@ -67,3 +67,24 @@ def test_limits_are_inclusive() -> None:
     )
     assert len(found.reasons) == 32
     assert len(found.obligations) == OBLIGATIONS
+
+
+@pytest.mark.parametrize(
+    ("obligations", "honours", "unknown"),
+    [
+        ((), (), None),
+        (({"type": "show_reasons"},), (), None),
+        (({"type": "show_reasons"}, {"type": "mask", "fields": ["iban"]}), ("mask",), None),
+        (({"type": "show_reasons"}, {"type": "mask"}), (), "mask"),
+        (({"type": "mask"},), ("masks", "mas", "Mask"), "mask"),
+        (({"type": "Show_reasons"},), (), "Show_reasons"),
+        (({"kind": "mask"},), ("mask", ""), ""),
+        (({"type": ""},), ("",), ""),
+        (({"type": ["mask"]},), ("mask",), ""),
+        (({"type": "mask"}, {"type": "log"}), ("mask",), "log"),
+    ],
+)
+def test_what_is_not_declared_is_not_understood(
+    obligations: tuple[dict[str, object], ...], honours: tuple[str, ...], unknown: str | None
+) -> None:
+    assert unknown_obligation(obligations, frozenset(honours)) == unknown

@@ -54,16 +54,18 @@ def test_what_a_record_does_not_have_is_empty() -> None:
     ("code", "verdict"),
     [
         (None, Verdict.ALLOW),
+        (Code.OBLIGATION_UNKNOWN, Verdict.ALLOW),
         (Code.DENIED, Verdict.DENY),
+        ("of_a_newer_writer", Verdict.ERROR),
         (Code.POLICY_ERROR, Verdict.ERROR),
         (Code.BAD_BODY, Verdict.ERROR),
     ],
 )
-def test_the_verdict_is_what_came_of_it(code: Code | None, verdict: Verdict) -> None:
+def test_the_verdict_is_what_the_policy_said(code: str | None, verdict: Verdict) -> None:
     assert recorded(code=code).verdict is verdict
 
 
-@pytest.mark.parametrize("code", [None, Code.DENIED, Code.POLICY_ERROR])
+@pytest.mark.parametrize("code", [None, Code.DENIED, Code.OBLIGATION_UNKNOWN, Code.POLICY_ERROR])
 def test_what_the_policy_answered_can_be_asked_again(code: Code | None) -> None:
     question = recorded(code=code).question()
     assert isinstance(question, InputDocument)

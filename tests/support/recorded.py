@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterable
 
 from support.policies import document
 
-from sealbus.envelopes.errors import Code
 from sealbus.policies.recorded import Recorded, RecordedDecision
 
 __all__ = ["PLANNER", "recorded", "source"]
@@ -17,7 +16,7 @@ PLANNER = "spiffe://example.org/agent/planner"
 def recorded(
     action: str = "yes",
     *,
-    code: Code | None = None,
+    code: str | None = None,
     input: bytes | None = b"",  # noqa: A002  the word of the policy engine
     redacted: bool = False,
     reasons: tuple[str, ...] = (),

@@ -32,11 +32,17 @@ def test_outcomes() -> None:
     assert counted("outcome") == {
         Row(INVENTORY, "", "done", ""): 3,
         Row(INVENTORY, "", "failed", "handler_failed"): 1,
+        Row(INVENTORY, "", "failed", "a" * 64): 1,
     }
 
 
 def test_denials_count_as_often_as_they_say() -> None:
-    assert counted("denials") == {Row(INVENTORY, "", "deny", "denied"): 40, Row(INVENTORY, "", "deny", "bad_body"): 1}
+    assert counted("denials") == {
+        Row(INVENTORY, "", "deny", "denied"): 40,
+        Row(INVENTORY, "", "deny", "bad_body"): 1,
+        Row(INVENTORY, "", "deny", "obligation_unknown"): 1,
+        Row(INVENTORY, "", "deny", "a_code_of_a_newer_writer"): 2,
+    }
 
 
 def test_what_is_not_counted_by_row() -> None:
@@ -62,6 +68,17 @@ def test_rows_are_bounded() -> None:
     tally.add(other)
     assert len(tally.rows) == MOST_ROWS + 1
     assert tally.rows[Row("...", "...", "allow", "")] == 5
+
+
+def test_made_up_codes_fill_no_memory() -> None:
+    tally, other = Tally(), Tally()
+    for number in range(MOST_ROWS):
+        tally.rows[Row(INVENTORY, f"a.{number}", "allow", "")] += 1
+    for code in ("denied", "made_up", "made_up_too"):
+        other.rows[Row(INVENTORY, "a.b", "deny", code)] += 1
+    tally.add(other)
+    assert len(tally.rows) == MOST_ROWS + 2
+    assert tally.rows[Row("...", "...", "deny", "...")] == 2
 
 
 def test_a_span() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from sealbus.agents.nats_monitor import read_varz
@@ -24,6 +26,7 @@ from sealbus.envelopes.errors import (
     SealbusError,
 )
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.policies.bundle import build_bundle
 from sealbus.policies.engine import EngineStatus
 
 __all__ = ["Check", "examine", "policy_status"]
@@ -145,7 +148,21 @@ async def _policy(settings: Settings, name: str) -> str:
     status = await policy_status(settings, name)
     if status.missed or not status.revision:
         raise PolicyUnavailable(f"{status.engine}: {'; '.join(status.missed) or status.problem}")
-    return f"{status.engine}, revision {status.revision}{f', {status.problem}' if status.problem else ''}"
+    problem = status.problem or await _newest_of_dev(settings.dev_policy, status.revision)
+    if problem:
+        raise ConfigurationError(f"{status.engine}, revision {status.revision} stays in force: {problem}")
+    return f"{status.engine}, revision {status.revision}"
+
+
+async def _newest_of_dev(folder: Path | None, revision: str) -> str:
+    """Return why a running `sealbus dev` does not have what is in its policy folder now in force; empty where it has."""
+    if folder is None:
+        return ""
+    try:
+        newest = await asyncio.to_thread(build_bundle, folder)
+    except ConfigurationError as error:
+        return f"{folder} as it is now is refused: {error.detail}".replace("\n", "; ")
+    return "" if newest.revision == revision else f"{folder} was changed and is not published: look at `sealbus dev`"
 
 
 async def policy_status(settings: Settings, name: str) -> EngineStatus:

@@ -124,6 +124,8 @@ class Settings:
     dev_issuer: str | None
     """Issuer of a running `sealbus dev`, and the file by which scripts get tokens from it."""
     dev_access: Path | None
+    dev_policy: Path | None
+    """The folder that it makes its policy of."""
     edge: EdgeTable
     control: ControlTable
     token_service: str | None
@@ -199,6 +201,7 @@ def load_settings(
         drain=document.worker.drain,
         dev_issuer=document.dev.issuer,
         dev_access=document.dev.access,
+        dev_policy=document.dev.policy,
         edge=document.edge,
         control=document.control,
         token_service=document.client.token_service,

@@ -286,6 +286,7 @@ class DevTable(_Table):
     users: dict[str, dict[str, object]] = {}
     issuer: str | None = None
     access: Path | None = None
+    policy: Path | None = None
 
 
 class CalloutTable(_Table):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 import click
 
+from sealbus.agents.cli.body import json_body
 from sealbus.agents.cli.options import as_option, config_option
 from sealbus.agents.cli.output import print_json
 
@@ -36,7 +36,7 @@ def command(
 ) -> None:
     """Call ACTION (<agent>.<verb>, or call.<agent>.<verb>) with BODY (JSON, or - for standard input)."""
     del as_json
-    payload = sys.stdin.buffer.read() if body == "-" else body.encode()
+    payload = json_body(body)
     asyncio.run(_call(action.removeprefix("call."), payload, user, session, timeout, config, as_name, chunks=chunks))
 
 

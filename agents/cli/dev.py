@@ -96,12 +96,15 @@ async def _run(options: object, *, watch: bool, as_json: bool) -> None:
                     "settings": str(environment.settings_file),
                     "policy": str(environment.policy),
                     "engine": options.engine,
+                    "unused": list(options.declared.unused),
                 }
             )
         else:
             note(f"ready: NATS at {environment.nats.url}, policy {environment.policy} ({options.engine})")
             note(f"edge at {environment.edge.front.resource}")
             note(f"development IdP, without passwords: {environment.idp.issuer}")
+            if options.declared.unused:
+                note(f"of sealbus.toml not used here: {', '.join(options.declared.unused)}")
             note("in other terminals, in this folder, for instance:")
             note("  sealbus worker run app.py:agent")
             note("""  sealbus pub task.inventory.update '{"item_id": "42", "quantity": 3}' --user alice --wait""")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
 
+from sealbus.agents.cli.body import json_body
 from sealbus.agents.cli.options import as_option, config_option, json_option
 from sealbus.agents.cli.output import note, print_json
 from sealbus.agents.cli.task import finish
@@ -59,7 +59,7 @@ def command(
 
     Without --wait a task's handle is printed, for `sealbus task status` and `sealbus task result`.
     """
-    payload = sys.stdin.buffer.read() if body == "-" else body.encode()
+    payload = json_body(body)
     asyncio.run(
         _publish(subject, payload, user, session, life, partition, count, wait, config, as_name, as_json=as_json)
     )

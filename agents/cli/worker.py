@@ -56,6 +56,8 @@ def load_agent(target: str) -> Agent:
             spec = importlib.util.spec_from_file_location(path.stem, path)
             if spec is None or spec.loader is None or not path.exists():
                 raise ConfigurationError(f"{module_name}: no such file")
+            # As Python itself does for a file that it runs: what lies beside it can be imported.
+            sys.path.insert(0, str(path.absolute().parent))
             module = importlib.util.module_from_spec(spec)
             sys.modules[path.stem] = module
             spec.loader.exec_module(module)

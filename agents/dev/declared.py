@@ -1,4 +1,4 @@
-"""What ./sealbus.toml says that `sealbus dev` takes over: names of agents, own subjects, users; not servers or policies."""
+"""What ./sealbus.toml says that `sealbus dev` takes over: names, own subjects, users, how work is done; not places."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 from sealbus.agents.dev.idp.users import DEMO_USERS, DemoUser, merged_users
 from sealbus.agents.dev.users import EDGE_PATH
 from sealbus.agents.settings import Flag, load_settings
-from sealbus.agents.settings_sources import file_entries
+from sealbus.agents.settings_sources import Key, dotted, file_entries
 from sealbus.envelopes.names import Names
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 from sealbus.envelopes.subjects import OwnSubject
@@ -20,6 +21,12 @@ __all__ = ["DEFAULT_TRUST_DOMAIN", "Declared", "read_declared"]
 
 DEFAULT_TRUST_DOMAIN = "example.org"
 _TEMPLATE = "/agent/{name}"
+
+_READ: Final = frozenset({"trust_domain", "agents", "subjects"})
+_KEPT: Final = frozenset({"audit", "chain", "context", "identity", "limits", "streams", "worker"})
+"""Tables that hold as they stand: they are about work, not about where things are."""
+_OURS: Final = frozenset({("context", "minters"), ("streams", "replicas")})
+"""Of these, what the development environment says: its edge mints, and it is one server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +39,12 @@ class Declared:
     agents: tuple[str, ...] = ()
     own: tuple[OwnSubject, ...] = ()
     users: tuple[DemoUser, ...] = DEMO_USERS
+    kept: Mapping[Key, object] = field(default_factory=lambda: MappingProxyType({}))
+    """Settings that hold as they stand."""
+    max_bytes: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Of `kept`, how much each stream may hold, by its name."""
+    unused: tuple[str, ...] = ()
+    """What the file says that does not hold here, as tables or keys."""
 
     def names(self) -> Names:
         """Return names and SPIFFE IDs as the project has them; `edge` stands for the edge unless it is listed."""
@@ -71,4 +84,19 @@ def read_declared(path: Path) -> Declared:
         agents=tuple(dict.fromkeys((*listed, *owners))),
         own=settings.own_subjects,
         users=merged_users(users),
+        kept=MappingProxyType({key: entry.value for key, entry in entries.items() if _is_kept(key)}),
+        max_bytes=settings.max_bytes,
+        unused=tuple(dict.fromkeys(_shown(key) for key in entries if not _is_used(key))),
     )
+
+
+def _is_kept(key: Key) -> bool:
+    return key[0] in _KEPT and key not in _OURS
+
+
+def _is_used(key: Key) -> bool:
+    return key[0] in _READ or key[:2] == ("dev", "users") or _is_kept(key)
+
+
+def _shown(key: Key) -> str:
+    return dotted(key if key in _OURS else key[:1])

@@ -120,7 +120,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
     policy = options.policy or starter_policy()
     workloads = _workloads(options, names)
     own = options.declared.own
-    sizes = {"TASKS": options.max_bytes, "AUDIT": options.max_bytes}
+    sizes = {"TASKS": options.max_bytes, "AUDIT": options.max_bytes, **options.declared.max_bytes}
     bundle = folder / "policy" / "bundle.tar.gz"
     async with AsyncExitStack() as stack:
         await _hold(folder, stack)
@@ -193,6 +193,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
             # Whatever agent there is; what may be done with it is for its policy to say.
             actions=tuple(f"{name}.*" for name in workloads if name not in (*ALWAYS, NOTARY, "edge")),
             max_bytes=options.max_bytes,
+            policy=policy.absolute(),
             log=log,
         )
         stack.callback(settings_file.unlink, missing_ok=True)

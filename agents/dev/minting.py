@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from sealbus.agents.dev.idp.access import fetch_token, read_access
 from sealbus.agents.dev.users import DEV_IDP, mint_user
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.agents.runtime import workload_api_of
@@ -16,10 +19,12 @@ __all__ = ["minted_user"]
 async def minted_user(settings: Settings, identifier: str, workload: str, session: str = "") -> Statement:
     """Return a context of `identifier` for the workload named `workload`, signed by the edge's identity.
 
-    Raises `ConfigurationError` where the settings know no Workload API socket per name.
+    Raises `ConfigurationError` where no `sealbus dev` runs, or its identity provider does not know the user.
     """
-    if settings.workload_api is None or "{name}" not in settings.workload_api:
+    if settings.workload_api is None or "{name}" not in settings.workload_api or settings.dev_access is None:
         raise ConfigurationError("--user needs a running `sealbus dev`: elsewhere the edge mints user contexts")
+    # Who could not log in has no context either; the token is of no further use.
+    await asyncio.to_thread(fetch_token, read_access(settings.dev_access), {"user": identifier, "client": "dev"})
     async with WorkloadIdentity.connect(workload_api_of(settings, "edge")) as edge:
         return mint_user(
             edge.sealer(),

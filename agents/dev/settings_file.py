@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sealbus.agents.dev.declared import Declared
+from sealbus.agents.settings_sources import Key, dotted
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.subjects import OwnSubject
 
@@ -35,6 +36,7 @@ def write_settings(
     token_service: str,
     actions: Sequence[str],
     max_bytes: int,
+    policy: Path,
     log: DevLog | None = None,
 ) -> None:
     """Write `path` by rename, mode 0600. TOML basic strings and JSON strings are the same for what stands here."""
@@ -54,11 +56,14 @@ def write_settings(
             f"{_text(name)} = {_text(spiffe_id.value)}"
             for name, spiffe_id in {"edge": edge_id, **declared.table}.items()
         ),
-        "[context]",
-        f"minters = [{_text(edge_id.value)}]",
-        "[streams.max_bytes]",
-        f"tasks = {max_bytes}",
-        f"audit = {max_bytes}",
+        *_tables(
+            {
+                ("context", "minters"): [edge_id.value],
+                ("streams", "max_bytes", "tasks"): max_bytes,
+                ("streams", "max_bytes", "audit"): max_bytes,
+                **declared.kept,
+            }
+        ),
         *(line for one in declared.own for line in _own_subject(one)),
         "[edge]",
         f"address = {_text(edge_address)}",
@@ -77,6 +82,7 @@ def write_settings(
         "[dev]",
         f"issuer = {_text(issuer)}",
         f"access = {_text(str(access))}",
+        f"policy = {_text(str(policy))}",
     ]
     temporary = path.with_suffix(".tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -88,6 +94,14 @@ def write_settings(
 def _text(value: object) -> str:
     # Not as JSON's escapes for what is not ASCII: TOML has no surrogates.
     return json.dumps(value, ensure_ascii=False)
+
+
+def _tables(values: Mapping[Key, object]) -> list[str]:
+    lines = []
+    for table in dict.fromkeys(key[0] for key in values):
+        lines.append(f"[{table}]")
+        lines += [f"{dotted(key[1:])} = {_text(value)}" for key, value in values.items() if key[0] == table]
+    return lines
 
 
 def _notary(log: DevLog) -> list[str]:

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from shutil import copytree
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,7 @@ from sealbus.envelopes.errors import BusUnavailable, Code
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 from sealbus.policies.bundle import STARTER, build_bundle, write_bundle
+from sealbus.policies.engine import EngineStatus
 
 
 @pytest.fixture
@@ -63,6 +65,42 @@ async def test_a_policy_that_is_not_there_says_which_file(settings: Settings) ->
     *_, found = await examine(replace(settings, policy=missing), "pricing")
     assert (found.part, found.ok) == ("policy", False)
     assert "/nowhere/bundle.tar.gz" in found.text
+
+
+async def test_a_policy_whose_newest_state_dev_refuses_is_not_fine(settings: Settings, tmp_path: Path) -> None:
+    """What is in force is an older one, and only the terminal of `sealbus dev` said so."""
+    folder = tmp_path / "policy"
+    copytree(STARTER, folder)
+    in_dev = replace(settings, dev_policy=folder)
+
+    async def found() -> Check:
+        return (await examine(in_dev, "pricing"))[-1]
+
+    assert (await found()).ok
+    module = next(file for file in sorted(folder.rglob("*.rego")) if not file.name.endswith("_test.rego"))
+    module.write_text(module.read_text() + "\n# a change\n")
+    changed = await found()
+    assert not changed.ok
+    assert f"stays in force: {folder} was changed and is not published" in changed.text
+    (folder / "extra.rego").write_text("package extra\n\nx :=\n")
+    refused = await found()
+    assert not refused.ok
+    assert "stays in force" in refused.text
+    assert "extra.rego" in refused.text
+    assert "\n" not in refused.text
+
+
+async def test_a_policy_beside_which_a_newer_one_was_refused_is_not_fine(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def status(*_: object) -> EngineStatus:
+        return EngineStatus(engine="sidecar", revision="7", problem="bundle 8: rego_parse_error")
+
+    monkeypatch.setattr(diagnosis, "policy_status", status)
+    found = (await examine(settings, "pricing"))[-1]
+    assert found == Check(
+        part="policy", ok=False, text="sidecar, revision 7 stays in force: bundle 8: rego_parse_error"
+    )
 
 
 async def test_a_running_opa_is_asked_only_where_it_is_named(settings: Settings) -> None:

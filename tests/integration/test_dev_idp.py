@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -121,6 +122,14 @@ async def test_who_logged_in_gets_through_the_edge(environment: Environment) -> 
 async def test_a_context_without_a_login_names_the_running_issuer(environment: Environment) -> None:
     statement = await minted_user(environment.settings, "alice", "shop-web")
     assert parse_payload(statement.payload).idp == environment.idp.issuer
+
+
+async def test_who_cannot_log_in_has_no_context_without_a_login_either(environment: Environment) -> None:
+    """`sealbus pub --user` and `sealbus token --user` know the same people."""
+    with pytest.raises(ConfigurationError, match="there is no such user"):
+        await minted_user(environment.settings, "mallory", "shop-web")
+    with pytest.raises(ConfigurationError, match="needs a running `sealbus dev`"):
+        await minted_user(replace(environment.settings, dev_access=None), "alice", "shop-web")
 
 
 async def test_one_folder_has_one_environment(environment: Environment) -> None:

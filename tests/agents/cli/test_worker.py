@@ -84,3 +84,21 @@ def test_one_that_waits_for_its_spire_agent_says_so_and_can_be_stopped(tmp_path:
     worker.send_signal(number)
     rest = worker.communicate(timeout=60)[1]
     assert (worker.returncode, rest) == (0, "")
+
+
+def test_a_file_finds_what_lies_beside_it_from_wherever_it_is_named(tmp_path: Path) -> None:
+    """As `python app.py` does: in a process of its own, whose path is not ours."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "stock_beside.py").write_text("NAME = 'inventory'\n")
+    (tmp_path / "app" / "app_beside.py").write_text(
+        "from sealbus import Agent\nfrom stock_beside import NAME\ninventory = Agent(NAME)\n"
+    )
+    load = "import sys; from sealbus.agents.cli.worker import load_agent; print(load_agent(sys.argv[1]).name)"
+    done = subprocess.run(
+        [sys.executable, "-c", load, "app/app_beside.py:inventory"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout.strip(), done.returncode) == ("inventory", 0), done.stderr

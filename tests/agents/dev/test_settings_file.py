@@ -7,6 +7,7 @@ from sealbus.agents.dev.declared import Declared, read_declared
 from sealbus.agents.dev.idp.users import merged_users
 from sealbus.agents.dev.settings_file import write_settings
 from sealbus.agents.settings import Settings, load_settings
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.spiffe_id import SpiffeId
 
 PROJECT = """
@@ -42,6 +43,7 @@ def written(folder: Path, declared: Declared) -> Settings:
         token_service="127.0.0.1:8444",
         actions=("inventory.*", "pricing.*"),
         max_bytes=1_000,
+        policy=folder / "policy",
     )
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     return load_settings(path, environment={})
@@ -59,6 +61,63 @@ def test_what_is_written_is_read_as_settings(tmp_path: Path) -> None:
     assert settings.names.id_of("edge") == SpiffeId("spiffe://example.org/edge")
     assert settings.max_bytes == {"TASKS": 1_000, "AUDIT": 1_000}
     assert list(folder.iterdir()) == [folder / "dev.toml"]
+
+
+KEPT = """
+trust_domain = "shop.example"
+nats = ["tls://production:4222"]
+[policy]
+engine = "sidecar"
+[worker]
+concurrency = 3
+drain = 1.5
+[audit]
+within = 2
+bodies = ["task.mail.>"]
+spool = "records"
+[audit.redact]
+"task.mail.>" = ["/action/properties/text"]
+[streams]
+replicas = 3
+[streams.max_bytes]
+tasks = "1MiB"
+events = 5_000
+[context]
+minters = ["spiffe://shop.example/production/edge"]
+start = 60
+[chain]
+after = 0
+[limits]
+pending_calls = 5
+[identity]
+within = 7
+[edge]
+address = "0.0.0.0:8443"
+"""
+
+
+def test_how_work_is_done_holds_as_the_project_says_and_places_do_not(tmp_path: Path) -> None:
+    (tmp_path / "sealbus.toml").write_text(KEPT)
+    declared = read_declared(tmp_path / "sealbus.toml")
+    (tmp_path / "state").mkdir()
+    settings = written(tmp_path / "state", declared)
+    assert (settings.concurrency, settings.drain, settings.pending_calls, settings.identity_within) == (3, 1.5, 5, 7)
+    assert (settings.audit_within, settings.audit_bodies) == (2, ("task.mail.>",))
+    assert settings.audit_redact == {"task.mail.>": ("/action/properties/text",)}
+    assert settings.audit_spool == tmp_path / "records"
+    assert (
+        settings.max_bytes
+        == {"TASKS": 1 << 20, "AUDIT": 1_000, "EVENTS": 5_000}
+        == {
+            "AUDIT": 1_000,
+            **declared.max_bytes,
+        }
+    )
+    assert settings.replicas == 1
+    assert settings.minters == {SpiffeId("spiffe://shop.example/edge")}
+    assert (settings.lifetimes.context_start, settings.lifetimes.chain_after) == (60 * SECOND, 0)
+    assert (settings.edge.address, settings.nats) == ("127.0.0.1:8080", ("tls://127.0.0.1:4222",))
+    assert declared.unused == ("nats", "policy", "streams.replicas", "context.minters", "edge")
 
 
 def test_names_and_own_subjects_of_the_project_are_those_of_the_environment(tmp_path: Path) -> None:

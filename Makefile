@@ -10,12 +10,14 @@ READY := $(VENV)/.ready
 ENGINE ?= embedded
 RECORDS ?=
 SECONDS ?= 600
+KILLS ?= 50
+RATE ?= 300
 WORKERS ?= 3
 PYTEST_ARGS ?=
 COVERED := envelopes/*,policies/*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo stack stack-demo stack-down soak test test-beside test-serial test-quick check format bench bench-audit lock removal clean
+.PHONY: help setup tools demo stack stack-demo stack-down soak chaos test test-beside test-serial test-quick check format bench bench-audit lock removal clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -85,6 +87,9 @@ stack-demo: $(READY) ## play the scenes on the stack that runs
 
 soak: $(READY) $(TOOLS)/opa $(TOOLS)/spire-server $(TOOLS)/spire-agent ## work on a stack for SECONDS (600) while everything rotates, and print the counts
 	@$(STACK) soak --folder .soak --seconds $(SECONDS)
+
+chaos: $(READY) $(TOOLS)/powercut ## kill everything KILLS times under RATE tasks a second, and count what was lost, doubled, unrecorded (root)
+	@PYTHONPATH=tests:deploy/local $(BIN)/python -m ledger --kills $(KILLS) --rate $(RATE)
 
 stack-down: $(READY) ## stop it
 	@$(STACK) down

@@ -1,0 +1,47 @@
+"""`python -m ledger` (`make chaos`): a load and faults for a while, then the count; exit code 1 if a promise was broken."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+from ledger.faults import FAULTS
+from ledger.run import run
+
+__all__: list[str] = []
+
+
+def main() -> int:
+    """Read the command line, run, and say what was found."""
+    parser = argparse.ArgumentParser(prog="python -m ledger", description=__doc__)
+    parser.add_argument("--kills", type=int, default=50, help="faults in all")
+    parser.add_argument("--rate", type=float, default=100.0, help="tasks a second")
+    parser.add_argument("--faults", default=",".join(FAULTS), help="of which kinds, by commas")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32), help="of the order and the moments")
+    parser.add_argument("--no-sync", action="store_true", help="nats-server's default: the power cut has to lose")
+    parser.add_argument("--keep", type=Path, help="an empty folder for logs, which are kept")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="ledger-") if given.keep is None else nullcontext(given.keep) as folder:
+        result = asyncio.run(
+            run(
+                Path(folder),
+                kinds=given.faults.split(","),
+                kills=given.kills,
+                rate=given.rate,
+                seed=given.seed,
+                always=not given.no_sync,
+                say=lambda line: print(line, flush=True),  # noqa: T201
+            )
+        )
+    for line in result.problems:
+        print(f"BROKEN: {line}", file=sys.stderr)  # noqa: T201
+    return 1 if result.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

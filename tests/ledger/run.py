@@ -1,0 +1,79 @@
+"""One run: the load goes on while faults come at random moments, each after the one before was recovered from."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ledger.book import Book
+from ledger.count import Count, settled
+from ledger.faults import FAULTS
+from ledger.site import open_site
+
+__all__ = ["run"]
+
+CALM = 2.0
+"""Most seconds between a recovery and the next fault."""
+RECOVER_SECONDS = 120.0
+LOOK = 0.02
+
+
+async def run(
+    folder: Path,
+    *,
+    kinds: Sequence[str],
+    kills: int,
+    rate: float,
+    seed: int,
+    say: Callable[[str], None],
+    always: bool = True,
+) -> Count:
+    """Run `kills` faults of `kinds` under `rate` tasks a second; every kind comes equally often, in an order by `seed`.
+
+    Says the seed first, each kind's recovery times and the count last. Raises `RuntimeError` where work does not go on
+    after a fault, or a process of the load has failed by itself.
+    """
+    chance = random.Random(seed)  # noqa: S311 -- moments, no secrets
+    order = [kinds[at % len(kinds)] for at in range(kills)]
+    chance.shuffle(order)
+    recovered: dict[str, list[float]] = {kind: [] for kind in kinds}
+    say(f"seed {seed}: {kills} faults ({', '.join(kinds)}) at {rate:g} tasks/s, sync {'always' if always else 'lazy'}")
+    async with open_site(folder, always=always) as site:
+        book = Book(site.book)
+        try:
+            await site.start_load(rate)
+            await _effect_after(book, 0.0)
+            for kind in order:
+                await asyncio.sleep(chance.uniform(0.2, CALM))
+                await FAULTS[kind](site, chance)
+                mended = time.time()
+                recovered[kind].append(await _effect_after(book, mended))
+            await asyncio.sleep(CALM)
+            await site.stop_load()
+            count = await settled(site, book)
+        finally:
+            book.close()
+    for kind, times in recovered.items():
+        if times:
+            say(
+                f"{kind:>7}: {len(times)}, work went on after {statistics.median(times):.2f} s, at most {max(times):.2f} s"
+            )
+    say(str(count))
+    return count
+
+
+async def _effect_after(book: Book, moment: float) -> float:
+    """Return how many seconds after `moment` a task that was acknowledged after it had its effect."""
+    query = """SELECT min(effects.at) FROM effects JOIN acknowledged USING (number)
+               WHERE effects.at > ? AND acknowledged.at > ?"""
+    try:
+        async with asyncio.timeout(RECOVER_SECONDS):
+            while not (found := book.value(query, moment, moment)):  # noqa: ASYNC110 -- other processes write it
+                await asyncio.sleep(LOOK)
+    except TimeoutError as error:
+        raise RuntimeError(f"no work for {RECOVER_SECONDS:g} s after a fault") from error
+    return max(0.0, found - moment)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sealbus.bus.cancelling import being_cancelled
 from sealbus.bus.deadlines import Deadlines
+from sealbus.bus.marks import takes_one_answer
 from sealbus.bus.routes import Answer, Permitted
 from sealbus.envelopes.errors import Code, HandlingError, SealbusError
 
@@ -39,6 +40,8 @@ async def attempt(permitted: Permitted, send: SendChunk, deadlines: Deadlines) -
             chunks = route.endpoint.stream(permitted)
             if chunks is None:
                 return await route.endpoint.handle(permitted)
+            # Nothing of the handler has run yet: a generator begins with its first step.
+            _check_chunks_are_taken(permitted)
             number = 0
             async for chunk in chunks:
                 await send(permitted, chunk, number, False)
@@ -60,6 +63,11 @@ async def attempt(permitted: Permitted, send: SendChunk, deadlines: Deadlines) -
     except Exception as error:
         _log.error("handler of %s failed: %s", route.action, _where(error))
         raise HandlingError(Code.HANDLER_FAILED, type(error).__name__) from error
+
+
+def _check_chunks_are_taken(permitted: Permitted) -> None:
+    if takes_one_answer(permitted.message.header):
+        raise HandlingError(Code.NOT_ACCEPTABLE, "answers in chunks, and one answer was asked for")
 
 
 def _where(error: Exception) -> str:

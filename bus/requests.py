@@ -21,6 +21,7 @@ from sealbus.bus.background import Background
 from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.deadlines import Deadlines
 from sealbus.bus.letter import Letter
+from sealbus.bus.marks import ONE_ANSWER
 from sealbus.bus.outbox import Outbox
 from sealbus.bus.ports import Delivery, Transport
 from sealbus.bus.refusals import Refusals
@@ -165,10 +166,12 @@ class Requests:
     async def call(self, letter: Letter, *, action: str, within: float, sent: list[bytes] | None = None) -> Answer:
         """Send a call and return its one answer.
 
-        Raises `Denied`, `RemoteError`, `CallExpired`, `BusUnavailable`, `SealError`, or what our own policy says, and
-        `ChunkedAnswer` where there is more than one: the first alone would look like all of it.
+        Raises `Denied`, `RemoteError`, `CallExpired`, `BusUnavailable`, `SealError`, or what our own policy says. A handler
+        that answers in chunks is not run for it, and `RemoteError` (`not_acceptable`) raised; one that does not know of the
+        mark and answers in chunks all the same ends as `ChunkedAnswer`: the first alone would look like all of it.
         """
         waiting = self._waiting(letter, action, sent)
+        letter = letter._replace(ext={**(letter.ext or {}), **ONE_ANSWER})
         try:
             with self._deadlines.within(within):
                 await self._ask(letter, waiting)

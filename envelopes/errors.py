@@ -102,6 +102,7 @@ class Code(StrEnum):
     HANDLER_FAILED = "handler_failed"
     HANDLER_TIMEOUT = "handler_timeout"
     BAD_RESULT = "bad_result"
+    NOT_ACCEPTABLE = "not_acceptable"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     OUTCOME_UNKNOWN = "outcome_unknown"
     STATE_UNAVAILABLE = "state_unavailable"
@@ -323,6 +324,7 @@ class HandlingError(SealbusError):
             Code.HANDLER_FAILED,
             Code.HANDLER_TIMEOUT,
             Code.BAD_RESULT,
+            Code.NOT_ACCEPTABLE,
             Code.IDEMPOTENCY_CONFLICT,
             Code.OUTCOME_UNKNOWN,
         }

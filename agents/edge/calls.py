@@ -24,7 +24,8 @@ class Calls:
     async def call(self, request: Request) -> Response:
         """Return the agent's answer. What goes to the agent is the body as it came, decoded by nobody on the way.
 
-        One answer is what HTTP carries here: for an agent that answers in chunks there is a 502 which says so.
+        One answer is what HTTP carries here, and the call says so: an agent that answers in chunks does not run it, which
+        is a 406. One that does not know of that mark runs it, and is a 502.
         """
         front = self._front
         token = await front.admitted(request)

@@ -20,11 +20,14 @@ from sealbus.bus.ports import Delivery, Outgoing
 from sealbus.bus.requests import ERROR_TYPE, CallExpired, ChunkedAnswer, RemoteError
 from sealbus.bus.routes import Answer
 from sealbus.envelopes.errors import Code, Denied
+from sealbus.envelopes.work_records import OutcomeRecord
 from sealbus.testing import TestBus
 
 SLOW = Agent("slow")
 """Answers when it is told to."""
 GO: asyncio.Event
+RUN: list[str] = []
+"""Handlers that began."""
 
 
 @SLOW.call("quote")
@@ -35,6 +38,7 @@ async def quote(body: Update, ctx: Context) -> Price:
 
 @SLOW.call("many", chunks=True)
 async def many(body: Update, ctx: Context) -> AsyncIterator[int]:
+    RUN.append("many")
     for number in range(body.quantity):
         yield number
 
@@ -43,6 +47,7 @@ async def many(body: Update, ctx: Context) -> AsyncIterator[int]:
 async def bus() -> AsyncIterator[TestBus]:
     global GO  # noqa: PLW0603  made on each test's own loop
     GO = asyncio.Event()
+    RUN.clear()
     async with TestBus(SLOW, Shop().pricing, engine=ScriptedEngine()) as running:
         yield running
         GO.set()
@@ -168,12 +173,26 @@ async def test_a_second_copy_of_an_answer_is_dropped(
 
 @pytest.mark.parametrize("quantity", [0, 1, 3])
 async def test_a_call_of_what_answers_in_chunks_raises_and_drops_nothing_in_silence(
-    client: Client, quantity: int
+    client: Client, quantity: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By an agent that does not know of the mark."""
+    monkeypatch.setattr("sealbus.bus.attempt.takes_one_answer", lambda header: False)
     with pytest.raises(ChunkedAnswer) as caught:
         await client.call("slow.many", Update(item_id="1", quantity=quantity), returns=int)
     assert (caught.value.code, caught.value.detail) == (Code.BAD_RESULT, "slow.many answers in chunks: use stream")
     assert not client.node.requests._open
+
+
+async def test_what_answers_in_chunks_is_not_run_for_who_takes_one_answer(bus: TestBus, client: Client) -> None:
+    with pytest.raises(RemoteError) as caught:
+        await client.call("slow.many", Update(item_id="1", quantity=3), returns=int)
+    assert caught.value.code is Code.NOT_ACCEPTABLE
+    assert RUN == []
+    assert [one async for one in client.stream("slow.many", Update(item_id="1", quantity=1), returns=int)] == [0]
+    assert RUN == ["many"]
+    await bus.idle()
+    outcomes = [one.record for one in await bus.audit() if isinstance(one.record, OutcomeRecord)]
+    assert [one.code for one in outcomes if one.code] == ["not_acceptable"]
 
 
 async def test_chunks_end_with_the_last_and_a_reader_may_leave_early(client: Client) -> None:

@@ -50,6 +50,7 @@ class Shop:
 
         @self.pricing.call("count", chunks=True)
         async def count(body: Update, ctx: Context) -> AsyncIterator[int]:
+            self.handled.append(("count", body.quantity))
             for number in range(body.quantity):
                 yield number
 

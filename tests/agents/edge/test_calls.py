@@ -97,7 +97,17 @@ async def test_what_ends_a_call_has_its_status_and_code(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_an_answer_in_chunks_is_502_and_says_so(edge: Door) -> None:
+async def test_what_answers_in_chunks_is_406_and_is_not_run(edge: Door, shop: Shop) -> None:
+    answer = await edge.post("/v1/calls/pricing/count", {"item_id": "42", "quantity": 3})
+    assert (answer.status_code, answer.json()["code"]) == (406, "not_acceptable")
+    assert "answers in chunks" in answer.json()["detail"]
+    assert shop.handled == []
+
+
+async def test_an_answer_in_chunks_of_who_does_not_know_the_mark_is_502_and_says_so(
+    edge: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sealbus.bus.attempt.takes_one_answer", lambda header: False)
     answer = await edge.post("/v1/calls/pricing/count", {"item_id": "42", "quantity": 3})
     assert (answer.status_code, answer.json()["code"]) == (502, "bad_result")
     assert answer.json()["detail"] == "pricing.count answers in chunks, which a call over HTTP does not carry"

@@ -24,6 +24,13 @@ ASK_EVERY = 2.0
 """Seconds between two questions to the policy engine; a sidecar may have gone since the last decision."""
 
 
+ASK_SECONDS = 1.0
+"""For the server's answer, which comes from its memory."""
+
+_DISK = "its disk is full or failing; make room, then restart it, for it tries no failed stream again"
+"""Seen with nats-server 2.15.1: such a stream takes nothing until the server was restarted, and publishes get no answer."""
+
+
 class Readiness:
     """Looks at one entered node. Await `run` to keep what the policy engine says of itself current."""
 
@@ -31,10 +38,12 @@ class Readiness:
         self._node = node
         self._every = every
         self._engine: EngineStatus | None = None
+        self._unstored = ""
 
     async def run(self) -> None:
-        """Ask the policy engine for its status, now and again, until cancelled."""
+        """Ask the policy engine for its status, and NATS where it stores nothing, now and again, until cancelled."""
         while True:
+            self._unstored = await self._looked_at_stores()
             found = await self._node.engine.status()
             before = self._engine.problem if self._engine is not None else ""
             if found.revision and found.problem and found.problem != before:
@@ -60,6 +69,8 @@ class Readiness:
             reasons["identity"] = str(error.code)
         if not self._node.connected():
             reasons["nats"] = "not connected"
+        if self._unstored:
+            reasons["disk"] = self._unstored
         if self._engine is None:
             reasons["policy"] = "not asked yet"
         elif not self._engine.revision:
@@ -68,6 +79,20 @@ class Readiness:
         if problem := self._node.audit.problem:
             reasons["audit"] = problem
         return reasons
+
+    async def _looked_at_stores(self) -> str:
+        """Return what nats-server does not store though it answers; empty where it stores, or does not answer either."""
+        node = self._node
+        # With a spool records count as stored without the stream, and the audit writer notes how far that is behind.
+        silent = [token for token in node.outbox.unstored if token != "audit" or node.spool is None]
+        if not silent:
+            return ""
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                await node.transport.audit_stream()
+        except (SealbusError, TimeoutError):
+            return ""
+        return f"nats-server answers and does not store {', '.join(f'{token}.*' for token in silent)}: {_DISK}"
 
     def notes(self) -> dict[str, str]:
         """Return what an operator should look at though work is taken, by part."""

@@ -15,7 +15,7 @@ from sealbus.bus.connection import Connection
 from sealbus.bus.frames import publish_parts, status_of
 from sealbus.bus.link import Link
 from sealbus.bus.ports import Outgoing, PubAck
-from sealbus.bus.publish_errors import StreamRefused
+from sealbus.bus.publish_errors import NotAcknowledged, StreamRefused
 from sealbus.bus.replies import tokens
 from sealbus.envelopes.errors import BusUnavailable
 
@@ -114,7 +114,7 @@ class BulkPublisher:
         if not await self._admit(len(messages), size, until):
             return [BusUnavailable(f"{IN_FLIGHT} messages wait for acknowledgement already")] * len(messages)
         batch = _Batch(messages)
-        error = BusUnavailable(f"not acknowledged within {deadline:g} s")
+        error: BusUnavailable = NotAcknowledged(f"not acknowledged within {deadline:g} s")
         try:
             link = await self._connection.ready(max(0.0, until - loop.time()))
         except BusUnavailable as gone:

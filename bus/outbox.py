@@ -18,7 +18,13 @@ from sealbus.bus.background import Background
 from sealbus.bus.clock import Clock, NewId, uuid7, wall_clock
 from sealbus.bus.letter import Letter
 from sealbus.bus.ports import Identity, Outgoing, PubAck, Transport
-from sealbus.bus.publish_errors import DuplicateFirstAttempt, NotPermitted, Overloaded, StreamRefused
+from sealbus.bus.publish_errors import (
+    DuplicateFirstAttempt,
+    NotAcknowledged,
+    NotPermitted,
+    Overloaded,
+    StreamRefused,
+)
 from sealbus.envelopes.errors import BusUnavailable, SealbusError, SealError
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
@@ -27,6 +33,9 @@ from sealbus.envelopes.seal import Sealed, Sealer, seal
 __all__ = ["Outbox", "OutboxLimits", "Posted"]
 
 _log = logging.getLogger(__name__)
+
+RECENT = 30.0
+"""Seconds that an unacknowledged message is told of (`Outbox.unstored`): who is sent nothing because of it must try again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +118,14 @@ class Outbox:
         self._room = asyncio.Semaphore(self._limits.in_flight)
         self._group = Background()
         self._closed = True
+        self._unstored: dict[str, float] = {}
+        """By the first token of subjects, which our own declarations bound: when nothing was acknowledged, last."""
+
+    @property
+    def unstored(self) -> tuple[str, ...]:
+        """The first tokens of subjects that the server was sent messages to of late and did not say that it stored one."""
+        since = asyncio.get_running_loop().time() - RECENT
+        return tuple(sorted(token for token, last in self._unstored.items() if last >= since))
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -306,6 +323,11 @@ class Outbox:
 
     def _settle(self, waiting: _Waiting, answer: PubAck | Exception, loop_time: float) -> bool:
         """Resolve the sender's future if `answer` settles it; otherwise say whether the bytes may be repeated or not."""
+        token = waiting.letter.to.partition(".")[0]
+        if isinstance(answer, NotAcknowledged):
+            self._unstored[token] = loop_time
+        elif isinstance(answer, PubAck | StreamRefused):
+            self._unstored.pop(token, None)
         if waiting.future.done():
             return True
         if isinstance(answer, PubAck) and waiting.sealed is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sealbus.envelopes.errors import BusUnavailable, Code
 
-__all__ = ["DuplicateFirstAttempt", "NotPermitted", "Overloaded", "StreamRefused"]
+__all__ = ["DuplicateFirstAttempt", "NotAcknowledged", "NotPermitted", "Overloaded", "StreamRefused"]
 
 
 class StreamRefused(BusUnavailable):
@@ -19,6 +19,10 @@ class Overloaded(BusUnavailable):
     """A stream is full: nothing was stored, and the sender is told at once (code `overloaded`)."""
 
     code = Code.OVERLOADED
+
+
+class NotAcknowledged(BusUnavailable):
+    """The server has not said in time that it stored what it was sent: nats-server answers nothing where its disk fails."""
 
 
 class NotPermitted(BusUnavailable):

@@ -47,8 +47,9 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
     from sealbus.agents.collecting import settle_collector
     from sealbus.agents.edge.server import open_edge
     from sealbus.agents.health import HealthServer, Probes
+    from sealbus.agents.readiness import Readiness
     from sealbus.agents.settings import Flag, load_settings
-    from sealbus.envelopes.errors import SealbusError
+    from sealbus.bus.background import Background
 
     settings = load_settings(config, flags=[Flag(option="--address", key="edge.address", value=address)])
     stop = stop_signalled()
@@ -58,16 +59,12 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
         if stop.is_set():
             return
 
-        def not_ready() -> dict[str, str]:
-            try:
-                edge.node.identity.sealer()
-            except SealbusError as error:
-                return {"identity": str(error.code)}
-            return {}
-
         where = health or settings.health
         if where is not None:
-            probes = Probes(healthy=dict, ready=not_ready)
+            readiness = Readiness(edge.node)
+            group = await stack.enter_async_context(Background())
+            stack.callback(group.create_task(readiness.run(), name="readiness").cancel)
+            probes = Probes(healthy=dict, ready=readiness.reasons, notes=readiness.notes)
             server = await stack.enter_async_context(HealthServer(where, probes=probes, counters=edge.node.counters))
             note(f"health at port {server.port}")
         if as_json:

@@ -20,7 +20,7 @@ from sealbus.agents.readiness import Readiness
 from sealbus.agents.worker import Worker
 from sealbus.bus import audit as audit_module
 from sealbus.bus.publish_errors import StreamRefused
-from sealbus.envelopes.errors import IdentityUnavailable
+from sealbus.envelopes.errors import BusUnavailable, IdentityUnavailable
 from sealbus.policies.engine import EngineStatus
 from sealbus.testing import TestBus
 
@@ -172,3 +172,23 @@ async def test_a_lost_connection_is_told_until_there_is_another(tmp_path: Path) 
             await until(lambda: shop.handled == [("1", 1)])
             stop.set()
             await running
+
+
+async def test_a_server_that_stores_nothing_and_answers_is_told_apart_from_one_that_does_neither(
+    ready: Ready, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = ready.worker.node
+    monkeypatch.setattr(type(node.outbox), "unstored", ("audit", "state"))
+    assert "does not store audit.*, state.*" in (await ready.looked()).reasons()["disk"]
+    # With a spool records are taken all the same.
+    monkeypatch.setattr(node, "spool", object())
+    assert "does not store state.*" in (await ready.looked()).reasons()["disk"]
+    monkeypatch.setattr(type(node.outbox), "unstored", ("audit",))
+    assert (await ready.looked()).reasons() == {}
+    monkeypatch.setattr(node, "spool", None)
+
+    async def silent(_: object) -> tuple[str, int]:
+        raise BusUnavailable("no answer")
+
+    monkeypatch.setattr(type(node.transport), "audit_stream", silent)
+    assert (await ready.looked()).reasons() == {}

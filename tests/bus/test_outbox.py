@@ -9,12 +9,13 @@ import pytest
 
 from sealbus.agents.dev.memory_identity import MemoryIdentity
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
+from sealbus.bus import outbox as outbox_module
 from sealbus.bus.clock import uuid7, wall_clock
 from sealbus.bus.letter import Letter
 from sealbus.bus.memory import MemoryBroker, MemoryTransport
 from sealbus.bus.outbox import Outbox, OutboxLimits
 from sealbus.bus.ports import Outgoing, PubAck
-from sealbus.bus.publish_errors import DuplicateFirstAttempt, NotPermitted, Overloaded, StreamRefused
+from sealbus.bus.publish_errors import DuplicateFirstAttempt, NotAcknowledged, NotPermitted, Overloaded, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, Code, IdentityUnavailable, SealError
 from sealbus.envelopes.header import parse_header
 from sealbus.envelopes.kinds import Kind
@@ -103,6 +104,32 @@ async def test_one_bad_letter_does_not_stop_the_others(broker: MemoryBroker, ide
         )
     assert isinstance(bad, SealError)
     assert not isinstance(good, BaseException)
+
+
+async def test_what_is_not_acknowledged_is_told_until_something_is(
+    broker: MemoryBroker, identity: MemoryIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of that kind of subject; a lost connection is no silence, and a refusal is an answer."""
+    silence = NotAcknowledged("silence")
+    transport = Flaky(broker, [BusUnavailable("no connection"), silence, silence])
+    async with outbox(identity, transport) as box:
+        with pytest.raises(BusUnavailable):
+            await box.publish(task(), within=0)
+        assert list(box.unstored) == []
+        with pytest.raises(BusUnavailable):
+            await box.publish(task(), within=0)
+        assert list(box.unstored) == ["task"]
+        await box.publish(task())
+        assert list(box.unstored) == []
+        transport.script = [silence, StreamRefused("full", 10077)]
+        with pytest.raises(Overloaded):
+            await box.publish(task())
+        assert list(box.unstored) == []
+        transport.script = [silence]
+        with pytest.raises(BusUnavailable):
+            await box.publish(task(), within=0)
+        monkeypatch.setattr(outbox_module, "RECENT", -1.0)
+        assert list(box.unstored) == []
 
 
 async def test_a_lost_ack_repeats_the_same_bytes(broker: MemoryBroker, identity: MemoryIdentity) -> None:

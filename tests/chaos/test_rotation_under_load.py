@@ -1,8 +1,12 @@
-"""Two minutes of work with X.509-SVIDs of 10 s and JWT-SVIDs of 60 s, on both engines: rotation is never noticed."""
+"""Work with X.509-SVIDs of 10 s and JWT-SVIDs of 60 s, on both engines: rotation is never noticed.
+
+`SEALBUS_ROTATION_SECONDS=120` is the full acceptance run; the ordinary one is just long enough for three JWT-SVIDs of each agent.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -32,14 +36,15 @@ from sealbus.policies.engine import PolicyEngine
 from sealbus.policies.opa_process import OpaProcess
 from sealbus.policies.sidecar import SidecarEngine
 
-pytestmark = [pytest.mark.nats, pytest.mark.opa, pytest.mark.workload_api, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.nats, pytest.mark.opa, pytest.mark.workload_api, pytest.mark.slow]
 
-DURATION = 120.0
+DURATION = float(os.environ.get("SEALBUS_ROTATION_SECONDS", "75"))
 SLACK = 30.0
 """Seconds beyond, after which something waits that should not: the test says where, and does not only end."""
 
 X509_TTL = 10
 JWT_TTL = 60
+"""Seconds; each is renewed at the half, and the last 20 s of one are not sealed with any more."""
 
 
 @dataclass
@@ -104,7 +109,8 @@ async def load(client: Client, env: Environment, until: float, sent: list[str], 
         await asyncio.sleep(0.01)  # paces the load, so that the run is about rotation and not about throughput
 
 
-async def test_two_minutes_of_rotation_without_a_failure(environment: Environment, tmp_path: Path) -> None:
+@pytest.mark.timeout(DURATION + SLACK + 60)
+async def test_rotation_without_a_failure(environment: Environment, tmp_path: Path) -> None:
     seen, stop = Watched(), asyncio.Event()
     sent: list[str] = []
     calls: list[str] = []
@@ -137,7 +143,7 @@ async def test_two_minutes_of_rotation_without_a_failure(environment: Environmen
             watching.cancel()
     assert seen.expired == 0
     for name, counters in seen.counters.items():
-        assert counters.value("sealbus_bus_connections_total") >= 10, name
+        assert counters.value("sealbus_bus_connections_total") >= DURATION / 12, name
     decided, credentials, failed = await audited(environment)
     assert sorted(decided) == sorted(sent)
     assert failed == []

@@ -96,7 +96,7 @@ stack-down: $(READY) ## stop it
 
 BUILT := $(if $(CI),tools,$(if $(and $(shell command -v go),$(shell command -v gcc),$(shell command -v npm)),tools))
 # By file, so that what a module has set up is set up once. More workers than cores: most wait for servers and timers.
-PARALLEL := --numprocesses $(WORKERS) --dist loadfile
+PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 PURE := tests/envelopes tests/policies
 
 test: $(READY) $(BUILT) ## all tests, with the coverage of the pure parts

@@ -1,6 +1,7 @@
 """Work with X.509-SVIDs of 10 s and JWT-SVIDs of 60 s, on both engines: rotation is never noticed.
 
-`SEALBUS_ROTATION_SECONDS=120` is the full acceptance run; the ordinary one is just long enough for three JWT-SVIDs of each agent.
+`SEALBUS_ROTATION_SECONDS=120` is the full acceptance run; the ordinary one is just long enough
+for three JWT-SVIDs of each agent.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from sealbus.bus.ports import Outgoing
 from sealbus.bus.transport import NatsTransport
 from sealbus.envelopes.log.checkpoint import open_checkpoint
 
-pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(400)]
 
 SEALBUS = str(Path(sys.executable).parent / "sealbus")
 POLICY = """package sealbus.authz
@@ -59,7 +59,7 @@ class Deployment:
         async with open_connection("operator", self.environment.settings) as (_, connection):
             last = (await existing_stream(connection.jetstream, "AUDIT")).last
         store = FolderStore(self.log)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 note = store.get(CHECKPOINT)
                 if note is not None:
@@ -74,7 +74,7 @@ async def sealbus(*arguments: str | Path, code: int = 0) -> str:
     process = await asyncio.create_subprocess_exec(
         SEALBUS, *map(str, arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         out, err = await process.communicate()
     assert process.returncode == code, (arguments, out.decode(), err.decode())
     return out.decode()

@@ -107,7 +107,9 @@ class DurableWork:
             return await self._run(work, begun, telling, started)
 
     def _still_working(self, telling: Telling) -> None:
-        self._soon(partial(_store, telling, telling.numbered(State.WORKING)))
+        """Tell that the handler works, unless it has said so itself, or what it waits for: the newest status counts."""
+        if not telling.begun:
+            self._soon(partial(_store, telling, telling.numbered(State.WORKING)))
 
     async def reject(
         self, message: VerifiedMessage, delivery: Delivery, pull: Pull, code: Code, reasons: tuple[str, ...]

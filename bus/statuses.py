@@ -111,6 +111,11 @@ class Telling:
         self._delivery = delivery
         self._next = 0
 
+    @property
+    def begun(self) -> bool:
+        """Whether a status of this delivery that is not its last was numbered."""
+        return self._next > 0
+
     def numbered(
         self,
         state: State,

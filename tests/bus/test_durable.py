@@ -84,6 +84,11 @@ class Works:
             with pytest.raises(ValueError, match="note"):
                 await ctx.progress("n" * 257)
 
+        @self.agent.task("question")
+        async def question(job: Job, ctx: Context) -> None:
+            await (ctx.progress if job.size else ctx.input_required)("which one?")
+            await self.leave.wait()
+
         @self.agent.task("wait")
         async def wait(job: Job, ctx: Context) -> None:
             self.entered.set()
@@ -163,6 +168,22 @@ async def test_a_handler_that_runs_on_is_told_to_be_working(
         completed = await anext(statuses)
     assert (working.state, completed.state) == (State.WORKING, State.COMPLETED)
     assert completed.sequence > working.sequence
+
+
+@pytest.mark.parametrize(("size", "state"), [(0, State.INPUT_REQUIRED), (1, State.WORKING)])
+async def test_what_a_handler_has_said_by_then_stays_its_newest_word(
+    bus: TestBus, works: Works, monkeypatch: pytest.MonkeyPatch, size: int, state: State
+) -> None:
+    monkeypatch.setattr(durable, "WORKING_AFTER", 0.0)
+    handle = await submit(bus, "works.question", size=size)
+    async with asyncio.timeout(10), aclosing(handle.statuses()) as statuses:
+        first = await anext(statuses)
+        newest = await handle.status()
+        works.leave.set()
+        rest = [one.state async for one in statuses]
+    assert newest is not None
+    assert (first.state, newest.state, newest.note) == (state, state, "which one?")
+    assert rest == [State.COMPLETED]
 
 
 async def test_a_task_that_is_done_at_once_has_its_result_and_no_other_status(bus: TestBus) -> None:

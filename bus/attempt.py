@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+from sealbus.bus.answer_policy import AnswerDenied
 from sealbus.bus.cancelling import being_cancelled
 from sealbus.bus.deadlines import Deadlines
 from sealbus.bus.marks import takes_one_answer
+from sealbus.bus.requests import RemoteError
 from sealbus.bus.routes import Answer, Permitted
-from sealbus.envelopes.errors import Code, HandlingError, SealbusError
+from sealbus.envelopes.errors import Code, Denied, HandlingError, SealbusError
 
-__all__ = ["SendChunk", "attempt"]
+__all__ = ["LASTING", "SendChunk", "attempt"]
 
 _log = logging.getLogger(__name__)
 
 SendChunk = Callable[[Permitted, Answer, int, bool], Awaitable[None]]
 """Sends chunk number so many of the answer to a call; the last argument says that it ends the answer."""
+
+LASTING = frozenset({Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.IDEMPOTENCY_CONFLICT, Code.OUTCOME_UNKNOWN})
+"""What another agent says that another try would not change: a handler that lets it pass is not tried again."""
 
 FRAMES = 8
 """Innermost frames of a failed handler that are logged."""
@@ -58,11 +63,38 @@ async def attempt(permitted: Permitted, send: SendChunk, deadlines: Deadlines) -
         raise HandlingError(Code.HANDLER_FAILED, "CancelledError") from error
     except HandlingError:
         raise
-    except SealbusError as error:
-        raise HandlingError(Code.HANDLER_FAILED, f"{type(error).__name__}: {error.code}") from error
     except Exception as error:
-        _log.error("handler of %s failed: %s", route.action, _where(error))
-        raise HandlingError(Code.HANDLER_FAILED, type(error).__name__) from error
+        raise _failure(error, route.action) from error
+
+
+def _failure(error: Exception, action: str) -> HandlingError:
+    """Return what a handler's error ends its attempt as; of a group, as task groups raise it, all have to be lasting."""
+    lasting = [_lasting(one) for one in _each(error)]
+    if lasting[0] is not None and None not in lasting:
+        return lasting[0]
+    if isinstance(error, SealbusError):
+        return HandlingError(Code.HANDLER_FAILED, f"{type(error).__name__}: {error.code}")
+    _log.error("handler of %s failed: %s", action, _where(error))
+    return HandlingError(Code.HANDLER_FAILED, type(error).__name__)
+
+
+def _lasting(error: Exception) -> HandlingError | None:
+    """Return what an error ends an attempt as that another try would end as, too; `None` for every other."""
+    if isinstance(error, Denied):
+        # Why our own policy refuses an answer is for us alone.
+        reasons = () if isinstance(error, AnswerDenied) else error.reasons
+        return HandlingError(Code.DENIED, "what the handler asked for was denied", reasons)
+    if isinstance(error, RemoteError) and error.code in LASTING:
+        return HandlingError(error.code, "what the handler asked for ended so")
+    return None
+
+
+def _each(error: Exception) -> Iterator[Exception]:
+    if isinstance(error, ExceptionGroup):
+        for one in error.exceptions:
+            yield from _each(one)
+    else:
+        yield error
 
 
 def _check_chunks_are_taken(permitted: Permitted) -> None:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from functools import partial
 
-from sealbus.bus.attempt import attempt
+from sealbus.bus.attempt import LASTING, attempt
 from sealbus.bus.claiming import BusyEffect, Going, Happened
 from sealbus.bus.claims import RESULT_BYTES
 from sealbus.bus.clock import Clock, wall_clock
@@ -34,6 +34,7 @@ from sealbus.envelopes.accept import VerifiedMessage
 from sealbus.envelopes.errors import Code, HandlingError, SealbusError, StateUnavailable
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.policies.decision import shows_reasons
 
 __all__ = ["DurableWork", "Rest"]
 
@@ -220,8 +221,14 @@ class DurableWork:
     async def _failed(
         self, work: Work, going: Going, telling: Telling | None, failure: HandlingError, started: int
     ) -> None:
-        """Try a task or event again by its route's schedule, or bury it with its reason."""
+        """Try a task or event again by its route's schedule, or bury it with its reason; what was denied is denied."""
         await self._effects.failed(going)
+        if failure.code is Code.DENIED:
+            await self._denied(work, telling, failure, started)
+            return
+        if failure.code in LASTING:
+            await self._bury(work, telling, failure, started)
+            return
         route = work.permitted.route
         delay = route.retry.delay(
             delivery_of(work), random=self._random(), now=self._clock(), until=work.permitted.message.header.exp
@@ -239,6 +246,14 @@ class DurableWork:
 
     def _again_in(self, seconds: float, delivery: Delivery, pull: Pull) -> bool:
         return self._places.put_off(Cause.PASSING, delivery, pull, seconds)
+
+    async def _denied(self, work: Work, telling: Telling | None, failure: HandlingError, started: int) -> None:
+        """End what asked for something that was denied: the next try would ask the same, and hear the same."""
+        self._say("denied", work, failure.code, "by what its handler asked for")
+        if telling is not None:
+            reasons = failure.reasons if shows_reasons(work.permitted.obligations) else ()
+            await telling.tell(State.REJECTED, code=failure.code, reasons=reasons)
+        await self._outcomes.settle(work, failure.code, started)
 
     def _say(self, event: str, work: Work, code: Code, extra: str = "") -> None:
         permitted = work.permitted

@@ -38,7 +38,7 @@ from sealbus.envelopes.accept import VerifiedMessage
 from sealbus.envelopes.errors import Code, Denied, HandlingError, SealbusError
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
-from sealbus.policies.decision import SHOW_REASONS
+from sealbus.policies.decision import shows_reasons
 
 __all__ = ["Lanes"]
 
@@ -226,7 +226,7 @@ class Lanes:
             answer = await attempt(permitted, self._chunk, self._deadlines)
         except HandlingError as error:
             code = error.code
-            answer = error_answer(code, ())
+            answer = error_answer(code, error.reasons if shows_reasons(permitted.obligations) else ())
         self._counters.add(
             "sealbus_handled_total", 1, action=permitted.route.action, outcome=str(code) if code is not None else "done"
         )
@@ -248,7 +248,7 @@ class Lanes:
 def _shown(judged: Judged) -> tuple[str, ...]:
     """Return the policy's reasons where one of its obligations lets them be shown."""
     decision = judged.decision
-    if decision is None or not any(one.get("type") == SHOW_REASONS for one in decision.obligations):
+    if decision is None or not shows_reasons(decision.obligations):
         return ()
     return decision.reasons
 

@@ -317,7 +317,10 @@ class ConnectRefused(SealbusError):
 
 
 class HandlingError(SealbusError):
-    """Step 18: the handler failed, or may not run (again); `code` says how or why not."""
+    """Step 18: the handler failed, or may not run (again); `code` says how or why not.
+
+    Where something that it asked for was denied, that is a denial of this, too: `reasons` are those that it was told.
+    """
 
     ALLOWED: ClassVar[frozenset[Code]] = frozenset(
         {
@@ -327,14 +330,18 @@ class HandlingError(SealbusError):
             Code.NOT_ACCEPTABLE,
             Code.IDEMPOTENCY_CONFLICT,
             Code.OUTCOME_UNKNOWN,
+            Code.DENIED,
+            Code.BAD_BODY,
+            Code.RESOURCE_NOT_FOUND,
         }
     )
 
-    def __init__(self, code: Code, detail: str = "") -> None:
+    def __init__(self, code: Code, detail: str = "", reasons: Sequence[str] = ()) -> None:
         if code not in self.ALLOWED:
             raise ValueError(f"{code} is not a handler's code")
         super().__init__(detail)
         self.code = code
+        self.reasons = tuple(reasons)
 
 
 class ConfigurationError(SealbusError):

@@ -23,6 +23,7 @@ __all__ = [
     "Decision",
     "obligations_json",
     "parse_decision",
+    "shows_reasons",
     "unknown_obligation",
 ]
 
@@ -87,6 +88,11 @@ def obligations_json(decision: Decision | None) -> bytes:
     return json.dumps(
         [dict(one) for one in decision.obligations], separators=(",", ":"), ensure_ascii=False, sort_keys=True
     ).encode()
+
+
+def shows_reasons(obligations: Sequence[Mapping[str, object]]) -> bool:
+    """Tell whether the reasons of a decision with these obligations may be told to whoever asked."""
+    return any(one.get("type") == SHOW_REASONS for one in obligations)
 
 
 def unknown_obligation(obligations: Sequence[Mapping[str, object]], honours: AbstractSet[str]) -> str | None:

@@ -8,11 +8,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 import pytest
 from support.audit import opened
 
+from sealbus.bus.answer_policy import AnswerDenied
 from sealbus.bus.attempt import attempt
 from sealbus.bus.deadlines import Deadlines
+from sealbus.bus.requests import CallExpired, RemoteError
 from sealbus.bus.retry import RetrySchedule
 from sealbus.bus.routes import Answer, Permitted, Route
-from sealbus.envelopes.errors import BusUnavailable, Code, HandlingError
+from sealbus.envelopes.errors import BusUnavailable, Code, Denied, HandlingError, ObligationUnknown, ResourceNotFound
 from sealbus.envelopes.kinds import Kind
 from sealbus.policies.request import Resource
 
@@ -131,3 +133,38 @@ async def test_the_log_says_where_a_handler_failed_and_nothing_of_what_it_said(
     assert "ValueError < test_attempt.py:" in caplog.text
     assert "in handle" in caplog.text
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reasons"),
+    [
+        (Denied("no", ["late"]), Code.DENIED, ("late",)),
+        (ObligationUnknown("no", ["late"]), Code.DENIED, ("late",)),
+        (AnswerDenied("ours", ["for us alone"]), Code.DENIED, ()),
+        (RemoteError(Code.BAD_BODY), Code.BAD_BODY, ()),
+        (RemoteError(Code.RESOURCE_NOT_FOUND), Code.RESOURCE_NOT_FOUND, ()),
+        (RemoteError(Code.IDEMPOTENCY_CONFLICT), Code.IDEMPOTENCY_CONFLICT, ()),
+        (RemoteError(Code.OUTCOME_UNKNOWN), Code.OUTCOME_UNKNOWN, ()),
+        (RemoteError(Code.POLICY_UNAVAILABLE), Code.HANDLER_FAILED, ()),
+        (RemoteError(Code.HANDLER_FAILED), Code.HANDLER_FAILED, ()),
+        (CallExpired("no answer"), Code.HANDLER_FAILED, ()),
+        (ResourceNotFound("of its own"), Code.HANDLER_FAILED, ()),
+        (ValueError("of its own"), Code.HANDLER_FAILED, ()),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [0, 1, 2])
+async def test_what_another_agent_said_lasting_ends_the_attempt_as_that(
+    error: Exception, code: Code, reasons: tuple[str, ...], wrapped: int
+) -> None:
+    for _ in range(wrapped):
+        error = ExceptionGroup("unhandled errors in a TaskGroup", [error])
+    ended = await failure(error)
+    assert (ended.code, ended.reasons) == (code, reasons)
+
+
+async def test_of_several_errors_all_have_to_be_lasting() -> None:
+    both = ExceptionGroup("two", [ExceptionGroup("one", [Denied("no", ["late"])]), RemoteError(Code.BAD_BODY)])
+    assert ((await failure(both)).code, (await failure(both)).reasons) == (Code.DENIED, ("late",))
+    for other in (ValueError("x"), RemoteError(Code.POLICY_UNAVAILABLE)):
+        assert (await failure(ExceptionGroup("two", [Denied("no"), other]))).code is Code.HANDLER_FAILED
+        assert (await failure(ExceptionGroup("two", [other, Denied("no")]))).code is Code.HANDLER_FAILED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from support.engines import ScriptedEngine, Verdict, allow, deny
 from support.lab import until
 from support.shop import Price, Shop, Update
 
-from sealbus import Denied
+from sealbus import Agent, Context, Denied
 from sealbus.agents.worker import WorkerLimits
 from sealbus.bus.audit import AuditLimits
 from sealbus.bus.memory import header_block
@@ -400,3 +401,90 @@ async def test_a_forgery_for_a_verb_without_a_handler_is_refused_like_any_other(
         "wrong_subject",
     }
     assert bus.workers["inventory"].node.counters.value("sealbus_put_off_total") >= 1
+
+
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("inner", ["denied", "obligation_unknown"])
+async def test_what_a_handler_asked_for_and_was_denied_is_a_denial_of_its_own(
+    shop: Shop, inner: str, shown: bool
+) -> None:
+    asking = Agent("asking")
+    shows: tuple[dict[str, object], ...] = ({"type": "show_reasons"},)
+
+    @asking.task("call", retry=5, status=False)
+    async def call(body: Update, ctx: Context) -> None:
+        await ctx.call("pricing.quote", body, returns=Price)
+
+    @asking.task("submit", retry=5, once=True)
+    async def submit(body: Update, ctx: Context) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task((await ctx.submit("inventory.update", body)).result())
+
+    def verdict(document: dict[str, Any]) -> Verdict:
+        if document["action"]["name"] in ("pricing.quote", "inventory.update"):
+            if inner == "denied":
+                return deny("not_yours", obligations=shows)
+            return allow(obligations=(*shows, {"type": "watermark"}))
+        return allow(obligations=shows if shown else ())
+
+    engine = ScriptedEngine(verdict)
+    async with TestBus(asking, shop.pricing, shop.inventory, engine=engine) as bus:
+        client = await bus.client("shop-web")
+        for verb in ("call", "submit"):
+            handle = await client.submit(f"asking.{verb}", Update(item_id="1"))
+            with pytest.raises(Denied) as refused:
+                await handle.result()
+            assert refused.value.code is Code.DENIED
+            assert refused.value.reasons == (("not_yours",) if shown and inner == "denied" else ())
+            assert [(one.state, one.code) for one in await bus.statuses(handle)] == [("rejected", "denied")]
+            assert [one["action"]["name"] for one in engine.asked].count(f"asking.{verb}") == 1
+        await bus.idle()
+        assert bus.stored("DEAD") == []
+        outcomes = [one.record for one in await bus.audit() if isinstance(one.record, OutcomeRecord)]
+        assert [one.code for one in outcomes] == [Code.DENIED, Code.DENIED]
+
+
+async def test_what_another_try_would_not_change_is_not_tried_again(shop: Shop, engine: ScriptedEngine) -> None:
+    asking = Agent("asking")
+
+    @asking.task("task", retry=5)
+    async def task(body: Update, ctx: Context) -> None:
+        await ctx.call("pricing.quote", {"nothing": "fits"}, returns=Price)
+
+    @asking.call("call")
+    async def call(body: Update, ctx: Context) -> Price:
+        return await ctx.call("pricing.quote", {"nothing": "fits"}, returns=Price)
+
+    async with TestBus(asking, shop.pricing, engine=engine) as bus:
+        client = await bus.client("shop-web")
+        handle = await client.submit("asking.task", Update(item_id="1"))
+        with pytest.raises(RemoteError) as ended:
+            await handle.result()
+        assert ended.value.code is Code.BAD_BODY
+        with pytest.raises(RemoteError) as answered:
+            await client.call("asking.call", Update(item_id="1"), returns=Price)
+        assert answered.value.code is Code.BAD_BODY
+        await bus.idle()
+        assert [one.state for one in await bus.statuses(handle)] == ["failed"]
+        assert len(bus.stored("DEAD")) == 1
+
+
+@pytest.mark.parametrize("shown", [True, False])
+async def test_a_call_whose_handler_was_denied_is_answered_as_denied(shop: Shop, shown: bool) -> None:
+    asking = Agent("asking")
+
+    @asking.call("call")
+    async def call(body: Update, ctx: Context) -> Price:
+        return await ctx.call("pricing.quote", body, returns=Price)
+
+    def verdict(document: dict[str, Any]) -> Verdict:
+        shows: tuple[dict[str, object], ...] = ({"type": "show_reasons"},)
+        if document["action"]["name"] == "pricing.quote":
+            return deny("not_yours", obligations=shows)
+        return allow(obligations=shows if shown else ())
+
+    async with TestBus(asking, shop.pricing, engine=ScriptedEngine(verdict)) as own:
+        client = await own.client("shop-web")
+        with pytest.raises(Denied) as refused:
+            await client.call("asking.call", Update(item_id="1"), returns=Price)
+        assert (refused.value.code, refused.value.reasons) == (Code.DENIED, ("not_yours",) if shown else ())

@@ -39,7 +39,8 @@ def test_a_refused_connection_says_why() -> None:
 def test_a_handler_fails_with_a_handlers_code_only() -> None:
     assert HandlingError(Code.HANDLER_TIMEOUT, "over 30 s").code is Code.HANDLER_TIMEOUT
     with pytest.raises(ValueError, match="not a handler's code"):
-        HandlingError(Code.DENIED)
+        HandlingError(Code.EXPIRED)
+    assert HandlingError(Code.DENIED, "", ["late"]).reasons == ("late",)
 
 
 def test_a_log_is_refused_with_a_logs_code_only() -> None:

@@ -118,7 +118,7 @@ async def test_without_a_price_nothing_is_stored(monkeypatch: pytest.MonkeyPatch
     async with TestBus(inventory.agent, pricing.agent) as bus:
         await pricing.store.change("DELETE FROM prices WHERE item_id = ?", "42")
         handle = await submit(bus, "alice")
-        await bus.assert_task(handle, "failed", "handler_failed")
+        await bus.assert_task(handle, "failed", "resource_not_found")
         row = await inventory.store.row("SELECT quantity FROM items WHERE item_id = ?", "42")
     assert row == {"quantity": 10}
     assert "event.inventory.updated" not in [one.subject for one in bus.stored("EVENTS")]

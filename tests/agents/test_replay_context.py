@@ -17,7 +17,7 @@ from sealbus.testing import TestBus
 async def contexts() -> tuple[Context, ReplayContext, Unsent]:
     """Return the context of a handled task, and that of its replay."""
     shop = Shop()
-    async with TestBus(shop.inventory, engine=ScriptedEngine(lambda _: allow(obligations=({"mask": "price"},)))) as bus:
+    async with TestBus(shop.inventory, engine=ScriptedEngine(lambda _: allow(obligations=({"type": "mask"},)))) as bus:
         client = await bus.client("shop-web")
         await client.submit("inventory.update", Update(item_id="42"), user=bus.user("alice", "shop-web"))
         await bus.idle()
@@ -26,7 +26,7 @@ async def contexts() -> tuple[Context, ReplayContext, Unsent]:
     assert entry.message is not None
     assert isinstance(entry.record, DecisionRecord)
     (live,) = shop.contexts
-    return live, ReplayContext(entry.message, entry.record, ({"mask": "price"},), unsent), unsent
+    return live, ReplayContext(entry.message, entry.record, ({"type": "mask"},), unsent), unsent
 
 
 async def test_it_tells_what_the_handler_was_told(contexts: tuple[Context, ReplayContext, Unsent]) -> None:

@@ -56,7 +56,7 @@ class Debugged:
 @pytest.fixture
 async def bus() -> AsyncIterator[TestBus]:
     engine = ScriptedEngine(
-        lambda one: deny("no") if one["context"]["user"]["id"] == "mallory" else allow(obligations=({"mask": "price"},))
+        lambda one: deny("no") if one["context"]["user"]["id"] == "mallory" else allow(obligations=({"type": "mask"},))
     )
     async with TestBus(Shop().inventory, engine=engine) as running:
         yield running

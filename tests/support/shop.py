@@ -61,7 +61,7 @@ class Shop:
                 raise ConnectionError("the database is away")
             return Resource("item", body.item_id, owner="alice", customer="acme")
 
-        @self.inventory.task("update", resource=item, facts=["quantity"], retry=2, timeout=5)
+        @self.inventory.task("update", resource=item, facts=["quantity"], retry=2, timeout=5, honours=["mask"])
         async def update(body: Update, ctx: Context) -> None:
             self.contexts.append(ctx)
             if self.fail:

@@ -114,6 +114,8 @@ def _load(jwk: Mapping[str, Json]) -> VerificationKey | None:
         n, e = _integer(jwk, "n"), _integer(jwk, "e")
         if n.bit_length() not in _RSA_BITS or e != _RSA_EXPONENT:
             return None
+        if n % 2 == 0:
+            raise ValueError("an even modulus")
         return rsa.RSAPublicNumbers(e, n).public_key()
     if kty == "EC" and type(crv) is str and crv in _CURVES:
         curve = _CURVES[crv]
@@ -121,8 +123,8 @@ def _load(jwk: Mapping[str, Json]) -> VerificationKey | None:
         x, y = _octets(jwk, "x"), _octets(jwk, "y")
         if len(x) != octets or len(y) != octets:
             raise ValueError("a coordinate of the wrong length")
-        # Raises ValueError for a point that is not on the curve.
-        return ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), curve).public_key()
+        # Raises ValueError for a point that is not on the curve, and for a coordinate that is not below the field's prime.
+        return ec.EllipticCurvePublicKey.from_encoded_point(curve, b"\x04" + x + y)
     return None
 
 

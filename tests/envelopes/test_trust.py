@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from support.envelopes import NOW, TRUST_DOMAIN, Issuer, Json, agent, base64url, private_key
+from support.jose import coordinates_over_the_prime
 
 from sealbus.envelopes.errors import BundleRefused, Code, ConfigurationError
 from sealbus.envelopes.spiffe_id import TrustDomain
@@ -142,6 +143,8 @@ BAD_SETS: dict[str, Callable[[], object]] = {
     "n empty": lambda: bundle({"kty": "RSA", "kid": "x", "e": "AQAB", "n": ""}),
     "n with a zero octet before it": lambda: bundle(rsa_jwk(2048) | {"n": base64url(bytes(1) + b"\xff" * 256)}),
     "e with a zero octet before it": lambda: bundle(rsa_jwk(2048) | {"e": base64url(b"\0\1\0\1")}),
+    "n even": lambda: bundle(rsa_jwk(2048) | {"n": base64url((1 << 2047).to_bytes(256, "big"))}),
+    "x over the field's prime, on the curve": lambda: bundle(JWK | coordinates_over_the_prime()),
     "e missing": lambda: bundle({key: value for key, value in rsa_jwk(2048).items() if key != "e"}),
 }  # fmt: skip
 

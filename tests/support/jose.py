@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 from support.envelopes import Json, base64url
 
-__all__ = ["ALGORITHMS", "hash_of", "jwk_for", "key_for", "sign_as", "signature_of"]
+__all__ = ["ALGORITHMS", "coordinates_over_the_prime", "hash_of", "jwk_for", "key_for", "sign_as", "signature_of"]
 
 ALGORITHMS = ("ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVES: dict[str, tuple[str, ec.EllipticCurve]] = {
@@ -44,6 +44,17 @@ def jwk_for(alg: str, kid: str = "key-1") -> dict[str, Json]:
     numbers, octets = public.public_numbers(), (public.curve.key_size + 7) // 8
     x, y = (base64url(number.to_bytes(octets, "big")) for number in (numbers.x, numbers.y))
     return {"kty": "EC", "crv": _CURVES[alg][0], "kid": kid, "x": x, "y": y}
+
+
+def coordinates_over_the_prime() -> dict[str, Json]:
+    """Return x and y of a JWK on P-256 whose x is that of a point plus the field's prime: another spelling of the point."""
+    prime = 2**256 - 2**224 + 2**192 + 2**96 - 1
+    constant = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+    # Every second x is that of a point, and this one is small enough for the sum to have 32 bytes.
+    x = 5
+    y = pow(x**3 - 3 * x + constant, (prime + 1) // 4, prime)
+    ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
+    return {"x": base64url((x + prime).to_bytes(32, "big")), "y": base64url(y.to_bytes(32, "big"))}
 
 
 def signature_of(alg: str, data: bytes, *, salt: int | None = None) -> bytes:

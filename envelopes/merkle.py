@@ -6,13 +6,13 @@ Leaves are given as their hashes; `leaf_hash` makes one from its bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import sha256
 
 from sealbus.envelopes.errors import Code, EnvelopeError
 
-__all__ = ["leaf_hash", "path", "paths", "root", "root_of_path", "verify_path"]
+__all__ = ["leaf_hash", "path", "paths", "root", "root_of_path", "root_of_sides", "sides_of", "verify_path"]
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -83,13 +83,21 @@ def root_of_path(leaf: bytes, size: int, index: int, nodes: Sequence[bytes]) -> 
     """
     if not 0 <= index < size:
         raise EnvelopeError(Code.BAD_SIGNATURE, 8, "leaf outside its tree")
-    sides = _sides(size, index)
+    sides = sides_of(size, index)
     if len(nodes) > len(sides):
         raise EnvelopeError(Code.BAD_SIGNATURE, 8, "left-over node in the path")
     if len(nodes) < len(sides):
         raise EnvelopeError(Code.BAD_SIGNATURE, 8, "missing node in the path")
+    return root_of_sides(leaf, zip(sides, nodes, strict=True))
+
+
+def root_of_sides(leaf: bytes, nodes: Iterable[tuple[bool, bytes]]) -> bytes:
+    """Return the root that `nodes` lead to from `leaf`, each with whether it stands on the left.
+
+    It says which leaf this is by the way to it, in a tree of whatever size: no number is believed.
+    """
     result = leaf
-    for node, left in zip(nodes, sides, strict=True):
+    for left, node in nodes:
         result = _parent(node, result) if left else _parent(result, node)
     return result
 
@@ -104,7 +112,7 @@ def _parent(left: bytes, right: bytes) -> bytes:
 
 
 @lru_cache(maxsize=8192)
-def _sides(size: int, index: int) -> tuple[bool, ...]:
+def sides_of(size: int, index: int) -> tuple[bool, ...]:
     """Return for each node of the path of leaf `index`, from the leaf upwards, whether it stands on the left.
 
     RFC 9162 section 2.1.3.2 without its hashes: what remains depends on the two numbers alone, and is remembered.

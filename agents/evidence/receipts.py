@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import cast
 
 from sealbus.agents.evidence.files import ExportFiles
 from sealbus.agents.evidence.lookup import FoundRecord, LoggedBundle, Lookup
 from sealbus.envelopes.archive import VerifiedAudit
 from sealbus.envelopes.caches import Caches
 from sealbus.envelopes.decision_record import DecisionRecord
-from sealbus.envelopes.errors import Code, EnvelopeError, LogError
+from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.evidence import parse_evidence
 from sealbus.envelopes.export.entry_reader import check_decision, open_frame
 from sealbus.envelopes.export.frames import Frame
 from sealbus.envelopes.export.receipt_check import check_receipt
-from sealbus.envelopes.export.record_receipt import RecordReceipt, ShownBundle
+from sealbus.envelopes.export.record_receipt import EarlierCheckpoint, RecordReceipt, ShownBundle
 from sealbus.envelopes.export.root import Root
 from sealbus.envelopes.export.shown_message import ShownMessage, show_items
+from sealbus.envelopes.export.trust_reader import parse_bundle, pinned_bundles
+from sealbus.envelopes.jws import split_compact
 from sealbus.envelopes.log.receipt import Receipt
 from sealbus.envelopes.log.tiled_tree import TiledTree
 from sealbus.envelopes.log.tiles import TileName
+from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.strict_json import parse_object
 from sealbus.envelopes.wire import parse_envelope
 
 __all__ = ["make_receipt"]
@@ -37,29 +43,66 @@ def make_receipt(files: ExportFiles, root: Root, lookup: Lookup, found: FoundRec
     shown = [*_evidence(found, audit, root, lookup, caches), found.item]
     message = _shown(found.index, found.frame, found.items, shown)
     log = Receipt(found.index, tree.inclusion(found.index), lookup.checkpoint.note)
+    earlier = tuple(
+        EarlierCheckpoint(held, checkpoint_root, tree.consistency(held))
+        for held, checkpoint_root in sorted({(one.checkpoint.size, one.checkpoint.root) for one in root.held})
+        if 0 < held < size
+    )
 
-    def receipt(bundles: Sequence[LoggedBundle]) -> bytes:
-        vouching = tuple(
-            ShownBundle(_shown(one.index, one.frame, one.items, [one.item]), tree.inclusion(one.index))
-            for one in bundles
-        )
-        return RecordReceipt(vouching, message, log).encode()
+    def receipt(bundles: Iterable[LoggedBundle]) -> bytes:
+        vouching = []
+        for index, group in groupby(bundles, lambda one: one.index):
+            together = list(group)
+            shown_bundle = _shown(index, together[0].frame, together[0].items, [one.item for one in together])
+            vouching.append(ShownBundle(shown_bundle, tree.inclusion(index)))
+        return RecordReceipt(tuple(vouching), message, log, earlier).encode()
 
-    return receipt(_needed(lookup.bundles, lambda chosen: check_receipt(receipt(chosen), root)))
+    tokens = [message.credential.token, *_tokens(found.items[number] for number in shown[:-1])]
+    data = receipt(_leading(lookup.bundles, root, tokens))
+    check_receipt(data, root)
+    return data
 
 
-def _needed(bundles: Sequence[LoggedBundle], check: Callable[[Sequence[LoggedBundle]], object]) -> list[LoggedBundle]:
-    """Return as few of `bundles` as `check` is content with; raise what it raises if not even all of them do."""
-    check(bundles)
-    chosen = list(bundles)
+def _leading(bundles: Sequence[LoggedBundle], root: Root, tokens: Iterable[bytes]) -> list[LoggedBundle]:
+    """Return those of `bundles` that lead from `root` to the keys of `tokens`: of each key the first bundle with it.
+
+    The notary's message with a bundle is opened with a key of an earlier one, and that with a key of one still earlier,
+    until one that the root file names holds the key itself: one message for each key that the notary had since.
+    """
+    pinned: dict[tuple[str, str], LoggedBundle] = {}
+    first: dict[tuple[str, str], LoggedBundle] = {}
     for one in bundles:
-        fewer = [other for other in chosen if other is not one]
-        try:
-            check(fewer)
-        except EnvelopeError:
-            continue
-        chosen = fewer
-    return chosen
+        keys = {(one.record.trust_domain.name, kid) for kid in parse_bundle(one.record).bundle.keys}
+        own = len(pinned_bundles([one.record], root)) and _key_of(_token(one.frame)) in keys
+        for key in keys:
+            first.setdefault(key, one)
+            if own:
+                pinned.setdefault(key, one)
+    chosen: dict[tuple[int, int], LoggedBundle] = {}
+    waiting = list(tokens)
+    while waiting:
+        key = _key_of(waiting.pop())
+        found = pinned.get(key) or first.get(key)
+        if found is not None and (found.index, found.item) not in chosen:
+            chosen[found.index, found.item] = found
+            waiting.append(_token(found.frame))
+    return [chosen[place] for place in sorted(chosen)]
+
+
+def _token(frame: Frame) -> bytes:
+    return parse_envelope(frame.data).credential.token
+
+
+def _key_of(token: bytes) -> tuple[str, str]:
+    """Return trust domain and key id of a JWT-SVID that was verified."""
+    jws = split_compact(token)
+    sub, kid = parse_object(jws.payload, depth=8)["sub"], parse_object(jws.header, depth=8)["kid"]
+    return SpiffeId(cast("str", sub)).trust_domain.name, cast("str", kid)
+
+
+def _tokens(evidence: Iterable[bytes]) -> list[bytes]:
+    """Return the tokens of the credentials among items of evidence."""
+    return [one.token for item in evidence for one in parse_evidence([item]).credentials.values()]
 
 
 def _shown(index: int, frame: Frame, items: Sequence[bytes], shown: Sequence[int]) -> ShownMessage:
@@ -71,7 +114,6 @@ def _shown(index: int, frame: Frame, items: Sequence[bytes], shown: Sequence[int
         header=envelope.header,
         proof=envelope.proof,
         credential=envelope.credential,
-        count=len(items),
         items=show_items(items, shown),
     )
 

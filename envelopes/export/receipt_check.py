@@ -1,13 +1,13 @@
 """Checks a receipt against the root: that this record was made by whom it says, when, and is in the log.
 
-It rests on the log's key: an entry of kind 0x01 says that the notary found the message authentic when it came. All that
-can be checked again without the rest of the log is checked again.
+It judges as a verifier of the whole log does: the trust bundles lead from the root file to the record, one vouching for
+the next, and the log is the one of which the root file holds checkpoints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import sha256
+from itertools import pairwise
 from typing import NamedTuple
 
 from sealbus.envelopes.archive import VerifiedAudit, VerifiedDecided
@@ -15,7 +15,7 @@ from sealbus.envelopes.audit_body import AuditBody
 from sealbus.envelopes.caches import Caches
 from sealbus.envelopes.credential import verify_credential
 from sealbus.envelopes.decision_record import DecisionRecord
-from sealbus.envelopes.errors import Code, EnvelopeError, LogError
+from sealbus.envelopes.errors import BundleRefused, Code, EnvelopeError, LogError
 from sealbus.envelopes.evidence import parse_evidence
 from sealbus.envelopes.export.entry_reader import check_decision
 from sealbus.envelopes.export.record_receipt import RecordReceipt, ShownBundle
@@ -23,12 +23,12 @@ from sealbus.envelopes.export.root import Root
 from sealbus.envelopes.export.shown_message import ShownMessage
 from sealbus.envelopes.export.strict_note import open_strictly
 from sealbus.envelopes.export.trust_archive import TrustArchive
-from sealbus.envelopes.export.trust_reader import parse_bundle
+from sealbus.envelopes.export.trust_reader import parse_bundle, pinned_bundles
 from sealbus.envelopes.header import Header, parse_header
 from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.log.checkpoint import Checkpoint
 from sealbus.envelopes.log.entries import verified_entry
-from sealbus.envelopes.log.proofs import verify_inclusion
+from sealbus.envelopes.log.proofs import verify_consistency, verify_inclusion
 from sealbus.envelopes.merkle import leaf_hash
 from sealbus.envelopes.notary_records import BundleRecord
 from sealbus.envelopes.records import NOTARY_KINDS, Record, parse_record
@@ -36,7 +36,6 @@ from sealbus.envelopes.signature import MESSAGE_TYPE, verify_proof
 from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.subjects import check_addressing
 from sealbus.envelopes.trust import Trust
-from sealbus.envelopes.wire import JWT_SVID
 
 __all__ = ["ProvenRecord", "check_receipt"]
 
@@ -61,9 +60,12 @@ def check_receipt(data: bytes, root: Root) -> ProvenRecord:
     """
     receipt = RecordReceipt.parse(data)
     checkpoint = open_strictly(receipt.log.note, root.origin, root.keys).checkpoint
+    _check_earlier(receipt, checkpoint, root)
     caches, archive = Caches(), TrustArchive()
+    if any(one.message.index >= other.message.index for one, other in pairwise(receipt.bundles)):
+        raise LogError(Code.BAD_NOTE, "receipt: bundles in another order than in the log")
     for bundle in receipt.bundles:
-        archive.add(parse_bundle(_open_bundle(bundle, checkpoint, root, caches)))
+        _take_bundles(bundle, checkpoint, root, archive, caches)
     shown = receipt.message
     header = _open(shown, receipt.log.path, checkpoint, root, archive, caches)
     *evidence, item = shown.items
@@ -92,18 +94,50 @@ def check_receipt(data: bytes, root: Root) -> ProvenRecord:
     return ProvenRecord(record, header.iss, shown.sequence, shown.stored, decided, checkpoint)
 
 
-def _open_bundle(bundle: ShownBundle, checkpoint: Checkpoint, root: Root, caches: Caches) -> BundleRecord:
-    """Return the bundle record that the notary's message shows. What vouches for it is that the log says it opened."""
+def _check_earlier(receipt: RecordReceipt, checkpoint: Checkpoint, root: Root) -> None:
+    """Raise `LogError` unless the log is one with each checkpoint that the root file holds (SPEC.md section 14)."""
+    roots = {checkpoint.size: checkpoint.root}
+    for one in receipt.earlier:
+        if not 0 < one.size < checkpoint.size or one.size <= max(roots.keys() - {checkpoint.size}, default=0):
+            raise LogError(Code.BAD_NOTE, "receipt: earlier checkpoints are smaller, in ascending order")
+        verify_consistency(one.size, one.root, checkpoint.size, checkpoint.root, one.path)
+        roots[one.size] = one.root
+    for held in root.held:
+        size = held.checkpoint.size
+        if size > checkpoint.size:
+            raise LogError(Code.INCONSISTENT_LOG, "rolled back: the root file holds a later checkpoint; make it anew")
+        if size and size not in roots:
+            raise LogError(Code.INCONSISTENT_LOG, "not shown to go on from a checkpoint of the root file; make it anew")
+        if size and roots[size] != held.checkpoint.root:
+            raise LogError(Code.INCONSISTENT_LOG, "the root file holds a checkpoint of another history")
+
+
+def _take_bundles(
+    bundle: ShownBundle, checkpoint: Checkpoint, root: Root, archive: TrustArchive, caches: Caches
+) -> None:
+    """Add to `archive` what a notary's message shows, if a bundle in it or the root file vouches for the message."""
     shown = bundle.message
-    if len(shown.items) != 1:
-        raise LogError(Code.BAD_NOTE, "receipt: a bundle's message shows that alone")
-    record = parse_record(shown.items[0].data)
-    if not isinstance(record, BundleRecord):
+    records = [parse_record(item.data) for item in shown.items]
+    bundles = [record for record in records if isinstance(record, BundleRecord)]
+    if len(bundles) != len(records):
         raise LogError(Code.BAD_NOTE, "receipt: not a bundle record")
-    header = _open(shown, bundle.path, checkpoint, root, None, caches)
+    vouching = archive if _opens(bundle, checkpoint, root, archive, caches) else pinned_bundles(bundles, root)
+    header = _open(shown, bundle.path, checkpoint, root, vouching, caches)
     if header.iss not in root.notaries:
         raise LogError(Code.BAD_ENTRY, "a bundle record by another than the notary")
-    return record
+    for record in bundles:
+        try:
+            archive.add(parse_bundle(record))
+        except BundleRefused as error:
+            raise LogError(Code.BAD_ENTRY, f"receipt: {error.detail}") from error
+
+
+def _opens(bundle: ShownBundle, checkpoint: Checkpoint, root: Root, archive: TrustArchive, caches: Caches) -> bool:
+    try:
+        _open(bundle.message, bundle.path, checkpoint, root, archive, caches)
+    except EnvelopeError:
+        return False
+    return True
 
 
 def _open(
@@ -111,28 +145,25 @@ def _open(
     path: Sequence[bytes],
     checkpoint: Checkpoint,
     root: Root,
-    archive: TrustArchive | None,
+    archive: TrustArchive,
     caches: Caches,
 ) -> Header:
-    """Return the header of a message that is in the log as one that opened; with `archive`, its credential again."""
+    """Return the header of a message that is in the log as one that opened, its credential verified by `archive`."""
     header = parse_header(shown.header)
     if header.kind is not Kind.RECORD:
         raise EnvelopeError(Code.WRONG_KIND, 3, "not a record")
     check_addressing(header, header.to, root.names, {})
     entry = verified_entry(shown.sequence, time=shown.stored, header_digest=header.digest)
     verify_inclusion(entry.leaf, shown.index, checkpoint.size, path, checkpoint.root)
-    if archive is not None:
-        verify_credential(
-            shown.credential,
-            iss=header.iss,
-            key=header.key,
-            crd=header.crd,
-            reference=shown.stored,
-            trust=Trust(bundles=archive.at(shown.stored)),
-            caches=caches,
-        )
-    elif sha256(shown.credential.token).digest() != header.crd or shown.credential.kind != JWT_SVID:
-        raise EnvelopeError(Code.BAD_CREDENTIAL, 7, "crd")
+    verify_credential(
+        shown.credential,
+        iss=header.iss,
+        key=header.key,
+        crd=header.crd,
+        reference=shown.stored,
+        trust=Trust(bundles=archive.at(shown.stored)),
+        caches=caches,
+    )
     verify_proof(shown.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
     shown.check_items(header.dig)
     return header

@@ -6,6 +6,7 @@ messages only, and is cheap for that; the second pass verifies all of them, in a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from sealbus.envelopes.log.notes import parse_note
 from sealbus.envelopes.notary_records import BundleRecord, CheckpointRecord
 from sealbus.envelopes.trust import JwtBundle
 
-__all__ = ["LoggedCheckpoint", "TrustReader", "parse_bundle"]
+__all__ = ["LoggedCheckpoint", "TrustReader", "parse_bundle", "pinned_bundles"]
 
 
 class LoggedCheckpoint(NamedTuple):
@@ -69,7 +70,9 @@ class TrustReader:
             self.findings.append(of_file("messages", FindingCode.NO_BUNDLE, "none that the root file leads to"))
 
     def _take_bundles(self, frame: Frame, header: Header, bundles: list[BundleRecord]) -> None:
-        if not (self._opens(frame, header, self.archive) or self._opens(frame, header, self._pinned(bundles))):
+        if not (
+            self._opens(frame, header, self.archive) or self._opens(frame, header, pinned_bundles(bundles, self._root))
+        ):
             detail = "vouched for neither by an earlier bundle nor by the root file"
             self.findings.append(Finding("", frame.sequence, FindingCode.UNTRUSTED_BUNDLE, detail))
             return
@@ -78,17 +81,6 @@ class TrustReader:
                 self.archive.add(parse_bundle(record))
             except BundleRefused as error:
                 self.findings.append(Finding("", frame.sequence, FindingCode.BAD_BUNDLE, error.detail))
-
-    def _pinned(self, bundles: list[BundleRecord]) -> TrustArchive:
-        own, found = self._root.names.trust_domain, TrustArchive()
-        for record in bundles:
-            if record.trust_domain == own and sha256(record.jwt).digest() in self._root.bundles:
-                try:
-                    found.add(parse_bundle(record))
-                except BundleRefused:
-                    # It was pinned all the same; what it would vouch for stays untrusted, which is a finding.
-                    continue
-        return found
 
     def _opens(self, frame: Frame, header: Header, trust: TrustArchive) -> bool:
         try:
@@ -121,6 +113,19 @@ class TrustReader:
         if checkpoint.size > index:
             raise LogError(Code.BAD_NOTE, "a checkpoint of more than had been logged")
         self.checkpoints.append(LoggedCheckpoint(frame.sequence, checkpoint.size, checkpoint.root))
+
+
+def pinned_bundles(bundles: Iterable[BundleRecord], root: Root) -> TrustArchive:
+    """Return those of `bundles`, all of one message, that `root` counts without being vouched for."""
+    found = TrustArchive()
+    for record in bundles:
+        if record.trust_domain == root.names.trust_domain and sha256(record.jwt).digest() in root.bundles:
+            try:
+                found.add(parse_bundle(record))
+            except BundleRefused:
+                # It was pinned all the same; what it would vouch for stays untrusted, which is a finding.
+                continue
+    return found
 
 
 def parse_bundle(record: BundleRecord) -> ArchivedBundle:

@@ -361,6 +361,7 @@ def read_jwk(jwk: dict[str, Any]) -> JwtKey | None:
             number, exponent = int.from_bytes(n, "big"), int.from_bytes(e, "big")
             if not 2048 <= number.bit_length() <= 4096 or exponent != 65537:
                 return None
+            need(number % 2, "bad_bundle", "an even modulus")
             return JwtKey("RSA", info_of(rsa.RSAPublicNumbers(exponent, number).public_key()))
         crv = jwk.get("crv")
         if jwk.get("kty") == "EC" and type(crv) is str and crv in CURVES:

@@ -220,9 +220,13 @@ class World:
         self.record_bundle(new)
 
     def record_checkpoint(self) -> None:
-        leaves = [sha256(b"\x00" + entry_of(frame)).digest() for frame in self.frames]
-        record = record_map("checkpoint", **{"not": note(len(leaves), tree_root(leaves), self.keys)})
+        size = len(self.frames)
+        record = record_map("checkpoint", **{"not": note(size, self.root_at(size), self.keys)})
         self.put(self.audit(NOTARY, [], [record]))
+
+    def root_at(self, size: int) -> bytes:
+        """Return the root of the log when it had `size` entries."""
+        return tree_root([sha256(b"\x00" + entry_of(frame)).digest() for frame in self.frames[:size]])
 
     def record_policy(self, raw: bytes | None = None, revision: str = "") -> None:
         """Record a policy bundle; whatever bytes it has, unless they are given."""

@@ -12,7 +12,7 @@ from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.lookup import FoundRecord, Lookup, items_of, look_up
 from sealbus.agents.evidence.receipts import make_receipt
 from sealbus.envelopes.export.frames import Frame
-from sealbus.envelopes.export.record_receipt import RecordReceipt, ShownBundle
+from sealbus.envelopes.export.record_receipt import EarlierCheckpoint, RecordReceipt, ShownBundle
 from sealbus.envelopes.export.root import Root
 from sealbus.envelopes.export.shown_message import ShownMessage, show_items
 from sealbus.envelopes.log.entries import EntryKind
@@ -66,16 +66,23 @@ def shown(world: World, index: int, numbers: Sequence[int]) -> ShownMessage:
         header=envelope.header,
         proof=envelope.proof,
         credential=envelope.credential,
-        count=len(items),
         items=show_items(items, numbers),
     )
 
 
-def unchecked(world: World, index: int, numbers: Sequence[int], bundle: int = 1) -> RecordReceipt:
-    """Return a receipt as somebody would make it who does not ask what verifies; entry `bundle` vouches."""
+def unchecked(
+    world: World, index: int, numbers: Sequence[int], bundle: int = 1, held: Sequence[int] = ()
+) -> RecordReceipt:
+    """Return a receipt as somebody would make it who does not ask what verifies; entry `bundle` vouches.
+
+    It shows that the log goes on from what it was at the sizes `held`.
+    """
     files = world.files()
     tree = TiledTree(len(world.frames), lambda name: files[name.path])
     vouching = ShownBundle(shown(world, bundle, [0]), tree.inclusion(bundle))
     return RecordReceipt(
-        (vouching,), shown(world, index, numbers), Receipt(index, tree.inclusion(index), files["checkpoint"])
+        (vouching,),
+        shown(world, index, numbers),
+        Receipt(index, tree.inclusion(index), files["checkpoint"]),
+        tuple(EarlierCheckpoint(size, tree.root(size), tree.consistency(size)) for size in held),
     )

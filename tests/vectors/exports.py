@@ -6,6 +6,8 @@ import json
 from hashlib import sha256
 from random import Random
 
+from support.envelopes import base64url
+from support.jose import coordinates_over_the_prime
 from support.log_world import NOTARY, Frame, LogKey, World, entry_of, files_of, note, tree_root
 from vectors.issuing import INVENTORY, PLANNER, SECOND, Json
 from vectors.recorded import decision, evidence, record_map
@@ -35,7 +37,8 @@ def exports() -> Json:
         },
         "held": held.decode(),
         "reject": [*_rejected(world)],
-        "receipts": [*_receipts(world)],
+        "receipts": [*_receipts(world), *_receipts(world, held)],
+        "reject_receipts": [*_rejected_receipts(world, held)],
     }
 
 
@@ -122,14 +125,26 @@ def _rejected(world: World) -> list[Json]:
         record("a checkpoint of another history", "inconsistent_log", NOTARY, [], record_map("checkpoint", **{"not": again})),
         record("a bundle that is none", "bad_bundle", NOTARY, [],
                record_map("bundle", dom="example.org", cur=world.time + SECOND, jwt=b"{}")),
+        *(record(f"a bundle with {what}", "bad_bundle", NOTARY, [],
+                 record_map("bundle", dom="example.org", cur=world.time + SECOND, jwt=json.dumps({"keys": [key]}).encode()))
+          for what, key in _misshapen().items()),
     ]  # fmt: skip
 
 
-def _receipts(world: World) -> list[Json]:
-    """Return the receipt of everything about two messages, and what it proves."""
-    files, root = MemoryFiles(world.files()), Root.parse(json.dumps(world.root()).encode())
+def _misshapen() -> dict[str, dict[str, Json]]:
+    """Return keys that are none, by what is wrong with them."""
+    modulus = base64url((1 << 2047).to_bytes(256, "big"))
+    return {
+        "an even modulus": {"kty": "RSA", "kid": "even", "e": "AQAB", "n": modulus},
+        "a coordinate over the prime": {"kty": "EC", "crv": "P-256", "kid": "x", **coordinates_over_the_prime()},
+    }
+
+
+def _receipts(world: World, *held: bytes) -> list[Json]:
+    """Return the receipt of everything about two messages, and what it proves; about one where the root holds `held`."""
+    files, root = MemoryFiles(world.files()), Root.parse(json.dumps(world.root(*held)).encode())
     shown: list[Json] = []
-    for message in (world.messages[0], world.messages[-1]):
+    for message in (world.messages[0], world.messages[-1])[len(held) :]:
         ident = _ident(message)
         lookup = look_up(files, root, ident)
         shown.extend(
@@ -139,10 +154,58 @@ def _receipts(world: World) -> list[Json]:
                 "leaf": found.leaf.hex(),
                 "sequence": found.frame.sequence,
                 "message": ident.hex() if found.record.kind == "decision" else "",
+                "root": {"checkpoints": [one.decode() for one in held]},
             }
             for found in lookup.found
         )
     return shown
+
+
+def _rejected_receipts(world: World, held: bytes) -> list[Json]:
+    """Return receipts that prove nothing with a root file that has these members."""
+    size = len(world.frames)
+    text = _text(world, world.messages[-1])
+    with_held = _text(world, world.messages[-1], held)
+    stolen = World(Random(12), issuer="x")  # noqa: S311
+    stolen.creation()
+    stolen.record_bundle("x0")
+    stolen.decided()
+    line = next(one for one in with_held.split("\n") if one.startswith("item "))
+
+    def case(name: str, code: str, receipt: str, *checkpoints: bytes) -> Json:
+        root: dict[str, Json] = {"checkpoints": [one.decode() for one in checkpoints]}
+        return {"name": name, "code": code, "text": receipt, "root": root}
+
+    return [
+        case("of a log of the same size", "inconsistent_log", text, note(size, bytes(32), world.keys)),
+        case("of a log that was another", "inconsistent_log", with_held, note(4, bytes(32), world.keys)),
+        case("of a log that is not shown to go on", "inconsistent_log", text, held),
+        case("older than a checkpoint", "inconsistent_log", text, note(size + 1, bytes(32), world.keys)),
+        case("of another deployment under the log's key", "unknown_trust_domain", _text(stolen, stolen.messages[-1])),
+        case("without the bundles between", "unknown_trust_domain", _without_bundle(text, 0)),
+        case("without the last bundle", "unknown_key", _without_bundle(text, 1)),
+        case("an item twice", "bad_note", with_held.replace(line, f"{line}\n{line}")),
+        case("a number of items", "bad_note", text.replace("\nitem ", "\nitems 3\nitem ", 1)),
+        case("an earlier checkpoint twice", "bad_note", _again(with_held, "earlier ")),
+    ]  # fmt: skip
+
+
+def _text(world: World, message: Message, *held: bytes) -> str:
+    files, root = MemoryFiles(world.files()), Root.parse(json.dumps(world.root(*held)).encode())
+    lookup = look_up(files, root, _ident(message))
+    return make_receipt(files, root, lookup, lookup.found[0]).decode()
+
+
+def _without_bundle(receipt: str, number: int) -> str:
+    head, *parts = receipt.partition("\nrecord\n")
+    first, *bundles = head.split("\nbundle\n")
+    del bundles[number]
+    return "".join(["\nbundle\n".join([first, *bundles]), *parts])
+
+
+def _again(receipt: str, name: str) -> str:
+    line = next(one for one in receipt.split("\n") if one.startswith(name))
+    return receipt.replace(line, f"{line}\n{line}")
 
 
 def _ident(message: Message) -> bytes:

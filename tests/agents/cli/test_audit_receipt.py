@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from support.kept_log import written
-from support.log_world import make_world
+from support.log_world import make_world, note
 
 from sealbus.agents.cli.audit import command
 from sealbus.envelopes.errors import ConfigurationError
@@ -65,6 +65,23 @@ def test_what_does_not_verify(root: Path) -> None:
     result = run(root, "verify", str(file))
     assert result.exit_code == 4
     assert result.stdout.startswith("NOT VERIFIED: ")
+
+
+def test_the_root_files_checkpoints_are_asked(root: Path) -> None:
+    file, size, export = root.parent / "receipt.txt", len(WORLD.frames), str(root.parent / "export")
+    run(root, IDENT, "--export", export, "--output", str(file))
+    for number, held, code in (
+        (size, WORLD.root_at(size), 0),
+        (size, bytes(32), 4),
+        (size + 1, bytes(32), 4),
+        (size - 2, WORLD.root_at(size - 2), 4),
+    ):
+        root.write_text(json.dumps(WORLD.root(note(number, held, WORLD.keys))))
+        result = run(root, "verify", str(file))
+        assert (result.exit_code, "NOT VERIFIED: inconsistent_log" in result.stdout) == (code, code == 4)
+    # Made anew with this root file, it shows that the log goes on from there.
+    run(root, IDENT, "--export", export, "--output", str(file))
+    assert run(root, "verify", str(file)).exit_code == 0
 
 
 def test_what_is_not_there(root: Path) -> None:

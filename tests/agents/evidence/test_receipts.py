@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from hashlib import sha256
 from random import Random
 
 import pytest
@@ -28,9 +29,10 @@ from sealbus.envelopes.export.root import Root
 def test_they_are_a_few_kilobytes_and_hold_what_is_needed() -> None:
     for ident in message_ids()[::5]:
         for found, receipt in receipts_of(ident):
-            assert len(receipt) < 12_000
+            assert len(receipt) < 20_000
             parsed = RecordReceipt.parse(receipt)
-            assert len(parsed.bundles) == 1
+            # One for each key that the notary had since the bundle that the root file names.
+            assert 1 <= len(parsed.bundles) <= 3
             assert bool(len(parsed.message.items) > 1) == isinstance(found.record, DecisionRecord)
 
 
@@ -63,13 +65,26 @@ def proves(found: FoundRecord, evidence: set[bytes]) -> bool:
     return True
 
 
-def test_of_several_bundles_only_those_that_vouch_are_shown() -> None:
+def test_of_several_bundles_only_those_that_lead_to_it_are_shown() -> None:
     shown = {
-        RecordReceipt.parse(receipt).bundles[0].message.index
+        tuple(one.message.index for one in RecordReceipt.parse(receipt).bundles)
         for one in message_ids()
         for _, receipt in receipts_of(one)
     }
-    assert len(shown) >= 3
+    first, second, third = sorted(shown, key=len)
+    assert len(looked_up(message_ids()[0]).bundles) == 5
+    assert (first, second) == (third[:1], third[:2])
+
+
+def test_a_root_file_that_names_a_later_bundle_makes_it_short() -> None:
+    *_, last = looked_up(message_ids()[-1]).bundles
+    root = replace(ROOT, bundles=ROOT.bundles | {sha256(last.record.jwt).digest()})
+    ident = message_ids()[-1]
+    lookup = look_up(FILES, root, ident)
+    receipt = make_receipt(FILES, root, lookup, lookup.found[-1])
+    assert [one.message.index for one in RecordReceipt.parse(receipt).bundles] == [last.index]
+    with pytest.raises(EnvelopeError):
+        check_receipt(receipt, ROOT)
 
 
 def test_none_is_made_of_what_does_not_verify() -> None:

@@ -10,6 +10,7 @@ from support.vectors import FOLDER, Given
 
 from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.verification import verify_export
+from sealbus.envelopes.errors import EnvelopeError, LogError
 from sealbus.envelopes.export.receipt_check import check_receipt
 from sealbus.envelopes.export.root import Root
 from sealbus.envelopes.merkle import leaf_hash
@@ -47,7 +48,16 @@ def test_other_exports(case: Given) -> None:
 
 @pytest.mark.parametrize("case", VECTORS["receipts"], ids=lambda case: case["kind"])
 def test_receipts(case: Given) -> None:
-    proven = check_receipt(case["text"].encode(), Root.parse(ROOT))
+    root = json.dumps(VECTORS["root"] | case["root"]).encode()
+    proven = check_receipt(case["text"].encode(), Root.parse(root))
     assert (proven.record.kind, proven.sequence) == (case["kind"], case["sequence"])
     assert leaf_hash(proven.record.encode()).hex() == case["leaf"]
     assert (proven.decided.header.id.hex() if proven.decided is not None else "") == case["message"]
+
+
+@pytest.mark.parametrize("case", VECTORS["reject_receipts"], ids=lambda case: case["name"])
+def test_other_receipts(case: Given) -> None:
+    root = json.dumps(VECTORS["root"] | case["root"]).encode()
+    with pytest.raises((EnvelopeError, LogError)) as raised:
+        check_receipt(case["text"].encode(), Root.parse(root))
+    assert raised.value.code == case["code"]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
+from hashlib import sha256
 from random import Random
 
 import pytest
-from support.log_world import LogKey, World, bundle
-from support.receipts import ROOT, WORLD, message_ids, receipts_of, unchecked
+from support.log_world import NOTARY, LogKey, World, bundle, note
+from support.receipts import ROOT, WORLD, frame_of, message_ids, receipts_of, unchecked
 from vectors.issuing import INVENTORY, PLANNER, Json
 from vectors.recorded import decision, evidence, record_map
 
+from sealbus.agents.evidence.lookup import items_of
 from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.export.receipt_check import check_receipt
@@ -21,6 +25,7 @@ from sealbus.envelopes.spiffe_id import SpiffeId
 from sealbus.envelopes.wire import Credential
 
 REFUSED = (EnvelopeError, LogError)
+DIGITS = [[byte] for byte in b"0123456789"]
 [(FOUND, GOOD), *_] = receipts_of(message_ids()[0])
 
 
@@ -39,22 +44,71 @@ def test_what_it_proves() -> None:
 def test_it_shows_no_other_record() -> None:
     for ident in message_ids()[::9]:
         for found, receipt in receipts_of(ident):
-            items = RecordReceipt.parse(receipt).message.items
-            assert [item.index for item in items if item.index >= found.evidence] == [found.item]
+            items = {item.data for item in RecordReceipt.parse(receipt).message.items}
+            assert items - {*found.items[: found.evidence]} == {found.items[found.item]}
             for number, other in enumerate(found.items[found.evidence :], found.evidence):
                 assert number == found.item or other not in receipt
 
 
+LONG = 24
+"""Words of base64 are longer, and but for signatures hashed whole; all others are short."""
+
+
+def spellings(receipt: bytes, rng: Random) -> Iterator[bytes]:
+    """Yield `receipt` with a byte changed, left out or put in, every place of its short words, and lines and words moved."""
+    place = 0
+    for line in receipt.split(b"\n"):
+        for word in line.split(b" "):
+            for at in range(place, place + len(word) + 1):
+                before, byte, after = receipt[:at], receipt[at : at + 1], receipt[at + 1 :]
+                if len(word) <= LONG:
+                    yield from (before + other + after for other in map(bytes, DIGITS) if other != byte)
+                    yield from (before + byte + more + after for more in (b"0", b" ", b"\n", byte) if byte)
+                elif rng.randrange(16):
+                    continue
+                yield before + after
+                yield before + bytes([receipt[at] ^ 1 << rng.randrange(8)] if byte else b"\0") + after
+            place += len(word) + 1
+    lines = receipt.split(b"\n")
+    for at in range(len(lines) - 1):
+        signed = lines[at].startswith("\u2014".encode())
+        if not (signed and lines[at + 1].startswith("\u2014".encode())):
+            yield b"\n".join([*lines[:at], lines[at + 1], lines[at], *lines[at + 2 :]])
+        if not lines[at].startswith(b"earlier") and not signed:
+            # Without one of those it is another receipt, which rests on less.
+            yield b"\n".join([*lines[:at], *lines[at + 1 :]])
+        yield b"\n".join([*lines[:at], lines[at], *lines[at:]])
+        words = lines[at].split(b" ")
+        for number in range(len(words) - 1):
+            moved = [*words[:number], words[number + 1], words[number], *words[number + 2 :]]
+            yield b"\n".join([*lines[:at], b" ".join(moved), *lines[at + 1 :]])
+    for cut in range(0, len(receipt), 101):
+        yield receipt[:cut]
+
+
 def test_every_byte_counts() -> None:
     rng = Random(5)  # noqa: S311  a run that can be made again
-    for place in (*range(0, len(GOOD), 37), *(rng.randrange(len(GOOD)) for _ in range(300))):
-        changed = bytearray(GOOD)
-        changed[place] ^= 1 << rng.randrange(8)
-        with pytest.raises(REFUSED):
-            check_receipt(bytes(changed), ROOT)
-    for cut in range(0, len(GOOD), 101):
-        with pytest.raises(REFUSED):
-            check_receipt(GOOD[:cut], ROOT)
+    made = world()
+    for _ in range(2):
+        made.decided(3, sealed_together=True)
+    last = len(made.frames) - 1
+    count = len(items_of(frame_of(made, last))[0])
+    tried = 0
+    for receipt in (unchecked(made, last, [count - 1], held=[2, 3]).encode(), GOOD):
+        root = ROOT if receipt is GOOD else root_of(made)
+        check_receipt(receipt, root)
+        others = [other for other in spellings(receipt, rng) if other != receipt]
+        assert [other for other in others if verifies(other, root)] == []
+        tried += len(others)
+    assert tried > 5_000
+
+
+def verifies(receipt: bytes, root: Root) -> bool:
+    try:
+        check_receipt(receipt, root)
+    except REFUSED:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(
@@ -121,6 +175,8 @@ def test_a_bundle_that_vouches_must_be_the_notarys_and_a_bundle() -> None:
     [vouching] = receipt.bundles
     twice = replace(vouching.message, items=vouching.message.items * 2)
     assert refused(made, replace(receipt, bundles=(replace(vouching, message=twice),))) is Code.BAD_NOTE
+    again = replace(receipt, bundles=(vouching, vouching))
+    assert refused(made, again) is Code.BAD_NOTE
     other = replace(vouching.message, credential=Credential(1, b"another"))
     assert refused(made, replace(receipt, bundles=(replace(vouching, message=other),))) is Code.BAD_CREDENTIAL
 
@@ -162,3 +218,129 @@ def test_evidence_where_none_is_needed_and_none_where_it_is() -> None:
     assert refused(made, unchecked(made, 2, [0, 2])) is Code.BAD_NOTE
     assert refused(made, unchecked(made, 2, [1])) is Code.BAD_CREDENTIAL
     assert check_receipt(unchecked(made, 2, [0, 1]).encode(), root_of(made)).decided is not None
+
+
+def test_a_root_file_that_holds_checkpoints_is_asked_for_each() -> None:
+    made = world()
+    sizes = [2, 3, 4, 5, 6]
+    for _ in range(4):
+        made.denials()
+    held = {size: note(size, made.root_at(size), made.keys) for size in sizes}
+    for sized in (held[6], held[2], held[4]):
+        root = Root.parse(json.dumps(made.root(sized)).encode())
+        proven = check_receipt(unchecked(made, 3, [0], held=[2, 4]).encode(), root)
+        assert proven.checkpoint.size == 6
+    every = Root.parse(json.dumps(made.root(*held.values())).encode())
+    check_receipt(unchecked(made, 3, [0], held=[2, 3, 4, 5]).encode(), every)
+    # What nobody holds is proved all the same, and the empty log has nothing to be another than.
+    check_receipt(unchecked(made, 3, [0], held=[2, 3]).encode(), root_of(made))
+    nothing = note(0, sha256().digest(), made.keys)
+    check_receipt(unchecked(made, 3, [0]).encode(), Root.parse(json.dumps(made.root(nothing)).encode()))
+    for sized, shown in ((held[3], [2, 4]), (held[2], []), (held[5], [2])):
+        root = Root.parse(json.dumps(made.root(sized)).encode())
+        with pytest.raises(LogError) as raised:
+            check_receipt(unchecked(made, 3, [0], held=shown).encode(), root)
+        assert raised.value.code is Code.INCONSISTENT_LOG
+
+
+def test_a_forked_log() -> None:
+    made = world()
+    for _ in range(4):
+        made.denials()
+    fork = deepcopy(made)
+    del fork.frames[4:]
+    fork.sequence -= 2
+    fork.record_policy()
+    fork.denials()
+    assert len(fork.frames) == len(made.frames)
+    for size in (6, 5):
+        root = Root.parse(json.dumps(made.root(note(size, made.root_at(size), made.keys))).encode())
+        check_receipt(unchecked(made, 3, [0], held=[5]).encode(), root)
+        for index in (3, 4, 5):
+            forged = unchecked(fork, index, [0], held=[5])
+            check_receipt(forged.encode(), root_of(made))
+            with pytest.raises(LogError) as raised:
+                check_receipt(forged.encode(), root)
+            assert raised.value.code is Code.INCONSISTENT_LOG
+
+
+def test_a_rolled_back_log() -> None:
+    made = world()
+    made.denials()
+    receipt = unchecked(made, 2, [0])
+    made.denials()
+    later = Root.parse(json.dumps(made.root(note(4, made.root_at(4), made.keys))).encode())
+    with pytest.raises(LogError, match="rolled back") as raised:
+        check_receipt(receipt.encode(), later)
+    assert raised.value.code is Code.INCONSISTENT_LOG
+
+
+def test_earlier_checkpoints_are_of_the_log_and_in_order() -> None:
+    made = world()
+    for _ in range(4):
+        made.denials()
+    good = unchecked(made, 3, [0], held=[2, 4])
+    first, second = good.earlier
+    check_receipt(good.encode(), root_of(made))
+    for earlier in (
+        (second, first),
+        (first, first),
+        (replace(first, size=0),),
+        (replace(first, size=6, root=made.root_at(6), path=()),),
+        (replace(first, size=7),),
+        (replace(first, size=3),),
+        (replace(first, root=bytes(32)),),
+        (replace(first, root=b""),),
+        (replace(first, path=first.path[1:]),),
+        (replace(first, path=(*first.path, bytes(32))),),
+    ):
+        with pytest.raises(LogError) as raised:
+            check_receipt(replace(good, earlier=earlier).encode(), root_of(made))
+        assert raised.value.code in (Code.BAD_NOTE, Code.BAD_PROOF)
+
+
+def test_another_deployments_history_under_a_stolen_log_key() -> None:
+    made = world()
+    made.denials()
+    stolen = World(Random(2), keys=made.keys, issuer="x")  # noqa: S311
+    stolen.creation()
+    stolen.record_bundle("x0")
+    stolen.denials()
+    forged = unchecked(stolen, 2, [0])
+    check_receipt(forged.encode(), root_of(stolen))
+    assert refused(made, forged) is Code.UNKNOWN_TRUST_DOMAIN
+    # Not with the true first bundle before the others, either: it does not vouch for them.
+    stolen.frames[1:1] = [made.frames[1]]
+    stolen.frames[2:] = [frame._replace(sequence=frame.sequence + 1) for frame in stolen.frames[2:]]
+    alone = unchecked(stolen, 3, [0], bundle=1)
+    assert refused(made, alone) is Code.UNKNOWN_KEY
+    both = replace(alone, bundles=(*alone.bundles, *unchecked(stolen, 3, [0], bundle=2).bundles))
+    assert refused(made, both) is Code.UNKNOWN_TRUST_DOMAIN
+
+
+def test_bundles_vouch_for_each_other_in_their_order() -> None:
+    made = world()
+    made.rotate()
+    made.denials()
+    last = len(made.frames) - 1
+    shown = {index: unchecked(made, last, [0], bundle=index).bundles[0] for index in (1, 2, 3)}
+    receipt = unchecked(made, last, [0])
+    check_receipt(replace(receipt, bundles=(shown[1], shown[2])).encode(), root_of(made))
+    check_receipt(replace(receipt, bundles=(shown[1], shown[2], shown[3])).encode(), root_of(made))
+    for bundles, code in (
+        ((shown[1],), Code.UNKNOWN_KEY),
+        ((shown[2],), Code.UNKNOWN_TRUST_DOMAIN),
+        ((shown[1], shown[3]), Code.UNKNOWN_TRUST_DOMAIN),
+        ((shown[2], shown[1]), Code.BAD_NOTE),
+        ((shown[1], shown[3], shown[2]), Code.BAD_NOTE),
+    ):
+        assert refused(made, replace(receipt, bundles=bundles)) is code
+
+
+def test_a_bundle_that_is_none() -> None:
+    made = world()
+    made.put(made.audit(NOTARY, [], [record_map("bundle", dom="example.org", cur=made.time, jwt=b"{}")]))
+    made.denials()
+    receipt = unchecked(made, 3, [0])
+    bad = unchecked(made, 3, [0], bundle=2).bundles
+    assert refused(made, replace(receipt, bundles=(*receipt.bundles, *bad))) is Code.BAD_ENTRY

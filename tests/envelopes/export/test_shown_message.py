@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sealbus.envelopes.errors import EnvelopeError, LogError
@@ -18,7 +20,6 @@ SHOWN = ShownMessage(
     header=b"header",
     proof=Proof(3, 1, (bytes(32), bytes(32)), bytes(64)),
     credential=Credential(1, b"token"),
-    count=3,
     items=show_items(ITEMS, [0, 2]),
 )
 LINES = SHOWN.lines()
@@ -26,21 +27,32 @@ LINES = SHOWN.lines()
 
 def test_it_is_read_as_it_is_written() -> None:
     assert ShownMessage.parse(LINES) == SHOWN
-    assert [line.split(" ")[0] for line in LINES] == ["entry", "header", "proof", "credential", "items", "item", "item"]
+    assert [line.split(" ")[0] for line in LINES] == ["entry", "header", "proof", "credential", "item", "item"]
     SHOWN.check_items(DIG)
 
 
 def test_items_that_are_of_another_body() -> None:
     with pytest.raises(EnvelopeError):
         SHOWN.check_items(bytes(32))
-    other = ShownMessage.parse([*LINES[:5], LINES[5].replace("item 0", "item 1")])
-    with pytest.raises(EnvelopeError):
-        other.check_items(DIG)
+    for text in (LINES[4].replace("right:", "left:", 1), " ".join(LINES[5].split(" ")[:-1])):
+        other = ShownMessage.parse([*LINES[:4], text])
+        with pytest.raises(EnvelopeError):
+            other.check_items(DIG)
 
 
-@pytest.mark.parametrize("missing", range(6))
+def test_items_stand_in_their_order_and_once() -> None:
+    for items in ([LINES[5], LINES[4]], [LINES[4], LINES[4]], [LINES[4], LINES[5], LINES[5]]):
+        with pytest.raises(LogError, match="another order"):
+            ShownMessage.parse([*LINES[:4], *items])
+    many = [bytes([number]) for number in range(21)]
+    everything = show_items(many, range(21))
+    assert [item.place for item in everything] == sorted({item.place for item in everything})
+    replace(SHOWN, items=everything).check_items(root([leaf_hash(item) for item in many]))
+
+
+@pytest.mark.parametrize("missing", range(5))
 def test_a_line_is_missing(missing: int) -> None:
-    lines = LINES[:6]
+    lines = LINES[:5]
     with pytest.raises(LogError):
         ShownMessage.parse([line for number, line in enumerate(lines) if number != missing])
 
@@ -58,11 +70,15 @@ def test_a_line_is_missing(missing: int) -> None:
         (2, "proof 1 0 AAAA"),
         (2, LINES[2] + " AAAA"),
         (3, "credential 1"),
-        (4, "items"),
-        (4, "items three"),
-        (5, "item 0"),
-        (5, LINES[5] + " AAAA"),
-        (5, LINES[5] + f" {LINES[5].split(' ')[-1]}" * 12),
+        (4, "item"),
+        (4, "items 3"),
+        (4, LINES[4] + " AAAA"),
+        (4, LINES[4] + " left:AAAA"),
+        (4, LINES[4].replace("right:", "")),
+        (4, LINES[4].replace("right:", "Right:")),
+        (4, LINES[4].replace("right:", "right::")),
+        (4, LINES[4].replace("right:", "right")),
+        (4, LINES[4] + f" {LINES[4].split(' ')[-1]}" * 12),
     ],
 )
 def test_a_line_of_another_form(line: int, text: str) -> None:
@@ -74,4 +90,4 @@ def test_a_line_of_another_form(line: int, text: str) -> None:
 
 def test_items_are_shown_with_their_paths() -> None:
     [only] = show_items([b"alone"], [0])
-    assert only == ShownItem(0, b"alone", ())
+    assert only == ShownItem(b"alone", ())

@@ -14,6 +14,7 @@ from sealbus.envelopes.errors import EnvelopeError, LogError
 from sealbus.envelopes.export.entry_reader import check_decision, open_frame
 from sealbus.envelopes.export.finding import Finding as ExportFinding
 from sealbus.envelopes.export.frames import Frame, messages_path, read_frames
+from sealbus.envelopes.export.repeated_records import NAME_BYTES
 from sealbus.envelopes.export.root import Root
 from sealbus.envelopes.export.tile_reader import TileTask, tasks_of
 from sealbus.envelopes.log.entries import EntryKind
@@ -54,11 +55,13 @@ class _Reader:
         self._files = files
         self._root = root
         self._trust = report.trust
+        self._repeated = report.repeated
         self._caches = Caches()
 
     def read(self, task: TileTask) -> list[AuditEntry]:
         """Return the entries of one tile."""
         found: list[AuditEntry] = []
+        again = {*self._repeated.get(task.index, ())}
         opened = self._files.open(messages_path(task.index))
         if opened is None:
             return found
@@ -68,19 +71,23 @@ class _Reader:
                     if number == task.width:
                         break
                     if frame.kind is EntryKind.VERIFIED:
-                        found += self._entries(frame)
+                        found += self._entries(frame, again)
         except LogError:
             # Cut in a frame, which is a finding already.
             return found
         return found
 
-    def _entries(self, frame: Frame) -> list[AuditEntry]:
+    def _entries(self, frame: Frame, again: set[bytes]) -> list[AuditEntry]:
+        """Return the entries of one message, but for records named in `again`, to which they are added."""
         try:
             audit = open_frame(frame, self._root, self._trust, self._caches)
         except EnvelopeError:
             return []
         found: list[AuditEntry] = []
         for leaf, record in audit.body.records.items():
+            if leaf[:NAME_BYTES] in again:
+                continue
+            again.add(leaf[:NAME_BYTES])
             message = None
             if isinstance(record, DecisionRecord):
                 try:

@@ -139,7 +139,7 @@ def _take(lookup: Lookup, index: int, frame: Frame, wanted: bytes, needles: set[
             about = leaf == wanted or record.decision in needles
         else:
             about = leaf == wanted
-        if about:
+        if about and all(one.leaf != leaf for one in lookup.found):
             lookup.found.append(FoundRecord(index, frame, items, first, number, record))
 
 

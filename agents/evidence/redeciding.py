@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -44,7 +45,7 @@ async def redecide(files: FolderFiles, root: Root, report: Verification) -> tupl
         report.found([Finding("", recorded.sequence, FindingCode.BAD_DECISION, detail)])
 
     # What was found before is found: it is not to be counted twice.
-    verified = Verification(checkpoint=report.checkpoint, trust=report.trust, policies=report.policies)
+    verified = replace(report, findings=[], count=0)
     async with (
         archived_policies(files, report) as policies,
         aclosing(decision_entries(files, root, verified)) as entries,

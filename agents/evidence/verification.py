@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -17,12 +17,13 @@ from typing import Final
 
 from sealbus.agents.evidence.files import ExportFiles
 from sealbus.agents.evidence.segment import Segment, SegmentReader, begin_worker, read_in_worker, tile_bytes
-from sealbus.envelopes.errors import Code, ConfigurationError, LogError
+from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, LogError
 from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_sequence
-from sealbus.envelopes.export.frames import messages_path, read_frames
+from sealbus.envelopes.export.frames import entry_of, messages_path, read_frames
 from sealbus.envelopes.export.layout import CHECKPOINT, is_expected, tiles_of
 from sealbus.envelopes.export.order_reader import OrderReader
 from sealbus.envelopes.export.policy_files import policy_digest
+from sealbus.envelopes.export.repeated_records import RepeatedRecords
 from sealbus.envelopes.export.root import Root
 from sealbus.envelopes.export.strict_note import open_strictly
 from sealbus.envelopes.export.tally import Span, Tally
@@ -32,11 +33,15 @@ from sealbus.envelopes.export.trust_archive import TrustArchive
 from sealbus.envelopes.export.trust_reader import TrustReader
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.checkpoint import Checkpoint
+from sealbus.envelopes.log.entries import EntryKind
+from sealbus.envelopes.log.tiles import TILE_WIDTH
 
 __all__ = ["KEPT_FINDINGS", "Progress", "Verification", "verify_export"]
 
 KEPT_FINDINGS: Final = 10_000
 """Findings kept with their words; what is over is counted."""
+_OPENING: Final = 65_536
+"""Messages of kind 0x00 that open, for which a copy of kind 0x01 is looked for; what is over are findings."""
 _AHEAD: Final = 4
 """Tiles under way for each process."""
 
@@ -56,6 +61,8 @@ class Verification:
     """Which trust bundles the log leads to; whatever is read of it again is opened with these."""
     policies: frozenset[bytes] = frozenset()
     """The hashes of the policy bundles that the log names."""
+    repeated: Mapping[int, frozenset[bytes]] = field(default_factory=dict, repr=False, compare=False)
+    """By tile, the names of its records that an earlier tile holds as well, so that they do not count again."""
 
     @property
     def passed(self) -> bool:
@@ -102,12 +109,23 @@ def verify_export(
     ]
     tree = TreeReader(lambda name: tile_bytes(files, name), sizes)
     segment = Segment.of(files, root, trust.archive, span if span is not None else Span())
+    repeated, opening = RepeatedRecords(), dict[int, bytes]()
     for result in _read_tiles(segment, tasks_of(checkpoint.size, sizes), total, processes):
         tree.take(result)
         report.found(result.findings)
         report.tally.add(result.tally)
+        repeated.take(result.task.index, result.names)
+        for sequence, digest in result.opening:
+            if len(opening) < _OPENING:
+                opening[sequence] = digest
+            else:
+                report.found([_opens(sequence)])
         progress(total + result.task.index + 1, 2 * total)
     tree.end()
+    _count_once(segment, checkpoint.size, repeated, report)
+    if opening:
+        copied = _verified(files, checkpoint.size, {*opening.values()})
+        report.found(_opens(sequence) for sequence, digest in opening.items() if digest not in copied)
     report.found(tree.findings)
     _compare_roots(tree, checkpoint, root, trust, report)
     return report
@@ -190,6 +208,39 @@ def _first_pass(files: ExportFiles, root: Root, size: int, report: Verification,
     report.found(order.findings)
     report.found(trust.findings)
     return trust
+
+
+def _count_once(segment: Segment, size: int, repeated: RepeatedRecords, report: Verification) -> None:
+    """Take away what was counted of records that stand in an earlier tile already."""
+    report.repeated = repeated.again()
+    reader = SegmentReader(segment)
+    for index, names in report.repeated.items():
+        task = TileTask(index, min(TILE_WIDTH, size - index * TILE_WIDTH), only=names)
+        report.tally.remove(reader.read(task).tally)
+
+
+def _verified(files: ExportFiles, size: int, digests: set[bytes]) -> set[bytes]:
+    """Return those of `digests` that are H(header) of a message of kind 0x01."""
+    found: set[bytes] = set()
+    for task in tasks_of(size, ()):
+        opened = files.open(messages_path(task.index))
+        if opened is None:
+            continue
+        try:
+            with opened as file:
+                for frame in read_frames(file.read):
+                    if frame.kind is EntryKind.VERIFIED:
+                        found.add(entry_of(frame).digest)
+        except (EnvelopeError, LogError):
+            # A finding already.
+            continue
+        found &= digests
+    return found
+
+
+def _opens(sequence: int) -> Finding:
+    detail = "said to prove nothing, and opens with the bundles of its time"
+    return of_sequence(sequence, LogError(Code.BAD_ENTRY, detail))
 
 
 def _read_tiles(segment: Segment, tasks: Iterable[TileTask], total: int, processes: int | None) -> Iterator[TileResult]:

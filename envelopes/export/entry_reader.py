@@ -8,6 +8,7 @@ from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.errors import EnvelopeError, LogError
 from sealbus.envelopes.export.finding import Finding, FindingCode, of_sequence
 from sealbus.envelopes.export.frames import Frame, entry_of
+from sealbus.envelopes.export.repeated_records import NAME_BYTES
 from sealbus.envelopes.export.root import Root
 from sealbus.envelopes.export.tally import Span, Tally
 from sealbus.envelopes.export.trust_archive import TrustArchive
@@ -44,8 +45,17 @@ class EntryReader:
         self._archive = archive
         self._span = span if span is not None else Span()
         self._caches = Caches()
+        self.begin()
+
+    def begin(self, only: frozenset[bytes] | None = None) -> None:
+        """Begin anew with empty `findings`, `tally`, `names` and `opening`, and count the records named in `only` alone."""
+        self._only = only
         self.findings: list[Finding] = []
         self.tally = Tally()
+        self.names: dict[bytes, None] = {}
+        """What names the records that were counted (`RepeatedRecords`)."""
+        self.opening: list[tuple[int, bytes]] = []
+        """Sequence and H(header) of messages that are said to prove nothing, and open all the same."""
 
     def read(self, frame: Frame) -> bytes:
         """Return the 32 bytes of the entry that `frame` gives, and note what is wrong with it."""
@@ -55,6 +65,8 @@ class EntryReader:
             self.findings.append(of_sequence(frame.sequence, error))
             return _NO_ENTRY
         self.tally.entries[frame.kind.name.lower()] += 1
+        if frame.kind is EntryKind.UNVERIFIED:
+            self._look_into(frame)
         if frame.kind is EntryKind.VERIFIED:
             try:
                 audit = open_frame(frame, self._root, self._archive, self._caches)
@@ -64,14 +76,29 @@ class EntryReader:
             self._read_records(frame, audit)
         return entry
 
+    def _look_into(self, frame: Frame) -> None:
+        """Note a message of kind 0x00 that opens with the bundles that the notary had when it came."""
+        try:
+            header = parse_header(parse_envelope(frame.data).header)
+            bundles = self._archive.current(frame.stored)
+            accept_record(
+                frame.data, header.to, self._root.profile, time=frame.stored, bundles=bundles, caches=self._caches
+            )
+        except EnvelopeError:
+            return
+        self.opening.append((frame.sequence, header.digest))
+
     def _read_records(self, frame: Frame, audit: VerifiedAudit) -> None:
         recorder, counted = audit.header.iss, self._span.holds(frame.stored)
-        for record in audit.body.records.values():
+        for leaf, record in audit.body.records.items():
             if isinstance(record, DecisionRecord):
                 self._check_decision(frame, audit, record)
             elif record.kind in NOTARY_KINDS and recorder not in self._root.notaries:
                 self._found(frame, FindingCode.NOT_THE_NOTARY, _by_another(record))
-            self.tally.take(record, recorder, counted=counted)
+            name = leaf[:NAME_BYTES]
+            if name not in self.names and (self._only is None or name in self._only):
+                self.names[name] = None
+                self.tally.take(record, recorder, counted=counted)
 
     def _check_decision(self, frame: Frame, audit: VerifiedAudit, record: DecisionRecord) -> None:
         try:

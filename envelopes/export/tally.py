@@ -58,6 +58,12 @@ class Tally:
         for row, count in other.rows.items():
             self._count(row, count)
 
+    def remove(self, other: Tally) -> None:
+        """Take records away that another counted; entries stay."""
+        self.records.subtract(other.records)
+        for row, count in other.rows.items():
+            self._count(row, -count)
+
     def take(self, record: Record, recorder: SpiffeId, *, counted: bool) -> None:
         """Count a verified record; by row only where it is `counted`."""
         self.records[record.kind] += 1

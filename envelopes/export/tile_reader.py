@@ -30,6 +30,8 @@ class TileTask:
     index: int
     width: int
     prefixes: tuple[int, ...] = ()
+    only: frozenset[bytes] | None = None
+    """Names of the records that alone are counted; None: all."""
 
     @property
     def hashes(self) -> TileName:
@@ -51,6 +53,10 @@ class TileResult:
     prefixes: Mapping[int, bytes]
     findings: Sequence[Finding]
     tally: Tally
+    names: bytes = b""
+    """The names of the records that were counted, joined (`RepeatedRecords`)."""
+    opening: Sequence[tuple[int, bytes]] = ()
+    """Sequence and H(header) of messages of kind 0x00 that open all the same."""
 
 
 def read_tile(
@@ -63,6 +69,7 @@ def read_tile(
     found: list[Finding] = []
     rows: list[bytes] = []
     sequences: list[int] = []
+    reader.begin(task.only)
     try:
         for frame in _counted(frames, task.width):
             sequences.append(frame.sequence)
@@ -78,15 +85,15 @@ def read_tile(
     ):
         if given is not None and given != computed:
             found.append(of_file(name.path, Code.BAD_TILE, "not what the messages give"))
-    result = TileResult(
+    return TileResult(
         task=task,
         root=root(leaves),
         prefixes={width: root(leaves[:width]) for width in task.prefixes},
         findings=list(chain(found, reader.findings)),
         tally=reader.tally,
+        names=b"".join(reader.names),
+        opening=reader.opening,
     )
-    reader.findings, reader.tally = [], Tally()
-    return result
 
 
 def _first_other(rows: Sequence[bytes], sequences: Sequence[int], entries: bytes | None) -> list[Finding]:

@@ -89,6 +89,10 @@ class TrustArchive:
             found = self._known[place] = self._made_for(time)
         return found
 
+    def current(self, time: int) -> TrustBundles:
+        """Return the bundles that were current at `time` and no others: what whoever judged then had for certain."""
+        return TrustBundles(bundles[_last(self._times[domain], time)] for domain, bundles in self._bundles.items())
+
     def _made_for(self, time: int) -> TrustBundles:
         order: dict[str, list[JwtBundle]] = {}
         for domain, bundles in self._bundles.items():

@@ -383,6 +383,11 @@ class Bundles:
         known = self.of.setdefault(domain, [])
         known.append((max(current, known[-1][0]) if known else 0, keys))
 
+    def current(self, time: int) -> Bundles:
+        """Only what was current at `time`: one bundle of each trust domain, which counts from the beginning."""
+        latest = {domain: [keys for since, keys in known if since <= time][-1] for domain, known in self.of.items()}
+        return Bundles({domain: [(0, keys)] for domain, keys in latest.items()})
+
     def find(self, domain: str, kid: str, time: int) -> JwtKey:
         known = self.of.get(domain)
         need(known, "unknown_trust_domain", domain)
@@ -1053,9 +1058,11 @@ def verify(files: Mapping[str, bytes], root: Root) -> Report:
     check_order(known, report, complete=len(known) == len(frames))
     check_roots(leaves, checkpoint, root, report)
     bundles = collect_bundles(known, root, report)
+    seen: set[bytes] = set()
     for index, frame in enumerate(frames):
         if frame is not None:
-            check_entry(index, frame, bundles, root, leaves, report)
+            check_entry(index, frame, bundles, root, leaves, seen, report)
+    check_unproved(known, bundles, root, report)
     report.entries = len(known)
     return report
 
@@ -1234,7 +1241,33 @@ def pinned(records: list[dict[str, Any]], root: Root) -> Bundles:
     return found
 
 
-def check_entry(index: int, frame: Frame, bundles: Bundles, root: Root, leaves: list[bytes], report: Report) -> None:
+def check_unproved(frames: list[Frame], bundles: Bundles, root: Root, report: Report) -> None:
+    """What is said to prove nothing does not open with the bundles of its time, or stands elsewhere as what does."""
+    opening = [one for one in frames if one.kind == 0 and opens(one, bundles.current(one.stored), root)]
+    if not opening:
+        return
+    proved = {header_hash(one) for one in frames if one.kind == 1}
+    for frame in opening:
+        if header_hash(frame) not in proved:
+            report.add(f"#{frame.sequence}", Bad("bad_entry", "it opens with the bundles of its time"))
+
+
+def header_hash(frame: Frame) -> bytes:
+    try:
+        return H(read_envelope(frame.data).header)
+    except Bad:
+        return b""
+
+
+def check_entry(
+    index: int,
+    frame: Frame,
+    bundles: Bundles,
+    root: Root,
+    leaves: list[bytes],
+    seen: set[bytes],
+    report: Report,
+) -> None:
     place = f"#{frame.sequence}"
     if frame.kind == 0:
         report.garbage += 1
@@ -1247,10 +1280,11 @@ def check_entry(index: int, frame: Frame, bundles: Bundles, root: Root, leaves: 
     audit: Audit | None = report.check(place, open_record, frame.data, frame.stored, bundles, root)
     if audit is None:
         return
-    for record in audit.records.values():
-        report.records += 1
+    for leaf, record in audit.records.items():
+        report.records += leaf not in seen
+        report.decisions += leaf not in seen and record["k"] == "decision"
+        seen.add(leaf)
         if record["k"] == "decision":
-            report.decisions += 1
             report.check(place, check_decided, record, audit, frame.stored, bundles, root)
         elif record["k"] in ("bundle", "policy", "checkpoint") and audit.header["iss"] not in root.notaries:
             report.add(place, Bad("not_the_notary", f"a {record['k']} record by another"))

@@ -171,6 +171,9 @@ class World:
     minted: int = 0
     issuer: str = "k"
     decisions: list[bytes] = field(default_factory=list)
+    outcomes: list[bytes] = field(default_factory=list)
+    bodies: dict[bytes, tuple[list[bytes], list[bytes]]] = field(default_factory=dict)
+    """Evidence and records of each audit message, by its bytes."""
     messages: list[Message] = field(default_factory=list)
     pinned: list[bytes] = field(default_factory=list)
 
@@ -197,7 +200,9 @@ class World:
             "t": "record", "aud": None, "end": None, "iat": self.time, "exp": self.time + HOUR, "id": self.ident(),
             "to": f"audit.{name}", "typ": "application/vnd.sealbus.audit.v1", "dig": tree_root(leaves),
         }  # fmt: skip
-        return Message(sender=self.who(iss), body=pack([1, items, records]), fields=own).payload()
+        payload = Message(sender=self.who(iss), body=pack([1, items, records]), fields=own).payload()
+        self.bodies[payload] = items, records
+        return payload
 
     def creation(self, stream: str = "AUDIT", previous: bytes = b"") -> None:
         self.frames.append(Frame(3, 0, self.time, stream.encode()))
@@ -274,10 +279,12 @@ class World:
             records.append(self._decision(message))
             self.messages.append(message)
             self.decisions.append(records[-1])
-        records += [
+        outcomes = [
             record_map("outcome", dec=sha256(b"\x00" + one).digest(), suc=True, mic=17, dlv=1)
             for one in self.rng.sample(self.decisions, min(2, len(self.decisions)))
         ]
+        self.outcomes += outcomes
+        records += outcomes
         self.put(self.audit(INVENTORY, list(items), records))
 
     def _decision(self, message: Message) -> bytes:
@@ -292,6 +299,14 @@ class World:
         if self.rng.random() < 0.3:
             place |= {"alw": False, "cod": "denied", "rsn": ["not the owner"], "obl": None}
         return decision(message, **place)
+
+    def first_decided(self) -> int:
+        """Return the number of the first entry whose message holds a decision."""
+        return next(at for at, frame in enumerate(self.frames) if self.decisions[0] in frame.data)
+
+    def repeat(self, index: int) -> None:
+        """Let the inventory store the records of entry `index`, its own, once more, in another message."""
+        self.put(self.audit(INVENTORY, *self.bodies[self.frames[index].data]))
 
     def denials(self) -> None:
         minute = self.time // (60 * SECOND) * 60 * SECOND

@@ -25,7 +25,6 @@ def exports() -> Json:
     """Return the whole file."""
     world = _world()
     files, held = world.files(), note(4, tree_root(_leaves(world)[:4]), world.keys)
-    records = sum(one.count(b"\xa1k\xa8decision") + one.count(b"\xa1k\xa7outcome") for one in files.values())
     return {
         "root": world.root(),
         "files": {name: data.hex() for name, data in files.items()},
@@ -33,7 +32,7 @@ def exports() -> Json:
             "size": len(world.frames),
             "unverified": sum(frame.kind == 0 for frame in world.frames),
             "decisions": len(world.decisions),
-            "decisions_and_outcomes": records,
+            "decisions_and_outcomes": len({*world.decisions, *world.outcomes}),
         },
         "held": held.decode(),
         "reject": [*_rejected(world)],
@@ -54,6 +53,10 @@ def _world() -> World:
     world.gap()
     world.record_policy()
     world.record_checkpoint()
+    # Stored again: by a recorder that was not sure, and by somebody, once where another's messages are, so that it opens not.
+    world.repeat(world.first_decided())
+    world.put(world.frames[world.first_decided()].data)
+    world.put(world.frames[world.first_decided()].data, 0)
     return world
 
 
@@ -84,6 +87,7 @@ def _rejected(world: World) -> list[Json]:
     task, _ = world.task(user=False, chain=0)
     forged = decision(task, sto=world.time, prf=[1, 0, [], bytes([1]) * 64])
     planted = decision(task, sto=world.time)
+    unproved = Frame(0, world.sequence + 1, world.time, world.audit(INVENTORY, evidence(task), [planted]))
     untold = Frame(0, world.sequence + 3, world.time, b"")
     again = note(3, bytes(32), world.keys)
     longer = note(size + 9, bytes(32), world.keys)
@@ -116,6 +120,7 @@ def _rejected(world: World) -> list[Json]:
         case("nobody may mint", "context_issuer_refused", {}, minters=[]),
         grown("a sequence again", "bad_entry", Frame(0, world.sequence, world.time, b"")),
         grown("a sequence left out", "bad_entry", untold),
+        grown("a decision that is said to prove nothing", "bad_entry", unproved),
         grown("a gap at the end", "bad_entry", Frame(2, world.sequence + 1, world.time, (2).to_bytes(8, "big"))),
         record("a policy by an agent", "not_the_notary", INVENTORY, [],
                record_map("policy", rev="r", sha=bytes(32), siz=1, loc="")),

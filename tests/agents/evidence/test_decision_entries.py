@@ -42,6 +42,17 @@ async def test_all_decisions_and_what_was_only_counted() -> None:
     assert late == [one for one in entries if one.stored >= middle]
 
 
+async def test_what_is_repeated_is_read_once() -> None:
+    world = make_world(9, 262)
+    at = world.first_decided()
+    before, _ = await read(world.files())
+    for _ in range(2):
+        world.repeat(at)
+    after, findings = await read(world.files())
+    assert findings == []
+    assert [one.leaf for one in after] == [one.leaf for one in before]
+
+
 async def test_what_does_not_verify_is_found_and_left_out() -> None:
     files = WORLD.files()
     whole, _ = await read(files)

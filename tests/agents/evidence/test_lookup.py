@@ -103,3 +103,15 @@ def test_what_the_log_does_not_say_opened_is_not_found() -> None:
     after = look_up(MemoryFiles(made.files()), root, ident).found
     assert before
     assert first not in [found.index for found in after]
+
+
+def test_a_record_that_is_repeated_is_found_once() -> None:
+    world = make_world(2, 30)
+    ident = world.messages[0].entries()["id"]
+    assert isinstance(ident, bytes)
+    root = root_of(world)
+    before = look_up(MemoryFiles(world.files()), root, ident)
+    world.repeat(world.first_decided())
+    after = look_up(MemoryFiles(world.files()), root, ident)
+    assert [one.leaf for one in after.found] == [one.leaf for one in before.found]
+    assert [one.index for one in after.found] == [one.index for one in before.found]

@@ -6,8 +6,10 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
+from independent import verify_export as independent
 from support.log_world import NOTARY, Frame, World, encode_frame, entry_of, make_world, note, tree_root
 from vectors.recorded import record_map
 
@@ -15,6 +17,7 @@ from sealbus.agents.evidence.files import FolderFiles, MemoryFiles
 from sealbus.agents.evidence.verification import KEPT_FINDINGS, Verification, verify_export
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.export.finding import of_file
+from sealbus.envelopes.export.repeated_records import NAME_BYTES
 from sealbus.envelopes.export.root import Root
 from sealbus.envelopes.export.tally import Span
 from sealbus.envelopes.merkle import leaf_hash
@@ -50,6 +53,75 @@ def test_several_processes_find_the_same_as_one(tmp_path: Path) -> None:
     alone, together = verify_export(files, root, processes=1), verify_export(files, root, processes=2)
     assert not alone.passed
     assert alone == together
+
+
+def unproved(world: World) -> Verification:
+    """Return what is found by us, where the independent verifier finds something as well or nothing either."""
+    document = json.dumps(world.root()).encode()
+    report = verify_export(MemoryFiles(world.files()), Root.parse(document), processes=1)
+    theirs = independent.verify(world.files(), independent.read_root(document))
+    assert {(place, code) for place, code, _ in theirs.findings} == codes(report)
+    assert theirs.records == report.tally.records.total()
+    return report
+
+
+def test_a_decision_that_a_notary_says_proves_nothing() -> None:
+    world = make_world(2, 30)
+    world.decided()
+    assert unproved(world).passed
+    world.frames[-1] = world.frames[-1]._replace(kind=0)
+    assert codes(unproved(world)) == {(f"#{world.sequence}", "bad_entry")}
+
+
+def test_a_copy_that_proves_nothing_hides_nothing() -> None:
+    # Somebody stored a captured message where another's stand: it does not open there, and is no fault of the notary's.
+    for kinds in ((1, 0), (0, 1)):
+        world = make_world(2, 30)
+        world.decided()
+        world.put(world.frames[-1].data, kinds[1])
+        world.frames[-2] = world.frames[-2]._replace(kind=kinds[0])
+        assert unproved(world).passed
+
+
+def test_what_opens_only_with_a_later_bundle_may_prove_nothing() -> None:
+    world = World(Random(1))  # noqa: S311
+    world.creation()
+    world.record_bundle("k0")
+
+    def denials_by_another_key() -> None:
+        world.issuer = "x"
+        world.denials()
+        world.issuer = "k"
+        world.frames[-1] = world.frames[-1]._replace(kind=0)
+
+    denials_by_another_key()
+    world.time += 1
+    world.record_bundle("k0", "x0")
+    assert unproved(world).passed
+    denials_by_another_key()
+    assert codes(unproved(world)) == {(f"#{world.sequence}", "bad_entry")}
+
+
+def test_records_that_are_repeated_count_once(tmp_path: Path) -> None:
+    world = make_world(2, 40)
+    before = unproved(world)
+    # In the same tile, and again in another one.
+    world.repeat(world.first_decided())
+    while len(world.frames) < 300:
+        world.denials()
+    grown = unproved(world)
+    at = world.first_decided()
+    for _ in range(3):
+        world.repeat(at)
+    after = unproved(world)
+    assert (before.passed, grown.passed, after.passed) == (True, True, True)
+    assert grown.tally.records["decision"] == before.tally.records["decision"] == len(world.decisions)
+    assert (after.tally.records, after.tally.rows) == (grown.tally.records, grown.tally.rows)
+    assert after.tally.entries["verified"] == grown.tally.entries["verified"] + 3
+    [(tile, names)] = after.repeated.items()
+    assert tile == 1
+    assert names >= {leaf_hash(one)[:NAME_BYTES] for one in world.bodies[world.frames[at].data][1]}
+    assert verify_export(written(world, tmp_path), root_of(world), processes=2) == after
 
 
 def test_a_span_is_counted_by_row_and_everything_is_verified() -> None:

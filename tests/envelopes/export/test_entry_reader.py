@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from io import BytesIO
 from random import Random
 
@@ -11,12 +12,15 @@ from support import log_world
 from support.log_world import World, make_world
 from support.tampering import alter
 
+from sealbus.envelopes.audit_body import parse_audit_body
 from sealbus.envelopes.export.entry_reader import EntryReader
 from sealbus.envelopes.export.frames import Frame, read_frames
+from sealbus.envelopes.export.repeated_records import NAME_BYTES
 from sealbus.envelopes.export.root import Root
-from sealbus.envelopes.export.tally import Span
+from sealbus.envelopes.export.tally import Span, Tally
 from sealbus.envelopes.export.trust_reader import TrustReader
 from sealbus.envelopes.log.entries import EntryKind
+from sealbus.envelopes.wire import parse_envelope
 
 
 def frames_of(world: World) -> list[Frame]:
@@ -41,6 +45,63 @@ def test_a_good_log_in_any_order() -> None:
     assert reader.tally.entries.total() == len(frames)
     assert reader.tally.entries["unverified"] == sum(frame.kind is EntryKind.UNVERIFIED for frame in frames)
     assert {row.verdict for row in reader.tally.rows} == {"allow", "deny", "done"}
+
+
+def test_a_message_that_opens_and_is_said_to_prove_nothing_is_told() -> None:
+    world = make_world(2, 40)
+    frames = frames_of(world)
+    reader = reader_of(world, frames)
+    told = []
+    for frame in frames:
+        if frame.kind is EntryKind.VERIFIED:
+            reader.read(frame._replace(kind=EntryKind.UNVERIFIED))
+            header = parse_envelope(frame.data).header
+            told.append((frame.sequence, sha256(header).digest()))
+    assert reader.opening == told
+    assert reader.findings == []
+    reader.begin()
+    assert (reader.opening, reader.names, reader.tally) == ([], {}, Tally())
+
+
+def test_a_message_of_a_later_bundle_may_prove_nothing() -> None:
+    world = World(Random(1))  # noqa: S311
+    world.creation()
+    world.record_bundle("k0")
+
+    def denials_by_another_key() -> None:
+        world.issuer = "x"
+        world.denials()
+        world.issuer = "k"
+        world.frames[-1] = world.frames[-1]._replace(kind=0)
+
+    denials_by_another_key()
+    world.time += 1
+    world.record_bundle("k0", "x0")
+    denials_by_another_key()
+    frames = frames_of(world)
+    reader = reader_of(world, frames)
+    for frame in frames:
+        reader.read(frame)
+    assert [sequence for sequence, _ in reader.opening] == [world.sequence]
+
+
+def test_a_record_is_counted_once_and_what_was_counted_elsewhere_not_at_all() -> None:
+    world = make_world(2, 40)
+    world.repeat(world.first_decided())
+    frames = frames_of(world)
+    reader, once = reader_of(world, frames), set[bytes]()
+    for frame in frames:
+        reader.read(frame)
+    for frame in frames:
+        if frame.kind is EntryKind.VERIFIED:
+            once |= {leaf[:NAME_BYTES] for leaf in parse_audit_body(parse_envelope(frame.data).body).records}
+    assert set(reader.names) == once
+    assert reader.tally.records.total() == len(once)
+    first = next(iter(reader.names))
+    reader.begin(frozenset({first, bytes(NAME_BYTES)}))
+    for frame in frames:
+        reader.read(frame)
+    assert (list(reader.names), reader.tally.records.total()) == ([first], 1)
 
 
 def test_only_what_is_in_the_span_is_counted_by_row() -> None:

@@ -52,6 +52,15 @@ def test_what_is_not_counted_by_row() -> None:
     assert (tally.records.total(), tally.rows.total()) == (1, 0)
 
 
+def test_what_was_counted_before_is_removed() -> None:
+    tally, again = Tally(), Tally()
+    for one in (tally, tally, again):
+        one.entries["verified"] += 1
+        one.take(ALL["decision"][0], SpiffeId(PLANNER), counted=True)
+    tally.remove(again)
+    assert (tally.entries["verified"], tally.records["decision"], tally.rows.total()) == (2, 1, 1)
+
+
 def test_two_are_added() -> None:
     tally, other = Tally(), Tally()
     for one in (tally, other):

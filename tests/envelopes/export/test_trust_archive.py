@@ -42,6 +42,15 @@ def test_a_key_is_found_from_the_beginning_until_it_was_taken_away(time: int, kn
     assert keys(ARCHIVE.at(time)) == known
 
 
+@pytest.mark.parametrize(
+    ("time", "known"),
+    [(0, "a"), (2 * HOUR - 1, "a"), (2 * HOUR, "ab"), (3 * HOUR, "b"), (4 * HOUR, "c"), (9 * HOUR, "c")],
+)
+def test_what_was_current_is_one_bundle_of_each_trust_domain(time: int, known: str) -> None:
+    assert keys(ARCHIVE.current(time)) == known
+    assert set(ARCHIVE.current(time)) == {OWN}
+
+
 def test_the_current_bundle_is_what_it_shows() -> None:
     assert set(ARCHIVE.at(3 * HOUR + LATE)[OWN].keys) == {"b"}
     assert ARCHIVE.at(3 * HOUR + LATE) is ARCHIVE.at(3 * HOUR + 2 * LATE)

@@ -39,7 +39,11 @@ def _cause(own_id: str, error: BaseException) -> str:
         case TimeoutError():
             return "no answer in time"
         case NatsError() if "authorization" in str(error).lower():
-            return f"the server knows no user {own_id}: declare it, or ask who runs the server"
+            # The server says the same to whom it does not list, whom its auth callout refuses, and where that is silent.
+            return (
+                f"the server does not let {own_id} in: it lists no such user, or its auth callout refused it (see control's "
+                "log) or did not answer (does `sealbus control run` with the role callout run?)"
+            )
         case ConnectionResetError() | BrokenPipeError():
             return f"the server ended the connection: does it accept the certificate of {own_id}?"
         case OSError():

@@ -20,6 +20,7 @@ from sealbus.bus.ports import X509Material
 from sealbus.bus.publish_errors import NotPermitted
 from sealbus.bus.replies import Replies
 from sealbus.bus.safe_client import SafeClient
+from sealbus.bus.server_version import too_old
 from sealbus.bus.tls import client_context
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.spiffe_id import SpiffeId
@@ -104,6 +105,9 @@ class Link:
             )
         except (OSError, TimeoutError, NatsError) as error:
             raise BusUnavailable(explain(self.url, self._own_id, error)) from error
+        if refused := too_old(self._client._server_info.get("version")):
+            await self._client.close()
+            raise BusUnavailable(f"{self.url}: {refused}")
         self.alive = True
         self._client.subscribe_raw(self.replies.pattern, "", self.replies.take)
 

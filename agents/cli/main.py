@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 from types import MappingProxyType
+from typing import NoReturn
 
 import click
 
@@ -13,7 +16,7 @@ __all__ = ["EXIT_DENIED", "EXIT_ERROR", "EXIT_UNVERIFIED", "main"]
 EXIT_ERROR = 1
 EXIT_DENIED = 3
 EXIT_UNVERIFIED = 4
-"""0 ok, 1 error, 2 usage (click's own), 3 denied, 4 verification failed."""
+"""0 ok, 1 error, 2 usage (click's own), 3 denied, 4 verification failed; by SIGPIPE (141) where nobody reads any more."""
 
 _COMMANDS = MappingProxyType(
     {
@@ -62,16 +65,27 @@ def main() -> None:
     """Run the command and exit: results on stdout, everything else on stderr, one line for what went wrong."""
     try:
         code = _root(standalone_mode=False)
+        # What is still buffered is written here, where a reader that went away is no surprise.
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
-        sys.exit(EXIT_ERROR)
+        _end_by_sigpipe()
     except Exception as error:  # noqa: BLE001  the last border: what is ours becomes one line and an exit code
         sys.exit(_report(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_by_sigpipe() -> NoReturn:
+    """End as every other tool does whose reader went away (`| head`): by the signal, so that a shell sees 141."""
+    # What is left in the buffer has no reader either, and its flush at the end would complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGPIPE)
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def _report(error: BaseException) -> int:
@@ -82,6 +96,8 @@ def _report(error: BaseException) -> int:
     if isinstance(error, click.ClickException):
         error.show()
         return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        _end_by_sigpipe()
     if not isinstance(error, SealbusError):
         raise error
     click.echo(f"sealbus: {error.detail or error.code} [{error.code}]", err=True)

@@ -22,6 +22,7 @@ from sealbus.agents.edge.errors import EdgeError
 from sealbus.agents.edge.front import Front, too_often
 from sealbus.agents.edge.problem import problem, problem_of
 from sealbus.agents.edge.protected_resource import WELL_KNOWN, metadata_answer, metadata_path
+from sealbus.agents.edge.protocol import HSTS
 from sealbus.agents.edge.rates import TokenBuckets, address_key
 from sealbus.agents.edge.task_events import TaskEvents
 from sealbus.agents.edge.tasks import Tasks
@@ -58,7 +59,10 @@ class Methods:
 
 
 class Application:
-    """Serves `routes`. `answer_of` makes answers of errors; `addresses` bounds how often one address may ask at all."""
+    """Serves `routes`. `answer_of` makes answers of errors; `addresses` bounds how often one address may ask at all.
+
+    `secure` is for what is reached by https: browsers are told to use nothing else.
+    """
 
     def __init__(
         self,
@@ -66,10 +70,12 @@ class Application:
         *,
         answer_of: Callable[[SealbusError], Response] = problem_of,
         addresses: TokenBuckets | None = None,
+        secure: bool = False,
     ) -> None:
         self._router = Router(routes, redirect_slashes=False, default=_not_found)
         self._answer_of = answer_of
         self._addresses = addresses
+        self._secure = secure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens, and tell the log."""
@@ -81,6 +87,8 @@ class Application:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if self._secure:
+                    message["headers"] = [*message["headers"], HSTS]
             await send(message)
 
         # As it was sent: no path of ours needs an escape, and whoever stands in front may judge paths before or after
@@ -144,6 +152,7 @@ def edge_app(front: Front) -> Application:
         ],
         answer_of=answer_of,
         addresses=TokenBuckets(rate=limits.address_rate, burst=limits.address_burst, entries=limits.rate_entries),
+        secure=front.resource.startswith("https://"),
     )
 
 

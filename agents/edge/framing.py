@@ -1,8 +1,8 @@
 """HTTP/1.1 heads as strict as they can be: what one reader could take for another message than we do is refused.
 
-h11 is lenient where RFC 9112 lets it: it ends lines at a bare line feed, prefers chunks to a length, and bounds a head
-only while it is incomplete. A proxy in front may choose otherwise, and then one of the two sees a request that the other
-does not (request smuggling).
+h11 is lenient where RFC 9112 lets it: it ends lines at a bare line feed, joins folded lines, takes one length of several
+equal ones, prefers chunks to a length, and bounds a head only while it is incomplete. A proxy in front may choose otherwise,
+and then one of the two sees a request that the other does not (request smuggling).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import h11
 __all__ = ["StrictConnection"]
 
 _BARE: Final = re.compile(rb"(?<!\r)\n")
+_FOLDED: Final = re.compile(rb"\r\n[ \t]")
+_LENGTHS: Final = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*([^\r]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
 _END: Final = b"\r\n\r\n"
 _VERSIONS: Final = frozenset({b"1.0", b"1.1"})
 _LENGTH: Final = b"content-length"
@@ -44,6 +46,11 @@ class StrictConnection(h11.Connection):
             raise h11.RemoteProtocolError("the head is too large", error_status_hint=431)
         if _BARE.search(data, 0, end if end >= 0 else len(data)):
             raise h11.RemoteProtocolError("a line ends with a bare line feed")
+        if _FOLDED.search(data, 0, end if end >= 0 else len(data)):
+            raise h11.RemoteProtocolError("a folded line")
+        lengths = _LENGTHS.findall(data, 0, end + 2) if end >= 0 else []
+        if len(lengths) > 1 or not all(length.isdigit() for length in lengths):
+            raise h11.RemoteProtocolError("more than one length")
 
     def _check_request(self, request: h11.Request) -> None:
         if request.http_version not in _VERSIONS:

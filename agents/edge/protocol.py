@@ -21,12 +21,14 @@ from uvicorn.server import ServerState
 
 from sealbus.agents.edge.framing import StrictConnection
 
-__all__ = ["ConnectionLimits", "EdgeProtocol"]
+__all__ = ["HSTS", "ConnectionLimits", "EdgeProtocol"]
 
 _SILENT: Final = logging.getLogger(f"{__name__}.uvicorn")
 _SILENT.disabled = True
 
 _PROBLEM: Final = b"application/problem+json"
+HSTS: Final = (b"strict-transport-security", b"max-age=31536000")
+"""On every answer that was asked for by https (RFC 6797): a browser that had one asks for no other for a year."""
 _TITLES: Final = {
     400: ("Bad Request", "malformed", "The request is not HTTP/1.1 as RFC 9112 has it."),
     408: ("Request Timeout", "request_timeout", "The request's head took too long."),
@@ -190,6 +192,8 @@ class EdgeProtocol(H11Protocol):
             (b"cache-control", b"no-store"),
             (b"connection", b"close"),
         ]
+        if self.transport.get_extra_info("ssl_object") is not None:
+            headers.append(HSTS)
         for event in (
             h11.Response(status_code=status, headers=headers, reason=title.encode()),
             h11.Data(data=content),

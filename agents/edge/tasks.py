@@ -26,6 +26,12 @@ __all__ = ["SUBMITTED", "Tasks", "answer_of", "status_document"]
 SUBMITTED = "submitted"
 """The state of a task of which nothing was heard yet."""
 
+_KEY_NOTE: Final = (
+    "Idempotency-Key goes with the task: its copies are one effect where the agent declares the action `once`, and otherwise "
+    "only as far as one process of the agent remembers"
+)
+"""What an action is declared as is not known here, so that it is said with every key."""
+
 _TOKEN: Final = r"[A-Za-z0-9!#$&^_.+-]{1,127}"
 _MEDIA_TYPE: Final = re.compile(rf'{_TOKEN}/{_TOKEN}(?:; ?{_TOKEN}=(?:{_TOKEN}|"[ !#-\[\]-~]{{0,127}}"))*')
 """RFC 9110 section 8.3.1, names as RFC 6838 section 4.2 has them: it becomes a field, and agents choose it."""
@@ -54,7 +60,10 @@ class Tasks:
         except TimeoutError as error:
             raise BusUnavailable("the task was not acknowledged in time, and may be stored all the same") from error
         url = f"/v1/tasks/{handle.message_id}"
-        return _json({"id": handle.message_id, "status_url": url}, 202, location=url)
+        document: dict[str, object] = {"id": handle.message_id, "status_url": url}
+        if key is not None:
+            document["note"] = _KEY_NOTE
+        return _json(document, 202, location=url)
 
     async def status(self, request: Request) -> Response:
         """`GET /v1/tasks/{id}`: the newest state."""

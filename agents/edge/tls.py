@@ -6,10 +6,12 @@ new inner context whenever the material behind it is another, and every handshak
 
 from __future__ import annotations
 
+import logging
 import ssl
+import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from sealbus.bus.ports import Identity, X509Material
 from sealbus.bus.tls import server_context
@@ -17,6 +19,9 @@ from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.spiffe_id import TrustDomain
 
 __all__ = ["RotatingContext", "file_context", "svid_context"]
+
+
+_log: Final = logging.getLogger(__name__)
 
 
 class RotatingContext(ssl.SSLContext):
@@ -60,22 +65,28 @@ def file_context(certificate: Path, key: Path) -> RotatingContext:
     Raises `ConfigurationError` if they cannot be used now. If they cannot later, the last good ones stay in use.
     """
     made = (_stamp(certificate, key), _from_files(certificate, key))
+    told = ""
 
     def current() -> ssl.SSLContext:
-        nonlocal made
+        nonlocal made, told
         stamp = _stamp(certificate, key)
         if stamp != made[0]:
             try:
                 made = (stamp, _from_files(certificate, key))
-            except ConfigurationError:
+            except ConfigurationError as error:
                 # A certificate and its key are two files: between their two replacements they do not fit.
-                made = (made[0], made[1])
+                if error.detail != told:
+                    told = error.detail
+                    _log.warning("edge: the last good certificate stays in use: %s", told)
+            else:
+                told = ""
         return made[1]
 
     return RotatingContext(current)
 
 
 def _from_files(certificate: Path, key: Path) -> ssl.SSLContext:
+    _check_private(key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -86,6 +97,19 @@ def _from_files(certificate: Path, key: Path) -> ssl.SSLContext:
             f"edge.certificate {certificate} and edge.key {key} cannot be used: {error.strerror or type(error).__name__}"
         ) from error
     return context
+
+
+def _check_private(key: Path) -> None:
+    # Its group may read it: that is how Kubernetes gives a secret to who does not run as root.
+    try:
+        mode = key.stat().st_mode
+    except OSError as error:
+        raise ConfigurationError(f"edge.key {key} cannot be used: {error.strerror}") from error
+    if mode & (stat.S_IRWXO | stat.S_IWGRP):
+        raise ConfigurationError(
+            f"edge.key {key} can be used by everybody on this machine (mode {stat.S_IMODE(mode):04o}): chmod 600 it, or in "
+            "Kubernetes say defaultMode: 0440"
+        )
 
 
 def _stamp(*paths: Path) -> tuple[tuple[int, int], ...]:

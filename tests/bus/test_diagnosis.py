@@ -32,7 +32,10 @@ def tls_error(reason: str) -> ssl.SSLError:
         (ConnectionRefusedError(111, "x"), "connection refused"),
         (socket.gaierror(-2, "Name or service not known"), "no such host"),
         (TimeoutError(), "no answer in time"),
-        (NatsError("nats: 'Authorization Violation'"), f"knows no user {ME}"),
+        (
+            NatsError("nats: 'Authorization Violation'"),
+            f"does not let {ME} in: it lists no such user, or its auth callout refused it",
+        ),
         (NatsError("nats: empty response from server"), "ended the connection at once"),
         (NatsError("nats: something\nelse"), "nats: something else"),
         (ConnectionResetError(104, "x"), "ended the connection"),

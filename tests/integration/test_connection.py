@@ -14,6 +14,7 @@ from support.nats_server import User
 from support.ports import free_port
 from support.x509 import ThrowawayCa
 
+from sealbus.bus import server_version
 from sealbus.bus.connection import Connection
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
@@ -81,7 +82,14 @@ async def test_a_client_of_another_authority(lab: Lab) -> None:
 
 
 async def test_an_unknown_user(lab: Lab) -> None:
-    assert f"knows no user {agent_id('c')}" in await refusal(lab.connection("c"))
+    assert f"does not let {agent_id('c')} in: it lists no such user" in await refusal(lab.connection("c"))
+
+
+async def test_a_server_that_is_too_old_is_not_used(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_version, "LEAST", (2, 999, 1))
+    line = await refusal(lab.connection())
+    assert "the server is nats-server 2." in line
+    assert "nats-server 2.999.1 or newer is needed" in line
 
 
 async def test_an_expired_certificate_is_not_even_tried(lab: Lab) -> None:

@@ -21,6 +21,7 @@ from sealbus.agents.cli.stopping import stop_signalled
 from sealbus.agents.demo.stage import stage_before
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
 from stack.backstage import StackBackstage
+from stack.fence import OPENED
 from stack.machine import machine
 from stack.ports import Ports
 from stack.running import Lives, open_stack
@@ -67,6 +68,7 @@ async def _run(site: Site, lives: Lives) -> None:
         state = State(site=stack.site, pid=os.getpid(), opas=opas)
         state.write()
         note(f"ready: edge at {site.resource}, logs in {site.logs}")
+        note(OPENED)
         try:
             await stop.wait()
         finally:
@@ -97,6 +99,7 @@ def up(folder: Path, free_ports: bool, svid_ttl: int) -> None:
             raise ConfigurationError(f"the stack did not start: {lines[-1] if lines else process.returncode}")
         if (folder / "stack.json").exists() and State.read(folder).pid == process.pid:
             note(f"the stack runs: edge at {State.read(folder).site.resource}; `make stack-down` stops it")
+            note(OPENED)
             return
         time.sleep(_LOOK_EVERY)
     process.terminate()

@@ -13,7 +13,13 @@ from typing import Final
 
 from sealbus.agents.demo.backstage import change_document
 
-__all__ = ["open_fence"]
+__all__ = ["OPENED", "open_fence"]
+
+OPENED: Final = (
+    "for the scenes, the workloads stranger and pricing may publish every task and call at NATS here, and operator read "
+    "streams (role attacker, stage): this policy is for no other place"
+)
+"""What whoever starts the stack is told."""
 
 _CLIMBED: Final = ["task.>", "call.>"]
 

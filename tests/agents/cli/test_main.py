@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import signal
+import subprocess
+import sys
 
 import click
 import pytest
@@ -38,3 +41,35 @@ def test_an_error_has_its_exit_code(
     out, err = capsys.readouterr()
     assert out == ""
     assert ("not_owner" in err) == isinstance(error, Denied)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("flushed", [False, True])
+def test_a_reader_that_goes_away_ends_it_as_every_other_tool(*, wrapped: bool, flushed: bool) -> None:
+    """By SIGPIPE, with nothing on stderr: also where the error came through tasks, or only with what was buffered."""
+    script = f"""
+import importlib, click
+main = importlib.import_module("sealbus.agents.cli.main")
+def root(*, standalone_mode):
+    input()
+    try:
+        print("x" * 10, flush={flushed})
+    except BrokenPipeError as error:
+        if {wrapped}:
+            raise ExceptionGroup("tasks", [error])
+        raise
+main._root = root
+main.main()
+"""
+    command = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout is not None
+    command.stdout.close()
+    command.stdout = None
+    _, said = command.communicate("go\n", timeout=60)
+    assert (command.returncode, said) == (-signal.SIGPIPE, "")

@@ -41,6 +41,15 @@ def test_what_is_plain_passes_with_line_feeds_in_its_body_and_a_further_request_
         # Told before the head is complete.
         (b"GET / HTTP/1.1\n", 400),
         (HOST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (HOST + b"Content-Length: 1\r\nContent-Length: 1\r\n\r\n", 400),
+        (HOST + b"content-length: 1\r\nX: a\r\nCONTENT-LENGTH:1\r\n\r\n", 400),
+        (HOST + b"Content-Length: 1, 1\r\n\r\n", 400),
+        (HOST + b"Content-Length: +1\r\n\r\n", 400),
+        (HOST + b"X: a\r\n b\r\n\r\n", 400),
+        (HOST + b"X: a\r\n\tb: c\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n Host: x\r\n\r\n", 400),
+        # Told before the head is complete, too.
+        (HOST + b"X: a\r\n ", 400),
         (HOST + b"Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", 400),
         (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 400),
@@ -54,7 +63,11 @@ def test_what_could_be_read_in_two_ways_is_refused(data: bytes, status: int) -> 
     assert _status(data) == status
 
 
-@given(st.lists(st.sampled_from([b"\r\n", b"\n", b"\r", b"X: a", b"Content-Length: 1", b"Transfer-Encoding: chunked"])))
+@given(
+    st.lists(
+        st.sampled_from([b"\r\n", b"\n", b"\r", b"X: a", b"Content-Length: 1", b"Transfer-Encoding: chunked", b" y"])
+    )
+)
 def test_no_head_passes_with_two_framings_or_a_bare_line_feed(lines: list[bytes]) -> None:
     head = HOST + b"".join(lines) + b"\r\n\r\n"
     try:
@@ -64,4 +77,7 @@ def test_no_head_passes_with_two_framings_or_a_bare_line_feed(lines: list[bytes]
     assert isinstance(event, h11.Request)
     names = [name for name, _ in event.headers]
     assert not {b"content-length", b"transfer-encoding"} <= set(names)
+    before_the_body = head.partition(b"\r\n\r\n")[0]
+    assert before_the_body.count(b"\r\nContent-Length") == names.count(b"content-length") <= 1
+    assert b"\r\n " not in before_the_body
     assert b"\n" not in head.partition(b"\r\n\r\n")[0].replace(b"\r\n", b"")

@@ -82,6 +82,7 @@ async def test_a_flood_from_one_address_takes_nobody_elses_place(tmp_path: Path,
     certificate, key = tmp_path / "edge.pem", tmp_path / "edge.key"
     certificate.write_bytes(issued.cert_pem)
     key.write_bytes(issued.key_pem)
+    key.chmod(0o600)
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.load_verify_locations(cadata=ca.cert_der)
     trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -118,8 +119,37 @@ async def test_places_come_back_however_a_connection_ends(tmp_path: Path) -> Non
     issued = ThrowawayCa("example.org").issue("spiffe://example.org/any", addresses=["127.0.0.1"])
     certificate.write_bytes(issued.cert_pem)
     key.write_bytes(issued.key_pem)
+    key.chmod(0o600)
     async with door(Shop().pricing, connections=few, certificate=certificate, key=key) as edge:
         for sent in (b"GET / HTTP/1.1\r\n\r\n", b"", b"junk" * 100, b""):
             with contextlib.suppress(ConnectionError):
                 await raw(edge.edge.port, sent)
         assert refused(edge, "address") == 0
+
+
+async def test_browsers_are_told_to_stay_with_https_where_there_is_any(tmp_path: Path) -> None:
+    """On answers of the application and on those before there is a request; not where nothing is encrypted."""
+    junk = b"junk\r\n\r\n"
+    async with door(Shop().pricing, resource="http://127.0.0.1:8080") as edge:
+        answer = await edge.http.get("/x")
+        assert answer.status_code == 404
+        assert "strict-transport-security" not in answer.headers
+        assert b"strict-transport" not in await raw(edge.edge.port, junk)
+    certificate, key = tmp_path / "edge.pem", tmp_path / "edge.key"
+    ca = ThrowawayCa("example.org")
+    issued = ca.issue("spiffe://example.org/any", addresses=["127.0.0.1"])
+    certificate.write_bytes(issued.cert_pem)
+    key.write_bytes(issued.key_pem)
+    key.chmod(0o600)
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname = False
+    anybody.verify_mode = ssl.CERT_NONE
+    async with door(Shop().pricing, certificate=certificate, key=key) as edge:
+        for sent, status in ((b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b" 404 "), (junk, b" 400 ")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", edge.edge.port, ssl=anybody)
+            writer.write(sent)
+            async with asyncio.timeout(5):
+                answered = await reader.read()
+            writer.close()
+            assert status in answered
+            assert answered.lower().count(b"strict-transport-security: max-age=31536000\r\n") == 1

@@ -131,6 +131,7 @@ async def test_the_public_listener_speaks_tls_and_takes_a_replaced_certificate(t
         issued = ca.issue("spiffe://example.org/any", addresses=["127.0.0.1"])
         certificate.write_bytes(issued.cert_pem)
         key.write_bytes(issued.key_pem)
+        key.chmod(0o600)
         return issued.cert_der
 
     first = write()
@@ -160,13 +161,14 @@ def test_files_that_do_not_fit_leave_the_last_good_ones_in_use(tmp_path: Path) -
     certificate, key = tmp_path / "edge.pem", tmp_path / "edge.key"
     certificate.write_bytes(issued.cert_pem)
     key.write_bytes(issued.key_pem)
+    key.chmod(0o600)
     context = file_context(certificate, key)
     good = context._current()
     key.write_bytes(b"junk")
     assert context._current() is good
     key.unlink()
     assert context._current() is good
-    with pytest.raises(ConfigurationError, match=r"edge.certificate .* cannot be used"):
+    with pytest.raises(ConfigurationError, match=r"edge.key .* cannot be used"):
         file_context(certificate, key)
 
 

@@ -126,6 +126,8 @@ async def test_the_idempotency_key_goes_into_the_signed_header(edge: Door, shop:
     for _ in range(2):
         answer = await edge.post("/v1/tasks/inventory/update", {"item_id": "42"}, headers=headers)
         assert answer.status_code == 202
+        assert "only as far as one process of the agent remembers" in answer.json()["note"]
+    assert "note" not in (await edge.post("/v1/tasks/inventory/update", {"item_id": "none"})).json()
     await edge.bus.idle()
     assert shop.contexts[0]._permitted.message.header.idm == "order-7"
     assert shop.handled == [("42", 1)]

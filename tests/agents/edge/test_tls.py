@@ -50,6 +50,7 @@ def write(folder: Path, svid: IssuedSvid, *, key: IssuedSvid | None = None) -> t
     paths = folder / "edge.crt", folder / "edge.key"
     for path, pem in zip(paths, (svid.cert_pem, (key or svid).key_pem), strict=True):
         fresh = path.with_suffix(".new")
+        fresh.touch(mode=0o600)
         fresh.write_bytes(pem)
         fresh.replace(path)
     return paths
@@ -73,6 +74,25 @@ def test_a_pair_that_does_not_fit_leaves_the_last_good_one_in_use(tmp_path: Path
     assert shown(context) == first.cert_der
     write(tmp_path, second)
     assert shown(context) == second.cert_der
+
+
+@pytest.mark.parametrize(
+    ("mode", "good"), [(0o600, True), (0o440, True), (0o640, True), (0o644, False), (0o620, False)]
+)
+def test_a_key_that_everybody_can_use_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, *, good: bool
+) -> None:
+    """At the start, and when it is replaced by such a one: then the last good one stays, and the log says why."""
+    first, second = CA.issue(EDGE), CA.issue(EDGE)
+    certificate, key = write(tmp_path, first)
+    context = file_context(certificate, key)
+    write(tmp_path, second)
+    key.chmod(mode)
+    assert shown(context) == (second if good else first).cert_der
+    assert ("can be used by everybody" in caplog.text) != good
+    if not good:
+        with pytest.raises(ConfigurationError, match=rf"edge\.key .* \(mode {mode:04o}\): chmod 600 it"):
+            file_context(certificate, key)
 
 
 def test_files_that_cannot_be_used_at_the_start_are_a_mistake_of_the_settings(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from sealbus.bus.answer_policy import AnswerPolicy
 from sealbus.bus.audit import AuditLimits, AuditWriter
 from sealbus.bus.background import Background
 from sealbus.bus.clock import Clock, wall_clock
+from sealbus.bus.clock_difference import ClockDifference
 from sealbus.bus.counters import Counters
 from sealbus.bus.judge import Judge
 from sealbus.bus.outbox import Outbox
@@ -108,6 +109,9 @@ class Node:
         self.refusals = Refusals(
             transport=transport, subject=refused_subject(self.token), counters=self.counters, clock=clock
         )
+        self.clocks = ClockDifference(self._broker_time, clock=clock)
+        self.counters.gauge("sealbus_clock_ahead_seconds", self.clocks.seconds_ahead)
+        self._audit_stream = ""
         self.judge = Judge(engine=engine, clock=clock)
         self.answers = AnswerPolicy(judge=self.judge, audit=self.audit)
         self.requests = Requests(
@@ -141,6 +145,12 @@ class Node:
         )
         self._stack = AsyncExitStack()
         self._refusing: asyncio.Task[None] | None = None
+
+    async def _broker_time(self) -> int:
+        # Who serves only calls has no consumer to ask about; about the audit stream each has to ask anyway.
+        if not self._audit_stream:
+            self._audit_stream, _ = await self.transport.audit_stream()
+        return await self.transport.broker_time(self._audit_stream)
 
     def trust(self) -> Trust:
         """Return the trust bundles, and the operator's revocations by time, as they are now."""

@@ -63,10 +63,15 @@ class Readiness:
     def reasons(self) -> dict[str, str]:
         """Return why no work can be taken now, by part; empty where it can. Answers from memory."""
         reasons = {}
-        try:
-            self._node.identity.sealer()
-        except SealbusError as error:
-            reasons["identity"] = str(error.code)
+        clocks = self._node.clocks
+        if clocks.ahead is not None and (skew := clocks.problem) is not None:
+            # Whether an SVID has ended is not to be told by such a clock.
+            reasons["clock"] = str(skew)
+        else:
+            try:
+                self._node.identity.sealer()
+            except SealbusError as error:
+                reasons["identity"] = str(error.code)
         if not self._node.connected():
             reasons["nats"] = "not connected"
         if self._unstored:

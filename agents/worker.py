@@ -143,15 +143,13 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> bool:
         """Consume until `stop` is set, then take nothing more and finish what was taken; tell whether all of it was."""
         async with asyncio.TaskGroup() as group:
-            sources = [group.create_task(self._consume(pull), name=f"source-{name}") for name, pull in self._pulls()]
-            served = {subject: asyncio.Event() for subject in self._served()}
-            for subject, live in served.items():
-                sources.append(group.create_task(self._serve(subject, live), name=f"source-{subject}"))
-            sources.append(group.create_task(self._announce(served.values()), name="source-ready"))
-            sources.append(group.create_task(self._readiness.run(), name="source-readiness"))
+            running = [
+                group.create_task(self._take(), name="taking"),
+                group.create_task(self._readiness.run(), name="readiness"),
+            ]
             await stop.wait()
-            for source in sources:
-                source.cancel()
+            for one in running:
+                one.cancel()
         try:
             async with asyncio.timeout(self.limits.drain):
                 await self._gate.settle()
@@ -161,6 +159,23 @@ class Worker:
         if not drained:
             _log.warning("stopped with work unfinished: it will be delivered again")
         return drained
+
+    async def _take(self) -> None:
+        """Take from all sources while our clock and the broker's agree: what we leave alone another replica gets."""
+        while True:
+            await self.node.clocks.agree()
+            async with asyncio.TaskGroup() as group:
+                sources = [
+                    group.create_task(self._consume(pull), name=f"source-{name}") for name, pull in self._pulls()
+                ]
+                served = {subject: asyncio.Event() for subject in self._served()}
+                for subject, live in served.items():
+                    sources.append(group.create_task(self._serve(subject, live), name=f"source-{subject}"))
+                sources.append(group.create_task(self._announce(served.values()), name="source-ready"))
+                await self.node.clocks.disagree()
+                for source in sources:
+                    source.cancel()
+            self.ready.clear()
 
     def not_ready(self) -> dict[str, str]:
         """Return why no work can be taken now, by part; empty where it can."""
@@ -237,6 +252,9 @@ class Worker:
         turn = Turn()
         async with aclosing(batches) as source:
             async for batch in source:
+                if (problem := await self.node.clocks.settle()) is not None:
+                    self._gate.turn_away(batch, pull, problem)
+                    return
                 await self._gate.admit(batch, pull, turn)
                 if pull is not None:
                     # Not before a batch is admitted: what was delivered would come again meanwhile, and be handled twice.

@@ -134,6 +134,11 @@ class Gate:
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
 
+    def turn_away(self, deliveries: Sequence[Delivery], pull: Pull | None, error: SealbusError) -> None:
+        """Refuse to open a batch, for a reason of our own: it is tried again like any other, and a call is not answered."""
+        for delivery in deliveries:
+            self._refuse(error, delivery, pull)
+
     async def settle(self) -> None:
         """Wait until the records of every admitted batch are stored, or refused, and handed on."""
         for _ in range(RECORDING):

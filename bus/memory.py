@@ -258,6 +258,10 @@ class MemoryTransport:
         """Return when the stream was added."""
         return self._broker.streams[stream].created
 
+    async def broker_time(self, stream: str) -> int:
+        """Return the time of the broker's clock."""
+        return self._broker.clock()
+
 
 class MemoryPull:
     """A durable consumer: what is not acknowledged comes again, with its delivery count."""

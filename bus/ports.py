@@ -172,3 +172,6 @@ class Transport(Protocol):
 
     async def created(self, stream: str) -> int:
         """Return when the stream was created, microseconds by the broker's clock."""
+
+    async def broker_time(self, stream: str) -> int:
+        """Return when the broker answered this question about `stream`, microseconds by its clock; 0 if it doesn't say."""

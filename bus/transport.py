@@ -84,3 +84,7 @@ class NatsTransport:
     async def created(self, stream: str) -> int:
         """Return when `stream` was created. Raises `ConfigurationError` if it does not exist, `BusUnavailable`."""
         return (await existing_stream(self._connection.jetstream, stream)).created
+
+    async def broker_time(self, stream: str) -> int:
+        """Return when the server answered. Raises `ConfigurationError` if there is no such stream, `BusUnavailable`."""
+        return (await existing_stream(self._connection.jetstream, stream)).told

@@ -17,6 +17,7 @@
     |   +-- PolicyFailed         16: the engine answered, but not with a decision
     |   +-- AuditUnavailable     17: the decision is not stored
     |   +-- StateUnavailable     18: whether the effect has happened cannot be claimed or learnt
+    |   +-- ClockSkew            our clock is too far from the broker's for anything to be decided
     |   +-- IdentityUnavailable  no SVID with enough life left
     |   +-- BusUnavailable       no connection, or no acknowledgement within the deadline
     +-- ConnectRefused           a connection to NATS that the auth callout refuses
@@ -41,6 +42,7 @@ __all__ = [
     "BadBody",
     "BundleRefused",
     "BusUnavailable",
+    "ClockSkew",
     "Code",
     "ConfigurationError",
     "ConnectRefused",
@@ -142,6 +144,7 @@ class Code(StrEnum):
     CLOCK_DISAGREEMENT = "clock_disagreement"
     # Local: never sent to a peer as a reason of an acceptance step.
     SEAL_REFUSED = "seal_refused"
+    CLOCK_SKEW = "clock_skew"
     IDENTITY_UNAVAILABLE = "identity_unavailable"
     BUS_UNAVAILABLE = "bus_unavailable"
     CONFIGURATION = "configuration"
@@ -157,6 +160,7 @@ RETRIED_CODES = frozenset(
         Code.AUDIT_UNAVAILABLE,
         Code.STATE_UNAVAILABLE,
         Code.OVERLOADED,
+        Code.CLOCK_SKEW,
     }
 )
 """Stream deliveries that fail with these are tried again with backoff until `exp`; every other code ends them
@@ -294,6 +298,12 @@ class StateUnavailable(InfrastructureError):
     """Step 18: an effect that may happen only once could not be claimed; the handler did not run."""
 
     code = Code.STATE_UNAVAILABLE
+
+
+class ClockSkew(InfrastructureError):
+    """Our clock and the broker's differ by more than `Limits.clock_skew`: nothing is opened or decided."""
+
+    code = Code.CLOCK_SKEW
 
 
 class IdentityUnavailable(InfrastructureError):

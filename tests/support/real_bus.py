@@ -16,7 +16,7 @@ from sealbus.agents.dev.permissions import Permissions, Role, permissions_of
 from sealbus.agents.dev.users import EDGE_PATH, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.node import Deployment, Node
-from sealbus.bus.clock import wall_clock
+from sealbus.bus.clock import Clock, wall_clock
 from sealbus.bus.connection import Connection
 from sealbus.bus.spool import SpoolOptions
 from sealbus.bus.stream_plan import apply
@@ -49,8 +49,10 @@ class RealBus:
     def edge(self) -> SpiffeId:
         return SpiffeId(f"spiffe://{DOMAIN}{EDGE_PATH}")
 
-    async def node(self, name: str, engine: PolicyEngine, *, spool: SpoolOptions | None = None) -> Node:
-        """Open a node for the agent `name`; a second of the same name is a replica."""
+    async def node(
+        self, name: str, engine: PolicyEngine, *, spool: SpoolOptions | None = None, clock: Clock = wall_clock
+    ) -> Node:
+        """Open a node for the agent `name`, whose host has `clock`; a second of the same name is a replica."""
         memory = MemoryIdentity(self.authority, self.names.id_of(name))
         identity = StaticIdentity(self.ca, memory.spiffe_id.value, sealer=memory.sealer, bundles=memory.bundles())
         connection = await self.stack.enter_async_context(
@@ -73,6 +75,7 @@ class RealBus:
                 engine=engine,
                 connected=lambda: connection.connected,
                 spool=spool,
+                clock=clock,
             )
         )
 

@@ -1,0 +1,115 @@
+"""A worker whose clock is minutes off decides nothing, says why, and leaves its work to replicas with a better one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from support.engines import ScriptedEngine
+from support.lab import until
+from support.real_bus import RealBus, real_bus
+from support.shop import Price, Shop, Update
+
+from sealbus import Client
+from sealbus.agents.worker import Worker
+from sealbus.bus.clock import wall_clock
+from sealbus.bus.jetstream_api import parse_time
+from sealbus.envelopes.limits import SECOND
+
+pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
+
+MINUTES = 300 * SECOND
+
+
+class Clock:
+    """A host's clock that the test sets."""
+
+    def __init__(self, ahead: int = 0) -> None:
+        self.ahead = ahead
+
+    def __call__(self) -> int:
+        return wall_clock() + self.ahead
+
+
+@asynccontextmanager
+async def running(worker: Worker) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    async with worker, asyncio.TaskGroup() as group:
+        group.create_task(worker.run(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+
+
+async def replica(bus: RealBus, shop: Shop, engine: ScriptedEngine, clock: Clock) -> Worker:
+    return Worker(shop.inventory, await bus.node("inventory", engine, clock=clock))
+
+
+def reason(worker: Worker) -> str:
+    return worker.not_ready().get("clock", "")
+
+
+@pytest.mark.parametrize("ahead", [MINUTES, -MINUTES])
+async def test_a_clock_five_minutes_off_decides_nothing(tmp_path: Path, ahead: int) -> None:
+    wrong, right = ScriptedEngine(), ScriptedEngine()
+    shop, other, clock = Shop(), Shop(), Clock(ahead)
+    async with real_bus(tmp_path, "inventory", "shop-web", permitted=True) as bus:
+        web = Client.on(await bus.node("shop-web", ScriptedEngine()))
+        worker = await replica(bus, shop, wrong, clock)
+        async with running(worker):
+            handle = await web.submit("inventory.update", Update(item_id="1"))
+            await until(lambda: reason(worker) != "")
+            way = "ahead of" if ahead > 0 else "behind"
+            assert reason(worker).startswith("clock_skew: this host is ")
+            assert way in reason(worker)
+            assert worker.not_ready()["sources"] == "not consuming"
+            assert "identity" not in worker.not_ready()
+            [metric] = [
+                one for one in worker.node.counters.render().splitlines() if one.startswith("sealbus_clock_ahead")
+            ]
+            assert abs(float(metric.split()[1]) - ahead / SECOND) < 5
+            async with running(await replica(bus, other, right, Clock())):
+                await handle.result(timeout=20)
+            assert (other.handled, shop.handled, wrong.asked) == ([("1", 1)], [], [])
+            later = await web.submit("inventory.update", Update(item_id="2"))
+            clock.ahead = 0
+            await later.result(timeout=20)
+            assert shop.handled == [("2", 1)]
+            assert reason(worker) == ""
+            [asked] = wrong.asked
+            assert abs(parse_time(asked["context"]["time"]) - wall_clock()) < 60 * SECOND
+
+
+async def test_a_clock_that_is_set_while_it_works_is_noticed_before_the_next_decision(tmp_path: Path) -> None:
+    engine, shop, clock = ScriptedEngine(), Shop(), Clock()
+    async with real_bus(tmp_path, "inventory", "shop-web") as bus:
+        web = Client.on(await bus.node("shop-web", ScriptedEngine()))
+        worker = await replica(bus, shop, engine, clock)
+        async with running(worker):
+            await (await web.submit("inventory.update", Update(item_id="1"))).result(timeout=20)
+            clock.ahead = -MINUTES
+            handle = await web.submit("inventory.update", Update(item_id="2"))
+            await until(lambda: reason(worker) != "")
+            assert [one["resource"]["id"] for one in engine.asked] == ["1"]
+            clock.ahead = 0
+            await handle.result(timeout=20)
+        assert [item for item, _ in shop.handled] == ["1", "2"]
+
+
+async def test_a_call_goes_to_a_replica_whose_clock_is_right(tmp_path: Path) -> None:
+    wrong, right = ScriptedEngine(), ScriptedEngine()
+    async with real_bus(tmp_path, "pricing", "shop-web") as bus:
+        web = Client.on(await bus.node("shop-web", ScriptedEngine()))
+        off = Worker(Shop().pricing, await bus.node("pricing", wrong, clock=Clock(MINUTES)))
+        good = Worker(Shop().pricing, await bus.node("pricing", right))
+        async with running(off), running(good):
+            await until(lambda: reason(off) != "")
+            await good.ready.wait()
+            for number in range(20):
+                await web.call("pricing.quote", Update(item_id=str(number)), returns=Price, timeout=20)
+        assert wrong.asked == []
+        assert len(right.asked) == 20

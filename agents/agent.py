@@ -14,10 +14,11 @@ from sealbus.agents.context import Context
 from sealbus.agents.resource import Resource
 from sealbus.bus.retry import RetrySchedule
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.kinds import RULES, Kind
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.names import is_token
 
-__all__ = ["Agent", "Handler"]
+__all__ = ["Agent", "Handler", "checked_timeout"]
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
@@ -55,7 +56,7 @@ class Handler(Generic[Req, Res]):
         self.resource = resource
         self.facts = tuple(facts)
         self.retry = retry
-        self.timeout = timeout
+        self.timeout = checked_timeout(action, kind, timeout)
         self.media_type = media_type
         self.once = once
         self.status = status
@@ -266,6 +267,16 @@ class Agent:
             return handler
 
         return declare
+
+
+def checked_timeout(action: str, kind: Kind | None, timeout: object) -> float:
+    """Return `timeout`, seconds of one attempt; raise `ConfigurationError` for one that no message of `kind` lives for."""
+    longest = RULES[kind or Kind.TASK].life // SECOND
+    number = float(timeout) if isinstance(timeout, int | float) and not isinstance(timeout, bool) else 0.0
+    if not 0 < number <= longest:
+        why = ": a call lives no longer, so let a task take it" if kind is Kind.CALL else ""
+        raise ConfigurationError(f"{action}: timeout is over 0 and at most {longest} s, not {timeout}{why}")
+    return number
 
 
 def _signature(function: Callable[..., object], streams: bool) -> tuple[type, type]:

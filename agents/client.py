@@ -75,7 +75,7 @@ class Client:
         body: object,
         *,
         user: Statement | None = None,
-        life: float = 3_600.0,
+        life: float | None = None,
         partition: str | None = None,
         grants: Sequence[str] | None = None,
         idempotency_key: str | None = None,

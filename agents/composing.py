@@ -11,7 +11,7 @@ from sealbus.bus.routes import Answer
 from sealbus.envelopes.accept import VerifiedMessage
 from sealbus.envelopes.context_payload import parse_payload
 from sealbus.envelopes.errors import SealError
-from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.kinds import RULES, Kind
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.names import Names
 from sealbus.envelopes.spiffe_id import SpiffeId
@@ -33,7 +33,7 @@ __all__ = [
 
 NO_SUBJECTS: OwnSubjects = MappingProxyType({})
 TASK_LIFE = 3_600 * SECOND
-"""A task lives an hour unless said."""
+"""A task lives an hour unless said, or as long as its chain may go on if that is less."""
 CALL_LIFE = 30 * SECOND
 EVENT_LIFE = 3_600 * SECOND
 TASK_END = 3_600 * SECOND
@@ -107,13 +107,16 @@ def task_letter(
     *,
     names: Names,
     origin: Origin,
-    life: int = TASK_LIFE,
+    life: int | None = None,
     partition: str | None = None,
     grants: Sequence[str] | None = None,
     idempotency_key: str | None = None,
     own: OwnSubjects = NO_SUBJECTS,
 ) -> Letter:
-    """Return a task for `action`, or for the own subject that it means; it carries the origin's user and chain."""
+    """Return a task for `action`, or for the own subject that it means; it carries the origin's user and chain.
+
+    `life` is microseconds; raises `SealError` for one that no task may have, or that its chain cannot last for.
+    """
     declared = own_subject(Kind.TASK, action, own)
     if declared is None:
         agent, verb = split_action(action)
@@ -123,12 +126,13 @@ def task_letter(
         raise SealError("an own subject has no partitions")
     else:
         aud, to = declared.owner, declared.subject
+    life = _task_life(life, origin)
     return Letter(
         kind=Kind.TASK,
         to=to,
         aud=aud,
         life=life,
-        end_after=life + TASK_END,
+        end_after=min(life + TASK_END, RULES[Kind.TASK].life),
         end_at=origin.end,
         not_before=origin.not_before,
         body=body.body,
@@ -139,6 +143,21 @@ def task_letter(
         idm=idempotency_key,
         tid=origin.tid,
     )
+
+
+def _task_life(asked: int | None, origin: Origin) -> int:
+    """Return how long a task lives. One that was asked for is given as it is, or refused: nobody is told of less."""
+    if asked is None:
+        return TASK_LIFE
+    longest = RULES[Kind.TASK].life
+    if not 0 < asked <= longest:
+        raise SealError(f"life is over 0 and at most {longest // SECOND} s for a task, not {asked / SECOND:.10g} s")
+    if origin.end is not None and asked > (lasts := origin.end - origin.not_before):
+        raise SealError(
+            f"life is at most {lasts // SECOND} s here, not {asked / SECOND:.10g} s: so long may the user's context, or the "
+            "task that is being handled, go on"
+        )
+    return asked
 
 
 def call_letter(
@@ -154,8 +173,14 @@ def call_letter(
 ) -> Letter:
     """Return a call of `action`, or of the own subject that it means, whose replies go to `reply_to`.
 
-    It carries the origin's user and chain.
+    It carries the origin's user and chain. Raises `SealError` for a `life` that no call may have.
     """
+    longest = RULES[Kind.CALL].life
+    if not 0 < life <= longest:
+        raise SealError(
+            f"timeout is over 0 and at most {longest // SECOND} s for a call, not {life / SECOND:.10g} s: submit a task for "
+            "what takes longer"
+        )
     declared = own_subject(Kind.CALL, action, own)
     if declared is None:
         agent, verb = split_action(action)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pydantic
 
-from sealbus.agents.agent import Agent, Handler
+from sealbus.agents.agent import Agent, Handler, checked_timeout
 from sealbus.agents.context import Context
 from sealbus.agents.sending import Sending
 from sealbus.bus.routes import Answer, Permitted, Route
@@ -121,6 +121,7 @@ def _declared(handler: Handler[object, object], own: SpiffeId, own_subjects: Own
         )
     if handler.once and declared.kind is Kind.CALL:
         raise ConfigurationError(f"{subject}: a call is never delivered again, so that `once` does not apply to it")
+    checked_timeout(subject, declared.kind, handler.timeout)
     if handler.streams and declared.kind is not Kind.CALL:
         raise ConfigurationError(
             f"{subject}: only a call can be answered in chunks, and it is declared {declared.kind}"

@@ -112,7 +112,7 @@ class ReplayContext(Context):
         action: str,
         body: object,
         *,
-        life: float = 3_600.0,
+        life: float | None = None,
         partition: str | None = None,
         grants: tuple[str, ...] | None = None,
         media_type: str = JSON,

@@ -72,7 +72,7 @@ class Sending:
         *,
         origin: Origin | None = None,
         user: Statement | None = None,
-        life: float = 3_600.0,
+        life: float | None = None,
         partition: str | None = None,
         grants: Sequence[str] | None = None,
         idempotency_key: str | None = None,
@@ -82,8 +82,9 @@ class Sending:
         """Store a task for `action` (`<agent>.<verb>`, or an own subject or its action) and return its handle.
 
         Who consumes it decides about it later: a denial is seen by the handle. `life` is seconds until it may no longer
-        be handled. Raises `Overloaded` if the stream is full, `BusUnavailable`, `SealError` for what no reader would
-        accept, `IdentityUnavailable`.
+        be handled: at most a day, and no longer than the user's context or the handled task may go on; an hour, or what is
+        left of these, unless said. Raises `Overloaded` if the stream is full, `BusUnavailable`, `SealError` for what no
+        reader would accept, `IdentityUnavailable`.
         """
         origin = origin or Origin.user(user)
         letter = task_letter(
@@ -91,7 +92,7 @@ class Sending:
             encoded(body, media_type),
             names=self._names,
             origin=origin,
-            life=int(life * SECOND),
+            life=int(life * SECOND) if life is not None else None,
             partition=partition,
             grants=grants,
             idempotency_key=idempotency_key,

@@ -15,6 +15,7 @@ from sealbus.envelopes.accept import StreamArrival, VerifiedMessage
 from sealbus.envelopes.context_payload import UserContext
 from sealbus.envelopes.errors import (
     BadBody,
+    ConfigurationError,
     ObligationUnknown,
     PolicyFailed,
     PolicyUnavailable,
@@ -117,6 +118,7 @@ class Judge:
                 request_of(ready.opened, ready.properties, ready.resource, now=self._clock())
             )
         except PolicyFailed as error:
+            self._said.warning("the policy cannot be asked about %s: %s", ready.opened.route.action, error.detail)
             ready.error = error
         except SealbusError as error:
             ready.error = PolicyFailed(error.detail)
@@ -167,6 +169,10 @@ async def _load_one(ready: _Prepared, said: OperatorLog) -> None:
         ready.error = None
     except ResourceNotFound as error:
         ready.error = error
+    except ConfigurationError as error:
+        # The loader's own mistake, the same at each try; its text names an attribute and no value.
+        said.warning("the resource for %s is none to ask the policy about: %s", route.action, error.detail)
+        ready.error = PolicyFailed(error.detail)
     except asyncio.CancelledError:
         if being_cancelled():
             raise

@@ -18,7 +18,7 @@ from sealbus.envelopes.errors import PolicyFailed
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.policies.documents import InputDocument
 
-__all__ = ["NO_USER", "Request", "Resource", "User", "input_document", "rfc3339"]
+__all__ = ["NO_USER", "Request", "Resource", "User", "check_properties", "input_document", "rfc3339"]
 
 _MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -94,11 +94,11 @@ class Request:
         if user.present is not True and user.present is not False:
             raise PolicyFailed("present is not a boolean")
         if self.properties:
-            _check("action.properties", self.properties)
+            check_properties("action.properties", self.properties)
         if resource.properties:
-            _check("resource.properties", resource.properties)
+            check_properties("resource.properties", resource.properties)
         if user.claims:
-            _check("context.user.claims", user.claims)
+            check_properties("context.user.claims", user.claims)
 
 
 def input_document(request: Request) -> InputDocument:
@@ -166,7 +166,8 @@ def _sorted(properties: Mapping[str, object]) -> dict[str, object]:
     return dict(properties) if len(properties) < 2 else dict(sorted(properties.items()))
 
 
-def _check(where: str, properties: Mapping[str, object]) -> None:
+def check_properties(where: str, properties: Mapping[str, object]) -> None:
+    """Raise `PolicyFailed` that names the first property which both engines would not read alike (`Request`)."""
     for name, value in properties.items():
         if not isinstance(name, str):
             raise PolicyFailed(f"{where} has a name that is no text")

@@ -51,10 +51,11 @@ class Tasks:
         action = front.exposed.action(request.path_params["agent"], request.path_params["verb"])
         key = idempotency_key(request)
         body = await front.body(request, token)
+        life = float(min(front.limits.task_seconds, front.limits.context_end_seconds))
         try:
             async with asyncio.timeout(front.limits.submit_seconds):
                 handle = await front.node.sending.submit(
-                    action, body, user=front.context(token), life=float(front.limits.task_seconds), idempotency_key=key
+                    action, body, user=front.context(token), life=life, idempotency_key=key
                 )
                 await self.owners.keep(handle, token)
         except TimeoutError as error:

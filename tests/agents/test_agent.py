@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from support.shop import Shop, Update
@@ -90,3 +91,27 @@ def test_what_a_handler_honours_is_declared_as_types() -> None:
     for wrong in ("watermark", ("",)):
         with pytest.raises(ConfigurationError, match="honours lists types"):
             agent.task("other", honours=wrong)(print_.function)  # type: ignore[arg-type]  # a coroutine function
+
+
+def declare(kind: str, timeout: Any) -> None:
+    agent = Agent("printer")
+
+    async def handle(body: str, ctx: Context) -> str:
+        return body
+
+    (agent.call if kind == "call" else agent.task)("print", timeout=timeout)(handle)
+
+
+@pytest.mark.parametrize(
+    ("kind", "timeout"),
+    [("call", 60.1), ("call", 300), ("task", 86_401), *((kind, wrong) for kind in ("call", "task")
+     for wrong in (None, 0, -1, float("nan"), float("inf"), True, "30"))],
+)  # fmt: skip
+def test_a_timeout_is_one_that_a_message_can_live_for(kind: str, timeout: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"at most {60 if kind == 'call' else 86_400} s, not {timeout}"):
+        declare(kind, timeout)
+
+
+@pytest.mark.parametrize(("kind", "timeout"), [("call", 60), ("call", 0.1), ("task", 86_400), ("task", 300)])
+def test_the_longest_timeout_is_allowed(kind: str, timeout: float) -> None:
+    declare(kind, timeout)

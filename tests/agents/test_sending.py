@@ -20,8 +20,11 @@ from sealbus.bus.routes import Answer
 from sealbus.bus.status_body import State
 from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.errors import Code, EnvelopeError, HandlingError, SealError
+from sealbus.envelopes.header import parse_header
 from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.subjects import OwnSubject
+from sealbus.envelopes.wire import parse_envelope
 from sealbus.policies.decision import Decision
 from sealbus.testing import TestBus
 
@@ -165,3 +168,35 @@ def test_a_body_is_encoded_by_its_own_type() -> None:
     assert encoded(ready, MSGPACK) is ready
     with pytest.raises(SealError, match="object"):
         encoded(object(), "application/json")
+
+
+@pytest.mark.parametrize("timeout", [60.1, 120, 0, -1])
+async def test_a_call_that_may_not_last_so_long_is_refused_with_what_it_may(bus: TestBus, timeout: float) -> None:
+    client = await bus.client("shop-web")
+    with pytest.raises(SealError, match=f"at most 60 s for a call, not {timeout} s: submit a task"):
+        await client.call("pricing.quote", Update(item_id="1"), returns=Price, timeout=timeout)
+    with pytest.raises(SealError, match="at most 60 s for a call"):
+        async for _ in client.stream("pricing.count", Update(item_id="1"), returns=int, timeout=timeout):
+            pass
+    await client.call("pricing.quote", Update(item_id="1"), returns=Price, timeout=60)
+
+
+async def test_a_life_is_given_as_asked_or_refused_with_what_is_allowed(bus: TestBus) -> None:
+    client = await bus.client("shop-web")
+    user = bus.user("alice", "shop-web")
+    day, hour, body = 86_400, 3_600, Update(item_id="1")
+    for life in (30 * day, day + 1, 0, -1):
+        with pytest.raises(SealError, match=f"at most 86400 s for a task, not {life} s"):
+            await client.submit("inventory.update", body, life=life)
+    for life in (30 * day, day + 1):
+        with pytest.raises(SealError, match="at most 86400 s for a task"):
+            await client.submit("inventory.update", body, user=user, life=life)
+    with pytest.raises(SealError, match="at most 28800 s here, not 72000 s: so long may the user's context"):
+        await client.submit("inventory.update", body, user=user, life=20 * hour)
+    await client.submit("inventory.update", body, life=day)
+    await client.submit("inventory.update", body, user=user, life=8 * hour)
+    await client.submit("inventory.update", body, user=user)
+    headers = [parse_header(parse_envelope(one.payload).header) for one in bus.stored("TASKS")]
+    assert [(one.exp - one.iat) // SECOND for one in headers][0::2] == [day, hour]
+    assert 8 * hour - 60 <= (headers[1].exp - headers[1].iat) // SECOND <= 8 * hour
+    assert (headers[0].end or 0) - headers[0].iat == day * SECOND

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from support.engines import ScriptedEngine, Verdict, allow, deny
 from support.lab import until
 from support.shop import Price, Shop, Update
 
-from sealbus import Agent, Context, Denied
+from sealbus import Agent, Context, Denied, Resource
 from sealbus.agents.worker import WorkerLimits
 from sealbus.bus.audit import AuditLimits
 from sealbus.bus.memory import header_block
@@ -23,6 +24,10 @@ from sealbus.envelopes.errors import BusUnavailable, Code, ObligationUnknown, Po
 from sealbus.envelopes.wire import encode_envelope, parse_envelope
 from sealbus.envelopes.work_records import OutcomeRecord
 from sealbus.testing import TestBus
+
+
+class Weight(BaseModel):
+    weight: float
 
 
 @pytest.fixture
@@ -215,6 +220,35 @@ async def test_a_resource_that_does_not_exist_is_a_recorded_denial(bus: TestBus,
     await bus.idle()
     assert shop.handled == []
     await bus.assert_denied("inventory.update", "resource_not_found")
+
+
+async def test_a_resource_that_no_policy_can_be_asked_about_is_told_by_the_name_of_its_attribute(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = Agent("till")
+
+    async def load(body: Update) -> Resource:
+        return Resource("sum", body.item_id, amount=1.5)
+
+    @agent.task("pay", resource=load)
+    async def pay(body: Update, ctx: Context) -> None:
+        shop.handled.append((body.item_id, 1))
+
+    @agent.task("weigh", facts=["weight"])
+    async def weigh(body: Weight, ctx: Context) -> None:
+        shop.handled.append(("weight", 1))
+
+    async with TestBus(agent, engine=ScriptedEngine()) as bus:
+        client = await bus.client("shop-web")
+        await client.submit("till.pay", Update(item_id="1"))
+        await client.submit("till.weigh", Weight(weight=1.5))
+        await bus.idle()
+        await bus.assert_denied("till.pay", "policy_error")
+        await bus.assert_denied("till.weigh", "policy_error")
+    assert shop.handled == []
+    assert "till.pay is none to ask the policy about: resource sum.amount is or holds a float" in caplog.text
+    assert "cannot be asked about till.weigh: action.properties.weight is or holds a float" in caplog.text
+    assert "1.5" not in caplog.text
 
 
 async def test_a_handler_that_fails_is_tried_again_then_succeeds(bus: TestBus, shop: Shop) -> None:

@@ -153,7 +153,7 @@ async def check_streams(
 ) -> dict[str, StreamState]:
     """Read and check `streams` within `deadline` seconds in all; return them by name, for their creation times.
 
-    Needs no rights but `$JS.API.STREAM.INFO.<name>` and, once the audit stream's first period is over,
+    Needs no rights but `$JS.API.STREAM.LIST` and, once the audit stream's first period is over,
     `$JS.API.STREAM.NAMES`; the audit stream's current period is returned under the declared name.
 
     Raises `ConfigurationError` as `check_stream` does, and

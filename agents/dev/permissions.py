@@ -75,8 +75,8 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
             f"state.{token}.>",
             f"_INBOX.*.{REPLY_TOKEN}.*.*",
             *(one.subject for one in own if one.kind is not Kind.EVENT or one.owner == spiffe_id),
-            # Of any stream: the audit stream of the current period has a name that is not known beforehand.
-            f"{_API}.STREAM.INFO.*",
+            # How streams are declared, and no STREAM.INFO: that also tells their subjects, which name others' tasks.
+            f"{_API}.STREAM.LIST",
             f"{_API}.STREAM.NAMES",
             f"{_API}.DIRECT.GET.STATE.state.{token}.>",
             *_durable("TASKS", token, f"task.{token}.>"),
@@ -106,7 +106,6 @@ def _bucket_reader(bucket: str) -> tuple[str, ...]:
     """Return what it takes to follow a bucket of the object store; what is in it is signed, and no secret."""
     stream = f"OBJ_{bucket}"
     return (
-        f"{_API}.STREAM.INFO.{stream}",
         f"{_API}.DIRECT.GET.{stream}.$O.{bucket}.M.*",
         f"{_API}.CONSUMER.CREATE.{stream}.*.$O.{bucket}.>",
         f"{_API}.CONSUMER.MSG.NEXT.{stream}.*",

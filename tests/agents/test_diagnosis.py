@@ -190,12 +190,11 @@ async def test_the_clock_is_held_against_the_brokers(
 
     async def jetstream(subject: str, payload: bytes) -> bytes:
         del payload
-        assert subject == "$JS.API.STREAM.INFO.TASKS"
+        assert subject == "$JS.API.STREAM.LIST"
         at = datetime.fromtimestamp(told / SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         ts = {} if not told else {"ts": at}
-        return json.dumps(
-            {"config": {}, "created": "2026-11-24T16:42:57Z", "state": {"messages": 0, "bytes": 0}, **ts}
-        ).encode()
+        tasks = {"config": {"name": "TASKS"}, "created": "2026-11-24T16:42:57Z", "state": {"messages": 0, "bytes": 0}}
+        return json.dumps({"total": 1, "streams": [{**tasks, **ts}]}).encode()
 
     connection = SimpleNamespace(jetstream=jetstream)
     monkeypatch.setattr(diagnosis, "open_connection", lambda *_: nullcontext((None, connection)))

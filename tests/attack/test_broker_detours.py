@@ -7,6 +7,7 @@ consumer of its own delivers to. So neither may be worth anything: what comes th
 from __future__ import annotations
 
 import asyncio
+from base64 import b64decode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -48,6 +49,15 @@ FORBIDDEN = (
     "$JS.API.STREAM.MSG.DELETE.TASKS",
     "$JS.API.STREAM.DELETE.DEAD",
 )
+
+
+async def first(operator: RawNats, stream: str, sequence: int = 1) -> tuple[str, bytes]:
+    """Return subject and payload of the stream's first message, or that of `sequence`, as soon as there is one."""
+    async with asyncio.timeout(10):
+        while True:
+            found = (await operator.ask(f"$JS.API.STREAM.MSG.GET.{stream}", {"seq": sequence})).get("message")
+            if isinstance(found, dict):
+                return str(found["subject"]), b64decode(str(found["data"]))
 
 
 async def counts(operator: RawNats) -> dict[str, object]:
@@ -104,10 +114,87 @@ async def test_the_answers_of_the_server_do_nothing_to_its_own_api(tmp_path: Pat
         for verb in ("PURGE.TASKS", "MSG.DELETE.TASKS", "DELETE.TASKS", "PURGE.DEAD", "MSG.DELETE.DEAD", "DELETE.DEAD"):
             # A PubAck names a stream and a sequence, as a request to delete a message would.
             agent.publish("dead.inventory.x", b"y", reply=f"$JS.API.STREAM.{verb}")
-            agent.publish("$JS.API.STREAM.INFO.DEAD", reply=f"$JS.API.STREAM.{verb}")
+            agent.publish("$JS.API.STREAM.LIST", reply=f"$JS.API.STREAM.{verb}")
         assert await agent.settle() == []
         await agent.request("dead.inventory.x", b"control")
         assert await counts(operator) == {**before, "DEAD": 1 + 6 + 1}
+
+
+PLANTED = {
+    "audit.pricing": "AUDIT",
+    "event.pricing.changed": "EVENTS",
+    "dead.pricing.quote": "DEAD",
+    "state.pricing.effect.00": "STATE",
+    "status.pricing.0123": "RESULTS",
+}
+
+
+async def test_bytes_of_an_agents_own_can_be_stored_in_any_stream(tmp_path: Path) -> None:
+    """By a pull of its own message with a reply subject of its choice (SECURITY.md)."""
+    site = Site(folder=tmp_path)
+    async with (
+        broker(site) as server,
+        site.connect(server, OPERATOR) as operator,
+        site.connect(server, INVENTORY) as agent,
+    ):
+        await apply(STREAMS, operator.request)
+        made = await agent.ask(CREATE, {"stream_name": "TASKS", "config": {**PUSH, "ack_policy": "explicit"}})
+        assert "error" not in made, made
+        before = await counts(operator)
+        for number, subject in enumerate(PLANTED):
+            await agent.request("task.inventory.x", b"planted %d" % number)
+            agent.publish("$JS.API.CONSUMER.MSG.NEXT.TASKS.inventory", b"1", reply=subject)
+        assert await agent.settle() == []
+        for number, stream in enumerate(PLANTED.values()):
+            # Under the subject that it was sent to: what another has there is not replaced.
+            assert await first(operator, stream) == ("task.inventory.x", b"planted %d" % number)
+        after = await counts(operator)
+        assert {name for name in after if after[name] != before[name]} == {"TASKS", *PLANTED.values()}
+
+
+async def test_bytes_of_an_agents_own_can_be_stored_under_anybodys_name(tmp_path: Path) -> None:
+    """By asking for a value of its own in STATE: the answer is what it put there, and goes to whatever reply subject."""
+    site = Site(folder=tmp_path)
+    async with (
+        broker(site) as server,
+        site.connect(server, OPERATOR) as operator,
+        site.connect(server, INVENTORY) as agent,
+    ):
+        await apply(STREAMS, operator.request)
+        await agent.request("state.inventory.mine", b"bytes of its own")
+        for subject in PLANTED:
+            agent.publish("$JS.API.DIRECT.GET.STATE.state.inventory.mine", b"", reply=subject)
+        assert await agent.settle() == []
+        for subject, stream in PLANTED.items():
+            least = 2 if stream == "STATE" else 1
+            assert await first(operator, stream, least) == (subject, b"bytes of its own")
+
+
+@pytest.mark.parametrize("stream", ["RESULTS", "STATE", "TASKS"])
+async def test_no_agent_learns_the_subjects_of_others(tmp_path: Path, stream: str) -> None:
+    """`status.<requester>.<task>` and `state.<agent>.effect.<key>` end in what is between two: not by any question."""
+    site, filters = Site(folder=tmp_path), b'{"subjects_filter":">"}'
+    async with (
+        broker(site) as server,
+        site.connect(server, OPERATOR) as operator,
+        site.connect(server, INVENTORY) as agent,
+    ):
+        await apply(STREAMS, operator.request)
+        await operator.request("status.shop-web.5ec2e7", b"of others")
+        await agent.request("status.shop-web.0123", b"a status of its own making")
+        # An operator sees them: the question is a good one.
+        assert "5ec2e7" in str(await operator.ask("$JS.API.STREAM.INFO.RESULTS", {"subjects_filter": ">"}))
+        agent.publish(f"$JS.API.STREAM.INFO.{stream}", filters, reply="_INBOX.inventory.reply.aa.1")
+        (refused,) = await agent.settle()
+        assert f"$JS.API.STREAM.INFO.{stream}" in refused
+        for question in (
+            {},
+            {"subjects_filter": ">"},
+            {"subject": "status.>"},
+            {"subject": "status.>", "deleted_details": True},
+        ):
+            for verb in ("LIST", "NAMES"):
+                assert "5ec2e7" not in str(await agent.ask(f"$JS.API.STREAM.{verb}", question))
 
 
 # What acceptance makes of it

@@ -107,5 +107,5 @@ async def test_a_user_that_the_client_names_itself_counts_for_nothing(tmp_path: 
             with pytest.raises(REFUSED):
                 await site.raw("stranger", says=says).__aenter__()
             async with site.raw("inventory", says={"user": "operator", "pass": "x"}) as client:
-                assert not await client.may_publish("$JS.API.STREAM.LIST")
+                assert not await client.may_publish("$JS.API.STREAM.CREATE.X")
         assert set(site.responders[0].codes) == {Code.DENIED}

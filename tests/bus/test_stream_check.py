@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import cast
 
 import pytest
 
@@ -204,10 +203,12 @@ def test_durations_and_lists_are_shown_as_an_operator_would_write_them() -> None
     assert shown("subjects", ["a.>", "b"]) == "a.>, b"
 
 
-def info(name: str) -> bytes:
-    found = state(name)
+def listed(**changes: object) -> bytes:
+    """All declared streams as the server lists them, the configuration of TASKS changed."""
     times = {"created": "1970-01-01T00:00:00.000007Z", "state": {"messages": 0, "bytes": 0}}
-    return json.dumps({"config": found.config, **times}).encode()
+    configs = [{**state(name).config, "name": name, **(changes if name == "TASKS" else {})} for name in STREAM_NAMES]
+    streams = [{"config": config, **times} for config in configs]
+    return json.dumps({"total": len(streams), "streams": streams}).encode()
 
 
 async def test_all_streams_are_read_and_checked() -> None:
@@ -215,18 +216,16 @@ async def test_all_streams_are_read_and_checked() -> None:
 
     async def request(subject: str, payload: bytes) -> bytes:
         asked.append((subject, payload))
-        return info(subject.rpartition(".")[2])
+        return listed()
 
     found = await check_streams(STREAMS, request)
     assert {name: one.created for name, one in found.items()} == dict.fromkeys(STREAM_NAMES, 7)
-    assert asked == [(f"$JS.API.STREAM.INFO.{name}", b"") for name in STREAM_NAMES]
+    assert set(asked) == {("$JS.API.STREAM.LIST", b"")}
 
 
 async def test_the_first_bad_stream_ends_the_check() -> None:
     async def request(subject: str, payload: bytes) -> bytes:
-        answer = cast("dict[str, dict[str, object]]", json.loads(info(subject.rpartition(".")[2])))
-        answer["config"]["discard"] = "old"
-        return json.dumps(answer).encode()
+        return listed(discard="old")
 
     with pytest.raises(ConfigurationError, match="stream TASKS: discard is old"):
         await check_streams(STREAMS, request)

@@ -139,21 +139,26 @@ class Server:
         self.hang = ""
 
     async def __call__(self, subject: str, payload: bytes) -> bytes:
-        verb, name = subject.removeprefix("$JS.API.STREAM.").split(".")
+        verb, _, name = subject.removeprefix("$JS.API.STREAM.").partition(".")
         if verb == self.hang:
             await asyncio.Event().wait()
         if verb == self.refuse:
             return json.dumps({"error": {"err_code": 10_047, "description": "insufficient storage"}}).encode()
-        if verb != "INFO":
-            config = cast("JsonObject", json.loads(payload))
-            assert config["name"] == name
-            self.written.append((verb, config))
-            self.states[name] = StreamState(name=name, config=config, created=0, messages=0, bytes=0)
-        found = self.states.get(name)
-        if found is None:
-            return json.dumps({"error": {"err_code": 10_059, "description": "stream not found"}}).encode()
-        counts = {"messages": found.messages, "bytes": found.bytes}
-        return json.dumps({"config": found.config, "created": "2026-01-01T00:00:00Z", "state": counts}).encode()
+        if verb == "LIST":
+            return json.dumps(
+                {"total": len(self.states), "streams": [_told(one) for one in self.states.values()]}
+            ).encode()
+        config = cast("JsonObject", json.loads(payload))
+        assert config["name"] == name
+        self.written.append((verb, config))
+        self.states[name] = StreamState(name=name, config=config, created=0, messages=0, bytes=0)
+        return json.dumps(_told(self.states[name])).encode()
+
+
+def _told(found: StreamState) -> JsonObject:
+    counts = {"messages": found.messages, "bytes": found.bytes}
+    config = {**found.config, "name": found.name}
+    return {"config": config, "created": "2026-01-01T00:00:00Z", "state": counts}
 
 
 async def test_apply_makes_what_is_missing_and_then_has_nothing_to_do() -> None:
@@ -225,6 +230,6 @@ async def test_a_server_that_does_not_answer_is_not_waited_for() -> None:
     server.hang = "CREATE"
     with pytest.raises(BusUnavailable, match=r"streams not applied: .* within 0.05 s"):
         await apply(STREAMS, server, deadline=0.05)
-    server.hang = "INFO"
+    server.hang = "LIST"
     with pytest.raises(BusUnavailable, match=r"streams not read: .* within 0.05 s"):
         await read_streams(STREAM_NAMES, server, deadline=0.05)

@@ -114,8 +114,8 @@ own := [
 	"audit.{self}",
 	"refused.{self}",
 	"state.{self}.>",
-	# Of any stream: the audit stream of the current period has a name that is not known beforehand.
-	"$JS.API.STREAM.INFO.*",
+	# How streams are declared, and no STREAM.INFO: that also tells their subjects, which name others' tasks.
+	"$JS.API.STREAM.LIST",
 	"$JS.API.STREAM.NAMES",
 	"$JS.API.DIRECT.GET.STATE.state.{self}.>",
 	"$JS.API.CONSUMER.CREATE.TASKS.{self}.task.{self}.>",

@@ -162,7 +162,7 @@ test_own_subjects_of_the_scheme if {
 test_streams_api_is_its_own_consumers if {
 	api := {subject | some subject in of_shop.publish.allow; startswith(subject, "$JS.")}
 	api == {
-		"$JS.API.STREAM.INFO.*",
+		"$JS.API.STREAM.LIST",
 		"$JS.API.STREAM.NAMES",
 		"$JS.API.DIRECT.GET.STATE.state.{self}.>",
 		"$JS.API.CONSUMER.CREATE.TASKS.{self}.task.{self}.>",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -19,8 +19,16 @@ from sealbus.bus.memory import header_block
 from sealbus.bus.ports import Outgoing
 from sealbus.bus.publish_errors import Overloaded, StreamRefused
 from sealbus.bus.requests import CallExpired, RemoteError
+from sealbus.bus.work import Judged
 from sealbus.envelopes.decision_record import DecisionRecord
-from sealbus.envelopes.errors import BusUnavailable, Code, ObligationUnknown, PolicyFailed, PolicyUnavailable
+from sealbus.envelopes.errors import (
+    BusUnavailable,
+    Code,
+    ObligationUnknown,
+    PolicyFailed,
+    PolicyUnavailable,
+    SealbusError,
+)
 from sealbus.envelopes.wire import encode_envelope, parse_envelope
 from sealbus.envelopes.work_records import OutcomeRecord
 from sealbus.testing import TestBus
@@ -522,3 +530,30 @@ async def test_a_call_whose_handler_was_denied_is_answered_as_denied(shop: Shop,
         with pytest.raises(Denied) as refused:
             await client.call("asking.call", Update(item_id="1"), returns=Price)
         assert (refused.value.code, refused.value.reasons) == (Code.DENIED, ("not_yours",) if shown else ())
+
+
+async def test_batches_are_handled_in_their_order_whichever_is_recorded_first(
+    shop: Shop, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with TestBus(shop.inventory, engine=engine, limits=WorkerLimits(batch=1)) as bus:
+        audit = (await bus.client("inventory")).node.audit
+        decisions, second, recorded = audit.decisions, asyncio.Event(), list[int]()
+
+        async def first_is_slow(judged: Sequence[Judged]) -> Sequence[bytes | SealbusError]:
+            recorded.append(len(recorded))
+            number = recorded[-1]
+            leaves = await decisions(judged)
+            if number == 0:
+                await second.wait()
+                for _ in range(100):
+                    await asyncio.sleep(0)
+            else:
+                second.set()
+            return leaves
+
+        monkeypatch.setattr(audit, "decisions", first_is_slow)
+        await submit(bus, item_id="1")
+        await submit(bus, item_id="2")
+        await bus.idle()
+    assert [item for item, _ in shop.handled] == ["1", "2"]
+    assert recorded == [0, 1]

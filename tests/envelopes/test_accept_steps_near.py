@@ -1,0 +1,221 @@
+"""Steps of all profiles against what is nearly right: an ID of another trust domain, longer, shorter or of another case, a
+hash that differs in its last byte alone, and a fault in any link of a chain (SPEC.md section 7).
+
+Whoever compares less than the whole is found here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import sha256
+
+import pytest
+from support.acceptance import (
+    EDGE,
+    EDGE_ID,
+    INVENTORY,
+    ISSUER,
+    PLANNER,
+    TRUST,
+    Delivery,
+    Message,
+    context_draft,
+    refuses,
+    statement,
+)
+from support.envelopes import NAMES, TRUST_DOMAIN, Issuer, agent, message_id, private_key
+from support.results import PRICING, TASK, Requester, answer
+
+from sealbus.envelopes.context import mint_context
+from sealbus.envelopes.errors import Code
+from sealbus.envelopes.names import Names
+from sealbus.envelopes.seal import Sealer
+from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust import JwtBundle, Trust, TrustBundles
+from sealbus.envelopes.wire import Ancestor, Proof
+
+OTHERS = {
+    name: Issuer(trust_domain=TrustDomain(name), key=private_key(name))
+    for name in ("other.org", "example.organ", "example.or")
+}
+ALL = Trust(
+    bundles=TrustBundles(
+        [*TRUST.bundles.values(), *(JwtBundle.parse(one.trust_domain, one.jwks()) for one in OTHERS.values())]
+    )
+)
+ROOT: dict[str, object] = {"aud": agent("planner").value, "to": "task.planner.plan", "id": message_id(1)}
+
+
+def near(spiffe_id: SpiffeId) -> list[SpiffeId]:
+    """Return IDs that are nearly this one."""
+    value, path = spiffe_id.value, spiffe_id.value.removeprefix("spiffe://example.org")
+    head, _, last = value.rpartition("/")
+    return [
+        SpiffeId(one)
+        for one in (
+            *(f"spiffe://{domain}{path}" for domain in OTHERS),
+            f"{value}x",
+            f"{value}/x",
+            value[:-1],
+            f"{head}/{last.upper()}",
+            f"{head}/{last.capitalize()}",
+        )
+    ]
+
+
+def sealer(spiffe_id: SpiffeId) -> Sealer:
+    return OTHERS.get(spiffe_id.trust_domain.name, ISSUER).sealer(spiffe_id)
+
+
+def nearly(data: bytes) -> bytes:
+    """Return bytes that differ in the last one."""
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def shown(spiffe_id: SpiffeId) -> str:
+    return spiffe_id.value.removeprefix("spiffe://")
+
+
+@pytest.mark.parametrize("other", near(INVENTORY), ids=shown)
+def test_step_04_refuses_a_message_for_who_is_nearly_us(other: SpiffeId) -> None:
+    to = f"task.{NAMES.token(other)}.update"
+    task = Message(fields={"aud": other.value, "to": to})
+    refuses(Code.WRONG_AUDIENCE, 4, lambda: Delivery(subject=to).accept(task))
+
+
+@pytest.mark.parametrize("other", near(agent("planner")), ids=shown)
+def test_step_04_refuses_an_answer_for_who_is_nearly_us(other: SpiffeId) -> None:
+    to = f"_INBOX.{NAMES.token(other)}.1"
+    refuses(Code.WRONG_AUDIENCE, 4, lambda: Requester(subject=to).reply(answer(to=to, aud=other.value)))
+    to = f"status.{NAMES.token(other)}.{TASK.id.hex()}"
+    refuses(Code.WRONG_AUDIENCE, 4, lambda: Requester(subject=to).status(answer("status", to=to, aud=other.value)))
+
+
+@pytest.mark.parametrize("other", near(PRICING.iss), ids=shown)
+def test_step_04_refuses_an_answer_by_who_was_nearly_asked(other: SpiffeId) -> None:
+    for kind in ("reply", "chunk", "status"):
+        message = replace(answer(kind), sealer=sealer(other))
+        requester = Requester(trust=ALL)
+        ask = requester.status if kind == "status" else requester.reply
+        refuses(Code.UNEXPECTED_REPLY, 4, lambda ask=ask, message=message: ask(message))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("other", near(EDGE_ID), ids=shown)
+def test_step_10_refuses_a_minter_that_nearly_may(other: SpiffeId) -> None:
+    by_other = mint_context(context_draft(), sealer(other))
+    root = Message(sealer=sealer(other), fields=ROOT, context=by_other, ancestors=()).ancestor()
+    message = Message(context=by_other, ancestors=(root,))
+    refuses(Code.CONTEXT_ISSUER_REFUSED, 10, lambda: Delivery(trust=ALL).accept(message))
+
+
+@pytest.mark.parametrize("domain", ["other.org", "example.or", "example.organ", "example.org.evil"])
+def test_step_10_refuses_a_context_for_nearly_our_trust_domain(domain: str) -> None:
+    other = mint_context(context_draft()._replace(aud=TrustDomain(domain)), EDGE)
+    root = Message(sealer=EDGE, fields=ROOT, context=other, ancestors=()).ancestor()
+    refuses(Code.BAD_CONTEXT, 10, lambda: Delivery().accept(Message(context=other, ancestors=(root,))))
+
+
+@pytest.mark.parametrize("other", near(PLANNER.iss), ids=shown)
+def test_step_11_refuses_a_root_by_who_is_nearly_the_contexts(other: SpiffeId) -> None:
+    minted = mint_context(context_draft()._replace(wkl=other), EDGE)
+    refuses(Code.BAD_CHAIN, 11, lambda: Delivery().accept(Message(context=minted, ancestors=())))
+
+
+@pytest.mark.parametrize("other", near(EDGE_ID), ids=shown)
+def test_step_11_refuses_a_root_by_who_is_nearly_the_edge(other: SpiffeId) -> None:
+    root = Message(sealer=sealer(other), context=statement(), ancestors=())
+    refuses(Code.BAD_CHAIN, 11, lambda: Delivery(trust=ALL).accept(root))
+
+
+@pytest.mark.parametrize("other", near(PLANNER.iss), ids=shown)
+def test_step_11_refuses_a_child_by_who_the_parent_was_nearly_for(other: SpiffeId) -> None:
+    parent = Message(sealer=EDGE, fields=ROOT | {"aud": other.value}, ancestors=()).ancestor()
+    refuses(Code.BAD_CHAIN, 11, lambda: Delivery().accept(Message(ancestors=(parent,))))
+
+
+def test_step_07_refuses_a_credential_that_is_nearly_its_crd() -> None:
+    crd = sha256(PLANNER.credential.token).digest()
+    refuses(Code.BAD_CREDENTIAL, 7, lambda: Delivery().accept(Message(fields={"crd": nearly(crd)})))
+    delivery = Delivery()
+    delivery.accept(Message())
+    refuses(Code.BAD_CREDENTIAL, 7, lambda: delivery.accept(Message(fields={"crd": nearly(crd)})))
+
+
+def test_step_09_refuses_a_body_that_is_nearly_what_was_signed() -> None:
+    message = Message()
+    refuses(
+        Code.BAD_DIGEST, 9, lambda: Delivery().accept(Message(fields={"dig": nearly(sha256(message.body).digest())}))
+    )
+    for kind in ("reply", "chunk"):
+        near_miss = replace(answer(kind), fields={**answer(kind).fields, "dig": nearly(sha256(message.body).digest())})
+        refuses(Code.BAD_DIGEST, 9, lambda near_miss=near_miss: Requester().reply(near_miss))  # type: ignore[misc]
+
+
+def test_step_10_refuses_a_context_that_is_nearly_ctx() -> None:
+    ctx = nearly(sha256(statement().payload).digest())
+    root = Message(sealer=EDGE, fields=ROOT | {"ctx": ctx}, ancestors=()).ancestor()
+    refuses(Code.BAD_CONTEXT, 10, lambda: Delivery().accept(Message(fields={"ctx": ctx}, ancestors=(root,))))
+
+
+def test_step_11_refuses_a_parent_that_is_nearly_par_and_a_context_that_is_nearly_the_parents() -> None:
+    message = Message()
+    par = sha256(message.ancestors[0].header).digest()
+    refuses(Code.BAD_CHAIN, 11, lambda: Delivery().accept(Message(fields={"par": nearly(par)})))
+    ctx = nearly(sha256(statement().payload).digest())
+    root = Message(sealer=EDGE, fields=ROOT | {"ctx": ctx}, ancestors=()).ancestor()
+    refuses(Code.BAD_CHAIN, 11, lambda: Delivery().accept(Message(ancestors=(root,))))
+
+
+LINKS = 4
+
+
+def chain(place: int, bent: Sealer | None = None, proof: Proof | None = None) -> Message:
+    """Return a task after `LINKS` ancestors; that at `place`, 0 is the root, has another sender's proof or credential."""
+    ancestors: tuple[Ancestor, ...] = ()
+    sender = EDGE
+    for number in range(LINKS):
+        name = f"hop-{number}"
+        message = Message(
+            sealer=sender,
+            fields={"aud": agent(name).value, "to": f"task.{name}.x", "id": message_id(30 + number)},
+            ancestors=ancestors,
+        )
+        ancestor = message.ancestor()
+        if number == place and bent is not None:
+            message = replace(message, credential=bent.credential)
+            ancestor = message.ancestor()
+        if number == place and proof is not None:
+            ancestor = ancestor._replace(proof=proof)
+        ancestors = (ancestor, *ancestors)
+        sender = ISSUER.sealer(agent(name))
+    return Message(sealer=sender, ancestors=ancestors)
+
+
+@pytest.mark.parametrize("place", range(LINKS))
+def test_step_11_refuses_a_bad_proof_or_credential_of_any_link(place: int) -> None:
+    assert len(Delivery().accept(chain(place)).chain) == LINKS + 1
+    forged = Proof(1, 0, (), bytes([0, 1]) * 32)
+    refuses(Code.BAD_SIGNATURE, 11, lambda: Delivery().accept(chain(place, proof=forged)))
+    stranger = ISSUER.sealer(agent("stranger"))
+    refuses(Code.BAD_CREDENTIAL, 11, lambda: Delivery().accept(chain(place, bent=stranger)))
+
+
+@pytest.mark.parametrize("place", range(LINKS))
+def test_step_12_refuses_what_any_link_does_not_grant(place: int) -> None:
+    ancestors: tuple[Ancestor, ...] = ()
+    sender = EDGE
+    for number in range(LINKS):
+        name = f"hop-{number}"
+        grants = {"grt": ["pricing.quote"]} if number == place else {"grt": ["inventory.*"]}
+        fields = {"aud": agent(name).value, "to": f"task.{name}.x", "id": message_id(30 + number), **grants}
+        ancestors = (Message(sealer=sender, fields=fields, ancestors=ancestors).ancestor(), *ancestors)
+        sender = ISSUER.sealer(agent(name))
+    refuses(Code.GRANT_EXCEEDED, 12, lambda: Delivery().accept(Message(sealer=sender, ancestors=ancestors)))
+
+
+def test_a_template_is_compared_with_its_case() -> None:
+    names = Names(TRUST_DOMAIN, "/Agent/{name}/X")
+    assert names.name_of(SpiffeId("spiffe://example.org/Agent/a/X")) == "a"
+    for path in ("/agent/a/X", "/AGENT/a/X", "/Agent/a/x"):
+        assert names.name_of(SpiffeId(f"spiffe://example.org{path}")) is None
+        assert names.token(SpiffeId(f"spiffe://example.org{path}")).startswith("id-")

@@ -26,6 +26,7 @@ from sealbus.bus.requests import Requests
 from sealbus.bus.spool import Spool, SpoolOptions
 from sealbus.bus.status_reader import StatusReader
 from sealbus.envelopes.caches import Caches
+from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
 from sealbus.envelopes.names import Names
 from sealbus.envelopes.spiffe_id import SpiffeId
@@ -150,7 +151,12 @@ class Node:
         # Who serves only calls has no consumer to ask about; about the audit stream each has to ask anyway.
         if not self._audit_stream:
             self._audit_stream, _ = await self.transport.audit_stream()
-        return await self.transport.broker_time(self._audit_stream)
+        try:
+            return await self.transport.broker_time(self._audit_stream)
+        except ConfigurationError:
+            # A period's stream may be gone when the next one is current.
+            self._audit_stream = ""
+            raise
 
     def trust(self) -> Trust:
         """Return the trust bundles, and the operator's revocations by time, as they are now."""

@@ -82,6 +82,8 @@ class Worker:
         )
         self.ready = asyncio.Event()
         """Set once no call can be missed any more: the broker has seen every subscription."""
+        self._apart = asyncio.Event()
+        """Set once our clock and the broker's do not agree any more: everything that is taken from is left."""
         self._readiness = Readiness(node)
         self._places = Places(self.limits.max_ack_pending, counters=node.counters)
         self._stack = AsyncExitStack()
@@ -164,6 +166,7 @@ class Worker:
         """Take from all sources while our clock and the broker's agree: what we leave alone another replica gets."""
         while True:
             await self.node.clocks.agree()
+            self._apart.clear()
             async with asyncio.TaskGroup() as group:
                 sources = [
                     group.create_task(self._consume(pull), name=f"source-{name}") for name, pull in self._pulls()
@@ -172,10 +175,15 @@ class Worker:
                 for subject, live in served.items():
                     sources.append(group.create_task(self._serve(subject, live), name=f"source-{subject}"))
                 sources.append(group.create_task(self._announce(served.values()), name="source-ready"))
-                await self.node.clocks.disagree()
+                sources.append(group.create_task(self._watch_clocks(), name="source-clocks"))
+                await self._apart.wait()
                 for source in sources:
                     source.cancel()
             self.ready.clear()
+
+    async def _watch_clocks(self) -> None:
+        await self.node.clocks.disagree()
+        self._apart.set()
 
     def not_ready(self) -> dict[str, str]:
         """Return why no work can be taken now, by part; empty where it can."""
@@ -254,6 +262,7 @@ class Worker:
             async for batch in source:
                 if (problem := await self.node.clocks.settle()) is not None:
                     self._gate.turn_away(batch, pull, problem)
+                    self._apart.set()
                     return
                 await self._gate.admit(batch, pull, turn)
                 if pull is not None:

@@ -6,13 +6,15 @@ import asyncio
 
 import pytest
 from support.engines import ScriptedEngine
+from support.lab import until
 from support.shop import Update
 
 from sealbus.agents.client import Client
 from sealbus.agents.dev.memory_identity import MemoryIdentity
 from sealbus.agents.node import Deployment, Node
+from sealbus.bus import clock_difference
 from sealbus.bus.audit import AuditLimits
-from sealbus.envelopes.errors import BusUnavailable
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 from sealbus.testing import TestBus
@@ -88,3 +90,29 @@ async def test_revocations_by_time_are_those_of_the_moment_and_cost_nothing_whil
     assert node.trust() is before
     now = {planner: 5}
     assert node.trust().revoked_before == {planner: 5}
+
+
+async def test_the_brokers_time_is_asked_about_the_period_that_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus = TestBus(engine=ScriptedEngine())
+    node = node_on(bus, bus.names.id_of("shop"))
+    assert await node.clocks.settle() is None
+    asked: list[str] = []
+    names = iter(["NEXT"])
+
+    async def broker_time(stream: str) -> int:
+        asked.append(stream)
+        if stream == "AUDIT":
+            raise ConfigurationError("stream AUDIT does not exist")
+        return node.clock()
+
+    async def audit_stream() -> tuple[str, int]:
+        return next(names), 0
+
+    monkeypatch.setattr(node.transport, "broker_time", broker_time)
+    monkeypatch.setattr(node.transport, "audit_stream", audit_stream)
+    monkeypatch.setattr(clock_difference, "EVERY", 0.0)
+    monkeypatch.setattr(clock_difference, "AGAIN", 0.0)
+    apart = asyncio.ensure_future(node.clocks.disagree())
+    await until(lambda: "NEXT" in asked)
+    apart.cancel()
+    assert asked[0] == "AUDIT"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import pytest
-from support.engines import ScriptedEngine
+from support.engines import ScriptedEngine, allow
 from support.lab import until
 from support.shop import Price, Shop, Update
 
@@ -17,7 +17,7 @@ from sealbus.agents.client import Client
 from sealbus.agents.node import Node
 from sealbus.agents.worker import Worker, WorkerLimits
 from sealbus.bus.lanes import Lanes
-from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.errors import ConfigurationError, PolicyUnavailable
 from sealbus.envelopes.names import Names
 from sealbus.testing import TestBus
 
@@ -175,3 +175,19 @@ async def test_stopping_does_not_wait_for_what_was_not_even_begun(monkeypatch: p
             stop.set()
             assert await running is False
     assert slow.done == []
+
+
+async def test_nothing_new_is_taken_while_too_much_is_put_off() -> None:
+    shop, engine = Shop(), ScriptedEngine(lambda _: PolicyUnavailable("away"))
+    limits = WorkerLimits(max_ack_pending=8, batch=1)
+    async with TestBus(shop.inventory, engine=engine, limits=limits) as bus:
+        client, worker = await bus.client("shop-web"), bus.workers["inventory"]
+        for number in range(20):
+            await client.submit("inventory.update", Update(item_id=str(number)))
+        await until(lambda: "put_off" in worker.notes())
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert len({one["resource"]["id"] for one in engine.asked}) <= 6
+        engine.verdict = lambda _: allow()
+        await bus.idle()
+    assert {item for item, _ in shop.handled} == {str(number) for number in range(20)}

@@ -10,6 +10,7 @@ from support.engines import ScriptedEngine, Verdict, allow
 from support.lab import until
 from support.shop import Price, Shop, Update
 
+from sealbus.agents.dev.memory_identity import MemoryIdentity
 from sealbus.agents.dev.users import mint_user
 from sealbus.bus.audit_trail import AuditTrail, Finding
 from sealbus.bus.clock import uuid7, wall_clock
@@ -342,3 +343,24 @@ async def test_much_garbage_leaves_few_refusals_and_none_uncounted(bus: TestBus,
     assert sum(count for count in counts if isinstance(count, int)) == 10_000
     # One flush holds MAX_KEYS and `other`; the refusals' own timer may have flushed a few times meanwhile.
     assert len(refusals) <= 8 * (MAX_KEYS + 1)
+
+
+async def test_a_message_under_an_unknown_key_is_tried_for_a_minute_and_not_until_its_own_end(
+    bus: TestBus, shop: Shop, clock: MovedClock
+) -> None:
+    stranger = TestBus(Shop().inventory, engine=ScriptedEngine(), clock=clock)
+    node = (await bus.client("shop-web")).node
+    sealer = MemoryIdentity(stranger.authority, node.own).sealer()
+    [sealed] = seal([task(bus, life=36_000)], sealer)
+    inject(bus, sealed)
+    gate = bus.workers["inventory"].node
+    await until(lambda: gate.counters.value("sealbus_put_off_total", cause="unauthenticated") >= 1)
+    pull = bus.broker.consumers["TASKS", "inventory"]
+    clock.ahead = 50 * SECOND
+    before = gate.counters.value("sealbus_put_off_total")
+    await until(lambda: gate.counters.value("sealbus_put_off_total") > before)
+    assert not pull.idle
+    clock.ahead = 61 * SECOND
+    await bus.idle()
+    assert set(await codes(bus)) == {"unknown_key"}
+    assert shop.handled == []

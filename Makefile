@@ -12,7 +12,8 @@ RECORDS ?=
 SECONDS ?= 600
 KILLS ?= 50
 RATE ?= 300
-WORKERS ?= 3
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+WORKERS ?= $(shell expr $(CORES) + 1)
 PYTEST_ARGS ?=
 COVERED := envelopes/*,policies/*
 
@@ -95,8 +96,8 @@ stack-down: $(READY) ## stop it
 	@$(STACK) down
 
 BUILT := $(if $(CI),tools,$(if $(and $(shell command -v go),$(shell command -v gcc),$(shell command -v npm)),tools))
-# By file, so that what a module has set up is set up once. More workers than cores: most wait for servers and timers.
-PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+# By file, so that what a module has set up is set up once. One more than cores, because servers and timers are waited for.
+PARALLEL := --dist loadfile --no-loadscope-reorder --numprocesses
 PURE := tests/envelopes tests/policies
 
 test: $(READY) $(BUILT) ## all tests, with the coverage of the pure parts
@@ -104,16 +105,16 @@ test: $(READY) $(BUILT) ## all tests, with the coverage of the pure parts
 
 test-beside: $(READY) $(BUILT) ## of them, those that can run beside each other
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest $(PARALLEL) $(PYTEST_ARGS) $(PURE)
+	@$(BIN)/python -m coverage run -m pytest $(PARALLEL) $(CORES) $(PYTEST_ARGS) $(PURE)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100 --skip-covered --show-missing
-	@$(BIN)/python -m pytest $(PARALLEL) -m 'not serial' $(PURE:%=--ignore=%) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not serial' $(PURE:%=--ignore=%) $(PYTEST_ARGS)
 
 test-serial: $(READY) $(BUILT) ## of them, those that kill, rotate and deploy whole systems, one after another
 	@$(BIN)/python -m pytest -m serial $(PYTEST_ARGS)
 
 test-quick: $(READY) ## what needs no server and no build
-	@$(BIN)/python -m pytest $(PARALLEL) -m 'not (nats or opa or idp or serial or slow)' $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(CORES) -m 'not (nats or opa or idp or serial or slow)' $(PYTEST_ARGS)
 
 removal: $(READY) ## remove each acceptance check in turn: a test of its step must fail
 	@$(BIN)/python scripts/check_removal.py

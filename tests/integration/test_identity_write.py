@@ -182,7 +182,8 @@ async def test_without_a_healthy_responder_there_is_no_reload() -> None:
         await until(lambda: (site.writer.folder / ".current").readlink() != sets)
         assert RELOADED not in site.log
         assert await site.served() == before
-        waiting = [line for line in site.writer.program.said if line.startswith("not reloading")]
+        # Before that it may say that the server has not written its process id yet.
+        waiting = [line for line in site.writer.program.said if line.startswith("not reloading: no callout")]
         assert len(waiting) == 1
         assert "no callout responder is healthy" in waiting[0]
         down.clear()

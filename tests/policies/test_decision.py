@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sealbus.envelopes.errors import Code, PolicyFailed
-from sealbus.policies.decision import OBLIGATIONS, Decision, parse_decision, unknown_obligation
+from sealbus.policies.decision import OBLIGATIONS, Decision, parse_decision, shows_reasons, unknown_obligation
 
 WRONG: dict[str, list[object]] = {
     "allow": ["true", 1, None, "yes", [], {}, 1.0],
@@ -88,3 +88,9 @@ def test_what_is_not_declared_is_not_understood(
     obligations: tuple[dict[str, object], ...], honours: tuple[str, ...], unknown: str | None
 ) -> None:
     assert unknown_obligation(obligations, frozenset(honours)) == unknown
+
+
+def test_reasons_are_shown_where_one_of_the_obligations_says_so() -> None:
+    assert shows_reasons([{"type": "audit"}, {"type": "show_reasons"}])
+    assert not shows_reasons([{"type": "audit"}, {"show_reasons": True}])
+    assert not shows_reasons([])

@@ -240,14 +240,14 @@ async def test_a_program_that_ends_at_once(folder: Path) -> None:
 async def test_a_program_that_never_is_healthy_and_ignores_sigterm(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opa_process, "READY_WITHIN", 0.5)
+    monkeypatch.setattr(opa_process, "READY_WITHIN", 1.0)
     monkeypatch.setattr(opa_process, "STOP_WITHIN", 0.2)
-    program = script(
-        folder,
-        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)\n",
-    )
+    # A shell and not Python: it ignores the signal from its first moment on, also where processors are busy.
+    program = folder / "deaf"
+    program.write_text("#!/bin/sh\ntrap '' TERM\nexec sleep 60\n")
+    program.chmod(0o700)
     before = children(os.getpid())
-    with pytest.raises(ConfigurationError, match=r"not healthy within 0\.5 s"):
+    with pytest.raises(ConfigurationError, match="not healthy within 1 s"):
         await process(folder, program).__aenter__()
     assert children(os.getpid()) == before
 
@@ -295,7 +295,7 @@ async def test_a_child_that_ends_is_tried_again_until_it_is_healthy(
     async with process(folder, script(folder, FLAKY)):
 
         async def fourth() -> bool:
-            return text_of(runs) == "4" and "opa is healthy again" in caplog.text
+            return int(text_of(runs) or 0) >= 4 and "opa is healthy again" in caplog.text
 
         await eventually(fourth, within=30)
         assert "(a line of over 64 KiB)" in caplog.text

@@ -12,6 +12,7 @@ from sealbus.policies.bundle_format import Bundle
 from sealbus.policies.documents import canonical
 from sealbus.policies.entrypoints import entrypoint_problems, input_problems
 from sealbus.policies.form_lookups import lookup_problems
+from sealbus.policies.form_types import type_problems
 from sealbus.policies.forms import parse_all, refused_forms
 from sealbus.policies.interpreter import check_compiles
 from sealbus.policies.problems import PolicyRefused, Problem
@@ -32,7 +33,7 @@ _passed: Final[deque[tuple[bytes, bool]]] = deque(maxlen=16)
 def check_bundle(bundle: Bundle) -> None:
     """Raise `PolicyRefused` with every problem of `bundle`, each with its file and line, if there is one.
 
-    Takes some milliseconds of processor time; may be asked in any thread.
+    Takes some tens of milliseconds of processor time, and more for a large registry; may be asked in any thread.
     """
     _check(bundle, whole=True)
 
@@ -52,6 +53,9 @@ def _check(bundle: Bundle, *, whole: bool) -> None:
         problems.extend(refused_forms(files))
         problems.extend(entrypoint_problems(files) if whole else input_problems(files))
         problems.extend(_data_problems(files, bundle))
+    if not problems:
+        roots = [()] if whole else [_path(root) for root in bundle.roots]
+        problems.extend(type_problems(files, bundle.data, roots))
     if problems:
         raise PolicyRefused(problems)
     check_compiles(bundle.modules, data)
@@ -72,7 +76,7 @@ def _data_problems(files: Iterable[File], bundle: Bundle) -> Iterator[Problem]:
         issued_before(bundle.data)
     except ValueError as error:
         yield Problem(file="data.json", line=0, column=0, form="revocation", text=str(error))
-    roots = [tuple(part for part in root.split("/") if part) for root in bundle.roots]
+    roots = [_path(root) for root in bundle.roots]
     for path in _tops(bundle.data, ()):
         if not any(_related(path, root) for root in roots):
             text = f"{'.'.join(path)} is outside the bundle's roots"
@@ -85,6 +89,10 @@ def _data_problems(files: Iterable[File], bundle: Bundle) -> Iterator[Problem]:
             if _stands_at(bundle.data, path):
                 yield _problem(file, rule.place, "conflict", f"the data has something at {'.'.join(path)} already")
             yield from lookup_problems(file, rule, bundle.data)
+
+
+def _path(root: str) -> Names:
+    return tuple(part for part in root.split("/") if part)
 
 
 def _tops(data: Json, path: Names) -> Iterator[Names]:

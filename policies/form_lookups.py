@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sealbus.envelopes.strict_json import Json
+from sealbus.policies.form_rules import data_aliases
 from sealbus.policies.problems import Problem
 from sealbus.policies.syntax import (
     Expression,
@@ -25,7 +26,7 @@ __all__ = ["lookup_problems"]
 
 def lookup_problems(file: File, rule: Rule, data: Json) -> Iterator[Problem]:
     """Yield every place of `rule` that looks something other than an index up where `data` has an array."""
-    aliases = {one.alias: one.path for one in file.imports if one.path[0] == "data"}
+    aliases = data_aliases(file)
     counted = {
         variable.name
         for statement in statements(rule)

@@ -1,14 +1,16 @@
-"""Regular expressions and globs: the part of each that Go (OPA) and Rust (regorus) read alike."""
+"""Regular expressions: the part that Go (OPA) and Rust (regorus) read alike, and that both compile."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-__all__ = ["glob_problem", "regex_problem"]
+from sealbus.policies.interpreter import regex_compiles
+
+__all__ = ["regex_problem"]
 
 _REPEAT: Final = 1_000
-"""Go refuses more; Rust takes them."""
+"""Go refuses more; Rust takes them, as long as what it compiles them to is small enough."""
 
 # \d, \w, \s and \b are ASCII in Go and Unicode in Rust; &&, -- and ~~ in a class are operators in Rust only.
 _ATOM: Final = re.compile(
@@ -24,12 +26,13 @@ _ATOM: Final = re.compile(
     re.VERBOSE,
 )
 _TIMES: Final = re.compile(r"(?:[*+?]|\{(?P<least>\d{1,4})(?:(?P<comma>,)(?P<most>\d{1,4})?)?\})\??")
-_GLOB: Final = re.compile(r"[A-Za-z0-9_.,:;@/!#%=<>&~ *-]*")
 
 
 def regex_problem(pattern: str) -> str | None:
-    """Return why the two engines might read `pattern` otherwise; None where they cannot."""
-    position = level = 0
+    """Return why the two engines might read `pattern` otherwise, or one of them not at all; None where both take it."""
+    position = 0
+    repeats = [1]
+    """For each group that is open, how often repetitions inside of it multiply."""
     while position < len(pattern):
         atom = _ATOM.match(pattern, position)
         if atom is None:
@@ -38,30 +41,23 @@ def regex_problem(pattern: str) -> str | None:
                 "+ ? {n,m}; not \\d \\w \\s \\b, flags or look-around"
             )
         position = atom.end()
-        level += (atom.lastgroup == "open") - (atom.lastgroup == "close")
-        if level < 0:
-            return "a ) without its ("
+        inside = 1
+        if atom.lastgroup == "open":
+            repeats.append(1)
+        elif atom.lastgroup == "close":
+            inside = repeats.pop()
+            if not repeats:
+                return "a ) without its ("
         times = _TIMES.match(pattern, position)
-        if times is None:
-            continue
-        if atom.lastgroup in ("open", "anchor", "alternative"):
-            return f"character {position + 1} of the pattern repeats nothing"
-        least, most = int(times["least"] or 0), int(times["most"] or times["least"] or 0)
-        if most > _REPEAT or least > most:
-            return f"a repetition is at most {_REPEAT}, and not falling"
-        position = times.end()
-    return "a ( without its )" if level else None
-
-
-def glob_problem(pattern: str, delimiter: str) -> str | None:
-    """Return why the two engines might read the glob `pattern`, its parts split at `delimiter`, otherwise.
-
-    None where they cannot. With two delimiters they differ on `**`, with `:` on `*`.
-    """
-    if delimiter not in (".", "/"):
-        return 'the delimiters are ["."] or ["/"]'
-    if _GLOB.fullmatch(pattern) is None:
-        return "write ASCII letters, digits, . , : ; @ / ! # % = < > & ~ - _ space, * and **"
-    if any("**" in part and part != "**" for part in pattern.split(delimiter)):
-        return "** is a whole part between delimiters"
-    return None
+        if times is not None:
+            if atom.lastgroup in ("open", "anchor", "alternative"):
+                return f"character {position + 1} of the pattern repeats nothing"
+            least, most = int(times["least"] or 0), int(times["most"] or times["least"] or 0)
+            inside *= max(most, 1)
+            if inside > _REPEAT or least > most:
+                return f"repetitions are at most {_REPEAT}, those inside one another multiplied, and not falling"
+            position = times.end()
+        repeats[-1] = max(repeats[-1], inside)
+    if len(repeats) > 1:
+        return "a ( without its )"
+    return None if regex_compiles(pattern) else "the pattern is too large for regorus: repeat fewer or smaller classes"

@@ -25,7 +25,7 @@ from sealbus.policies.syntax import (
 )
 from sealbus.policies.syntax_walk import every_expression, leading_names
 
-__all__ = ["DEPTH", "RuleTable"]
+__all__ = ["DEPTH", "RuleTable", "data_aliases"]
 
 DEPTH: Final = 64
 """Rules that call one another in a row; 1,500 overflow regorus' stack."""
@@ -43,6 +43,11 @@ class _Entry:
     uses: set[Names] = field(default_factory=set)
 
 
+def data_aliases(file: File) -> dict[str, Names]:
+    """Return what the imports of `file` stand for."""
+    return {one.alias: one.path for one in file.imports if one.path[0] == "data"}
+
+
 class RuleTable:
     """The rules of some files, by path without `data`."""
 
@@ -51,6 +56,7 @@ class RuleTable:
         self.problems: list[Problem] = []
         self._entries: dict[Names, _Entry] = {}
         self._below: dict[Names, set[Names]] = defaultdict(set)
+        self.definitions: dict[Names, list[tuple[File, Rule]]] = defaultdict(list)
         for file in self.files:
             for rule in file.rules:
                 self._add(file, rule)
@@ -66,6 +72,7 @@ class RuleTable:
             kind = "function"
         elif isinstance(rule.head, Reference) and len(path) <= len(file.package) + len(rule.head.path):
             kind = "object"
+        self.definitions[path].append((file, rule))
         arity = len(rule.arguments)
         if rule.kind == "function" and not arity:
             self._refuse(file.path, rule.place, "arity", "a function has an argument")
@@ -92,6 +99,14 @@ class RuleTable:
                     )
                     self._refuse(entry.file, entry.place, "conflict", text)
 
+    def kind(self, path: Names) -> str:
+        """Return what stands at `path`: `complete`, `contains`, `function` or `object`; empty where no rule does."""
+        return self._entries[path].kind if path in self._entries else ""
+
+    def around(self, path: Names) -> bool:
+        """Say whether there are rules below `path`."""
+        return path in self._below
+
     def outside(self, file: File) -> dict[str, Literal["value", "function"]]:
         """Return the names that rules of `file`'s package and its imports give to a body, with what they are."""
         names: dict[str, Literal["value", "function"]] = {}
@@ -109,11 +124,11 @@ class RuleTable:
 
     def check_uses(self, file: File, rule: Rule, *, relaxed: bool) -> None:
         """Note what `rule` uses, and refuse calls that no function answers alike and functions that are not called."""
-        aliases = {one.alias: one.path for one in file.imports if one.path[0] == "data"}
+        aliases = data_aliases(file)
         entry = self._entries[file.package + leading_names(rule.head)]
         for expression in every_expression(rule):
             if isinstance(expression, Call):
-                path = self._resolve(expression.name, file.package, aliases)
+                path = self.resolve(expression.name, file.package, aliases)
                 called = self._entries.get(path) if path is not None else None
                 if path is not None and called is not None and called.kind == "function":
                     entry.uses.add(path)
@@ -125,11 +140,11 @@ class RuleTable:
                     if problem is not None:
                         self._refuse(file.path, *problem)
             elif isinstance(expression, Variable | Reference):
-                path = self._resolve(leading_names(expression), file.package, aliases)
+                path = self.resolve(leading_names(expression), file.package, aliases)
                 if path is not None:
                     self._note(file, entry, path, expression)
 
-    def _resolve(self, names: Names, package: Names, aliases: Mapping[str, Names]) -> Names | None:
+    def resolve(self, names: Names, package: Names, aliases: Mapping[str, Names]) -> Names | None:
         """Return the path that `names` mean outside a rule; None for locals, `input` and builtins."""
         if not names:
             return None

@@ -6,11 +6,12 @@ is declared before its use means the same in both, and leaves neither anything t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from sealbus.policies.form_frames import Frame, Outer, Scope
+from sealbus.policies.builtin_types import BUILTINS
+from sealbus.policies.form_frames import Outer, Scope
 from sealbus.policies.form_negation import undefinable
 from sealbus.policies.problems import Problem
 from sealbus.policies.syntax import (
@@ -22,10 +23,12 @@ from sealbus.policies.syntax import (
     Expression,
     Negation,
     Number,
+    ObjectLiteral,
     Plain,
     Reference,
     Rule,
     Scalar,
+    SetLiteral,
     SomeIn,
     SomeNames,
     Statement,
@@ -54,11 +57,9 @@ def check_names(path: str, rule: Rule, outside: Mapping[str, Outer], *, relaxed:
 class _Names:
     scope: Scope
     relaxed: bool
-    body_of_head: Frame | None = None
-    """In a head: the frame of its body, whose names regorus does not give to a comprehension in the head."""
     in_term: bool = False
-    in_else: bool = False
-    """In the value of an else, where regorus runs no comprehension, whatever it needs."""
+    in_head: bool = False
+    """In what a head or an else says beside a body, where regorus runs no comprehension."""
 
     # Rules and bodies
 
@@ -71,14 +72,12 @@ class _Names:
         for body in rule.bodies:
             self.scope.open()
             self.body(body)
-            self.body_of_head = self.scope.frame
+            self.in_head = True
             if body.is_else:
-                self.in_else = True
                 self.optional(body.value)
-                self.in_else = False
             else:
                 self.head(rule)
-            self.body_of_head = None
+            self.in_head = False
             self.scope.close(arguments)
 
     def head(self, rule: Rule) -> None:
@@ -127,10 +126,15 @@ class _Names:
                 self.scope.close(outside)
 
     def plain(self, expression: Expression) -> None:
-        if isinstance(expression, Call) and expression.name == ("walk",) and len(expression.arguments) == 2:
-            self.walk(expression)
-        elif not isinstance(expression, Assign):
+        if not isinstance(expression, Assign):
             self.expression(expression)
+            inside = list(_inside(expression))
+            if any(isinstance(one, Reference) and isinstance(one.head, Variable) for one in inside):
+                for one in inside:
+                    if isinstance(one, Comprehension):
+                        # OPA takes the names of the comprehension for ones that the reference gives their values.
+                        text = "a comprehension beside a reference: name it first (x := ...), then use the name"
+                        self.scope.refuse(one.place, "closure", text)
         elif not expression.declares:
             self.scope.refuse(expression.place, "unify", "write := to name a value or == to compare two")
         else:
@@ -144,19 +148,6 @@ class _Names:
         if _has_literal(left):
             self.scope.refuse(left.place, "pattern", "only names stand left of :=")
         self.scope.declare_pattern(left, "assigned")
-
-    def walk(self, expression: Call) -> None:
-        walked, pair = expression.arguments
-        self.expression(walked)
-        names = [item for item in pair.items if isinstance(item, Variable)] if isinstance(pair, Array) else []
-        if not isinstance(pair, Array) or len(names) != 2 or len(pair.items) != 2:
-            self.scope.refuse(pair.place, "walk", "write walk(value, [path, part]) with two names")
-        for name in names:
-            found = self.scope.frame.locals.get(name.name)
-            if found is not None and not found.bound:
-                found.bound = found.used = True
-            else:
-                self.scope.declare(name, "assigned")
 
     # Uses
 
@@ -194,10 +185,6 @@ class _Names:
             self.scope.refuse(
                 expression.place, "function-value", f"{expression.name[0]} is a variable here, not a function"
             )
-        if expression.name == ("walk",):
-            self.scope.refuse(
-                expression.place, "walk", "walk(value, [path, part]) stands alone, as a statement of its own"
-            )
         for argument in expression.arguments:
             self.expression(argument, binds=binds)
 
@@ -205,8 +192,8 @@ class _Names:
         if self.in_term:
             text = "a comprehension inside the term of another: name it in the body, then use the name"
             self.scope.refuse(expression.place, "closure", text)
-        elif self.in_else:
-            text = "a comprehension in the value of an else: name it in the body of the else, then use the name"
+        elif self.in_head:
+            text = "a comprehension beside a body: name it in the body, then use the name"
             self.scope.refuse(expression.place, "closure", text)
         outside = self.scope.open()
         within, self.in_term = self.in_term, False
@@ -214,6 +201,13 @@ class _Names:
         self.in_term = True
         for term in expression.terms:
             self.expression(term)
+            for name in _bare(term):
+                if self.scope.origin(name.name) == "argument":
+                    # OPA's compiler takes what is collected for nothing, and finds nothing in it.
+                    text = (
+                        f"the argument {name.name} as it is in a comprehension's term: name it first (x := {name.name})"
+                    )
+                    self.scope.refuse(name.place, "closure", text)
         self.in_term = within
         self.scope.close(outside)
 
@@ -225,15 +219,12 @@ class _Names:
         if found is None:
             self.use_outer(variable)
             return
-        frame, local = found
+        _, local = found
         local.used = True
         if not local.bound:
             self.scope.refuse(
                 place, "unsafe", f"{name} has no value yet: a reference such as list[{name}] gives it one"
             )
-        if frame is self.body_of_head and frame is not self.scope.frame and not self.in_else:
-            text = f"{name} in a comprehension of the head: name the comprehension in the body, then use the name"
-            self.scope.refuse(place, "closure", text)
 
     def use_outer(self, variable: Variable) -> None:
         name = variable.name
@@ -243,6 +234,23 @@ class _Names:
             self.scope.refuse(variable.place, "unsafe", text)
         elif kind == "function":
             self.scope.refuse(variable.place, "function-value", f"{name} is a function: call it")
+
+
+def _inside(expression: Expression) -> Iterator[Expression]:
+    """Yield `expression` and all inside it, but for comprehensions and calls of builtins, which OPA looks at before."""
+    yield expression
+    if not isinstance(expression, Call) or ".".join(expression.name) not in BUILTINS:
+        for child in children(expression):
+            yield from _inside(child)
+
+
+def _bare(expression: Expression) -> Iterator[Variable]:
+    """Yield the variables that `expression` is, or holds as they are."""
+    if isinstance(expression, Variable):
+        yield expression
+    elif isinstance(expression, Array | SetLiteral | ObjectLiteral):
+        for item in expression.items:
+            yield from _bare(item)
 
 
 def _has_literal(expression: Expression) -> bool:

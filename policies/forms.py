@@ -7,53 +7,57 @@ did not is refused with file and line. The stable names of what is refused:
 =============== =====================================================================================================
 arity           a call with another number of arguments; a function without any
 assign          := inside an expression
-builtin         a builtin that is absent, impure, or answers otherwise in one of the engines (`form_calls`)
-closure         a comprehension in a head, or in the term of another, that needs names of a body, and any in the value of
-                an else: regorus never runs it
+builtin         a builtin that is not in the closed list (`builtin_types`)
+closure         a comprehension in the term of another that needs names of its body, and any in a head or the value of
+                an else that has a body: regorus never runs it; one in a statement with a reference beside it, where
+                OPA may find its names unsafe; one that collects an argument as it is
 compile         what regorus itself refuses
-conflict        one rule of two kinds, two numbers of arguments or two defaults; a rule inside another
+conflict        one rule of two kinds, two numbers of arguments or two defaults; a rule inside another; and where two
+                values might meet that are one (`form_conflicts`): in definitions that may hold together, for several
+                solutions of a body, under one key of an object
 default         a default that is not made of literals
 depth           over 64 rules in a row
 division        `/`: OPA computes with decimal, regorus with binary fractions; policies count in whole numbers
+else            a value that may be undefined before an else: OPA goes on to the else, regorus has none
+encoding        U+0000 and U+FEFF, which OPA reads nowhere
 function-value  a function that is not called, a variable that is
-glob, regex     a pattern that is not a literal, or that Go and Rust read otherwise (`form_patterns`)
 import          anything but `data...`, `rego.v1` and `future.keywords` of if, in, every and contains; an import
                 whose name is a rule's as well
+in              `in` as a value, with a side that may be undefined: false in regorus, undefined in OPA
+match           two sides of == or `in` whose types differ, and a name that is nowhere: OPA's compiler refuses these
 negation        `not` over something that may be undefined (`form_negation`)
 nesting, size   what takes regorus' parser exponential time, or its stack
 number          a fraction, an exponent, over 2^53-1, or a minus before anything but a literal
-order           < <= > >= with a set, an object or a comprehension
+order           < <= > >= with a set, an object or a comprehension, and sets beside objects in one set
 package         `system...`, which OPA keeps for itself
 pattern         an object or an expression where names are matched; := to a literal or an array of another length
 recursion       a rule that uses itself
+regex           a pattern that is not a literal, that Go and Rust read otherwise, or that one of them finds too large
 shadow          a name that is declared twice, or that a rule or an import has already
-sprintf         anything but a literal with %v and %%, one text, whole number or boolean for each
-time            an instant other than the request's own or a literal
+sprintf         anything but a literal with %v and %%, and one value for each %v
+time            a literal that is no instant of the years 1970 to 2255
+type            what a builtin, an operator or `some ... in` might fail for (`form_types`)
 unify           `=` in a body
 unknown         syntax that this version of the check has never seen
 unsafe          a name without a value
 unused          a name of `some x` or `every` that nothing uses: OPA refuses it
-walk            `walk` anywhere but in a statement of its own
 with            outside test files (`*_test.rego`), which may also call `print`
 =============== =====================================================================================================
 
-`check_bundle` adds what needs the data or the whole bundle: `lookup` (`form_lookups`), `entrypoint` (`entrypoints`),
+`check_bundle` adds what needs the data or the whole bundle: `type`, `else`, `in`, `match`, `order` and most of
+`conflict` (`form_types`), `lookup` (`form_lookups`, and numbers that look up a text), `entrypoint` (`entrypoints`),
 `roots`, and `conflict` where data stands in the place of a rule.
 
 What cannot be seen in the text, the complete and typed input document makes impossible: its keys are always there, and
 their types fixed; it holds no null, no fraction and no integer beyond 2^53-1, and the policy's data no fraction.
 The differences that are left (`differing.toml` beside the table):
 
-- OPA checks types and METADATA comments when it compiles. What it refuses there, it never decides; regorus fails at run
-  time, or answers. `opa check` and `sealbus policy test` say so.
-- Where the value of a rule with an else is undefined though its body holds, OPA goes on to the else, and regorus has
-  none. What may be undefined is named in the body.
-- `some x in` a text or a number is empty in OPA and an error in regorus, which refuses.
-- A time zone from the data that is not in the IANA list may be known to OPA's host; regorus refuses.
-- Integers beyond 64 bits, which only products reach, are exact in OPA and rounded in regorus: no comparison with a
-  number within 2^53 sees that, one of two such products may.
-- %v writes sets, and control characters inside arrays, otherwise; a set that holds both sets and objects is ordered
-  otherwise when it is made an array.
+- OPA reads METADATA comments when it compiles. What it refuses there, it never decides. `opa check` and `sealbus policy
+  test` say so.
+- A number beyond 64 bits, which only sums and products reach, is exact in both, and written as a fraction where regorus
+  gives it as JSON: no decision can hold it, because obligations take numbers within 2^53-1 only.
+- A document that no gate made, such as a recorded one with a part taken out, may have other types than a policy was
+  checked for. What then fails in one engine is a denial there.
 """
 
 from __future__ import annotations

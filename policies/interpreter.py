@@ -11,6 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Final, Protocol, cast
 
 from regorus import Engine  # type: ignore[import-untyped]  # it has neither stubs nor annotations
@@ -19,7 +20,7 @@ from sealbus.envelopes.errors import PolicyFailed
 from sealbus.policies.modules import Module
 from sealbus.policies.problems import PolicyRefused, Problem
 
-__all__ = ["Interpreter", "check_compiles", "parse_module"]
+__all__ = ["Interpreter", "check_compiles", "parse_module", "regex_compiles"]
 
 # regorus takes down a backtrace with every error where RUST_BACKTRACE asks for one, and each costs some 40 ms of the event
 # loop: whoever can make a decision fail could hold up all others. This says no for errors only; panics keep theirs.
@@ -88,6 +89,13 @@ def check_compiles(modules: Iterable[Module], data: bytes) -> None:
     _, problem = _compile(modules, data)
     if problem is not _FINE:
         raise PolicyRefused([problem])
+
+
+@lru_cache(maxsize=256)  # bounded; the patterns of one policy are looked at whenever it is loaded
+def regex_compiles(pattern: str) -> bool:
+    """Say whether regorus takes the regular expression `pattern`, of ASCII characters: Rust bounds the compiled size."""
+    engine = cast("_Engine", Engine())
+    return _failure(engine.eval_query_as_json, f'regex.match({json.dumps(pattern)}, "")') is None
 
 
 def parse_module(module: Module) -> object:

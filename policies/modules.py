@@ -17,6 +17,7 @@ OPERATORS: Final = 2_000
 """Infix operators of a file outside strings and comments; a single chain of 10,000 overflows regorus' stack."""
 
 _TOKEN: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|`[^`]*`|#[^\n]*|[\[{(\]})]|[-+*/%|&]')
+_UNREAD: Final = re.compile("[\0\ufeff]")
 _PATH: Final = re.compile(r"[A-Za-z0-9_.\-]+(?:/[A-Za-z0-9_.\-]+)*")
 
 
@@ -25,7 +26,7 @@ class Module:
     """A Rego file: `path` relative to its bundle, parts joined by `/`; `text` the whole of it.
 
     Construction raises `PolicyRefused` for a text that no parser should be given: over 262,144 bytes of UTF-8, brackets
-    nested over 10 deep, over 2,000 infix operators. Whether it is Rego is not said.
+    nested over 10 deep, over 2,000 infix operators, U+0000 and U+FEFF. Whether it is Rego is not said.
     """
 
     path: str
@@ -38,6 +39,10 @@ class Module:
             size = len(self.text.encode())
         except UnicodeEncodeError as error:
             raise PolicyRefused([self._problem(0, "encoding", "the text is not valid Unicode")]) from error
+        unread = _UNREAD.search(self.text)
+        if unread is not None:
+            text = "OPA reads neither U+0000 nor U+FEFF, not even in a comment: write \\u0000, \\ufeff in a text"
+            raise PolicyRefused([self._problem(unread.start(), "encoding", text)])
         if size > MODULE_BYTES:
             raise PolicyRefused([self._problem(0, "size", f"over {MODULE_BYTES} bytes: split the file")])
         level = operators = 0

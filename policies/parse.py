@@ -9,6 +9,7 @@ from typing import Final, Literal
 from sealbus.policies.interpreter import parse_module
 from sealbus.policies.modules import Module
 from sealbus.policies.parse_tree import SourceText, as_kind, as_list, as_map
+from sealbus.policies.problems import PolicyRefused, Problem
 from sealbus.policies.syntax import (
     Array,
     Assign,
@@ -172,7 +173,7 @@ class _Reader:
             case "Var":
                 return Variable(place=place, name=str(content["value"]))
             case "Bool" | "Null":
-                return Scalar(place=place)
+                return Scalar(place=place, value=content["value"] is True if kind == "Bool" else None)
             case "String" | "RawString":
                 # Its span is what stands between the quotes.
                 return Text(place=Place(line=place.line, column=place.column - 1), value=str(content["value"]))
@@ -236,6 +237,11 @@ class _Reader:
         return Reference(place=place, head=before, path=(part,))
 
     def call(self, content: dict[str, object], place: Place) -> Call:
+        if not self.source.follows(as_kind(content["fcn"])[1]["span"], "("):
+            text = "( stands right after the name of what is called"
+            raise PolicyRefused(
+                [Problem(file=self.source.path, line=place.line, column=place.column, form="compile", text=text)]
+            )
         return Call(
             place=place,
             name=leading_names(self.expression(content["fcn"])),

@@ -66,6 +66,11 @@ class SourceText:
         start, end = _offsets(span)
         return self.text[start:end].decode()
 
+    def follows(self, span: object, text: str) -> bool:
+        """Say whether `text` stands right after what stands at `span`."""
+        _, end = _offsets(span)
+        return self.text.startswith(text.encode(), end)
+
     def unknown(self, kind: str, span: object) -> PolicyRefused:
         """Return the refusal of a kind of syntax that nobody has compared."""
         place = self.place(span)

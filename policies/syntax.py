@@ -63,6 +63,7 @@ class Scalar:
     """`true`, `false` or `null`."""
 
     place: Place
+    value: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,7 @@ def test_what_does_not_parse_is_reported_alone() -> None:
 
 
 def test_what_regorus_does_not_compile() -> None:
-    more = "package lib\n\nx(r) if { some k in r; y := k; data.l[y] }\n"
+    more = "package lib\n\nx(r) if { is_array(r); some k in r; y := k; data.l[y] }\n"
     assert refused(made({}, more=more)) == [("more.rego", "compile")]
 
 

@@ -21,6 +21,7 @@ from sealbus.policies.bundle_format import Bundle, Manifest, pack_bundle, read_b
 from sealbus.policies.central import CentralEngine
 from sealbus.policies.connect import ConnectAnswer, ConnectDecision, ConnectRequest, connect_document
 from sealbus.policies.decision import Decision
+from sealbus.policies.documents import checked_document
 from sealbus.policies.embedded import EmbeddedEngine
 from sealbus.policies.engine import Answer, PolicyEngine
 from sealbus.policies.sidecar import SidecarEngine
@@ -181,7 +182,7 @@ decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "
 	not forbidden(request)
 }
 
-forbidden(request) if count(request.action.properties.list) > 2
+forbidden(request) if count(request.context.chain) > 2
 """
 
 
@@ -193,7 +194,9 @@ async def test_an_error_of_a_builtin_is_not_taken_for_undefined(running: Running
         return (await running.engine.status()).revision == "careful"
 
     await eventually(careful)
-    asked = [document("x", properties={"list": value}) for value in ([1], [1, 2, 3], 7)]
+    made = document("x")
+    chains = (b'["a"]', b'["a","b","c"]', b"7")
+    asked = [checked_document(made.replace(b'["spiffe://example.org/agent/planner"]', chain)) for chain in chains]
     assert codes(await running.engine.decide(asked)) == ["allow", Code.POLICY_ERROR, Code.POLICY_ERROR]
 
 
@@ -317,7 +320,7 @@ decision := decide(input)
 
 decide(request) := data.connections[request.resource.properties.name] if request.resource.properties.name != "fails"
 
-decide(request) := concat("", [request.v]) if request.resource.properties.name == "fails"
+decide(request) := concat("", [request.subject.type]) if request.resource.properties.name == "fails"
 """
 RULES: dict[str, Json] = {"allow": ["a.>"], "deny": []}
 LIMITS: dict[str, Json] = {"subscriptions": 1, "payload": -1, "data": -1}
@@ -346,7 +349,7 @@ def connections(revision: str = "r1") -> Bundle:
 
 
 def connecting(name: str) -> bytes:
-    return connect_document(
+    made = connect_document(
         ConnectRequest(
             subject="spiffe://example.org/agent/shop",
             trust_domain="example.org",
@@ -357,6 +360,7 @@ def connecting(name: str) -> bytes:
             not_after=1_795_532_400_000_000,
         )
     )
+    return checked_document(made.replace(b'"type":"workload"', b'"type":1')) if name == "fails" else made
 
 
 async def test_connections_are_decided(opener: Opener, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sealbus.policies.form_calls import BUILTINS, call_problem
+from sealbus.policies.builtin_types import BUILTINS
+from sealbus.policies.form_calls import call_problem
 from sealbus.policies.modules import Module
 from sealbus.policies.parse import parse
 from sealbus.policies.syntax import Call
@@ -34,7 +35,7 @@ def test_tests_may_print() -> None:
 def test_arity() -> None:
     assert refused("count(x)") == ""
     assert refused("count(x, y)") == "arity: count takes 1 arguments"
-    assert all(arity >= 1 for arity in BUILTINS.values())
+    assert all(builtin.arguments for builtin in BUILTINS.values())
 
 
 @pytest.mark.parametrize(
@@ -48,28 +49,15 @@ def test_arity() -> None:
         ('sprintf("%", [])', "sprintf"),
         ('sprintf("%5v", [x])', "sprintf"),
         ('sprintf("%v", [])', "sprintf"),
-        ('sprintf("%v", [[x]])', "sprintf"),
         ('regex.match("^a$", x)', ""),
         ("regex.match(x, y)", "regex"),
         (r'regex.match("\\d", x)', "regex"),
-        ('glob.match("a.*", ["."], x)', ""),
-        ('glob.match(x, ["."], x)', "glob"),
-        ('glob.match("a.*", x, x)', "glob"),
-        ('glob.match("a.*", [x], x)', "glob"),
-        ('glob.match("a.*", ["ab"], x)', "glob"),
-        ("time.parse_rfc3339_ns(r.context.time)", ""),
-        ("time.parse_rfc3339_ns(context.time)", ""),
         ('time.parse_rfc3339_ns("2026-11-24T14:00:00Z")', ""),
         ('time.parse_rfc3339_ns("2026-11-24")', "time"),
-        ("time.parse_rfc3339_ns(r.properties.expires)", "time"),
-        ("time.parse_rfc3339_ns(x)", "time"),
-        ("time.clock(x)", ""),
-        ('time.clock([x, "Europe/Berlin"])', ""),
-        ("time.date([x, zone])", ""),
-        ('time.weekday([x, "UTC"])', ""),
-        ('time.weekday([x, "Local"])', "time"),
-        ('time.weekday([x, "posix/Europe/Berlin"])', "time"),
-        ('time.clock([x, "UTC", 1])', "time"),
+        ('time.parse_rfc3339_ns("2026-02-30T14:00:00Z")', "time"),
+        ('time.parse_rfc3339_ns("2026-11-24T4:00:00Z")', "time"),
+        ('time.parse_rfc3339_ns("2256-11-24T14:00:00Z")', "time"),
+        ("time.parse_rfc3339_ns(x)", ""),
     ],
 )  # fmt: skip
 def test_builtins_that_need_care(text: str, form: str) -> None:

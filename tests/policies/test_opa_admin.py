@@ -55,7 +55,7 @@ async def test_what_opa_refuses_or_cannot_evaluate(url: str) -> None:
     with pytest.raises(PolicyFailed, match="status 400"):
         await OpaAdmin(url).query("this is no query")
     with pytest.raises(PolicyFailed, match="status 500"):
-        await OpaAdmin(url).query("data.sealbus.authz.decision", {"action": {"name": "fails"}, "v": 1})
+        await OpaAdmin(url).query("data.sealbus.authz.decision", {"action": {"name": "fails"}, "context": {"kind": 1}})
 
 
 async def test_nobody_listens() -> None:

@@ -14,7 +14,8 @@ from sealbus.policies.check import check_bundle
 from sealbus.policies.opa_check import find_opa, opa_check
 from sealbus.policies.problems import PolicyRefused
 
-MISTYPED = SCRIPTED + '\nodd(request) := concat("", [count(1)]) if request.v\n'
+UNTITLED = SCRIPTED + "\n# METADATA\n# title: [x\nodd := 1\n"
+"""OPA reads such comments as YAML."""
 
 
 def program(folder: Path, text: str) -> Path:
@@ -25,13 +26,13 @@ def program(folder: Path, text: str) -> Path:
 
 
 @pytest.mark.opa
-def test_types_are_opas_to_check() -> None:
+def test_comments_are_opas_to_check() -> None:
     opa = require_opa()
     opa_check(bundle(), opa)
-    mistyped = bundle(policy=MISTYPED)
-    check_bundle(mistyped)
-    with pytest.raises(PolicyRefused, match=r"authz\.rego:11:.*count: invalid argument.*\[opa\]"):
-        opa_check(mistyped, opa)
+    untitled = bundle(policy=UNTITLED)
+    check_bundle(untitled)
+    with pytest.raises(PolicyRefused, match=r"authz\.rego:12:.*yaml: .*\[opa\]"):
+        opa_check(untitled, opa)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ batch := [decide(request) | some request in input.batch]
 
 decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "p"} if {
 	data.known[request.who] == true
+} else := {"allow": false, "reasons": ["sized"], "obligations": [], "policy": "p"} if {
+	sized(request.context.chain)
 } else := {"allow": false, "reasons": ["unknown"], "obligations": [], "policy": "p"}
 
 length(value) := count(value)
@@ -99,7 +101,7 @@ def test_an_error_fails_the_test_that_meets_it_and_no_other(folder: Path) -> Non
     )
     found = by_name(run_tests(folder))
     assert not found["test_error"].passed
-    assert "policy.rego:11" in found["test_error"].error
+    assert "policy.rego:13" in found["test_error"].error
     assert found["test_good"].passed
     assert found["test_known"].passed
 
@@ -193,8 +195,8 @@ def test_real_opa_takes_an_error_under_not_for_undefined(folder: Path) -> None:
 @pytest.mark.opa
 def test_what_real_opa_alone_refuses_is_passed_on(folder: Path) -> None:
     rules = folder / "sealbus" / "authz" / "policy.rego"
-    rules.write_text(f'{rules.read_text()}\nnever if "a" == 1\n')
-    with pytest.raises(PolicyRefused, match=r"policy\.rego:15: rego_type_error"):
+    rules.write_text(f"{rules.read_text()}\n# METADATA\n# title: [x\nodd := 1\n")
+    with pytest.raises(PolicyRefused, match=r"policy\.rego:\d+: rego_parse_error: yaml"):
         run_tests(folder, opa=require_opa())
 
 

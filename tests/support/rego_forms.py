@@ -14,6 +14,7 @@ from typing import Any
 
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.policies.form_lookups import lookup_problems
+from sealbus.policies.form_types import type_problems
 from sealbus.policies.forms import parse_all, refused_forms
 from sealbus.policies.interpreter import Interpreter
 from sealbus.policies.modules import Module
@@ -68,6 +69,7 @@ def problems_of(rego: str, path: str = "policy.rego") -> list[Problem]:
         problems = problems or [
             one for file in files for rule in file.rules for one in lookup_problems(file, rule, DATA)
         ]
+        problems = problems or type_problems(files, DATA)
         if not problems:
             Interpreter([module], json.dumps(DATA).encode())
     except PolicyRefused as refused:

@@ -49,8 +49,9 @@ decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "
 		request.action.properties[field] <= limit
 	}
 	within_hours(action.hours, request, registry.regions) == true
-} else := {"allow": false, "reasons": words, "obligations": obligations(request, words), "policy": "starter"} if {
+} else := {"allow": false, "reasons": words, "obligations": told, "policy": "starter"} if {
 	words := reasons(request)
+	told := obligations(request, words)
 } else := {"allow": false, "reasons": ["incomplete"], "obligations": [], "policy": "starter"}
 
 # An owned item is for the user who owns it, and for those who manage the customer that it belongs to. Both attributes

@@ -1,0 +1,144 @@
+"""What a value of a policy may be, as far as its text, its data and the shape of its questions tell.
+
+A `Type` says too much rather than too little: a value that it does not allow cannot come about. Whether there is a value
+at all is no part of it, except that `NEVER` has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal, TypeAlias
+
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+
+__all__ = [
+    "ANY", "BOOLEAN", "INSTANT", "JSON", "NEVER", "NULL", "NUMBER", "TEXT", "UNBOUNDED", "DataPath", "Type", "array_of",
+    "join", "join_all", "narrowed", "number", "object_of", "record", "set_of",
+]  # fmt: skip
+
+DataPath: TypeAlias = "tuple[str | None, ...]"
+"""A way into the policy's data; None stands for any name or index."""
+
+UNBOUNDED: Final = 1 << 256
+"""Where no smaller bound of a number is known; both engines compute exactly, however long a number is."""
+_COLLECTIONS: Final = frozenset({"array", "set", "object"})
+_JSON_NAMES: Final = frozenset({"null", "boolean", "number", "text", "array", "object"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Type:
+    """What a value may be: `names` are those of Rego's types, `text` for a string.
+
+    `most` bounds the magnitude of a number. `items` are what arrays and sets hold, and the values of an object beyond its
+    `fields`; `keys` those of an object, where they are not all texts. `open` is for what may hold any JSON value, or
+    any value at all, at every depth. `data` are the places of the policy's data that the value may be found at. `instant`
+    is for texts that are instants as `rfc3339` writes them. `length` is an array's, where it was written out.
+    """
+
+    names: frozenset[str]
+    most: int = 0
+    items: Type | None = None
+    fields: tuple[tuple[str, Type], ...] = ()
+    keys: Type | None = None
+    open: Literal["", "json", "any"] = ""
+    data: frozenset[DataPath] = frozenset()
+    instant: bool = False
+    length: int = -1
+
+    @property
+    def scalar(self) -> bool:
+        """Whether it holds no other value."""
+        return not self.names & _COLLECTIONS
+
+    def may_hold(self, name: str) -> bool:
+        """Say whether a value of the type `name` may be this value, or anywhere inside it."""
+        if name in self.names:
+            return True
+        if self.scalar:
+            return False
+        if self.open or self.data:
+            return self.open == "any" or name in _JSON_NAMES
+        inside = [self.items, self.keys, *(one for _, one in self.fields)]
+        return any(one is not None and one.may_hold(name) for one in inside)
+
+
+NEVER: Final = Type(names=frozenset())
+NULL: Final = Type(names=frozenset({"null"}))
+BOOLEAN: Final = Type(names=frozenset({"boolean"}))
+TEXT: Final = Type(names=frozenset({"text"}))
+INSTANT: Final = Type(names=TEXT.names, instant=True)
+NUMBER: Final = Type(names=frozenset({"number"}), most=DEFAULT_LIMITS.max_integer)
+JSON: Final = Type(names=_JSON_NAMES, most=DEFAULT_LIMITS.max_integer, open="json")
+ANY: Final = Type(names=_JSON_NAMES | {"set"}, most=UNBOUNDED, open="any")
+
+
+def number(most: int) -> Type:
+    """Return the type of whole numbers whose magnitude is at most `most`."""
+    return Type(names=NUMBER.names, most=min(most, UNBOUNDED))
+
+
+def array_of(items: Type, length: int = -1) -> Type:
+    """Return the type of arrays that hold `items`, `length` of them where that is known."""
+    return Type(names=frozenset({"array"}), items=items, length=length)
+
+
+def set_of(items: Type) -> Type:
+    """Return the type of sets that hold `items`."""
+    return Type(names=frozenset({"set"}), items=items)
+
+
+def object_of(keys: Type, values: Type) -> Type:
+    """Return the type of objects with these keys and values."""
+    return Type(names=frozenset({"object"}), keys=keys, items=values)
+
+
+def record(fields: Mapping[str, Type]) -> Type:
+    """Return the type of objects with exactly these names, or fewer."""
+    return Type(names=frozenset({"object"}), fields=tuple(sorted(fields.items())))
+
+
+def narrowed(one: Type, names: frozenset[str]) -> Type:
+    """Return `one` without what is none of the types `names`."""
+    return replace(one, names=one.names & names)
+
+
+def join_all(types: Iterable[Type]) -> Type:
+    """Return the type of whatever is of one of `types`."""
+    found = NEVER
+    for one in types:
+        found = join(found, one)
+    return found
+
+
+def join(one: Type, other: Type) -> Type:
+    """Return the type of what is of the one or the other."""
+    if not other.names or one == other:
+        return one
+    if not one.names:
+        return other
+    fields: tuple[tuple[str, Type], ...] = ()
+    items = [one.items, other.items]
+    if one.fields and other.fields:
+        names = {name for name, _ in one.fields + other.fields}
+        first, second = dict(one.fields), dict(other.fields)
+        fields = tuple((name, join(first.get(name, NEVER), second.get(name, NEVER))) for name in sorted(names))
+    elif "object" in one.names & other.names:
+        items.extend(inside for _, inside in one.fields + other.fields)
+    else:
+        fields = one.fields or other.fields
+    inside = [item for item in items if item is not None]
+    keys = [key for key in (one.keys, other.keys) if key is not None]
+    if keys and any("object" in each.names and each.keys is None for each in (one, other)):
+        keys.append(TEXT)
+    return Type(
+        names=one.names | other.names,
+        most=max(one.most, other.most),
+        items=join_all(inside) if inside else None,
+        fields=fields,
+        keys=join_all(keys) if keys else None,
+        open=max(one.open, other.open, key=("", "json", "any").index),
+        data=one.data | other.data,
+        instant=one.instant and other.instant,
+        length=one.length if one.length == other.length else -1,
+    )

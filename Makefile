@@ -14,11 +14,13 @@ KILLS ?= 50
 RATE ?= 300
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 WORKERS ?= $(shell expr $(CORES) + 1)
+HOUR = $(if $(filter file,$(origin SECONDS)),3600,$(SECONDS))
+SEED ?= 0
 PYTEST_ARGS ?=
 COVERED := envelopes/*,policies/*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo stack stack-demo stack-down soak chaos test test-beside test-serial test-quick check format bench bench-audit lock removal clean
+.PHONY: help setup tools demo stack stack-demo stack-down soak chaos test test-beside test-serial test-quick policies-hour check format bench bench-audit lock removal clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -115,6 +117,9 @@ test-serial: $(READY) $(BUILT) ## of them, those that kill, rotate and deploy wh
 
 test-quick: $(READY) ## what needs no server and no build
 	@$(BIN)/python -m pytest $(PARALLEL) $(CORES) -m 'not (nats or opa or idp or serial or slow)' $(PYTEST_ARGS)
+
+policies-hour: $(READY) $(TOOLS)/opa ## write policies for SECONDS (3600) from SEED (0) on, and compare the embedded engine with OPA on each
+	@PYTHONPATH=tests $(BIN)/python -m support.engine_differences --seconds $(HOUR) --seed $(SEED)
 
 removal: $(READY) ## remove each acceptance check in turn: a test of its step must fail
 	@$(BIN)/python scripts/check_removal.py

@@ -1,0 +1,101 @@
+"""Generated policies: what is admitted is answered alike by the embedded engine and by OPA, and what is planted is found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.engine_differences import WORLDS, compare, main
+from support.opa import OpaServer
+from support.policy_grammar import documents, policy, world
+
+from sealbus.policies import form_types
+from sealbus.policies.builtin_types import BUILTINS, Argument, Builtin
+from sealbus.policies.bundle import build_bundle
+from sealbus.policies.value_types import BOOLEAN, number
+
+ROOT = Path(__file__).parents[2]
+SEED = 20261126
+POLICIES = 300
+WITHIN = 60.0
+"""Seconds in which a planted difference has to be found."""
+
+pytestmark = pytest.mark.opa
+
+
+@pytest.fixture(scope="module")
+def opa() -> Iterator[OpaServer]:
+    with OpaServer() as server:
+        yield server
+
+
+def test_the_same_seed_makes_the_same_policy() -> None:
+    assert policy(SEED) == policy(SEED) != policy(SEED + 1)
+    assert world(SEED) == world(SEED)
+    assert documents(SEED, 3) == documents(SEED, 3)
+
+
+def test_what_is_admitted_is_answered_alike(opa: OpaServer) -> None:
+    found = compare(opa, range(SEED, SEED + POLICIES))
+    assert found.differences == []
+    assert found.share >= 0.5
+    assert found.made == POLICIES
+    assert 0.1 < found.allowed / found.asked < 0.9
+
+
+def anything(*_: object) -> bool:
+    return True
+
+
+def admit(patch: pytest.MonkeyPatch, name: str, arguments: int) -> None:
+    """Take `name` back into the list as if it were answered alike for all arguments."""
+    old = BUILTINS.get(name)
+    argument = Argument(text="anything", fits=anything)
+    gives = old.result if old is not None else (lambda *_: number(1) if name == "count" else BOOLEAN)
+    patch.setitem(BUILTINS, name, Builtin(arguments=(argument,) * arguments, result=gives))
+
+
+@pytest.mark.timeout(3 * WITHIN)
+@pytest.mark.parametrize("planted", ["count of a text", "a glob", "an else after what is undefined", "in as a value"])
+def test_a_planted_difference_is_found(opa: OpaServer, planted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    match planted:
+        case "count of a text":
+            admit(monkeypatch, "count", 1)
+        case "a glob":
+            admit(monkeypatch, "glob.match", 3)
+        case "an else after what is undefined":
+            refuse = form_types._Analysis.refuse
+
+            def but_else(self: form_types._Analysis, frame: object, place: object, form: str, text: str) -> None:
+                if form != "else":
+                    refuse(self, frame, place, form, text)  # type: ignore[arg-type]  # as they came
+
+            monkeypatch.setattr(form_types._Analysis, "refuse", but_else)
+        case _:
+            refuse = form_types._Analysis.refuse
+
+            def but_in(self: form_types._Analysis, frame: object, place: object, form: str, text: str) -> None:
+                if form != "in":
+                    refuse(self, frame, place, form, text)  # type: ignore[arg-type]  # as they came
+
+            monkeypatch.setattr(form_types._Analysis, "refuse", but_in)
+    started = time.monotonic()
+    found = compare(opa, range(SEED, SEED + 100 * WORLDS), until=started + WITHIN, most=1)
+    [(_, difference)] = found.differences
+    assert "does not compile" not in difference
+
+
+def test_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seed", str(SEED), "--policies", "3", "--show"]) in (0, 1)
+    printed = capsys.readouterr().out
+    assert printed.startswith("OPA 1.")
+    assert f"seeds {SEED} to {SEED + 2}" in printed
+    assert "differences 0" in printed
+    assert "package sealbus.authz" in printed
+
+
+@pytest.mark.parametrize("folder", ["rego", "platform"])
+def test_every_policy_of_the_project_is_admitted(folder: str) -> None:
+    assert build_bundle(ROOT / "policies" / folder, part=folder == "platform").modules

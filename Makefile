@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 TOOLS := .tools/bin
 IDP := .tools/oidc-provider/.ready
 READY := $(VENV)/.ready
+BASE ?= HEAD~1
 ENGINE ?= embedded
 RECORDS ?=
 SECONDS ?= 600
@@ -20,7 +21,7 @@ PYTEST_ARGS ?=
 COVERED := envelopes/*,policies/*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo stack stack-demo stack-down soak chaos test test-beside test-serial test-quick policies-hour check format bench bench-audit lock removal clean
+.PHONY: help setup tools demo stack stack-demo stack-down soak chaos test test-beside test-serial test-quick policies-hour check format bench bench-audit lock removal weaken clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -121,8 +122,12 @@ test-quick: $(READY) ## what needs no server and no build
 policies-hour: $(READY) $(TOOLS)/opa ## write policies for SECONDS (3600) from SEED (0) on, and compare the embedded engine with OPA on each
 	@PYTHONPATH=tests $(BIN)/python -m support.engine_differences --seconds $(HOUR) --seed $(SEED)
 
-removal: $(READY) ## remove each acceptance check in turn: a test of its step must fail
+removal: $(READY) ## remove each acceptance check in turn, and weaken those that changed since BASE (HEAD~1) and a tenth of all others
 	@$(BIN)/python scripts/check_removal.py
+	@$(BIN)/python scripts/check_weakening.py --since $(BASE)
+
+weaken: $(READY) ## weaken each comparison of what verifies in turn: one of its tests must fail (some minutes)
+	@$(BIN)/python scripts/check_weakening.py
 
 check: $(READY) ## format, lint, types, import contract
 	@$(BIN)/ruff format --check --quiet .

@@ -192,15 +192,16 @@ class World:
         self.sequence += 1
         self.frames.append(Frame(kind, self.sequence, self.tick(), payload))
 
-    def audit(self, iss: str, items: list[bytes], records: list[bytes]) -> bytes:
-        """Return the audit message of `iss` about these, sealed just now."""
+    def audit(self, iss: str, items: list[bytes], records: list[bytes], **changes: object) -> bytes:
+        """Return the audit message of `iss` about these, sealed just now; `changes` are header entries that differ."""
         leaves = [sha256(b"\x00" + item).digest() for item in (*items, *records)]
-        name = {NOTARY: "id-" + sha256(NOTARY.encode()).hexdigest()[:32]}.get(iss, iss.rpartition("/")[2])
+        path = iss.removeprefix("spiffe://example.org/agent/")
+        name = path if path and "/" not in path else "id-" + sha256(iss.encode()).hexdigest()[:32]
         own: dict[str, object] = {
             "t": "record", "aud": None, "end": None, "iat": self.time, "exp": self.time + HOUR, "id": self.ident(),
             "to": f"audit.{name}", "typ": "application/vnd.sealbus.audit.v1", "dig": tree_root(leaves),
         }  # fmt: skip
-        payload = Message(sender=self.who(iss), body=pack([1, items, records]), fields=own).payload()
+        payload = Message(sender=self.who(iss), body=pack([1, items, records]), fields=own | changes).payload()
         self.bodies[payload] = items, records
         return payload
 

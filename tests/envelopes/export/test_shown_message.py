@@ -44,6 +44,11 @@ def test_items_stand_in_their_order_and_once() -> None:
     for items in ([LINES[5], LINES[4]], [LINES[4], LINES[4]], [LINES[4], LINES[5], LINES[5]]):
         with pytest.raises(LogError, match="another order"):
             ShownMessage.parse([*LINES[:4], *items])
+    three = replace(SHOWN, items=show_items(ITEMS, [0, 1, 2])).lines()
+    assert len(ShownMessage.parse(three).items) == 3
+    for order in ((1, 0, 2), (0, 2, 1), (0, 0, 1), (0, 1, 1)):
+        with pytest.raises(LogError, match="another order"):
+            ShownMessage.parse([*three[:4], *(three[4 + at] for at in order)])
     many = [bytes([number]) for number in range(21)]
     everything = show_items(many, range(21))
     assert [item.place for item in everything] == sorted({item.place for item in everything})
@@ -77,6 +82,11 @@ def test_a_line_is_missing(missing: int) -> None:
         (4, LINES[4].replace("right:", "")),
         (4, LINES[4].replace("right:", "Right:")),
         (4, LINES[4].replace("right:", "right::")),
+        (4, LINES[4].replace("right:", "left2:")),
+        (4, LINES[4].replace("right:", "Left:")),
+        (4, LINES[4].replace("right:", ":")),
+        (4, LINES[4].replace("item", "Item")),
+        (4, LINES[4].replace("item", "items")),
         (4, LINES[4].replace("right:", "right")),
         (4, LINES[4] + f" {LINES[4].split(' ')[-1]}" * 12),
     ],

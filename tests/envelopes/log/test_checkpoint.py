@@ -121,3 +121,26 @@ def test_any_text_is_a_checkpoint_or_refused(text: str) -> None:
     except LogError:
         return
     assert checkpoint.text == text
+
+
+@pytest.mark.parametrize("other", [f"{ORIGIN}2", ORIGIN.upper(), ORIGIN[:-1]])
+def test_an_origin_is_compared_as_a_whole(other: str) -> None:
+    root = sha256().digest()
+    signed = sign_checkpoint(Checkpoint(other, 0, root), [LOG])
+    with pytest.raises(LogError) as raised:
+        open_checkpoint(signed, origin=ORIGIN, verifiers=[LOG.verifier])
+    assert raised.value.code is Code.WRONG_LOG
+    with pytest.raises(LogError) as raised:
+        verify_extension(Checkpoint(ORIGIN, 0, root), Checkpoint(other, 0, root), ())
+    assert raised.value.code is Code.WRONG_LOG
+
+
+def test_the_edges_of_what_a_checkpoint_says() -> None:
+    root = sha256().digest()
+    assert Checkpoint("o" * 256, 0, root).size == 0
+    for origin in ("o" * 257, "o\udfff", "o\ud800", "o\x1f"):
+        with pytest.raises(LogError):
+            Checkpoint(origin, 0, root)
+    assert Checkpoint("o \ue000\ud7ff", 0, root).origin == "o \ue000\ud7ff"
+    with pytest.raises(LogError):
+        Checkpoint("o", 0, root[:-1] + bytes([root[-1] ^ 1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
@@ -82,3 +83,14 @@ def test_what_no_entry_can_be(kind: EntryKind, sequence: int, time: int, digest:
 def test_a_gap_has_something_missing(count: int) -> None:
     with pytest.raises(LogError, match="count"):
         gap_entry(1, count, time=1)
+
+
+def test_the_edges_of_places() -> None:
+    top = 2**53 - 1
+    for sequence, time in ((1, 0), (top, top)):
+        entry = unverified_entry(sequence, time=time, payload=b"")
+        assert (entry.sequence, entry.time) == (sequence, time)
+    assert gap_entry(1, 1, time=0).count == 1
+    gap = gap_entry(1, 2, time=0)
+    with pytest.raises(LogError):
+        replace(gap, digest=gap.digest[:-1] + bytes([gap.digest[-1] ^ 1]))

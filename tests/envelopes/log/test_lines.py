@@ -59,3 +59,10 @@ def test_names(name: str) -> None:
 def test_names_that_no_key_has(name: str) -> None:
     with pytest.raises(LogError, match="key name"):
         check_key_name(name)
+
+
+def test_surrogates_from_the_first_to_the_last_name_no_key() -> None:
+    for name in ("\ud800", "\udfff", "a\ud800"):
+        with pytest.raises(LogError):
+            check_key_name(name)
+    check_key_name("\ud7ff\ue000")

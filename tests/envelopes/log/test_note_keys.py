@@ -78,3 +78,22 @@ def test_a_key_is_32_bytes_and_a_public_one_is_no_private_one() -> None:
         NoteSigner("a", bytes(33))
     with pytest.raises(LogError, match="not a private key"):
         NoteSigner.parse(VKEY)
+
+
+def test_key_ids_and_the_mark_of_a_private_key_are_whole() -> None:
+    secret = next(
+        text
+        for number in range(9)
+        for text in [NoteSigner("log", bytes([number]) * 32).secret_text()]
+        if any(map(str.isalpha, text.split("+")[3]))
+    )
+    for text, parse in ((VKEY, NoteVerifier.parse), (secret, NoteSigner.parse)):
+        mark = "PRIVATE+KEY+" if text == secret else ""
+        name, key_id, rest = text.removeprefix(mark).split("+", 2)
+        assert any(map(str.isalpha, key_id))
+        for other in (key_id[:-1], f"{key_id}0", key_id.upper()):
+            with pytest.raises(LogError):
+                parse(f"{mark}{name}+{other}+{rest}")
+    for other in (secret.replace("PRIVATE", "Private"), secret.replace("KEY", "key")):
+        with pytest.raises(LogError):
+            NoteSigner.parse(other)

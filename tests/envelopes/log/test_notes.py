@@ -143,3 +143,17 @@ def test_any_bytes_are_a_note_or_refused(data: bytes) -> None:
     except LogError:
         return
     assert data.startswith(NOTE)
+
+
+def test_notes_as_long_as_may_be() -> None:
+    signer = NoteSigner("log", bytes(32))
+    rest = len(sign_note("\n", [signer])) - 1
+    assert len(sign_note("x" * (8_192 - rest - 1) + "\n", [signer])) == 8_192
+    with pytest.raises(LogError, match="too large"):
+        sign_note("x" * (8_192 - rest) + "\n", [signer])
+    longest = b"x" * (131_072 - rest) + sign_note("\n", [signer])
+    assert (
+        len(parse_note(longest[:-0] if len(longest) == 131_072 else longest[len(longest) - 131_072 :]).signatures) == 1
+    )
+    with pytest.raises(LogError, match="too large"):
+        parse_note(b"x" * 131_073)

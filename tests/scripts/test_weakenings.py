@@ -1,0 +1,105 @@
+"""What `make weaken` makes weaker: each shape, and that what is probed says what it said before."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def weakenings() -> ModuleType:
+    """Load the script's module, which stands beside the packages and is not installed."""
+    path = Path(__file__).resolve().parents[2] / "scripts" / "weakenings.py"
+    spec = importlib.util.spec_from_file_location("weakenings", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["weakenings"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def helped(weakenings: ModuleType) -> Iterator[object]:
+    """Let weakened code find what it calls."""
+    helper = weakenings.Probe()
+    setattr(builtins, weakenings.HELPER, helper)
+    yield helper
+    delattr(builtins, weakenings.HELPER)
+
+
+def functions(weakenings: ModuleType, source: str) -> dict[str, object]:
+    """Return what `f` says under each weakening of `source`, by what was made weaker."""
+    found = {}
+    for one in weakenings.find_weakenings("m", source):
+        names: dict[str, object] = {}
+        exec(one.make(), names)  # noqa: S102 -- compiled from this very text
+        found[one.what] = names["f"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "weaker"),
+    [
+        ("return a == b", ("spiffe://x/a", "spiffe://x/ab"), {"a == b [by prefix]"}),
+        ("return a == b", (b"abc", b"abd"), {"a == b [by prefix]"}),
+        ("return a == b", ("spiffe://x/a", "spiffe://y/a"), {"a == b [by path]"}),
+        ("return not a != b", ("A", "a"), {"a != b [by case]"}),
+        ("return a in b", ("A", {"a"}), {"a in b [by case]"}),
+        ("return not a not in b", ("spiffe://x/a", ["spiffe://y/a"]), {"a not in b [by path]"}),
+        ("return a < b", (1, 1), {"a < b [bound]"}),
+        ("return 0 < a <= b", (0, 1), {"0 < a <= b [bound at 0]"}),
+        ("return a.startswith(b)", ("Ab", "a"), {"a.startswith(b) [by case]"}),
+        ("return all(one for one in a)", ([1, 0], 0), {"all((one for one in a)) [first only]"}),
+        ("return all(one for one in a)", ([0, 1], 0), {"all((one for one in a)) [last only]"}),
+    ],
+)
+def test_each_shape(
+    weakenings: ModuleType, helped: object, source: str, arguments: tuple[object, ...], weaker: set[str]
+) -> None:
+    text = f"def f(a, b):\n    {source}\n"
+    strict: dict[str, object] = {}
+    exec(text, strict)  # noqa: S102 -- this very text
+    ordinary = strict["f"]
+    assert callable(ordinary)
+    assert not ordinary(*arguments)
+    made = functions(weakenings, text)
+    assert {what for what, one in made.items() if callable(one) and one(*arguments)} == weaker
+    # Probed, it says what it said, and tells which weakening would have said something else.
+    names: dict[str, object] = {}
+    exec(weakenings.probed("m", text), names)  # noqa: S102 -- compiled from this very text
+    probed = names["f"]
+    assert callable(probed)
+    assert not probed(*arguments)
+    numbers = {one.number for one in weakenings.find_weakenings("m", text) if one.what in weaker}
+    assert numbers <= {number for _, number in getattr(helped, "found")}  # noqa: B009 -- of a module that is loaded here
+    assert getattr(helped, "entered") == {"f"}  # noqa: B009
+
+
+def test_a_part_less_under_a_hash_and_an_await_less(weakenings: ModuleType) -> None:
+    source = "def f(a, b):\n    return sha256(a + b + c).digest()\n"
+    assert [one.what for one in weakenings.find_weakenings("m", source)] == [
+        f"a + b + c [without {part}]" for part in "abc"
+    ]
+    source = "async def f(before):\n    await before.wait()\n    await other()\n"
+    assert [one.what for one in weakenings.find_weakenings("m", source)] == ["await before.wait() -> pass"]
+
+
+def test_a_text_that_stands_twice_is_two(weakenings: ModuleType) -> None:
+    source = "def f(a):\n    if a < 1:\n        return 0\n    return a < 1\n"
+    assert [str(one) for one in weakenings.find_weakenings("m", source)] == [
+        "m.f: a < 1 [bound]",
+        "m.f: a < 1 [bound] (2)",
+    ]
+
+
+def test_a_loop_that_refuses_and_one_that_does_not(weakenings: ModuleType) -> None:
+    refusing = "def f(a):\n    for b in a:\n        check(b)\n"
+    assert len(weakenings.find_weakenings("m", refusing)) == 2
+    assert weakenings.find_weakenings("m", refusing.replace("check", "note")) == []

@@ -526,10 +526,16 @@ class _Analysis:
                     self.refuse(frame, part.place, "lookup", text)
             if self.nowhere(frame, found, part, below):
                 self.refuse(frame, part.place, "match", "there is nothing here, ever")
+            if found.names == {"set"}:
+                # What is found in a set is what was looked for.
+                below = narrowed(below, self.sought(frame, part).names)
             step = self.step(frame, part)
             key = None if key is None or step is None else (*key, step)
             found = below if key is None else self.narrowed(frame, below, key)
         return found
+
+    def sought(self, frame: _Frame, part: Expression) -> Type:
+        return ANY if isinstance(part, Variable) and self.unbound(frame, part) else self.expression(frame, part)
 
     def nowhere(self, frame: _Frame, one: Type, part: Expression, below: Type) -> bool:
         """Say whether OPA's compiler knows that `part` finds nothing in what is of type `one`.

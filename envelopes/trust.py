@@ -121,9 +121,10 @@ def _load(jwk: Mapping[str, Json]) -> VerificationKey | None:
         curve = _CURVES[crv]
         octets = (curve.key_size + 7) // 8
         x, y = _octets(jwk, "x"), _octets(jwk, "y")
-        if len(x) != octets or len(y) != octets:
+        if len(x) != octets:
             raise ValueError("a coordinate of the wrong length")
-        # Raises ValueError for a point that is not on the curve, and for a coordinate that is not below the field's prime.
+        # Raises ValueError for another length of both, a point that is not on the curve, and a coordinate that is not below
+        # the field's prime.
         return ec.EllipticCurvePublicKey.from_encoded_point(curve, b"\x04" + x + y)
     return None
 

@@ -68,6 +68,9 @@ SURVIVORS: dict[str, str] = {
     " -> True and (not _REFUSED_IN_TEXT.search(text)) and (len(text.encode()) <= limit)": (
         "what has too many characters has too many bytes; asked first, it saves searching long text"
     ),
+    "context_payload._typed: end > iat + _LONGEST -> False": (
+        "no reader is set to more (step 10); it counts where a context is minted"
+    ),
     "codec._refuse_map: raise ValueError('a map where there can be none') -> pass": (
         "the encoding of what is left differs from the bytes; it is refused as soon, before a megabyte of maps is made"
     ),

@@ -137,6 +137,8 @@ BAD_SETS: dict[str, Callable[[], object]] = {
     "x with a zero octet before it": lambda: bundle(JWK | {"x": base64url(b"\0" + (5).to_bytes(32, "big"))}),
     "x with a zero octet, on the curve": lambda: bundle(longer("x")),
     "y with a zero octet, on the curve": lambda: bundle(longer("y")),
+    "coordinates that are divided elsewhere": lambda: bundle(divided(33)),
+    "coordinates that are divided before": lambda: bundle(divided(31)),
     "y missing": lambda: bundle({key: value for key, value in JWK.items() if key != "y"}),
     "a point that is not on the curve": lambda: bundle(JWK | {"y": X}),
     "n missing": lambda: bundle({"kty": "RSA", "kid": "x", "e": "AQAB"}),
@@ -147,6 +149,13 @@ BAD_SETS: dict[str, Callable[[], object]] = {
     "x over the field's prime, on the curve": lambda: bundle(JWK | coordinates_over_the_prime()),
     "e missing": lambda: bundle({key: value for key, value in rsa_jwk(2048).items() if key != "e"}),
 }  # fmt: skip
+
+
+def divided(at: int) -> dict[str, Json]:
+    """Return a JWK whose coordinates together are those of a point, with another length each."""
+    numbers = Issuer().key.public_key().public_numbers()
+    both = numbers.x.to_bytes(32, "big") + numbers.y.to_bytes(32, "big")
+    return JWK | {"x": base64url(both[:at]), "y": base64url(both[at:])}
 
 
 def longer(member: str) -> dict[str, Json]:

@@ -36,7 +36,11 @@ def call_problem(call: Call, *, relaxed: bool = False) -> tuple[Place, str, str]
     if builtin is None:
         if relaxed and name in TEST_BUILTINS:
             return None
-        return call.place, "builtin", f"{name} is not among the builtins that every engine answers alike"
+        text = (
+            f"{name} is not among the builtins that every engine answers alike: docs/policy.md has the list and what to "
+            "write instead; what needs more is for OPA alone (engine sidecar or central, with a bundle that OPA loads itself)"
+        )
+        return call.place, "builtin", text
     arity = len(builtin.arguments)
     if len(call.arguments) != arity:
         return call.place, "arity", f"{name} takes {arity} arguments"

@@ -1,9 +1,9 @@
 """Weaken each comparison of what verifies, in turn: one of its tests must fail (`make weaken`; in part: `make removal`).
 
-What may be weakened is found by shape (`weakenings.py`), in the acceptance steps, the gate and our
-verifier of the log. The tests of these are collected once. For each weakening a forked process that has only that one
-runs those of its module until one fails. What no test notices is a survivor: it is listed below with its reason, or makes
-this fail. So does a reason for what is none.
+What may be weakened is found by shape (`weakenings.py`), in the acceptance steps, the gate, our verifier
+of the log and the edge's of access tokens. The tests of these are collected once. For each weakening a forked process that
+has only that one runs those of its module until one fails. What no test notices is a survivor: it is listed below with its
+reason, or makes this fail. So does a reason for what is none.
 
 Usage: check_weakening.py [--since REF] [--share N] [--verbose] [MODULE ...]
 
@@ -57,6 +57,7 @@ EXPORT = (
 LOG = (
     "checkpoint", "entries", "entry_order", "lines", "note_keys", "notes", "proofs", "receipt", "tiles",
 )  # fmt: skip
+EDGE = ("access_token", "authentication", "key_set", "token_claims")
 
 
 def targets() -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -74,6 +75,9 @@ def targets() -> dict[str, tuple[str, tuple[str, ...]]]:
     for name in ("gate", "judge"):
         tests = [f"tests/bus/test_{name}.py", "tests/bus/test_gate.py"]
         found[f"sealbus.bus.{name}"] = f"bus/{name}.py", tuple(dict.fromkeys(tests))
+    for name in EDGE:
+        tests = [f"tests/agents/edge/test_{name}.py", "tests/agents/edge/test_access_token.py"]
+        found[f"sealbus.agents.edge.{name}"] = f"agents/edge/{name}.py", tuple(dict.fromkeys(tests))
     return found
 
 
@@ -144,6 +148,9 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     ),
     "no other spelling of base64 differs in case alone: the unused bits of a letter lead to no letter in the other case": (
         "sealbus.envelopes.log.lines.parse_base64: b64encode(data).decode('ascii') != text [by case]",
+    ),
+    "it is of ASCII alone, and in lower case by then": (
+        "sealbus.agents.edge.authentication.bearer_token: found[1].lower() != 'bearer' [by case]",
     ),
     "a space is refused before, as white space": ("sealbus.envelopes.log.lines.check_key_name: one < ' ' [bound]",),
     "each is one character": ("sealbus.envelopes.log.notes._check_characters: one != '\\n' [by prefix]",),

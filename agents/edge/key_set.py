@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
+from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
@@ -21,8 +22,12 @@ VerificationKey: TypeAlias = "ECKey | RSAKey | OKPKey"
 
 _SECRET_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
 """What only private and symmetric keys have (RFC 7518 section 6; `priv` of the AKP keys that follow it)."""
-_CURVES: Final[Mapping[str, tuple[str, int]]] = MappingProxyType(
-    {"P-256": ("ES256", 32), "P-384": ("ES384", 48), "P-521": ("ES512", 66)}
+_CURVES: Final[Mapping[str, tuple[str, int, ec.EllipticCurve]]] = MappingProxyType(
+    {
+        "P-256": ("ES256", 32, ec.SECP256R1()),
+        "P-384": ("ES384", 48, ec.SECP384R1()),
+        "P-521": ("ES512", 66, ec.SECP521R1()),
+    }
 )
 _RSA_ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _LEAST_RSA_BITS: Final = 2_048
@@ -51,7 +56,8 @@ class KeySet:
 
         A set with a private or symmetric key in it is refused as a whole: its issuer has lost control of its keys, and
         a reader that took the rest would hide that. Keys that cannot verify signatures of ours are left out, as RFC
-        7517 section 5 says: other types and curves, other uses, RSA below 2,048 bits, points off their curve.
+        7517 section 5 says: other types and curves, other uses, RSA below 2,048 bits or with an even
+        modulus, points off their curve or with a coordinate that is not below the field's prime.
         """
         listed = _parsed(document, limits).get("keys")
         if type(listed) is not list:
@@ -113,19 +119,22 @@ def _key(jwk: dict[str, Json], limits: EdgeLimits) -> tuple[VerificationKey, fro
     """
     match jwk.get("kty"):
         case "EC":
-            curve = _text(jwk["crv"])
-            algorithm, octets = _CURVES[curve]
+            name = _text(jwk["crv"])
+            algorithm, octets, curve = _CURVES[name]
             x, y = _octets(jwk["x"]), _octets(jwk["y"])
             if not len(x) == len(y) == octets:
                 raise ValueError("coordinates")
-            ec = ECKey.import_key({"kty": "EC", "crv": curve, "x": _text(jwk["x"]), "y": _text(jwk["y"])})
-            # joserfc makes the key when it is first used; a point off the curve must be found here.
-            ec.get_op_key("verify")
-            return ec, frozenset({algorithm})
+            # joserfc makes the key when it is first used, and would take a coordinate modulo the field's prime: this raises
+            # for that, and for a point off the curve.
+            ec.EllipticCurvePublicKey.from_encoded_point(curve, b"\x04" + x + y)
+            key = ECKey.import_key({"kty": "EC", "crv": name, "x": _text(jwk["x"]), "y": _text(jwk["y"])})
+            return key, frozenset({algorithm})
         case "RSA":
             modulus, exponent = (int.from_bytes(_octets(jwk[name])) for name in ("n", "e"))
             if not _LEAST_RSA_BITS <= modulus.bit_length() <= limits.rsa_bits:
                 raise ValueError("length of the modulus")
+            if modulus % 2 == 0:
+                raise ValueError("an even modulus")
             if exponent.bit_length() > _EXPONENT_BITS:
                 raise ValueError("exponent")
             rsa = RSAKey.import_key({"kty": "RSA", "n": _text(jwk["n"]), "e": _text(jwk["e"])})

@@ -11,7 +11,16 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 from support.envelopes import Json, base64url
 
-__all__ = ["ALGORITHMS", "coordinates_over_the_prime", "hash_of", "jwk_for", "key_for", "sign_as", "signature_of"]
+__all__ = [
+    "ALGORITHMS",
+    "coordinates_over_the_prime",
+    "hash_of",
+    "jwk_for",
+    "key_for",
+    "sign_as",
+    "signature_of",
+    "small_point",
+]
 
 ALGORITHMS = ("ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVES: dict[str, tuple[str, ec.EllipticCurve]] = {
@@ -46,14 +55,38 @@ def jwk_for(alg: str, kid: str = "key-1") -> dict[str, Json]:
     return {"kty": "EC", "crv": _CURVES[alg][0], "kid": kid, "x": x, "y": y}
 
 
+_SMALL_POINTS: dict[str, tuple[int, int, int]] = {
+    "P-256": (
+        2**256 - 2**224 + 2**192 + 2**96 - 1,
+        0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B,
+        5,
+    ),
+    "P-384": (
+        2**384 - 2**128 - 2**96 + 2**32 - 1,
+        0xB3312FA7E23EE7E4988E056BE3F82D19181D9C6EFE8141120314088F5013875AC656398D8A2ED19D2A85C8EDD3EC2AEF,
+        2,
+    ),
+    "P-521": (
+        2**521 - 1,
+        0x51953EB9618E1C9A1F929A21A0B68540EEA2DA725B99B315F3B8B489918EF109E156193951EC7E937B1652C0BD3BB1BF073573DF883D2C34F1EF451FD46B503F00,
+        2,
+    ),
+}
+"""Of each curve the field's prime, the constant b, and the x of a point that fits its bytes even with the prime added."""
+
+
+def small_point(curve: str) -> tuple[int, int, int]:
+    """Return x and y of a point of `curve`, and its field's prime: there is room for that to be added to x."""
+    prime, constant, x = _SMALL_POINTS[curve]
+    y = pow(x**3 - 3 * x + constant, (prime + 1) // 4, prime)
+    known = dict(_CURVES.values())[curve]
+    ec.EllipticCurvePublicNumbers(x, y, known).public_key()
+    return x, y, prime
+
+
 def coordinates_over_the_prime() -> dict[str, Json]:
     """Return x and y of a JWK on P-256 whose x is that of a point plus the field's prime: another spelling of the point."""
-    prime = 2**256 - 2**224 + 2**192 + 2**96 - 1
-    constant = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
-    # Every second x is that of a point, and this one is small enough for the sum to have 32 bytes.
-    x = 5
-    y = pow(x**3 - 3 * x + constant, (prime + 1) // 4, prime)
-    ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
+    x, y, prime = small_point("P-256")
     return {"x": base64url((x + prime).to_bytes(32, "big")), "y": base64url(y.to_bytes(32, "big"))}
 
 

@@ -118,7 +118,9 @@ async def test_a_tenant_may_be_fixed_and_a_session_named_otherwise(issuer: Loopb
         ({}, {"typ": "application/at+jwt"}),
         ({}, {"typ": "AT+JWT"}),
         ({}, {"x5t": "abc", "cty": "x"}),
+        ({}, {"jk": "abc", "critical": "x", "JKU": "abc"}),
         ({"nbf": NOW // SECOND}, {}),
+        ({"nbf": NOW // SECOND + 5}, {}),
     ],
 )
 async def test_variants_that_are_good(
@@ -139,6 +141,13 @@ async def test_a_row_may_take_tokens_of_another_type_or_of_none(issuer: Loopback
     for typ in ("JWT", None):
         assert (await verifier.verify(issuer.token(now=NOW, header={"typ": typ}), now=NOW)).subject == "alice"
     assert (await refusal(verifier, issuer.token(now=NOW))).detail == "header: typ"
+
+
+async def test_a_type_is_compared_in_lower_case_and_not_folded(issuer: LoopbackIssuer, keys: KeySource) -> None:
+    verifier = AccessTokenVerifier([issuer.row(types=frozenset({"session+jwt"}))], keys)
+    assert (await verifier.verify(issuer.token(now=NOW, header={"typ": "Session+JWT"}), now=NOW)).subject == "alice"
+    long_s = issuer.token(now=NOW, header={"typ": "\u017fession+jwt"})
+    assert (await refusal(verifier, long_s)).detail == "header: typ"
 
 
 async def test_each_issuer_is_judged_by_its_own_row_and_keys(keys: KeySource) -> None:
@@ -291,10 +300,13 @@ BAD: dict[str, tuple[Bad, Code, str]] = {
     "alg nOnE": (heading(alg="nOnE"), Code.BAD_TOKEN, "header: alg"),
     "no alg": (heading(alg=None), Code.BAD_TOKEN, "header: alg"),
     "alg of another type": (heading(alg=["ES256"]), Code.BAD_TOKEN, "header: alg"),
+    "alg in lower case": (heading(alg="es256"), Code.BAD_TOKEN, "header: alg"),
+    "alg that one of the row begins": (heading(alg="ES256K"), Code.BAD_TOKEN, "header: alg"),
     "alg not of the row": (heading(alg="ES384"), Code.BAD_TOKEN, "header: alg"),
     "HS256 with the public key": (by_public_key, Code.BAD_TOKEN, "header: alg"),
     "typ JWT": (heading(typ="JWT"), Code.BAD_TOKEN, "header: typ"),
     "an ID token's type": (heading(typ=None), Code.BAD_TOKEN, "header: typ"),
+    "a type that ours begins": (heading(typ="at+jwt2"), Code.BAD_TOKEN, "header: typ"),
     "typ of another type": (heading(typ=1), Code.BAD_TOKEN, "header: typ"),
     "a DPoP proof": (heading(typ="dpop+jwt"), Code.BAD_TOKEN, "header: typ"),
     "jku": (heading(jku="https://evil.example/jwks"), Code.BAD_TOKEN, "header: jku"),
@@ -306,6 +318,7 @@ BAD: dict[str, tuple[Bad, Code, str]] = {
     "kid of another type": (heading(kid=7), Code.BAD_TOKEN, "header: kid"),
     "kid too long": (heading(kid="k" * 257), Code.BAD_TOKEN, "header: kid"),
     # Key and signature.
+    "unknown kid as long as allowed": (heading(kid="k" * 256), Code.BAD_TOKEN, "no such key of the issuer"),
     "unknown kid": (heading(kid="key-2"), Code.BAD_TOKEN, "no such key of the issuer"),
     "another's key": (lambda i: i.token(now=NOW, key=new_key()), Code.BAD_TOKEN, "signature"),
     "claims exchanged": (edited, Code.BAD_TOKEN, "signature"),

@@ -29,7 +29,10 @@ def test_a_token_stands_in_authorization(value: str, token: str) -> None:
     assert bearer_token(headers(value)) == token
 
 
-@pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "Basic abc", "DPoP abc", "abc", "Bearer\tabc", "Bearerabc"])
+@pytest.mark.parametrize(
+    "value",
+    ["", "Bearer", "Bearer ", "Basic abc", "DPoP abc", "abc", "Bearer\tabc", "Bearerabc", "Bear abc", "Bearer2 abc"],
+)
 def test_without_one_there_is_none(value: str) -> None:
     with pytest.raises(NoToken) as raised:
         bearer_token(headers(value))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from support.issuer import new_key, public_jwk
+from support.jose import small_point
 
 from sealbus.agents.edge.issuers import ALGORITHMS
 from sealbus.agents.edge.key_set import KeySet
@@ -31,7 +32,8 @@ def parse(*keys: Any) -> KeySet:
 def usable(jwk: Any) -> set[str]:
     """The algorithms for which the key `k` of a set with `jwk` alone is found."""
     keys = parse(jwk)
-    return {algorithm for algorithm in [*ALGORITHMS, "none", "HS256", "EdDSA"] if keys.find("k", algorithm) is not None}
+    others = ["none", "HS256", "EdDSA", "es256", "ES2560", "ES", "rs256", "RS25", "ed25519"]
+    return {algorithm for algorithm in [*ALGORITHMS, *others] if keys.find("k", algorithm) is not None}
 
 
 @pytest.mark.parametrize(
@@ -48,18 +50,27 @@ def test_a_key_is_for_the_algorithms_of_its_type_and_curve(jwk: dict[str, Any], 
     [
         ({**RSA, "alg": "PS256"}, {"PS256"}),
         ({**OKP, "alg": "EdDSA"}, {"Ed25519"}),
+        ({**OKP, "alg": "EdDSA2"}, set()),
+        ({**OKP, "alg": "eddsa"}, set()),
         ({**OKP, "alg": "Ed25519"}, {"Ed25519"}),
+        ({**OKP, "alg": "ed25519"}, set()),
         ({**EC, "alg": "ES384"}, set()),
         ({**EC, "alg": "RS256"}, set()),
+        ({**EC, "alg": "ES2560"}, set()),
+        ({**EC, "alg": "es256"}, set()),
         ({**RSA, "alg": "RSA-OAEP"}, set()),
         ({**RSA, "alg": ["RS256"]}, set()),
         ({**EC, "use": "sig"}, {"ES256"}),
         ({**EC, "use": "enc"}, set()),
+        ({**EC, "use": "signing"}, set()),
+        ({**EC, "use": "SIG"}, set()),
         ({**EC, "use": 1}, set()),
         ({**EC, "use": ["sig"]}, set()),
         ({**EC, "key_ops": ["verify"]}, {"ES256"}),
         ({**EC, "key_ops": ["sign", "verify"]}, {"ES256"}),
         ({**EC, "key_ops": ["deriveKey"]}, set()),
+        ({**EC, "key_ops": ["verifyAll"]}, set()),
+        ({**EC, "key_ops": ["Verify"]}, set()),
         ({**EC, "key_ops": []}, set()),
         ({**EC, "key_ops": "verify"}, set()),
         ({**EC, "x5c": ["MIIB"], "x5u": "https://evil.example"}, {"ES256"}),
@@ -73,6 +84,8 @@ def test_what_a_key_says_of_its_use_is_respected(jwk: dict[str, Any], algorithms
     "jwk",
     [
         {"kty": "unknown", "kid": "k"},
+        {"kty": "octet", "kid": "k"},
+        {"kty": "OCT", "kid": "k"},
         {"kid": "k"},
         {**EC, "kid": 7},
         {**EC, "crv": "P-384"},
@@ -90,6 +103,8 @@ def test_what_a_key_says_of_its_use_is_respected(jwk: dict[str, Any], algorithms
         {**RSA, "n": "\u00e9"},
         {**OKP, "crv": "X25519"},
         {**OKP, "crv": "Ed448"},
+        {**OKP, "crv": "Ed25519ph"},
+        {**OKP, "crv": "ed25519"},
         {**OKP, "x": OKP["x"][:-4]},
     ],
 )
@@ -107,6 +122,12 @@ def test_an_rsa_key_has_2048_bits_or_more_and_no_more_than_allowed() -> None:
         assert (keys.find("k", "RS256") is not None) is found
 
 
+def test_an_rsa_modulus_is_odd() -> None:
+    """An even one is no product of two large primes."""
+    assert usable({**RSA, "n": number((1 << 2047) + 1)}) == RSA_ALGORITHMS
+    assert usable({**RSA, "n": number((1 << 2047) + 2)}) == set()
+
+
 def test_an_rsa_exponent_is_short() -> None:
     assert usable({**RSA, "e": number(2**64 - 1)}) == RSA_ALGORITHMS
     assert usable({**RSA, "e": number(2**64 + 1)}) == set()
@@ -118,6 +139,24 @@ def test_coordinates_are_as_long_as_their_curve_says() -> None:
     longer = [number(int.from_bytes(coordinate), 33) for coordinate in octets]
     assert usable({**EC, "x": longer[0], "y": longer[1]}) == set()
     assert usable({**EC, "x": longer[0]}) == set()
+    whole = b"".join(octets)
+    for place in (31, 33):
+        x, y = (urlsafe_b64encode(part).rstrip(b"=").decode() for part in (whole[:place], whole[place:]))
+        assert usable({**EC, "x": x, "y": y}) == set()
+
+
+@pytest.mark.parametrize(
+    ("curve", "octets", "algorithm"), [("P-256", 32, "ES256"), ("P-384", 48, "ES384"), ("P-521", 66, "ES512")]
+)
+def test_coordinates_are_below_the_prime_of_their_field(curve: str, octets: int, algorithm: str) -> None:
+    """The prime added to a coordinate gives the same point, in another text."""
+    x, y, prime = small_point(curve)
+    named = {"kty": "EC", "kid": "k", "crv": curve}
+    assert usable({**named, "x": number(x, octets), "y": number(y, octets)}) == {algorithm}
+    assert usable({**named, "x": number(x + prime, octets), "y": number(y, octets)}) == set()
+    if curve == "P-521":
+        # Only there has every coordinate room for it.
+        assert usable({**named, "x": number(x, octets), "y": number(y + prime, octets)}) == set()
 
 
 def number(value: int, length: int | None = None) -> str:
@@ -171,6 +210,7 @@ def test_without_kid_the_only_key_that_fits_is_found() -> None:
     unnamed = {name: value for name, value in EC.items() if name != "kid"}
     assert parse(unnamed, RSA).find(None, "ES256") is not None
     assert parse(unnamed, RSA).find("k", "ES256") is None
+    assert parse(EC).find("K", "ES256") is None
     assert parse(EC, RSA).find(None, "ES256") is not None
     assert parse({**EC, "kid": 7}).find(None, "ES256") is None
     assert parse(EC, public_jwk(new_key(), "other")).find(None, "ES256") is None

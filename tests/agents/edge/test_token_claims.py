@@ -24,6 +24,7 @@ LARGEST = 2**53 - 1
         ("", ""),
         ("a" * 256, "a" * 256),
         (3, 3),
+        (LARGEST, LARGEST),
         (-LARGEST, -LARGEST),
         (True, True),
         (["a", "b"], ("a", "b")),
@@ -83,7 +84,22 @@ def test_a_scope_is_divided_at_single_spaces() -> None:
             Claims({"scope": wrong}).scope("scope")
 
 
+def test_as_many_as_32_are_read_and_not_one_more() -> None:
+    texts = tuple(map(str, range(32)))
+    assert Claims({"amr": list(texts)}).texts("amr") == Claims({"scope": " ".join(texts)}).scope("scope") == texts
+    for claims in (Claims({"both": [*texts, "32"]}), Claims({"both": " ".join([*texts, "32"])})):
+        for read in (claims.texts, claims.scope):
+            with pytest.raises(TokenRefused):
+                read("both")
+
+
+def test_a_claim_is_there_under_its_whole_name_alone() -> None:
+    assert "cnf" in Claims({"cnf": None})
+    assert "cnf" not in Claims({"cn": 1, "cnfirm": 1, "CNF": 1})
+
+
 def test_times_are_microseconds_that_a_context_can_hold() -> None:
+    assert Claims({"exp": 0}).time("exp") == 0
     last = LARGEST // 1_000_000
     assert Claims({"exp": last}).time("exp") == last * 1_000_000
     assert encode({"exp": last * 1_000_000})

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from support.audit import opened
 from support.engines import ScriptedEngine, Verdict, allow
+from support.envelopes import NAMES
 from support.lab import until
 from support.shop import Price, Shop, Update
 
 from sealbus import Agent, Context, Resource
 from sealbus.agents.endpoint import routes_of
+from sealbus.agents.sending import Sending
 from sealbus.bus import judge
 from sealbus.bus.answer_policy import AnswerPolicy
 from sealbus.bus.judge import Judge
@@ -21,6 +24,7 @@ from sealbus.bus.ports import Delivery
 from sealbus.bus.requests import RemoteError
 from sealbus.bus.work import Opened
 from sealbus.envelopes.errors import Code, PolicyFailed, PolicyUnavailable
+from sealbus.policies.request import Resource as ResourceInput
 from sealbus.testing import TestBus
 
 
@@ -130,3 +134,27 @@ async def test_resources_that_hang_hold_a_batch_up_no_longer_than_twice_their_ti
         found = await Judge(engine=ScriptedEngine()).judge([one] * 50)
     assert {judged.code for judged in found} == {Code.RESOURCE_UNAVAILABLE}
     assert 1 <= asked <= 3
+
+
+@pytest.mark.parametrize(
+    ("grants", "nearest"),
+    [
+        ((None, ("a.b",), None), ("a.b",)),
+        ((None, None, ("a.b",)), ("a.b",)),
+        ((("a.b",), None, None), ("a.b",)),
+        ((("a.*",), ("a.b",), None), ("a.b",)),
+        ((("a.*",), ("a.b",), ()), ()),
+        ((None, None, None), None),
+    ],
+)
+def test_the_policy_is_told_what_the_nearest_ancestor_that_limits_allows(
+    grants: tuple[tuple[str, ...] | None, ...], nearest: tuple[str, ...] | None
+) -> None:
+    message = opened()
+    header = message.header._replace(grt=("its.own",))
+    message = message._replace(chain=(*(header._replace(grt=one) for one in grants), header))
+    unsent = cast("Sending", None)  # nothing here sends
+    [route, *_] = routes_of(Shop().inventory, sending=unsent, names=NAMES, own_subjects={})
+    delivery = Delivery(subject=header.to, payload=b"", header_block=b"")
+    one = Opened(delivery=delivery, route=route, message=message, time=0)
+    assert judge.request_of(one, {}, ResourceInput(type="", id=""), now=0).grant == nearest

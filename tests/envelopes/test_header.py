@@ -308,7 +308,7 @@ def test_step_2_other_grants_are_malformed(grants: tuple[str, ...]) -> None:
     assert refused(entries(grt=grants)) == "header: grt"
 
 
-@pytest.mark.parametrize("grants", [(1,), (b"a",), (None,), (("a",),), ("a", ""), ("a",) * 33])
+@pytest.mark.parametrize("grants", [(1,), (b"a",), (None,), (("a",),), ("a", ""), ("", "a"), (1, "a"), ("a",) * 33])
 def test_step_2_grants_are_an_array_of_at_most_32_texts(grants: tuple[object, ...]) -> None:
     refused(entries(grt=grants))
 
@@ -344,6 +344,8 @@ def test_step_2_extensions_are_not_interpreted(ext: dict[str, object]) -> None:
         {"a": "\n"},
         {"a": "a" * 257},
         {"\n": 1},
+        {"\n": 1, "a": 1},
+        {"a": 1, "b\n": 1},
         {"a" * 257: 1},
         {b"a": 1},
         {"b": 1, "a": 2},

@@ -119,6 +119,16 @@ def test_names_are_tokens_that_do_not_start_like_a_hash(name: str) -> None:
             Names(DOMAIN, table={name: PRICING})
 
 
+@pytest.mark.parametrize("place", range(3))
+def test_every_name_of_a_table_is_one(place: int) -> None:
+    table = {name: SpiffeId(f"spiffe://example.org/x/{name}") for name in ("a", "b", "c")}
+    assert Names(DOMAIN, table=table).table == table
+    names = [*table]
+    names[place] = "a.b"
+    with pytest.raises(ConfigurationError, match="agent name"):
+        Names(DOMAIN, table=dict(zip(names, table.values(), strict=True)))
+
+
 def test_a_table_is_copied() -> None:
     table = {"pricing": PRICING}
     names = Names(DOMAIN, table=table)

@@ -144,6 +144,12 @@ def test_actions_follow_from_subjects() -> None:
         "event.a.b.c",
         "status.a.b",
         "audit.a",
+        "tasks.a.b",
+        "tas.a.b",
+        "Task.a.b",
+        "CALL.a.b",
+        "Task.a.b.c",
+        "task2.a.b.c",
         "task",
         "",
     ],
@@ -262,7 +268,9 @@ def test_step_3_refuses_an_event_of_another_agent(to: str) -> None:
     refused(event_draft()._replace(to=to, aud=agent("planner")), agent("inventory"))
 
 
-@pytest.mark.parametrize("to", ["audit.planner", "audit", "audit.inventory.x", "event.inventory.x"])
+@pytest.mark.parametrize(
+    "to", ["audit.planner", "audit", "audit.inventory.x", "event.inventory.x", "Audit.inventory", "audit.Inventory"]
+)
 def test_step_3_refuses_a_record_of_another_agent(to: str) -> None:
     refused(record_draft(b"", bytes(32))._replace(to=to), agent("inventory"))
 

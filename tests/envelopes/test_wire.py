@@ -211,6 +211,8 @@ def test_step_1_proofs(place: str, size: int, index: int) -> None:
         changed(PROOF, 2, (bytes(33),)),
         changed(PROOF, 2, ("a" * 32,)),
         changed(PROOF, 2, (bytes(32), 1)),
+        changed(PROOF, 2, (1, bytes(32))),
+        changed(PROOF, 2, (bytes(31), bytes(32))),
         changed(PROOF, 3, bytes(63)),
         changed(PROOF, 3, bytes(65)),
         changed(PROOF, 3, "a" * 64),

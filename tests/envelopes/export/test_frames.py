@@ -12,6 +12,7 @@ from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.export.frames import FRAME_DATA_BYTES, Frame, encode_frame, entry_of, messages_path, read_frames
 from sealbus.envelopes.log.entries import EntryKind
 
+MAX = 2**53 - 1
 FRAMES = [Frame(EntryKind(one.kind), *one[1:]) for one in make_world(1, 20).frames]
 
 
@@ -75,6 +76,22 @@ def test_what_gives_no_entry(frame: Frame) -> None:
 def test_a_message_that_is_no_envelope_cannot_have_opened() -> None:
     with pytest.raises(EnvelopeError):
         entry_of(Frame(EntryKind.VERIFIED, 1, 1, b"no envelope"))
+
+
+def test_the_edges_of_what_a_frame_says() -> None:
+    last = Frame(EntryKind.UNVERIFIED, MAX, MAX, b"")
+    assert read(encode_frame(last)) == [last]
+    for frame in (last._replace(sequence=MAX + 1), last._replace(stored=MAX + 1)):
+        with pytest.raises(LogError, match="not a frame"):
+            read(encode_frame(frame))
+    longest = encode_frame(last)[:-4] + FRAME_DATA_BYTES.to_bytes(4, "big")
+    with pytest.raises(LogError, match="cut in a frame"):
+        read(longest)
+
+
+@pytest.mark.parametrize("length", [1, 8_192])
+def test_a_previous_checkpoint_is_as_long_as_notes_are(length: int) -> None:
+    assert entry_of(Frame(EntryKind.PREVIOUS, 0, 1, bytes(length))).kind is EntryKind.PREVIOUS
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,13 @@ def test_exactly_the_named_ones() -> None:
     assert found([record(ONE), record(ONE, 3)], {one: ONE}) == [(one, "bad_policy")]
 
 
+def test_a_bundle_whose_hash_differs_in_the_last_byte_alone() -> None:
+    whole = digest(ONE)
+    bent = whole[:-1] + bytes([whole[-1] ^ 1])
+    named = PolicyRecord(revision="r", digest=bent, size=len(ONE), location=policy_path(bent))
+    assert found([named], {policy_path(bent): ONE}) == [(policy_path(bent), "bad_policy")]
+
+
 def test_a_bundle_is_as_large_as_bundles_get() -> None:
     largest, larger = bytes(POLICY_FILE_BYTES), bytes(POLICY_FILE_BYTES + 1)
     assert found([record(largest)], {policy_path(digest(largest)): largest}) == []

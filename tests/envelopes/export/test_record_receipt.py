@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support.receipts import message_ids, receipts_of
 
 from sealbus.envelopes.errors import LogError
-from sealbus.envelopes.export.record_receipt import RecordReceipt
+from sealbus.envelopes.export.record_receipt import EarlierCheckpoint, RecordReceipt
 
 GOOD = receipts_of(message_ids()[0])[0][1]
 TEXT = GOOD.decode()
@@ -54,6 +56,8 @@ def without(line: str) -> str:
         TEXT.replace("\n\nc2sp", "\nearlier 1\n\nc2sp"),
         TEXT.replace("\n\nc2sp", "\nearlier 1 AAAA\nEarlier 2 AAAA\n\nc2sp"),
         TEXT.replace("\n\nc2sp", "\nearlier 1 AAAA\nearliest 2 AAAA\n\nc2sp"),
+        TEXT.replace("\n\nc2sp", "\nearlier 1 AAAA\nearliers 2 AAAA\n\nc2sp"),
+        TEXT.replace("\n\nc2sp", "\nearlier 1 AAAA\nearlie 2 AAAA\n\nc2sp"),
         "\u00e9" + TEXT,
         "sealbus-receipt@v1\n\n" + TEXT.partition("\n\n")[2],
     ],
@@ -61,6 +65,24 @@ def without(line: str) -> str:
 def test_what_is_no_receipt(text: str) -> None:
     with pytest.raises(LogError):
         RecordReceipt.parse(text.encode())
+
+
+def test_an_earlier_checkpoint_may_have_no_path() -> None:
+    receipt = RecordReceipt.parse(TEXT.replace("\n\nc2sp", "\nearlier 1 AAAA\n\nc2sp").encode())
+    assert receipt.earlier == (EarlierCheckpoint(1, bytes(3), ()),)
+
+
+def test_the_largest_is_written_and_read_and_one_byte_more_is_neither() -> None:
+    receipt = RecordReceipt.parse(GOOD)
+    note = receipt.log.note + b"x" * (2_097_152 - len(GOOD))
+    largest = replace(receipt, log=replace(receipt.log, note=note))
+    data = largest.encode()
+    assert len(data) == 2_097_152
+    assert RecordReceipt.parse(data) == largest
+    with pytest.raises(LogError, match="too large"):
+        replace(receipt, log=replace(receipt.log, note=note + b"x")).encode()
+    with pytest.raises(LogError, match="too large"):
+        RecordReceipt.parse(data + b"x")
 
 
 def test_one_that_is_too_large_is_not_written() -> None:

@@ -138,6 +138,9 @@ def test_an_origin_is_compared_as_a_whole(other: str) -> None:
 def test_the_edges_of_what_a_checkpoint_says() -> None:
     root = sha256().digest()
     assert Checkpoint("o" * 256, 0, root).size == 0
+    assert Checkpoint("o", 2**53 - 1, root).size == 2**53 - 1
+    with pytest.raises(LogError):
+        Checkpoint("o", 2**53, root)
     for origin in ("o" * 257, "o\udfff", "o\ud800", "o\x1f"):
         with pytest.raises(LogError):
             Checkpoint(origin, 0, root)

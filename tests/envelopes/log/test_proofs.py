@@ -148,6 +148,25 @@ def test_no_inclusion_of_another_leaf_place_size_or_path() -> None:
 def test_a_node_is_32_bytes() -> None:
     assert inclusion_refused(LEAVES[0], 0, 2, [LEAVES[1][:31]], naive_root(0, 2)) == "a node is 32 bytes"
     assert consistency_refused(1, LEAVES[0], 2, naive_root(0, 2), [LEAVES[1] + b"0"]) is Code.BAD_PROOF
+    path, root = inclusion_path(0, 8, node_of), naive_root(0, 8)
+    for place, node in enumerate(path):
+        bent = [*path[:place], node[:31], *path[place + 1 :]]
+        assert inclusion_refused(LEAVES[0], 0, 8, bent, root) == "a node is 32 bytes"
+
+
+def nearly(root: bytes) -> bytes:
+    """Return bytes that differ in the last one."""
+    return root[:-1] + bytes([root[-1] ^ 1])
+
+
+def test_nothing_is_consistent_with_a_root_that_differs_in_the_last_byte_alone() -> None:
+    for new in range(1, 20):
+        new_root = naive_root(0, new)
+        assert consistency_refused(new, nearly(new_root), new, new_root, []) is Code.INCONSISTENT_LOG
+        for old in range(1, new):
+            path, old_root = consistency_path(old, new, node_of), naive_root(0, old)
+            assert consistency_refused(old, nearly(old_root), new, new_root, path) is Code.BAD_PROOF
+            assert consistency_refused(old, old_root, new, nearly(new_root), path) is Code.BAD_PROOF
 
 
 @pytest.mark.parametrize(("index", "size"), [(-1, 3), (3, 3), (0, 0)])

@@ -58,6 +58,12 @@ def test_the_tree_of_one_has_a_receipt_without_nodes() -> None:
         "",
         "c2sp.org/tlog-proof@v1",
         "c2sp.org/tlog-proof@v2\nindex 0",
+        "c2sp.org/tlog-proof@v11\nindex 0",
+        "c2sp.org/tlog-proof@v\nindex 0",
+        "C2SP.org/tlog-proof@v1\nindex 0",
+        "c2sp.org/tlog-proof@V1\nindex 0",
+        "c2sp.org/tlog-proof@v1\nIndex 0",
+        "c2sp.org/tlog-proof@v1\nExtra ZXh0cmE=\nindex 0",
         "c2sp.org/tlog-proof@v1\n",
         "c2sp.org/tlog-proof@v1\nindex",
         "c2sp.org/tlog-proof@v1\nindex 00",
@@ -95,7 +101,34 @@ def test_how_large_a_receipt_may_be() -> None:
         parse_receipt(bytes(2_097_153))
 
 
-@pytest.mark.parametrize(("index", "path"), [(-1, ()), (2**53, ()), (0, (bytes(31),)), (0, (bytes(32),) * 64)])
+def test_the_largest_is_written_and_read_and_one_byte_more_is_neither() -> None:
+    head = len(encode_receipt(Receipt(0, (), b"")))
+    largest = Receipt(0, (), bytes(2_097_152 - head))
+    data = encode_receipt(largest)
+    assert len(data) == 2_097_152
+    assert parse_receipt(data) == largest
+    with pytest.raises(LogError, match="too large"):
+        encode_receipt(Receipt(0, (), largest.note + b"0"))
+    with pytest.raises(LogError, match="too large"):
+        parse_receipt(data + b"0")
+
+
+def test_the_longest_path_is_written_and_read() -> None:
+    longest = Receipt(2**53 - 1, (bytes(32),) * 63, NOTE)
+    assert parse_receipt(encode_receipt(longest)) == longest
+
+
+@pytest.mark.parametrize(
+    ("index", "path"),
+    [
+        (-1, ()),
+        (2**53, ()),
+        (0, (bytes(31),)),
+        (0, (bytes(33), bytes(32))),
+        (0, (bytes(32), bytes(31))),
+        (0, (bytes(32),) * 64),
+    ],
+)
 def test_what_no_receipt_can_be(index: int, path: tuple[bytes, ...]) -> None:
     with pytest.raises(LogError, match="bad_note"):
         Receipt(index, path, NOTE)

@@ -81,6 +81,11 @@ def test_what_no_tile_can_be(level: Level, index: int, width: int) -> None:
         TileName(level, index, width)
 
 
+def test_the_last_tile_that_may_be() -> None:
+    assert TileName.parse("tile/0/x009/x007/x199/x254/x740/991") == TileName(0, MAX)
+    assert code_of_path("tile/0/x009/x007/x199/x254/x740/992") is Code.BAD_TILE
+
+
 def test_a_partial_tile_becomes_a_full_one() -> None:
     assert TileName(1, 4, 17).full == TileName(1, 4)
 
@@ -149,6 +154,14 @@ def test_entries_of_another_length_are_refused(data: bytes) -> None:
         parse_entries(data, 1)
 
 
+@pytest.mark.parametrize("place", range(3))
+def test_every_entry_is_of_32_bytes(place: int) -> None:
+    rows = [encode_entries([bytes(32)])] * 3
+    rows[place] = b"\x00\x1f" + bytes(32)
+    with pytest.raises(LogError, match="entries: length of an entry"):
+        parse_entries(b"".join(rows), 3)
+
+
 @given(
     st.integers(0, 63) | st.sampled_from(("entries", "places")),
     st.integers(0, MAX),
@@ -182,3 +195,10 @@ def test_a_partial_tile_that_is_gone_is_the_beginning_of_the_full_one() -> None:
     for name in (TileName(0, 1), TileName(0, 1, 3), TileName(1, 0, 1)):
         with pytest.raises(LogError, match="is not there"):
             read(name)
+
+
+def test_a_full_tile_is_asked_for_once() -> None:
+    asked: list[str] = []
+    with pytest.raises(LogError, match="is not there"):
+        tile_reader(asked.append)(TileName(0, 0))
+    assert asked == ["tile/0/000"]

@@ -64,8 +64,8 @@ class Argument:
 
     text: str
     fits: Callable[[Expression, Type, Inside], bool]
-    names: tuple[str, ...] = ("text",)
-    """The types that it may have, for a hint."""
+    names: tuple[str, ...]
+    """The types that it may have, whatever more is asked of it."""
 
 
 Result: TypeAlias = "Callable[[Sequence[Expression], Sequence[Type], Inside], Type]"
@@ -108,12 +108,14 @@ def _number(text: str, most: int) -> Argument:
 def _literal_number(text: str, pattern: str) -> Argument:
     form = re.compile(pattern)
     return Argument(
-        text=text, fits=lambda said, _, __: isinstance(said, Number) and form.fullmatch(said.written) is not None
+        text=text,
+        names=("number",),
+        fits=lambda said, _, __: isinstance(said, Number) and form.fullmatch(said.written) is not None,
     )
 
 
 def _literal_text(text: str) -> Argument:
-    return Argument(text=text, fits=lambda said, _, __: isinstance(said, Text) and said.value != "")
+    return Argument(text=text, names=("text",), fits=lambda said, _, __: isinstance(said, Text) and said.value != "")
 
 
 def _literal(said: Expression, _: Type, __: Inside) -> bool:
@@ -132,17 +134,17 @@ def _shown(_: Expression, one: Type, inside: Inside) -> bool:
     return _within(one, "array") and _within(inside.items(one), "text", "number", "boolean", "null")
 
 
-_ANYTHING: Final = Argument(text="anything", fits=lambda *_: True)
+_ANYTHING: Final = Argument(text="anything", names=(), fits=lambda *_: True)
 _TEXT: Final = _of("text", "text")
 _ARRAY: Final = _of("array", "array")
 _OBJECT: Final = _of("object", "object")
 _SET: Final = _of("set", "set")
-_LIST: Final = Argument(text="array or set, not of both sets and objects", fits=_ordered)
+_LIST: Final = Argument(text="array or set, not of both sets and objects", names=("array", "set"), fits=_ordered)
 _NUMBERS: Final = _holding("array or set of numbers", ("array", "set"), "number")
 _SETS: Final = _holding("set of sets", ("set",), "set")
 _PLACE: Final = _number("number within 2^53", DEFAULT_LIMITS.max_integer)
 _NAMES: Final = _of("array, set or object", "array", "set", "object")
-_AFFIX: Final = Argument(text="text, or array or set of texts", fits=_affixes)
+_AFFIX: Final = Argument(text="text, or array or set of texts", names=("text", "array", "set"), fits=_affixes)
 _LARGE: Final = _number("number within 2^63", LARGE)
 
 
@@ -232,13 +234,15 @@ BUILTINS: Final[Mapping[str, Builtin]] = {
     "object.subset": _takes(_SET, _SET, gives=BOOLEAN),
     "object.union": _takes(_OBJECT, _OBJECT, gives=_merged),
     "object.union_n": _takes(_holding("array of objects", ("array",), "object"), gives=_merged),
-    "regex.match": _takes(Argument(text="literal text", fits=_literal), _TEXT, gives=BOOLEAN),
+    "regex.match": _takes(Argument(text="literal text", names=("text",), fits=_literal), _TEXT, gives=BOOLEAN),
     "replace": _takes(_TEXT, _literal_text("literal text, not empty"), _TEXT, gives=TEXT),
     "sort": _takes(_LIST, gives=_array),
     "split": _takes(_TEXT, _TEXT, gives=_TEXT_ARRAY),
     "sprintf": _takes(
-        Argument(text="literal text with %v and %%", fits=_literal),
-        Argument(text="literal array of texts, numbers, booleans and nulls, one for each %v", fits=_shown),
+        Argument(text="literal text with %v and %%", names=("text",), fits=_literal),
+        Argument(
+            text="literal array of texts, numbers, booleans and nulls, one for each %v", names=("array",), fits=_shown
+        ),
         gives=TEXT,
     ),
     "startswith": _takes(_TEXT, _TEXT, gives=BOOLEAN),
@@ -252,6 +256,7 @@ BUILTINS: Final[Mapping[str, Builtin]] = {
     "time.parse_rfc3339_ns": _takes(
         Argument(
             text="context.time of a request, or a literal such as 2026-11-24T14:00:00Z",
+            names=("text",),
             fits=lambda said, one, _: isinstance(said, Text) or (one.instant and _within(one, "text")),
         ),
         gives=number(_INSTANT_MOST),

@@ -20,6 +20,7 @@ from sealbus.policies.syntax import (
     Body,
     Call,
     Comprehension,
+    Every,
     Expression,
     Negation,
     Number,
@@ -35,7 +36,7 @@ from sealbus.policies.syntax import (
     Text,
     Variable,
 )
-from sealbus.policies.syntax_walk import children
+from sealbus.policies.syntax_walk import children, expressions_of
 
 __all__ = ["check_names"]
 
@@ -93,8 +94,28 @@ class _Names:
             self.expression(expression)
 
     def body(self, body: Body) -> None:
+        copies: list[Variable] = []
         for statement in body.statements:
+            if copies and _has_every(statement):
+                # regorus puts copies off until nothing else is left to do, and does not see that an `every` needs them: it
+                # runs the `every` without them, and takes a name without a value for any.
+                text = "an `every` follows this copy of a name, and may run before it: use the name itself"
+                for one in copies:
+                    self.scope.refuse(one.place, "copy", text)
+                copies = []
             self.statement(statement)
+            if isinstance(statement, Plain) and isinstance(statement.expression, Assign):
+                copies.extend(self.copied(statement.expression.left, statement.expression.right))
+
+    def copied(self, left: Expression, right: Expression) -> Iterator[Variable]:
+        """Yield what is copied as it is from a name that the same body gives its value."""
+        if isinstance(right, Variable):
+            found = self.scope.frame.locals.get(right.name)
+            if found is not None and found.origin != "every":
+                yield right
+        elif isinstance(left, Array) and isinstance(right, Array):
+            for one, other in zip(left.items, right.items, strict=False):
+                yield from self.copied(one, other)
 
     def statement(self, statement: Statement) -> None:
         if statement.modified and not self.relaxed:
@@ -234,6 +255,14 @@ class _Names:
             self.scope.refuse(variable.place, "unsafe", text)
         elif kind == "function":
             self.scope.refuse(variable.place, "function-value", f"{name} is a function: call it")
+
+
+def _has_every(statement: Statement) -> bool:
+    """Say whether `statement` is an `every`, or holds one in a comprehension."""
+    return isinstance(statement, Every) or any(
+        isinstance(one, Comprehension) and any(map(_has_every, one.body.statements))
+        for one in expressions_of(statement)
+    )
 
 
 def _inside(expression: Expression) -> Iterator[Expression]:

@@ -145,7 +145,7 @@ class _Analysis:
                     self.function(path, [ANY] * len(definitions[0][1].arguments))
 
     def refuse(self, frame: _Frame, place: Place, form: str, text: str) -> None:
-        if not self.compiling or form == "match":
+        if not self.compiling or form in ("match", "type"):
             self.problems.add(Problem(file=frame.file.path, line=place.line, column=place.column, form=form, text=text))
 
     # Rules
@@ -418,7 +418,7 @@ class _Analysis:
             case "Union" | "Intersection":
                 self.operands(frame, expression, (left, right), ("set",))
                 return set_of(join(self.data.items(left), self.data.items(right)))
-            case "Sub" if "set" in left.names | right.names:
+            case "Sub" if "set" in left.names | right.names and "number" not in left.names & right.names:
                 self.operands(frame, expression, (left, right), ("set",))
                 return left
             case "Mod":
@@ -438,6 +438,9 @@ class _Analysis:
 
     def unfit(self, frame: _Frame, said: Expression, one: Type, text: str, names: Iterable[str]) -> None:
         wrong, right = one.names - set(names), one.names & set(names)
+        if self.compiling and (right or not wrong):
+            # OPA refuses what cannot be, and asks for the rest when it is evaluated.
+            return
         if wrong and right:
             guards = " or ".join(sorted(guard for guard, known in GUARDS.items() if known & right))
             text += f", and this may be {' or '.join(sorted(wrong))}: ask before, by {guards}"

@@ -15,6 +15,8 @@ compile         what regorus itself refuses
 conflict        one rule of two kinds, two numbers of arguments or two defaults; a rule inside another; and where two
                 values might meet that are one (`form_conflicts`): in definitions that may hold together, for several
                 solutions of a body, under one key of an object
+copy            a copy of a name, or an array taken apart by its name, in a body with an `every` after it, which regorus may
+                run before
 default         a default that is not made of literals
 depth           over 64 rules in a row
 division        `/`: OPA computes with decimal, regorus with binary fractions; policies count in whole numbers

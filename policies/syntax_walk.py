@@ -29,7 +29,7 @@ from sealbus.policies.syntax import (
     Variable,
 )
 
-__all__ = ["children", "constant", "every_expression", "leading_names", "statements"]
+__all__ = ["children", "constant", "every_expression", "expressions_of", "leading_names", "statements"]
 
 
 def leading_names(expression: Expression) -> Names:
@@ -105,10 +105,11 @@ def _of_body(body: Body) -> Iterator[Expression]:
     if body.value is not None:
         yield from _inside(body.value)
     for statement in body.statements:
-        yield from _of_statement(statement)
+        yield from expressions_of(statement)
 
 
-def _of_statement(statement: Statement) -> Iterator[Expression]:
+def expressions_of(statement: Statement) -> Iterator[Expression]:
+    """Yield every expression of `statement`, each before those inside it."""
     match statement:
         case SomeNames():
             return

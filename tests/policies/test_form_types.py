@@ -158,6 +158,7 @@ def test_what_could_fail_or_means_another_thing_to_opa(body: str, forms: list[st
         ("decide(request) := count(s)\ns contains x if some x in data.people", []),
         ('decide(request) := count(s["a"])\ns contains x if some x in [["a"], "a"]', ["type"]),
         ('decide(request) := trim_space(s["a"])\ns contains x if some x in [["a"], "a"]', []),
+        ("decide(request) := 1 if { x := data.empty.a; is_string(x); trim_space(r[x]) }\nr := {\"a\": 1}", ["type"]),
         ('decide(request) := 1 if s["a"] == {1}\ns contains x if some x in data.odd', ["match"]),
         ("decide(request) := [trim_space(x) | some x; s[x]]\ns contains x if some x in [\"a\"]", []),
         ("decide(request) := [1 | s[_]]\ns contains x if some x in [\"a\"]", []),

@@ -14,6 +14,8 @@ from support.policy_grammar import documents, policy, world
 from sealbus.policies import form_types
 from sealbus.policies.builtin_types import BUILTINS, Argument, Builtin
 from sealbus.policies.bundle import build_bundle
+from sealbus.policies.form_frames import Scope
+from sealbus.policies.syntax import Place
 from sealbus.policies.value_types import BOOLEAN, number
 
 ROOT = Path(__file__).parents[2]
@@ -52,13 +54,16 @@ def anything(*_: object) -> bool:
 def admit(patch: pytest.MonkeyPatch, name: str, arguments: int) -> None:
     """Take `name` back into the list as if it were answered alike for all arguments."""
     old = BUILTINS.get(name)
-    argument = Argument(text="anything", fits=anything)
+    argument = Argument(text="anything", names=(), fits=anything)
     gives = old.result if old is not None else (lambda *_: number(1) if name == "count" else BOOLEAN)
     patch.setitem(BUILTINS, name, Builtin(arguments=(argument,) * arguments, result=gives))
 
 
 @pytest.mark.timeout(3 * WITHIN)
-@pytest.mark.parametrize("planted", ["count of a text", "a glob", "an else after what is undefined", "in as a value"])
+@pytest.mark.parametrize(
+    "planted",
+    ["count of a text", "a glob", "an else after what is undefined", "in as a value", "a copy before an every"],
+)
 def test_a_planted_difference_is_found(opa: OpaServer, planted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     match planted:
         case "count of a text":
@@ -73,6 +78,14 @@ def test_a_planted_difference_is_found(opa: OpaServer, planted: str, monkeypatch
                     refuse(self, frame, place, form, text)  # type: ignore[arg-type]  # as they came
 
             monkeypatch.setattr(form_types._Analysis, "refuse", but_else)
+        case "a copy before an every":
+            scope_refuse = Scope.refuse
+
+            def but_copy(self: Scope, place: Place, form: str, text: str) -> None:
+                if form != "copy":
+                    scope_refuse(self, place, form, text)
+
+            monkeypatch.setattr(Scope, "refuse", but_copy)
         case _:
             refuse = form_types._Analysis.refuse
 

@@ -400,6 +400,10 @@ class _Writer:
         return self.chance.choice(options)(names, depth)
 
     def assigned(self, names: _Names, depth: int) -> list[str]:
+        known = names.of("text")
+        if known and self.chance.random() < 0.1:
+            copied = self.one(known)
+            return [f"{self.new(names, 'text')} := {copied}"]
         if self.chance.random() < 0.1:
             values = [self.expression("text", names, 1), self.expression("number", names, 1)]
             return [f"[{self.new(names, 'text')}, {self.new(names, 'number')}] := [{', '.join(values)}]"]
@@ -476,6 +480,11 @@ class _Writer:
         return f"{function.name}({', '.join(given)})"
 
     def every(self, names: _Names, _: int) -> list[str]:
+        known = [name for name in names.of("text") if name.startswith("x")]
+        before: list[str] = []
+        if known and self.chance.random() < SUSPECT:
+            copied = self.one(known)
+            before = [f"{self.new(names, 'text')} := {copied}"]
         inner = names.inner()
         if self.chance.random() < 0.3:
             key, value = self.new(inner, "text"), self.new(inner, "unknown")
@@ -492,8 +501,11 @@ class _Writer:
             head, lines = f"every {item} in {collection}", [f"{item} != {self.literal('text')}"]
             if kind != "numbers" and self.chance.random() < 0.5:
                 lines = [self.one([f"data.world.revoked[{item}]", f'{item} != ""', f'count(split({item}, "a")) < 3'])]
+        if names.of("text") and self.chance.random() < 0.5:
+            sought = names.of("text")[-1] if before else self.one(names.of("text"))
+            lines.append(f"data.world.{self.one(['revoked', 'people'])}[{sought}]")
         lines += [line for _ in range(self.chance.randrange(2)) for line in self.statement(inner, 0)]
-        return [f"{head} {{ {'; '.join(lines)} }}"]
+        return [*before, f"{head} {{ {'; '.join(lines)} }}"]
 
     def body(self, names: _Names, least: int = 1) -> list[str]:
         return [line for _ in range(self.chance.randrange(least, least + 3)) for line in self.statement(names, 1)]

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.acceptance import EDGE, EDGE_ID, refuses, statement
+from support.both_readers import parse_payload
 from support.envelopes import HOUR, MINUTE, NOW, TRUST_DOMAIN
 
 from sealbus.envelopes.codec import Value, decode, pack
-from sealbus.envelopes.context_payload import parse_payload
 from sealbus.envelopes.errors import Code, EnvelopeError
 
 DAY = 24 * HOUR

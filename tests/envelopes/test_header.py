@@ -7,11 +7,12 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from support.both_readers import parse_header
 from support.envelopes import NOW, agent, message_id, signing_key
 
 from sealbus.envelopes.codec import pack
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
-from sealbus.envelopes.header import Header, is_grant, is_subject, is_uuid7, make_header, parse_header
+from sealbus.envelopes.header import Header, is_grant, is_subject, is_uuid7, make_header
 from sealbus.envelopes.kinds import KINDS, RULES, Kind
 from sealbus.envelopes.limits import SECOND
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from hashlib import sha256
 
 import pytest
+from support.both_readers import parse_record
 
 from sealbus.envelopes.codec import Value, encode
 from sealbus.envelopes.decision_record import CorePlace, DecisionRecord
 from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.notary_records import BundleRecord, CheckpointRecord, PolicyRecord
-from sealbus.envelopes.records import NOTARY_KINDS, Record, guard_id, parse_record
+from sealbus.envelopes.records import NOTARY_KINDS, Record, guard_id
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 from sealbus.envelopes.wire import Proof
 from sealbus.envelopes.work_records import DenialsRecord, OutcomeRecord

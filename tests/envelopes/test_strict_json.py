@@ -8,8 +8,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from sealbus.envelopes.strict_json import parse_object
+from support.both_readers import parse_object
 
 
 def nested(depth: int) -> bytes:

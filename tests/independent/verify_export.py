@@ -136,6 +136,7 @@ class Reader:
         return [self.value(depth + 1) for _ in range(count)]
 
     def map(self, count: int, depth: int) -> dict[str, Any]:
+        need(self.entries, "malformed", "a map where there is none")
         need(depth <= 5 and count <= self.entries and count <= len(self.data) - self.at, "malformed", "map")
         found: dict[str, Any] = {}
         last: bytes | None = None
@@ -297,7 +298,7 @@ def strict_json(data: bytes, depth: int) -> dict[str, Any]:
     try:
         text = data.decode()
         level = 0
-        for mark in re.findall(r"[\[{\]}]", re.sub(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\Z)', "", text, flags=re.DOTALL)):
+        for mark in re.findall(r"[\[{\]}]", re.sub(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', "", text, flags=re.DOTALL)):
             level += 1 if mark in "[{" else -1
             need(level <= depth, "bad_json", "nested too deep")
         value = json.loads(text, object_pairs_hook=distinct, parse_constant=refuse)
@@ -510,7 +511,8 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
 
 def read_header(raw: bytes) -> dict[str, Any]:
     header = decode(raw, text=2048, negative=True)
-    need(type(header) is dict and header.get("t") in KINDS, "malformed", "header: t")
+    kind = header.get("t") if type(header) is dict else None
+    need(type(kind) is str and kind in KINDS, "malformed", "header: t")
     must, may, life = KINDS[header["t"]]
     least = ALWAYS | set(must.split())
     need(least <= set(header) <= least | set(may.split()) | ANYWHERE, "malformed", "header: keys")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from support.acceptance import INVENTORY, ISSUER, MINTERS, TRUST, Delivery, Message
+from support.both_readers import agreed, proven
+from support.both_readers import opened as opened_alone
 from support.envelopes import HOUR, NAMES, NOW, message_id
 
 from sealbus.envelopes.accept import StreamArrival, VerifiedMessage
@@ -96,15 +98,26 @@ class Archive:
 
     def record(self, message: Message) -> VerifiedAudit:
         """Open an audit message."""
-        return accept_record(
-            message.payload(), self.subject, self.profile, time=self.time, bundles=self.bundles, caches=self.caches()
+        payload, subject, profile, time, bundles = self._given(message)
+        return agreed(
+            lambda: accept_record(payload, subject, profile, time=time, bundles=bundles, caches=self.caches()),
+            lambda: opened_alone(payload, subject, profile, time, bundles),
         )
+
+    def _given(self, message: Message) -> tuple[bytes, str, ArchiveProfile, int, TrustBundles]:
+        return message.payload(), self.subject, self.profile, self.time, self.bundles
 
     def decided(
         self, record: DecisionRecord, evidence: Sequence[bytes], *, body: bytes | None = None
     ) -> VerifiedDecided:
         """Open an audit message of `evidence` and `record`, then prove again what was decided."""
-        audit = self.record(audit_message(evidence, [record.encode()]))
+        message = audit_message(evidence, [record.encode()])
+        audit = self.record(message)
         [decision] = audit.body.records.values()
         assert isinstance(decision, DecisionRecord)
-        return accept_decided(decision, audit, self.profile, bundles=self.bundles, caches=self.caches(), body=body)
+        profile, bundles = self.profile, self.bundles
+        alone = opened_alone(*self._given(message))
+        return agreed(
+            lambda: accept_decided(decision, audit, profile, bundles=bundles, caches=self.caches(), body=body),
+            lambda: proven(alone, profile, self.time, bundles, body),
+        )

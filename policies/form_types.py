@@ -550,9 +550,9 @@ class _Analysis:
         known = False
         if self.compiling:
             known = one.scalar or (isinstance(part, Text) and not below.names)
-            known = known or (isinstance(part, Number) and 0 <= one.length <= int(part.written))
+            known = known or (isinstance(part, Number) and 0 <= one.longest <= int(part.written))
         if isinstance(part, Variable) and self.unbound(frame, part):
-            return known or (self.compiling and one.length == 0)
+            return known or (self.compiling and one.longest == 0)
         if isinstance(part, Text) and not self.compiling:
             return False
         return known or _never_equal(self.expression(frame, part), self.data.keys(one))

@@ -33,7 +33,8 @@ class Type:
     `most` bounds the magnitude of a number. `items` are what arrays and sets hold, and the values of an object beyond its
     `fields`; `keys` those of an object, where they are not all texts. `open` is for what may hold any JSON value, or
     any value at all, at every depth. `data` are the places of the policy's data that the value may be found at. `instant`
-    is for texts that are instants as `rfc3339` writes them. `length` is an array's, where it was written out.
+    is for texts that are instants as `rfc3339` writes them. `length` is an array's, where it was written out, and `longest`
+    that of the longest of several which were.
     """
 
     names: frozenset[str]
@@ -45,6 +46,7 @@ class Type:
     data: frozenset[DataPath] = frozenset()
     instant: bool = False
     length: int = -1
+    longest: int = -1
 
     @property
     def scalar(self) -> bool:
@@ -80,7 +82,7 @@ def number(most: int) -> Type:
 
 def array_of(items: Type, length: int = -1) -> Type:
     """Return the type of arrays that hold `items`, `length` of them where that is known."""
-    return Type(names=frozenset({"array"}), items=items, length=length)
+    return Type(names=frozenset({"array"}), items=items, length=length, longest=length)
 
 
 def set_of(items: Type) -> Type:
@@ -141,4 +143,10 @@ def join(one: Type, other: Type) -> Type:
         data=one.data | other.data,
         instant=one.instant and other.instant,
         length=one.length if one.length == other.length else -1,
+        longest=_longest(one, other),
     )
+
+
+def _longest(one: Type, other: Type) -> int:
+    arrays = [each.longest for each in (one, other) if "array" in each.names]
+    return -1 if -1 in arrays else max(arrays, default=-1)

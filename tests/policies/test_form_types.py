@@ -126,6 +126,7 @@ def test_what_cannot_fail(body: str) -> None:
         ("o := {\"a\": 1}\no.a.b", ["match"]),
         ('x := 1\nis_string(x)\nstartswith(x, "a")', ["match"]),
         ("xs := [1]\nxs[1] == 1", ["match"]),
+        ("xs := [[1], []]\nx := xs[0]\nx[1] == 1", ["match"]),
         ("xs := []\nxs[_] == 1", ["match"]),
         ("xs := [1]\nx := request.action.name\nxs[x] == 1", ["match"]),
         ("xs := {1}\nx := request.action.name\nxs[x]", ["match"]),

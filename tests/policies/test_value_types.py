@@ -44,6 +44,14 @@ def test_arrays_of_equal_length_keep_it() -> None:
     assert join(array_of(TEXT, 2), array_of(TEXT)).length == -1
 
 
+def test_of_several_lengths_the_longest_is_known() -> None:
+    assert join(array_of(TEXT, 2), array_of(TEXT, 1)).longest == 2
+    assert join(array_of(TEXT, 0), array_of(TEXT, 1)).longest == 1
+    assert join(array_of(TEXT, 2), TEXT).longest == 2
+    assert join(TEXT, NUMBER).longest == -1
+    assert join(array_of(TEXT, 2), array_of(TEXT)).longest == -1
+
+
 def test_fields_are_joined_one_by_one() -> None:
     one = join(record({"a": TEXT, "b": TEXT}), record({"a": NUMBER}))
     assert dict(one.fields) == {"a": join(TEXT, NUMBER), "b": TEXT}

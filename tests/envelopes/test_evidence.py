@@ -5,6 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 import pytest
+from support.both_readers import parse_evidence
 
 from sealbus.envelopes.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError
@@ -13,7 +14,6 @@ from sealbus.envelopes.evidence import (
     ancestor_item,
     context_item,
     credential_item,
-    parse_evidence,
 )
 from sealbus.envelopes.wire import Credential, Proof
 
@@ -76,6 +76,8 @@ def test_the_largest_of_each_sort_pass() -> None:
         encode(["ancestor", b"header", 1]),
         encode(["witness", b"header", WIRE_PROOF]),
         encode([1, b"header", WIRE_PROOF]),
+        *(encode([sort, 1, b"token"]) for sort in ("credentials", "credentia", "Credential")),
+        *(encode([sort, b"signed", WIRE_PROOF]) for sort in ("contexts", "contex", "Context", "ancestors", "Ancestor")),
         credential_item(Credential(1, b"t" * 4_097)),
         context_item(b"p" * 8_193, PROOF),
         ancestor_item(b"h" * 8_193, PROOF),

@@ -55,6 +55,7 @@ def test_what_counts_only_from_the_notary() -> None:
         {"v": 1, "not": b"n"},
         {"v": 1, "k": b"checkpoint", "not": b"n"},
         {"v": 1, "k": "unheard-of", "not": b"n"},
+        *({"v": 1, "k": kind, "not": b"n"} for kind in ("checkpoints", "checkpoin", "Checkpoint")),
         {"v": 1, "k": "checkpoint"},
         {"v": 1, "k": "checkpoint", "not": "n"},
         {"v": 1, "k": "checkpoint", "not": b""},

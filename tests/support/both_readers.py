@@ -5,7 +5,7 @@ The independent one shares no code with ours. A test that uses these in place of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 from independent import verify_export as independent
@@ -15,6 +15,8 @@ from sealbus.envelopes.archive import ArchiveProfile
 from sealbus.envelopes.context_payload import UserContext
 from sealbus.envelopes.context_payload import parse_payload as our_payload
 from sealbus.envelopes.errors import BundleRefused, EnvelopeError
+from sealbus.envelopes.evidence import Evidence
+from sealbus.envelopes.evidence import parse_evidence as our_evidence
 from sealbus.envelopes.spiffe_id import TrustDomain
 from sealbus.envelopes.trust import JwtBundle, TrustBundles
 
@@ -23,6 +25,7 @@ __all__ = [
     "decode",
     "opened",
     "parse_bundle",
+    "parse_evidence",
     "parse_header",
     "parse_object",
     "parse_payload",
@@ -77,6 +80,17 @@ def parse_header(raw: bytes) -> header.Header:
 def parse_record(item: bytes) -> records.Record:
     """Parse a record."""
     return agreed(lambda: records.parse_record(item), lambda: independent.read_record(item))
+
+
+def parse_evidence(items: Sequence[bytes]) -> Evidence:
+    """Parse the evidence of an audit message."""
+    return agreed(lambda: our_evidence(items), lambda: _evidence(items))
+
+
+def _evidence(items: Sequence[bytes]) -> None:
+    audit = independent.Audit({}, {}, {}, {}, {})
+    for item in items:
+        independent.read_evidence(item, audit)
 
 
 def parse_payload(payload: bytes, *, step: int = 10) -> UserContext:

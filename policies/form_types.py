@@ -389,7 +389,8 @@ class _Analysis:
         self.body(inner, expression.body)
         terms = [self.expression(inner, term) for term in expression.terms]
         if expression.kind == "array":
-            return array_of(terms[0])
+            # Of nothing at all OPA makes an array without items.
+            return array_of(terms[0], None if terms[0].names else 0)
         self.unmixed(frame, expression.place, terms[0])
         if expression.kind == "set":
             return set_of(terms[0])
@@ -531,7 +532,8 @@ class _Analysis:
                 self.refuse(frame, part.place, "match", "there is nothing here, ever")
             if found.names == {"set"}:
                 # What is found in a set is what was looked for.
-                below = narrowed(below, self.sought(frame, part).names)
+                sought = self.sought(frame, part).names
+                below = narrowed(below, sought) if sought else below
             step = self.step(frame, part)
             key = None if key is None or step is None else (*key, step)
             found = below if key is None else self.narrowed(frame, below, key)
@@ -550,9 +552,9 @@ class _Analysis:
         known = False
         if self.compiling:
             known = one.scalar or (isinstance(part, Text) and not below.names)
-            known = known or (isinstance(part, Number) and 0 <= one.longest <= int(part.written))
+            known = known or (isinstance(part, Number) and 0 <= max(one.lengths, default=-1) <= int(part.written))
         if isinstance(part, Variable) and self.unbound(frame, part):
-            return known or (self.compiling and one.longest == 0)
+            return known or (self.compiling and one.lengths == {0})
         if isinstance(part, Text) and not self.compiling:
             return False
         return known or _never_equal(self.expression(frame, part), self.data.keys(one))
@@ -578,8 +580,9 @@ def _never_equal(left: Type, right: Type) -> bool:
         return True
     if not left.names == right.names == {"array"} or left.items is None or right.items is None:
         return False
-    lengths = {left.length, right.length}
-    return (len(lengths) == 2 and min(lengths) >= 0) or _never_equal(left.items, right.items)
+    if left.lengths and right.lengths and not left.lengths & right.lengths:
+        return True
+    return _never_equal(left.items, right.items)
 
 
 def _pattern(argument: Expression) -> Type:

@@ -33,8 +33,8 @@ class Type:
     `most` bounds the magnitude of a number. `items` are what arrays and sets hold, and the values of an object beyond its
     `fields`; `keys` those of an object, where they are not all texts. `open` is for what may hold any JSON value, or
     any value at all, at every depth. `data` are the places of the policy's data that the value may be found at. `instant`
-    is for texts that are instants as `rfc3339` writes them. `length` is an array's, where it was written out, and `longest`
-    that of the longest of several which were.
+    is for texts that are instants as `rfc3339` writes them. `lengths` are those that an array may have, where it was
+    written out.
     """
 
     names: frozenset[str]
@@ -45,8 +45,7 @@ class Type:
     open: Literal["", "json", "any"] = ""
     data: frozenset[DataPath] = frozenset()
     instant: bool = False
-    length: int = -1
-    longest: int = -1
+    lengths: frozenset[int] = frozenset()
 
     @property
     def scalar(self) -> bool:
@@ -80,9 +79,10 @@ def number(most: int) -> Type:
     return Type(names=NUMBER.names, most=min(most, UNBOUNDED))
 
 
-def array_of(items: Type, length: int = -1) -> Type:
+def array_of(items: Type, length: int | None = None) -> Type:
     """Return the type of arrays that hold `items`, `length` of them where that is known."""
-    return Type(names=frozenset({"array"}), items=items, length=length, longest=length)
+    lengths: frozenset[int] = frozenset() if length is None else frozenset({length})
+    return Type(names=frozenset({"array"}), items=items, lengths=lengths)
 
 
 def set_of(items: Type) -> Type:
@@ -142,11 +142,10 @@ def join(one: Type, other: Type) -> Type:
         open=max(one.open, other.open, key=("", "json", "any").index),
         data=one.data | other.data,
         instant=one.instant and other.instant,
-        length=one.length if one.length == other.length else -1,
-        longest=_longest(one, other),
+        lengths=_lengths(one, other),
     )
 
 
-def _longest(one: Type, other: Type) -> int:
-    arrays = [each.longest for each in (one, other) if "array" in each.names]
-    return -1 if -1 in arrays else max(arrays, default=-1)
+def _lengths(one: Type, other: Type) -> frozenset[int]:
+    arrays = [each.lengths for each in (one, other) if "array" in each.names]
+    return frozenset().union(*arrays) if all(arrays) else frozenset()

@@ -28,6 +28,7 @@ from support.acceptance import (
 )
 from support.audit import Archive, audit_message, decision_of, evidence_items, opened
 from support.envelopes import MINUTE, NAMES, NOW, TRUST_DOMAIN, Issuer, Json, agent, message_id, private_key
+from support.near import DOMAINS, LINKS, chain, near, nearly, shown
 from support.results import CALL, PRICING, TASK, Requester, answer
 
 from sealbus.envelopes.answers import OpenRequest
@@ -44,10 +45,7 @@ from sealbus.envelopes.subjects import OwnSubject, own_subjects
 from sealbus.envelopes.trust import JwtBundle, Trust, TrustBundles
 from sealbus.envelopes.wire import Ancestor, Credential, Proof
 
-OTHERS = {
-    name: Issuer(trust_domain=TrustDomain(name), key=private_key(name))
-    for name in ("other.org", "example.organ", "example.or")
-}
+OTHERS = {name: Issuer(trust_domain=TrustDomain(name), key=private_key(name)) for name in DOMAINS}
 ALL = Trust(
     bundles=TrustBundles(
         [*TRUST.bundles.values(), *(JwtBundle.parse(one.trust_domain, one.jwks()) for one in OTHERS.values())]
@@ -56,34 +54,8 @@ ALL = Trust(
 ROOT: dict[str, object] = {"aud": agent("planner").value, "to": "task.planner.plan", "id": message_id(1)}
 
 
-def near(spiffe_id: SpiffeId) -> list[SpiffeId]:
-    """Return IDs that are nearly this one."""
-    value, path = spiffe_id.value, spiffe_id.value.removeprefix("spiffe://example.org")
-    head, _, last = value.rpartition("/")
-    return [
-        SpiffeId(one)
-        for one in (
-            *(f"spiffe://{domain}{path}" for domain in OTHERS),
-            f"{value}x",
-            f"{value}/x",
-            value[:-1],
-            f"{head}/{last.upper()}",
-            f"{head}/{last.capitalize()}",
-        )
-    ]
-
-
 def sealer(spiffe_id: SpiffeId) -> Sealer:
     return OTHERS.get(spiffe_id.trust_domain.name, ISSUER).sealer(spiffe_id)
-
-
-def nearly(data: bytes) -> bytes:
-    """Return bytes that differ in the last one."""
-    return data[:-1] + bytes([data[-1] ^ 1])
-
-
-def shown(spiffe_id: SpiffeId) -> str:
-    return spiffe_id.value.removeprefix("spiffe://")
 
 
 @pytest.mark.parametrize("other", near(INVENTORY), ids=shown)
@@ -184,31 +156,6 @@ def test_step_11_refuses_a_parent_that_is_nearly_par_and_a_context_that_is_nearl
     ctx = nearly(sha256(statement().payload).digest())
     root = Message(sealer=EDGE, fields=ROOT | {"ctx": ctx}, ancestors=()).ancestor()
     refuses(Code.BAD_CHAIN, 11, lambda: Delivery().accept(Message(ancestors=(root,))))
-
-
-LINKS = 4
-
-
-def chain(place: int, bent: Sealer | None = None, proof: Proof | None = None) -> Message:
-    """Return a task after `LINKS` ancestors; that at `place`, 0 is the root, has another sender's proof or credential."""
-    ancestors: tuple[Ancestor, ...] = ()
-    sender = EDGE
-    for number in range(LINKS):
-        name = f"hop-{number}"
-        message = Message(
-            sealer=sender,
-            fields={"aud": agent(name).value, "to": f"task.{name}.x", "id": message_id(30 + number)},
-            ancestors=ancestors,
-        )
-        ancestor = message.ancestor()
-        if number == place and bent is not None:
-            message = replace(message, credential=bent.credential)
-            ancestor = message.ancestor()
-        if number == place and proof is not None:
-            ancestor = ancestor._replace(proof=proof)
-        ancestors = (ancestor, *ancestors)
-        sender = ISSUER.sealer(agent(name))
-    return Message(sealer=sender, ancestors=ancestors)
 
 
 @pytest.mark.parametrize("place", range(LINKS))

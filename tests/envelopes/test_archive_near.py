@@ -12,6 +12,7 @@ import pytest
 from support.acceptance import EDGE, EDGE_ID, ISSUER, MINTERS, PLANNER, Message, context_draft, refuses, statement
 from support.audit import Archive, audit_message, decision_of, opened
 from support.envelopes import HOUR, MINUTE, NAMES, NOW, TRUST_DOMAIN, Issuer, Json, agent, message_id, private_key
+from support.near import DOMAINS, LINKS, chain, near, nearly, shown
 
 from sealbus.envelopes.archive import ArchiveProfile, VerifiedDecided
 from sealbus.envelopes.context import ContextDraft, mint_context
@@ -22,36 +23,17 @@ from sealbus.envelopes.notary_records import CheckpointRecord
 from sealbus.envelopes.seal import Sealer
 from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
 from sealbus.envelopes.trust import JwtBundle, TrustBundles
-from sealbus.envelopes.wire import Ancestor, Credential, Proof
+from sealbus.envelopes.wire import Credential, Proof
 
 DECISION = decision_of(opened())
 FORGED = Proof(1, 0, (), bytes([0, 1]) * 32)
-DOMAINS = ("example.org", "other.org", "example.organ", "example.or")
 # Every trust domain has the same key, so that nothing but the name is another.
-SAME = TrustBundles(JwtBundle.parse(TrustDomain(name), ISSUER.jwks()) for name in DOMAINS)
+SAME = TrustBundles(JwtBundle.parse(TrustDomain(name), ISSUER.jwks()) for name in ("example.org", *DOMAINS))
 ROOT: dict[str, object] = {"aud": PLANNER.iss.value, "to": "task.planner.plan", "id": message_id(1)}
-LINKS = 3
-
-
-def near(spiffe_id: SpiffeId) -> list[SpiffeId]:
-    """Return IDs that are nearly this one."""
-    value, path = spiffe_id.value, spiffe_id.value.removeprefix("spiffe://example.org")
-    head, _, last = value.rpartition("/")
-    others = [f"spiffe://{domain}{path}" for domain in DOMAINS[1:]]
-    return [SpiffeId(one) for one in (*others, f"{value}x", f"{value}/x", value[:-1], f"{head}/{last.upper()}")]
-
-
-def shown(spiffe_id: SpiffeId) -> str:
-    return spiffe_id.value.removeprefix("spiffe://")
 
 
 def sealer(spiffe_id: SpiffeId) -> Sealer:
     return Issuer(trust_domain=spiffe_id.trust_domain, key=private_key("issuer")).sealer(spiffe_id)
-
-
-def nearly(data: bytes) -> bytes:
-    """Return bytes that differ in the last one."""
-    return data[:-1] + bytes([data[-1] ^ 1])
 
 
 def judged(message: Message, archive: Archive | None = None) -> VerifiedDecided:
@@ -177,24 +159,6 @@ def test_step_11_accepts_and_refuses_by_the_start_and_end_of_the_context() -> No
     refuses(Code.BAD_CHAIN, 11, lambda: judged(started(draft._replace(iat=NOW + 5 * SECOND + 1))))
     assert judged(started(draft._replace(iat=NOW - MINUTE, exp=NOW + 1)))
     refuses(Code.BAD_CHAIN, 11, lambda: judged(started(draft._replace(iat=NOW - MINUTE, exp=NOW))))
-
-
-def chain(place: int, bent: Sealer | None = None, proof: Proof | None = None) -> Message:
-    """Return a task after `LINKS` ancestors; that at `place`, 0 is the root, has another credential or proof."""
-    ancestors: tuple[Ancestor, ...] = ()
-    sender = EDGE
-    for number in range(LINKS):
-        name = f"hop-{number}"
-        fields = {"aud": agent(name).value, "to": f"task.{name}.x", "id": message_id(30 + number)}
-        message = Message(sealer=sender, fields=fields, ancestors=ancestors)
-        if number == place and bent is not None:
-            message = replace(message, credential=bent.credential)
-        ancestor = message.ancestor()
-        if number == place and proof is not None:
-            ancestor = ancestor._replace(proof=proof)
-        ancestors = (ancestor, *ancestors)
-        sender = ISSUER.sealer(agent(name))
-    return Message(sealer=sender, ancestors=ancestors)
 
 
 @pytest.mark.parametrize("place", range(LINKS))

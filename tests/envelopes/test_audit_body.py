@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from support.both_readers import parse_audit_body
 
-from sealbus.envelopes.audit_body import encode_audit_body, parse_audit_body
+from sealbus.envelopes.audit_body import encode_audit_body
 from sealbus.envelopes.codec import Value, encode
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.evidence import credential_item
@@ -74,6 +75,12 @@ GOOD: list[Value] = [EVIDENCE]
         [1, b"", [FIRST.encode()]],
         [1, {}, [FIRST.encode()]],
         [1, ["credential"], []],
+        [1, GOOD, EVIDENCE],
+        [1, [EVIDENCE, "credential"], []],
+        [1, ["credential", EVIDENCE], []],
+        [1, [EVIDENCE], [FIRST.encode(), "record"]],
+        [1, ["credential"], [FIRST.encode()]],
+        [1, [EVIDENCE, "credential"], [FIRST.encode()]],
         [1, [], ["record"]],
         [1, [b"\xc1"], []],
         [1, [], [b"\xc1"]],

@@ -336,3 +336,15 @@ def test_array_length_reads_what_is_declared() -> None:
     assert array_length(b"", 4, 2) is None
     assert array_length(b"\x91" * 100_000, 1, 2) is None
     assert array_length(b"\x92\x01\xdd\x7f\xff\xff\xff", 2, 1) in (None, 0x7FFFFFFF)
+
+
+@pytest.mark.parametrize("encoded", ["d0e0", "d1ff80", "d2ffff8000", "d3ffffffff80000000"])
+def test_a_negative_number_of_a_longer_form_than_it_needs(encoded: str) -> None:
+    with pytest.raises(EnvelopeError):
+        decode(bytes.fromhex(encoded), negative=True)
+
+
+def test_the_longest_array_of_one_byte_and_a_number_six_deep() -> None:
+    assert decode(b"\x9f" + bytes(15)) == [0] * 15
+    assert decode(b"\x91" * 5 + b"\x01") == [[[[[1]]]]]
+    refused(b"\x91" * 5 + b"\x90")

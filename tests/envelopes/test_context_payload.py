@@ -96,3 +96,14 @@ def test_any_bytes_are_a_context_or_an_envelope_error(data: bytes) -> None:
         refused = (Code.BAD_CONTEXT, 10)
         assert context.iss.value.startswith("spiffe://")
     assert refused == (Code.BAD_CONTEXT, 10)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_each_claim_is_of_a_type_that_claims_have(place: int) -> None:
+    names = "abc"
+    assert parse_payload(payload(clm=dict.fromkeys(names, "x"), req=dict.fromkeys(names, "x"))).req is not None
+    clm: Value = dict.fromkeys(names, "x") | {names[place]: b"x"}
+    req: Value = dict.fromkeys(names, "x") | {names[place]: 1}
+    for changed in (payload(clm=clm), payload(req=req)):
+        with pytest.raises(EnvelopeError):
+            parse_payload(changed)

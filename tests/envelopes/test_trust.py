@@ -207,3 +207,32 @@ def test_bundles_and_trust_cannot_be_changed_and_show_no_keys() -> None:
     assert Trust(bundles=bundles).revoked_before == {}
     with pytest.raises(TypeError):
         trust.revoked_before[agent("x")] = 1  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["us", "used", "USE"])
+def test_a_member_that_is_nearly_use_is_none(name: str) -> None:
+    assert list(bundle(JWK | {name: "x509-svid"}).keys) == ["key-1"]
+
+
+@pytest.mark.parametrize("use", ["jwt-svi", "jwt-svids"])
+def test_a_key_of_nearly_this_use_is_not_used(use: str) -> None:
+    assert list(bundle(JWK, JWK | {"kid": "key-2", "use": use}).keys) == ["key-1"]
+
+
+def test_kids_that_differ_in_case_alone_are_two() -> None:
+    assert list(bundle(JWK, JWK | {"kid": "KEY-1"}).keys) == ["key-1", "KEY-1"]
+
+
+@pytest.mark.parametrize("changes", [{"kty": "E"}, {"kty": "ECC"}, {"kty": "ec"}, {"crv": "P-25"}, {"crv": "p-256"}])
+def test_a_key_of_nearly_a_curve_is_not_used(changes: dict[str, Json]) -> None:
+    assert list(bundle(JWK, JWK | {"kid": "key-2"} | changes).keys) == ["key-1"]
+
+
+@pytest.mark.parametrize("kty", ["RS", "RSA2", "rsa"])
+def test_a_key_of_nearly_rsa_is_not_used(kty: str) -> None:
+    assert list(bundle(JWK, rsa_jwk(2048) | {"kty": kty}).keys) == ["key-1"]
+
+
+def test_a_set_as_long_as_may_be() -> None:
+    whole = json.dumps({"keys": [JWK]}).encode()
+    assert list(parse_bundle(TRUST_DOMAIN, whole + b" " * (65_536 - len(whole))).keys) == ["key-1"]

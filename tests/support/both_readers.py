@@ -10,11 +10,11 @@ from typing import Any, TypeVar, cast
 
 from independent import verify_export as independent
 
-from sealbus.envelopes import codec, header, records, strict_json
+from sealbus.envelopes import audit_body, codec, header, records, strict_json, wire
 from sealbus.envelopes.archive import ArchiveProfile
 from sealbus.envelopes.context_payload import UserContext
 from sealbus.envelopes.context_payload import parse_payload as our_payload
-from sealbus.envelopes.errors import BundleRefused, EnvelopeError
+from sealbus.envelopes.errors import BundleRefused, ConfigurationError, EnvelopeError, LogError
 from sealbus.envelopes.evidence import Evidence
 from sealbus.envelopes.evidence import parse_evidence as our_evidence
 from sealbus.envelopes.spiffe_id import TrustDomain
@@ -24,7 +24,9 @@ __all__ = [
     "agreed",
     "decode",
     "opened",
+    "parse_audit_body",
     "parse_bundle",
+    "parse_envelope",
     "parse_evidence",
     "parse_header",
     "parse_object",
@@ -38,7 +40,7 @@ T = TypeVar("T")
 
 def agreed(ours: Callable[[], T], theirs: Callable[[], object]) -> T:
     """Return or raise as `ours` does, if `theirs` says the same of what both are asked."""
-    found, refusal = _asked(ours, EnvelopeError, BundleRefused, ValueError)
+    found, refusal = _asked(ours, EnvelopeError, BundleRefused, ConfigurationError, LogError, ValueError)
     _, theirs_refusal = _asked(theirs, independent.Bad)
     assert (refusal is None) == (theirs_refusal is None), f"ours: {refusal}, the independent one: {theirs_refusal}"
     if refusal is not None:
@@ -75,6 +77,18 @@ def decode(
 def parse_header(raw: bytes) -> header.Header:
     """Parse a header."""
     return agreed(lambda: header.parse_header(raw), lambda: independent.read_header(raw))
+
+
+def parse_envelope(data: bytes) -> wire.Envelope:
+    """Parse an envelope that has neither context nor ancestors, which no message with records has."""
+    return agreed(lambda: wire.parse_envelope(data), lambda: independent.read_envelope(data))
+
+
+def parse_audit_body(body: bytes) -> audit_body.AuditBody:
+    """Parse an audit body; both find the same root."""
+    parsed = agreed(lambda: audit_body.parse_audit_body(body), lambda: independent.read_audit_body(body))
+    assert independent.read_audit_body(body)[0] == parsed.root
+    return parsed
 
 
 def parse_record(item: bytes) -> records.Record:

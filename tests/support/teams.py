@@ -14,7 +14,17 @@ from sealbus.policies.bundle_format import Bundle, Manifest, pack_bundle, read_b
 from sealbus.policies.bundle_signing import sign_bundle
 from sealbus.policies.ownership import PLATFORM, team_root
 
-__all__ = ["AGENTS", "PLATFORM_FOLDER", "owner", "platform", "signed_platform", "signed_team", "team", "team_policy"]
+__all__ = [
+    "AGENTS",
+    "ONLY_OPA_REFUSES",
+    "PLATFORM_FOLDER",
+    "owner",
+    "platform",
+    "signed_platform",
+    "signed_team",
+    "team",
+    "team_policy",
+]
 
 PLATFORM_FOLDER = STARTER.parent / "platform"
 AGENTS = {"stock": ("inventory",), "money": ("pricing", "billing")}
@@ -38,6 +48,10 @@ def platform(
         data["sealbus"] = {"registry": registry, "platform": {"owners": dict(owners)}}
     modules = {module.path: module.text.encode() for module in built.modules}
     return read_bundle(pack_bundle(modules, data, Manifest(roots=built.roots, serial=serial)))
+
+
+ONLY_OPA_REFUSES = "# METADATA\n# title: [\nodd(request) := 1 if request.v\n"
+"""For `extra` of `team_policy`: OPA reads YAML in such comments, at line 9 of the policy."""
 
 
 def team_policy(name: str, *, allow: str = "true", extra: str = "") -> str:

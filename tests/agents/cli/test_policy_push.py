@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from support.opa import require_opa
 from support.policy_desk import Desk
 from support.settings import SMALLEST
-from support.teams import team_policy
+from support.teams import ONLY_OPA_REFUSES, team_policy
 
 from sealbus.agents.cli import policy_push as module
 from sealbus.agents.cli.policy_build import build, sign
@@ -91,10 +91,10 @@ def test_a_team_that_loses_its_place_is_told_of(desk: Desk) -> None:
 @pytest.mark.opa
 def test_what_only_opa_would_refuse_is_not_pushed_where_there_is_one(desk: Desk) -> None:
     desk.push_both()
-    desk.write_team(team_policy("stock", extra='odd(request) := concat("", [count(1)]) if request.v\n'))
+    desk.write_team(team_policy("stock", extra=ONLY_OPA_REFUSES))
     refused = desk.run(push, desk.team, "--name", "stock", "--key", desk.stock, "--opa", require_opa())
     assert isinstance(refused.exception, PolicyRefused)
-    assert "stock/policy.rego:8:" in refused.exception.detail
+    assert "stock/policy.rego:9:" in refused.exception.detail
     assert refused.exception.problems[0].form == "opa"
     desk.write_team()
     pushed = desk.run(push, desk.team, "--name", "stock", "--key", desk.stock, "--opa", require_opa())

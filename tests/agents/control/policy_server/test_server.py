@@ -16,7 +16,7 @@ from support.policies import signing_key
 from support.policy_bus import CONTROL, ROOT, control_identity, pushed, serving
 from support.policy_desk import key_file
 from support.settings import FULL, load
-from support.teams import signed_platform, signed_team, team_policy
+from support.teams import ONLY_OPA_REFUSES, signed_platform, signed_team, team_policy
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.control.policy_server.app import BUNDLE_PATH
@@ -135,9 +135,9 @@ async def test_what_no_opa_would_compile_is_not_served(
     stock = signing_key()
     await pushed(store, "platform", signed_platform(ROOT, {"stock": stock}, serial=2), 2)
     # Pushed past the command, by a team whose embedded engines would take it.
-    odd = team_policy("stock", extra='odd(request) := concat("", [count(1)]) if request.v\n')
+    odd = team_policy("stock", extra=ONLY_OPA_REFUSES)
     await pushed(store, "stock", signed_team("stock", stock, odd), 1)
     async with open_policy_server(settings, control_identity(lab.ca), connection) as server:
-        assert "stock/policy.rego:8:" in server.problem
+        assert "stock/policy.rego:9:" in server.problem
         await pushed(store, "stock", signed_team("stock", stock, serial=2), 2)
         await until(lambda: not server.problem)

@@ -104,7 +104,8 @@ PARALLEL := --dist loadfile --no-loadscope-reorder --numprocesses
 PURE := tests/envelopes tests/policies
 
 test: $(READY) $(BUILT) ## all tests, with the coverage of the pure parts
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target --keep-going test-beside test-serial
+	@$(MAKE) --no-print-directory test-beside
+	@$(MAKE) --no-print-directory test-serial
 
 test-beside: $(READY) $(BUILT) ## of them, those that can run beside each other
 	@$(BIN)/python -m coverage erase

@@ -145,6 +145,8 @@ async def test_a_period_ends_under_load(bus: RealBus, tmp_path: Path) -> None:
         group.create_task(load())
         async with notary(keeper, logs["AUDIT"], "AUDIT"):
             await until(lambda: len(shop.handled) > 100, seconds=30)
+            # It judges nothing before it has recorded bundles in this stream: a period that ends before has no trust.
+            await until(lambda: size_of(logs["AUDIT"], "AUDIT") > 1, seconds=30)
             await roll(declared, NEXT, bus.connections["inventory"].jetstream)
             before = len(shop.handled)
             await until(lambda: len(shop.handled) > before + 100, seconds=30)

@@ -75,12 +75,10 @@ async def _streams(config: str | None, as_name: str, *, as_json: bool, change: b
     settings = load_settings(config).for_command()
     async with open_connection(as_name, settings) as (_, connection):
         declared = await in_period(streams_of(settings), connection.jetstream)
-        if change:
-            changes = await stream_plan.apply(declared, connection.jetstream)
-        else:
-            actual = await stream_plan.read_streams([one.name for one in declared], connection.jetstream)
-            changes = stream_plan.plan(declared, actual)
+        changes = await stream_plan.apply(declared, connection.jetstream) if change else []
         found = await stream_plan.read_streams([one.name for one in declared], connection.jetstream)
+        if not change:
+            changes = stream_plan.plan(declared, found)
     for one in changes:
         if as_json:
             print_json({"change": type(one).__name__.lower(), "text": str(one)})

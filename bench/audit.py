@@ -30,26 +30,26 @@ from support.x509 import ThrowawayCa
 from bench import backtest
 from bench.audit_world import NAMES, ORIGIN, AuditWorld
 from bench.report import Figure, show
-from sealbus.agents.control.notary.folder_store import FolderStore
+from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
-from sealbus.agents.control.notary.taking_up import LogPlan
-from sealbus.agents.dev.memory_identity import MemoryIdentity
-from sealbus.bus.audit import AuditWriter
-from sealbus.bus.connection import Connection
-from sealbus.bus.counters import Counters
-from sealbus.bus.memory import MemoryBroker
-from sealbus.bus.outbox import Outbox, Posted
-from sealbus.bus.record_letter import record_letter
-from sealbus.bus.spool import Spool, SpoolOptions
-from sealbus.bus.stream_plan import apply
-from sealbus.bus.streams import declared_streams
-from sealbus.bus.tls import client_context
-from sealbus.bus.transport import NatsTransport
-from sealbus.bus.work import Judged
-from sealbus.envelopes.audit_batch import AuditBatch
-from sealbus.envelopes.log.note_keys import NoteSigner
-from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.envelopes.work_records import OutcomeRecord
+from sealbus.agents.control.notary.resume import LogPlan
+from sealbus.agents.dev.memory.broker import MemoryBroker
+from sealbus.agents.dev.memory.identity import MemoryIdentity
+from sealbus.bus.audit.spool import Spool, SpoolOptions
+from sealbus.bus.audit.writer import AuditWriter
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.tls import client_context
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.routing.stages import Decided
+from sealbus.bus.sending.message import record_letter
+from sealbus.bus.sending.outbox import Outbox, Posted
+from sealbus.bus.streams.declared import declared_streams
+from sealbus.bus.streams.plan import apply
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.log.note import NoteSigner
+from sealbus.envelopes.records.batch import AuditBatch
+from sealbus.envelopes.records.work import OutcomeRecord
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["main"]
 
@@ -167,11 +167,11 @@ def _bare_sync(folder: Path) -> float:
     return min(times)
 
 
-async def _write(writer: AuditWriter, batches: Sequence[Sequence[Judged]]) -> float:
+async def _write(writer: AuditWriter, batches: Sequence[Sequence[Decided]]) -> float:
     """Return how many records a second are promised."""
     room = asyncio.Semaphore(IN_FLIGHT)
 
-    async def one(judged: Sequence[Judged]) -> None:
+    async def one(judged: Sequence[Decided]) -> None:
         async with room:
             answers = await writer.decisions(judged)
             assert all(isinstance(answer, bytes) for answer in answers), answers

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from sealbus.agents.evidence.files import FolderFiles
-from sealbus.agents.evidence.verification import verify_export
-from sealbus.envelopes.export.root import Root
+from sealbus.agents.evidence.verify import verify_export
+from sealbus.envelopes.export.trust_root import Root
 
 
 def main() -> None:

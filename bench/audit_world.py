@@ -12,35 +12,33 @@ from hashlib import sha256
 from pathlib import Path
 from typing import cast
 
-from sealbus.agents.control.notary.ledger import Ledger
-from sealbus.agents.dev.memory_identity import MemoryIdentity
+from sealbus.agents.control.notary.log.ledger import Ledger
+from sealbus.agents.dev.memory.broker import header_block
+from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.users import EDGE_PATH, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
-from sealbus.agents.evidence.export_writer import ExportWriter
-from sealbus.bus.audit import decision_record
-from sealbus.bus.clock import uuid7, wall_clock
-from sealbus.bus.letter import Letter
-from sealbus.bus.memory import header_block
-from sealbus.bus.ports import Delivery, Outgoing, StreamPosition
-from sealbus.bus.record_letter import record_letter
-from sealbus.bus.retry import UNTIL_EXPIRY
-from sealbus.bus.routes import Endpoint, Route
-from sealbus.bus.work import Judged, Opened
-from sealbus.envelopes.accept import LiveProfile, StreamArrival, accept_live
-from sealbus.envelopes.audit_batch import AuditBatch
-from sealbus.envelopes.caches import Caches, ReplayMemory
-from sealbus.envelopes.kinds import Kind
+from sealbus.agents.evidence.export import ExportWriter
+from sealbus.bus.audit.writer import decision_record
+from sealbus.bus.ports import Delivery, Outgoing, StreamPosition, uuid7, wall_clock
+from sealbus.bus.routing.retry import UNTIL_EXPIRY
+from sealbus.bus.routing.routes import Endpoint, Route
+from sealbus.bus.routing.stages import Decided, Opened
+from sealbus.bus.sending.message import OutgoingMessage, record_letter
+from sealbus.envelopes.accept.live import LiveProfile, StreamArrival, accept_live
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
 from sealbus.envelopes.log.entries import creation_entry, verified_entry
-from sealbus.envelopes.log.note_keys import NoteSigner
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.notary_records import BundleRecord
-from sealbus.envelopes.seal import Sealed, Sealer, seal
-from sealbus.envelopes.spiffe_id import TrustDomain
-from sealbus.envelopes.trust import Trust
-from sealbus.policies.decision import Decision
-from sealbus.policies.request import Request, Resource, User, input_document
+from sealbus.envelopes.log.note import NoteSigner
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Sealed, Sealer, seal
+from sealbus.envelopes.records.batch import AuditBatch
+from sealbus.envelopes.records.notary import BundleRecord
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches, ReplayMemory
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
+from sealbus.policies.decision.decision import Decision
+from sealbus.policies.decision.request import Request, Resource, User, input_document
 
 __all__ = ["ORIGIN", "AuditWorld"]
 
@@ -81,7 +79,7 @@ class AuditWorld:
         )
         self.sent = 0
 
-    def judged(self, count: int, together: int) -> list[Judged]:
+    def judged(self, count: int, together: int) -> list[Decided]:
         """Return `count` allowed tasks that were sealed `together` at a time, as they come to the audit writer."""
         found = []
         if wall_clock() - self.minted > FRESH:
@@ -106,8 +104,8 @@ class AuditWorld:
             for number in range(self.many)
         ]
 
-    def _letter(self, number: int) -> Letter:
-        return Letter(
+    def _letter(self, number: int) -> OutgoingMessage:
+        return OutgoingMessage(
             kind=Kind.TASK,
             to=SUBJECT,
             aud=self.inventory.spiffe_id,
@@ -118,7 +116,7 @@ class AuditWorld:
             statement=self.users[(self.sent + number) % self.many],
         )
 
-    def _opened(self, sealed: Sealed) -> Judged:
+    def _opened(self, sealed: Sealed) -> Decided:
         self.sent += 1
         now = wall_clock()
         block = header_block(Outgoing(SUBJECT, b"", sealed.header.id.hex()))
@@ -158,7 +156,7 @@ class AuditWorld:
                 chain=(NAMES.id_of("planner").value,),
             )
         )
-        return Judged(
+        return Decided(
             opened=Opened(
                 delivery=Delivery(SUBJECT, sealed.wire, block, position), route=self.route, message=message, time=now
             ),

@@ -15,12 +15,12 @@ from support.recorded import recorded
 
 from bench.report import Figure
 from sealbus.envelopes.errors import Code
-from sealbus.policies.backtest import BATCH, backtest
-from sealbus.policies.bundle import STARTER
-from sealbus.policies.decision import Decision, obligations_json
-from sealbus.policies.engine import PolicyEngine
-from sealbus.policies.open_policy import open_policy
-from sealbus.policies.recorded import Recorded, RecordedDecision
+from sealbus.policies.backtest.backtest import BATCH, backtest
+from sealbus.policies.backtest.recorded import Recorded, RecordedDecision
+from sealbus.policies.bundle.files import STARTER
+from sealbus.policies.decision.decision import Decision, obligations_json
+from sealbus.policies.decision.engine import PolicyEngine
+from sealbus.policies.engines.open import open_policy
 
 __all__ = ["figures"]
 

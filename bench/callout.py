@@ -24,10 +24,10 @@ from support.identity import StaticIdentity
 from support.nats_server import NatsServer, User
 
 from bench.report import Figure, show
-from sealbus.agents.dev.permissions import Role, permissions_of
-from sealbus.bus.connection import Connection
-from sealbus.bus.rotation import ConnectionOptions
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.agents.dev.nats.config import Role, permissions_of
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.rotation import ConnectionOptions
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["figures"]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from bench.gate import Quote, task_rate
 from bench.report import Figure
 from sealbus import Client
-from sealbus.agents.collecting import settle_collector
-from sealbus.agents.node import Node
-from sealbus.policies.embedded import EmbeddedEngine
+from sealbus.agents.runtime.node import Node
+from sealbus.agents.runtime.worker import settle_collector
+from sealbus.policies.engines.embedded import EmbeddedEngine
 
 __all__ = ["figures"]
 

@@ -28,12 +28,12 @@ from support.real_bus import real_bus
 
 from bench.report import Figure
 from sealbus import Agent, Client, Context, Resource
-from sealbus.agents.edge.limits import DEFAULT_EDGE_LIMITS
-from sealbus.agents.edge.server import serve_edge
+from sealbus.agents.edge.edge import serve_edge
+from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.examples.inventory import Read, Stock
-from sealbus.agents.worker import Worker
-from sealbus.envelopes.wire import Statement
-from sealbus.policies.embedded import EmbeddedEngine
+from sealbus.agents.runtime.worker import Worker
+from sealbus.envelopes.message.wire import Statement
+from sealbus.policies.engines.embedded import EmbeddedEngine
 
 __all__ = ["figures"]
 

@@ -21,12 +21,11 @@ from support.real_bus import RealBus, real_bus
 
 from bench.report import Figure
 from sealbus import Agent, Client, Context
-from sealbus.agents.collecting import settle_collector
-from sealbus.agents.node import Node
-from sealbus.agents.worker import Worker
-from sealbus.bus.tls import client_context
-from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.policies.embedded import EmbeddedEngine
+from sealbus.agents.runtime.node import Node
+from sealbus.agents.runtime.worker import Worker, settle_collector
+from sealbus.bus.nats.connection.tls import client_context
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.engines.embedded import EmbeddedEngine
 
 __all__ = ["Quote", "figures", "task_rate"]
 

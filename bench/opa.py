@@ -23,13 +23,13 @@ from support.policy_inputs import well_formed
 from support.x509 import ThrowawayCa
 
 from bench.report import Figure, show
-from sealbus.policies.bundle import STARTER, build_bundle, write_bundle
-from sealbus.policies.central import CentralEngine
-from sealbus.policies.decision import Decision
-from sealbus.policies.engine import PolicyEngine
-from sealbus.policies.opa_wire import BATCH_PATH, batch_question
-from sealbus.policies.questions import BATCH
-from sealbus.policies.sidecar import SidecarEngine
+from sealbus.policies.bundle.files import STARTER, build_bundle, write_bundle
+from sealbus.policies.decision.decision import Decision
+from sealbus.policies.decision.engine import PolicyEngine
+from sealbus.policies.engines.central import CentralEngine
+from sealbus.policies.engines.sidecar import SidecarEngine
+from sealbus.policies.opa.batches import BATCH
+from sealbus.policies.opa.wire import BATCH_PATH, batch_question
 
 __all__ = ["figures"]
 

@@ -14,16 +14,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from support.policies import document
 
-from sealbus.agents.policy_store import PolicyStore
-from sealbus.agents.policy_sync import PolicySync, policy_synced
-from sealbus.bus.connection import Connection
+from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.agents.runtime.policy.sync import PolicySync, policy_synced
+from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.ports import X509Material
-from sealbus.envelopes.key_files import key_id, read_public_key
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.policies.decision import Decision
-from sealbus.policies.embedded import EmbeddedEngine
-from sealbus.policies.engine import PolicyEngine
-from sealbus.policies.sidecar import SidecarEngine
+from sealbus.envelopes.trust.keys import key_id, read_public_key
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+from sealbus.policies.decision.decision import Decision
+from sealbus.policies.decision.engine import PolicyEngine
+from sealbus.policies.engines.embedded import EmbeddedEngine
+from sealbus.policies.engines.sidecar import SidecarEngine
 
 ASK_EVERY = 0.05
 """Seconds between two questions of one engine: how exact the figures are."""

@@ -23,11 +23,11 @@ from support.lab import Lab, running
 from support.policy_bus import ANCHORS, ROOT, opa_polling, serving
 
 from bench.report import Figure, show
-from sealbus.agents.denials import Denial, add
-from sealbus.agents.policy_push import change_platform, content_of, push_content
-from sealbus.agents.policy_store import PolicyStore
-from sealbus.envelopes.key_files import public_pem
-from sealbus.policies.bundle import STARTER
+from sealbus.agents.runtime.policy.deny_list import Denial, add
+from sealbus.agents.runtime.policy.push import change_platform, content_of, push_content
+from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.envelopes.trust.keys import public_pem
+from sealbus.policies.bundle.files import STARTER
 
 __all__ = ["figures"]
 

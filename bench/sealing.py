@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from support.envelopes import NAMES, NOW, Issuer, agent, call_draft, private_key
 
 from bench.report import Figure
-from sealbus.envelopes.accept import CoreArrival, LiveProfile, accept_live
-from sealbus.envelopes.caches import Caches, ReplayMemory
-from sealbus.envelopes.kinds import Kind
-from sealbus.envelopes.seal import Sealed, seal
-from sealbus.envelopes.trust import JwtBundle, Trust, TrustBundles
+from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, accept_live
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Sealed, seal
+from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
+from sealbus.envelopes.trust.caches import Caches, ReplayMemory
 
 __all__ = ["figures"]
 

@@ -25,12 +25,12 @@ from support.identity import StaticIdentity
 from support.nats_server import NatsServer, User
 from support.x509 import ThrowawayCa
 
-from sealbus.bus.connection import Connection
-from sealbus.bus.consumers import api
+from sealbus.bus.nats.api import api
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.tls import client_context
+from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing, PubAck
-from sealbus.bus.tls import client_context
-from sealbus.bus.transport import NatsTransport
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["Figures", "measure"]
 

@@ -1,22 +1,54 @@
 """The two ports of the bus: where identity comes from, and what carries bytes.
 
-`Identity` is implemented by `sealbus.agents.identity` on the Workload API; `Transport` by `sealbus.bus.transport` on
+`Identity` is implemented by `sealbus.agents.identity` on the Workload API; `Transport` by `sealbus.bus.nats.transport` on
 NATS and by `sealbus.testing` in memory. Everything between them (gate, outbox, audit, requests) is the same code.
+
+Where the bus reads time and makes ids; both are passed to whatever needs them, so that tests can pass their own.
+
+Why a message was not published, where that is final: repeating the same bytes would not help.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+import os
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
-from sealbus.envelopes.seal import Sealer
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.envelopes.trust import TrustBundles
+from sealbus.envelopes.errors import BusUnavailable, Code
+from sealbus.envelopes.message.seal import Sealer
+from sealbus.envelopes.trust.bundles import TrustBundles
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["Delivery", "Identity", "Outgoing", "PubAck", "StreamPosition", "Transport", "X509Material"]
+__all__ = [
+    "Clock",
+    "Delivery",
+    "DuplicateFirstAttempt",
+    "Identity",
+    "JsonObject",
+    "NewId",
+    "NotAcknowledged",
+    "NotPermitted",
+    "Outgoing",
+    "Overloaded",
+    "PubAck",
+    "Request",
+    "StreamPosition",
+    "StreamRefused",
+    "Transport",
+    "X509Material",
+    "uuid7",
+    "wall_clock",
+]
+
+JsonObject = dict[str, object]
+"""A JSON object, nothing about its members checked."""
+
+Request = Callable[[str, bytes], Awaitable[bytes]]
+"""Sends a payload to a subject and returns the payload of the one answer; `BusUnavailable` if none comes in time."""
 
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -175,3 +207,51 @@ class Transport(Protocol):
 
     async def broker_time(self, stream: str) -> int:
         """Return when the broker answered this question about `stream`, microseconds by its clock; 0 if it doesn't say."""
+
+
+Clock = Callable[[], int]
+"""Returns microseconds since the Unix epoch."""
+
+NewId = Callable[[int], bytes]
+"""Returns a fresh UUIDv7 of 16 bytes for a time in microseconds."""
+
+
+def wall_clock() -> int:
+    """Return the host's clock in microseconds since the Unix epoch."""
+    return time.time_ns() // 1_000
+
+
+def uuid7(now: int) -> bytes:
+    """Return a UUIDv7 (RFC 9562 section 5.7) whose 48-bit time is `now` in milliseconds and whose rest is random."""
+    random = bytearray(os.urandom(10))
+    random[0] = 0x70 | (random[0] & 0x0F)
+    random[2] = 0x80 | (random[2] & 0x3F)
+    return (now // 1_000).to_bytes(6, "big") + bytes(random)
+
+
+class StreamRefused(BusUnavailable):
+    """The stream answered a publish with an error. `err_code` is JetStream's, for instance 10077: at its maximum size."""
+
+    def __init__(self, detail: str, err_code: int) -> None:
+        super().__init__(detail)
+        self.err_code = err_code
+
+
+class Overloaded(BusUnavailable):
+    """A stream is full: nothing was stored, and the sender is told at once (code `overloaded`)."""
+
+    code = Code.OVERLOADED
+
+
+class NotAcknowledged(BusUnavailable):
+    """The server has not said in time that it stored what it was sent: nats-server answers nothing where its disk fails."""
+
+
+class NotPermitted(BusUnavailable):
+    """The server does not let this workload publish to the subject; who may what at NATS is the operator's to say."""
+
+
+class DuplicateFirstAttempt(BusUnavailable):
+    """The stream called the first attempt a duplicate: somebody else used this id (code `replayed`)."""
+
+    code = Code.REPLAYED

@@ -9,7 +9,7 @@ no randomness, no I/O. Names are loaded when first used. `seal`, the function, s
     >>> from sealbus.envelopes import (
     ...     Caches, Credential, Draft, JwtBundle, Kind, LiveProfile, Names, ReplayMemory, Sealer, SigningKey, SpiffeId,
     ...     StreamArrival, Trust, TrustBundles, TrustDomain, accept_live)
-    >>> from sealbus.envelopes.seal import seal
+    >>> from sealbus.envelopes.message.seal import seal
 
 A stand-in for SPIRE vouches for a key that the planner has just made, and gives everybody its bundle:
 
@@ -48,62 +48,60 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from sealbus.envelopes.accept import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
-    from sealbus.envelopes.answers import OpenRequest
-    from sealbus.envelopes.archive import (
+    from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
+    from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
+    from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_reply, accept_status
+    from sealbus.envelopes.errors import Code, EnvelopeError, SealbusError, SealError
+    from sealbus.envelopes.lifetimes import Lifetimes
+    from sealbus.envelopes.limits import DEFAULT_LIMITS, Limits
+    from sealbus.envelopes.message.header import Header
+    from sealbus.envelopes.message.kinds import Kind
+    from sealbus.envelopes.message.seal import Draft, Sealed, Sealer
+    from sealbus.envelopes.message.subjects import OwnSubject
+    from sealbus.envelopes.message.user_context import ContextDraft, UserContext, mint_context
+    from sealbus.envelopes.message.wire import Ancestor, Credential, Proof, Statement
+    from sealbus.envelopes.records.archive import (
         ArchiveProfile,
         VerifiedAudit,
         VerifiedDecided,
         accept_decided,
         accept_record,
     )
-    from sealbus.envelopes.audit_batch import AuditBatch
-    from sealbus.envelopes.caches import Caches, ReplayMemory
-    from sealbus.envelopes.context import ContextDraft, UserContext, mint_context
-    from sealbus.envelopes.decision_record import CorePlace, DecisionRecord, StreamPlace
-    from sealbus.envelopes.errors import Code, EnvelopeError, SealbusError, SealError
-    from sealbus.envelopes.header import Header
-    from sealbus.envelopes.keys import PublicKey, SigningKey
-    from sealbus.envelopes.kinds import Kind
-    from sealbus.envelopes.lifetimes import Lifetimes
-    from sealbus.envelopes.limits import DEFAULT_LIMITS, Limits
-    from sealbus.envelopes.names import Names
-    from sealbus.envelopes.notary_records import BundleRecord, CheckpointRecord, PolicyRecord
-    from sealbus.envelopes.pending import PendingRequest
-    from sealbus.envelopes.records import Record, guard_id, parse_record
-    from sealbus.envelopes.results import ResultProfile, VerifiedResult, accept_reply, accept_status
-    from sealbus.envelopes.seal import Draft, Sealed, Sealer
-    from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-    from sealbus.envelopes.subjects import OwnSubject
-    from sealbus.envelopes.trust import JwtBundle, Trust, TrustBundles
-    from sealbus.envelopes.wire import Ancestor, Credential, Proof, Statement
-    from sealbus.envelopes.work_records import DenialsRecord, OutcomeRecord
+    from sealbus.envelopes.records.batch import AuditBatch
+    from sealbus.envelopes.records.decision import CorePlace, DecisionRecord, StreamPlace
+    from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
+    from sealbus.envelopes.records.record import Record, guard_id, parse_record
+    from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
+    from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
+    from sealbus.envelopes.trust.caches import Caches, ReplayMemory
+    from sealbus.envelopes.trust.keys import PublicKey, SigningKey
+    from sealbus.envelopes.trust.names import Names
+    from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 _HOMES: Final = {
-    "accept": "CoreArrival LiveProfile StreamArrival VerifiedMessage accept_live",
-    "answers": "OpenRequest",
-    "archive": "ArchiveProfile VerifiedAudit VerifiedDecided accept_decided accept_record",
-    "audit_batch": "AuditBatch",
-    "caches": "Caches ReplayMemory",
-    "context": "ContextDraft UserContext mint_context",
-    "decision_record": "CorePlace DecisionRecord StreamPlace",
+    "accept.live": "CoreArrival LiveProfile StreamArrival VerifiedMessage accept_live",
+    "accept.open_request": "OpenRequest PendingRequest",
+    "accept.result": "ResultProfile VerifiedResult accept_reply accept_status",
     "errors": "Code EnvelopeError SealError SealbusError",
-    "header": "Header",
-    "keys": "PublicKey SigningKey",
-    "kinds": "Kind",
     "lifetimes": "Lifetimes",
     "limits": "DEFAULT_LIMITS Limits",
-    "names": "Names",
-    "notary_records": "BundleRecord CheckpointRecord PolicyRecord",
-    "pending": "PendingRequest",
-    "records": "Record guard_id parse_record",
-    "results": "ResultProfile VerifiedResult accept_reply accept_status",
-    "seal": "Draft Sealed Sealer",
-    "spiffe_id": "SpiffeId TrustDomain",
-    "subjects": "OwnSubject",
-    "trust": "JwtBundle Trust TrustBundles",
-    "wire": "Ancestor Credential Proof Statement",
-    "work_records": "DenialsRecord OutcomeRecord",
+    "message.header": "Header",
+    "message.kinds": "Kind",
+    "message.seal": "Draft Sealed Sealer",
+    "message.subjects": "OwnSubject",
+    "message.user_context": "ContextDraft UserContext mint_context",
+    "message.wire": "Ancestor Credential Proof Statement",
+    "records.archive": "ArchiveProfile VerifiedAudit VerifiedDecided accept_decided accept_record",
+    "records.batch": "AuditBatch",
+    "records.decision": "CorePlace DecisionRecord StreamPlace",
+    "records.notary": "BundleRecord CheckpointRecord PolicyRecord",
+    "records.record": "Record guard_id parse_record",
+    "records.work": "DenialsRecord OutcomeRecord",
+    "trust.bundles": "JwtBundle Trust TrustBundles",
+    "trust.caches": "Caches ReplayMemory",
+    "trust.keys": "PublicKey SigningKey",
+    "trust.names": "Names",
+    "trust.spiffe_id": "SpiffeId TrustDomain",
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names.split()}
 

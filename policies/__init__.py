@@ -8,17 +8,17 @@ An engine is entered once and asked about documents, many at a time::
 
 `EmbeddedEngine` decides in this process, `SidecarEngine` by OPA on a unix socket, `CentralEngine` by OPAs elsewhere over
 mutual TLS; all give the same answers, for what they would decide otherwise is refused before a policy is in force
-(`sealbus.policies.forms`). Import what an engine needs from its module: `sealbus.policies.embedded`, `sidecar`,
+(`sealbus.policies.lint.lint`). Import what an engine needs from its module: `sealbus.policies.engines.embedded`, `sidecar`,
 `central`, `bundle`, `opa_process`, `opa_admin`.
 """
 
 from __future__ import annotations
 
-from sealbus.policies.decision import Decision, parse_decision
-from sealbus.policies.documents import InputDocument, checked_document
-from sealbus.policies.engine import Answer, EngineStatus, PolicyEngine
-from sealbus.policies.problems import PolicyRefused, Problem
-from sealbus.policies.request import NO_USER, Request, Resource, User, input_document
+from sealbus.policies.decision.decision import Decision, parse_decision
+from sealbus.policies.decision.documents import InputDocument, checked_document
+from sealbus.policies.decision.engine import Answer, EngineStatus, PolicyEngine
+from sealbus.policies.decision.request import NO_USER, Request, Resource, User, input_document
+from sealbus.policies.lint.module import PolicyRefused, Problem
 
 __all__ = [
     "NO_USER",

@@ -31,54 +31,55 @@ sys.path.insert(0, str(ROOT / "tests"))
 from _pytest.mark.structures import ParameterSet  # noqa: E402 -- what pytest.param makes
 from removals import Removal, find_removals, unseen_refusals  # noqa: E402 -- beside this file
 
-TESTS = ("test_accept_steps", "test_accept_steps_form", "test_accept_steps_trust", "test_trust")
+TESTS = ("accept/test_steps", "accept/test_steps_form", "accept/test_steps_trust", "trust/test_bundles")
 """Where refusing tests are: the step is in a test's name."""
 
 STEPS: dict[str, tuple[int, ...]] = {
-    "codec": (1, 2, 10),
-    "wire": (1,),
-    "header": (2,),
-    "spiffe_id": (2, 10),
-    "keys": (2, 8, 10),
-    "subjects": (3,),
-    "freshness": (5, 6),
-    "caches": (6, 13),
-    "strict_json": (7,),
-    "jws": (7,),
-    "trust": (7,),
-    "credential": (7,),
-    "merkle": (8,),
-    "signature": (8,),
-    "context": (10,),
-    "context_payload": (10,),
-    "chain": (11, 12),
-    "accept": tuple(range(1, 14)),
+    "encoding.codec": (1, 2, 10),
+    "message.wire": (1,),
+    "message.header": (2,),
+    "trust.spiffe_id": (2, 10),
+    "trust.keys": (2, 8, 10),
+    "message.subjects": (3,),
+    "message.freshness": (5, 6),
+    "trust.caches": (6, 13),
+    "encoding.strict_json": (7,),
+    "encoding.jws": (7,),
+    "trust.bundles": (7,),
+    "trust.credential": (7,),
+    "trust.merkle": (8,),
+    "trust.signature": (8,),
+    "message.user_context": (10,),
+    "message.chain": (11, 12),
+    "accept.live": tuple(range(1, 14)),
 }
 """The steps of what a module checks, where the check itself does not say its number."""
 
-_SIGNATURE = "keys.PublicKey.verify: len(signature) != 64 or not 1 <= r < _ORDER or (not 1 <= s <= _HALF_ORDER) -> "
+_SIGNATURE = (
+    "trust.keys.PublicKey.verify: len(signature) != 64 or not 1 <= r < _ORDER or (not 1 <= s <= _HALF_ORDER) -> "
+)
 _OPENSSL = "OpenSSL refuses it as well; SPEC.md section 4 says it, so it stands where the other bounds do"
 SURVIVORS: dict[str, str] = {
     _SIGNATURE + "len(signature) != 64 or not r < _ORDER or (not 1 <= s <= _HALF_ORDER)": _OPENSSL,
     _SIGNATURE + "len(signature) != 64 or not 1 <= r or (not 1 <= s <= _HALF_ORDER)": _OPENSSL,
     _SIGNATURE + "len(signature) != 64 or not 1 <= r < _ORDER or (not s <= _HALF_ORDER)": _OPENSSL,
-    "keys.PublicKey.__post_init__: type(self.raw) is not bytes or len(self.raw) != 64"
+    "trust.keys.PublicKey.__post_init__: type(self.raw) is not bytes or len(self.raw) != 64"
     " -> type(self.raw) is not bytes or False": "no point of another length can be loaded; this only says so sooner",
-    "codec.is_text: len(text) <= limit and (not _REFUSED_IN_TEXT.search(text)) and (len(text.encode()) <= limit)"
+    "encoding.codec.is_text: len(text) <= limit and (not _REFUSED_IN_TEXT.search(text)) and (len(text.encode()) <= limit)"
     " -> True and (not _REFUSED_IN_TEXT.search(text)) and (len(text.encode()) <= limit)": (
         "what has too many characters has too many bytes; asked first, it saves searching long text"
     ),
-    "context_payload._typed: end > iat + _LONGEST -> False": (
+    "message.user_context._typed: end > iat + _LONGEST -> False": (
         "no reader is set to more (step 10); it counts where a context is minted"
     ),
-    "codec._refuse_map: raise ValueError('a map where there can be none') -> pass": (
+    "encoding.codec._refuse_map: raise ValueError('a map where there can be none') -> pass": (
         "the encoding of what is left differs from the bytes; it is refused as soon, before a megabyte of maps is made"
     ),
-    "header._grants: len(items) > DEFAULT_LIMITS.text_items or not all((type(item) is str and is_grant(item)"
+    "message.header._grants: len(items) > DEFAULT_LIMITS.text_items or not all((type(item) is str and is_grant(item)"
     " for item in items)) -> False or not all((type(item) is str and is_grant(item) for item in items))": (
         "the decoder bounds every array of a header by the same number; it counts where a header is made"
     ),
-    "wire._proof: not isinstance(path, tuple) or len(path) > _PROOF_NODES -> not isinstance(path, tuple) or False": (
+    "message.wire._proof: not isinstance(path, tuple) or len(path) > _PROOF_NODES -> not isinstance(path, tuple) or False": (
         "the decoder bounds every array of an envelope by the same number; it counts where an envelope is made"
     ),
 }
@@ -93,9 +94,10 @@ Case = tuple[str, Callable[[], object]]
 def load_cases() -> dict[int, list[Case]]:
     """Return every refusing test by the number of its step, with each of its parameters."""
     cases: dict[int, list[Case]] = {}
-    sys.path.insert(0, str(ROOT / "tests" / "envelopes"))
-    for name in TESTS:
-        for attribute, function in vars(importlib.import_module(name)).items():
+    for test in TESTS:
+        path = ROOT / "tests" / "envelopes" / f"{test}.py"
+        sys.path.insert(0, str(path.parent))
+        for attribute, function in vars(importlib.import_module(path.stem)).items():
             found = re.match(r"test_step_(\d\d)_(?:\w+_)?refuses", attribute)
             if found and inspect.isfunction(function):
                 cases.setdefault(int(found[1]), []).extend(expand(attribute, function))
@@ -205,7 +207,7 @@ def main(arguments: Sequence[str]) -> int:
     if broken is not None:
         print(f"{broken} fails with nothing removed")  # noqa: T201  a command prints
         return 1
-    sources = {module: (ROOT / "envelopes" / f"{module}.py").read_text() for module in modules}
+    sources = {module: (ROOT / "envelopes" / f"{module.replace('.', '/')}.py").read_text() for module in modules}
     removals = [removal for module, source in sources.items() for removal in find_removals(module, source)]
     unseen = [text for module, source in sources.items() for text in unseen_refusals(module, source)]
     if verbose:

@@ -35,307 +35,163 @@ sys.path.insert(0, str(ROOT / "tests"))
 import pytest  # noqa: E402 -- the paths come first
 from _pytest.runner import runtestprotocol  # noqa: E402 -- the one way to run an item that was collected
 from check_removal import code_of, resolve  # noqa: E402 -- beside this file
+from weakening_survivors import EXPLAINED  # noqa: E402 -- beside this file
 from weakenings import HELPER, Probe, Weakening, Weaker, find_weakenings, functions_of, probed  # noqa: E402 -- beside this file
 
-_FORM = ("test_accept_steps_form", "test_accept_steps")
-_TRUST = ("test_accept_steps_trust", "test_archive_steps")
-ENVELOPES: dict[str, tuple[str, ...]] = {
-    "accept": ("test_accept_steps", *_TRUST), "answers": ("test_result_steps", "test_results"),
-    "archive": ("test_archive_steps",), "audit_body": ("test_archive_steps",), "caches": ("test_accept_steps",),
-    "chain": _TRUST, "codec": _FORM, "context": _TRUST, "context_payload": ("test_accept_steps_trust",),
-    "credential": _TRUST, "evidence": ("test_archive_steps",), "freshness": ("test_accept_steps",), "header": _FORM,
-    "jws": ("test_credential", "test_accept_steps_trust"), "keys": _TRUST, "lifetimes": (),
-    "merkle": ("test_accept_steps_trust",),
-    "names": ("test_subjects",), "results": ("test_result_steps",), "signature": _TRUST, "spiffe_id": _FORM,
-    "strict_json": ("test_trust",), "subjects": _FORM, "trust": _TRUST, "wire": _FORM,
-}  # fmt: skip
-EXPORT = (
-    "entry_reader", "frames", "layout", "notary_messages", "order_reader", "policy_files", "receipt_check",
-    "record_receipt", "repeated_records", "root", "shown_message", "strict_note", "tile_reader", "tree_reader",
-    "trust_archive", "trust_reader",
-)  # fmt: skip
-LOG = (
-    "checkpoint", "entries", "entry_order", "lines", "note_keys", "notes", "proofs", "receipt", "tiles",
-)  # fmt: skip
-EDGE = ("access_token", "authentication", "key_set", "token_claims")
-INDEPENDENT = (
-    "export/test_independent", "export/test_export_near", "test_archive_near", "test_archive_steps",
-    "test_accept_steps_near", "test_records", "test_decision_record", "test_evidence", "test_codec", "test_header",
-    "test_context_payload", "test_strict_json", "test_trust", "test_wire", "test_audit_body", "export/test_export_vectors",
-)  # fmt: skip
-"""The tests that ask the verifier that shares no code with ours."""
+TARGETS: dict[str, str] = {
+    "agents/edge/oauth/access_token": "agents/edge/oauth/test_access_token agents/edge/oauth/test_token_claims",
+    "agents/edge/oauth/bearer": (
+        "agents/edge/oauth/test_bearer agents/edge/oauth/test_access_token agents/edge/oauth/test_protected_resource"
+    ),
+    "agents/edge/oauth/key_set": "agents/edge/oauth/test_key_set agents/edge/oauth/test_access_token",
+    "bus/gate/authorizer": "bus/gate/test_authorizer bus/gate/test_gate",
+    "bus/gate/gate": "bus/gate/test_gate",
+    "envelopes/accept/live": (
+        "envelopes/accept/test_live envelopes/accept/test_steps_near envelopes/accept/test_steps"
+        " envelopes/accept/test_steps_trust envelopes/records/test_archive_steps"
+    ),
+    "envelopes/accept/open_request": (
+        "envelopes/accept/test_open_request envelopes/accept/test_steps_near envelopes/accept/test_result_steps"
+        " envelopes/accept/test_result envelopes/accept/test_pending"
+    ),
+    "envelopes/accept/result": (
+        "envelopes/accept/test_result envelopes/accept/test_steps_near envelopes/accept/test_result_steps"
+    ),
+    "envelopes/encoding/codec": (
+        "envelopes/encoding/test_codec envelopes/accept/test_steps_near envelopes/accept/test_steps_form"
+        " envelopes/accept/test_steps"
+    ),
+    "envelopes/encoding/jws": (
+        "envelopes/encoding/test_jws envelopes/accept/test_steps_near envelopes/trust/test_credential"
+        " envelopes/accept/test_steps_trust"
+    ),
+    "envelopes/encoding/strict_json": (
+        "envelopes/encoding/test_strict_json envelopes/accept/test_steps_near envelopes/trust/test_bundles"
+    ),
+    "envelopes/export/entries": (
+        "envelopes/export/test_entries envelopes/export/test_export_vectors envelopes/export/test_export_near"
+        " envelopes/export/test_order_reader"
+    ),
+    "envelopes/export/format": (
+        "envelopes/export/test_format envelopes/export/test_export_vectors envelopes/export/test_export_near"
+        " envelopes/export/test_layout"
+    ),
+    "envelopes/export/policy_files": (
+        "envelopes/export/test_policy_files envelopes/export/test_export_vectors envelopes/export/test_export_near"
+    ),
+    "envelopes/export/receipt": (
+        "envelopes/export/test_receipt_check envelopes/export/test_export_vectors envelopes/export/test_export_near"
+        " envelopes/export/test_receipt envelopes/export/test_shown_message"
+    ),
+    "envelopes/export/tally": (
+        "envelopes/export/test_repeated_records envelopes/export/test_export_vectors"
+        " envelopes/export/test_export_near envelopes/export/test_tally"
+    ),
+    "envelopes/export/tiles": (
+        "envelopes/export/test_tiles envelopes/export/test_export_vectors envelopes/export/test_export_near"
+        " envelopes/export/test_tree_reader"
+    ),
+    "envelopes/export/trust": (
+        "envelopes/export/test_notary_messages envelopes/export/test_export_vectors envelopes/export/test_export_near"
+        " envelopes/export/test_trust envelopes/export/test_trust_reader"
+    ),
+    "envelopes/export/trust_root": (
+        "envelopes/export/test_trust_root envelopes/export/test_export_vectors envelopes/export/test_export_near"
+    ),
+    "envelopes/lifetimes": "envelopes/test_lifetimes envelopes/accept/test_steps_near",
+    "envelopes/log/checkpoint": (
+        "envelopes/log/test_strict_note envelopes/export/test_export_vectors envelopes/export/test_export_near"
+        " envelopes/log/test_checkpoint envelopes/log/test_log_vectors"
+    ),
+    "envelopes/log/entries": "envelopes/log/test_entries envelopes/log/test_log_vectors envelopes/log/test_entry_order",
+    "envelopes/log/note": (
+        "envelopes/log/test_lines envelopes/log/test_log_vectors envelopes/log/test_note_keys envelopes/log/test_note"
+    ),
+    "envelopes/log/proofs": "envelopes/log/test_proofs envelopes/log/test_log_vectors envelopes/log/test_frontier",
+    "envelopes/log/receipt": "envelopes/log/test_receipt envelopes/log/test_log_vectors",
+    "envelopes/log/tiles": "envelopes/log/test_tiles envelopes/log/test_log_vectors envelopes/log/test_tiled_tree",
+    "envelopes/message/chain": (
+        "envelopes/message/test_chain envelopes/accept/test_steps_near envelopes/accept/test_steps_trust"
+        " envelopes/records/test_archive_steps"
+    ),
+    "envelopes/message/freshness": (
+        "envelopes/message/test_freshness envelopes/accept/test_steps_near envelopes/accept/test_steps"
+    ),
+    "envelopes/message/header": (
+        "envelopes/message/test_header envelopes/accept/test_steps_near envelopes/accept/test_steps_form"
+        " envelopes/accept/test_steps"
+    ),
+    "envelopes/message/subjects": (
+        "envelopes/message/test_subjects envelopes/accept/test_steps_near envelopes/accept/test_steps_form"
+        " envelopes/accept/test_steps envelopes/message/test_matching"
+    ),
+    "envelopes/message/user_context": (
+        "envelopes/message/test_context envelopes/accept/test_steps_near envelopes/accept/test_steps_trust"
+        " envelopes/records/test_archive_steps envelopes/message/test_user_context"
+    ),
+    "envelopes/message/wire": (
+        "envelopes/message/test_wire envelopes/accept/test_steps_near envelopes/accept/test_steps_form"
+        " envelopes/accept/test_steps"
+    ),
+    "envelopes/records/archive": (
+        "envelopes/records/test_archive envelopes/accept/test_steps_near envelopes/records/test_archive_steps"
+    ),
+    "envelopes/records/body": (
+        "envelopes/records/test_body envelopes/accept/test_steps_near envelopes/records/test_archive_steps"
+        " envelopes/records/test_evidence"
+    ),
+    "envelopes/trust/bundles": (
+        "envelopes/trust/test_bundles envelopes/accept/test_steps_near envelopes/accept/test_steps_trust"
+        " envelopes/records/test_archive_steps"
+    ),
+    "envelopes/trust/caches": (
+        "envelopes/trust/test_caches envelopes/accept/test_steps_near envelopes/accept/test_steps"
+        " envelopes/trust/test_bounded"
+    ),
+    "envelopes/trust/credential": (
+        "envelopes/trust/test_credential envelopes/accept/test_steps_near envelopes/accept/test_steps_trust"
+        " envelopes/records/test_archive_steps"
+    ),
+    "envelopes/trust/keys": (
+        "envelopes/trust/test_keys envelopes/accept/test_steps_near envelopes/accept/test_steps_trust"
+        " envelopes/records/test_archive_steps envelopes/trust/test_key_files"
+    ),
+    "envelopes/trust/merkle": (
+        "envelopes/trust/test_merkle envelopes/accept/test_steps_near envelopes/accept/test_steps_trust"
+    ),
+    "envelopes/trust/names": (
+        "envelopes/trust/test_names envelopes/accept/test_steps_near envelopes/message/test_subjects"
+    ),
+    "envelopes/trust/signature": (
+        "envelopes/trust/test_signature envelopes/accept/test_steps_near envelopes/accept/test_steps_trust"
+        " envelopes/records/test_archive_steps"
+    ),
+    "envelopes/trust/spiffe_id": (
+        "envelopes/trust/test_spiffe_id envelopes/accept/test_steps_near envelopes/accept/test_steps_form"
+        " envelopes/accept/test_steps"
+    ),
+    "tests/independent/verify_export": (
+        "envelopes/export/test_independent envelopes/export/test_export_near envelopes/records/test_archive_near"
+        " envelopes/records/test_archive_steps envelopes/accept/test_steps_near envelopes/records/test_record"
+        " envelopes/records/test_decision envelopes/records/test_evidence envelopes/encoding/test_codec"
+        " envelopes/message/test_header envelopes/message/test_user_context envelopes/encoding/test_strict_json"
+        " envelopes/trust/test_bundles envelopes/message/test_wire envelopes/records/test_body"
+        " envelopes/export/test_export_vectors"
+    ),
+}
+"""What is weakened, and the tests that are asked, its own first. The last shares no code with ours."""
 
 
 def targets() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return what is weakened: each module's file, and the files of the tests that are asked, its own first."""
+    """Return each module that is weakened, with its file and the files of the tests that are asked."""
     found: dict[str, tuple[str, tuple[str, ...]]] = {}
-    for name, more in ENVELOPES.items():
-        tests = [f"tests/envelopes/{test}.py" for test in (f"test_{name}", "test_accept_steps_near", *more)]
-        found[f"sealbus.envelopes.{name}"] = f"envelopes/{name}.py", tuple(tests)
-    for folder, names, vectors, *more in (
-        ("export", EXPORT, "test_export_vectors", "test_export_near"), ("log", LOG, "test_log_vectors")
-    ):  # fmt: skip
-        for name in names:
-            tests = [f"tests/envelopes/{folder}/{test}.py" for test in (f"test_{name}", vectors, *more)]
-            found[f"sealbus.envelopes.{folder}.{name}"] = f"envelopes/{folder}/{name}.py", tuple(tests)
-    for name in ("gate", "judge"):
-        tests = [f"tests/bus/test_{name}.py", "tests/bus/test_gate.py"]
-        found[f"sealbus.bus.{name}"] = f"bus/{name}.py", tuple(dict.fromkeys(tests))
-    for name in EDGE:
-        tests = [f"tests/agents/edge/test_{name}.py", "tests/agents/edge/test_access_token.py"]
-        found[f"sealbus.agents.edge.{name}"] = f"agents/edge/{name}.py", tuple(dict.fromkeys(tests))
-    found["independent.verify_export"] = (
-        "tests/independent/verify_export.py", tuple(f"tests/envelopes/{test}.py" for test in INDEPENDENT)
-    )  # fmt: skip
+    for path, tests in TARGETS.items():
+        name = path.removeprefix("tests/").replace("/", ".")
+        module = name if path.startswith("tests/") else f"sealbus.{name}"
+        found[module] = f"{path}.py", tuple(f"tests/{test}.py" for test in tests.split())
     return found
 
 
-EXPLAINED: dict[str, tuple[str, ...]] = {
-    "hashes and points: two that agree in all but their last byte are found by nobody": (
-        "independent.verify_export.read_evidence: H(first) not in there [by prefix]",
-        "independent.verify_export.read_evidence: H(second) not in audit.credentials [by prefix]",
-        "sealbus.envelopes.answers.OpenRequest.check: header.key.raw != self._key [by prefix]",
-        "sealbus.envelopes.audit_body.parse_audit_body: leaf not in by_leaf [by prefix]",
-        "sealbus.envelopes.credential._is_of: key.raw == svid.raw_key [by prefix]",
-        "sealbus.envelopes.evidence._put: name in sort [by prefix]",
-        "sealbus.envelopes.trust.BundleKey.is_same: self.digest == other.digest [by prefix]",
-        "sealbus.envelopes.export.entry_reader.EntryReader._read_records: name not in self.names [by prefix]",
-        "sealbus.envelopes.export.entry_reader.EntryReader._read_records: name in self._only [by prefix]",
-        "sealbus.envelopes.export.repeated_records.RepeatedRecords.again: name in seen [by prefix]",
-        (
-            "sealbus.envelopes.export.trust_reader.pinned_bundles: sha256(record.jwt).digest() in root.bundles "
-            "[by prefix]"
-        ),
-    ),
-    "what is remembered under a hash is compared with bytes of that hash": (
-        "sealbus.envelopes.chain._find: found.header.raw == ancestor.header [by prefix]",
-        "sealbus.envelopes.context.verify_context: found.payload == statement.payload [by prefix]",
-        "sealbus.envelopes.credential._is_of: credential.token == svid.token [by prefix]",
-    ),
-    "it is one of a closed set by then, none of which is like another": (
-        "independent.verify_export.read_record: record['k'] == 'decision' [by prefix]",
-        "independent.verify_export.read_record: record['k'] == 'decision' [by case]",
-        "independent.verify_export.read_record: record['k'] == 'outcome' [by prefix]",
-        "independent.verify_export.read_record: record['k'] == 'outcome' [by case]",
-        "independent.verify_export.read_record: key in ('v', 'k') [by prefix]",
-        "independent.verify_export.read_record: key in ('v', 'k') [by case]",
-        "independent.verify_export.read_record: 'cod' in record [by prefix]",
-        "independent.verify_export.read_record: 'cod' in record [by case]",
-        "independent.verify_export.read_record: 'cnt' not in record [by prefix]",
-        "independent.verify_export.read_record: 'cnt' not in record [by case]",
-        "independent.verify_export.check_decision: 'opn' not in keys [by prefix]",
-        "independent.verify_export.check_decision: 'opn' not in keys [by case]",
-        "independent.verify_export.check_decision: 'cod' in keys [by prefix]",
-        "independent.verify_export.check_decision: 'cod' in keys [by case]",
-        "independent.verify_export.check_decision: 'eng' in keys [by prefix]",
-        "independent.verify_export.check_decision: 'eng' in keys [by case]",
-        "independent.verify_export.check_decision: 'mic' in keys [by prefix]",
-        "independent.verify_export.check_decision: 'mic' in keys [by case]",
-        "independent.verify_export.check_decision: 'red' not in keys [by prefix]",
-        "independent.verify_export.check_decision: 'red' not in keys [by case]",
-        "independent.verify_export.check_decision: 'inp' in keys [by prefix]",
-        "independent.verify_export.check_decision: 'inp' in keys [by case]",
-        "independent.verify_export.check_decision: 'obl' in keys [by prefix]",
-        "independent.verify_export.check_decision: 'obl' in keys [by case]",
-        "independent.verify_export.check_decision: code != 'obligation_unknown' [by prefix]",
-        "independent.verify_export.check_decision: code != 'obligation_unknown' [by case]",
-        "independent.verify_export.read_evidence: sort == 'context' [by prefix]",
-        "independent.verify_export.read_evidence: sort == 'context' [by case]",
-        "independent.verify_export.check_credential: curve != 'RSA' [by prefix]",
-        "independent.verify_export.check_credential: curve != 'RSA' [by case]",
-        "independent.verify_export.check_credential: wanted == curve [by prefix]",
-        "independent.verify_export.check_credential: wanted == curve [by case]",
-        "independent.verify_export.check_context: 'ctx' not in header [by prefix]",
-        "independent.verify_export.check_context: 'ctx' not in header [by case]",
-        "independent.verify_export.check_chain: 'par' in child [by prefix]",
-        "independent.verify_export.check_chain: 'par' in child [by case]",
-        "independent.verify_export.check_chain: 'end' not in link [by prefix]",
-        "independent.verify_export.check_chain: 'end' not in link [by case]",
-        "independent.verify_export.check_chain: parent['t'] in ('task', 'call') [by prefix]",
-        "independent.verify_export.check_chain: parent['t'] in ('task', 'call') [by case]",
-        "sealbus.envelopes.context_payload._typed: 'ten' in present [by prefix]",
-        "sealbus.envelopes.context_payload._typed: 'ten' in present [by case]",
-        "sealbus.envelopes.context_payload._typed: 'wkl' in present [by prefix]",
-        "sealbus.envelopes.context_payload._typed: 'wkl' in present [by case]",
-        "sealbus.envelopes.context_payload._typed: 'acr' in present [by prefix]",
-        "sealbus.envelopes.context_payload._typed: 'acr' in present [by case]",
-        "sealbus.envelopes.context_payload._typed: 'amr' in present [by prefix]",
-        "sealbus.envelopes.context_payload._typed: 'amr' in present [by case]",
-        "sealbus.envelopes.context_payload._typed: 'aut' in present [by prefix]",
-        "sealbus.envelopes.context_payload._typed: 'aut' in present [by case]",
-        "sealbus.envelopes.context_payload._typed: 'req' in present [by prefix]",
-        "sealbus.envelopes.context_payload._typed: 'req' in present [by case]",
-        "sealbus.envelopes.jws.check_fit: key.curve.name == algorithm.curve [by prefix]",
-        "sealbus.envelopes.jws.check_fit: key.curve.name == algorithm.curve [by case]",
-        ("sealbus.envelopes.export.entry_reader.EntryReader._read_records: record.kind in NOTARY_KINDS [by prefix]"),
-        ("sealbus.envelopes.export.entry_reader.EntryReader._read_records: record.kind in NOTARY_KINDS [by case]"),
-        "sealbus.envelopes.export.layout.is_expected: name.level == 'places' [by prefix]",
-        "sealbus.envelopes.export.layout.is_expected: name.level == 'places' [by case]",
-        "sealbus.envelopes.export.layout.is_expected: name.level == 'entries' [by prefix]",
-        "sealbus.envelopes.export.layout.is_expected: name.level == 'entries' [by case]",
-        "sealbus.envelopes.export.receipt_check.check_receipt: record.kind in NOTARY_KINDS [by prefix]",
-        "sealbus.envelopes.export.receipt_check.check_receipt: record.kind in NOTARY_KINDS [by case]",
-        "sealbus.envelopes.log.tiles.TileName.bytes: self.level == 'entries' [by prefix]",
-        "sealbus.envelopes.log.tiles.TileName.bytes: self.level == 'entries' [by case]",
-        "sealbus.envelopes.log.tiles.TileName.bytes: self.level == 'places' [by prefix]",
-        "sealbus.envelopes.log.tiles.TileName.bytes: self.level == 'places' [by case]",
-        "sealbus.envelopes.subjects.action_of: tokens[0] == 'task' [by prefix]",
-        "sealbus.envelopes.subjects.action_of: tokens[0] == 'task' [by case]",
-        "sealbus.envelopes.export.shown_message._side: side == _LEFT [by prefix]",
-        "sealbus.envelopes.export.shown_message._side: side == _LEFT [by case]",
-        "sealbus.envelopes.log.tiles.TileName.parse: level == 'entries' [by prefix]",
-        "sealbus.envelopes.log.tiles.TileName.parse: level == 'entries' [by case]",
-        "sealbus.envelopes.log.tiles.TileName.parse: level == 'places' [by prefix]",
-        "sealbus.envelopes.log.tiles.TileName.parse: level == 'places' [by case]",
-    ),
-    "no encoding is the beginning of another, and two of one value differ in the byte that says the form, never the last": (
-        "sealbus.envelopes.codec.unpack: pack(value) == data [by prefix]",
-    ),
-    "no two keys of a map are the same": ("sealbus.envelopes.codec._check_keys: key < last [bound]",),
-    "the pattern lets no upper case through, and another spelling of a number begins with x000": (
-        "sealbus.envelopes.export.layout.is_expected: messages_path(index) == path [by prefix]",
-        "sealbus.envelopes.export.layout.is_expected: messages_path(index) == path [by case]",
-        "sealbus.envelopes.log.tiles.TileName.parse: name.path != path [by case]",
-    ),
-    "the width is asked as well, and no tile has none": (
-        "sealbus.envelopes.export.layout.is_expected: name.index * TILE_WIDTH < held [bound]",
-    ),
-    "a path as long as that is no spelling of an index within 2^53": (
-        "sealbus.envelopes.log.tiles.TileName.parse: len(path) <= DEFAULT_LIMITS.text_bytes [bound]",
-    ),
-    "it is asked again: to be more than the one before, and the first more than 0": (
-        "sealbus.envelopes.export.receipt_check._check_earlier: 0 < one.size < checkpoint.size [bound at 0]",
-    ),
-    "no line of a message is like it, and who reads the line compares the whole word": (
-        "sealbus.envelopes.export.record_receipt.RecordReceipt.parse: line.split(' ')[0] == _EARLIER [by prefix]",
-        "sealbus.envelopes.export.record_receipt.RecordReceipt.parse: line.split(' ')[0] == _EARLIER [by case]",
-    ),
-    "of a proof each node is asked again by `check_proof`, with the same code; on a side there is one": (
-        "sealbus.envelopes.export.shown_message._nodes: any((len(node) != _HASH_BYTES for node in nodes)) [first only]",
-        "sealbus.envelopes.export.shown_message._nodes: any((len(node) != _HASH_BYTES for node in nodes)) [last only]",
-    ),
-    "a beginning in another case is not taken off then, and with it there is no number, base64 or key": (
-        "sealbus.envelopes.log.note_keys.NoteSigner.parse: text.startswith(_PRIVATE) [by case]",
-        "sealbus.envelopes.log.receipt.parse_receipt: lines[0].startswith(_EXTRA) [by case]",
-        "sealbus.envelopes.log.receipt.parse_receipt: lines[0].startswith(_INDEX) [by case]",
-    ),
-    "a trust domain has no upper case": (
-        "independent.verify_export.check_context: context['aud'] == root.trust_domain [by case]",
-        "sealbus.envelopes.context.verify_context: context.aud.name != trust_domain.name [by case]",
-        (
-            "sealbus.envelopes.export.trust_reader.pinned_bundles: record.trust_domain == root.names.trust_domain"
-            " [by case]"
-        ),
-    ),
-    "the bundle of another trust domain opens no message of this one's notary": (
-        (
-            "sealbus.envelopes.export.trust_reader.pinned_bundles: record.trust_domain == root.names.trust_domain"
-            " [by prefix]"
-        ),
-    ),
-    "OpenSSL refuses it as well; SPEC.md section 4 says it, so it stands where the other bounds do": (
-        "sealbus.envelopes.keys.PublicKey.verify: 1 <= r < _ORDER [bound at 1]",
-        "sealbus.envelopes.keys.PublicKey.verify: 1 <= r < _ORDER [bound at r]",
-    ),
-    "no other spelling of base64 differs in case alone: the unused bits of a letter lead to no letter in the other case": (
-        "sealbus.envelopes.log.lines.parse_base64: b64encode(data).decode('ascii') != text [by case]",
-    ),
-    "it is of ASCII alone, and in lower case by then": (
-        "sealbus.agents.edge.authentication.bearer_token: found[1].lower() != 'bearer' [by case]",
-    ),
-    "a space is refused before, as white space": ("sealbus.envelopes.log.lines.check_key_name: one < ' ' [bound]",),
-    "each is one character": ("sealbus.envelopes.log.notes._check_characters: one != '\\n' [by prefix]",),
-    "the length is asked as well": ("sealbus.envelopes.export.root._digest: digest.hex() != text [by prefix]",),
-    "such a time is refused all the same, as one that lies in the future or as a life too long": (
-        "sealbus.envelopes.credential._seconds: 0 <= value <= DEFAULT_LIMITS.max_integer [bound at value]",
-    ),
-    "asked first to save searching what is too long; the bytes are counted after it": (
-        "sealbus.envelopes.codec.is_text: len(text) <= limit [bound]",
-    ),
-    "the whole of it is compared in the second pass; here it only saves looking into other messages": (
-        "sealbus.envelopes.export.notary_messages.NotaryMessages.read: header.iss in self._notaries [by path]",
-        "sealbus.envelopes.export.notary_messages.NotaryMessages.read: header.iss in self._notaries [by case]",
-    ),
-    "a reader bounds it as well; this is about what we write": (
-        "sealbus.envelopes.context.mint_context: len(payload) > DEFAULT_LIMITS.context_bytes [bound]",
-    ),
-    "a code has no upper case": (
-        "independent.verify_export.check_decision: code in ANSWERED [by case]",
-        "independent.verify_export.check_decision: code in NOT_ASKED [by case]",
-    ),
-    "every record has the keys that say its kind as well": (
-        "independent.verify_export.check_decision: {'inp', 'rev', 'pol', 'eng', 'mic'} <= keys [bound]",
-    ),
-    "a child is made before it ends, and ends no later than its parent": (
-        (
-            "independent.verify_export.check_chain: parent['iat'] - 5 * SECOND <= child['iat'] < parent['end']"
-            " [bound at child['iat']]"
-        ),
-    ),
-    "no child ends after its parent: the message itself ends first": (
-        "independent.verify_export.check_chain: for link in (header, *(one[0] for one in links)) [first only]",
-    ),
-    "it is asked where a long way round is needed, and never says how deep it is": (
-        "sealbus.envelopes.strict_json.deeper_than: text.count('[') + text.count('{') <= depth [bound]",
-    ),
-    "a kind or a key of a set that was compared whole before, none of which is like another": (
-        "independent.verify_export.jws_ok: curve != 'RSA' [by prefix]",
-        "independent.verify_export.jws_ok: curve != 'RSA' [by case]",
-        "independent.verify_export.read_header: 'end' in header [by prefix]",
-        "independent.verify_export.read_header: 'end' in header [by case]",
-        "independent.verify_export.read_header: header['t'] == 'record' [by prefix]",
-        "independent.verify_export.read_header: header['t'] == 'record' [by case]",
-        "independent.verify_export.open_record: header['t'] == 'record' [by prefix]",
-        "independent.verify_export.open_record: header['t'] == 'record' [by case]",
-        "independent.verify_export.check_decided: 'opn' in record [by prefix]",
-        "independent.verify_export.check_decided: 'opn' in record [by case]",
-        "independent.verify_export.check_decided: 'bdy' not in record [by prefix]",
-        "independent.verify_export.check_decided: 'bdy' not in record [by case]",
-        "independent.verify_export.named_policies: record['k'] == 'policy' [by prefix]",
-        "independent.verify_export.named_policies: record['k'] == 'policy' [by case]",
-        "independent.verify_export.collect_bundles: one['k'] == 'bundle' [by prefix]",
-        "independent.verify_export.collect_bundles: one['k'] == 'bundle' [by case]",
-        "independent.verify_export.check_entry: record['k'] == 'decision' [by prefix]",
-        "independent.verify_export.check_entry: record['k'] == 'decision' [by case]",
-        "independent.verify_export.check_entry: record['k'] in ('bundle', 'policy', 'checkpoint') [by prefix]",
-        "independent.verify_export.check_entry: record['k'] in ('bundle', 'policy', 'checkpoint') [by case]",
-        "independent.verify_export.check_entry: record['k'] == 'checkpoint' [by prefix]",
-        "independent.verify_export.check_entry: record['k'] == 'checkpoint' [by case]",
-        "independent.verify_export.check_entry: record['k'] == 'decision' [by prefix] (2)",
-        "independent.verify_export.check_entry: record['k'] == 'decision' [by case] (2)",
-    ),
-    "among bytes the whole of each is looked for, weaker or not": (
-        "independent.verify_export.read_checkpoint: known[0].key_id not in seen [by prefix]",
-        "independent.verify_export.pinned: H(record['jwt']) in root.bundles [by prefix]",
-        "independent.verify_export.check_unproved: header_hash(frame) not in proved [by prefix]",
-        "independent.verify_export.check_entry: leaf not in seen [by prefix]",
-        "independent.verify_export.check_entry: leaf not in seen [by prefix] (2)",
-    ),
-    "the name is made of a hash as well, always of one length and in lower case": (
-        "independent.verify_export.check_files: name == f'policies/{H(data).hex()}.tar.gz' [by prefix]",
-        "independent.verify_export.check_files: name == f'policies/{H(data).hex()}.tar.gz' [by case]",
-    ),
-    "nothing is like an empty text": ("independent.verify_export.read_checkpoint: lines[3] == '' [by prefix]",),
-    "base64 of one value in another case is that of another value": (
-        "independent.verify_export.read_vkey: base64.b64encode(data).decode() == encoded [by case]",
-        "independent.verify_export.canonical64: base64.b64encode(data).decode() == text [by case]",
-    ),
-    "a file is missing either way, and that is found": (
-        "independent.verify_export.verify: checkpoint.size > 256 * (len(files) + 1) [bound]",
-    ),
-    "OpenSSL refuses such an r as well": (
-        "independent.verify_export.es256: 1 <= r < ORDER [bound at 1]",
-        "independent.verify_export.es256: 1 <= r < ORDER [bound at r]",
-    ),
-    "header, body, proof and token within their limits are never as long as that": (
-        "independent.verify_export.read_envelope: len(payload) <= 1048576 [bound]",
-    ),
-    "a bundle of another trust domain opens no message of this one's notary, and none has upper case": (
-        "independent.verify_export.pinned: record['dom'] == root.trust_domain [by prefix]",
-        "independent.verify_export.pinned: record['dom'] == root.trust_domain [by case]",
-    ),
-}
-"""Reasons why no test can notice a weakening, each with the weakenings, as they are reported."""
 SURVIVORS: dict[str, str] = {key: reason for reason, keys in EXPLAINED.items() for key in keys}
 
 _SECONDS = 60

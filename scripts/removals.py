@@ -11,11 +11,18 @@ __all__ = ["Removal", "find_removals", "unseen_refusals"]
 
 _OTHERS_FAULT = frozenset({"EnvelopeError", "BundleRefused", "_refused", "_malformed", "_misshapen", "error.at_step"})
 """What a refusal is raised with. A `SealError` or `ConfigurationError` is about our own side."""
-_VALUE_ERRORS = frozenset({"codec", "jws", "strict_json", "trust"})
+_VALUE_ERRORS = frozenset({"encoding.codec", "encoding.jws", "encoding.strict_json", "trust.bundles"})
 """Modules that refuse by `ValueError`, which their callers give a code."""
 _REFUSING = ("check", "verify", "prove", "judge", "remember")
 """How a function's name starts that returns only if it has nothing against it."""
-_WRITING = frozenset({"codec.encode", "codec._ordered", "context.mint_context", "spiffe_id.TrustDomain.id"})
+_WRITING = frozenset(
+    {
+        "encoding.codec.encode",
+        "encoding.codec._ordered",
+        "message.user_context.mint_context",
+        "trust.spiffe_id.TrustDomain.id",
+    }
+)
 """Functions that only whoever seals calls."""
 _ASKED_ELSEWHERE = frozenset({"is_text", "is_action", "is_grant", "is_subject", "is_uuid7", "covers"})
 """Predicates that conditions of other modules ask; the answer that refuses is False."""

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-__all__ = ["EXIT_DENIED", "EXIT_ERROR", "EXIT_UNVERIFIED", "main"]
+__all__ = ["EXIT_DENIED", "EXIT_ERROR", "EXIT_UNVERIFIED", "main", "root"]
 
 EXIT_ERROR = 1
 EXIT_DENIED = 3
@@ -20,22 +20,28 @@ EXIT_UNVERIFIED = 4
 
 _COMMANDS = MappingProxyType(
     {
-        "dev": ("sealbus.agents.cli.dev", "Run everything on this machine: NATS, Workload API, policy, IdP, edge."),
-        "pub": ("sealbus.agents.cli.pub", "Publish a task or an event."),
-        "task": ("sealbus.agents.cli.task", "Ask what has come of a task."),
-        "call": ("sealbus.agents.cli.call", "Call an action and print the answer."),
-        "token": ("sealbus.agents.cli.token", "Print an access token of a demo user of `sealbus dev`."),
-        "worker": ("sealbus.agents.cli.worker", "Run an agent's handlers."),
-        "edge": ("sealbus.agents.cli.edge", "Serve users and backends over HTTP."),
-        "control": ("sealbus.agents.cli.control", "Run the parts that a deployment has once: callout, policy, notary."),
-        "audit": ("sealbus.agents.cli.audit", "Follow and replay the audit stream."),
-        "notary": ("sealbus.agents.cli.notary", "Make keys of a log, and hold checkpoints of other logs."),
-        "identity": ("sealbus.agents.cli.identity", "Show this workload's identity."),
-        "policy": ("sealbus.agents.cli.policy", "Test, build, sign and push policies, and try them on the past."),
-        "deny": ("sealbus.agents.cli.deny", "Deny a workload, user, session or client from the next message on."),
-        "streams": ("sealbus.agents.cli.streams", "Compare the streams with their declaration, and mend them."),
-        "doctor": ("sealbus.agents.cli.doctor", "Show the settings in force and what is wrong."),
-        "demo": ("sealbus.agents.cli.demo", "Play the scenes: allowed, denied, refused, changed, replayed."),
+        "dev": ("sealbus.agents.cli.run.dev", "Run everything on this machine: NATS, Workload API, policy, IdP, edge."),
+        "pub": ("sealbus.agents.cli.bus.pub", "Publish a task or an event."),
+        "task": ("sealbus.agents.cli.bus.task", "Ask what has come of a task."),
+        "call": ("sealbus.agents.cli.bus.call", "Call an action and print the answer."),
+        "token": ("sealbus.agents.cli.bus.token", "Print an access token of a demo user of `sealbus dev`."),
+        "worker": ("sealbus.agents.cli.run.worker", "Run an agent's handlers."),
+        "edge": ("sealbus.agents.cli.run.edge", "Serve users and backends over HTTP."),
+        "control": (
+            "sealbus.agents.cli.run.control",
+            "Run the parts that a deployment has once: callout, policy, notary.",
+        ),
+        "audit": ("sealbus.agents.cli.audit.group", "Follow and replay the audit stream."),
+        "notary": ("sealbus.agents.cli.operate.notary", "Make keys of a log, and hold checkpoints of other logs."),
+        "identity": ("sealbus.agents.cli.operate.identity", "Show this workload's identity."),
+        "policy": ("sealbus.agents.cli.policy.group", "Test, build, sign and push policies, and try them on the past."),
+        "deny": (
+            "sealbus.agents.cli.policy.deny",
+            "Deny a workload, user, session or client from the next message on.",
+        ),
+        "streams": ("sealbus.agents.cli.operate.streams", "Compare the streams with their declaration, and mend them."),
+        "doctor": ("sealbus.agents.cli.operate.doctor", "Show the settings in force and what is wrong."),
+        "demo": ("sealbus.agents.cli.run.demo", "Play the scenes: allowed, denied, refused, changed, replayed."),
     }
 )
 
@@ -57,14 +63,14 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sealbus", prog_name="sealbus")
-def _root() -> None:
+def root() -> None:
     """Secure agent-to-agent messaging over NATS: who, for whom, may it, and the evidence."""
 
 
 def main() -> None:
     """Run the command and exit: results on stdout, everything else on stderr, one line for what went wrong."""
     try:
-        code = _root(standalone_mode=False)
+        code = root(standalone_mode=False)
         # What is still buffered is written here, where a reader that went away is no surprise.
         sys.stdout.flush()
     except click.ClickException as error:

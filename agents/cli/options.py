@@ -1,13 +1,26 @@
-"""Options that many commands have, worded once."""
+"""Options that many commands have, worded once.
+
+Times on the command line: RFC 3339, or how long ago.
+
+SIGINT and SIGTERM as an event: what every command waits for that runs until it is told to stop, also while it starts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import re
+import signal
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
 
-__all__ = ["as_option", "config_option", "json_option"]
+from sealbus.envelopes.limits import SECOND
+
+__all__ = ["Moment", "as_option", "config_option", "ended_by", "json_option", "stop_signalled"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,3 +50,55 @@ def as_option(default: str) -> Callable[[F], F]:
         metavar="NAME",
         help="Whose identity to use, where the settings' Workload API socket is one per name.",
     )
+
+
+_AGO = re.compile(r"([0-9]{1,6})([smhd])")
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+class Moment(click.ParamType[int]):
+    """Converts `2026-11-24T14:00:00Z` or `10m` (ago) to microseconds since the Unix epoch."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the time that `value` says, or fail the command's usage."""
+        if isinstance(value, int):
+            return value
+        text = str(value)
+        ago = _AGO.fullmatch(text)
+        if ago:
+            return int(time.time() - int(ago[1]) * _UNITS[ago[2]]) * SECOND
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(f"{text!r} is neither RFC 3339 nor a number with s, m, h or d", param, ctx)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return int(moment.timestamp() * SECOND)
+
+
+def stop_signalled() -> asyncio.Event:
+    """Return an event that is set by SIGINT or SIGTERM from now on, on the running loop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+@asynccontextmanager
+async def ended_by(stop: asyncio.Event) -> AsyncGenerator[None, None]:
+    """Run what is inside, such as the wait for an identity, at most until `stop` is set: look at `stop` afterwards."""
+    limit = asyncio.timeout(None)
+    try:
+        async with limit:
+            watching = asyncio.ensure_future(stop.wait())
+            watching.add_done_callback(lambda _: None if watching.cancelled() else limit.reschedule(0.0))
+            try:
+                yield
+            finally:
+                watching.cancel()
+    except TimeoutError:
+        if not limit.expired():
+            raise

@@ -1,17 +1,21 @@
-"""Results on stdout, as tables for people or as JSON, one object a line; everything else on stderr."""
+"""Results on stdout, as tables for people or as JSON, one object a line; everything else on stderr.
+
+A progress bar on stderr where that is a terminal, and nothing where it is not.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import click
 
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["note", "print_json", "print_table", "printable", "shown_time"]
+__all__ = ["note", "print_json", "print_table", "printable", "progress_bar", "shown_time"]
 
 
 def print_json(value: object) -> None:
@@ -63,3 +67,18 @@ def shown_time(time: int) -> str:
 def as_mapping(value: object) -> Mapping[str, object]:
     """Return `value` if it is a mapping, otherwise an empty one."""
     return value if isinstance(value, Mapping) else {}
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that is told how much is done, of how much."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from sealbus.envelopes.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from sealbus.agents.settings import Settings
-    from sealbus.bus.counters import Counters
+    from sealbus.agents.runtime.settings.settings import Settings
+    from sealbus.bus.telemetry import Counters
 
 __all__ = ["Control", "Opener", "Role"]
 

@@ -2,11 +2,14 @@
 
 Everything is real but its scale: SVIDs come over the Workload API and rotate, NATS speaks mTLS, streams are declared and
 checked, the policy is a bundle that can be replaced while all runs. The authority is for development only.
+
+Publishes the policy folder of `sealbus dev` again when a file in it changes; a bad one leaves the old in force.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import socket
@@ -16,31 +19,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sealbus.agents.dev.declared import Declared
-from sealbus.agents.dev.defaults import DEV_LOCK
-from sealbus.agents.dev.nats_server import EmbeddedNatsServer
-from sealbus.agents.dev.permissions import Role
-from sealbus.agents.dev.settings_file import write_settings
-from sealbus.agents.dev.state_folder import lock_folder
+from sealbus.agents.dev.nats.config import Role
+from sealbus.agents.dev.nats.server import EmbeddedNatsServer
+from sealbus.agents.dev.settings_file import Declared, write_settings
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
-from sealbus.agents.dev.workload_api.files import PRIVATE, replace_file
-from sealbus.agents.runtime import open_connection, streams_of
-from sealbus.agents.settings import Settings, load_settings
+from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
+from sealbus.agents.runtime.open import open_connection, streams_of
+from sealbus.agents.runtime.settings.settings import Settings, load_settings
+from sealbus.agents.runtime.settings.state_folder import DEV_LOCK, lock_folder
 from sealbus.bus.background import Background
-from sealbus.bus.stream_plan import apply
-from sealbus.bus.streams import declared_streams
+from sealbus.bus.streams.declared import declared_streams
+from sealbus.bus.streams.plan import apply
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.policies.bundle import build_bundle, write_bundle
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.bundle.files import build_bundle, write_bundle
 
 if TYPE_CHECKING:
     from sealbus.agents.dev.idp import DevelopmentIdp
-    from sealbus.agents.dev.notary import DevLog
-    from sealbus.agents.edge.server import RunningEdge
-    from sealbus.policies.opa_process import OpaProcess
+    from sealbus.agents.dev.settings_file import DevLog
+    from sealbus.agents.edge.edge import RunningEdge
+    from sealbus.policies.opa.process import OpaProcess
 
-__all__ = ["DevOptions", "Environment", "open_environment"]
+__all__ = ["DevOptions", "Environment", "open_environment", "republish"]
 
 STREAM_BYTES = 1 << 30
 """What TASKS and AUDIT may hold each in `sealbus dev`: 1 GiB."""
@@ -152,7 +153,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
         stack.callback(authority.on_change(nats.renew))
         opa, process = "", None
         if options.engine == "sidecar":
-            from sealbus.policies.opa_process import OpaProcess
+            from sealbus.policies.opa.process import OpaProcess
 
             socket = folder / "opa" / "opa.sock"
             process = await stack.enter_async_context(OpaProcess(_opa(options), socket=socket, bundle=bundle))
@@ -173,7 +174,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
         settings_file = folder / "dev.toml"
         log: DevLog | None = None
         if options.notary:
-            from sealbus.agents.dev.notary import DevLog
+            from sealbus.agents.dev.settings_file import DevLog
 
             log = await asyncio.to_thread(DevLog.prepared, folder, domain)
         write_settings(
@@ -201,10 +202,10 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
         async with open_connection("operator", settings) as (_, connection):
             await apply(streams_of(settings), connection.jetstream)
         if log is not None:
-            from sealbus.agents.dev.notary import running_notary
+            from sealbus.agents.dev.settings_file import running_notary
 
             await stack.enter_async_context(running_notary(settings))
-        from sealbus.agents.edge.server import open_edge
+        from sealbus.agents.edge.edge import open_edge
 
         edge = await stack.enter_async_context(open_edge(settings))
         yield Environment(
@@ -285,3 +286,38 @@ def _opa(options: DevOptions) -> Path:
     if found is None:
         raise ConfigurationError("opa is not on PATH: install it, give --opa FILE, or use --engine embedded")
     return Path(found)
+
+
+_log = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.1
+"""Seconds between looks at the folder; half of what a change may take to reach every process."""
+
+
+async def republish(environment: Environment) -> None:
+    """Look at the folder until cancelled, and publish what changed."""
+    seen = _stamp(environment)
+    while True:
+        await asyncio.sleep(LOOK_EVERY)
+        stamp = _stamp(environment)
+        if stamp == seen:
+            continue
+        seen = stamp
+        try:
+            revision = environment.publish_policy()
+        except ConfigurationError as error:
+            _log.warning("policy not published, the old one stays in force: %s", error.detail)
+        else:
+            _log.warning("policy published: revision %s", revision)
+
+
+def _stamp(environment: Environment) -> frozenset[tuple[str, int, int]]:
+    found = set()
+    for path in environment.policy.rglob("*"):
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            continue
+        if path.is_file():
+            found.add((str(path), stat.st_mtime_ns, stat.st_size))
+    return frozenset(found)

@@ -1,22 +1,35 @@
-"""The settings file that `sealbus dev` writes for the commands in other terminals."""
+"""The settings file that `sealbus dev` writes for the commands in other terminals.
+
+What ./sealbus.toml says that `sealbus dev` takes over: names, own subjects, users, how work is done; not places.
+
+The notary of the development environment: one log in its state folder, with a key that is made at the first start.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import Final
 
-from sealbus.agents.dev.declared import Declared
-from sealbus.agents.settings_sources import Key, dotted
-from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.envelopes.subjects import OwnSubject
+from sealbus.agents.control.notary.keys import load_signers, make_key_file
+from sealbus.agents.control.notary.notary import Notary
+from sealbus.agents.control.notary.role import open_notary
+from sealbus.agents.dev.idp.clients import DEMO_USERS, DemoUser, merged_users
+from sealbus.agents.dev.users import EDGE_PATH
+from sealbus.agents.runtime.settings.settings import Flag, Settings, load_settings
+from sealbus.agents.runtime.settings.sources import Key, dotted, file_entries
+from sealbus.envelopes.message.subjects import OwnSubject
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-if TYPE_CHECKING:
-    from sealbus.agents.dev.notary import DevLog
-
-__all__ = ["write_settings"]
+__all__ = ["DEFAULT_TRUST_DOMAIN", "NOTARY", "Declared", "DevLog", "read_declared", "running_notary", "write_settings"]
 
 
 def write_settings(
@@ -120,3 +133,124 @@ def _own_subject(one: OwnSubject) -> list[str]:
         f"owner = {_text(one.owner.value)}",
         f"action = {_text(one.action)}",
     ]
+
+
+DEFAULT_TRUST_DOMAIN = "example.org"
+_TEMPLATE = "/agent/{name}"
+
+_READ: Final = frozenset({"trust_domain", "agents", "subjects"})
+_KEPT: Final = frozenset({"audit", "chain", "context", "identity", "limits", "streams", "worker"})
+"""Tables that hold as they stand: they are about work, not about where things are."""
+_OURS: Final = frozenset({("context", "minters"), ("streams", "replicas")})
+"""Of these, what the development environment says: its edge mints, and it is one server."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """What a project says about itself. `agents` are the names that it mentions, also as owners of own subjects."""
+
+    trust_domain: str = DEFAULT_TRUST_DOMAIN
+    template: str = _TEMPLATE
+    table: Mapping[str, SpiffeId] = field(default_factory=lambda: MappingProxyType({}))
+    agents: tuple[str, ...] = ()
+    own: tuple[OwnSubject, ...] = ()
+    users: tuple[DemoUser, ...] = DEMO_USERS
+    kept: Mapping[Key, object] = field(default_factory=lambda: MappingProxyType({}))
+    """Settings that hold as they stand."""
+    max_bytes: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Of `kept`, how much each stream may hold, by its name."""
+    unused: tuple[str, ...] = ()
+    """What the file says that does not hold here, as tables or keys."""
+
+    def names(self) -> Names:
+        """Return names and SPIFFE IDs as the project has them; `edge` stands for the edge unless it is listed."""
+        domain = TrustDomain(self.trust_domain)
+        return Names(domain, self.template, {"edge": domain.id(EDGE_PATH), **self.table})
+
+
+def read_declared(path: Path) -> Declared:
+    """Return what the settings file `path` declares; nothing if there is no such file.
+
+    Raises `ConfigurationError`, one line, for what the settings would not take either.
+    """
+    if not path.exists():
+        return Declared()
+    entries = file_entries(path)
+    said = entries.get(("trust_domain",))
+    settings = load_settings(
+        path,
+        environment={},
+        # These are the development environment's own; a file need not say them, and they do not matter here.
+        flags=[
+            Flag(option="sealbus dev", key="nats", value=["tls://127.0.0.1:4222"]),
+            Flag(option="sealbus dev", key="policy.engine", value="embedded"),
+            Flag(option="sealbus dev", key="trust_domain", value=None if said else DEFAULT_TRUST_DOMAIN),
+        ],
+    )
+    names = settings.names
+    listed = [key[1] for key in entries if key[0] == "agents" and key[1] != "template"]
+    owners = [name for one in settings.own_subjects if (name := names.name_of(one.owner)) is not None]
+    template = entries.get(("agents", "template"))
+    # Read again as it stands: a user without claims is an empty table, which is no value of any key.
+    users = tomllib.loads(path.read_text(encoding="utf-8")).get("dev", {}).get("users", {})
+    return Declared(
+        trust_domain=settings.trust_domain.name,
+        template=str(template.value) if template is not None else _TEMPLATE,
+        table=MappingProxyType({name: names.id_of(name) for name in listed}),
+        agents=tuple(dict.fromkeys((*listed, *owners))),
+        own=settings.own_subjects,
+        users=merged_users(users),
+        kept=MappingProxyType({key: entry.value for key, entry in entries.items() if _is_kept(key)}),
+        max_bytes=settings.max_bytes,
+        unused=tuple(dict.fromkeys(_shown(key) for key in entries if not _is_used(key))),
+    )
+
+
+def _is_kept(key: Key) -> bool:
+    return key[0] in _KEPT and key not in _OURS
+
+
+def _is_used(key: Key) -> bool:
+    return key[0] in _READ or key[:2] == ("dev", "users") or _is_kept(key)
+
+
+def _shown(key: Key) -> str:
+    return dotted(key if key in _OURS else key[:1])
+
+
+NOTARY = "notary"
+"""The name of its workload."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevLog:
+    """Where the log and its key are, and what it is called."""
+
+    origin: str
+    key: Path
+    folder: Path
+
+    @classmethod
+    def prepared(cls, state: Path, trust_domain: TrustDomain) -> DevLog:
+        """Return the log in the state folder, its key made if there is none."""
+        made = cls(origin=f"{trust_domain.name}/development/audit", key=state / "log.key", folder=state / "log")
+        if not made.key.exists():
+            make_key_file(made.key, made.origin)
+        return made
+
+    @property
+    def verifier(self) -> str:
+        """The log's verifier key, as root files hold it."""
+        (signer,) = load_signers([self.key], self.origin)
+        return signer.verifier.text
+
+
+@asynccontextmanager
+async def running_notary(settings: Settings) -> AsyncGenerator[Notary, None]:
+    """Run the notary of `settings` while entered."""
+    async with open_notary(settings, name=NOTARY) as notary, asyncio.TaskGroup() as group:
+        running = group.create_task(notary.run(), name="notary")
+        try:
+            yield notary
+        finally:
+            running.cancel()

@@ -1,20 +1,29 @@
-"""User contexts for development: what the edge would mint after a login, minted without one. Never for production."""
+"""User contexts for development: what the edge would mint after a login, minted without one. Never for production.
+
+A user context from the development edge's own identity: what `--user` of the commands stands on. Only in `sealbus dev`.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sealbus.envelopes.context import ContextDraft, mint_context
-from sealbus.envelopes.context_payload import ClaimValue
+from sealbus.agents.dev.idp.access import fetch_token, read_access
+from sealbus.agents.identity import WorkloadIdentity
+from sealbus.agents.runtime.open import workload_api_of
+from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.bus.ports import wall_clock
+from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.seal import Sealer
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.envelopes.wire import Statement
+from sealbus.envelopes.message.seal import Sealer
+from sealbus.envelopes.message.user_context import ClaimValue, ContextDraft, mint_context
+from sealbus.envelopes.message.wire import Statement
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["DEV_IDP", "EDGE_PATH", "mint_user"]
+__all__ = ["DEV_IDP", "EDGE_PATH", "mint_user", "minted_user"]
 
 EDGE_PATH: Final = "/edge"
 """Path of the edge's SPIFFE ID."""
@@ -64,3 +73,25 @@ def mint_user(
         ),
         sealer,
     )
+
+
+async def minted_user(settings: Settings, identifier: str, workload: str, session: str = "") -> Statement:
+    """Return a context of `identifier` for the workload named `workload`, signed by the edge's identity.
+
+    Raises `ConfigurationError` where no `sealbus dev` runs, or its identity provider does not know the user.
+    """
+    if settings.workload_api is None or "{name}" not in settings.workload_api or settings.dev_access is None:
+        raise ConfigurationError("--user needs a running `sealbus dev`: elsewhere the edge mints user contexts")
+    # Who could not log in has no context either; the token is of no further use.
+    await asyncio.to_thread(fetch_token, read_access(settings.dev_access), {"user": identifier, "client": "dev"})
+    async with WorkloadIdentity.connect(workload_api_of(settings, "edge")) as edge:
+        return mint_user(
+            edge.sealer(),
+            identifier,
+            trust_domain=settings.trust_domain,
+            now=wall_clock(),
+            session=session,
+            workload=settings.names.id_of(workload),
+            issuer=settings.dev_issuer or DEV_IDP,
+            lifetimes=settings.lifetimes,
+        )

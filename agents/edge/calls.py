@@ -5,11 +5,11 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sealbus.agents.composing import Origin, call_letter
-from sealbus.agents.edge.errors import EdgeError
 from sealbus.agents.edge.front import Front
+from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.tasks import answer_of
-from sealbus.bus.requests import ChunkedAnswer
+from sealbus.agents.sdk.messages import Origin, call_letter
+from sealbus.bus.gate.calls import ChunkedAnswer
 from sealbus.envelopes.limits import SECOND
 
 __all__ = ["Calls"]

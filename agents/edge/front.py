@@ -9,23 +9,22 @@ from typing import Final
 
 from starlette.requests import Request
 
-from sealbus.agents.composing import NO_SUBJECTS, split_action
-from sealbus.agents.edge.access_token import AccessToken, AccessTokenVerifier
-from sealbus.agents.edge.authentication import authenticated
-from sealbus.agents.edge.bodies import read_body
-from sealbus.agents.edge.errors import EdgeError
-from sealbus.agents.edge.issuers import Issuer
-from sealbus.agents.edge.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
-from sealbus.agents.edge.minting import mint
-from sealbus.agents.edge.pseudonyms import Pseudonyms
-from sealbus.agents.edge.rates import TokenBuckets
-from sealbus.agents.node import Node
-from sealbus.bus.routes import Answer
+from sealbus.agents.edge.http.bodies import read_body
+from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
+from sealbus.agents.edge.http.problem import EdgeError
+from sealbus.agents.edge.http.rate_limits import TokenBuckets
+from sealbus.agents.edge.oauth.access_token import AccessToken, AccessTokenVerifier
+from sealbus.agents.edge.oauth.bearer import authenticated
+from sealbus.agents.edge.oauth.issuers import Issuer
+from sealbus.agents.edge.oauth.user_context import Pseudonyms, mint
+from sealbus.agents.runtime.node import Node
+from sealbus.agents.sdk.messages import NO_SUBJECTS, split_action
+from sealbus.bus.sending.message import Content
 from sealbus.envelopes.errors import Code, ConfigurationError, SealError
-from sealbus.envelopes.names import Names, is_token
-from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.envelopes.subjects import OwnSubjects
-from sealbus.envelopes.wire import Statement
+from sealbus.envelopes.message.subjects import OwnSubjects
+from sealbus.envelopes.message.wire import Statement
+from sealbus.envelopes.trust.names import Names, is_token
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["Exposed", "Front"]
 
@@ -90,7 +89,7 @@ class Front:
         self._take(token, 1.0)
         return token
 
-    async def body(self, request: Request, token: AccessToken) -> Answer:
+    async def body(self, request: Request, token: AccessToken) -> Content:
         """Return the request's body, which counts by its size; raises as `read_body`, or 429."""
         return await read_body(request, self.limits, lambda size: self._take(token, size / self.limits.charged_bytes))
 

@@ -16,18 +16,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sealbus.agents.edge.access_token import AccessToken
 from sealbus.agents.edge.app import Application, Methods
-from sealbus.agents.edge.bodies import media_type, read_bytes
-from sealbus.agents.edge.context_token import USER_CONTEXT_TYPE, context_token
-from sealbus.agents.edge.errors import EdgeError
 from sealbus.agents.edge.front import Front, too_often
-from sealbus.agents.edge.peer import PEER, Peer
-from sealbus.agents.edge.problem import HEADERS, STATUS
-from sealbus.agents.edge.rates import TokenBuckets
-from sealbus.envelopes.context_payload import parse_payload
+from sealbus.agents.edge.http.bodies import media_type, read_bytes
+from sealbus.agents.edge.http.peer import PEER, Peer
+from sealbus.agents.edge.http.problem import HEADERS, STATUS, EdgeError
+from sealbus.agents.edge.http.rate_limits import TokenBuckets
+from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.sdk.token_exchange import USER_CONTEXT_TYPE, context_token
 from sealbus.envelopes.errors import Code, SealbusError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.user_context import parse_payload
 
 __all__ = ["ACCESS_TOKEN_TYPE", "GRANT_TYPE", "TOKEN_PATH", "token_app"]
 

@@ -1,33 +1,49 @@
-"""Finds what an export holds about one message or record: decisions, outcomes, and the bundles that vouch for them."""
+"""Finds what an export holds about one message or record: decisions, outcomes, and the bundles that vouch for them.
+
+What an export tells of one message: who sent it for whom, what was decided, what came of it; each part verified.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 from sealbus.agents.evidence.files import ExportFiles
-from sealbus.envelopes.audit_body import parse_audit_body
-from sealbus.envelopes.codec import decode
-from sealbus.envelopes.decision_record import DecisionRecord
+from sealbus.envelopes.encoding.codec import decode
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
-from sealbus.envelopes.export.frames import Frame, messages_path, read_frames
-from sealbus.envelopes.export.layout import CHECKPOINT
-from sealbus.envelopes.export.root import Root
-from sealbus.envelopes.export.strict_note import open_strictly
-from sealbus.envelopes.export.tile_reader import tasks_of
-from sealbus.envelopes.export.trust_reader import TrustReader
-from sealbus.envelopes.header import parse_header
+from sealbus.envelopes.export.entries import check_decision, open_frame
+from sealbus.envelopes.export.format import CHECKPOINT, Frame, messages_path, read_frames
+from sealbus.envelopes.export.tiles import tasks_of
+from sealbus.envelopes.export.trust import TrustReader
+from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.envelopes.log.checkpoint import SignedCheckpoint
+from sealbus.envelopes.log.checkpoint import SignedCheckpoint, open_strictly
 from sealbus.envelopes.log.entries import EntryKind
-from sealbus.envelopes.merkle import leaf_hash
-from sealbus.envelopes.notary_records import BundleRecord
-from sealbus.envelopes.records import Record, parse_record
-from sealbus.envelopes.wire import parse_envelope
-from sealbus.envelopes.work_records import OutcomeRecord
+from sealbus.envelopes.message.header import parse_header
+from sealbus.envelopes.message.wire import parse_envelope
+from sealbus.envelopes.records.archive import VerifiedDecided
+from sealbus.envelopes.records.body import parse_audit_body
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.records.notary import BundleRecord
+from sealbus.envelopes.records.record import Record, parse_record
+from sealbus.envelopes.records.work import OutcomeRecord
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.merkle import leaf_hash
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["FoundRecord", "LoggedBundle", "Lookup", "identifier", "items_of", "look_up"]
+__all__ = [
+    "FoundRecord",
+    "LoggedBundle",
+    "Lookup",
+    "Told",
+    "ToldDecision",
+    "ToldOutcome",
+    "identifier",
+    "items_of",
+    "look_up",
+    "tell",
+]
 
 _ID_BYTES = 16
 _DIGEST_BYTES = 32
@@ -158,3 +174,60 @@ def items_of(frame: Frame) -> tuple[tuple[bytes, ...], int]:
     # Its form is known by now; what was parsed does not say which item each record was.
     _, evidence, records = cast("tuple[int, list[bytes], list[bytes]]", decode(body, items=DEFAULT_LIMITS.batch_leaves))
     return (*evidence, *records), len(evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class ToldOutcome:
+    """What came of a decision."""
+
+    found: FoundRecord
+    record: OutcomeRecord
+
+
+@dataclass(slots=True)
+class ToldDecision:
+    """A decision, the message that it is about, proved again, and what came of it."""
+
+    found: FoundRecord
+    record: DecisionRecord
+    recorder: SpiffeId
+    decided: VerifiedDecided
+    outcomes: list[ToldOutcome] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Told:
+    """All that was found and verifies, and of what does not verify where it stands and why."""
+
+    decisions: list[ToldDecision] = field(default_factory=list)
+    others: list[FoundRecord] = field(default_factory=list)
+    """Records that belong to no decision found here."""
+    refused: list[tuple[FoundRecord, EnvelopeError]] = field(default_factory=list)
+
+
+def tell(lookup: Lookup, root: Root) -> Told:
+    """Return what was looked up, each record opened and each decided message proved again."""
+    told, caches, archive = Told(), Caches(), lookup.trust.archive
+    for found in lookup.found:
+        record = found.record
+        try:
+            audit = open_frame(found.frame, root, archive, caches)
+            if isinstance(record, DecisionRecord):
+                decided = check_decision(record, audit, root, archive, caches)
+                told.decisions.append(ToldDecision(found, record, audit.header.iss, decided))
+                continue
+        except EnvelopeError as error:
+            told.refused.append((found, error))
+            continue
+        decision = _decision_of(told.decisions, found)
+        if decision is not None and isinstance(record, OutcomeRecord):
+            decision.outcomes.append(ToldOutcome(found, record))
+        else:
+            told.others.append(found)
+    return told
+
+
+def _decision_of(decisions: Sequence[ToldDecision], found: FoundRecord) -> ToldDecision | None:
+    if not isinstance(found.record, OutcomeRecord):
+        return None
+    return next((one for one in decisions if one.found.leaf == found.record.decision), None)

@@ -8,25 +8,29 @@ from typing import cast
 
 from sealbus.agents.evidence.files import ExportFiles
 from sealbus.agents.evidence.lookup import FoundRecord, LoggedBundle, Lookup
-from sealbus.envelopes.archive import VerifiedAudit
-from sealbus.envelopes.caches import Caches
-from sealbus.envelopes.decision_record import DecisionRecord
+from sealbus.envelopes.encoding.jws import split_compact
+from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import Code, LogError
-from sealbus.envelopes.evidence import parse_evidence
-from sealbus.envelopes.export.entry_reader import check_decision, open_frame
-from sealbus.envelopes.export.frames import Frame
-from sealbus.envelopes.export.receipt_check import check_receipt
-from sealbus.envelopes.export.record_receipt import EarlierCheckpoint, RecordReceipt, ShownBundle
-from sealbus.envelopes.export.root import Root
-from sealbus.envelopes.export.shown_message import ShownMessage, show_items
-from sealbus.envelopes.export.trust_reader import parse_bundle, pinned_bundles
-from sealbus.envelopes.jws import split_compact
+from sealbus.envelopes.export.entries import check_decision, open_frame
+from sealbus.envelopes.export.format import Frame
+from sealbus.envelopes.export.receipt import (
+    EarlierCheckpoint,
+    RecordReceipt,
+    ShownBundle,
+    ShownMessage,
+    check_receipt,
+    show_items,
+)
+from sealbus.envelopes.export.trust import parse_bundle, pinned_bundles
+from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.log.receipt import Receipt
-from sealbus.envelopes.log.tiled_tree import TiledTree
-from sealbus.envelopes.log.tiles import TileName
-from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.envelopes.strict_json import parse_object
-from sealbus.envelopes.wire import parse_envelope
+from sealbus.envelopes.log.tiles import TiledTree, TileName
+from sealbus.envelopes.message.wire import parse_envelope
+from sealbus.envelopes.records.archive import VerifiedAudit
+from sealbus.envelopes.records.body import parse_evidence
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["make_receipt"]
 

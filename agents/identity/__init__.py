@@ -10,8 +10,7 @@
 
 from __future__ import annotations
 
-from sealbus.agents.identity.endpoint import ENVIRONMENT_VARIABLE, Endpoint
-from sealbus.agents.identity.status import IdentityStatus
-from sealbus.agents.identity.workload import WorkloadIdentity
+from sealbus.agents.identity.identity import IdentityStatus, WorkloadIdentity
+from sealbus.agents.identity.workload_api import ENVIRONMENT_VARIABLE, Endpoint
 
 __all__ = ["ENVIRONMENT_VARIABLE", "Endpoint", "IdentityStatus", "WorkloadIdentity"]

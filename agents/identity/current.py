@@ -7,15 +7,13 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from sealbus.agents.identity.credential import KeyCredential
-from sealbus.agents.identity.endpoint import Endpoint
-from sealbus.agents.identity.explain import explain, is_final, is_momentary, is_withdrawal, status_of
-from sealbus.agents.identity.jwt_bundles import BundlesReading
+from sealbus.agents.identity.jwt_svid import BundlesReading, KeyCredential
+from sealbus.agents.identity.workload_api import Endpoint, explain, is_final, is_momentary, is_withdrawal, status_of
 from sealbus.agents.identity.x509_svid import X509Reading
-from sealbus.bus.counters import Counters
 from sealbus.bus.ports import X509Material
-from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.envelopes.trust import TrustBundles
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.trust.bundles import TrustBundles
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["JWT_BUNDLES", "JWT_SVID", "X509_SVID", "CurrentIdentity"]
 

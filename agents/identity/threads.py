@@ -1,4 +1,7 @@
-"""Blocking calls in threads that have an owner: awaited to their end, also when the one who waits is canceled."""
+"""Blocking calls in threads that have an owner: awaited to their end, also when the one who waits is canceled.
+
+Work on files off the event loop, which is over before anything else goes on.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["run_in_thread"]
+__all__ = ["in_thread", "run_in_thread"]
 
 T = TypeVar("T")
 
@@ -64,3 +67,19 @@ async def run_in_thread(function: Callable[[], T], *, name: str, stop: Callable[
 def _retrieve(ended: asyncio.Future[T]) -> None:
     if not ended.cancelled():
         ended.exception()
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Return what `work` returns, done in a thread; a cancellation meanwhile is raised once it is done.
+
+    A thread cannot be cancelled: whoever held a lock for it would give it back while it still wrote.
+    """
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            # Seen by nobody else; the cancellation says enough.
+            task.exception()
+        raise

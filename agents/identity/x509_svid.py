@@ -1,6 +1,8 @@
 """What the Workload API says about our X.509-SVID, verified before it is used (SPIFFE X509-SVID.md section 5).
 
 A chain that peers would refuse is refused here, where the operator sees why, and not at the first connection.
+
+Certificates that follow each other without anything in between, as the Workload API sends chains and bundles.
 """
 
 from __future__ import annotations
@@ -15,13 +17,20 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from spiffe._proto import workload_pb2 as proto
 
-from sealbus.agents.identity.der import parse_certificates
 from sealbus.bus.ports import X509Material
 from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["SvidError", "X509Reading", "authority_end", "parse_domain", "read_x509"]
+__all__ = [
+    "MAX_CERTIFICATES",
+    "SvidError",
+    "X509Reading",
+    "authority_end",
+    "parse_certificates",
+    "parse_domain",
+    "read_x509",
+]
 
 _SCHEME = "spiffe://"
 
@@ -165,3 +174,43 @@ def _der(certificates: Iterable[x509.Certificate]) -> tuple[bytes, ...]:
 
 def _microseconds(moment: datetime) -> int:
     return int(moment.timestamp()) * SECOND
+
+
+MAX_CERTIFICATES = 64
+"""Certificates in one chain or bundle: a trust domain rotates two CAs or three at a time."""
+
+_SEQUENCE = 0x30
+_LONG_FORM = 0x80
+
+
+def parse_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
+    """Return the certificates whose DER encodings `data` joins, 1 to 64; raise `ValueError` for anything else.
+
+    Nothing about the certificates is verified.
+    """
+    certificates: list[x509.Certificate] = []
+    position = 0
+    while position < len(data):
+        if len(certificates) == MAX_CERTIFICATES:
+            raise ValueError(f"over {MAX_CERTIFICATES} certificates")
+        end = _end_of_sequence(data, position)
+        certificates.append(x509.load_der_x509_certificate(data[position:end]))
+        position = end
+    if not certificates:
+        raise ValueError("no certificate")
+    return tuple(certificates)
+
+
+def _end_of_sequence(data: bytes, start: int) -> int:
+    """Return where the DER SEQUENCE at `start` ends (X.690 section 8.1.3: definite lengths)."""
+    if len(data) < start + 2 or data[start] != _SEQUENCE:
+        raise ValueError("not a certificate")
+    length, position = data[start + 1], start + 2
+    if length >= _LONG_FORM:
+        octets = length - _LONG_FORM
+        if not 1 <= octets <= 3:
+            raise ValueError("not a certificate's length")
+        length, position = int.from_bytes(data[position : position + octets], "big"), position + octets
+    if position + length > len(data):
+        raise ValueError("a certificate is cut off")
+    return position + length

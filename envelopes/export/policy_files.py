@@ -11,8 +11,8 @@ from hashlib import sha256
 from typing import Final
 
 from sealbus.envelopes.export.finding import Finding, FindingCode, of_file
-from sealbus.envelopes.notary_records import PolicyRecord
-from sealbus.envelopes.records import Record
+from sealbus.envelopes.records.notary import PolicyRecord
+from sealbus.envelopes.records.record import Record
 
 __all__ = ["POLICY_FILE_BYTES", "PolicyFiles", "policy_digest", "policy_path"]
 

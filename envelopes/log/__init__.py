@@ -5,7 +5,7 @@ which know nothing of sealbus can check a log as well.
 
     >>> from sealbus.envelopes.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
     >>> from sealbus.envelopes.log.entries import creation_entry, verified_entry
-    >>> from sealbus.envelopes.log.note_keys import NoteSigner
+    >>> from sealbus.envelopes.log.note import NoteSigner
     >>> from sealbus.envelopes.log.receipt import Receipt, verify_receipt
     >>> from sealbus.envelopes.log.tiling import Tiling
     >>> signer, tree = NoteSigner("log.example.org/audit", bytes(32)), Tiling()

@@ -1,4 +1,7 @@
-"""Checkpoints: what a log commits itself to, its size and root, as a signed note (C2SP tlog-checkpoint)."""
+"""Checkpoints: what a log commits itself to, its size and root, as a signed note (C2SP tlog-checkpoint).
+
+Checkpoints of which every byte counts: a C2SP verifier ignores what an unknown key signed, an export may not.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,23 @@ from typing import Final
 
 from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.envelopes.log.lines import base64_text, parse_base64, parse_number
-from sealbus.envelopes.log.note_keys import NoteSigner, NoteVerifier
-from sealbus.envelopes.log.notes import sign_note, verify_note
+from sealbus.envelopes.log.note import (
+    NoteSigner,
+    NoteVerifier,
+    base64_text,
+    parse_base64,
+    parse_note,
+    parse_number,
+    sign_note,
+    verify_note,
+)
 from sealbus.envelopes.log.proofs import verify_consistency
 
 __all__ = [
     "Checkpoint",
     "SignedCheckpoint",
     "open_checkpoint",
+    "open_strictly",
     "parse_checkpoint",
     "sign_checkpoint",
     "verify_extension",
@@ -98,3 +109,20 @@ def verify_extension(old: Checkpoint, new: Checkpoint, path: Sequence[bytes]) ->
     if old.origin != new.origin:
         raise LogError(Code.WRONG_LOG, "checkpoints of two logs")
     verify_consistency(old.size, old.root, new.size, new.root, path)
+
+
+def open_strictly(note: bytes, origin: str, keys: Sequence[NoteVerifier]) -> SignedCheckpoint:
+    """Return the checkpoint of the log `origin` that `note` is, every signature by one of `keys`, none of them twice.
+
+    Raises `LogError` as `open_checkpoint` does; `untrusted_note` for a signature by any other key, `bad_note` for a
+    second one by the same.
+    """
+    signed = open_checkpoint(note, origin=origin, verifiers=keys)
+    signatures = parse_note(note).signatures
+    known = {(key.name, key.key_id) for key in keys}
+    by = [(one.name, one.key_id) for one in signatures]
+    if not known.issuperset(by):
+        raise LogError(Code.UNTRUSTED_NOTE, "signed by a key that is not in the root file")
+    if len(set(by)) != len(by):
+        raise LogError(Code.BAD_NOTE, "signed twice by one key")
+    return signed

@@ -5,9 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 
-from sealbus.envelopes.notary_records import BundleRecord
-from sealbus.envelopes.spiffe_id import TrustDomain
-from sealbus.envelopes.trust import JwtBundle, TrustBundles
+from sealbus.envelopes.records.notary import BundleRecord
+from sealbus.envelopes.trust.bundles import JwtBundle, TrustBundles
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 __all__ = ["TrustHistory"]
 

@@ -14,12 +14,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sealbus.agents.agent import Agent
-    from sealbus.agents.client import Client
-    from sealbus.agents.context import Context
-    from sealbus.agents.handle import TaskHandle
-    from sealbus.agents.resource import Resource
-    from sealbus.bus.requests import CallExpired, RemoteError
+    from sealbus.agents.runtime.client import Client
+    from sealbus.agents.sdk.agent import Agent
+    from sealbus.agents.sdk.context import Context
+    from sealbus.agents.sdk.resource import Resource
+    from sealbus.agents.sdk.task_handle import TaskHandle
+    from sealbus.bus.gate.calls import CallExpired, RemoteError
     from sealbus.envelopes.errors import Denied, ResourceNotFound, SealbusError
 
 __all__ = [
@@ -37,16 +37,16 @@ __all__ = [
 
 _HOMES = MappingProxyType(
     {
-        "Agent": "sealbus.agents.agent",
-        "CallExpired": "sealbus.bus.requests",
-        "Client": "sealbus.agents.client",
-        "Context": "sealbus.agents.context",
+        "Agent": "sealbus.agents.sdk.agent",
+        "CallExpired": "sealbus.bus.gate.calls",
+        "Client": "sealbus.agents.runtime.client",
+        "Context": "sealbus.agents.sdk.context",
         "Denied": "sealbus.envelopes.errors",
-        "RemoteError": "sealbus.bus.requests",
-        "Resource": "sealbus.agents.resource",
+        "RemoteError": "sealbus.bus.gate.calls",
+        "Resource": "sealbus.agents.sdk.resource",
         "ResourceNotFound": "sealbus.envelopes.errors",
         "SealbusError": "sealbus.envelopes.errors",
-        "TaskHandle": "sealbus.agents.handle",
+        "TaskHandle": "sealbus.agents.sdk.task_handle",
     }
 )
 

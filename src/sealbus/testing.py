@@ -24,30 +24,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sealbus.agents.agent import Agent
-from sealbus.agents.client import Client
-from sealbus.agents.dev.memory_identity import MemoryIdentity
+from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryPull
+from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.users import EDGE_PATH, mint_user
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
-from sealbus.agents.handle import TaskHandle
-from sealbus.agents.node import Deployment, Node
-from sealbus.agents.worker import Worker, WorkerLimits
-from sealbus.bus.audit import AuditLimits
-from sealbus.bus.audit_trail import AuditEntry, AuditTrail, Finding
+from sealbus.agents.runtime.client import Client
+from sealbus.agents.runtime.node import Deployment, Node
+from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.sdk.agent import Agent
+from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.audit.redaction import Recording
+from sealbus.bus.audit.trail import AuditEntry, AuditTrail, Finding
+from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
-from sealbus.bus.clock import Clock, wall_clock
-from sealbus.bus.memory import MemoryBroker, MemoryPull
-from sealbus.bus.ports import Delivery
-from sealbus.bus.recording import Recording
-from sealbus.bus.status_body import Status
-from sealbus.envelopes.archive import ArchiveProfile
-from sealbus.envelopes.context_payload import ClaimValue
-from sealbus.envelopes.decision_record import DecisionRecord
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.envelopes.subjects import OwnSubject, own_subjects
-from sealbus.envelopes.wire import Statement
-from sealbus.policies.engine import PolicyEngine
+from sealbus.bus.ports import Clock, Delivery, wall_clock
+from sealbus.bus.sending.status import Status
+from sealbus.envelopes.message.subjects import OwnSubject, own_subjects
+from sealbus.envelopes.message.user_context import ClaimValue
+from sealbus.envelopes.message.wire import Statement
+from sealbus.envelopes.records.archive import ArchiveProfile
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+from sealbus.policies.decision.engine import PolicyEngine
 
 __all__ = ["TestBus"]
 
@@ -113,7 +112,7 @@ class TestBus:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             if self._engine is None:
-                from sealbus.policies.embedded import EmbeddedEngine
+                from sealbus.policies.engines.embedded import EmbeddedEngine
 
                 self._engine = await stack.enter_async_context(EmbeddedEngine.of_folder(self._policy))
             group = await stack.enter_async_context(Background())

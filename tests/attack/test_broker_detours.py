@@ -22,15 +22,15 @@ from support.raw_nats import RawNats
 from support.real_bus import RealBus, real_bus
 from support.shop import Price, Update
 
-from sealbus.agents.client import Client
-from sealbus.agents.worker import Worker
-from sealbus.bus.audit_trail import AuditEntry, AuditTrail, Finding
-from sealbus.bus.consumers import api
-from sealbus.bus.counters import Counters
+from sealbus.agents.runtime.client import Client
+from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.audit.trail import AuditEntry, AuditTrail, Finding
+from sealbus.bus.nats.api import api
+from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing
-from sealbus.bus.stream_plan import apply
-from sealbus.bus.transport import NatsTransport
-from sealbus.envelopes.archive import ArchiveProfile
+from sealbus.bus.streams.plan import apply
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.records.archive import ArchiveProfile
 
 pytestmark = pytest.mark.nats
 

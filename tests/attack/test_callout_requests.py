@@ -10,9 +10,9 @@ import pytest
 from support.callout import NAMES, REFUSED, SERVER_ID, callout_site, let_in
 
 from sealbus.agents.control.callout.nkeys import Prefix, SigningKey
-from sealbus.bus.answering import Asked
-from sealbus.bus.connection import Connection
-from sealbus.bus.login import NkeyLogin
+from sealbus.bus.nats.connection.client import NkeyLogin
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.subscription import Asked
 from sealbus.envelopes.errors import BusUnavailable, Code
 from sealbus.envelopes.limits import SECOND
 

@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from support.engines import ScriptedEngine, Verdict
 
 from sealbus import Agent, Context, Resource
-from sealbus.agents.worker import WorkerLimits
-from sealbus.bus.requests import RemoteError
-from sealbus.bus.status_body import State
+from sealbus.agents.runtime.worker import WorkerLimits
+from sealbus.bus.gate.calls import RemoteError
+from sealbus.bus.sending.status import State
 from sealbus.envelopes.errors import Code
 from sealbus.testing import TestBus
 

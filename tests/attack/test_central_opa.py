@@ -14,10 +14,10 @@ from support.identity import StaticIdentity
 from support.policies import bundle
 from support.x509 import IssuedSvid, ThrowawayCa
 
-from sealbus.agents.opa_tls import OpaTls
-from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.policies.bundle import write_bundle
-from sealbus.policies.opa_wire import BATCH_PATH
+from sealbus.agents.runtime.policy.opa_tls import OpaTls
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.bundle.files import write_bundle
+from sealbus.policies.opa.wire import BATCH_PATH
 
 pytestmark = pytest.mark.opa
 

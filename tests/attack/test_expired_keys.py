@@ -12,15 +12,14 @@ import pytest
 from support.engines import ScriptedEngine
 from support.shop import Shop, Update
 
-from sealbus.bus.clock import uuid7, wall_clock
-from sealbus.bus.memory import header_block
-from sealbus.bus.ports import Outgoing
-from sealbus.envelopes.context import ContextDraft, mint_context
-from sealbus.envelopes.kinds import Kind
+from sealbus.agents.dev.memory.broker import header_block
+from sealbus.bus.ports import Outgoing, uuid7, wall_clock
 from sealbus.envelopes.lifetimes import Lifetimes
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.seal import Draft, Sealer, seal
-from sealbus.envelopes.wire import Statement
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Draft, Sealer, seal
+from sealbus.envelopes.message.user_context import ContextDraft, mint_context
+from sealbus.envelopes.message.wire import Statement
 from sealbus.testing import TestBus
 
 MINUTE, HOUR = 60 * SECOND, 3_600 * SECOND

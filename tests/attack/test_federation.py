@@ -27,23 +27,22 @@ from support.stolen_authority import StolenAuthority, steal
 from support.workload_api import short_folder
 from support.x509 import IssuedSvid
 
-from sealbus.agents.dev.permissions import Permissions
-from sealbus.agents.edge.peer import peer_of
+from sealbus.agents.dev.nats.config import Permissions
+from sealbus.agents.edge.http.peer import peer_of
 from sealbus.agents.identity import WorkloadIdentity
-from sealbus.agents.identity.svid_files import SvidFiles
-from sealbus.bus.clock import wall_clock
-from sealbus.bus.connection import Connection
-from sealbus.bus.ports import X509Material
-from sealbus.bus.tls import client_context, server_context, spiffe_id_of
-from sealbus.envelopes.accept import LiveProfile, StreamArrival, VerifiedMessage, accept_live
-from sealbus.envelopes.caches import Caches, ReplayMemory
+from sealbus.agents.identity.svid_files.files import SvidFiles
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.tls import client_context, server_context, spiffe_id_of
+from sealbus.bus.ports import X509Material, wall_clock
+from sealbus.envelopes.accept.live import LiveProfile, StreamArrival, VerifiedMessage, accept_live
 from sealbus.envelopes.errors import BusUnavailable, Code, EnvelopeError
-from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.seal import Sealer, seal
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.envelopes.trust import JwtBundle, Trust, TrustBundles
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Sealer, seal
+from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
+from sealbus.envelopes.trust.caches import Caches, ReplayMemory
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 pytestmark = [pytest.mark.spire, pytest.mark.workload_api, pytest.mark.asyncio(loop_scope="module")]
 

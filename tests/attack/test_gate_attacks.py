@@ -10,22 +10,21 @@ from support.engines import ScriptedEngine, Verdict, allow
 from support.lab import until
 from support.shop import Price, Shop, Update
 
-from sealbus.agents.dev.memory_identity import MemoryIdentity
+from sealbus.agents.dev.memory.broker import header_block
+from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.users import mint_user
-from sealbus.bus.audit_trail import AuditTrail, Finding
-from sealbus.bus.clock import uuid7, wall_clock
-from sealbus.bus.memory import header_block
-from sealbus.bus.ports import Delivery, Outgoing
-from sealbus.bus.refusals import MAX_KEYS
-from sealbus.bus.requests import CallExpired
-from sealbus.envelopes.archive import ArchiveProfile
-from sealbus.envelopes.header import Header, parse_header
-from sealbus.envelopes.kinds import Kind
+from sealbus.bus.audit.trail import AuditTrail, Finding
+from sealbus.bus.gate.calls import CallExpired
+from sealbus.bus.gate.refusals import MAX_KEYS
+from sealbus.bus.ports import Delivery, Outgoing, uuid7, wall_clock
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.records import guard_id
-from sealbus.envelopes.seal import Draft, Sealed, seal
-from sealbus.envelopes.wire import Ancestor, Statement, parse_envelope
-from sealbus.envelopes.work_records import OutcomeRecord
+from sealbus.envelopes.message.header import Header, parse_header
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Draft, Sealed, seal
+from sealbus.envelopes.message.wire import Ancestor, Statement, parse_envelope
+from sealbus.envelopes.records.archive import ArchiveProfile
+from sealbus.envelopes.records.record import guard_id
+from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.testing import TestBus
 
 BODY = b'{"item_id":"7"}'

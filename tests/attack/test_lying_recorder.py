@@ -11,13 +11,12 @@ import pytest
 from support.engines import ScriptedEngine
 from support.shop import Shop, Update
 
-from sealbus.agents.cli.backtest import run_backtest
-from sealbus.agents.cli.backtest_output import BacktestResult
-from sealbus.bus.audit_trail import AuditTrail
-from sealbus.envelopes.archive import ArchiveProfile
-from sealbus.policies.bundle import STARTER, build_bundle
-from sealbus.policies.changes import Change
-from sealbus.policies.decision import Decision
+from sealbus.agents.cli.policy.backtest import BacktestResult, run_backtest
+from sealbus.bus.audit.trail import AuditTrail
+from sealbus.envelopes.records.archive import ArchiveProfile
+from sealbus.policies.backtest.recorded import Change
+from sealbus.policies.bundle.files import STARTER, build_bundle
+from sealbus.policies.decision.decision import Decision
 from sealbus.testing import TestBus
 
 REVISION = build_bundle(STARTER).revision

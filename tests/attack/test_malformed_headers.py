@@ -18,9 +18,9 @@ from support.lab import Lab, agent_id, make_stream, running, until
 from support.nats_server import User
 from support.raw_nats import RawNats
 
-from sealbus.bus.connection import Connection
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Delivery
-from sealbus.bus.transport import NatsTransport
 
 pytestmark = pytest.mark.nats
 

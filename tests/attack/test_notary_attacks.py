@@ -9,18 +9,18 @@ from support.notary import NOTARY, ORIGIN, SIGNER, Bench, read_log
 
 from sealbus.agents.control.notary import term
 from sealbus.agents.control.notary.lease import lease_subject
-from sealbus.agents.dev.memory_identity import MemoryIdentity
-from sealbus.bus.clock import uuid7
-from sealbus.envelopes.audit_batch import AuditBatch
-from sealbus.envelopes.audit_body import encode_audit_body
-from sealbus.envelopes.kinds import Kind
+from sealbus.agents.dev.memory.identity import MemoryIdentity
+from sealbus.bus.ports import uuid7
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
 from sealbus.envelopes.log.entries import EntryKind
-from sealbus.envelopes.merkle import leaf_hash, root
-from sealbus.envelopes.notary_records import BundleRecord, CheckpointRecord
-from sealbus.envelopes.seal import Draft, seal
-from sealbus.envelopes.spiffe_id import TrustDomain
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Draft, seal
+from sealbus.envelopes.records.batch import AuditBatch
+from sealbus.envelopes.records.body import encode_audit_body
+from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord
+from sealbus.envelopes.trust.merkle import leaf_hash, root
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 
 @pytest.fixture

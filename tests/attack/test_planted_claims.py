@@ -19,17 +19,17 @@ from support.dev_broker import running as broker
 from support.engines import ScriptedEngine
 
 from sealbus import Agent, Context
-from sealbus.bus import effects
-from sealbus.bus.claims import Claimed, Stage, parse, sign, unsigned
-from sealbus.bus.requests import RemoteError
-from sealbus.bus.routes import Answer
-from sealbus.bus.stream_plan import apply
-from sealbus.envelopes.caches import Caches
-from sealbus.envelopes.codec import pack
+from sealbus.bus.gate.calls import RemoteError
+from sealbus.bus.handling.idempotency import effects
+from sealbus.bus.handling.idempotency.claim import Claimed, Stage, parse, sign, unsigned
+from sealbus.bus.sending.message import Content
+from sealbus.bus.streams.plan import apply
+from sealbus.envelopes.encoding.codec import pack
 from sealbus.envelopes.errors import Code
+from sealbus.envelopes.trust.caches import Caches
 from sealbus.testing import TestBus
 
-RESULT = Answer(body=b'"forged"', typ="application/json")
+RESULT = Content(body=b'"forged"', typ="application/json")
 
 
 class Payment(BaseModel):

@@ -13,9 +13,9 @@ from support.policy_bus import ANCHORS, COMPOSER, pushed
 from support.policy_engines import MONEY, STOCK, deployment, two_teams
 from support.teams import signed_team
 
-from sealbus.agents.policy_push import push_signed
-from sealbus.policies.bundle_archive import pack_archive, unpack_archive
-from sealbus.policies.bundle_signing import sign_bundle
+from sealbus.agents.runtime.policy.push import push_signed
+from sealbus.policies.bundle.archive import pack_archive, unpack_archive
+from sealbus.policies.bundle.signing import sign_bundle
 
 pytestmark = [pytest.mark.nats, pytest.mark.opa]
 

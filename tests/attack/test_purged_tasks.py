@@ -15,13 +15,13 @@ from support.engines import ScriptedEngine
 from support.real_bus import RealBus, real_bus
 from support.shop import Shop, Update
 
-from sealbus.agents.client import Client
-from sealbus.agents.node import Node
-from sealbus.agents.worker import Worker
+from sealbus.agents.runtime.client import Client
+from sealbus.agents.runtime.node import Node
+from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.ports import Delivery, Outgoing, PubAck
-from sealbus.bus.stream_check import check_streams
-from sealbus.bus.stream_plan import apply
-from sealbus.bus.streams import declared_streams, stream_named
+from sealbus.bus.streams.check import check_streams
+from sealbus.bus.streams.declared import declared_streams, stream_named
+from sealbus.bus.streams.plan import apply
 from sealbus.envelopes.errors import ConfigurationError
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(60)]

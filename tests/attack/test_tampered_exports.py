@@ -16,8 +16,8 @@ from support.log_world import World, make_world
 from support.tampering import CLASSES, Altered, alter, flipped_in_a_message_and_signed_anew
 
 from sealbus.agents.evidence.files import MemoryFiles
-from sealbus.agents.evidence.verification import Verification, verify_export
-from sealbus.envelopes.export.root import Root
+from sealbus.agents.evidence.verify import Verification, verify_export
+from sealbus.envelopes.export.trust_root import Root
 
 ALTERATIONS = int(os.environ.get("SEALBUS_ALTERATIONS", "500"))
 GOOD = 100

@@ -15,11 +15,11 @@ from support.real_bus import RealBus, real_bus
 from support.shop import Shop, Update
 
 from sealbus import Client
-from sealbus.agents.dev.memory_identity import MemoryIdentity
+from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
-from sealbus.agents.worker import Worker, WorkerLimits
-from sealbus.bus.consumers import api
-from sealbus.envelopes.spiffe_id import TrustDomain
+from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.bus.nats.api import api
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(180)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 
-from sealbus.bus.clock import uuid7, wall_clock
+from sealbus.bus.ports import uuid7, wall_clock
 
 
 def test_the_clock_is_in_microseconds() -> None:

@@ -10,7 +10,7 @@ from support.engines import ScriptedEngine, allow, deny
 from support.shop import Shop, Update
 
 from sealbus import Agent, Context
-from sealbus.bus.operator_log import OperatorLog
+from sealbus.bus.telemetry import OperatorLog
 from sealbus.testing import TestBus
 
 LOG = logging.getLogger("sealbus.test")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sealbus.bus.publish_errors import DuplicateFirstAttempt, NotPermitted, Overloaded, StreamRefused
+from sealbus.bus.ports import DuplicateFirstAttempt, NotPermitted, Overloaded, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, Code
 
 

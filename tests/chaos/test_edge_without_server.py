@@ -17,9 +17,9 @@ from support.lab import until
 from support.real_bus import real_bus
 from support.shop import Shop
 
-from sealbus.agents.edge.limits import EdgeLimits
-from sealbus.agents.edge.server import serve_edge
-from sealbus.agents.worker import Worker
+from sealbus.agents.edge.edge import serve_edge
+from sealbus.agents.edge.http.limits import EdgeLimits
+from sealbus.agents.runtime.worker import Worker
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(90)]
 

@@ -18,17 +18,16 @@ import pytest
 from support import notary_process
 from support.notary import ORIGIN, SIGNER, last_place, read_log
 
-from sealbus.agents.control.notary.folder_store import FolderStore
-from sealbus.agents.control.notary.log_store import CHECKPOINT
+from sealbus.agents.control.notary.log.folder_store import FolderStore
+from sealbus.agents.control.notary.log.store import CHECKPOINT
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
-from sealbus.agents.dev.permissions import Role
-from sealbus.agents.runtime import open_connection, open_node
+from sealbus.agents.dev.nats.config import Role
+from sealbus.agents.runtime.open import open_connection, open_node
+from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing
-from sealbus.bus.transport import NatsTransport
 from sealbus.envelopes.log.checkpoint import Checkpoint, open_checkpoint
-from sealbus.envelopes.log.tiled_tree import TiledTree
-from sealbus.envelopes.log.tiles import tile_reader
-from sealbus.envelopes.work_records import OutcomeRecord
+from sealbus.envelopes.log.tiles import TiledTree, tile_reader
+from sealbus.envelopes.records.work import OutcomeRecord
 
 KILLS = int(os.environ.get("NOTARY_KILLS", "12"))
 PAUSES = max(3, KILLS // 6)

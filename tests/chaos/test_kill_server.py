@@ -11,10 +11,10 @@ from support.engines import ScriptedEngine
 from support.real_bus import RealBus, real_bus
 from support.shop import Price, Shop, Update
 
-from sealbus.agents.client import Client
-from sealbus.agents.worker import Worker
+from sealbus.agents.runtime.client import Client
+from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.gate.calls import CallExpired
 from sealbus.bus.ports import Delivery, Outgoing, PubAck
-from sealbus.bus.requests import CallExpired
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(90)]
 

@@ -23,14 +23,14 @@ from support.spool_worker import Effect
 
 from sealbus import Client
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
-from sealbus.agents.runtime import open_audit_trail, open_node
-from sealbus.agents.worker import Worker
-from sealbus.bus.audit_trail import AuditEntry
-from sealbus.bus.spool import SpoolOptions
-from sealbus.envelopes.audit_body import parse_audit_body
-from sealbus.envelopes.decision_record import DecisionRecord
-from sealbus.envelopes.header import parse_header
-from sealbus.envelopes.wire import parse_envelope
+from sealbus.agents.runtime.open import open_audit_trail, open_node
+from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.audit.spool import SpoolOptions
+from sealbus.bus.audit.trail import AuditEntry
+from sealbus.envelopes.message.header import parse_header
+from sealbus.envelopes.message.wire import parse_envelope
+from sealbus.envelopes.records.body import parse_audit_body
+from sealbus.envelopes.records.decision import DecisionRecord
 
 KILLS = int(os.environ.get("SPOOL_KILLS", "6"))
 

@@ -13,17 +13,17 @@ from support.engines import ScriptedEngine
 from support.notary import NAMES, NOTARY, ORIGIN, SIGNER, last_place, read_log
 from support.real_bus import RealBus, real_bus
 
-from sealbus.agents.control.notary.folder_store import FolderStore
-from sealbus.agents.control.notary.log_store import CHECKPOINT
+from sealbus.agents.control.notary.log.folder_store import FolderStore
+from sealbus.agents.control.notary.log.store import CHECKPOINT
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
-from sealbus.agents.control.notary.taking_up import LogPlan
-from sealbus.agents.node import Node
-from sealbus.bus.connection import Connection
+from sealbus.agents.control.notary.resume import LogPlan
+from sealbus.agents.runtime.node import Node
+from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.ports import Outgoing
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError
 from sealbus.envelopes.log.checkpoint import open_checkpoint
 from sealbus.envelopes.log.entries import EntryKind
-from sealbus.envelopes.work_records import OutcomeRecord
+from sealbus.envelopes.records.work import OutcomeRecord
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 

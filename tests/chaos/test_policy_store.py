@@ -11,12 +11,12 @@ from support.policies import document
 from support.policy_bus import ANCHORS, ROOT
 from support.teams import signed_platform
 
-from sealbus.agents.denials import Denial, add
-from sealbus.agents.policy_push import change_platform, push_signed
-from sealbus.agents.policy_store import PolicyStore
-from sealbus.agents.policy_sync import PolicySync, policy_synced
-from sealbus.policies.decision import Decision
-from sealbus.policies.embedded import EmbeddedEngine
+from sealbus.agents.runtime.policy.deny_list import Denial, add
+from sealbus.agents.runtime.policy.push import change_platform, push_signed
+from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.agents.runtime.policy.sync import PolicySync, policy_synced
+from sealbus.policies.decision.decision import Decision
+from sealbus.policies.engines.embedded import EmbeddedEngine
 
 pytestmark = pytest.mark.nats
 

@@ -11,8 +11,8 @@ from support.engines import ScriptedEngine
 from support.power_cut import LossyDisk
 from support.real_bus import real_bus
 
-from sealbus.agents.client import Client
-from sealbus.agents.node import Node
+from sealbus.agents.runtime.client import Client
+from sealbus.agents.runtime.node import Node
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120), pytest.mark.slow]
 

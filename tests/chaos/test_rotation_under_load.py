@@ -17,25 +17,25 @@ import pytest
 from support.opa import require_opa
 from support.workload_api import short_folder
 
-from sealbus.agents.client import Client
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
-from sealbus.agents.dev.minting import minted_user
+from sealbus.agents.dev.users import minted_user
 from sealbus.agents.examples import inventory, pricing
-from sealbus.agents.node import Node
-from sealbus.agents.runtime import deployment_of, open_audit_trail, open_connection
-from sealbus.agents.worker import Worker
-from sealbus.bus.audit_trail import Finding
-from sealbus.bus.clock import wall_clock
-from sealbus.bus.connection import Connection
-from sealbus.bus.counters import Counters
-from sealbus.bus.transport import NatsTransport
-from sealbus.envelopes.decision_record import DecisionRecord
-from sealbus.envelopes.header import parse_header
-from sealbus.envelopes.work_records import OutcomeRecord
-from sealbus.policies.embedded import EmbeddedEngine
-from sealbus.policies.engine import PolicyEngine
-from sealbus.policies.opa_process import OpaProcess
-from sealbus.policies.sidecar import SidecarEngine
+from sealbus.agents.runtime.client import Client
+from sealbus.agents.runtime.node import Node
+from sealbus.agents.runtime.open import deployment_of, open_audit_trail, open_connection
+from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.audit.trail import Finding
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import wall_clock
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.message.header import parse_header
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.records.work import OutcomeRecord
+from sealbus.policies.decision.engine import PolicyEngine
+from sealbus.policies.engines.embedded import EmbeddedEngine
+from sealbus.policies.engines.sidecar import SidecarEngine
+from sealbus.policies.opa.process import OpaProcess
 
 pytestmark = [pytest.mark.nats, pytest.mark.opa, pytest.mark.workload_api, pytest.mark.slow]
 

@@ -21,14 +21,13 @@ from support.ports import free_port
 from support.spire import entry, spire
 from support.workload_api import short_folder
 
-from sealbus.agents.dev.permissions import Permissions
+from sealbus.agents.dev.nats.config import Permissions
 from sealbus.agents.identity import WorkloadIdentity
-from sealbus.bus.clock import wall_clock
-from sealbus.bus.connection import Connection
-from sealbus.bus.counters import Counters
-from sealbus.bus.ports import PubAck
-from sealbus.bus.transport import NatsTransport
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import PubAck, wall_clock
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 pytestmark = [
     pytest.mark.spire,

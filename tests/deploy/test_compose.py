@@ -33,10 +33,10 @@ from sealbus import Client, Denied
 from sealbus.agents.dev.environment import starter_policy
 from sealbus.agents.dev.idp import DevelopmentIdp
 from sealbus.agents.examples import inventory, pricing
-from sealbus.agents.settings import load_settings
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.policies.bundle import build_bundle, write_bundle
-from sealbus.policies.opa_arguments import MutualTls, server_arguments
+from sealbus.agents.runtime.settings.settings import load_settings
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+from sealbus.policies.bundle.files import build_bundle, write_bundle
+from sealbus.policies.opa.process import MutualTls, server_arguments
 
 COMPOSE = Path(__file__).parents[2] / "deploy" / "compose"
 TRUST_DOMAIN = TrustDomain("example.org")

@@ -15,7 +15,7 @@ from stack.running import LOG_ORIGIN
 from stack.site import Site
 from stack.state import State
 
-from sealbus.agents.settings import load_settings
+from sealbus.agents.runtime.settings.settings import load_settings
 from sealbus.envelopes.errors import ConfigurationError
 
 EVERYBODY = (NATS, OPA, CONTROL, NOTARY, EDGE, *AGENTS, *PEOPLE)

@@ -18,7 +18,7 @@ from stack.spire_entry import Entry
 from stack.tools import find_tool
 
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 HOST = SpiffeId("spiffe://example.org/host")
 AGENT = SpiffeId("spiffe://example.org/agent/a")

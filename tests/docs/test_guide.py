@@ -14,15 +14,15 @@ from types import ModuleType
 
 import pytest
 
-from sealbus.agents.settings_document import Document
+from sealbus.agents.runtime.settings.schema import Document
 from sealbus.envelopes.errors import Code
-from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.policies.bundle import STARTER, build_bundle, load_bundle, write_bundle
-from sealbus.policies.central_server import CentralServer
-from sealbus.policies.decision import Decision
-from sealbus.policies.documents import checked_document
-from sealbus.policies.embedded import EmbeddedEngine
-from sealbus.policies.policy_tests import run_tests
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.bundle.files import STARTER, build_bundle, load_bundle, write_bundle
+from sealbus.policies.decision.decision import Decision
+from sealbus.policies.decision.documents import checked_document
+from sealbus.policies.engines.central import CentralServer
+from sealbus.policies.engines.embedded import EmbeddedEngine
+from sealbus.policies.rego_tests import run_tests
 from sealbus.testing import TestBus
 
 GUIDE = (Path(__file__).parent.parent.parent / "docs" / "guide.md").read_text(encoding="utf-8")

@@ -6,10 +6,9 @@ import re
 import tomllib
 from pathlib import Path
 
-from sealbus.agents.settings_document import AuditTable, EdgeTable
-from sealbus.policies.backtest_report import GROUPS, BacktestReport
-from sealbus.policies.changes import Change
-from sealbus.policies.recorded import NotReplayable
+from sealbus.agents.runtime.settings.schema import AuditTable, EdgeTable
+from sealbus.policies.backtest.recorded import Change, NotReplayable
+from sealbus.policies.backtest.report import GROUPS, BacktestReport
 
 PAST = (Path(__file__).parent.parent.parent / "docs" / "past.md").read_text(encoding="utf-8")
 

@@ -6,10 +6,10 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from sealbus.policies.builtin_types import BUILTINS
-from sealbus.policies.form_types import type_problems
-from sealbus.policies.forms import parse_all, refused_forms
-from sealbus.policies.modules import Module
+from sealbus.policies.lint.lint import parse_all, refused_forms
+from sealbus.policies.lint.module import Module
+from sealbus.policies.types.builtins import BUILTINS
+from sealbus.policies.types.inference import type_problems
 
 TEXT = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
 

@@ -11,19 +11,13 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from support.envelopes import NOW, Issuer, agent, call_draft, signing_key, task_draft
 
-from sealbus.envelopes.caches import VerifiedRoots
-from sealbus.envelopes.codec import Value, decode, encode, is_text, pack
+from sealbus.envelopes.encoding.codec import Value, decode, encode, is_text, pack
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
-from sealbus.envelopes.header import ExtValue, Header, parse_header
-from sealbus.envelopes.keys import PublicKey
-from sealbus.envelopes.kinds import RULES, Kind
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.merkle import leaf_hash, paths, root_of_path, verify_path
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.seal import Draft, Sealed, seal
-from sealbus.envelopes.signature import CONTEXT_TYPE, MESSAGE_TYPE, sign_batch, verify_proof
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.envelopes.wire import (
+from sealbus.envelopes.message.header import ExtValue, Header, parse_header
+from sealbus.envelopes.message.kinds import RULES, Kind
+from sealbus.envelopes.message.seal import Draft, Sealed, seal
+from sealbus.envelopes.message.wire import (
     JWT_SVID,
     Ancestor,
     Credential,
@@ -33,6 +27,12 @@ from sealbus.envelopes.wire import (
     encode_envelope,
     parse_envelope,
 )
+from sealbus.envelopes.trust.caches import VerifiedRoots
+from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.envelopes.trust.merkle import leaf_hash, paths, root_of_path, verify_path
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.signature import CONTEXT_TYPE, MESSAGE_TYPE, sign_batch, verify_proof
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 MAX = 2**53 - 1
 

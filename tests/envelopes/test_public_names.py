@@ -10,7 +10,9 @@ import pytest
 
 import sealbus.envelopes
 import sealbus.envelopes.log
-from sealbus.envelopes import errors, seal, spiffe_id
+from sealbus.envelopes import errors
+from sealbus.envelopes.message import seal
+from sealbus.envelopes.trust import spiffe_id
 
 
 def test_every_public_name_is_there_and_no_other() -> None:

@@ -9,17 +9,17 @@ import pytest
 from support.vectors import FOLDER, Given, load, octets, run
 from vectors.make import build
 
-from sealbus.envelopes.caches import Caches
-from sealbus.envelopes.chain import covers
-from sealbus.envelopes.codec import Value, decode, encode
+from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError
-from sealbus.envelopes.header import is_uuid7
-from sealbus.envelopes.keys import PublicKey
-from sealbus.envelopes.merkle import leaf_hash, path, root, verify_path
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.records import guard_id
-from sealbus.envelopes.signature import pae
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.message.chain import covers
+from sealbus.envelopes.message.header import is_uuid7
+from sealbus.envelopes.records.record import guard_id
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.envelopes.trust.merkle import leaf_hash, path, root, verify_path
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.signature import pae
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 ACCEPT = [case for name in ("live", "result", "archive") for case in load(f"accept_{name}.json")]
 REJECT = [case for name in ("live", "result", "archive") for case in load(f"reject_{name}.json")]

@@ -9,9 +9,9 @@ import pytest
 
 from sealbus import Agent, Client, Context, Denied
 from sealbus.agents.dev.environment import DevOptions, open_environment
-from sealbus.agents.runtime import open_node
-from sealbus.agents.settings import Settings
-from sealbus.agents.worker import Worker
+from sealbus.agents.runtime.open import open_node
+from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.agents.runtime.worker import Worker
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(60)]
 

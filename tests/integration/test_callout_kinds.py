@@ -16,9 +16,9 @@ from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.examples.inventory import Stock
 from sealbus.agents.examples.store import DATABASE_VARIABLE
 from sealbus.bus.ports import Outgoing, PubAck
-from sealbus.envelopes.strict_json import Json
-from sealbus.policies.bundle import STARTER, build_bundle, write_bundle
-from sealbus.policies.sidecar import SidecarEngine
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.policies.bundle.files import STARTER, build_bundle, write_bundle
+from sealbus.policies.engines.sidecar import SidecarEngine
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 

@@ -13,7 +13,7 @@ import pytest
 from support.callout import NAMES, CalloutSite, callout_site, policy_folder
 from support.nats_cli import NatsCli
 
-from sealbus.bus.consumers import api
+from sealbus.bus.nats.api import api
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 

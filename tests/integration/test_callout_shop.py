@@ -16,9 +16,9 @@ from sealbus import Denied
 from sealbus.agents.examples import inventory, planner, pricing
 from sealbus.agents.examples.planner import Line, Plan, Proposal
 from sealbus.agents.examples.store import DATABASE_VARIABLE
-from sealbus.bus.audit_trail import AuditEntry, AuditTrail
-from sealbus.envelopes.archive import ArchiveProfile
-from sealbus.envelopes.decision_record import DecisionRecord
+from sealbus.bus.audit.trail import AuditEntry, AuditTrail
+from sealbus.envelopes.records.archive import ArchiveProfile
+from sealbus.envelopes.records.decision import DecisionRecord
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 

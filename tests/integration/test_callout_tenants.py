@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.callout import NAMES, CalloutSite, callout_site, policy_folder
 
-from sealbus.envelopes.strict_json import Json
+from sealbus.envelopes.encoding.strict_json import Json
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(90)]
 

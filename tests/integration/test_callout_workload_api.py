@@ -18,25 +18,25 @@ from support.lab import until
 from support.ports import free_port
 from support.x509 import IssuedSvid, ThrowawayCa
 
-from sealbus.agents.agent import Agent
-from sealbus.agents.client import Client
-from sealbus.agents.control.callout.keys import write_keys
-from sealbus.agents.control.callout.opening import open_callout
+from sealbus.agents.control.callout.key_files import write_keys
 from sealbus.agents.control.callout.responder import RefusedConnection
-from sealbus.agents.dev.memory_identity import MemoryIdentity
+from sealbus.agents.control.callout.role import open_callout
+from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.users import mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
 from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.examples.inventory import Stock, Update
 from sealbus.agents.examples.store import DATABASE_VARIABLE
 from sealbus.agents.identity import WorkloadIdentity
-from sealbus.agents.runtime import open_connection, open_node, streams_of
-from sealbus.agents.settings import Settings, load_settings
-from sealbus.agents.worker import Worker
-from sealbus.bus.clock import wall_clock
-from sealbus.bus.stream_plan import apply
-from sealbus.policies.bundle import STARTER, build_bundle, write_bundle
-from sealbus.policies.embedded import EmbeddedEngine
+from sealbus.agents.runtime.client import Client
+from sealbus.agents.runtime.open import open_connection, open_node, streams_of
+from sealbus.agents.runtime.settings.settings import Settings, load_settings
+from sealbus.agents.runtime.worker import Worker
+from sealbus.agents.sdk.agent import Agent
+from sealbus.bus.ports import wall_clock
+from sealbus.bus.streams.plan import apply
+from sealbus.policies.bundle.files import STARTER, build_bundle, write_bundle
+from sealbus.policies.engines.embedded import EmbeddedEngine
 
 pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(120)]
 

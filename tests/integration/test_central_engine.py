@@ -17,21 +17,20 @@ from support.settings import FULL, load
 from support.workload_api import Rotations, RunningWorkloadApi, short_folder, workload_api
 
 from sealbus import Client
+from sealbus.agents.cli.operate.doctor import examine, policy_status
 from sealbus.agents.dev.environment import DevOptions, open_environment
 from sealbus.agents.dev.workload_api.server_svid import write_server_svid
-from sealbus.agents.diagnosis import examine, policy_status
 from sealbus.agents.examples import pricing
-from sealbus.agents.runtime import open_audit_trail, open_engine, open_identity, open_node
-from sealbus.agents.settings import PolicySettings, Settings
-from sealbus.agents.worker import Worker
-from sealbus.bus.audit_trail import AuditEntry
-from sealbus.envelopes.decision_record import DecisionRecord
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.policies.bundle import write_bundle
-from sealbus.policies.decision import Decision
-from sealbus.policies.opa_arguments import MutualTls
-from sealbus.policies.opa_process import OpaProcess
+from sealbus.agents.runtime.open import open_audit_trail, open_engine, open_identity, open_node
+from sealbus.agents.runtime.settings.settings import PolicySettings, Settings
+from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.audit.trail import AuditEntry
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+from sealbus.policies.bundle.files import write_bundle
+from sealbus.policies.decision.decision import Decision
+from sealbus.policies.opa.process import MutualTls, OpaProcess
 
 pytestmark = [pytest.mark.opa, pytest.mark.workload_api]
 

@@ -14,9 +14,9 @@ from support.real_bus import RealBus, real_bus
 from support.shop import Price, Shop, Update
 
 from sealbus import Client
-from sealbus.agents.worker import Worker
-from sealbus.bus.clock import wall_clock
-from sealbus.bus.jetstream_api import parse_time
+from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.nats.api import parse_time
+from sealbus.bus.ports import wall_clock
 from sealbus.envelopes.limits import SECOND
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]

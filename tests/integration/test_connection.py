@@ -14,10 +14,10 @@ from support.nats_server import User
 from support.ports import free_port
 from support.x509 import ThrowawayCa
 
-from sealbus.bus import server_version
-from sealbus.bus.connection import Connection
+from sealbus.bus.nats.connection import server_version
+from sealbus.bus.nats.connection.connection import Connection
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 pytestmark = pytest.mark.nats
 

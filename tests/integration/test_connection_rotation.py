@@ -13,13 +13,13 @@ import pytest
 from support.lab import Lab, make_stream, outgoing, running, until
 from support.x509 import ThrowawayCa
 
-from sealbus.bus.connection import Connection
-from sealbus.bus.link import Link
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.link import Link
+from sealbus.bus.nats.consumer import NatsPull
+from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Delivery, PubAck
-from sealbus.bus.pull import NatsPull
-from sealbus.bus.transport import NatsTransport
 from sealbus.envelopes.errors import BusUnavailable
-from sealbus.envelopes.spiffe_id import TrustDomain
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 pytestmark = pytest.mark.nats
 

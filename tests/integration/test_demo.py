@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from support.opa import require_opa
 from support.workload_api import short_folder
 
-from sealbus.agents.cli.demo import command
-from sealbus.agents.demo import scenes
-from sealbus.agents.demo.scene import Outcome
+from sealbus.agents.cli.run.demo import command
+from sealbus.agents.dev.demo import scenes
+from sealbus.agents.dev.demo.scene import Outcome
 
 TAMPERING = Path(__file__).parents[2] / "scripts" / "show_tampering.py"
 
@@ -81,7 +81,7 @@ def test_an_inverted_expectation_fails_the_demonstration(monkeypatch: pytest.Mon
 
 
 def test_with_a_policy_that_denies_everything_no_scene_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sealbus.agents.demo import stage
+    from sealbus.agents.dev.demo import stage
 
     made = stage._fresh_policy
 

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.agents.dev.nats_server import EmbeddedNatsServer
-from sealbus.agents.dev.permissions import Role
+from sealbus.agents.dev.nats.config import Role
+from sealbus.agents.dev.nats.server import EmbeddedNatsServer
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
 from sealbus.agents.identity import WorkloadIdentity
-from sealbus.bus.connection import Connection
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Delivery, Outgoing, PubAck
-from sealbus.bus.stream_check import check_streams
-from sealbus.bus.stream_plan import apply
-from sealbus.bus.streams import declared_streams
-from sealbus.bus.transport import NatsTransport
+from sealbus.bus.streams.check import check_streams
+from sealbus.bus.streams.declared import declared_streams
+from sealbus.bus.streams.plan import apply
 from sealbus.envelopes.errors import BusUnavailable
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.spiffe_id import TrustDomain
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 pytestmark = [pytest.mark.nats, pytest.mark.workload_api]
 

@@ -17,19 +17,19 @@ from support.idp import Browser, Pkce
 from support.ports import free_port
 
 from sealbus.agents.cli.main import EXIT_ERROR
-from sealbus.agents.dev.declared import read_declared
-from sealbus.agents.dev.defaults import STARTER_AGENTS
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
-from sealbus.agents.dev.minting import minted_user
-from sealbus.agents.edge.access_token import AccessTokenVerifier
-from sealbus.agents.edge.errors import TokenRefused
-from sealbus.agents.edge.issuers import Issuer
-from sealbus.agents.edge.jwks import KeySource
-from sealbus.agents.runtime import open_connection, streams_of
-from sealbus.bus.clock import wall_clock
-from sealbus.bus.stream_check import check_streams
-from sealbus.envelopes.context_payload import parse_payload
+from sealbus.agents.dev.settings_file import read_declared
+from sealbus.agents.dev.users import minted_user
+from sealbus.agents.edge.http.problem import TokenRefused
+from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
+from sealbus.agents.edge.oauth.issuers import Issuer
+from sealbus.agents.edge.oauth.jwks import KeySource
+from sealbus.agents.runtime.open import open_connection, streams_of
+from sealbus.agents.runtime.settings.state_folder import STARTER_AGENTS
+from sealbus.bus.ports import wall_clock
+from sealbus.bus.streams.check import check_streams
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.message.user_context import parse_payload
 
 pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(120)]
 

@@ -17,11 +17,11 @@ from support.workload_api import short_folder
 from sealbus import Agent, Client
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.idp.access import fetch_token, read_access
-from sealbus.agents.edge.server import open_edge
+from sealbus.agents.edge.edge import open_edge
 from sealbus.agents.examples import inventory, pricing
-from sealbus.agents.runtime import open_node
-from sealbus.agents.settings import Flag, load_settings
-from sealbus.agents.worker import Worker
+from sealbus.agents.runtime.open import open_node
+from sealbus.agents.runtime.settings.settings import Flag, load_settings
+from sealbus.agents.runtime.worker import Worker
 
 pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(60)]
 

@@ -17,16 +17,16 @@ from support.shop import Shop, Update
 
 from sealbus import Client
 from sealbus.agents.control.notary import open_notary
-from sealbus.agents.control.notary.folder_store import FolderStore
-from sealbus.agents.control.notary.log_store import CHECKPOINT
+from sealbus.agents.control.notary.log.folder_store import FolderStore
+from sealbus.agents.control.notary.log.store import CHECKPOINT
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
-from sealbus.agents.dev.permissions import Role
-from sealbus.agents.runtime import open_connection, open_node
-from sealbus.agents.settings import load_settings
-from sealbus.agents.worker import Worker
-from sealbus.bus.jetstream_api import existing_stream
+from sealbus.agents.dev.nats.config import Role
+from sealbus.agents.runtime.open import open_connection, open_node
+from sealbus.agents.runtime.settings.settings import load_settings
+from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.nats.api import existing_stream
+from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing
-from sealbus.bus.transport import NatsTransport
 from sealbus.envelopes.log.checkpoint import open_checkpoint
 
 pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(400)]

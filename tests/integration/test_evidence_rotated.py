@@ -18,21 +18,20 @@ from support.notary import NAMES, NOTARY, ORIGIN, SIGNER, Bench, last_place
 from support.policies import signing_key
 from support.teams import signed_platform, signed_team, team_policy
 
-from sealbus.agents.control.notary.folder_store import FolderStore
-from sealbus.agents.control.notary.log_store import CHECKPOINT
-from sealbus.agents.control.notary.policy_archive import PolicyArchive
-from sealbus.agents.dev.memory_identity import MemoryIdentity
-from sealbus.agents.evidence.exporting import export_log, log_files
+from sealbus.agents.control.notary.log.folder_store import FolderStore
+from sealbus.agents.control.notary.log.store import CHECKPOINT
+from sealbus.agents.control.notary.policies import PolicyArchive
+from sealbus.agents.dev.memory.identity import MemoryIdentity
+from sealbus.agents.evidence.decisions import redecide
+from sealbus.agents.evidence.export import export_log, log_files
 from sealbus.agents.evidence.files import FolderFiles
-from sealbus.agents.evidence.redeciding import redecide
-from sealbus.agents.evidence.verification import verify_export
-from sealbus.envelopes.export.root import Root
-from sealbus.envelopes.key_files import key_id
-from sealbus.envelopes.keys import SigningKey
+from sealbus.agents.evidence.verify import verify_export
+from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.log.checkpoint import open_checkpoint
-from sealbus.envelopes.log.note_keys import NoteSigner
-from sealbus.policies.bundle_format import Bundle
-from sealbus.policies.part_set import PartSet
+from sealbus.envelopes.log.note import NoteSigner
+from sealbus.envelopes.trust.keys import SigningKey, key_id
+from sealbus.policies.bundle.composition import PartSet
+from sealbus.policies.bundle.format import Bundle
 
 NEW_SIGNER = NoteSigner(ORIGIN, bytes(range(1, 33)))
 BOTH = (SIGNER, NEW_SIGNER)

@@ -15,9 +15,9 @@ from support.lab import until
 from support.real_bus import RealBus, real_bus
 from support.shop import Price, Shop, Update
 
-from sealbus.agents.client import Client
-from sealbus.agents.readiness import Readiness
-from sealbus.agents.worker import Worker
+from sealbus.agents.runtime.client import Client
+from sealbus.agents.runtime.health import Readiness
+from sealbus.agents.runtime.worker import Worker
 from sealbus.envelopes.errors import SealbusError
 
 pytestmark = [

@@ -22,14 +22,14 @@ from support.ports import free_port
 from support.spire import entry, spire
 from support.workload_api import short_folder
 
-from sealbus.agents.dev.permissions import Permissions
-from sealbus.agents.health import HealthServer, Probes
+from sealbus.agents.dev.nats.config import Permissions
 from sealbus.agents.identity import WorkloadIdentity
-from sealbus.bus.connection import Connection
-from sealbus.bus.counters import Counters
-from sealbus.bus.tls import client_context
+from sealbus.agents.runtime.health import HealthServer, Probes
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.tls import client_context
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 pytestmark = [pytest.mark.spire, pytest.mark.nats, pytest.mark.workload_api]
 

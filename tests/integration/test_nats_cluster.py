@@ -18,14 +18,14 @@ from support.ports import free_port
 from support.spire import entry, spire
 from support.workload_api import short_folder
 
-from sealbus.agents.dev.permissions import Permissions
+from sealbus.agents.dev.nats.config import Permissions
 from sealbus.agents.identity import WorkloadIdentity
-from sealbus.bus.connection import Connection
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.tls import client_context
+from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import PubAck
-from sealbus.bus.tls import client_context
-from sealbus.bus.transport import NatsTransport
 from sealbus.envelopes.errors import BusUnavailable
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 pytestmark = [pytest.mark.spire, pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(120)]
 

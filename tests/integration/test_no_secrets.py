@@ -39,7 +39,12 @@ KINDS = {
     *(f"text of the {name}'s error" for name in ("call", "task", "loader", "absent item")),
 }
 LOGGERS = {
-    *("sealbus.agents.edge.app", "sealbus.bus.attempt", "sealbus.bus.gate", "sealbus.bus.judge"),
+    *(
+        "sealbus.agents.edge.app",
+        "sealbus.bus.handling.attempt",
+        "sealbus.bus.gate.gate",
+        "sealbus.bus.gate.authorizer",
+    ),
     *("authlib.oauth2.rfc6749.grants.authorization_code", "authlib.oauth2.rfc8628.device_code"),
     *("asyncio", "httpx2", "httpcore2.http11", "uvicorn.error"),
 }

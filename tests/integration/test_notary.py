@@ -12,20 +12,19 @@ import pytest
 from support.notary import NOTARY, ORIGIN, last_place, read_log, record_wire
 
 from sealbus.agents.control.notary import open_notary
-from sealbus.agents.control.notary.folder_store import FolderStore
 from sealbus.agents.control.notary.keys import make_key_file
-from sealbus.agents.control.notary.log_store import CHECKPOINT
+from sealbus.agents.control.notary.log.folder_store import FolderStore
+from sealbus.agents.control.notary.log.store import CHECKPOINT
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
-from sealbus.agents.dev.memory_identity import MemoryIdentity
-from sealbus.agents.dev.permissions import Role
-from sealbus.agents.runtime import open_connection
-from sealbus.agents.settings import load_settings
-from sealbus.bus.clock import wall_clock
-from sealbus.bus.ports import Outgoing, PubAck
-from sealbus.bus.transport import NatsTransport
+from sealbus.agents.dev.memory.identity import MemoryIdentity
+from sealbus.agents.dev.nats.config import Role
+from sealbus.agents.runtime.open import open_connection
+from sealbus.agents.runtime.settings.settings import load_settings
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import Outgoing, PubAck, wall_clock
 from sealbus.envelopes.log.checkpoint import open_checkpoint
 from sealbus.envelopes.log.entries import EntryKind
-from sealbus.envelopes.log.note_keys import NoteVerifier
+from sealbus.envelopes.log.note import NoteVerifier
 
 pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.slow, pytest.mark.timeout(150)]
 

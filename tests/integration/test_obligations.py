@@ -14,13 +14,13 @@ from support.policies import bundle
 from support.x509 import ThrowawayCa
 
 from sealbus import Agent, Context, Denied
-from sealbus.bus.requests import RemoteError
+from sealbus.bus.gate.calls import RemoteError
 from sealbus.envelopes.errors import Code, ObligationUnknown
-from sealbus.policies.bundle import write_bundle
-from sealbus.policies.central import CentralEngine
-from sealbus.policies.embedded import EmbeddedEngine
-from sealbus.policies.engine import PolicyEngine
-from sealbus.policies.sidecar import SidecarEngine
+from sealbus.policies.bundle.files import write_bundle
+from sealbus.policies.decision.engine import PolicyEngine
+from sealbus.policies.engines.central import CentralEngine
+from sealbus.policies.engines.embedded import EmbeddedEngine
+from sealbus.policies.engines.sidecar import SidecarEngine
 from sealbus.testing import TestBus
 
 pytestmark = [pytest.mark.opa, pytest.mark.timeout(120)]

@@ -12,14 +12,14 @@ from support.envelopes import Issuer as SvidIssuer
 from support.issuer import TRUSTS_NOBODY, new_key
 from support.oidc_provider import CLIENT, ES256_API, OPAQUE_API, RS256_API, OidcProvider
 
-from sealbus.agents.edge.access_token import AccessTokenVerifier
-from sealbus.agents.edge.errors import TokenRefused
-from sealbus.agents.edge.issuers import Issuer
-from sealbus.agents.edge.jwks import KeySource
-from sealbus.agents.edge.limits import DEFAULT_EDGE_LIMITS
-from sealbus.agents.edge.minting import mint
-from sealbus.envelopes.context_payload import parse_payload
+from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
+from sealbus.agents.edge.http.problem import TokenRefused
+from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
+from sealbus.agents.edge.oauth.issuers import Issuer
+from sealbus.agents.edge.oauth.jwks import KeySource
+from sealbus.agents.edge.oauth.user_context import mint
 from sealbus.envelopes.errors import Code
+from sealbus.envelopes.message.user_context import parse_payload
 
 pytestmark = pytest.mark.idp
 SECOND = 1_000_000

@@ -14,12 +14,12 @@ from support.once_worker import Effect
 
 from sealbus import Client
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
-from sealbus.agents.handle import TaskHandle
-from sealbus.agents.runtime import open_connection, open_node
-from sealbus.bus.keyed import Keyed
-from sealbus.bus.requests import RemoteError
-from sealbus.bus.status_body import State
-from sealbus.bus.transport import NatsTransport
+from sealbus.agents.runtime.open import open_connection, open_node
+from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.gate.calls import RemoteError
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.sending.status import State
+from sealbus.bus.streams.key_value import Keyed
 from sealbus.envelopes.errors import BusUnavailable, Code
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]

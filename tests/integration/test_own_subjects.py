@@ -11,8 +11,8 @@ from support.own_subjects import OWN, Orders
 from support.real_bus import real_bus
 from support.shop import Price, Update
 
-from sealbus.agents.client import Client
-from sealbus.agents.worker import Worker
+from sealbus.agents.runtime.client import Client
+from sealbus.agents.runtime.worker import Worker
 
 pytestmark = pytest.mark.nats
 

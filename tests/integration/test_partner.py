@@ -20,20 +20,20 @@ from support.spire import entry, spire
 from support.workload_api import short_folder
 
 from sealbus import Denied
-from sealbus.agents.client import Client
-from sealbus.agents.dev.permissions import Permissions, Role, permissions_of
+from sealbus.agents.dev.nats.config import Permissions, Role, permissions_of
 from sealbus.agents.identity import WorkloadIdentity
-from sealbus.agents.node import Deployment, Node
-from sealbus.agents.worker import Worker
-from sealbus.bus.connection import Connection
-from sealbus.bus.counters import Counters
-from sealbus.bus.publish_errors import NotPermitted
-from sealbus.bus.stream_plan import apply
-from sealbus.bus.streams import declared_streams
-from sealbus.bus.transport import NatsTransport
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.policies.decision import Decision
+from sealbus.agents.runtime.client import Client
+from sealbus.agents.runtime.node import Deployment, Node
+from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import NotPermitted
+from sealbus.bus.streams.declared import declared_streams
+from sealbus.bus.streams.plan import apply
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+from sealbus.policies.decision.decision import Decision
 
 pytestmark = [pytest.mark.spire, pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(120)]
 

@@ -12,7 +12,7 @@ from support.dev_process import DevFolder, running_dev
 from support.opa import require_opa
 from support.policy_inputs import closed_policy
 
-from sealbus.policies.bundle import STARTER, build_bundle
+from sealbus.policies.bundle.files import STARTER, build_bundle
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(180)]
 

@@ -17,27 +17,27 @@ from support.real_bus import RealBus, real_bus
 from support.shop import Price, Shop, Update
 from support.spooled import outcome
 
-from sealbus.agents.client import Client
-from sealbus.agents.control.notary.folder_store import FolderStore
+from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
-from sealbus.agents.control.notary.taking_up import LogPlan
+from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
-from sealbus.agents.evidence.exporting import export_log, log_files
+from sealbus.agents.evidence.export import export_log, log_files
 from sealbus.agents.evidence.files import FolderFiles
-from sealbus.agents.evidence.verification import verify_export
-from sealbus.agents.node import Node
-from sealbus.agents.runtime import open_node
-from sealbus.agents.worker import Worker
-from sealbus.bus.periods import roll
+from sealbus.agents.evidence.verify import verify_export
+from sealbus.agents.runtime.client import Client
+from sealbus.agents.runtime.node import Node
+from sealbus.agents.runtime.open import open_node
+from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.ports import Outgoing
-from sealbus.bus.streams import declared_streams, stream_named
-from sealbus.envelopes.audit_body import parse_audit_body
-from sealbus.envelopes.decision_record import DecisionRecord
-from sealbus.envelopes.export.root import Root
-from sealbus.envelopes.header import parse_header
+from sealbus.bus.streams.declared import declared_streams, stream_named
+from sealbus.bus.streams.periods import roll
+from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.log.checkpoint import open_checkpoint
-from sealbus.envelopes.log.note_keys import NoteSigner
-from sealbus.envelopes.wire import parse_envelope
+from sealbus.envelopes.log.note import NoteSigner
+from sealbus.envelopes.message.header import parse_header
+from sealbus.envelopes.message.wire import parse_envelope
+from sealbus.envelopes.records.body import parse_audit_body
+from sealbus.envelopes.records.decision import DecisionRecord
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 

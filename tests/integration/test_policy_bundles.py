@@ -9,9 +9,9 @@ from support.policy_bus import ANCHORS, ROOT
 from support.policy_engines import STOCK, deployment, two_teams
 from support.teams import signed_team, team_policy
 
-from sealbus.agents.denials import Denial, add, forget
-from sealbus.agents.policy_push import change_platform, content_of, push_content, push_signed, roll_back
-from sealbus.policies.bundle import STARTER
+from sealbus.agents.runtime.policy.deny_list import Denial, add, forget
+from sealbus.agents.runtime.policy.push import change_platform, content_of, push_content, push_signed, roll_back
+from sealbus.policies.bundle.files import STARTER
 
 pytestmark = [pytest.mark.nats, pytest.mark.opa]
 

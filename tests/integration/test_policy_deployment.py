@@ -15,17 +15,17 @@ import pytest
 from support.policies import eventually
 from support.policy_desk import key_file
 
-from sealbus.agents.client import Client
+from sealbus.agents.cli.operate.doctor import examine
 from sealbus.agents.dev.environment import DevOptions, open_environment
-from sealbus.agents.diagnosis import examine
 from sealbus.agents.examples.pricing import Price, Quote, agent
-from sealbus.agents.policy_store import PolicyStore
-from sealbus.agents.runtime import open_connection, open_node
-from sealbus.agents.settings import Settings, load_settings
-from sealbus.agents.worker import Worker
+from sealbus.agents.runtime.client import Client
+from sealbus.agents.runtime.open import open_connection, open_node
+from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.agents.runtime.settings.settings import Settings, load_settings
+from sealbus.agents.runtime.worker import Worker
 from sealbus.envelopes.errors import Denied, SealbusError
-from sealbus.envelopes.key_files import public_pem
-from sealbus.policies.bundle import STARTER
+from sealbus.envelopes.trust.keys import public_pem
+from sealbus.policies.bundle.files import STARTER
 
 pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(180)]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.dev_process import DevFolder, running_dev
 
-from sealbus.policies.bundle import STARTER
+from sealbus.policies.bundle.files import STARTER
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(180)]
 

@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 from support.lab import Lab, make_stream, outgoing, running, until
 
-from sealbus.bus.connection import Connection
-from sealbus.bus.consumers import api
-from sealbus.bus.ports import Delivery, PubAck, Pull
-from sealbus.bus.publish_errors import StreamRefused
-from sealbus.bus.pull import NatsPull
-from sealbus.bus.transport import NatsTransport
+from sealbus.bus.nats.api import api
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.consumer import NatsPull
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import Delivery, PubAck, Pull, StreamRefused
 from sealbus.envelopes.errors import ConfigurationError
 
 pytestmark = pytest.mark.nats

@@ -15,10 +15,10 @@ from support.lab import until
 from support.real_bus import RealBus, real_bus
 
 from sealbus import Agent, Client, Context
-from sealbus.agents.handle import TaskHandle
-from sealbus.agents.worker import Worker, WorkerLimits
-from sealbus.bus.requests import RemoteError
-from sealbus.bus.status_body import State
+from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.gate.calls import RemoteError
+from sealbus.bus.sending.status import State
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 

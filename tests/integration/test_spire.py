@@ -23,13 +23,13 @@ from support.spire import entry, spire
 from support.workload_api import short_folder
 
 from sealbus.agents.identity import Endpoint, WorkloadIdentity
-from sealbus.agents.identity.client import RawClient
-from sealbus.bus.clock import wall_clock
-from sealbus.envelopes.caches import Caches
-from sealbus.envelopes.credential import verify_credential
+from sealbus.agents.identity.workload_api import RawClient
+from sealbus.bus.ports import wall_clock
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.envelopes.trust import Trust
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.credential import verify_credential
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 pytestmark = [pytest.mark.spire, pytest.mark.workload_api]
 
@@ -41,7 +41,7 @@ QUICK = 12
 ASK_AS = """
 import asyncio, json, os, sys
 from sealbus.agents.identity import Endpoint, WorkloadIdentity
-from sealbus.agents.identity.client import RawClient
+from sealbus.agents.identity.workload_api import RawClient
 from sealbus.envelopes.errors import IdentityUnavailable
 uid, address = int(sys.argv[1]), sys.argv[2]
 os.setgroups([])

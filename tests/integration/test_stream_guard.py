@@ -10,8 +10,8 @@ import pytest
 from support.engines import ScriptedEngine
 from support.real_bus import real_bus
 
-from sealbus.bus.stream_guard import StreamGuard
-from sealbus.bus.streams import declared_streams
+from sealbus.bus.streams.check import StreamGuard
+from sealbus.bus.streams.declared import declared_streams
 from sealbus.envelopes.errors import ConfigurationError
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(60)]

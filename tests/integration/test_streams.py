@@ -13,10 +13,10 @@ from support.nats_server import NatsServer, User
 from support.raw_nats import RawNats
 from support.x509 import ThrowawayCa
 
-from sealbus.bus.jetstream_api import JsonObject
-from sealbus.bus.stream_check import FORBIDDEN, check_streams, violations
-from sealbus.bus.stream_plan import Create, Refuse, Update, apply, plan, read_streams
-from sealbus.bus.streams import STREAM_NAMES, declared_streams, stream_named
+from sealbus.bus.ports import JsonObject
+from sealbus.bus.streams.check import FORBIDDEN, check_streams, violations
+from sealbus.bus.streams.declared import STREAM_NAMES, declared_streams, stream_named
+from sealbus.bus.streams.plan import Create, Refuse, Update, apply, plan, read_streams
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
 

@@ -15,13 +15,13 @@ from support.real_bus import RealBus, real_bus
 from support.shop import Price, Update
 
 from sealbus import Agent, Context, Denied
-from sealbus.agents.client import Client
-from sealbus.agents.handle import TaskHandle
-from sealbus.agents.worker import Worker
-from sealbus.bus.clock import wall_clock
-from sealbus.bus.consumers import api
-from sealbus.bus.requests import CallExpired
-from sealbus.bus.status_body import State
+from sealbus.agents.runtime.client import Client
+from sealbus.agents.runtime.worker import Worker
+from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.gate.calls import CallExpired
+from sealbus.bus.nats.api import api
+from sealbus.bus.ports import wall_clock
+from sealbus.bus.sending.status import State
 from sealbus.envelopes.limits import SECOND
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]

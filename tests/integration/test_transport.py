@@ -12,11 +12,10 @@ import pytest
 from support.lab import Lab, agent_id, make_stream, outgoing, running, until
 from support.nats_server import User
 
-from sealbus.bus.bulk import BATCH, IN_FLIGHT
-from sealbus.bus.connection import Connection
-from sealbus.bus.ports import Delivery, Outgoing, PubAck
-from sealbus.bus.publish_errors import NotPermitted, StreamRefused
-from sealbus.bus.transport import NatsTransport
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.publisher import BATCH, IN_FLIGHT
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import Delivery, NotPermitted, Outgoing, PubAck, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 pytestmark = pytest.mark.nats

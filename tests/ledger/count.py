@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from ledger.book import Book, is_denied
 from ledger.site import Site
 from sealbus import Client
-from sealbus.agents.runtime import open_audit_trail
-from sealbus.bus.audit_trail import AuditEntry
-from sealbus.bus.status_body import State
-from sealbus.envelopes.decision_record import DecisionRecord
+from sealbus.agents.runtime.open import open_audit_trail
+from sealbus.bus.audit.trail import AuditEntry
+from sealbus.bus.sending.status import State
 from sealbus.envelopes.errors import SealbusError
-from sealbus.envelopes.header import parse_header
+from sealbus.envelopes.message.header import parse_header
+from sealbus.envelopes.records.decision import DecisionRecord
 
 __all__ = ["Count", "judge", "settled"]
 

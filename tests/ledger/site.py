@@ -15,15 +15,14 @@ from support.nats_server import find_nats_server
 from support.ports import free_port
 from support.power_cut import LossyDisk
 
-from sealbus.agents.dev.nats_config import BrokerUser, NatsConfig
-from sealbus.agents.dev.permissions import Role, permissions_of
+from sealbus.agents.dev.nats.config import BrokerUser, NatsConfig, Role, permissions_of
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
-from sealbus.agents.runtime import open_connection, streams_of
-from sealbus.agents.settings import Settings, load_settings
-from sealbus.bus.stream_plan import apply
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.spiffe_id import TrustDomain
-from sealbus.policies.bundle import build_bundle, write_bundle
+from sealbus.agents.runtime.open import open_connection, streams_of
+from sealbus.agents.runtime.settings.settings import Settings, load_settings
+from sealbus.bus.streams.plan import apply
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
+from sealbus.policies.bundle.files import build_bundle, write_bundle
 
 __all__ = ["Site", "open_site"]
 

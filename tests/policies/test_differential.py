@@ -14,12 +14,12 @@ from support.opa import OpaServer
 from support.policy_inputs import closed_policy, mutated, starter_with_revocations, well_formed
 from support.x509 import ThrowawayCa
 
-from sealbus.policies.bundle import STARTER, build_bundle, write_bundle
-from sealbus.policies.central import CentralEngine
-from sealbus.policies.decision import Decision
-from sealbus.policies.embedded import EmbeddedEngine
-from sealbus.policies.engine import Answer
-from sealbus.policies.sidecar import SidecarEngine
+from sealbus.policies.bundle.files import STARTER, build_bundle, write_bundle
+from sealbus.policies.decision.decision import Decision
+from sealbus.policies.decision.engine import Answer
+from sealbus.policies.engines.central import CentralEngine
+from sealbus.policies.engines.embedded import EmbeddedEngine
+from sealbus.policies.engines.sidecar import SidecarEngine
 
 pytestmark = pytest.mark.opa
 

@@ -14,17 +14,17 @@ from support.opa import OpaServer
 from support.policies import ALLOW, DENY, SCRIPTED, bundle, document, eventually, put
 from support.x509 import ThrowawayCa
 
+from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import Code, PolicyFailed, PolicyUnavailable
-from sealbus.envelopes.strict_json import Json
-from sealbus.policies.bundle import write_bundle
-from sealbus.policies.bundle_format import Bundle, Manifest, pack_bundle, read_bundle
-from sealbus.policies.central import CentralEngine
-from sealbus.policies.connect import ConnectAnswer, ConnectDecision, ConnectRequest, connect_document
-from sealbus.policies.decision import Decision
-from sealbus.policies.documents import checked_document
-from sealbus.policies.embedded import EmbeddedEngine
-from sealbus.policies.engine import Answer, PolicyEngine
-from sealbus.policies.sidecar import SidecarEngine
+from sealbus.policies.bundle.files import write_bundle
+from sealbus.policies.bundle.format import Bundle, Manifest, pack_bundle, read_bundle
+from sealbus.policies.decision.connect import ConnectAnswer, ConnectDecision, ConnectRequest, connect_document
+from sealbus.policies.decision.decision import Decision
+from sealbus.policies.decision.documents import checked_document
+from sealbus.policies.decision.engine import Answer, PolicyEngine
+from sealbus.policies.engines.central import CentralEngine
+from sealbus.policies.engines.embedded import EmbeddedEngine
+from sealbus.policies.engines.sidecar import SidecarEngine
 
 REPLACED_WITHIN = 0.2
 

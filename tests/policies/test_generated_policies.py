@@ -10,12 +10,12 @@ from support.engine_differences import compare, main
 from support.opa import OpaServer
 from support.policy_grammar import documents, policy, world
 
-from sealbus.policies import form_types
-from sealbus.policies.builtin_types import BUILTINS, Argument, Builtin
-from sealbus.policies.bundle import build_bundle
-from sealbus.policies.form_frames import Scope
-from sealbus.policies.syntax import Place
-from sealbus.policies.value_types import BOOLEAN, number
+from sealbus.policies.bundle.files import build_bundle
+from sealbus.policies.lint.names import Scope
+from sealbus.policies.lint.syntax import Place
+from sealbus.policies.types import inference as form_types
+from sealbus.policies.types.builtins import BUILTINS, Argument, Builtin
+from sealbus.policies.types.value import BOOLEAN, number
 
 ROOT = Path(__file__).parents[2]
 SEED = 20261126

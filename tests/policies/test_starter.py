@@ -9,13 +9,12 @@ from support.opa import require_opa
 from support.policy_inputs import closed_policy, starter_with_revocations, well_formed
 
 from sealbus.envelopes.errors import PolicyFailed
-from sealbus.policies.bundle import STARTER, build_bundle
-from sealbus.policies.bundle_format import TEST_SUFFIX
-from sealbus.policies.documents import canonical
-from sealbus.policies.interpreter import Interpreter
-from sealbus.policies.modules import Module
-from sealbus.policies.policy_tests import disagreements, run_tests
-from sealbus.policies.problems import PolicyRefused
+from sealbus.policies.bundle.files import STARTER, build_bundle
+from sealbus.policies.bundle.format import TEST_SUFFIX
+from sealbus.policies.decision.documents import canonical
+from sealbus.policies.lint.module import Module, PolicyRefused
+from sealbus.policies.lint.regorus import Interpreter
+from sealbus.policies.rego_tests import disagreements, run_tests
 
 AUTHZ = STARTER / "sealbus" / "authz"
 RULES = AUTHZ / "decision.rego"

@@ -15,19 +15,19 @@ from hashlib import sha256
 import pytest
 from support.envelopes import HOUR, MINUTE, NAMES, NOW, TRUST_DOMAIN, Issuer, agent, message_id, task_draft
 
-from sealbus.envelopes.accept import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
-from sealbus.envelopes.caches import Caches, ReplayMemory
-from sealbus.envelopes.codec import pack
-from sealbus.envelopes.context import ContextDraft, mint_context
+from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
+from sealbus.envelopes.encoding.codec import pack
 from sealbus.envelopes.errors import Code, EnvelopeError
-from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.merkle import leaf_hash
-from sealbus.envelopes.seal import Sealed, Sealer, seal
-from sealbus.envelopes.signature import CONTEXT_TYPE, MESSAGE_TYPE, sign_batch
-from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.envelopes.trust import JwtBundle, Trust, TrustBundles
-from sealbus.envelopes.wire import Ancestor, Credential, Proof, Statement
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Sealed, Sealer, seal
+from sealbus.envelopes.message.user_context import ContextDraft, mint_context
+from sealbus.envelopes.message.wire import Ancestor, Credential, Proof, Statement
+from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
+from sealbus.envelopes.trust.caches import Caches, ReplayMemory
+from sealbus.envelopes.trust.merkle import leaf_hash
+from sealbus.envelopes.trust.signature import CONTEXT_TYPE, MESSAGE_TYPE, sign_batch
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = [
     "BODY",

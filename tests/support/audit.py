@@ -10,21 +10,20 @@ from support.both_readers import agreed, proven
 from support.both_readers import opened as opened_alone
 from support.envelopes import HOUR, NAMES, NOW, message_id
 
-from sealbus.envelopes.accept import StreamArrival, VerifiedMessage
-from sealbus.envelopes.archive import (
+from sealbus.envelopes.accept.live import StreamArrival, VerifiedMessage
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.records.archive import (
     ArchiveProfile,
     VerifiedAudit,
     VerifiedDecided,
     accept_decided,
     accept_record,
 )
-from sealbus.envelopes.audit_body import encode_audit_body
-from sealbus.envelopes.caches import Caches
-from sealbus.envelopes.decision_record import DecisionRecord, StreamPlace
-from sealbus.envelopes.evidence import ancestor_item, context_item, credential_item
-from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.merkle import leaf_hash, root
-from sealbus.envelopes.trust import TrustBundles
+from sealbus.envelopes.records.body import ancestor_item, context_item, credential_item, encode_audit_body
+from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
+from sealbus.envelopes.trust.bundles import TrustBundles
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.merkle import leaf_hash, root
 
 __all__ = ["INPUT", "RECORDER", "Archive", "audit_message", "decision_of", "evidence_items", "opened"]
 

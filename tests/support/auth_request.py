@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sealbus.agents.control.callout.jwts import encode_jwt
-from sealbus.agents.control.callout.nkeys import Prefix, SigningKey
-from sealbus.agents.control.callout.xkey import CurveKey
+from sealbus.agents.control.callout.nkeys import CurveKey, Prefix, SigningKey, encode_jwt
 
 __all__ = ["AskingServer"]
 

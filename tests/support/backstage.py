@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sealbus.agents.demo.backstage import DevBackstage
-from sealbus.agents.demo.stage import Stage
+from sealbus.agents.dev.demo.backstage import DevBackstage
+from sealbus.agents.dev.demo.stage import Stage
 
 __all__ = ["in_development"]
 

@@ -10,15 +10,18 @@ from typing import Any, TypeVar, cast
 
 from independent import verify_export as independent
 
-from sealbus.envelopes import audit_body, codec, header, records, strict_json, wire
-from sealbus.envelopes.archive import ArchiveProfile
-from sealbus.envelopes.context_payload import UserContext
-from sealbus.envelopes.context_payload import parse_payload as our_payload
+from sealbus.envelopes.encoding import codec, strict_json
 from sealbus.envelopes.errors import BundleRefused, ConfigurationError, EnvelopeError, LogError
-from sealbus.envelopes.evidence import Evidence
-from sealbus.envelopes.evidence import parse_evidence as our_evidence
-from sealbus.envelopes.spiffe_id import TrustDomain
-from sealbus.envelopes.trust import JwtBundle, TrustBundles
+from sealbus.envelopes.message import header, wire
+from sealbus.envelopes.message.user_context import UserContext
+from sealbus.envelopes.message.user_context import parse_payload as our_payload
+from sealbus.envelopes.records import body as audit_body
+from sealbus.envelopes.records import record as records
+from sealbus.envelopes.records.archive import ArchiveProfile
+from sealbus.envelopes.records.body import Evidence
+from sealbus.envelopes.records.body import parse_evidence as our_evidence
+from sealbus.envelopes.trust.bundles import JwtBundle, TrustBundles
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 __all__ = [
     "agreed",

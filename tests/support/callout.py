@@ -20,21 +20,21 @@ from support.ports import free_port
 from support.raw_nats import RawNats
 from support.x509 import IssuedSvid, ThrowawayCa
 
-from sealbus.agents.control.callout.keys import CalloutKeys, write_keys
+from sealbus.agents.control.callout.key_files import CalloutKeys, write_keys
 from sealbus.agents.control.callout.responder import Callout, RefusedConnection
-from sealbus.bus.connection import Connection
-from sealbus.bus.counters import Counters
-from sealbus.bus.login import NkeyLogin
-from sealbus.bus.rotation import ConnectionOptions
-from sealbus.bus.stream_plan import apply
-from sealbus.bus.streams import declared_streams
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.envelopes.strict_json import Json
-from sealbus.envelopes.subjects import OwnSubject
-from sealbus.policies.bundle import STARTER
-from sealbus.policies.embedded import EmbeddedEngine
-from sealbus.policies.engine import PolicyEngine
+from sealbus.bus.nats.connection.client import NkeyLogin
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.rotation import ConnectionOptions
+from sealbus.bus.streams.declared import declared_streams
+from sealbus.bus.streams.plan import apply
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.envelopes.message.subjects import OwnSubject
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+from sealbus.policies.bundle.files import STARTER
+from sealbus.policies.decision.engine import PolicyEngine
+from sealbus.policies.engines.embedded import EmbeddedEngine
 
 __all__ = [
     "ACCOUNTS",

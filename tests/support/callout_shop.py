@@ -11,23 +11,23 @@ from support.callout import DOMAIN, NAMES, SERVER_ID, CalloutSite
 from support.identity import StaticIdentity
 from support.lab import QUICK
 
-from sealbus.agents.agent import Agent
-from sealbus.agents.client import Client
-from sealbus.agents.dev.memory_identity import MemoryIdentity
+from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.users import EDGE_PATH, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
-from sealbus.agents.node import Deployment, Node
-from sealbus.agents.worker import Worker
-from sealbus.bus.clock import wall_clock
-from sealbus.bus.connection import Connection
-from sealbus.bus.counters import Counters
-from sealbus.bus.stream_check import check_streams
-from sealbus.bus.streams import declared_streams
-from sealbus.bus.transport import NatsTransport
-from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.envelopes.subjects import own_subjects
-from sealbus.envelopes.wire import Statement
-from sealbus.policies.embedded import EmbeddedEngine
+from sealbus.agents.runtime.client import Client
+from sealbus.agents.runtime.node import Deployment, Node
+from sealbus.agents.runtime.worker import Worker
+from sealbus.agents.sdk.agent import Agent
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import wall_clock
+from sealbus.bus.streams.check import check_streams
+from sealbus.bus.streams.declared import declared_streams
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.message.subjects import own_subjects
+from sealbus.envelopes.message.wire import Statement
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.engines.embedded import EmbeddedEngine
 
 __all__ = ["CalloutShop", "callout_shop"]
 

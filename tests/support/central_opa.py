@@ -9,9 +9,9 @@ from support.opa import OpaServer
 from support.ports import free_port
 from support.x509 import IssuedSvid, ThrowawayCa
 
-from sealbus.agents.opa_tls import OpaTls
-from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.policies.opa_arguments import MutualTls, server_arguments
+from sealbus.agents.runtime.policy.opa_tls import OpaTls
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.opa.process import MutualTls, server_arguments
 
 __all__ = ["OPA_ID", "SYSTEM", "WORKER", "CentralOpa", "tls_of"]
 

@@ -10,12 +10,12 @@ from support.envelopes import NOW
 from support.identity import StaticIdentity
 from support.x509 import ThrowawayCa
 
-from sealbus.bus.claiming import Claiming
-from sealbus.bus.counters import Counters
-from sealbus.bus.keyed import Keyed
-from sealbus.bus.memory import MemoryBroker
-from sealbus.envelopes.caches import Caches
-from sealbus.envelopes.seal import Sealer
+from sealbus.agents.dev.memory.broker import MemoryBroker
+from sealbus.bus.handling.idempotency.claim_store import Claiming
+from sealbus.bus.streams.key_value import Keyed
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.message.seal import Sealer
+from sealbus.envelopes.trust.caches import Caches
 
 __all__ = ["MARGIN", "Site"]
 

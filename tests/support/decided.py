@@ -7,21 +7,20 @@ from pathlib import Path
 
 from support.notary import NAMES, Bench
 
-from sealbus.agents.dev.memory_identity import MemoryIdentity
-from sealbus.envelopes.audit_body import encode_audit_body
-from sealbus.envelopes.decision_record import DecisionRecord, StreamPlace
+from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.envelopes.errors import Code
-from sealbus.envelopes.evidence import credential_item
-from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.merkle import leaf_hash, root
-from sealbus.envelopes.seal import Draft, seal
-from sealbus.envelopes.subjects import audit_subject
-from sealbus.envelopes.wire import parse_envelope
-from sealbus.policies.bundle_format import Bundle
-from sealbus.policies.decision import Decision, obligations_json
-from sealbus.policies.open_policy import open_policy
-from sealbus.policies.request import Request, Resource, input_document
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Draft, seal
+from sealbus.envelopes.message.subjects import audit_subject
+from sealbus.envelopes.message.wire import parse_envelope
+from sealbus.envelopes.records.body import credential_item, encode_audit_body
+from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
+from sealbus.envelopes.trust.merkle import leaf_hash, root
+from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.decision.decision import Decision, obligations_json
+from sealbus.policies.decision.request import Request, Resource, input_document
+from sealbus.policies.engines.open import open_policy
 
 __all__ = ["record_decision"]
 

@@ -10,8 +10,8 @@ from support.policies import ALLOW, DENY, bundle, document
 from vectors.issuing import INVENTORY
 from vectors.recorded import decision, evidence
 
-from sealbus.envelopes.codec import Value
-from sealbus.policies.bundle_format import Bundle
+from sealbus.envelopes.encoding.codec import Value
+from sealbus.policies.bundle.format import Bundle
 
 __all__ = ["FIRST", "SECOND", "decide", "decided_world"]
 

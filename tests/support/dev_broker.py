@@ -15,14 +15,14 @@ from cryptography import x509
 from support.raw_nats import RawNats
 from support.x509 import ThrowawayCa
 
-from sealbus.agents.dev.nats_server import EmbeddedNatsServer
-from sealbus.agents.dev.permissions import Role
+from sealbus.agents.dev.nats.config import Role
+from sealbus.agents.dev.nats.server import EmbeddedNatsServer
 from sealbus.agents.dev.workload_api import ServerSvidFiles
-from sealbus.bus.streams import declared_streams
+from sealbus.bus.streams.declared import declared_streams
 from sealbus.envelopes.errors import SealbusError
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.envelopes.subjects import OwnSubject
+from sealbus.envelopes.message.subjects import OwnSubject
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = [
     "INVENTORY",

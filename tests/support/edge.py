@@ -20,11 +20,11 @@ from support.engines import ScriptedEngine
 from support.issuer import AUDIENCE, TRUSTS_NOBODY, LoopbackIssuer
 
 from sealbus import Agent
-from sealbus.agents.edge.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
-from sealbus.agents.edge.protocol import ConnectionLimits
-from sealbus.agents.edge.server import RunningEdge, serve_edge
-from sealbus.agents.settings_document import EdgeTable, IssuerTable
-from sealbus.envelopes.subjects import OwnSubject
+from sealbus.agents.edge.edge import RunningEdge, serve_edge
+from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
+from sealbus.agents.edge.http.protocol import ConnectionLimits
+from sealbus.agents.runtime.settings.schema import EdgeTable, IssuerTable
+from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.testing import TestBus
 
 __all__ = ["ACTIONS", "QUICK", "Door", "door", "edge_table", "raw"]

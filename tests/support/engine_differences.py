@@ -20,13 +20,12 @@ from support.opa import OpaServer, require_opa
 from support.policy_grammar import documents, policy, world
 
 from sealbus.envelopes.errors import PolicyFailed
-from sealbus.policies.bundle_format import Bundle, Manifest, pack_bundle, read_bundle
-from sealbus.policies.check import check_bundle
-from sealbus.policies.decision import parse_decision
-from sealbus.policies.documents import InputDocument, canonical
-from sealbus.policies.entrypoints import BATCH, DECISION
-from sealbus.policies.interpreter import Interpreter
-from sealbus.policies.problems import PolicyRefused
+from sealbus.policies.bundle.check import BATCH, DECISION, check_bundle
+from sealbus.policies.bundle.format import Bundle, Manifest, pack_bundle, read_bundle
+from sealbus.policies.decision.decision import parse_decision
+from sealbus.policies.decision.documents import InputDocument, canonical
+from sealbus.policies.lint.module import PolicyRefused
+from sealbus.policies.lint.regorus import Interpreter
 
 __all__ = ["Comparison", "compare"]
 

@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
-from sealbus.policies.connect import ConnectAnswer
-from sealbus.policies.decision import Decision
-from sealbus.policies.engine import EngineStatus
+from sealbus.policies.decision.connect import ConnectAnswer
+from sealbus.policies.decision.decision import Decision
+from sealbus.policies.decision.engine import EngineStatus
 
 __all__ = ["ScriptedEngine", "Verdict", "allow", "deny"]
 

@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from sealbus.envelopes.keys import PublicKey, SigningKey
-from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.seal import Draft, Sealer
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.envelopes.wire import Credential
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Draft, Sealer
+from sealbus.envelopes.message.wire import Credential
+from sealbus.envelopes.trust.keys import PublicKey, SigningKey
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = [
     "HOUR",

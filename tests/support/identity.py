@@ -9,9 +9,9 @@ from support.x509 import IssuedSvid, ThrowawayCa
 
 from sealbus.bus.ports import X509Material
 from sealbus.envelopes.errors import IdentityUnavailable
-from sealbus.envelopes.seal import Sealer
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.envelopes.trust import TrustBundles
+from sealbus.envelopes.message.seal import Sealer
+from sealbus.envelopes.trust.bundles import TrustBundles
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = ["StaticIdentity"]
 

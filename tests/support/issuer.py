@@ -22,7 +22,7 @@ from typing import Any, Self
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-from sealbus.agents.edge.issuers import Issuer
+from sealbus.agents.edge.oauth.issuers import Issuer
 
 __all__ = ["AUDIENCE", "TRUSTS_NOBODY", "LoopbackIssuer", "Served", "compact", "new_key", "public_jwk", "signed"]
 

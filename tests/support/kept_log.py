@@ -11,12 +11,12 @@ from pathlib import Path
 from support.log_world import World, number_path
 from support.settings import SMALLEST
 
-from sealbus.agents.settings import Settings, load_settings
+from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.bus.ports import Delivery, StreamPosition
-from sealbus.envelopes.audit_body import parse_audit_body
-from sealbus.envelopes.export.root import Root
-from sealbus.envelopes.notary_records import BundleRecord
-from sealbus.envelopes.wire import parse_envelope
+from sealbus.envelopes.export.trust_root import Root
+from sealbus.envelopes.message.wire import parse_envelope
+from sealbus.envelopes.records.body import parse_audit_body
+from sealbus.envelopes.records.notary import BundleRecord
 
 __all__ = ["StreamOfLog", "kept_files", "log_settings", "previous_of", "root_of", "written"]
 

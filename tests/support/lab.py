@@ -13,12 +13,12 @@ from support.identity import StaticIdentity
 from support.nats_server import NatsServer, User
 from support.x509 import ThrowawayCa
 
-from sealbus.bus.connection import Connection
-from sealbus.bus.consumers import api
-from sealbus.bus.counters import Counters
+from sealbus.bus.nats.api import api
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.rotation import ConnectionOptions
 from sealbus.bus.ports import Outgoing
-from sealbus.bus.rotation import ConnectionOptions
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["QUICK", "TRUST_DOMAIN", "Lab", "agent_id", "make_stream", "outgoing", "running", "until"]
 

@@ -22,8 +22,8 @@ from vectors.issuing import token as jwt_svid
 from vectors.recorded import decision, evidence, record_map
 from vectors.world import Message, batch, context, message_id
 
-from sealbus.envelopes.codec import Value, pack
-from sealbus.envelopes.wire import Credential
+from sealbus.envelopes.encoding.codec import Value, pack
+from sealbus.envelopes.message.wire import Credential
 
 __all__ = ["NOTARY", "ORIGIN", "Frame", "LogKey", "World", "entry_of", "files_of", "make_world", "root_document"]
 

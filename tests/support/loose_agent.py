@@ -8,10 +8,10 @@ from typing import Any
 from pydantic import BaseModel
 from support.backstage import in_development
 
-from sealbus.agents.agent import Agent
-from sealbus.agents.context import Context
-from sealbus.agents.demo.stage import STRANGER, Stage
-from sealbus.agents.resource import Resource
+from sealbus.agents.dev.demo.stage import STRANGER, Stage
+from sealbus.agents.sdk.agent import Agent
+from sealbus.agents.sdk.context import Context
+from sealbus.agents.sdk.resource import Resource
 from sealbus.envelopes.errors import ConfigurationError, ResourceNotFound
 
 __all__ = ["Told", "Wanted", "granted", "loose_agent"]

@@ -7,9 +7,9 @@ from dataclasses import replace
 from support.acceptance import EDGE, ISSUER, Message
 from support.envelopes import agent, message_id
 
-from sealbus.envelopes.seal import Sealer
-from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.envelopes.wire import Ancestor, Proof
+from sealbus.envelopes.message.seal import Sealer
+from sealbus.envelopes.message.wire import Ancestor, Proof
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["DOMAINS", "LINKS", "chain", "near", "nearly", "shown"]
 

@@ -24,9 +24,9 @@ from stack.tools import find_tool
 from support.places import Places
 from support.pods import Container, Deployed, Pod
 
-from sealbus.agents.dev.nats_binary import find_nats_server
+from sealbus.agents.dev.nats.server import find_nats_server
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["Node", "entries", "in_order", "numbered"]
 

@@ -8,42 +8,40 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sealbus.agents.control.notary.folder_store import FolderStore
-from sealbus.agents.control.notary.ledger import entry_rows
-from sealbus.agents.control.notary.log_store import CHECKPOINT, LogStore
+from sealbus.agents.control.notary.log.folder_store import FolderStore
+from sealbus.agents.control.notary.log.ledger import entry_rows
+from sealbus.agents.control.notary.log.store import CHECKPOINT, LogStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
-from sealbus.agents.control.notary.policy_archive import PolicyArchive
-from sealbus.agents.control.notary.taking_up import LogPlan
-from sealbus.agents.dev.memory_identity import MemoryIdentity
+from sealbus.agents.control.notary.policies import PolicyArchive
+from sealbus.agents.control.notary.resume import LogPlan
+from sealbus.agents.dev.memory.broker import MemoryBroker
+from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
-from sealbus.bus.clock import Clock, wall_clock
-from sealbus.bus.memory import MemoryBroker
-from sealbus.bus.outbox import Outbox
-from sealbus.bus.ports import Delivery, Transport
-from sealbus.envelopes.archive import ArchiveProfile, accept_record
-from sealbus.envelopes.audit_batch import AuditBatch
-from sealbus.envelopes.audit_body import parse_audit_body
-from sealbus.envelopes.caches import Caches
-from sealbus.envelopes.decision_record import CorePlace, DecisionRecord
+from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
+from sealbus.bus.sending.outbox import Outbox
 from sealbus.envelopes.errors import EnvelopeError
-from sealbus.envelopes.header import parse_header
-from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.log.checkpoint import Checkpoint, open_checkpoint
 from sealbus.envelopes.log.entries import Entry, EntryKind, gap_entry, unverified_entry, verified_entry
-from sealbus.envelopes.log.note_keys import NoteSigner, NoteVerifier
+from sealbus.envelopes.log.note import NoteSigner, NoteVerifier
 from sealbus.envelopes.log.places import Place
-from sealbus.envelopes.log.tile_check import check_tiles
-from sealbus.envelopes.log.tiled_tree import TiledTree
-from sealbus.envelopes.log.tiles import TILE_WIDTH, tile_reader
+from sealbus.envelopes.log.tiles import TILE_WIDTH, TiledTree, tile_reader
+from sealbus.envelopes.log.tiling import check_tiles
 from sealbus.envelopes.log.trust_history import TrustHistory
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.notary_records import BundleRecord, CheckpointRecord
-from sealbus.envelopes.records import Record
-from sealbus.envelopes.seal import Draft, seal
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.envelopes.subjects import audit_subject
-from sealbus.envelopes.wire import Proof, parse_envelope
-from sealbus.envelopes.work_records import OutcomeRecord
+from sealbus.envelopes.message.header import parse_header
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Draft, seal
+from sealbus.envelopes.message.subjects import audit_subject
+from sealbus.envelopes.message.wire import Proof, parse_envelope
+from sealbus.envelopes.records.archive import ArchiveProfile, accept_record
+from sealbus.envelopes.records.batch import AuditBatch
+from sealbus.envelopes.records.body import parse_audit_body
+from sealbus.envelopes.records.decision import CorePlace, DecisionRecord
+from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord
+from sealbus.envelopes.records.record import Record
+from sealbus.envelopes.records.work import OutcomeRecord
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = [
     "NAMES",

@@ -16,8 +16,8 @@ from pathlib import Path
 # What a notary needs, loaded before it is forked.
 from sealbus.agents.control.notary import open_notary
 from sealbus.agents.identity import WorkloadIdentity
-from sealbus.agents.settings import load_settings
-from sealbus.bus.transport import NatsTransport
+from sealbus.agents.runtime.settings.settings import load_settings
+from sealbus.bus.nats.transport import NatsTransport
 
 __all__: list[str] = []
 

@@ -16,11 +16,11 @@ from support.identity import StaticIdentity
 from support.policies import ALLOW
 from support.x509 import ThrowawayCa
 
-from sealbus.bus.tls import server_context
+from sealbus.bus.nats.connection.tls import server_context
 from sealbus.envelopes.errors import Code
-from sealbus.envelopes.spiffe_id import TrustDomain
-from sealbus.policies.decision import Decision
-from sealbus.policies.engine import Answer
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
+from sealbus.policies.decision.decision import Decision
+from sealbus.policies.decision.engine import Answer
 
 __all__ = [
     "BROKEN",

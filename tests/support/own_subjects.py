@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from support.shop import Price, Update
 
 from sealbus import Agent, Context
-from sealbus.envelopes.kinds import Kind
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.spiffe_id import TrustDomain
-from sealbus.envelopes.subjects import OwnSubject
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import OwnSubject
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 __all__ = ["OWN", "Orders"]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sealbus.envelopes.keys import SigningKey
-from sealbus.envelopes.strict_json import Json
-from sealbus.policies.bundle_format import Bundle, Manifest, pack_bundle, read_bundle
-from sealbus.policies.documents import InputDocument, checked_document
-from sealbus.policies.request import Request, Resource, input_document
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.envelopes.trust.keys import SigningKey
+from sealbus.policies.bundle.format import Bundle, Manifest, pack_bundle, read_bundle
+from sealbus.policies.decision.documents import InputDocument, checked_document
+from sealbus.policies.decision.request import Request, Resource, input_document
 
 __all__ = ["ALLOW", "DENY", "SCRIPTED", "bundle", "document", "eventually", "folder", "put", "signing_key"]
 

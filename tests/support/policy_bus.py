@@ -14,11 +14,11 @@ from support.policies import signing_key
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.control.policy_server.server import PolicyServer
-from sealbus.agents.policy_store import PolicyStore
-from sealbus.agents.policy_sync import PolicySync, policy_synced
+from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.agents.runtime.policy.sync import PolicySync, policy_synced
 from sealbus.bus.ports import X509Material
-from sealbus.envelopes.key_files import key_id
-from sealbus.policies.opa_config import OpaFiles, opa_config
+from sealbus.envelopes.trust.keys import key_id
+from sealbus.policies.opa.config import OpaFiles, opa_config
 
 __all__ = ["ANCHORS", "COMPOSER", "CONTROL", "ROOT", "control_identity", "opa_polling", "pushed", "serving"]
 

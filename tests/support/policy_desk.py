@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from support.lab import running
 from support.teams import PLATFORM_FOLDER, owner, team_policy
 
-from sealbus.agents.cli import deny, policy_push, policy_status
-from sealbus.agents.policy_store import PolicyStore
-from sealbus.envelopes.key_files import key_id
-from sealbus.envelopes.keys import PublicKey, SigningKey
+from sealbus.agents.cli.policy import deny
+from sealbus.agents.cli.policy import push as policy_push
+from sealbus.agents.cli.policy import status as policy_status
+from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.envelopes.trust.keys import PublicKey, SigningKey, key_id
 
 __all__ = ["Desk", "key_file"]
 

@@ -15,13 +15,13 @@ from support.policy_bus import ANCHORS, ROOT, opa_polling, serving
 from support.teams import signed_platform, signed_team
 
 from sealbus.agents.control.policy_server.server import PolicyServer
-from sealbus.agents.policy_push import push_signed
-from sealbus.agents.policy_store import PolicyStore
-from sealbus.agents.policy_sync import PolicySync
-from sealbus.policies.decision import Decision
-from sealbus.policies.embedded import EmbeddedEngine
-from sealbus.policies.engine import PolicyEngine
-from sealbus.policies.sidecar import SidecarEngine
+from sealbus.agents.runtime.policy.push import push_signed
+from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.agents.runtime.policy.sync import PolicySync
+from sealbus.policies.decision.decision import Decision
+from sealbus.policies.decision.engine import PolicyEngine
+from sealbus.policies.engines.embedded import EmbeddedEngine
+from sealbus.policies.engines.sidecar import SidecarEngine
 
 __all__ = ["MONEY", "STOCK", "Deployment", "deployment", "two_teams"]
 

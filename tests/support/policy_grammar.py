@@ -13,9 +13,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from sealbus.envelopes.strict_json import Json
-from sealbus.policies.documents import InputDocument
-from sealbus.policies.request import Request, Resource, User, input_document
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.policies.decision.documents import InputDocument
+from sealbus.policies.decision.request import Request, Resource, User, input_document
 
 __all__ = ["documents", "policy", "world"]
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from sealbus.envelopes.strict_json import Json
-from sealbus.policies.bundle import STARTER
-from sealbus.policies.request import Request, Resource, User, input_document
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.policies.bundle.files import STARTER
+from sealbus.policies.decision.request import Request, Resource, User, input_document
 
 __all__ = ["REVOKED", "SEED", "closed_policy", "mutated", "starter_with_revocations", "well_formed"]
 

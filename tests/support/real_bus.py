@@ -11,22 +11,22 @@ from support.identity import StaticIdentity
 from support.nats_server import NatsServer, User
 from support.x509 import ThrowawayCa
 
-from sealbus.agents.dev.memory_identity import MemoryIdentity
-from sealbus.agents.dev.permissions import Permissions, Role, permissions_of
+from sealbus.agents.dev.memory.identity import MemoryIdentity
+from sealbus.agents.dev.nats.config import Permissions, Role, permissions_of
 from sealbus.agents.dev.users import EDGE_PATH, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
-from sealbus.agents.node import Deployment, Node
-from sealbus.bus.clock import Clock, wall_clock
-from sealbus.bus.connection import Connection
-from sealbus.bus.spool import SpoolOptions
-from sealbus.bus.stream_plan import apply
-from sealbus.bus.streams import declared_streams
-from sealbus.bus.transport import NatsTransport
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.envelopes.subjects import OwnSubject, own_subjects
-from sealbus.envelopes.wire import Statement
-from sealbus.policies.engine import PolicyEngine
+from sealbus.agents.runtime.node import Deployment, Node
+from sealbus.bus.audit.spool import SpoolOptions
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.streams.declared import declared_streams
+from sealbus.bus.streams.plan import apply
+from sealbus.envelopes.message.subjects import OwnSubject, own_subjects
+from sealbus.envelopes.message.wire import Statement
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+from sealbus.policies.decision.engine import PolicyEngine
 
 __all__ = ["RealBus", "real_bus"]
 

@@ -11,14 +11,13 @@ from support.log_world import World, make_world
 from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.lookup import FoundRecord, Lookup, items_of, look_up
 from sealbus.agents.evidence.receipts import make_receipt
-from sealbus.envelopes.export.frames import Frame
-from sealbus.envelopes.export.record_receipt import EarlierCheckpoint, RecordReceipt, ShownBundle
-from sealbus.envelopes.export.root import Root
-from sealbus.envelopes.export.shown_message import ShownMessage, show_items
+from sealbus.envelopes.export.format import Frame
+from sealbus.envelopes.export.receipt import EarlierCheckpoint, RecordReceipt, ShownBundle, ShownMessage, show_items
+from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.log.entries import EntryKind
 from sealbus.envelopes.log.receipt import Receipt
-from sealbus.envelopes.log.tiled_tree import TiledTree
-from sealbus.envelopes.wire import parse_envelope
+from sealbus.envelopes.log.tiles import TiledTree
+from sealbus.envelopes.message.wire import parse_envelope
 
 __all__ = ["FILES", "ROOT", "WORLD", "frame_of", "looked_up", "message_ids", "receipts_of", "shown", "unchecked"]
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from support.policies import document
 
-from sealbus.policies.recorded import Recorded, RecordedDecision
+from sealbus.policies.backtest.recorded import Recorded, RecordedDecision
 
 __all__ = ["PLANNER", "recorded", "source"]
 

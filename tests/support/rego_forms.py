@@ -1,7 +1,7 @@
 """The table of Rego forms in tests/policies/forms: what each gives, or why it is refused.
 
 An entry is a policy whose rule `r` is asked. `gives` is its value as JSON, `undefined` or `error`; `refused` are the
-names of `sealbus.policies.forms`. Where the engines differ and no check can see it, `opa` and `embedded` say how.
+names of `sealbus.policies.lint.lint`. Where the engines differ and no check can see it, `opa` and `embedded` say how.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sealbus.envelopes.errors import PolicyFailed
-from sealbus.policies.form_lookups import lookup_problems
-from sealbus.policies.form_types import type_problems
-from sealbus.policies.forms import parse_all, refused_forms
-from sealbus.policies.interpreter import Interpreter
-from sealbus.policies.modules import Module
-from sealbus.policies.problems import PolicyRefused, Problem
+from sealbus.policies.lint.lint import parse_all, refused_forms
+from sealbus.policies.lint.module import Module, PolicyRefused, Problem
+from sealbus.policies.lint.regorus import Interpreter
+from sealbus.policies.lint.undefined import lookup_problems
+from sealbus.policies.types.inference import type_problems
 
 __all__ = ["DATA", "FORMS", "INPUT", "Form", "embedded_says", "problems_of"]
 

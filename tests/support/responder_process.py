@@ -14,15 +14,15 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from sealbus.agents.control.callout.opening import open_callout
-from sealbus.agents.settings import load_settings
+from sealbus.agents.control.callout.role import open_callout
+from sealbus.agents.runtime.settings.settings import load_settings
 from sealbus.bus.ports import X509Material
 from sealbus.envelopes.errors import IdentityUnavailable
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.seal import Sealer
-from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.envelopes.trust import TrustBundles
-from sealbus.policies.embedded import EmbeddedEngine
+from sealbus.envelopes.message.seal import Sealer
+from sealbus.envelopes.trust.bundles import TrustBundles
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.engines.embedded import EmbeddedEngine
 
 
 @dataclass

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from support.acceptance import ISSUER, PLANNER, TRUST, Message
 from support.envelopes import HOUR, MINUTE, NAMES, NOW, agent, call_draft, message_id, task_draft
 
-from sealbus.envelopes.answers import OpenRequest
-from sealbus.envelopes.caches import Caches
-from sealbus.envelopes.pending import PendingRequest
-from sealbus.envelopes.results import ResultProfile, VerifiedResult, accept_reply, accept_status
-from sealbus.envelopes.seal import seal
-from sealbus.envelopes.trust import Trust
+from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
+from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_reply, accept_status
+from sealbus.envelopes.message.seal import seal
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
 
 __all__ = ["CALL", "PRICING", "TASK", "Requester", "answer"]
 

@@ -14,8 +14,8 @@ from support.workload_api import short_folder
 
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.dev.workload_api.declared import DeclaredIdentity
-from sealbus.agents.dev.workload_api.servicer import ServiceContext, WorkloadServicer
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.agents.dev.workload_api.server import ServiceContext, WorkloadServicer
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["ScriptedWorkloadApi", "scripted_workload_api"]
 

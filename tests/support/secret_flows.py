@@ -22,10 +22,10 @@ from support.secret_sources import Secrets
 from support.witness import as_a_browser
 
 from sealbus.agents.cli.main import EXIT_DENIED
-from sealbus.agents.demo.stage import STRANGER, Stage
+from sealbus.agents.dev.demo.stage import STRANGER, Stage
 from sealbus.agents.dev.idp.access import ScriptAccess, fetch_token, read_access
 from sealbus.agents.examples.inventory import Update
-from sealbus.agents.token_exchange import TokenExchange
+from sealbus.agents.sdk.token_exchange import TokenExchange
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
 
 __all__ = ["at_the_door", "backends", "commands", "log_ins", "on_the_bus"]

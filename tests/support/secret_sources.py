@@ -11,13 +11,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from support.secret_search import Kept, Secret
 
 from sealbus.agents.dev import users
-from sealbus.agents.dev.idp.expiring import Expiring
 from sealbus.agents.dev.idp.login import DeviceLogin
 from sealbus.agents.dev.idp.server import DevelopmentIdp
-from sealbus.agents.dev.idp.signing import TokenSigner
+from sealbus.agents.dev.idp.signing import Expiring, TokenSigner
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
-from sealbus.agents.edge import minting
-from sealbus.envelopes.keys import SigningKey
+from sealbus.agents.edge.oauth import user_context as minting
+from sealbus.envelopes.trust.keys import SigningKey
 
 __all__ = ["Secrets"]
 

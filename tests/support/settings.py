@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sealbus.agents.settings import Flag, Settings, load_settings
+from sealbus.agents.runtime.settings.settings import Flag, Settings, load_settings
 
 __all__ = ["FULL", "SMALLEST", "load", "origin", "smallest_environment"]
 

@@ -14,7 +14,7 @@ from support.ports import free_port
 from support.workload_api import short_folder
 
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = ["entry", "require_spire", "spire"]
 

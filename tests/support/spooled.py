@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sealbus.bus.spool_files import SpoolFiles
-from sealbus.envelopes.audit_batch import AuditBatch, ClosedBatch
-from sealbus.envelopes.work_records import OutcomeRecord
+from sealbus.bus.audit.spool_files import SpoolFiles
+from sealbus.envelopes.records.batch import AuditBatch, ClosedBatch
+from sealbus.envelopes.records.work import OutcomeRecord
 
 __all__ = ["batch_of", "contents", "open_files", "outcome"]
 

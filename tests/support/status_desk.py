@@ -15,19 +15,19 @@ from support.envelopes import HOUR, MINUTE, NAMES, NOW, agent, message_id
 from support.lab import until
 from support.results import TASK, answer
 
-from sealbus.bus.answer_policy import AnswerPolicy
-from sealbus.bus.audit import AuditWriter
-from sealbus.bus.counters import Counters
-from sealbus.bus.judge import Judge
-from sealbus.bus.memory import MemoryBroker, MemoryTransport
-from sealbus.bus.recording import DECISIONS_ALONE
-from sealbus.bus.refusals import Refusals
-from sealbus.bus.status_body import STATUS_TYPE, Status
-from sealbus.bus.status_reader import AskedTask, StatusLimits, StatusReader
-from sealbus.envelopes.caches import Caches
-from sealbus.envelopes.decision_record import DecisionRecord
-from sealbus.envelopes.pending import PendingRequest
-from sealbus.envelopes.trust import Trust
+from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
+from sealbus.bus.audit.redaction import DECISIONS_ALONE
+from sealbus.bus.audit.writer import AuditWriter
+from sealbus.bus.gate.authorizer import Authorizer
+from sealbus.bus.gate.refusals import Refusals
+from sealbus.bus.gate.reply_policy import AnswerPolicy
+from sealbus.bus.gate.status_reader import AskedTask, StatusLimits, StatusReader
+from sealbus.bus.sending.status import STATUS_TYPE, Status
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.accept.open_request import PendingRequest
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
 
 __all__ = ["RESULT", "Desk", "result", "status", "written"]
 
@@ -72,7 +72,7 @@ class Desk:
             names=NAMES,
             own=agent("planner"),
             transport=transport,
-            policy=AnswerPolicy(judge=Judge(engine=self.engine), audit=cast("AuditWriter", self.notes)),
+            policy=AnswerPolicy(judge=Authorizer(engine=self.engine), audit=cast("AuditWriter", self.notes)),
             refusals=self.refusals,
             trust=lambda: self.trust,
             caches=Caches(),

@@ -14,7 +14,7 @@ from support.envelopes import Issuer
 from support.x509 import IssuedSvid, ThrowawayCa
 
 from sealbus.bus.ports import X509Material
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = ["StolenAuthority", "steal"]
 

@@ -27,7 +27,7 @@ from support.log_world import (
 from vectors.issuing import INVENTORY, NOW, PLANNER, SECOND, Json, Party
 from vectors.recorded import decision, evidence, record_map
 
-from sealbus.envelopes.codec import Value, pack, unpack
+from sealbus.envelopes.encoding.codec import Value, pack, unpack
 
 __all__ = ["CLASSES", "Altered", "alter", "flipped_in_a_message_and_signed_anew"]
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from support.policies import signing_key
 
-from sealbus.envelopes.key_files import key_id, public_pem
-from sealbus.envelopes.keys import SigningKey
-from sealbus.envelopes.strict_json import Json
-from sealbus.policies.bundle import STARTER, build_bundle
-from sealbus.policies.bundle_format import Bundle, Manifest, pack_bundle, read_bundle
-from sealbus.policies.bundle_signing import sign_bundle
-from sealbus.policies.ownership import PLATFORM, team_root
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.envelopes.trust.keys import SigningKey, key_id, public_pem
+from sealbus.policies.bundle.files import STARTER, build_bundle
+from sealbus.policies.bundle.format import Bundle, Manifest, pack_bundle, read_bundle
+from sealbus.policies.bundle.ownership import PLATFORM, team_root
+from sealbus.policies.bundle.signing import sign_bundle
 
 __all__ = [
     "AGENTS",

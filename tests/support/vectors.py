@@ -8,19 +8,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from sealbus.envelopes.accept import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
-from sealbus.envelopes.answers import OpenRequest
-from sealbus.envelopes.archive import ArchiveProfile, accept_decided, accept_record
-from sealbus.envelopes.caches import Caches, ReplayMemory
-from sealbus.envelopes.decision_record import DecisionRecord
-from sealbus.envelopes.kinds import Kind
+from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
+from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
+from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_reply, accept_status
 from sealbus.envelopes.lifetimes import Lifetimes
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.pending import PendingRequest
-from sealbus.envelopes.results import ResultProfile, VerifiedResult, accept_reply, accept_status
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.envelopes.subjects import OwnSubject, own_subjects
-from sealbus.envelopes.trust import JwtBundle, Trust, TrustBundles
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import OwnSubject, own_subjects
+from sealbus.envelopes.records.archive import ArchiveProfile, accept_decided, accept_record
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
+from sealbus.envelopes.trust.caches import Caches, ReplayMemory
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = ["FOLDER", "Given", "load", "octets", "run"]
 

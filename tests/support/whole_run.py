@@ -24,15 +24,15 @@ from support.secret_sources import Secrets
 from support.witness import Witness
 from support.workload_api import short_folder
 
-from sealbus.agents.demo.scene import play
-from sealbus.agents.demo.scenes import SCENES
-from sealbus.agents.demo.stage import STRANGER, Stage, open_stage
-from sealbus.agents.dev import permissions
-from sealbus.agents.runtime import open_audit_trail, open_connection, open_node, streams_of
-from sealbus.agents.worker import Worker
-from sealbus.bus.audit_trail import Finding
-from sealbus.bus.counters import Counters
-from sealbus.bus.transport import NatsTransport
+from sealbus.agents.dev.demo.scene import play
+from sealbus.agents.dev.demo.scenes import SCENES
+from sealbus.agents.dev.demo.stage import STRANGER, Stage, open_stage
+from sealbus.agents.dev.nats import config as permissions
+from sealbus.agents.runtime.open import open_audit_trail, open_connection, open_node, streams_of
+from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.audit.trail import Finding
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import SealbusError
 
 __all__ = ["MEANT", "WholeRun", "whole_run"]

@@ -16,7 +16,7 @@ from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorklo
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.envelopes.errors import IdentityUnavailable
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = [
     "MovedClock",

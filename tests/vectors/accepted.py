@@ -11,7 +11,7 @@ from vectors.refused_live import at, call, event, stream
 from vectors.refused_trust import parent
 from vectors.world import Message, batch, context, header_block, message_id
 
-from sealbus.envelopes.wire import Ancestor, Credential
+from sealbus.envelopes.message.wire import Ancestor, Credential
 
 __all__ = ["cases"]
 

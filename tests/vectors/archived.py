@@ -12,8 +12,8 @@ from vectors.refused_live import call
 from vectors.refused_trust import parent
 from vectors.world import BODY, Message, batch, context, message_id
 
-from sealbus.envelopes.codec import encode, pack
-from sealbus.envelopes.wire import Credential, Proof
+from sealbus.envelopes.encoding.codec import encode, pack
+from sealbus.envelopes.message.wire import Credential, Proof
 
 __all__ = ["accepted", "refused"]
 

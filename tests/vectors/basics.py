@@ -7,9 +7,9 @@ from hashlib import sha256
 from vectors.issuing import BROKER, EDGE, INVENTORY, PLANNER, Json, party
 from vectors.world import message_id
 
-from sealbus.envelopes.codec import Value, encode, pack
-from sealbus.envelopes.merkle import leaf_hash, path, root
-from sealbus.envelopes.signature import CONTEXT_TYPE, MESSAGE_TYPE, pae
+from sealbus.envelopes.encoding.codec import Value, encode, pack
+from sealbus.envelopes.trust.merkle import leaf_hash, path, root
+from sealbus.envelopes.trust.signature import CONTEXT_TYPE, MESSAGE_TYPE, pae
 
 __all__ = ["codec", "crypto", "names"]
 

@@ -8,7 +8,7 @@ from hashlib import sha256
 from vectors.issuing import BROKER, BUNDLES, EDGE, HOUR, INVENTORY, NOW, PLANNER, SECOND, Json
 from vectors.world import Message, header_block, message_id
 
-from sealbus.envelopes.merkle import leaf_hash
+from sealbus.envelopes.trust.merkle import leaf_hash
 
 __all__ = ["LIFETIMES", "Case", "archive", "call_given", "decided", "digest_of", "live", "pieces", "result", "world"]
 

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 
-from sealbus.envelopes.keys import PublicKey, SigningKey
-from sealbus.envelopes.wire import Credential
+from sealbus.envelopes.message.wire import Credential
+from sealbus.envelopes.trust.keys import PublicKey, SigningKey
 
 __all__ = [
     "BROKER",

@@ -15,12 +15,9 @@ from sealbus.envelopes.log.entries import (
     unverified_entry,
     verified_entry,
 )
-from sealbus.envelopes.log.lines import base64_text
-from sealbus.envelopes.log.note_keys import NoteSigner
-from sealbus.envelopes.log.notes import sign_note
+from sealbus.envelopes.log.note import NoteSigner, base64_text, sign_note
 from sealbus.envelopes.log.receipt import Receipt, encode_receipt
-from sealbus.envelopes.log.tiled_tree import TiledTree
-from sealbus.envelopes.log.tiles import TileName
+from sealbus.envelopes.log.tiles import TiledTree, TileName
 from sealbus.envelopes.log.tiling import Tiling
 
 __all__ = ["log"]

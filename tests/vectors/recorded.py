@@ -5,8 +5,8 @@ from __future__ import annotations
 from vectors.issuing import HOUR, INVENTORY, MINUTE, NOW, PLANNER, SECOND, party
 from vectors.world import BODY, Message, message_id
 
-from sealbus.envelopes.codec import Value, encode, pack
-from sealbus.envelopes.merkle import leaf_hash, root
+from sealbus.envelopes.encoding.codec import Value, encode, pack
+from sealbus.envelopes.trust.merkle import leaf_hash, root
 
 __all__ = ["audit", "core", "decision", "evidence", "misshapen", "records"]
 

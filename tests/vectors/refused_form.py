@@ -8,8 +8,8 @@ from vectors.cases import Case, live
 from vectors.issuing import HOUR, MINUTE, NOW
 from vectors.world import Message, context, message_id
 
-from sealbus.envelopes.codec import pack
-from sealbus.envelopes.wire import Credential, Proof
+from sealbus.envelopes.encoding.codec import pack
+from sealbus.envelopes.message.wire import Credential, Proof
 
 __all__ = ["cases"]
 

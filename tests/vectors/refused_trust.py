@@ -10,9 +10,9 @@ from vectors.issuing import BROKER, EDGE, HOUR, MINUTE, NOW, PLANNER, PRICING, S
 from vectors.refused_live import event
 from vectors.world import Message, context, context_entries, message_id
 
-from sealbus.envelopes.codec import pack
-from sealbus.envelopes.signature import MESSAGE_TYPE
-from sealbus.envelopes.wire import Ancestor, Credential, Statement
+from sealbus.envelopes.encoding.codec import pack
+from sealbus.envelopes.message.wire import Ancestor, Credential, Statement
+from sealbus.envelopes.trust.signature import MESSAGE_TYPE
 
 __all__ = ["cases", "parent"]
 

@@ -8,10 +8,10 @@ from hashlib import sha256
 
 from vectors.issuing import EDGE, HOUR, INVENTORY, MINUTE, NOW, PLANNER, Party, party
 
-from sealbus.envelopes.codec import pack
-from sealbus.envelopes.merkle import leaf_hash
-from sealbus.envelopes.signature import CONTEXT_TYPE, MESSAGE_TYPE, sign_batch
-from sealbus.envelopes.wire import Ancestor, Credential, Proof, Statement
+from sealbus.envelopes.encoding.codec import pack
+from sealbus.envelopes.message.wire import Ancestor, Credential, Proof, Statement
+from sealbus.envelopes.trust.merkle import leaf_hash
+from sealbus.envelopes.trust.signature import CONTEXT_TYPE, MESSAGE_TYPE, sign_batch
 
 __all__ = ["BODY", "Message", "batch", "context", "context_entries", "header_block", "message_id"]
 

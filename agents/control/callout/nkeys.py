@@ -2,22 +2,52 @@
 
 A public key is `<prefix><32 bytes>`, a seed `<seed prefix and prefix><32 bytes>`, both with their CRC-16/XMODEM in little
 endian, base32 without padding (github.com/nats-io/nkeys, `strkey.go`).
+
+What the server and a responder tell each other, sealed by their curve keys (NATS' xkey, version 1).
+
+A sealed message is `xkv1`, a nonce of 24 bytes and a NaCl box (X25519, XSalsa20, Poly1305): from its sender, for its
+reader only (github.com/nats-io/nkeys, `xkeys.go`).
+
+NATS' JWTs, as far as the auth callout has them: compact, Ed25519, the issuer's nkey in `iss`.
+
+Claims stand in `nats` beside the registered ones (github.com/nats-io/jwt, version 2). Nothing of a JWT is looked at
+before its signature holds, but for `iss`, which says whose it should be.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import json
 import os
+import secrets
+from collections.abc import Mapping
 from enum import IntEnum
 from functools import lru_cache
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from nacl.exceptions import CryptoError
+from nacl.public import Box, PrivateKey, PublicKey
 
-__all__ = ["KEY_BYTES", "NkeyError", "Prefix", "SigningKey", "decode_public", "decode_seed", "encode_public",
-           "encode_seed", "verify"]  # fmt: skip
+from sealbus.envelopes.encoding.strict_json import Json, parse_object
+
+__all__ = [
+    "KEY_BYTES",
+    "MAX_BYTES",
+    "CurveKey",
+    "NkeyError",
+    "Prefix",
+    "SigningKey",
+    "decode_jwt",
+    "decode_public",
+    "decode_seed",
+    "encode_jwt",
+    "encode_public",
+    "encode_seed",
+    "verify",
+]
 
 KEY_BYTES: Final = 32
 _SEED: Final = 18 << 3
@@ -134,3 +164,105 @@ def _decode(text: str, length: int) -> bytes:
 
 def _crc(data: bytes) -> bytes:
     return binascii.crc_hqx(data, 0).to_bytes(2, "little")
+
+
+_VERSION: Final = b"xkv1"
+_LEAST: Final = len(_VERSION) + Box.NONCE_SIZE + 16
+
+
+class CurveKey:
+    """A curve key with its nkey texts; never shown, never logged."""
+
+    __slots__ = ("_box", "_key", "public")
+
+    def __init__(self, seed: bytes) -> None:
+        self._key: Final = PrivateKey(seed)
+        self.public: Final = encode_public(Prefix.CURVE, bytes(self._key.public_key))
+        # What two keys share is computed once for each server, whose key lives as long as it does.
+        self._box = lru_cache(maxsize=64)(self._make_box)
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Make a new key from the system's randomness."""
+        return cls(os.urandom(KEY_BYTES))
+
+    @classmethod
+    def from_seed(cls, text: str) -> Self:
+        """Return the key of a seed; raise `NkeyError` for anything but a seed that begins with SX."""
+        return cls(decode_seed(text, Prefix.CURVE))
+
+    def seed(self) -> str:
+        """Return the seed's text, to be stored where only its owner reads."""
+        return encode_seed(Prefix.CURVE, bytes(self._key))
+
+    def seal(self, data: bytes, reader: str) -> bytes:
+        """Return `data` sealed for the public curve key `reader`; raise `NkeyError` if that is none."""
+        return _VERSION + self._box(reader).encrypt(data)
+
+    def open(self, sealed: bytes, sender: str) -> bytes:
+        """Return what `sender`, a public curve key, sealed for us; raise `NkeyError` for anything else."""
+        if len(sealed) < _LEAST or not sealed.startswith(_VERSION):
+            raise NkeyError("not a sealed message")
+        try:
+            return self._box(sender).decrypt(sealed[len(_VERSION) :])
+        except CryptoError as error:
+            raise NkeyError("not sealed by this key for us") from error
+
+    def _make_box(self, other: str) -> Box:
+        return Box(self._key, PublicKey(decode_public(other, Prefix.CURVE)))
+
+    def __repr__(self) -> str:
+        return f"CurveKey({self.public})"
+
+
+MAX_BYTES: Final = 262_144
+"""Longest JWT that is read: certificate chains make a request a few kilobytes long."""
+
+_HEADER: Final[Mapping[str, Json]] = {"typ": "JWT", "alg": "ed25519-nkey"}
+_NESTING: Final = 8
+
+
+def encode_jwt(claims: Mapping[str, object], key: SigningKey, *, issued: int) -> str:
+    """Return `claims` signed by `key`, whose public nkey becomes `iss`; `issued` is `iat`, in seconds."""
+    body: dict[str, object] = {**claims, "iss": key.public, "iat": issued, "jti": secrets.token_hex(16)}
+    signed = f"{_encoded(_json(_HEADER))}.{_encoded(_json(body))}"
+    return f"{signed}.{_encoded(key.sign(signed.encode()))}"
+
+
+def decode_jwt(token: bytes, prefix: Prefix) -> dict[str, Json]:
+    """Return the claims of a JWT that an nkey of `prefix` signed, `iss`; raise `NkeyError` for anything else.
+
+    Who `iss` is, what the JWT is for and until when, is for the caller.
+    """
+    if len(token) > MAX_BYTES:
+        raise NkeyError(f"a JWT of {len(token)} bytes")
+    parts = token.split(b".")
+    if len(parts) != 3:
+        raise NkeyError("not three parts")
+    try:
+        header, claims = (parse_object(_decoded(part), depth=_NESTING) for part in parts[:2])
+        signature = _decoded(parts[2])
+    except ValueError as error:
+        raise NkeyError("not a JWT") from error
+    if header != _HEADER:
+        raise NkeyError("another kind of JWT, or another algorithm")
+    issuer = claims.get("iss")
+    if not isinstance(issuer, str):
+        raise NkeyError("a JWT without an issuer")
+    verify(issuer, prefix, signature, parts[0] + b"." + parts[1])
+    return claims
+
+
+def _json(value: Mapping[str, object]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _decoded(part: bytes) -> bytes:
+    data = base64.b64decode(part + b"=" * (-len(part) % 4), altchars=b"-_", validate=True)
+    if _encoded(data).encode() != part:
+        raise ValueError("another spelling of the same bytes")
+    return data

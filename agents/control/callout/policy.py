@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from sealbus.agents.policy_source import open_sync
-from sealbus.agents.settings import PolicySettings
-from sealbus.bus.connection import Connection
-from sealbus.bus.counters import Counters
+from sealbus.agents.runtime.policy.source import open_sync
+from sealbus.agents.runtime.settings.settings import PolicySettings
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.policies.bundle import load_bundle, write_file
+from sealbus.policies.bundle.files import load_bundle, write_file
 
 __all__ = ["CACHE", "first_policy", "follow_bucket"]
 

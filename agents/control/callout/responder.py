@@ -3,6 +3,8 @@
 Several run side by side in one queue group, in one process or many; each is on its own connection, logged in by an nkey
 over mutual TLS, in an account that holds nothing else. A request that cannot be opened or verified is not answered: the
 server refuses by itself once its time has run out. Every other refusal is answered, with its code for the server's log.
+
+Which requests were answered: none is answered twice while it is fresh, in bounded memory.
 """
 
 from __future__ import annotations
@@ -13,28 +15,24 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sealbus.agents.control.callout.answer import allowing, refusing, user_jwt
-from sealbus.agents.control.callout.grants import grants_of, own_facts
-from sealbus.agents.control.callout.keys import CalloutKeys
+from sealbus.agents.control.callout.key_files import CalloutKeys
 from sealbus.agents.control.callout.nkeys import NkeyError
 from sealbus.agents.control.callout.peer import Peer, verify_peer
-from sealbus.agents.control.callout.request import AuthorizationRequest, verify_request
-from sealbus.agents.control.callout.seen import SeenRequests
-from sealbus.bus.answering import Answering, Asked
-from sealbus.bus.clock import Clock, wall_clock
-from sealbus.bus.connection import Connection
-from sealbus.bus.counters import Counters
-from sealbus.bus.frames import header_value
-from sealbus.bus.operator_log import OperatorLog
-from sealbus.bus.ports import Identity
+from sealbus.agents.control.callout.permissions import grants_of, own_facts
+from sealbus.agents.control.callout.protocol import AuthorizationRequest, allowing, refusing, user_jwt, verify_request
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.frames import header_value
+from sealbus.bus.nats.subscription import Answering, Asked
+from sealbus.bus.ports import Clock, Identity, wall_clock
+from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.errors import Code, ConnectRefused, SealbusError
-from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.subjects import OwnSubject
-from sealbus.policies.connect import ConnectDecision, ConnectRequest, connect_document
-from sealbus.policies.engine import PolicyEngine
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.subjects import OwnSubject
+from sealbus.envelopes.trust.names import Names
+from sealbus.policies.decision.connect import ConnectDecision, ConnectRequest, connect_document
+from sealbus.policies.decision.engine import PolicyEngine
 
-__all__ = ["QUEUE", "SUBJECT", "Callout", "RefusedConnection"]
+__all__ = ["QUEUE", "SUBJECT", "Callout", "RefusedConnection", "SeenRequests"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -223,3 +221,35 @@ class _Denied(ConnectRefused):
     def __init__(self, reasons: tuple[str, ...]) -> None:
         super().__init__(Code.DENIED, ", ".join(reasons))
         self.reasons = reasons
+
+
+MOST: Final = 65_536
+"""Requests that are remembered: they are fresh for seconds, and one responder answers some thousands in these."""
+
+
+class SeenRequests:
+    """Remembers requests by the nkey that the server makes for each. Each responder remembers its own.
+
+    A copy that another responder answers gives a user JWT for a key that nobody has, sealed for the server: the copies
+    are refused because nobody honest makes any.
+    """
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._expiries: dict[str, int] = {}
+
+    def take(self, user: str, *, expires: int, now: int) -> None:
+        """Remember a request until it is no longer fresh; `expires` is in seconds, `now` in microseconds.
+
+        Raises `ConnectRefused`: `replayed` if it was taken before, `overloaded` if no more can be remembered.
+        """
+        if user in self._expiries:
+            raise ConnectRefused(Code.REPLAYED)
+        if len(self._expiries) >= self._most:
+            self._forget(now)
+        if len(self._expiries) >= self._most:
+            raise ConnectRefused(Code.OVERLOADED, "more fresh requests than can be remembered")
+        self._expiries[user] = expires * SECOND + DEFAULT_LIMITS.clock_skew
+
+    def _forget(self, now: int) -> None:
+        self._expiries = {user: until for user, until in self._expiries.items() if until >= now}

@@ -1,25 +1,56 @@
-"""The auth callout as a role of the control process: a responder, and what is done over an ordinary connection beside it."""
+"""The auth callout as a role of the control process: a responder, and what is done over an ordinary connection beside it.
+
+From settings to a running responder, and from a refusal to the refusals that operators read.
+
+An ordinary connection of the control process, which its own callout lets in, kept for what is done over it.
+
+It can be made only once the callout answers, so that nothing may wait for it before that.
+
+Refused connections on their way to the operators: kept while they cannot be published, up to a bound.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import json
+import logging
+import random
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Final
 
-from sealbus.agents.control.callout.opening import open_callout
-from sealbus.agents.control.callout.ordinary import Ordinary, Use
+from sealbus.agents.control.callout.key_files import load_keys
+from sealbus.agents.control.callout.nkeys import NkeyError, Prefix, decode_public
 from sealbus.agents.control.callout.policy import first_policy, follow_bucket
-from sealbus.agents.control.callout.refused import RefusedConnections
-from sealbus.agents.control.callout.responder import Callout
-from sealbus.agents.runtime import connection_of, open_engine, open_identity
-from sealbus.agents.settings import Settings
-from sealbus.bus.connection import Connection
-from sealbus.bus.counters import Counters
-from sealbus.envelopes.subjects import refused_subject
+from sealbus.agents.control.callout.responder import SUBJECT, Callout, RefusedConnection
+from sealbus.agents.runtime.open import connection_of, open_engine, open_identity
+from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.bus.gate.refusals import Refusals
+from sealbus.bus.nats.connection.client import NkeyLogin
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.rotation import ConnectionOptions, backoff
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import Delivery, Identity
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.errors import ConfigurationError, ConnectRefused, SealbusError
+from sealbus.envelopes.message.subjects import refused_subject
+from sealbus.policies.decision.engine import PolicyEngine
 
-__all__ = ["CONTROL", "CalloutRole", "open_callout_role"]
+__all__ = [
+    "CONTROL",
+    "INBOX",
+    "KEPT",
+    "CalloutRole",
+    "Ordinary",
+    "RefusedConnections",
+    "Use",
+    "into_refusals",
+    "open_callout",
+    "open_callout_role",
+]
 
 CONTROL: Final = "control"
 """The name of the control process's workload."""
@@ -67,3 +98,163 @@ async def open_callout_role(settings: Settings, *, counters: Counters) -> AsyncG
         ):
             connect = partial(connection_of, CONTROL, settings, identity, counters)
             yield CalloutRole(callout, Ordinary(connect, uses))
+
+
+INBOX: Final = "_INBOX.callout."
+"""Inbox prefix of responders in their account."""
+
+
+@asynccontextmanager
+async def open_callout(
+    settings: Settings,
+    *,
+    identity: Identity,
+    engine: PolicyEngine,
+    counters: Counters | None = None,
+    on_refused: Callable[[RefusedConnection], None] = lambda _: None,
+) -> AsyncGenerator[Callout, None]:
+    """Read the keys, connect to NATS as a responder with `identity`, and yield the `Callout` to `run`.
+
+    `engine` is entered. Raises `ConfigurationError` for a key that is missing or wrong, `BusUnavailable` where the
+    first connect fails.
+    """
+    table = settings.control.callout
+    keys = load_keys(
+        issuer=_said("issuer", table.issuer), xkey=_said("xkey", table.xkey), user=_said("nkey", table.nkey)
+    )
+    for server in table.servers:
+        try:
+            decode_public(server, Prefix.SERVER)
+        except NkeyError as error:
+            raise ConfigurationError(f"control.callout.servers: {server!r} is no server's nkey (N...)") from error
+    counters = counters or Counters()
+    async with Connection(
+        settings.nats,
+        identity=identity,
+        server_ids=settings.nats_ids,
+        inbox_prefix=INBOX,
+        name="callout",
+        counters=counters,
+        login=NkeyLogin(public=keys.user.public, sign=keys.user.sign),
+    ) as connection:
+        yield Callout(
+            connection=connection,
+            identity=identity,
+            engine=engine,
+            keys=keys,
+            names=settings.names,
+            accounts=table.accounts,
+            own=settings.own_subjects,
+            servers=table.servers,
+            longest=table.longest or 0.0,
+            counters=counters,
+            on_refused=on_refused,
+        )
+
+
+def into_refusals(refusals: Refusals) -> Callable[[RefusedConnection], None]:
+    """Return what counts refused connections in the refusals stream, under the subject that NATS asks on.
+
+    The sample is what was verified of the first one; the request itself may hold passwords that a client sent.
+    """
+
+    def note(refused: RefusedConnection) -> None:
+        sample = json.dumps(
+            {
+                "code": str(refused.code),
+                "spiffe_id": refused.subject,
+                "reasons": list(refused.reasons),
+                "server": refused.server,
+            },
+            separators=(",", ":"),
+        )
+        refusals.count(
+            ConnectRefused(refused.code, refused.detail),
+            Delivery(subject=SUBJECT, payload=sample.encode(), header_block=b""),
+        )
+
+    return note
+
+
+def _said(name: str, path: Path | None) -> Path:
+    if path is None:
+        raise ConfigurationError(f"control.callout.{name} is not set: `sealbus control keygen` makes the keys")
+    return path
+
+
+_log: Final = logging.getLogger(__name__)
+
+Use = Callable[[Connection], Awaitable[None]]
+"""Something that is done over a connection until it is cancelled; what it raises has all be begun anew."""
+
+
+class Ordinary:
+    """Connects by `connect` and does `uses` over it, again and again where that fails, while `run` does."""
+
+    def __init__(self, connect: Callable[[], AbstractAsyncContextManager[Connection]], uses: Sequence[Use]) -> None:
+        self._connect = connect
+        self._uses = tuple(uses)
+
+    async def run(self) -> None:
+        """Do so until cancelled."""
+        options, attempt = ConnectionOptions(), 0
+        while True:
+            attempt += 1
+            try:
+                async with self._connect() as connection:
+                    attempt = 1
+                    await self._do(connection)
+            except* SealbusError as group:
+                _log.warning("the control process has no ordinary connection: %s", _first(group))
+            await asyncio.sleep(backoff(attempt, options, random.random))
+
+    async def _do(self, connection: Connection) -> None:
+        async with asyncio.TaskGroup() as group:
+            for use in self._uses:
+                group.create_task(_whole(use, connection))
+
+
+async def _whole(use: Use, connection: Connection) -> None:
+    await use(connection)
+
+
+def _first(group: BaseExceptionGroup[SealbusError]) -> str:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error.detail if isinstance(error, SealbusError) else type(error).__name__
+
+
+KEPT: Final = 256
+"""Refusals that are kept while there is no connection to publish them on; of more, the oldest are dropped and counted."""
+
+
+class RefusedConnections:
+    """Takes down refused connections, and publishes their counts and samples under `subject` while `publish` runs."""
+
+    def __init__(self, *, subject: str, counters: Counters) -> None:
+        self._subject = subject
+        self._counters = counters
+        self._kept: deque[RefusedConnection] = deque()
+        self._note: Callable[[RefusedConnection], None] | None = None
+
+    def note(self, refused: RefusedConnection) -> None:
+        """Take down one; never blocks."""
+        if self._note is not None:
+            self._note(refused)
+            return
+        if len(self._kept) == KEPT:
+            self._kept.popleft()
+            self._counters.add("sealbus_refusals_lost_total", 1)
+        self._kept.append(refused)
+
+    async def publish(self, connection: Connection) -> None:
+        """Publish what was taken down and what comes, until cancelled."""
+        refusals = Refusals(transport=NatsTransport(connection), subject=self._subject, counters=self._counters)
+        self._note = into_refusals(refusals)
+        try:
+            while self._kept:
+                self._note(self._kept.popleft())
+            await refusals.run()
+        finally:
+            self._note = None

@@ -21,15 +21,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from sealbus.bus.clock import Clock
-from sealbus.bus.keyed import Keyed
-from sealbus.bus.own_words import PARTS, is_own, signed
-from sealbus.bus.ports import Identity
-from sealbus.envelopes.caches import Caches
-from sealbus.envelopes.codec import decode, encode
+from sealbus.bus.handling.idempotency.signed_value import PARTS, is_own, signed
+from sealbus.bus.ports import Clock, Identity
+from sealbus.bus.streams.key_value import Keyed
+from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError, StateUnavailable
-from sealbus.envelopes.record_fields import DIGEST_BYTES, RecordMap, check_bytes, check_uint
-from sealbus.envelopes.trust import Trust
+from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_bytes, check_uint
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
 
 __all__ = ["LEASE_TYPE", "Lease", "LeaseLost", "Leased", "lease_subject"]
 

@@ -18,26 +18,25 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Final
 
-from sealbus.agents.control.notary.judging import Judging
 from sealbus.agents.control.notary.lease import Lease, lease_subject
-from sealbus.agents.control.notary.log_store import LogStore
-from sealbus.agents.control.notary.policy_archive import PolicyArchive
-from sealbus.agents.control.notary.recording import Recording
-from sealbus.agents.control.notary.taking_up import LogPlan, Taken, take_up
+from sealbus.agents.control.notary.log.store import LogStore
+from sealbus.agents.control.notary.log.verifier import Judging
+from sealbus.agents.control.notary.policies import PolicyArchive
+from sealbus.agents.control.notary.publisher import Recording
+from sealbus.agents.control.notary.resume import LogPlan, Taken, take_up
 from sealbus.agents.control.notary.term import Term
-from sealbus.agents.control.notary.threads import in_thread
-from sealbus.bus.clock import Clock, wall_clock
-from sealbus.bus.counters import Counters
-from sealbus.bus.keyed import Keyed
-from sealbus.bus.outbox import Outbox
-from sealbus.bus.ports import Identity, Transport
-from sealbus.envelopes.archive import ArchiveProfile
+from sealbus.agents.identity.threads import in_thread
+from sealbus.bus.ports import Clock, Identity, Transport, wall_clock
+from sealbus.bus.sending.outbox import Outbox
+from sealbus.bus.streams.key_value import Keyed
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError, InfrastructureError, LogError
 from sealbus.envelopes.log.checkpoint import Checkpoint
-from sealbus.envelopes.log.note_keys import NoteSigner
+from sealbus.envelopes.log.note import NoteSigner
 from sealbus.envelopes.log.trust_history import TrustHistory
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.subjects import audit_subject
+from sealbus.envelopes.message.subjects import audit_subject
+from sealbus.envelopes.records.archive import ArchiveProfile
+from sealbus.envelopes.trust.names import Names
 
 __all__ = ["Notary", "NotaryOptions"]
 

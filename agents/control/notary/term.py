@@ -8,25 +8,21 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Final
 
-from sealbus.agents.control.notary.judging import Judged, Judging
-from sealbus.agents.control.notary.kept_policies import archive_policies, record_path
 from sealbus.agents.control.notary.lease import Lease
-from sealbus.agents.control.notary.log_store import LogStore
-from sealbus.agents.control.notary.policy_archive import PolicyArchive
-from sealbus.agents.control.notary.recording import Recording
-from sealbus.agents.control.notary.stream_match import SUBJECTS
-from sealbus.agents.control.notary.taking_up import LogPlan, Taken, own_checkpoint, trust_path
-from sealbus.agents.control.notary.threads import in_thread
-from sealbus.bus.clock import Clock
-from sealbus.bus.counters import Counters
-from sealbus.bus.ports import Delivery, Transport
+from sealbus.agents.control.notary.log.store import LogStore
+from sealbus.agents.control.notary.log.verifier import Judged, Judging
+from sealbus.agents.control.notary.policies import PolicyArchive, archive_policies, record_path
+from sealbus.agents.control.notary.publisher import Recording
+from sealbus.agents.control.notary.resume import SUBJECTS, LogPlan, Taken, own_checkpoint, trust_path
+from sealbus.agents.identity.threads import in_thread
+from sealbus.bus.ports import Clock, Delivery, Transport
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code, LogError, SealbusError
 from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
-from sealbus.envelopes.log.note_keys import NoteSigner
-from sealbus.envelopes.log.tiled_tree import TiledTree
-from sealbus.envelopes.log.tiles import tile_reader
+from sealbus.envelopes.log.note import NoteSigner
+from sealbus.envelopes.log.tiles import TiledTree, tile_reader
 from sealbus.envelopes.log.trust_history import TrustHistory
-from sealbus.envelopes.notary_records import BundleRecord, CheckpointRecord, PolicyRecord
+from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
 
 __all__ = ["ENTRIES", "SECONDS", "Term"]
 

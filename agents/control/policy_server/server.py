@@ -1,4 +1,7 @@
-"""The role `policy` of `sealbus control`: follows the store, composes, signs, and serves what came of it."""
+"""The role `policy` of `sealbus control`: follows the store, composes, signs, and serves what came of it.
+
+The policy server as a role of the control process, on the identity and a connection of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,23 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sealbus.agents.control.policy_server.app import PolicyApplication
-from sealbus.agents.control.policy_server.served import Served
-from sealbus.agents.edge.listening import listening
-from sealbus.agents.edge.peer import PeerProtocol
-from sealbus.agents.edge.protocol import ConnectionLimits
-from sealbus.agents.edge.tls import svid_context
-from sealbus.agents.policy_source import open_sync
-from sealbus.agents.policy_sync import PolicySync
-from sealbus.agents.settings import Settings
-from sealbus.bus.clock import Clock, wall_clock
-from sealbus.bus.connection import Connection
-from sealbus.bus.counters import Counters
-from sealbus.bus.ports import Identity
+from sealbus.agents.control.policy_server.app import PolicyApplication, Served
+from sealbus.agents.edge.http.peer import PeerProtocol
+from sealbus.agents.edge.http.protocol import ConnectionLimits
+from sealbus.agents.edge.http.server import listening
+from sealbus.agents.edge.http.tls import svid_context
+from sealbus.agents.runtime.open import open_connection
+from sealbus.agents.runtime.policy.source import open_sync
+from sealbus.agents.runtime.policy.sync import PolicySync
+from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.ports import Clock, Identity, wall_clock
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.key_files import read_signing_key
-from sealbus.envelopes.keys import SigningKey
-from sealbus.policies.opa_check import find_opa, opa_check
+from sealbus.envelopes.trust.keys import SigningKey, read_signing_key
+from sealbus.policies.opa.compiler import find_opa, opa_check
 
-__all__ = ["PolicyServer", "open_policy_server"]
+__all__ = ["CONTROL", "PolicyServer", "open_policy_role", "open_policy_server"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -125,3 +126,17 @@ def _read_key(file: Path) -> SigningKey:
     except OSError as error:
         raise ConfigurationError(f"policy.serve_key: {file} cannot be read: {error.strerror}") from error
     return read_signing_key(pem, name=f"policy.serve_key: {file}")
+
+
+CONTROL: Final = "control"
+"""The name of the control process's workload."""
+
+
+@asynccontextmanager
+async def open_policy_role(settings: Settings, *, counters: Counters) -> AsyncGenerator[PolicyServer, None]:
+    """Open identity, connection and the bucket. Raises `SealbusError` for what is missing, or before the first push."""
+    async with (
+        open_connection(CONTROL, settings, counters=counters) as (identity, connection),
+        open_policy_server(settings, identity, connection, counters=counters) as server,
+    ):
+        yield server

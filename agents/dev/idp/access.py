@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from sealbus.agents.dev.idp.clients import SCRIPTS
-from sealbus.agents.dev.workload_api.files import PRIVATE, replace_file
+from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
 from sealbus.envelopes.errors import ConfigurationError
 
 __all__ = ["ScriptAccess", "fetch_token", "read_access", "write_access"]

@@ -3,6 +3,8 @@
 What authlib decides: the order of checks, which errors go to the client and which to the page, client authentication,
 PKCE, the states of the device flow. What is decided here: that PKCE is S256 and always asked for, that codes are good
 once, what a token says. All of it is synchronous, so that between the check and the use of a code nothing can happen.
+
+What all grants share: the check of a request's resource, and the token response of a login.
 """
 
 from __future__ import annotations
@@ -14,20 +16,22 @@ from typing import Any, Final, cast
 
 from authlib.common.urls import add_params_to_uri  # type: ignore[import-untyped]  # authlib has no types
 from authlib.oauth2 import OAuth2Error  # type: ignore[import-untyped]  # authlib has no types
-from authlib.oauth2.rfc6749 import AuthorizationServer  # type: ignore[import-untyped]  # authlib has no types
-from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload, OAuth2Request  # type: ignore[import-untyped]  # authlib has no types
+from authlib.oauth2.rfc6749 import (  # type: ignore[import-untyped]  # authlib has no types
+    AuthorizationServer,
+    BaseGrant,
+)
+from authlib.oauth2.rfc6749.requests import (  # type: ignore[import-untyped]  # authlib has no types
+    BasicOAuth2Payload,
+    OAuth2Request,
+)
 
-from sealbus.agents.dev.idp.clients import DevClient, script_client, valid_scope
-from sealbus.agents.dev.idp.devices import DeviceAuthorization, DeviceGrant
-from sealbus.agents.dev.idp.expiring import Expiring
-from sealbus.agents.dev.idp.grants import CodeGrant, S256Only, ScriptGrant
-from sealbus.agents.dev.idp.login import DeviceLogin, IssuedCode, Login
-from sealbus.agents.dev.idp.signing import TokenSigner
-from sealbus.agents.dev.idp.users import DemoUser
-from sealbus.bus.clock import Clock
+from sealbus.agents.dev.idp.clients import DemoUser, DevClient, script_client, valid_scope
+from sealbus.agents.dev.idp.login import DeviceLogin, IssuedCode, Login, valid_resource
+from sealbus.agents.dev.idp.signing import Expiring, TokenSigner
+from sealbus.bus.ports import Clock
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["AuthorizationRefused", "OAuthServer", "Reply"]
+__all__ = ["AuthorizationRefused", "Issuing", "OAuthServer", "Reply", "checked_resource"]
 
 TOKEN_SECONDS: Final = 900
 """Life of an access token: as long as a chain may start with the context that the edge makes of it."""
@@ -36,6 +40,8 @@ CODE_SECONDS: Final = 60
 LOGIN_SECONDS: Final = 600
 """How long the page of users may stand open, and a device may wait."""
 MOST: Final = 1_000
+DEVICE_AUTHORIZATION: Final = "device_authorization"
+"""What authlib calls the endpoint of RFC 8628 section 3.1."""
 """Entries of each store."""
 
 
@@ -104,10 +110,6 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
         self.pending: Expiring[dict[str, str]] = Expiring(seconds=LOGIN_SECONDS, most=MOST, clock=clock)
         # Twice as long as they are good for, so that a device is told that its code has expired.
         self.devices: Expiring[DeviceLogin] = Expiring(seconds=2 * LOGIN_SECONDS, most=MOST, clock=clock)
-        self.register_grant(CodeGrant, [S256Only()])
-        self.register_grant(DeviceGrant)
-        self.register_grant(ScriptGrant)
-        self.register_endpoint(DeviceAuthorization(self))
 
     def begin(self, parameters: Mapping[str, str]) -> tuple[str, str, str]:
         """Check an authorization request; return a key for `finish`, the client's identifier and the redirect URI.
@@ -149,7 +151,7 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
     def device_authorization(self, parameters: Mapping[str, str], authorization: str) -> Reply:
         """Answer a device authorization request (RFC 8628 section 3.1)."""
         request = self._request("POST", "device_authorization", parameters, authorization)
-        return cast("Reply", self.create_endpoint_response(DeviceAuthorization.ENDPOINT_NAME, request))
+        return cast("Reply", self.create_endpoint_response(DEVICE_AUTHORIZATION, request))
 
     def waiting_device(self, user_code: str) -> DeviceLogin | None:
         """Return the device that shows `user_code` and waits for an answer."""
@@ -244,3 +246,33 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
 
     def _request(self, method: str, endpoint: str, parameters: Mapping[str, str], authorization: str = "") -> _Request:
         return _Request(method, f"{self.issuer}/{endpoint}", parameters, authorization)
+
+
+def checked_resource(data: dict[str, str]) -> str:
+    """Return the resource that a request names, empty if none; raises authlib's error for what no audience can be."""
+    resource = data.get("resource", "")
+    if resource and not valid_resource(resource):
+        raise OAuth2Error("resource must be an absolute URI without a fragment", error="invalid_target")
+    return resource
+
+
+class Issuing(BaseGrant):  # type: ignore[misc]  # authlib is not typed
+    """Makes the token response of a login; `request.user` is one."""
+
+    IDENTITY = False
+    server: OAuthServer
+
+    def generate_token(
+        self,
+        user: Login | None = None,
+        scope: str | None = None,
+        grant_type: str | None = None,
+        expires_in: int | None = None,
+        include_refresh_token: bool = False,
+    ) -> TokenReply:
+        """Return the token response of the login `user`; raise authlib's error if the request names another resource."""
+        assert user is not None  # noqa: S101  authlib has asked `authenticate_user`
+        asked = checked_resource(self.request.payload.data)
+        if asked and asked != user.audience:
+            raise OAuth2Error("resource is not the one that was asked for at first", error="invalid_target")
+        return self.server.issue(user, identity=self.IDENTITY)

@@ -6,13 +6,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sealbus.agents.dev.workload_api.certificates import IssuedSvid, X509Authority, issue_svid, make_authority
-from sealbus.agents.dev.workload_api.keyring import KeyRing
+from sealbus.agents.dev.workload_api.jwt_keys import (
+    IssuedToken,
+    JwtKey,
+    KeyRing,
+    check_token,
+    issue_token,
+    jwks,
+    make_jwt_key,
+)
 from sealbus.agents.dev.workload_api.state import AuthorityState, load_state, save_state
-from sealbus.agents.dev.workload_api.tokens import IssuedToken, JwtKey, check_token, issue_token, jwks, make_jwt_key
-from sealbus.bus.clock import Clock, wall_clock
+from sealbus.bus.ports import Clock, wall_clock
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = ["CA_TTL", "DevelopmentAuthority"]
 

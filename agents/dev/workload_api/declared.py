@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.dev.workload_api.certificates import IssuedSvid, X509Authority
-from sealbus.agents.dev.workload_api.tokens import IssuedToken, JwtKey
+from sealbus.agents.dev.workload_api.jwt_keys import IssuedToken, JwtKey
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["DeclaredIdentity"]
 

@@ -1,25 +1,47 @@
-"""The embedded Workload API: what a SPIRE agent is in production, for `sealbus dev` and the tests."""
+"""The embedded Workload API: what a SPIRE agent is in production, for `sealbus dev` and the tests.
+
+The SPIFFE Workload API over gRPC for one declared identity (SPIFFE_Workload_API.md, SPIFFE_Workload_Endpoint.md).
+
+The messages are those of `spiffe._proto`: stubs generated anew would register the same symbols twice in one process.
+`FetchWITSVID` and `FetchWITBundles` are not in them, so that gRPC itself answers `Unimplemented`, as the standard asks
+of an endpoint without that profile.
+
+Where the embedded Workload API listens: one unix socket per identity in a folder that only its owner may enter.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NoReturn, Protocol, Self
 
+import grpc  # type: ignore[import-untyped]  # grpc has no types
 import grpc.aio  # type: ignore[import-untyped]  # grpc has no types
+from google.protobuf import json_format, struct_pb2
+from spiffe._proto import workload_pb2 as proto
 from spiffe._proto import workload_pb2_grpc
 
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.dev.workload_api.declared import DeclaredIdentity
+from sealbus.agents.dev.workload_api.jwt_keys import TokenError
 from sealbus.agents.dev.workload_api.server_svid import ServerSvidFiles, write_server_svid
-from sealbus.agents.dev.workload_api.servicer import WorkloadServicer
-from sealbus.agents.dev.workload_api.sockets import claim_socket, prepare_folder, socket_path
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["EmbeddedWorkloadApi"]
+__all__ = [
+    "MAX_SOCKET_PATH",
+    "EmbeddedWorkloadApi",
+    "ServiceContext",
+    "WorkloadServicer",
+    "claim_socket",
+    "prepare_folder",
+    "socket_path",
+]
 
 _OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", 1_000))
 
@@ -146,3 +168,168 @@ class EmbeddedWorkloadApi:
             await server.stop(None)
             raise ConfigurationError(f"cannot listen at {path}: {error}") from error
         return _Endpoint(path=path, server=server, servicer=servicer, identity=identity)
+
+
+_SECURITY_HEADER = ("workload.spiffe.io", "true")
+"""Proves that a caller knows that it speaks to a Workload API: SPIFFE_Workload_Endpoint.md section 3."""
+
+
+class ServiceContext(Protocol):
+    """What of gRPC's servicer context is used here; `abort` raises."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """Return the headers that the caller sent."""
+
+    async def abort(self, code: object, details: str) -> NoReturn:
+        """End the call with a status."""
+
+
+class WorkloadServicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
+    """Answer for exactly one identity, whoever asks: the socket's file mode is the attestation."""
+
+    def __init__(self, identity: DeclaredIdentity) -> None:
+        self._identity = identity
+
+    def assign(self, identity: DeclaredIdentity) -> None:
+        """Answer for `identity` from the next message of each stream on: one that was removed is declared again."""
+        self._identity = identity
+
+    async def FetchX509SVID(  # noqa: N802 - names of the protocol
+        self, request: proto.X509SVIDRequest, context: ServiceContext
+    ) -> AsyncIterator[proto.X509SVIDResponse]:
+        """Stream the X.509-SVID with all bundles, anew at each renewal and each change of a bundle."""
+        while True:
+            await self._admit(context)
+            version = self._identity.version
+            yield self._x509_response()
+            await self._identity.next_svid(version)
+
+    async def FetchX509Bundles(  # noqa: N802  the names of the protocol
+        self, request: proto.X509BundlesRequest, context: ServiceContext
+    ) -> AsyncIterator[proto.X509BundlesResponse]:
+        """Stream the X.509 bundles, anew at each change."""
+        while True:
+            await self._admit(context)
+            version = self._identity.version
+            bundles = self._identity.authority.x509_bundles()
+            yield proto.X509BundlesResponse(
+                bundles={_id_of(name): b"".join(certificates) for name, certificates in bundles.items()}
+            )
+            await self._identity.next_version(version)
+
+    async def FetchJWTSVID(  # noqa: N802  the names of the protocol
+        self, request: proto.JWTSVIDRequest, context: ServiceContext
+    ) -> proto.JWTSVIDResponse:
+        """Return a JWT-SVID for the audiences asked for: any, as SPIRE does; the SPIFFE ID must be its own, or none."""
+        await self._admit(context)
+        own = str(self._identity.spiffe_id)
+        audience = [value for value in request.audience if value]
+        if not audience:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "audience must be specified")
+        if request.spiffe_id not in ("", own):
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "no identity issued")
+        token = self._identity.token(audience).token
+        return proto.JWTSVIDResponse(svids=[proto.JWTSVID(spiffe_id=own, svid=token)])
+
+    async def FetchJWTBundles(  # noqa: N802  the names of the protocol
+        self, request: proto.JWTBundlesRequest, context: ServiceContext
+    ) -> AsyncIterator[proto.JWTBundlesResponse]:
+        """Stream the JWT bundles, anew at each change."""
+        while True:
+            await self._admit(context)
+            version = self._identity.version
+            bundles = self._identity.authority.jwt_bundles()
+            yield proto.JWTBundlesResponse(bundles={_id_of(name): keys for name, keys in bundles.items()})
+            await self._identity.next_version(version)
+
+    async def ValidateJWTSVID(  # noqa: N802  the names of the protocol
+        self, request: proto.ValidateJWTSVIDRequest, context: ServiceContext
+    ) -> proto.ValidateJWTSVIDResponse:
+        """Return subject and claims of a valid JWT-SVID of this or a federated trust domain."""
+        await self._admit(context)
+        if not request.audience or not request.svid:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "audience and svid must be specified")
+        try:
+            claims = self._identity.authority.check(request.svid, request.audience)
+        except TokenError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        document = json_format.ParseDict(claims, struct_pb2.Struct())
+        return proto.ValidateJWTSVIDResponse(spiffe_id=str(claims["sub"]), claims=document)
+
+    async def _admit(self, context: ServiceContext) -> None:
+        if _SECURITY_HEADER not in (tuple(pair) for pair in context.invocation_metadata() or ()):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "security header missing from request")
+        if self._identity.removed:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "no identity issued")
+
+    def _x509_response(self) -> proto.X509SVIDResponse:
+        svid = self._identity.svid()
+        bundles = self._identity.authority.x509_bundles()
+        own = bundles.pop(self._identity.spiffe_id.trust_domain)
+        return proto.X509SVIDResponse(
+            svids=[
+                proto.X509SVID(
+                    spiffe_id=str(svid.spiffe_id),
+                    x509_svid=b"".join(svid.chain),
+                    x509_svid_key=svid.key,
+                    bundle=b"".join(own),
+                )
+            ],
+            federated_bundles={_id_of(name): b"".join(certificates) for name, certificates in bundles.items()},
+        )
+
+
+def _id_of(trust_domain: TrustDomain) -> str:
+    return f"spiffe://{trust_domain}"
+
+
+MAX_SOCKET_PATH = 107
+"""Bytes of `sun_path` on Linux, less the closing zero byte."""
+
+_CONNECT_SECONDS = 1.0
+
+
+def socket_path(folder: Path, spiffe_id: SpiffeId) -> Path:
+    """Return the absolute socket path of an identity: its SPIFFE path with `+`, which no SPIFFE ID holds, for `/`.
+
+    Raises `ConfigurationError` if it is longer than the kernel allows.
+    """
+    path = folder.absolute() / f"{spiffe_id.path[1:].replace('/', '+')}.sock"
+    length = len(os.fsencode(path))
+    if length > MAX_SOCKET_PATH:
+        raise ConfigurationError(
+            f"socket path {path} has {length} bytes, {MAX_SOCKET_PATH} are allowed: choose a shorter state folder"
+        )
+    return path
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make `folder` with mode 0700, or take one that is already there and ours; raise `ConfigurationError` if not.
+
+    The mode of the folder, not of the sockets, keeps others out: between `bind` and `chmod` a socket is as open as the
+    umask lets it be.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise ConfigurationError(
+                f"{folder} is not a folder of this user: remove it, or choose another state folder"
+            )
+        folder.chmod(0o700)
+    except OSError as error:
+        raise ConfigurationError(f"{folder} cannot be used for sockets: {error.strerror}") from error
+
+
+def claim_socket(path: Path) -> None:
+    """Remove a socket that a dead process left at `path`; raise `ConfigurationError` if someone still listens there."""
+    if not os.path.lexists(path):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_CONNECT_SECONDS)
+        try:
+            probe.connect(os.fspath(path))
+        except OSError:
+            path.unlink()
+            return
+    raise ConfigurationError(f"a Workload API already listens at {path}: stop it, or choose another state folder")

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives import serialization
 
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.dev.workload_api.certificates import pem
-from sealbus.agents.dev.workload_api.files import PRIVATE, PUBLIC, replace_file
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.agents.dev.workload_api.state import PRIVATE, PUBLIC, replace_file
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["ServerSvidFiles", "write_server_svid"]
 

@@ -1,8 +1,13 @@
-"""A development authority's keys in one private file, so that `sealbus dev` keeps its trust bundle over restarts."""
+"""A development authority's keys in one private file, so that `sealbus dev` keeps its trust bundle over restarts.
+
+Small files that other processes read: written whole or not at all.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import secrets
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +18,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from sealbus.agents.dev.workload_api.certificates import X509Authority
-from sealbus.agents.dev.workload_api.files import PRIVATE, replace_file
-from sealbus.agents.dev.workload_api.keyring import KeyRing
-from sealbus.agents.dev.workload_api.tokens import JwtKey
+from sealbus.agents.dev.workload_api.jwt_keys import JwtKey, KeyRing
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.spiffe_id import TrustDomain
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["AuthorityState", "load_state", "save_state"]
+__all__ = ["PRIVATE", "PUBLIC", "AuthorityState", "load_state", "replace_file", "save_state"]
 
 K = TypeVar("K")
 
@@ -107,3 +110,26 @@ def _key_text(key: ec.EllipticCurvePrivateKey) -> str:
 
 def _text(data: bytes) -> str:
     return b64encode(data).decode("ascii")
+
+
+PRIVATE = 0o600
+PUBLIC = 0o644
+
+
+def replace_file(path: Path, data: bytes, *, mode: int) -> None:
+    """Put `data` at `path` by renaming a complete file over it, so that no reader sees half of it.
+
+    The file has `mode` from the moment it exists: a key is never readable by others, not even briefly.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -15,10 +15,10 @@ from typing import Final
 
 import click
 
-from sealbus.agents.cli.demo import show_scenes
+from sealbus.agents.cli.options import stop_signalled
 from sealbus.agents.cli.output import note
-from sealbus.agents.cli.stopping import stop_signalled
-from sealbus.agents.demo.stage import stage_before
+from sealbus.agents.cli.run.demo import show_scenes
+from sealbus.agents.dev.demo.stage import stage_before
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
 from stack.backstage import StackBackstage
 from stack.fence import OPENED

@@ -10,12 +10,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from sealbus.agents.demo.backstage import WITHIN, change_document
+from sealbus.agents.dev.demo.backstage import WITHIN, change_document
 from sealbus.agents.dev.idp.access import fetch_token, read_access
-from sealbus.agents.runtime import open_engine, open_identity
-from sealbus.agents.settings import Settings, load_settings
-from sealbus.policies.engine import PolicyEngine
-from sealbus.policies.sidecar import SidecarEngine
+from sealbus.agents.runtime.open import open_engine, open_identity
+from sealbus.agents.runtime.settings.settings import Settings, load_settings
+from sealbus.policies.decision.engine import PolicyEngine
+from sealbus.policies.engines.sidecar import SidecarEngine
 from stack.roster import AGENTS, PEOPLE
 from stack.running import push_policy
 from stack.site import Site

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from sealbus.agents.dev.nats_binary import find_nats_server
+from sealbus.agents.dev.nats.server import find_nats_server
 from stack.probes import listens
 from stack.program import Program
 from stack.roster import NATS

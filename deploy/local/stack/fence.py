@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from sealbus.agents.demo.backstage import change_document
+from sealbus.agents.dev.demo.backstage import change_document
 
 __all__ = ["OPENED", "open_fence"]
 

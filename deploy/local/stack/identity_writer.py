@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from sealbus.agents.identity import ENVIRONMENT_VARIABLE
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 from stack.program import Program
 
 __all__ = ["IdentityWriter"]

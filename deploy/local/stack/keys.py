@@ -7,9 +7,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from sealbus.agents.dev.workload_api.files import PRIVATE, PUBLIC, replace_file
-from sealbus.envelopes.key_files import public_pem
-from sealbus.envelopes.keys import PublicKey, SigningKey
+from sealbus.agents.dev.workload_api.state import PRIVATE, PUBLIC, replace_file
+from sealbus.envelopes.trust.keys import PublicKey, SigningKey, public_pem
 
 __all__ = ["write_new_key"]
 

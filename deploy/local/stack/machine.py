@@ -8,7 +8,7 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-from sealbus.agents.dev.nats_binary import find_nats_server
+from sealbus.agents.dev.nats.server import find_nats_server
 from stack.tools import find_tool
 
 __all__ = ["machine"]

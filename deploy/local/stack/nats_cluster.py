@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from stack.identity_writer import IdentityWriter
 from stack.nats_server import NatsServer, Route
 

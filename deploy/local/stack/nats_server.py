@@ -10,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from sealbus.agents.dev.nats_binary import find_nats_server
-from sealbus.agents.dev.permissions import Permissions
-from sealbus.agents.dev.workload_api.files import PRIVATE, replace_file
-from sealbus.agents.identity.health_addresses import HealthAddresses
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.agents.dev.nats.config import Permissions
+from sealbus.agents.dev.nats.server import find_nats_server
+from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
+from sealbus.agents.identity.svid_files.server import HealthAddresses
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from stack.program import Program
 from stack.tools import CONFIGURATION
 

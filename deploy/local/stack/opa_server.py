@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from sealbus.envelopes.keys import PublicKey
-from sealbus.policies.opa_arguments import MutualTls, server_arguments
-from sealbus.policies.opa_config import OpaFiles, opa_config
+from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.policies.opa.config import OpaFiles, opa_config
+from sealbus.policies.opa.process import MutualTls, server_arguments
 from stack.probes import is_there
 from stack.program import Program
 from stack.roster import OPA, Workload

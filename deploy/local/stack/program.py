@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from sealbus.agents.dev.child import ChildProcess
+from sealbus.agents.dev.child_process import ChildProcess
 from sealbus.envelopes.errors import ConfigurationError
 from stack.run_as import as_user
 

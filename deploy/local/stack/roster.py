@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 from stack.spire_entry import Entry
 
 __all__ = ["AGENTS", "CONTROL", "EDGE", "NATS", "NOTARY", "OPA", "PEOPLE", "TRUST_DOMAIN", "Workload", "entries"]

@@ -15,8 +15,8 @@ from typing import Final
 
 from sealbus.agents.dev.environment import starter_policy
 from sealbus.agents.dev.idp import DevelopmentIdp
-from sealbus.envelopes.keys import PublicKey
-from sealbus.policies.bundle import build_bundle, write_bundle
+from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.policies.bundle.files import build_bundle, write_bundle
 from stack.broker import nats_server, pid_file
 from stack.fence import open_fence
 from stack.identity_writer import IdentityWriter

@@ -14,7 +14,7 @@ from pathlib import Path
 from spiffe import WorkloadApiClient
 from spiffe.errors import PySpiffeError
 
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from stack.program import output_of
 
 __all__ = ["until_served"]

@@ -12,16 +12,16 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from sealbus.agents.client import Client
 from sealbus.agents.dev.idp.access import fetch_token, read_access
 from sealbus.agents.examples import inventory
-from sealbus.agents.runtime import open_audit_trail
-from sealbus.agents.settings import load_settings
-from sealbus.bus.audit_trail import AuditEntry, Finding
-from sealbus.envelopes.decision_record import DecisionRecord
+from sealbus.agents.runtime.client import Client
+from sealbus.agents.runtime.open import open_audit_trail
+from sealbus.agents.runtime.settings.settings import load_settings
+from sealbus.bus.audit.trail import AuditEntry, Finding
 from sealbus.envelopes.errors import SealbusError
-from sealbus.envelopes.wire import Statement
-from sealbus.envelopes.work_records import OutcomeRecord
+from sealbus.envelopes.message.wire import Statement
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.records.work import OutcomeRecord
 from stack.metrics import counter
 from stack.roster import AGENTS, PEOPLE
 from stack.running import Stack

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sealbus.envelopes.spiffe_id import TrustDomain
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 from stack.served import until_served
 from stack.spire_agent import SpireAgent
 from stack.spire_entry import Entry

@@ -6,9 +6,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from sealbus.agents.dev.workload_api.files import PRIVATE, PUBLIC, replace_file
+from sealbus.agents.dev.workload_api.state import PRIVATE, PUBLIC, replace_file
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from stack.program import Program, output_of
 from stack.spire_server import SpireServer, checked_socket
 from stack.tools import CONFIGURATION, find_tool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = ["Entry"]
 

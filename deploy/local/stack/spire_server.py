@@ -7,9 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from sealbus.agents.dev.workload_api.sockets import MAX_SOCKET_PATH
+from sealbus.agents.dev.workload_api.server import MAX_SOCKET_PATH
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 from stack.program import Program, output_of
 from stack.spire_entry import Entry
 from stack.tools import CONFIGURATION, find_tool

@@ -34,7 +34,7 @@ def test_an_error_has_its_exit_code(
     def fail(*, standalone_mode: bool) -> None:
         raise error
 
-    monkeypatch.setattr(root, "_root", fail)
+    monkeypatch.setattr(root, "root", fail)
     with pytest.raises(SystemExit) as ended:
         root.main()
     assert ended.value.code == code
@@ -58,7 +58,7 @@ def root(*, standalone_mode):
         if {wrapped}:
             raise ExceptionGroup("tasks", [error])
         raise
-main._root = root
+main.root = root
 main.main()
 """
     command = subprocess.Popen(

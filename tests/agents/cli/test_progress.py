@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sealbus.agents.cli.progress import progress_bar
+from sealbus.agents.cli.output import progress_bar
 
 
 class Terminal(io.StringIO):

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from sealbus.agents.cli.stopping import ended_by, stop_signalled
+from sealbus.agents.cli.options import ended_by, stop_signalled
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

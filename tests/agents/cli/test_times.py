@@ -7,7 +7,7 @@ import time
 import click
 import pytest
 
-from sealbus.agents.cli.times import Moment
+from sealbus.agents.cli.options import Moment
 from sealbus.envelopes.limits import SECOND
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.agents.dev.declared import Declared, read_declared
-from sealbus.agents.dev.idp.users import DEMO_USERS
+from sealbus.agents.dev.idp.clients import DEMO_USERS
+from sealbus.agents.dev.settings_file import Declared, read_declared
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.kinds import Kind
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 
 def written(folder: Path, text: str) -> Path:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from sealbus.agents.dev.notary import DevLog
-from sealbus.envelopes.log.note_keys import NoteVerifier
-from sealbus.envelopes.spiffe_id import TrustDomain
+from sealbus.agents.dev.settings_file import DevLog
+from sealbus.envelopes.log.note import NoteVerifier
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 DOMAIN = TrustDomain("example.org")
 

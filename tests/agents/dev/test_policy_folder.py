@@ -12,9 +12,8 @@ from typing import cast
 import pytest
 from support.lab import until
 
-from sealbus.agents.dev import policy_folder
-from sealbus.agents.dev.environment import Environment
-from sealbus.agents.dev.policy_folder import republish
+from sealbus.agents.dev import environment as policy_folder
+from sealbus.agents.dev.environment import Environment, republish
 from sealbus.envelopes.errors import ConfigurationError
 
 

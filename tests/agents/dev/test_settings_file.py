@@ -3,12 +3,11 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from sealbus.agents.dev.declared import Declared, read_declared
-from sealbus.agents.dev.idp.users import merged_users
-from sealbus.agents.dev.settings_file import write_settings
-from sealbus.agents.settings import Settings, load_settings
+from sealbus.agents.dev.idp.clients import merged_users
+from sealbus.agents.dev.settings_file import Declared, read_declared, write_settings
+from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 PROJECT = """
 trust_domain = "shop.example"

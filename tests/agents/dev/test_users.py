@@ -6,8 +6,8 @@ import pytest
 from support.envelopes import HOUR, MINUTE, NOW, TRUST_DOMAIN, Issuer, agent
 
 from sealbus.agents.dev.users import DEV_IDP, mint_user
-from sealbus.envelopes.context_payload import parse_payload
 from sealbus.envelopes.lifetimes import Lifetimes
+from sealbus.envelopes.message.user_context import parse_payload
 
 EDGE = Issuer().sealer(agent("edge"))
 

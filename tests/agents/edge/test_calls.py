@@ -12,8 +12,8 @@ from support.issuer import TRUSTS_NOBODY
 from support.lab import until
 from support.shop import Shop
 
-from sealbus.bus.requests import Requests
-from sealbus.envelopes.codec import encode
+from sealbus.bus.gate.calls import Requests
+from sealbus.envelopes.encoding.codec import encode
 from sealbus.envelopes.errors import Code, PolicyUnavailable
 
 CALL = "/v1/calls/pricing/quote"
@@ -107,7 +107,7 @@ async def test_what_answers_in_chunks_is_406_and_is_not_run(edge: Door, shop: Sh
 async def test_an_answer_in_chunks_of_who_does_not_know_the_mark_is_502_and_says_so(
     edge: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sealbus.bus.attempt.takes_one_answer", lambda header: False)
+    monkeypatch.setattr("sealbus.bus.handling.attempt.takes_one_answer", lambda header: False)
     answer = await edge.post("/v1/calls/pricing/count", {"item_id": "42", "quantity": 3})
     assert (answer.status_code, answer.json()["code"]) == (502, "bad_result")
     assert answer.json()["detail"] == "pricing.count answers in chunks, which a call over HTTP does not carry"

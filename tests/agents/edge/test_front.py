@@ -9,11 +9,11 @@ from support.own_subjects import OWN
 from support.shop import Price, Update
 
 from sealbus import Agent, Context
-from sealbus.agents.edge.errors import EdgeError
 from sealbus.agents.edge.front import Exposed
+from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.spiffe_id import TrustDomain
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 NAMES = Names(TrustDomain("example.org"))
 

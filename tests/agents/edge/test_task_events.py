@@ -11,9 +11,9 @@ from support.engines import ScriptedEngine
 from support.shop import Shop
 
 from sealbus import Agent, Context
-from sealbus.agents.edge.access_token import AccessToken
+from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.edge.tasks import Tasks
-from sealbus.agents.handle import TaskHandle
+from sealbus.agents.sdk.task_handle import TaskHandle
 
 
 def _agent(gate: asyncio.Event) -> Agent:

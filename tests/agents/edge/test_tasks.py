@@ -9,12 +9,12 @@ from support.engines import ScriptedEngine, allow, deny
 from support.shop import Shop
 
 from sealbus import Agent, Context
-from sealbus.agents.edge import owners
-from sealbus.agents.edge.errors import EdgeError
+from sealbus.agents.edge import task_owners as owners
+from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.tasks import answer_of
-from sealbus.agents.worker import Worker
-from sealbus.bus.keyed import Keyed
-from sealbus.bus.routes import Answer
+from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.sending.message import Content
+from sealbus.bus.streams.key_value import Keyed
 from sealbus.envelopes.errors import BusUnavailable, Code
 
 
@@ -215,7 +215,7 @@ async def test_a_full_stream_is_told_as_overloaded(shop: Shop, engine: ScriptedE
 )
 def test_a_type_that_is_none_does_not_become_a_field_of_the_answer(typ: str) -> None:
     with pytest.raises(EdgeError) as caught:
-        answer_of(Answer(body=b"x", typ=typ))
+        answer_of(Content(body=b"x", typ=typ))
     assert (caught.value.status, caught.value.code) == (502, Code.BAD_RESULT)
 
 
@@ -223,4 +223,4 @@ def test_a_type_that_is_none_does_not_become_a_field_of_the_answer(typ: str) -> 
     "typ", ["application/json", "application/vnd.x.v1+json", 'text/plain; charset="utf-8"', "a/b;c=d"]
 )
 def test_a_type_is_given_on_as_it_is(typ: str) -> None:
-    assert answer_of(Answer(body=b"x", typ=typ)).headers["content-type"] == typ
+    assert answer_of(Content(body=b"x", typ=typ)).headers["content-type"] == typ

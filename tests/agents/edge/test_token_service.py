@@ -18,16 +18,22 @@ from support.shop import Shop, Update
 from support.x509 import ThrowawayCa
 
 from sealbus import Client
-from sealbus.agents.dev.memory_identity import MemoryIdentity
-from sealbus.agents.edge.context_token import USER_CONTEXT_TYPE, context_token, parse_context_token
-from sealbus.agents.edge.server import RunningEdge, serve_edge
+from sealbus.agents.dev.memory.identity import MemoryIdentity
+from sealbus.agents.edge.edge import RunningEdge, serve_edge
 from sealbus.agents.edge.token_service import ACCESS_TOKEN_TYPE, GRANT_TYPE
-from sealbus.agents.node import Node
-from sealbus.agents.token_exchange import ExchangeRefused, TokenExchange, TokenServiceUnavailable
-from sealbus.bus.tls import client_context
-from sealbus.envelopes.context_payload import parse_payload
+from sealbus.agents.runtime.node import Node
+from sealbus.agents.sdk.token_exchange import (
+    USER_CONTEXT_TYPE,
+    ExchangeRefused,
+    TokenExchange,
+    TokenServiceUnavailable,
+    context_token,
+    parse_context_token,
+)
+from sealbus.bus.nats.connection.tls import client_context
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.message.user_context import parse_payload
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.testing import TestBus
 
 EDGE = "spiffe://example.org/edge"

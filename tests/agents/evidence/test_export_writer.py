@@ -8,9 +8,9 @@ import pytest
 from support.kept_log import kept_files, previous_of, root_of
 from support.log_world import World, make_world
 
-from sealbus.agents.evidence.export_writer import ExportWriter
+from sealbus.agents.evidence.export import ExportWriter
 from sealbus.agents.evidence.files import FolderFiles
-from sealbus.agents.evidence.verification import verify_export
+from sealbus.agents.evidence.verify import verify_export
 from sealbus.envelopes.errors import ConfigurationError, LogError
 
 

@@ -9,9 +9,9 @@ from support.receipts import FILES, ROOT, WORLD, frame_of, looked_up, message_id
 
 from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.lookup import identifier, items_of, look_up
-from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError, LogError
-from sealbus.envelopes.work_records import OutcomeRecord
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.records.work import OutcomeRecord
 
 
 def test_a_message_has_its_decision_and_what_came_of_it() -> None:
@@ -39,7 +39,7 @@ def test_the_same_is_found_by_the_hash_of_the_header_and_by_the_leaf() -> None:
 
 def test_records_of_other_kinds_are_found_by_their_leaf() -> None:
     bundle = looked_up(bytes(16)).bundles[0]
-    from sealbus.envelopes.merkle import leaf_hash
+    from sealbus.envelopes.trust.merkle import leaf_hash
 
     [found] = look_up(FILES, ROOT, leaf_hash(bundle.items[bundle.item])).found
     assert found.record == bundle.record

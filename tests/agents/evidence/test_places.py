@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.kept_log import log_settings
 
-from sealbus.agents.evidence.places import LogPlace
+from sealbus.agents.evidence.files import LogPlace
 from sealbus.envelopes.errors import ConfigurationError
 
 

@@ -16,14 +16,13 @@ from vectors.recorded import decision, evidence
 from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.lookup import FoundRecord, look_up
 from sealbus.agents.evidence.receipts import make_receipt
-from sealbus.envelopes.caches import Caches
-from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.errors import EnvelopeError, LogError
-from sealbus.envelopes.evidence import parse_evidence
-from sealbus.envelopes.export.entry_reader import check_decision, open_frame
-from sealbus.envelopes.export.receipt_check import check_receipt
-from sealbus.envelopes.export.record_receipt import RecordReceipt
-from sealbus.envelopes.export.root import Root
+from sealbus.envelopes.export.entries import check_decision, open_frame
+from sealbus.envelopes.export.receipt import RecordReceipt, check_receipt
+from sealbus.envelopes.export.trust_root import Root
+from sealbus.envelopes.records.body import parse_evidence
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.trust.caches import Caches
 
 
 def test_they_are_a_few_kilobytes_and_hold_what_is_needed() -> None:

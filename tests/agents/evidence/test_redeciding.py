@@ -9,11 +9,11 @@ from support.kept_log import root_of, written
 from support.log_world import World
 from support.policies import DENY, bundle
 
+from sealbus.agents.evidence.decisions import redecide
 from sealbus.agents.evidence.files import FolderFiles
-from sealbus.agents.evidence.redeciding import redecide
-from sealbus.agents.evidence.verification import Verification, verify_export
-from sealbus.policies.backtest_report import BacktestReport
-from sealbus.policies.recorded import NotReplayable
+from sealbus.agents.evidence.verify import Verification, verify_export
+from sealbus.policies.backtest.recorded import NotReplayable
+from sealbus.policies.backtest.report import BacktestReport
 
 
 async def made_again(world: World, folder: Path) -> tuple[Verification, BacktestReport, dict[str, str]]:

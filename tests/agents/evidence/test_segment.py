@@ -8,12 +8,12 @@ import pickle
 from support.log_world import make_world
 
 from sealbus.agents.evidence.files import MemoryFiles
-from sealbus.agents.evidence.segment import Segment, SegmentReader, begin_worker, read_in_worker, tile_bytes
-from sealbus.envelopes.export.frames import Frame
-from sealbus.envelopes.export.root import Root
+from sealbus.agents.evidence.verify import Segment, SegmentReader, begin_worker, read_in_worker, tile_bytes
+from sealbus.envelopes.export.format import Frame
 from sealbus.envelopes.export.tally import Span
-from sealbus.envelopes.export.tile_reader import TileTask
-from sealbus.envelopes.export.trust_reader import TrustReader
+from sealbus.envelopes.export.tiles import TileTask
+from sealbus.envelopes.export.trust import TrustReader
+from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.log.entries import EntryKind
 
 WORLD = make_world(1, 20)

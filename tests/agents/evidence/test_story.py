@@ -11,10 +11,9 @@ from vectors.issuing import INVENTORY
 from vectors.recorded import decision, evidence
 
 from sealbus.agents.evidence.files import MemoryFiles
-from sealbus.agents.evidence.lookup import look_up
-from sealbus.agents.evidence.story import tell
-from sealbus.envelopes.export.root import Root
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.agents.evidence.lookup import look_up, tell
+from sealbus.envelopes.export.trust_root import Root
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 
 def test_a_decision_with_its_chain_and_its_outcomes() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import sealbus.agents.examples
-from sealbus.agents.cli.worker import load_agent
+from sealbus.agents.cli.run.worker import load_agent
 from sealbus.agents.examples import inventory, planner, pricing
 from sealbus.testing import TestBus
 

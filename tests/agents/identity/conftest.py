@@ -12,7 +12,7 @@ from support.spire import entry, spire
 from support.workload_api import MovedClock, RunningWorkloadApi, Served, workload_api
 
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 EXTERNAL_SOCKET = "SEALBUS_TEST_WORKLOAD_API"
 EXTERNAL_ID = "SEALBUS_TEST_WORKLOAD_ID"

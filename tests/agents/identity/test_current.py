@@ -18,9 +18,9 @@ from support.workload_api import (
 
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
 from sealbus.agents.identity import WorkloadIdentity
-from sealbus.bus.counters import Counters
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import IdentityUnavailable
-from sealbus.envelopes.spiffe_id import TrustDomain
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 pytestmark = pytest.mark.workload_api
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from support.x509 import ThrowawayCa
 
-from sealbus.agents.identity.der import MAX_CERTIFICATES, parse_certificates
+from sealbus.agents.identity.x509_svid import MAX_CERTIFICATES, parse_certificates
 
 CA = ThrowawayCa("example.org").issue("spiffe://example.org/agent/a").cert_der
 

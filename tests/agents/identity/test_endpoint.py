@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.workload_api import listening, short_folder
 
-from sealbus.agents.identity.endpoint import Endpoint
+from sealbus.agents.identity.workload_api import Endpoint
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
 
 

@@ -3,9 +3,15 @@ from __future__ import annotations
 import pytest
 from support.workload_api import listening, short_folder
 
-from sealbus.agents.identity.client import WorkloadApiError
-from sealbus.agents.identity.endpoint import Endpoint
-from sealbus.agents.identity.explain import explain, is_final, is_momentary, is_withdrawal, status_of
+from sealbus.agents.identity.workload_api import (
+    Endpoint,
+    WorkloadApiError,
+    explain,
+    is_final,
+    is_momentary,
+    is_withdrawal,
+    status_of,
+)
 from sealbus.agents.identity.x509_svid import SvidError
 from sealbus.envelopes.errors import Code, EnvelopeError
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
-from sealbus.agents.identity.jwt_bundles import read_jwt_bundles
-from sealbus.envelopes.spiffe_id import TrustDomain
-from sealbus.envelopes.trust import TrustBundles
+from sealbus.agents.identity.jwt_svid import read_jwt_bundles
+from sealbus.envelopes.trust.bundles import TrustBundles
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 HOME, AWAY = TrustDomain("example.org"), TrustDomain("other.org")
 

@@ -10,11 +10,11 @@ from support.workload_api import MovedClock, workload_api
 
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.identity import WorkloadIdentity
-from sealbus.bus.counters import Counters
-from sealbus.envelopes.caches import Caches
-from sealbus.envelopes.credential import verify_credential
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.trust import Trust
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.credential import verify_credential
 
 pytestmark = pytest.mark.workload_api
 

@@ -13,7 +13,7 @@ from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.envelopes.errors import IdentityUnavailable
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.spiffe_id import TrustDomain
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 pytestmark = pytest.mark.workload_api
 

@@ -7,9 +7,8 @@ from spiffe._proto import workload_pb2 as proto
 from support.scripted_workload_api import ScriptedWorkloadApi
 from support.workload_api import no_thread_left
 
-from sealbus.agents.identity.client import RawClient, WorkloadApiError
-from sealbus.agents.identity.endpoint import Endpoint
-from sealbus.agents.identity.watch import Watch, pause_after
+from sealbus.agents.identity.upkeep import Watch, pause_after
+from sealbus.agents.identity.workload_api import Endpoint, RawClient, WorkloadApiError
 
 pytestmark = pytest.mark.workload_api
 

@@ -12,7 +12,7 @@ from sealbus.agents.dev.workload_api import DevelopmentAuthority, certificates
 from sealbus.agents.identity.x509_svid import SvidError, parse_domain, read_x509
 from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 ME = "spiffe://example.org/agent/planner"
 OTHER = "spiffe://example.org/agent/other"

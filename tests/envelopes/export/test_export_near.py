@@ -16,13 +16,11 @@ from vectors.issuing import INVENTORY
 from vectors.recorded import decision, evidence, record_map
 
 from sealbus.agents.evidence.files import MemoryFiles
-from sealbus.agents.evidence.verification import verify_export
+from sealbus.agents.evidence.verify import verify_export
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, LogError
-from sealbus.envelopes.export.receipt_check import check_receipt
-from sealbus.envelopes.export.record_receipt import RecordReceipt
-from sealbus.envelopes.export.root import Root
-from sealbus.envelopes.export.shown_message import show_items
-from sealbus.envelopes.merkle import leaf_hash, root
+from sealbus.envelopes.export.receipt import RecordReceipt, check_receipt, show_items
+from sealbus.envelopes.export.trust_root import Root
+from sealbus.envelopes.trust.merkle import leaf_hash, root
 
 
 def near(spiffe_id: str) -> list[str]:

@@ -9,11 +9,11 @@ from independent import verify_export as independent
 from support.vectors import FOLDER, Given
 
 from sealbus.agents.evidence.files import MemoryFiles
-from sealbus.agents.evidence.verification import verify_export
+from sealbus.agents.evidence.verify import verify_export
 from sealbus.envelopes.errors import EnvelopeError, LogError
-from sealbus.envelopes.export.receipt_check import check_receipt
-from sealbus.envelopes.export.root import Root
-from sealbus.envelopes.merkle import leaf_hash
+from sealbus.envelopes.export.receipt import check_receipt
+from sealbus.envelopes.export.trust_root import Root
+from sealbus.envelopes.trust.merkle import leaf_hash
 
 VECTORS: Given = json.loads((FOLDER / "exports.json").read_text(encoding="utf-8"))
 FILES = {name: bytes.fromhex(data) for name, data in VECTORS["files"].items()}

@@ -17,13 +17,13 @@ from support.vectors import Given, load, octets
 from vectors.issuing import INVENTORY, Json
 
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError, LogError
-from sealbus.envelopes.export.frames import read_frames
-from sealbus.envelopes.export.root import Root
-from sealbus.envelopes.keys import PublicKey
+from sealbus.envelopes.export.format import read_frames
+from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.log.tiles import TileName
-from sealbus.envelopes.merkle import path, root, root_of_path
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.envelopes.trust.merkle import path, root, root_of_path
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 WORLD = load("world.json")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.log_world import Frame, LogKey, files_of
 
-from sealbus.envelopes.export.layout import is_expected, tiles_of
+from sealbus.envelopes.export.format import is_expected, tiles_of
 
 
 @pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 512, 700])

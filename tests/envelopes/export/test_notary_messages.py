@@ -5,10 +5,10 @@ from __future__ import annotations
 from support.log_world import NOTARY, make_world
 from vectors.issuing import INVENTORY
 
-from sealbus.envelopes.export.frames import Frame
-from sealbus.envelopes.export.notary_messages import NotaryMessages
+from sealbus.envelopes.export.format import Frame
+from sealbus.envelopes.export.trust import NotaryMessages
 from sealbus.envelopes.log.entries import EntryKind
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 WORLD = make_world(2, 30)
 FRAMES = [Frame(EntryKind(one.kind), *one[1:]) for one in WORLD.frames]

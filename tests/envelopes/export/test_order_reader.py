@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from support.log_world import make_world
 
-from sealbus.envelopes.export.frames import Frame
-from sealbus.envelopes.export.order_reader import OrderReader
+from sealbus.envelopes.export.entries import OrderReader
+from sealbus.envelopes.export.format import Frame
 from sealbus.envelopes.log.entries import EntryKind
 
 CREATION = Frame(EntryKind.CREATION, 0, 5, b"AUDIT")

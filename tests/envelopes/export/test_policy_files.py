@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 
 from sealbus.envelopes.export.policy_files import POLICY_FILE_BYTES, PolicyFiles, policy_digest, policy_path
-from sealbus.envelopes.notary_records import CheckpointRecord, PolicyRecord
+from sealbus.envelopes.records.notary import CheckpointRecord, PolicyRecord
 
 ONE, OTHER = b"one bundle", b"another bundle"
 

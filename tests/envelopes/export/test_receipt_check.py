@@ -16,13 +16,12 @@ from vectors.issuing import INVENTORY, PLANNER, Json
 from vectors.recorded import decision, evidence, record_map
 
 from sealbus.agents.evidence.lookup import items_of
-from sealbus.envelopes.decision_record import DecisionRecord
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
-from sealbus.envelopes.export.receipt_check import check_receipt
-from sealbus.envelopes.export.record_receipt import RecordReceipt
-from sealbus.envelopes.export.root import Root
-from sealbus.envelopes.spiffe_id import SpiffeId
-from sealbus.envelopes.wire import Credential
+from sealbus.envelopes.export.receipt import RecordReceipt, check_receipt
+from sealbus.envelopes.export.trust_root import Root
+from sealbus.envelopes.message.wire import Credential
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 REFUSED = (EnvelopeError, LogError)
 DIGITS = [[byte] for byte in b"0123456789"]

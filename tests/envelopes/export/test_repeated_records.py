@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from sealbus.envelopes.export.repeated_records import NAME_BYTES, RepeatedRecords
+from sealbus.envelopes.export.tally import NAME_BYTES, RepeatedRecords
 
 
 def names(*numbers: int) -> bytes:

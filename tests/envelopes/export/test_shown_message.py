@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from sealbus.envelopes.errors import EnvelopeError, LogError
-from sealbus.envelopes.export.shown_message import ShownItem, ShownMessage, show_items
-from sealbus.envelopes.merkle import leaf_hash, root
-from sealbus.envelopes.wire import Credential, Proof
+from sealbus.envelopes.export.receipt import ShownItem, ShownMessage, show_items
+from sealbus.envelopes.message.wire import Credential, Proof
+from sealbus.envelopes.trust.merkle import leaf_hash, root
 
 ITEMS = [b"first", b"second", b"third"]
 DIG = root([leaf_hash(item) for item in ITEMS])

@@ -7,8 +7,8 @@ from vectors.recorded import records
 from vectors.world import Message
 
 from sealbus.envelopes.export.tally import MOST_ROWS, Row, Span, Tally
-from sealbus.envelopes.records import parse_record
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.envelopes.records.record import parse_record
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 ALL = {kind: [parse_record(item) for item in items] for kind, items in records(Message()).items()}
 RECORDER = SpiffeId(INVENTORY)

@@ -8,9 +8,8 @@ import pytest
 from support.log_world import Frame, LogKey, entry_of, files_of, tree_root
 
 from sealbus.envelopes.export.tally import Tally
-from sealbus.envelopes.export.tile_reader import TileResult, tasks_of
-from sealbus.envelopes.export.tree_reader import TreeReader
-from sealbus.envelopes.merkle import leaf_hash, root
+from sealbus.envelopes.export.tiles import TileResult, TreeReader, tasks_of
+from sealbus.envelopes.trust.merkle import leaf_hash, root
 
 FRAMES = [Frame(0, number + 1, number, b"") for number in range(1_300)]
 LEAVES = [leaf_hash(entry_of(frame)) for frame in FRAMES]

@@ -12,11 +12,11 @@ from support.log_world import NOTARY, LogKey, World, bundle, entry_of, make_worl
 from vectors.issuing import INVENTORY
 from vectors.recorded import record_map
 
-from sealbus.envelopes.export.frames import Frame
-from sealbus.envelopes.export.root import Root
-from sealbus.envelopes.export.trust_reader import TrustReader
+from sealbus.envelopes.export.format import Frame
+from sealbus.envelopes.export.trust import TrustReader
+from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.log.entries import EntryKind
-from sealbus.envelopes.merkle import leaf_hash
+from sealbus.envelopes.trust.merkle import leaf_hash
 
 OWN = "example.org"
 

@@ -16,10 +16,9 @@ from sealbus.envelopes.log.checkpoint import (
     sign_checkpoint,
     verify_extension,
 )
-from sealbus.envelopes.log.note_keys import NoteSigner
-from sealbus.envelopes.log.notes import sign_note
+from sealbus.envelopes.log.note import NoteSigner, sign_note
 from sealbus.envelopes.log.tiling import Tiling
-from sealbus.envelopes.merkle import leaf_hash
+from sealbus.envelopes.trust.merkle import leaf_hash
 
 ORIGIN = "log.example.org/audit"
 LOG, OTHER = NoteSigner(ORIGIN, bytes(32)), NoteSigner("other", bytes(32))

@@ -17,7 +17,7 @@ from sealbus.envelopes.log.entries import (
     unverified_entry,
     verified_entry,
 )
-from sealbus.envelopes.merkle import leaf_hash
+from sealbus.envelopes.trust.merkle import leaf_hash
 
 MAX = 2**53 - 1
 

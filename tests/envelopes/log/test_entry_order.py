@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.log.entries import (
     Entry,
+    EntryOrder,
     creation_entry,
     gap_entry,
     previous_entry,
     unverified_entry,
     verified_entry,
 )
-from sealbus.envelopes.log.entry_order import EntryOrder
 
 CREATION = creation_entry("AUDIT", created=5)
 PREVIOUS = previous_entry(b"note", created=5)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealbus.envelopes.errors import Code, LogError
-from sealbus.envelopes.log.lines import base64_text, check_key_name, parse_base64, parse_number
+from sealbus.envelopes.log.note import base64_text, check_key_name, parse_base64, parse_number
 
 
 @given(st.binary(max_size=80))

@@ -11,10 +11,8 @@ from support.vectors import FOLDER
 
 from sealbus.envelopes.errors import LogError
 from sealbus.envelopes.log.checkpoint import open_checkpoint
-from sealbus.envelopes.log.entries import Entry, EntryKind
-from sealbus.envelopes.log.entry_order import EntryOrder
-from sealbus.envelopes.log.note_keys import NoteVerifier
-from sealbus.envelopes.log.notes import verify_note
+from sealbus.envelopes.log.entries import Entry, EntryKind, EntryOrder
+from sealbus.envelopes.log.note import NoteVerifier, verify_note
 from sealbus.envelopes.log.proofs import verify_consistency, verify_inclusion
 from sealbus.envelopes.log.receipt import parse_receipt, verify_receipt
 from sealbus.envelopes.log.tiles import TileName

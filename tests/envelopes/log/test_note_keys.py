@@ -7,8 +7,7 @@ import pickle
 import pytest
 
 from sealbus.envelopes.errors import Code, LogError
-from sealbus.envelopes.log.lines import base64_text
-from sealbus.envelopes.log.note_keys import NoteSigner, NoteVerifier
+from sealbus.envelopes.log.note import NoteSigner, NoteVerifier, base64_text
 
 VKEY = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
 """The example of C2SP signed-note."""

@@ -18,7 +18,7 @@ from sealbus.envelopes.log.proofs import (
     verify_consistency,
     verify_inclusion,
 )
-from sealbus.envelopes.merkle import leaf_hash
+from sealbus.envelopes.trust.merkle import leaf_hash
 
 LEAVES = tuple(leaf_hash(number.to_bytes(2, "big")) for number in range(300))
 

@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
-from sealbus.envelopes.log.lines import base64_text
-from sealbus.envelopes.log.note_keys import NoteSigner
+from sealbus.envelopes.log.note import NoteSigner, base64_text
 from sealbus.envelopes.log.receipt import Receipt, encode_receipt, parse_receipt, verify_receipt
-from sealbus.envelopes.merkle import leaf_hash, paths
+from sealbus.envelopes.trust.merkle import leaf_hash, paths
 
 ORIGIN = "log.example.org/audit"
 LOG = NoteSigner(ORIGIN, bytes(32))

@@ -7,9 +7,8 @@ import pytest
 from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.log.entries import Entry, creation_entry, unverified_entry
 from sealbus.envelopes.log.places import encode_places, place_of
-from sealbus.envelopes.log.tile_check import check_tiles
 from sealbus.envelopes.log.tiles import TileName, encode_entries
-from sealbus.envelopes.log.tiling import Tiling
+from sealbus.envelopes.log.tiling import Tiling, check_tiles
 
 SIZE = 300
 ENTRIES: list[Entry] = [

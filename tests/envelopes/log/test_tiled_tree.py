@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from sealbus.envelopes.errors import LogError
 from sealbus.envelopes.log.proofs import verify_consistency, verify_inclusion
-from sealbus.envelopes.log.tiled_tree import TiledTree
-from sealbus.envelopes.log.tiles import TileName
+from sealbus.envelopes.log.tiles import TiledTree, TileName
 from sealbus.envelopes.log.tiling import Tiling
-from sealbus.envelopes.merkle import leaf_hash, path, root
+from sealbus.envelopes.trust.merkle import leaf_hash, path, root
 
 SIZE = 66_000
 LEAVES = [leaf_hash(number.to_bytes(4, "big")) for number in range(SIZE)]

@@ -9,7 +9,7 @@ import pytest
 from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.log.tiles import TileName, grown_tiles
 from sealbus.envelopes.log.tiling import Tiling
-from sealbus.envelopes.merkle import leaf_hash, root
+from sealbus.envelopes.trust.merkle import leaf_hash, root
 
 LEAVES = [leaf_hash(number.to_bytes(4, "big")) for number in range(66_100)]
 

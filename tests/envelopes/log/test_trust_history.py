@@ -6,8 +6,8 @@ import pytest
 
 from sealbus.envelopes.errors import BundleRefused
 from sealbus.envelopes.log.trust_history import TrustHistory
-from sealbus.envelopes.notary_records import BundleRecord
-from sealbus.envelopes.spiffe_id import TrustDomain
+from sealbus.envelopes.records.notary import BundleRecord
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 OWN, OTHER = TrustDomain("example.org"), TrustDomain("other.example")
 

@@ -6,14 +6,12 @@ from typing import Any, cast
 
 from support.auth_request import AskingServer
 
-from sealbus.agents.control.callout.answer import allowing, refusing, user_jwt
-from sealbus.agents.control.callout.grants import Grants
-from sealbus.agents.control.callout.jwts import decode_jwt
-from sealbus.agents.control.callout.nkeys import Prefix, SigningKey
-from sealbus.agents.control.callout.request import verify_request
+from sealbus.agents.control.callout.nkeys import Prefix, SigningKey, decode_jwt
+from sealbus.agents.control.callout.permissions import Grants
+from sealbus.agents.control.callout.protocol import allowing, refusing, user_jwt, verify_request
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
-from sealbus.policies.connect import ConnectLimits
+from sealbus.policies.decision.connect import ConnectLimits
 
 NOW = 1_700_000_000 * SECOND
 ISSUER = SigningKey.generate(Prefix.ACCOUNT)

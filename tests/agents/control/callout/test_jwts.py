@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus.agents.control.callout.jwts import MAX_BYTES, decode_jwt, encode_jwt
-from sealbus.agents.control.callout.nkeys import NkeyError, Prefix, SigningKey
+from sealbus.agents.control.callout.nkeys import MAX_BYTES, NkeyError, Prefix, SigningKey, decode_jwt, encode_jwt
 
 KEY = SigningKey.generate(Prefix.ACCOUNT)
 HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}

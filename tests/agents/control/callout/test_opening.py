@@ -14,16 +14,16 @@ from support.lab import until
 from support.settings import load
 from support.x509 import ThrowawayCa
 
-from sealbus.agents.control.callout.keys import write_keys
+from sealbus.agents.control.callout.key_files import write_keys
 from sealbus.agents.control.callout.nkeys import Prefix, SigningKey
-from sealbus.agents.control.callout.opening import into_refusals, open_callout
 from sealbus.agents.control.callout.responder import RefusedConnection
-from sealbus.agents.settings import Settings
-from sealbus.bus.counters import Counters
-from sealbus.bus.memory import MemoryBroker
-from sealbus.bus.refusals import Refusals
+from sealbus.agents.control.callout.role import into_refusals, open_callout
+from sealbus.agents.dev.memory.broker import MemoryBroker
+from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.bus.gate.refusals import Refusals
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError
-from sealbus.policies.embedded import EmbeddedEngine
+from sealbus.policies.engines.embedded import EmbeddedEngine
 
 
 def settings(folder: Path, keys: Path, *, more: str = "", nats: str = "tls://127.0.0.1:1") -> Settings:

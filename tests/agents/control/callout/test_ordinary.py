@@ -9,9 +9,9 @@ from typing import cast
 
 import pytest
 
-from sealbus.agents.control.callout import ordinary
-from sealbus.agents.control.callout.ordinary import Ordinary
-from sealbus.bus.connection import Connection
+from sealbus.agents.control.callout import role as ordinary
+from sealbus.agents.control.callout.role import Ordinary
+from sealbus.bus.nats.connection.connection import Connection
 from sealbus.envelopes.errors import BusUnavailable
 
 

@@ -13,7 +13,7 @@ from support.x509 import IssuedSvid, ThrowawayCa
 from sealbus.agents.control.callout.peer import verify_peer
 from sealbus.envelopes.errors import Code, ConnectRefused
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.spiffe_id import TrustDomain
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 OURS, THEIRS = ThrowawayCa("example.org"), ThrowawayCa("partner.org")
 BUNDLES = {TrustDomain(ca.trust_domain): (ca.cert_der,) for ca in (OURS, THEIRS)}

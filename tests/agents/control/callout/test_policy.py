@@ -13,11 +13,11 @@ import pytest
 
 from sealbus.agents.control.callout import policy as module
 from sealbus.agents.control.callout.policy import first_policy, follow_bucket
-from sealbus.agents.settings import PolicySettings
-from sealbus.bus.connection import Connection
-from sealbus.bus.counters import Counters
+from sealbus.agents.runtime.settings.settings import PolicySettings
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.policies.bundle import STARTER, build_bundle, write_bundle
+from sealbus.policies.bundle.files import STARTER, build_bundle, write_bundle
 
 CONNECTION = cast("Connection", object())
 

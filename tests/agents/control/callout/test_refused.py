@@ -7,12 +7,12 @@ from typing import cast
 
 import pytest
 
-from sealbus.agents.control.callout import refused as module
-from sealbus.agents.control.callout.refused import KEPT, RefusedConnections
+from sealbus.agents.control.callout import role as module
 from sealbus.agents.control.callout.responder import RefusedConnection
-from sealbus.bus.connection import Connection
-from sealbus.bus.counters import Counters
+from sealbus.agents.control.callout.role import KEPT, RefusedConnections
+from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.ports import Delivery
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code, SealbusError
 
 CONNECTION = cast("Connection", object())

@@ -16,20 +16,18 @@ from support.identity import StaticIdentity
 from support.x509 import IssuedSvid, ThrowawayCa
 
 from sealbus.agents.control.callout import responder
-from sealbus.agents.control.callout.jwts import decode_jwt
-from sealbus.agents.control.callout.keys import CalloutKeys
-from sealbus.agents.control.callout.nkeys import Prefix, SigningKey
+from sealbus.agents.control.callout.key_files import CalloutKeys
+from sealbus.agents.control.callout.nkeys import CurveKey, Prefix, SigningKey, decode_jwt
 from sealbus.agents.control.callout.responder import Callout, RefusedConnection
-from sealbus.agents.control.callout.xkey import CurveKey
-from sealbus.bus.answering import Asked
-from sealbus.bus.connection import Connection
-from sealbus.bus.counters import Counters
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.subscription import Asked
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
-from sealbus.envelopes.names import Names
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.policies.connect import ConnectAnswer
-from sealbus.policies.embedded import EmbeddedEngine
-from sealbus.policies.engine import PolicyEngine
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+from sealbus.policies.decision.connect import ConnectAnswer
+from sealbus.policies.decision.engine import PolicyEngine
+from sealbus.policies.engines.embedded import EmbeddedEngine
 
 CA = ThrowawayCa("example.org")
 PARTNER = ThrowawayCa("partner.org")

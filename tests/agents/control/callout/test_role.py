@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from sealbus.agents.control.callout.ordinary import Ordinary
 from sealbus.agents.control.callout.responder import Callout
-from sealbus.agents.control.callout.role import CalloutRole
+from sealbus.agents.control.callout.role import CalloutRole, Ordinary
 
 
 class Part:

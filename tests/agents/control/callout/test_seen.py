@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sealbus.agents.control.callout.seen import SeenRequests
+from sealbus.agents.control.callout.responder import SeenRequests
 from sealbus.envelopes.errors import Code, ConnectRefused
 from sealbus.envelopes.limits import SECOND
 

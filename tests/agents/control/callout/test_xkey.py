@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus.agents.control.callout.nkeys import NkeyError, Prefix, SigningKey
-from sealbus.agents.control.callout.xkey import CurveKey
+from sealbus.agents.control.callout.nkeys import CurveKey, NkeyError, Prefix, SigningKey
 
 
 @given(st.binary(max_size=300))

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.agents.control.notary.holding import CheckpointHolder
+from sealbus.agents.control.notary.keys import CheckpointHolder
 from sealbus.envelopes.errors import Code, LogError, StateUnavailable
 from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
 from sealbus.envelopes.log.entries import creation_entry
-from sealbus.envelopes.log.note_keys import NoteSigner
-from sealbus.envelopes.log.tiled_tree import TiledTree
-from sealbus.envelopes.log.tiles import TileName, tile_reader
+from sealbus.envelopes.log.note import NoteSigner
+from sealbus.envelopes.log.tiles import TiledTree, TileName, tile_reader
 from sealbus.envelopes.log.tiling import Tiling
 
 ORIGIN = "log.example.org/audit"

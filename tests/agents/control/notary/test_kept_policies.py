@@ -10,13 +10,12 @@ from support.notary import NOTARY as NOTARY_ID
 from support.notary import Bench, own_records, read_log
 from support.policies import bundle
 
-from sealbus.agents.control.notary.folder_store import FolderStore
-from sealbus.agents.control.notary.kept_policies import policy_record, record_path
-from sealbus.agents.control.notary.policy_archive import PolicyArchive
+from sealbus.agents.control.notary.log.folder_store import FolderStore
+from sealbus.agents.control.notary.policies import PolicyArchive, policy_record, record_path
 from sealbus.envelopes.errors import Code, LogError, StateUnavailable
 from sealbus.envelopes.export.policy_files import policy_path
-from sealbus.envelopes.notary_records import CheckpointRecord, PolicyRecord
-from sealbus.policies.bundle_format import Bundle
+from sealbus.envelopes.records.notary import CheckpointRecord, PolicyRecord
+from sealbus.policies.bundle.format import Bundle
 
 ONE, OTHER = bundle(revision="one"), bundle(revision="other", answers={})
 

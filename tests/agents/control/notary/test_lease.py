@@ -9,9 +9,9 @@ import pytest
 from support.notary import NAMES, ORIGIN, Bench
 
 from sealbus.agents.control.notary.lease import Lease, Leased, LeaseLost, lease_subject
-from sealbus.agents.dev.memory_identity import MemoryIdentity
-from sealbus.bus.keyed import Keyed
-from sealbus.envelopes.codec import Value, encode
+from sealbus.agents.dev.memory.identity import MemoryIdentity
+from sealbus.bus.streams.key_value import Keyed
+from sealbus.envelopes.encoding.codec import Value, encode
 from sealbus.envelopes.errors import BusUnavailable, EnvelopeError, SealError
 
 SUBJECT = lease_subject("notary", ORIGIN)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.notary import NAMES, SIGNER, Bench, read_log
 
-from sealbus.agents.control.notary.folder_store import FolderStore
+from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.envelopes.errors import BusUnavailable, Code, LogError
 from sealbus.envelopes.log.entries import EntryKind
 

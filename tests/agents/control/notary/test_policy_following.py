@@ -14,15 +14,14 @@ from support.policies import bundle, signing_key
 from support.policy_bus import pushed
 from support.teams import signed_platform
 
-from sealbus.agents.control.notary.policy_archive import PolicyArchive
-from sealbus.agents.control.notary.policy_following import NONE, follow_policy
-from sealbus.agents.policy_store import PolicyStore
-from sealbus.agents.settings import PolicySettings
-from sealbus.bus.connection import Connection
-from sealbus.bus.counters import Counters
-from sealbus.envelopes.key_files import public_pem
-from sealbus.policies.bundle import write_bundle
-from sealbus.policies.bundle_format import Bundle
+from sealbus.agents.control.notary.policies import NONE, PolicyArchive, follow_policy
+from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.agents.runtime.settings.settings import PolicySettings
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.trust.keys import public_pem
+from sealbus.policies.bundle.files import write_bundle
+from sealbus.policies.bundle.format import Bundle
 
 ROOT = signing_key()
 NOWHERE = cast("Connection", object())

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from support.notary import Bench
 
-from sealbus.agents.control.notary.folder_store import FolderStore
-from sealbus.agents.control.notary.judging import placed
-from sealbus.agents.control.notary.ledger import Ledger
-from sealbus.agents.control.notary.stream_match import check_beginning, check_stream
-from sealbus.bus.memory import MemoryBroker, MemoryTransport
+from sealbus.agents.control.notary.log.folder_store import FolderStore
+from sealbus.agents.control.notary.log.ledger import Ledger
+from sealbus.agents.control.notary.log.verifier import placed
+from sealbus.agents.control.notary.resume import check_beginning, check_stream
+from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
 from sealbus.bus.ports import Delivery
 from sealbus.envelopes.errors import Code, LogError
-from sealbus.envelopes.header import parse_header
 from sealbus.envelopes.log.entries import creation_entry, gap_entry, unverified_entry, verified_entry
-from sealbus.envelopes.wire import parse_envelope
+from sealbus.envelopes.message.header import parse_header
+from sealbus.envelopes.message.wire import parse_envelope
 
 
 class Stream(MemoryTransport):

@@ -11,26 +11,25 @@ import pytest
 from support.notary import NOTARY, ORIGIN, SIGNER, Bench, last_place, read_log
 
 from sealbus.agents.control.notary import term
-from sealbus.agents.control.notary.folder_store import FolderStore
 from sealbus.agents.control.notary.keys import make_key_file
-from sealbus.agents.control.notary.log_store import CHECKPOINT
+from sealbus.agents.control.notary.log.folder_store import FolderStore
+from sealbus.agents.control.notary.log.store import CHECKPOINT
 from sealbus.agents.control.notary.notary import NotaryOptions
-from sealbus.agents.control.notary.taking_up import LogPlan
-from sealbus.agents.dev.memory_identity import MemoryIdentity
+from sealbus.agents.control.notary.resume import LogPlan
+from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
-from sealbus.bus.letter import Letter
-from sealbus.bus.outbox import Outbox
-from sealbus.envelopes.audit_batch import AuditBatch
+from sealbus.bus.sending.message import OutgoingMessage
+from sealbus.bus.sending.outbox import Outbox
 from sealbus.envelopes.errors import Code, LogError
-from sealbus.envelopes.kinds import Kind
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.checkpoint import Checkpoint, parse_checkpoint, sign_checkpoint
 from sealbus.envelopes.log.entries import EntryKind
-from sealbus.envelopes.log.note_keys import NoteSigner
-from sealbus.envelopes.log.notes import parse_note
-from sealbus.envelopes.notary_records import CheckpointRecord
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
-from sealbus.envelopes.trust import JwtBundle, TrustBundles
+from sealbus.envelopes.log.note import NoteSigner, parse_note
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.records.batch import AuditBatch
+from sealbus.envelopes.records.notary import CheckpointRecord
+from sealbus.envelopes.trust.bundles import JwtBundle, TrustBundles
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 
 @pytest.fixture
@@ -151,7 +150,7 @@ async def published_by_us(bench: Bench, checkpoint: Checkpoint) -> None:
     closed = batch.close()
     identity = MemoryIdentity(bench.authority, NOTARY)
     async with Outbox(identity=identity, transport=bench.broker.connect(), clock=bench.now) as outbox:
-        letter = Letter(
+        letter = OutgoingMessage(
             kind=Kind.RECORD, to="audit.notary", life=SECOND * 60, body=closed.body, dig=closed.dig, typ="x/y"
         )
         await outbox.publish(letter)

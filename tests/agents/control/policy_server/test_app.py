@@ -10,11 +10,10 @@ import pytest
 from starlette.types import Receive, Scope, Send
 from support.policies import bundle, signing_key
 
-from sealbus.agents.control.policy_server.app import BUNDLE_PATH, MEDIA_TYPE, PolicyApplication
-from sealbus.agents.control.policy_server.served import Served
-from sealbus.agents.edge.peer import PEER, Peer
-from sealbus.bus.counters import Counters
-from sealbus.envelopes.spiffe_id import SpiffeId
+from sealbus.agents.control.policy_server.app import BUNDLE_PATH, MEDIA_TYPE, PolicyApplication, Served
+from sealbus.agents.edge.http.peer import PEER, Peer
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 NOW = 1_795_528_800_000_000
 OPA = Peer(spiffe_id=SpiffeId("spiffe://example.org/opa"), expires=NOW + 1)

@@ -8,10 +8,10 @@ from typing import cast
 
 import pytest
 
-from sealbus.agents.control.policy_server import role
-from sealbus.agents.control.policy_server.role import open_policy_role
-from sealbus.agents.settings import Settings
-from sealbus.bus.counters import Counters
+from sealbus.agents.control.policy_server import server as role
+from sealbus.agents.control.policy_server.server import open_policy_role
+from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 
 SETTINGS = cast("Settings", object())

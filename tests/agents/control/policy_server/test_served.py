@@ -6,9 +6,9 @@ import asyncio
 
 from support.policies import bundle, signing_key
 
-from sealbus.agents.control.policy_server.served import COMPOSED, Served
-from sealbus.envelopes.key_files import key_id
-from sealbus.policies.bundle_signing import BundleVerifier, sign_bundle
+from sealbus.agents.control.policy_server.app import COMPOSED, Served
+from sealbus.envelopes.trust.keys import key_id
+from sealbus.policies.bundle.signing import BundleVerifier, sign_bundle
 
 KEY = signing_key()
 

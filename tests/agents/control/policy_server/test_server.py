@@ -21,11 +21,11 @@ from support.x509 import ThrowawayCa
 
 from sealbus.agents.control.policy_server.app import BUNDLE_PATH
 from sealbus.agents.control.policy_server.server import open_policy_server
-from sealbus.agents.policy_store import PolicyStore
-from sealbus.agents.settings import PolicySettings
-from sealbus.bus.connection import Connection
+from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.agents.runtime.settings.settings import PolicySettings
+from sealbus.bus.nats.connection.connection import Connection
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.key_files import public_pem
+from sealbus.envelopes.trust.keys import public_pem
 
 pytestmark = pytest.mark.nats
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from sealbus.agents.dev.idp.expiring import Expiring
+from sealbus.agents.dev.idp.signing import Expiring
 from sealbus.envelopes.limits import SECOND
 
 

@@ -9,9 +9,9 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 from support.envelopes import NOW
 
+from sealbus.agents.dev.idp.clients import DemoUser
 from sealbus.agents.dev.idp.login import Login
 from sealbus.agents.dev.idp.signing import ALGORITHM, TokenSigner
-from sealbus.agents.dev.idp.users import DemoUser
 from sealbus.envelopes.limits import SECOND
 
 ISSUER = "http://127.0.0.1:1/development-only"

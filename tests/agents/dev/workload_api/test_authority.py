@@ -10,11 +10,10 @@ from support.workload_api import StandingClock
 
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.agents.dev.workload_api.certificates import BACKDATED
-from sealbus.agents.dev.workload_api.keyring import KeyRing
-from sealbus.agents.dev.workload_api.tokens import TokenError
+from sealbus.agents.dev.workload_api.jwt_keys import KeyRing, TokenError
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 HOME, AWAY = TrustDomain("example.org"), TrustDomain("other.org")
 ME = HOME.id("/agent/planner")

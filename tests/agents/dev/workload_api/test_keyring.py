@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sealbus.agents.dev.workload_api.keyring import KeyRing
+from sealbus.agents.dev.workload_api.jwt_keys import KeyRing
 
 
 def test_a_key_goes_from_prepared_to_current_to_old_to_gone() -> None:

@@ -17,11 +17,11 @@ from spiffe.workloadapi.errors import X509SourceError
 from support.workload_api import MovedClock, RunningWorkloadApi, short_folder, workload_api
 
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
-from sealbus.agents.dev.workload_api.sockets import MAX_SOCKET_PATH, socket_path
+from sealbus.agents.dev.workload_api.server import MAX_SOCKET_PATH, socket_path
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 pytestmark = pytest.mark.workload_api
 

@@ -8,7 +8,7 @@ from support.workload_api import StandingClock, short_folder
 
 from sealbus.agents.dev.workload_api.authority import DevelopmentAuthority
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.spiffe_id import TrustDomain
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 HOME, AWAY = TrustDomain("example.org"), TrustDomain("other.org")
 ME = HOME.id("/agent/planner")

@@ -1,0 +1,105 @@
+"""Entries of the audit stream as lines for people and as JSON."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+
+import click
+
+from sealbus.agents.cli.output import as_mapping, note, print_json, printable, shown_time
+from sealbus.bus.audit.trail import AuditEntry, Finding
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
+
+__all__ = ["as_document", "as_line", "print_entry"]
+
+
+def print_entry(entry: AuditEntry | Finding, *, as_json: bool) -> int:
+    """Print one entry, a finding for people on stderr; return 1 for a finding."""
+    if isinstance(entry, Finding):
+        if as_json:
+            print_json(
+                {
+                    "kind": "finding",
+                    "sequence": entry.sequence,
+                    "time": shown_time(entry.stored),
+                    "subject": entry.subject,
+                    "code": entry.code,
+                    "step": entry.step,
+                    "detail": entry.detail,
+                }
+            )
+        else:
+            note(f"{shown_time(entry.stored)} #{entry.sequence} DOES NOT VERIFY: {entry.code} at step {entry.step}")
+        return 1
+    if as_json:
+        print_json(as_document(entry))
+    else:
+        click.echo(printable(as_line(entry)))
+    return 0
+
+
+def as_document(entry: AuditEntry) -> Mapping[str, object]:
+    """Return one entry as a JSON object: what `--json` prints."""
+    base: dict[str, object] = {
+        "kind": entry.record.kind,
+        "sequence": entry.sequence,
+        "time": shown_time(entry.stored),
+        "recorder": str(entry.recorder),
+        "record": entry.leaf.hex(),
+    }
+    if isinstance(entry.record, DecisionRecord):
+        record = entry.record
+        base |= {
+            "action": record.action,
+            "allow": record.allow,
+            "code": str(record.code) if record.code else "",
+            "reasons": list(record.reasons),
+            "policy": record.policy or "",
+            "revision": record.revision or "",
+            "engine": record.engine or "",
+            "input": entry.input,
+            "redacted": list(record.redacted),
+        }
+        if record.body is not None:
+            base["body"] = b64encode(record.body).decode()
+    elif isinstance(entry.record, OutcomeRecord):
+        base |= {
+            "decision": entry.record.decision.hex(),
+            "code": str(entry.record.code) if entry.record.code else "",
+            "micros": entry.record.micros,
+            "sent": [one.hex() for one in entry.record.sent],
+        }
+        if entry.decision is not None:
+            base["action"] = entry.decision.action
+    elif isinstance(entry.record, DenialsRecord):
+        base |= {
+            "from": str(entry.record.iss),
+            "minute": shown_time(entry.record.minute),
+            "counts": {str(code): count for code, count in sorted(entry.record.counts.items())},
+        }
+    if entry.decided is not None:
+        base |= {"message": entry.decided.id.hex(), "from": str(entry.decided.iss), "subject": entry.decided.to}
+    return base
+
+
+def as_line(entry: AuditEntry) -> str:
+    """Return one entry as one line for people: when, verdict, what, from whom, for whom, why."""
+    head = f"{shown_time(entry.stored)} #{entry.sequence:<5}"
+    sender = entry.decided.iss.path if entry.decided is not None else ""
+    if isinstance(entry.record, DecisionRecord):
+        record = entry.record
+        verdict = "ALLOW" if record.allow else "DENY "
+        user = as_mapping(as_mapping(entry.input.get("context")).get("user")).get("id") or "-"
+        why = ", ".join(record.reasons) or (str(record.code) if record.code else "")
+        return f"{head} {verdict} {record.action:<24} from {sender:<20} for {user:<10} {why}".rstrip()
+    if isinstance(entry.record, OutcomeRecord):
+        action = entry.decision.action if entry.decision is not None else "?"
+        result = str(entry.record.code) if entry.record.code else "done"
+        return f"{head} -> {result:<8} {action:<18} in {entry.record.micros / 1000:.1f} ms"
+    if isinstance(entry.record, DenialsRecord):
+        counts = ", ".join(f"{count} {code}" for code, count in sorted(entry.record.counts.items()))
+        minute = shown_time(entry.record.minute)
+        return f"{head} DENY  {counts} more from {entry.record.iss.path} in the minute of {minute}, only counted"
+    return f"{head} {entry.record.kind} by {entry.recorder}"

@@ -1,0 +1,82 @@
+"""`sealbus audit export DIR` and `sealbus audit root`: the log as a folder, and the file that it is verified with."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from sealbus.agents.cli.audit.source import export_live, root_option, trusted_root
+from sealbus.agents.cli.options import as_option, config_option
+from sealbus.agents.cli.output import note, progress_bar
+
+__all__ = ["export", "root_file"]
+
+_log_option = click.option(
+    "--log", "log_folder", default=None, type=click.Path(path_type=Path), metavar="DIR",
+    help="The folder in which the notary keeps the log.",
+)  # fmt: skip
+
+
+@click.command("export")
+@click.argument("folder", type=click.Path(path_type=Path))
+@root_option
+@_log_option
+@config_option
+@as_option("operator")
+def export(folder: Path, root: Path | None, log_folder: Path | None, config: str | None, as_name: str) -> None:
+    """Write the log, as far as its last checkpoint, and all its messages into the new folder FOLDER.
+
+    Nothing is verified but the checkpoint: `sealbus audit verify FOLDER` does that, then or years later.
+    """
+    trusted = trusted_root(root, live=True, log_folder=log_folder, config=config)
+    with progress_bar("exporting") as progress:
+        written = asyncio.run(export_live(folder, log_folder, config, as_name, trusted, progress))
+    note(f"{folder}: {written.entries} entries, {written.policies} policy bundles")
+    for path in written.missing_policies:
+        note(f"{path} is not in the notary's folder any more, and the log names it")
+    if written.missing_count:
+        named = ", ".join(f"#{sequence}" for sequence in written.missing)
+        note(f"{written.missing_count} messages of the log are not in the stream any more: {named}")
+    if not written.whole:
+        raise SystemExit(4)
+
+
+@click.command("root")
+@click.option("--key", "keys", multiple=True, required=True, help="Verifier key of the log; may be repeated.")
+@click.option(
+    "--origin", default=None, help="The log's; that of the settings or the name of the first key unless said."
+)
+@click.option(
+    "--notary", "notaries", multiple=True, help="SPIFFE ID of a notary; that of the agent `notary` unless said."
+)
+@click.option("--checkpoint", "checkpoints", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="A checkpoint that somebody else holds; may be repeated.")  # fmt: skip
+@_log_option
+@config_option
+def root_file(
+    keys: tuple[str, ...],
+    origin: str | None,
+    notaries: tuple[str, ...],
+    checkpoints: tuple[Path, ...],
+    log_folder: Path | None,
+    config: str | None,
+) -> None:
+    """Print the root file of this deployment's log, to be kept apart from every export.
+
+    Whoever runs this trusts the notary's folder as it is now: run it once, when the log begins. The first trust bundle of
+    the log is what it says of it; everything else comes from the settings and from what is given here.
+    """
+    from sealbus.agents.evidence.trust_root import make_root
+    from sealbus.agents.runtime.settings.settings import load_settings
+
+    made = make_root(
+        load_settings(config).for_command(),
+        keys=keys,
+        origin=origin,
+        notaries=notaries,
+        checkpoints=checkpoints,
+        folder=log_folder,
+    )
+    click.echo(made.encode().decode(), nl=False)

@@ -1,0 +1,126 @@
+"""`sealbus audit`: what was decided, why, and what came of it, in order, each record verified."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from sealbus.agents.cli.audit.entries import print_entry
+from sealbus.agents.cli.audit.export import export, root_file
+from sealbus.agents.cli.audit.receipt import receipt
+from sealbus.agents.cli.audit.reveal import command as reveal
+from sealbus.agents.cli.audit.show import show
+from sealbus.agents.cli.audit.stats import stats
+from sealbus.agents.cli.audit.verify import verify
+from sealbus.agents.cli.options import Moment, as_option, config_option, json_option
+from sealbus.bus.audit.trail import AuditEntry, AuditFilter, Finding
+
+__all__ = ["command"]
+
+
+@click.group("audit")
+def command() -> None:
+    """Follow and replay the audit stream; export, verify and look into the log of it."""
+
+
+for _subcommand in (export, verify, receipt, show, stats, root_file):
+    command.add_command(_subcommand)
+
+
+command.add_command(reveal)
+
+
+_stream_option = click.option(
+    "--stream", default=None, metavar="NAME", help="A former period's stream; the current one unless said."
+)
+
+
+@command.command("tail")
+@click.option("--follow", is_flag=True, help="Wait for more.")
+@click.option("--last", default=20, show_default=True, type=click.IntRange(0, 10_000), help="Records to begin with.")
+@_stream_option
+@config_option
+@as_option("operator")
+@json_option
+def tail(follow: bool, last: int, stream: str | None, config: str | None, as_name: str, as_json: bool) -> None:
+    """Show the newest records."""
+    shown = _show(AuditFilter(), config, as_name, as_json=as_json, follow=follow, last=last, stream=stream)
+    raise SystemExit(asyncio.run(shown))
+
+
+@command.command("replay")
+@click.option("--since", type=Moment(), default=None, help="From this time on: RFC 3339, or 10m, 2h, 3d ago.")
+@click.option("--until", type=Moment(), default=None, help="Before this time.")
+@click.option("--subject", default=None, help="Only messages to this subject.")
+@click.option("--agent", default=None, help="Only what this agent recorded.")
+@click.option("--decision", type=click.Choice(["allow", "deny"]), default=None)
+@click.option("--user", default=None, help="Only what was asked for this user.")
+@click.option("--follow", is_flag=True, help="Wait for more.")
+@click.option(
+    "--into",
+    default=None,
+    metavar="MODULE:AGENT",
+    help="Give the messages that TASKS still holds to this agent's handlers again, for debugging: nothing is sent, "
+    "acknowledged or recorded, and ctx.replay is true.",
+)
+@click.option("--last", default=100, show_default=True, type=click.IntRange(1, 10_000), help="Messages for --into.")
+@_stream_option
+@config_option
+@as_option("operator")
+@json_option
+def replay(
+    since: int | None,
+    until: int | None,
+    subject: str | None,
+    agent: str | None,
+    decision: str | None,
+    user: str | None,
+    follow: bool,
+    into: str | None,
+    last: int,
+    stream: str | None,
+    config: str | None,
+    as_name: str,
+    as_json: bool,
+) -> None:
+    """Print in order what was decided, why, and what came of it."""
+    wanted = AuditFilter(since=since or 0, until=until, subject=subject, agent=agent, decision=decision, user=user)
+    if into is None:
+        shown = _show(wanted, config, as_name, as_json=as_json, follow=follow, last=None, stream=stream)
+        raise SystemExit(asyncio.run(shown))
+    from sealbus.agents.cli.audit.replay import replay_into
+
+    if follow:
+        raise click.UsageError("--into replays what is stored, and does not follow")
+    raise SystemExit(asyncio.run(replay_into(into, wanted, config, as_name, most=last, as_json=as_json, stream=stream)))
+
+
+async def _show(
+    wanted: AuditFilter,
+    config: str | None,
+    as_name: str,
+    *,
+    as_json: bool,
+    follow: bool,
+    last: int | None,
+    stream: str | None,
+) -> int:
+    from sealbus.agents.runtime.open import open_audit_trail
+    from sealbus.agents.runtime.settings.settings import load_settings
+
+    findings = 0
+    async with open_audit_trail(as_name, load_settings(config).for_command(), stream=stream) as trail:
+        held: list[AuditEntry | Finding] = []
+        async for entry in trail.entries(wanted):
+            held.append(entry)
+            if last is not None and len(held) > last:
+                del held[0]
+            elif last is None:
+                findings += print_entry(held.pop(), as_json=as_json)
+        for entry in held:
+            findings += print_entry(entry, as_json=as_json)
+        if follow:
+            async for entry in trail.entries(wanted, follow=True):
+                findings += print_entry(entry, as_json=as_json)
+    return 4 if findings else 0

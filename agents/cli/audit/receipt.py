@@ -1,0 +1,119 @@
+"""`sealbus audit receipt ID` and `receipt verify FILE`: one record proved in one text file that shows no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sealbus.agents.cli.audit.source import opened_source, source_options, trusted_root
+from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.output import note, print_json, shown_time
+
+if TYPE_CHECKING:
+    from sealbus.envelopes.export.receipt import ProvenRecord
+    from sealbus.envelopes.export.trust_root import Root
+
+__all__ = ["receipt"]
+
+
+@click.command("receipt")
+@click.argument("words", nargs=-1, required=True, metavar="ID | verify FILE")
+@source_options
+@click.option("--output", default=None, type=click.Path(path_type=Path), metavar="FILE", help="Write it there.")
+@json_option
+def receipt(
+    words: tuple[str, ...],
+    root: Path | None,
+    export: Path | None,
+    log_folder: Path | None,
+    config: str | None,
+    as_name: str,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Print the receipt of the record about message ID (32 hex digits), or of the record ID (64); or verify one.
+
+    Of several decisions about one message, one for each delivery, it is that of the last; say the record to have another.
+    """
+    match words:
+        case ("verify", file):
+            trusted = trusted_root(root, live=False, log_folder=None, config=None)
+            _verify(Path(file), trusted, as_json=as_json)
+        case (wanted,):
+            trusted = trusted_root(root, live=export is None, log_folder=log_folder, config=config)
+            data = _make(wanted, export, log_folder, config, as_name, trusted)
+            if output is None:
+                click.echo(data.decode(), nl=False)
+            else:
+                output.write_bytes(data)
+                note(f"{output}: {len(data)} bytes")
+        case _:
+            raise click.UsageError("say an ID, or verify and a FILE")
+
+
+def _make(
+    wanted: str, export: Path | None, log_folder: Path | None, config: str | None, as_name: str, root: Root
+) -> bytes:
+    from sealbus.agents.evidence.lookup import identifier, look_up
+    from sealbus.agents.evidence.receipts import make_receipt
+    from sealbus.envelopes.errors import ConfigurationError
+    from sealbus.envelopes.records.decision import DecisionRecord
+
+    name = identifier(wanted)
+    with opened_source(export, log_folder, config, as_name, root) as files:
+        lookup = look_up(files, root, name)
+        named = [found for found in lookup.found if found.leaf == name]
+        chosen = named or [found for found in lookup.found if isinstance(found.record, DecisionRecord)]
+        if not chosen:
+            raise ConfigurationError(f"no record about {wanted} is in this log")
+        return make_receipt(files, root, lookup, chosen[-1])
+
+
+def _verify(file: Path, root: Root, *, as_json: bool) -> None:
+    from sealbus.envelopes.errors import ConfigurationError
+    from sealbus.envelopes.export.receipt import check_receipt
+
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error
+    from sealbus.envelopes.errors import EnvelopeError, LogError
+
+    try:
+        proven = check_receipt(data, root)
+    except (EnvelopeError, LogError, ConfigurationError) as error:
+        click.echo(f"NOT VERIFIED: {error}")
+        raise SystemExit(4) from None
+    if as_json:
+        print_json(as_document(proven))
+    else:
+        for name, value in as_document(proven).items():
+            click.echo(f"{name + ':':<12} {value}")
+        click.echo("verified")
+
+
+def as_document(proven: ProvenRecord) -> dict[str, object]:
+    """Return what a receipt proves, as `--json` prints it."""
+    from sealbus.envelopes.records.decision import DecisionRecord
+
+    record = proven.record
+    document: dict[str, object] = {
+        "kind": record.kind,
+        "recorder": str(proven.recorder),
+        "sequence": proven.sequence,
+        "time": shown_time(proven.stored),
+        "log": proven.checkpoint.origin,
+        "size": proven.checkpoint.size,
+    }
+    if isinstance(record, DecisionRecord):
+        document |= {"action": record.action, "allow": record.allow, "code": str(record.code or "")}
+    if proven.decided is not None:
+        document |= {
+            "message": proven.decided.header.id.hex(),
+            "from": str(proven.decided.header.iss),
+            "chain": [str(link.iss) for link in proven.decided.chain],
+            "user": proven.decided.context.sub if proven.decided.context is not None else "",
+        }
+    return document

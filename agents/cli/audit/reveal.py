@@ -1,0 +1,99 @@
+"""`sealbus audit reveal`: whose pseudonym it is, for who holds the key and can name the candidates."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from sealbus.agents.cli.options import config_option, json_option
+from sealbus.agents.cli.output import note, print_json
+
+__all__ = ["command"]
+
+
+@click.command("reveal")
+@click.argument("pseudonyms", nargs=-1, metavar="[PSEUDONYM]...")
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    default=None,
+    help="The key file; otherwise the setting edge.pseudonym_key.",
+)
+@click.option("--issuer", "issuers", multiple=True, help="Whose users they are; otherwise those of edge.issuers.")
+@click.option("--user", "named", multiple=True, metavar="ID", help="A candidate. May be repeated.")
+@click.option(
+    "--users",
+    type=click.Path(path_type=Path, allow_dash=True, exists=True, dir_okay=False),
+    default=None,
+    help="A file of candidates, one id a line; - for standard input.",
+)
+@config_option
+@json_option
+def command(
+    pseudonyms: tuple[str, ...],
+    key: Path | None,
+    issuers: tuple[str, ...],
+    named: tuple[str, ...],
+    users: Path | None,
+    config: str | None,
+    as_json: bool,
+) -> None:
+    """Say which of the candidates a PSEUDONYM stands for; without one, say the pseudonym of every candidate.
+
+    A pseudonym cannot be turned back into an id: the candidates' are computed and compared. Exit codes: 0 all found, 1 one
+    of them is nobody's of the candidates.
+    """
+    from sealbus.agents.edge.oauth.user_context import PREFIX, Pseudonyms
+
+    if not named and users is None:
+        raise click.UsageError("name candidates: --user ID, or --users FILE")
+    wrong = [one for one in pseudonyms if not one.startswith(PREFIX)]
+    if wrong:
+        raise click.UsageError(f"{wrong[0]!r} is no pseudonym: those begin with {PREFIX}")
+    if key is None or not issuers:
+        key, issuers = _settings(config, key, issuers)
+    under = Pseudonyms.read(key)
+    wanted = set(pseudonyms)
+    for user in _candidates(named, users):
+        for issuer in issuers:
+            pseudonym = under.of(issuer, user)
+            if pseudonyms and pseudonym not in wanted:
+                continue
+            wanted.discard(pseudonym)
+            if as_json:
+                print_json({"pseudonym": pseudonym, "issuer": issuer, "user": user})
+            else:
+                click.echo(f"{pseudonym}  {user}  {issuer}")
+        if pseudonyms and not wanted:
+            break
+    for one in sorted(wanted):
+        note(f"{one} is none of the candidates under this key")
+    raise SystemExit(1 if wanted else 0)
+
+
+def _settings(config: str | None, key: Path | None, issuers: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
+    from sealbus.agents.runtime.settings.settings import load_settings
+
+    edge = load_settings(config).edge
+    key = key or edge.pseudonym_key
+    issuers = issuers or tuple(one.issuer for one in edge.issuers)
+    if key is None:
+        raise click.UsageError("say --key FILE: the setting edge.pseudonym_key is not set")
+    if not issuers:
+        raise click.UsageError("say --issuer URL: the setting edge.issuers is empty")
+    return key, issuers
+
+
+def _candidates(named: tuple[str, ...], users: Path | None) -> Iterator[str]:
+    """Yield candidates as they are read: a directory of users may be long."""
+    yield from named
+    if users is None:
+        return
+    if str(users) == "-":
+        yield from (line.rstrip("\r\n") for line in sys.stdin if line.rstrip("\r\n"))
+        return
+    with users.open(encoding="utf-8") as lines:
+        yield from (line.rstrip("\r\n") for line in lines if line.rstrip("\r\n"))

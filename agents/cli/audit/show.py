@@ -1,0 +1,137 @@
+"""`sealbus audit show ID`: one message, its chain drawn as a tree, what was decided, what came of it, and the proofs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sealbus.agents.cli.audit.source import opened_source, source_options, trusted_root
+from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.output import print_json, shown_time
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from sealbus.agents.evidence.lookup import FoundRecord, Lookup, Told, ToldDecision
+
+__all__ = ["show"]
+
+_UNVERIFIED = 4
+_WIDE = 500
+
+
+@click.command("show")
+@click.argument("wanted", metavar="ID")
+@source_options
+@json_option
+def show(
+    wanted: str,
+    root: Path | None,
+    export: Path | None,
+    log_folder: Path | None,
+    config: str | None,
+    as_name: str,
+    as_json: bool,
+) -> None:
+    """Show the message ID (32 hex digits), or the message or record of a hash (64): everything verified anew."""
+    from sealbus.agents.evidence.lookup import identifier, look_up, tell
+    from sealbus.envelopes.errors import ConfigurationError
+
+    name = identifier(wanted)
+    trusted = trusted_root(root, live=export is None, log_folder=log_folder, config=config)
+    with opened_source(export, log_folder, config, as_name, trusted) as files:
+        lookup = look_up(files, trusted, name)
+    told = tell(lookup, trusted)
+    if not lookup.found:
+        raise ConfigurationError(f"nothing about {wanted} is in this log")
+    if as_json:
+        for decision in told.decisions:
+            print_json(as_document(decision, lookup))
+        for found in told.others:
+            print_json(_place(found, lookup) | {"kind": found.record.kind})
+    else:
+        _print(told, lookup)
+    for found, error in told.refused:
+        click.echo(f"#{found.frame.sequence} DOES NOT VERIFY: {error}", err=True)
+    raise SystemExit(_UNVERIFIED if told.refused else 0)
+
+
+def as_document(told: ToldDecision, lookup: Lookup) -> dict[str, object]:
+    """Return one decision and all about it, as `--json` prints it."""
+    header, record, context = told.decided.header, told.record, told.decided.context
+    return {
+        "kind": "decision",
+        "message": header.id.hex(),
+        "hash": header.digest.hex(),
+        "subject": header.to,
+        "chain": [{"from": str(one.iss), "to": one.to, "time": shown_time(one.iat)} for one in told.decided.chain],
+        "user": {"id": context.sub, "idp": context.idp, "session": context.sid} if context is not None else None,
+        "recorder": str(told.recorder),
+        "action": record.action,
+        "allow": record.allow,
+        "code": str(record.code or ""),
+        "reasons": list(record.reasons),
+        "policy": record.policy or "",
+        "revision": record.revision or "",
+        "engine": record.engine or "",
+        "delivery": record.delivery,
+        "outcomes": [
+            _place(one.found, lookup) | {"code": str(one.record.code or ""), "micros": one.record.micros}
+            for one in told.outcomes
+        ],
+        **_place(told.found, lookup),
+    }
+
+
+def _place(found: FoundRecord, lookup: Lookup) -> dict[str, object]:
+    """Return where a record stands: its proof begins here."""
+    return {
+        "record": found.leaf.hex(),
+        "sequence": found.frame.sequence,
+        "time": shown_time(found.frame.stored),
+        "entry": found.index,
+        "item": found.item,
+        "size": lookup.checkpoint.checkpoint.size,
+    }
+
+
+def _print(told: Told, lookup: Lookup) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # Whoever reads it from a file or a pipe wants whole lines.
+        console.width = _WIDE
+    for decision in told.decisions:
+        console.print(as_tree(decision))
+    for found in told.others:
+        console.print(f"{found.record.kind} {_proof(found)}", markup=False)
+    checkpoint = lookup.checkpoint.checkpoint
+    console.print(f"log {checkpoint.origin}: {checkpoint.size} entries, root {checkpoint.root.hex()}", markup=False)
+
+
+def as_tree(told: ToldDecision) -> Tree:
+    """Return the chain of one decided message as a tree: who sent what to whom, down to what came of it."""
+    from rich.text import Text
+    from rich.tree import Tree
+
+    header, record, context = told.decided.header, told.record, told.decided.context
+    user = f"{context.sub} of {context.idp}, session {context.sid}" if context is not None else "nobody"
+    top = branch = Tree(Text(f"message {header.id.hex()} for {user}"))
+    for link in told.decided.chain:
+        branch = branch.add(Text(f"{shown_time(link.iat)} {link.iss.value} -> {link.to}"))
+    verdict = "ALLOW" if record.allow else f"DENY {record.code}"
+    why = f" ({', '.join(record.reasons)})" if record.reasons else ""
+    by = f" by {record.policy} {record.revision}, {record.engine}" if record.engine is not None else ""
+    branch = branch.add(Text(f"{verdict} {record.action}{why}{by}"))
+    branch.add(Text(f"recorded by {told.recorder.value} {_proof(told.found)}"))
+    for one in told.outcomes:
+        result = str(one.record.code) if one.record.code else "done"
+        branch.add(Text(f"{result} in {one.record.micros / 1000:.1f} ms {_proof(one.found)}"))
+    return top
+
+
+def _proof(found: FoundRecord) -> str:
+    return f"[#{found.frame.sequence}, entry {found.index}, record {found.leaf.hex()}]"

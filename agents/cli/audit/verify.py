@@ -1,0 +1,120 @@
+"""`sealbus audit verify DIR --root FILE`: every byte of an export, or of the running deployment's log, verified."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sealbus.agents.cli.audit.source import opened_source, root_option, trusted_root
+from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.output import note, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from sealbus.agents.evidence.verify import Verification
+    from sealbus.policies.backtest.report import BacktestReport
+
+__all__ = ["counted", "show_report", "verify"]
+
+_UNVERIFIED = 4
+
+
+@click.command("verify")
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@root_option
+@click.option("--live", is_flag=True, help="Verify the running deployment in place of an export.")
+@click.option("--log", "log_folder", default=None, type=click.Path(path_type=Path), metavar="DIR",
+              help="With --live: the folder in which the notary keeps the log.")  # fmt: skip
+@click.option("--decisions", is_flag=True, help="Make every decision again by its archived policy as well.")
+@click.option("--processes", default=None, type=click.IntRange(1, 1_024), help="How many; as many as cores otherwise.")
+@config_option
+@as_option("operator")
+@json_option
+def verify(
+    folder: Path | None,
+    root: Path | None,
+    live: bool,
+    log_folder: Path | None,
+    decisions: bool,
+    processes: int | None,
+    config: str | None,
+    as_name: str,
+    as_json: bool,
+) -> None:
+    """Verify an export in FOLDER, or the running deployment with --live: nothing missing, changed, added or reordered.
+
+    With --decisions each decision that can be made again is, on the embedded engine: what does not follow from its
+    recorded input and policy is a finding (bad_decision), what cannot be made again is counted and told.
+
+    Exit code 4 if anything at all is found. --root must not come out of the export itself.
+    """
+    from sealbus.agents.evidence.decisions import redecide
+    from sealbus.agents.evidence.verify import verify_export
+
+    if (folder is None) is not live:
+        raise click.UsageError("say a FOLDER or --live, one of them")
+    trusted = trusted_root(root, live=live, log_folder=log_folder, config=config)
+    with opened_source(folder, log_folder, config, as_name, trusted) as files, progress_bar("verifying") as progress:
+        report = verify_export(files, trusted, processes=processes, progress=progress)
+        made = None
+        if decisions:
+            made, problems = asyncio.run(redecide(files, trusted, report))
+            for name, problem in problems.items():
+                note(f"{name}: {problem}")
+    raise SystemExit(show_report(report, as_json=as_json, made=made))
+
+
+def show_report(report: Verification, *, as_json: bool, made: BacktestReport | None = None) -> int:
+    """Print every finding and what was seen; return the exit code. `made` is what came of making decisions again."""
+    for finding in report.findings:
+        if as_json:
+            place = {"file": _shown(finding.file)} if finding.file else {"sequence": finding.sequence}
+            print_json({"kind": "finding", **place, "code": finding.code, "detail": finding.detail})
+        else:
+            click.echo(f"{_shown(finding.place)} {finding.code} {finding.detail}".rstrip())
+    entries, size = report.tally.entries, report.checkpoint.size if report.checkpoint is not None else 0
+    if as_json:
+        print_json(
+            {
+                "kind": "report",
+                "passed": report.passed,
+                "findings": report.count,
+                "size": size,
+                "root": report.checkpoint.root.hex() if report.checkpoint is not None else "",
+                "entries": dict(sorted(entries.items())),
+                "records": dict(sorted(report.tally.records.items())),
+                **({"decisions": _decisions(made)} if made is not None else {}),
+            }
+        )
+    else:
+        if report.count > len(report.findings):
+            click.echo(f"... and {report.count - len(report.findings)} more")
+        records = report.tally.records.total()
+        note(f"{size} entries, {records} records, {entries['unverified']} messages that prove nothing")
+        if made is not None:
+            left = ", ".join(f"{count} {why}" for why, count in sorted(made.not_replayable.items()))
+            note(f"{made.compared} of {made.read} decisions made again, not replayable: {left or 'none'}")
+        click.echo("verified" if report.passed else f"NOT VERIFIED: {counted(report.count)}")
+    return 0 if report.passed else _UNVERIFIED
+
+
+def _decisions(made: BacktestReport) -> dict[str, object]:
+    return {
+        "read": made.read,
+        "compared": made.compared,
+        "same": made.same,
+        "unanswered": made.unanswered,
+        "not_replayable": {str(why): count for why, count in sorted(made.not_replayable.items())},
+    }
+
+
+def counted(findings: int) -> str:
+    """Return how many findings there are, in words."""
+    return f"{findings} finding" if findings == 1 else f"{findings} findings"
+
+
+def _shown(name: str) -> str:
+    """Return a file's name without what a terminal would take for a command, whoever named it so."""
+    return ascii(name)[1:-1]

@@ -1,0 +1,1 @@
+"""Commands that send and ask: `sealbus pub`, `call`, `task`, `token`."""

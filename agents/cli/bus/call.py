@@ -1,0 +1,68 @@
+"""`sealbus call ACTION BODY`: call an action and print its answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from sealbus.agents.cli.bus.body import json_body
+from sealbus.agents.cli.options import as_option, config_option
+from sealbus.agents.cli.output import print_json
+
+__all__ = ["command"]
+
+
+@click.command("call")
+@click.argument("action")
+@click.argument("body")
+@click.option("--user", default=None, metavar="ID", help="For this user; only where `sealbus dev` can mint (its edge).")
+@click.option("--session", default="", help="The user's session.")
+@click.option("--timeout", default=10.0, show_default=True, type=click.FloatRange(0.1, 60), help="Seconds.")
+@click.option("--chunks", is_flag=True, help="Print each chunk of the answer as it comes.")
+@config_option
+@as_option("shop-web")
+@click.option("--json", "as_json", is_flag=True, help="Accepted for evenness: answers are JSON always.")
+def command(
+    action: str,
+    body: str,
+    user: str | None,
+    session: str,
+    timeout: float,
+    chunks: bool,
+    config: str | None,
+    as_name: str,
+    as_json: bool,
+) -> None:
+    """Call ACTION (<agent>.<verb>, or call.<agent>.<verb>) with BODY (JSON, or - for standard input)."""
+    del as_json
+    payload = json_body(body)
+    asyncio.run(_call(action.removeprefix("call."), payload, user, session, timeout, config, as_name, chunks=chunks))
+
+
+async def _call(
+    action: str,
+    payload: bytes,
+    user: str | None,
+    session: str,
+    timeout: float,
+    config: str | None,
+    as_name: str,
+    *,
+    chunks: bool,
+) -> None:
+    from sealbus.agents.dev.users import minted_user
+    from sealbus.agents.runtime.client import Client
+    from sealbus.agents.runtime.settings.settings import load_settings
+    from sealbus.agents.sdk.bodies import JSON
+    from sealbus.bus.sending.message import Content
+
+    settings = load_settings(config).for_command()
+    statement = await minted_user(settings, user, as_name, session) if user is not None else None
+    answer = Content(body=payload, typ=JSON)
+    async with Client(as_name, settings=settings) as bus:
+        if chunks:
+            async for chunk in bus.stream(action, answer, returns=object, user=statement, timeout=timeout):
+                print_json(chunk)
+        else:
+            print_json(await bus.call(action, answer, returns=object, user=statement, timeout=timeout))

@@ -1,0 +1,126 @@
+"""`sealbus pub SUBJECT BODY`: publish a task or an event."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from sealbus.agents.cli.bus.body import json_body
+from sealbus.agents.cli.bus.task import finish
+from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.output import note, print_json
+
+if TYPE_CHECKING:
+    from sealbus.agents.sdk.sender import Receipt
+    from sealbus.agents.sdk.task_handle import TaskHandle
+
+__all__ = ["command"]
+
+
+@click.command("pub")
+@click.argument("subject")
+@click.argument("body")
+@click.option("--user", default=None, metavar="ID", help="For this user; only where `sealbus dev` can mint (its edge).")
+@click.option("--session", default="", help="The user's session.")
+@click.option("--life", default=3_600.0, show_default=True, type=click.FloatRange(1, 86_400), help="Seconds.")
+@click.option("--partition", default=None)
+@click.option(
+    "--count", default=1, show_default=True, type=click.IntRange(1, 100_000), help="Publish it so many times."
+)
+@click.option(
+    "--wait",
+    is_flag=False,
+    flag_value=60.0,
+    default=None,
+    type=click.FloatRange(0.1, 86_400),
+    metavar="[SECONDS]",
+    help="Wait for a task's result, 60 s unless said, and print it; exit with 3 if it was denied.",
+)
+@config_option
+@as_option("shop-web")
+@json_option
+def command(
+    subject: str,
+    body: str,
+    user: str | None,
+    session: str,
+    life: float,
+    partition: str | None,
+    count: int,
+    wait: float | None,
+    config: str | None,
+    as_name: str,
+    as_json: bool,
+) -> None:
+    """Publish BODY (JSON, or - for standard input) to SUBJECT: task.<agent>.<verb>, event.<own name>.<name>, an own one.
+
+    Without --wait a task's handle is printed, for `sealbus task status` and `sealbus task result`.
+    """
+    payload = json_body(body)
+    asyncio.run(
+        _publish(subject, payload, user, session, life, partition, count, wait, config, as_name, as_json=as_json)
+    )
+
+
+async def _publish(
+    subject: str,
+    payload: bytes,
+    user: str | None,
+    session: str,
+    life: float,
+    partition: str | None,
+    count: int,
+    wait: float | None,
+    config: str | None,
+    as_name: str,
+    *,
+    as_json: bool,
+) -> None:
+    from sealbus.agents.dev.users import minted_user
+    from sealbus.agents.runtime.client import Client
+    from sealbus.agents.runtime.settings.settings import load_settings
+    from sealbus.agents.sdk.bodies import JSON
+    from sealbus.bus.sending.message import Content
+
+    settings = load_settings(config).for_command()
+    declared = next((one for one in settings.own_subjects if one.subject == subject), None)
+    if declared is not None:
+        kind, action, name = str(declared.kind), subject, subject
+    else:
+        kind, _, action = subject.partition(".")
+        name = action.partition(".")[2]
+    if kind not in ("task", "event") or not name:
+        raise click.UsageError("SUBJECT is task.<agent>.<verb> or event.<own name>.<name>; `sealbus call` is for calls")
+    if wait is not None and kind != "task":
+        raise click.UsageError("--wait is for tasks: nothing answers to an event")
+    statement = await minted_user(settings, user, as_name, session) if user is not None else None
+    answer = Content(body=payload, typ=JSON)
+    async with Client(as_name, settings=settings) as bus:
+        for _ in range(count):
+            if kind == "task":
+                handle = await bus.submit(action, answer, user=statement, life=life, partition=partition)
+                _show(handle, {"handle": handle.text}, as_json=as_json)
+                if wait is None and not as_json:
+                    click.echo(handle.text)
+                elif wait is not None:
+                    await finish(handle, wait, as_json=as_json)
+            else:
+                _show(await bus.emit(name, answer), {}, as_json=as_json)
+
+
+def _show(stored: Receipt | TaskHandle, more: Mapping[str, str], *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "message": stored.message_id,
+                "subject": stored.subject,
+                "stream": stored.stream,
+                "sequence": stored.sequence,
+                **more,
+            }
+        )
+    else:
+        note(f"{stored.subject}: stored as {stored.stream} #{stored.sequence}, message {stored.message_id}")

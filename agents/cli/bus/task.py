@@ -1,0 +1,152 @@
+"""`sealbus task status|result HANDLE`: what has come of a task, by the handle that `sealbus pub` printed."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.output import print_json
+
+if TYPE_CHECKING:
+    from sealbus.agents.sdk.task_handle import TaskHandle
+    from sealbus.bus.sending.message import Content
+    from sealbus.bus.sending.status import Status
+
+__all__ = ["command", "finish"]
+
+
+@click.group("task")
+def command() -> None:
+    """Ask what has come of a task."""
+
+
+@command.command("status")
+@click.argument("handle")
+@click.option("--follow", is_flag=True, help="Print each status as it comes, up to the final one.")
+@config_option
+@as_option("shop-web")
+@json_option
+def status(handle: str, follow: bool, config: str | None, as_name: str, as_json: bool) -> None:
+    """Print the newest status of the task HANDLE."""
+    asyncio.run(_status(handle, config, as_name, follow=follow, as_json=as_json))
+
+
+@command.command("result")
+@click.argument("handle")
+@click.option("--wait", default=60.0, show_default=True, type=click.FloatRange(0.1, 86_400), help="Seconds.")
+@config_option
+@as_option("shop-web")
+@json_option
+def result(handle: str, wait: float, config: str | None, as_name: str, as_json: bool) -> None:
+    """Print the result of the task HANDLE once it is done; exit with 3 if it was denied."""
+    asyncio.run(_result(handle, wait, config, as_name, as_json=as_json))
+
+
+async def _status(text: str, config: str | None, as_name: str, *, follow: bool, as_json: bool) -> None:
+    async with _opened(text, config, as_name) as handle:
+        if follow:
+            async with aclosing(handle.statuses()) as statuses:
+                async for one in statuses:
+                    _print(one, as_json=as_json)
+        else:
+            _print(await handle.status(), as_json=as_json)
+
+
+async def _result(text: str, wait: float, config: str | None, as_name: str, *, as_json: bool) -> None:
+    async with _opened(text, config, as_name) as handle:
+        await finish(handle, wait, as_json=as_json)
+
+
+async def finish(handle: TaskHandle, wait: float, *, as_json: bool) -> None:
+    """Wait for the task's final status and print it: its result alone, or all of it as one JSON object.
+
+    Raises what a status without a result stands for; the command then ends with its line and exit code.
+    """
+    from sealbus.agents.sdk.task_handle import failure_of
+
+    last: Status | None = None
+    try:
+        async with asyncio.timeout(wait), aclosing(handle.statuses()) as statuses:
+            async for one in statuses:
+                last = one
+    except TimeoutError as error:
+        so_far = "no worker has told anything of it: is one running?" if last is None else last.state.value
+        raise click.ClickException(
+            f"{handle.action}: not done within {wait:g} s ({so_far}); ask again: sealbus task result {handle}"
+        ) from error
+    if last is None:
+        return
+    if as_json:
+        _print(last, as_json=True)
+    elif last.result is not None:
+        _print_result(last.result)
+    if last.result is None:
+        raise failure_of(last)
+
+
+@asynccontextmanager
+async def _opened(text: str, config: str | None, as_name: str) -> AsyncGenerator[TaskHandle, None]:
+    from sealbus.agents.runtime.client import Client
+    from sealbus.agents.runtime.settings.settings import load_settings
+    from sealbus.agents.sdk.task_handle import parse_handle
+    from sealbus.envelopes.errors import EnvelopeError
+
+    try:
+        parse_handle(text)
+    except EnvelopeError as error:
+        raise click.BadParameter(f"this is no handle of a task ({error.detail})", param_hint="HANDLE") from error
+    async with Client(as_name, settings=load_settings(config).for_command()) as bus:
+        yield bus.handle(text)
+
+
+def _print(status: Status | None, *, as_json: bool) -> None:
+    if as_json:
+        print_json(_object(status))
+    elif status is None:
+        click.echo("submitted")
+    else:
+        said: Sequence[str] = (status.state.value, status.code, ", ".join(status.reasons), status.note)
+        click.echo("  ".join(one for one in said if one))
+
+
+def _object(status: Status | None) -> dict[str, object]:
+    if status is None:
+        return {"state": "submitted"}
+    shown: dict[str, object] = {"state": status.state.value, "final": status.final, "sequence": status.sequence}
+    if status.code:
+        shown["code"] = status.code
+    if status.reasons:
+        shown["reasons"] = list(status.reasons)
+    if status.note:
+        shown["note"] = status.note
+    if status.result is not None:
+        shown["type"] = status.result.typ
+        shown["result"] = _value(status.result)
+    return shown
+
+
+def _print_result(answer: Content) -> None:
+    from sealbus.agents.sdk.bodies import OCTETS
+
+    if answer.typ == OCTETS:
+        sys.stdout.buffer.write(answer.body)
+        sys.stdout.buffer.flush()
+    else:
+        print_json(_value(answer))
+
+
+def _value(answer: Content) -> object:
+    """Return a result as what JSON can show: bytes as their base64."""
+    from base64 import b64encode
+
+    from sealbus.agents.sdk.bodies import OCTETS, body_of, decoded
+
+    if answer.typ == OCTETS:
+        return b64encode(answer.body).decode()
+    return decoded(body_of(object), answer)

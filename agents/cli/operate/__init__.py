@@ -1,0 +1,1 @@
+"""Commands for operators: `sealbus doctor`, `streams`, `identity`, `notary`."""

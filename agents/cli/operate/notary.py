@@ -1,0 +1,80 @@
+"""`sealbus notary keygen|show|hold`: keys of a log, its last checkpoint, and checkpoints of others' logs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.output import note, print_json
+
+__all__ = ["command"]
+
+
+@click.group("notary")
+def command() -> None:
+    """Make keys of a log, and hold checkpoints of other logs."""
+
+
+@command.command("keygen")
+@click.argument("origin")
+@click.argument("file", type=click.Path(path_type=Path))
+def keygen(origin: str, file: Path) -> None:
+    """Make a key of the log ORIGIN in FILE (mode 0600), and print its verifier key.
+
+    Give the verifier key to whoever is to verify the log. To replace a key, list the new file beside the old one in
+    control.notary.keys until all verifiers know it.
+    """
+    from sealbus.agents.control.notary.keys import make_key_file
+
+    click.echo(make_key_file(file, origin).verifier.text)
+
+
+@command.command("show")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--key", "keys", multiple=True, required=True, help="Verifier key of the log; may be repeated.")
+@click.option("--origin", help="Origin of the log; the name of its first key unless said.")
+@json_option
+def show(folder: Path, keys: tuple[str, ...], origin: str | None, as_json: bool) -> None:
+    """Check all tiles of the log in FOLDER against its checkpoint, and print it. The stream is not asked."""
+    from sealbus.agents.control.notary.log.folder_store import FolderStore
+    from sealbus.agents.control.notary.log.ledger import stored_checkpoint
+    from sealbus.envelopes.errors import ConfigurationError
+    from sealbus.envelopes.log.note import NoteVerifier
+    from sealbus.envelopes.log.tiles import tile_reader
+    from sealbus.envelopes.log.tiling import check_tiles
+
+    verifiers, store = [NoteVerifier.parse(key) for key in keys], FolderStore(folder)
+    signed = stored_checkpoint(store, origin or verifiers[0].name, verifiers)
+    if signed is None:
+        raise ConfigurationError(f"{folder} holds no checkpoint")
+    found = signed.checkpoint
+    check_tiles(found.size, found.root, tile_reader(store.get))
+    if as_json:
+        print_json({"origin": found.origin, "size": found.size, "root": found.root.hex()})
+    else:
+        click.echo(signed.note.decode(), nl=False)
+
+
+@command.command("hold")
+@click.argument("log", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--key", "keys", multiple=True, required=True, help="Verifier key of that log; may be repeated.")
+@click.option("--origin", help="Origin of that log; the name of its first key unless said.")
+def hold(log: Path, folder: Path, keys: tuple[str, ...], origin: str | None) -> None:
+    """Keep the checkpoint of another LOG (a folder of its tiles) in FOLDER, if it extends the one that is held there."""
+    from sealbus.agents.control.notary.keys import CheckpointHolder
+    from sealbus.agents.control.notary.log.folder_store import FolderStore
+    from sealbus.agents.control.notary.log.store import CHECKPOINT
+    from sealbus.envelopes.errors import ConfigurationError
+    from sealbus.envelopes.log.note import NoteVerifier
+    from sealbus.envelopes.log.tiles import tile_reader
+
+    verifiers, store = [NoteVerifier.parse(key) for key in keys], FolderStore(log)
+    found = store.get(CHECKPOINT)
+    if found is None:
+        raise ConfigurationError(f"{log} holds no checkpoint")
+    holder = CheckpointHolder(folder, origin=origin or verifiers[0].name, verifiers=verifiers)
+    held = holder.hold_from(found, tile_reader(store.get)).checkpoint
+    note(f"{held.origin}: {held.size} entries are held")

@@ -1,0 +1,41 @@
+"""`sealbus policy fetch`: the policy from the bucket into the folder of a workload, for who starts before the workload."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from sealbus.agents.cli.options import config_option, json_option
+from sealbus.agents.cli.output import note, print_json
+
+__all__ = ["fetch"]
+
+
+@click.command("fetch")
+@click.argument("name")
+@config_option
+@json_option
+def fetch(name: str, config: str | None, as_json: bool) -> None:
+    """Put the policy in force where the workload NAME will keep it (`policy.cache`), and end.
+
+    For an OPA beside the workload, which does not start without a bundle. It is verified as the workload verifies it.
+    """
+    asyncio.run(_fetch(name, config, as_json=as_json))
+
+
+async def _fetch(name: str, config: str | None, *, as_json: bool) -> None:
+    from sealbus.agents.runtime.open import open_connection
+    from sealbus.agents.runtime.policy.source import open_sync
+    from sealbus.agents.runtime.settings.settings import load_settings
+
+    settings = load_settings(config).for_command()
+    async with (
+        open_connection(name, settings) as (_, connection),
+        open_sync(name, settings.policy, connection) as sync,
+    ):
+        revision = sync.composed.revision if sync.composed is not None else ""
+        if as_json:
+            print_json({"revision": revision, "bundle": str(sync.bundle)})
+        else:
+            note(f"policy {revision} is in {sync.bundle}")

@@ -1,0 +1,131 @@
+"""`sealbus policy`: its subcommands, and `test` and `query`: Rego tests on both engines, questions to a running OPA.
+
+`sealbus policy opa-config`: the configuration with which an OPA takes its policy from the policy server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.output import note, print_json, print_table
+from sealbus.agents.cli.policy import backtest
+from sealbus.agents.cli.policy import build as policy_build
+from sealbus.agents.cli.policy import fetch as policy_fetch
+from sealbus.agents.cli.policy import push as policy_push
+from sealbus.agents.cli.policy import status as policy_status
+
+__all__ = ["command", "opa_config"]
+
+
+@click.group("policy")
+def command() -> None:
+    """Test, build, sign and push policies, ask a running OPA, and try a policy on recorded decisions."""
+
+
+@command.command("test")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False)
+@click.option(
+    "--opa", type=click.Path(path_type=Path), default=None, help="The opa executable; otherwise that on PATH."
+)
+@click.option("--part", is_flag=True, help="Of a platform or a team: it need not have the entry points.")
+@json_option
+def test(folder: Path | None, opa: Path | None, part: bool, as_json: bool) -> None:
+    """Run the Rego tests of FOLDER (or of the starter policy) on the embedded engine and, where there is one, on OPA."""
+    from sealbus.agents.dev.environment import starter_policy
+    from sealbus.policies.rego_tests import run_tests
+
+    found = opa or shutil.which("opa")
+    results = run_tests(folder or starter_policy(), opa=Path(found) if found else None, part=part)
+    if as_json:
+        for one in results:
+            print_json(
+                {
+                    "engine": one.engine,
+                    "package": one.package,
+                    "name": one.name,
+                    "passed": one.passed,
+                    "error": one.error,
+                }
+            )
+    else:
+        failed = [one for one in results if not one.passed]
+        if failed:
+            print_table(
+                "failed",
+                ("engine", "test", "where", "error"),
+                [(one.engine, f"{one.package}.{one.name}", f"{one.file}:{one.line}", one.error) for one in failed],
+            )
+        engines = sorted({one.engine for one in results})
+        note(f"{len(results) - len(failed)} passed, {len(failed)} failed, on {' and '.join(engines)}")
+        if not found:
+            note("opa was not found: only the embedded engine was asked")
+    raise SystemExit(0 if results and all(one.passed for one in results) else 1)
+
+
+@command.command("query")
+@click.argument("query")
+@click.option(
+    "--opa", "url", required=True, metavar="URL", help="Of a running OPA, for instance http://127.0.0.1:8181."
+)
+@click.option(
+    "--input",
+    "input_file",
+    type=click.Path(path_type=Path, allow_dash=True),
+    default=None,
+    help="A JSON document; - for standard input.",
+)
+@json_option
+def query(query: str, url: str, input_file: Path | None, as_json: bool) -> None:
+    """Ask a running OPA an ad-hoc QUERY, for instance data.sealbus.authz.decision."""
+    del as_json
+    from sealbus.policies.opa.admin import OpaAdmin
+
+    document = None
+    if input_file is not None:
+        document = json.loads(sys.stdin.read() if str(input_file) == "-" else input_file.read_text(encoding="utf-8"))
+    print_json(asyncio.run(OpaAdmin(url).query(query, document)))
+
+
+_file = click.Path(path_type=Path)
+
+
+@click.command("opa-config")
+@click.option("--url", required=True, metavar="URL", help="The policy server: https, its host named in its SVID.")
+@click.option(
+    "--signer", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True,
+    help="Public key in PEM of policy.serve_key.",
+)  # fmt: skip
+@click.option("--certificate", type=_file, required=True, help="OPA's own SVID, as a file that is kept fresh.")
+@click.option("--private-key", type=_file, required=True, help="Its key.")
+@click.option("--trust-bundle", type=_file, required=True, help="The trust domain's X.509 bundle.")
+@click.option("--persist", type=_file, default=None, help="Folder to start from while the policy server is away.")
+def opa_config(
+    url: str, signer: Path, certificate: Path, private_key: Path, trust_bundle: Path, persist: Path | None
+) -> None:
+    """Print OPA's configuration, JSON: `opa run --server --config-file FILE`."""
+    from sealbus.envelopes.trust.keys import read_public_key
+    from sealbus.policies.opa import config
+
+    key = read_public_key(signer.read_bytes(), name=str(signer))
+    files = config.OpaFiles(certificate=certificate, key=private_key, bundle=trust_bundle)
+    click.echo(config.opa_config(url, key, files, persist=persist), nl=False)
+
+
+for _added in (
+    policy_build.build,
+    policy_build.sign,
+    policy_fetch.fetch,
+    opa_config,
+    policy_push.push,
+    policy_push.rollback,
+    policy_status.status,
+    backtest.command,
+):
+    command.add_command(_added)

@@ -1,0 +1,38 @@
+"""`--key FILE`: the private key that a bundle is signed with, read when it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from sealbus.envelopes.trust.keys import SigningKey
+
+__all__ = ["key_option", "read_key"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def key_option(*, required: bool = True) -> Callable[[F], F]:
+    """Add `--key FILE`."""
+    return click.option(
+        "--key",
+        "key_file",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        required=required,
+        default=None,
+        help="Private key on P-256 in PEM: openssl ecparam -name prime256v1 -genkey -noout -out FILE.",
+    )
+
+
+def read_key(file: Path | None) -> SigningKey:
+    """Return the key in `file`. Raises `ConfigurationError` for anything else there, and where none was named."""
+    from sealbus.envelopes.errors import ConfigurationError
+    from sealbus.envelopes.trust.keys import read_signing_key
+
+    if file is None:
+        raise ConfigurationError("say which key signs: --key FILE")
+    return read_signing_key(file.read_bytes(), name=str(file))

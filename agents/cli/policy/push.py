@@ -1,0 +1,137 @@
+"""`sealbus policy push|rollback`: a part of the policy into the store that every process follows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.cli.policy.key_option import key_option, read_key
+
+if TYPE_CHECKING:
+    from sealbus.agents.runtime.policy.push import Pushed
+    from sealbus.agents.runtime.policy.store import PolicyStore
+    from sealbus.envelopes.trust.keys import PublicKey
+    from sealbus.policies.bundle.format import Bundle
+
+__all__ = ["open_store", "push", "rollback", "tell"]
+
+
+_opa = click.option(
+    "--opa", type=click.Path(path_type=Path), default=None, help="The opa executable; otherwise that on PATH."
+)
+
+
+@click.command("push")
+@click.argument("source", type=click.Path(path_type=Path, exists=True), metavar="FOLDER|FILE")
+@click.option("--name", default="platform", show_default=True, help="platform, or the name of a team.")
+@key_option(required=False)
+@_opa
+@click.option("--revision", default="", help="Otherwise that of .manifest, or one of the contents.")
+@config_option
+@as_option("operator")
+@json_option
+def push(
+    source: Path, name: str, key_file: Path | None, opa: Path | None, revision: str, config: str | None, as_name: str,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Push a policy folder or a bundle, signed with --key under the next serial; without, a bundle that is signed."""
+    if key_file is None and source.is_dir():
+        raise click.UsageError("a folder is signed here: say --key FILE")
+    signed = source.read_bytes() if key_file is None else None
+    asyncio.run(_push(source, signed, name, key_file, opa, revision, config, as_name, as_json=as_json))
+
+
+@click.command("rollback")
+@click.argument("name")
+@click.option("--to", "serial", type=click.IntRange(1), required=True, help="A serial of `sealbus policy status`.")
+@key_option()
+@_opa
+@config_option
+@as_option("operator")
+@json_option
+def rollback(
+    name: str, serial: int, key_file: Path, opa: Path | None, config: str | None, as_name: str, as_json: bool
+) -> None:
+    """Push what the part NAME was under an older serial once more, under a new one."""
+    asyncio.run(_rollback(name, serial, key_file, opa, config, as_name, as_json=as_json))
+
+
+async def _push(
+    source: Path, signed: bytes | None, name: str, key_file: Path | None, opa: Path | None, revision: str,
+    config: str | None, as_name: str, *, as_json: bool,
+) -> None:  # fmt: skip
+    from sealbus.agents.runtime.policy import push as policy_push
+
+    async with open_store(config, as_name) as (store, anchors):
+        await store.create()
+        if signed is not None:
+            pushed = await policy_push.push_signed(store, anchors, name, signed, _check(opa))
+        else:
+            content = policy_push.content_of(source, revision=revision)
+            pushed = await policy_push.push_content(store, anchors, name, content, read_key(key_file), _check(opa))
+    tell(pushed, as_json=as_json)
+
+
+async def _rollback(
+    name: str, serial: int, key_file: Path, opa: Path | None, config: str | None, as_name: str, *, as_json: bool
+) -> None:
+    from sealbus.agents.runtime.policy.push import roll_back
+
+    async with open_store(config, as_name) as (store, anchors):
+        pushed = await roll_back(store, anchors, name, serial, read_key(key_file), _check(opa))
+    tell(pushed, as_json=as_json)
+
+
+def _check(said: Path | None) -> Callable[[Bundle], None] | None:
+    from sealbus.policies.opa.compiler import find_opa, opa_check
+
+    opa = find_opa(said)
+    if opa is None:
+        note("opa was not found: what only its own compiler refuses was not looked for")
+        return None
+    return partial(opa_check, opa=opa)
+
+
+@asynccontextmanager
+async def open_store(
+    config: str | None, as_name: str
+) -> AsyncGenerator[tuple[PolicyStore, Mapping[str, PublicKey]], None]:
+    """Open the store that the settings name, with the keys that sign the platform's part."""
+    from sealbus.agents.runtime.open import open_connection
+    from sealbus.agents.runtime.policy.source import anchors_of
+    from sealbus.agents.runtime.policy.store import PolicyStore
+    from sealbus.agents.runtime.settings.settings import load_settings
+    from sealbus.envelopes.errors import ConfigurationError
+
+    settings = load_settings(config).for_command()
+    policy = settings.policy
+    if policy.bucket is None or not policy.keys:
+        raise ConfigurationError('there is no policy store: set policy.bundle = "nats://policies" and policy.keys')
+    anchors = anchors_of(policy)
+    async with open_connection(as_name, settings) as (_, connection):
+        yield PolicyStore(connection, policy.bucket), anchors
+
+
+def tell(pushed: Pushed, *, as_json: bool) -> None:
+    """Print what is in the store now."""
+    if as_json:
+        print_json(
+            {
+                "name": pushed.name,
+                "serial": pushed.serial,
+                "composed": pushed.composed,
+                "fallen": dict(pushed.fallen),
+            }
+        )
+        return
+    note(f"{pushed.name} is pushed under serial {pushed.serial}: policy {pushed.composed}")
+    for team, why in pushed.fallen.items():
+        note(f"{team} fell out, its agents are denied until it is pushed again: {why}")

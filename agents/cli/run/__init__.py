@@ -1,0 +1,1 @@
+"""Commands that run until they are stopped: `sealbus worker`, `edge`, `control`, `dev`, `demo`."""

@@ -1,0 +1,111 @@
+"""`sealbus control run|keygen`: the roles of the control process, until SIGTERM; the keys of the auth callout."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import sys
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from sealbus.agents.cli.options import config_option, json_option, stop_signalled
+from sealbus.agents.cli.output import note, print_json
+
+if TYPE_CHECKING:
+    from sealbus.agents.control.control import Opener
+
+__all__ = ["ROLES", "command"]
+
+ROLES = MappingProxyType(
+    {
+        "callout": "sealbus.agents.control.callout.role:open_callout_role",
+        "policy": "sealbus.agents.control.policy_server.server:open_policy_role",
+        "notary": "sealbus.agents.control.notary.role:open_notary",
+    }
+)
+"""What opens each role, as `module:name`: imported only where it runs."""
+
+
+@click.group("control")
+def command() -> None:
+    """Run what a deployment has beside its workers and its edge."""
+
+
+@command.command("keygen")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@json_option
+def keygen(folder: Path, as_json: bool) -> None:
+    """Make the keys of the auth callout in FOLDER, and print the public ones for the NATS server.
+
+    Seeds are for `control.callout.issuer`, `.xkey` and `.nkey`, mode 0600; public.env holds the variables that
+    deploy/local/nats/nats.conf names.
+    """
+    from sealbus.agents.control.callout.key_files import write_keys
+
+    public = write_keys(folder).public()
+    if as_json:
+        print_json({"folder": str(folder), **public})
+    else:
+        for name, value in public.items():
+            click.echo(f"{name}={value}")
+        note(f"seeds are in {folder}, for the responders alone")
+
+
+@command.command("run")
+@click.option(
+    "--roles",
+    default=",".join(ROLES),
+    show_default=True,
+    metavar="ROLE,...",
+    help="Roles of this process; what only one may do at a time is elected among all processes with the role.",
+)
+@click.option("--health", default=None, metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics here.")
+@config_option
+@json_option
+def run(roles: str, health: str | None, config: str | None, as_json: bool) -> None:
+    """Run the chosen roles side by side; the process ends if one of them does."""
+    chosen = tuple(dict.fromkeys(role.strip() for role in roles.split(",")))
+    unknown = [role for role in chosen if role not in ROLES]
+    if unknown:
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(ROLES)}", param_hint="--roles")
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    asyncio.run(_run(chosen, health, config, as_json=as_json))
+
+
+async def _run(roles: tuple[str, ...], health: str | None, config: str | None, *, as_json: bool) -> None:
+    from sealbus.agents.control.control import Control
+    from sealbus.agents.runtime.health import HealthServer, Probes
+    from sealbus.agents.runtime.settings.settings import load_settings
+    from sealbus.bus.telemetry import Counters
+
+    settings = load_settings(config)
+    counters = Counters()
+    stop = stop_signalled()
+    control = Control({role: partial(_opener(role), settings, counters=counters) for role in roles})
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        address = health or settings.health
+        if address is not None:
+            probes = Probes(healthy=dict, ready=control.not_ready)
+            server = await stack.enter_async_context(HealthServer(address, probes=probes, counters=counters))
+            note(f"health at port {server.port}")
+        running = group.create_task(control.run(stop), name="control")
+        waiting = group.create_task(control.started.wait(), name="control-started")
+        await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if running.done():
+            return
+        if as_json:
+            print_json({"ready": True, "roles": list(roles)})
+        else:
+            note(f"control runs: {', '.join(roles)}")
+
+
+def _opener(role: str) -> Opener:
+    module, _, name = ROLES[role].partition(":")
+    return cast("Opener", getattr(importlib.import_module(module), name))

@@ -1,0 +1,89 @@
+"""`sealbus demo`: play the scenes, print each, and fail if one surprises."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sealbus.agents.cli.options import json_option
+from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.runtime.settings.state_folder import STATE_FOLDER
+
+if TYPE_CHECKING:
+    from sealbus.agents.dev.demo.scene import Result
+    from sealbus.agents.dev.demo.stage import Stage
+
+__all__ = ["command", "show_scenes"]
+
+
+@click.command("demo")
+@click.option("--engine", type=click.Choice(["embedded", "sidecar"]), default="embedded", show_default=True)
+@click.option("--opa", type=click.Path(path_type=Path), default=None, help="The opa executable, for --engine sidecar.")
+@click.option("--state", type=click.Path(path_type=Path), default=Path(STATE_FOLDER) / "demo", show_default=True)
+@click.option(
+    "--export",
+    "evidence",
+    type=click.Path(path_type=Path),
+    default=None,
+    metavar="DIR",
+    help="Keep a log meanwhile and leave it here, for `sealbus audit verify`; root.json stands beside it.",
+)
+@json_option
+def command(engine: str, opa: Path | None, state: Path, evidence: Path | None, as_json: bool) -> None:
+    """Play the scenes on a bus of its own: real NATS, Workload API, policy engine and audit stream."""
+    raise SystemExit(0 if asyncio.run(_demo(engine, opa, state, evidence, as_json=as_json)) else 1)
+
+
+async def _demo(engine: str, opa: Path | None, state: Path, evidence: Path | None, *, as_json: bool) -> bool:
+    from sealbus.agents.dev.demo.stage import open_stage
+
+    ok = await show_scenes(open_stage(state, engine=engine, opa=opa, evidence=evidence), as_json=as_json)
+    if evidence is not None and not as_json:
+        note(f"the log is in {evidence}: sealbus audit verify {evidence} --root {evidence.parent / 'root.json'}")
+    return ok
+
+
+async def show_scenes(opening: AbstractAsyncContextManager[Stage], *, as_json: bool) -> bool:
+    """Open the stage, play all scenes on it, print each as it ends, and say whether none surprised."""
+    from sealbus.agents.dev.demo import scenes
+    from sealbus.agents.dev.demo.scene import play
+
+    results = []
+    async with opening as stage:
+        async for result in play(scenes.SCENES, stage):
+            results.append(result)
+            if not as_json:
+                _print(result)
+        records, findings = len(stage.entries), len(stage.findings)
+    ok = all(result.ok for result in results) and not findings
+    if as_json:
+        print_json({"scenes": [_document(result) for result in results], "ok": ok, "records": records})
+    else:
+        verdict = "all as it must be" if ok else "FAILED"
+        note(f"{len(results)} scenes; {records} records read back and verified, {findings} findings; {verdict}")
+    return ok
+
+
+def _document(result: Result) -> dict[str, object]:
+    return {
+        "name": result.scene.name,
+        "expected": result.scene.expected.got,
+        "got": result.got.got,
+        "code": result.got.code,
+        "ok": result.ok,
+    }
+
+
+def _print(result: Result) -> None:
+    """Print who, for whom, what, the decision, its code and reasons."""
+    scene, got = result.scene, result.got
+    why = ", ".join((got.code, *got.reasons) if got.code else got.reasons)
+    click.echo(f"{'ok  ' if result.ok else 'FAIL'} {got.got!s:<8} {scene.name}{f': {why}' if why else ''}")
+    click.echo(f"              {scene.who}{f', for {scene.user}' if scene.user else ''}: {scene.what}")
+    if not result.ok:
+        wanted = scene.expected
+        click.echo(f"              expected {wanted.got} {', '.join((wanted.code, *wanted.reasons))}")

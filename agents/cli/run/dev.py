@@ -1,0 +1,119 @@
+"""`sealbus dev`: everything on this machine, in one terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import click
+
+from sealbus.agents.cli.options import json_option, stop_signalled
+from sealbus.agents.cli.output import note, print_json
+from sealbus.agents.runtime.settings.state_folder import DEV_LOCK, STARTER_AGENTS, STATE_FOLDER, is_locked
+
+__all__ = ["command"]
+
+
+@click.command("dev")
+@click.option("--agent", "agents", multiple=True, metavar="NAME", help="An agent beside those of sealbus.toml.")
+@click.option("--state", type=click.Path(path_type=Path), default=Path(STATE_FOLDER), show_default=True)
+@click.option("--port", type=click.IntRange(0, 65_535), default=4222, show_default=True, help="NATS; 0: any free one.")
+@click.option(
+    "--edge-port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="Edge; 0: any free one."
+)
+@click.option(
+    "--idp-port",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    show_default=True,
+    help="Of the development identity provider; 0: any free one.",
+)
+@click.option("--engine", type=click.Choice(["embedded", "sidecar"]), default="embedded", show_default=True)
+@click.option("--opa", type=click.Path(path_type=Path), default=None, help="The opa executable, for --engine sidecar.")
+@click.option("--policy", type=click.Path(path_type=Path, exists=True, file_okay=False), default=None)
+@click.option("--watch/--no-watch", default=True, help="Publish the policy folder again when it changes.")
+@click.option(
+    "--fast", is_flag=True, help="Let NATS acknowledge before the disk has it: a power failure loses up to 2 minutes."
+)
+@click.option("--clean", is_flag=True, help="Remove the state folder first.")
+@json_option
+def command(
+    agents: tuple[str, ...],
+    state: Path,
+    port: int,
+    edge_port: int,
+    idp_port: int,
+    engine: str,
+    opa: Path | None,
+    policy: Path | None,
+    watch: bool,
+    fast: bool,
+    clean: bool,
+    as_json: bool,
+) -> None:
+    """Run NATS, the Workload API, the policy, the identity provider and the edge, and say what to type next."""
+    from sealbus.agents.dev.environment import DevOptions
+    from sealbus.agents.dev.settings_file import read_declared
+
+    if clean:
+        if is_locked(state, DEV_LOCK):
+            raise click.UsageError(f"{state} is in use by a running `sealbus dev`: stop that one before --clean")
+        shutil.rmtree(state, ignore_errors=True)
+    options = DevOptions(
+        folder=state,
+        agents=tuple(dict.fromkeys((*STARTER_AGENTS, *agents))),
+        declared=read_declared(Path("sealbus.toml")),
+        port=port,
+        edge_port=edge_port,
+        idp_port=idp_port,
+        engine=engine,
+        opa=opa,
+        policy=policy,
+        sync=not fast,
+    )
+    asyncio.run(_run(options, watch=watch, as_json=as_json))
+
+
+async def _run(options: object, *, watch: bool, as_json: bool) -> None:
+    from sealbus.agents.dev.environment import DevOptions, open_environment, republish
+
+    if not isinstance(options, DevOptions):
+        raise TypeError("options")
+    stop = stop_signalled()
+    async with open_environment(options) as environment, asyncio.TaskGroup() as group:
+        watching = group.create_task(republish(environment)) if watch else None
+        if as_json:
+            print_json(
+                {
+                    "ready": True,
+                    "nats": environment.nats.url,
+                    "idp": environment.idp.issuer,
+                    "edge": environment.edge.front.resource,
+                    "settings": str(environment.settings_file),
+                    "policy": str(environment.policy),
+                    "engine": options.engine,
+                    "unused": list(options.declared.unused),
+                }
+            )
+        else:
+            note(f"ready: NATS at {environment.nats.url}, policy {environment.policy} ({options.engine})")
+            note(f"edge at {environment.edge.front.resource}")
+            note(f"development IdP, without passwords: {environment.idp.issuer}")
+            if options.declared.unused:
+                note(f"of sealbus.toml not used here: {', '.join(options.declared.unused)}")
+            note("in other terminals, in this folder, for instance:")
+            note("  sealbus worker run app.py:agent")
+            note("""  sealbus pub task.inventory.update '{"item_id": "42", "quantity": 3}' --user alice --wait""")
+            note("  sealbus audit tail --follow")
+            note("  sealbus token --user alice")
+            if not options.sync:
+                note(
+                    "--fast: NATS ACKNOWLEDGES WHAT IS NOT ON THE DISK; a power failure loses up to two minutes of work"
+                )
+            note("stop with Ctrl-C; --clean removes the state folder at the next start")
+        await stop.wait()
+        if watching is not None:
+            watching.cancel()
+    if not as_json:
+        note("stopped")

@@ -1,0 +1,82 @@
+"""`sealbus edge serve`: the door between HTTP with OAuth and the bus, until SIGTERM, then a graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import click
+
+from sealbus.agents.cli.options import config_option, ended_by, json_option, stop_signalled
+from sealbus.agents.cli.output import note, print_json
+
+__all__ = ["command"]
+
+
+@click.group("edge")
+def command() -> None:
+    """Serve users and backends over HTTP."""
+
+
+@command.command("serve")
+@click.option("--address", default=None, metavar="HOST:PORT", help="Listen here, in place of edge.address.")
+@click.option("--health", default=None, metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics here.")
+@config_option
+@json_option
+def serve(address: str | None, health: str | None, config: str | None, as_json: bool) -> None:
+    """Take access tokens, mint user contexts, and pass tasks and calls on to agents."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    asyncio.run(_serve(address, health, config, as_json=as_json))
+
+
+@command.command("pseudonym-key")
+@click.argument("file", type=click.Path(path_type=Path))
+def pseudonym_key(file: Path) -> None:
+    """Write a new key for edge.pseudonym_key to FILE, which must not be there yet, for its owner alone."""
+    from sealbus.agents.edge.oauth.user_context import write_pseudonym_key
+
+    write_pseudonym_key(file)
+    note(f"{file} is a new key: keep a copy where the log is kept, or its pseudonyms will be nobody's")
+
+
+async def _serve(address: str | None, health: str | None, config: str | None, *, as_json: bool) -> None:
+    from sealbus.agents.edge.edge import open_edge
+    from sealbus.agents.runtime.health import HealthServer, Probes, Readiness
+    from sealbus.agents.runtime.settings.settings import Flag, load_settings
+    from sealbus.agents.runtime.worker import settle_collector
+    from sealbus.bus.background import Background
+
+    settings = load_settings(config, flags=[Flag(option="--address", key="edge.address", value=address)])
+    stop = stop_signalled()
+    async with AsyncExitStack() as stack:
+        async with ended_by(stop):
+            edge = await stack.enter_async_context(open_edge(settings))
+        if stop.is_set():
+            return
+
+        where = health or settings.health
+        if where is not None:
+            readiness = Readiness(edge.node)
+            group = await stack.enter_async_context(Background())
+            stack.callback(group.create_task(readiness.run(), name="readiness").cancel)
+            probes = Probes(healthy=dict, ready=readiness.reasons, notes=readiness.notes)
+            server = await stack.enter_async_context(HealthServer(where, probes=probes, counters=edge.node.counters))
+            note(f"health at port {server.port}")
+        if as_json:
+            print_json(
+                {
+                    "ready": True,
+                    "identity": str(edge.node.own),
+                    "resource": edge.front.resource,
+                    "port": edge.port,
+                    "token_port": edge.token_port,
+                }
+            )
+        else:
+            service = f", token service at port {edge.token_port}" if edge.token_port is not None else ""
+            note(f"edge runs as {edge.node.own}: {edge.front.resource} at port {edge.port}{service}")
+        settle_collector()
+        await stop.wait()

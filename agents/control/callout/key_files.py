@@ -1,0 +1,111 @@
+"""The three keys of a responder, as files that only it reads: made once for a deployment, by `sealbus control keygen`.
+
+::
+
+    issuer.seed   SA...   signs answers and user JWTs; the server's `auth_callout.issuer` is its public key
+    xkey.seed     SX...   opens what the server asks; the server's `auth_callout.xkey`
+    user.seed     SU...   how responders log in; the server's `auth_callout.auth_users`
+    public.env            the three public keys, as variables for the server's configuration
+
+Responders of one deployment share them. Whoever has the issuer's seed decides who may do what on this NATS.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from sealbus.agents.control.callout.nkeys import CurveKey, NkeyError, Prefix, SigningKey
+from sealbus.envelopes.errors import ConfigurationError
+
+__all__ = ["CalloutKeys", "load_keys", "write_keys"]
+
+ISSUER: Final = "issuer.seed"
+XKEY: Final = "xkey.seed"
+USER: Final = "user.seed"
+PUBLIC: Final = "public.env"
+
+_SEED_BYTES: Final = 256
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+K = TypeVar("K", SigningKey, CurveKey)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalloutKeys:
+    """An account's signing key, a curve key and a user's signing key."""
+
+    issuer: SigningKey
+    xkey: CurveKey
+    user: SigningKey
+
+    def public(self) -> dict[str, str]:
+        """Return the public keys by the names of the variables in the server's configuration."""
+        return {
+            "CALLOUT_ISSUER": self.issuer.public,
+            "CALLOUT_USER": self.user.public,
+            "CALLOUT_XKEY": self.xkey.public,
+        }
+
+
+def write_keys(folder: Path) -> CalloutKeys:
+    """Make new keys and write them into `folder`, which is made with mode 0700; seeds have mode 0600.
+
+    Raises `ConfigurationError` if one of the files is there already, or the folder is open to others: nothing that is
+    in use is ever overwritten.
+    """
+    keys = CalloutKeys(
+        issuer=SigningKey.generate(Prefix.ACCOUNT), xkey=CurveKey.generate(), user=SigningKey.generate(Prefix.USER)
+    )
+    lines = "".join(f"{name}={value}\n" for name, value in keys.public().items())
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_mode & _OTHERS:
+            raise ConfigurationError(f"{folder} is open to others: chmod 700, or name a folder that is not there yet")
+        there = [name for name in (ISSUER, XKEY, USER, PUBLIC) if (folder / name).exists()]
+        if there:
+            raise ConfigurationError(f"{folder} holds {', '.join(there)} already: keys are never overwritten")
+        _write(folder / ISSUER, keys.issuer.seed(), 0o600)
+        _write(folder / XKEY, keys.xkey.seed(), 0o600)
+        _write(folder / USER, keys.user.seed(), 0o600)
+        _write(folder / PUBLIC, lines, 0o644)
+    except OSError as error:
+        raise ConfigurationError(f"{folder}: {error.strerror}") from error
+    return keys
+
+
+def load_keys(*, issuer: Path, xkey: Path, user: Path) -> CalloutKeys:
+    """Read the seeds. Raises `ConfigurationError` for a file that is not there, is open to others, or holds no such seed."""
+    return CalloutKeys(
+        issuer=_load(issuer, lambda text: SigningKey.from_seed(text, Prefix.ACCOUNT)),
+        xkey=_load(xkey, CurveKey.from_seed),
+        user=_load(user, lambda text: SigningKey.from_seed(text, Prefix.USER)),
+    )
+
+
+def _load(path: Path, parse: Callable[[str], K]) -> K:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            raw = file.read(_SEED_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}; `sealbus control keygen` makes the keys") from error
+    if mode & _OTHERS:
+        raise ConfigurationError(f"{path} is open to others: chmod 600")
+    try:
+        return parse(raw.decode("ascii").strip())
+    except (NkeyError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error if isinstance(error, NkeyError) else 'not a seed'}") from None
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(text.strip() + "\n")
+        file.flush()
+        os.fsync(file.fileno())

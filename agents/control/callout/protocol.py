@@ -1,0 +1,171 @@
+"""What a NATS server asks: an authorization request, verified and typed.
+
+The server signs it with the nkey that is its ID. That key is new at every start of a server, so that what ties a request
+to a server of ours is the way that it came: on a connection to a server with the expected SPIFFE ID, on a subject that
+no client may publish to, sealed for our curve key. Who runs servers with fixed nkeys can list them.
+
+What the server is answered: a user JWT that says what a connection may do, or that there is none; both signed by us.
+
+The user has no name: with one, nats-server drops every client at every reload of its configuration, for it looks for a
+user of this name there. Without one it asks again for each client, and keeps those that are still allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from sealbus.agents.control.callout.nkeys import NkeyError, Prefix, SigningKey, decode_jwt, decode_public, encode_jwt
+from sealbus.agents.control.callout.permissions import Grants
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.envelopes.errors import Code, ConnectRefused
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+
+__all__ = ["AuthorizationRequest", "allowing", "refusing", "user_jwt", "verify_request"]
+
+AUDIENCE: Final = "nats-authorization-request"
+LONGEST: Final = 120 * SECOND
+"""How long a server may wait for an answer; one that is valid for longer could be kept, and sent again."""
+KIND: Final = "Client"
+CHAINS: Final = 8
+CERTIFICATES: Final = 8
+"""Verified chains of one connection, and certificates of one chain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorizationRequest:
+    """One connection that a server asks about.
+
+    `server` is the server's nkey and `server_xkey` its curve key, empty if it has none. `user` is the nkey that the
+    server made for this attempt. `chains` are PEM certificates, each chain from the leaf to a root, as the server
+    verified them: empty without a client certificate. `expires` is in seconds.
+    """
+
+    server: str
+    server_name: str
+    server_xkey: str
+    user: str
+    expires: int
+    chains: tuple[tuple[str, ...], ...] = field(repr=False)
+
+
+def verify_request(token: bytes, *, now: int, servers: Collection[str] = ()) -> AuthorizationRequest:
+    """Return the request that `token` is; `now` is in microseconds.
+
+    Verified are its form, its signature by the server that it names as its own issuer, its audience, that it is about a
+    client, and its expiry, at most two minutes ahead, with the tolerance for clocks of SPEC.md section 7. Raises
+    `ConnectRefused` with `bad_auth_request`, `unknown_server` if `servers` are given and it is none of them, or
+    `auth_request_expired`.
+    """
+    try:
+        claims = decode_jwt(token, Prefix.SERVER)
+    except NkeyError as error:
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, str(error)) from error
+    asked = _object(claims, "nats")
+    server = _object(asked, "server_id")
+    issuer = claims["iss"]
+    if claims.get("aud") != AUDIENCE or asked.get("type") != "authorization_request":
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "not an authorization request")
+    if not isinstance(issuer, str) or server.get("id") != issuer:
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "signed by another server than it names")
+    if servers and issuer not in servers:
+        raise ConnectRefused(Code.UNKNOWN_SERVER, issuer)
+    expires = claims.get("exp")
+    if type(expires) is not int:
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "without an expiry")
+    if expires * SECOND < now - DEFAULT_LIMITS.clock_skew:
+        raise ConnectRefused(Code.AUTH_REQUEST_EXPIRED)
+    if expires * SECOND > now + LONGEST + DEFAULT_LIMITS.clock_skew:
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "valid for too long")
+    user = _text(asked, "user_nkey")
+    xkey = _text(server, "xkey")
+    try:
+        decode_public(user, Prefix.USER)
+        if xkey:
+            decode_public(xkey, Prefix.CURVE)
+    except NkeyError as error:
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "its keys are none") from error
+    client = _object(asked, "client_info")
+    # A leaf node would bring a whole server's clients in under one workload's name.
+    if _text(client, "kind") != KIND:
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "not about a client")
+    return AuthorizationRequest(
+        server=issuer,
+        server_name=_text(server, "name"),
+        server_xkey=xkey,
+        user=user,
+        expires=expires,
+        chains=_chains(asked.get("client_tls")),
+    )
+
+
+def _chains(tls: Json) -> tuple[tuple[str, ...], ...]:
+    found = tls.get("verified_chains") if isinstance(tls, dict) else None
+    if found is None:
+        return ()
+    if not isinstance(found, list) or len(found) > CHAINS:
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "its certificate chains are none, or too many")
+    return tuple(_chain(chain) for chain in found)
+
+
+def _chain(chain: Json) -> tuple[str, ...]:
+    if not isinstance(chain, list) or not 1 <= len(chain) <= CERTIFICATES:
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "a certificate chain is empty or too long")
+    texts = tuple(one for one in chain if isinstance(one, str))
+    if len(texts) != len(chain):
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "a certificate is not a text")
+    return texts
+
+
+def _object(inside: dict[str, Json], name: str) -> dict[str, Json]:
+    found = inside.get(name, {})
+    if not isinstance(found, dict):
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, f"{name} is not an object")
+    return found
+
+
+def _text(inside: dict[str, Json], name: str) -> str:
+    found = inside.get(name, "")
+    if not isinstance(found, str):
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, f"{name} is not a text")
+    return found[: DEFAULT_LIMITS.text_bytes]
+
+
+_VERSION: Final = 2
+
+
+def user_jwt(grants: Grants, *, user: str, issuer: SigningKey, not_after: int, now: int) -> str:
+    """Return the user JWT for the nkey `user`: `grants` in their account, until `not_after`, both in microseconds."""
+    limits = grants.limits
+    nats: dict[str, object] = {
+        "type": "user",
+        "version": _VERSION,
+        "pub": _permission(grants.publish, grants.publish_deny),
+        "sub": _permission(grants.subscribe, grants.subscribe_deny),
+        "subs": limits.subscriptions,
+        "data": limits.data,
+        "payload": limits.payload,
+    }
+    claims: Mapping[str, object] = {"sub": user, "aud": grants.account, "exp": not_after // SECOND, "nats": nats}
+    return encode_jwt(claims, issuer, issued=now // SECOND)
+
+
+def allowing(request: AuthorizationRequest, token: str, *, issuer: SigningKey, now: int) -> bytes:
+    """Return the answer that lets the connection of `request` in with the user JWT `token`."""
+    return _answer(request, {"jwt": token}, issuer, now)
+
+
+def refusing(request: AuthorizationRequest, code: Code, *, issuer: SigningKey, now: int) -> bytes:
+    """Return the answer that refuses the connection of `request`; the server logs the code, its client hears nothing."""
+    return _answer(request, {"error": str(code)}, issuer, now)
+
+
+def _permission(allow: tuple[str, ...], deny: tuple[str, ...]) -> dict[str, list[str]]:
+    return {"allow": list(allow), **({"deny": list(deny)} if deny else {})}
+
+
+def _answer(request: AuthorizationRequest, content: Mapping[str, str], issuer: SigningKey, now: int) -> bytes:
+    nats = {"type": "authorization_response", "version": _VERSION, **content}
+    claims: Mapping[str, object] = {"sub": request.user, "aud": request.server, "nats": nats}
+    return encode_jwt(claims, issuer, issued=now // SECOND).encode()

@@ -1,0 +1,171 @@
+"""A log in a folder: each file written whole, made durable and renamed, the checkpoint last.
+
+Files that are there for good, or not at all, whatever ends the process or the machine.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from sealbus.agents.control.notary.log.store import CHECKPOINT
+from sealbus.envelopes.errors import Code, LogError, StateUnavailable
+
+__all__ = ["FolderStore", "write_durably"]
+
+_LOCK: Final = "notary.lock"
+_PLACE: Final = "notary.place"
+_FENCE: Final = "notary.fence"
+_UNDER_WAY: Final = "under-way"
+"""Files that are not complete; what a killed process left there is removed."""
+_PLACE_BYTES: Final = 16
+_FULL_TILE: Final = re.compile(r"tile/[^.]+", re.ASCII)
+
+
+class FolderStore:
+    """The `LogStore` on a local folder, which other programs may read or serve as it is (C2SP tlog-tiles).
+
+    The kernel keeps a second process of the same machine out, and forgets a dead one. The folder is made if it is not
+    there. A folder that several machines share must not be used by several notaries at a time: give each its own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock: int | None = None
+        self._place = b""
+
+    @property
+    def place(self) -> bytes:
+        """16 bytes that are this folder's own; empty before `enter`."""
+        return self._place
+
+    def enter(self) -> None:
+        """Take the folder's lock; raise `StateUnavailable` if another process has it, or the folder cannot be used."""
+        self.leave()
+        try:
+            self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(self.folder / _UNDER_WAY, ignore_errors=True)
+            (self.folder / _UNDER_WAY).mkdir()
+            if (place := self.get(_PLACE)) is None or len(place) != _PLACE_BYTES:
+                place = secrets.token_bytes(_PLACE_BYTES)
+                write_durably(self.folder, {_PLACE: place}, self.folder / _UNDER_WAY)
+            self._place = place
+        except BlockingIOError as error:
+            self.leave()
+            raise StateUnavailable(f"another notary writes to {self.folder}") from error
+        except OSError as error:
+            self.leave()
+            raise StateUnavailable(f"{self.folder} cannot be used: {error.strerror}") from error
+
+    def leave(self) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def get(self, path: str) -> bytes | None:
+        """Return the file at `path`, `None` if there is none. Raises `StateUnavailable` if it cannot be read."""
+        try:
+            return (self.folder / path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StateUnavailable(f"{self.folder / path} cannot be read: {error.strerror}") from error
+
+    def names(self, folder: str) -> Sequence[str]:
+        """Return the paths of the files in `folder`, sorted."""
+        try:
+            return sorted(f"{folder}/{one.name}" for one in (self.folder / folder).iterdir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StateUnavailable(f"{self.folder / folder} cannot be read: {error.strerror}") from error
+
+    def fence(self) -> int:
+        """Return the highest number that was claimed; raises `LogError` (`log_mismatch`) if the file holds none."""
+        data = self.get(_FENCE)
+        if data is None:
+            return 0
+        if not data.isdigit() or len(data) > 16:
+            raise LogError(Code.LOG_MISMATCH, f"{self.folder / _FENCE} holds no number")
+        return int(data)
+
+    def claim(self, fence: int) -> None:
+        """Write the number down, unless a higher one stands there, which raises `LogError` (`log_mismatch`)."""
+        self._check(fence)
+        self._store({_FENCE: str(fence).encode()})
+
+    def keep(self, fence: int, files: Mapping[str, bytes]) -> None:
+        """Store `files`, which no checkpoint rests on yet."""
+        self._check(fence)
+        self._store(files)
+
+    def commit(self, fence: int, files: Mapping[str, bytes], note: bytes) -> None:
+        """Store `files`, then `note`; then remove partial tiles whose full ones are among `files`."""
+        self._check(fence)
+        self._store(files)
+        self._check(fence)
+        self._store({CHECKPOINT: note})
+        for path in files:
+            if _FULL_TILE.fullmatch(path):
+                shutil.rmtree(self.folder / f"{path}.p", ignore_errors=True)
+
+    def _check(self, fence: int) -> None:
+        if self._lock is None:
+            raise StateUnavailable(f"{self.folder} is not entered")
+        if self.fence() > fence:
+            raise LogError(Code.LOG_MISMATCH, "another notary has taken this log over")
+
+    def _store(self, files: Mapping[str, bytes]) -> None:
+        try:
+            write_durably(self.folder, files, self.folder / _UNDER_WAY)
+        except OSError as error:
+            raise StateUnavailable(f"{self.folder} cannot be written: {error.strerror}") from error
+
+
+def write_durably(folder: Path, files: Mapping[str, bytes], under_way: Path) -> None:
+    """Write `files`, by path under `folder`: all are complete and durable before the first has its name.
+
+    `under_way` is a folder of the same file system for what is not complete; nobody else writes there. Folders that are
+    missing are made. When this returns, nothing of it can be lost any more. Raises `OSError`.
+    """
+    written: list[tuple[Path, Path]] = []
+    for number, (path, data) in enumerate(files.items()):
+        temporary = under_way / str(number)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        written.append((temporary, folder / path))
+    changed: dict[Path, None] = {}
+    for temporary, target in written:
+        _make(target.parent, changed)
+        temporary.replace(target)
+        changed[target.parent] = None
+    for one in changed:
+        _sync(one)
+
+
+def _make(folder: Path, changed: dict[Path, None]) -> None:
+    """Make `folder` and those above it that are missing, and note whose entries have changed."""
+    if folder.is_dir():
+        return
+    _make(folder.parent, changed)
+    folder.mkdir(exist_ok=True)
+    changed[folder.parent] = None
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,109 @@
+"""The log as it grows in memory: what is new since the last checkpoint, as the files that it will be stored as."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sealbus.agents.control.notary.log.store import CHECKPOINT, LogStore
+from sealbus.envelopes.log.checkpoint import Checkpoint, SignedCheckpoint, open_checkpoint
+from sealbus.envelopes.log.entries import Entry, EntryOrder
+from sealbus.envelopes.log.note import NoteVerifier
+from sealbus.envelopes.log.places import Place, encode_places, parse_places, place_of
+from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, encode_entries, parse_entries, tile_reader
+from sealbus.envelopes.log.tiling import Tiling, check_tiles
+
+__all__ = ["Ledger", "entry_rows", "stored_checkpoint"]
+
+
+def stored_checkpoint(store: LogStore, origin: str, verifiers: Sequence[NoteVerifier]) -> SignedCheckpoint | None:
+    """Return the last checkpoint of `store`, `None` if there is none; raise `LogError` unless one of `verifiers` signed."""
+    note = store.get(CHECKPOINT)
+    return open_checkpoint(note, origin=origin, verifiers=verifiers) if note is not None else None
+
+
+def entry_rows(store: LogStore, index: int, width: int) -> tuple[tuple[Place, ...], tuple[bytes, ...]]:
+    """Return places and entries of tile `index`, of which `width` count; raise `LogError` (`bad_tile`)."""
+    read = tile_reader(store.get)
+    places = parse_places(read(TileName("places", index, width)), width)
+    return places, parse_entries(read(TileName("entries", index, width)), width)
+
+
+class Ledger:
+    """Takes entries, and says what has to be stored. Nothing is stored here, and nothing is true yet."""
+
+    def __init__(self) -> None:
+        """Begin with no entries."""
+        self._tiling = Tiling()
+        self._order = EntryOrder()
+        self._entries: list[bytes] = []
+        self._places: list[Place] = []
+        self._filled: dict[str, bytes] = {}
+        self.latest = 0
+        """The latest stored time of any entry, as far as it was read: of the last tile on, where the log was resumed."""
+
+    @classmethod
+    def resume(cls, store: LogStore, checkpoint: Checkpoint) -> Ledger:
+        """Return the ledger that goes on after `checkpoint`, whose tiles are all checked against it.
+
+        Raises `LogError`: `log_mismatch` if they do not lead to its root, `bad_tile`, `bad_entry`.
+        """
+        ledger, size = cls(), checkpoint.size
+        ledger._tiling = check_tiles(size, checkpoint.root, tile_reader(store.get))
+        last = 0
+        if size:
+            index, width = (size - 1) // TILE_WIDTH, (size - 1) % TILE_WIDTH + 1
+            places, entries = entry_rows(store, index, width)
+            last, ledger.latest = places[-1].sequence, max(place.time for place in places)
+            if width < TILE_WIDTH:
+                ledger._entries, ledger._places = [*entries], [*places]
+        ledger._order = EntryOrder(size, last)
+        return ledger
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return self._tiling.size
+
+    @property
+    def next(self) -> int:
+        """Sequence of the message that comes next."""
+        return self._order.next
+
+    @property
+    def settled(self) -> bool:
+        """Whether a checkpoint may lie here."""
+        return self._order.settled
+
+    def root(self) -> bytes:
+        """Return the root of all entries so far."""
+        return self._tiling.root()
+
+    def append(self, entry: Entry) -> None:
+        """Add one entry; raise `LogError` (`bad_entry`) if it may not come next."""
+        self._order.take(entry)
+        self._entries.append(entry.hash)
+        self._places.append(place_of(entry))
+        self.latest = max(self.latest, entry.time)
+        if len(self._entries) == TILE_WIDTH:
+            self._add_beside(self._filled, self._tiling.size // TILE_WIDTH)
+            self._entries, self._places = [], []
+        for name, data in self._tiling.append(entry.leaf):
+            self._filled[name.path] = data
+
+    def files(self) -> Mapping[str, bytes]:
+        """Return the files that are new or changed since `stored`: entries and places before the hashes over them."""
+        files = dict(self._filled)
+        if self._entries:
+            self._add_beside(files, self._tiling.size // TILE_WIDTH)
+        for name, data in self._tiling.partial():
+            files[name.path] = data
+        return files
+
+    def stored(self) -> None:
+        """Forget what was filled: it is stored."""
+        self._filled.clear()
+
+    def _add_beside(self, files: dict[str, bytes], index: int) -> None:
+        width = len(self._entries)
+        files[TileName("entries", index, width).path] = encode_entries(self._entries)
+        files[TileName("places", index, width).path] = encode_places(self._places)

@@ -1,0 +1,146 @@
+"""What each message of the stream is to the log: verified, not verifiable, or to be looked at again (SPEC.md section 13)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
+
+from sealbus.bus.ports import Delivery, StreamPosition
+from sealbus.envelopes.errors import Code, EnvelopeError, LogError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.log.entries import Entry, gap_entry, unverified_entry, verified_entry
+from sealbus.envelopes.log.trust_history import TrustHistory
+from sealbus.envelopes.records.archive import ArchiveProfile, VerifiedAudit, accept_record
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.records.notary import CheckpointRecord
+from sealbus.envelopes.records.record import Record
+from sealbus.envelopes.trust.bundles import TrustBundles
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["CLOCK_SECONDS", "RETRY_SECONDS", "Judged", "Judging"]
+
+CLOCK_SECONDS = 60
+"""How far the broker's clock may be from ours before nothing is added any more."""
+RETRY_SECONDS = 60
+"""How long after it was stored a message of an unknown key is tried again."""
+
+_LATER = frozenset({Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """One message with its entries: its own and, where sequences are missing before it, that of the gap, first.
+
+    `own` are the records of a message that the notary itself sealed, under whatever process. `revisions` are those of
+    the policies by which the decisions in it were made, as they say.
+    """
+
+    entries: tuple[Entry, ...]
+    own: tuple[Record, ...] = ()
+    revisions: frozenset[str] = frozenset()
+
+    @property
+    def counts(self) -> bool:
+        """Whether a checkpoint has to follow: not for checkpoints alone."""
+        return len(self.entries) > 1 or not self.own or not all(isinstance(one, CheckpointRecord) for one in self.own)
+
+
+class Judging:
+    """Judges messages in their order. Takes time, and is used from one thread at a time."""
+
+    def __init__(
+        self,
+        *,
+        profile: ArchiveProfile,
+        own: SpiffeId,
+        history: TrustHistory,
+        sent: MutableMapping[int, int] | None = None,
+    ) -> None:
+        """`sent` is when this process itself sent the message of a sequence, by our clock; what was looked at goes."""
+        self._profile = profile
+        self._own = own
+        self._history = history
+        self._sent = {} if sent is None else sent
+        self._caches = Caches()
+
+    def judge(self, deliveries: Sequence[Delivery], following: int, now: int) -> Iterator[Judged]:
+        """Yield what the messages are, the first of which may be sequence `following`, up to one that has to wait.
+
+        `now` is our clock's time. Raises `LogError`: `log_mismatch` for a sequence that was there before,
+        `clock_disagreement`.
+        """
+        for delivery in deliveries:
+            position = placed(delivery)
+            if position.stored > now + CLOCK_SECONDS * SECOND:
+                raise LogError(Code.CLOCK_DISAGREEMENT, f"sequence {position.sequence} was stored in our future")
+            # Under a clock that is far behind, not even our own message verifies: whether it does is not asked.
+            _same_time(position, self._sent.pop(position.sequence, position.stored))
+            if position.sequence < following:
+                raise LogError(Code.LOG_MISMATCH, f"sequence {position.sequence} comes again")
+            gap: tuple[Entry, ...] = ()
+            if missing := position.sequence - following:
+                gap = (gap_entry(following, missing, time=position.stored),)
+            try:
+                audit = self.open(delivery)
+            except EnvelopeError as refused:
+                if refused.code in _LATER and now < position.stored + RETRY_SECONDS * SECOND:
+                    return
+                entry = unverified_entry(position.sequence, time=position.stored, payload=delivery.payload)
+                yield Judged(entries=(*gap, entry))
+            else:
+                entry = verified_entry(position.sequence, time=position.stored, header_digest=audit.header.digest)
+                own, revisions = self._records(audit, position), _revisions(audit)
+                yield Judged(entries=(*gap, entry), own=own, revisions=revisions)
+            following = position.sequence + 1
+
+    def open(self, delivery: Delivery, also: Sequence[TrustBundles] = ()) -> VerifiedAudit:
+        """Return the audit message that opens under one of the sets of bundles of its time, or of `also`.
+
+        Raises `EnvelopeError`, of several the one that a newer bundle could mend.
+        """
+        position = placed(delivery)
+        refused = EnvelopeError(Code.UNKNOWN_TRUST_DOMAIN, 7, "no bundle is known")
+        known = (*self._history.at(position.stored), *also) or (TrustBundles(),)
+        for number, bundles in enumerate(known):
+            try:
+                return accept_record(
+                    delivery.payload,
+                    delivery.subject,
+                    self._profile,
+                    time=position.stored,
+                    bundles=bundles,
+                    caches=self._caches,
+                )
+            except EnvelopeError as error:
+                if number == 0 or error.code in _LATER:
+                    refused = error
+        raise refused
+
+    def _records(self, audit: VerifiedAudit, position: StreamPosition) -> tuple[Record, ...]:
+        """Return the records of a message of our own, whose two times were read from the two clocks."""
+        if audit.header.iss != self._own:
+            return ()
+        _same_time(position, audit.header.iat)
+        return tuple(audit.body.records.values())
+
+
+def _revisions(audit: VerifiedAudit) -> frozenset[str]:
+    records = audit.body.records.values()
+    return frozenset(one.revision for one in records if isinstance(one, DecisionRecord) and one.revision)
+
+
+def _same_time(position: StreamPosition, sent: int) -> None:
+    """Refuse a stored time that is not about when a message of our own was sent.
+
+    A publisher repeats the same bytes for half a minute at most, so that no other delay is as long.
+    """
+    if abs(position.stored - sent) > CLOCK_SECONDS * SECOND:
+        raise LogError(Code.CLOCK_DISAGREEMENT, f"our own sequence {position.sequence} was stored at another time")
+
+
+def placed(delivery: Delivery) -> StreamPosition:
+    """Return where the broker stored `delivery`; raise `ValueError` for what came over core NATS."""
+    if delivery.position is None:
+        raise ValueError("an audit message comes from a stream")
+    return delivery.position

@@ -1,0 +1,298 @@
+"""Which policies of the deployment are in the log and in its folder, which are to come, and which nobody has.
+
+Decisions name the revision of their policy. What became current is offered here by whoever follows the deployment's policy;
+what a decision names and nobody offered (the notary was away, or another process composed other parts while a push
+spread) is wanted, and looked for among former bundles.
+
+Follows the deployment's policy for the archive, from where every process has it: the bucket, or the file.
+
+Evidence does not wait for policies: whatever is wrong with them is said, tried again, and ends nothing.
+
+The policies in a log's folder: bundles by their hash, and the records about them that the log holds.
+
+::
+
+    policies/<sha256>.tar.gz      a bundle, complete and durable before its record is published
+    policy-records/<sha256>       its `policy` record, once a checkpoint covers it
+
+A bundle without a record is what a process left that was killed in between: it is recorded at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from sealbus.agents.control.notary.log.store import LogStore
+from sealbus.agents.control.notary.publisher import Recording
+from sealbus.agents.identity.threads import in_thread
+from sealbus.agents.runtime.policy.history import former_policy
+from sealbus.agents.runtime.policy.source import anchors_of, file_verifier, open_sync
+from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.agents.runtime.policy.sync import PolicySync
+from sealbus.agents.runtime.settings.settings import PolicySettings
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, EnvelopeError, LogError
+from sealbus.envelopes.export.policy_files import policy_digest, policy_path
+from sealbus.envelopes.records.notary import PolicyRecord
+from sealbus.envelopes.records.record import parse_record
+from sealbus.policies.bundle.files import changes, load_bundle, mark
+from sealbus.policies.bundle.format import Bundle, read_bundle
+from sealbus.policies.lint.module import PolicyRefused
+
+__all__ = [
+    "AGAIN_AFTER",
+    "GIVEN_UP",
+    "OFFERED",
+    "WANTED",
+    "PolicyArchive",
+    "archive_policies",
+    "follow_policy",
+    "policy_record",
+    "recall_policies",
+    "record_path",
+]
+
+OFFERED: Final = 16
+"""Bundles that wait to be recorded, in memory; the first of them is dropped for another, and wanted once it is missed."""
+WANTED: Final = 256
+"""Revisions that are looked for, one after the other: whoever records made-up ones fills no memory."""
+GIVEN_UP: Final = 1_024
+"""Revisions that nobody has, remembered lest they be looked for again with every decision."""
+
+
+class PolicyArchive:
+    """Used from one event loop; nothing in it blocks."""
+
+    def __init__(self) -> None:
+        self.problem = "no policy is followed"
+        """Why policies may be missing, in a few words; empty where the deployment's policy is followed."""
+        self._records: dict[bytes, str] = {}
+        self._kept: set[bytes] = set()
+        self._revisions: set[str] = set()
+        self._offered: OrderedDict[bytes, Bundle] = OrderedDict()
+        self._wanted: OrderedDict[str, None] = OrderedDict()
+        self._given_up: OrderedDict[str, None] = OrderedDict()
+        self._wanting = asyncio.Event()
+
+    def offer(self, bundle: Bundle) -> None:
+        """Take a bundle that is or was current, unless it is recorded and kept."""
+        digest = bundle.digest
+        self._wanted.pop(bundle.revision, None)
+        if not (digest in self._records and digest in self._kept):
+            self._offered[digest] = bundle
+            if len(self._offered) > OFFERED:
+                self._offered.popitem(last=False)
+
+    def next(self) -> Bundle | None:
+        """Return a bundle that is to be kept and recorded; None if there is none."""
+        return next(iter(self._offered.values()), None)
+
+    def kept(self, digest: bytes) -> None:
+        """Note that the folder holds the bundle with this hash."""
+        self._kept.add(digest)
+        self._settle(digest)
+
+    def is_kept(self, digest: bytes) -> bool:
+        """Tell whether the folder holds the bundle with this hash."""
+        return digest in self._kept
+
+    def recorded(self, record: PolicyRecord) -> None:
+        """Note that the stream holds this record, by whichever notary of this log; its bundle is wanted if not kept."""
+        self._records[record.digest] = record.revision
+        self._settle(record.digest)
+        if record.digest not in self._kept and record.digest not in self._offered:
+            self._want(record.revision)
+
+    def is_recorded(self, digest: bytes) -> bool:
+        """Tell whether the stream holds a record of the bundle with this hash."""
+        return digest in self._records
+
+    def seen(self, revisions: Iterable[str]) -> None:
+        """Take the revisions that verified decisions name."""
+        for revision in revisions:
+            if revision not in self._revisions and revision not in self._given_up:
+                self._missed(revision)
+
+    async def wanted(self) -> str:
+        """Return a revision that is to be looked for, once there is one: then it is offered, or given up."""
+        while not self._wanted:
+            self._wanting.clear()
+            await self._wanting.wait()
+        return next(iter(self._wanted))
+
+    def give_up(self, revision: str) -> None:
+        """Note that nobody has it: decisions by it cannot be made again, and are counted as such."""
+        self._wanted.pop(revision, None)
+        self._given_up[revision] = None
+        if len(self._given_up) > GIVEN_UP:
+            self._given_up.popitem(last=False)
+
+    def _missed(self, revision: str) -> None:
+        if all(bundle.revision != revision for bundle in self._offered.values()):
+            self._want(revision)
+
+    def _want(self, revision: str) -> None:
+        if len(self._wanted) < WANTED:
+            self._wanted[revision] = None
+            self._wanting.set()
+
+    def _settle(self, digest: bytes) -> None:
+        if digest in self._records and digest in self._kept:
+            self._revisions.add(self._records[digest])
+            self._offered.pop(digest, None)
+            self._wanted.pop(self._records[digest], None)
+
+
+_log: Final = logging.getLogger(__name__)
+
+AGAIN_AFTER: Final = 1.0
+"""Seconds to the next try where there is no policy, or the store is not to be read."""
+NONE: Final = "policies are not archived: neither a bucket nor a file is set (policy.bundle)"
+
+
+async def follow_policy(
+    name: str, policy: PolicySettings, connection: Connection, archive: PolicyArchive, *, counters: Counters
+) -> None:
+    """Offer `archive` each policy that is current, and former ones that it wants, until cancelled.
+
+    `name` is the folder's in `policy.cache`. Without a bucket or a file there is nothing to do, which is said.
+    """
+    said = ""
+    while True:
+        try:
+            if policy.bucket is not None:
+                async with open_sync(name, policy, connection, counters=counters) as sync:
+                    await _follow_bucket(sync, policy, PolicyStore(connection, policy.bucket), archive)
+            elif policy.bundle is not None:
+                await _follow_file(policy.bundle, policy, archive)
+            else:
+                archive.problem = NONE
+                _log.warning("%s", NONE)
+                return
+        except ConfigurationError as error:
+            archive.problem = f"policies are not archived: {error.detail}"
+            if archive.problem != said:
+                said = archive.problem
+                _log.warning("%s", said)
+        await asyncio.sleep(AGAIN_AFTER)
+
+
+async def _follow_bucket(sync: PolicySync, policy: PolicySettings, store: PolicyStore, archive: PolicyArchive) -> None:
+    anchors = await asyncio.to_thread(anchors_of, policy)
+
+    async def look_for_former() -> None:
+        while True:
+            revision = await archive.wanted()
+            try:
+                bundle = await former_policy(store, anchors, revision)
+            except BusUnavailable:
+                await asyncio.sleep(AGAIN_AFTER)
+                continue
+            if bundle is None:
+                _log.warning("no bundle is kept of policy %s: decisions by it cannot be made again", revision)
+                archive.give_up(revision)
+            else:
+                archive.offer(bundle)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(look_for_former(), name="former-policies")
+        while True:
+            sync.changed.clear()
+            archive.problem = sync.problem
+            if sync.composed is not None:
+                archive.offer(sync.composed)
+            await sync.changed.wait()
+
+
+async def _follow_file(file: Path, policy: PolicySettings, archive: PolicyArchive) -> None:
+    verifier = await asyncio.to_thread(file_verifier, policy)
+    since = mark(file)
+    bundle = await asyncio.to_thread(load_bundle, file, verifier)
+    archive.offer(bundle)
+    archive.problem = ""
+    async for _ in changes(file, since):
+        try:
+            bundle = await asyncio.to_thread(load_bundle, file, verifier, after=bundle)
+        except ConfigurationError as error:
+            archive.problem = f"the newest policy is not archived: {error.detail}"
+            _log.warning("%s", archive.problem)
+        else:
+            archive.offer(bundle)
+            archive.problem = ""
+
+
+_POLICIES: Final = "policies"
+_RECORDS: Final = "policy-records"
+
+
+def policy_record(bundle: Bundle) -> PolicyRecord:
+    """Return the record that `bundle` came into force."""
+    return PolicyRecord(
+        revision=bundle.revision, digest=bundle.digest, size=len(bundle.raw), location=policy_path(bundle.digest)
+    )
+
+
+def record_path(record: PolicyRecord) -> str:
+    """Return where the record is kept once the log holds it."""
+    return f"{_RECORDS}/{record.digest.hex()}"
+
+
+async def recall_policies(store: LogStore, archive: PolicyArchive) -> None:
+    """Tell `archive` what the folder holds; what was never recorded is offered again.
+
+    Raises `LogError` (`log_mismatch`) for a file that is not what its name says, `StateUnavailable`.
+    """
+    kept, records, orphans = await in_thread(lambda: _read(store))
+    for digest in kept:
+        archive.kept(digest)
+    for record in records:
+        archive.recorded(record)
+    for bundle in orphans:
+        archive.offer(bundle)
+
+
+async def archive_policies(store: LogStore, fence: int, archive: PolicyArchive, recording: Recording) -> int:
+    """Keep what `archive` was offered, each durably before it is recorded; return how many. Raises as both do."""
+    count = 0
+    while (bundle := archive.next()) is not None:
+        if not archive.is_kept(bundle.digest):
+            files = {policy_path(bundle.digest): bundle.raw}
+            await in_thread(partial(store.keep, fence, files))
+            archive.kept(bundle.digest)
+        if not archive.is_recorded(bundle.digest):
+            record = policy_record(bundle)
+            await recording.policy(record)
+            archive.recorded(record)
+            count += 1
+    return count
+
+
+def _read(store: LogStore) -> tuple[list[bytes], list[PolicyRecord], list[Bundle]]:
+    kept = [digest for path in store.names(_POLICIES) if (digest := policy_digest(path)) is not None]
+    records = [_record(store, path) for path in store.names(_RECORDS)]
+    orphans = []
+    for digest in set(kept).difference(record.digest for record in records):
+        try:
+            orphans.append(read_bundle(store.get(policy_path(digest)) or b""))
+        except PolicyRefused as error:
+            raise LogError(Code.LOG_MISMATCH, f"{policy_path(digest)} is no policy bundle") from error
+        if orphans[-1].digest != digest:
+            raise LogError(Code.LOG_MISMATCH, f"{policy_path(digest)} is not the bundle of its name")
+    return kept, records, orphans
+
+
+def _record(store: LogStore, path: str) -> PolicyRecord:
+    try:
+        record = parse_record(store.get(path) or b"")
+    except EnvelopeError as error:
+        raise LogError(Code.LOG_MISMATCH, f"{path} is no policy record") from error
+    if not isinstance(record, PolicyRecord) or record_path(record) != path:
+        raise LogError(Code.LOG_MISMATCH, f"{path} is not the policy record of its name")
+    return record

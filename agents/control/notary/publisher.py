@@ -1,0 +1,114 @@
+"""What the notary itself puts into the stream: checkpoints, and trust bundles and policies as they become current."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sealbus.bus.ports import Clock, Identity
+from sealbus.bus.sending.message import OutgoingMessage
+from sealbus.bus.sending.outbox import Outbox
+from sealbus.envelopes.errors import IdentityUnavailable
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.log.trust_history import TrustHistory
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.records.batch import AuditBatch
+from sealbus.envelopes.records.body import AUDIT_MEDIA_TYPE
+from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
+
+__all__ = ["Recording", "new_bundles"]
+
+_LIFE: Final = 3_600 * SECOND
+_NONE: Final = b'{"keys":[]}'
+"""The bundle of a trust domain that has none any more: nothing of it opens from then on."""
+_REMEMBERED: Final = 256
+_CERTIFICATES: Final = 32
+"""What a `bundle` record holds of an X.509 bundle (SPEC.md section 8)."""
+
+
+def new_bundles(identity: Identity, history: TrustHistory, now: int, judged: int) -> list[BundleRecord]:
+    """Return a record for each trust domain whose bundles are not those that `history` has last, or are gone.
+
+    They are current from `now` on, and later than `judged`, the latest stored time of what was judged without them, so
+    that whoever reads the log finds for each message the bundles that it was judged with.
+    """
+    found, bundles = [], identity.bundles()
+    for domain in sorted({*bundles, *history.trust_domains}, key=lambda one: one.name):
+        last = history.last(domain)
+        jwks, certificates = (
+            (bundles[domain].jwks, _certificates(identity, domain)) if domain in bundles else (_NONE, ())
+        )
+        if last is None or (last.jwt, last.x509) != (jwks, certificates):
+            # Nor before the one that it replaces, whatever a clock says that was set back.
+            current = max(now, judged + 1, last.current + 1 if last is not None else 0)
+            found.append(BundleRecord(trust_domain=domain, current=current, jwt=jwks, x509=certificates))
+    return found
+
+
+class Recording:
+    """Puts records on the notary's own subject, and returns once the stream has acknowledged them."""
+
+    def __init__(
+        self,
+        *,
+        outbox: Outbox,
+        subject: str,
+        identity: Identity,
+        clock: Clock,
+        stream: str = "AUDIT",
+        within: float = 10.0,
+    ) -> None:
+        self._outbox = outbox
+        self._subject = subject
+        self._identity = identity
+        self._clock = clock
+        self._stream = stream
+        self._within = within
+        self.sent: dict[int, int] = {}
+        """When what is in the stream under a sequence was sent, for whoever reads it back; the last few."""
+
+    async def checkpoint(self, note: bytes) -> None:
+        """Publish a checkpoint. Raises as `Outbox.publish` does."""
+        await self._publish([CheckpointRecord(note=note)])
+
+    async def bundles(self, history: TrustHistory, judged: int) -> bool:
+        """Record the bundles that are new, each added to `history` once it is stored; say whether there were any."""
+        records = new_bundles(self._identity, history, self._clock(), judged)
+        for record in records:
+            # Alone: two of the largest are more than a message may hold.
+            await self._publish([record])
+            history.add(record)
+        return bool(records)
+
+    async def policy(self, record: PolicyRecord) -> None:
+        """Record a policy bundle, which is kept already. Raises as `Outbox.publish` does."""
+        await self._publish([record])
+
+    async def _publish(self, records: Sequence[CheckpointRecord | BundleRecord | PolicyRecord]) -> None:
+        batch = AuditBatch()
+        for record in records:
+            batch.add(record.encode())
+        closed = batch.close()
+        letter = OutgoingMessage(
+            kind=Kind.RECORD,
+            to=self._subject,
+            life=_LIFE,
+            body=closed.body,
+            dig=closed.dig,
+            typ=AUDIT_MEDIA_TYPE,
+        )
+        posted = await self._outbox.publish(letter, within=self._within)
+        if posted.ack is not None and posted.ack.stream == self._stream:
+            # A closed period's last checkpoint is published in the next one's stream, and not read back from there.
+            self.sent[posted.ack.sequence] = posted.sealed.header.iat
+            while len(self.sent) > _REMEMBERED:
+                del self.sent[next(iter(self.sent))]
+
+
+def _certificates(identity: Identity, domain: TrustDomain) -> tuple[bytes, ...]:
+    try:
+        found = identity.x509().bundles.get(domain, ())
+    except IdentityUnavailable:
+        return ()
+    return tuple(found)[:_CERTIFICATES]

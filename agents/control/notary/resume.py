@@ -1,0 +1,275 @@
+"""Taking a log up where it was: its own tiles, the stream, and what was published are compared before anything is added.
+
+Whether the stream still is what the log says of it: computed again from the messages themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TypeAlias
+
+from sealbus.agents.control.notary.log.ledger import Ledger, entry_rows, stored_checkpoint
+from sealbus.agents.control.notary.log.store import TRUST, LogStore
+from sealbus.agents.control.notary.log.verifier import Judging, placed
+from sealbus.agents.control.notary.policies import PolicyArchive, recall_policies
+from sealbus.bus.ports import Delivery, Identity, Transport
+from sealbus.envelopes.errors import Code, EnvelopeError, LogError
+from sealbus.envelopes.log.checkpoint import Checkpoint, open_checkpoint
+from sealbus.envelopes.log.entries import (
+    Entry,
+    EntryKind,
+    creation_entry,
+    gap_entry,
+    previous_entry,
+    unverified_entry,
+    verified_entry,
+)
+from sealbus.envelopes.log.note import NoteVerifier
+from sealbus.envelopes.log.places import Place, place_of
+from sealbus.envelopes.log.tiles import TILE_WIDTH, TiledTree, tile_reader
+from sealbus.envelopes.log.trust_history import TrustHistory
+from sealbus.envelopes.message.header import parse_header
+from sealbus.envelopes.message.wire import parse_envelope
+from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
+from sealbus.envelopes.records.record import parse_record
+from sealbus.envelopes.trust.bundles import TrustBundles
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = [
+    "SUBJECTS",
+    "LogPlan",
+    "Taken",
+    "check_beginning",
+    "check_stream",
+    "own_checkpoint",
+    "remembered",
+    "take_up",
+    "trust_path",
+]
+
+_Own: TypeAlias = BundleRecord | CheckpointRecord | PolicyRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPlan:
+    """Which log of which stream: its origin, the keys that its checkpoints are verified with, and what it begins with.
+
+    `previous` is the last checkpoint of the previous period's log, as a note; empty where there was none. `whole` makes
+    the notary compare all of the stream at each start, not only its last messages.
+    """
+
+    origin: str
+    verifiers: tuple[NoteVerifier, ...]
+    stream: str = "AUDIT"
+    previous: bytes = field(default=b"", repr=False)
+    whole: bool = False
+
+    def beginning(self, created: int) -> list[Entry]:
+        """Return the first entries of the log of a stream that was created at `created`."""
+        entries = [creation_entry(self.stream, created=created)]
+        if self.previous:
+            entries.append(previous_entry(self.previous, created=created))
+        return entries
+
+
+@dataclass(slots=True, kw_only=True)
+class Taken:
+    """A log that may go on. `floor` is what it must come to before anything is signed, with exactly this root."""
+
+    ledger: Ledger
+    last: Checkpoint | None
+    floor: Checkpoint | None
+    unpublished: bytes | None
+    """The last checkpoint's note, where the stream does not hold it."""
+
+
+async def take_up(
+    plan: LogPlan,
+    store: LogStore,
+    transport: Transport,
+    *,
+    identity: Identity,
+    subject: str,
+    judging: Judging,
+    history: TrustHistory,
+    policies: PolicyArchive,
+    announced: Checkpoint | None,
+) -> Taken:
+    """Return the log in `store`, checked; a new one where there is none.
+
+    `announced` is what another notary was about to sign, `subject` is where our own records are. `history` and `policies`
+    are added to.
+    Our own records are opened with the bundles that are current now as well: a store that is empty knows no others.
+    Raises `LogError` if tiles or stream do not match the last checkpoint, or it is not one of ours; `BusUnavailable`.
+    """
+    created = await transport.created(plan.stream)
+    beginning = plan.beginning(created)
+    signed = await asyncio.to_thread(stored_checkpoint, store, plan.origin, plan.verifiers)
+    if signed is None:
+        ledger, last, note = Ledger(), None, None
+        for entry in beginning:
+            ledger.append(entry)
+    else:
+        last, note = signed.checkpoint, signed.note
+        if last.size == 0:
+            raise LogError(Code.LOG_MISMATCH, "a checkpoint of nothing, which this notary never makes")
+        ledger = await asyncio.to_thread(Ledger.resume, store, last)
+        await asyncio.to_thread(check_beginning, store, last.size, beginning)
+        first = 0 if plan.whole else (last.size - 1) // TILE_WIDTH * TILE_WIDTH
+        await check_stream(transport, plan.stream, store, last.size, first=first)
+        for known in await asyncio.to_thread(remembered, store):
+            history.add(known)
+    await recall_policies(store, policies)
+    floor, unpublished = announced, note
+    async with aclosing(transport.read(plan.stream, [subject], start=ledger.next)) as batches:
+        async for batch in batches:
+            found = await asyncio.to_thread(_own_records, judging, batch, identity.spiffe_id, identity.bundles())
+            for record in found:
+                if isinstance(record, BundleRecord):
+                    history.add(record)
+                    continue
+                if isinstance(record, PolicyRecord):
+                    policies.recorded(record)
+                    continue
+                if record.note == note:
+                    unpublished = None
+                published = own_checkpoint(record, plan)
+                if published is not None and (floor is None or published.size > floor.size):
+                    floor = published
+    if floor is not None and last is not None and floor.size <= last.size:
+        await asyncio.to_thread(_compare, store, last, floor)
+        floor = None
+    return Taken(ledger=ledger, last=last, floor=floor, unpublished=unpublished)
+
+
+def _compare(store: LogStore, last: Checkpoint, other: Checkpoint) -> None:
+    if TiledTree(last.size, tile_reader(store.get)).root(other.size) != other.root:
+        raise LogError(Code.INCONSISTENT_LOG, "another notary has signed another history of this stream")
+
+
+def remembered(store: LogStore) -> list[BundleRecord]:
+    """Return the trust bundles that the log holds so far. Raises `LogError` (`log_mismatch`) for a file that is no such."""
+    records = []
+    for path in store.names(TRUST):
+        data = store.get(path) or b""
+        try:
+            record = parse_record(data)
+        except EnvelopeError as error:
+            raise LogError(Code.LOG_MISMATCH, f"{path} is no bundle record") from error
+        if not isinstance(record, BundleRecord) or trust_path(record) != path:
+            raise LogError(Code.LOG_MISMATCH, f"{path} is not the bundle record of its name")
+        records.append(record)
+    return records
+
+
+def trust_path(record: BundleRecord) -> str:
+    """Return where a bundle record is kept: by its time, and the hash of its bytes."""
+    return f"{TRUST}/{record.current:016d}-{sha256(record.encode()).hexdigest()[:32]}"
+
+
+def own_checkpoint(record: CheckpointRecord, plan: LogPlan) -> Checkpoint | None:
+    """Return the checkpoint of this log that a record of ours holds, `None` if it is of another, the previous for one.
+
+    Raises `LogError` for one of this log that no key of ours has signed.
+    """
+    try:
+        return open_checkpoint(record.note, origin=plan.origin, verifiers=plan.verifiers).checkpoint
+    except LogError as error:
+        # A key that was replaced long ago, another log, or no checkpoint: it says nothing about this log now.
+        if error.code is Code.BAD_NOTE_SIGNATURE:
+            raise
+        return None
+
+
+def _own_records(judging: Judging, batch: Sequence[Delivery], own: SpiffeId, now: TrustBundles) -> list[_Own]:
+    found: list[_Own] = []
+    for delivery in batch:
+        try:
+            audit = judging.open(delivery, [now])
+        except EnvelopeError:
+            continue
+        if audit.header.iss == own:
+            found += [one for one in audit.body.records.values() if isinstance(one, _Own)]
+    return found
+
+
+SUBJECTS = ("audit.>",)
+"""What AUDIT holds."""
+
+
+def check_beginning(store: LogStore, size: int, beginning: Sequence[Entry]) -> None:
+    """Raise `LogError` (`log_mismatch`) unless a log of `size` entries begins with `beginning`."""
+    _, entries = entry_rows(store, 0, min(size, TILE_WIDTH))
+    if entries[: len(beginning)] != tuple(entry.hash for entry in beginning[:size]):
+        raise LogError(Code.LOG_MISMATCH, "the log does not begin with the creation of this stream")
+
+
+async def check_stream(transport: Transport, stream: str, store: LogStore, size: int, *, first: int) -> None:
+    """Raise `LogError` (`log_mismatch`) unless the stream holds what entries `first` to `size` say, and no more before.
+
+    Whether a message that counts as verified verifies is not asked again: its header is compared.
+    """
+    last = _last(store, size)
+    expected = _expected(store, size, first)
+    place, entry = next(expected, (None, b""))
+    while place is not None and place.kind in (EntryKind.CREATION, EntryKind.PREVIOUS):
+        place, entry = next(expected, (None, b""))
+    if place is None:
+        return
+    following = place.sequence
+    async with aclosing(_messages(transport, stream, following, last)) as messages:
+        async for delivery in messages:
+            position = placed(delivery)
+            if missing := position.sequence - following:
+                _stream_match_compare(place, entry, gap_entry(following, missing, time=position.stored))
+                place, entry = next(expected, (None, b""))
+            _stream_match_compare(place, entry, _computed(place, delivery))
+            place, entry = next(expected, (None, b""))
+            following = position.sequence + 1
+    if place is not None:
+        raise LogError(Code.LOG_MISMATCH, f"the stream ends before sequence {place.sequence}, which the log has")
+
+
+def _expected(store: LogStore, size: int, first: int) -> Iterator[tuple[Place, bytes]]:
+    for index in range(first // TILE_WIDTH, -(-size // TILE_WIDTH)):
+        places, entries = entry_rows(store, index, min(TILE_WIDTH, size - index * TILE_WIDTH))
+        skipped = max(first - index * TILE_WIDTH, 0)
+        yield from zip(places[skipped:], entries[skipped:], strict=True)
+
+
+def _last(store: LogStore, size: int) -> int:
+    places, _ = entry_rows(store, (size - 1) // TILE_WIDTH, (size - 1) % TILE_WIDTH + 1)
+    return places[-1].sequence
+
+
+async def _messages(transport: Transport, stream: str, first: int, last: int) -> AsyncGenerator[Delivery, None]:
+    source = transport.read(stream, SUBJECTS, start=first)
+    async with aclosing(source) as batches:
+        async for batch in batches:
+            for delivery in batch:
+                if placed(delivery).sequence > last:
+                    return
+                yield delivery
+
+
+def _computed(place: Place | None, delivery: Delivery) -> Entry | None:
+    position = placed(delivery)
+    if place is None or place.kind is EntryKind.GAP:
+        return None
+    if place.kind is EntryKind.UNVERIFIED:
+        return unverified_entry(position.sequence, time=position.stored, payload=delivery.payload)
+    try:
+        header = parse_header(parse_envelope(delivery.payload).header)
+    except EnvelopeError:
+        return None
+    return verified_entry(position.sequence, time=position.stored, header_digest=header.digest)
+
+
+def _stream_match_compare(place: Place | None, entry: bytes, computed: Entry | None) -> None:
+    if place is None or computed is None or (computed.hash, place_of(computed)) != (entry, place):
+        where = place.sequence if place is not None else "the log's last"
+        raise LogError(Code.LOG_MISMATCH, f"the stream is not what the log says from sequence {where} on")

@@ -1,0 +1,97 @@
+"""From settings to a notary: its keys, its folder, its identity and connection, the policy that it archives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sealbus.agents.control.notary.keys import load_signers
+from sealbus.agents.control.notary.log.folder_store import FolderStore
+from sealbus.agents.control.notary.notary import Notary, NotaryOptions
+from sealbus.agents.control.notary.policies import PolicyArchive, follow_policy
+from sealbus.agents.control.notary.resume import LogPlan
+from sealbus.agents.runtime.open import open_connection
+from sealbus.agents.runtime.settings.schema import NotaryTable
+from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.sending.outbox import Outbox
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.errors import ConfigurationError, LogError
+from sealbus.envelopes.log.checkpoint import parse_checkpoint
+from sealbus.envelopes.log.note import parse_note
+
+__all__ = ["NAME", "notary_options", "open_notary"]
+
+NAME = "notary"
+"""Name of the workload, where the settings give each a Workload API of its own."""
+
+
+def notary_options(table: NotaryTable) -> NotaryOptions:
+    """Return what the settings say of the log. Raises `ConfigurationError` for what is missing or cannot be read."""
+    if table.origin is None:
+        raise ConfigurationError(
+            "control.notary.origin is not set: the name of the log, for instance log.example.org/audit"
+        )
+    signers = load_signers(table.keys, table.origin)
+    previous = _previous(table.previous) if table.previous is not None else b""
+    plan = LogPlan(
+        origin=table.origin,
+        verifiers=tuple(signer.verifier for signer in signers),
+        stream=table.stream,
+        previous=previous,
+        whole=table.whole,
+    )
+    return NotaryOptions(plan=plan, signers=signers, lease=table.lease)
+
+
+@asynccontextmanager
+async def open_notary(
+    settings: Settings, *, counters: Counters | None = None, name: str = NAME
+) -> AsyncGenerator[Notary, None]:
+    """Open the notary that `control.notary` describes, to be `run`; raise `ConfigurationError` for what is missing."""
+    table = settings.control.notary
+    options = notary_options(table)
+    if table.folder is None:
+        raise ConfigurationError("control.notary.folder is not set: where the log is kept")
+    counters, policies = counters or Counters(), PolicyArchive()
+    async with (
+        open_connection(name, settings, counters=counters) as (identity, connection),
+        Outbox(identity=identity, transport=(transport := NatsTransport(connection))) as outbox,
+        _in_background(follow_policy(name, settings.policy, connection, policies, counters=counters)),
+    ):
+        yield Notary(
+            options,
+            store=FolderStore(table.folder),
+            identity=identity,
+            transport=transport,
+            outbox=outbox,
+            names=settings.names,
+            policies=policies,
+            counters=counters,
+        )
+
+
+@asynccontextmanager
+async def _in_background(work: Coroutine[None, None, None]) -> AsyncGenerator[None, None]:
+    """Run `work` while entered. Not in a group: what ends the notary comes out as it is."""
+    task = asyncio.create_task(work, name="policy-archive")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
+
+
+def _previous(path: Path) -> bytes:
+    try:
+        note = path.read_bytes()
+        parse_checkpoint(parse_note(note).text)
+    except OSError as error:
+        raise ConfigurationError(f"control.notary.previous: {path} cannot be read: {error.strerror}") from error
+    except LogError as error:
+        raise ConfigurationError(f"control.notary.previous: {path} is no checkpoint: {error.detail}") from error
+    return note

@@ -1,0 +1,160 @@
+"""Scenes with attackers: bytes that were captured, changed, redirected or put together by who has no right to them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sealbus.agents.dev.demo.scene import ALLOW, REFUSED, Outcome, Scene
+from sealbus.agents.dev.demo.stage import STRANGER, Stage
+from sealbus.agents.examples.inventory import Read, Update
+from sealbus.agents.runtime.node import Node
+from sealbus.agents.sdk.bodies import JSON
+from sealbus.agents.sdk.messages import Origin, call_letter, task_letter
+from sealbus.agents.sdk.sender import encoded
+from sealbus.bus.ports import Delivery, Outgoing, Overloaded, PubAck, uuid7
+from sealbus.bus.sending.message import OutgoingMessage
+from sealbus.envelopes.errors import Code
+from sealbus.envelopes.message.seal import seal
+from sealbus.envelopes.message.wire import Ancestor, Envelope, encode_envelope, parse_envelope
+
+__all__ = ["ATTACKERS"]
+
+TASKS: Final = "task.inventory.update"
+
+
+async def _sent_again(stage: Stage) -> Outcome:
+    """Publish a captured task's bytes again, under their own id."""
+    task = await stage.stored("TASKS", TASKS)
+    message_id = task.header_block.split(b"Nats-Msg-Id: ")[1][:32].decode()
+    ack = await _publish(stage, task, message_id)
+    return Outcome(got=REFUSED, code=str(Code.REPLAYED)) if ack.duplicate else Outcome(got=ALLOW)
+
+
+async def _sent_again_otherwise(stage: Stage) -> Outcome:
+    """Publish them under another id, so that the stream takes them."""
+    task = await stage.stored("TASKS", TASKS)
+    before = _count(stage, Code.MALFORMED)
+    await _publish(stage, task, "0" * 32)
+    return await _refused(stage, Code.MALFORMED, before)
+
+
+async def _flipped_bit(stage: Stage) -> Outcome:
+    """Seal a good call, flip one bit of its body and send it."""
+    node = stage.clients["shop-web"].node
+    sealed = _sealed(node, await _call(stage, node))
+    body = bytes([sealed.body[0] ^ 1]) + sealed.body[1:]
+    return await _send(stage, node, sealed._replace(body=body), Code.BAD_DIGEST)
+
+
+async def _redirected(stage: Stage) -> Outcome:
+    """Ask for the answer to be sent to somebody else's inbox."""
+    node = stage.clients["shop-web"].node
+    names = node.deployment.names
+    letter = (await _call(stage, node))._replace(rpl=f"{names.inbox_prefix(names.id_of(STRANGER))}r.0.1")
+    return await _send(stage, node, _sealed(node, letter), Code.WRONG_SUBJECT)
+
+
+async def _copied_context(stage: Stage) -> Outcome:
+    """Attach a context that the shop was given to a message of the stranger's own."""
+    statement = await stage.clients["shop-web"].user_context(stage.door.token("alice"))
+    before = _count(stage, Code.BAD_CHAIN)
+    await stage.clients[STRANGER].submit("inventory.update", Update(item_id="42", quantity=1), user=statement)
+    return await _refused(stage, Code.BAD_CHAIN, before)
+
+
+async def _event_as_parent(stage: Stage) -> Outcome:
+    """Call an event, which anybody may read, the message that a task was sent for."""
+    event = parse_envelope((await stage.stored("EVENTS", "event.inventory.updated")).payload)
+    node = stage.clients[STRANGER].node
+    parent = Ancestor(header=event.header, proof=event.proof, credential=event.credential)
+    before = _count(stage, Code.BAD_CHAIN)
+    await node.outbox.publish(
+        task_letter(
+            "inventory.update",
+            encoded(Update(item_id="42", quantity=1), JSON),
+            names=node.deployment.names,
+            origin=Origin(ancestors=(parent,)),
+        )
+    )
+    return await _refused(stage, Code.BAD_CHAIN, before)
+
+
+async def _call(stage: Stage, node: Node) -> OutgoingMessage:
+    return call_letter(
+        "inventory.read",
+        encoded(Read(item_id="42"), JSON),
+        names=node.deployment.names,
+        origin=Origin.user(await stage.clients["shop-web"].user_context(stage.door.token("alice"))),
+        reply_to=node.requests.address(),
+    )
+
+
+def _sealed(node: Node, letter: OutgoingMessage) -> Envelope:
+    now = node.clock()
+    (sealed,) = seal([letter.draft(now=now, new_id=uuid7(now))], node.identity.sealer())
+    return parse_envelope(sealed.wire)
+
+
+async def _send(stage: Stage, node: Node, envelope: Envelope, code: Code) -> Outcome:
+    """Send on core NATS, which carries what a stream would not store twice."""
+    before = _count(stage, code)
+    node.transport.send([Outgoing(subject="call.inventory.read", payload=encode_envelope(envelope))])
+    return await _refused(stage, code, before)
+
+
+async def _publish(stage: Stage, captured: Delivery, message_id: str) -> PubAck:
+    (ack,) = await stage.operator.publish(
+        [Outgoing(subject=captured.subject, payload=captured.payload, message_id=message_id)], deadline=5.0
+    )
+    if not isinstance(ack, PubAck):
+        raise Overloaded("the captured message was not stored")
+    return ack
+
+
+def _count(stage: Stage, code: Code) -> int:
+    return stage.refused.get(str(code), 0)
+
+
+async def _refused(stage: Stage, code: Code, before: int) -> Outcome:
+    await stage.refusal(str(code), before)
+    return Outcome(got=REFUSED, code=str(code))
+
+
+def _expected(code: Code) -> Outcome:
+    return Outcome(got=REFUSED, code=str(code))
+
+
+THIEF: Final = "who can write to NATS"
+
+ATTACKERS: Final = (
+    Scene(
+        name="a captured task sent again",
+        who=THIEF, user="alice", what="the bytes of her last update, as they were",
+        expected=_expected(Code.REPLAYED), play=_sent_again,
+    ),
+    Scene(
+        name="a captured task under another id",
+        who=THIEF, user="alice", what="the same bytes with a Nats-Msg-Id that the stream does not know",
+        expected=_expected(Code.MALFORMED), play=_sent_again_otherwise,
+    ),
+    Scene(
+        name="one flipped bit",
+        who=THIEF, user="alice", what="inventory.read with one bit of its body changed",
+        expected=_expected(Code.BAD_DIGEST), play=_flipped_bit,
+    ),
+    Scene(
+        name="a reply redirected",
+        who="shop-web", user="alice", what="inventory.read, the answer to go to the inbox of the stranger",
+        expected=_expected(Code.WRONG_SUBJECT), play=_redirected,
+    ),
+    Scene(
+        name="a copied context",
+        who=STRANGER, user="alice", what="inventory.update with a context that was given to shop-web",
+        expected=_expected(Code.BAD_CHAIN), play=_copied_context,
+    ),
+    Scene(
+        name="an event used as a parent",
+        who=STRANGER, what="inventory.update, said to follow from an event of inventory",
+        expected=_expected(Code.BAD_CHAIN), play=_event_as_parent,
+    ),
+)  # fmt: skip

@@ -1,0 +1,109 @@
+"""What stands behind the stage: whoever runs the shop, and can change its policy and stop what decides.
+
+The scenes are the same wherever they are played: in the development environment of one process, and on a deployment of
+real components that somebody else has started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol
+
+from sealbus.agents.dev.environment import Environment
+from sealbus.agents.runtime.node import Node
+from sealbus.agents.runtime.settings.settings import Settings
+
+__all__ = ["Backstage", "DevBackstage"]
+
+WITHIN = 15.0
+"""Seconds that anything on the stage may take before the demonstration gives up."""
+
+_LOOK_EVERY = 0.02
+"""Seconds between two looks at which revision an engine has: it tells nobody by itself."""
+
+
+class Backstage(Protocol):
+    """A running shop: the example agents as workers, the edge, an identity provider, and a policy that may be changed."""
+
+    @property
+    def settings(self) -> Settings:
+        """The deployment's settings."""
+        ...
+
+    @property
+    def resource(self) -> str:
+        """The edge's URL."""
+        ...
+
+    @property
+    def database(self) -> Path:
+        """The file that the example agents share."""
+        ...
+
+    def token(self, user: str, *, session: str, audience: str, expires_in: int) -> str:
+        """Return an access token as `user` would get it by a login."""
+        ...
+
+    async def change_data(self, document: str, change: Callable[[dict[str, object]], None]) -> None:
+        """Change one data document of the policy, and return when every worker decides by it."""
+        ...
+
+    async def stop_policy(self) -> None:
+        """Stop what decides for the workers."""
+        ...
+
+    async def start_policy(self) -> None:
+        """Start it again."""
+        ...
+
+
+class DevBackstage:
+    """The development environment, whose workers' nodes are in this process."""
+
+    def __init__(self, environment: Environment, policy: Path, database: Path) -> None:
+        self.settings = environment.settings
+        self.resource = environment.edge.front.resource
+        self.database = database
+        self.workers: dict[str, Node] = {}
+        self.environment = environment
+        self._policy = policy
+
+    def token(self, user: str, *, session: str, audience: str, expires_in: int) -> str:
+        """Return an access token of the development IdP."""
+        return self.environment.idp.token(user, session=session, audience=audience, expires_in=expires_in)
+
+    async def change_data(self, document: str, change: Callable[[dict[str, object]], None]) -> None:
+        """Change one data document of the policy folder, build it anew, and wait for every worker's engine."""
+        change_document(self._policy, document, change)
+        revision = await asyncio.to_thread(self.environment.publish_policy)
+        async with asyncio.timeout(WITHIN):
+            for node in self.workers.values():
+                while (await node.engine.status()).revision != revision:  # noqa: ASYNC110  an engine has no event for it
+                    await asyncio.sleep(_LOOK_EVERY)
+
+    async def stop_policy(self) -> None:
+        """Stop OPA itself, or the embedded engine of each worker."""
+        for one in self._deciders():
+            await one.__aexit__(None, None, None)
+
+    async def start_policy(self) -> None:
+        """Start it again."""
+        for one in self._deciders():
+            await one.__aenter__()
+
+    def _deciders(self) -> list[AbstractAsyncContextManager[object]]:
+        opa = self.environment.opa
+        return [opa] if opa is not None else [node.engine for node in self.workers.values()]
+
+
+def change_document(policy: Path, document: str, change: Callable[[dict[str, object]], None]) -> Mapping[str, object]:
+    """Change one document of the registry in the policy folder, and return it."""
+    path = policy / "sealbus" / "registry" / document / "data.json"
+    data: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    change(data)
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return data

@@ -1,0 +1,180 @@
+"""Scenes with changes: policy, data, sessions and the engine itself change while everything runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Final
+
+from sealbus.agents.dev.demo.people import SHOP, allowed, denied, outcome_of, task
+from sealbus.agents.dev.demo.scene import REFUSED, Outcome, Scene
+from sealbus.agents.dev.demo.stage import Stage
+from sealbus.agents.examples.planner import Plan, Proposal
+from sealbus.bus.audit.trail import AuditEntry
+from sealbus.bus.gate.calls import CallExpired, RemoteError
+from sealbus.envelopes.errors import Code, Denied
+from sealbus.envelopes.records.decision import DecisionRecord
+
+__all__ = ["CHANGES"]
+
+STOLEN: Final = "stolen-laptop"
+TRIES: Final = 4
+
+
+async def _hours_moved(stage: Stage) -> Outcome:
+    """Close the region of item 42 by its data, try, and open it again."""
+    hours: dict[str, object] = {}
+
+    def close(regions: dict[str, object]) -> None:
+        region = _table(regions["always"])
+        hours.update(region)
+        region["weekdays"] = {}
+
+    def open_again(regions: dict[str, object]) -> None:
+        regions["always"] = hours
+
+    await stage.backstage.change_data("regions", close)
+    try:
+        return await task("alice")(stage)
+    finally:
+        await stage.backstage.change_data("regions", open_again)
+
+
+async def _limit_raised(stage: Stage) -> Outcome:
+    def raise_limit(actions: dict[str, object]) -> None:
+        _table(actions["inventory.update"])["limits"] = {"quantity": 1_000}
+
+    await stage.backstage.change_data("actions", raise_limit)
+    return await task("alice", quantity=500)(stage)
+
+
+async def _session_revoked(stage: Stage) -> Outcome:
+    """Let the planner begin for a session, revoke it before the planner's own message is decided on, and see that denied.
+
+    Where the change takes longer than inventory may load an item, nobody has decided, and it is tried with another session.
+    """
+    for number in range(TRIES):
+        outcome = await _revoked_meanwhile(stage, f"{STOLEN}-{number}")
+        if outcome is not None:
+            return outcome
+    return Outcome(got="error", code="policy_too_slow")
+
+
+async def _revoked_meanwhile(stage: Stage, session: str) -> Outcome | None:
+    """Play it once; `None` where nothing was decided in time.
+
+    Inventory loads the item before it asks the policy; while its database is held, the planner's message waits there.
+    """
+    client = stage.clients["shop-web"]
+    user = await client.user_context(stage.door.token("alice", session=session))
+
+    def revoke(revoked: dict[str, object]) -> None:
+        revoked["sessions"] = {session: True}
+
+    with stage.database_held():
+        asked = asyncio.ensure_future(
+            client.call("planner.plan", Plan(item_ids=["42"], quantity=12), returns=Proposal, user=user)
+        )
+        try:
+            began = await stage.decision(lambda one: _is(one, "planner.plan", session))
+            await stage.backstage.change_data("revoked", revoke)
+        except BaseException:
+            asked.cancel()
+            raise
+    # The planner's answer is for the revoked session too: the shop's own policy refuses it.
+    try:
+        await asked
+    except Denied:
+        pass
+    except (RemoteError, CallExpired):
+        return None
+    else:
+        return Outcome(got="error", code="answered")
+    stopped = await stage.decision(lambda one: _is(one, "inventory.read", session))
+    if not _record(began).allow:
+        return Outcome(got="error", code="began")
+    return outcome_of(_record(stopped))
+
+
+async def _engine_stopped(stage: Stage) -> Outcome:
+    """Stop what decides and submit a task: it is put off, and nothing is decided, recorded or handled."""
+    await stage.backstage.stop_policy()
+    before = stage.refused.get(str(Code.POLICY_UNAVAILABLE), 0)
+    answer = await stage.door.post(
+        "/v1/tasks/inventory/update", {"item_id": "42", "quantity": 7}, stage.door.token("alice")
+    )
+    stage.waiting = answer.json()["id"]
+    await stage.refusal(str(Code.POLICY_UNAVAILABLE), before)
+    decided = any(one.decided is not None and one.decided.id.hex() == stage.waiting for one in stage.entries)
+    return Outcome(got="error", code="decided") if decided else Outcome(got=REFUSED, code=str(Code.POLICY_UNAVAILABLE))
+
+
+async def _engine_started(stage: Stage) -> Outcome:
+    """Start it again: the task that waited is decided on and handled."""
+    await stage.backstage.start_policy()
+    got = outcome_of(await stage.decision_on(stage.waiting))
+    state = await stage.door.last_state(stage.waiting, stage.door.token("alice"))
+    return got if state["state"] == "completed" else Outcome(got=str(state["state"]))
+
+
+async def _replayed(stage: Stage) -> Outcome:
+    """Read the whole audit stream again for one user: every record verifies, and all of the user's decisions are there."""
+    decisions, findings = await stage.replay("carol")
+    found = [outcome_of(_record(one)) for one in decisions]
+    if findings or stage.findings:
+        return Outcome(got=REFUSED, code="findings")
+    return found[-1] if found else Outcome(got="error", code="no_records")
+
+
+def _table(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise TypeError("a table of the policy's data")
+    return value
+
+
+def _is(entry: AuditEntry, action: str, session: str) -> bool:
+    """Tell whether this is the decision on `action` for `session`."""
+    record = _record(entry)
+    if record.input is None or record.action != action:
+        return False
+    return bool(json.loads(record.input)["context"]["user"].get("session") == session)
+
+
+def _record(entry: AuditEntry) -> DecisionRecord:
+    if not isinstance(entry.record, DecisionRecord):
+        raise TypeError("a decision")
+    return entry.record
+
+
+CHANGES: Final = (
+    Scene(
+        name="the region's business hours are moved",
+        who=SHOP, user="alice", what="inventory.update of item 42, whose region has just been closed by its data",
+        expected=denied("outside_business_hours"), play=_hours_moved,
+    ),
+    Scene(
+        name="the policy is changed",
+        who=SHOP, user="alice", what="inventory.update of item 42 to 500, where the limit is now 1000",
+        expected=allowed(), play=_limit_raised,
+    ),
+    Scene(
+        name="a session is revoked mid-chain",
+        who="planner", user="alice", what="inventory.read, for a session that was revoked since the planner began",
+        expected=denied("revoked_session"), play=_session_revoked,
+    ),
+    Scene(
+        name="the policy engine is stopped",
+        who=SHOP, user="alice", what="inventory.update of item 42, with nobody there to decide",
+        expected=Outcome(got=REFUSED, code=str(Code.POLICY_UNAVAILABLE)), play=_engine_stopped,
+    ),
+    Scene(
+        name="the policy engine is started again",
+        who=SHOP, user="alice", what="the update that waited",
+        expected=allowed(), play=_engine_started,
+    ),
+    Scene(
+        name="the audit stream replayed for carol",
+        who="operator", user="carol", what="sealbus audit replay --user carol: her one decision, read back and verified",
+        expected=denied("not_owner"), play=_replayed,
+    ),
+)  # fmt: skip

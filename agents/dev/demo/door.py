@@ -1,0 +1,54 @@
+"""The edge as a user sees it: HTTP with an access token, or without."""
+
+from __future__ import annotations
+
+import json
+from types import TracebackType
+from typing import Self
+
+import httpx2
+
+from sealbus.agents.dev.demo.backstage import Backstage
+
+__all__ = ["Door"]
+
+_SECONDS = 20.0
+
+
+class Door:
+    """Calls the edge over HTTP; enter with `async with`. Tokens are those of the shop's identity provider."""
+
+    def __init__(self, backstage: Backstage) -> None:
+        self._backstage = backstage
+        self._http = httpx2.AsyncClient(
+            base_url=backstage.resource, timeout=_SECONDS, trust_env=False, follow_redirects=False
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.__aexit__(kind, error, trace)
+
+    def token(self, user: str, *, session: str = "", audience: str = "", expires_in: int = 300) -> str:
+        """Return an access token as `user` would get it by a login."""
+        return self._backstage.token(user, session=session, audience=audience, expires_in=expires_in)
+
+    async def post(self, path: str, body: object, token: str = "") -> httpx2.Response:
+        """Post JSON, with `token` as bearer if there is one."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return await self._http.post(path, json=body, headers=headers)
+
+    async def last_state(self, task: str, token: str) -> dict[str, object]:
+        """Follow a task's states to the last and return it."""
+        url, headers = f"/v1/tasks/{task}/events", {"Authorization": f"Bearer {token}"}
+        async with self._http.stream("GET", url, headers=headers) as response:
+            async for line in response.aiter_lines():
+                if line.startswith("data: "):
+                    state: dict[str, object] = json.loads(line.removeprefix("data: "))
+                    if state["final"]:
+                        return state
+        raise TimeoutError(f"task {task} has no end")

@@ -1,0 +1,163 @@
+"""Scenes with people: they log in, call the edge, and every agent on the way decides for itself."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sealbus.agents.dev.demo.scene import ALLOW, DENY, Outcome, Play, Scene
+from sealbus.agents.dev.demo.stage import STRANGER, Stage
+from sealbus.agents.examples.inventory import Update
+from sealbus.envelopes.errors import Code
+from sealbus.envelopes.records.decision import DecisionRecord
+
+__all__ = ["PEOPLE", "SHOP", "allowed", "denied", "outcome_of", "task", "through_the_edge"]
+
+SHOP: Final = "the shop's web page, through the edge"
+
+
+def allowed() -> Outcome:
+    """Return what an allowed message must come to."""
+    return Outcome(got=ALLOW)
+
+
+def denied(*reasons: str) -> Outcome:
+    """Return what a message must come to that the policy denies for `reasons`."""
+    return Outcome(got=DENY, code=str(Code.DENIED), reasons=reasons)
+
+
+def outcome_of(record: DecisionRecord) -> Outcome:
+    """Return what was decided."""
+    if record.allow:
+        return allowed()
+    return Outcome(got=DENY, code=str(record.code), reasons=record.reasons)
+
+
+async def through_the_edge(stage: Stage, user: str, item: str, quantity: int, *, session: str = "") -> Outcome:
+    """Submit an update over HTTP as `user`, and see that the decision and the task's last state agree."""
+    token = stage.door.token(user, session=session)
+    answer = await stage.door.post("/v1/tasks/inventory/update", {"item_id": item, "quantity": quantity}, token)
+    if answer.status_code != 202:
+        return Outcome(got=answer.status_code, code=answer.json().get("code", ""))
+    task_id = answer.json()["id"]
+    got = outcome_of(await stage.decision_on(task_id))
+    state = await stage.door.last_state(task_id, token)
+    if state["state"] != ("completed" if got.got == ALLOW else "rejected"):
+        return Outcome(got=str(state["state"]), code=str(state.get("code", "")))
+    return got
+
+
+def task(user: str, *, item: str = "42", quantity: int = 3, session: str = "") -> Play:
+    """Return the play of one update by `user`."""
+
+    async def run(stage: Stage) -> Outcome:
+        return await through_the_edge(stage, user, item, quantity, session=session)
+
+    return run
+
+
+async def _without_the_right(stage: Stage) -> Outcome:
+    """`pricing` exchanges alice's token for a context of its own, as any backend may, and asks for what it may not."""
+    client = stage.clients["pricing"]
+    user = await client.user_context(stage.door.token("alice"))
+    handle = await client.submit("inventory.update", Update(item_id="42", quantity=3), user=user)
+    return outcome_of(await stage.decision_on(handle.message_id))
+
+
+async def _stranger(stage: Stage) -> Outcome:
+    handle = await stage.clients[STRANGER].submit("inventory.update", Update(item_id="42", quantity=3))
+    return outcome_of(await stage.decision_on(handle.message_id))
+
+
+async def _three_hops(stage: Stage) -> Outcome:
+    """Call the planner, and find its third hop among the decisions, with alice and everyone on the way in its input."""
+    before = len(stage.entries)
+    answer = await stage.door.post(
+        "/v1/calls/planner/plan", {"item_ids": ["42"], "quantity": 12}, stage.door.token("alice")
+    )
+    if answer.status_code != 200:
+        return Outcome(got=answer.status_code, code=answer.json().get("code", ""))
+    names = stage.backstage.settings.names
+    chain = [names.id_of(name).value for name in ("edge", "planner", "inventory")]
+
+    def third(entry: object) -> bool:
+        place = next(place for place, one in enumerate(stage.entries) if one is entry)
+        return place >= before and _context(stage.entries[place].input).get("chain") == chain
+
+    found = await stage.decision(third)
+    user = _context(found.input).get("user")
+    if not isinstance(user, dict) or user.get("id") != "alice" or not isinstance(found.record, DecisionRecord):
+        return Outcome(got="error", code="user")
+    return outcome_of(found.record)
+
+
+def _context(document: dict[str, object]) -> dict[str, object]:
+    context = document.get("context")
+    return context if isinstance(context, dict) else {}
+
+
+def _at_the_door(*, token: bool = True, audience: str = "", expires_in: int = 300) -> Play:
+    async def run(stage: Stage) -> Outcome:
+        text = stage.door.token("alice", audience=audience, expires_in=expires_in) if token else ""
+        answer = await stage.door.post("/v1/calls/inventory/read", {"item_id": "42"}, text)
+        return Outcome(got=answer.status_code, code=answer.json().get("code", ""))
+
+    return run
+
+
+def _turned_away(code: Code) -> Outcome:
+    return Outcome(got=401, code=str(code))
+
+
+PEOPLE: Final = (
+    Scene(
+        name="the owner updates her item",
+        who=SHOP, user="alice", what="inventory.update of item 42, which is hers",
+        expected=allowed(), play=task("alice"),
+    ),
+    Scene(
+        name="another user",
+        who=SHOP, user="carol", what="inventory.update of item 42, which is alice's",
+        expected=denied("not_owner"), play=task("carol"),
+    ),
+    Scene(
+        name="a managed customer's item",
+        who=SHOP, user="bob", what="inventory.update of item 42, of a customer that he manages",
+        expected=allowed(), play=task("bob"),
+    ),
+    Scene(
+        name="over the limit",
+        who=SHOP, user="alice", what="inventory.update of item 42 to 500, where the limit is 100",
+        expected=denied("over_limit"), play=task("alice", quantity=500),
+    ),
+    Scene(
+        name="three hops",
+        who=SHOP, user="alice", what="planner.plan, which asks inventory.read, which asks pricing.quote",
+        expected=allowed(), play=_three_hops,
+    ),
+    Scene(
+        name="an agent without the right",
+        who="pricing", user="alice", what="inventory.update of item 42, with a context of its own for her",
+        expected=denied("action_not_granted"), play=_without_the_right,
+    ),
+    Scene(
+        name="an agent that the policy does not know",
+        who=STRANGER, what="inventory.update of item 42",
+        expected=denied("action_not_granted", "not_owner", "unknown_agent", "unknown_chain_agent", "user_required"),
+        play=_stranger,
+    ),
+    Scene(
+        name="no token",
+        who=SHOP, what="inventory.read of item 42",
+        expected=_turned_away(Code.NO_TOKEN), play=_at_the_door(token=False),
+    ),
+    Scene(
+        name="a token for somebody else",
+        who=SHOP, user="alice", what="inventory.read of item 42, with a token whose audience is another service",
+        expected=_turned_away(Code.TOKEN_AUDIENCE), play=_at_the_door(audience="https://other.example.org"),
+    ),
+    Scene(
+        name="an expired token",
+        who=SHOP, user="alice", what="inventory.read of item 42, a second too late",
+        expected=_turned_away(Code.TOKEN_EXPIRED), play=_at_the_door(expires_in=-1),
+    ),
+)  # fmt: skip

@@ -1,0 +1,248 @@
+"""What the scenes play on: a running shop with its example agents as workers, and the audit stream read as it grows.
+
+What the demonstration leaves behind: its log as an export, and the root file that it is verified with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final
+
+from sealbus.agents.dev.demo.backstage import WITHIN, Backstage, DevBackstage
+from sealbus.agents.dev.demo.door import Door
+from sealbus.agents.dev.environment import DevOptions, open_environment, starter_policy
+from sealbus.agents.dev.settings_file import DevLog
+from sealbus.agents.evidence.export import export_log, log_files
+from sealbus.agents.evidence.trust_root import make_root
+from sealbus.agents.examples import inventory, planner, pricing
+from sealbus.agents.examples.store import DATABASE_VARIABLE
+from sealbus.agents.runtime.client import Client
+from sealbus.agents.runtime.open import open_audit_trail, open_connection, open_node
+from sealbus.agents.runtime.settings.state_folder import STARTER_AGENTS
+from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.audit.trail import AuditEntry, AuditFilter, AuditTrail, Finding
+from sealbus.bus.background import Background
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import Delivery
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.export.format import CHECKPOINT
+from sealbus.envelopes.export.trust_root import Root
+from sealbus.envelopes.log.checkpoint import open_strictly
+from sealbus.envelopes.records.decision import DecisionRecord
+
+__all__ = ["ROOT_FILE", "STRANGER", "Stage", "leave_evidence", "open_stage", "stage_before"]
+
+STRANGER = "stranger"
+"""An agent with a good identity that the policy does not know."""
+
+
+class Stage:
+    """The running shop; scenes read decisions and refusals from it by waiting, never by sleeping."""
+
+    def __init__(self, backstage: Backstage, operator: NatsTransport) -> None:
+        self.backstage = backstage
+        self.operator = operator
+        self.clients: dict[str, Client] = {}
+        self.door = Door(backstage)
+        self.entries: list[AuditEntry] = []
+        self.findings: list[Finding] = []
+        self.refused: dict[str, int] = {}
+        self.waiting = ""
+        """The task that waits for the policy engine."""
+        self._changed = asyncio.Condition()
+
+    async def decision(self, found: Callable[[AuditEntry], bool]) -> AuditEntry:
+        """Wait for the first recorded decision that `found` says yes to."""
+
+        def look() -> list[AuditEntry]:
+            return [entry for entry in self.entries if isinstance(entry.record, DecisionRecord) and found(entry)]
+
+        async with asyncio.timeout(WITHIN), self._changed:
+            return (await self._changed.wait_for(look))[0]
+
+    async def decision_on(self, message_id: str) -> DecisionRecord:
+        """Wait for the recorded decision on one message."""
+        entry = await self.decision(lambda one: one.decided is not None and one.decided.id.hex() == message_id)
+        if not isinstance(entry.record, DecisionRecord):
+            raise TypeError("a decision")
+        return entry.record
+
+    async def refusal(self, code: str, before: int) -> None:
+        """Wait until more than `before` refusals with `code` were published."""
+        async with asyncio.timeout(WITHIN), self._changed:
+            await self._changed.wait_for(lambda: self.refused.get(code, 0) > before)
+
+    async def stored(self, stream: str, subject: str) -> Delivery:
+        """Return the newest message of `subject` in `stream`, as the operator of NATS sees it."""
+        found: Delivery | None = None
+        async for batch in self.operator.read(stream, [subject]):
+            found = batch[-1]
+        if found is None:
+            raise LookupError(f"nothing is stored under {subject}")
+        return found
+
+    @contextmanager
+    def database_held(self) -> Iterator[None]:
+        """Keep the agents from reading their database, so that who loads a resource waits until we are done."""
+        connection = sqlite3.connect(self.backstage.database, isolation_level=None)
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+            yield
+            connection.execute("ROLLBACK")
+        finally:
+            connection.close()
+
+    async def replay(self, user: str) -> tuple[list[AuditEntry], list[Finding]]:
+        """Read the audit stream anew from its beginning: the decisions for `user`, and what does not verify."""
+        decisions: list[AuditEntry] = []
+        findings: list[Finding] = []
+        async with open_audit_trail("operator", self.backstage.settings) as trail:
+            async for entry in trail.entries(AuditFilter(user=user)):
+                if isinstance(entry, Finding):
+                    findings.append(entry)
+                elif isinstance(entry.record, DecisionRecord):
+                    decisions.append(entry)
+        return decisions, findings
+
+    async def follow(self, trail: AuditTrail) -> None:
+        """Read the audit stream as it grows."""
+        async for entry in trail.entries(follow=True):
+            async with self._changed:
+                if isinstance(entry, Finding):
+                    self.findings.append(entry)
+                else:
+                    self.entries.append(entry)
+                self._changed.notify_all()
+
+    async def follow_refusals(self) -> None:
+        """Read the refusals as they are published."""
+        async for batch in self.operator.read("REFUSALS", ["refused.>"], follow=True):
+            async with self._changed:
+                for delivery in batch:
+                    said = json.loads(delivery.payload)
+                    self.refused[said["code"]] = self.refused.get(said["code"], 0) + said["count"]
+                self._changed.notify_all()
+
+
+@asynccontextmanager
+async def open_stage(
+    folder: Path, *, engine: str, opa: Path | None, evidence: Path | None = None
+) -> AsyncGenerator[Stage, None]:
+    """Start everything in `folder`, on free ports, with a copy of the starter policy that scenes may change.
+
+    With `evidence` a notary keeps a log meanwhile, and leaves it in that folder at the end.
+    """
+    policy = await asyncio.to_thread(_fresh_policy, folder)
+    database = folder / "shop.sqlite"
+    options = DevOptions(
+        folder=folder,
+        agents=(*STARTER_AGENTS, STRANGER),
+        port=-1,
+        engine=engine,
+        opa=opa,
+        policy=policy,
+        notary=evidence is not None,
+    )
+    async with AsyncExitStack() as stack:
+        environment = await stack.enter_async_context(open_environment(options))
+        backstage = DevBackstage(environment, policy, database)
+        group = await stack.enter_async_context(Background())
+        stack.enter_context(_database(database))
+        stop = asyncio.Event()
+        for module in (pricing, inventory, planner):
+            node = await stack.enter_async_context(open_node(module.agent.name, environment.settings))
+            worker = await stack.enter_async_context(Worker(module.agent, node))
+            running = group.create_task(worker.run(stop))
+            stack.push_async_callback(_finish, stop, running)
+            await worker.ready.wait()
+            backstage.workers[module.agent.name] = node
+        stage = await stack.enter_async_context(stage_before(backstage))
+        yield stage
+        if evidence is not None and environment.log is not None:
+            # Only here: who plays without it needs none of its parts.
+
+            await leave_evidence(stage, environment.log, evidence)
+
+
+@asynccontextmanager
+async def stage_before(backstage: Backstage) -> AsyncGenerator[Stage, None]:
+    """Open the stage of a shop that runs: the door, the clients of the scenes, and the operator who reads along."""
+    settings = backstage.settings
+    async with AsyncExitStack() as stack:
+        _, connection = await stack.enter_async_context(open_connection("operator", settings))
+        stage = Stage(backstage, NatsTransport(connection))
+        await stack.enter_async_context(stage.door)
+        group = await stack.enter_async_context(Background())
+        trail = await stack.enter_async_context(open_audit_trail("operator", settings))
+        for follower in (stage.follow(trail), stage.follow_refusals()):
+            stack.callback(group.create_task(follower).cancel)
+        for name in ("shop-web", "pricing", STRANGER):
+            stage.clients[name] = await stack.enter_async_context(Client(name, settings=settings))
+        yield stage
+
+
+@contextmanager
+def _database(path: Path) -> Iterator[None]:
+    """Have the example agents share one file, as the environment would have them do."""
+    before = os.environ.get(DATABASE_VARIABLE)
+    os.environ[DATABASE_VARIABLE] = str(path)
+    try:
+        yield
+    finally:
+        os.environ.pop(DATABASE_VARIABLE)
+        if before is not None:
+            os.environ[DATABASE_VARIABLE] = before
+
+
+def _fresh_policy(folder: Path) -> Path:
+    """Empty `folder` and return the copy of the starter policy in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True)
+    shutil.copytree(starter_policy(), folder / "rego")
+    return folder / "rego"
+
+
+async def _finish(stop: asyncio.Event, running: asyncio.Task[bool]) -> None:
+    stop.set()
+    await asyncio.wait([running])
+
+
+ROOT_FILE: Final = "root.json"
+"""Beside the export, and not inside: nothing inside an export can introduce trust."""
+
+_LOOK_EVERY: Final = 0.05
+
+
+async def leave_evidence(stage: Stage, log: DevLog, folder: Path) -> int:
+    """Export the log into `folder`, which is emptied first, put the root file beside it, and return the entries.
+
+    Waits until the log holds every decision that the scenes have come to.
+    """
+    last = max((entry.sequence for entry in stage.entries), default=0)
+    root = await asyncio.to_thread(make_root, stage.backstage.settings, keys=[log.verifier])
+    async with asyncio.timeout(WITHIN):
+        # The first entry is the stream's creation, so that one of a number more is the message of that number.
+        while await asyncio.to_thread(_size, log.folder, root) <= last:  # noqa: ASYNC110  a file has no event
+            await asyncio.sleep(_LOOK_EVERY)
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    await asyncio.to_thread(lambda: folder.parent.mkdir(parents=True, exist_ok=True))
+    written = await export_log(folder, get=log_files(log.folder), transport=stage.operator, root=root)
+    if written.missing_count:
+        raise ConfigurationError(f"{written.missing_count} messages of the log are not in the stream")
+    await asyncio.to_thread((folder.parent / ROOT_FILE).write_bytes, root.encode())
+    return written.entries
+
+
+def _size(folder: Path, root: Root) -> int:
+    """Return how many entries the last checkpoint is of."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return 0
+    return open_strictly(path.read_bytes(), root.origin, root.keys).checkpoint.size

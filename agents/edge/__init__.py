@@ -1,0 +1,1 @@
+"""The edge: HTTP in from users and backends, tasks and calls out, and the token service."""

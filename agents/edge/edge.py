@@ -1,0 +1,200 @@
+"""A whole edge from the settings: its node, its keys, its public listener and its token service."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from sealbus.agents.edge.app import edge_app
+from sealbus.agents.edge.front import Exposed, Front
+from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
+from sealbus.agents.edge.http.peer import PeerProtocol
+from sealbus.agents.edge.http.protocol import ConnectionLimits
+from sealbus.agents.edge.http.server import listening
+from sealbus.agents.edge.http.tls import RotatingContext, file_context, svid_context
+from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
+from sealbus.agents.edge.oauth.issuers import Issuer, is_loopback, is_secure_url
+from sealbus.agents.edge.oauth.jwks import KeySource
+from sealbus.agents.edge.oauth.user_context import Pseudonyms
+from sealbus.agents.edge.token_service import token_app
+from sealbus.agents.runtime.health import parse_address
+from sealbus.agents.runtime.node import Node
+from sealbus.agents.runtime.open import open_node
+from sealbus.agents.runtime.settings.schema import EdgeTable
+from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.lifetimes import Lifetimes
+from sealbus.envelopes.limits import SECOND
+
+__all__ = ["EDGE", "RunningEdge", "connection_limits", "issuers_of", "minting_limits", "open_edge", "serve_edge"]
+
+EDGE: Final = "edge"
+"""Name of the edge among the agents: the settings' [agents] table says which SPIFFE ID it stands for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningEdge:
+    """An edge that listens: its node, and the ports that it has; `token_port` is None without a token service."""
+
+    node: Node
+    front: Front
+    port: int
+    token_port: int | None
+
+
+@asynccontextmanager
+async def open_edge(settings: Settings) -> AsyncGenerator[RunningEdge, None]:
+    """Open the edge that the settings describe; leaving stops to listen, finishes what is being answered, and closes all.
+
+    Raises `ConfigurationError`, one line that names the setting, for what is missing or cannot be used.
+    """
+    table = settings.edge
+    # All that can be wrong with the settings is told before anything is opened.
+    _resource(table)
+    issuers_of(table)
+    Exposed(table.actions, settings.names)
+    _public_tls(table)
+    _pseudonyms(table)
+    minting_limits(table, settings.lifetimes)
+    async with open_node(EDGE, settings) as node:
+        if node.own not in settings.minters:
+            raise ConfigurationError(
+                f"context.minters does not name {node.own}: no agent would accept a context of this edge"
+            )
+        async with serve_edge(table, node) as edge:
+            yield edge
+
+
+@asynccontextmanager
+async def serve_edge(
+    table: EdgeTable,
+    node: Node,
+    *,
+    limits: EdgeLimits = DEFAULT_EDGE_LIMITS,
+    connections: ConnectionLimits | None = None,
+    issuer_tls: ssl.SSLContext | None = None,
+) -> AsyncGenerator[RunningEdge, None]:
+    """Serve an edge on an entered node, which outlives it; raises as `open_edge` does.
+
+    `issuer_tls` says whom to believe to be an issuer's server; the system's authorities unless given.
+    """
+    connections = connections or connection_limits(table)
+    limits = minting_limits(table, node.deployment.lifetimes, limits)
+    issuers = issuers_of(table)
+    async with AsyncExitStack() as stack:
+        keys = await stack.enter_async_context(KeySource(limits, tls=issuer_tls))
+        front = Front(
+            node=node,
+            verifier=AccessTokenVerifier(issuers, keys, limits),
+            issuers=issuers,
+            resource=_resource(table),
+            exposed=Exposed(table.actions, node.deployment.names, node.deployment.own_subjects),
+            pseudonyms=_pseudonyms(table),
+            limits=limits,
+        )
+        port = await stack.enter_async_context(
+            listening(
+                edge_app(front),
+                table.address,
+                setting="edge.address",
+                limits=connections,
+                counters=node.counters,
+                tls=_public_tls(table),
+            )
+        )
+        token_port = None
+        if table.token_service is not None:
+            token_port = await stack.enter_async_context(
+                listening(
+                    token_app(front),
+                    table.token_service,
+                    setting="edge.token_service",
+                    limits=connections,
+                    counters=node.counters,
+                    tls=svid_context(node.identity, node.own.trust_domain),
+                    protocol=partial(PeerProtocol, trust_domain=node.own.trust_domain),
+                )
+            )
+        # Runs first at the end: streams of states would otherwise be waited for.
+        stack.callback(front.stopping.set)
+        yield RunningEdge(node=node, front=front, port=port, token_port=token_port)
+
+
+def connection_limits(table: EdgeTable) -> ConnectionLimits:
+    """Return the bounds of connections. With `plaintext` all of them come from what is in front, which does the bounding."""
+    whole = table.connections
+    of_address = table.connections_of_address or (whole if table.plaintext else max(1, whole // 8))
+    of_network = max(of_address, whole if table.plaintext else whole // 2)
+    return ConnectionLimits(
+        connections=whole, connections_of_address=min(of_address, whole), connections_of_network=min(of_network, whole)
+    )
+
+
+def issuers_of(table: EdgeTable) -> tuple[Issuer, ...]:
+    """Return the rows of the table of issuers; raise `ConfigurationError` for one that cannot be right, or none."""
+    if not table.issuers:
+        raise ConfigurationError("edge.issuers is empty: say whose access tokens the edge takes")
+    return tuple(
+        Issuer(
+            issuer=row.issuer,
+            audiences=frozenset(row.audiences or (_resource(table),)),
+            algorithms=frozenset(row.algorithms),
+            jwks_uri=row.jwks_uri,
+            types=frozenset(row.types),
+            claims=row.claims,
+            session_claim=row.session_claim,
+            tenant_claim=row.tenant_claim,
+            tenant=row.tenant,
+        )
+        for row in table.issuers
+    )
+
+
+def minting_limits(table: EdgeTable, lifetimes: Lifetimes, limits: EdgeLimits = DEFAULT_EDGE_LIMITS) -> EdgeLimits:
+    """Return `limits` with the times of the contexts that are minted: as said, else at most what readers take.
+
+    Raises `ConfigurationError` if more is said than readers take, whose settings this process has as well.
+    """
+    start, life = lifetimes.context_start // SECOND, lifetimes.context_life // SECOND
+    for name, said, most in (("start", table.context_start, start), ("life", table.context_life, life)):
+        if said is not None and said > most:
+            raise ConfigurationError(
+                f"edge.context_{name} is {said} s, and readers take {most} s (context.{name}): "
+                "no agent would accept a context of this edge"
+            )
+    life = table.context_life or min(limits.context_end_seconds, life)
+    start = table.context_start or min(limits.context_start_seconds, start, life)
+    if start > life:
+        raise ConfigurationError(f"edge.context_start is {start} s, more than its contexts live ({life} s)")
+    return replace(limits, context_start_seconds=start, context_end_seconds=life)
+
+
+def _resource(table: EdgeTable) -> str:
+    resource = table.resource
+    if resource is None or not is_secure_url(resource) or "?" in resource:
+        raise ConfigurationError(
+            "edge.resource must be the URL by which tokens name this edge: https, or http on a loopback address"
+        )
+    return resource
+
+
+def _pseudonyms(table: EdgeTable) -> Pseudonyms | None:
+    return Pseudonyms.read(table.pseudonym_key) if table.pseudonym_key is not None else None
+
+
+def _public_tls(table: EdgeTable) -> RotatingContext | None:
+    if table.certificate is not None and table.key is not None:
+        return file_context(table.certificate, table.key)
+    if table.certificate is not None or table.key is not None:
+        raise ConfigurationError("edge.certificate and edge.key go together")
+    host, _ = parse_address(table.address, "edge.address")
+    if not table.plaintext and not is_loopback(host):
+        raise ConfigurationError(
+            f"edge.address {table.address} is not loopback: say edge.certificate and edge.key, "
+            "or edge.plaintext = true where something in front of it does TLS"
+        )
+    return None

@@ -1,0 +1,1 @@
+"""The edge's HTTP: the listener, the protocol with its limits, TLS, problems, rates."""

@@ -1,0 +1,107 @@
+"""Bodies of requests: their type, size, time and depth, before anything else looks at them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from typing import Final
+
+from starlette.requests import ClientDisconnect, Request
+
+from sealbus.agents.edge.http.limits import EdgeLimits
+from sealbus.agents.edge.http.problem import EdgeError
+from sealbus.agents.sdk.bodies import BODY_ITEMS, JSON, MSGPACK
+from sealbus.bus.sending.message import Content
+from sealbus.envelopes.encoding.codec import decode
+from sealbus.envelopes.encoding.strict_json import deeper_than
+from sealbus.envelopes.errors import Code, EnvelopeError
+
+__all__ = ["idempotency_key", "media_type", "read_body", "read_bytes"]
+
+_MEDIA_TYPE: Final = re.compile(r"([a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+)[ \t]*(?:;[ \t]*charset=\"?utf-8\"?[ \t]*)?")
+_KEY: Final = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
+"""An idempotency key: visible ASCII, as a field's value is, at most as long as `idm` (SPEC.md section 3)."""
+
+
+async def read_body(request: Request, limits: EdgeLimits, charge: Callable[[int], None] | None = None) -> Content:
+    """Return the body with its media type, JSON or msgpack, well formed and no deeper than `limits` say.
+
+    `charge` is told its size before it is parsed, and may raise.
+    Raises `EdgeError`: 415 for another type or a content coding, 413, 408, 400 (`malformed`) for what is not of its type.
+    """
+    typ = media_type(request, (JSON, MSGPACK))
+    body = await read_bytes(request, limits.body_bytes, limits.body_seconds)
+    if charge is not None:
+        charge(len(body))
+    if typ == JSON:
+        _check_json(body, limits.body_nesting)
+    else:
+        _check_msgpack(body, limits.body_bytes)
+    return Content(body=body, typ=typ)
+
+
+def media_type(request: Request, allowed: tuple[str, ...]) -> str:
+    """Return the request's media type, one of `allowed`; raise 415 otherwise, or for a body that is encoded."""
+    said = request.headers.getlist("content-type")
+    found = _MEDIA_TYPE.fullmatch(said[0].strip().lower()) if len(said) == 1 else None
+    if found is None or found[1] not in allowed:
+        raise EdgeError(Code.UNSUPPORTED_MEDIA_TYPE, 415, f"Content-Type must be {' or '.join(allowed)}")
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise EdgeError(Code.UNSUPPORTED_MEDIA_TYPE, 415, "Content-Encoding is not taken")
+    return found[1]
+
+
+async def read_bytes(request: Request, limit: int, seconds: float) -> bytes:
+    """Return the whole body; raise 413 for one over `limit` bytes, 408 for one that takes over `seconds`."""
+    # h11 has seen to it that there is one length, in digits, or none.
+    if int(request.headers.get("content-length", "0")) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise _too_large(limit)
+    except TimeoutError as error:
+        raise EdgeError(Code.REQUEST_TIMEOUT, 408, f"the body took over {seconds:g} seconds") from error
+    except ClientDisconnect as error:
+        raise EdgeError(Code.MALFORMED, 400, "the body ended early") from error
+    return bytes(body)
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the value of `Idempotency-Key`, None without one; raise 400 for two or one that is no key."""
+    said = request.headers.getlist("idempotency-key")
+    if not said:
+        return None
+    if len(said) > 1 or not _KEY.fullmatch(said[0]):
+        raise EdgeError(Code.MALFORMED, 400, "Idempotency-Key must be one value of 1 to 255 visible characters")
+    return said[0]
+
+
+def _too_large(limit: int) -> EdgeError:
+    return EdgeError(Code.TOO_LARGE, 413, f"the body is over {limit} bytes")
+
+
+def _check_json(body: bytes, nesting: int) -> None:
+    try:
+        text = body.decode("utf-8")
+        if deeper_than(text, nesting):
+            raise EdgeError(Code.MALFORMED, 400, f"the body nests over {nesting} deep")
+        json.loads(text, parse_constant=_refused)
+    except ValueError as error:
+        raise EdgeError(Code.MALFORMED, 400, "the body is not JSON") from error
+
+
+def _check_msgpack(body: bytes, limit: int) -> None:
+    try:
+        decode(body, items=BODY_ITEMS, entries=BODY_ITEMS, text_bytes=limit, negative=True, step=0)
+    except EnvelopeError as error:
+        raise EdgeError(Code.MALFORMED, 400, "the body is not canonical msgpack") from error
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(constant)

@@ -1,0 +1,186 @@
+"""What the edge answers in place of a result: problem+json (RFC 9457) with the code of sealbus beside it.
+
+::
+
+    {"type": "about:blank", "title": "Forbidden", "status": 403, "code": "denied", "detail": "...", "reasons": [...]}
+
+`code` is what programs go by; it is that of the errors of sealbus (SPEC.md section 10). `detail` is one fixed sentence
+a code, or what the edge itself found wrong with the request; nothing that an agent or a token says gets into it.
+`reasons` are there only where the policy that denied lets them be shown.
+
+What the edge answers in place of a result: an HTTP status, a stable code, and the word of the OAuth RFC that fits.
+
+::
+
+    EdgeError                 root of what the edge itself refuses; has .status, .code, .error and .retry_after
+    +-- TokenRefused          401: the access token is not one that this edge takes
+    +-- KeysUnavailable       503: the issuer's keys cannot be had, so no token of it can be judged
+
+Texts name the field or rule that was broken and never hold a token, a part of one, or anything that a token says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+
+from starlette.responses import Response
+
+from sealbus.bus.gate.reply_policy import AnswerDenied
+from sealbus.envelopes.errors import Code, Denied, SealbusError
+
+__all__ = ["HEADERS", "PROBLEM", "STATUS", "EdgeError", "KeysUnavailable", "TokenRefused", "problem", "problem_of"]
+
+PROBLEM: Final = "application/problem+json"
+
+HEADERS: Final[Mapping[str, str]] = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    # Results are data. A browser that is pointed at one must not run what an agent put into it.
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""What stands on every answer of the edge."""
+
+STATUS: Final[Mapping[Code, int]] = {
+    Code.MALFORMED: 400,
+    Code.NO_TOKEN: 401,
+    Code.BAD_TOKEN: 401,
+    Code.UNKNOWN_ISSUER: 401,
+    Code.TOKEN_AUDIENCE: 401,
+    Code.TOKEN_EXPIRED: 401,
+    Code.DENIED: 403,
+    Code.OBLIGATION_UNKNOWN: 403,
+    Code.GRANT_EXCEEDED: 403,
+    Code.REVOKED: 403,
+    Code.NOT_FOUND: 404,
+    Code.RESOURCE_NOT_FOUND: 404,
+    Code.METHOD_NOT_ALLOWED: 405,
+    Code.NOT_ACCEPTABLE: 406,
+    Code.REQUEST_TIMEOUT: 408,
+    Code.IDEMPOTENCY_CONFLICT: 409,
+    Code.CANCELED: 409,
+    Code.TOO_LARGE: 413,
+    Code.UNSUPPORTED_MEDIA_TYPE: 415,
+    Code.BAD_BODY: 422,
+    Code.RATE_LIMITED: 429,
+    Code.UNKNOWN_VERB: 502,
+    Code.HANDLER_FAILED: 502,
+    Code.BAD_RESULT: 502,
+    Code.OUTCOME_UNKNOWN: 502,
+    Code.OVERLOADED: 503,
+    Code.RESOURCE_UNAVAILABLE: 503,
+    Code.POLICY_UNAVAILABLE: 503,
+    Code.AUDIT_UNAVAILABLE: 503,
+    Code.STATE_UNAVAILABLE: 503,
+    Code.IDENTITY_UNAVAILABLE: 503,
+    Code.BUS_UNAVAILABLE: 503,
+    Code.KEYS_UNAVAILABLE: 503,
+    Code.EXPIRED: 504,
+    Code.HANDLER_TIMEOUT: 504,
+}
+"""The status of each code; every other one is our own fault towards the caller: 500."""
+
+_DETAIL: Final[Mapping[Code, str]] = {
+    Code.NO_TOKEN: "An access token is needed.",
+    Code.DENIED: "The policy does not allow this.",
+    Code.OBLIGATION_UNKNOWN: "The policy does not allow this.",
+    Code.GRANT_EXCEEDED: "The policy does not allow this.",
+    Code.REVOKED: "The session or the client was revoked.",
+    Code.NOT_FOUND: "There is nothing here.",
+    Code.RESOURCE_NOT_FOUND: "What the request is about does not exist.",
+    Code.METHOD_NOT_ALLOWED: "This is not done here.",
+    Code.NOT_ACCEPTABLE: "The agent answers in chunks, which a call over HTTP does not carry. It was not done.",
+    Code.IDEMPOTENCY_CONFLICT: "The idempotency key was used with another body.",
+    Code.CANCELED: "It was canceled.",
+    Code.BAD_BODY: "The body is not what the agent takes.",
+    Code.RATE_LIMITED: "Too many requests.",
+    Code.UNKNOWN_VERB: "The agent does not know how to do this.",
+    Code.HANDLER_FAILED: "The agent failed.",
+    Code.BAD_RESULT: "The agent's answer cannot be used.",
+    Code.OUTCOME_UNKNOWN: "Whether it was done is not known, and it is not done again.",
+    Code.OVERLOADED: "Too busy now; try again.",
+    Code.EXPIRED: "No answer in time. Whether it was done is not known.",
+    Code.HANDLER_TIMEOUT: "The agent took too long.",
+}
+_AGAIN: Final = "Not possible now; try again."
+_OURS: Final = "The edge failed."
+
+RETRY_SECONDS: Final = 1
+"""`Retry-After` of a 503 that does not know better."""
+
+
+def problem_of(error: SealbusError) -> Response:
+    """Return the answer that stands for `error`."""
+    if isinstance(error, EdgeError):
+        return problem(error.code, detail=error.detail, status=error.status, retry_after=error.retry_after)
+    # Our own policy's reasons for refusing an answer are not the caller's business.
+    shown = error.reasons if isinstance(error, Denied) and not isinstance(error, AnswerDenied) else ()
+    return problem(error.code, reasons=shown)
+
+
+def problem(
+    code: Code,
+    *,
+    detail: str = "",
+    status: int | None = None,
+    reasons: tuple[str, ...] = (),
+    retry_after: int | None = None,
+) -> Response:
+    """Return an answer with `code`; `detail` replaces the sentence that the code has."""
+    status = status or STATUS.get(code, 500)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR and code not in STATUS:
+        code, detail = Code.INTERNAL, _OURS
+    body: dict[str, object] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": str(code),
+        "detail": detail or _DETAIL.get(code, _AGAIN if status == HTTPStatus.SERVICE_UNAVAILABLE else _OURS),
+    }
+    if reasons:
+        body["reasons"] = list(reasons)
+    headers = dict(HEADERS)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE or retry_after is not None:
+        headers["retry-after"] = str(retry_after or RETRY_SECONDS)
+    if code in (Code.REQUEST_TIMEOUT, Code.TOO_LARGE):
+        # The rest of the body is not waited for.
+        headers["connection"] = "close"
+    return Response(json.dumps(body, ensure_ascii=False), status, headers, PROBLEM)
+
+
+class EdgeError(SealbusError):
+    """A request ends at the edge. `detail` may be shown to whoever sent it.
+
+    `status` is the HTTP status, `error` the word of RFC 6750 section 3.1 or RFC 8693 section 2.2.2 ("" where none
+    fits), `retry_after` whole seconds after which another try makes sense.
+    """
+
+    def __init__(
+        self, code: Code, status: int, detail: str = "", *, error: str = "", retry_after: int | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.status = status
+        self.error = error
+        self.retry_after = retry_after
+
+
+class TokenRefused(EdgeError):
+    """401: the access token is malformed, of an unknown issuer, for someone else, expired, or not signed by its issuer.
+
+    `code` is `bad_token`, `unknown_issuer`, `token_audience` or `token_expired`.
+    """
+
+    def __init__(self, detail: str, *, code: Code = Code.BAD_TOKEN) -> None:
+        super().__init__(code, 401, detail, error="invalid_token")
+
+
+class KeysUnavailable(EdgeError):
+    """503: no key set of the issuer is young enough to judge with, and a new one cannot be had now."""
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        super().__init__(
+            Code.KEYS_UNAVAILABLE, 503, detail, error="temporarily_unavailable", retry_after=max(1, retry_after)
+        )

@@ -1,0 +1,263 @@
+"""HTTP/1.1 on one connection of the edge: uvicorn's protocol on h11, with deadlines for peers that are slow.
+
+uvicorn waits for a request's head, for the rest of a body that nobody wants and for a reader for as long as it takes.
+Here each has its time. Bodies that are wanted have theirs where they are read (`bodies.py`).
+
+HTTP/1.1 heads as strict as they can be: what one reader could take for another message than we do is refused.
+
+h11 is lenient where RFC 9112 lets it: it ends lines at a bare line feed, joins folded lines, takes one length of several
+equal ones, prefers chunks to a length, and bounds a head only while it is incomplete. A proxy in front may choose otherwise,
+and then one of the two sees a request that the other does not (request smuggling).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import h11
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+__all__ = ["HSTS", "ConnectionLimits", "EdgeProtocol", "StrictConnection"]
+
+_SILENT: Final = logging.getLogger(f"{__name__}.uvicorn")
+_SILENT.disabled = True
+
+_PROBLEM: Final = b"application/problem+json"
+HSTS: Final = (b"strict-transport-security", b"max-age=31536000")
+"""On every answer that was asked for by https (RFC 6797): a browser that had one asks for no other for a year."""
+_TITLES: Final = {
+    400: ("Bad Request", "malformed", "The request is not HTTP/1.1 as RFC 9112 has it."),
+    408: ("Request Timeout", "request_timeout", "The request's head took too long."),
+    431: ("Request Header Fields Too Large", "too_large", "The request's head is too large."),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    """What one listener gives to its connections."""
+
+    connections: int = 1_024
+    """At a time; more are closed at once. Each costs some 40 kB while it is idle."""
+    connections_of_address: int = 128
+    """Of one IPv4 address or IPv6 /64, behind which a site's people may all be: an eighth of all."""
+    connections_of_network: int = 512
+    """Of one IPv4 /24 or IPv6 /48, which one party may have as a whole: half of all."""
+    head_bytes: int = 24_576
+    """Request line and fields: the longest access token that is looked at, and half as much again."""
+    head_fields: int = 100
+    """Browsers send about 20, and every proxy on the way adds a few."""
+    head_seconds: float = 5.0
+    """From the connection, or from the first byte of a further request, to the end of the head."""
+    unread_seconds: float = 5.0
+    """For the rest of a body after the answer was sent without it."""
+    write_seconds: float = 20.0
+    """How long a peer may read nothing of what waits for it."""
+    idle_seconds: int = 5
+    """Between two requests of one connection."""
+    handshake_seconds: float = 5.0
+    """For TLS."""
+    stop_seconds: int = 5
+    """For requests that are being answered when the server stops."""
+
+
+class EdgeProtocol(H11Protocol):
+    """One connection. Answers that come before there is a request to route are problem+json as well."""
+
+    def __init__(self, config: Config, server_state: ServerState, limits: ConnectionLimits) -> None:
+        super().__init__(config, server_state, {}, asyncio.get_running_loop())
+        self.lost: Callable[[], None] = _nothing
+        """Called at the end of the connection."""
+        self._limits = limits
+        self.conn = StrictConnection(head_bytes=limits.head_bytes, fields=limits.head_fields)
+        # All that uvicorn says about a request is said elsewhere (`app.py`) without what a peer sent, or is a peer's
+        # doing. Of a request that is cut off at the end it would write a traceback.
+        self.logger = _SILENT
+        # uvicorn turns its own access log on for whoever has a handler, and writes queries: tokens have been seen there.
+        self.access_log = False
+        self._slow: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it so too
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        self._await_peer(self._limits.head_seconds)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes in; a head that began must end in time, however its bytes are spread."""
+        if self._refused:
+            return
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Go on with the connection, which may hold the next request already."""
+        super().on_response_complete()
+        self._watch()
+
+    def eof_received(self) -> None:
+        """End the connection; one that was refused has been read to its end now."""
+        if self._refused:
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        """Begin to wait for the peer to read."""
+        super().pause_writing()
+        if self._stuck is None:
+            self._stuck = self.loop.call_later(self._limits.write_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._disarm()
+        if self._stuck is not None:
+            self._stuck.cancel()
+        super().connection_lost(exc)
+        self.lost()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what h11 refuses: 431 for a head that is too large, else 400. Called while h11's error is handled."""
+        del msg
+        error = sys.exc_info()[1]
+        hint = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
+        self._refuse(hint if hint in _TITLES else 400)
+
+    def _watch(self) -> None:
+        if self._refused:
+            return
+        if self.transport.is_closing():
+            self._disarm()
+            return
+        theirs = self.conn.their_state
+        begun = theirs is h11.IDLE and bool(self.conn.trailing_data[0])
+        unread = theirs is h11.SEND_BODY and self.conn.our_state is h11.DONE
+        if begun:
+            self._await_peer(self._limits.head_seconds)
+        elif unread:
+            self._await_peer(self._limits.unread_seconds)
+        else:
+            self._disarm()
+
+    def _await_peer(self, seconds: float) -> None:
+        if self._slow is None:
+            self._slow = self.loop.call_later(seconds, self._too_slow)
+
+    def _disarm(self) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+
+    def _too_slow(self) -> None:
+        self._slow = None
+        if self.transport.is_closing():
+            return
+        if not self._refused and self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._refuse(408)
+        else:
+            self.transport.abort()
+
+    def _refuse(self, status: int) -> None:
+        """Answer `status`, if nothing was answered to this request yet, and end the connection.
+
+        What the peer is still sending is taken and thrown away for a while: closing before it was read would reset the
+        connection, and the answer could be lost with it.
+        """
+        self._disarm()
+        self._refused = True
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            # It may be waiting for a body that is not one.
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.abort()
+            return
+        title, code, detail = _TITLES[status]
+        content = json.dumps(
+            {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
+        ).encode()
+        headers: list[tuple[bytes, Any]] = [
+            (b"content-type", _PROBLEM),
+            (b"content-length", str(len(content)).encode()),
+            (b"cache-control", b"no-store"),
+            (b"connection", b"close"),
+        ]
+        if self.transport.get_extra_info("ssl_object") is not None:
+            headers.append(HSTS)
+        for event in (
+            h11.Response(status_code=status, headers=headers, reason=title.encode()),
+            h11.Data(data=content),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._await_peer(self._limits.unread_seconds)
+
+
+def _nothing() -> None:
+    return
+
+
+_BARE: Final = re.compile(rb"(?<!\r)\n")
+_FOLDED: Final = re.compile(rb"\r\n[ \t]")
+_LENGTHS: Final = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*([^\r]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
+_END: Final = b"\r\n\r\n"
+_VERSIONS: Final = frozenset({b"1.0", b"1.1"})
+_LENGTH: Final = b"content-length"
+_CODING: Final = b"transfer-encoding"
+
+
+class StrictConnection(h11.Connection):
+    """The server's side of one connection; a head has at most `head_bytes` bytes and `fields` fields."""
+
+    def __init__(self, *, head_bytes: int, fields: int) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size=head_bytes)
+        self._head_bytes: Final = head_bytes
+        self._fields: Final = fields
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """Return the next event as h11 does; raise `h11.RemoteProtocolError` for more than h11 does."""
+        if self.their_state is h11.IDLE:
+            self._check_lines(self.trailing_data[0])
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._check_request(event)
+        return event
+
+    def _check_lines(self, data: bytes) -> None:
+        end = data.find(_END)
+        if end > self._head_bytes:
+            raise h11.RemoteProtocolError("the head is too large", error_status_hint=431)
+        if _BARE.search(data, 0, end if end >= 0 else len(data)):
+            raise h11.RemoteProtocolError("a line ends with a bare line feed")
+        if _FOLDED.search(data, 0, end if end >= 0 else len(data)):
+            raise h11.RemoteProtocolError("a folded line")
+        lengths = _LENGTHS.findall(data, 0, end + 2) if end >= 0 else []
+        if len(lengths) > 1 or not all(length.isdigit() for length in lengths):
+            raise h11.RemoteProtocolError("more than one length")
+
+    def _check_request(self, request: h11.Request) -> None:
+        if request.http_version not in _VERSIONS:
+            raise h11.RemoteProtocolError("not HTTP/1.1 or HTTP/1.0")
+        names = [name for name, _ in request.headers]
+        if len(names) > self._fields:
+            raise h11.RemoteProtocolError("too many fields", error_status_hint=431)
+        if _CODING in names and (_LENGTH in names or request.http_version == b"1.0"):
+            # RFC 9112 section 6.1 lets both pass, and calls them attempts at smuggling.
+            raise h11.RemoteProtocolError("a transfer coding beside a length, or in HTTP/1.0")

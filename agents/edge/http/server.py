@@ -1,0 +1,201 @@
+"""One listener of the edge: uvicorn inside our task group, on a socket of ours, without its signal handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.server import ServerState
+
+from sealbus.agents.edge.http.admission import Admission
+from sealbus.agents.edge.http.protocol import ConnectionLimits, EdgeProtocol
+from sealbus.agents.runtime.health import parse_address
+from sealbus.bus.background import Background
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.errors import ConfigurationError
+
+__all__ = ["ProtocolFactory", "listening"]
+
+ProtocolFactory = Callable[[uvicorn.Config, ServerState, ConnectionLimits], EdgeProtocol]
+
+BACKLOG: Final = 128
+_ACCEPT_PAUSE_SECONDS: Final = 0.1
+
+_log: Final = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def listening(
+    app: ASGIApp,
+    address: str,
+    *,
+    setting: str,
+    limits: ConnectionLimits,
+    counters: Counters,
+    tls: ssl.SSLContext | None = None,
+    protocol: ProtocolFactory = EdgeProtocol,
+) -> AsyncGenerator[int, None]:
+    """Serve `app` on `address` (`parse_address`) and yield the port; at the end, finish what is being answered.
+
+    Raises `ConfigurationError`, one line that names `setting`, if the address cannot be used.
+    """
+    listener = _bound(address, setting)
+    port: int = listener.getsockname()[1]
+    admission = Admission(
+        whole=limits.connections,
+        of_network=limits.connections_of_network,
+        of_address=limits.connections_of_address,
+        counters=counters,
+        listener=setting,
+    )
+    server = _Server(_config(app, limits), listener, admission, limits, tls, protocol)
+    try:
+        async with Background() as group:
+            group.create_task(server.serve(), name=f"listener-{setting}")
+            await server.live.wait()
+            try:
+                yield port
+            finally:
+                server.should_exit = True
+                server.ending.set()
+    finally:
+        await server.cut()
+
+
+def _config(app: ASGIApp, limits: ConnectionLimits) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=EdgeProtocol,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        # uvicorn tells of each start, stop and malformed request: the first two we tell ourselves, the last is a peer's
+        # doing. Requests are told of in the access log of `app.py`.
+        log_config=None,
+        log_level=logging.ERROR,
+        access_log=False,
+        # What a peer says of who it forwards for is not believed, and nobody needs to know what serves.
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=limits.idle_seconds,
+        timeout_graceful_shutdown=limits.stop_seconds,
+        h11_max_incomplete_event_size=limits.head_bytes,
+    )
+
+
+class _Server(uvicorn.Server):
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        admission: Admission,
+        limits: ConnectionLimits,
+        tls: ssl.SSLContext | None,
+        protocol: ProtocolFactory,
+    ) -> None:
+        super().__init__(config)
+        # uvicorn closes these; the one listener is ours.
+        self.servers: list[asyncio.base_events.Server] = []
+        self.live = asyncio.Event()
+        self.ending = asyncio.Event()
+        self._listener = listener
+        self._admission = admission
+        self._limits = limits
+        self._tls = tls
+        self._protocol = protocol
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the command that we run in."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen. uvicorn's own has no deadline for TLS handshakes and ends the process where it fails."""
+        del sockets
+        self._listener.listen(BACKLOG)
+        self.started = True
+        self.live.set()
+
+    async def main_loop(self) -> None:
+        """Take connections until the end is asked for, which uvicorn looks for ten times a second; keep the Date right."""
+        async with asyncio.TaskGroup() as group:
+            accepting = group.create_task(self._accept(), name="accept")
+            while not await self.on_tick(0):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await self.ending.wait()
+            accepting.cancel()
+
+    async def _accept(self) -> None:
+        # Not by `create_server`, which tells of a connection when its TLS handshake is over: until then nobody counts it.
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as welcomes:
+            while True:
+                try:
+                    connection, peer = await loop.sock_accept(self._listener)
+                except OSError as error:
+                    # No descriptors, or one that was gone before it was taken.
+                    _log.warning("edge: cannot accept a connection: %s", error.strerror)
+                    await asyncio.sleep(_ACCEPT_PAUSE_SECONDS)
+                    continue
+                leave = self._admission.enter(str(peer[0]))
+                if leave is None:
+                    connection.close()
+                else:
+                    welcomes.create_task(self._welcome(connection, leave), name="welcome")
+
+    async def _welcome(self, connection: socket.socket, leave: Callable[[], None]) -> None:
+        def protocol() -> EdgeProtocol:
+            made = self._protocol(self.config, self.server_state, self._limits)
+            made.lost = leave
+            return made
+
+        loop, handshake = asyncio.get_running_loop(), self._limits.handshake_seconds if self._tls is not None else None
+        try:
+            await loop.connect_accepted_socket(protocol, connection, ssl=self._tls, ssl_handshake_timeout=handshake)
+        except OSError:
+            # A handshake that failed or took too long is its peer's doing.
+            leave()
+        except BaseException:
+            leave()
+            connection.close()
+            raise
+
+    async def cut(self) -> None:
+        """End whatever is left, where the graceful end did not come to it."""
+        self._listener.close()
+        for connection in tuple(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        left = tuple(self.server_state.tasks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+def _bound(address: str, setting: str) -> socket.socket:
+    host, port = parse_address(address, setting)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        # Named as TCP, or asyncio would leave Nagle's algorithm on: 40 ms for an answer of two writes.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigurationError(
+            f"{setting} {host}:{port} cannot be used: {error.strerror}; choose another, or port 0 for any free one"
+        ) from error
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,124 @@
+"""TLS of the edge's two listeners: a server context that is made anew when its certificate changes.
+
+`ssl` can add to a context but take nothing away, and asyncio keeps the one it was given. So what it is given makes a
+new inner context whenever the material behind it is another, and every handshake uses the newest.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Self
+
+from sealbus.bus.nats.connection.tls import server_context
+from sealbus.bus.ports import Identity, X509Material
+from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
+
+__all__ = ["RotatingContext", "file_context", "svid_context"]
+
+
+_log: Final = logging.getLogger(__name__)
+
+
+class RotatingContext(ssl.SSLContext):
+    """What asyncio is given: each handshake is made by the context that `current` returns at that moment."""
+
+    _current: Callable[[], ssl.SSLContext]
+
+    def __new__(cls, current: Callable[[], ssl.SSLContext]) -> Self:
+        """Make the outer context, which never shakes hands itself; `ssl` wants the protocol here."""
+        del current
+        return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+
+    def __init__(self, current: Callable[[], ssl.SSLContext]) -> None:
+        self._current = current
+
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        """Return a connection of the newest context; what it raises ends this connection only."""
+        return self._current().wrap_bio(*args, **options)
+
+
+def svid_context(identity: Identity, trust_domain: TrustDomain) -> RotatingContext:
+    """Return the context of a listener that shows `identity`'s X.509-SVID and wants one of `trust_domain` in return."""
+    made: tuple[X509Material, ssl.SSLContext] | None = None
+
+    def current() -> ssl.SSLContext:
+        nonlocal made
+        try:
+            material = identity.x509()
+        except IdentityUnavailable as error:
+            raise ssl.SSLError(1, "no X.509-SVID to show") from error
+        if made is None or made[0] is not material:
+            made = (material, server_context(material, trust_domain=trust_domain))
+        return made[1]
+
+    return RotatingContext(current)
+
+
+def file_context(certificate: Path, key: Path) -> RotatingContext:
+    """Return the context of the public listener; files that are replaced are read again at the next handshake.
+
+    Raises `ConfigurationError` if they cannot be used now. If they cannot later, the last good ones stay in use.
+    """
+    made = (_stamp(certificate, key), _from_files(certificate, key))
+    told = ""
+
+    def current() -> ssl.SSLContext:
+        nonlocal made, told
+        stamp = _stamp(certificate, key)
+        if stamp != made[0]:
+            try:
+                made = (stamp, _from_files(certificate, key))
+            except ConfigurationError as error:
+                # A certificate and its key are two files: between their two replacements they do not fit.
+                if error.detail != told:
+                    told = error.detail
+                    _log.warning("edge: the last good certificate stays in use: %s", told)
+            else:
+                told = ""
+        return made[1]
+
+    return RotatingContext(current)
+
+
+def _from_files(certificate: Path, key: Path) -> ssl.SSLContext:
+    _check_private(key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        raise ConfigurationError(
+            f"edge.certificate {certificate} and edge.key {key} cannot be used: {error.strerror or type(error).__name__}"
+        ) from error
+    return context
+
+
+def _check_private(key: Path) -> None:
+    # Its group may read it: that is how Kubernetes gives a secret to who does not run as root.
+    try:
+        mode = key.stat().st_mode
+    except OSError as error:
+        raise ConfigurationError(f"edge.key {key} cannot be used: {error.strerror}") from error
+    if mode & (stat.S_IRWXO | stat.S_IWGRP):
+        raise ConfigurationError(
+            f"edge.key {key} can be used by everybody on this machine (mode {stat.S_IMODE(mode):04o}): chmod 600 it, or in "
+            "Kubernetes say defaultMode: 0440"
+        )
+
+
+def _stamp(*paths: Path) -> tuple[tuple[int, int], ...]:
+    stamps = []
+    for path in paths:
+        try:
+            found = path.stat()
+        except OSError:
+            stamps.append((0, 0))
+        else:
+            stamps.append((found.st_mtime_ns, found.st_ino))
+    return tuple(stamps)

@@ -1,0 +1,101 @@
+"""The access token of a request: taken from its one place, verified, and forgotten (RFC 6750, RFC 9068, RFC 9728).
+
+Where clients learn who issues tokens for this edge: `/.well-known/oauth-protected-resource` (RFC 9728).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+
+from sealbus.agents.edge.http.problem import HEADERS, EdgeError
+from sealbus.agents.edge.oauth.access_token import AccessToken, AccessTokenVerifier
+from sealbus.agents.edge.oauth.issuers import Issuer
+from sealbus.envelopes.errors import Code
+
+__all__ = [
+    "WELL_KNOWN",
+    "NoToken",
+    "authenticated",
+    "bearer_token",
+    "challenge",
+    "metadata_answer",
+    "metadata_path",
+    "metadata_url",
+]
+
+_CREDENTIALS: Final = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+) +(\S.*)")
+_B64TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""RFC 6750 section 2.1."""
+
+
+class NoToken(EdgeError):
+    """401: the request has no access token, and so is told nothing but where one is to be had (RFC 6750 section 3.1)."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.NO_TOKEN, 401)
+
+
+def bearer_token(headers: Headers) -> str:
+    """Return the access token that stands in `Authorization`; nowhere else is one looked for.
+
+    Raises `NoToken` where there is none, `EdgeError` (400 `malformed`, `invalid_request`) for more than one or none of
+    RFC 6750's form.
+    """
+    values = headers.getlist("authorization")
+    if not values:
+        raise NoToken
+    if len(values) > 1:
+        raise EdgeError(Code.MALFORMED, 400, "more than one Authorization field", error="invalid_request")
+    found = _CREDENTIALS.fullmatch(values[0].strip())
+    if found is None or found[1].lower() != "bearer":
+        raise NoToken
+    if not _B64TOKEN.fullmatch(found[2]):
+        raise EdgeError(Code.MALFORMED, 400, "the Bearer credentials are not a token", error="invalid_request")
+    return found[2]
+
+
+async def authenticated(headers: Headers, verifier: AccessTokenVerifier, *, now: int) -> AccessToken:
+    """Return what the request's access token says; raises as `bearer_token` and `AccessTokenVerifier.verify` do."""
+    return await verifier.verify(bearer_token(headers), now=now)
+
+
+def challenge(answer: Response, error: EdgeError, resource: str) -> None:
+    """Write `WWW-Authenticate` on the answer to a request whose token is missing or not taken."""
+    parameters = [f'resource_metadata="{metadata_url(resource)}"']
+    if error.error:
+        parameters.insert(0, f'error="{error.error}"')
+    answer.headers["www-authenticate"] = f"Bearer {', '.join(parameters)}"
+
+
+WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
+
+CACHE_SECONDS: Final = 300
+
+
+def metadata_path(resource: str) -> str:
+    """Return the path under which the metadata of `resource` stands: inserted before the resource's own (section 3.1)."""
+    return WELL_KNOWN + urlsplit(resource).path.rstrip("/")
+
+
+def metadata_url(resource: str) -> str:
+    """Return the URL of the metadata of `resource`, an `http` or `https` URL."""
+    parts = urlsplit(resource)
+    return f"{parts.scheme}://{parts.netloc}{metadata_path(resource)}"
+
+
+def metadata_answer(resource: str, issuers: Sequence[Issuer]) -> Response:
+    """Return the metadata of section 2. Tokens are taken from the `Authorization` field only."""
+    document = {
+        "resource": resource,
+        "authorization_servers": sorted(issuer.issuer for issuer in issuers),
+        "bearer_methods_supported": ["header"],
+    }
+    headers = {**HEADERS, "cache-control": f"public, max-age={CACHE_SECONDS}"}
+    return Response(json.dumps(document), 200, headers, "application/json")

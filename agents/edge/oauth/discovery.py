@@ -1,0 +1,142 @@
+"""Documents of issuers over HTTP: bounded in size, and no further than where the issuer itself points."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx2
+
+from sealbus.agents.edge.http.limits import EdgeLimits
+from sealbus.agents.edge.oauth.issuers import Issuer, is_secure_url
+from sealbus.agents.edge.oauth.key_set import KeySet
+from sealbus.envelopes.encoding.strict_json import parse_object
+
+__all__ = ["Documents", "FetchFailed", "FetchedKeys"]
+
+_MAX_AGE: Final = re.compile(r'max-age="?([0-9]{1,10})"?', re.IGNORECASE)
+_UNCACHEABLE: Final = frozenset({"no-store", "no-cache"})
+_HEADERS: Final = {
+    "Accept": "application/json, application/jwk-set+json",
+    # A compressed answer could grow without bound while it is decoded, so none is asked for and none is taken.
+    "Accept-Encoding": "identity",
+    "User-Agent": "sealbus",
+}
+
+
+class FetchFailed(Exception):
+    """An issuer's document could not be had, or is not what it must be. The text is for the operator's log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchedKeys:
+    """A key set, and for how many seconds its response said that it counts (None: it did not say)."""
+
+    keys: KeySet
+    max_age: int | None
+
+
+class Documents:
+    """Reads metadata and key sets. Use with `async with`; each read needs a deadline around it.
+
+    `tls` is what https is verified with, the system's certificates by default. No redirect is followed: metadata and
+    key sets have fixed addresses, and one that moves elsewhere is refused. Neither proxies nor credentials are taken
+    from the environment.
+    """
+
+    def __init__(self, limits: EdgeLimits, tls: ssl.SSLContext | None = None) -> None:
+        self._limits = limits
+        self._client = httpx2.AsyncClient(
+            verify=tls if tls is not None else ssl.create_default_context(),
+            headers=_HEADERS,
+            timeout=limits.fetch_seconds,
+            limits=httpx2.Limits(max_connections=16, max_keepalive_connections=4, keepalive_expiry=30.0),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.__aexit__(kind, error, trace)
+
+    async def jwks_uri(self, issuer: Issuer) -> str:
+        """Return where the keys of `issuer` are: from its OpenID Connect metadata, or else from that of RFC 8414.
+
+        Raises `FetchFailed`, also if the metadata is of another issuer or points to what is not https.
+        """
+        for url in _metadata_urls(issuer.issuer):
+            status, document, _ = await self._get(url)
+            if 400 <= status < 500:
+                continue
+            if status != 200:
+                raise FetchFailed(f"metadata: status {status}")
+            try:
+                metadata = parse_object(document, depth=self._limits.document_nesting)
+            except ValueError as error:
+                raise FetchFailed("metadata: not a JSON object") from error
+            # Character by character, or one issuer could speak for another (RFC 8414 section 3.3).
+            if metadata.get("issuer") != issuer.issuer:
+                raise FetchFailed("metadata: of another issuer")
+            found = metadata.get("jwks_uri")
+            if type(found) is not str or not is_secure_url(found, plain=issuer.issuer.startswith("http:")):
+                raise FetchFailed("metadata: jwks_uri is missing or not https")
+            return found
+        raise FetchFailed("metadata: not found")
+
+    async def keys(self, url: str) -> FetchedKeys:
+        """Return the key set at `url`; raise `FetchFailed`."""
+        status, document, max_age = await self._get(url)
+        if status != 200:
+            raise FetchFailed(f"key set: status {status}")
+        try:
+            return FetchedKeys(keys=KeySet.parse(document, self._limits), max_age=max_age)
+        except ValueError as error:
+            raise FetchFailed(f"key set: {error}") from error
+
+    async def _get(self, url: str) -> tuple[int, bytes, int | None]:
+        """Return status, body (only of status 200) and `max-age`."""
+        try:
+            async with self._client.stream("GET", url) as response:
+                if response.status_code != 200:
+                    return response.status_code, b"", None
+                if response.headers.get("content-encoding", "identity").lower() != "identity":
+                    raise FetchFailed("compressed")
+                body = bytearray()
+                async for piece in response.aiter_raw():
+                    body += piece
+                    if len(body) > self._limits.document_bytes:
+                        raise FetchFailed("too large")
+                return 200, bytes(body), _max_age(response.headers.get("cache-control", ""))
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise FetchFailed(type(error).__name__) from error
+
+
+def _metadata_urls(issuer: str) -> tuple[str, str]:
+    """Return both places of metadata: OpenID Connect appends its path, RFC 8414 section 3.1 puts its own before."""
+    parts = urlsplit(issuer)
+    path = parts.path.rstrip("/")
+    return (
+        issuer.rstrip("/") + "/.well-known/openid-configuration",
+        urlunsplit(parts._replace(path=f"/.well-known/oauth-authorization-server{path}")),
+    )
+
+
+def _max_age(cache_control: str) -> int | None:
+    """Return the seconds that Cache-Control allows: 0 for no caching, None where it says nothing."""
+    directives = [directive.strip() for directive in cache_control.split(",")]
+    if not _UNCACHEABLE.isdisjoint(directive.lower() for directive in directives):
+        return 0
+    for directive in directives:
+        found = _MAX_AGE.fullmatch(directive)
+        if found is not None:
+            return int(found[1])
+    return None

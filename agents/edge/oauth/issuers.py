@@ -1,0 +1,104 @@
+"""The issuers whose access tokens an edge takes: one row of its table each, checked when it is made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from types import MappingProxyType
+from typing import Final
+
+from sealbus.envelopes.encoding.codec import is_text
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+
+__all__ = ["ACCESS_TOKEN_TYPES", "ALGORITHMS", "Issuer", "is_loopback", "is_secure_url"]
+
+ALGORITHMS: Final = frozenset(
+    {"ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "Ed25519"}
+)
+"""All that a row may allow: signatures only, so that neither `none` nor a MAC can be configured.
+
+Ed25519 goes by its name of RFC 9864; `EdDSA`, which leaves the curve open, is deprecated there.
+"""
+ACCESS_TOKEN_TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})
+"""RFC 9068 section 4."""
+
+# Stricter than RFC 3986, so that no two parsers can see two different hosts in one URL.
+_URL: Final = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
+    r"(?P<path>/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?(?P<query>\?[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)?"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """One issuer. Raises `ConfigurationError` for what cannot be right.
+
+    `issuer` is compared character by character with `iss` of a token and with `issuer` of the metadata. It is `https`,
+    or `http` on a loopback address. `audiences` are the names under which this edge is meant; a token must be for one.
+    `jwks_uri` replaces discovery. `types` are what `typ` of a token may be, in lower case; `""` stands for none, for
+    servers that set none. `claims` lists what of a token goes into the user context: claim of the token to claim of the
+    context, and nothing else does. `session_claim` names the session, `jti` does where a token has no such claim.
+    The tenant is that of `tenant_claim`, which a token must then have, or always `tenant`.
+    """
+
+    issuer: str
+    audiences: frozenset[str]
+    algorithms: frozenset[str] = frozenset({"ES256", "RS256"})
+    jwks_uri: str | None = None
+    types: frozenset[str] = ACCESS_TOKEN_TYPES
+    claims: Mapping[str, str] = field(default_factory=dict, hash=False)
+    session_claim: str = "sid"
+    tenant_claim: str | None = None
+    tenant: str | None = None
+
+    def __post_init__(self) -> None:
+        # A query or fragment has no place in an issuer identifier (RFC 8414 section 2).
+        if not is_secure_url(self.issuer) or "?" in self.issuer or not is_text(self.issuer):
+            raise ConfigurationError(
+                f"issuer {self.issuer!r}: must be an https URL without query and fragment, or http on a loopback address"
+            )
+        if self.jwks_uri is not None and not is_secure_url(self.jwks_uri, plain=self.issuer.startswith("http:")):
+            raise ConfigurationError(
+                f"jwks_uri of {self.issuer}: must be https unless the issuer itself is on loopback"
+            )
+        if not self.audiences or not all(map(_is_name, self.audiences)):
+            raise ConfigurationError(f"audiences of {self.issuer}: at least one, and none empty")
+        if not self.algorithms or not self.algorithms <= ALGORITHMS:
+            raise ConfigurationError(f"algorithms of {self.issuer}: at least one, of {', '.join(sorted(ALGORITHMS))}")
+        if not self.types or any(name != name.lower() for name in self.types):
+            raise ConfigurationError(f"types of {self.issuer}: at least one, in lower case")
+        names = [*self.claims, *self.claims.values(), self.session_claim]
+        if len(self.claims) > DEFAULT_LIMITS.text_items or not all(map(_is_name, names)):
+            raise ConfigurationError(f"claims of {self.issuer}: at most 32, with names of at most 256 bytes")
+        if len(set(self.claims.values())) != len(self.claims):
+            raise ConfigurationError(f"claims of {self.issuer}: two claims become one")
+        if self.tenant_claim is not None and self.tenant is not None:
+            raise ConfigurationError(f"tenant of {self.issuer}: either from a claim or fixed")
+        if not all(name is None or _is_name(name) for name in (self.tenant_claim, self.tenant)):
+            raise ConfigurationError(f"tenant of {self.issuer}: must be a text of 1 to 256 bytes")
+        # What was checked cannot be changed through the caller's own map.
+        object.__setattr__(self, "claims", MappingProxyType(dict(self.claims)))
+
+
+def is_secure_url(url: str, *, plain: bool = True) -> bool:
+    """Say whether `url` is an https URL without credentials and fragment, or, if `plain`, http on a loopback address."""
+    found = _URL.fullmatch(url)
+    if found is None:
+        return False
+    return found["scheme"] == "https" or (plain and is_loopback(found["host"].strip("[]")))
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether `host` is `localhost` or an address of the loopback interface; nothing is resolved."""
+    try:
+        address: IPv4Address | IPv6Address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and is_text(text)

@@ -1,0 +1,112 @@
+"""Whose task it is: what the edge must know of a task to show it to who submitted it, and to nobody else.
+
+Kept on the bus (`state.<edge>.request.<task id>`), so that any process of the edge can answer, also after a restart. It
+holds the handle and a hash of the user, not the user, and is signed: agents can have the broker store bytes of theirs
+there, and who handled a task knows all that its handle is made of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import re
+from hashlib import sha256
+from typing import Final
+
+from sealbus.agents.edge.http.problem import EdgeError
+from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.user_context import Pseudonyms
+from sealbus.agents.runtime.node import Node
+from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.handling.idempotency.signed_value import is_own, signed
+from sealbus.bus.streams.key_value import Keyed
+from sealbus.envelopes.encoding.codec import Value, decode, encode
+from sealbus.envelopes.errors import Code, EnvelopeError
+from sealbus.envelopes.limits import SECOND
+
+__all__ = ["TaskOwners"]
+
+_ID: Final = re.compile("[0-9a-f]{32}")
+_VERSION: Final = 1
+_TYPE: Final = "application/vnd.sealbus.task-owner.v1"
+"""What the signature is for."""
+_BYTES: Final = 16_384
+"""Of one part: a handle, which is under 8,192, and what stands beside it; or a token."""
+
+FRESH_SECONDS: Final = 5
+"""A replica of the stream may be a moment behind the one that took the task: for so long, absence is looked at again."""
+_LOOKS: Final = 4
+_PAUSE: Final = 0.25
+
+
+class TaskOwners:
+    """Remembers and finds tasks of one edge.
+
+    With `pseudonyms` it keeps one in place of a hash of the user, which who has a list of users could compute.
+    """
+
+    def __init__(self, node: Node, pseudonyms: Pseudonyms | None = None) -> None:
+        self._node = node
+        self._pseudonyms = pseudonyms
+        self._keyed = Keyed(node.transport)
+
+    async def keep(self, handle: TaskHandle, token: AccessToken) -> None:
+        """Remember that `handle` was submitted for the user of `token`.
+
+        Raises `BusUnavailable`, `IdentityUnavailable`.
+        """
+        value = json.dumps(
+            {"v": _VERSION, "handle": handle.text, "who": self._who(token), "at": self._node.clock()},
+            separators=(",", ":"),
+        )
+        parts = signed(value.encode(), _TYPE, self._node.identity.sealer())
+        await self._keyed.create(self._subject(handle.message_id), encode([*parts], text_bytes=_BYTES))
+
+    async def find(self, task: str, token: AccessToken) -> TaskHandle:
+        """Return the task with id `task`; raise 404 if there is none, or if it is another user's."""
+        if not _ID.fullmatch(task):
+            raise _no_task()
+        found = await self._look(task)
+        if found is None:
+            raise _no_task()
+        try:
+            parts = [one for one in _array(found) if isinstance(one, bytes)]
+            value = json.loads(parts[0])
+            handle, who, at = self._node.sending.handle(str(value["handle"])), str(value["who"]), int(value["at"])
+            ours = is_own(parts, _TYPE, own=self._node.own, at=at, trust=self._node.trust(), caches=self._node.caches)
+            if not ours or value["v"] != _VERSION or handle.message_id != task:
+                raise _no_task()
+            if not hmac.compare_digest(who.encode(), self._who(token).encode()):
+                raise _no_task()
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError, EnvelopeError) as error:
+            raise _no_task() from error
+        return handle
+
+    async def _look(self, task: str) -> bytes | None:
+        # The id is a UUIDv7: its first 48 bits are milliseconds (RFC 9562 section 5.7).
+        fresh = abs(self._node.clock() - int(task[:12], 16) * 1_000) < FRESH_SECONDS * SECOND
+        for look in range(_LOOKS if fresh else 1):
+            if look:
+                await asyncio.sleep(_PAUSE)
+            found = await self._keyed.get(self._subject(task))
+            if found is not None:
+                return found[1]
+        return None
+
+    def _who(self, token: AccessToken) -> str:
+        if self._pseudonyms is not None:
+            return self._pseudonyms.of(token.issuer, token.subject)
+        return sha256(json.dumps([token.issuer, token.subject]).encode()).hexdigest()
+
+    def _subject(self, task: str) -> str:
+        return f"state.{self._node.token}.request.{task}"
+
+
+def _array(stored: bytes) -> list[Value]:
+    found = decode(stored, text_bytes=_BYTES, step=0)
+    return found if isinstance(found, list) else []
+
+
+def _no_task() -> EdgeError:
+    return EdgeError(Code.NOT_FOUND, 404, "no such task")

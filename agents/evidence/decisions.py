@@ -1,0 +1,157 @@
+"""The verified decisions of an export, one after the other, as a backtest reads them.
+
+Makes every decision of a verified export again, each by its own archived policy, and finds what does not follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from sealbus.agents.evidence.files import ExportFiles, FolderFiles
+from sealbus.agents.evidence.verify import Verification
+from sealbus.bus.audit.trail import AuditEntry, AuditFilter, Finding, recorded_decisions
+from sealbus.envelopes.errors import EnvelopeError, LogError
+from sealbus.envelopes.export.entries import check_decision, open_frame
+from sealbus.envelopes.export.finding import Finding as ExportFinding
+from sealbus.envelopes.export.finding import Finding as RedecidingFinding
+from sealbus.envelopes.export.finding import FindingCode
+from sealbus.envelopes.export.format import Frame, messages_path, read_frames
+from sealbus.envelopes.export.tally import NAME_BYTES
+from sealbus.envelopes.export.tiles import TileTask, tasks_of
+from sealbus.envelopes.export.trust_root import Root
+from sealbus.envelopes.log.entries import EntryKind
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.records.work import DenialsRecord
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.policies.backtest.archived_policies import ArchivedPolicies
+from sealbus.policies.backtest.backtest import reproduce
+from sealbus.policies.backtest.recorded import RecordedDecision
+from sealbus.policies.backtest.report import BacktestReport
+from sealbus.policies.engines.open import open_policy
+
+__all__ = ["POLICIES", "archived_policies", "decision_entries", "finding_entry", "redecide"]
+
+
+async def decision_entries(
+    files: ExportFiles, root: Root, report: Verification, wanted: AuditFilter | None = None
+) -> AsyncGenerator[AuditEntry | Finding, None]:
+    """Yield what `report` of the verification of `files` found, and then the decisions and counted denials that verify.
+
+    Every message is opened again as of its entry: what does not open or cannot be proved is among the findings already, and
+    is left out. Entries come in the order of the log, those that `wanted` wants. Files that change meanwhile can only make
+    fewer of them.
+    """
+    for finding in report.findings:
+        yield finding_entry(finding)
+    if report.checkpoint is None:
+        return
+    chosen, reader = wanted or AuditFilter(), _Reader(files, root, report)
+    for task in tasks_of(report.checkpoint.size, ()):
+        for entry in await asyncio.to_thread(reader.read, task):
+            if chosen.wants(entry):
+                yield entry
+
+
+def finding_entry(finding: ExportFinding) -> Finding:
+    """Return a finding of an export as one of a stream; a file stands where a subject would."""
+    return Finding(
+        sequence=finding.sequence, stored=0, subject=finding.file, code=finding.code, step=0, detail=finding.detail
+    )
+
+
+class _Reader:
+    def __init__(self, files: ExportFiles, root: Root, report: Verification) -> None:
+        self._files = files
+        self._root = root
+        self._trust = report.trust
+        self._repeated = report.repeated
+        self._caches = Caches()
+
+    def read(self, task: TileTask) -> list[AuditEntry]:
+        """Return the entries of one tile."""
+        found: list[AuditEntry] = []
+        again = {*self._repeated.get(task.index, ())}
+        opened = self._files.open(messages_path(task.index))
+        if opened is None:
+            return found
+        try:
+            with opened as file:
+                for number, frame in enumerate(read_frames(file.read)):
+                    if number == task.width:
+                        break
+                    if frame.kind is EntryKind.VERIFIED:
+                        found += self._entries(frame, again)
+        except LogError:
+            # Cut in a frame, which is a finding already.
+            return found
+        return found
+
+    def _entries(self, frame: Frame, again: set[bytes]) -> list[AuditEntry]:
+        """Return the entries of one message, but for records named in `again`, to which they are added."""
+        try:
+            audit = open_frame(frame, self._root, self._trust, self._caches)
+        except EnvelopeError:
+            return []
+        found: list[AuditEntry] = []
+        for leaf, record in audit.body.records.items():
+            if leaf[:NAME_BYTES] in again:
+                continue
+            again.add(leaf[:NAME_BYTES])
+            message = None
+            if isinstance(record, DecisionRecord):
+                try:
+                    message = check_decision(record, audit, self._root, self._trust, self._caches)
+                except EnvelopeError:
+                    continue
+            elif not isinstance(record, DenialsRecord):
+                continue
+            found.append(
+                AuditEntry(
+                    sequence=frame.sequence,
+                    stored=frame.stored,
+                    recorder=audit.header.iss,
+                    leaf=leaf,
+                    record=record,
+                    decided=message.header if message is not None else None,
+                    message=message,
+                )
+            )
+        return found
+
+
+POLICIES: Final = "policies"
+"""Folder of the bundles, in an export and in a notary's folder."""
+
+
+def archived_policies(files: FolderFiles, report: Verification, *, opa: Path | None = None) -> ArchivedPolicies:
+    """Return the policies of an export, to be entered: those alone that its log names, of whose bytes it has the hash."""
+    return ArchivedPolicies(
+        files.folder / POLICIES, open_engine=lambda file: open_policy(file, opa=opa), digests=report.policies
+    )
+
+
+async def redecide(files: FolderFiles, root: Root, report: Verification) -> tuple[BacktestReport, dict[str, str]]:
+    """Ask the embedded engine about each recorded input; add a finding (`bad_decision`) to `report` for each difference.
+
+    Return what was asked and what could not be, counted by why, and the bundles that are not used. Only what verified
+    is asked: `report` is that of `verify_export`.
+    """
+
+    def differs(recorded: RecordedDecision, why: Sequence[str]) -> None:
+        detail = f"does not follow from its input and policy: {', '.join(why)}"
+        report.found([RedecidingFinding("", recorded.sequence, FindingCode.BAD_DECISION, detail)])
+
+    # What was found before is found: it is not to be counted twice.
+    verified = replace(report, findings=[], count=0)
+    async with (
+        archived_policies(files, report) as policies,
+        aclosing(decision_entries(files, root, verified)) as entries,
+        aclosing(recorded_decisions(entries, lambda _: None)) as decisions,
+    ):
+        found = await reproduce(decisions, policies, on_contradiction=differs)
+    return found, dict(policies.problems)

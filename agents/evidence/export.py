@@ -1,0 +1,257 @@
+"""Exports a log out of a running deployment: the notary's folder, and the stream that it is a log of.
+
+Writes an export to a folder: the notary's tiles as they are, and the stream's messages where its places say.
+
+With them the policy bundles that the log names, out of the notary's archive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from sealbus.bus.ports import Transport
+from sealbus.envelopes.errors import Code, ConfigurationError, LogError
+from sealbus.envelopes.export.format import CHECKPOINT, Frame, encode_frame, messages_path
+from sealbus.envelopes.export.policy_files import POLICY_FILE_BYTES, PolicyFiles, policy_digest, policy_path
+from sealbus.envelopes.export.tiles import tasks_of
+from sealbus.envelopes.export.trust import NotaryMessages
+from sealbus.envelopes.export.trust_root import Root
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.log.checkpoint import open_strictly
+from sealbus.envelopes.log.entries import EntryKind
+from sealbus.envelopes.log.places import PLACE_BYTES, Place, parse_places
+from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, grown_tiles
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["ExportWriter", "Written", "export_log", "log_files"]
+
+SUBJECTS: Final = ("audit.>",)
+
+
+async def export_log(
+    folder: Path,
+    *,
+    get: Callable[[str], bytes | None],
+    transport: Transport,
+    root: Root,
+    stream: str = "AUDIT",
+    previous: bytes = b"",
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Written:
+    """Write the log that `get` gives by path, with the messages of `stream` and its policies, into the new `folder`.
+
+    As far as its last checkpoint, which must be one that `root` leads to (`LogError`); the rest is for verification.
+    `previous` is the checkpoint that the log begins with, where it does. `progress` is told entries, of how many.
+    Raises `ConfigurationError` for a folder that is not empty and for a log without a checkpoint, `BusUnavailable`.
+    """
+    note = await asyncio.to_thread(get, CHECKPOINT)
+    if note is None:
+        raise ConfigurationError("the log has no checkpoint yet")
+    size = open_strictly(note, root.origin, root.keys).checkpoint.size
+    writer = await asyncio.to_thread(
+        lambda: ExportWriter(folder, size, get, stream=stream, previous=previous, notaries=root.notaries)
+    )
+    try:
+        if (first := writer.next) is not None:
+            async with aclosing(transport.read(stream, SUBJECTS, start=first)) as batches:
+                async for batch in batches:
+                    messages = [
+                        (one.position.sequence, one.position.stored, one.payload)
+                        for one in batch
+                        if one.position is not None
+                    ]
+                    await asyncio.to_thread(writer.take, messages)
+                    progress(writer.written.entries, size)
+                    if writer.next is None:
+                        break
+        return await asyncio.to_thread(writer.end, note)
+    finally:
+        writer.close()
+
+
+def log_files(folder: Path) -> Callable[[str], bytes | None]:
+    """Return what gives the files of a log that a notary keeps in `folder`; raise `ConfigurationError` without one."""
+    if not (folder / CHECKPOINT).is_file():
+        raise ConfigurationError(f"{folder} holds no log with a checkpoint")
+
+    def get(path: str) -> bytes | None:
+        try:
+            with (folder / path).open("rb") as file:
+                most = DEFAULT_LIMITS.envelope_bytes if policy_digest(path) is None else POLICY_FILE_BYTES
+                return file.read(most)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise ConfigurationError(f"{folder / path} cannot be read: {error.strerror}") from error
+
+    return get
+
+
+_NAMED: Final = 100
+"""Sequences named of those with which log and stream do not agree; the others are counted."""
+_ROWS: Final = {"entries": 34, "places": PLACE_BYTES}
+
+GetFile = Callable[[str], bytes | None]
+
+
+@dataclass(slots=True)
+class Written:
+    """What was written, and where log and stream do not agree: verification of the export says so too."""
+
+    entries: int = 0
+    missing: list[int] = field(default_factory=list)
+    """Sequences that the log has and the stream does not hold; the first of them."""
+    missing_count: int = 0
+    policies: int = 0
+    """Policy bundles that were written."""
+    missing_policies: list[str] = field(default_factory=list)
+    """Paths of those that the log names and the archive does not hold."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all is there that the log is of and names."""
+        return not (self.missing_count or self.missing_policies)
+
+
+class ExportWriter:
+    """Writes the log of `size` entries that `get` gives by path, while messages of its stream are handed over in order.
+
+    `notaries` are whose messages name policy bundles. Calls block. `folder` is new or empty, or `ConfigurationError` is
+    raised. What the log has and the stream does not is written without its bytes, so that it does not verify. Raises
+    `LogError` (`bad_tile`) for a tile that is not there.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        size: int,
+        get: GetFile,
+        *,
+        stream: str,
+        previous: bytes = b"",
+        notaries: Iterable[SpiffeId] = (),
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise ConfigurationError(f"{folder} is not empty: an export is written into a new folder")
+        self.written = Written()
+        self._folder = folder
+        self._size = size
+        self._get = get
+        self._beginning = {EntryKind.CREATION: stream.encode(), EntryKind.PREVIOUS: previous}
+        self._messages = NotaryMessages(notaries)
+        self._policies = PolicyFiles()
+        self._places = self._pairs()
+        self._place: Place | None = None
+        self._count = 0
+        self._file: BinaryIO | None = None
+        self._advance()
+
+    @property
+    def next(self) -> int | None:
+        """The sequence whose message is waited for; None once all are there."""
+        return self._place.sequence if self._place is not None else None
+
+    def take(self, messages: Iterable[tuple[int, int, bytes]]) -> None:
+        """Take messages in their order: sequence, stored time and payload of each. What the log has not is left out."""
+        for sequence, stored, payload in messages:
+            while self._place is not None and self._place.sequence < sequence:
+                self._miss(self._place)
+            if self._place is not None and self._place.sequence == sequence:
+                self._write(Frame(self._place.kind, sequence, stored, payload))
+                self._advance()
+
+    def end(self, note: bytes) -> Written:
+        """Write what is left: tiles, policies and, last of all, the checkpoint, without which an export is none."""
+        while self._place is not None:
+            self._miss(self._place)
+        self.close()
+        for name in grown_tiles(0, self._size):
+            if name.level != "places":
+                self._store(name.path, self._tile(name))
+        self._store_policies()
+        self._store(CHECKPOINT, note)
+        return self.written
+
+    def close(self) -> None:
+        """Close the file that is being written."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _advance(self) -> None:
+        """Go to the next place that a message of the stream belongs to, and write what is before it."""
+        for place, following in self._places:
+            if place.kind in (EntryKind.UNVERIFIED, EntryKind.VERIFIED):
+                self._place = place
+                return
+            data = self._beginning.get(place.kind)
+            if data is None:
+                # A gap ends before the next message; without one there would be no entry for it.
+                count = following.sequence - place.sequence if following is not None else 0
+                data = max(count, 0).to_bytes(8, "big")
+            self._write(Frame(place.kind, place.sequence, place.time, data))
+        self._place = None
+
+    def _pairs(self) -> Iterator[tuple[Place, Place | None]]:
+        """Yield each place with the one after it."""
+        ended: tuple[Place | None, ...] = (None,)
+        for place, following in pairwise(chain(self._all_places(), ended)):
+            if place is not None:
+                yield place, following
+
+    def _all_places(self) -> Iterator[Place]:
+        for task in tasks_of(self._size, ()):
+            name = TileName("places", task.index, task.width)
+            yield from parse_places(self._tile(name), task.width)
+
+    def _miss(self, place: Place) -> None:
+        self.written.missing_count += 1
+        if len(self.written.missing) < _NAMED:
+            self.written.missing.append(place.sequence)
+        self._write(Frame(place.kind, place.sequence, place.time, b""))
+        self._advance()
+
+    def _write(self, frame: Frame) -> None:
+        if self._count % TILE_WIDTH == 0:
+            self.close()
+            path = self._folder / messages_path(self._count // TILE_WIDTH)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("xb")
+        if self._file is None:
+            raise ConfigurationError("an export that is closed takes no more messages")
+        self._file.write(encode_frame(frame))
+        if (message := self._messages.read(frame)) is not None:
+            self._policies.take(message.body.records.values())
+        self._count += 1
+        self.written.entries = self._count
+
+    def _store_policies(self) -> None:
+        for path in map(policy_path, sorted(self._policies.named)):
+            data = self._get(path)
+            if data is None:
+                self.written.missing_policies.append(path)
+            else:
+                self._store(path, data)
+                self.written.policies += 1
+
+    def _tile(self, name: TileName) -> bytes:
+        """Return a tile as it is for this size; where a partial one is gone, the beginning of the full one."""
+        data = self._get(name.path)
+        if data is None and name.width < TILE_WIDTH:
+            data = self._get(name.full.path)
+            data = data[: name.width * _ROWS.get(str(name.level), 32)] if data is not None else None
+        if data is None:
+            raise LogError(Code.BAD_TILE, f"{name.path} is not there")
+        return data
+
+    def _store(self, path: str, data: bytes) -> None:
+        target = self._folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)

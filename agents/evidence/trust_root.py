@@ -1,0 +1,72 @@
+"""Makes the root file of a deployment, once, where its log begins: trust on first use, by whoever keeps the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from sealbus.agents.evidence.files import LogPlace
+from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.envelopes.errors import ConfigurationError, EnvelopeError, LogError
+from sealbus.envelopes.export.trust_root import Root
+from sealbus.envelopes.log.note import NoteVerifier
+from sealbus.envelopes.records.notary import BundleRecord
+from sealbus.envelopes.records.record import parse_record
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["make_root"]
+
+_TRUST = "trust"
+"""Where a notary keeps the bundle records of its log, named so that they sort by time."""
+
+
+def make_root(
+    settings: Settings,
+    *,
+    keys: Sequence[str],
+    origin: str | None = None,
+    notaries: Sequence[str] = (),
+    checkpoints: Sequence[Path] = (),
+    folder: Path | None = None,
+) -> Root:
+    """Return the root of the deployment of `settings`, whose log's verifier keys are `keys`.
+
+    The origin is that of the settings or, where they say none, the name of the first key; the notary is the workload
+    `notary`, unless said otherwise. Raises `ConfigurationError` for a key, ID or checkpoint that is none, and for a log
+    that holds no trust bundle yet.
+    """
+    place = LogPlace.of(settings, folder)
+    try:
+        verifiers = tuple(NoteVerifier.parse(key) for key in keys)
+        named = frozenset(map(SpiffeId.parse, notaries)) or frozenset({settings.names.id_of("notary")})
+    except (LogError, EnvelopeError) as error:
+        raise ConfigurationError(f"--key or --notary: {error.detail}") from error
+    return Root(
+        origin=origin or settings.control.notary.origin or verifiers[0].name,
+        keys=verifiers,
+        bundles=frozenset({_first_bundle(place.folder, settings)}),
+        names=settings.names,
+        minters=settings.minters,
+        notaries=named,
+        checkpoints=tuple(_read(path) for path in checkpoints),
+    )
+
+
+def _first_bundle(folder: Path, settings: Settings) -> bytes:
+    """Return the hash of the first JWT bundle of the own trust domain that the log holds."""
+    for path in sorted((folder / _TRUST).glob("*")):
+        try:
+            record = parse_record(_read(path))
+        except EnvelopeError as error:
+            raise ConfigurationError(f"{path} is no bundle record") from error
+        if isinstance(record, BundleRecord) and record.trust_domain == settings.trust_domain:
+            return sha256(record.jwt).digest()
+    raise ConfigurationError(f"{folder} holds no trust bundle of {settings.trust_domain} yet: is the notary running?")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,358 @@
+"""Verifies an export: every file, every byte, every record, on all cores, in memory that does not grow with it.
+
+What must be one after the other (trust as it changed, the order of entries) is read first, in a light pass; then tiles
+are verified in any order, in processes of their own, and put together again in theirs.
+
+One tile of an export, verified wherever there is a core for it: in this process or in one of a pool.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import Final, NamedTuple
+
+from sealbus.agents.evidence.files import ExportFiles
+from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError, LogError
+from sealbus.envelopes.export.entries import EntryReader, OrderReader
+from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_sequence
+from sealbus.envelopes.export.format import CHECKPOINT, entry_of, is_expected, messages_path, read_frames, tiles_of
+from sealbus.envelopes.export.policy_files import policy_digest
+from sealbus.envelopes.export.tally import RepeatedRecords, Span, Tally
+from sealbus.envelopes.export.tiles import TileResult, TileTask, TreeReader, read_tile, tasks_of
+from sealbus.envelopes.export.trust import ArchivedBundle, TrustArchive, TrustReader
+from sealbus.envelopes.export.trust_root import Root
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.log.checkpoint import Checkpoint, open_strictly
+from sealbus.envelopes.log.entries import EntryKind
+from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName
+from sealbus.envelopes.trust.bundles import JwtBundle
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
+
+__all__ = [
+    "KEPT_FINDINGS",
+    "Progress",
+    "Segment",
+    "SegmentReader",
+    "Verification",
+    "begin_worker",
+    "read_in_worker",
+    "tile_bytes",
+    "verify_export",
+]
+
+KEPT_FINDINGS: Final = 10_000
+"""Findings kept with their words; what is over is counted."""
+_OPENING: Final = 65_536
+"""Messages of kind 0x00 that open, for which a copy of kind 0x01 is looked for; what is over are findings."""
+_AHEAD: Final = 4
+"""Tiles under way for each process."""
+
+Progress = Callable[[int, int], None]
+"""Told how many tiles are done, of how many, both passes counted."""
+
+
+@dataclass(slots=True)
+class Verification:
+    """What a verification came to. `count` findings, of which the first are kept."""
+
+    checkpoint: Checkpoint | None = None
+    findings: list[Finding] = field(default_factory=list)
+    count: int = 0
+    tally: Tally = field(default_factory=Tally)
+    trust: TrustArchive = field(default_factory=TrustArchive, repr=False, compare=False)
+    """Which trust bundles the log leads to; whatever is read of it again is opened with these."""
+    policies: frozenset[bytes] = frozenset()
+    """The hashes of the policy bundles that the log names."""
+    repeated: Mapping[int, frozenset[bytes]] = field(default_factory=dict, repr=False, compare=False)
+    """By tile, the names of its records that an earlier tile holds as well, so that they do not count again."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is a checkpoint and nothing at all was found."""
+        return self.checkpoint is not None and self.count == 0
+
+    def found(self, findings: Iterable[Finding]) -> None:
+        """Add findings."""
+        for finding in findings:
+            self.count += 1
+            if len(self.findings) < KEPT_FINDINGS:
+                self.findings.append(finding)
+
+
+def verify_export(
+    files: ExportFiles,
+    root: Root,
+    *,
+    processes: int | None = None,
+    span: Span | None = None,
+    progress: Progress = lambda _done, _total: None,
+) -> Verification:
+    """Verify the export `files` against `root`, which must have come from elsewhere; return what was found.
+
+    Whatever the files hold, this ends with findings and not with an error; files that the system does not let it read,
+    and processes that it kills, raise `ConfigurationError`. `processes`: as many as there are cores, unless said. `span`
+    is what is counted by row.
+    """
+    report = Verification()
+    checkpoint = _open_checkpoint(files, root, report)
+    if checkpoint is None:
+        return report
+    total = tiles_of(checkpoint.size)
+    present: set[bytes] = set()
+    if not _check_files(files, checkpoint.size, present, report):
+        return report
+    trust = _first_pass(files, root, checkpoint.size, report, progress)
+    report.trust, report.policies = trust.archive, frozenset(trust.policies.named)
+    report.found(trust.policies.check(files.read, present))
+    sizes = [
+        checkpoint.size,
+        *(one.checkpoint.size for one in root.held if one.checkpoint.size <= checkpoint.size),
+        *(one.size for one in trust.checkpoints),
+    ]
+    tree = TreeReader(lambda name: tile_bytes(files, name), sizes)
+    segment = Segment.of(files, root, trust.archive, span if span is not None else Span())
+    repeated, opening = RepeatedRecords(), dict[int, bytes]()
+    for result in _read_tiles(segment, tasks_of(checkpoint.size, sizes), total, processes):
+        tree.take(result)
+        report.found(result.findings)
+        report.tally.add(result.tally)
+        repeated.take(result.task.index, result.names)
+        for sequence, digest in result.opening:
+            if len(opening) < _OPENING:
+                opening[sequence] = digest
+            else:
+                report.found([_opens(sequence)])
+        progress(total + result.task.index + 1, 2 * total)
+    tree.end()
+    _count_once(segment, checkpoint.size, repeated, report)
+    if opening:
+        copied = _verified(files, checkpoint.size, {*opening.values()})
+        report.found(_opens(sequence) for sequence, digest in opening.items() if digest not in copied)
+    report.found(tree.findings)
+    _compare_roots(tree, checkpoint, root, trust, report)
+    return report
+
+
+def _open_checkpoint(files: ExportFiles, root: Root, report: Verification) -> Checkpoint | None:
+    note = files.read(CHECKPOINT, DEFAULT_LIMITS.published_note_bytes)
+    if note is None:
+        report.found([of_file(CHECKPOINT, FindingCode.MISSING_FILE)])
+        return None
+    try:
+        # Of what is longer than any note that is published, a byte too many was read, and no signature line ends there.
+        report.checkpoint = open_strictly(note, root.origin, root.keys).checkpoint
+    except LogError as error:
+        report.found([of_file(CHECKPOINT, error.code, error.detail)])
+    return report.checkpoint
+
+
+def _check_files(files: ExportFiles, size: int, policies: set[bytes], report: Verification) -> bool:
+    """Look for files that nothing covers, and for those that are missing; False where hardly any is there.
+
+    Policy bundles are added to `policies`: which of them the log covers, the first pass says.
+    """
+    present = 0
+    for path in files.paths():
+        present += 1
+        if (digest := policy_digest(path)) is not None:
+            policies.add(digest)
+        elif not is_expected(path, size):
+            report.found([of_file(path, FindingCode.UNKNOWN_FILE, "nothing covers it")])
+    if tiles_of(size) > present:
+        # Not even the messages are there. Lest a checkpoint of 2^53 entries keep anybody busy, that is all that is said.
+        report.found([of_file("messages", FindingCode.MISSING_FILE, "fewer files than the checkpoint says")])
+        return False
+    level = 0
+    while held := size >> (8 * level):
+        for task in tasks_of(held, ()):
+            names = [messages_path(task.index), task.entries.path, task.hashes.path] if level == 0 else []
+            names = names or [task.hashes.path.replace("tile/0/", f"tile/{level}/", 1)]
+            report.found(of_file(name, FindingCode.MISSING_FILE) for name in names if not _is_there(files, name))
+        level += 1
+    return True
+
+
+def _is_there(files: ExportFiles, path: str) -> bool:
+    opened = files.open(path)
+    if opened is None:
+        return False
+    with opened:
+        return True
+
+
+def _first_pass(files: ExportFiles, root: Root, size: int, report: Verification, progress: Progress) -> TrustReader:
+    """Read what has an order: entries, and what the notary recorded."""
+    trust, order, total = TrustReader(root), OrderReader(), tiles_of(size)
+    for task in tasks_of(size, ()):
+        index = start = task.index * 256
+        opened = files.open(messages_path(task.index))
+        try:
+            if opened is not None:
+                with opened as file:
+                    for frame in read_frames(file.read):
+                        if index == start + task.width:
+                            break
+                        order.take(frame, index)
+                        trust.take(frame, index)
+                        index += 1
+        except LogError:
+            # The second pass says so.
+            order.lose()
+        if index < start + task.width:
+            order.lose()
+        report.found(order.findings)
+        report.found(trust.findings)
+        order.findings.clear()
+        trust.findings.clear()
+        progress(task.index + 1, 2 * total)
+    order.end()
+    trust.end()
+    report.found(order.findings)
+    report.found(trust.findings)
+    return trust
+
+
+def _count_once(segment: Segment, size: int, repeated: RepeatedRecords, report: Verification) -> None:
+    """Take away what was counted of records that stand in an earlier tile already."""
+    report.repeated = repeated.again()
+    reader = SegmentReader(segment)
+    for index, names in report.repeated.items():
+        task = TileTask(index, min(TILE_WIDTH, size - index * TILE_WIDTH), only=names)
+        report.tally.remove(reader.read(task).tally)
+
+
+def _verified(files: ExportFiles, size: int, digests: set[bytes]) -> set[bytes]:
+    """Return those of `digests` that are H(header) of a message of kind 0x01."""
+    found: set[bytes] = set()
+    for task in tasks_of(size, ()):
+        opened = files.open(messages_path(task.index))
+        if opened is None:
+            continue
+        try:
+            with opened as file:
+                for frame in read_frames(file.read):
+                    if frame.kind is EntryKind.VERIFIED:
+                        found.add(entry_of(frame).digest)
+        except (EnvelopeError, LogError):
+            # A finding already.
+            continue
+        found &= digests
+    return found
+
+
+def _opens(sequence: int) -> Finding:
+    detail = "said to prove nothing, and opens with the bundles of its time"
+    return of_sequence(sequence, LogError(Code.BAD_ENTRY, detail))
+
+
+def _read_tiles(segment: Segment, tasks: Iterable[TileTask], total: int, processes: int | None) -> Iterator[TileResult]:
+    """Yield the results of `tasks` in their order, from as many processes as there is work for."""
+    workers = min(processes or os.cpu_count() or 1, total)
+    if workers < 2:
+        reader = SegmentReader(segment)
+        for task in tasks:
+            yield reader.read(task)
+        return
+    # Fresh processes: a fork of one that has threads, as a progress bar has, may hang.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), begin_worker, (segment,))
+    try:
+        waiting: deque[Future[TileResult]] = deque()
+        for task in tasks:
+            waiting.append(pool.submit(read_in_worker, task))
+            if len(waiting) >= workers * _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise ConfigurationError(
+            "a process that verified was killed: was there too little memory? say fewer"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _compare_roots(
+    tree: TreeReader, checkpoint: Checkpoint, root: Root, trust: TrustReader, report: Verification
+) -> None:
+    if tree.root_at(checkpoint.size) != checkpoint.root:
+        report.found([of_file(CHECKPOINT, Code.LOG_MISMATCH, "the messages lead to another root")])
+    for held in root.held:
+        if held.checkpoint.size > checkpoint.size:
+            report.found([of_file(CHECKPOINT, FindingCode.ROLLED_BACK, "somebody holds a later one")])
+        elif tree.root_at(held.checkpoint.size) != held.checkpoint.root:
+            report.found([of_file(CHECKPOINT, Code.INCONSISTENT_LOG, "somebody holds another")])
+    for logged in trust.checkpoints:
+        if tree.root_at(logged.size) != logged.root:
+            error = LogError(Code.INCONSISTENT_LOG, "a checkpoint in the log is of another")
+            report.found([of_sequence(logged.sequence, error)])
+
+
+_HASH_ROW = 32
+_ENTRY_ROW = 34
+
+
+class Segment(NamedTuple):
+    """All that a process needs to read any tile of one export, as values that can be sent to it."""
+
+    files: ExportFiles
+    root: bytes
+    """The root file."""
+    bundles: tuple[tuple[int, str, bytes], ...]
+    """The trust archive: since when, of which trust domain, the JWK set."""
+    span: Span
+
+    @classmethod
+    def of(cls, files: ExportFiles, root: Root, archive: TrustArchive, span: Span) -> Segment:
+        """Return what processes get."""
+        bundles = tuple((since, bundle.trust_domain.name, bundle.jwks) for since, bundle in archive)
+        return cls(files, root.encode(), bundles, span)
+
+
+@dataclass(slots=True)
+class SegmentReader:
+    """Reads tiles of one export, and remembers what it has verified from one to the next."""
+
+    segment: Segment
+    _reader: EntryReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        archive = TrustArchive(
+            ArchivedBundle(since, JwtBundle.parse(TrustDomain(name), jwks))
+            for since, name, jwks in self.segment.bundles
+        )
+        self._reader = EntryReader(Root.parse(self.segment.root), archive, span=self.segment.span)
+
+    def read(self, task: TileTask) -> TileResult:
+        """Verify one tile."""
+        files = self.segment.files
+        hashes, entries = tile_bytes(files, task.hashes), tile_bytes(files, task.entries)
+        opened = files.open(messages_path(task.index))
+        if opened is None:
+            return read_tile(task, (), self._reader, hashes=hashes, entries=entries)
+        with opened as file:
+            return read_tile(task, read_frames(file.read), self._reader, hashes=hashes, entries=entries)
+
+
+def tile_bytes(files: ExportFiles, name: TileName) -> bytes | None:
+    """Return the file of a tile, and never more of it than a byte too many; None if it is missing."""
+    return files.read(name.path, name.width * (_ENTRY_ROW if name.level == "entries" else _HASH_ROW))
+
+
+_readers: list[SegmentReader] = []
+"""The reader of a worker process: one export for all its life."""
+
+
+def begin_worker(segment: Segment) -> None:
+    """Make this worker process ready to read tiles."""
+    _readers[:] = [SegmentReader(segment)]
+
+
+def read_in_worker(task: TileTask) -> TileResult:
+    """Verify one tile in a worker process."""
+    return _readers[0].read(task)

@@ -1,0 +1,179 @@
+"""A workload's identity from any SPIFFE Workload API: the `Identity` port of the bus, kept current on its own.
+
+What operators see of a workload's identity: no key and no token, only whose, from where, and until when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random as random_module
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Self
+
+from sealbus.agents.identity.current import CurrentIdentity
+from sealbus.agents.identity.jwt_svid import LEAST_LIFE
+from sealbus.agents.identity.upkeep import Upkeep
+from sealbus.agents.identity.workload_api import Endpoint
+from sealbus.bus.ports import Clock, X509Material, wall_clock
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.errors import IdentityUnavailable
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.seal import Sealer
+from sealbus.envelopes.trust.bundles import TrustBundles
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+
+__all__ = ["IdentityStatus", "WorkloadIdentity"]
+
+
+class WorkloadIdentity:
+    """Who this process is, always current. Made by `connect`; every value is read without waiting.
+
+    Two streams and a refresh loop keep it so, in threads and tasks that end with the context. A source that dies is
+    rebuilt with backoff (0.1 to 5 s) while what it gave stays in force, until it expires. An identity that the Workload
+    API withdraws (`PermissionDenied`) is not used from that moment on (SPIFFE_Workload_API.md section 5.2.1).
+    Not to be used after a fork: connect in the child instead.
+    """
+
+    def __init__(self, current: CurrentIdentity, clock: Clock) -> None:
+        """Use `connect`: an object made here is not kept current by anything."""
+        self._current = current
+        self._clock = clock
+        self._closed = False
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connect(
+        cls,
+        socket: str | None = None,
+        *,
+        spiffe_id: SpiffeId | None = None,
+        deadline: float = 5.0,
+        patient: bool = False,
+        clock: Clock = wall_clock,
+        counters: Counters | None = None,
+        random: Callable[[], float] = random_module.random,
+    ) -> AsyncIterator[Self]:
+        """Connect to the Workload API at `socket` (default `SPIFFE_ENDPOINT_SOCKET`) and wait for a whole identity.
+
+        Whole means an X.509-SVID, the JWT bundles, and a JWT-SVID for this process's key, all verified. `spiffe_id`
+        chooses among several identities; without it the Workload API's default one is taken. It does not change later.
+        What failed is tried again, with backoff and jitter, for `deadline` seconds. A `patient` one waits for everything
+        that may yet come, also for a Workload API that is not started and an entry that is not there; without, these end
+        it at once, and only one that is overloaded is asked again. Raises `IdentityUnavailable`, and `ConfigurationError`
+        for an address that cannot be one: each with one line that names the socket, the cause and what to do.
+        """
+        endpoint = Endpoint.find(socket)
+        if not patient:
+            endpoint.check()
+        current = CurrentIdentity(endpoint, wanted=spiffe_id, counters=counters or Counters(), patient=patient)
+        identity = cls(current, clock)
+        upkeep = asyncio.create_task(Upkeep(current, clock=clock, random=random).run(), name="workload identity")
+        try:
+            await identity._first(deadline)
+            yield identity
+        finally:
+            identity._closed = True
+            upkeep.cancel()
+            await asyncio.wait({upkeep})
+            if not upkeep.cancelled():
+                upkeep.result()
+
+    @property
+    def spiffe_id(self) -> SpiffeId:
+        """The workload's own SPIFFE ID."""
+        if self._current.spiffe_id is None:
+            raise IdentityUnavailable("the Workload API has not said yet who this workload is")
+        return self._current.spiffe_id
+
+    def sealer(self) -> Sealer:
+        """Return the signing key with its JWT-SVID; raise `IdentityUnavailable` with under 20 s of life left."""
+        self._check_open()
+        if self._current.credential.says is None:
+            raise IdentityUnavailable(f"no JWT-SVID: {self._current.trouble()}")
+        return self._current.credential.sealer(self._clock())
+
+    def bundles(self) -> TrustBundles:
+        """Return the JWT bundles of every trust domain that the Workload API gave, each under its own name."""
+        return self._current.jwt_bundles
+
+    def x509(self) -> X509Material:
+        """Return the current X.509-SVID; raise `IdentityUnavailable` if there is none or it has expired."""
+        self._check_open()
+        material = self._current.material
+        if material is None:
+            raise IdentityUnavailable(f"no X.509-SVID: {self._current.trouble()}")
+        if material.not_after <= self._clock():
+            raise IdentityUnavailable(f"the X.509-SVID has expired and there is no new one: {self._current.trouble()}")
+        return material
+
+    def on_rotation(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back on the event loop after each change of the X.509-SVID or of bundles; return the unsubscriber.
+
+        Also after a withdrawal; then `x509` raises. The callback must not block; what it raises is logged.
+        """
+        return self._current.subscribe(callback)
+
+    def status(self) -> IdentityStatus:
+        """Return what operators may see of this identity now."""
+        material, says = self._current.material, self._current.credential.says
+        return IdentityStatus(
+            endpoint=str(self._current.endpoint),
+            spiffe_id=self.spiffe_id,
+            thumbprint=self._current.credential.key.thumbprint,
+            x509_not_before=material.not_before if material else 0,
+            x509_not_after=material.not_after if material else 0,
+            jwt_issued=says.iat if says else 0,
+            jwt_expires=says.exp if says else 0,
+            x509_trust=tuple(sorted(material.bundles)) if material else (),
+            jwt_trust=tuple(sorted(self._current.jwt_bundles)),
+            failure=self._current.trouble() if self._current.failures else "",
+        )
+
+    def _silence(self) -> str:
+        endpoint = self._current.endpoint
+        busy = (
+            f"the Workload API at {endpoint} listens and has not answered: it is overloaded or hangs, look at its log"
+        )
+        return endpoint.absence() or busy
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise IdentityUnavailable("the workload identity is closed")
+
+    async def _first(self, deadline: float) -> None:
+        """Wait for the first whole identity, or raise `IdentityUnavailable` with the one line that says why not."""
+        current = self._current
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(deadline):
+                await current.settled.wait()
+        says = current.credential.says
+        if says is None:
+            late = f"no identity within {deadline:g} s: {current.trouble() if current.failures else self._silence()}"
+            raise IdentityUnavailable(current.final_failure or late)
+        if says.exp - self._clock() < LEAST_LIFE:
+            raise IdentityUnavailable(
+                f"JWT-SVIDs of {self.spiffe_id} from the Workload API at {current.endpoint} live "
+                f"{(says.exp - says.iat) // SECOND} s, sealing needs {LEAST_LIFE // SECOND}: raise their TTL"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityStatus:
+    """One moment of a workload's identity. Times are microseconds, 0 where there is no such SVID.
+
+    `thumbprint` is the signing key's URN, the audience of its JWT-SVIDs. `x509_trust` and `jwt_trust` are the trust
+    domains whose bundles are in force. `failure` is the last failure of a source that has not recovered, or empty.
+    """
+
+    endpoint: str
+    spiffe_id: SpiffeId
+    thumbprint: str
+    x509_not_before: int
+    x509_not_after: int
+    jwt_issued: int
+    jwt_expires: int
+    x509_trust: tuple[TrustDomain, ...]
+    jwt_trust: tuple[TrustDomain, ...]
+    failure: str

@@ -1,0 +1,160 @@
+"""An X.509-SVID as PEM files, for servers that speak no SPIFFE: chain, key and trust bundle change together or not at all.
+
+::
+
+    DIR/svid.pem    -> .current/svid.pem        the chain, leaf first
+    DIR/svid.key    -> .current/svid.key        its private key, PKCS#8, mode 0600
+    DIR/bundle.pem  -> .current/bundle.pem      whom it may be checked against
+    DIR/.current    -> .set-<random>            replaced by rename
+
+A reader that resolves a path of DIR sees whole files. One that opens `.current` once and reads from that folder sees
+files that belong together; the set before the current one stays for it until the next rotation.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from sealbus.bus.ports import X509Material
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
+
+__all__ = ["SvidFiles"]
+
+_PRIVATE: Final = 0o600
+_PUBLIC: Final = 0o644
+_WRITTEN_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
+
+
+class SvidFiles:
+    """The files of one identity in `folder`; one writer at a time, which is its caller's to see to.
+
+    `bundle.pem` holds the X.509 authorities of the SVID's own trust domain. Those of `also_trusted` are added, and a
+    server cannot tell them apart: a federated authority could then name itself one of ours (nats-server does not bind a
+    trust domain to its bundle). Only for a server whose clients' chains are checked again, as an auth callout does.
+    """
+
+    def __init__(self, folder: Path, *, also_trusted: Iterable[TrustDomain] = ()) -> None:
+        self.folder: Final = folder.absolute()
+        self._also_trusted = tuple(also_trusted)
+
+    def prepare(self) -> None:
+        """Make the folder, mode 0700; raise `ConfigurationError` if others may write to it, or it cannot be used."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = self.folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & _WRITTEN_BY_OTHERS:
+                raise ConfigurationError(f"{self.folder}: a folder that only this user may write to is needed")
+            for name in ("svid.pem", "svid.key", "bundle.pem"):
+                self._link(self.folder / name, f".current/{name}")
+        except OSError as error:
+            raise ConfigurationError(f"{self.folder} cannot be used: {error.strerror}") from error
+
+    def write(self, material: X509Material) -> tuple[TrustDomain, ...]:
+        """Put `material` in force for readers from now on, durably.
+
+        Returns the trust domains of `also_trusted` that have no bundle now, and so are not trusted: they must not keep
+        our own SVID from being renewed. Raises `ConfigurationError` if the disk does not take it; then the set before
+        stays in force.
+        """
+        untrusted = tuple(one for one in self._also_trusted if one not in material.bundles)
+        contents = {
+            "svid.pem": (_certificates(material.chain), _PUBLIC),
+            "svid.key": (_private_key(material.key), _PRIVATE),
+            "bundle.pem": (_certificates(self._anchors(material)), _PUBLIC),
+        }
+        fresh = self.folder / f".set-{secrets.token_hex(8)}"
+        try:
+            before = self._current()
+            fresh.mkdir(mode=0o700)
+            for name, (content, mode) in contents.items():
+                _write(fresh / name, content, mode)
+            _sync(fresh)
+            self._swap(fresh.name)
+            self._remove_all_but(fresh.name, before)
+        except OSError as error:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise ConfigurationError(f"{self.folder} cannot be written to: {error.strerror}") from error
+        return untrusted
+
+    def withdraw(self) -> None:
+        """Remove chain, key and bundle: the Workload API says that this workload has no identity any more."""
+        try:
+            (self.folder / ".current").unlink(missing_ok=True)
+            self._remove_all_but()
+            _sync(self.folder)
+        except OSError as error:
+            raise ConfigurationError(f"{self.folder} cannot be emptied: {error.strerror}") from error
+
+    def _anchors(self, material: X509Material) -> list[bytes]:
+        anchors = list(material.bundles[material.spiffe_id.trust_domain])
+        for domain in self._also_trusted:
+            anchors += material.bundles.get(domain, ())
+        return anchors
+
+    def _current(self) -> str:
+        try:
+            return str((self.folder / ".current").readlink())
+        except FileNotFoundError:
+            return ""
+
+    def _swap(self, name: str) -> None:
+        temporary = self.folder / f".set-{secrets.token_hex(8)}.link"
+        temporary.symlink_to(name)
+        temporary.replace(self.folder / ".current")
+        _sync(self.folder)
+
+    def _remove_all_but(self, *kept: str) -> None:
+        for path in self.folder.glob(".set-*"):
+            if path.name in kept:
+                continue
+            if path.is_symlink():
+                path.unlink()
+            else:
+                shutil.rmtree(path)
+
+    def _link(self, path: Path, target: str) -> None:
+        if path.is_symlink() and str(path.readlink()) == target:
+            return
+        if os.path.lexists(path):
+            raise ConfigurationError(f"{path} is there already, and not of this command: choose another folder")
+        path.symlink_to(target)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in `folder` durable, which syncing the files does not."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _certificates(certificates: Iterable[bytes]) -> bytes:
+    return b"".join(
+        x509.load_der_x509_certificate(one).public_bytes(serialization.Encoding.PEM) for one in certificates
+    )
+
+
+def _private_key(key: bytes) -> bytes:
+    return serialization.load_der_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

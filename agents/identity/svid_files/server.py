@@ -1,0 +1,141 @@
+"""The server that is to read its files again: found by its PID file, signaled only if it listens to the signal.
+
+Whether any of several health addresses says yes: such as those of the callout responders, before a reload.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx2
+
+from sealbus.envelopes.errors import ConfigurationError
+
+__all__ = ["HealthAddresses", "NotRunning", "ServerProcess"]
+
+_PID: Final = re.compile(r"[1-9][0-9]{0,9}\s*")
+_LONGEST: Final = 64
+
+
+class NotRunning(Exception):
+    """There is no such server now; the text says how that was found."""
+
+
+class ServerProcess:
+    """The process whose ID stands in `pid_file`, looked up anew each time."""
+
+    def __init__(self, pid_file: Path) -> None:
+        self.pid_file: Final = pid_file.absolute()
+
+    def check(self) -> None:
+        """Raise what `reload` would raise now, and send nothing."""
+        self._signal(0)
+
+    def reload(self) -> None:
+        """Send SIGHUP.
+
+        Raises `NotRunning` without a PID file or a process, and `ConfigurationError` where signaling would be wrong: a
+        file that holds no process ID, another user's process, or one that SIGHUP would end because it does not catch
+        it, such as one that got the ID of a server that has ended (seen on Linux only).
+        """
+        self._signal(signal.SIGHUP)
+
+    def _signal(self, number: int) -> None:
+        pid = self._pid()
+        try:
+            _check_caught(pid)
+            os.kill(pid, number)
+        except ProcessLookupError as error:
+            raise NotRunning(f"process {pid} of {self.pid_file} has ended") from error
+        except PermissionError as error:
+            raise ConfigurationError(
+                f"process {pid} of {self.pid_file} is another user's: run as the user of the server"
+            ) from error
+
+    def _pid(self) -> int:
+        try:
+            with self.pid_file.open(encoding="ascii", errors="replace") as file:
+                text = file.read(_LONGEST)
+        except FileNotFoundError as error:
+            raise NotRunning(f"there is no {self.pid_file}") from error
+        except OSError as error:
+            raise ConfigurationError(f"{self.pid_file} cannot be read: {error.strerror}") from error
+        if not text.strip():
+            # Between its making and its writing.
+            raise NotRunning(f"{self.pid_file} is empty")
+        # Not 0 and nothing negative: those would be all processes of a group, or all that we may signal.
+        if _PID.fullmatch(text) is None:
+            raise ConfigurationError(f"{self.pid_file} does not hold a process ID")
+        return int(text)
+
+
+def _check_caught(pid: int) -> None:
+    """Raise `ConfigurationError` if the process does not catch SIGHUP (proc_pid_status(5), `SigCgt`)."""
+    if sys.platform != "linux":
+        return
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError as error:
+        raise ProcessLookupError(pid) from error
+    found = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    if found is not None and not int(found[1], 16) >> (signal.SIGHUP - 1) & 1:
+        raise ConfigurationError(f"process {pid} does not listen to SIGHUP: is its PID file stale?")
+
+
+ANSWER_SECONDS: Final = 2.0
+_OK: Final = 200
+
+
+class HealthAddresses:
+    """Addresses such as `http://host:port/readyz`, each of which answers 200 while what is behind it is healthy.
+
+    Raises `ConfigurationError` for what is no such address.
+    """
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        for url in urls:
+            if not _is_http(url):
+                raise ConfigurationError(f"health address {url!r}: write http://host:port/path")
+        self.urls: Final = tuple(urls)
+
+    async def any_healthy(self) -> bool:
+        """Ask all at once and say within two seconds whether any is healthy; what is no answer is a no."""
+        async with httpx2.AsyncClient(trust_env=False, follow_redirects=False, timeout=ANSWER_SECONDS) as client:
+            asking = [asyncio.create_task(_answers(client, url)) for url in self.urls]
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    for answer in asyncio.as_completed(asking):
+                        if await answer:
+                            return True
+            except TimeoutError:
+                pass
+            finally:
+                for one in asking:
+                    one.cancel()
+                await asyncio.gather(*asking, return_exceptions=True)
+        return False
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+async def _answers(client: httpx2.AsyncClient, url: str) -> bool:
+    try:
+        # The body is not read: a page without end is nobody's business here.
+        async with client.stream("GET", url) as answer:
+            return answer.status_code == _OK
+    except httpx2.HTTPError:
+        return False

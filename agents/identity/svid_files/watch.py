@@ -1,0 +1,81 @@
+"""The X.509-SVID alone, for whoever seals nothing: a server's identity asks for no JWT-SVID."""
+
+from __future__ import annotations
+
+import logging
+import random as random_module
+from collections.abc import Callable, Mapping
+
+from spiffe._proto import workload_pb2 as proto
+
+from sealbus.agents.identity.upkeep import Watch
+from sealbus.agents.identity.workload_api import Endpoint, RawClient, explain, is_withdrawal
+from sealbus.agents.identity.x509_svid import X509Reading, read_x509
+from sealbus.bus.ports import Clock, X509Material, wall_clock
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+
+__all__ = ["X509Watch"]
+
+_log = logging.getLogger(__name__)
+
+
+class X509Watch:
+    """Watch the X.509-SVID of `wanted`, or of the default identity, verified as `read_x509` does.
+
+    `changed` is called on the event loop with each new one, and with None when the Workload API withdraws it;
+    `failed` with one line about each failure and the failure, after which the stream is opened anew. The SPIFFE ID does
+    not change later.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        changed: Callable[[X509Material | None], None],
+        failed: Callable[[str, Exception], None],
+        wanted: SpiffeId | None = None,
+        clock: Clock = wall_clock,
+        random: Callable[[], float] = random_module.random,
+    ) -> None:
+        self._endpoint = endpoint
+        self._changed = changed
+        self._told = failed
+        self._wanted = wanted
+        self._clock = clock
+        self._material: X509Material | None = None
+        self._bundles: Mapping[TrustDomain, tuple[bytes, ...]] = {}
+        self._watch = Watch[proto.X509SVIDResponse, X509Reading](
+            endpoint,
+            name="workload-api-x509",
+            open_stream=RawClient.watch_x509,
+            read=self._read,
+            apply=self._apply,
+            failed=self._failed,
+            random=random,
+        )
+
+    async def run(self) -> None:
+        """Watch until canceled."""
+        await self._watch.run()
+
+    def _read(self, response: proto.X509SVIDResponse) -> X509Reading:
+        # In the stream's thread, which alone touches the bundles; the SPIFFE ID is settled by the first response.
+        reading = read_x509(response, wanted=self._wanted, before=self._bundles, now=self._clock())
+        self._bundles = reading.material.bundles
+        return reading
+
+    def _apply(self, reading: X509Reading) -> None:
+        self._wanted = reading.material.spiffe_id
+        for reason in reading.refused:
+            _log.warning("X.509-SVID: refused, the one before stays in force: %s", reason)
+        if reading.material != self._material:
+            self._material = reading.material
+            self._changed(reading.material)
+
+    def _failed(self, error: Exception) -> None:
+        self._told(explain(error, self._endpoint), error)
+        if is_withdrawal(error):
+            self._bundles = {}
+            if self._material is not None:
+                self._material = None
+                self._changed(None)

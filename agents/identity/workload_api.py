@@ -1,0 +1,291 @@
+"""Blocking calls to a Workload API, as raw as the protocol gives them, through `spiffe`'s client.
+
+`spiffe` parses what it receives in ways that do not fit here: it folds repeated key IDs of a JWT bundle, uses keys that
+are marked for something else, hides the bytes, and ends a source for ever at the first response that it cannot parse.
+So its client is used for address, channel and security header, and the responses are handed on unparsed; who receives
+them judges them. The version of `spiffe` is pinned because of what is overridden here.
+
+Everything blocks: call it from threads (`sealbus.agents.identity.threads`). Not to be used on after a fork, which gRPC
+does not survive: a child process connects anew.
+
+Where the Workload API listens: `SPIFFE_ENDPOINT_SOCKET`, or what the settings say (SPIFFE_Workload_Endpoint.md).
+
+Failures of the Workload API in one line that names the socket and what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket as sockets
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar, cast
+
+import grpc  # type: ignore[import-untyped]  # grpc has no types
+from spiffe import WorkloadApiClient
+from spiffe._proto import workload_pb2 as proto
+from spiffe.errors import ArgumentError
+from spiffe.workloadapi.grpc.header_manipulator_client_interceptor import header_adder_interceptor
+from spiffe.workloadapi.workload_api_client import (
+    WORKLOAD_API_HEADER_KEY,
+    WORKLOAD_API_HEADER_VALUE,
+    StreamCancelHandler,
+)
+
+from sealbus.agents.identity.x509_svid import SvidError
+from sealbus.envelopes.errors import ConfigurationError, EnvelopeError, IdentityUnavailable, SealError
+from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = [
+    "ENVIRONMENT_VARIABLE",
+    "Endpoint",
+    "RawClient",
+    "StreamCancelHandler",
+    "WorkloadApiError",
+    "explain",
+    "is_final",
+    "is_momentary",
+    "is_withdrawal",
+    "status_of",
+]
+
+Response_co = TypeVar("Response_co", covariant=True)
+
+_CHANNEL_OPTIONS = (
+    # gRPC's own waiting grows to two minutes; ours is in the supervisor, which is to find a restarted agent soon.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A rebuilt client gets a connection of its own, not one from gRPC's pool that may be in backoff.
+    ("grpc.use_local_subchannel_pool", 1),
+    # Four megabytes is gRPC's default, written down: what an agent may make us hold at once.
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+)
+
+
+class WorkloadApiError(Exception):
+    """A call to the Workload API ended with a gRPC status; `status` is its name, such as `PERMISSION_DENIED`."""
+
+    def __init__(self, status: str, detail: str) -> None:
+        super().__init__(f"{status}: {detail}")
+        self.status = status
+        self.detail = detail
+
+
+class _Stream(Protocol[Response_co]):
+    def __iter__(self) -> Iterator[Response_co]: ...
+
+    def __next__(self) -> Response_co: ...
+
+    def cancel(self) -> bool: ...
+
+
+class RawClient(WorkloadApiClient):
+    """One connection to a Workload API. Close it after use; closing ends every call that is still under way."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        """Raise `WorkloadApiError` (`UNAVAILABLE`) if there is no socket."""
+        try:
+            super().__init__(str(endpoint))
+        except ArgumentError as error:
+            raise WorkloadApiError("UNAVAILABLE", str(error)) from error
+
+    def _get_spiffe_grpc_channel(self) -> grpc.Channel:
+        channel = grpc.insecure_channel(self._grpc_target(self._config.spiffe_endpoint_socket), _CHANNEL_OPTIONS)
+        header = header_adder_interceptor(WORKLOAD_API_HEADER_KEY, WORKLOAD_API_HEADER_VALUE)
+        return grpc.intercept_channel(channel, header)
+
+    def watch_x509(self, deliver: Callable[[proto.X509SVIDResponse], None], cancel: StreamCancelHandler) -> None:
+        """Call `deliver` with each response of `FetchX509SVID` until the stream ends or `cancel` is used.
+
+        Returns at the end of the stream; raises `WorkloadApiError` for every other end, and what `deliver` raises.
+        """
+        with _failures():
+            _pump(self._spiffe_workload_api_stub.FetchX509SVID(proto.X509SVIDRequest()), deliver, cancel)
+
+    def watch_jwt_bundles(
+        self, deliver: Callable[[proto.JWTBundlesResponse], None], cancel: StreamCancelHandler
+    ) -> None:
+        """Call `deliver` with each response of `FetchJWTBundles`; otherwise like `watch_x509`."""
+        with _failures():
+            _pump(self._spiffe_workload_api_stub.FetchJWTBundles(proto.JWTBundlesRequest()), deliver, cancel)
+
+    def fetch_token(self, spiffe_id: SpiffeId, key: PublicKey, *, timeout: float) -> str:
+        """Return a JWT-SVID of `spiffe_id` whose one audience is `key`'s thumbprint, waiting at most `timeout` seconds.
+
+        There is no way to ask for another audience here: whoever could choose it could have a foreign key vouched for
+        (SPEC.md section 5). Nothing about the token is verified. Raises `WorkloadApiError`.
+        """
+        request = proto.JWTSVIDRequest(audience=[key.thumbprint], spiffe_id=str(spiffe_id))
+        with _failures():
+            response = cast(
+                "proto.JWTSVIDResponse", self._spiffe_workload_api_stub.FetchJWTSVID(request, timeout=timeout)
+            )
+        for svid in response.svids:
+            if svid.spiffe_id == str(spiffe_id):
+                return svid.svid
+        raise WorkloadApiError("NOT_FOUND", "the response holds no JWT-SVID of this SPIFFE ID")
+
+
+def _pump(stream: _Stream[Response_co], deliver: Callable[[Response_co], None], cancel: StreamCancelHandler) -> None:
+    cancel.set_iterator(stream)
+    for response in stream:
+        if cancel.is_cancelled():
+            return
+        deliver(response)
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    """Turn gRPC's errors, whose types are not published, into `WorkloadApiError`."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        code, details = getattr(error, "code", None), getattr(error, "details", None)
+        status = str(getattr(code(), "name", "UNKNOWN")) if callable(code) else "UNKNOWN"
+        raise WorkloadApiError(status, str(details()) if callable(details) else "") from error
+
+
+ENVIRONMENT_VARIABLE = "SPIFFE_ENDPOINT_SOCKET"
+_SCHEME = "unix:"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The absolute path of a Workload API's unix socket. Raises `ConfigurationError` for another path."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        if not Path(self.path).is_absolute() or any(character in self.path for character in "\0?#%"):
+            raise ConfigurationError(f"Workload API socket {self.path!r}: an absolute path is needed")
+
+    def __str__(self) -> str:
+        return f"unix://{self.path}"
+
+    @classmethod
+    def find(cls, socket: str | None = None) -> Endpoint:
+        """Return the endpoint that `socket` names, or else `SPIFFE_ENDPOINT_SOCKET`: `unix:///path` or a plain path.
+
+        Raises `ConfigurationError` where neither is set, or for another scheme (`tcp:` is not supported by `spiffe`).
+        """
+        text = socket or os.environ.get(ENVIRONMENT_VARIABLE, "")
+        if not text:
+            raise ConfigurationError(
+                f"no Workload API socket: set {ENVIRONMENT_VARIABLE}=unix:///path/to/agent.sock, or run `sealbus dev`"
+            )
+        if text.startswith(_SCHEME):
+            # unix:///run/agent.sock, unix:/run/agent.sock: any number of slashes, as gRPC and `spiffe` read it.
+            text = "/" + text.removeprefix(_SCHEME).lstrip("/")
+        elif ":" in text.split("/", 1)[0]:
+            raise ConfigurationError(f"Workload API socket {text!r}: only unix sockets are supported, unix:///path")
+        return cls(text)
+
+    def check(self) -> None:
+        """Raise `IdentityUnavailable` with one line that says what to do if nobody can be behind this socket.
+
+        That somebody answers there is not known afterwards.
+        """
+        try:
+            mode = Path(self.path).stat().st_mode
+        except OSError as error:
+            raise IdentityUnavailable(
+                f"no Workload API at {self}: {error.strerror}; start the SPIRE agent or `sealbus dev` "
+                f"(with --agent for a name that it does not know), or correct {ENVIRONMENT_VARIABLE}"
+            ) from error
+        if not stat.S_ISSOCK(mode):
+            raise IdentityUnavailable(f"no Workload API at {self}: not a socket; correct {ENVIRONMENT_VARIABLE}")
+        if not os.access(self.path, os.R_OK | os.W_OK):
+            raise IdentityUnavailable(f"no access to the Workload API at {self}: run as the user that owns the socket")
+
+    def absence(self) -> str:
+        """Return in one line why nobody is behind this socket; empty if somebody listens there, however busy.
+
+        The kernel knows it at once. gRPC tells an agent that is not there by the same status as one that is overloaded.
+        """
+        try:
+            self.check()
+        except IdentityUnavailable as error:
+            return error.detail
+        with sockets.socket(sockets.AF_UNIX) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(self.path)
+            except BlockingIOError:
+                # More wait to be accepted than the listener's queue holds.
+                return ""
+            except OSError:
+                return f"the Workload API at {self} does not answer: start the SPIRE agent or `sealbus dev`"
+        return ""
+
+
+_ANOTHER_SERVICE = frozenset({"INVALID_ARGUMENT", "UNIMPLEMENTED"})
+_BUSY = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
+_OVERLOADED = "listens, but is overloaded"
+
+
+def is_withdrawal(error: Exception) -> bool:
+    """Say whether the Workload API said with `error` that what it gave before may not be used any more.
+
+    SPIFFE_Workload_API.md sections 5.2.1, 5.2.2 and 6.2.2.
+    """
+    return isinstance(error, WorkloadApiError) and error.status == "PERMISSION_DENIED"
+
+
+def is_final(error: Exception) -> bool:
+    """Say whether no waiting helps after `error`: whoever listens there is no Workload API."""
+    return isinstance(error, WorkloadApiError) and error.status in _ANOTHER_SERVICE
+
+
+def is_momentary(error: Exception, endpoint: Endpoint) -> bool:
+    """Say whether `error` may be over in seconds with nobody's help: an overload, or keys that are still on their way."""
+    if isinstance(error, WorkloadApiError):
+        return error.status in _BUSY and not endpoint.absence()
+    # A JWT-SVID that does not verify may only have overtaken the bundle that holds its key.
+    return isinstance(error, EnvelopeError)
+
+
+def status_of(error: Exception) -> str:
+    """Return a short, stable word for a failure, for counters: gRPC's status, `REFUSED`, or `INTERNAL`."""
+    if isinstance(error, WorkloadApiError):
+        return error.status
+    return "REFUSED" if isinstance(error, SvidError | EnvelopeError | SealError) else "INTERNAL"
+
+
+def explain(error: Exception, endpoint: Endpoint) -> str:
+    """Return one line about `error` for whoever runs the workload; it holds no token and no key."""
+    where = f"the Workload API at {endpoint}"
+    if isinstance(error, WorkloadApiError):
+        return _explain_status(error, where, endpoint)
+    if isinstance(error, SvidError):
+        return f"{where}: {error}"
+    if isinstance(error, EnvelopeError):
+        return f"{where} gave a JWT-SVID that does not verify ({error}): check its bundles and this host's clock"
+    return f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _explain_status(error: WorkloadApiError, where: str, endpoint: Endpoint) -> str:
+    match error.status:
+        case "PERMISSION_DENIED":
+            return (
+                f"{where} has no identity for this workload (uid {os.geteuid()}): register an entry for it, "
+                "or declare it to `sealbus dev` with --agent"
+            )
+        case "UNAVAILABLE":
+            return endpoint.absence() or f"{where} {_OVERLOADED} or cannot reach its server: {_detail(error)}"
+        case "DEADLINE_EXCEEDED":
+            return f"{where} {_OVERLOADED}: it did not answer in time"
+        case "RESOURCE_EXHAUSTED":
+            return f"{where} {_OVERLOADED}: {_detail(error)}"
+        case "INVALID_ARGUMENT" | "UNIMPLEMENTED":
+            return f"{where} is not a SPIFFE Workload API ({error.status}): correct {ENVIRONMENT_VARIABLE}"
+        case status:
+            return f"{where} failed: {status} {_detail(error)}"
+
+
+def _detail(error: WorkloadApiError) -> str:
+    return " ".join(error.detail.split())[:200]

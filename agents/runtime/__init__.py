@@ -1,0 +1,1 @@
+"""What a process runs on: node, worker, client, health, settings, policy, and replay."""

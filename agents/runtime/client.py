@@ -1,0 +1,168 @@
+"""`Client`: what is not an agent's handler and wants to submit, call, emit and read, with an identity of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar, overload
+
+from sealbus.agents.runtime.node import Node
+from sealbus.agents.sdk.bodies import JSON, TypedAction
+from sealbus.agents.sdk.sender import Receipt
+from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.message.wire import Statement
+
+if TYPE_CHECKING:
+    from sealbus.agents.runtime.settings.settings import Settings
+    from sealbus.agents.sdk.token_exchange import TokenExchange
+
+__all__ = ["Client"]
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+
+class Client:
+    """`async with Client("shop-web") as bus:` its identity, servers and policy come from the settings.
+
+    `user` is a signed user context, minted by the edge; it is sent along unmodified and never made here.
+    """
+
+    def __init__(self, name: str, *, settings: Settings | None = None) -> None:
+        self.name = name
+        self._settings = settings
+        self._node: Node | None = None
+        self._token_service: str | None = None
+        self._exchange: TokenExchange | None = None
+        self._stack = AsyncExitStack()
+
+    @classmethod
+    def on(cls, node: Node) -> Client:
+        """Return a client on an entered node; the node outlives it."""
+        client = cls(node.token)
+        client._node = node
+        return client
+
+    async def __aenter__(self) -> Self:
+        if self._node is None:
+            from sealbus.agents.runtime.open import open_node
+            from sealbus.agents.runtime.settings.settings import load_settings
+
+            settings = self._settings or load_settings()
+            self._node = await self._stack.enter_async_context(open_node(self.name, settings))
+            self._token_service = settings.token_service
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._node = self._exchange = None
+        await self._stack.__aexit__(kind, error, trace)
+
+    @property
+    def node(self) -> Node:
+        """The node that this client is on. Raises `RuntimeError` outside `async with`."""
+        if self._node is None:
+            raise RuntimeError("use the client inside `async with`")
+        return self._node
+
+    async def submit(
+        self,
+        action: str,
+        body: object,
+        *,
+        user: Statement | None = None,
+        life: float | None = None,
+        partition: str | None = None,
+        grants: Sequence[str] | None = None,
+        idempotency_key: str | None = None,
+        media_type: str = JSON,
+    ) -> TaskHandle:
+        """Submit a task; see `Sending.submit`. `await handle.result(SomeType)` waits for what comes of it."""
+        return await self.node.sending.submit(
+            action,
+            body,
+            user=user,
+            life=life,
+            partition=partition,
+            grants=grants,
+            idempotency_key=idempotency_key,
+            media_type=media_type,
+        )
+
+    async def user_context(self, token: str, *, within: float = 10.0) -> Statement:
+        """Exchange a user's access token at the edge's token service for a context of our own; the token goes no further.
+
+        Raises `ConfigurationError` unless the settings say `client.token_service`, else as `TokenExchange.user_context`.
+        """
+        if self._exchange is None:
+            from sealbus.agents.sdk.token_exchange import TokenExchange
+
+            if self._token_service is None:
+                raise ConfigurationError("client.token_service is not set: say the URL of the edge's token service")
+            exchange = TokenExchange(
+                self._token_service, identity=self.node.identity, edges=self.node.deployment.minters
+            )
+            self._exchange = await self._stack.enter_async_context(exchange)
+        return await self._exchange.user_context(token, within=within)
+
+    def handle(self, text: str) -> TaskHandle:
+        """Return the handle of a task that this identity submitted, here or anywhere; see `Sending.handle`."""
+        return self.node.sending.handle(text)
+
+    @overload
+    async def call(
+        self,
+        action: TypedAction[Req, Res],
+        body: Req,
+        *,
+        user: Statement | None = ...,
+        timeout: float = ...,
+        grants: Sequence[str] | None = ...,
+        media_type: str = ...,
+    ) -> Res: ...
+    @overload
+    async def call(
+        self,
+        action: str,
+        body: object,
+        *,
+        returns: type[Res],
+        user: Statement | None = ...,
+        timeout: float = ...,
+        grants: Sequence[str] | None = ...,
+        media_type: str = ...,
+    ) -> Res: ...
+    async def call(
+        self,
+        action: TypedAction[Req, Res] | str,
+        body: object,
+        *,
+        returns: type[Res] | None = None,
+        user: Statement | None = None,
+        timeout: float = 30.0,
+        grants: Sequence[str] | None = None,
+        media_type: str = JSON,
+    ) -> Res:
+        """Call an action and return its typed answer; see `Sending.call`."""
+        return await self.node.sending.call(
+            action, body, returns=returns, user=user, timeout=timeout, grants=grants, media_type=media_type
+        )
+
+    def stream(
+        self,
+        action: TypedAction[Req, Res] | str,
+        body: object,
+        *,
+        returns: type[Res] | None = None,
+        user: Statement | None = None,
+        timeout: float = 30.0,
+    ) -> AsyncGenerator[Res, None]:
+        """Call an action that answers in chunks; see `Sending.stream`."""
+        return self.node.sending.stream(action, body, returns=returns, user=user, timeout=timeout)
+
+    async def emit(self, name: str, body: object, *, media_type: str = JSON) -> Receipt:
+        """Emit an event of our own; see `Sending.emit`."""
+        return await self.node.sending.emit(name, body, media_type=media_type)

@@ -1,0 +1,130 @@
+"""The code behind a route: an agent's handler, as the gate sees it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+
+import pydantic
+
+from sealbus.agents.sdk.agent import Agent, Handler, checked_timeout
+from sealbus.agents.sdk.context import Context
+from sealbus.agents.sdk.sender import Sending
+from sealbus.bus.routing.routes import Permitted, Route
+from sealbus.bus.sending.message import Content
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import OwnSubject, OwnSubjects, call_subject, task_subject
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.decision.request import Resource as ResourceInput
+
+__all__ = ["HandlerEndpoint", "routes_of"]
+
+NO_RESOURCE = ResourceInput(type="none", id="none")
+"""What the policy is asked about where the handler declares no resource."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerEndpoint:
+    """Runs one declared handler with a `Context` that sends for the worker's identity."""
+
+    handler: Handler[object, object]
+    sending: Sending
+    kind: Kind
+    """That of the route: the handler of an own subject does not know its kind."""
+
+    def decode(self, body: bytes, typ: str) -> object:
+        """Step 14."""
+        return self.handler.takes.decode(body, typ)
+
+    def properties(self, value: object) -> Mapping[str, object]:
+        """Return the declared facts of the body."""
+        if not self.handler.facts or not isinstance(value, pydantic.BaseModel):
+            return {}
+        return {fact: getattr(value, fact) for fact in self.handler.facts}
+
+    async def resource(self, value: object) -> ResourceInput:
+        """Step 15: load from the agent's own data."""
+        if self.handler.resource is None:
+            return NO_RESOURCE
+        resource = await self.handler.resource(value)
+        return ResourceInput(type=resource.type, id=resource.id, properties=dict(resource.properties))
+
+    async def handle(self, permitted: Permitted) -> Content | None:
+        """Step 18. A call is always answered; a task's or event's value is encoded too, so that a bad one is noticed."""
+        # `Handler` was refused at declaration unless its function is a coroutine function or, below, an async generator.
+        result = await self.handler.function(permitted.value, Context(permitted, self.sending))  # type: ignore[misc]
+        if result is None and self.kind is not Kind.CALL:
+            return None
+        return self.handler.gives.encode(result, self.handler.media_type)
+
+    def stream(self, permitted: Permitted) -> AsyncGenerator[Content, None] | None:
+        """Return the chunks of a call whose handler is an async generator."""
+        return self._chunks(permitted) if self.handler.streams else None
+
+    async def _chunks(self, permitted: Permitted) -> AsyncGenerator[Content, None]:
+        chunks = self.handler.function(permitted.value, Context(permitted, self.sending))
+        async for chunk in chunks:  # type: ignore[attr-defined]  # as said above
+            yield self.handler.gives.encode(chunk, self.handler.media_type)
+
+
+def routes_of(agent: Agent, *, sending: Sending, names: Names, own_subjects: OwnSubjects) -> list[Route]:
+    """Return a route for each handler of `agent`.
+
+    Raises `ConfigurationError` for a subject that nobody declared, an own task or call that belongs to another agent,
+    and an own subject whose declared action or kind the handler contradicts.
+    """
+    own = names.id_of(agent.name)
+    token = names.token(own)
+    routes = []
+    for handler in agent.handlers.values():
+        verb = handler.action.partition(".")[2]
+        subjects = [handler.subject]
+        kind, action = handler.kind, handler.action
+        if handler.kind is Kind.TASK:
+            subjects = [task_subject(token, verb), task_subject(token, verb) + ".*"]
+        elif handler.kind is Kind.CALL:
+            subjects = [call_subject(token, verb)]
+        if kind is None:
+            declared = _declared(handler, own, own_subjects)
+            kind, action = declared.kind, declared.action
+        routes += [
+            Route(
+                kind=kind,
+                subject=subject,
+                action=action,
+                endpoint=HandlerEndpoint(handler, sending, kind),
+                retry=handler.retry,
+                timeout=handler.timeout,
+                loads_resource=handler.resource is not None,
+                once=handler.once,
+                honours=handler.honours,
+                status=handler.status,
+            )
+            for subject in subjects
+        ]
+    return routes
+
+
+def _declared(handler: Handler[object, object], own: SpiffeId, own_subjects: OwnSubjects) -> OwnSubject:
+    """Return the settings' declaration of the handler's own subject; raise where the two don't fit."""
+    subject = handler.subject
+    declared = own_subjects.get(subject)
+    if declared is None:
+        raise ConfigurationError(f"{subject}: declare it under [subjects] with kind, owner and action")
+    if declared.kind is not Kind.EVENT and declared.owner != own:
+        # Whoever sends it addresses the owner, so that it would be refused here at step 4.
+        raise ConfigurationError(f"{subject}: only its owner {declared.owner} can handle this {declared.kind}")
+    if handler.action not in (subject, declared.action):
+        raise ConfigurationError(
+            f"{subject}: the handler says action {handler.action}, [subjects] says {declared.action}"
+        )
+    if handler.once and declared.kind is Kind.CALL:
+        raise ConfigurationError(f"{subject}: a call is never delivered again, so that `once` does not apply to it")
+    checked_timeout(subject, declared.kind, handler.timeout)
+    if handler.streams and declared.kind is not Kind.CALL:
+        raise ConfigurationError(
+            f"{subject}: only a call can be answered in chunks, and it is declared {declared.kind}"
+        )
+    return declared

@@ -1,0 +1,279 @@
+"""`/healthz`, `/readyz` and `/metrics` for operators and orchestrators: a minimal HTTP/1.1 server, GET only.
+
+It answers from memory, holds no secret, and serves one short request per connection, bounded in size and time, so that
+it needs no web framework and cannot be kept busy. It speaks no TLS: keep it on loopback, or on a network of your own.
+
+Whether a node can take work now, part by part: what `/readyz` says.
+
+Reasons are shown to whoever may connect there: they name parts and codes, never content. What only deserves to be noted
+(the newest policy bundle was refused, and the old one stays in force) does not make a node unready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from sealbus.bus.telemetry import CONTENT_TYPE, Counters
+from sealbus.envelopes.errors import ConfigurationError, SealbusError
+from sealbus.policies.decision.engine import EngineStatus
+
+if TYPE_CHECKING:
+    from sealbus.agents.runtime.node import Node
+
+__all__ = ["ASK_EVERY", "HealthServer", "Probes", "Readiness", "parse_address"]
+
+_log: Final = logging.getLogger(__name__)
+
+REQUEST_BYTES: Final = 4_096
+"""Longest request head; Kubernetes' and Prometheus' own are under 500 bytes."""
+REQUEST_SECONDS: Final = 2.0
+"""For the whole request and its answer."""
+CONNECTIONS: Final = 32
+"""Connections at a time; more are closed at once."""
+
+_LOOPBACK: Final = "127.0.0.1"
+_REQUEST_LINE: Final = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,255}) HTTP/1\.[01]")
+_REASONS: Final = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    503: "Service Unavailable",
+}
+_PLAIN: Final = "text/plain; charset=utf-8"
+_JSON: Final = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probes:
+    """What is asked of the process. Each returns the reasons for a no by name, empty for a yes; neither may block.
+
+    `healthy`: whether it is worth keeping; a no makes an orchestrator restart it. `ready`: whether it can take work
+    now. `notes` are shown beside the latter's reasons, and change no answer. All are shown to whoever may connect: they
+    name parts and codes, never content.
+    """
+
+    healthy: Callable[[], Mapping[str, str]]
+    ready: Callable[[], Mapping[str, str]]
+    notes: Callable[[], Mapping[str, str]] = dict
+
+
+def parse_address(text: str, setting: str = "health.address") -> tuple[str, int]:
+    """Return host and port of `host:port`, `:port`, `port` or `[ipv6]:port`; loopback where no host is named.
+
+    Port 0 is any free one. Raises `ConfigurationError`, which names `setting`, for anything else.
+    """
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ConfigurationError(f"{setting} {text!r}: write host:port, with an IPv6 address in brackets")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535 or (colon and host != host.strip()):
+        raise ConfigurationError(f"{setting} {text!r}: write host:port, :port or port")
+    return host or _LOOPBACK, int(port)
+
+
+class HealthServer:
+    """Serve `probes` and `counters` on `address` (`parse_address`) as an async context manager."""
+
+    def __init__(self, address: str, *, probes: Probes, counters: Counters) -> None:
+        self._host, self._port = parse_address(address)
+        self._probes = probes
+        self._counters = counters
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.Task[None]] = set()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on, once entered."""
+        return self._port
+
+    async def __aenter__(self) -> Self:
+        """Start to listen. Raises `ConfigurationError`, one line, if the address cannot be used."""
+        try:
+            self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=REQUEST_BYTES)
+        except OSError as error:
+            raise ConfigurationError(
+                f"health.address {self._host}:{self._port} cannot be used: {error.strerror}; "
+                "choose another, or 0 for any free port"
+            ) from error
+        self._port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+        for connection in self._open:
+            connection.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  the server runs this in a task of its own
+        self._open.add(task)
+        try:
+            if len(self._open) <= CONNECTIONS:
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    writer.write(self._answer(await _request_head(reader)))
+                    await writer.drain()
+                    writer.close()
+                    await writer.wait_closed()
+        except (OSError, TimeoutError):
+            _log.debug("health: a request was not completed")
+        finally:
+            self._open.discard(task)
+            writer.transport.abort()
+
+    def _answer(self, head: bytes) -> bytes:
+        """Return the whole response to a request head; an empty head is one that was too long or incomplete."""
+        found = _REQUEST_LINE.fullmatch(head.partition(b"\r\n")[0])
+        if found is None:
+            return _response(400, "one short HTTP/1.1 request, please\n", _PLAIN)
+        if found[1] not in (b"GET", b"HEAD"):
+            return _response(405, "GET only\n", _PLAIN)
+        try:
+            status, text, media_type = self._page(found[2].partition(b"?")[0])
+        except Exception as error:  # noqa: BLE001  a probe that fails is an answer: something is wrong
+            _log.exception("health: a probe failed")
+            status, text, media_type = _report({"probe": type(error).__name__})
+        return _response(status, text, media_type, body=found[1] == b"GET")
+
+    def _page(self, path: bytes) -> tuple[int, str, str]:
+        if path == b"/healthz":
+            return _report(self._probes.healthy())
+        if path == b"/readyz":
+            return _report(self._probes.ready(), self._probes.notes())
+        if path == b"/metrics":
+            return 200, self._counters.render(), CONTENT_TYPE
+        return 404, "/healthz, /readyz, /metrics\n", _PLAIN
+
+
+async def _request_head(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        return b""
+
+
+def _report(reasons: Mapping[str, str], notes: Mapping[str, str] = MappingProxyType({})) -> tuple[int, str, str]:
+    document: dict[str, object] = {"ok": not reasons, "reasons": dict(sorted(reasons.items()))}
+    if notes:
+        document["notes"] = dict(sorted(notes.items()))
+    return (503 if reasons else 200), json.dumps(document) + "\n", _JSON
+
+
+def _response(status: int, text: str, media_type: str, *, body: bool = True) -> bytes:
+    content = text.encode()
+    head = (
+        f"HTTP/1.1 {status} {_REASONS[status]}\r\n"
+        f"Content-Type: {media_type}\r\n"
+        f"Content-Length: {len(content)}\r\n"
+        "Cache-Control: no-store\r\n"
+        "X-Content-Type-Options: nosniff\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    return head.encode() + (content if body else b"")
+
+
+ASK_EVERY = 2.0
+"""Seconds between two questions to the policy engine; a sidecar may have gone since the last decision."""
+
+
+ASK_SECONDS = 1.0
+"""For the server's answer, which comes from its memory."""
+
+_DISK = "its disk is full or failing; make room, then restart it, for it tries no failed stream again"
+"""Seen with nats-server 2.15.1: such a stream takes nothing until the server was restarted, and publishes get no answer."""
+
+
+class Readiness:
+    """Looks at one entered node. Await `run` to keep what the policy engine says of itself current."""
+
+    def __init__(self, node: Node, *, every: float = ASK_EVERY) -> None:
+        self._node = node
+        self._every = every
+        self._engine: EngineStatus | None = None
+        self._unstored = ""
+
+    async def run(self) -> None:
+        """Ask the policy engine for its status, and NATS where it stores nothing, now and again, until cancelled."""
+        while True:
+            self._unstored = await self._looked_at_stores()
+            found = await self._node.engine.status()
+            before = self._engine.problem if self._engine is not None else ""
+            if found.revision and found.problem and found.problem != before:
+                self._node.counters.add("sealbus_policy_bundle_refused_total", engine=found.engine)
+            if self._engine is not None and (found.problem, found.missed) != (
+                self._engine.problem,
+                self._engine.missed,
+            ):
+                _log.info(
+                    "policy engine %s: %s",
+                    found.engine,
+                    "has a problem" if found.problem or found.missed else "well again",
+                )
+            self._engine = found
+            await asyncio.sleep(self._every)
+
+    def reasons(self) -> dict[str, str]:
+        """Return why no work can be taken now, by part; empty where it can. Answers from memory."""
+        reasons = {}
+        clocks = self._node.clocks
+        if clocks.ahead is not None and (skew := clocks.problem) is not None:
+            # Whether an SVID has ended is not to be told by such a clock.
+            reasons["clock"] = str(skew)
+        else:
+            try:
+                self._node.identity.sealer()
+            except SealbusError as error:
+                reasons["identity"] = str(error.code)
+        if not self._node.connected():
+            reasons["nats"] = "not connected"
+        if self._unstored:
+            reasons["disk"] = self._unstored
+        if self._engine is None:
+            reasons["policy"] = "not asked yet"
+        elif not self._engine.revision:
+            # Without a revision nothing is decided: the engine does not answer, or has no bundle yet.
+            reasons["policy"] = f"{self._engine.engine} engine not ready"
+        if problem := self._node.audit.problem:
+            reasons["audit"] = problem
+        return reasons
+
+    async def _looked_at_stores(self) -> str:
+        """Return what nats-server does not store though it answers; empty where it stores, or does not answer either."""
+        node = self._node
+        # With a spool records count as stored without the stream, and the audit writer notes how far that is behind.
+        silent = [token for token in node.outbox.unstored if token != "audit" or node.spool is None]
+        if not silent:
+            return ""
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                await node.transport.audit_stream()
+        except (SealbusError, TimeoutError):
+            return ""
+        return f"nats-server answers and does not store {', '.join(f'{token}.*' for token in silent)}: {_DISK}"
+
+    def notes(self) -> dict[str, str]:
+        """Return what an operator should look at though work is taken, by part."""
+        notes = {}
+        engine = self._engine
+        if engine is not None and engine.revision and engine.missed:
+            notes["policy"] = f"{len(engine.missed)} of the OPAs do not answer, or decide by another revision"
+        elif engine is not None and engine.revision and engine.problem:
+            notes["policy"] = f"the newest bundle was refused: revision {engine.revision} stays in force"
+        if behind := self._node.audit.behind:
+            notes["audit"] = behind
+        if self._node.policy_problem():
+            notes["policy_store"] = "the newest of a part was refused, or the store is not read: see the log"
+        return notes

@@ -1,0 +1,184 @@
+"""`Node`: one identity's standing on the bus. What a worker and a client have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+from sealbus.agents.sdk.sender import Sending
+from sealbus.bus.audit.redaction import DECISIONS_ALONE, Recording
+from sealbus.bus.audit.spool import Spool, SpoolOptions
+from sealbus.bus.audit.writer import AuditLimits, AuditWriter
+from sealbus.bus.background import Background
+from sealbus.bus.gate.authorizer import Authorizer
+from sealbus.bus.gate.calls import Requests
+from sealbus.bus.gate.refusals import Refusals
+from sealbus.bus.gate.reply_policy import AnswerPolicy
+from sealbus.bus.gate.status_reader import StatusReader
+from sealbus.bus.nats.clock_difference import ClockDifference
+from sealbus.bus.ports import Clock, Identity, Transport, wall_clock
+from sealbus.bus.sending.outbox import Outbox
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
+from sealbus.envelopes.message.subjects import OwnSubjects, audit_subject, refused_subject
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.decision.engine import PolicyEngine
+
+__all__ = ["Deployment", "Node"]
+
+_NONE: Mapping[SpiffeId, int] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """What every node of one deployment must agree on: names, own subjects, user contexts and chains."""
+
+    names: Names
+    minters: frozenset[SpiffeId] = frozenset()
+    lifetimes: Lifetimes = DEFAULT_LIFETIMES
+    own_subjects: OwnSubjects = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Node:
+    """Outbox, audit writer, refusals and requests of one identity; enter with `async with`.
+
+    Identity, transport and engine are entered already and outlive the node.
+    """
+
+    def __init__(
+        self,
+        *,
+        deployment: Deployment,
+        identity: Identity,
+        transport: Transport,
+        engine: PolicyEngine,
+        counters: Counters | None = None,
+        audit_limits: AuditLimits | None = None,
+        recording: Recording = DECISIONS_ALONE,
+        spool: SpoolOptions | None = None,
+        connected: Callable[[], bool] = lambda: True,
+        revoked_before: Callable[[], Mapping[SpiffeId, int]] = lambda: _NONE,
+        policy_problem: Callable[[], str] = str,
+        clock: Clock = wall_clock,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self.deployment = deployment
+        self.identity = identity
+        self.transport = transport
+        self.engine = engine
+        self.connected = connected
+        """Tells whether the transport has a broker now; one in memory always has."""
+        self.policy_problem = policy_problem
+        """Tells why the newest policy is not in force, or is not looked for; empty where all is well."""
+        self._revoked_before = revoked_before
+        self._revoked = revoked_before()
+        self._trust = Trust(bundles=identity.bundles(), revoked_before=self._revoked)
+        self.counters = counters or Counters()
+        self.clock = clock
+        self.random = random
+        self.caches = Caches()
+        self.own = identity.spiffe_id
+        self.token = deployment.names.token(self.own)
+        self.started = clock()
+        self.outbox = Outbox(identity=identity, transport=transport, clock=clock)
+        self.spool = (
+            Spool(spool, subject=audit_subject(self.token), outbox=self.outbox, counters=self.counters)
+            if spool is not None
+            else None
+        )
+        self.audit = AuditWriter(
+            own=self.own,
+            subject=audit_subject(self.token),
+            outbox=self.outbox,
+            counters=self.counters,
+            limits=audit_limits,
+            recording=recording,
+            spool=self.spool,
+            created=transport.created,
+            clock=clock,
+        )
+        self.refusals = Refusals(
+            transport=transport, subject=refused_subject(self.token), counters=self.counters, clock=clock
+        )
+        self.clocks = ClockDifference(self._broker_time, clock=clock)
+        self.counters.gauge("sealbus_clock_ahead_seconds", self.clocks.seconds_ahead)
+        self._audit_stream = ""
+        self.judge = Authorizer(engine=engine, clock=clock)
+        self.answers = AnswerPolicy(judge=self.judge, audit=self.audit)
+        self.requests = Requests(
+            names=deployment.names,
+            own=self.own,
+            transport=transport,
+            outbox=self.outbox,
+            policy=self.answers,
+            refusals=self.refusals,
+            trust=self.trust,
+            caches=self.caches,
+            clock=clock,
+        )
+        self.status_reader = StatusReader(
+            names=deployment.names,
+            own=self.own,
+            transport=transport,
+            policy=self.answers,
+            refusals=self.refusals,
+            trust=self.trust,
+            caches=self.caches,
+            clock=clock,
+        )
+        self.sending = Sending(
+            own=self.own,
+            names=deployment.names,
+            outbox=self.outbox,
+            requests=self.requests,
+            reader=self.status_reader,
+            own_subjects=deployment.own_subjects,
+        )
+        self._stack = AsyncExitStack()
+        self._refusing: asyncio.Task[None] | None = None
+
+    async def _broker_time(self) -> int:
+        # Who serves only calls has no consumer to ask about; about the audit stream each has to ask anyway.
+        if not self._audit_stream:
+            self._audit_stream, _ = await self.transport.audit_stream()
+        try:
+            return await self.transport.broker_time(self._audit_stream)
+        except ConfigurationError:
+            # A period's stream may be gone when the next one is current.
+            self._audit_stream = ""
+            raise
+
+    def trust(self) -> Trust:
+        """Return the trust bundles, and the operator's revocations by time, as they are now."""
+        bundles, revoked = self.identity.bundles(), self._revoked_before()
+        if self._trust.bundles is not bundles or self._revoked is not revoked:
+            self._trust, self._revoked = Trust(bundles=bundles, revoked_before=revoked), revoked
+        return self._trust
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            group = await stack.enter_async_context(Background())
+            refusing = group.create_task(self.refusals.run(), name="refusals")
+            stack.callback(refusing.cancel)
+            await stack.enter_async_context(self.outbox)
+            if self.spool is not None:
+                await stack.enter_async_context(self.spool)
+            await stack.enter_async_context(self.audit)
+            await stack.enter_async_context(self.requests)
+            await stack.enter_async_context(self.status_reader)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)

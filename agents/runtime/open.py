@@ -1,0 +1,224 @@
+"""From settings to a running node: identity from the Workload API, a connection to NATS, a policy engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from sealbus.agents.identity import WorkloadIdentity
+from sealbus.agents.runtime.node import Deployment, Node
+from sealbus.agents.runtime.policy.source import file_verifier, open_source
+from sealbus.agents.runtime.settings.settings import PolicySettings, Settings, load_settings
+from sealbus.bus.audit.redaction import Recording
+from sealbus.bus.audit.spool import SpoolOptions
+from sealbus.bus.audit.trail import AuditTrail
+from sealbus.bus.audit.writer import AuditLimits
+from sealbus.bus.background import Background
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import Identity, Transport
+from sealbus.bus.streams.check import StreamGuard, check_streams
+from sealbus.bus.streams.declared import Stream, declared_streams
+from sealbus.bus.streams.durability import acknowledged_means
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.message.subjects import own_subjects
+from sealbus.envelopes.records.archive import ArchiveProfile
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.decision.engine import PolicyEngine
+
+__all__ = [
+    "connection_of",
+    "deployment_of",
+    "open_audit_reading",
+    "open_audit_trail",
+    "open_connection",
+    "open_engine",
+    "open_identity",
+    "open_node",
+    "streams_of",
+]
+
+_log = logging.getLogger(__name__)
+
+
+def deployment_of(settings: Settings) -> Deployment:
+    """Return what every node of the deployment agrees on."""
+    return Deployment(
+        names=settings.names,
+        minters=settings.minters,
+        lifetimes=settings.lifetimes,
+        own_subjects=own_subjects(*settings.own_subjects),
+    )
+
+
+def streams_of(settings: Settings) -> tuple[Stream, ...]:
+    """Return the streams as they are declared by the settings."""
+    return declared_streams(settings.max_bytes, own=settings.own_subjects, replicas=settings.replicas)
+
+
+def spool_of(settings: Settings, own: SpiffeId) -> SpoolOptions | None:
+    """Return where the records of the identity `own` are spooled; `None` where the stream has to acknowledge them."""
+    if settings.audit_spool is None:
+        return None
+    return SpoolOptions(
+        folder=settings.audit_spool / settings.names.token(own),
+        max_bytes=settings.audit_spool_max,
+        within=settings.audit_within,
+    )
+
+
+def workload_api_of(settings: Settings, name: str) -> str | None:
+    """Return the Workload API's address for the workload `name`; `{name}` stands for it where there is a socket each."""
+    address = settings.workload_api
+    return address.replace("{name}", name) if address is not None else None
+
+
+@asynccontextmanager
+async def open_identity(
+    name: str, settings: Settings, *, counters: Counters | None = None
+) -> AsyncGenerator[WorkloadIdentity, None]:
+    """Open the identity of the workload `name`, which must be of the settings' trust domain.
+
+    One workload may have several identities (SPIRE gives all that its selectors match): it is asked for by name.
+    """
+    wanted = settings.names.id_of(name)
+    async with WorkloadIdentity.connect(
+        workload_api_of(settings, name),
+        spiffe_id=wanted,
+        deadline=settings.identity_within,
+        patient=settings.identity_patient,
+        counters=counters,
+    ) as identity:
+        if identity.spiffe_id.trust_domain != settings.trust_domain:
+            raise ConfigurationError(
+                f"this workload is {identity.spiffe_id}, and the settings say trust domain {settings.trust_domain}"
+            )
+        yield identity
+
+
+@asynccontextmanager
+async def open_connection(
+    name: str, settings: Settings, *, counters: Counters | None = None
+) -> AsyncGenerator[tuple[WorkloadIdentity, Connection], None]:
+    """Open the identity of the workload `name` and its connection to NATS; each failure is one line that names the thing."""
+    async with (
+        open_identity(name, settings, counters=counters) as identity,
+        connection_of(name, settings, identity, counters) as connection,
+    ):
+        yield identity, connection
+
+
+def connection_of(name: str, settings: Settings, identity: WorkloadIdentity, counters: Counters | None) -> Connection:
+    """Return the connection of the workload `name` with its open `identity`, to be entered."""
+    return Connection(
+        settings.nats,
+        identity=identity,
+        server_ids=settings.nats_ids,
+        inbox_prefix=settings.names.inbox_prefix(identity.spiffe_id),
+        name=name,
+        counters=counters,
+    )
+
+
+@asynccontextmanager
+async def open_engine(policy: PolicySettings, identity: Identity | None = None) -> AsyncGenerator[PolicyEngine, None]:
+    """Open the policy engine that the settings name; the central one asks by `identity`."""
+    if policy.engine == "embedded":
+        from sealbus.policies.engines.embedded import EmbeddedEngine
+
+        if policy.bundle is None:
+            raise ConfigurationError("policy.bundle is not set: the embedded engine reads its bundle from this file")
+        async with EmbeddedEngine(policy.bundle, verifier=file_verifier(policy)) as embedded:
+            yield embedded
+    elif policy.engine == "sidecar":
+        from sealbus.policies.engines.sidecar import SidecarEngine
+
+        if len(policy.opa) != 1:
+            how = "names several" if policy.opa else "is not set"
+            raise ConfigurationError(f"policy.opa {how}: the sidecar engine asks OPA on this one unix socket")
+        async with SidecarEngine(Path(policy.opa[0].removeprefix("unix:")), deadline=policy.deadline) as sidecar:
+            yield sidecar
+    else:
+        from sealbus.agents.runtime.policy.opa_tls import OpaTls
+        from sealbus.policies.engines.central import CentralEngine
+
+        if not policy.opa:
+            raise ConfigurationError("policy.opa is not set: the central engine asks OPA at these https URLs")
+        if len({one.trust_domain for one in policy.opa_ids}) != 1:
+            raise ConfigurationError("policy.opa_ids must all be of one trust domain: one bundle vouches for them")
+        if identity is None:
+            raise ConfigurationError("the central engine needs an identity, with which it asks OPA")
+        tls = OpaTls(identity, expected=policy.opa_ids)
+        async with CentralEngine(policy.opa, tls=tls, deadline=policy.deadline) as central:
+            yield central
+
+
+@asynccontextmanager
+async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerator[Node, None]:
+    """Open everything that the workload `name` needs on the bus, check its streams, and close it in reverse order."""
+    settings = settings or load_settings()
+    counters = Counters()
+    async with AsyncExitStack() as stack:
+        identity = await stack.enter_async_context(open_identity(name, settings, counters=counters))
+        engine: PolicyEngine | None = None
+        if settings.policy.bucket is None:
+            # First: what is wrong with a file is told before anything is connected to.
+            engine = await stack.enter_async_context(open_engine(settings.policy, identity))
+        connection = await stack.enter_async_context(connection_of(name, settings, identity, counters))
+        source = await stack.enter_async_context(open_source(name, settings.policy, connection, counters=counters))
+        if engine is None:
+            engine = await stack.enter_async_context(open_engine(source.policy, identity))
+        group = await stack.enter_async_context(Background())
+        streams = streams_of(settings)
+        _log.info("%s", acknowledged_means(await check_streams(streams, connection.jetstream)))
+        guard = StreamGuard(streams, connection)
+        checking = group.create_task(guard.run(), name="stream-guard")
+        await connection.attach(guard)
+        async with Node(
+            deployment=deployment_of(settings),
+            identity=identity,
+            transport=NatsTransport(connection),
+            engine=engine,
+            counters=counters,
+            connected=lambda: connection.connected,
+            audit_limits=AuditLimits(within=settings.audit_within, denials=settings.audit_denials),
+            revoked_before=source.revoked_before,
+            policy_problem=source.problem,
+            recording=Recording(settings.audit_redact, settings.audit_bodies),
+            spool=spool_of(settings, identity.spiffe_id),
+        ) as node:
+            yield node
+        checking.cancel()
+
+
+@asynccontextmanager
+async def open_audit_trail(
+    name: str, settings: Settings, *, stream: str | None = None
+) -> AsyncGenerator[AuditTrail, None]:
+    """Open the audit stream for reading under the identity `name`, which must be allowed to.
+
+    `stream` is that of a former period; the current one, unless said.
+    """
+    async with open_audit_reading(name, settings, stream=stream) as (_, trail):
+        yield trail
+
+
+@asynccontextmanager
+async def open_audit_reading(
+    name: str, settings: Settings, *, stream: str | None = None
+) -> AsyncGenerator[tuple[Transport, AuditTrail], None]:
+    """Open the audit stream as `open_audit_trail` does, and what the other streams are read by beside it."""
+    async with open_connection(name, settings) as (identity, connection):
+        transport = NatsTransport(connection)
+        yield (
+            transport,
+            AuditTrail(
+                transport=transport,
+                profile=ArchiveProfile(names=settings.names, minters=settings.minters),
+                bundles=identity.bundles,
+                stream=stream,
+            ),
+        )

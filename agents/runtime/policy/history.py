@@ -1,0 +1,55 @@
+"""Composes again what a process decided by in the past, from the former bundles in the store.
+
+The revision of a composed bundle names each part with its serial, and begins with a hash of their contents: so it can be
+made again, and be known to be the one, for as long as the store keeps those parts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.policies.bundle.composition import PartSet
+from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.bundle.ownership import MOST_TEAMS, PLATFORM
+from sealbus.policies.lint.module import PolicyRefused
+
+__all__ = ["former_policy", "parts_of"]
+
+_REVISION: Final = re.compile(r"[0-9a-f]{12}((?:\.[a-z][a-z0-9_]{0,31}-[1-9][0-9]{0,15})+)", re.ASCII)
+
+
+def parts_of(revision: str) -> Mapping[str, int]:
+    """Return the serial of each part that a composed bundle of `revision` has, the platform first.
+
+    Empty for what is no such revision, and for one that is too long to name all its parts.
+    """
+    found = _REVISION.fullmatch(revision)
+    named = found[1][1:].split(".") if found is not None else []
+    parts = {name: int(serial) for name, _, serial in (one.rpartition("-") for one in named)}
+    if len(parts) != len(named) or len(named) > MOST_TEAMS or next(iter(parts), "") != PLATFORM:
+        return {}
+    return parts
+
+
+async def former_policy(store: PolicyStore, anchors: Mapping[str, PublicKey], revision: str) -> Bundle | None:
+    """Return the composed bundle of `revision`, each of its parts verified anew with `anchors`.
+
+    None where a part is not kept any more, is refused today, or does not come to this very revision. Raises
+    `BusUnavailable`.
+    """
+    parts = PartSet(anchors)
+    named = parts_of(revision)
+    for name, serial in named.items():
+        try:
+            raw = await store.former(name, serial)
+            await asyncio.to_thread(parts.offer, name, raw)
+        except (ConfigurationError, PolicyRefused):
+            return None
+    composed = parts.composed
+    return composed if composed is not None and composed.revision == revision else None

@@ -1,0 +1,46 @@
+"""TLS to central OPAs: our X.509-SVID is shown, and the handshake ends only where the server is one of theirs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from sealbus.bus.nats.connection.tls import client_context
+from sealbus.bus.ports import Identity, X509Material, wall_clock
+from sealbus.envelopes.errors import IdentityUnavailable
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.engines.svid_sessions import ClientTls
+
+__all__ = ["MARGIN", "OpaTls"]
+
+MARGIN: Final = 1.0
+"""Seconds before its certificate's `notAfter` at which a connection has ended, as for those to NATS."""
+
+
+class OpaTls:
+    """The central engine's `TlsSource`, on a workload's identity. `expected` are the SPIFFE IDs of OPA's servers."""
+
+    def __init__(self, identity: Identity, *, expected: frozenset[SpiffeId]) -> None:
+        self._identity: Final = identity
+        self._expected: Final = expected
+        self._made: tuple[X509Material, ClientTls] | None = None
+
+    def current(self) -> ClientTls:
+        """Return the TLS context of the X.509-SVID of now, the same one until it or a trust bundle changes.
+
+        Raises `IdentityUnavailable` without an X.509-SVID that has over a second of life left, `ConfigurationError`
+        where `expected` are not of one trust domain or the Workload API gave no bundle of it.
+        """
+        material = self._identity.x509()
+        if self._made is None or self._made[0] is not material:
+            context = client_context(material, expected=self._expected)
+            seconds = (material.not_after - wall_clock()) / SECOND
+            ends = asyncio.get_running_loop().time() + seconds - MARGIN
+            self._made = (material, ClientTls(context=context, ends=ends))
+        tls = self._made[1]
+        if tls.ends <= asyncio.get_running_loop().time():
+            raise IdentityUnavailable(
+                f"the X.509-SVID of {material.spiffe_id} is about to expire, and there is no newer one"
+            )
+        return tls

@@ -1,0 +1,180 @@
+"""What operators and teams do to the store: push a part, put an older content back, and deny.
+
+Each change is judged as every consumer will judge it (`PartSet`) before it is written, so that whoever pushes sees what is
+wrong, with file and line, and nobody else does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sealbus.agents.runtime.policy.deny_list import carry
+from sealbus.agents.runtime.policy.store import PolicyStore, StoredPart
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.trust.keys import PublicKey, SigningKey
+from sealbus.policies.bundle.composition import PartSet
+from sealbus.policies.bundle.files import build_bundle
+from sealbus.policies.bundle.format import Bundle, Manifest, pack_bundle, read_bundle
+from sealbus.policies.bundle.ownership import PLATFORM
+from sealbus.policies.bundle.signing import sign_bundle
+from sealbus.policies.decision.documents import DataDocument
+from sealbus.policies.lint.module import PolicyRefused
+
+__all__ = ["Pushed", "change_platform", "content_of", "push_content", "push_signed", "roll_back", "stored_parts"]
+
+Content = Callable[[int], Bundle]
+"""Makes the bundle that is to be pushed, with the serial that it gets."""
+Check = Callable[[Bundle], None]
+"""Raises `PolicyRefused` for what the parts must not come to (`opa_check`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """What is in the store now. `composed` is the revision that consumers will have; `fallen` why teams fell out."""
+
+    name: str
+    serial: int
+    composed: str
+    fallen: Mapping[str, str]
+
+
+async def stored_parts(store: PolicyStore, anchors: Mapping[str, PublicKey]) -> tuple[PartSet, dict[str, StoredPart]]:
+    """Return what the store's current bundles come to, and the bundles; what is refused stands in `problems`."""
+    current = await store.current()
+    parts = PartSet(anchors)
+    for name in sorted(current, key=lambda one: (one != PLATFORM, one)):
+        _offered(parts, current[name])
+    return parts, current
+
+
+async def push_content(
+    store: PolicyStore,
+    anchors: Mapping[str, PublicKey],
+    name: str,
+    content: Content,
+    key: SigningKey,
+    check: Check | None = None,
+) -> Pushed:
+    """Sign what `content` makes and push it as the part `name`, under the serial after the current one.
+
+    Whom the platform denies now stays denied, whatever `content` says of it: only `forget` ends a denial.
+
+    Raises `PolicyRefused` for what no consumer would take, `ConfigurationError` where somebody else pushed meanwhile.
+    """
+    parts, current = await stored_parts(store, anchors)
+    bundle = _carrying(parts, name, content(await _next(store, parts, name)))
+    return await _push(store, parts, current, name, sign_bundle(bundle, key, scope=name), check)
+
+
+async def push_signed(
+    store: PolicyStore, anchors: Mapping[str, PublicKey], name: str, raw: bytes, check: Check | None = None
+) -> Pushed:
+    """Push a bundle that was signed elsewhere, with a serial of its own.
+
+    Raises as above, and `ConfigurationError` for a platform's that would end a denial.
+    """
+    parts, current = await stored_parts(store, anchors)
+    bundle = read_bundle(raw)
+    if _carrying(parts, name, bundle) is not bundle:
+        raise ConfigurationError(
+            "the bundle lacks denials that are in force (sealbus deny ls): sign it here with --key, which keeps them, "
+            "or remove them first"
+        )
+    return await _push(store, parts, current, name, bundle, check)
+
+
+async def roll_back(
+    store: PolicyStore,
+    anchors: Mapping[str, PublicKey],
+    name: str,
+    serial: int,
+    key: SigningKey,
+    check: Check | None = None,
+) -> Pushed:
+    """Push what `name` was under `serial` once more, as the newest. Raises as above, and where that is not kept."""
+    old = read_bundle(await store.former(name, serial))
+    return await push_content(store, anchors, name, lambda new: _again(old, old.data, new, old.revision), key, check)
+
+
+async def change_platform(
+    store: PolicyStore, anchors: Mapping[str, PublicKey], change: Callable[[DataDocument], None], key: SigningKey
+) -> Pushed:
+    """Push the platform's bundle that is in force with its data changed by `change`. Raises as above."""
+
+    def content(serial: int) -> Bundle:
+        platform = parts.bundle(PLATFORM)
+        if platform is None:
+            raise ConfigurationError("there is no platform's bundle in force: push one first")
+        # Read anew: what is in force is not to be changed in place.
+        data = read_bundle(platform.raw).data
+        change(data)
+        return _again(platform, data, serial, "")
+
+    parts, current = await stored_parts(store, anchors)
+    bundle = sign_bundle(content(await _next(store, parts, PLATFORM)), key, scope=PLATFORM)
+    return await _push(store, parts, current, PLATFORM, bundle, None)
+
+
+def content_of(source: Path, *, revision: str = "") -> Content:
+    """Return the content of a policy folder, or of a bundle file. Raises `PolicyRefused`, `ConfigurationError`; blocks."""
+
+    def content(serial: int) -> Bundle:
+        if source.is_dir():
+            return build_bundle(source, revision=revision, serial=serial, part=True)
+        try:
+            bundle = read_bundle(source.read_bytes())
+        except OSError as error:
+            raise ConfigurationError(f"{source} cannot be read: {error.strerror}") from error
+        return _again(bundle, bundle.data, serial, revision or bundle.revision)
+
+    return content
+
+
+async def _push(
+    store: PolicyStore,
+    parts: PartSet,
+    current: Mapping[str, StoredPart],
+    name: str,
+    bundle: Bundle,
+    check: Check | None,
+) -> Pushed:
+    before = {part.name for part in parts.parts}
+    parts.offer(name, bundle.raw)
+    if check is not None and parts.composed is not None:
+        await asyncio.to_thread(check, parts.composed)
+    await store.push(name, bundle.raw, bundle.serial, last=current[name].last if name in current else 0)
+    fallen = {team: parts.problems.get(team, "") for team in sorted(before - {part.name for part in parts.parts})}
+    composed = parts.composed
+    return Pushed(
+        name=name, serial=bundle.serial, composed=composed.revision if composed is not None else "", fallen=fallen
+    )
+
+
+def _carrying(parts: PartSet, name: str, bundle: Bundle) -> Bundle:
+    """Return `bundle`, with the denials of the platform's that is in force where it lacks some."""
+    platform = parts.bundle(PLATFORM)
+    if name != PLATFORM or platform is None:
+        return bundle
+    data = read_bundle(bundle.raw).data
+    return _again(bundle, data, bundle.serial, bundle.revision) if carry(data, platform.data) else bundle
+
+
+async def _next(store: PolicyStore, parts: PartSet, name: str) -> int:
+    """Return a serial after all that were pushed, be the current bundle in force or not (its signer may be another)."""
+    known = parts.bundle(name)
+    return max(known.serial if known is not None else 0, *await store.serials(name), 0) + 1
+
+
+def _again(bundle: Bundle, data: DataDocument, serial: int, revision: str) -> Bundle:
+    modules = {module.path: module.text.encode() for module in bundle.modules}
+    return read_bundle(pack_bundle(modules, data, Manifest(revision=revision, roots=bundle.roots, serial=serial)))
+
+
+def _offered(parts: PartSet, part: StoredPart) -> None:
+    try:
+        parts.offer(part.name, part.raw)
+    except PolicyRefused:
+        return  # it stands in `problems`

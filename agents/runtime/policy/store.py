@@ -1,0 +1,111 @@
+"""Bundles in NATS: the bucket that they are pushed to, the newest of each part and those before it.
+
+An object's name is the part's (`platform`, or a team's), its bytes the signed bundle that is current; `stock@7` is what the
+part was under serial 7. Nothing here verifies: whoever reads does, with `PartSet`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.streams.object_store import ObjectInfo, ObjectStore
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.policies.bundle.ownership import is_part
+
+__all__ = ["BUCKET_BYTES", "SCHEME", "PolicyStore", "StoredPart"]
+
+SCHEME: Final = "nats://"
+"""How `policy.bundle` names a bucket: `nats://policies`."""
+BUCKET_BYTES: Final = 33_554_432
+KEPT: Final = 20
+"""Former bundles of each part, for `sealbus policy rollback`."""
+TRIES: Final = 5
+
+_FORMER: Final = re.compile(r"([a-z0-9_]+)@([1-9][0-9]{0,15})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPart:
+    """The current bundle of one part, as it lies in the store; `raw` is empty where it is broken there.
+
+    `last` is for who replaces it.
+    """
+
+    name: str
+    raw: bytes
+    last: int
+
+
+class PolicyStore:
+    """The bucket `bucket` over an entered connection, which outlives it."""
+
+    def __init__(self, connection: Connection, bucket: str) -> None:
+        self.objects = ObjectStore(connection, bucket)
+
+    async def create(self, *, replicas: int = 1) -> None:
+        """Make the bucket unless it is there."""
+        await self.objects.create(max_bytes=BUCKET_BYTES, replicas=replicas)
+
+    async def current(self) -> dict[str, StoredPart]:
+        """Return what is current, by the name of the part. Raises `BusUnavailable`, `ConfigurationError`."""
+        found: dict[str, StoredPart] = {}
+        for info in await self.objects.objects():
+            if is_part(info.name):
+                part = await self.read(info.name)
+                if part is not None:
+                    found[part.name] = part
+        return found
+
+    async def read(self, name: str) -> StoredPart | None:
+        """Return the current bundle of the part `name`, None if there is none. Raises `BusUnavailable`."""
+        before = 0
+        for _ in range(TRIES):
+            info = await self.objects.info(name)
+            if info is None:
+                return None
+            raw = await self.objects.get(info)
+            if raw is not None or info.sequence == before:
+                return StoredPart(name=name, raw=raw or b"", last=info.sequence)
+            before = info.sequence
+        raise BusUnavailable(f"{name}: replaced each time it was read")
+
+    async def push(self, name: str, raw: bytes, serial: int, *, last: int) -> None:
+        """Make `raw` the current bundle of `name`, in place of the one that was read with `last`, 0 for none.
+
+        It is kept under its serial, too. Raises `ConfigurationError` if somebody else pushed meanwhile, `BusUnavailable`.
+        """
+        former = f"{name}@{serial}"
+        there = await self.objects.info(former)
+        await self.objects.put(former, raw, last=there.sequence if there is not None else 0)
+        if await self.objects.put(name, raw, last=last) is None:
+            raise ConfigurationError(f"{name}: somebody else pushed at the same time; look at theirs, then push again")
+        for old in (await self._formers(name))[:-KEPT]:
+            await self.objects.remove(old)
+
+    async def former(self, name: str, serial: int) -> bytes:
+        """Return what `name` was under `serial`. Raises `ConfigurationError` if that is not kept."""
+        info = await self.objects.info(f"{name}@{serial}")
+        raw = await self.objects.get(info) if info is not None else None
+        if raw is None:
+            kept = ", ".join(str(one) for one in await self.serials(name)) or "none"
+            raise ConfigurationError(f"{name}: serial {serial} is not kept; there are {kept}")
+        return raw
+
+    async def serials(self, name: str) -> list[int]:
+        """Return the serials under which former bundles of `name` are kept, in order."""
+        return [_serial(one) for one in await self._formers(name)]
+
+    async def _formers(self, name: str) -> list[ObjectInfo]:
+        found = []
+        for info in await self.objects.objects():
+            matched = _FORMER.fullmatch(info.name)
+            if matched is not None and matched[1] == name:
+                found.append(info)
+        return sorted(found, key=_serial)
+
+
+def _serial(info: ObjectInfo) -> int:
+    return int(info.name.partition("@")[2])

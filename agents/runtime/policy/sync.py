@@ -1,0 +1,176 @@
+"""Keeps the policy of a process what the store says: verified parts from NATS, composed into a file that engines watch.
+
+A file stands between the bus and the engine, because a file is what every engine takes: the embedded one, and an OPA
+beside the worker. It lasts, too: a process that starts while NATS is away decides by what it had, and one that starts
+again takes nothing older than that. In the folder::
+
+    parts/platform.tar.gz       the parts in force, as they were signed; verified again at each start
+    composed/bundle.tar.gz      what they compose to, replaced by rename
+
+A part that is refused leaves the old one in force and everything else going on: the log, `problem` and the counters say
+so, and `sealbus doctor` and `sealbus policy status` tell why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.bus.streams.object_store import ObjectInfo
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.policies.bundle.composition import PartSet
+from sealbus.policies.bundle.files import read_file, write_file
+from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.bundle.ownership import PLATFORM, is_part
+from sealbus.policies.lint.module import PolicyRefused
+
+__all__ = ["PolicySync", "policy_synced"]
+
+_log: Final = logging.getLogger(__name__)
+
+AGAIN_AFTER: Final = 1.0
+"""Seconds to the next try where the store could not be read."""
+
+
+class PolicySync:
+    """The parts of one process, which alone has `folder`; `check` as in `PartSet`."""
+
+    def __init__(
+        self,
+        store: PolicyStore,
+        folder: Path,
+        anchors: Mapping[str, PublicKey],
+        *,
+        counters: Counters | None = None,
+        check: Callable[[Bundle], None] | None = None,
+    ) -> None:
+        self.bundle: Final = folder / "composed" / "bundle.tar.gz"
+        self.parts = PartSet(anchors, check)
+        self.changed = asyncio.Event()
+        """Set whenever another bundle is in force; whoever waits for it clears it."""
+        self._store = store
+        self._folder = folder / "parts"
+        self._seen: dict[str, int] = {}
+        self._written: Bundle | None = None
+        self._reading = ""
+        self._counters = counters or Counters()
+
+    @property
+    def problem(self) -> str:
+        """Why the newest of some part is not in force, or the store is not read; empty where all is well."""
+        refused = [f"{name}: {text}" for name, text in sorted(self.parts.problems.items())]
+        return "\n".join(refused + ([self._reading] if self._reading else []))
+
+    @property
+    def composed(self) -> Bundle | None:
+        """The bundle in force."""
+        return self.parts.composed
+
+    async def start(self) -> None:
+        """Put in force what the folder has and then what the store has.
+
+        Raises `ConfigurationError` where neither has a platform's bundle that may be put in force.
+        """
+        await asyncio.to_thread(self._restore)
+        try:
+            await self._take(await self._store.objects.objects())
+        except (BusUnavailable, ConfigurationError) as error:
+            self._reading = error.detail
+        if self.parts.composed is None:
+            text = self.problem or "nothing was pushed yet: sealbus policy push"
+            raise ConfigurationError(f"there is no policy in the store: {text}")
+
+    async def run(self) -> None:
+        """Take what is pushed, as it is pushed, until cancelled."""
+        while True:
+            try:
+                async with aclosing(self._store.objects.watch()) as changes:
+                    async for infos in changes:
+                        self._reading = ""
+                        await self._take(infos)
+            except (BusUnavailable, ConfigurationError) as error:
+                self._reading = f"the policy store is not followed: {error.detail}"
+                _log.warning("%s", self._reading)
+            except OSError as error:
+                self._reading = f"the policy cannot be kept in {self._folder.parent}: {error.strerror}"
+                _log.warning("%s", self._reading)
+            await asyncio.sleep(AGAIN_AFTER)
+
+    async def _take(self, infos: Iterable[ObjectInfo]) -> None:
+        newest = {info.name: info for info in infos if is_part(info.name) and not info.deleted}
+        # The platform says which teams there are.
+        for name in sorted(newest, key=lambda one: (one != PLATFORM, one)):
+            if self._seen.get(name, 0) < newest[name].sequence:
+                part = await self._store.read(name)
+                if part is not None:
+                    await self._offered(name, part.raw)
+                    self._seen[name] = part.last
+
+    async def _offered(self, name: str, raw: bytes) -> None:
+        await asyncio.to_thread(self._offer, name, raw)
+        if await asyncio.to_thread(self._write):
+            self.changed.set()
+
+    def _offer(self, name: str, raw: bytes) -> None:
+        try:
+            self.parts.offer(name, raw)
+        except PolicyRefused as refused:
+            self._counters.add("sealbus_policy_refused_total", part=name)
+            _log.warning("policy part %s is refused, the old one stays: %s", name, refused.detail)
+        else:
+            self._counters.add("sealbus_policy_accepted_total", part=name)
+
+    def _write(self) -> bool:
+        """Put what is in force on the disk; tell whether it is another policy than before. Blocks."""
+        composed = self.parts.composed
+        if composed is None or composed is self._written:
+            return False
+        if composed.raw != _content(self.bundle):
+            # First, and without waiting for the disk: it is composed anew at each start.
+            write_file(composed.raw, self.bundle, durable=False)
+        for part in self.parts.parts:
+            bundle = self.parts.bundle(part.name)
+            if bundle is not None and bundle.raw != _content(self._file(part.name)):
+                write_file(bundle.raw, self._file(part.name))
+        before, self._written = self._written, composed
+        if before is not None and before.raw == composed.raw:
+            return False
+        _log.info("policy %s is in force", composed.revision)
+        return True
+
+    def _restore(self) -> None:
+        for folder in (self._folder, self.bundle.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = {file.name.removesuffix(".tar.gz"): file for file in self._folder.glob("*.tar.gz")}
+        for name in sorted(found, key=lambda one: (one != PLATFORM, one)):
+            self._offer(name, read_file(found[name]))
+        self._write()
+
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{name}.tar.gz"
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
+
+
+@asynccontextmanager
+async def policy_synced(sync: PolicySync) -> AsyncGenerator[PolicySync, None]:
+    """Start `sync` and run it while entered."""
+    await sync.start()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(sync.run(), name="policy-sync")
+        try:
+            yield sync
+        finally:
+            running.cancel()

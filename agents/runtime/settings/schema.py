@@ -1,0 +1,355 @@
+"""Every setting there is: its key, its type, its default. The one place where a setting is declared.
+
+Keys are those of `sealbus.toml`; the environment writes `policy.engine` as `SEALBUS_POLICY__ENGINE`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+
+from sealbus.bus.audit.redaction import Recording
+from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
+from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+
+__all__ = [
+    "CalloutTable",
+    "ControlTable",
+    "Document",
+    "EdgeTable",
+    "IssuerTable",
+    "NotaryTable",
+    "OwnSubjectTable",
+    "PolicyTable",
+]
+
+_SIZE: Final = re.compile(r"(\d{1,18}) ?(B|KiB|MiB|GiB|TiB)?")
+_UNITS: Final = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+def _spiffe_id(value: object) -> SpiffeId:
+    try:
+        return SpiffeId.parse(value if isinstance(value, str) else "")
+    except EnvelopeError as error:
+        raise ValueError("must be a SPIFFE ID such as spiffe://example.org/agent/pricing") from error
+
+
+def _trust_domain(value: object) -> TrustDomain:
+    try:
+        return TrustDomain(value if isinstance(value, str) else "")
+    except EnvelopeError as error:
+        raise ValueError("must be a trust domain such as example.org, lower case and without spiffe://") from error
+
+
+def _size(value: object) -> int:
+    found = _SIZE.fullmatch(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    if found is None or not int(found[1]):
+        raise ValueError('must be a number of bytes over 0, or a text such as "512MiB" or "1GiB"')
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def _server(value: object) -> object:
+    if isinstance(value, str) and not value.startswith("tls://"):
+        raise ValueError("must be tls://host:port; sealbus speaks to NATS over mutual TLS only")
+    return value
+
+
+def _addresses(value: object) -> object:
+    return ((value,) if value else ()) if isinstance(value, str) else value
+
+
+def _subject_pattern(value: str) -> str:
+    return _redacting({value: ()}, value)
+
+
+def _input_pointer(value: str) -> str:
+    return _redacting({">": (value,)}, value)
+
+
+def _redacting(redact: dict[str, tuple[str, ...]], value: str) -> str:
+    try:
+        Recording(redact)
+    except ConfigurationError as error:
+        raise ValueError(error.detail) from error
+    return value
+
+
+Id = Annotated[SpiffeId, PlainValidator(_spiffe_id)]
+Size = Annotated[int, PlainValidator(_size)]
+Server = Annotated[str, BeforeValidator(_server)]
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_addresses)]
+SubjectPattern = Annotated[str, AfterValidator(_subject_pattern)]
+InputPointer = Annotated[str, AfterValidator(_input_pointer)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
+Life = Annotated[int, Field(ge=1, le=86_400)]
+"""Seconds, at most the day that SPEC.md section 3 allows."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PolicyTable(_Table):
+    """How decisions are made. Which engine must be said: nothing decides by accident.
+
+    `opa` is the sidecar's unix socket, or the https URLs of central OPAs, the preferred first; `opa_ids` are who may
+    answer there, `/opa` of the trust domain unless said.
+
+    `bundle` is a file, or `nats://<bucket>` for what is pushed there; then `cache` is the folder where it is kept. `keys`
+    are public keys in PEM that sign the policy (the platform's part, where there are several), and must be said for a
+    bucket. `serve` and `serve_key` are of the policy server alone: its address, and the key that signs what OPA gets.
+    """
+
+    engine: Literal["embedded", "sidecar", "central"]
+    bundle: str | None = None
+    opa: Addresses = ()
+    opa_ids: tuple[Id, ...] = ()
+    deadline: Seconds = 1.0
+    cache: Path | None = None
+    keys: tuple[Path, ...] = ()
+    serve: str | None = None
+    serve_key: Path | None = None
+
+
+class AgentsTable(_Table):
+    """Names and SPIFFE IDs: a template, and one line for each agent that does not follow it."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Id] = Field(init=False)
+
+    template: str = "/agent/{name}"
+
+
+class ContextTable(_Table):
+    """Who may mint user contexts, and how many seconds readers let one live: the same in every process of a deployment.
+
+    A chain may start with a context for `start` and go on for `life`, whatever the context says. What an edge's key could
+    do after its end is bounded by these, so keep them as short as the work allows (docs/guide.md, "What is not protected").
+    """
+
+    minters: tuple[Id, ...] = ()
+    start: Life = DEFAULT_LIFETIMES.context_start // SECOND
+    life: Life = DEFAULT_LIFETIMES.context_life // SECOND
+
+
+class ChainTable(_Table):
+    """Seconds for which readers let a chain go on: `life` one without a user, `after` any after an ancestor's credential.
+
+    `after` is not asked unless said: a task may lawfully wait longer than an SVID lives.
+    """
+
+    life: Life = DEFAULT_LIFETIMES.chain_life // SECOND
+    after: Annotated[int, Field(ge=0, le=86_400)] | None = None
+
+
+class MaxBytesTable(_Table):
+    """How much each stream may hold. TASKS and AUDIT must be said by whoever declares streams (`bus.streams`)."""
+
+    tasks: Size | None = None
+    events: Size | None = None
+    results: Size | None = None
+    dead: Size | None = None
+    audit: Size | None = None
+    refusals: Size | None = None
+    state: Size | None = None
+
+
+class StreamsTable(_Table):
+    """What the streams are declared with."""
+
+    replicas: Literal[1, 3, 5] = 1
+    max_bytes: MaxBytesTable = MaxBytesTable()
+
+
+class OwnSubjectTable(_Table):
+    """One own subject. `owner` is an agent's name or a SPIFFE ID; `action` is the subject itself unless said."""
+
+    kind: Literal["task", "call", "event"]
+    owner: str
+    action: str | None = None
+
+
+class AuditTable(_Table):
+    """How the audit writer waits, how many denials of one sender it records one by one in a minute, and what it keeps.
+
+    `redact` has JSON pointers into input documents by the subject pattern of the decided message; what they point to is
+    decided on and not recorded. `bodies` are patterns of the subjects whose bodies are recorded: of none, unless said.
+    `spool` is a folder of this machine in which records count as stored until the stream has them, up to `spool_max` bytes:
+    none unless said, and then nothing is handled that the stream has not acknowledged.
+    """
+
+    within: Seconds = 10.0
+    denials: Count = 600
+    redact: dict[SubjectPattern, tuple[InputPointer, ...]] = {}
+    bodies: tuple[SubjectPattern, ...] = ()
+    spool: Path | None = None
+    spool_max: Size = 268_435_456
+
+
+class IdentityTable(_Table):
+    """How many seconds the Workload API has to give the first identity.
+
+    `within` is for what runs on, which also waits for an agent that is not started and an entry that is not there yet;
+    `command_within` for a command that a person waits for, which waits for an overloaded one only.
+    """
+
+    within: Seconds = 60.0
+    command_within: Seconds = 5.0
+
+
+class LimitsTable(_Table):
+    """Bounds of what a worker keeps in memory."""
+
+    pending_calls: Count = 4_096
+    replay_entries: Count = 100_000
+
+
+class HealthTable(_Table):
+    """Where /healthz, /readyz and /metrics are served; nowhere unless said."""
+
+    address: str | None = None
+
+
+class WorkerTable(_Table):
+    """How a worker works."""
+
+    concurrency: Count = 64
+    batch: Annotated[int, Field(ge=1, le=4_096)] = 256
+    ack_wait: Annotated[float, Field(ge=1, le=3_600, allow_inf_nan=False)] = 30.0
+    max_ack_pending: Count = 8_192
+    drain: Seconds = 20.0
+
+
+class IssuerTable(_Table):
+    """One issuer of access tokens; what each means stands in `agents/edge/oauth/issuers.py`.
+
+    `audiences` is the edge's `resource` unless said; the token claims of `claims` alone reach the user context.
+    """
+
+    issuer: str
+    audiences: tuple[str, ...] = ()
+    algorithms: tuple[str, ...] = ("ES256", "RS256")
+    jwks_uri: str | None = None
+    types: tuple[str, ...] = ("at+jwt", "application/at+jwt")
+    claims: dict[str, str] = {}
+    session_claim: str = "sid"
+    tenant_claim: str | None = None
+    tenant: str | None = None
+
+    def __str__(self) -> str:
+        return self.issuer
+
+
+class EdgeTable(_Table):
+    """The edge: where it listens, which access tokens it takes, and which actions it shows.
+
+    `resource` is the URL by which tokens name the edge. `address` needs `certificate` and `key` unless it is loopback;
+    `plaintext` says that something in front of it does TLS. `connections` are those of each listener at a time,
+    `connections_of_address` those of one address, an eighth of all unless said, or with `plaintext` all.
+    `token_service` is where backends get user contexts over mutual TLS; nowhere unless said. `actions` are
+    `<agent>.<verb>` or `<agent>.*`; everything else is not there. With `pseudonym_key`, a file that `sealbus edge
+    pseudonym-key` made, user contexts hold pseudonyms in place of users' ids.
+    `context_start` and `context_life` are seconds for which a chain may start with a context that it mints, and go on: 15
+    minutes and 8 hours, or what readers take if that is less (`context.start`, `context.life`), and never more than that.
+    """
+
+    address: str = "127.0.0.1:8080"
+    resource: str | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    plaintext: bool = False
+    connections: Annotated[int, Field(ge=1, le=65_536)] = 1_024
+    connections_of_address: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    token_service: str | None = None
+    pseudonym_key: Path | None = None
+    context_start: Life | None = None
+    context_life: Life | None = None
+    actions: tuple[str, ...] = ()
+    issuers: tuple[IssuerTable, ...] = ()
+
+
+class ClientTable(_Table):
+    """What clients need beside the bus: the edge's token service, an https URL."""
+
+    token_service: str | None = None
+
+
+class DevTable(_Table):
+    """Of `sealbus dev` only: users of its identity provider by name, and what it tells commands in other terminals."""
+
+    users: dict[str, dict[str, object]] = {}
+    issuer: str | None = None
+    access: Path | None = None
+    policy: Path | None = None
+
+
+class CalloutTable(_Table):
+    """The auth callout: files of its seeds (`sealbus control keygen`), and what the policy may give.
+
+    `issuer` signs answers, `xkey` opens requests, `nkey` is how responders log in. `accounts` are those of the server in
+    which a policy may place connections; `servers`, nkeys, the only ones that are answered, all unless said; `longest`
+    is seconds after which a connection must be made anew, only at the end of its X.509-SVID unless said. `bootstrap` is
+    the bundle file by which the first connections are decided where the policy comes from a bucket of this NATS.
+    """
+
+    issuer: Path | None = None
+    xkey: Path | None = None
+    nkey: Path | None = None
+    bootstrap: Path | None = None
+    accounts: tuple[str, ...] = ("APP",)
+    servers: tuple[str, ...] = ()
+    longest: Annotated[float, Field(ge=10, le=86_400, allow_inf_nan=False)] | None = None
+
+
+class NotaryTable(_Table):
+    """The notary of a control process: `origin` names one log of one stream, `keys` are files of `sealbus notary keygen`.
+
+    `folder` is where the log is kept. `previous` is a file with the last checkpoint of the previous period's log. `lease`
+    is how many seconds a silent notary is waited for before another takes over; `whole` compares all of the stream with
+    the log at each start, not only its last messages.
+    """
+
+    origin: str | None = None
+    keys: tuple[Path, ...] = ()
+    folder: Path | None = None
+    stream: str = "AUDIT"
+    previous: Path | None = None
+    lease: Annotated[float, Field(ge=1, le=3_600, allow_inf_nan=False)] = 10.0
+    whole: bool = False
+
+
+class ControlTable(_Table):
+    """The roles of a control process."""
+
+    callout: CalloutTable = CalloutTable()
+    notary: NotaryTable = NotaryTable()
+
+
+class Document(_Table):
+    """All settings."""
+
+    trust_domain: Annotated[TrustDomain, PlainValidator(_trust_domain)]
+    nats: Annotated[tuple[Server, ...], Field(min_length=1)]
+    nats_ids: tuple[Id, ...] = ()
+    workload_api: str | None = None
+    policy: PolicyTable
+    agents: AgentsTable = AgentsTable()
+    context: ContextTable = ContextTable()
+    chain: ChainTable = ChainTable()
+    streams: StreamsTable = StreamsTable()
+    subjects: dict[str, OwnSubjectTable] = {}
+    audit: AuditTable = AuditTable()
+    identity: IdentityTable = IdentityTable()
+    limits: LimitsTable = LimitsTable()
+    health: HealthTable = HealthTable()
+    worker: WorkerTable = WorkerTable()
+    dev: DevTable = DevTable()
+    edge: EdgeTable = EdgeTable()
+    client: ClientTable = ClientTable()
+    control: ControlTable = ControlTable()

@@ -1,0 +1,234 @@
+"""Where settings come from: a file, the environment, flags; each value with its origin, each unknown key refused.
+
+Later sources win value by value. A list is one value; the open tables `[agents]` and `[subjects]` grow entry by entry.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final, cast, get_args, get_origin
+
+from pydantic import BaseModel
+
+from sealbus.agents.runtime.settings.schema import Document
+from sealbus.envelopes.errors import ConfigurationError
+
+__all__ = [
+    "DEFAULT",
+    "PREFIX",
+    "RESERVED",
+    "Entry",
+    "Flag",
+    "Key",
+    "Origin",
+    "dotted",
+    "environment_entries",
+    "file_entries",
+    "flag_entries",
+    "variable",
+]
+
+PREFIX: Final = "SEALBUS_"
+RESERVED: Final = frozenset({"SEALBUS_CONFIG", "SEALBUS_OPA", "SEALBUS_EXAMPLES_DB"})
+"""Variables that are no setting: the settings file's path, where the tests and `sealbus dev` find the opa executable, and
+where the agents in `agents/examples` keep their data."""
+
+Key = tuple[str, ...]
+"""A setting's place: `("policy", "engine")`."""
+
+_PATHS: Final = frozenset(
+    {
+        ("policy", "bundle"),
+        ("policy", "opa"),
+        ("policy", "cache"),
+        ("policy", "keys"),
+        ("policy", "serve_key"),
+        ("audit", "spool"),
+        ("edge", "certificate"),
+        ("edge", "key"),
+        ("edge", "pseudonym_key"),
+        ("control", "callout", "issuer"),
+        ("control", "callout", "xkey"),
+        ("control", "callout", "nkey"),
+        ("control", "callout", "bootstrap"),
+        ("control", "notary", "keys"),
+        ("control", "notary", "folder"),
+        ("control", "notary", "previous"),
+    }
+)
+"""Settings that name a file or a list of files: relative ones in a settings file start at its own folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value was said: `name` is the file, variable or option; empty for a default."""
+
+    kind: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}".strip()
+
+
+DEFAULT: Final = Origin("default")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One value as it was said."""
+
+    value: object
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """A command-line option that stands for a setting: `Flag(option="--engine", key="policy.engine", value="sidecar")`.
+
+    A `value` of `None` means that the option was not given.
+    """
+
+    option: str
+    key: str
+    value: object
+
+
+def dotted(key: Key) -> str:
+    """Return a key as it is written in TOML."""
+    return ".".join(part if _is_bare(part) else json.dumps(part, ensure_ascii=False) for part in key)
+
+
+def variable(key: Key) -> str:
+    """Return the environment variable of a key."""
+    return PREFIX + "__".join(part.upper() for part in key)
+
+
+def file_entries(path: Path) -> dict[Key, Entry]:
+    """Return what the settings file `path` says. Raises `ConfigurationError`, one line, naming the file."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not TOML: {error}") from error
+    origin = Origin("file", str(path))
+    entries = _entries(document, (), origin)
+    folder = path.absolute().parent
+    return {key: Entry(_anchored(key, entry.value, folder), origin) for key, entry in entries}
+
+
+def environment_entries(environment: Mapping[str, str]) -> dict[Key, Entry]:
+    """Return what the variables `SEALBUS_*` say; an empty one says nothing.
+
+    Lists are separated by commas or written as JSON, tables are JSON objects. Raises `ConfigurationError`.
+    """
+    found: dict[Key, Entry] = {}
+    for name in sorted(environment):
+        if not name.startswith(PREFIX) or name in RESERVED:
+            continue
+        key = tuple(name.removeprefix(PREFIX).lower().split("__"))
+        origin = Origin("environment", name)
+        place = _place(key, origin)
+        text = environment[name]
+        if text:
+            found.update(_entries(_nested(key, _parsed(text, place, key, origin)), (), origin))
+    return found
+
+
+def flag_entries(flags: Iterable[Flag]) -> dict[Key, Entry]:
+    """Return what the options say that were given. Raises `ConfigurationError`."""
+    found: dict[Key, Entry] = {}
+    for flag in flags:
+        key = tuple(flag.key.split("."))
+        origin = Origin("flag", flag.option)
+        place = _place(key, origin)
+        if flag.value is not None:
+            value = _parsed(flag.value, place, key, origin) if isinstance(flag.value, str) else flag.value
+            found.update(_entries(_nested(key, value), (), origin))
+    return found
+
+
+def _entries(table: Mapping[str, object], above: Key, origin: Origin) -> Iterator[tuple[Key, Entry]]:
+    for name, value in table.items():
+        key = (*above, name)
+        place = _place(key, origin)
+        if _is_table(place):
+            if not isinstance(value, dict):
+                raise ConfigurationError(f"{origin}: {dotted(key)} is a table")
+            yield from _entries(cast("dict[str, object]", value), key, origin)
+        else:
+            yield key, Entry(value, origin)
+
+
+def _parsed(value: str, place: object, key: Key, origin: Origin) -> object:
+    """Return what a text stands for where TOML would have a list or a table."""
+    is_list = get_origin(place) is tuple
+    if is_list and not value.lstrip().startswith("["):
+        return [item.strip() for item in value.split(",")]
+    if not is_list and not _is_table(place):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ConfigurationError(f"{origin}: {dotted(key)} is not JSON") from error
+
+
+def _place(key: Key, origin: Origin) -> object:
+    """Return the declared type of a key's value; raise `ConfigurationError` for a key that nobody declared."""
+    place: object = Document
+    for part in key:
+        place = _inside(place, part)
+        if place is None:
+            raise ConfigurationError(f"{origin}: there is no setting {dotted(key)}{_nearest(key, origin)}")
+    return place
+
+
+def _inside(place: object, part: str) -> object:
+    if get_origin(place) is dict:
+        return get_args(place)[1]
+    if not isinstance(place, type) or not issubclass(place, BaseModel):
+        return None
+    field = place.model_fields.get(part)
+    if field is not None:
+        return field.annotation
+    return str if place.model_config.get("extra") == "allow" else None
+
+
+def _is_table(place: object) -> bool:
+    return get_origin(place) is dict or (isinstance(place, type) and issubclass(place, BaseModel))
+
+
+def _known(model: type[BaseModel], above: Key = ()) -> Iterator[Key]:
+    for name, field in model.model_fields.items():
+        key = (*above, name)
+        yield key
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _known(field.annotation, key)
+
+
+def _nearest(key: Key, origin: Origin) -> str:
+    write = variable if origin.kind == "environment" else dotted
+    names = [write(known) for known in _known(Document)]
+    close = get_close_matches(write(key), names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _nested(key: Key, value: object) -> dict[str, object]:
+    for part in reversed(key):
+        value = {part: value}
+    return cast("dict[str, object]", value)
+
+
+def _anchored(key: Key, value: object, folder: Path) -> object:
+    if isinstance(value, list):
+        return [_anchored(key, one, folder) for one in value]
+    return str(folder / value) if key in _PATHS and isinstance(value, str) and ":" not in value else value
+
+
+def _is_bare(part: str) -> bool:
+    return part != "" and all(character.isascii() and (character.isalnum() or character in "_-") for character in part)

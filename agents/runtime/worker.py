@@ -1,0 +1,289 @@
+"""`Worker`: runs one agent's handlers behind the gate, until it is told to stop, then drains.
+
+How the garbage collector is set in a process that serves messages for a long time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from sealbus.agents.runtime.endpoint import routes_of
+from sealbus.agents.runtime.health import Readiness
+from sealbus.agents.runtime.node import Node
+from sealbus.agents.sdk.agent import Agent
+from sealbus.bus.gate.gate import CoreOrigin, Gate, Turn
+from sealbus.bus.handling.dead_letters import DeadLetters
+from sealbus.bus.handling.executor import Executor
+from sealbus.bus.handling.idempotency.claim import INSTANCE_BYTES
+from sealbus.bus.handling.idempotency.claim_store import MARGIN, Claiming
+from sealbus.bus.handling.idempotency.effects import Effects
+from sealbus.bus.handling.places import Places
+from sealbus.bus.handling.status_writer import Statuses
+from sealbus.bus.ports import Delivery, Pull
+from sealbus.bus.routing.routes import RouteTable
+from sealbus.bus.streams.declared import own_durable
+from sealbus.bus.streams.key_value import Keyed
+from sealbus.envelopes.accept.live import LiveProfile
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.trust.caches import ReplayMemory
+
+__all__ = ["Worker", "WorkerLimits", "settle_collector"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLimits:
+    """Bounds and waits of a worker."""
+
+    concurrency: int = 64
+    """Handlers that run at a time; 1 keeps tasks in strict order."""
+    batch: int = 256
+    """Deliveries opened, decided and recorded together."""
+    ack_wait: float = 30.0
+    """Seconds until the broker redelivers what gave no sign of life."""
+    max_ack_pending: int = 8_192
+    """Deliveries of one consumer, over all replicas, that are handled or put off; see `sealbus.bus.handling.places`."""
+    pending_calls: int = 4_096
+    """Core calls that wait to be opened; more are dropped and counted."""
+    replay_entries: int = 100_000
+    """Core calls remembered until they expire (step 6); full memory refuses."""
+    claim_margin: float = MARGIN
+    """Seconds beyond a handler's `timeout` after which another process gives its claim up (`once`)."""
+    drain: float = 20.0
+    """Seconds that handlers have to finish after a stop."""
+
+
+class Worker:
+    """One agent on one node. `async with Worker(agent, node) as worker: await worker.run(stop)`."""
+
+    def __init__(self, agent: Agent, node: Node, limits: WorkerLimits | None = None) -> None:
+        own = node.deployment.names.id_of(agent.name)
+        if own != node.own:
+            raise ConfigurationError(
+                f"agent {agent.name} is {own}, but this workload's identity is {node.own}: check the registration entry "
+                "or the [agents] table"
+            )
+        self.agent = agent
+        self.node = node
+        self.limits = limits or WorkerLimits()
+        self.routes = RouteTable(
+            routes_of(
+                agent,
+                sending=node.sending,
+                names=node.deployment.names,
+                own_subjects=node.deployment.own_subjects,
+            )
+        )
+        self.ready = asyncio.Event()
+        """Set once no call can be missed any more: the broker has seen every subscription."""
+        self._apart = asyncio.Event()
+        """Set once our clock and the broker's do not agree any more: everything that is taken from is left."""
+        self._readiness = Readiness(node)
+        self._places = Places(self.limits.max_ack_pending, counters=node.counters)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        node, limits = self.node, self.limits
+        _, created = await node.transport.audit_stream()
+        async with AsyncExitStack() as stack:
+            # The first to be entered is the last to be left: no handler runs outside of the agent's lifespan.
+            await stack.enter_async_context(self.agent.open_lifespan())
+            self._lanes = await stack.enter_async_context(
+                Executor(
+                    outbox=node.outbox,
+                    audit=node.audit,
+                    dead=DeadLetters(token=node.token, transport=node.transport, outbox=node.outbox),
+                    statuses=Statuses(names=node.deployment.names, outbox=node.outbox, counters=node.counters),
+                    effects=Effects(self._claiming()),
+                    counters=node.counters,
+                    places=self._places,
+                    random=node.random,
+                    concurrency=limits.concurrency,
+                    clock=node.clock,
+                )
+            )
+            profile = LiveProfile(
+                own=node.own,
+                names=node.deployment.names,
+                kinds=frozenset({Kind.TASK, Kind.CALL, Kind.EVENT}),
+                own_subjects=node.deployment.own_subjects,
+                minters=node.deployment.minters,
+                lifetimes=node.deployment.lifetimes,
+            )
+            self._gate = await stack.enter_async_context(
+                Gate(
+                    profile=profile,
+                    routes=self.routes,
+                    trust=node.trust,
+                    judge=node.judge,
+                    audit=node.audit,
+                    refusals=node.refusals,
+                    lanes=self._lanes,
+                    places=self._places,
+                    counters=node.counters,
+                    core=CoreOrigin(started=node.started, audit_created=created),
+                    caches=node.caches,
+                    replay=ReplayMemory(limits.replay_entries),
+                    random=node.random,
+                    clock=node.clock,
+                )
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    async def run(self, stop: asyncio.Event) -> bool:
+        """Consume until `stop` is set, then take nothing more and finish what was taken; tell whether all of it was."""
+        async with asyncio.TaskGroup() as group:
+            running = [
+                group.create_task(self._take(), name="taking"),
+                group.create_task(self._readiness.run(), name="readiness"),
+            ]
+            await stop.wait()
+            for one in running:
+                one.cancel()
+        try:
+            async with asyncio.timeout(self.limits.drain):
+                await self._gate.settle()
+                drained = await self._lanes.drain(self.limits.drain)
+        except TimeoutError:
+            drained = False
+        if not drained:
+            _log.warning("stopped with work unfinished: it will be delivered again")
+        return drained
+
+    async def _take(self) -> None:
+        """Take from all sources while our clock and the broker's agree: what we leave alone another replica gets."""
+        while True:
+            await self.node.clocks.agree()
+            self._apart.clear()
+            async with asyncio.TaskGroup() as group:
+                sources = [
+                    group.create_task(self._consume(pull), name=f"source-{name}") for name, pull in self._pulls()
+                ]
+                served = {subject: asyncio.Event() for subject in self._served()}
+                for subject, live in served.items():
+                    sources.append(group.create_task(self._serve(subject, live), name=f"source-{subject}"))
+                sources.append(group.create_task(self._announce(served.values()), name="source-ready"))
+                sources.append(group.create_task(self._watch_clocks(), name="source-clocks"))
+                await self._apart.wait()
+                for source in sources:
+                    source.cancel()
+            self.ready.clear()
+
+    async def _watch_clocks(self) -> None:
+        await self.node.clocks.disagree()
+        self._apart.set()
+
+    def not_ready(self) -> dict[str, str]:
+        """Return why no work can be taken now, by part; empty where it can."""
+        sources = {} if self.ready.is_set() else {"sources": "not consuming"}
+        return sources | self._readiness.reasons()
+
+    def notes(self) -> dict[str, str]:
+        """Return what an operator should look at though work is taken, by part."""
+        return self._readiness.notes() | self._places.notes()
+
+    async def settle(self) -> None:
+        """Wait until what was taken so far is handled, without stopping."""
+        await self._gate.settle()
+        await self._lanes.drain(self.limits.drain)
+
+    def _pulls(self) -> list[tuple[str, Pull]]:
+        token, limits, own = self.node.token, self.limits, self.node.deployment.own_subjects
+        wanted: list[tuple[str, str, tuple[str, ...]]] = []
+        tasks = self.routes.subjects(Kind.TASK)
+        if any(subject not in own for subject in tasks):
+            wanted.append(("TASKS", token, (f"task.{token}.>",)))
+        wanted += [("TASKS", own_durable(subject), (subject,)) for subject in tasks if subject in own]
+        events = self.routes.subjects(Kind.EVENT)
+        if events:
+            wanted.append(("EVENTS", token, events))
+        return [
+            (
+                f"{stream}-{consumer}",
+                self.node.transport.pull(
+                    stream,
+                    consumer,
+                    subjects,
+                    batch=limits.batch,
+                    ack_wait=limits.ack_wait,
+                    max_ack_pending=limits.max_ack_pending,
+                ),
+            )
+            for stream, consumer, subjects in wanted
+        ]
+
+    def _served(self) -> list[str]:
+        """Return what to subscribe to for calls: each verb by itself, so that NATS routes a call to who knows it."""
+        return list(self.routes.subjects(Kind.CALL))
+
+    def _claiming(self) -> Claiming:
+        node = self.node
+        return Claiming(
+            keyed=Keyed(node.transport),
+            token=node.token,
+            identity=node.identity,
+            trust=node.trust,
+            caches=node.caches,
+            counters=node.counters,
+            instance=secrets.token_bytes(INSTANCE_BYTES),
+            margin=self.limits.claim_margin,
+            clock=node.clock,
+        )
+
+    async def _consume(self, pull: Pull) -> None:
+        await self._admit(pull.batches(), pull)
+
+    async def _serve(self, subject: str, live: asyncio.Event) -> None:
+        pending = self.limits.pending_calls
+        source = self.node.transport.listen(subject, queue=self.node.token, pending=pending, live=live)
+        await self._admit(source, None)
+
+    async def _announce(self, served: Iterable[asyncio.Event]) -> None:
+        """Say that we are ready once no call can be missed any more; tasks and events wait in their streams."""
+        for live in served:
+            await live.wait()
+        self.ready.set()
+
+    async def _admit(self, batches: AsyncGenerator[Sequence[Delivery], None], pull: Pull | None) -> None:
+        turn = Turn()
+        async with aclosing(batches) as source:
+            async for batch in source:
+                if (problem := await self.node.clocks.settle()) is not None:
+                    self._gate.turn_away(batch, pull, problem)
+                    self._apart.set()
+                    return
+                await self._gate.admit(batch, pull, turn)
+                if pull is not None:
+                    # Not before a batch is admitted: what was delivered would come again meanwhile, and be handled twice.
+                    await self._places.room()
+
+
+YOUNG: Final = 20_000
+"""New containers until the young ones are looked at: a batch of messages makes a few thousand, all short-lived."""
+
+
+def settle_collector() -> None:
+    """Set what start-up made aside, and look at the young less often than Python does unasked (every 700).
+
+    Modules, compiled policies and models live as long as the process; looking at them again and again took a tenth of the
+    gate's time. Call once, in a process of ours, when it is ready; never in a library's user's.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG, 20, 50)

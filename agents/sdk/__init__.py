@@ -1,0 +1,1 @@
+"""What agents are written with: `Agent`, `Context`, `Resource`, bodies, task handles."""

@@ -1,0 +1,298 @@
+"""`Agent`: one workload's handlers, each with the action it stands for and the resource it acts on."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Generic, TypeVar, cast, get_type_hints, overload
+
+import pydantic
+
+from sealbus.agents.sdk.bodies import JSON, Body
+from sealbus.agents.sdk.context import Context
+from sealbus.agents.sdk.resource import Resource
+from sealbus.bus.routing.retry import RetrySchedule
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.kinds import RULES, Kind
+from sealbus.envelopes.trust.names import is_token
+
+__all__ = ["Agent", "Handler", "checked_timeout"]
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+Loader = Callable[[Req], Awaitable[Resource]]
+"""Loads the resource that a message is about from the agent's own data; raises `ResourceNotFound`."""
+
+
+class Handler(Generic[Req, Res]):
+    """A declared handler. Call it like the function it wraps; give it to `Context.call` for a typed answer."""
+
+    def __init__(
+        self,
+        *,
+        agent: str,
+        kind: Kind | None,
+        subject: str,
+        action: str,
+        function: Callable[[Req, Context], object],
+        resource: Loader[Req] | None,
+        facts: Sequence[str],
+        retry: RetrySchedule,
+        timeout: float,
+        media_type: str,
+        once: bool = False,
+        status: bool = True,
+        honours: Sequence[str] = (),
+    ) -> None:
+        self.agent = agent
+        self.kind = kind
+        """Absent for an own subject: the settings say what it is, when a worker takes the agent."""
+        self.subject = subject
+        self.action = action
+        self.function = function
+        self.resource = resource
+        self.facts = tuple(facts)
+        self.retry = retry
+        self.timeout = checked_timeout(action, kind, timeout)
+        self.media_type = media_type
+        self.once = once
+        self.status = status
+        if isinstance(honours, str) or not all(honours):
+            raise ConfigurationError(f'{action}: honours lists types of obligations, as in honours=("watermark",)')
+        self.honours = frozenset(honours)
+        self.streams = inspect.isasyncgenfunction(function)
+        takes, gives = _signature(function, self.streams)
+        self.takes: Body[Req] = Body(takes)
+        self.gives: Body[Res] = Body(gives)
+        unknown = [fact for fact in facts if not _has_field(takes, fact)]
+        if unknown:
+            raise ConfigurationError(
+                f"{action}: {takes.__name__} has no field {', '.join(unknown)} to declare as a fact"
+            )
+        if self.streams and kind in (Kind.TASK, Kind.EVENT):
+            raise ConfigurationError(f"{action}: only a call can be answered in chunks")
+
+    def __call__(self, body: Req, context: Context) -> object:
+        """Run the function itself: no gate, no policy, no record. For unit tests of its own logic."""
+        return self.function(body, context)
+
+
+class Agent:
+    """The handlers of one named agent: `agent = Agent("inventory")`, then `@agent.task("update")`.
+
+    The name stands for the SPIFFE ID that the settings' template or `[agents]` table gives it. Nothing runs until a
+    worker (`sealbus worker run MODULE:AGENT`, or `sealbus.testing.TestBus`) takes the agent.
+    """
+
+    def __init__(self, name: str) -> None:
+        if not is_token(name):
+            raise ConfigurationError(f"agent name {name!r}: letters, digits, - and _ only")
+        self.name = name
+        self.handlers: dict[str, Handler[object, object]] = {}
+        self._lifespan: Callable[[], AbstractAsyncContextManager[None]] | None = None
+
+    def lifespan(self, function: Callable[[], AsyncIterator[None]]) -> Callable[[], AsyncIterator[None]]:
+        """Declare what a worker runs around all handlers: `@agent.lifespan` on an async generator that yields once.
+
+        What stands before the `yield` is done before the first message is taken; if it raises, the worker does not
+        start. What stands after it is done once every handler and resource loader has ended, so that what they use can
+        be closed there; where the worker itself fails, its error is raised at the `yield`, as in any context manager.
+        An agent has one lifespan; each worker that takes the agent runs it.
+        """
+        if not inspect.isasyncgenfunction(function) or inspect.signature(function).parameters:
+            raise ConfigurationError("a lifespan is an async function without parameters that yields once")
+        if self._lifespan is not None:
+            raise ConfigurationError(f"agent {self.name} has two lifespans: declare one")
+        self._lifespan = asynccontextmanager(function)
+        return function
+
+    def open_lifespan(self) -> AbstractAsyncContextManager[None]:
+        """Return the declared lifespan, to be entered by whoever runs the handlers; without one, nothing happens."""
+        return self._lifespan() if self._lifespan is not None else nullcontext()
+
+    def task(
+        self,
+        verb: str,
+        *,
+        resource: Callable[..., Awaitable[Resource]] | None = None,
+        facts: Sequence[str] = (),
+        retry: int = 5,
+        timeout: float = 30.0,
+        once: bool = False,
+        status: bool = True,
+        honours: Sequence[str] = (),
+    ) -> Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]]:
+        """Declare a handler of durable tasks on `task.<agent>.<verb>`, action `<agent>.<verb>`.
+
+        `resource` loads what the task is about; `facts` are fields of the body that reach the policy as
+        `action.properties`; a failed attempt is tried again `retry` times with backoff, then buried with its reason;
+        `timeout` is seconds for one attempt. `once` claims the effect in the STATE stream before each attempt, so that
+        no copy of the task is handled after one was, by any process; where a process died in the middle it cannot be
+        known, and the task ends with `outcome_unknown` instead of being handled again. `status=False` leaves its
+        requester without word of progress and of the result; failures and denials are told all the same.
+
+        `honours` are the types of obligations that the handler does (`ctx.obligations`): what the policy allows and obliges
+        to anything else is denied with `obligation_unknown`.
+        """
+        return self._declare(
+            Kind.TASK,
+            f"task.{self.name}.{verb}",
+            verb,
+            resource,
+            facts,
+            retry,
+            timeout,
+            once=once,
+            status=status,
+            honours=honours,
+        )
+
+    @overload
+    def call(
+        self,
+        verb: str,
+        *,
+        resource: Callable[..., Awaitable[Resource]] | None = None,
+        facts: Sequence[str] = (),
+        timeout: float = 10.0,
+        honours: Sequence[str] = (),
+    ) -> Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]]: ...
+    @overload
+    def call(
+        self,
+        verb: str,
+        *,
+        resource: Callable[..., Awaitable[Resource]] | None = None,
+        facts: Sequence[str] = (),
+        timeout: float = 10.0,
+        chunks: bool,
+        honours: Sequence[str] = (),
+    ) -> Callable[[Callable[[Req, Context], AsyncIterator[Res]]], Handler[Req, Res]]: ...
+    def call(
+        self,
+        verb: str,
+        *,
+        resource: Callable[..., Awaitable[Resource]] | None = None,
+        facts: Sequence[str] = (),
+        timeout: float = 10.0,
+        chunks: bool = False,
+        honours: Sequence[str] = (),
+    ) -> (
+        Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]]
+        | Callable[[Callable[[Req, Context], AsyncIterator[Res]]], Handler[Req, Res]]
+    ):
+        """Declare a handler of calls on `call.<agent>.<verb>`; an async generator answers in chunks.
+
+        `honours` is as for `task`.
+        """
+        return self._declare(Kind.CALL, f"call.{self.name}.{verb}", verb, resource, facts, 0, timeout, honours=honours)
+
+    def on(
+        self,
+        subject: str,
+        *,
+        action: str | None = None,
+        resource: Callable[..., Awaitable[Resource]] | None = None,
+        facts: Sequence[str] = (),
+        retry: int = 5,
+        timeout: float = 30.0,
+        once: bool = False,
+        honours: Sequence[str] = (),
+    ) -> Callable[[Callable[[Req, Context], Awaitable[Res] | AsyncIterator[Res]]], Handler[Req, Res]]:
+        """Declare a handler of another agent's events: `@agent.on("event.pricing.changed")`, or of an own subject.
+
+        An event's action is `<emitter>.<name>` unless said. An own subject must stand in the settings' `[subjects]`,
+        which say whether it is a task, a call or an event, and its action; a task or call only its owner may handle.
+        `once` is as for `task`, for this agent alone: others that listen have claims of their own. So is `honours`.
+        """
+        tokens = subject.split(".")
+        if tokens[0] == "event":
+            said = action or ".".join(tokens[1:])
+            return self._declare(
+                Kind.EVENT, subject, said, resource, facts, retry, timeout, action=said, once=once, honours=honours
+            )
+        return self._declare(
+            None,
+            subject,
+            subject,
+            resource,
+            facts,
+            retry,
+            timeout,
+            action=action or subject,
+            once=once,
+            honours=honours,
+        )
+
+    def _declare(
+        self,
+        kind: Kind | None,
+        subject: str,
+        verb: str,
+        resource: Callable[..., Awaitable[Resource]] | None,
+        facts: Sequence[str],
+        retry: int,
+        timeout: float,
+        *,
+        action: str | None = None,
+        once: bool = False,
+        status: bool = True,
+        honours: Sequence[str] = (),
+    ) -> Callable[[Callable[[Req, Context], object]], Handler[Req, Res]]:
+        if action is None and not is_token(verb):
+            raise ConfigurationError(f"verb {verb!r}: letters, digits, - and _ only")
+        if subject in self.handlers:
+            raise ConfigurationError(f"{subject} has two handlers in agent {self.name}: declare one")
+
+        def declare(function: Callable[[Req, Context], object]) -> Handler[Req, Res]:
+            handler: Handler[Req, Res] = Handler(
+                agent=self.name,
+                kind=kind,
+                subject=subject,
+                action=action or f"{self.name}.{verb}",
+                function=function,
+                resource=resource,
+                facts=facts,
+                retry=RetrySchedule(retries=retry),
+                timeout=timeout,
+                media_type=JSON,
+                once=once,
+                status=status,
+                honours=honours,
+            )
+            self.handlers[subject] = cast("Handler[object, object]", handler)  # the worker treats bodies as opaque
+            return handler
+
+        return declare
+
+
+def checked_timeout(action: str, kind: Kind | None, timeout: object) -> float:
+    """Return `timeout`, seconds of one attempt; raise `ConfigurationError` for one that no message of `kind` lives for."""
+    longest = RULES[kind or Kind.TASK].life // SECOND
+    number = float(timeout) if isinstance(timeout, int | float) and not isinstance(timeout, bool) else 0.0
+    if not 0 < number <= longest:
+        why = ": a call lives no longer, so let a task take it" if kind is Kind.CALL else ""
+        raise ConfigurationError(f"{action}: timeout is over 0 and at most {longest} s, not {timeout}{why}")
+    return number
+
+
+def _signature(function: Callable[..., object], streams: bool) -> tuple[type, type]:
+    """Return what the handler takes and gives, from its annotations."""
+    name = getattr(function, "__name__", "handler")
+    if not streams and not inspect.iscoroutinefunction(function):
+        raise ConfigurationError(f"{name}: a handler is an async function")
+    hints = get_type_hints(function)
+    parameters = list(inspect.signature(function).parameters)
+    if len(parameters) != 2 or parameters[0] not in hints:
+        raise ConfigurationError(f"{name}: a handler takes (body: SomeType, ctx: Context)")
+    gives = hints.get("return", type(None))
+    if streams:
+        gives = gives.__args__[0]
+    return hints[parameters[0]], gives
+
+
+def _has_field(model: type, name: str) -> bool:
+    return inspect.isclass(model) and issubclass(model, pydantic.BaseModel) and name in model.model_fields

@@ -1,0 +1,114 @@
+"""Bodies as typed values: pydantic models as JSON by default, msgpack where asked for, bytes as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from functools import lru_cache
+from typing import Generic, Protocol, TypeVar, cast
+
+import pydantic
+
+from sealbus.bus.sending.message import Content
+from sealbus.envelopes.encoding.codec import Value, decode, encode
+from sealbus.envelopes.errors import BadBody, Code, EnvelopeError, HandlingError, SealError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+
+__all__ = ["JSON", "MSGPACK", "OCTETS", "Body", "TypedAction", "body_of", "decoded"]
+
+T = TypeVar("T")
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+"""Bodies of this type are in the canonical encoding of SPEC.md section 1: no floats, no nil."""
+BODY_ITEMS = 4_096
+"""Items of an array, and entries of a map, in a msgpack body: they bound what is allocated for hostile ones."""
+
+OCTETS = "application/octet-stream"
+
+
+class TypedAction(Protocol[Req, Res]):
+    """An action that says what it takes and gives: a declared handler (`sealbus.agents.sdk.agent`)."""
+
+    @property
+    def action(self) -> str:
+        """`<agent>.<verb>`."""
+
+    @property
+    def takes(self) -> Body[Req]:
+        """The type of its bodies."""
+
+    @property
+    def gives(self) -> Body[Res]:
+        """The type of its answers."""
+
+
+class Body(Generic[T]):
+    """Encodes and decodes bodies of one type: a pydantic model, anything pydantic can adapt, `bytes`, or `None`."""
+
+    def __init__(self, of: type[T]) -> None:
+        self.type = of
+        self._raw = of is bytes
+        self._adapter: pydantic.TypeAdapter[T] | None = None if self._raw else pydantic.TypeAdapter(of)
+
+    def decode(self, body: bytes, typ: str) -> T:
+        """Step 14: return the typed body; raises `BadBody` for another media type or what the type does not allow."""
+        if self._adapter is None:
+            if typ != OCTETS:
+                raise BadBody("expected application/octet-stream")
+            return cast("T", body)  # T is bytes exactly where there is no adapter
+        try:
+            if typ == JSON:
+                return self._adapter.validate_json(body)
+            if typ == MSGPACK:
+                return self._adapter.validate_python(_unpacked(body))
+        except pydantic.ValidationError as error:
+            # The error's own text quotes the input, which is a payload: only where it is wrong may be told.
+            places = sorted({".".join(str(part) for part in one["loc"]) or "body" for one in error.errors()})
+            raise BadBody(f"does not fit at {', '.join(places)[:200]}") from None
+        except EnvelopeError as error:
+            raise BadBody("not canonical msgpack") from error
+        raise BadBody("media type not known")
+
+    def encode(self, value: object, typ: str = JSON) -> Content:
+        """Return `value` encoded as `typ`; raises `HandlingError` `bad_result` for what the type does not allow."""
+        if self._adapter is None:
+            if not isinstance(value, bytes):
+                raise HandlingError(Code.BAD_RESULT, "expected bytes")
+            return Content(body=value, typ=OCTETS)
+        try:
+            valid = self._adapter.validate_python(value)
+            # A warning instead of an error would print the value, which is a payload, and send what does not fit.
+            if typ == MSGPACK:
+                plain: Value = self._adapter.dump_python(valid, mode="json", warnings="error")
+                return Content(body=encode(plain, text_bytes=DEFAULT_LIMITS.body_bytes), typ=MSGPACK)
+            return Content(body=self._adapter.dump_json(valid, warnings="error"), typ=JSON)
+        except (pydantic.ValidationError, pydantic.PydanticSchemaGenerationError, SealError) as error:
+            raise HandlingError(Code.BAD_RESULT, type(error).__name__) from None
+        except (ValueError, TypeError, RecursionError) as error:
+            raise HandlingError(Code.BAD_RESULT, type(error).__name__) from None
+
+
+def _unpacked(body: bytes) -> Value:
+    return decode(
+        body, items=BODY_ITEMS, entries=BODY_ITEMS, text_bytes=DEFAULT_LIMITS.body_bytes, negative=True, step=0
+    )
+
+
+def body_of(type_: type[T]) -> Body[T]:
+    """Return the `Body` of a type; the last 256 are kept, since making one costs more than a message."""
+    return cast("Body[T]", _body_of(cast("Hashable", type_)))
+
+
+def decoded(gives: Body[T], answer: Content) -> T:
+    """Return an answer as its type; raises `HandlingError` `bad_result` where it does not fit."""
+    try:
+        return gives.decode(answer.body, answer.typ)
+    except BadBody as error:
+        raise HandlingError(Code.BAD_RESULT, f"the answer {error.detail}") from error
+
+
+@lru_cache(maxsize=256)
+def _body_of(type_: Hashable) -> Body[object]:
+    return Body(cast("type[object]", type_))

@@ -1,0 +1,185 @@
+"""`Context`: what a handler knows of the message it handles, and its way to send while handling it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING, TypeVar, overload
+
+from sealbus.agents.sdk.bodies import JSON, TypedAction
+from sealbus.agents.sdk.messages import Origin
+from sealbus.bus.routing.routes import Permitted
+from sealbus.bus.sending.status import State
+from sealbus.envelopes.errors import SealError
+from sealbus.envelopes.message.user_context import UserContext
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+if TYPE_CHECKING:
+    from sealbus.agents.sdk.sender import Receipt, Sending
+    from sealbus.agents.sdk.task_handle import TaskHandle
+
+__all__ = ["Context"]
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+
+class Context:
+    """One handling of one permitted message. What is sent through it carries the message's user and chain.
+
+    Every fact here was verified and decided on; nothing is taken from headers of NATS.
+    """
+
+    def __init__(self, permitted: Permitted, sending: Sending) -> None:
+        self._permitted = permitted
+        self._sending = sending
+
+    @property
+    def _origin(self) -> Origin:
+        """What a message that is sent here comes from; most handlers send none."""
+        return Origin.message(self._permitted.message)
+
+    @property
+    def replay(self) -> bool:
+        """Whether this is a recorded message that is replayed for debugging: nothing is sent, nothing is recorded.
+
+        What a handler does by other ways than this context is its own, and happens: look here before it does.
+        """
+        return False
+
+    @property
+    def message_id(self) -> str:
+        """The message's id, 32 hex digits."""
+        return self._permitted.message.header.id.hex()
+
+    @property
+    def action(self) -> str:
+        """The action that the policy allowed."""
+        return self._permitted.route.action
+
+    @property
+    def caller(self) -> SpiffeId:
+        """Who sealed the message."""
+        return self._permitted.message.header.iss
+
+    @property
+    def chain(self) -> tuple[SpiffeId, ...]:
+        """Who sealed each message of the chain, the root first, the caller last. Provenance, not a right."""
+        return tuple(header.iss for header in self._permitted.message.chain)
+
+    @property
+    def user(self) -> UserContext | None:
+        """The user behind the message, as the edge signed it; absent where there is none."""
+        return self._permitted.message.context
+
+    @property
+    def delivery(self) -> int:
+        """Which delivery this is, from 1: over 1, an earlier one was not finished."""
+        return getattr(self._permitted.message.arrival, "delivery", 1)
+
+    @property
+    def obligations(self) -> tuple[Mapping[str, object], ...]:
+        """What the policy obliges the handler to."""
+        return self._permitted.obligations
+
+    async def progress(self, note: str) -> None:
+        """Tell the requester of this task how it goes: `note` is a line of at most 256 bytes of UTF-8.
+
+        Returns once that is stored, or could not be within 10 s: a lost note ends no work. Raises `ValueError` for
+        another note and `SealError` where the message is no task.
+        """
+        await self._tell(State.WORKING, note)
+
+    async def input_required(self, note: str) -> None:
+        """Tell the requester that the task waits for what `note` says; otherwise like `progress`.
+
+        Whatever comes in answer is a message of its own, and this handler is what waits for it.
+        """
+        await self._tell(State.INPUT_REQUIRED, note)
+
+    async def _tell(self, state: State, note: str) -> None:
+        telling = self._permitted.telling
+        if telling is None:
+            raise SealError("only a task has statuses")
+        await telling.tell(state, note=note)
+
+    @overload
+    async def call(
+        self, action: TypedAction[Req, Res], body: Req, *, timeout: float = ..., grants: tuple[str, ...] | None = ...
+    ) -> Res: ...
+    @overload
+    async def call(
+        self,
+        action: str,
+        body: object,
+        *,
+        returns: type[Res],
+        timeout: float = ...,
+        grants: tuple[str, ...] | None = ...,
+    ) -> Res: ...
+    async def call(
+        self,
+        action: TypedAction[Req, Res] | str,
+        body: object,
+        *,
+        returns: type[Res] | None = None,
+        timeout: float = 30.0,
+        grants: tuple[str, ...] | None = None,
+        media_type: str = JSON,
+    ) -> Res:
+        """Call an action and return its typed answer; see `Sending.call`."""
+        return await self._sending.call(
+            action,
+            body,
+            returns=returns,
+            origin=self._origin,
+            timeout=timeout,
+            grants=grants,
+            media_type=media_type,
+            sent=self._permitted.sent,
+        )
+
+    def stream(
+        self,
+        action: TypedAction[Req, Res] | str,
+        body: object,
+        *,
+        returns: type[Res] | None = None,
+        timeout: float = 30.0,
+    ) -> AsyncGenerator[Res, None]:
+        """Call an action that answers in chunks; see `Sending.stream`."""
+        return self._sending.stream(
+            action, body, returns=returns, origin=self._origin, timeout=timeout, sent=self._permitted.sent
+        )
+
+    async def submit(
+        self,
+        action: str,
+        body: object,
+        *,
+        life: float | None = None,
+        partition: str | None = None,
+        grants: tuple[str, ...] | None = None,
+        media_type: str = JSON,
+    ) -> TaskHandle:
+        """Submit a task; see `Sending.submit`."""
+        return await self._sending.submit(
+            action,
+            body,
+            origin=self._origin,
+            life=life,
+            partition=partition,
+            grants=grants,
+            media_type=media_type,
+            sent=self._permitted.sent,
+        )
+
+    async def emit(self, name: str, body: object, *, media_type: str = JSON) -> Receipt:
+        """Emit an event of this agent that says it follows from the handled message; it carries no user and no chain."""
+        return await self._sending.emit(
+            name,
+            body,
+            origin=self._origin,
+            re=self._permitted.message.header.digest,
+            media_type=media_type,
+            sent=self._permitted.sent,
+        )

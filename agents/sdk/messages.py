@@ -1,0 +1,235 @@
+"""From an action and a body to a letter: subject, audience, life, and what of the handled message goes along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from sealbus.bus.sending.message import Content, OutgoingMessage
+from sealbus.envelopes.accept.live import VerifiedMessage
+from sealbus.envelopes.errors import SealError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.kinds import RULES, Kind
+from sealbus.envelopes.message.subjects import OwnSubject, OwnSubjects, call_subject, event_subject, task_subject
+from sealbus.envelopes.message.user_context import parse_payload
+from sealbus.envelopes.message.wire import Ancestor, Statement
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = [
+    "CALL_LIFE",
+    "EVENT_LIFE",
+    "NO_SUBJECTS",
+    "TASK_LIFE",
+    "Origin",
+    "call_letter",
+    "event_letter",
+    "own_subject",
+    "split_action",
+    "task_letter",
+]
+
+NO_SUBJECTS: OwnSubjects = MappingProxyType({})
+TASK_LIFE = 3_600 * SECOND
+"""A task lives an hour unless said, or as long as its chain may go on if that is less."""
+CALL_LIFE = 30 * SECOND
+EVENT_LIFE = 3_600 * SECOND
+TASK_END = 3_600 * SECOND
+"""How long after a task's `exp` the work that it started may still send, within the user context's own end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a message comes from: nothing, a user's context, or the message that is being handled.
+
+    `statement` and `ancestors` go along unmodified; `end` bounds the child's, `not_before` its `iat` (SPEC.md section 3).
+    """
+
+    statement: Statement | None = None
+    ancestors: tuple[Ancestor, ...] = ()
+    end: int | None = None
+    not_before: int = 0
+    tid: bytes | None = None
+
+    @classmethod
+    def user(cls, statement: Statement | None) -> Origin:
+        """Start a chain for a user, or for nobody; raises `EnvelopeError` for a payload that is not a user context."""
+        if statement is None:
+            return cls()
+        context = parse_payload(statement.payload)
+        return cls(statement=statement, end=context.end, not_before=context.iat)
+
+    @classmethod
+    def message(cls, message: VerifiedMessage) -> Origin:
+        """Continue the chain of the message that is being handled; an event starts a chain of its own."""
+        header = message.header
+        if header.kind not in (Kind.TASK, Kind.CALL):
+            return cls(tid=header.tid, not_before=header.iat)
+        context_iat = message.context.iat if message.context is not None else 0
+        return cls(
+            statement=message.statement,
+            ancestors=message.ancestors,
+            end=header.end,
+            not_before=max(header.iat, context_iat),
+            tid=header.tid,
+        )
+
+
+def split_action(action: str) -> tuple[str, str]:
+    """Return agent and verb of `inventory.update`; raises `SealError` for anything else."""
+    agent, dot, verb = action.partition(".")
+    if not dot or not agent or not verb or "." in verb:
+        raise SealError("an action is <agent>.<verb>")
+    return agent, verb
+
+
+def own_subject(kind: Kind, name: str, own: OwnSubjects) -> OwnSubject | None:
+    """Return the own subject of `kind` that `name` means, by its text or its action; `None` where it means none.
+
+    What the settings declare comes before our own scheme. Raises `SealError` for an action that two subjects stand for.
+    """
+    if not own:
+        return None
+    exact = own.get(name)
+    if exact is not None and exact.kind is kind:
+        return exact
+    found = [one for one in own.values() if one.kind is kind and one.action == name]
+    if len(found) > 1:
+        raise SealError("several own subjects stand for this action: name the subject")
+    return found[0] if found else None
+
+
+def task_letter(
+    action: str,
+    body: Content,
+    *,
+    names: Names,
+    origin: Origin,
+    life: int | None = None,
+    partition: str | None = None,
+    grants: Sequence[str] | None = None,
+    idempotency_key: str | None = None,
+    own: OwnSubjects = NO_SUBJECTS,
+) -> OutgoingMessage:
+    """Return a task for `action`, or for the own subject that it means; it carries the origin's user and chain.
+
+    `life` is microseconds; raises `SealError` for one that no task may have, or that its chain cannot last for.
+    """
+    declared = own_subject(Kind.TASK, action, own)
+    if declared is None:
+        agent, verb = split_action(action)
+        aud = names.id_of(agent)
+        to = task_subject(names.token(aud), verb, partition)
+    elif partition is not None:
+        raise SealError("an own subject has no partitions")
+    else:
+        aud, to = declared.owner, declared.subject
+    life = _task_life(life, origin)
+    return OutgoingMessage(
+        kind=Kind.TASK,
+        to=to,
+        aud=aud,
+        life=life,
+        end_after=min(life + TASK_END, RULES[Kind.TASK].life),
+        end_at=origin.end,
+        not_before=origin.not_before,
+        body=body.body,
+        typ=body.typ,
+        statement=origin.statement,
+        ancestors=origin.ancestors,
+        grt=tuple(grants) if grants is not None else None,
+        idm=idempotency_key,
+        tid=origin.tid,
+    )
+
+
+def _task_life(asked: int | None, origin: Origin) -> int:
+    """Return how long a task lives. One that was asked for is given as it is, or refused: nobody is told of less."""
+    if asked is None:
+        return TASK_LIFE
+    longest = RULES[Kind.TASK].life
+    if not 0 < asked <= longest:
+        raise SealError(f"life is over 0 and at most {longest // SECOND} s for a task, not {asked / SECOND:.10g} s")
+    if origin.end is not None and asked > (lasts := origin.end - origin.not_before):
+        raise SealError(
+            f"life is at most {lasts // SECOND} s here, not {asked / SECOND:.10g} s: so long may the user's context, or the "
+            "task that is being handled, go on"
+        )
+    return asked
+
+
+def call_letter(
+    action: str,
+    body: Content,
+    *,
+    names: Names,
+    origin: Origin,
+    reply_to: str,
+    life: int = CALL_LIFE,
+    grants: Sequence[str] | None = None,
+    own: OwnSubjects = NO_SUBJECTS,
+) -> OutgoingMessage:
+    """Return a call of `action`, or of the own subject that it means, whose replies go to `reply_to`.
+
+    It carries the origin's user and chain. Raises `SealError` for a `life` that no call may have.
+    """
+    longest = RULES[Kind.CALL].life
+    if not 0 < life <= longest:
+        raise SealError(
+            f"timeout is over 0 and at most {longest // SECOND} s for a call, not {life / SECOND:.10g} s: submit a task for "
+            "what takes longer"
+        )
+    declared = own_subject(Kind.CALL, action, own)
+    if declared is None:
+        agent, verb = split_action(action)
+        aud = names.id_of(agent)
+        to = call_subject(names.token(aud), verb)
+    else:
+        aud, to = declared.owner, declared.subject
+    return OutgoingMessage(
+        kind=Kind.CALL,
+        to=to,
+        aud=aud,
+        life=life,
+        end_after=life,
+        end_at=origin.end,
+        not_before=origin.not_before,
+        body=body.body,
+        typ=body.typ,
+        statement=origin.statement,
+        ancestors=origin.ancestors,
+        rpl=reply_to,
+        grt=tuple(grants) if grants is not None else None,
+        tid=origin.tid,
+    )
+
+
+def event_letter(
+    name: str,
+    body: Content,
+    *,
+    names: Names,
+    own: SpiffeId,
+    origin: Origin,
+    re: bytes | None = None,
+    own_subjects: OwnSubjects = NO_SUBJECTS,
+) -> OutgoingMessage:
+    """Return an event of our own, `event.<agent>.<name>` or the own subject that `name` means.
+
+    It carries no user and no chain, since anybody may read it; `re` says what it follows. Raises `SealError` for an own
+    subject of another emitter.
+    """
+    declared = own_subject(Kind.EVENT, name, own_subjects)
+    if declared is not None and declared.owner != own:
+        raise SealError("only its owner may emit this event")
+    return OutgoingMessage(
+        kind=Kind.EVENT,
+        to=declared.subject if declared is not None else event_subject(names.token(own), name),
+        life=EVENT_LIFE,
+        body=body.body,
+        typ=body.typ,
+        re=re,
+        tid=origin.tid,
+        not_before=origin.not_before,
+    )

@@ -1,0 +1,239 @@
+"""`Sending`: submit a task, call an action, emit an event; shared by handlers' contexts and by clients."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sealbus.agents.sdk.bodies import JSON, MSGPACK, Body, TypedAction, body_of, decoded
+from sealbus.agents.sdk.messages import NO_SUBJECTS, Origin, call_letter, event_letter, own_subject, task_letter
+from sealbus.agents.sdk.task_handle import TaskHandle, parse_handle
+from sealbus.bus.gate.calls import Requests
+from sealbus.bus.gate.status_reader import AskedTask, StatusReader
+from sealbus.bus.sending.message import Content, OutgoingMessage
+from sealbus.bus.sending.outbox import Outbox, Posted
+from sealbus.envelopes.accept.open_request import PendingRequest
+from sealbus.envelopes.errors import HandlingError, SealError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import OwnSubjects
+from sealbus.envelopes.message.user_context import parse_payload
+from sealbus.envelopes.message.wire import Statement
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["Receipt", "Sending"]
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """An event that was stored: its id and hash, and where its stream keeps it."""
+
+    message_id: str
+    digest: bytes
+    subject: str
+    stream: str
+    sequence: int
+
+
+class Sending:
+    """Sends for one identity. Bodies are pydantic models or what pydantic can adapt, JSON unless said."""
+
+    def __init__(
+        self,
+        *,
+        own: SpiffeId,
+        names: Names,
+        outbox: Outbox,
+        requests: Requests,
+        reader: StatusReader,
+        own_subjects: OwnSubjects = NO_SUBJECTS,
+    ) -> None:
+        self._own = own
+        self._names = names
+        self._own_subjects = own_subjects
+        self._outbox = outbox
+        self._requests = requests
+        self._reader = reader
+
+    async def submit(
+        self,
+        action: str,
+        body: object,
+        *,
+        origin: Origin | None = None,
+        user: Statement | None = None,
+        life: float | None = None,
+        partition: str | None = None,
+        grants: Sequence[str] | None = None,
+        idempotency_key: str | None = None,
+        media_type: str = JSON,
+        sent: list[bytes] | None = None,
+    ) -> TaskHandle:
+        """Store a task for `action` (`<agent>.<verb>`, or an own subject or its action) and return its handle.
+
+        Who consumes it decides about it later: a denial is seen by the handle. `life` is seconds until it may no longer
+        be handled: at most a day, and no longer than the user's context or the handled task may go on; an hour, or what is
+        left of these, unless said. Raises `Overloaded` if the stream is full, `BusUnavailable`, `SealError` for what no
+        reader would accept, `IdentityUnavailable`.
+        """
+        origin = origin or Origin.user(user)
+        letter = task_letter(
+            action,
+            encoded(body, media_type),
+            names=self._names,
+            origin=origin,
+            life=int(life * SECOND) if life is not None else None,
+            partition=partition,
+            grants=grants,
+            idempotency_key=idempotency_key,
+            own=self._own_subjects,
+        )
+        declared = own_subject(Kind.TASK, action, self._own_subjects)
+        receipt, posted = await self._stored(letter, sent)
+        task = AskedTask(
+            pending=PendingRequest.of(posted.sealed.header),
+            action=declared.action if declared is not None else action,
+            context=parse_payload(origin.statement.payload) if origin.statement is not None else None,
+        )
+        return TaskHandle(
+            task=task,
+            reader=self._reader,
+            subject=receipt.subject,
+            stream=receipt.stream,
+            sequence=receipt.sequence,
+        )
+
+    def handle(self, text: str) -> TaskHandle:
+        """Return the handle that `text` is; raises `EnvelopeError` (`malformed`, step 0) for any other text.
+
+        It answers in every process of the identity that submitted the task; for another's, nothing ever comes.
+        """
+        return TaskHandle(task=parse_handle(text), reader=self._reader)
+
+    async def emit(
+        self,
+        name: str,
+        body: object,
+        *,
+        origin: Origin | None = None,
+        re: bytes | None = None,
+        media_type: str = JSON,
+        sent: list[bytes] | None = None,
+    ) -> Receipt:
+        """Store an event of our own, `event.<agent>.<name>` or the own subject `name`; raises as `submit` does."""
+        letter = event_letter(
+            name,
+            encoded(body, media_type),
+            names=self._names,
+            own=self._own,
+            origin=origin or Origin(),
+            re=re,
+            own_subjects=self._own_subjects,
+        )
+        receipt, _ = await self._stored(letter, sent)
+        return receipt
+
+    async def call(
+        self,
+        action: TypedAction[Req, Res] | str,
+        body: object,
+        *,
+        returns: type[Res] | None = None,
+        origin: Origin | None = None,
+        user: Statement | None = None,
+        timeout: float = 30.0,
+        grants: Sequence[str] | None = None,
+        media_type: str = JSON,
+        sent: list[bytes] | None = None,
+    ) -> Res:
+        """Call `action` and return its answer as `returns` (or as the handler itself declares).
+
+        Raises `Denied` if the other side's policy or ours says no, `RemoteError` with the other side's code for all else
+        that ends a call there, `BusUnavailable` with the code `expired` where no answer came in `timeout` seconds.
+        """
+        gives: Body[Res] = _gives(action, returns)
+        letter, name = self._call(action, body, origin or Origin.user(user), timeout, grants, media_type)
+        reply = await self._requests.call(letter, action=name, within=timeout, sent=sent)
+        return decoded(gives, reply)
+
+    async def stream(
+        self,
+        action: TypedAction[Req, Res] | str,
+        body: object,
+        *,
+        returns: type[Res] | None = None,
+        origin: Origin | None = None,
+        user: Statement | None = None,
+        timeout: float = 30.0,
+        sent: list[bytes] | None = None,
+    ) -> AsyncGenerator[Res, None]:
+        """Call an action that answers in chunks, and yield each as it comes; raises as `call` does."""
+        gives: Body[Res] = _gives(action, returns)
+        letter, name = self._call(action, body, origin or Origin.user(user), timeout, None, JSON)
+        async with contextlib.aclosing(self._requests.stream(letter, action=name, within=timeout, sent=sent)) as chunks:
+            async for chunk in chunks:
+                yield decoded(gives, chunk)
+
+    async def _stored(self, letter: OutgoingMessage, sent: list[bytes] | None) -> tuple[Receipt, Posted]:
+        posted = await self._outbox.publish(letter)
+        return _receipt(posted, sent), posted
+
+    def _call(
+        self,
+        action: TypedAction[Req, Res] | str,
+        body: object,
+        origin: Origin,
+        timeout: float,
+        grants: Sequence[str] | None,
+        media_type: str,
+    ) -> tuple[OutgoingMessage, str]:
+        name = action if isinstance(action, str) else action.action
+        letter = call_letter(
+            name,
+            encoded(body, media_type),
+            names=self._names,
+            origin=origin,
+            reply_to=self._requests.address(),
+            life=int(timeout * SECOND),
+            grants=grants,
+            own=self._own_subjects,
+        )
+        declared = own_subject(Kind.CALL, name, self._own_subjects)
+        return letter, declared.action if declared is not None else name
+
+
+def encoded(body: object, media_type: str) -> Content:
+    """Return `body` encoded by its own type; raises `SealError` for what cannot be."""
+    if isinstance(body, Content):
+        return body
+    try:
+        return body_of(type(body)).encode(body, MSGPACK if media_type == MSGPACK else JSON)
+    except HandlingError as error:
+        raise SealError(f"body of type {type(body).__name__} cannot be encoded") from error
+
+
+def _gives(action: TypedAction[Req, Res] | str, returns: type[Res] | None) -> Body[Res]:
+    if returns is not None:
+        return body_of(returns)
+    if isinstance(action, str):
+        raise SealError("say what the call returns: returns=SomeType")
+    return action.gives
+
+
+def _receipt(posted: Posted, sent: list[bytes] | None) -> Receipt:
+    header, ack = posted.sealed.header, posted.ack
+    if sent is not None:
+        sent.append(header.digest)
+    return Receipt(
+        message_id=header.id.hex(),
+        digest=header.digest,
+        subject=header.to,
+        stream=ack.stream if ack is not None else "",
+        sequence=ack.sequence if ack is not None else 0,
+    )

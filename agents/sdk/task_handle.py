@@ -1,0 +1,166 @@
+"""`TaskHandle`: what a submitted task is asked about by, from any process of the same identity and after a restart.
+
+A handle's text is the unpadded base64url of an encoded map (SPEC.md section 1) of `v` 1, `act`, the task's action, and
+`req`, the request as SPEC.md section 7 writes it. It holds nothing secret; a handle is as trusted as where it is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final, TypeVar, overload
+
+from sealbus.agents.sdk.bodies import body_of, decoded
+from sealbus.bus.gate.calls import CallExpired, RemoteError
+from sealbus.bus.gate.status_reader import AskedTask, StatusReader
+from sealbus.bus.sending.status import State, Status
+from sealbus.envelopes.accept.open_request import PendingRequest
+from sealbus.envelopes.encoding.codec import decode, encode
+from sealbus.envelopes.errors import Code, Denied, EnvelopeError, ObligationUnknown, SealbusError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.message.fields import RecordMap
+from sealbus.envelopes.trust.names import is_token
+
+__all__ = ["TaskHandle", "parse_handle"]
+
+Res = TypeVar("Res")
+
+_TEXT_BYTES: Final = 8_192
+"""More than the longest handle: a SPIFFE ID of 2,048 bytes and an action, in base64."""
+_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskHandle:
+    """A task of ours. `await handle.result(SomeType)`; `str(handle)` is kept and read again with `client.handle(text)`.
+
+    `subject`, `stream` and `sequence` say where the task was stored; a handle that was read from text does not know.
+    """
+
+    task: AskedTask = field(repr=False)
+    reader: StatusReader = field(repr=False, compare=False)
+    subject: str = ""
+    stream: str = ""
+    sequence: int = 0
+
+    @property
+    def action(self) -> str:
+        """The action that was asked for."""
+        return self.task.action
+
+    @property
+    def message_id(self) -> str:
+        """The task's id, 32 hex digits."""
+        return self.task.pending.id.hex()
+
+    @property
+    def digest(self) -> bytes:
+        """The hash of the task's header, by which audit records name it."""
+        return self.task.pending.digest
+
+    @property
+    def end(self) -> int:
+        """Until when the task is open, in microseconds since the Unix epoch; a result may come until then."""
+        return self.task.pending.end
+
+    @property
+    def text(self) -> str:
+        """The handle as URL-safe text."""
+        request = encode(
+            {"v": _VERSION, "act": self.task.action, "req": self.task.pending.encode()},
+            text_bytes=DEFAULT_LIMITS.text_bytes,
+        )
+        return urlsafe_b64encode(request).rstrip(b"=").decode()
+
+    def __str__(self) -> str:
+        return self.text
+
+    def statuses(self, *, after: int = -1) -> AsyncGenerator[Status, None]:
+        """Yield the task's statuses, those numbered up to `after` left out, as they come and up to the final one.
+
+        Use it inside `contextlib.aclosing` where it may be left early. At `end` the last one is `expired`. Raises as
+        `StatusReader.statuses` does: a result that our own policy refuses is not yielded but raised as `Denied`.
+        """
+        return self.reader.statuses(self.task, after=after)
+
+    async def status(self, *, timeout: float = 10.0) -> Status | None:
+        """Return the newest status that is stored now; None while the task is submitted and nothing more.
+
+        Raises as `statuses` does, `TimeoutError` if the stream could not be read within `timeout` seconds.
+        """
+        found: Status | None = None
+        async with asyncio.timeout(timeout), aclosing(self.reader.statuses(self.task, follow=False)) as statuses:
+            async for status in statuses:
+                found = status
+        return found
+
+    @overload
+    async def result(self, *, timeout: float = ...) -> object: ...
+    @overload
+    async def result(self, returns: type[Res], *, timeout: float = ...) -> Res: ...
+    async def result(self, returns: type[Res] | type[object] = object, *, timeout: float = 60.0) -> Res | object:
+        """Wait until the task is done, at most `timeout` seconds, and return its result as `returns`.
+
+        Raises `Denied` with its reasons if the other side's policy or ours says no, `RemoteError` with the other side's
+        code for all else that ends a task there, `CallExpired` once `end` has passed, `HandlingError` (`bad_result`)
+        for a result of another type, and `TimeoutError` while the task is still open: it can be asked for again.
+        """
+        gives = body_of(returns)
+        last: Status | None = None
+        try:
+            async with asyncio.timeout(timeout), aclosing(self.statuses()) as statuses:
+                async for status in statuses:
+                    last = status
+        except TimeoutError as error:
+            raise TimeoutError(f"{self.action}: not done within {timeout:g} s, and still open") from error
+        if last is None:
+            raise CallExpired(f"{self.action}: its statuses ended without a final one")
+        if last.result is None:
+            raise failure_of(last)
+        return decoded(gives, last.result)
+
+
+def failure_of(status: Status) -> SealbusError:
+    """Return what a final status without a result is raised as."""
+    if status.state is State.EXPIRED:
+        return CallExpired("the task was not done before its end")
+    if status.code == Code.DENIED:
+        return Denied("the other side's policy says no", status.reasons)
+    if status.code == Code.OBLIGATION_UNKNOWN:
+        return ObligationUnknown("the other side does not honour what its policy obliges to", status.reasons)
+    if status.state is State.CANCELED:
+        return RemoteError(Code.CANCELED, "the task was canceled")
+    try:
+        code = Code(status.code)
+    except ValueError:
+        return RemoteError(Code.BAD_RESULT, f"the task was {status.state} for a reason unknown here: {status.code}")
+    return RemoteError(code, f"the task was {status.state}")
+
+
+def parse_handle(text: str) -> AskedTask:
+    """Return the task that a handle's text names; raise `EnvelopeError` (`malformed`, step 0) for every other text."""
+    if len(text) > _TEXT_BYTES:
+        raise _malformed("too long")
+    try:
+        raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError as error:
+        raise _malformed("not base64url") from error
+    # The decoder skips strange characters; there is one spelling of a handle.
+    if urlsafe_b64encode(raw).rstrip(b"=").decode() != text:
+        raise _malformed("not canonical")
+    keys = RecordMap(decode(raw, text_bytes=DEFAULT_LIMITS.text_bytes, step=0))
+    action, request = keys.text("act"), keys.octets("req")
+    keys.end()
+    if not all(is_token(part) for part in action.split(".")):
+        raise _malformed("act is not an action")
+    pending = PendingRequest.parse(request)
+    if pending.rpl is not None:
+        raise _malformed("of a call, not of a task")
+    return AskedTask(pending=pending, action=action)
+
+
+def _malformed(detail: str) -> EnvelopeError:
+    return EnvelopeError(Code.MALFORMED, 0, f"handle: {detail}")

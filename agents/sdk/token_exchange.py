@@ -1,0 +1,237 @@
+"""The client's side of the edge's token service: a user's access token for a user context of our own (RFC 8693).
+
+::
+
+    async with Client("shop-web") as bus:
+        user = await bus.user_context(access_token)
+
+The server is who the settings name as a minter of contexts, checked inside the handshake before the token leaves.
+
+A user context as text, as the token service hands it out: base64url of `[1, payload, proof, credential]`.
+
+What is inside is the statement that travels in an envelope (SPEC.md sections 2 and 6), in the same canonical encoding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+import httpx2
+
+from sealbus.bus.nats.connection.tls import client_context
+from sealbus.bus.ports import Identity, X509Material
+from sealbus.envelopes.encoding.codec import Value, decode, encode
+from sealbus.envelopes.errors import (
+    Code,
+    ConfigurationError,
+    EnvelopeError,
+    InfrastructureError,
+    SealbusError,
+    SealError,
+)
+from sealbus.envelopes.message.user_context import parse_payload
+from sealbus.envelopes.message.wire import Credential, Proof, Statement, check_attached
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = [
+    "CONTEXT_TOKEN_BYTES",
+    "USER_CONTEXT_TYPE",
+    "ExchangeRefused",
+    "TokenExchange",
+    "TokenServiceUnavailable",
+    "context_token",
+    "parse_context_token",
+]
+
+USER_CONTEXT_TYPE: Final = "urn:sealbus:params:oauth:token-type:user-context"
+"""`requested_token_type` and `issued_token_type` of the token service (RFC 8693 section 3 lets anybody's URI stand there)."""
+
+CONTEXT_TOKEN_BYTES: Final = 20_480
+"""Characters of the text: a payload, a credential and a proof at their largest, and a third more for base64."""
+
+_FORMAT: Final = 1
+
+
+def context_token(statement: Statement) -> str:
+    """Return `statement` as text."""
+    proof, credential = statement.proof, statement.credential
+    value: Value = [
+        _FORMAT,
+        statement.payload,
+        [proof.size, proof.index, list(proof.path), proof.signature],
+        [credential.kind, credential.token],
+    ]
+    return base64.urlsafe_b64encode(encode(value)).rstrip(b"=").decode("ascii")
+
+
+def parse_context_token(text: str) -> Statement:
+    """Return the statement that `text` encodes; nothing of it is verified.
+
+    Raises `EnvelopeError` (`malformed` or `too_large`) for anything else.
+    """
+    if len(text) > CONTEXT_TOKEN_BYTES:
+        raise EnvelopeError(Code.TOO_LARGE, 0, "context token")
+    try:
+        raw = text.encode("ascii")
+        value = decode(base64.b64decode(raw + b"=" * (-len(raw) % 4), altchars=b"-_", validate=True), step=0)
+        # Values of any type may stand here: what is no statement does not encode to the same text again, or not at all.
+        format_, payload, (size, index, path, signature), (kind, token) = value  # type: ignore[misc, str-unpack]
+        statement = Statement(
+            payload,  # type: ignore[arg-type]
+            Proof(size, index, tuple(path), signature),  # type: ignore[arg-type]
+            Credential(kind, token),  # type: ignore[arg-type]
+        )
+        if format_ != _FORMAT or context_token(statement) != text:
+            raise EnvelopeError(Code.MALFORMED, 0, "context token")
+        check_attached(statement, ())
+    except (TypeError, ValueError, binascii.Error, SealError) as error:
+        raise EnvelopeError(Code.MALFORMED, 0, "context token") from error
+    return statement
+
+
+_GRANT: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
+_ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
+_ANSWER_BYTES: Final = CONTEXT_TOKEN_BYTES + 4_096
+_CONNECTIONS: Final = 32
+_KEPT_SECONDS: Final = 4.0
+"""Below what the edge keeps an idle connection for, so that no request meets its end."""
+
+
+class TokenServiceUnavailable(InfrastructureError):
+    """The edge's token service did not answer, or not as one."""
+
+    code = Code.TOKEN_SERVICE_UNAVAILABLE
+
+
+class ExchangeRefused(SealbusError):
+    """The token service does not take the access token; `code` says why, as the edge's answers to users do."""
+
+    def __init__(self, code: Code, detail: str = "") -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class TokenExchange:
+    """Exchanges tokens for one workload; enter with `async with`. `url` is https, `edges` are who may answer there."""
+
+    def __init__(self, url: str, *, identity: Identity, edges: frozenset[SpiffeId]) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or parts.username:
+            raise ConfigurationError("client.token_service must be an https URL")
+        self._url: Final = url.rstrip("/") + ("" if parts.path.rstrip("/") else "/token")
+        self._identity: Final = identity
+        self._edges: Final = edges
+        self._pool: _Pool | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.client.aclose()
+
+    async def user_context(self, token: str, *, within: float = 10.0) -> Statement:
+        """Return a user context of the user of `token`, usable by this workload alone.
+
+        Raises `ExchangeRefused` with the code of the edge, `TokenServiceUnavailable`, `IdentityUnavailable`. What the
+        context says is verified by whoever consumes a message with it; here only that it is one, and ours.
+        """
+        form = {
+            "grant_type": _GRANT,
+            "subject_token": token,
+            "subject_token_type": _ACCESS_TOKEN,
+            "requested_token_type": USER_CONTEXT_TYPE,
+        }
+        status, body, trouble = 0, bytearray(), ""
+        try:
+            async with (
+                asyncio.timeout(within),
+                self._client() as client,
+                client.stream("POST", self._url, data=form) as answer,
+            ):
+                status = answer.status_code
+                async for chunk in answer.aiter_bytes():
+                    body += chunk
+                    if len(body) > _ANSWER_BYTES:
+                        trouble = "the answer is too long"
+                        break
+        except (httpx2.HTTPError, TimeoutError) as error:
+            # Its text names hosts and TLS reasons only. Its request holds the form, so that nothing may be chained to it.
+            trouble = str(error)[:300] or type(error).__name__
+        if trouble:
+            raise TokenServiceUnavailable(f"{self._url}: {trouble}")
+        return self._statement(status, _members(bytes(body)))
+
+    def _statement(self, status: int, said: dict[str, object]) -> Statement:
+        if status != 200:
+            raise _refusal(status, said)
+        if said.get("token_type") != "N_A" or said.get("issued_token_type") != USER_CONTEXT_TYPE:
+            raise TokenServiceUnavailable("the answer is not a user context")
+        try:
+            statement = parse_context_token(str(said.get("access_token")))
+            context = parse_payload(statement.payload)
+        except EnvelopeError as error:
+            raise TokenServiceUnavailable("the answer is not a user context") from error
+        if context.wkl != self._identity.spiffe_id or context.iss not in self._edges:
+            raise TokenServiceUnavailable("the answer is a context for somebody else, or of somebody else")
+        return statement
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncGenerator[httpx2.AsyncClient, None]:
+        """Lend a client that shows the X.509-SVID of now; one of a former SVID is closed once nobody has it any more."""
+        material = self._identity.x509()
+        before, pool = self._pool, self._pool
+        if pool is None or pool.material is not material:
+            pool = self._pool = _Pool(material, self._edges)
+        pool.users += 1
+        try:
+            if before is not None and before is not pool and not before.users:
+                await before.client.aclose()
+            yield pool.client
+        finally:
+            pool.users -= 1
+            if pool is not self._pool and not pool.users:
+                await pool.client.aclose()
+
+
+class _Pool:
+    """The connections that were made with one X.509-SVID, and how many requests use them."""
+
+    def __init__(self, material: X509Material, edges: frozenset[SpiffeId]) -> None:
+        self.material: Final = material
+        self.users = 0
+        self.client: Final = httpx2.AsyncClient(
+            verify=client_context(material, expected=edges),
+            trust_env=False,
+            follow_redirects=False,
+            limits=httpx2.Limits(max_connections=_CONNECTIONS, keepalive_expiry=_KEPT_SECONDS),
+        )
+
+
+def _members(body: bytes) -> dict[str, object]:
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        said = None
+    return said if isinstance(said, dict) else {}
+
+
+def _refusal(status: int, said: dict[str, object]) -> SealbusError:
+    try:
+        code = Code(str(said.get("code")))
+    except ValueError:
+        return TokenServiceUnavailable(f"the token service answered {status}")
+    if status >= 500:
+        return TokenServiceUnavailable(f"the token service is not able to: {code}")
+    return ExchangeRefused(code, str(said.get("error_description", ""))[:256])

@@ -1,0 +1,112 @@
+"""How many denials of one sender are recorded one by one: beyond a budget they are counted (SPEC.md section 8).
+
+A sender that is refused by policy can send as fast as it likes, and a record of each denial would fill the audit stream,
+which stops all handling once it is full. So each issuer has a budget of recorded denials a minute; what comes on top is
+decided and answered like any other, and stands in one signed `denials` record of that issuer and minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.errors import Code
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.records.work import MINUTE, DenialsRecord
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["Denials"]
+
+_log = logging.getLogger(__name__)
+
+KEPT = 8_192
+"""Records that wait to be stored while the audit stream is away; what comes on top is lost, counted and logged."""
+
+
+@dataclass(slots=True)
+class _Issuer:
+    recorded: int = 0
+    counted: dict[str, int] = field(default_factory=dict)
+
+
+class Denials:
+    """Keeps the budgets of one recorder. `store` takes the records; await `run` to have them stored minute by minute.
+
+    `budget` is denials of one issuer that are recorded in a minute; `issuers` is how many are remembered within a
+    minute. Those of one more are all recorded one by one: its ID was proved, so that they are not cheap to make up, and
+    evidence is not to be lost for want of memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Callable[[DenialsRecord], Awaitable[None]],
+        counters: Counters,
+        budget: int,
+        issuers: int,
+        clock: Clock = wall_clock,
+    ) -> None:
+        self._store = store
+        self._counters = counters
+        self._budget = budget
+        self._most = issuers
+        self._clock = clock
+        self._minute = 0
+        self._issuers: dict[SpiffeId, _Issuer] = {}
+        self._ended: deque[DenialsRecord] = deque()
+        """Records of minutes that are over and not stored yet, at most `KEPT`."""
+
+    def only_counted(self, issuer: SpiffeId, code: Code) -> bool:
+        """Take note of a denial by `code` now; tell whether it was counted here, and so is not to be recorded."""
+        self._turn()
+        found = self._issuers.get(issuer)
+        if found is None:
+            if len(self._issuers) >= self._most:
+                return False
+            found = self._issuers[issuer] = _Issuer()
+        if found.recorded < self._budget:
+            found.recorded += 1
+            return False
+        found.counted[code] = found.counted.get(code, 0) + 1
+        self._counters.add("sealbus_denials_counted_total", 1, code=str(code))
+        return True
+
+    async def run(self) -> None:
+        """Store what was counted in each minute when it has ended, until cancelled."""
+        while True:
+            left = MINUTE - self._clock() % MINUTE
+            await asyncio.sleep(left / SECOND)
+            await self.flush()
+
+    async def flush(self, *, closing: bool = False) -> None:
+        """Store the records of the minutes that have ended; when `closing`, those of the current one too."""
+        self._turn()
+        if closing:
+            self._end_minute()
+        while self._ended:
+            await self._store(self._ended[0])
+            self._ended.popleft()
+
+    def _turn(self) -> None:
+        minute = self._clock() // MINUTE * MINUTE
+        if minute != self._minute:
+            self._end_minute()
+            self._minute = minute
+
+    def _end_minute(self) -> None:
+        records = [
+            DenialsRecord(iss=issuer, minute=self._minute, counts=found.counted)
+            for issuer, found in self._issuers.items()
+            if found.counted
+        ]
+        self._issuers.clear()
+        lost = records[max(0, KEPT - len(self._ended)) :]
+        self._ended.extend(records[: len(records) - len(lost)])
+        if lost:
+            self._counters.add("sealbus_denials_lost_total", sum(sum(one.counts.values()) for one in lost))
+            _log.error("denials of %d senders in one minute were not recorded: nothing is being stored", len(lost))

@@ -1,0 +1,140 @@
+"""What is recorded of a decided message beside the decision: its input document, all of it or not, its body where said.
+
+Parts of an input document taken out before it is recorded, by JSON pointers (RFC 6901).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple, cast
+
+from sealbus.envelopes.encoding.codec import is_text
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.message.subjects import matches
+from sealbus.envelopes.records.decision import RECORDED_BODY_BYTES, DecisionRecord
+
+__all__ = ["DECISIONS_ALONE", "Pointer", "Recording", "redact"]
+
+REMEMBERED: Final = 1_024
+"""Subjects for which is remembered what is recorded: those of replies come and go."""
+
+_PATTERN: Final = re.compile(r"(?:(?:[^\s.*>]+|\*)\.)*(?:[^\s.*>]+|[*>])")
+
+
+class _Chosen(NamedTuple):
+    """What holds for one subject."""
+
+    pointers: tuple[Pointer, ...]
+    body: bool
+
+
+class Recording:
+    """Chooses by the subject of the decided message.
+
+    `pointers` are JSON pointers into input documents by subject pattern, to what is not recorded; a subject that several
+    patterns match has the pointers of all. `bodies` are patterns of the subjects whose bodies are recorded. Raises
+    `ConfigurationError` for what is no pattern or no pointer, and for more pointers than one record can name.
+    """
+
+    def __init__(self, pointers: Mapping[str, Sequence[str]], bodies: Sequence[str] = ()) -> None:
+        for pattern in (*pointers, *bodies):
+            if _PATTERN.fullmatch(pattern) is None:
+                raise ConfigurationError(f"{pattern!r} is not a subject pattern such as task.payroll.>")
+        self._pointers = {pattern: tuple(Pointer(text) for text in texts) for pattern, texts in pointers.items()}
+        if len({one.text for several in self._pointers.values() for one in several}) > DEFAULT_LIMITS.text_items:
+            raise ConfigurationError(f"audit.redact: a record can name {DEFAULT_LIMITS.text_items} places, and no more")
+        self._bodies = tuple(bodies)
+        self._remembered: dict[str, _Chosen] = {}
+
+    def record(self, record: DecisionRecord, subject: str, body: bytes) -> DecisionRecord:
+        """Return `record`, about a message to `subject` with `body`, as it is to be stored.
+
+        A body over 65,536 bytes is left out. Raises `SealError` where the input document is too long then to be recorded:
+        null may take more room than what it replaces.
+        """
+        if not self._pointers and not self._bodies:
+            return record
+        chosen = self._of(subject)
+        if chosen.body and len(body) <= RECORDED_BODY_BYTES:
+            record = record._replace(body=body)
+        if chosen.pointers and record.input is not None:
+            document, redacted = redact(record.input, chosen.pointers)
+            if redacted:
+                record = record._replace(input=document, redacted=redacted)
+        return record
+
+    def _of(self, subject: str) -> _Chosen:
+        found = self._remembered.get(subject)
+        if found is None:
+            by_text = {
+                pointer.text: pointer
+                for pattern, pointers in self._pointers.items()
+                if matches(pattern, subject)
+                for pointer in pointers
+            }
+            found = _Chosen(tuple(by_text.values()), any(matches(pattern, subject) for pattern in self._bodies))
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
+            self._remembered[subject] = found
+        return found
+
+
+DECISIONS_ALONE: Final = Recording({})
+"""All of what was decided on is recorded, and no body."""
+
+
+_FORM: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
+_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,5}")
+
+
+class Pointer:
+    """A JSON pointer below the whole document. Raises `ConfigurationError` for a text that is none, or over 256 bytes."""
+
+    __slots__ = ("_steps", "text")
+
+    def __init__(self, text: str) -> None:
+        if _FORM.fullmatch(text) is None or not is_text(text, DEFAULT_LIMITS.text_bytes):
+            raise ConfigurationError(f"{text!r} is not a JSON pointer such as /action/properties/salary")
+        self.text: Final = text
+        # RFC 6901 section 4: ~1 first, or ~01 would become a slash.
+        self._steps: Final = tuple(step.replace("~1", "/").replace("~0", "~") for step in text.split("/")[1:])
+
+    def __repr__(self) -> str:
+        return f"Pointer({self.text!r})"
+
+    def take_out(self, document: object) -> bool:
+        """Put null where this points to inside `document`; tell whether there was anything else before."""
+        *way, last = self._steps
+        for step in way:
+            document = _below(document, step)
+        if _below(document, last) is None:
+            return False
+        if isinstance(document, list):
+            document[int(last)] = None
+        else:
+            cast("dict[str, object]", document)[last] = None
+        return True
+
+
+def redact(document: bytes, pointers: Sequence[Pointer]) -> tuple[bytes, tuple[str, ...]]:
+    """Return the input document without what `pointers` point to, null in its place, and the pointers that found anything.
+
+    `document` is one that `input_document` made. The very same bytes come back where nothing was found.
+    """
+    value = json.loads(document)
+    found = tuple(pointer.text for pointer in pointers if pointer.take_out(value))
+    if not found:
+        return document, ()
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(), found
+
+
+def _below(document: object, step: str) -> object:
+    """Return the member or item `step` of `document`; None where there is none."""
+    if isinstance(document, dict):
+        return document.get(step)
+    if isinstance(document, list) and _INDEX.fullmatch(step) and int(step) < len(document):
+        return document[int(step)]
+    return None

@@ -1,0 +1,244 @@
+"""Reads the audit stream back: each audit message verified as of its stored time, its records in order, joined.
+
+Records that do not verify are yielded as findings, never skipped: a reader must see that something is wrong. Only the
+trust bundles that are current now are known here; an archive of them is the notary's.
+
+The audit stream as a backtest reads it: verified decisions alone, what does not verify told apart.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import cast
+
+from sealbus.bus.ports import Delivery, Transport
+from sealbus.envelopes.encoding.strict_json import parse_object
+from sealbus.envelopes.errors import EnvelopeError
+from sealbus.envelopes.message.header import Header, parse_header
+from sealbus.envelopes.records.archive import (
+    ArchiveProfile,
+    VerifiedAudit,
+    VerifiedDecided,
+    accept_decided,
+    accept_record,
+)
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.records.record import Record
+from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
+from sealbus.envelopes.trust.bundles import TrustBundles
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.backtest.recorded import CountedDenials, Recorded, RecordedDecision
+from sealbus.policies.decision.documents import NESTING
+
+__all__ = ["AuditEntry", "AuditFilter", "AuditTrail", "Finding", "recorded_decisions"]
+
+JOINED = 65_536
+"""Decisions remembered to be joined with their outcomes; of older ones the outcome stands alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """An audit message, or a decided message inside one, that does not verify."""
+
+    sequence: int
+    stored: int
+    subject: str
+    code: str
+    step: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One record as it was found. `recorder` sealed it; `decided` is the header of the message a decision is about.
+
+    `message` is that message as the evidence proves it, with its user and chain, for a decision alone.
+    """
+
+    sequence: int
+    stored: int
+    recorder: SpiffeId
+    leaf: bytes
+    record: Record
+    decided: Header | None = None
+    message: VerifiedDecided | None = None
+    decision: DecisionRecord | None = None
+    """For an outcome: the decision that it belongs to, where it was read too."""
+
+    @property
+    def input(self) -> dict[str, object]:
+        """Return the recorded input document, decoded; empty where there was none, or nothing that anybody can read."""
+        record = self.record if isinstance(self.record, DecisionRecord) else self.decision
+        if record is None or record.input is None:
+            return {}
+        try:
+            return cast("dict[str, object]", parse_object(record.input, depth=NESTING))
+        except ValueError:
+            # Whoever seals a record can put any bytes there.
+            return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which entries to show; an outcome is shown with its decision. Absent means all."""
+
+    since: int = 0
+    until: int | None = None
+    subject: str | None = None
+    agent: str | None = None
+    decision: str | None = None
+    user: str | None = None
+
+    def wants(self, entry: AuditEntry) -> bool:
+        """Tell whether `entry` is asked for."""
+        record = entry.record if isinstance(entry.record, DecisionRecord) else entry.decision
+        if entry.stored < self.since or (self.until is not None and entry.stored >= self.until):
+            return False
+        if self.agent is not None and not entry.recorder.value.endswith(f"/{self.agent}"):
+            return False
+        if isinstance(entry.record, DenialsRecord):
+            return self.subject is None and self.decision != "allow" and self.user is None
+        if record is None:
+            return self.subject is None and self.decision is None and self.user is None
+        if self.subject is not None and (entry.decided is None or entry.decided.to != self.subject):
+            return False
+        if self.decision is not None and ("allow" if record.allow else "deny") != self.decision:
+            return False
+        return self.user is None or _user(entry) == self.user
+
+
+class AuditTrail:
+    """Reads with the bundles that `bundles` gives at each message."""
+
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        profile: ArchiveProfile,
+        bundles: Callable[[], TrustBundles],
+        stream: str | None = None,
+    ) -> None:
+        """`stream` is that of a former period; the one that takes records when reading begins, unless said."""
+        self._transport = transport
+        self._stream = stream
+        self._profile = profile
+        self._bundles = bundles
+        self._caches = Caches()
+        self._after = 0
+        self._decisions: OrderedDict[bytes, tuple[Header, DecisionRecord]] = OrderedDict()
+
+    async def entries(
+        self, wanted: AuditFilter | None = None, *, follow: bool = False
+    ) -> AsyncGenerator[AuditEntry | Finding, None]:
+        """Yield what is wanted in stream order; all findings always. Ends at the stream's end unless `follow`.
+
+        Begins after the last message that this trail has read, so that a second call goes on.
+        """
+        chosen = wanted or AuditFilter()
+        if self._stream is None:
+            self._stream, _ = await self._transport.audit_stream()
+        source = self._transport.read(self._stream, ["audit.>"], start=self._after + 1, follow=follow)
+        async with aclosing(source) as batches:
+            async for batch in batches:
+                for delivery in batch:
+                    if delivery.position is not None:
+                        self._after = delivery.position.sequence
+                    for entry in self._read(delivery):
+                        if isinstance(entry, Finding) or chosen.wants(entry):
+                            yield entry
+
+    def _read(self, delivery: Delivery) -> Sequence[AuditEntry | Finding]:
+        position = delivery.position
+        if position is None:
+            raise ValueError("an audit message comes from a stream")
+        bundles = self._bundles()
+        try:
+            audit = accept_record(
+                delivery.payload,
+                delivery.subject,
+                self._profile,
+                time=position.stored,
+                bundles=bundles,
+                caches=self._caches,
+            )
+        except EnvelopeError as error:
+            return [_finding(delivery, error)]
+        found: list[AuditEntry | Finding] = []
+        for leaf, record in audit.body.records.items():
+            try:
+                found.append(self._entry(delivery, audit, leaf, record, bundles))
+            except EnvelopeError as error:
+                found.append(_finding(delivery, error))
+        return found
+
+    def _entry(
+        self, delivery: Delivery, audit: VerifiedAudit, leaf: bytes, record: Record, bundles: TrustBundles
+    ) -> AuditEntry:
+        decided: Header | None = None
+        message: VerifiedDecided | None = None
+        decision: DecisionRecord | None = None
+        if isinstance(record, DecisionRecord):
+            decided = parse_header(record.header)
+            message = accept_decided(record, audit, self._profile, bundles=bundles, caches=self._caches)
+            self._decisions[leaf] = (decided, record)
+            if len(self._decisions) > JOINED:
+                self._decisions.popitem(last=False)
+        elif isinstance(record, OutcomeRecord) and record.decision in self._decisions:
+            decided, decision = self._decisions[record.decision]
+        position = delivery.position
+        return AuditEntry(
+            sequence=position.sequence if position is not None else 0,
+            stored=position.stored if position is not None else 0,
+            recorder=audit.header.iss,
+            leaf=leaf,
+            record=record,
+            decided=decided,
+            message=message,
+            decision=decision,
+        )
+
+
+def _finding(delivery: Delivery, error: EnvelopeError) -> Finding:
+    position = delivery.position
+    return Finding(
+        sequence=position.sequence if position is not None else 0,
+        stored=position.stored if position is not None else 0,
+        subject=delivery.subject,
+        code=str(error.code),
+        step=error.step,
+        detail=error.detail,
+    )
+
+
+def _user(entry: AuditEntry) -> str | None:
+    context = entry.input.get("context")
+    user = context.get("user") if isinstance(context, dict) else None
+    identifier = user.get("id") if isinstance(user, dict) else None
+    return identifier if isinstance(identifier, str) and identifier else None
+
+
+async def recorded_decisions(
+    entries: AsyncIterable[AuditEntry | Finding], on_finding: Callable[[Finding], None]
+) -> AsyncGenerator[Recorded, None]:
+    """Yield the decisions of `entries`, and the denials that were only counted, in order.
+
+    Each finding is given to `on_finding` and is no decision. Other records say nothing that a policy could be asked.
+    """
+    async for entry in entries:
+        if isinstance(entry, Finding):
+            on_finding(entry)
+        elif isinstance(entry.record, DenialsRecord):
+            yield CountedDenials(caller=entry.record.iss.value, count=sum(entry.record.counts.values()))
+        elif isinstance(entry.record, DecisionRecord) and entry.decided is not None:
+            yield RecordedDecision.of(
+                entry.record,
+                sequence=entry.sequence,
+                time=entry.stored,
+                leaf=entry.leaf,
+                recorder=entry.recorder.value,
+                caller=entry.decided.iss.value,
+            )

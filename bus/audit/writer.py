@@ -1,0 +1,355 @@
+"""The audit writer: decisions are stored before anything is handled, outcomes after; one signed message for many records.
+
+Evidence (credentials, contexts, ancestors) is stored once per audit message, found by the hash that a header already holds
+(SPEC.md section 8). The decision on a core call is alone in its message, under the guard id that all replicas share.
+With a spool everything else counts as stored once it is on the local disk; calls still wait for the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from sealbus.bus.audit.denial_budget import Denials
+from sealbus.bus.audit.redaction import DECISIONS_ALONE, Recording
+from sealbus.bus.audit.spool import Spool
+from sealbus.bus.background import Background
+from sealbus.bus.ports import Clock, DuplicateFirstAttempt, wall_clock
+from sealbus.bus.routing.stages import Decided
+from sealbus.bus.sending.message import OutgoingMessage, record_letter
+from sealbus.bus.sending.outbox import Outbox, Posted
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.accept.result import VerifiedResult
+from sealbus.envelopes.errors import AuditUnavailable, BusUnavailable, Code, EnvelopeError, SealbusError, SealError
+from sealbus.envelopes.records.batch import AuditBatch
+from sealbus.envelopes.records.decision import DECISION_CODES, CorePlace, DecisionRecord, StreamPlace
+from sealbus.envelopes.records.record import Record, guard_id
+from sealbus.envelopes.records.work import OutcomeRecord
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.decision.decision import obligations_json
+
+__all__ = ["COUNTED", "AuditLimits", "AuditWriter", "decision_record"]
+
+_log = logging.getLogger(__name__)
+
+RECENT = 30.0
+"""Seconds that a refused record is told of (`AuditWriter.problem`)."""
+_TAKEN = ("", 0.0)
+
+COUNTED = b""
+"""In place of a leaf: a denial that stands in its minute's `denials` record, and in no record of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditLimits:
+    """Bounds and waits of the audit writer."""
+
+    waiting: int = 16_384
+    """Outcomes that wait to be stored; whoever finds it full waits, which holds the lanes up."""
+    batch: int = 512
+    """Outcomes in one audit message."""
+    within: float = 10.0
+    """Seconds that the stream has to acknowledge a decision; then `audit_unavailable`."""
+    denials: int = 600
+    """Denials of one sender that are recorded one by one in a minute; more are only counted (SPEC.md section 8)."""
+    issuers: int = 1_024
+    """Senders whose denials are kept count of within a minute."""
+
+
+class _Noted(NamedTuple):
+    record: Record
+    then: Callable[[], None]
+    about: VerifiedResult | None
+
+
+class AuditWriter:
+    """Stores the records of one identity on `subject`; enter with `async with`, leave it and what waits is stored first."""
+
+    def __init__(
+        self,
+        *,
+        own: SpiffeId,
+        subject: str,
+        outbox: Outbox,
+        counters: Counters,
+        limits: AuditLimits | None = None,
+        recording: Recording = DECISIONS_ALONE,
+        spool: Spool | None = None,
+        created: Callable[[str], Awaitable[int]] | None = None,
+        clock: Clock = wall_clock,
+    ) -> None:
+        self._own = own
+        self._subject = subject
+        self._outbox = outbox
+        self._counters = counters
+        self._spool = spool
+        self._created = created
+        self._period: tuple[str, int] | None = None
+        self._limits = limits or AuditLimits()
+        self.recording = recording
+        """What is recorded beside a decision; asked by whoever makes a record that is to be stored here."""
+        self._noted: asyncio.Queue[_Noted | None] = asyncio.Queue(self._limits.waiting)
+        self._denials = Denials(
+            store=self.note,
+            counters=counters,
+            budget=self._limits.denials,
+            issuers=self._limits.issuers,
+            clock=clock,
+        )
+        self._group = Background()
+        self._counting: asyncio.Task[None] | None = None
+        self._refused = _TAKEN
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        self._group.create_task(self._run(), name="audit-outcomes")
+        self._counting = self._group.create_task(self._denials.run(), name="audit-denials")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._counting is not None:
+            self._counting.cancel()
+        if kind is None:
+            await self._denials.flush(closing=True)
+            await self._noted.put(None)
+        await self._group.__aexit__(kind, error, trace)
+
+    @property
+    def problem(self) -> str:
+        """The code with which stream or spool refused the last record, for `RECENT` seconds after it; empty otherwise.
+
+        It wears off, so that a worker that nothing is sent to while it is not ready does not stay so for ever.
+        """
+        if self._spool is not None and self._spool.problem:
+            return self._spool.problem
+        code, until = self._refused
+        return code if until > asyncio.get_running_loop().time() else ""
+
+    @property
+    def behind(self) -> str:
+        """What an operator should look at though records are taken; empty where there is nothing."""
+        return self._spool.behind if self._spool is not None else ""
+
+    def _heard(self, error: SealbusError | None) -> None:
+        if error is None:
+            self._refused = _TAKEN
+        elif isinstance(error, BusUnavailable | AuditUnavailable) and not isinstance(error, DuplicateFirstAttempt):
+            self._refused = (str(error.code), asyncio.get_running_loop().time() + RECENT)
+
+    async def decisions(self, judged: Sequence[Decided]) -> Sequence[bytes | SealbusError]:
+        """Store the decisions of one batch of stream deliveries; return each record's leaf, or why it is not stored.
+
+        Returns only when the stream acknowledged (step 17), or where there is a spool, when they are on its disk. One
+        message, or as few as the limit of a body allows. The leaf of a denial that was only counted is `COUNTED`.
+        """
+        batches: list[tuple[AuditBatch, list[int]]] = [(AuditBatch(), [])]
+        leaves: list[bytes | SealbusError] = []
+        for place, one in enumerate(judged):
+            if self._only_counted(one):
+                leaves.append(COUNTED)
+                continue
+            try:
+                record = self._record(one).encode()
+                leaf = batches[-1][0].add(record, one.opened.message)
+                if leaf is None:
+                    batches.append((AuditBatch(), []))
+                    leaf = batches[-1][0].add(record, one.opened.message)
+            except SealError as error:
+                leaves.append(_unrecordable(error))
+                continue
+            leaves.append(leaf or _unrecordable(None))
+            batches[-1][1].append(place)
+        for batch, places in batches:
+            if not places:
+                continue
+            try:
+                await self._store(batch)
+            except SealbusError as error:
+                refused = AuditUnavailable(f"decisions not stored: {error.code}")
+                refused.__cause__ = error
+                for place in places:
+                    leaves[place] = refused
+        return leaves
+
+    async def call_decisions(self, judged: Sequence[Decided]) -> Sequence[bytes | SealbusError]:
+        """Store each decision on a core call alone, all in one write; a replica that was first makes it `replayed`.
+
+        Never by way of a spool: only the stream knows the guard ids of all replicas.
+        """
+        answers: list[bytes | SealbusError] = []
+        letters: list[tuple[int, OutgoingMessage]] = []
+        for place, one in enumerate(judged):
+            if self._only_counted(one):
+                # Its guard id is not needed: another replica denies the same call too, or handles it alone.
+                answers.append(COUNTED)
+                continue
+            batch = AuditBatch()
+            try:
+                leaf = batch.add(self._record(one).encode(), one.opened.message)
+            except SealError as error:
+                answers.append(_unrecordable(error))
+                continue
+            answers.append(leaf or _unrecordable(None))
+            if leaf is not None:
+                id_ = guard_id(self._own, one.opened.message.header.digest)
+                letters.append((place, record_letter(self._subject, batch.close(), id_)))
+        if letters:
+            stored = await self._outbox.publish_each(
+                [letter for _, letter in letters], within=self._limits.within, reseal=False, repeat_is_ours=False
+            )
+            for (place, _), answer in zip(letters, stored, strict=True):
+                self._heard(answer if isinstance(answer, SealbusError) else None)
+                if isinstance(answer, SealbusError):
+                    answers[place] = _not_stored(answer)
+                elif (late := await self._before_period(answer, judged[place])) is not None:
+                    answers[place] = late
+            self._counters.add("sealbus_audit_messages_total", sum(isinstance(answer, Posted) for answer in stored))
+        return answers
+
+    async def _before_period(self, posted: Posted, judged: Decided) -> SealbusError | None:
+        """Return why a call may not be handled whose decision was stored by a stream that does not know all earlier ids.
+
+        A period may have begun since this process started (SPEC.md section 7, step 6: `iat` not before the audit stream
+        was created): then the ids of calls from before it are in the stream before, and this one's may be, too.
+        """
+        if self._created is None or posted.ack is None:
+            return None
+        if self._period is None or self._period[0] != posted.ack.stream:
+            try:
+                self._period = posted.ack.stream, await self._created(posted.ack.stream)
+            except SealbusError as error:
+                refused = AuditUnavailable(f"decision not stored: {error.code}")
+                refused.__cause__ = error
+                return refused
+        if judged.opened.message.header.iat < self._period[1]:
+            return EnvelopeError(Code.REPLAYED, 6, "sent before the audit stream's period began")
+        return None
+
+    def _record(self, judged: Decided) -> DecisionRecord:
+        message = judged.opened.message
+        return self.recording.record(decision_record(judged), message.header.to, message.body)
+
+    def _only_counted(self, judged: Decided) -> bool:
+        """Tell whether this is a denial beyond its sender's budget; what is allowed is always recorded."""
+        code = judged.code
+        return code in DECISION_CODES and self._denials.only_counted(judged.opened.message.header.iss, code)
+
+    async def note(
+        self, record: Record, then: Callable[[], None] = lambda: None, about: VerifiedResult | None = None
+    ) -> None:
+        """Store `record` soon, together with what else waits, and call `then` once that was tried."""
+        await self._noted.put(_Noted(record=record, then=then, about=about))
+
+    async def outcome(
+        self,
+        *,
+        decision: bytes,
+        code: Code | None,
+        micros: int,
+        delivery: int,
+        sent: Sequence[bytes],
+        then: Callable[[], None],
+    ) -> None:
+        """Note what came of an allowed decision, whose record's leaf is `decision`."""
+        record = OutcomeRecord.of(decision=decision, code=code, micros=micros, delivery=delivery, sent=tuple(sent))
+        await self.note(record, then)
+
+    async def _store(self, batch: AuditBatch) -> None:
+        closed = batch.close()
+        try:
+            if self._spool is not None:
+                await self._spool.store(closed)
+            else:
+                await self._outbox.publish(record_letter(self._subject, closed), within=self._limits.within)
+                self._counters.add("sealbus_audit_messages_total")
+        except SealbusError as error:
+            self._heard(error)
+            raise
+        self._heard(None)
+
+    async def _run(self) -> None:
+        last = False
+        while not last:
+            first = await self._noted.get()
+            if first is None:
+                return
+            waiting = [first]
+            while len(waiting) < self._limits.batch and not self._noted.empty():
+                following = self._noted.get_nowait()
+                if following is None:
+                    last = True
+                    break
+                waiting.append(following)
+            await self._store_noted(waiting)
+
+    async def _store_noted(self, waiting: Sequence[_Noted]) -> None:
+        batch = AuditBatch()
+        for one in waiting:
+            if batch.add(one.record.encode(), one.about) is None:
+                await self._try_store(batch)
+                batch = AuditBatch()
+                batch.add(one.record.encode(), one.about)
+        await self._try_store(batch)
+        for one in waiting:
+            one.then()
+
+    async def _try_store(self, batch: AuditBatch) -> None:
+        try:
+            await self._store(batch)
+        except SealbusError as error:
+            # The effect has happened and its decision is stored; handling again would not bring the outcome back.
+            self._counters.add("sealbus_outcomes_lost_total", len(batch))
+            _log.error("%d outcomes not stored: %s", len(batch), error)
+
+
+def _not_stored(error: SealbusError) -> SealbusError:
+    """Return what a call ends with whose decision the stream did not take under its guard id."""
+    if isinstance(error, DuplicateFirstAttempt):
+        return EnvelopeError(Code.REPLAYED, 13, "another replica decided on this call")
+    refused = AuditUnavailable(f"decision not stored: {error.code}")
+    refused.__cause__ = error
+    return refused
+
+
+def _unrecordable(error: SealError | None) -> AuditUnavailable:
+    """Return why one decision cannot be recorded: it ends that message alone, and is ours to mend."""
+    _log.error("a decision cannot be recorded: %s", error.detail if error is not None else "no room")
+    refused = AuditUnavailable("the decision cannot be recorded")
+    refused.__cause__ = error
+    return refused
+
+
+def decision_record(judged: Decided) -> DecisionRecord:
+    """Return the record of what was decided about one delivery."""
+    opened = judged.opened
+    message, position = opened.message, opened.delivery.position
+    decision = judged.decision
+    code = judged.code
+    if code is not None and code not in DECISION_CODES:
+        raise ValueError(f"{code} is not a decision")
+    return DecisionRecord(
+        header=message.header.raw,
+        proof=message.proof,
+        action=opened.route.action,
+        place=(
+            StreamPlace(stream=position.stream, sequence=position.sequence, stored=position.stored)
+            if position is not None
+            else CorePlace(opened=opened.time)
+        ),
+        delivery=position.delivery if position is not None else 1,
+        allow=judged.allowed,
+        code=code,
+        input=judged.input_document or None,
+        reasons=decision.reasons if decision is not None else (),
+        obligations=obligations_json(decision),
+        revision=decision.revision if decision is not None else None,
+        policy=decision.policy if decision is not None else None,
+        engine=decision.engine if decision is not None else None,
+        micros=decision.micros if decision is not None else None,
+    )

@@ -1,0 +1,232 @@
+"""Steps 14 to 16: decode the body, load the resource, ask the policy; batches end to end, each message on its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+
+from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.routing.stages import Decided, Opened
+from sealbus.bus.routing.timers import being_cancelled
+from sealbus.bus.telemetry import OperatorLog
+from sealbus.envelopes.accept.live import StreamArrival, VerifiedMessage
+from sealbus.envelopes.errors import (
+    BadBody,
+    ConfigurationError,
+    ObligationUnknown,
+    PolicyFailed,
+    PolicyUnavailable,
+    ResourceNotFound,
+    ResourceUnavailable,
+    SealbusError,
+)
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.user_context import UserContext
+from sealbus.policies.decision.decision import Decision, unknown_obligation
+from sealbus.policies.decision.engine import PolicyEngine
+from sealbus.policies.decision.request import NO_USER, Request, Resource, User, input_document
+
+__all__ = ["NO_RESOURCE", "Authorizer", "user_input"]
+
+_log = logging.getLogger(__name__)
+
+NO_RESOURCE = Resource(type="none", id="none")
+"""What the policy is asked about where there is no resource to load."""
+
+LOADING = 32
+"""Resources of one batch that are loaded at a time."""
+
+
+class Authorizer:
+    """Asks one engine about opened messages."""
+
+    def __init__(self, *, engine: PolicyEngine, clock: Clock = wall_clock) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._said = OperatorLog(_log)
+
+    async def judge(self, opened: Sequence[Opened]) -> list[Decided]:
+        """Return the judgement of each message, in order; a failure of one is its own."""
+        if not opened:
+            return []
+        prepared: list[_Prepared] = []
+        loading: list[_Prepared] = []
+        for one in opened:
+            ready = _Prepared(one)
+            prepared.append(ready)
+            try:
+                ready.value = one.route.endpoint.decode(one.message.body, one.message.header.typ)
+                ready.properties = one.route.endpoint.properties(ready.value)
+            except BadBody as error:
+                ready.error = error
+                continue
+            except Exception as error:  # noqa: BLE001  a model's own validators may raise anything about hostile bytes
+                self._said.warning("decoding a body for %s failed: %s", one.route.action, type(error).__name__)
+                ready.error = BadBody(type(error).__name__)
+                continue
+            if one.route.loads_resource:
+                # Whatever becomes of the loading: without a resource there is nothing to ask the policy about.
+                ready.error = ResourceUnavailable("not loaded")
+                loading.append(ready)
+        if loading:
+            await self._load(loading)
+        for ready in prepared:
+            if ready.error is None:
+                self._ask(ready)
+        await self._decide([ready for ready in prepared if ready.error is None])
+        return [ready.judged() for ready in prepared]
+
+    async def decide(self, documents: Sequence[bytes]) -> Sequence[Decision | PolicyUnavailable | PolicyFailed]:
+        """Ask the engine itself; what it raises, or an answer too few, is no decision for all."""
+        try:
+            answers = await self._engine.decide(documents)
+        except (PolicyUnavailable, PolicyFailed) as error:
+            return [error] * len(documents)
+        except asyncio.CancelledError:
+            if being_cancelled():
+                raise
+            return [PolicyUnavailable("CancelledError")] * len(documents)
+        except Exception as error:  # noqa: BLE001  an engine's own fault ends no worker; only its type is told
+            _log.warning("the policy engine failed: %s", type(error).__name__)
+            return [PolicyUnavailable(type(error).__name__)] * len(documents)
+        if len(answers) != len(documents):
+            return [PolicyFailed("the engine's answers do not match the questions")] * len(documents)
+        return answers
+
+    async def _load(self, loading: Sequence[_Prepared]) -> None:
+        """Step 15 for a batch: a few tasks that take one message after the other, each load under its own deadline.
+
+        Together they have twice as long: what is not loaded by then is unavailable, and the next batch has its turn.
+        """
+        rest = iter(loading)
+
+        async def load_some() -> None:
+            for ready in rest:
+                await _load_one(ready, self._said)
+
+        within = 2 * max([ready.opened.route.resource_timeout for ready in loading])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within), asyncio.TaskGroup() as group:
+                for _ in range(min(LOADING, len(loading))):
+                    group.create_task(load_some())
+
+    def _ask(self, ready: _Prepared) -> None:
+        try:
+            ready.document = input_document(
+                request_of(ready.opened, ready.properties, ready.resource, now=self._clock())
+            )
+        except PolicyFailed as error:
+            self._said.warning("the policy cannot be asked about %s: %s", ready.opened.route.action, error.detail)
+            ready.error = error
+        except SealbusError as error:
+            ready.error = PolicyFailed(error.detail)
+
+    async def _decide(self, asking: Sequence[_Prepared]) -> None:
+        if not asking:
+            return
+        answers = await self.decide([ready.document for ready in asking])
+        for ready, answer in zip(asking, answers, strict=True):
+            if isinstance(answer, Decision):
+                ready.decision = answer
+                unknown = unknown_obligation(answer.obligations, ready.opened.route.honours)
+                if answer.allow is True and unknown is not None:
+                    ready.error = ObligationUnknown(f"nobody honours {unknown[:64]!a}")
+            else:
+                ready.error = answer
+
+
+class _Prepared:
+    """One message on its way through the judge; becomes a `Decided` at the end."""
+
+    __slots__ = ("decision", "document", "error", "opened", "properties", "resource", "value")
+
+    def __init__(self, opened: Opened) -> None:
+        self.opened = opened
+        self.value: object = None
+        self.properties: dict[str, object] | object = {}
+        self.resource: Resource = NO_RESOURCE
+        self.document = b""
+        self.decision: Decision | None = None
+        self.error: SealbusError | None = None
+
+    def judged(self) -> Decided:
+        return Decided(
+            opened=self.opened,
+            value=self.value,
+            input_document=self.document,
+            decision=self.decision,
+            error=self.error,
+        )
+
+
+async def _load_one(ready: _Prepared, said: OperatorLog) -> None:
+    route = ready.opened.route
+    try:
+        async with asyncio.timeout(route.resource_timeout):
+            ready.resource = await route.endpoint.resource(ready.value)
+        ready.error = None
+    except ResourceNotFound as error:
+        ready.error = error
+    except ConfigurationError as error:
+        # The loader's own mistake, the same at each try; its text names an attribute and no value.
+        said.warning("the resource for %s is none to ask the policy about: %s", route.action, error.detail)
+        ready.error = PolicyFailed(error.detail)
+    except asyncio.CancelledError:
+        if being_cancelled():
+            raise
+        ready.error = ResourceUnavailable("CancelledError")
+    except TimeoutError:
+        ready.error = ResourceUnavailable(f"not loaded within {route.resource_timeout:g} s")
+    except Exception as error:  # noqa: BLE001  a loader may raise anything; only its type is told, never its text
+        said.warning("loading the resource for %s failed: %s", route.action, type(error).__name__)
+        ready.error = ResourceUnavailable(type(error).__name__)
+
+
+def request_of(opened: Opened, properties: object, resource: Resource, *, now: int) -> Request:
+    """Return what the policy is asked about one opened message."""
+    message = opened.message
+    header = message.header
+    context = message.context
+    return Request(
+        subject=header.iss.value,
+        trust_domain=header.iss.trust_domain.name,
+        action=opened.route.action,
+        properties=properties if isinstance(properties, dict) else {},
+        resource=resource,
+        time=now,
+        nats_subject=header.to,
+        kind=header.kind.value,
+        message_id=header.id.hex(),
+        tenant=(context.ten or "") if context is not None else "",
+        delivery=message.arrival.delivery if isinstance(message.arrival, StreamArrival) else 1,
+        user=user_input(context),
+        chain=tuple([link.iss.value for link in message.chain]),
+        grant=_grant(message),
+    )
+
+
+def user_input(context: UserContext | None) -> User:
+    """Return the user of a context as the policy sees it; nobody where there is none."""
+    if context is None:
+        return NO_USER
+    return User(
+        id=context.sub,
+        idp=context.idp,
+        session=context.sid,
+        txn=context.txn.hex(),
+        client=context.cid,
+        scope=context.scp,
+        claims=context.clm,
+        acr=context.acr or "",
+        auth_time=(context.aut or 0) // SECOND,
+    )
+
+
+def _grant(message: VerifiedMessage) -> tuple[str, ...] | None:
+    """Return what the nearest limiting ancestor allows; step 12 has checked every one of them."""
+    for link in reversed(message.chain[:-1]):
+        if link.grt is not None:
+            return link.grt
+    return None

@@ -1,0 +1,291 @@
+"""Calls of ours: sent, answered on our own inbox, verified as results, decided by our own policy, then given back.
+
+A reply is decided too, action `<action>.reply` (SPEC.md section 7); its record is not awaited. An answer that fails
+verification changes no state: the call stays open until its own end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from types import TracebackType
+from typing import Self
+
+from sealbus.bus.background import Background
+from sealbus.bus.gate.refusals import Refusals
+from sealbus.bus.gate.reply_policy import AnswerPolicy, Received
+from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
+from sealbus.bus.routing.timers import Deadlines
+from sealbus.bus.sending.marks import ONE_ANSWER
+from sealbus.bus.sending.message import Content, OutgoingMessage
+from sealbus.bus.sending.outbox import Outbox
+from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
+from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_reply
+from sealbus.envelopes.errors import BusUnavailable, Code, Denied, EnvelopeError, ObligationUnknown, SealbusError
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Sealed
+from sealbus.envelopes.message.subjects import REPLY_TOKEN
+from sealbus.envelopes.message.user_context import UserContext, parse_payload
+from sealbus.envelopes.records.decision import CorePlace
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["ERROR_TYPE", "CallExpired", "ChunkedAnswer", "RemoteError", "Requests"]
+
+_log = logging.getLogger(__name__)
+
+ERROR_TYPE = "application/vnd.sealbus.error.v1+json"
+"""Media type of a reply that says why a call was not handled (SPEC.md section 7)."""
+
+CHUNKS_WAITING = 256
+"""Chunks of one answer that wait for their reader; one that lags further behind loses the call."""
+
+BYTES_WAITING = 16_777_216
+"""Bytes of these: whom we ask decides how large a chunk is."""
+
+
+class RemoteError(SealbusError):
+    """The other side verified the call and did not handle it; `code` is what it says."""
+
+    def __init__(self, code: Code, detail: str = "") -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class ChunkedAnswer(RemoteError):
+    """The other side answers in chunks, and one answer was asked for: `stream` takes them. It was handled all the same."""
+
+    def __init__(self, action: str) -> None:
+        super().__init__(Code.BAD_RESULT, f"{action} answers in chunks: use stream")
+
+
+class CallExpired(BusUnavailable):
+    """No answer came in time. Whether the call was handled is not known."""
+
+    code = Code.EXPIRED
+
+
+class _Open:
+    """One call of ours that is open, what its answers are decided by, and its answers that nobody has taken yet."""
+
+    __slots__ = ("_answers", "_arrived", "_bytes", "action", "context", "digest", "sent")
+
+    def __init__(self, action: str, context: UserContext | None, sent: list[bytes] | None) -> None:
+        self.action = action
+        self.context = context
+        self.sent = sent
+        """Where the call is noted as sent, if anywhere."""
+        self.digest = b""
+        self._answers: deque[VerifiedResult | SealbusError] = deque()
+        self._bytes = 0
+        self._arrived: asyncio.Future[None] | None = None
+
+    def put(self, answer: VerifiedResult | SealbusError) -> bool:
+        """Add an answer; return False if `CHUNKS_WAITING` or `BYTES_WAITING` wait already. One always has room."""
+        size = len(answer.body) if isinstance(answer, VerifiedResult) else 0
+        if self._answers and (len(self._answers) >= CHUNKS_WAITING or self._bytes + size > BYTES_WAITING):
+            return False
+        self._answers.append(answer)
+        self._bytes += size
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+        return True
+
+    async def take(self) -> VerifiedResult:
+        """Wait for the next answer; raise it if it is why there is none. One reader at a time."""
+        while not self._answers:
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
+        answer = self._answers.popleft()
+        if isinstance(answer, SealbusError):
+            raise answer
+        self._bytes -= len(answer.body)
+        return answer
+
+
+class Requests:
+    """The requester side of one identity; enter with `async with`, which subscribes to its own inbox."""
+
+    def __init__(
+        self,
+        *,
+        names: Names,
+        own: SpiffeId,
+        transport: Transport,
+        outbox: Outbox,
+        policy: AnswerPolicy,
+        refusals: Refusals,
+        trust: Callable[[], Trust],
+        caches: Caches,
+        clock: Clock = wall_clock,
+    ) -> None:
+        self._profile = ResultProfile(own=own, names=names)
+        self._transport = transport
+        self._outbox = outbox
+        self._policy = policy
+        self._refusals = refusals
+        self._trust = trust
+        self._caches = caches
+        self._clock = clock
+        self._prefix = f"{names.inbox_prefix(own)}{REPLY_TOKEN}.{secrets.token_hex(8)}"
+        self._number = 0
+        self._open: dict[bytes, _Open] = {}
+        self._requests: dict[bytes, OpenRequest] = {}
+        self._deadlines = Deadlines()
+        self._group = Background()
+        self._listening: asyncio.Task[None] | None = None
+        self._live = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._listening is not None:
+            self._listening.cancel()
+        self._deadlines.close()
+        await self._group.__aexit__(kind, error, trace)
+
+    def address(self) -> str:
+        """Return a fresh subject of our own inbox for one call's answers."""
+        self._number += 1
+        return f"{self._prefix}.{self._number}"
+
+    async def call(
+        self, letter: OutgoingMessage, *, action: str, within: float, sent: list[bytes] | None = None
+    ) -> Content:
+        """Send a call and return its one answer.
+
+        Raises `Denied`, `RemoteError`, `CallExpired`, `BusUnavailable`, `SealError`, or what our own policy says. A handler
+        that answers in chunks is not run for it, and `RemoteError` (`not_acceptable`) raised; one that does not know of the
+        mark and answers in chunks all the same ends as `ChunkedAnswer`: the first alone would look like all of it.
+        """
+        waiting = self._waiting(letter, action, sent)
+        letter = letter._replace(ext={**(letter.ext or {}), **ONE_ANSWER})
+        try:
+            with self._deadlines.within(within):
+                await self._ask(letter, waiting)
+                result = await waiting.take()
+        except TimeoutError as error:
+            raise _expired(action, within) from error
+        finally:
+            self._forget(waiting.digest)
+        if result.header.kind is Kind.CHUNK:
+            raise ChunkedAnswer(action)
+        return _answer(result)
+
+    async def stream(
+        self, letter: OutgoingMessage, *, action: str, within: float, sent: list[bytes] | None = None
+    ) -> AsyncGenerator[Content, None]:
+        """Send a call and yield the chunks of its answer; raises as `call` does."""
+        waiting = self._waiting(letter, action, sent)
+        final = False
+        try:
+            with self._deadlines.within(within):
+                await self._ask(letter, waiting)
+                while not final:
+                    result = await waiting.take()
+                    final = result.final
+                    answer = _answer(result)
+                    if not (result.header.fin and not answer.body):
+                        yield answer
+        except TimeoutError as error:
+            raise _expired(action, within) from error
+        finally:
+            self._forget(waiting.digest)
+
+    def _waiting(self, letter: OutgoingMessage, action: str, sent: list[bytes] | None) -> _Open:
+        context = parse_payload(letter.statement.payload) if letter.statement is not None else None
+        return _Open(action, context, sent)
+
+    async def _ask(self, letter: OutgoingMessage, waiting: _Open) -> None:
+        """Send the call. It is open from the moment that it is sealed, until `_forget`."""
+
+        def leaving(sealed: Sealed) -> None:
+            waiting.digest = digest = sealed.header.digest
+            self._open[digest] = waiting
+            self._requests[digest] = OpenRequest(PendingRequest.of(sealed.header))
+            if waiting.sent is not None:
+                waiting.sent.append(digest)
+
+        await self._listen()
+        await self._outbox.send(letter, leaving=leaving)
+
+    def _forget(self, digest: bytes) -> None:
+        self._open.pop(digest, None)
+        self._requests.pop(digest, None)
+
+    async def _listen(self) -> None:
+        """Subscribe to our inbox with the first call: a process that never calls needs none."""
+        if self._listening is None:
+            self._listening = self._group.create_task(self._receive(), name="replies")
+        await self._live.wait()
+
+    async def _receive(self) -> None:
+        async with aclosing(self._transport.listen(f"{self._prefix}.*", live=self._live)) as batches:
+            async for batch in batches:
+                await self._take(batch)
+
+    async def _take(self, deliveries: Sequence[Delivery]) -> None:
+        """Verify a batch of answers, decide about them together, and hand on what is allowed."""
+        results: list[tuple[_Open, VerifiedResult]] = []
+        trust, now = self._trust(), self._clock()
+        for delivery in deliveries:
+            try:
+                result = accept_reply(
+                    delivery.payload,
+                    delivery.subject,
+                    self._profile,
+                    self._requests,
+                    trust=trust,
+                    caches=self._caches,
+                    now=now,
+                )
+            except EnvelopeError as error:
+                self._refusals.count(error, delivery)
+            else:
+                results.append((self._open[result.request.digest], result))
+        # A stream of chunks is one decision: its first chunk's.
+        asked = [
+            Received(action=one.action, context=one.context, result=result, place=CorePlace(opened=now))
+            for one, result in results
+            if not result.header.seq
+        ]
+        refused = await self._policy.decide(asked, now=now)
+        denied = {
+            one.result.request.digest: error for one, error in zip(asked, refused, strict=True) if error is not None
+        }
+        for one, result in results:
+            if not one.put(denied.get(result.request.digest, result)):
+                self._forget(result.request.digest)
+                _log.warning("the reader of the answer to %s lags behind; the call is given up", one.action)
+
+
+def _expired(action: str, within: float) -> CallExpired:
+    return CallExpired(f"{action}: no answer in {within:g} s")
+
+
+def _answer(result: VerifiedResult) -> Content:
+    """Return the answer's body; raise what an error reply says."""
+    if result.header.typ != ERROR_TYPE:
+        return Content(body=result.body, typ=result.header.typ)
+    try:
+        said = json.loads(result.body)
+        code = Code(said["code"])
+        reasons = tuple(str(reason)[:256] for reason in said.get("reasons", ()))[:32]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RemoteError(Code.BAD_RESULT, "an error reply that is none") from error
+    if code is Code.DENIED:
+        raise Denied("the other side's policy says no", reasons)
+    if code is Code.OBLIGATION_UNKNOWN:
+        raise ObligationUnknown("the other side does not honour what its policy obliges to", reasons)
+    raise RemoteError(code, "the other side did not handle the call")

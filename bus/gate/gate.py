@@ -1,0 +1,282 @@
+"""The gate: every consumed message is opened, judged, recorded and only then handled, in batches end to end.
+
+::
+
+    deliveries --1..13--> Opened --14..16--> Decided --17 recorded--> Permitted --18--> handler
+         |       `-- a verb that is unknown here: put off for a replica that has it
+         `-- refusal (counted)   `-- tried again, or decided against: recorded, never handled
+
+There is no other way to a handler: `Permitted` is built here, after the audit stream acknowledged the decision. The next
+batch is opened and decided while the records of the one before are on their way; handlers start in order of arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from sealbus.bus.audit.writer import AuditWriter
+from sealbus.bus.background import Background
+from sealbus.bus.gate.authorizer import Authorizer
+from sealbus.bus.gate.refusals import Refusals
+from sealbus.bus.handling.executor import Executor
+from sealbus.bus.handling.places import Cause, Places
+from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
+from sealbus.bus.routing.retry import KEY_AWAITED, UNTIL_EXPIRY
+from sealbus.bus.routing.routes import Permitted, RouteTable
+from sealbus.bus.routing.stages import Decided, Opened, Work
+from sealbus.bus.telemetry import Counters, OperatorLog
+from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
+from sealbus.envelopes.errors import (
+    RETRIED_CODES,
+    UNAUTHENTICATED_CODES,
+    Code,
+    EnvelopeError,
+    ObligationUnknown,
+    SealbusError,
+)
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches, ReplayMemory
+
+__all__ = ["CoreOrigin", "Gate", "Turn"]
+
+_log = logging.getLogger(__name__)
+
+RECORDING = 4
+"""Batches whose records are on their way at a time: enough to hide the acknowledgement's round trip."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreOrigin:
+    """What step 6 needs for core calls: when this process started and when its audit stream was created."""
+
+    started: int
+    audit_created: int
+
+
+class Gate:
+    """Takes deliveries of one agent; `Executor` run the handlers of what it lets through.
+
+    Enter with `async with`, then `settle` before leaving: what was not handed on by then is left to be delivered again.
+    """
+
+    def __init__(
+        self,
+        *,
+        profile: LiveProfile,
+        routes: RouteTable,
+        trust: Callable[[], Trust],
+        judge: Authorizer,
+        audit: AuditWriter,
+        refusals: Refusals,
+        lanes: Executor,
+        places: Places,
+        counters: Counters,
+        core: CoreOrigin,
+        caches: Caches,
+        replay: ReplayMemory,
+        random: Callable[[], float],
+        clock: Clock = wall_clock,
+    ) -> None:
+        self._profile = profile
+        self._routes = routes
+        self._trust = trust
+        self._judge = judge
+        self._audit = audit
+        self._refusals = refusals
+        self._lanes = lanes
+        self._places = places
+        self._counters = counters
+        self._core = core
+        self._caches = caches
+        self._replay = replay
+        self._random = random
+        self._clock = clock
+        self._said = OperatorLog(_log)
+        self._group = Background()
+        self._finishing: set[asyncio.Task[None]] = set()
+        self._recording = asyncio.Semaphore(RECORDING)
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # After `settle` nothing is left; without it, what waits for room in the lanes would be waited for as well.
+        for task in self._finishing:
+            task.cancel()
+        await self._group.__aexit__(kind, error, trace)
+
+    async def admit(self, deliveries: Sequence[Delivery], pull: Pull | None, turn: Turn) -> None:
+        """Open and judge one batch now; record and hand it to the lanes after the batch before it, in a task of its own.
+
+        `pull` settles stream deliveries and is `None` for core calls. `turn` keeps the order of one source. Returns
+        once the batch is judged, and waits where `RECORDING` batches are on their way already.
+        """
+        opened, unknown = self._open(deliveries, pull)
+        if pull is not None:
+            for message, delivery in unknown:
+                await self._lanes.put_off(message, delivery, pull)
+        judged = await self._judge.judge(opened)
+        lasting = [one for one in judged if not self._try_again(one, pull)]
+        await self._recording.acquire()
+        before, done = turn.take()
+        task = self._group.create_task(self._finish(lasting, pull, before, done), name="gate-finish")
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
+
+    def turn_away(self, deliveries: Sequence[Delivery], pull: Pull | None, error: SealbusError) -> None:
+        """Refuse to open a batch, for a reason of our own: it is tried again like any other, and a call is not answered."""
+        for delivery in deliveries:
+            self._refuse(error, delivery, pull)
+
+    async def settle(self) -> None:
+        """Wait until the records of every admitted batch are stored, or refused, and handed on."""
+        for _ in range(RECORDING):
+            await self._recording.acquire()
+        for _ in range(RECORDING):
+            self._recording.release()
+
+    def _open(
+        self, deliveries: Sequence[Delivery], pull: Pull | None
+    ) -> tuple[list[Opened], list[tuple[VerifiedMessage, Delivery]]]:
+        """Return what passed steps 1 to 13, and apart from it what did for a verb that has no handler here."""
+        trust = self._trust()
+        opened: list[Opened] = []
+        unknown: list[tuple[VerifiedMessage, Delivery]] = []
+        for delivery in deliveries:
+            now = self._clock()
+            try:
+                route = self._routes.find(delivery.subject)
+                message = accept_live(
+                    delivery.payload,
+                    self._arrival(delivery),
+                    self._profile,
+                    action=route.action if route is not None else self._unknown_action(delivery),
+                    trust=trust,
+                    caches=self._caches,
+                    replay=self._replay,
+                    now=now,
+                )
+            except EnvelopeError as error:
+                self._refuse(error, delivery, pull)
+            else:
+                if route is not None:
+                    opened.append(Opened(delivery=delivery, route=route, message=message, time=now))
+                else:
+                    unknown.append((message, delivery))
+        return opened, unknown
+
+    def _unknown_action(self, delivery: Delivery) -> str:
+        """Return the action that a subject without a handler stands for; a call that nobody here serves is refused."""
+        subject = delivery.subject
+        if delivery.position is None:
+            return self._routes.of(subject).action
+        declared = self._profile.own_subjects.get(subject)
+        return declared.action if declared is not None else self._routes.unknown_action(subject)
+
+    def _arrival(self, delivery: Delivery) -> StreamArrival | CoreArrival:
+        position = delivery.position
+        if position is None:
+            return CoreArrival(
+                subject=delivery.subject, started=self._core.started, audit_created=self._core.audit_created
+            )
+        # An arrival ends with what a position has, in the same order.
+        return StreamArrival(delivery.subject, delivery.header_block, *position)
+
+    def _refuse(self, error: SealbusError, delivery: Delivery, pull: Pull | None) -> None:
+        """Count a refusal; it is never answered. A stream delivery is tried again or ended for good, by its code."""
+        self._refusals.count(error, delivery)
+        if pull is None or delivery.position is None:
+            return
+        now = self._clock()
+        if error.code in UNAUTHENTICATED_CODES:
+            cause, schedule = Cause.UNAUTHENTICATED, KEY_AWAITED
+            until = delivery.position.stored + DEFAULT_LIMITS.key_awaited
+        else:
+            cause, schedule = Cause.PASSING, UNTIL_EXPIRY
+            # The message's `exp` is not known here where it failed early; a try after it ends at step 5.
+            until = now + DEFAULT_LIMITS.live_seconds * SECOND
+        delay = schedule.delay(delivery.position.delivery, random=self._random(), now=now, until=until)
+        again = error.code in RETRIED_CODES and delay is not None
+        if not again or not self._places.put_off(cause, delivery, pull, delay or 0.0):
+            pull.term(delivery)
+
+    def _try_again(self, judged: Decided, pull: Pull | None) -> bool:
+        """Put off a delivery that failed for a passing reason, as a refusal, unless this was its last chance."""
+        position = judged.opened.delivery.position
+        if judged.error is None or judged.error.code not in RETRIED_CODES or pull is None or position is None:
+            return False
+        exp = judged.opened.message.header.exp
+        delay = UNTIL_EXPIRY.delay(position.delivery, random=self._random(), now=self._clock(), until=exp)
+        if delay is None:
+            return False
+        self._refusals.count(judged.error, judged.opened.delivery)
+        return self._places.put_off(Cause.PASSING, judged.opened.delivery, pull, delay)
+
+    async def _finish(
+        self, judged: Sequence[Decided], pull: Pull | None, before: asyncio.Event, done: asyncio.Event
+    ) -> None:
+        """Step 17, then the lanes: a batch whose records are not stored is not handled."""
+        try:
+            leaves = await self._record(judged, pull)
+            await before.wait()
+            for one, leaf in zip(judged, leaves, strict=True):
+                if isinstance(leaf, bytes):
+                    await self._pass_on(one, leaf, pull)
+                else:
+                    # A call that another replica took is refused like any replay, and what is refused is never
+                    # answered: an answer from here would end the call that is being handled there.
+                    if not isinstance(leaf, EnvelopeError):
+                        await self._lanes.answer_error(one, leaf)
+                    self._refuse(leaf, one.opened.delivery, pull)
+        finally:
+            done.set()
+            self._recording.release()
+
+    async def _record(self, judged: Sequence[Decided], pull: Pull | None) -> Sequence[bytes | SealbusError]:
+        if not judged:
+            return ()
+        if pull is None:
+            return await self._audit.call_decisions(judged)
+        return await self._audit.decisions(judged)
+
+    async def _pass_on(self, judged: Decided, leaf: bytes, pull: Pull | None) -> None:
+        opened = judged.opened
+        verdict = "allow" if judged.allowed else str(judged.code)
+        self._counters.add("sealbus_decisions_total", 1, action=opened.route.action, verdict=verdict)
+        if judged.allowed and judged.decision is not None:
+            permitted = Permitted(
+                message=opened.message,
+                value=judged.value,
+                route=opened.route,
+                leaf=leaf,
+                obligations=judged.decision.obligations,
+                telling=self._lanes.telling(opened.message, opened.delivery),
+            )
+            await self._lanes.put(Work(permitted=permitted, delivery=opened.delivery, pull=pull))
+            return
+        extra = judged.error.detail if isinstance(judged.error, ObligationUnknown) else ""
+        code = judged.code or Code.DENIED
+        self._said.message("denied", opened.message.header, action=opened.route.action, code=code, extra=extra)
+        await self._lanes.turn_down(judged, pull)
+
+
+class Turn:
+    """Keeps the batches of one source in order through their concurrent recording."""
+
+    def __init__(self) -> None:
+        self._last = asyncio.Event()
+        self._last.set()
+
+    def take(self) -> tuple[asyncio.Event, asyncio.Event]:
+        """Return the event to wait for and the one to set."""
+        before, self._last = self._last, asyncio.Event()
+        return before, self._last

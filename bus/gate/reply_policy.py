@@ -1,0 +1,132 @@
+"""Answers are decided too: our own policy is asked `<action>.reply` before an answer to us is given back.
+
+Replies, chunks and results of tasks alike (SPEC.md section 7). The decision's record is noted and not awaited.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sealbus.bus.audit.writer import AuditWriter
+from sealbus.bus.gate.authorizer import NO_RESOURCE, Authorizer, user_input
+from sealbus.envelopes.accept.result import VerifiedResult
+from sealbus.envelopes.errors import AuditUnavailable, Code, Denied, SealbusError, SealError
+from sealbus.envelopes.message.user_context import UserContext
+from sealbus.envelopes.records.decision import CorePlace, DecisionRecord, StreamPlace
+from sealbus.policies.decision.decision import Decision, obligations_json, unknown_obligation
+from sealbus.policies.decision.request import Request, input_document
+
+__all__ = ["AnswerDenied", "AnswerPolicy", "Received"]
+
+_log = logging.getLogger(__name__)
+
+
+class AnswerDenied(Denied):
+    """Our own policy refuses an answer. Its reasons are for us, and not for whoever we asked for.
+
+    `code` is `obligation_unknown` where it allowed, and obliges to something: about an answer we honour nothing.
+    """
+
+    def __init__(self, detail: str, reasons: Sequence[str] = (), *, code: Code = Code.DENIED) -> None:
+        super().__init__(detail, reasons)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A verified answer to a request of ours for `action`; `context` is the user whom we asked for, where we know."""
+
+    action: str
+    context: UserContext | None
+    result: VerifiedResult
+    place: CorePlace | StreamPlace
+
+
+class AnswerPolicy:
+    """Asks our own policy about answers, and notes what it said."""
+
+    def __init__(self, *, judge: Authorizer, audit: AuditWriter) -> None:
+        self._judge = judge
+        self._audit = audit
+
+    async def decide(self, received: Sequence[Received], *, now: int) -> list[SealbusError | None]:
+        """Return for each answer, in order, why it may not be used: `Denied`, or what kept the policy from deciding.
+
+        None stands for an answer that may. `now` (microseconds) is the time that the policy is told.
+        """
+        refused: list[SealbusError | None] = [None] * len(received)
+        asked: list[tuple[int, bytes]] = []
+        for place, one in enumerate(received):
+            try:
+                asked.append((place, input_document(_question(one, now))))
+            except SealbusError as error:
+                refused[place] = error
+        answers = await self._judge.decide([document for _, document in asked]) if asked else ()
+        for (place, document), answer in zip(asked, answers, strict=True):
+            one = received[place]
+            why = refused[place] = _refusal(one, answer)
+            try:
+                record = self._audit.recording.record(
+                    _record(one, document, answer, why), one.result.header.to, one.result.body
+                )
+            except SealError as error:
+                _log.error("a decision about an answer cannot be recorded: %s", error.detail)
+                refused[place] = refused[place] or AuditUnavailable("the decision cannot be recorded")
+            else:
+                await self._audit.note(record, about=one.result)
+        return refused
+
+
+def _refusal(one: Received, answer: Decision | SealbusError) -> SealbusError | None:
+    """Return why an answer may not be used; `None` where it may."""
+    if not isinstance(answer, Decision):
+        return answer
+    if answer.allow is not True:
+        return AnswerDenied(f"our policy refuses the answer to {one.action}", answer.reasons)
+    if unknown_obligation(answer.obligations, frozenset()) is not None:
+        return AnswerDenied(
+            f"our policy obliges to something about the answer to {one.action}", code=Code.OBLIGATION_UNKNOWN
+        )
+    return None
+
+
+def _question(one: Received, now: int) -> Request:
+    header = one.result.header
+    return Request(
+        subject=header.iss.value,
+        trust_domain=header.iss.trust_domain.name,
+        action=f"{one.action}.reply",
+        resource=NO_RESOURCE,
+        time=now,
+        nats_subject=header.to,
+        kind=header.kind.value,
+        message_id=header.id.hex(),
+        tenant=(one.context.ten or "") if one.context is not None else "",
+        user=user_input(one.context),
+        chain=(header.iss.value,),
+    )
+
+
+def _record(
+    one: Received, document: bytes, answer: Decision | SealbusError, error: SealbusError | None
+) -> DecisionRecord:
+    decision = answer if isinstance(answer, Decision) else None
+    code = error.code if error is not None else None
+    return DecisionRecord(
+        header=one.result.header.raw,
+        proof=one.result.proof,
+        action=f"{one.action}.reply",
+        place=one.place,
+        delivery=1,
+        allow=code is None,
+        code=code,
+        input=document,
+        reasons=decision.reasons if decision is not None else (),
+        obligations=obligations_json(decision),
+        revision=decision.revision if decision is not None else None,
+        policy=decision.policy if decision is not None else None,
+        engine=decision.engine if decision is not None else None,
+        micros=decision.micros if decision is not None else None,
+    )

@@ -1,0 +1,301 @@
+"""One reading of one task's statuses: where it is in the stream, what has counted, and when it begins again or ends.
+
+What fails verification is counted as a refusal and changes nothing (SPEC.md section 7). A status of a key that is not
+known yet is read again a little later: the trust bundle may be behind the worker that signed it.
+
+The requester's side of a task: its statuses read from their stream, verified, and its result decided on.
+
+Each reading reads `status.<requester>.<id>` by itself and keeps what has counted for itself alone, so that any process of
+the same identity may read, at any time, as often as it likes (SPEC.md section 7). What fails verification is counted as
+a refusal and changes nothing. Nothing of a reading stays anywhere once it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from sealbus.bus.gate.refusals import Refusals
+from sealbus.bus.gate.reply_policy import AnswerPolicy, Received
+from sealbus.bus.ports import Clock, Delivery, Overloaded, StreamPosition, Transport, wall_clock
+from sealbus.bus.sending import status as status_body
+from sealbus.bus.sending.status import State, Status
+from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
+from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_status
+from sealbus.envelopes.errors import BadBody, BusUnavailable, Code, EnvelopeError
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.header import Header
+from sealbus.envelopes.message.user_context import UserContext
+from sealbus.envelopes.records.decision import StreamPlace
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["AskedTask", "Reading", "StatusLimits", "StatusReader"]
+
+_log = logging.getLogger(__name__)
+
+STREAM: Final = "RESULTS"
+_UNKNOWN: Final = frozenset({Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusLimits:
+    """Bounds and waits of reading statuses; times are seconds."""
+
+    readers: int = 1_024
+    """Readings of one identity at a time: each is a consumer in the server's memory and two requests."""
+    settle: float = DEFAULT_LIMITS.clock_skew / SECOND
+    """After `end`: by then all that the broker stored before it by its own clock can be read (SPEC.md section 3)."""
+    unknown: float = 60.0
+    """How long after it was stored a status of an unknown key is tried again: the bundle may be a little behind."""
+    postponed: int = 16
+    """Statuses of unknown keys that one reading tries again; those beyond are refused at once."""
+    pause: float = 0.25
+    longest_pause: float = 5.0
+    """Before a reading begins again; doubled each time up to the longest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedTask:
+    """A task that we asked for: what its statuses are known by, and what its result is decided by.
+
+    `action` is the task's own; `context` the user whom we asked for, known only to the process that asked.
+    """
+
+    pending: PendingRequest
+    action: str
+    context: UserContext | None = None
+
+
+class _Request(OpenRequest):
+    """A request that notes an answer only once its body was understood too: whether `fin` is right stands there."""
+
+    __slots__ = ("_taken",)
+
+    def __init__(self, pending: PendingRequest) -> None:
+        super().__init__(pending)
+        self._taken: Header | None = None
+
+    def take(self, header: Header) -> None:
+        """Remember what passed all steps."""
+        self._taken = header
+
+    def keep(self) -> None:
+        """Note what was remembered."""
+        if self._taken is not None:
+            super().take(self._taken)
+
+
+class Reading:
+    """One reading of one task's statuses: where it is in the stream, and what has counted."""
+
+    def __init__(self, reader: StatusReader, task: AskedTask, after: int) -> None:
+        self._reader = reader
+        self._limits = reader.limits
+        self._task = task
+        self._after = after
+        self._request = _Request(task.pending)
+        self._subject = task.pending.answers_to(reader.profile.own, reader.profile.names)
+        self._last = 0
+        """The highest stream sequence that was taken."""
+        self._postponed: set[int] = set()
+        """Sequences of this pass whose key is not known yet."""
+        self._retried: set[int] = set()
+        """Those of the pass before it."""
+        self._follow = False
+        self._failures = 0
+        self._again = 0.0
+
+    async def run(self, *, follow: bool) -> AsyncGenerator[Status, None]:
+        """Read, pass after pass, until there is nothing more to come."""
+        self._follow = follow
+        while True:
+            ended = self._left() <= 0
+            following = follow and not ended
+            failures = self._failures
+            async with aclosing(self._pass(follow=following)) as statuses:
+                async for status in statuses:
+                    if status.sequence > self._after:
+                        yield status
+                    if status.final:
+                        return
+            if ended and not self._postponed:
+                yield Status(state=State.EXPIRED, code=Code.EXPIRED)
+                return
+            if not follow:
+                return
+            if self._failures == failures:
+                self._failures = 0
+            else:
+                await asyncio.sleep(self._again - asyncio.get_running_loop().time())
+
+    async def _pass(self, *, follow: bool) -> AsyncGenerator[Status, None]:
+        """Read from the first status that was not taken yet, until it is time to begin again or to conclude."""
+        start = min(self._postponed, default=self._last + 1)
+        self._retried, self._postponed = self._postponed, set()
+        source = self._reader.transport.read(STREAM, [self._subject], start=start, follow=follow)
+        async with aclosing(source) as batches:
+            while True:
+                try:
+                    async with asyncio.timeout(self._wait() if follow else None):
+                        batch = await anext(batches, None)
+                except TimeoutError:
+                    return
+                except BusUnavailable as error:
+                    if not follow or self._reader.closed:
+                        raise
+                    _log.warning("reading %s: %s", self._subject, error.detail)
+                    self._fail()
+                    return
+                for delivery in batch or ():
+                    status = await self._status(delivery)
+                    if status is not None:
+                        yield status
+                if batch is None:
+                    if follow:
+                        self._fail()
+                    return
+
+    async def _status(self, delivery: Delivery) -> Status | None:
+        """Return the status that a delivery is; None for one that counts for nothing."""
+        position = delivery.position
+        if position is None:
+            return None
+        first = position.sequence > self._last
+        self._last = max(self._last, position.sequence)
+        try:
+            result = accept_status(
+                delivery.payload,
+                delivery.subject,
+                self._reader.profile,
+                {self._task.pending.digest: self._request},
+                stored=position.stored,
+                trust=self._reader.trust(),
+                caches=self._reader.caches,
+            )
+            if result is None:
+                return None
+            status = _parsed(result)
+        except (EnvelopeError, BadBody) as error:
+            if error.code in _UNKNOWN and self._postpone(position):
+                return None
+            if first or position.sequence in self._retried:
+                self._reader.refusals.count(error, delivery)
+            return None
+        self._request.keep()
+        if status.result is not None and status.sequence > self._after:
+            await self._decide(result, position)
+        return status
+
+    async def _decide(self, result: VerifiedResult, position: StreamPosition) -> None:
+        """Ask our own policy about a result, and raise why it may not be used."""
+        received = Received(
+            action=self._task.action,
+            context=self._task.context,
+            result=result,
+            place=StreamPlace(stream=position.stream, sequence=position.sequence, stored=position.stored),
+        )
+        [refused] = await self._reader.policy.decide([received], now=self._reader.clock())
+        if refused is not None:
+            raise refused
+
+    def _postpone(self, position: StreamPosition) -> bool:
+        """Say whether a status of an unknown key is tried again. What is kept is its sequence: it is read again."""
+        fresh = self._reader.clock() < position.stored + int(self._limits.unknown * SECOND)
+        if not self._follow or not fresh or len(self._postponed) >= self._limits.postponed:
+            return False
+        if not self._postponed:
+            self._fail()
+        self._postponed.add(position.sequence)
+        return True
+
+    def _fail(self) -> None:
+        """Have a new pass begin after a pause."""
+        pause = min(self._limits.pause * 2 ** min(self._failures, 16), self._limits.longest_pause)
+        self._failures += 1
+        self._again = asyncio.get_running_loop().time() + pause
+
+    def _left(self) -> float:
+        """Return the seconds until the requester concludes `expired`."""
+        return (self._task.pending.end - self._reader.clock()) / SECOND + self._limits.settle
+
+    def _wait(self) -> float:
+        """Return how long the next batch may take."""
+        if self._postponed:
+            return max(min(self._again - asyncio.get_running_loop().time(), self._left()), 0.0)
+        return max(self._left(), 0.0)
+
+
+def _parsed(result: VerifiedResult) -> Status:
+    header = result.header
+    return status_body.parse(result.body, header.typ, fin=header.fin, sequence=header.seq or 0)
+
+
+class StatusReader:
+    """Reads the statuses of tasks that one identity has asked for; once left, no reading waits for a connection any more.
+
+    `trust` gives the bundles as they are now. A status is read soon after it was stored or, later, with bundles that may
+    have lost its key since: it is then not believed, which errs on the safe side.
+    """
+
+    def __init__(
+        self,
+        *,
+        names: Names,
+        own: SpiffeId,
+        transport: Transport,
+        policy: AnswerPolicy,
+        refusals: Refusals,
+        trust: Callable[[], Trust],
+        caches: Caches,
+        clock: Clock = wall_clock,
+        limits: StatusLimits | None = None,
+    ) -> None:
+        self.profile: Final = ResultProfile(own=own, names=names)
+        self.transport: Final = transport
+        self.policy: Final = policy
+        self.refusals: Final = refusals
+        self.trust: Final = trust
+        self.caches: Final = caches
+        self.clock: Final = clock
+        self.limits: Final = limits or StatusLimits()
+        self.closed = False
+        self._open = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.closed = True
+
+    @property
+    def reading(self) -> int:
+        """How many readings there are now."""
+        return self._open
+
+    async def statuses(self, task: AskedTask, *, after: int = -1, follow: bool = True) -> AsyncGenerator[Status, None]:
+        """Yield the statuses of `task` numbered over `after` as they come, up to the final one.
+
+        The last one is `expired` where `end` has passed and nothing final was stored before it. Without `follow` only
+        what is stored now is read. Lost connections and restarts of the server are waited out until then.
+        Raises `Denied`, `PolicyUnavailable` or `PolicyFailed` if our own policy does not allow the result; `Overloaded`
+        for too many readings; `BusUnavailable` if without `follow`, or after `end`, the stream cannot be read.
+        """
+        if self._open >= self.limits.readers:
+            raise Overloaded(f"{self._open} readings of statuses are open already")
+        self._open += 1
+        try:
+            async with aclosing(Reading(self, task, after).run(follow=follow)) as statuses:
+                async for status in statuses:
+                    yield status
+        finally:
+            self._open -= 1

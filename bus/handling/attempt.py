@@ -1,0 +1,109 @@
+"""One attempt of one handler, under its deadline: what it returned, or how it failed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+from sealbus.bus.gate.calls import RemoteError
+from sealbus.bus.gate.reply_policy import AnswerDenied
+from sealbus.bus.routing.routes import Permitted
+from sealbus.bus.routing.timers import Deadlines, being_cancelled
+from sealbus.bus.sending.marks import takes_one_answer
+from sealbus.bus.sending.message import Content
+from sealbus.envelopes.errors import Code, Denied, HandlingError, SealbusError
+
+__all__ = ["LASTING", "SendChunk", "attempt"]
+
+_log = logging.getLogger(__name__)
+
+SendChunk = Callable[[Permitted, Content, int, bool], Awaitable[None]]
+"""Sends chunk number so many of the answer to a call; the last argument says that it ends the answer."""
+
+LASTING = frozenset({Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.IDEMPOTENCY_CONFLICT, Code.OUTCOME_UNKNOWN})
+"""What another agent says that another try would not change: a handler that lets it pass is not tried again."""
+
+FRAMES = 8
+"""Innermost frames of a failed handler that are logged."""
+
+END = Content(body=b"", typ="application/octet-stream")
+"""The chunk that ends an answer in chunks."""
+
+
+async def attempt(permitted: Permitted, send: SendChunk, deadlines: Deadlines) -> Content | None:
+    """Run the handler once; raise `HandlingError` and nothing else but cancellation.
+
+    An answer in chunks is sent by `send` as it comes, and nothing is returned for it.
+    """
+    route = permitted.route
+    deadline = deadlines.within(route.timeout)
+    try:
+        with deadline:
+            chunks = route.endpoint.stream(permitted)
+            if chunks is None:
+                return await route.endpoint.handle(permitted)
+            # Nothing of the handler has run yet: a generator begins with its first step.
+            _check_chunks_are_taken(permitted)
+            number = 0
+            async for chunk in chunks:
+                await send(permitted, chunk, number, False)
+                number += 1
+            await send(permitted, END, number, True)
+            return None
+    except TimeoutError as error:
+        if deadline.expired:
+            raise HandlingError(Code.HANDLER_TIMEOUT, f"over {route.timeout:g} s") from error
+        raise HandlingError(Code.HANDLER_FAILED, "TimeoutError") from error
+    except asyncio.CancelledError as error:
+        if being_cancelled():
+            raise
+        raise HandlingError(Code.HANDLER_FAILED, "CancelledError") from error
+    except HandlingError:
+        raise
+    except Exception as error:
+        raise _failure(error, route.action) from error
+
+
+def _failure(error: Exception, action: str) -> HandlingError:
+    """Return what a handler's error ends its attempt as; of a group, as task groups raise it, all have to be lasting."""
+    lasting = [_lasting(one) for one in _each(error)]
+    if lasting[0] is not None and None not in lasting:
+        return lasting[0]
+    if isinstance(error, SealbusError):
+        return HandlingError(Code.HANDLER_FAILED, f"{type(error).__name__}: {error.code}")
+    _log.error("handler of %s failed: %s", action, _where(error))
+    return HandlingError(Code.HANDLER_FAILED, type(error).__name__)
+
+
+def _lasting(error: Exception) -> HandlingError | None:
+    """Return what an error ends an attempt as that another try would end as, too; `None` for every other."""
+    if isinstance(error, Denied):
+        # Why our own policy refuses an answer is for us alone.
+        reasons = () if isinstance(error, AnswerDenied) else error.reasons
+        return HandlingError(Code.DENIED, "what the handler asked for was denied", reasons)
+    if isinstance(error, RemoteError) and error.code in LASTING:
+        return HandlingError(error.code, "what the handler asked for ended so")
+    return None
+
+
+def _each(error: Exception) -> Iterator[Exception]:
+    if isinstance(error, ExceptionGroup):
+        for one in error.exceptions:
+            yield from _each(one)
+    else:
+        yield error
+
+
+def _check_chunks_are_taken(permitted: Permitted) -> None:
+    if takes_one_answer(permitted.message.header):
+        raise HandlingError(Code.NOT_ACCEPTABLE, "answers in chunks, and one answer was asked for")
+
+
+def _where(error: Exception) -> str:
+    """Return what was raised and by which lines, the innermost first; its text may hold what the message held."""
+    frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
+    places = [f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames]
+    return " < ".join([type(error).__name__, *reversed(places)])

@@ -1,0 +1,1 @@
+"""Effects that happen once: claims, where they are kept, and values under their owner's signature."""

@@ -1,0 +1,155 @@
+"""What is stored about an effect that may happen only once: its claim, as bytes and back (SPEC.md section 7, "Effects").
+
+::
+
+    [payload]                                  while it is started or unknown
+    [payload, signature, key, token]           free or done: signed by the identity that made it
+
+That an effect has happened, with what result, or that it has not and may be tried again, is believed only if this
+identity signed it. Others can have the broker store bytes of theirs here, and so they could have a handler run twice, or
+not at all, or put words into a worker's mouth. Everything here is pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from sealbus.bus.handling.idempotency.signed_value import PARTS, is_own, signed
+from sealbus.bus.sending.message import Content
+from sealbus.envelopes.encoding.codec import Value, decode, encode
+from sealbus.envelopes.errors import Code, EnvelopeError, SealError
+from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_bytes, check_uint
+from sealbus.envelopes.message.seal import Sealer
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["CLAIM_TYPE", "INSTANCE_BYTES", "RESULT_BYTES", "SIGNED", "Claimed", "Stage", "parse", "sign", "unsigned"]
+
+CLAIM_TYPE: Final = "application/vnd.sealbus.claim.v1"
+"""What the signature is for; none of another type is one of these."""
+
+RESULT_BYTES: Final = 65_536
+"""Largest result that is kept with its claim."""
+
+INSTANCE_BYTES: Final = 16
+_BYTES: Final = 2 * RESULT_BYTES
+_UNSIGNED, _SIGNED = 1, PARTS
+
+
+class Stage(StrEnum):
+    """How far an effect has come."""
+
+    STARTED = "started"
+    """A handler runs, or ran in a process that is gone."""
+    FREE = "free"
+    """A handler failed: the next delivery may claim again."""
+    DONE = "done"
+    UNKNOWN = "unknown"
+    """Its process was gone before it said what came of it; nobody runs it again."""
+
+
+SIGNED: Final = frozenset({Stage.FREE, Stage.DONE})
+"""Stages that are worth nothing without a signature: what they say lets a handler run again, or never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """One claim. `key` names the effect, `dig` the body it was claimed for, `first` is H(header) of who claimed it.
+
+    `by` is the process, and until `until` (microseconds) its handler may be running. `at` is when this was written.
+    `result` is what the handler returned, if it is done and small.
+    """
+
+    key: bytes
+    dig: bytes
+    first: bytes
+    by: bytes
+    stage: Stage
+    at: int
+    until: int
+    result: Content | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("key", "dig", "first"):
+            check_bytes(name, getattr(self, name), least=DIGEST_BYTES, most=DIGEST_BYTES)
+        check_bytes("by", self.by, least=INSTANCE_BYTES, most=INSTANCE_BYTES)
+        check_uint("at", self.at)
+        check_uint("until", self.until)
+        if self.result is not None and (self.stage is not Stage.DONE or len(self.result.body) > RESULT_BYTES):
+            raise SealError("a result stands with what is done, and is small")
+
+    def payload(self) -> bytes:
+        """Return the encoded map."""
+        fields: dict[str, Value] = {
+            "v": 1,
+            "key": self.key,
+            "dig": self.dig,
+            "first": self.first,
+            "by": self.by,
+            "stage": self.stage.value,
+            "at": self.at,
+            "until": self.until,
+        }
+        if self.result is not None:
+            fields["typ"] = self.result.typ
+            fields["res"] = self.result.body
+        return encode(fields, text_bytes=RESULT_BYTES)
+
+
+def unsigned(claim: Claimed) -> bytes:
+    """Return what is stored of a claim without a result."""
+    if claim.result is not None:
+        raise SealError("a result is kept signed only")
+    return encode([claim.payload()], text_bytes=_BYTES)
+
+
+def sign(claim: Claimed, sealer: Sealer) -> bytes:
+    """Return what is stored of a claim, signed by `sealer`, whose credential must be valid at `claim.at`."""
+    return encode([*signed(claim.payload(), CLAIM_TYPE, sealer)], text_bytes=_BYTES)
+
+
+def parse(stored: bytes, *, own: SpiffeId, trust: Trust, caches: Caches) -> tuple[Claimed, bool]:
+    """Return the claim that was stored, and whether `own` signed it; a result that it did not sign is left out.
+
+    Raises `EnvelopeError` (`malformed`, step 0) for anything else than a claim.
+    """
+    array = decode(stored, text_bytes=_BYTES, step=0) if len(stored) <= 2 * _BYTES else None
+    if not isinstance(array, list) or len(array) not in (_UNSIGNED, _SIGNED):
+        raise EnvelopeError(Code.MALFORMED, 0, "claim: not an array of one or four")
+    if not all(isinstance(one, bytes) for one in array):
+        raise EnvelopeError(Code.MALFORMED, 0, "claim: not bytes")
+    parts = [one for one in array if isinstance(one, bytes)]
+    own_words = len(parts) == _SIGNED and _is_signed(parts, own=own, trust=trust, caches=caches)
+    return _claimed(parts[0], trusted=own_words), own_words
+
+
+def _claimed(payload: bytes, *, trusted: bool) -> Claimed:
+    keys = RecordMap(decode(payload, text_bytes=RESULT_BYTES, step=0))
+    typ = keys.text("typ") if "typ" in keys else None
+    result = Content(body=keys.octets("res"), typ=typ) if typ is not None else None
+    try:
+        claim = Claimed(
+            key=keys.octets("key"),
+            dig=keys.octets("dig"),
+            first=keys.octets("first"),
+            by=keys.octets("by"),
+            stage=Stage(keys.text("stage")),
+            at=keys.uint("at"),
+            until=keys.uint("until"),
+            result=result if trusted else None,
+        )
+    except (SealError, ValueError) as error:
+        raise EnvelopeError(Code.MALFORMED, 0, "claim") from error
+    keys.end()
+    return claim
+
+
+def _is_signed(parts: list[bytes], *, own: SpiffeId, trust: Trust, caches: Caches) -> bool:
+    try:
+        at = RecordMap(decode(parts[0], text_bytes=RESULT_BYTES, step=0)).uint("at")
+    except EnvelopeError:
+        return False
+    return is_own(parts, CLAIM_TYPE, own=own, at=at, trust=trust, caches=caches)

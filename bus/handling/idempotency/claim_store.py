@@ -1,0 +1,251 @@
+"""Claiming effects in STATE: what holds for all processes of one identity, and outlives them (SPEC.md section 7).
+
+::
+
+    nothing --create--> started --handler returned--> done       found: not handled again, its result said again
+               ^           |`-----handler raised----> free       found: claimed again
+               |           |                           |
+               |           `--its time is over------> unknown    found: not handled again, a person has to look
+               `--------------------------------------'
+
+Who finds `started` waits until that handler's time is over, for it cannot be seen whether its process still lives.
+What is concluded is written by comparison, so that of two processes that conclude differently only one is right.
+`done` and `free` are signed; who finds them otherwise, or something unreadable, concludes `unknown` as well.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from sealbus.bus.handling.idempotency.claim import SIGNED, Claimed, Stage, parse, sign, unsigned
+from sealbus.bus.ports import Clock, Identity, wall_clock
+from sealbus.bus.sending.message import Content
+from sealbus.bus.streams.key_value import Keyed
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.errors import (
+    BusUnavailable,
+    Code,
+    EnvelopeError,
+    HandlingError,
+    IdentityUnavailable,
+    SealbusError,
+    StateUnavailable,
+)
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import BoundedMap, Caches
+
+__all__ = ["MARGIN", "BusyEffect", "Claiming", "Going", "Happened", "same_body"]
+
+_log = logging.getLogger(__name__)
+
+MARGIN: Final = 15.0
+"""Seconds beyond a handler's own time after which its claim is given up: for marking it, and for clocks that differ."""
+
+WITHIN: Final = 5.0
+"""Seconds for one read or write of STATE."""
+
+_MARKS: Final = 3
+"""How often a mark is tried that is not acknowledged."""
+_ROUNDS: Final = 4
+"""How often a claim is tried that another process was quicker with."""
+_IDLE: Final = 4_096
+"""Claims of ours that a process remembers to be idle; one that it has forgotten ends as anybody else's would."""
+
+
+class BusyEffect(Exception):
+    """Another copy is being handled, perhaps; look again in `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class Going(NamedTuple):
+    """The handler may run; say afterwards what came of it, by `done` or `failed`. `last` is 0 without a stored claim."""
+
+    key: bytes
+    dig: bytes
+    first: bytes
+    last: int = 0
+    until: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened:
+    """The effect has happened. `result` is absent if it is not kept (any more).
+
+    `told` tells that the copy before us is the message that caused it, and that its requester knows the result.
+    """
+
+    result: Content | None
+    told: bool
+
+
+class Claiming:
+    """Claims of one worker, whose subject token is `token`. `instance` (16 bytes) names this process among others."""
+
+    def __init__(
+        self,
+        *,
+        keyed: Keyed,
+        token: str,
+        identity: Identity,
+        trust: Callable[[], Trust],
+        caches: Caches,
+        counters: Counters,
+        instance: bytes,
+        margin: float = MARGIN,
+        clock: Clock = wall_clock,
+    ) -> None:
+        self._keyed = keyed
+        self._prefix = f"state.{token}.effect."
+        self._identity = identity
+        self._trust = trust
+        self._caches = caches
+        self._counters = counters
+        self._instance = instance
+        self._margin = margin
+        self._clock = clock
+        self._idle: BoundedMap[bytes, bool] = BoundedMap(_IDLE)
+        """Effects that stand as started by us, perhaps, and whose handler did not run or has failed."""
+
+    async def claim(self, going: Going, timeout: float) -> Going | Happened:
+        """Claim for a handler that may take `timeout` seconds, unless the effect has happened.
+
+        Raises `BusyEffect`; `HandlingError` `idempotency_conflict`, or `outcome_unknown` if a process was gone before it
+        said what came of it; `StateUnavailable`. To be called only while this process does not run the same effect.
+        """
+        try:
+            begun = await self._claim(going, timeout)
+        except BusUnavailable as error:
+            # Perhaps our claim was stored all the same.
+            self._idle.put(going.key, True)
+            raise StateUnavailable("the effect cannot be claimed") from error
+        self._idle.put(going.key, False)
+        return begun
+
+    async def kept(self, going: Going) -> Content | None:
+        """Return the result that is kept of an effect that has happened; `None` if there is none, or it cannot be read."""
+        try:
+            found = await self._keyed.get(self._prefix + going.key.hex(), within=WITHIN)
+            return self._held(found[1], going).result if found is not None else None
+        except SealbusError:
+            return None
+
+    async def mark(self, going: Going, stage: Stage, result: Content | None) -> None:
+        """Write what became of a claim; one that cannot be written is counted and logged. Raises nothing."""
+        subject = self._prefix + going.key.hex()
+        outcome = ""
+        for _ in range(_MARKS):
+            try:
+                mark = self._claimed(going, stage, at=self._clock(), until=going.until, result=result)
+                stored = self._stored(mark)
+                if await self._keyed.replace(subject, stored, last=going.last, within=WITHIN) is not None:
+                    return
+            except SealbusError as error:
+                outcome = str(error.code)
+            else:
+                # Either an earlier try was stored and not acknowledged, or our time was over and another concluded.
+                outcome = "replaced"
+                break
+        if outcome == "replaced" and await self._is_marked(subject, stage):
+            return
+        if stage is Stage.FREE:
+            self._idle.put(going.key, True)
+        self._counters.add("sealbus_effects_unmarked_total", 1, stage=stage.value, reason=outcome)
+        _log.error("an effect is not marked %s: %s", stage, outcome)
+
+    async def _claim(self, going: Going, timeout: float) -> Going | Happened:
+        subject = self._prefix + going.key.hex()
+        for _ in range(_ROUNDS):
+            now = self._clock()
+            mine = self._claimed(going, Stage.STARTED, at=now, until=now + int((timeout + self._margin) * SECOND))
+            last = await self._keyed.create(subject, unsigned(mine), within=WITHIN)
+            if last is None:
+                found = await self._keyed.get(subject, within=WITHIN)
+                if found is None:
+                    continue  # a replica that is behind answered
+                held = self._held(found[1], going)
+                if held.stage is Stage.DONE:
+                    return Happened(result=held.result, told=held.first == going.first and held.result is None)
+                last = await self._take_over(subject, found[0], held, mine)
+            if last is not None:
+                return Going(key=going.key, dig=going.dig, first=going.first, last=last, until=mine.until)
+        raise StateUnavailable("other processes claim the same effect")
+
+    async def _take_over(self, subject: str, last: int, held: Claimed, mine: Claimed) -> int | None:
+        """Write in place of a claim that is not done; `None` if somebody else was quicker."""
+        # That we started it is not enough: it may have happened, and only that it was marked so may have failed.
+        ours = held.by == self._instance and self._idle.get(held.key) is True
+        if held.stage is Stage.FREE or (held.stage is Stage.STARTED and ours):
+            return await self._keyed.replace(subject, unsigned(mine), last=last, within=WITHIN)
+        if held.stage is Stage.STARTED:
+            if mine.at < held.until:
+                raise BusyEffect((held.until - mine.at) / SECOND)
+            gone = Claimed(
+                key=held.key,
+                dig=held.dig,
+                first=held.first,
+                by=self._instance,
+                stage=Stage.UNKNOWN,
+                at=mine.at,
+                until=held.until,
+            )
+            if await self._keyed.replace(subject, unsigned(gone), last=last, within=WITHIN) is None:
+                return None
+        raise HandlingError(Code.OUTCOME_UNKNOWN, "its handler was started by a process that is gone")
+
+    def _held(self, stored: bytes, going: Going) -> Claimed:
+        try:
+            held, signed = parse(stored, own=self._identity.spiffe_id, trust=self._trust(), caches=self._caches)
+        except EnvelopeError as error:
+            # Somebody else's bytes, or a newer version's: whether it has happened cannot be told, so it may not again.
+            raise HandlingError(Code.OUTCOME_UNKNOWN, "its claim is not readable") from error
+        if held.key != going.key:
+            raise HandlingError(Code.OUTCOME_UNKNOWN, "its claim is another effect's")
+        if held.stage in SIGNED and not signed:
+            raise HandlingError(Code.OUTCOME_UNKNOWN, f"its claim says {held.stage}, and that we did not sign")
+        same_body(held.dig, going.dig)
+        return held
+
+    async def _is_marked(self, subject: str, stage: Stage) -> bool:
+        try:
+            found = await self._keyed.get(subject, within=WITHIN)
+            if found is None:
+                return False
+            held, _ = parse(found[1], own=self._identity.spiffe_id, trust=self._trust(), caches=self._caches)
+        except SealbusError:
+            return False
+        return held.stage is stage and held.by == self._instance
+
+    def _stored(self, mark: Claimed) -> bytes:
+        try:
+            return sign(mark, self._identity.sealer())
+        except IdentityUnavailable as error:
+            if mark.stage is not Stage.DONE:
+                raise
+            # Others conclude `unknown` from this at once, where a claim that is only started would have them wait.
+            _log.warning("an effect is marked done without a signature: %s", error)
+            return unsigned(replace(mark, result=None))
+
+    def _claimed(self, going: Going, stage: Stage, *, at: int, until: int, result: Content | None = None) -> Claimed:
+        return Claimed(
+            key=going.key,
+            dig=going.dig,
+            first=going.first,
+            by=self._instance,
+            stage=stage,
+            at=at,
+            until=until,
+            result=result,
+        )
+
+
+def same_body(known: bytes, dig: bytes) -> None:
+    """Raise `HandlingError` `idempotency_conflict` if one effect was asked for with two bodies."""
+    if known != dig:
+        raise HandlingError(Code.IDEMPOTENCY_CONFLICT, "the same idempotency key with another body")

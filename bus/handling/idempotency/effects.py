@@ -1,0 +1,114 @@
+"""Which effects have happened: so that a redelivery, or the same message sealed anew, is not handled again.
+
+Every process remembers what it handled, within bounds. A handler declared `once` has more: its effect is claimed in
+STATE before it runs and marked there afterwards (`claiming`), which outlives the process and holds for all replicas.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from sealbus.bus.handling.idempotency.claim import RESULT_BYTES, Stage
+from sealbus.bus.handling.idempotency.claim_store import BusyEffect, Claiming, Going, Happened, same_body
+from sealbus.bus.routing.routes import Permitted
+from sealbus.bus.sending.message import Content
+from sealbus.envelopes.accept.live import VerifiedMessage
+from sealbus.envelopes.encoding.codec import pack
+from sealbus.envelopes.trust.caches import BoundedMap
+
+__all__ = ["BUSY_AGAIN", "Effects", "effect_key"]
+
+REMEMBERED: Final = 65_536
+"""Effects that a process remembers to have handled."""
+
+RESULTS: Final = 4_096
+"""Results that a process remembers beside them, each of at most `REMEMBERED_BYTES`."""
+REMEMBERED_BYTES: Final = 4_096
+
+BUSY_AGAIN: Final = 1.0
+"""Seconds until a copy is looked at again whose first one this process is handling."""
+
+
+class _Remembered(NamedTuple):
+    dig: bytes
+    first: bytes
+
+
+class Effects:
+    """The memory of one worker."""
+
+    def __init__(self, claiming: Claiming) -> None:
+        self._claiming = claiming
+        self._running: dict[bytes, bytes] = {}
+        self._handled: BoundedMap[bytes, _Remembered] = BoundedMap(REMEMBERED)
+        self._results: BoundedMap[bytes, Content] = BoundedMap(RESULTS)
+
+    async def begin(self, permitted: Permitted) -> Going | Happened:
+        """Claim the effect of a message, in STATE if its route says `once`, before its handler runs.
+
+        Raises `BusyEffect`, `StateUnavailable` and `HandlingError` as `Claiming.claim` does; without `once` only for what
+        this process knows.
+        """
+        header = permitted.message.header
+        key = effect_key(permitted.message)
+        running = self._running.get(key)
+        if running is not None:
+            same_body(running, header.dig)
+            raise BusyEffect(BUSY_AGAIN)
+        known = self._handled.get(key)
+        if known is not None:
+            same_body(known.dig, header.dig)
+            told, result = known.first == header.digest, self._results.get(key)
+            if result is None and not told and permitted.route.once:
+                result = await self._claiming.kept(Going(key=key, dig=header.dig, first=header.digest))
+            return Happened(result=result, told=told)
+        going = Going(key=key, dig=header.dig, first=header.digest)
+        self._running[key] = header.dig
+        if not permitted.route.once:
+            return going
+        begun: Going | Happened | None = None
+        try:
+            begun = await self._claiming.claim(going, permitted.route.timeout)
+        finally:
+            if not isinstance(begun, Going):
+                del self._running[key]
+        return begun
+
+    async def done(self, going: Going, result: Content | None) -> None:
+        """Note that the effect has happened; its claim is marked for as long as that takes, but not for ever.
+
+        `result` is kept if it is small. A mark that cannot be stored is counted and logged: this process still knows,
+        and another one concludes `outcome_unknown`, which handles nothing twice.
+        """
+        self._handled.put(going.key, _Remembered(going.dig, going.first))
+        if result is not None and len(result.body) <= REMEMBERED_BYTES:
+            self._results.put(going.key, result)
+        self._running.pop(going.key, None)
+        if going.last:
+            kept = result if result is not None and len(result.body) <= RESULT_BYTES else None
+            await self._claiming.mark(going, Stage.DONE, kept)
+
+    def untold(self, going: Going) -> None:
+        """Note that the requester was not told what came of an effect that has happened."""
+        self._handled.put(going.key, _Remembered(going.dig, b""))
+
+    async def failed(self, going: Going) -> None:
+        """Give the claim back, so that the next delivery may handle it again."""
+        try:
+            if going.last:
+                await self._claiming.mark(going, Stage.FREE, None)
+        finally:
+            self._running.pop(going.key, None)
+
+
+def effect_key(message: VerifiedMessage) -> bytes:
+    """Return what names the effect of a message: its idempotency key as SPEC.md section 7 has it, else H(header).
+
+    Two copies of one message have the same header and so the same key, whichever it is.
+    """
+    header, context = message.header, message.context
+    if header.idm is None:
+        return header.digest
+    user = (context.idp, context.sub) if context is not None else (None, None)
+    return sha256(pack(("idm", header.iss.value, header.to, *user, header.idm))).digest()

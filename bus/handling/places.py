@@ -1,0 +1,106 @@
+"""Deliveries that wait at the broker to come again: how many, and for what, one process puts off at a time.
+
+A delivery that is put off holds a place among its consumer's `max_ack_pending` until it comes again; where all are held
+the agent stands still. So what nobody has authenticated, and verbs that nobody here knows, get a share each, which leaves
+half of the places free where 16 processes have one agent (SPEC.md section 7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+from sealbus.bus.ports import Delivery, Pull
+from sealbus.bus.telemetry import Counters, OperatorLog
+
+__all__ = ["Cause", "Places"]
+
+_log = logging.getLogger(__name__)
+
+
+class Cause(StrEnum):
+    """Why a delivery is put off."""
+
+    UNAUTHENTICATED = "unauthenticated"
+    """A key or trust domain that is not known: nothing in the message is known to be true."""
+    UNKNOWN_VERB = "unknown_verb"
+    """Genuine, for a verb that another version of this agent may have."""
+    PASSING = "passing"
+    """An engine, a resource, a stream or a handler failed: the message is good, and is never given up for want of room."""
+
+
+SHARE: Final = {Cause.UNAUTHENTICATED: 64, Cause.UNKNOWN_VERB: 64, Cause.PASSING: 4}
+"""Each cause has this fraction of `max_ack_pending`: 128, 128 and 2,048 of 8,192."""
+
+ONE_SENDER: Final = 128
+"""Verbs that nobody knows have this fraction for each sender: 64 of 8,192."""
+
+
+class Places:
+    """The places of one process. `max_ack_pending` is that of its consumers; each cause has one at least."""
+
+    def __init__(
+        self, max_ack_pending: int, *, counters: Counters, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._most = {cause: max(1, max_ack_pending // share) for cause, share in SHARE.items()}
+        self._most_of_one = max(1, max_ack_pending // ONE_SENDER)
+        self._counters = counters
+        self._clock = clock
+        self._held: dict[Cause, list[tuple[float, str]]] = {cause: [] for cause in Cause}
+        """When each delivery comes again, and whose it is where that counts; the soonest first."""
+        self._of_one: Counter[str] = Counter()
+        self._said = OperatorLog(_log)
+
+    def put_off(self, cause: Cause, delivery: Delivery, pull: Pull, seconds: float, *, sender: str = "") -> bool:
+        """Have `delivery` come again in `seconds` if there is a place, and say whether there was.
+
+        For what fails for a passing reason there always is: `room` keeps these in bounds. `sender` is who sealed a
+        message for a verb that nobody knows.
+        """
+        held = self._held[cause]
+        if cause is not Cause.PASSING and (
+            self.waiting(cause) >= self._most[cause] or (sender and self._of_one[sender] >= self._most_of_one)
+        ):
+            self._counters.add("sealbus_no_place_total", 1, cause=cause.value)
+            self._said.warning("no place is left to put off a delivery: %s", cause.value)
+            return False
+        heapq.heappush(held, (self._clock() + seconds, sender))
+        if sender:
+            self._of_one[sender] += 1
+        self._counters.add("sealbus_put_off_total", 1, cause=cause.value)
+        pull.retry(delivery, seconds)
+        return True
+
+    def waiting(self, cause: Cause) -> int:
+        """Return how many deliveries are put off for `cause` now."""
+        held, now = self._held[cause], self._clock()
+        while held and held[0][0] <= now:
+            _, sender = heapq.heappop(held)
+            if sender:
+                self._of_one[sender] -= 1
+                if not self._of_one[sender]:
+                    del self._of_one[sender]
+        return len(held)
+
+    async def room(self) -> None:
+        """Wait until no more than its share of deliveries is put off for passing reasons."""
+        while self.waiting(Cause.PASSING) >= self._most[Cause.PASSING]:
+            self._said.warning("nothing new is taken: %d deliveries are put off", len(self._held[Cause.PASSING]))
+            await asyncio.sleep(max(0.0, self._held[Cause.PASSING][0][0] - self._clock()))
+
+    def notes(self) -> dict[str, str]:
+        """Return what an operator should look at, by part."""
+        notes = {}
+        if verbs := self.waiting(Cause.UNKNOWN_VERB):
+            notes["verbs"] = f"{verbs} tasks or events for verbs that this version does not have wait for one that does"
+        if strangers := self.waiting(Cause.UNAUTHENTICATED):
+            notes["keys"] = f"{strangers} deliveries wait for keys or trust domains that are not known"
+        if self.waiting(Cause.PASSING) >= self._most[Cause.PASSING]:
+            notes["put_off"] = f"nothing new is taken: {len(self._held[Cause.PASSING])} deliveries are put off"
+        return notes

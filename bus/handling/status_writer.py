@@ -1,0 +1,166 @@
+"""Statuses of tasks, as the worker that handles them writes them: `status.<requester>.<task id>` (SPEC.md section 7).
+
+A status that cannot be stored holds nothing up for ever: it is tried for a bounded time, then counted and logged, and
+its requester concludes `expired` at the task's end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from sealbus.bus.routing.timers import Deadlines
+from sealbus.bus.sending.message import Content, OutgoingMessage
+from sealbus.bus.sending.outbox import Outbox
+from sealbus.bus.sending.status import FINAL, PER_DELIVERY, State, Status, encode, sequence_of
+from sealbus.bus.telemetry import Counters, OperatorLog
+from sealbus.envelopes.accept.live import VerifiedMessage
+from sealbus.envelopes.errors import SealbusError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import status_subject
+from sealbus.envelopes.trust.names import Names
+
+__all__ = ["StatusReporter", "Statuses"]
+
+_log = logging.getLogger(__name__)
+
+STATUS_LIFE = 86_400 * SECOND
+"""The longest that its kind may have: a requester may ask long after."""
+
+NOTHING = Content(body=b"null", typ="application/json")
+"""The result of a handler that returned nothing."""
+
+_STORED = "stored"
+"""What became of a status that was acknowledged in time."""
+
+
+class Statuses:
+    """Writes the statuses of the tasks that one worker handles; `within` seconds for each to be stored."""
+
+    def __init__(self, *, names: Names, outbox: Outbox, counters: Counters, within: float = 10.0) -> None:
+        self._names = names
+        self._outbox = outbox
+        self._counters = counters
+        self._within = within
+        self._deadlines = Deadlines()
+        self._said = OperatorLog(_log)
+
+    def about(self, message: VerifiedMessage, delivery: int) -> StatusReporter:
+        """Return what tells the requester of the task `message` how this `delivery` (from 1) of it goes."""
+        return StatusReporter(self, message, delivery)
+
+    async def store(self, message: VerifiedMessage, status: Status) -> bool:
+        """Store `status` of the task `message`; tell whether that was acknowledged in time. Raises nothing."""
+        try:
+            with self._deadlines.within(self._within):
+                await self._outbox.publish(self._letter(message, status), within=self._within)
+        except TimeoutError:
+            return self._note(message, status, "timeout")
+        except SealbusError as error:
+            return self._note(message, status, str(error.code))
+        return self._note(message, status, _STORED)
+
+    async def store_each(self, told: Sequence[tuple[VerifiedMessage, Status | None]]) -> list[bool]:
+        """Store statuses of several tasks in one write; tell for each what `store` would; None is not stored."""
+        saying = [(message, status) for message, status in told if status is not None]
+        outcomes: list[str]
+        try:
+            with self._deadlines.within(self._within):
+                letters = [self._letter(message, status) for message, status in saying]
+                answers = await self._outbox.publish_each(letters, within=self._within)
+                outcomes = [str(one.code) if isinstance(one, SealbusError) else _STORED for one in answers]
+        except TimeoutError:
+            outcomes = ["timeout"] * len(saying)
+        except SealbusError as error:
+            outcomes = [str(error.code)] * len(saying)
+        noted = iter([self._note(*said, outcome) for said, outcome in zip(saying, outcomes, strict=True)])
+        return [status is not None and next(noted) for _, status in told]
+
+    def _letter(self, message: VerifiedMessage, status: Status) -> OutgoingMessage:
+        header, said = message.header, encode(status)
+        return OutgoingMessage(
+            kind=Kind.STATUS,
+            to=status_subject(self._names.token(header.iss), header.id),
+            aud=header.iss,
+            life=STATUS_LIFE,
+            body=said.body,
+            typ=said.typ,
+            re=header.digest,
+            seq=status.sequence,
+            fin=status.final,
+            tid=header.tid,
+        )
+
+    def _note(self, message: VerifiedMessage, status: Status, outcome: str) -> bool:
+        """Count what became of a status, and say whether it was stored."""
+        self._counters.add("sealbus_statuses_total", 1, state=status.state.value, outcome=outcome)
+        if outcome != _STORED:
+            self._said.warning("status %s of a task of %s not stored: %s", status.state, message.header.iss, outcome)
+        return outcome == _STORED
+
+
+class StatusReporter:
+    """Tells one requester about one delivery of one task, in numbered statuses."""
+
+    def __init__(self, statuses: Statuses, message: VerifiedMessage, delivery: int) -> None:
+        self._statuses = statuses
+        self._message = message
+        self._delivery = delivery
+        self._next = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether a status of this delivery that is not its last was numbered."""
+        return self._next > 0
+
+    def numbered(
+        self,
+        state: State,
+        *,
+        code: str = "",
+        reasons: tuple[str, ...] = (),
+        note: str = "",
+        result: Content | None = None,
+    ) -> Status | None:
+        """Return the next status, to be stored by `store`: numbers are given in the order of these calls.
+
+        A delivery has 65,536 numbers, the last of them for its end; `None` stands for what is too much before. Raises
+        `ValueError` for what no status can say (`Status`).
+        """
+        final = state in FINAL
+        number = PER_DELIVERY - 1 if final else self._next
+        status = Status(
+            state=state,
+            code=str(code),
+            reasons=reasons,
+            note=note,
+            result=result,
+            sequence=sequence_of(self._delivery, number),
+        )
+        if final:
+            return status
+        if number >= PER_DELIVERY - 1:
+            return None
+        self._next += 1
+        return status
+
+    async def store(self, status: Status | None) -> bool:
+        """Store what `numbered` returned; tell whether that was acknowledged within a bounded time. Raises nothing."""
+        return status is not None and await self._statuses.store(self._message, status)
+
+    async def tell(
+        self,
+        state: State,
+        *,
+        code: str = "",
+        reasons: tuple[str, ...] = (),
+        note: str = "",
+        result: Content | None = None,
+    ) -> bool:
+        """Store the next status at once; see `numbered` and `store`."""
+        return await self.store(self.numbered(state, code=code, reasons=reasons, note=note, result=result))
+
+    async def completed(self, result: Content | None) -> bool:
+        """Store the last status of a task that was done; `None` is a handler that returned nothing."""
+        return await self.tell(State.COMPLETED, result=result or NOTHING)

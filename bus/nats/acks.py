@@ -1,0 +1,154 @@
+"""What became of deliveries: each settled once, many in one write, and none forgotten for want of a connection.
+
+What JetStream says about a delivery in its reply subject, the one that acknowledgements go to.
+
+::
+
+    $JS.ACK.<stream>.<consumer>.<counts>                           9 tokens
+    $JS.ACK.<domain>.<account>.<stream>.<consumer>.<counts>[.<any>]       11 or 12
+    <counts>: <delivered>.<stream sequence>.<consumer sequence>.<stored, ns>.<pending>
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.link import Link
+from sealbus.envelopes.errors import BusUnavailable
+
+__all__ = ["FORGET", "AckSubject", "AckSubjects", "Acks"]
+
+FORGET = 600.0
+"""Seconds beyond its delay after which a message that was put off and did not come again is another replica's."""
+
+
+class Acks:
+    """The open deliveries of one consumer, by the reply subject that acknowledgements go to.
+
+    What is settled in one turn of the event loop leaves in one write at its end: handlers end one by one, and a write
+    through TLS costs more than everything else about an acknowledgement. It may go over any link: the consumer is
+    durable. What cannot be written is owed, and goes first over the next link; at most as much as the consumer's
+    `max_ack_pending` can be owed.
+    """
+
+    def __init__(self, connection: Connection, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._written: list[str] = []
+        self._open: dict[str, int] = {}
+        self._again: dict[int, float] = {}
+        """Sequences that are to come again, and when it is no longer we who wait for them."""
+        self._look = 0.0
+        self._owed: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, token: str, sequence: int) -> None:
+        """Note a delivery of the message with stream `sequence`."""
+        self._open[token] = sequence
+        self._again.pop(sequence, None)
+
+    @property
+    def put_off(self) -> int:
+        """How many messages are remembered that are to come again."""
+        return len(self._again)
+
+    def drop(self, token: str, *, delay: float = 0.0) -> None:
+        """Forget a delivery that was not settled: the server is to give its message again, to us or to another."""
+        sequence = self._open.pop(token, None)
+        if sequence is None:
+            return
+        now = self._clock()
+        if now >= self._look:
+            self._look = now + FORGET / 10
+            self._forget(now)
+        self._again[sequence] = now + delay + FORGET
+
+    def lowest(self, default: int) -> int:
+        """Return the lowest sequence that is not settled for good, or `default` if all are."""
+        self._forget(self._clock())
+        return min((*self._open.values(), *self._again), default=default)
+
+    def settle(self, tokens: Iterable[str], how: str) -> None:
+        """Settle for good what `tokens` delivered, answering `how`; each only once."""
+        self._write([token for token in tokens if self._open.pop(token, None) is not None], how)
+
+    def again(self, tokens: Iterable[str], how: str, *, delay: float = 0.0) -> None:
+        """Ask for another delivery of what `tokens` delivered, answering `how`; it is to come after `delay` seconds."""
+        taken = [token for token in tokens if token in self._open]
+        for token in taken:
+            self.drop(token, delay=delay)
+        self._write(taken, how)
+
+    def _forget(self, now: float) -> None:
+        self._again = {sequence: until for sequence, until in self._again.items() if until > now}
+
+    def _write(self, tokens: Sequence[str], how: str) -> None:
+        if not tokens:
+            return
+        if not self._written:
+            asyncio.get_running_loop().call_soon(self.flush)
+        tail = f" {len(how)}\r\n{how}\r\n"
+        self._written += [f"PUB {token}{tail}" for token in tokens]
+
+    def flush(self) -> None:
+        """Write now what was settled in this turn."""
+        if not self._written:
+            return
+        frames = "".join(self._written).encode()
+        self._written.clear()
+        try:
+            self._connection.link.write(frames)
+        except BusUnavailable:
+            self._owed.append(frames)
+
+    def touch(self, token: str) -> None:
+        """Say that an open delivery is still being worked on."""
+        if token in self._open:
+            with contextlib.suppress(BusUnavailable):
+                self._connection.link.write(f"PUB {token} 4\r\n+WPI\r\n".encode())
+
+    def pay(self, link: Link) -> None:
+        """Write to `link` what is owed. Raises `BusUnavailable`, and it stays owed."""
+        self.flush()
+        if self._owed:
+            link.write(b"".join(self._owed))
+            self._owed.clear()
+
+
+class AckSubject(NamedTuple):
+    """One delivery as the broker counts it. `stored` is microseconds, truncated; `pending` counts what comes after."""
+
+    delivered: int
+    sequence: int
+    consumer_sequence: int
+    stored: int
+    pending: int
+
+
+class AckSubjects:
+    """Reads the acknowledgement subjects of one consumer of one stream."""
+
+    def __init__(self, stream: str, consumer: str) -> None:
+        self._owner = [stream.encode(), consumer.encode()]
+        self._short = f"$JS.ACK.{stream}.{consumer}.".encode()
+
+    def parse(self, reply: bytes) -> AckSubject | None:
+        """Return what `reply` says, or `None` if it is not an acknowledgement subject of this consumer."""
+        counts = reply[len(self._short) :].split(b".") if reply.startswith(self._short) else []
+        if len(counts) != 5:
+            tokens = reply.split(b".")
+            if len(tokens) not in (11, 12) or tokens[:2] != [b"$JS", b"ACK"] or tokens[4:6] != self._owner:
+                return None
+            counts = tokens[6:11]
+        try:
+            delivered, sequence, consumer_sequence, stored, pending = map(int, counts)
+        except ValueError:
+            return None
+        return AckSubject(delivered, sequence, consumer_sequence, stored // 1_000, pending)

@@ -1,0 +1,370 @@
+"""The questions to the JetStream API about consumers, durable ones and readers.
+
+The JetStream API about streams: read, create and update one, as JSON over one port.
+
+The port is a function, so that an operator's command, a worker and a test use the same code over whatever connection
+they have. Nothing here decides whether a configuration is right.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final, cast
+
+from sealbus.bus.nats.connection.connection import Connection, decoded
+from sealbus.bus.nats.connection.frames import check_pattern
+from sealbus.bus.nats.connection.link import Link
+from sealbus.bus.ports import JsonObject, Request, StreamRefused
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.trust.names import is_token
+
+__all__ = [
+    "NANOSECONDS",
+    "Bound",
+    "DurableSpec",
+    "StreamState",
+    "api",
+    "bind",
+    "create_stream",
+    "delete_reader",
+    "existing_stream",
+    "iso_time",
+    "make_reader",
+    "parse_time",
+    "stream_names",
+    "stream_state",
+    "update_stream",
+]
+
+_log = logging.getLogger(__name__)
+
+API_SECONDS = 5.0
+CONSUMER_NOT_FOUND = 10_014
+CONSUMER_EXISTS = frozenset({10_148, 10_012})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DurableSpec:
+    """A durable pull consumer as this program needs it. `ack_wait` in seconds; `start` is used when it is created."""
+
+    stream: str
+    name: str
+    subjects: tuple[str, ...]
+    ack_wait: float
+    max_ack_pending: int
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        for text in (self.stream, self.name):
+            if not is_token(text):
+                raise ConfigurationError(f"{text[:255]!r} cannot be the name of a stream or consumer")
+        if not self.subjects:
+            raise ConfigurationError(f"consumer {self.name}: it needs at least one subject")
+        for subject in self.subjects:
+            check_pattern(subject)
+        if self.ack_wait < 0.1 or self.max_ack_pending < 1:
+            raise ConfigurationError(f"consumer {self.name}: ack_wait at least 0.1 s, max_ack_pending at least 1")
+
+    def config(self) -> dict[str, object]:
+        """Return the configuration as the API wants it."""
+        config: dict[str, object] = {
+            "name": self.name,
+            "durable_name": self.name,
+            "ack_policy": "explicit",
+            "ack_wait": int(self.ack_wait * 1e9),
+            "max_ack_pending": self.max_ack_pending,
+            "max_deliver": -1,
+            "deliver_policy": "all",
+            "replay_policy": "instant",
+            **_filters(self.subjects),
+        }
+        if self.start:
+            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": self.start}
+        return config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """A consumer that is as it should be. Everything up to `ack_floor` (a stream sequence) is acknowledged."""
+
+    ack_floor: int
+
+
+async def api(connection: Connection, subject: str, body: Mapping[str, object] | None = None) -> JsonObject:
+    """Ask `$JS.API.<subject>`, return its answer. Raises `StreamRefused` for a refusal, else `BusUnavailable`."""
+    full = f"$JS.API.{subject}"
+    payload = json.dumps(body).encode() if body is not None else b""
+    return decoded(full, await connection.request(full, payload, deadline=API_SECONDS))
+
+
+async def bind(connection: Connection, spec: DurableSpec) -> Bound:
+    """Make sure that the durable consumer of `spec` is there, creating it or bringing it up to date.
+
+    Raises `ConfigurationError` if one of that name exists that cannot be made so; `BusUnavailable`.
+    """
+    try:
+        info = await api(connection, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
+    except StreamRefused as error:
+        if error.err_code != CONSUMER_NOT_FOUND:
+            raise
+        try:
+            return _bound(await _create(connection, spec, "create"))
+        except StreamRefused as refused:
+            if refused.err_code not in CONSUMER_EXISTS:
+                raise
+            # Another replica was quicker.
+            info = await api(connection, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
+    found = info.get("config")
+    if not isinstance(found, dict):
+        raise BusUnavailable(f"consumer {spec.name} of {spec.stream}: the answer about it is not one")
+    wanted = spec.config()
+    fixed = ("ack_policy", "replay_policy")
+    if found.get("deliver_subject") or any(found.get(key) != wanted[key] for key in fixed):
+        raise ConfigurationError(
+            f"consumer {spec.name} of {spec.stream} is not a pull consumer with explicit acknowledgement: delete it"
+        )
+    changing = ("ack_wait", "max_ack_pending", "max_deliver")
+    if any(found.get(key) != wanted[key] for key in changing) or _subjects(found) != set(spec.subjects):
+        kept = {key: found[key] for key in ("deliver_policy", "opt_start_seq", "opt_start_time") if key in found}
+        _log.info("consumer %s of %s: brought up to date", spec.name, spec.stream)
+        return _bound(await _create(connection, spec, "update", kept))
+    return _bound(info)
+
+
+async def make_reader(
+    connection: Connection, stream: str, name: str, subjects: tuple[str, ...], start: int, since: int
+) -> int:
+    """Create a consumer in memory, without acknowledgement, gone by itself; return how many messages it has."""
+    config: dict[str, object] = {
+        "name": name,
+        "ack_policy": "none",
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": int(READER_SECONDS * 1e9),
+        "replay_policy": "instant",
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": max(start, 1),
+        **_filters(subjects),
+    }
+    if since:
+        del config["opt_start_seq"]
+        config |= {"deliver_policy": "by_start_time", "opt_start_time": iso_time(since)}
+    info = await api(
+        connection, f"CONSUMER.CREATE.{stream}.{name}{_suffix(subjects)}", {"stream_name": stream, "config": config}
+    )
+    pending = info.get("num_pending", 0)
+    return pending if isinstance(pending, int) else 0
+
+
+def delete_reader(link: Link, stream: str, name: str) -> None:
+    """Ask for a reader's consumer to be deleted, and wait for nothing. Raises `BusUnavailable`."""
+    # A reply subject that nobody waits on: without one the server would not take this for a question.
+    nobody = link.replies.inbox + b"gone"
+    link.write(b"PUB $JS.API.CONSUMER.DELETE.%b.%b %b 0\r\n\r\n" % (stream.encode(), name.encode(), nobody))
+
+
+READER_SECONDS = 30.0
+"""How long an abandoned reader's consumer stays on the server."""
+
+
+def iso_time(time: int) -> str:
+    """Return microseconds since the Unix epoch as RFC 3339 in UTC."""
+    seconds, rest = divmod(time, 1_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:06d}Z"
+
+
+async def _create(
+    connection: Connection, spec: DurableSpec, action: str, kept: Mapping[str, object] | None = None
+) -> JsonObject:
+    config = spec.config() | dict(kept or {})
+    body = {"stream_name": spec.stream, "config": config, "action": action}
+    return await api(connection, f"CONSUMER.CREATE.{spec.stream}.{spec.name}{_suffix(spec.subjects)}", body)
+
+
+def _suffix(subjects: tuple[str, ...]) -> str:
+    # With one filter it stands in the API's subject too, so that permissions can name it.
+    return f".{subjects[0]}" if len(subjects) == 1 else ""
+
+
+def _filters(subjects: tuple[str, ...]) -> dict[str, object]:
+    return {"filter_subject": subjects[0]} if len(subjects) == 1 else {"filter_subjects": list(subjects)}
+
+
+def _subjects(config: Mapping[str, object]) -> set[str]:
+    several = config.get("filter_subjects")
+    if isinstance(several, list):
+        return {str(one) for one in several}
+    one = config.get("filter_subject")
+    return {str(one)} if one else set()
+
+
+def _bound(info: JsonObject) -> Bound:
+    floor = info.get("ack_floor")
+    sequence = floor.get("stream_seq", 0) if isinstance(floor, dict) else 0
+    return Bound(ack_floor=sequence if isinstance(sequence, int) else 0)
+
+
+NANOSECONDS: Final = 1_000_000_000
+"""JetStream writes durations in nanoseconds."""
+
+_TIME: Final = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(?:Z|([+-])(\d{2}):(\d{2}))")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamState:
+    """One stream as the server has it. `last` is a sequence.
+
+    `created` and `told` (when it answered; 0 where it does not say) are microseconds by the server's clock, truncated.
+    """
+
+    name: str
+    config: Mapping[str, object] = field(repr=False)
+    created: int
+    messages: int
+    bytes: int
+    last: int = 0
+    told: int = 0
+
+
+async def stream_state(request: Request, name: str) -> StreamState | None:
+    """Return the stream `name`, or `None` if there is none. Raises `BusUnavailable` for any other answer.
+
+    It is looked up in the list of all. Who may ask for one alone (`STREAM.INFO`) may also ask which subjects it holds, and
+    some of ours end in the ids of other agents' tasks; the list tells no subject (SECURITY.md).
+    """
+    seen = 0
+    while True:
+        answer = await _ask(request, "$JS.API.STREAM.LIST", {"offset": seen} if seen else {})
+        error, total = _error(answer), answer.get("total")
+        listed, missing = _array(answer, "streams"), _array(answer, "missing")
+        if error is not None:
+            raise BusUnavailable(f"stream {name}: the server cannot tell: {error[1]} ({error[0]})")
+        if listed is None or missing is None or not isinstance(total, int):
+            raise BusUnavailable(f"stream {name}: the server's answer is no list of streams")
+        for one in listed:
+            if _name(one) == name:
+                return _state(name, cast("JsonObject", one))
+        if name in missing:
+            raise BusUnavailable(f"stream {name}: none of its servers answers")
+        seen += len(listed)
+        if not listed or seen >= total:
+            return None
+
+
+async def existing_stream(request: Request, name: str) -> StreamState:
+    """Return the stream `name` for who reads it. Raises `ConfigurationError` if there is none, `BusUnavailable`."""
+    if not is_token(name):
+        raise ConfigurationError(f"{name[:255]!r} cannot be the name of a stream")
+    state = await stream_state(request, name)
+    if state is None:
+        raise ConfigurationError(f"stream {name} does not exist: sealbus streams apply")
+    return state
+
+
+async def stream_names(request: Request, subject: str) -> list[str]:
+    """Return the names of the streams that store what `subject` may match. Raises `BusUnavailable`."""
+    answer = await _ask(request, "$JS.API.STREAM.NAMES", {"subject": subject})
+    error, names = _error(answer), answer.get("streams")
+    if error is not None:
+        raise BusUnavailable(f"streams of {subject}: the server cannot tell: {error[1]} ({error[0]})")
+    if names is None:
+        return []
+    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+        raise BusUnavailable(f"streams of {subject}: the server's answer has no names")
+    return [str(one) for one in names]
+
+
+async def create_stream(request: Request, config: Mapping[str, object]) -> StreamState:
+    """Create a stream. Raises `ConfigurationError` with the server's reason if it refuses."""
+    return await _write(request, "CREATE", config)
+
+
+async def update_stream(request: Request, config: Mapping[str, object]) -> StreamState:
+    """Replace the whole configuration of a stream. Raises `ConfigurationError` with the server's reason."""
+    return await _write(request, "UPDATE", config)
+
+
+def parse_time(text: str) -> int:
+    """Return microseconds since the Unix epoch, truncated, of an RFC 3339 time. Raises `ValueError` for all else."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise ValueError("not an RFC 3339 time")
+    seconds, fraction, sign, hours, minutes = found.groups()
+    at = datetime.fromisoformat(f"{seconds}+00:00") - _EPOCH
+    micros = (at.days * 86_400 + at.seconds) * SECOND + int((fraction or "").ljust(9, "0")[:6])
+    if sign is None:
+        return micros
+    offset = timedelta(hours=int(hours), minutes=int(minutes)) // timedelta(microseconds=1)
+    return micros - offset if sign == "+" else micros + offset
+
+
+async def _write(request: Request, verb: str, config: Mapping[str, object]) -> StreamState:
+    name = config["name"]
+    answer = await _ask(request, f"$JS.API.STREAM.{verb}.{name}", config)
+    error = _error(answer)
+    if error is not None:
+        raise ConfigurationError(f"stream {name}: the server refused: {error[1]} ({error[0]})")
+    return _state(str(name), answer)
+
+
+async def _ask(request: Request, subject: str, content: Mapping[str, object]) -> JsonObject:
+    payload = await request(subject, json.dumps(content).encode() if content else b"")
+    try:
+        answer = json.loads(payload)
+    except ValueError as error:
+        raise BusUnavailable(f"{subject}: the answer is not JSON") from error
+    if not isinstance(answer, dict):
+        raise BusUnavailable(f"{subject}: the answer is not a JSON object")
+    return cast("JsonObject", answer)
+
+
+def _error(answer: JsonObject) -> tuple[int, str] | None:
+    error = answer.get("error")
+    if error is None:
+        return None
+    if not isinstance(error, dict):
+        return 0, "no reason given"
+    code = error.get("err_code", error.get("code", 0))
+    return (code if isinstance(code, int) else 0), str(error.get("description", "no reason given"))
+
+
+def _array(answer: JsonObject, member: str) -> list[object] | None:
+    """Return an array of the answer, in which the server writes null for an empty one; None for anything else."""
+    found = answer.get(member)
+    return [] if found is None else found if isinstance(found, list) else None
+
+
+def _name(listed: object) -> object:
+    config = listed.get("config") if isinstance(listed, dict) else None
+    return config.get("name") if isinstance(config, dict) else None
+
+
+def _state(name: str, answer: JsonObject) -> StreamState:
+    config, created, state = answer.get("config"), answer.get("created"), answer.get("state")
+    if not isinstance(config, dict) or not isinstance(created, str) or not isinstance(state, dict):
+        raise BusUnavailable(f"stream {name}: the server's answer has no config, created or state")
+    messages, size, last = state.get("messages"), state.get("bytes"), state.get("last_seq")
+    if not isinstance(messages, int) or not isinstance(size, int):
+        raise BusUnavailable(f"stream {name}: the server's answer has no counts")
+    told = answer.get("ts")
+    try:
+        at = parse_time(created)
+        heard = parse_time(told) if isinstance(told, str) else 0
+    except ValueError as error:
+        raise BusUnavailable(f"stream {name}: the server's answer has a time that is none") from error
+    return StreamState(
+        name=name,
+        config=cast("JsonObject", config),
+        created=at,
+        messages=messages,
+        bytes=size,
+        last=last if isinstance(last, int) else 0,
+        told=heard,
+    )

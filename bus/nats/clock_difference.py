@@ -1,0 +1,123 @@
+"""How far this host's clock is from the broker's, by whose times messages are judged (SPEC.md section 3, *Life*).
+
+Measured now and again by a question to the broker, half of the round trip taken off; a clock that was set meanwhile is
+noticed without one. Beyond what the format allows nothing is to be decided: a policy would be asked about another time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from math import nan
+from typing import Final
+
+from sealbus.bus.ports import Clock, wall_clock
+from sealbus.envelopes.errors import ClockSkew, SealbusError
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+
+__all__ = ["EVERY", "ClockDifference"]
+
+_log = logging.getLogger(__name__)
+
+EVERY: Final = 10.0
+"""Seconds between two measurements while the clocks agree."""
+
+AGAIN: Final = 1.0
+"""Seconds until they are looked at again: whether ours was set, and while they do not agree, by another measurement."""
+
+STEP: Final = SECOND
+"""A clock that has moved by more than this beside the monotonic one was set: what was measured before does not hold."""
+
+TRIP: Final = 2 * SECOND
+"""Longer round trips say too little."""
+
+
+class ClockDifference:
+    """The difference to one broker. `ask` returns the broker's time (microseconds; 0 where it does not say)."""
+
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[int]],
+        *,
+        clock: Clock = wall_clock,
+        elapsed: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._elapsed = elapsed
+        self._measured: tuple[int, int, int] | None = None
+        """How far ahead we were, give or take so much, and what our clock then was beside the monotonic one."""
+        self._said = ""
+
+    @property
+    def ahead(self) -> int | None:
+        """Microseconds that our clock is ahead of the broker's; `None` while nothing is known."""
+        if self._measured is None:
+            return None
+        ahead, _, beside = self._measured
+        return ahead + self._beside() - beside
+
+    def seconds_ahead(self) -> float:
+        """Return `ahead` in seconds, as a metric shows it; not a number while nothing is known."""
+        ahead = self.ahead
+        return ahead / SECOND if ahead is not None else nan
+
+    @property
+    def problem(self) -> ClockSkew | None:
+        """Return why nothing may be decided now; `None` where the clocks agree."""
+        ahead = self.ahead
+        if self._measured is None or ahead is None:
+            return ClockSkew("the broker has not told its time yet")
+        if abs(ahead) - self._measured[1] <= DEFAULT_LIMITS.clock_skew:
+            return None
+        way = "ahead of" if ahead > 0 else "behind"
+        allowed = DEFAULT_LIMITS.clock_skew // SECOND
+        return ClockSkew(f"this host is {abs(ahead) / SECOND:.1f} s {way} the broker, {allowed} s are allowed")
+
+    async def settle(self) -> ClockSkew | None:
+        """Return `problem`, after another measurement where our clock was set since the last one."""
+        if self._measured is None or abs(self._beside() - self._measured[2]) > STEP:
+            await self._look()
+        return self.problem
+
+    async def agree(self) -> None:
+        """Measure again every second until the clocks agree."""
+        while await self.settle() is not None:
+            await asyncio.sleep(AGAIN)
+            await self._look()
+
+    async def disagree(self) -> None:
+        """Measure now and again, until the clocks do not agree any more."""
+        due = self._elapsed() + EVERY
+        while await self.settle() is None:
+            await asyncio.sleep(AGAIN)
+            if self._elapsed() >= due:
+                await self._look()
+                due = self._elapsed() + EVERY
+
+    async def _look(self) -> None:
+        """Measure. Without an answer what was known stays, moved by what our clock was set by."""
+        begun = self._elapsed()
+        try:
+            told = await self._ask()
+        except SealbusError as error:
+            _log.warning("the broker's time is not known: %s", error.code)
+            return
+        trip, beside = int((self._elapsed() - begun) * SECOND), self._beside()
+        if told and trip <= TRIP:
+            ours = int(begun * SECOND) + trip // 2 + beside
+            self._measured = ours - told, trip // 2, beside
+            self._say()
+
+    def _say(self) -> None:
+        problem = self.problem
+        if (said := problem.detail if problem is not None else "") and not self._said:
+            _log.error("%s: nothing is decided until the clocks are synchronized (NTP)", said)
+        elif self._said and not said:
+            _log.warning("this host's clock and the broker's agree again")
+        self._said = said
+
+    def _beside(self) -> int:
+        return self._clock() - int(self._elapsed() * SECOND)

@@ -1,0 +1,1 @@
+"""One connection to NATS: TLS, login, frames and parser, reconnecting, rotating, requests."""

@@ -1,0 +1,289 @@
+"""nats-py's client, made fit for hostile peers: nothing that a peer publishes can deafen, stall or downgrade it.
+
+Overridden are private parts of nats-py, which is why its version is pinned. What is kept of it: INFO, CONNECT and
+authentication, PING and PONG, closing. One client is one connection to one server and never reconnects; making new ones
+is the business of `Connection`, where a lost connection and a rotated one are the same thing.
+
+The byte stream of one connection to NATS: TLS from the first byte, or nothing.
+
+nats-py alone goes on in the clear when the server does not ask for TLS. Here the handshake comes before the server's
+first line, so that there is no clear text to be tricked into.
+
+Logging in to NATS by an nkey, beside the client certificate: for who must be known before certificates mean anything.
+
+The responder of the auth callout is what tells a NATS server who may do what. It cannot wait for itself, and a server
+that maps certificates to users asks nobody which authority may vouch for which trust domain: so it is known by a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from urllib.parse import ParseResult
+
+from nats import errors
+from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
+
+from sealbus.bus.nats.connection.parser import ProtocolParser, Sink
+from sealbus.bus.routing.timers import cancellations, raise_if_cancelled_since
+
+__all__ = ["READ_BYTES", "NkeyLogin", "SafeClient", "TlsStream"]
+
+_log = logging.getLogger(__name__)
+
+
+class SafeClient(Client):
+    """A NATS client whose raw subscriptions call a `Sink` for each message, straight from the read loop.
+
+    `on_lost` is called once, with the reason, when the connection ended other than by `close()`; `on_violation` with
+    the server's words when it refused a subject; `on_dropped` when a message could not be taken in. `login` is by an nkey.
+    """
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        *,
+        connect_seconds: float,
+        on_lost: Callable[[Exception], None],
+        on_violation: Callable[[str], None],
+        on_dropped: Callable[[Exception], None],
+        login: NkeyLogin | None = None,
+    ) -> None:
+        super().__init__()
+        self._login = login
+        if login is not None:
+            # nats-py takes a public nkey only together with its seed, and signs with a package of its own.
+            self._public_nkey = login.public
+        self._sinks: dict[int, Sink] = {}
+        self._ps = ProtocolParser(self, self._sinks)
+        self._stream = TlsStream(context, connect_seconds)
+        self._on_lost = on_lost
+        self._on_violation = on_violation
+        self._on_dropped = on_dropped
+        self._reported = False
+
+    async def open(
+        self,
+        url: str,
+        *,
+        name: str,
+        seconds: float,
+        ping_seconds: float,
+        on_lame_duck: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Connect to `url` once. Raises `OSError`, `TimeoutError` or nats-py's `Error`, with nothing left open."""
+        before = cancellations()
+        try:
+            async with asyncio.timeout(seconds):
+                await self.connect(
+                    servers=[url],
+                    name=name,
+                    error_cb=self._note,
+                    allow_reconnect=False,
+                    connect_timeout=max(1, int(seconds)),
+                    tls=self._stream._context,  # nats-py wants one; the stream is what uses it
+                    tls_handshake_first=True,
+                    ping_interval=ping_seconds,  # type: ignore[arg-type]  # it is only slept, fractions are fine
+                    max_outstanding_pings=2,
+                    lame_duck_mode_cb=on_lame_duck,
+                    signature_cb=self._login.signature if self._login is not None else None,
+                )
+            # nats-py awaits with `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes in the same
+            # turn as the server's line: whoever waits for the cancelled task would then wait for ever.
+            raise_if_cancelled_since(before)
+        except BaseException:
+            self._reported = True
+            await self._cut_and_close()
+            raise
+        if self._reading_task is not None:
+            self._reading_task.add_done_callback(self._reading_ended)
+
+    def subscribe_raw(self, subject: str, queue: str, sink: Sink) -> int:
+        """Subscribe and return the subscription's number; the frame is written, not yet seen by the server."""
+        self._sid += 1
+        self._sinks[self._sid] = sink
+        self.write(f"SUB {subject} {queue + ' ' if queue else ''}{self._sid}\r\n".encode())
+        return self._sid
+
+    def unsubscribe_raw(self, sid: int) -> None:
+        """End a subscription. Messages on their way are still given to its sink until `forget_raw`."""
+        if self.is_connected:
+            self.write(b"UNSUB %d\r\n" % sid)
+
+    def forget_raw(self, sid: int) -> None:
+        """Drop what still arrives for a subscription that was ended."""
+        self._sinks.pop(sid, None)
+
+    def write(self, data: bytes) -> None:
+        """Write frames in order, past nats-py's queue: a PING written after them is a barrier for them."""
+        self._stream.write(data)  # type: ignore[no-untyped-call]  # untyped in nats-py
+
+    def buffered(self) -> int:
+        """Return the bytes that wait for the network."""
+        return self._stream.buffered()
+
+    async def drained(self) -> None:
+        """Wait until the bytes that wait for the network are few."""
+        await self._stream.drain()  # type: ignore[no-untyped-call]  # untyped in nats-py
+
+    def ping(self) -> asyncio.Future[bool]:
+        """Write a PING; the future is done once the server has handled everything written before it."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._pongs.append(future)
+        self.write(b"PING\r\n")
+        return future
+
+    def cut(self) -> None:
+        """Cut the connection without waiting for the server."""
+        self._stream.abort()
+
+    def sink_failed(self, error: Exception) -> None:
+        """Report a message that its sink could not take."""
+        self._on_dropped(error)
+
+    async def _select_next_server(self) -> None:
+        # nats-py's own goes round its pool for ever where a port is closed. One server, one attempt.
+        server = self._server_pool[0]
+        self._transport = self._stream
+        await self._stream.connect(server.uri, READ_BYTES, self.options["connect_timeout"])
+        self._current_server = server
+
+    async def _read_loop(self) -> None:
+        try:
+            while True:
+                data = await self._stream.read(READ_BYTES)
+                if not data:
+                    break
+                await self._ps.parse(data)
+            error: Exception = errors.UnexpectedEOF()
+        except Exception as failure:  # noqa: BLE001 - whatever ends reading ends the connection; silence is deafness
+            error = failure
+        await self._process_op_err(error)
+
+    def _reading_ended(self, _: asyncio.Task[None]) -> None:
+        # Also where something outside cancelled the task: without it the connection looks alive and hears nothing.
+        self._report(errors.UnexpectedEOF())
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except Exception as error:  # noqa: BLE001 - a malformed header block costs its own message only
+            self._on_dropped(error)
+
+    async def _process_err(self, err_msg: str) -> None:
+        # nats-py closes for good at an expired user JWT and at any error that it does not know. Here every error but a
+        # refused subject ends this connection, and the next one is made with the certificate of that time.
+        text = err_msg.strip().strip("'")
+        if text.lower().startswith("permissions violation"):
+            self._on_violation(text)
+            return
+        await self._process_op_err(errors.Error(text))
+
+    async def _process_pong(self) -> None:
+        # nats-py's sets the result of a future that may have been cancelled, which ends its read loop.
+        self._pings_outstanding = 0
+        self._pongs_received += 1
+        if self._pongs:
+            waiting = self._pongs.pop(0)
+            if not waiting.done():
+                waiting.set_result(True)
+
+    async def _process_op_err(self, e: Exception) -> None:
+        self._report(e)
+        if not self.is_closed:
+            self._err = e
+            await self._cut_and_close()
+
+    async def close(self) -> None:
+        """Close the connection in an orderly way; `on_lost` is not called."""
+        self._reported = True
+        await super().close()
+
+    async def _cut_and_close(self) -> None:
+        # What nats-py has queued would be written to a connection that is no more, and raise.
+        self._pending = []
+        self._pending_data_size = 0
+        self._stream.abort()
+        await self._close(Client.CLOSED, do_cbs=False)
+
+    def _report(self, error: Exception) -> None:
+        if not self._reported:
+            self._reported = True
+            self._on_lost(error)
+
+    async def _note(self, error: Exception) -> None:
+        _log.debug("nats: %s", error)
+
+
+READ_BYTES = 262_144
+"""Most bytes taken from the connection at a time, and what `ssl` of CPython holds at most."""
+
+CLOSE_SECONDS = 2.0
+"""How long the peer may take to answer the end of TLS before the connection is cut."""
+
+
+class TlsStream(TcpTransport):
+    """nats-py's transport, with the handshake as part of `connect`."""
+
+    def __init__(self, context: ssl.SSLContext, handshake_seconds: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # nats-py leaves its constructor untyped
+        self._context = context
+        self._handshake_seconds = handshake_seconds
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: float) -> None:
+        """Connect and shake hands in `connect_timeout` seconds. Raises `OSError` (`ssl.SSLError`), `TimeoutError`."""
+        async with asyncio.timeout(connect_timeout):
+            reader, writer = await asyncio.open_connection(
+                uri.hostname,
+                uri.port,
+                limit=buffer_size,
+                ssl=self._context,
+                ssl_handshake_timeout=self._handshake_seconds,
+                ssl_shutdown_timeout=CLOSE_SECONDS,
+            )
+        self._bare_io_reader = self._io_reader = reader
+        self._bare_io_writer = self._io_writer = writer
+
+    async def connect_tls(
+        self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: float
+    ) -> None:
+        """Only make sure that TLS is there; `connect` has done the handshake."""
+        writer = self._io_writer
+        if writer is None or writer.get_extra_info("ssl_object") is None:
+            raise ConnectionError("the connection is not encrypted")
+
+    def buffered(self) -> int:
+        """Return how many bytes were written and not yet taken by the operating system."""
+        writer = self._io_writer
+        return 0 if writer is None else writer.transport.get_write_buffer_size()
+
+    def abort(self) -> None:
+        """Cut the connection without waiting for the peer."""
+        if self._io_writer is not None:
+            self._io_writer.transport.abort()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed, or cut it; how it ended is of no interest any more."""
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS + 1.0):
+                await super().wait_closed()  # type: ignore[no-untyped-call]  # untyped in nats-py
+                return
+        self.abort()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NkeyLogin:
+    """A user's public nkey (`U...`), and what signs with its seed: bytes in, the 64 bytes of an Ed25519 signature out."""
+
+    public: str
+    sign: Callable[[bytes], bytes] = field(repr=False)
+
+    def signature(self, nonce: str) -> bytes:
+        """Return what CONNECT has as `sig`: the signature over the server's nonce, base64."""
+        return base64.b64encode(self.sign(nonce.encode()))

@@ -1,0 +1,359 @@
+"""The connection of one workload to NATS: always one live link, replaced before it must end, found again when lost.
+
+A link that was lost and one whose certificate is to be replaced are the same case: a new link is made, everything
+enters it, publishers go over to it, and the old one, if it still lives, is left once nothing more is expected from it.
+
+One question to a service of the broker and its answer; how the JetStream API is spoken to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random as random_module
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self, cast
+from weakref import WeakSet
+
+from sealbus.bus.nats.connection.client import NkeyLogin
+from sealbus.bus.nats.connection.dialer import Dialer
+from sealbus.bus.nats.connection.frames import check_pattern, status_of
+from sealbus.bus.nats.connection.link import Link
+from sealbus.bus.nats.connection.rotation import (
+    Attachment,
+    ConnectionOptions,
+    backoff,
+    enter_all,
+    leave_all,
+    rotate_after,
+    seconds_left,
+)
+from sealbus.bus.ports import Clock, Identity, JsonObject, StreamRefused, wall_clock
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.errors import BusUnavailable, SealbusError
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["Answer", "Connection", "ask", "decoded"]
+
+_log = logging.getLogger(__name__)
+
+API_SECONDS = 5.0
+"""For one answer of the JetStream API."""
+
+FOLLOW = 1.0
+"""Most seconds that a new link waits for what was written to the old one: keeping the order is not worth an outage."""
+
+LOOK_AGAIN = 5.0
+"""Seconds between looks at the identity past a certificate's half life: its callback should have come by then."""
+
+
+class Connection:
+    """Enter it with `async with`: the first connect fails at once and says why in one line; later ones never give up.
+
+    `servers` are `tls://host:port`; `server_ids` the SPIFFE IDs that a server may have, all of one trust domain;
+    `inbox_prefix` the one prefix that we may subscribe to for answers, with its final dot (`Names.inbox_prefix`).
+    `login` is by an nkey, where the server does not go by the client certificate alone.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        *,
+        identity: Identity,
+        server_ids: frozenset[SpiffeId],
+        inbox_prefix: str,
+        name: str = "",
+        options: ConnectionOptions | None = None,
+        counters: Counters | None = None,
+        clock: Clock = wall_clock,
+        random: Callable[[], float] = random_module.random,
+        login: NkeyLogin | None = None,
+    ) -> None:
+        self.options = options or ConnectionOptions()
+        self.counters = counters or Counters()
+        self.inbox_prefix = inbox_prefix
+        self._dialer = Dialer(
+            servers,
+            identity=identity,
+            server_ids=server_ids,
+            inbox_prefix=inbox_prefix,
+            name=name,
+            options=self.options,
+            counters=self.counters,
+            clock=clock,
+            random=random,
+            login=login,
+        )
+        self._identity = identity
+        self._clock = clock
+        self._random = random
+        self._link: Link | None = None
+        self._links: WeakSet[Link] = WeakSet()
+        """Every link that may still be open."""
+        self._attachments: list[Attachment] = []
+        self._moving = asyncio.Lock()
+        self._up = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._asked = False
+        self._rotate_at = 0.0
+        self._attempts = 0
+        self._group = asyncio.TaskGroup()
+        self._tasks: list[asyncio.Task[None]] = []
+        """The supervisor, and one for each link that is being left."""
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self.closed = False
+
+    async def __aenter__(self) -> Self:
+        link = await self._dialer.dial_any(self._lost, self._lame_duck)
+        self._links.add(link)
+        await self._group.__aenter__()
+        self._adopt(link)
+        self._unsubscribe = self._identity.on_rotation(self._wake.set)
+        self._tasks.append(self._group.create_task(self._supervise(), name="connection"))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.closed = True
+        self._up.set()
+        self._unsubscribe()
+        for task in self._tasks if kind is not None else self._tasks[:1]:
+            task.cancel()
+        link = self._link
+        if link is not None:
+            for attachment in self._attachments:
+                attachment.lost(link)
+            # In the group it would be canceled before it began, should we be leaving because of an error.
+            await leave_all((), link, overlap=0.0, seconds=self.options.settle if kind is None else 0.0)
+        # The group would wrap the caller's own error in an ExceptionGroup; all it has to know of is a cancellation.
+        if kind is not None and issubclass(kind, asyncio.CancelledError):
+            await self._group.__aexit__(kind, error, trace)
+        else:
+            await self._group.__aexit__(None, None, None)
+        for left in tuple(self._links):
+            await left.close()
+
+    @property
+    def link(self) -> Link:
+        """The link to write to now. Raises `BusUnavailable` while there is none."""
+        link = self._link
+        if link is None or not link.alive or self.closed:
+            raise BusUnavailable(self.state)
+        return link
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a live link now."""
+        return not self.closed and self._link is not None and self._link.alive
+
+    @property
+    def state(self) -> str:
+        """One line for operators: connected where, or why not."""
+        link = self._link
+        if self.closed or link is None:
+            return "the connection is closed"
+        return f"connected to {link.url}" if link.alive else link.reason
+
+    async def ready(self, seconds: float) -> Link:
+        """Return the link to write to, waiting at most `seconds` for one. Raises `BusUnavailable`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self.closed and (self._link is None or not self._link.alive):
+                    self._up.clear()
+                    await self._up.wait()
+        return self.link
+
+    async def attach(self, attachment: Attachment) -> None:
+        """Put `attachment` on the current link and on every one after it; return once the server has seen it."""
+        async with self._moving:
+            self._attachments.append(attachment)
+            link = self._link
+            if link is None or not link.alive:
+                return  # the next link brings it
+            try:
+                await enter_all([attachment], link, self.options.connect)
+            except BusUnavailable as error:
+                link.cut(error.detail)
+
+    def detach(self, attachment: Attachment) -> None:
+        """Take `attachment` off; it ends its own subscriptions."""
+        with contextlib.suppress(ValueError):
+            self._attachments.remove(attachment)
+
+    def rotate(self) -> None:
+        """Replace the current link soon, whatever the identity says."""
+        self._asked = True
+        self._wake.set()
+
+    async def request(self, subject: str, payload: bytes, *, deadline: float) -> Answer:
+        """Ask a service of the broker (the JetStream API) and return its answer within `deadline` seconds.
+
+        Raises `BusUnavailable` for silence, no responder, a refused subject or a lost connection.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + deadline
+        link = await self.ready(deadline)
+        return await ask(link, subject, payload, deadline=max(0.0, until - loop.time()))
+
+    async def jetstream(self, subject: str, payload: bytes) -> bytes:
+        """Ask the JetStream API (the port of `sealbus.bus.nats.api`). Raises `BusUnavailable`."""
+        return (await self.request(subject, payload, deadline=API_SECONDS)).payload
+
+    def _adopt(self, link: Link) -> None:
+        """Make `link` the one to write to."""
+        self._link = link
+        self._asked = False
+        self._rotate_at = 0.0
+        self._attempts = 0
+        self._up.set()
+
+    def _lost(self, link: Link) -> None:
+        for attachment in self._attachments:
+            attachment.lost(link)
+        self._wake.set()
+
+    def _lame_duck(self, link: Link) -> None:
+        if link is self._link:
+            self.rotate()
+
+    async def _supervise(self) -> None:
+        """Keep one live link with a certificate that has not expired, until cancelled."""
+        while True:
+            self._wake.clear()
+            link = self._link
+            if link is None or not link.alive:
+                await self._replace(None)
+                continue
+            left = seconds_left(link, self.options, self._clock())
+            if left <= 0:
+                self.counters.add("sealbus_bus_expired_total")
+                link.cut("its client certificate expires and there is no newer one")
+                continue
+            pause = self._until_due(link)
+            if pause <= 0:
+                await self._replace(link)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(pause, left)):
+                    await self._wake.wait()
+
+    def _until_due(self, link: Link) -> float:
+        """Return how many seconds until `link` is to be replaced, or until to look again; 0 for now."""
+        now = self._clock()
+        monotonic = asyncio.get_running_loop().time()
+        if not self._asked and not self._dialer.newer_than(link):
+            self._rotate_at = 0.0
+            half = (link.not_after - link.not_before) // 2
+            return max(LOOK_AGAIN, (link.not_before + half - now) / 1e6)
+        if not self._rotate_at:
+            wait = 0.0 if self._asked else rotate_after(link, self.options, now, self._random)
+            self._rotate_at = monotonic + wait
+        return max(0.0, self._rotate_at - monotonic)
+
+    async def _replace(self, old: Link | None) -> None:
+        """Make one attempt to replace `old`, or to reconnect where it is absent; pause after a failure."""
+        try:
+            link = await self._dialer.dial(self._lost, self._lame_duck)
+            self._links.add(link)
+            try:
+                async with self._moving:
+                    await enter_all(self._attachments, link, self.options.connect)
+                    if old is not None:
+                        link.hold()
+                    self._adopt(link)
+            except BaseException:
+                await link.close()
+                raise
+        except SealbusError as error:
+            self._attempts += 1
+            pause = backoff(self._attempts, self.options, self._random)
+            self.counters.add("sealbus_bus_connect_failures_total")
+            _log.warning("%s: %s (attempt %d)", "rotation" if old else "reconnect", error.detail, self._attempts)
+            if old is not None:
+                self._rotate_at = asyncio.get_running_loop().time() + pause
+            else:
+                await asyncio.sleep(pause)
+            return
+        self.counters.add("sealbus_bus_rotations_total" if old else "sealbus_bus_reconnects_total")
+        _log.info("connected to %s", link.url)
+        if old is not None:
+            task = self._group.create_task(self._leave(old, link), name="leave-link")
+            self._tasks.append(task)
+            task.add_done_callback(self._tasks.remove)
+
+    async def _leave(self, old: Link, link: Link) -> None:
+        seconds = min(self.options.settle, seconds_left(old, self.options, self._clock()))
+        await link.follow(old, min(seconds, FOLLOW))
+        await leave_all(tuple(self._attachments), old, overlap=self.options.overlap, seconds=seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the broker answered: the raw header block (empty if there was none) and the payload."""
+
+    header_block: bytes
+    payload: bytes = field(repr=False)
+
+
+class _Question:
+    """Waits for one answer."""
+
+    def __init__(self, subject: str) -> None:
+        self._subject = subject
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def subject_of(self, index: int) -> str:
+        del index
+        return self._subject
+
+    def answered(self, index: int, block: bytes, payload: bytes) -> None:
+        del index
+        if not self.answer.done():
+            self.answer.set_result(Answer(header_block=block, payload=payload))
+
+    def failed(self, index: int, error: BusUnavailable) -> None:
+        del index
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+async def ask(link: Link, subject: str, payload: bytes, *, deadline: float) -> Answer:
+    """Publish `payload` and return the answer. Raises `BusUnavailable` if none comes in `deadline` seconds."""
+    check_pattern(subject)  # the API has wildcards in its own subjects, where they name a filter
+    question = _Question(subject)
+    token = link.replies.expect(question, 0)
+    try:
+        link.write(b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), link.replies.inbox + token, len(payload), payload))
+        async with asyncio.timeout(deadline):
+            answer = await question.answer
+    except TimeoutError as error:
+        raise BusUnavailable(f"{subject}: no answer within {deadline:g} s") from error
+    finally:
+        link.replies.forget(token)
+        if not question.answer.cancel() and not question.answer.cancelled():
+            question.answer.exception()
+    status, _ = status_of(answer.header_block)
+    if status == 503:
+        raise BusUnavailable(f"{subject}: nobody answers there; is JetStream on, and does the stream exist?")
+    return answer
+
+
+def decoded(subject: str, answer: Answer) -> JsonObject:
+    """Return the JSON object of an API answer. Raises `StreamRefused` for an error in it, `BusUnavailable` for junk."""
+    try:
+        found = json.loads(answer.payload)
+    except ValueError as error:
+        raise BusUnavailable(f"{subject}: the answer is not JSON") from error
+    if not isinstance(found, dict):
+        raise BusUnavailable(f"{subject}: the answer is not a JSON object")
+    content = cast("JsonObject", found)
+    refusal = content.get("error")
+    if isinstance(refusal, dict):
+        code = refusal.get("err_code", refusal.get("code", 0))
+        raise StreamRefused(f"{refusal.get('description', 'refused')} ({code})", code if isinstance(code, int) else 0)
+    return content

@@ -1,0 +1,129 @@
+"""Making links for one workload: with the certificate of the moment, to the next server in turn.
+
+Which servers a connection knows, and whose turn it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+from sealbus.bus.nats.connection.client import NkeyLogin
+from sealbus.bus.nats.connection.link import Link, fingerprint
+from sealbus.bus.nats.connection.rotation import ConnectionOptions, seconds_left
+from sealbus.bus.ports import Clock, Identity
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["Dialer", "Servers"]
+
+
+class Dialer:
+    """Knows the servers, who they may be, and who we are; makes one attempt at a time."""
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        *,
+        identity: Identity,
+        server_ids: frozenset[SpiffeId],
+        inbox_prefix: str,
+        name: str,
+        options: ConnectionOptions,
+        counters: Counters,
+        clock: Clock,
+        random: Callable[[], float],
+        login: NkeyLogin | None = None,
+    ) -> None:
+        if not inbox_prefix.startswith("_INBOX.") or not inbox_prefix.endswith("."):
+            raise ConfigurationError(f"inbox prefix {inbox_prefix!r}: must be _INBOX.<token>.")
+        self._servers = Servers(servers, random)
+        self._identity = identity
+        self._server_ids = server_ids
+        self._inbox_prefix = inbox_prefix
+        self._name = name
+        self._options = options
+        self._counters = counters
+        self._clock = clock
+        self._login = login
+
+    async def dial_any(self, on_lost: Callable[[Link], None], on_lame_duck: Callable[[Link], None]) -> Link:
+        """Try each configured server once. Raises `BusUnavailable` that says in one line why each failed."""
+        reasons = []
+        for _ in self._servers.configured:
+            try:
+                return await self.dial(on_lost, on_lame_duck)
+            except BusUnavailable as error:
+                reasons.append(error.detail)
+        raise BusUnavailable("; ".join(reasons))
+
+    async def dial(self, on_lost: Callable[[Link], None], on_lame_duck: Callable[[Link], None]) -> Link:
+        """Try the next server. Raises `BusUnavailable`, `IdentityUnavailable` without a certificate that is valid."""
+        material = self._identity.x509()
+        if material.spiffe_id != self._identity.spiffe_id:
+            raise IdentityUnavailable(f"the X.509-SVID is {material.spiffe_id}, not {self._identity.spiffe_id}")
+        link = Link(
+            url=self._servers.next(),
+            material=material,
+            expected=self._server_ids,
+            inbox_prefix=self._inbox_prefix,
+            connect_seconds=self._options.connect,
+            on_lost=on_lost,
+            on_dropped=lambda kind: self._counters.add("sealbus_bus_dropped_total", 1, reason=kind),
+            on_lame_duck=on_lame_duck,
+            login=self._login,
+        )
+        if seconds_left(link, self._options, self._clock()) <= 0:
+            raise IdentityUnavailable(f"the X.509-SVID of {material.spiffe_id} has expired")
+        await link.open(name=self._name, seconds=self._options.connect, ping_seconds=self._options.ping)
+        self._servers.told(link.known_servers)
+        self._counters.add("sealbus_bus_connections_total")
+        return link
+
+    def newer_than(self, link: Link) -> bool:
+        """Say whether a link made now would stand on another certificate or bundle."""
+        try:
+            return fingerprint(self._identity.x509(), self._server_ids) != link.fingerprint
+        except IdentityUnavailable:
+            return False
+
+
+TOLD = 64
+"""Servers of the cluster that we remember beside the configured ones."""
+
+
+class Servers:
+    """The configured `tls://host:port` and what the cluster tells of itself, in turn from a random one on.
+
+    What a server tells needs no trust: whoever answers there must prove to be one of the expected SPIFFE IDs.
+    """
+
+    def __init__(self, urls: Sequence[str], random: Callable[[], float]) -> None:
+        self.configured = tuple(_checked(url) for url in urls)
+        if not self.configured:
+            raise ConfigurationError("nats: name at least one server, for instance tls://localhost:4222")
+        self._told: tuple[str, ...] = ()
+        self._turn = int(random() * len(self.configured))
+
+    def next(self) -> str:
+        """Return the address to try now."""
+        known = (*self.configured, *(url for url in self._told if url not in self.configured))
+        self._turn += 1
+        return known[(self._turn - 1) % len(known)]
+
+    def told(self, urls: Sequence[str]) -> None:
+        """Remember what a server said of its cluster, instead of what was said before."""
+        self._told = tuple(urls[:TOLD])
+
+
+def _checked(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 4222
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if parts.scheme != "tls" or not parts.hostname or parts.username or parts.path or parts.query:
+        raise ConfigurationError(f"nats server {url!r}: write tls://host:port; there is no connection without TLS")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"tls://{host}:{port}"

@@ -1,0 +1,310 @@
+"""A link: one connection to one server, made with one X.509-SVID, from its handshake to its end.
+
+Says in one line why a connection to NATS could not be made, and what to do about it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import re
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from nats.errors import Error as NatsError
+
+from sealbus.bus.nats.connection.client import NkeyLogin, SafeClient
+from sealbus.bus.nats.connection.inbox import Replies
+from sealbus.bus.nats.connection.parser import Sink
+from sealbus.bus.nats.connection.server_version import too_old
+from sealbus.bus.nats.connection.tls import WrongPeer, client_context
+from sealbus.bus.ports import NotPermitted, X509Material
+from sealbus.envelopes.errors import BusUnavailable
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["Link", "explain", "fingerprint"]
+
+_log = logging.getLogger(__name__)
+
+_VIOLATION = re.compile(r'Permissions Violation for (Publish|Subscription) to "([^"]*)"', re.IGNORECASE)
+
+WRITE_LIMIT = 33_554_432
+"""Bytes that may wait for the network; beyond, `write` refuses: a stalled server must not fill our memory."""
+
+CLOSE_SECONDS = 5.0
+
+
+def fingerprint(material: X509Material, expected: frozenset[SpiffeId]) -> bytes:
+    """Return 32 bytes that change when a connection is to be made anew: with our certificate or the server's bundle."""
+    digest = hashlib.sha256(b"".join(material.chain))
+    for domain in sorted({one.trust_domain for one in expected}, key=lambda one: one.name):
+        for anchor in material.bundles.get(domain, ()):
+            digest.update(anchor)
+    return digest.digest()
+
+
+@dataclass(slots=True)
+class _Subscription:
+    subject: str
+    refused: Callable[[str], None] | None
+
+
+class Link:
+    """Open one with `Link.open`. `not_before` and `not_after` are those of its client certificate, in microseconds.
+
+    `on_lost(link)` is called once if the link ends other than by `close()`; `on_dropped` with the class of what was
+    dropped; `on_lame_duck(link)` when its server is about to go.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        material: X509Material,
+        expected: frozenset[SpiffeId],
+        inbox_prefix: str,
+        connect_seconds: float,
+        on_lost: Callable[[Link], None],
+        on_dropped: Callable[[str], None],
+        on_lame_duck: Callable[[Link], None],
+        login: NkeyLogin | None = None,
+    ) -> None:
+        self.url = url
+        self.not_before = material.not_before
+        self.not_after = material.not_after
+        self.fingerprint = fingerprint(material, expected)
+        self.replies = Replies(inbox_prefix)
+        self.alive = False
+        self.ended = asyncio.Event()
+        self.watchers: list[Callable[[], None]] = []
+        """Called once when the link has ended, however it did."""
+        self.reason = ""
+        self._own_id = str(material.spiffe_id)
+        self._on_lost = on_lost
+        self._on_dropped = on_dropped
+        self._on_lame_duck = on_lame_duck
+        self._held: bytearray | None = None
+        self._subscriptions: dict[int, _Subscription] = {}
+        self._client = SafeClient(
+            client_context(material, expected=expected),
+            connect_seconds=connect_seconds,
+            on_lost=self._lost,
+            on_violation=self._violation,
+            on_dropped=lambda error: on_dropped(type(error).__name__),
+            login=login,
+        )
+
+    async def open(self, *, name: str, seconds: float, ping_seconds: float) -> None:
+        """Connect within `seconds`. Raises `BusUnavailable` that says why in one line."""
+        try:
+            await self._client.open(
+                self.url, name=name, seconds=seconds, ping_seconds=ping_seconds, on_lame_duck=self._lame_duck
+            )
+        except (OSError, TimeoutError, NatsError) as error:
+            raise BusUnavailable(explain(self.url, self._own_id, error)) from error
+        if refused := too_old(self._client._server_info.get("version")):
+            await self._client.close()
+            raise BusUnavailable(f"{self.url}: {refused}")
+        self.alive = True
+        self._client.subscribe_raw(self.replies.pattern, "", self.replies.take)
+
+    @property
+    def life(self) -> float:
+        """Seconds for which its client certificate was issued."""
+        return (self.not_after - self.not_before) / 1e6
+
+    @property
+    def max_payload(self) -> int:
+        """The most bytes that header block and payload may have together, as the server says."""
+        return self._client.max_payload
+
+    @property
+    def known_servers(self) -> tuple[str, ...]:
+        """Addresses of the cluster's servers that this one told us, as `tls://` URLs."""
+        told = self._client._server_info.get("connect_urls") or ()
+        return tuple(f"tls://{address}" for address in told if isinstance(address, str))
+
+    def write(self, frames: bytes) -> None:
+        """Write frames, in the order of the calls. Raises `BusUnavailable` if the link is gone or takes no more."""
+        if not self.alive:
+            raise BusUnavailable(f"{self.url}: the connection is gone")
+        if self._client.buffered() + len(self._held or b"") > WRITE_LIMIT:
+            raise BusUnavailable(f"{self.url}: the server takes no more data")
+        if self._held is None:
+            self._client.write(frames)
+        else:
+            self._held += frames
+
+    def hold(self) -> None:
+        """Hold back what is written from now on, until `follow` has ended."""
+        self._held = bytearray()
+
+    async def follow(self, old: Link, seconds: float) -> None:
+        """Write what is held back once the server has handled all that was written to `old`.
+
+        So a sender's messages keep their order through a rotation: the server serves two connections at once.
+        """
+        try:
+            await old.flush(seconds)
+        except BusUnavailable as error:
+            _log.info("%s; going on without it", error.detail)
+        finally:
+            held, self._held = self._held, None
+            if self.alive and held:
+                self._client.write(bytes(held))
+
+    async def drained(self) -> None:
+        """Wait until few bytes wait for the network; return at once if the link is gone."""
+        with contextlib.suppress(OSError):
+            await self._client.drained()
+
+    def subscribe(
+        self, subject: str, sink: Sink, *, queue: str = "", refused: Callable[[str], None] | None = None
+    ) -> int:
+        """Subscribe and return the number to end it by; `flush` makes sure that the server has seen it.
+
+        `refused` is called with the server's words if it does not allow this subscription.
+        """
+        if not self.alive:
+            raise BusUnavailable(f"{self.url}: the connection is gone")
+        sid = self._client.subscribe_raw(subject, queue, sink)
+        self._subscriptions[sid] = _Subscription(subject, refused)
+        return sid
+
+    def unsubscribe(self, sid: int) -> None:
+        """End a subscription; what is on its way still reaches the sink until `forget`."""
+        if self.alive:
+            self._client.unsubscribe_raw(sid)
+
+    def forget(self, sid: int) -> None:
+        """Drop what still comes for a subscription that was ended."""
+        self._client.forget_raw(sid)
+        self._subscriptions.pop(sid, None)
+
+    def end(self, sid: int) -> None:
+        """End a subscription and forget it, once all has come that the server sent before it saw the end."""
+        if self.alive:
+            self._client.unsubscribe_raw(sid)
+            self._client.ping().add_done_callback(lambda _: self.forget(sid))
+        else:
+            self.forget(sid)
+
+    async def flush(self, seconds: float) -> None:
+        """Wait until the server has handled all that was written. Raises `BusUnavailable`."""
+        if not self.alive:
+            raise BusUnavailable(f"{self.url}: the connection is gone")
+        pong = self._client.ping()
+        ended = asyncio.ensure_future(self.ended.wait())
+        waited = cast("tuple[asyncio.Future[bool], ...]", (pong, ended))
+        try:
+            await asyncio.wait(waited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
+        if not pong.done():
+            pong.cancel()
+            raise BusUnavailable(
+                f"{self.url}: no answer within {seconds:g} s" if not self.ended.is_set() else self.reason
+            )
+
+    async def close(self) -> None:
+        """Send what waits, close, and fail whoever still waits for an answer."""
+        self._end("the connection was closed")
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._client.close()
+        except (OSError, TimeoutError, NatsError) as error:
+            _log.debug("closing %s: %s", self.url, error)
+            self._client.cut()
+        except BaseException:
+            self._client.cut()
+            raise
+
+    def cut(self, reason: str) -> None:
+        """End the link at once, as if it were lost: its certificate has expired, or its server hangs."""
+        self._client.cut()
+        self._lost(ConnectionAbortedError(reason))
+
+    def _lost(self, error: Exception) -> None:
+        if self.alive:
+            self._end(f"{self.url}: connection lost ({str(error) or type(error).__name__})")
+            self._on_lost(self)
+
+    def _end(self, reason: str) -> None:
+        self.alive = False
+        self.reason = reason
+        self.ended.set()
+        for watcher in tuple(self.watchers):
+            watcher()
+        self.replies.fail_all(BusUnavailable(reason))
+
+    def _violation(self, text: str) -> None:
+        self._on_dropped("permissions")
+        found = _VIOLATION.search(text)
+        _log.warning("%s: %s", self._own_id, text)
+        if found is None:
+            return
+        if found[1].lower() == "publish":
+            self.replies.refuse(found[2], NotPermitted(f"{found[2]}: not permitted to publish"))
+            return
+        for subscription in list(self._subscriptions.values()):
+            if subscription.subject == found[2] and subscription.refused is not None:
+                subscription.refused(text)
+
+    async def _lame_duck(self) -> None:
+        self._on_lame_duck(self)
+
+
+def explain(url: str, own_id: str, error: BaseException) -> str:
+    """Return one line for the operator: the server's address, what was wrong, what to look at."""
+    return f"{url}: {_cause(own_id, error)}"
+
+
+def _cause(own_id: str, error: BaseException) -> str:
+    match error:
+        case WrongPeer():
+            return f"{_one_line(error.args[-1])}: is this the right server?"
+        case ssl.SSLCertVerificationError():
+            return (
+                f"the server's certificate was not issued under the X.509 bundle of its trust domain, or has expired "
+                f"({_one_line(getattr(error, 'verify_message', error))})"
+            )
+        case ssl.SSLError() if _is_clear_text(error):
+            return 'the server does not start with TLS: it needs tls { handshake_first: true, min_version: "1.3" }'
+        case ssl.SSLError() if "ALERT" in (error.reason or ""):
+            return f"the server refused the certificate of {own_id} ({_one_line(error.reason)})"
+        case ssl.SSLError():
+            return f"TLS failed ({_one_line(error.reason or error)})"
+        case ConnectionRefusedError():
+            return "connection refused: is nats-server running there?"
+        case socket.gaierror():
+            return f"no such host ({_one_line(error.strerror)})"
+        case TimeoutError():
+            return "no answer in time"
+        case NatsError() if "authorization" in str(error).lower():
+            # The server says the same to whom it does not list, whom its auth callout refuses, and where that is silent.
+            return (
+                f"the server does not let {own_id} in: it lists no such user, or its auth callout refused it (see control's "
+                "log) or did not answer (does `sealbus control run` with the role callout run?)"
+            )
+        case ConnectionResetError() | BrokenPipeError():
+            return f"the server ended the connection: does it accept the certificate of {own_id}?"
+        case OSError():
+            return _one_line(error.strerror or error)
+        case NatsError() if "empty response" in str(error):
+            return f"the server ended the connection at once: does it accept the certificate of {own_id}?"
+        case _:
+            return _one_line(error)
+
+
+def _is_clear_text(error: ssl.SSLError) -> bool:
+    reason = error.reason or ""
+    return any(hint in reason for hint in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET"))
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())[:300]

@@ -1,0 +1,126 @@
+"""When a connection is made anew, and how everything moves to it: the new one first, then the old one is left.
+
+Expiry of a client certificate ends no TLS connection by itself, so that it is us who see to it that none lives on past
+its `notAfter`: a fresh certificate is used as soon as there is one, and without one the connection is cut in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sealbus.bus.nats.connection.link import Link
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.envelopes.limits import SECOND
+
+__all__ = ["Attachment", "ConnectionOptions", "backoff", "enter_all", "leave_all", "rotate_after", "seconds_left"]
+
+_log = logging.getLogger(__name__)
+
+
+LAST_SECONDS = 0.5
+"""For what is on its way when a link is closed; less than the margin that is kept to its certificate's end."""
+
+
+class Attachment(Protocol):
+    """What lives on links and moves from one to the next: a subscription, a pull."""
+
+    def enter(self, link: Link) -> None:
+        """Subscribe on `link` beside any link that is still in use. May raise `BusUnavailable`."""
+
+    async def leave(self, link: Link) -> None:
+        """Withdraw from `link`, and return once nothing more is expected from it. Another link was entered before."""
+
+    def lost(self, link: Link) -> None:
+        """Learn that `link` is gone. Never raises; called for every link that was entered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionOptions:
+    """Waits of a connection, in seconds."""
+
+    connect: float = 5.0
+    """For one attempt: TCP, TLS, CONNECT and the first PONG."""
+    ping: float = 3.0
+    """Between PINGs. A server that leaves two unanswered is gone."""
+    first_pause: float = 0.05
+    longest_pause: float = 5.0
+    """Pauses between attempts double from the first to the longest, each shortened by up to half at random."""
+    overlap: float = 0.25
+    """How long both connections stay subscribed, so that the interest in the new one has reached the whole cluster."""
+    settle: float = 10.0
+    """How long the old connection is kept for PubAcks and deliveries that are still to come."""
+    jitter: float = 1.0
+    """A rotation starts after up to this long, at random: a new bundle reaches every workload at once."""
+    margin: float = 1.0
+    """A connection ends this long before its client certificate's `notAfter`."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if not 0 <= getattr(self, name) <= 3600:
+                raise ConfigurationError(f"connection option {name}: between 0 and 3600 seconds")
+        if not self.first_pause or self.first_pause > self.longest_pause:
+            raise ConfigurationError("connection option first_pause: more than 0, at most longest_pause")
+
+
+def backoff(attempt: int, options: ConnectionOptions, random: Callable[[], float]) -> float:
+    """Return the pause after failed attempt number `attempt`, from 1."""
+    pause = options.first_pause * 2.0 ** min(attempt - 1, 30)
+    return min(pause, options.longest_pause) * (1.0 - 0.5 * random())
+
+
+def seconds_left(link: Link, options: ConnectionOptions, now: int) -> float:
+    """Return how many seconds `link` may still be used at `now` microseconds; 0 or less once it must end."""
+    return (link.not_after - now) / SECOND - options.margin
+
+
+def rotate_after(link: Link, options: ConnectionOptions, now: int, random: Callable[[], float]) -> float:
+    """Return how many seconds to wait before `link` is replaced, now that there is something newer than it."""
+    return random() * max(0.0, min(options.jitter, 0.1 * seconds_left(link, options, now)))
+
+
+async def enter_all(attachments: Sequence[Attachment], link: Link, seconds: float) -> None:
+    """Bring everything onto `link` and return once its server has seen the subscriptions. Raises `BusUnavailable`."""
+    try:
+        for attachment in attachments:
+            attachment.enter(link)
+        await link.flush(seconds)
+    except BusUnavailable:
+        for attachment in attachments:
+            attachment.lost(link)
+        raise
+
+
+async def leave_all(attachments: Sequence[Attachment], link: Link, *, overlap: float, seconds: float) -> None:
+    """Take everything off `link` and close it, `seconds` from now at the latest.
+
+    It is kept until what was published on it is acknowledged and what was delivered on it has arrived.
+    """
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, seconds)):
+                await asyncio.sleep(overlap)
+                async with asyncio.TaskGroup() as group:
+                    for attachment in attachments:
+                        group.create_task(_leave(attachment, link), name="leave-link")
+                await link.replies.settled.wait()
+    finally:
+        if link.replies.pending:
+            _log.warning("%s: closed with %d answers outstanding", link.url, link.replies.pending)
+        for attachment in attachments:
+            attachment.lost(link)
+        if link.alive:
+            # Whatever was cut short has unsubscribed just now: take what was on its way.
+            with contextlib.suppress(BusUnavailable):
+                await link.flush(LAST_SECONDS)
+        await link.close()
+
+
+async def _leave(attachment: Attachment, link: Link) -> None:
+    # A link that dies meanwhile is as good as left; the others are not to be disturbed by it.
+    with contextlib.suppress(BusUnavailable):
+        await attachment.leave(link)

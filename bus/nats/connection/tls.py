@@ -1,0 +1,184 @@
+"""TLS between SPIFFE workloads: the peer is a SPIFFE ID, checked inside the handshake, never a host name.
+
+A context is made for one X.509-SVID and never changed: `ssl` can add certificate authorities to a context but not take
+one away, so that a rotation makes a new context. Making one costs half a millisecond.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import secrets
+import ssl
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from sealbus.bus.ports import X509Material
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+
+__all__ = ["SpiffeContext", "WrongPeer", "client_context", "server_context", "spiffe_id_of"]
+
+
+class WrongPeer(ssl.SSLCertVerificationError):
+    """The peer has a valid certificate of the right trust domain, but not as one of the expected SPIFFE IDs."""
+
+
+class _SpiffeObject(ssl.SSLObject):
+    """The TLS state of one connection: the handshake ends only once the peer's SPIFFE ID is an expected one."""
+
+    def do_handshake(self) -> None:
+        """Do the handshake; raise `WrongPeer` before anything of ours, certificate included, has left."""
+        super().do_handshake()
+        # OpenSSL has verified the chain by now; while it still needs bytes, the line above raises SSLWantReadError.
+        context = self.context
+        if not isinstance(context, SpiffeContext):
+            raise WrongPeer(1, "the TLS context does not know the server's SPIFFE ID")
+        context.check_peer(self.getpeercert(binary_form=True))
+
+
+class SpiffeContext(ssl.SSLContext):
+    """A client context of TLS 1.3 that trusts one trust domain's X.509 bundle and expects given SPIFFE IDs."""
+
+    sslobject_class = _SpiffeObject
+    _expected: frozenset[str]
+
+    def __new__(cls, expected: frozenset[SpiffeId]) -> Self:
+        """Make the context that `__init__` sets up; `ssl` wants the protocol here."""
+        return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+
+    def __init__(self, expected: frozenset[SpiffeId]) -> None:
+        self._expected = frozenset(str(one) for one in expected)
+        self.check_hostname = False
+        self.verify_mode = ssl.CERT_REQUIRED
+        self.minimum_version = ssl.TLSVersion.TLSv1_3
+        # A SPIFFE bundle is a set of trust anchors, self-signed or not (X509-SVID.md section 6).
+        self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+
+    def check_peer(self, certificate: bytes | None) -> None:
+        """Raise `WrongPeer` unless the DER `certificate`, its chain verified, is an X.509-SVID of an expected ID."""
+        if certificate is None:
+            raise WrongPeer(1, "the server has no certificate")
+        try:
+            found = spiffe_id_of(certificate)
+        except ValueError as error:
+            raise WrongPeer(1, f"the server's certificate is no X.509-SVID: {error}") from error
+        if found not in self._expected:
+            wanted = " or ".join(sorted(self._expected))
+            raise WrongPeer(1, f"the server is {found[:200]}, expected {wanted}")
+
+
+def spiffe_id_of(certificate: bytes) -> str:
+    """Return the only URI SAN of a DER certificate, which must be a leaf (X509-SVID.md sections 2 and 4).
+
+    The chain is not verified here, nor is the URI parsed: callers compare it with IDs that they know. Raises
+    `ValueError` for other than exactly one URI SAN, a certificate authority, or what is not a certificate.
+    """
+    parsed = x509.load_der_x509_certificate(certificate)
+    try:
+        names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound as error:
+        raise ValueError("it has no subject alternative name") from error
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    if len(uris) != 1:
+        raise ValueError(f"it has {len(uris)} URI names, not one")
+    with contextlib.suppress(x509.ExtensionNotFound):
+        if parsed.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            raise ValueError("it is a certificate authority's")
+    return uris[0]
+
+
+def client_context(material: X509Material, *, expected: frozenset[SpiffeId]) -> SpiffeContext:
+    """Return a context that proves us by `material` and accepts a server that is one of `expected`.
+
+    All of `expected` are of one trust domain, whose X.509 bundle alone is trusted: with two, either's certificate
+    authority could name itself the other's server. Raises `ConfigurationError` otherwise, or without that bundle.
+    """
+    domains = {one.trust_domain for one in expected}
+    if len(domains) != 1:
+        raise ConfigurationError("the expected server IDs must be of one trust domain, and at least one must be given")
+    domain: TrustDomain = domains.pop()
+    anchors = material.bundles.get(domain)
+    if not anchors:
+        raise ConfigurationError(f"the Workload API gave no X.509 bundle of {domain.name}, the server's trust domain")
+    context = SpiffeContext(expected)
+    try:
+        context.load_verify_locations(cadata=b"".join(anchors))
+        _load_identity(context, material)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigurationError(f"the X.509-SVID or bundle from the Workload API cannot be loaded: {error}") from error
+    return context
+
+
+def server_context(material: X509Material, *, trust_domain: TrustDomain) -> ssl.SSLContext:
+    """Return a context of TLS 1.3 that proves us by `material` and wants a certificate of `trust_domain` in return.
+
+    Only that trust domain's X.509 bundle is trusted. Which of its workloads the client is, is for the caller to read
+    from the connection with `spiffe_id_of`. Raises `ConfigurationError` without that bundle.
+    """
+    anchors = material.bundles.get(trust_domain)
+    if not anchors:
+        raise ConfigurationError(f"the Workload API gave no X.509 bundle of {trust_domain.name}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    # A resumed session would carry a client's certificate on without looking at it, or at its end, again.
+    context.num_tickets = 0
+    try:
+        context.load_verify_locations(cadata=b"".join(anchors))
+        _load_identity(context, material)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigurationError(f"the X.509-SVID or bundle from the Workload API cannot be loaded: {error}") from error
+    return context
+
+
+def _load_identity(context: ssl.SSLContext, material: X509Material) -> None:
+    """Load certificate and key. `ssl` reads them from a file only: on Linux one that is memory and has no name."""
+    chain = "".join(ssl.DER_cert_to_PEM_cert(one) for one in material.chain).encode()
+    if hasattr(os, "memfd_create"):
+        with _memory_file(chain + _pem_key(material.key)) as path:
+            context.load_cert_chain(path)
+        return
+    password = secrets.token_urlsafe(32)
+    with _encrypted_file(chain, material.key, password) as path:
+        context.load_cert_chain(path, password=password)
+
+
+@contextlib.contextmanager
+def _memory_file(content: bytes) -> Iterator[str]:
+    descriptor = os.memfd_create("svid", os.MFD_CLOEXEC)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _encrypted_file(chain: bytes, key: bytes, password: str) -> Iterator[str]:
+    """Elsewhere than on Linux: a file of mode 0600, the key in it encrypted under a password that only memory knows."""
+    encrypted = serialization.load_der_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(password.encode()),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "svid.pem"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(chain + encrypted)
+        yield str(path)
+
+
+def _pem_key(key: bytes) -> bytes:
+    text = base64.encodebytes(key)
+    return b"-----BEGIN PRIVATE KEY-----\n" + text + b"-----END PRIVATE KEY-----\n"

@@ -1,0 +1,256 @@
+"""The fast pull consumer: batches from one durable consumer, straight from the read loop, settled in one write.
+
+::
+
+    server --deliveries--> slot, slot (one pull request each, overlapping) --> buffer (bounded) --> batches()
+    ack, retry, term, working --> one write on whatever link is current
+
+Nothing runs in the background: slots are filled and asked for again by the read loop, everything else is done while
+somebody waits in `batches()`. A link that is replaced keeps its slots until their requests have ended, while those of
+the new link already ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+
+from sealbus.bus.nats.acks import Acks, AckSubjects
+from sealbus.bus.nats.api import DurableSpec, bind, existing_stream
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.link import Link
+from sealbus.bus.nats.connection.rotation import backoff
+from sealbus.bus.nats.pull_requests import PullRequest, PullRequests
+from sealbus.bus.ports import Delivery, StreamPosition
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
+
+__all__ = ["NatsPull"]
+
+_log = logging.getLogger(__name__)
+
+FRESH = 0.9
+"""Share of `ack_wait` after which a delivery that still waits here is dropped: the server is about to send it again."""
+
+FLUSH_SECONDS = 5.0
+
+
+class NatsPull:
+    """The `Pull` port on NATS. Use one iteration of `batches()` at a time; deliveries may be settled at any time."""
+
+    def __init__(self, connection: Connection, spec: DurableSpec, *, batch: int) -> None:
+        if batch < 1:
+            raise ConfigurationError(f"consumer {spec.name}: batch must be 1 or more")
+        self._connection = connection
+        self._spec = spec
+        self._batch = batch
+        self._slots = PullRequests(
+            f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}",
+            PullRequest(batch=batch),
+            connection.inbox_prefix,
+            deliver=self._deliver,
+            ended=self._ended,
+            refused=self._refuse,
+            waiting=lambda: len(self._buffer),
+        )
+        self._acks = AckSubjects(spec.stream, spec.name)
+        self._open = False
+        self._links: list[Link] = []
+        self._verified: Link | None = None
+        self._buffer: deque[tuple[float, Delivery]] = deque()
+        self._settling = Acks(connection)
+        self._loop = asyncio.get_running_loop()
+        self._arrived = asyncio.Event()
+        self._created = 0
+        self._floor = 0
+        self._failures = 0
+        self._pause_until = 0.0
+        self._refused = ""
+
+    @property
+    def unsettled(self) -> int:
+        """How many deliveries were handed out, or wait to be, and are not settled."""
+        return len(self._settling)
+
+    async def batches(self) -> AsyncGenerator[Sequence[Delivery], None]:
+        """Yield what has arrived (`Pull.batches`) until the connection is closed.
+
+        Raises `ConfigurationError` if the stream or consumer is not as it must be when this begins, `BusUnavailable` if
+        the server does not permit our inbox. Everything else is waited out.
+        """
+        self._open = True
+        try:
+            await self._connection.attach(self)
+            while not self._connection.closed:
+                self._arrived.clear()
+                if batch := self._take():
+                    yield batch
+                    continue
+                if self._refused:
+                    raise BusUnavailable(self._refused)
+                await self._verify()
+                self._ask()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(self._look_again()):
+                        await self._arrived.wait()
+        finally:
+            self._connection.detach(self)
+            self._close()
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge for good, with all that is settled in this turn; once only, later if there is no connection now."""
+        self._settling.settle([delivery.token for delivery in deliveries], "+ACK")
+
+    def retry(self, delivery: Delivery, delay: float) -> None:
+        """Ask for redelivery after `delay` seconds."""
+        self._settling.again([delivery.token], f'-NAK {{"delay": {max(0, int(delay * 1e9))}}}', delay=delay)
+
+    def term(self, delivery: Delivery) -> None:
+        """End the delivery for good without handling it."""
+        self._settling.settle([delivery.token], "+TERM")
+
+    def working(self, delivery: Delivery) -> None:
+        """Have the broker wait another `ack_wait` from now."""
+        self._settling.touch(delivery.token)
+
+    def enter(self, link: Link) -> None:
+        """Open slots on `link`; they ask once the consumer was seen to be as it must."""
+        self._slots.open(link)
+        self._links.append(link)
+        self._slots.asking = False
+        self._failures = 0
+        self._pause_until = 0.0
+        self._settling.pay(link)
+        self._arrived.set()
+
+    async def leave(self, link: Link) -> None:
+        """Wait until the requests on `link` have ended, then withdraw."""
+        await self._slots.finish(link, FLUSH_SECONDS)
+        self.lost(link)
+
+    def lost(self, link: Link) -> None:
+        """Forget the slots on `link`."""
+        self._slots.close(link)
+        if link in self._links:
+            self._links.remove(link)
+        self._arrived.set()
+
+    def _take(self) -> list[Delivery]:
+        oldest = self._loop.time() - FRESH * self._spec.ack_wait
+        batch: list[Delivery] = []
+        while self._buffer and len(batch) < self._batch:
+            arrived, delivery = self._buffer.popleft()
+            if arrived < oldest:
+                self._settling.drop(delivery.token)
+                self._count("stale")
+            else:
+                batch.append(delivery)
+        if batch:
+            self._ask()
+        return batch
+
+    def _ask(self) -> None:
+        newest = self._links[-1] if self._links else None
+        verified = newest is not None and newest is self._verified
+        self._slots.asking = verified and self._loop.time() >= self._pause_until
+        self._slots.ask()
+
+    def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
+        found = self._acks.parse(reply)
+        if found is None:
+            self._count("stray")
+            return
+        token = reply.decode()
+        delivery = Delivery(
+            subject=subject.decode("ascii", "backslashreplace"),
+            payload=payload,
+            header_block=block,
+            position=StreamPosition(
+                stream=self._spec.stream,
+                sequence=found.sequence,
+                stored=found.stored,
+                created=self._created,
+                delivery=found.delivered,
+            ),
+            token=token,
+        )
+        self._settling.add(token, found.sequence)
+        if not self._open:
+            self._settling.again([token], "-NAK")
+            return
+        self._floor = max(self._floor, found.sequence)
+        self._buffer.append((self._loop.time(), delivery))
+        self._failures = 0
+        self._arrived.set()
+
+    def _ended(self, status: int, text: str) -> None:
+        """Go on after a request: at once where it brought all or ran out, after a pause where something is wrong."""
+        self._arrived.set()
+        if status in (0, 404, 408) or "MaxBytes" in text or "Batch Completed" in text:
+            self._ask()
+            return
+        self._count("pull")
+        if status == 503 or "Deleted" in text:
+            self._verified = None
+        self._pause(f"pull request ended: {status} {text}" if status != 503 else "no such consumer, or no JetStream")
+
+    def _pause(self, reason: str) -> None:
+        self._failures += 1
+        pause = backoff(self._failures, self._connection.options, random.random)
+        self._pause_until = self._loop.time() + pause
+        _log.warning("consumer %s of %s: %s", self._spec.name, self._spec.stream, reason)
+
+    def _refuse(self, text: str) -> None:
+        self._refused = text
+        self._arrived.set()
+
+    def _count(self, reason: str) -> None:
+        self._connection.counters.add("sealbus_bus_dropped_total", 1, reason=reason)
+
+    def _look_again(self) -> float:
+        """Return when to look again though nothing arrived: a request may be forgotten, a pause over."""
+        now = self._loop.time()
+        if self._slots.replace_silent(now):
+            self._count("silent")
+            return now
+        silent = self._slots.silent_at()
+        times = [silent] if silent is not None else []
+        if self._pause_until > now:
+            times.append(self._pause_until)
+        return min(times, default=now + 60.0)
+
+    async def _verify(self) -> None:
+        """See that stream and consumer are as they must be, at the start and on every new link."""
+        link = self._links[-1] if self._links else None
+        if link is None or self._verified is link or self._loop.time() < self._pause_until:
+            return
+        try:
+            state = await existing_stream(self._connection.jetstream, self._spec.stream)
+            if state.created != self._created:
+                self._floor = 0
+            start = self._settling.lowest(self._floor + 1) if self._floor else 0
+            bound = await bind(self._connection, replace(self._spec, start=start))
+        except SealbusError as error:
+            if not self._created and isinstance(error, ConfigurationError):
+                raise
+            self._pause(error.detail)
+            return
+        self._created = state.created
+        self._floor = max(self._floor, bound.ack_floor)
+        self._verified = link
+        self._failures = 0
+
+    def _close(self) -> None:
+        """Give back what was not handed out, and what still arrives, so that another replica gets it at once."""
+        self._open = False
+        unread = [delivery.token for _, delivery in self._buffer]
+        self._buffer.clear()
+        for link in list(self._links):
+            self.lost(link)
+        self._settling.again(unread, "-NAK")
+        self._settling.flush()
+        self._verified = None

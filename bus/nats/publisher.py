@@ -1,0 +1,179 @@
+"""Publishing to streams in bulk: many frames in one write, every PubAck through one inbox, one wait for all of them.
+
+nats-py's own publish costs a future, an inbox subject and a task switch a message, and its asynchronous form leaves
+futures behind for ever when the server dies. Here a batch has one future, and a lost link fails what it was owed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.frames import publish_parts, status_of
+from sealbus.bus.nats.connection.inbox import tokens
+from sealbus.bus.nats.connection.link import Link
+from sealbus.bus.ports import NotAcknowledged, Outgoing, PubAck, StreamRefused
+from sealbus.envelopes.errors import BusUnavailable
+
+__all__ = ["BulkPublisher"]
+
+IN_FLIGHT = 4_096
+"""Messages that may wait for their PubAcks at a time. The window matters more for speed than anything else does."""
+
+IN_FLIGHT_BYTES = 16_777_216
+"""Payload bytes in flight; half of what a link lets wait for the network."""
+
+BATCH = 1_024
+"""Messages that are written and awaited together."""
+
+TOO_LARGE = 10_054
+"""JetStream's error code for a message that is larger than allowed; the server would close the connection instead."""
+
+_Answer = PubAck | BusUnavailable
+
+
+class _Batch:
+    """Messages on their way on one link, and their answers in the order of the messages."""
+
+    def __init__(self, messages: Sequence[Outgoing]) -> None:
+        self._messages = messages
+        self._answers: list[_Answer | None] = [None] * len(messages)
+        self._owed = len(messages)
+        self._tokens: list[bytes] = []
+        self.done = asyncio.Event()
+
+    def write(self, link: Link) -> None:
+        """Write all that the server would take; what is too large is answered at once."""
+        parts: list[bytes] = []
+        inbox = link.replies.inbox
+        fresh = tokens(len(self._messages))
+        for index, message in enumerate(self._messages):
+            before, after, size = publish_parts(message, replied=True)
+            if size > link.max_payload:
+                text = f"{message.subject}: {size} bytes, and the server takes {link.max_payload}"
+                self._settle(index, StreamRefused(text, TOO_LARGE))
+                continue
+            self._tokens.append(link.replies.expect(self, index, fresh[index]))
+            parts += (before, inbox, fresh[index], after, message.payload, b"\r\n")
+        if parts:
+            link.write(b"".join(parts))
+
+    def end(self, link: Link, error: BusUnavailable) -> Sequence[_Answer]:
+        """Take no more answers; what has none by now has `error`."""
+        if self._owed:
+            for token in self._tokens:
+                link.replies.forget(token)
+        return [error if answer is None else answer for answer in self._answers]
+
+    def subject_of(self, index: int) -> str:
+        return self._messages[index].subject
+
+    def answered(self, index: int, block: bytes, payload: bytes) -> None:
+        self._settle(index, _parsed(self._messages[index].subject, block, payload))
+
+    def failed(self, index: int, error: BusUnavailable) -> None:
+        self._settle(index, error)
+
+    def _settle(self, index: int, answer: _Answer) -> None:
+        self._answers[index] = answer
+        self._owed -= 1
+        if not self._owed:
+            self.done.set()
+
+
+class BulkPublisher:
+    """Publishes through the current link. A rotation keeps the link that a batch went out on until it is answered."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._in_flight = 0
+        self._bytes = 0
+        self._room = asyncio.Event()
+        self._turn = asyncio.Lock()
+
+    async def publish(self, messages: Sequence[Outgoing], *, deadline: float) -> Sequence[PubAck | Exception]:
+        """Publish all, and return what became of each, in order (`Transport.publish`).
+
+        Each answer is a `PubAck`, `StreamRefused` or `BusUnavailable`; nothing is repeated. What was not even written
+        within `deadline` seconds, for want of room or of a connection, is `BusUnavailable` as well. Raises
+        `ConfigurationError` for a subject or header that may not be written; messages before it may be published.
+        """
+        until = asyncio.get_running_loop().time() + deadline
+        answers: list[PubAck | Exception] = []
+        for batch in _batches(messages):
+            answers += await self._publish(batch, until, deadline)
+        return answers
+
+    async def _publish(self, messages: Sequence[Outgoing], until: float, deadline: float) -> Sequence[_Answer]:
+        loop = asyncio.get_running_loop()
+        size = sum(len(message.payload) for message in messages)
+        if not await self._admit(len(messages), size, until):
+            return [BusUnavailable(f"{IN_FLIGHT} messages wait for acknowledgement already")] * len(messages)
+        batch = _Batch(messages)
+        error: BusUnavailable = NotAcknowledged(f"not acknowledged within {deadline:g} s")
+        try:
+            link = await self._connection.ready(max(0.0, until - loop.time()))
+        except BusUnavailable as gone:
+            return [gone] * len(messages)
+        else:
+            try:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(until):
+                        batch.write(link)
+                        await batch.done.wait()
+            except BusUnavailable as gone:
+                error = gone
+            finally:
+                answers = batch.end(link, error)
+            return answers
+        finally:
+            self._in_flight -= len(messages)
+            self._bytes -= size
+            self._room.set()
+
+    async def _admit(self, count: int, size: int, until: float) -> bool:
+        """Wait for room, in turn; say whether there was any before `until`."""
+        try:
+            async with asyncio.timeout_at(until), self._turn:
+                while self._in_flight and (self._in_flight + count > IN_FLIGHT or self._bytes + size > IN_FLIGHT_BYTES):
+                    self._room.clear()
+                    await self._room.wait()
+                self._in_flight += count
+                self._bytes += size
+        except TimeoutError:
+            return False
+        return True
+
+
+def _batches(messages: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:
+    """Cut `messages` into runs of at most `BATCH`, and of at most `IN_FLIGHT_BYTES` unless one alone is more."""
+    start = 0
+    size = 0
+    for place, message in enumerate(messages):
+        length = len(message.payload)
+        if place > start and (place - start == BATCH or size + length > IN_FLIGHT_BYTES):
+            yield messages[start:place]
+            start, size = place, 0
+        size += length
+    if start < len(messages):
+        yield messages[start:]
+
+
+def _parsed(subject: str, block: bytes, payload: bytes) -> _Answer:
+    status, text = status_of(block) if block else (0, "")
+    if status == 503:
+        return BusUnavailable(f"{subject}: no stream stores this subject, or JetStream is not available")
+    if status:
+        return BusUnavailable(f"{subject}: {status} {text}")
+    try:
+        found = json.loads(payload)
+        if "error" in found:
+            refusal = found["error"]
+            code = int(refusal.get("err_code", 0))
+            return StreamRefused(f"{subject}: {refusal.get('description', 'refused')} ({code})", code)
+        return PubAck(stream=str(found["stream"]), sequence=int(found["seq"]), duplicate=found.get("duplicate") is True)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return BusUnavailable(f"{subject}: the acknowledgement is not one")

@@ -1,0 +1,230 @@
+"""The pull requests of one consumer: how many at a time, on which link, and what if the server forgets one.
+
+One pull request at a time: an inbox of its own, what JetStream sends there, and how a request ends.
+
+Deliveries come under their own subject, with nothing that names the request; so each slot has an inbox that only its
+requests use. What JetStream says about a request comes as a status, on the inbox itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from sealbus.bus.nats.connection.frames import status_of
+from sealbus.bus.nats.connection.link import Link
+from sealbus.envelopes.errors import BusUnavailable
+
+__all__ = ["OpenPull", "PullRequest", "PullRequests"]
+
+SLOTS = 2
+"""Pull requests at a time and link: while one is drained, the next is already being filled."""
+
+ROOM = 3
+"""Batches that may be buffered or asked for; beyond, nothing is asked for until some were taken."""
+
+
+class PullRequests:
+    """Two slots on each link that was opened and not closed; only the newest link's ask.
+
+    `deliver` gets subject, reply subject, raw header block and payload of each message; `ended` status and text of each
+    request that is over; `refused` the server's words if it does not permit an inbox. `waiting()` is how many messages
+    were delivered and not taken.
+    """
+
+    def __init__(
+        self,
+        api: str,
+        request: PullRequest,
+        inbox_prefix: str,
+        *,
+        deliver: Callable[[bytes, bytes, bytes, bytes], None],
+        ended: Callable[[int, str], None],
+        refused: Callable[[str], None],
+        waiting: Callable[[], int],
+    ) -> None:
+        self._api = api
+        self._request = request
+        self._inbox_prefix = inbox_prefix
+        self._deliver = deliver
+        self._on_ended = ended
+        self._refused = refused
+        self._waiting = waiting
+        self._slots: list[OpenPull] = []
+        self._ended = asyncio.Event()
+        self.asking = False
+        """Whether requests may be made now."""
+
+    def open(self, link: Link) -> None:
+        """Open slots on `link`, which is the newest now. Raises `BusUnavailable`."""
+        self._slots += [self._slot(link) for _ in range(SLOTS)]
+
+    def close(self, link: Link) -> None:
+        """Close the slots on `link`; what was sent to them already may still be delivered, while the link lives."""
+        for slot in self._on(link):
+            self._remove(slot)
+        self._ended.set()
+
+    async def finish(self, link: Link, seconds: float) -> None:
+        """Wait until the requests on `link` have ended by themselves, then close its slots. Raises `BusUnavailable`."""
+        while self.busy(link):
+            self._ended.clear()
+            await self._ended.wait()
+        self.close(link)
+        await link.flush(seconds)
+
+    def busy(self, link: Link) -> bool:
+        """Say whether a request waits on `link`."""
+        return any(slot.remaining for slot in self._on(link))
+
+    def ask(self) -> None:
+        """Ask on the newest link, as far as there is room; one request that has brought nothing yet is enough."""
+        if not self.asking or not self._slots:
+            return
+        batch = self._request.batch
+        own = self._on(self._slots[-1].link)
+        asked = sum([slot.remaining for slot in self._slots])
+        for slot in own:
+            if slot.remaining:
+                continue
+            if self._waiting() + asked + batch > ROOM * batch or any(other.untouched for other in own):
+                return
+            with contextlib.suppress(BusUnavailable):
+                slot.ask(self._api)
+                asked += batch
+
+    def silent_at(self) -> float | None:
+        """Return when, by the loop's time, the first request counts as forgotten, if one waits."""
+        return min((slot.silent_at for slot in self._slots if slot.remaining), default=None)
+
+    def replace_silent(self, now: float) -> int:
+        """Replace the slots whose request the server has forgotten, and return how many they were."""
+        silent = [slot for slot in self._slots if slot.remaining and slot.silent_at <= now]
+        for slot in silent:
+            place = self._slots.index(slot)
+            self._remove(slot)
+            with contextlib.suppress(BusUnavailable):
+                self._slots.insert(place, self._slot(slot.link))
+        return len(silent)
+
+    def _slot(self, link: Link) -> OpenPull:
+        # Links whose certificates live shortly are left often, and a request keeps its link until it ends.
+        request = self._request.within(link.life / 10.0)
+        return OpenPull(link, self._inbox_prefix, request, deliver=self._take, ended=self._end, refused=self._refused)
+
+    def _on(self, link: Link) -> list[OpenPull]:
+        return [slot for slot in self._slots if slot.link is link]
+
+    def _remove(self, slot: OpenPull) -> None:
+        slot.close()
+        self._slots.remove(slot)
+
+    def _take(self, first: bool, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
+        self._deliver(subject, reply, block, payload)
+        if first:
+            self.ask()
+
+    def _end(self, status: int, text: str) -> None:
+        self._ended.set()
+        self._on_ended(status, text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullRequest:
+    """What a slot asks for: at most `batch` messages and `max_bytes`, waiting `expires` seconds for them.
+
+    While it waits, the server shows every `heartbeat` seconds that it has not forgotten the request.
+    """
+
+    batch: int
+    max_bytes: int = 8_388_608
+    expires: float = 5.0
+    heartbeat: float = 2.0
+
+    def within(self, seconds: float) -> PullRequest:
+        """Return the same request, waiting no longer than `seconds`, but at least one."""
+        expires = min(self.expires, max(1.0, seconds))
+        return replace(self, expires=expires, heartbeat=min(self.heartbeat, 0.4 * expires))
+
+    def encode(self) -> bytes:
+        """Return it as the API wants it."""
+        return json.dumps(
+            {
+                "batch": self.batch,
+                "max_bytes": self.max_bytes,
+                "expires": int(self.expires * 1e9),
+                "idle_heartbeat": int(self.heartbeat * 1e9),
+            }
+        ).encode()
+
+
+class OpenPull:
+    """A place for one pull request on one link.
+
+    `deliver(first, subject, reply, block, payload)` is called for each message, `first` telling whether it is the first
+    of its request; `ended(status, text)` when the request is over, with status 0 when all that it asked for has come.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        inbox_prefix: str,
+        request: PullRequest,
+        *,
+        deliver: Callable[[bool, bytes, bytes, bytes, bytes], None],
+        ended: Callable[[int, str], None],
+        refused: Callable[[str], None],
+    ) -> None:
+        self.link = link
+        self.remaining = 0
+        """Messages that the request may still bring; 0 between requests."""
+        self.untouched = False
+        """Whether a request waits that has brought nothing yet."""
+        self._batch = request.batch
+        self._body = request.encode()
+        self._patience = 2.0 * request.heartbeat + 1.0
+        self._deliver = deliver
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._heard = 0.0
+        self._inbox = f"{inbox_prefix}{secrets.token_hex(16)}"
+        self._sid = link.subscribe(self._inbox, self._take, refused=refused)
+
+    def ask(self, api: str) -> None:
+        """Send the request to the API subject `api`. Raises `BusUnavailable`."""
+        body = self._body
+        self.link.write(b"PUB %b %b %d\r\n%b\r\n" % (api.encode(), self._inbox.encode(), len(body), body))
+        self.remaining = self._batch
+        self.untouched = True
+        self._heard = self._loop.time()
+
+    @property
+    def silent_at(self) -> float:
+        """When, by the loop's time, the request counts as forgotten unless the server is heard."""
+        return self._heard + self._patience
+
+    def close(self) -> None:
+        """Want nothing any more. What the server has sent already is still delivered."""
+        self.remaining = 0
+        self.untouched = False
+        self.link.end(self._sid)
+
+    def _take(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
+        self._heard = self._loop.time()
+        if reply:
+            first, self.untouched = self.untouched, False
+            if self.remaining:
+                self.remaining -= 1
+            self._deliver(first, subject, reply, block, payload)
+            if not self.remaining:
+                self._ended(0, "")
+            return
+        status, text = status_of(block)
+        if status != 100:
+            self.remaining = 0
+            self.untouched = False
+            self._ended(status, text)

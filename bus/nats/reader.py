@@ -1,0 +1,251 @@
+"""Reading a stream in order, for audit and replay: nothing left out, nothing twice, through restarts and rotations.
+
+Each attempt is a consumer of its own that lives in the server's memory and acknowledges nothing. Whatever goes wrong
+(a gap in its count, a lost link, a deleted consumer) is answered by a new one that starts after the last sequence that
+was passed on. A message with a malformed header block is passed on like any other.
+
+Reading the last message of one subject by itself: JetStream's direct get, which permissions can hold to a subject.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+
+from sealbus.bus.nats.acks import AckSubjects
+from sealbus.bus.nats.api import StreamState, delete_reader, existing_stream, make_reader
+from sealbus.bus.nats.connection.connection import Connection, ask
+from sealbus.bus.nats.connection.frames import check_pattern, check_subject, header_value, status_of
+from sealbus.bus.nats.connection.link import Link
+from sealbus.bus.nats.connection.rotation import backoff
+from sealbus.bus.nats.pull_requests import PullRequest, PullRequests
+from sealbus.bus.ports import Delivery, StreamPosition
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+
+__all__ = ["last", "read"]
+
+_log = logging.getLogger(__name__)
+
+BATCH = 500
+READY_SECONDS = 30.0
+MOVED = "moved to a new connection"
+PASSING = (404, 408)
+"""Statuses of a request that only ran out."""
+
+
+class _Reader:
+    """One attempt: a consumer on one link, and what it has brought in order."""
+
+    def __init__(self, link: Link, stream: str, created: int) -> None:
+        self.link = link
+        self.broken = ""
+        self.arrived = asyncio.Event()
+        self._stream = stream
+        self._name = f"read-{secrets.token_hex(8)}"
+        self._acks = AckSubjects(stream, self._name)
+        self._created = created
+        self._pending = 0
+        self._count = 0
+        self._buffer: deque[Delivery] = deque()
+        self._slots: PullRequests | None = None
+
+    async def open(self, connection: Connection, subjects: tuple[str, ...], start: int, since: int) -> None:
+        """Make the consumer, which starts at sequence `start`, or at the time `since` if there is one."""
+        self.link.watchers.append(self.arrived.set)
+        self._pending = await make_reader(connection, self._stream, self._name, subjects, start, since)
+        self._slots = PullRequests(
+            f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}",
+            PullRequest(batch=BATCH),
+            connection.inbox_prefix,
+            deliver=self._deliver,
+            ended=self._ended,
+            refused=self._break,
+            waiting=lambda: len(self._buffer),
+        )
+        self._slots.open(self.link)
+        self._slots.asking = True
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether everything that the consumer had was taken."""
+        return not self._pending and not self._buffer
+
+    @property
+    def silent_at(self) -> float:
+        """When the request that waits longest counts as forgotten."""
+        silent = self._slots.silent_at() if self._slots is not None else None
+        return asyncio.get_running_loop().time() + 1.0 if silent is None else silent
+
+    def ask(self) -> None:
+        """Ask for more where there is room. The server serves requests in their order, so that two stay in order."""
+        if self._slots is not None and not self.broken and self.link.alive:
+            self._slots.ask()
+
+    def take(self, last: int | None) -> list[Delivery]:
+        """Return what has come, up to stream sequence `last`."""
+        batch = list(self._buffer)
+        self._buffer.clear()
+        if last is not None and batch and _sequence(batch[-1]) > last:
+            self._pending = 0
+            batch = [one for one in batch if _sequence(one) <= last]
+        return batch
+
+    def close(self) -> None:
+        """End the subscriptions and have the server forget the consumer, which it else does by itself a little later."""
+        if self.arrived.set in self.link.watchers:
+            self.link.watchers.remove(self.arrived.set)
+        if self._slots is not None:
+            self._slots.asking = False
+            self._slots.close(self.link)
+            with contextlib.suppress(BusUnavailable):
+                delete_reader(self.link, self._stream, self._name)
+
+    def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
+        found = self._acks.parse(reply)
+        if self.broken or found is None:
+            return
+        self._count += 1
+        if found.consumer_sequence != self._count:
+            self._break("a delivery is missing")
+            return
+        self._pending = found.pending
+        self._buffer.append(
+            Delivery(
+                subject=subject.decode("ascii", "backslashreplace"),
+                payload=payload,
+                header_block=block,
+                position=StreamPosition(
+                    stream=self._stream,
+                    sequence=found.sequence,
+                    stored=found.stored,
+                    created=self._created,
+                    delivery=1,
+                ),
+            )
+        )
+        self.arrived.set()
+
+    def _ended(self, status: int, text: str) -> None:
+        if status in PASSING:
+            self._pending = 0  # what it had when it was made may have expired since
+        if status and status not in PASSING and "MaxBytes" not in text and "Batch Completed" not in text:
+            self._break(f"{status} {text}")
+        self.arrived.set()
+
+    def _break(self, reason: str) -> None:
+        self.broken = self.broken or reason
+        self.arrived.set()
+
+
+async def read(
+    connection: Connection,
+    stream: str,
+    subjects: Sequence[str],
+    *,
+    start: int = 1,
+    since: int = 0,
+    follow: bool = False,
+) -> AsyncGenerator[Sequence[Delivery], None]:
+    """Yield what `stream` holds on `subjects` in order, from sequence `start` or time `since` (`Transport.read`).
+
+    Without `follow` it ends after the last message that was there when it began. Raises `ConfigurationError` if there
+    is no such stream, or another of its name after an interruption, `BusUnavailable` without a connection for 30 s.
+    """
+    for subject in subjects:
+        check_pattern(subject)
+    first = await existing_stream(connection.jetstream, stream)
+    position = start
+    failures = 0
+    while True:
+        link = await connection.ready(READY_SECONDS)
+        reader = _Reader(link, stream, first.created)
+        try:
+            await reader.open(connection, tuple(subjects), position, since)
+            async with contextlib.aclosing(_batches(connection, reader, None if follow else first.last)) as batches:
+                async for batch in batches:
+                    failures = 0
+                    position, since = _sequence(batch[-1]) + 1, 0
+                    yield batch
+            if not reader.broken:
+                return
+        except BusUnavailable as error:
+            reader.broken = error.detail
+        finally:
+            reader.close()
+        if reader.broken == MOVED:
+            continue
+        failures += 1
+        _log.warning("reading %s: %s; going on at %d", stream, reader.broken, position)
+        await asyncio.sleep(backoff(failures, connection.options, random.random))
+        if (await _again(connection, stream)).created != first.created:
+            raise ConfigurationError(f"stream {stream} was deleted and made anew while it was read")
+
+
+async def _batches(
+    connection: Connection, reader: _Reader, last: int | None
+) -> AsyncGenerator[Sequence[Delivery], None]:
+    """Yield what one attempt brings, until it is broken or has come to stream sequence `last`."""
+    while True:
+        reader.arrived.clear()
+        reader.ask()
+        if batch := reader.take(last):
+            yield batch
+            if last is not None and _sequence(batch[-1]) >= last:
+                return
+        elif reader.broken or (last is not None and reader.exhausted):
+            return
+        elif connection.link is not reader.link:
+            reader.broken = MOVED
+            return
+        else:
+            try:
+                async with asyncio.timeout_at(reader.silent_at):
+                    await reader.arrived.wait()
+            except TimeoutError:
+                # A sign of life may have come meanwhile, which is no delivery and moves the time on.
+                if asyncio.get_running_loop().time() >= reader.silent_at:
+                    reader.broken = "the server has forgotten the request"
+
+
+async def _again(connection: Connection, stream: str) -> StreamState:
+    while True:
+        await connection.ready(READY_SECONDS)
+        try:
+            return await existing_stream(connection.jetstream, stream)
+        except BusUnavailable as error:
+            _log.warning("reading %s: %s", stream, error.detail)
+            await asyncio.sleep(connection.options.longest_pause / 5)
+
+
+def _sequence(delivery: Delivery) -> int:
+    return delivery.position.sequence if delivery.position is not None else 0
+
+
+_NOT_FOUND = 404
+
+
+async def last(connection: Connection, stream: str, subject: str, *, within: float) -> tuple[int, bytes] | None:
+    """Return sequence and payload of the last message of `subject` in `stream`, or `None` if there is none.
+
+    Any replica may answer, one that is a little behind, too. Raises `BusUnavailable` if no answer comes in `within`
+    seconds, `ConfigurationError` for no valid subject.
+    """
+    check_subject(subject)
+    api = f"$JS.API.DIRECT.GET.{stream}.{subject}"
+    until = asyncio.get_running_loop().time() + within
+    link = await connection.ready(within)
+    answer = await ask(link, api, b"", deadline=max(0.0, until - asyncio.get_running_loop().time()))
+    status, text = status_of(answer.header_block)
+    if status == _NOT_FOUND:
+        return None
+    if status:
+        raise BusUnavailable(f"{subject}: {status} {text}")
+    sequence = header_value(answer.header_block, "Nats-Sequence")
+    if header_value(answer.header_block, "Nats-Subject") != subject or not sequence.isdecimal():
+        raise BusUnavailable(f"{subject}: the answer is not a message of this subject")
+    return int(sequence), answer.payload

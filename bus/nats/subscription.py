@@ -1,0 +1,355 @@
+"""Listening on core NATS through rotations: nothing lost, nothing twice, the order of each sender kept.
+
+While a connection is replaced, both are subscribed. In a queue group the server gives each message to one of them.
+Without one both get it: then what the older connection delivers is passed on, what the newer one delivers is held back,
+and once the older one has ended, what it did not deliver is passed on as well.
+
+Answering requests on core NATS: a bounded number at a time, each on the link that it came on, each within its time.
+
+For requests that are made by the broker itself, the auth callout first of all. Nothing of sealbus' envelopes is here:
+who may ask is for the account's permissions and for the handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
+from typing import Final, Self
+
+from sealbus.bus.background import Background
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.frames import check_pattern, publish_frame
+from sealbus.bus.nats.connection.link import Link
+from sealbus.bus.ports import Delivery, Outgoing
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+
+__all__ = ["PENDING_BYTES", "Answering", "Asked", "listen"]
+
+FLUSH_SECONDS = 5.0
+
+PENDING_BYTES = 67_108_864
+"""Most payload bytes that wait for one listener, beside its bound on messages."""
+
+
+@dataclass(slots=True)
+class _Stage:
+    """One link's part of a listener, by content of the messages.
+
+    `seen` counts what it delivered while a newer link was subscribed as well; `late` what an older one has delivered
+    and this one may still bring.
+    """
+
+    link: Link
+    sid: int
+    held: deque[Delivery] = field(default_factory=deque)
+    seen: Counter[int] = field(default_factory=Counter)
+    late: Counter[int] = field(default_factory=Counter)
+
+
+class _Listener:
+    """Collects the deliveries of one subscription, over as many links as there are at the moment."""
+
+    def __init__(self, subject: str, queue: str, *, pending: int, overlap: float, dropped: Callable[[], None]) -> None:
+        self._subject = subject
+        self._queue = queue
+        self._pending = pending
+        self._overlap = overlap
+        self._dropped = dropped
+        self._stages: list[_Stage] = []
+        self._waiting: deque[Delivery] = deque()
+        self._bytes = 0
+        self.arrived = asyncio.Event()
+        self.refused = ""
+
+    def take(self) -> list[Delivery]:
+        """Return what is waiting, and wait no more for it."""
+        self.arrived.clear()
+        batch = list(self._waiting)
+        self._waiting.clear()
+        self._bytes = sum(len(one.payload) for stage in self._stages for one in stage.held)
+        return batch
+
+    def enter(self, link: Link) -> None:
+        stage = _Stage(link, 0)
+        stage.sid = link.subscribe(
+            self._subject, partial(self._deliver, stage), queue=self._queue, refused=self._refuse
+        )
+        self._stages.append(stage)
+
+    async def leave(self, link: Link) -> None:
+        stage = self._stage(link)
+        if stage is None:
+            return
+        link.unsubscribe(stage.sid)
+        # What the server sent before it saw the end of the subscription arrives before the answer to the PING.
+        await link.flush(FLUSH_SECONDS)
+        self._end(stage)
+        if self._stages and self._stages[0].late:
+            # The other copies may come later than ours did, over another server perhaps.
+            following = self._stages[0]
+            await asyncio.sleep(self._overlap)
+            await following.link.flush(FLUSH_SECONDS)
+            following.late.clear()
+
+    def lost(self, link: Link) -> None:
+        stage = self._stage(link)
+        if stage is not None:
+            self._end(stage)
+        self.arrived.set()
+
+    def close(self) -> None:
+        """End the subscription on every link."""
+        for stage in self._stages:
+            stage.link.unsubscribe(stage.sid)
+            stage.link.forget(stage.sid)
+        self._stages.clear()
+
+    def _stage(self, link: Link) -> _Stage | None:
+        return next((stage for stage in self._stages if stage.link is link), None)
+
+    def _refuse(self, text: str) -> None:
+        self.refused = text
+        self.arrived.set()
+
+    def _deliver(self, stage: _Stage, subject: bytes, _: bytes, block: bytes, payload: bytes) -> None:
+        delivery = Delivery(subject=subject.decode("ascii", "backslashreplace"), payload=payload, header_block=block)
+        if not self._queue and stage is not self._stages[-1]:
+            stage.seen[_key(delivery)] += 1
+        if stage.late and _once(stage.late, _key(delivery)):
+            return
+        into = self._waiting if self._queue or stage is self._stages[0] else stage.held
+        if len(into) >= self._pending or self._bytes + len(payload) > PENDING_BYTES:
+            self._dropped()
+            return
+        into.append(delivery)
+        self._bytes += len(payload)
+        self.arrived.set()
+
+    def _end(self, stage: _Stage) -> None:
+        """Take `stage` out. If it was the oldest, the next one passes on what this one had not delivered."""
+        stage.link.forget(stage.sid)
+        oldest = self._stages[0] is stage
+        self._stages.remove(stage)
+        if self._queue or not oldest or not self._stages:
+            return
+        following = self._stages[0]
+        following.late = stage.seen
+        for delivery in following.held:
+            if _once(following.late, _key(delivery)):
+                continue
+            if len(self._waiting) < self._pending:
+                self._waiting.append(delivery)
+            else:
+                self._dropped()
+        following.held.clear()
+        self.arrived.set()
+
+
+def _once(counts: Counter[int], key: int) -> bool:
+    """Say whether `key` is still counted, and count it down."""
+    left = counts.get(key, 0)
+    if left > 1:
+        counts[key] = left - 1
+    elif left:
+        del counts[key]
+    return left > 0
+
+
+def _key(delivery: Delivery) -> int:
+    return hash((delivery.subject, delivery.header_block, delivery.payload))
+
+
+async def listen(
+    connection: Connection, subject: str, *, queue: str, pending: int, live: asyncio.Event | None = None
+) -> AsyncGenerator[Sequence[Delivery], None]:
+    """Yield what arrives on `subject`, at least one message at a time, until the connection is closed.
+
+    `live` is set once the server has seen the subscription. More than `pending` messages, or `PENDING_BYTES`, waiting:
+    the newest are dropped and counted. Raises `BusUnavailable` if the server does not permit the subscription,
+    `ConfigurationError` for no valid subject.
+    """
+    check_pattern(subject)
+    if queue:
+        check_pattern(queue)
+    listener = _Listener(
+        subject,
+        queue,
+        pending=pending,
+        overlap=connection.options.overlap,
+        dropped=lambda: connection.counters.add("sealbus_bus_dropped_total", 1, reason="slow"),
+    )
+    try:
+        await connection.attach(listener)
+        if live is not None:
+            live.set()
+        while True:
+            await listener.arrived.wait()
+            if batch := listener.take():
+                yield batch
+            elif listener.refused:
+                raise BusUnavailable(listener.refused)
+            elif connection.closed:
+                return
+    finally:
+        connection.detach(listener)
+        listener.close()
+
+
+_log: Final = logging.getLogger(__name__)
+
+ANSWERING_FLUSH_SECONDS: Final = 5.0
+
+DRAIN_SECONDS: Final = 2.0
+"""For what has arrived when this is left: others of the group answer all that comes later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One request as it arrived, nothing verified. `arrived` is the event loop's time."""
+
+    payload: bytes = field(repr=False)
+    header_block: bytes = field(repr=False)
+    arrived: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    asked: Asked
+    reply: str
+    link: Link
+
+
+class Answering:
+    """Serves `subject` in the queue group `queue` while it is entered; `answer` returns the answer's payload.
+
+    `answer` may return `None` for no answer; what it raises is logged, and nothing is answered: whoever asked counts on
+    its own time running out. At most `concurrency` requests are answered at a time and `pending` wait; on top of that
+    `overloaded` is called with each. Left, it takes no more and answers what it has, for two seconds at most. `refused`
+    is not empty once the server has refused the subscription.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        subject: str,
+        *,
+        queue: str,
+        answer: Callable[[Asked], Awaitable[bytes | None]],
+        concurrency: int,
+        pending: int,
+        overloaded: Callable[[], None],
+    ) -> None:
+        check_pattern(subject)
+        check_pattern(queue)
+        if concurrency < 1 or pending < 1:
+            raise ConfigurationError("concurrency and pending of who answers are 1 or more")
+        self._connection = connection
+        self._subject = subject
+        self._queue = queue
+        self._answer = answer
+        self._concurrency = concurrency
+        self._pending = pending
+        self._overloaded = overloaded
+        self._links: dict[Link, int] = {}
+        self._waiting: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._busy = 0
+        self._idle = asyncio.Event()
+        self._group = Background()
+        self._workers: list[asyncio.Task[None]] = []
+        self.refused = ""
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        self._workers = [self._group.create_task(self._work(), name="answering") for _ in range(self._concurrency)]
+        try:
+            await self._connection.attach(self)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.detach(self)
+        try:
+            await self._drain()
+        finally:
+            for link, sid in self._links.items():
+                link.forget(sid)
+            self._links.clear()
+            for worker in self._workers:
+                worker.cancel()
+            await self._group.__aexit__(None, None, None)
+
+    def enter(self, link: Link) -> None:
+        """Subscribe on `link`; the server gives each request to one link of the group."""
+        self._links[link] = link.subscribe(
+            self._subject, partial(self._take, link), queue=self._queue, refused=self._no
+        )
+
+    async def leave(self, link: Link) -> None:
+        """Unsubscribe from `link`; what came before is answered on it, or not at all if it ends first."""
+        sid = self._links.pop(link, None)
+        if sid is not None:
+            link.unsubscribe(sid)
+            await link.flush(ANSWERING_FLUSH_SECONDS)
+            link.forget(sid)
+
+    def lost(self, link: Link) -> None:
+        """Forget `link`."""
+        self._links.pop(link, None)
+
+    async def _drain(self) -> None:
+        """Unsubscribe everywhere, and return once all that came before is answered, or its time is over."""
+        for link, sid in self._links.items():
+            link.unsubscribe(sid)
+        with contextlib.suppress(TimeoutError, BusUnavailable):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                for link in tuple(self._links):
+                    await link.flush(DRAIN_SECONDS)
+                while self._waiting or self._busy:
+                    self._idle.clear()
+                    await self._idle.wait()
+                for link in tuple(self._links):
+                    await link.flush(DRAIN_SECONDS)
+
+    def _no(self, text: str) -> None:
+        self.refused = text
+
+    def _take(self, link: Link, _: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
+        if not reply:
+            return
+        if len(self._waiting) >= self._pending:
+            self._overloaded()
+            return
+        asked = Asked(payload=payload, header_block=block, arrived=asyncio.get_running_loop().time())
+        self._waiting.append(_Waiting(asked, reply.decode("ascii", "backslashreplace"), link))
+        self._arrived.set()
+
+    async def _work(self) -> None:
+        while True:
+            while not self._waiting:
+                self._arrived.clear()
+                await self._arrived.wait()
+            waiting = self._waiting.popleft()
+            self._busy += 1
+            try:
+                answer = await self._answer(waiting.asked)
+                if answer is not None:
+                    waiting.link.write(publish_frame(Outgoing(subject=waiting.reply, payload=answer)))
+            except (BusUnavailable, ConfigurationError) as error:
+                # The link is gone and its requests with it, or the reply subject is none.
+                _log.info("%s: not answered: %s", self._subject, error.detail)
+            except Exception:  # noqa: BLE001 - one request's failure must not end who answers the others
+                _log.exception("%s: not answered", self._subject)
+            finally:
+                self._busy -= 1
+                self._idle.set()

@@ -1,0 +1,88 @@
+"""The `Transport` port on NATS: one connection, and on it publishing, sending, listening, pulling and reading."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+from sealbus.bus.nats.api import DurableSpec, existing_stream
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.frames import publish_parts
+from sealbus.bus.nats.consumer import NatsPull
+from sealbus.bus.nats.publisher import BulkPublisher
+from sealbus.bus.nats.reader import last, read
+from sealbus.bus.nats.subscription import listen
+from sealbus.bus.ports import Delivery, Outgoing, PubAck, Pull
+from sealbus.bus.streams.periods import audit_stream
+from sealbus.envelopes.errors import BusUnavailable
+
+__all__ = ["NatsTransport"]
+
+
+class NatsTransport:
+    """Carries bytes over an entered `Connection`, which outlives it. Nothing here reads a payload or trusts a header.
+
+    Beside what the port says, subjects and headers that NATS would not carry as they are raise `ConfigurationError`.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._publisher = BulkPublisher(connection)
+
+    async def publish(self, messages: Sequence[Outgoing], *, deadline: float) -> Sequence[PubAck | Exception]:
+        """Publish to streams (`BulkPublisher.publish`)."""
+        return await self._publisher.publish(messages, deadline=deadline)
+
+    def send(self, messages: Sequence[Outgoing]) -> None:
+        """Publish on core NATS, all or nothing, in one write. Raises `BusUnavailable`."""
+        link = self._connection.link
+        frames: list[bytes] = []
+        for message in messages:
+            before, after, size = publish_parts(message, replied=False)
+            if size > link.max_payload:
+                raise BusUnavailable(f"{message.subject}: {size} bytes, and the server takes {link.max_payload}")
+            frames += (before, after, message.payload, b"\r\n")
+        if frames:
+            link.write(b"".join(frames))
+
+    def listen(
+        self, subject: str, *, queue: str = "", pending: int = 4096, live: asyncio.Event | None = None
+    ) -> AsyncGenerator[Sequence[Delivery], None]:
+        """Subscribe on core NATS and yield what is waiting (`sealbus.bus.nats.subscription.listen`)."""
+        return listen(self._connection, subject, queue=queue, pending=pending, live=live)
+
+    def pull(
+        self, stream: str, consumer: str, subjects: Sequence[str], *, batch: int, ack_wait: float, max_ack_pending: int
+    ) -> Pull:
+        """Return the durable consumer of `stream`; it is created or checked once its `batches()` are asked for."""
+        spec = DurableSpec(
+            stream=stream,
+            name=consumer,
+            subjects=tuple(subjects),
+            ack_wait=ack_wait,
+            max_ack_pending=max_ack_pending,
+        )
+        return NatsPull(self._connection, spec, batch=batch)
+
+    def read(
+        self, stream: str, subjects: Sequence[str], *, start: int = 1, since: int = 0, follow: bool = False
+    ) -> AsyncGenerator[Sequence[Delivery], None]:
+        """Read a stream in order (`sealbus.bus.nats.reader.read`)."""
+        return read(self._connection, stream, subjects, start=start, since=since, follow=follow)
+
+    async def last(self, stream: str, subject: str, *, within: float) -> tuple[int, bytes] | None:
+        """Return the last message of `subject` (`sealbus.bus.nats.reader.last`); the stream must have `allow_direct`."""
+        return await last(self._connection, stream, subject, within=within)
+
+    async def audit_stream(self) -> tuple[str, int]:
+        """Return the current period's stream and when it was created (`sealbus.bus.streams.periods.audit_stream`)."""
+        state = await audit_stream(self._connection.jetstream)
+        return state.name, state.created
+
+    async def created(self, stream: str) -> int:
+        """Return when `stream` was created. Raises `ConfigurationError` if it does not exist, `BusUnavailable`."""
+        return (await existing_stream(self._connection.jetstream, stream)).created
+
+    async def broker_time(self, stream: str) -> int:
+        """Return when the server answered. Raises `ConfigurationError` if there is no such stream, `BusUnavailable`."""
+        return (await existing_stream(self._connection.jetstream, stream)).told

@@ -1,0 +1,1 @@
+"""Routes of handlers, the stages of a delivery, retry schedules, and timers."""

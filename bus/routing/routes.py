@@ -1,0 +1,161 @@
+"""What a handler is to the gate: a subject, an action, and the five things the gate asks of it, in order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sealbus.bus.routing.retry import RetrySchedule
+from sealbus.bus.sending.message import Content
+from sealbus.bus.sending.status import State, Status
+from sealbus.envelopes.accept.live import VerifiedMessage
+from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import matches
+from sealbus.policies.decision.request import Resource
+
+__all__ = ["Endpoint", "Permitted", "Route", "RouteTable", "TaskReporter"]
+
+
+class TaskReporter(Protocol):
+    """What tells the requester of a task how it goes; `sealbus.bus.handling.status_writer` has it."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether a status of this delivery that is not its last was numbered."""
+
+    def numbered(
+        self,
+        state: State,
+        *,
+        code: str = "",
+        reasons: tuple[str, ...] = (),
+        note: str = "",
+        result: Content | None = None,
+    ) -> Status | None:
+        """Return the next status, to be stored by `store`; `None` stands for what is too much."""
+
+    async def store(self, status: Status | None) -> bool:
+        """Store what `numbered` returned; tell whether that was acknowledged within a bounded time. Raises nothing."""
+
+    async def tell(
+        self,
+        state: State,
+        *,
+        code: str = "",
+        reasons: tuple[str, ...] = (),
+        note: str = "",
+        result: Content | None = None,
+    ) -> bool:
+        """Store the next status at once; see `numbered` and `store`."""
+
+    async def completed(self, result: Content | None) -> bool:
+        """Store the last status of a task that was done; `None` is a handler that returned nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permitted:
+    """A message that was verified, decided and recorded: the only thing that a handler can be given.
+
+    Built by the gate alone, after the audit stream acknowledged the decision. `leaf` names the decision record;
+    `sent` collects the hashes of what the handler sends meanwhile, for the outcome record.
+    """
+
+    message: VerifiedMessage
+    value: object
+    route: Route
+    leaf: bytes
+    obligations: tuple[Mapping[str, object], ...] = ()
+    sent: list[bytes] = field(default_factory=list)
+    telling: TaskReporter | None = None
+    """Tells the requester of a task how it goes; absent for every other kind."""
+
+
+class Endpoint(Protocol):
+    """The code behind a route; implemented by `sealbus.agents`."""
+
+    def decode(self, body: bytes, typ: str) -> object:
+        """Step 14: return the typed body or raise `BadBody`. Must not block."""
+
+    def properties(self, value: object) -> Mapping[str, object]:
+        """Return the declared fields of the body that reach the policy as `action.properties`."""
+
+    async def resource(self, value: object) -> Resource:
+        """Step 15: load the resource's attributes from the agent's own data, or raise `ResourceNotFound`."""
+
+    async def handle(self, permitted: Permitted) -> Content | None:
+        """Step 18: do the work. Whatever it raises is the handler's failure."""
+
+    def stream(self, permitted: Permitted) -> AsyncGenerator[Content, None] | None:
+        """Return an iterator of answers for a call that is answered in chunks; `None` for every other route."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One handler's declaration. `subject` may end in `.*` for partitions of a task."""
+
+    kind: Kind
+    subject: str
+    action: str
+    endpoint: Endpoint
+    retry: RetrySchedule
+    timeout: float = 30.0
+    """Seconds that one attempt of the handler may take."""
+    resource_timeout: float = 5.0
+    """Seconds that loading the resource may take."""
+    loads_resource: bool = False
+    once: bool = False
+    """Whether the effect of a task or event is claimed before the handler runs, so that it cannot happen twice."""
+    honours: frozenset[str] = frozenset()
+    """Types of obligations that the handler honours, beside our own."""
+    status: bool = True
+    """Whether a task's requester is told that its handler works and what it returned; failures are always told."""
+
+
+class RouteTable:
+    """Finds the route of a delivered subject; two routes never share one."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._exact: dict[str, Route] = {}
+        self._patterns: list[Route] = []
+        self.routes = tuple(routes)
+        for route in self.routes:
+            if "*" in route.subject or ">" in route.subject:
+                self._patterns.append(route)
+            elif route.subject in self._exact:
+                raise ConfigurationError(f"{route.subject} has two handlers: declare one")
+            else:
+                self._exact[route.subject] = route
+
+    def of(self, subject: str) -> Route:
+        """Return the route that handles `subject`; raises `EnvelopeError` `wrong_subject` where there is none (step 3)."""
+        found = self.find(subject)
+        if found is None:
+            raise EnvelopeError(Code.WRONG_SUBJECT, 3, "no handler for this subject")
+        return found
+
+    def find(self, subject: str) -> Route | None:
+        """Return the route that handles `subject`; `None` where there is none."""
+        found = self._exact.get(subject)
+        if found is not None:
+            return found
+        for route in self._patterns:
+            if matches(route.subject, subject):
+                return route
+        return None
+
+    @staticmethod
+    def unknown_action(subject: str) -> str:
+        """Return the action that the subject of a task or event says, for a verb that has no route here.
+
+        Raises `EnvelopeError` `wrong_subject` (step 3) for every other subject.
+        """
+        kind, *tokens = subject.split(".")
+        if kind not in (Kind.TASK, Kind.EVENT) or len(tokens) < 2:
+            raise EnvelopeError(Code.WRONG_SUBJECT, 3, "no handler for this subject")
+        return f"{tokens[0]}.{tokens[1]}"
+
+    def subjects(self, kind: Kind) -> tuple[str, ...]:
+        """Return the subjects to consume for `kind`, in the order of declaration."""
+        return tuple(route.subject for route in self.routes if route.kind is kind)

@@ -1,0 +1,387 @@
+"""The one way out: what waits is sealed together, published in one write, and repeated until it is acknowledged.
+
+Messages to different subjects and audiences share one signature (SPEC.md section 4), and no latency is added: a batch
+is what is already waiting. A stream message's bytes are repeated until the PubAck, `iat + 30 s`, or 10 s before the
+credential's `exp`, then sealed anew under a new `id` and the same `idm` (SPEC.md section 7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from sealbus.bus.background import Background
+from sealbus.bus.ports import (
+    Clock,
+    DuplicateFirstAttempt,
+    Identity,
+    NewId,
+    NotAcknowledged,
+    NotPermitted,
+    Outgoing,
+    Overloaded,
+    PubAck,
+    StreamRefused,
+    Transport,
+    uuid7,
+    wall_clock,
+)
+from sealbus.bus.sending.message import OutgoingMessage
+from sealbus.envelopes.errors import BusUnavailable, SealbusError, SealError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Sealed, Sealer, seal
+
+__all__ = ["Outbox", "OutboxLimits", "Posted"]
+
+_log = logging.getLogger(__name__)
+
+RECENT = 30.0
+"""Seconds that an unacknowledged message is told of (`Outbox.unstored`): who is sent nothing because of it must try again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxLimits:
+    """Bounds and waits of an outbox."""
+
+    waiting: int = 8_192
+    """Messages that wait to be sealed; a sender that finds it full waits for room."""
+    batch: int = 256
+    """Messages under one signature: past 32 the signature's share is under a microsecond each."""
+    in_flight: int = 8
+    """Batches whose PubAcks are awaited at a time."""
+    ack_wait: float = 2.0
+    """Seconds until an attempt counts as lost and the same bytes are sent again."""
+    pause: float = 0.1
+    """Seconds between a failed attempt and the next."""
+    repeat_for: int = 30 * SECOND
+    """SPEC.md section 7: half of what `stored_within` allows, so that a repeat is never refused for its age."""
+    credential_margin: int = 10 * SECOND
+    """SPEC.md section 7: no repeat within this time of the credential's `exp`."""
+
+
+class Posted(NamedTuple):
+    """One sealed message that left; `ack` is absent for core NATS."""
+
+    sealed: Sealed
+    ack: PubAck | None = None
+
+
+class _Waiting:
+    """One letter on its way. `future` is its sender's; `sealed` and `outgoing` come and go together."""
+
+    __slots__ = (
+        "attempts", "durable", "future", "leaving", "letter", "outgoing", "repeat_is_ours", "repeat_until", "reseal",
+        "sealed", "until",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        letter: OutgoingMessage,
+        future: asyncio.Future[Posted],
+        *,
+        durable: bool,
+        reseal: bool,
+        repeat_is_ours: bool,
+        until: float,
+        leaving: Callable[[Sealed], None] | None,
+    ) -> None:
+        self.letter = letter
+        self.future = future
+        self.durable = durable
+        self.reseal = reseal
+        self.repeat_is_ours = repeat_is_ours
+        self.until = until
+        self.leaving = leaving
+        self.sealed: Sealed | None = None
+        self.outgoing: Outgoing | None = None
+        self.repeat_until = 0
+        self.attempts = 0
+
+
+class Outbox:
+    """Seals and sends for one identity; enter it with `async with`, leave it and what still waits is sent first."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        transport: Transport,
+        clock: Clock = wall_clock,
+        new_id: NewId = uuid7,
+        limits: OutboxLimits | None = None,
+    ) -> None:
+        self._identity = identity
+        self._transport = transport
+        self._clock = clock
+        self._new_id = new_id
+        self._limits = limits or OutboxLimits()
+        self._queue: asyncio.Queue[_Waiting | None] = asyncio.Queue(self._limits.waiting)
+        self._room = asyncio.Semaphore(self._limits.in_flight)
+        self._group = Background()
+        self._closed = True
+        self._unstored: dict[str, float] = {}
+        """By the first token of subjects, which our own declarations bound: when nothing was acknowledged, last."""
+
+    @property
+    def unstored(self) -> tuple[str, ...]:
+        """The first tokens of subjects that the server was sent messages to of late and did not say that it stored one."""
+        since = asyncio.get_running_loop().time() - RECENT
+        return tuple(sorted(token for token, last in self._unstored.items() if last >= since))
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        self._group.create_task(self._run(), name="outbox")
+        self._closed = False
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed = True
+        if kind is None:
+            await self._queue.put(None)
+        await self._group.__aexit__(kind, error, trace)
+
+    async def publish(
+        self, letter: OutgoingMessage, *, within: float = 30.0, reseal: bool = True, repeat_is_ours: bool = True
+    ) -> Posted:
+        """Seal `letter`, store it in the stream of its subject and return it with its PubAck, `within` seconds.
+
+        `reseal` allows a new id once the same bytes may no longer be repeated; the letter then carries an `idm` from
+        its first sealing on. `repeat_is_ours=False` takes even a repeat's `duplicate` for somebody else's.
+        Raises `Overloaded` if the stream is full, `NotPermitted`, `DuplicateFirstAttempt`, `StreamRefused`,
+        `BusUnavailable`, `SealError`, `IdentityUnavailable`.
+        """
+        waiting = self._enqueueable(letter, within, durable=True, reseal=reseal, repeat_is_ours=repeat_is_ours)
+        await self._put(waiting)
+        return await waiting.future
+
+    async def publish_each(
+        self,
+        letters: Sequence[OutgoingMessage],
+        *,
+        within: float = 30.0,
+        reseal: bool = True,
+        repeat_is_ours: bool = True,
+    ) -> Sequence[Posted | SealbusError]:
+        """Store letters together; return for each what `publish` would return or raise."""
+        batch = [
+            self._enqueueable(letter, within, durable=True, reseal=reseal, repeat_is_ours=repeat_is_ours)
+            for letter in letters
+        ]
+        try:
+            for waiting in batch:
+                await self._put(waiting)
+            # Most are done at once with the first: then no other is waited for, and nobody is called back about it.
+            for waiting in batch:
+                if not waiting.future.done():
+                    await asyncio.wait((waiting.future,))
+        finally:
+            for waiting in batch:
+                waiting.future.cancel()
+        return [_outcome(waiting.future) for waiting in batch]
+
+    async def send(self, letter: OutgoingMessage, *, leaving: Callable[[Sealed], None] | None = None) -> Posted:
+        """Seal `letter` and send it on core NATS; `leaving` is told what was sealed before it leaves.
+
+        Raises `BusUnavailable` if not connected, `SealError`, `IdentityUnavailable`.
+        """
+        waiting = self._enqueueable(letter, 30.0, durable=False, reseal=False, repeat_is_ours=True, leaving=leaving)
+        await self._put(waiting)
+        return await waiting.future
+
+    def _enqueueable(
+        self,
+        letter: OutgoingMessage,
+        within: float,
+        *,
+        durable: bool,
+        reseal: bool,
+        repeat_is_ours: bool,
+        leaving: Callable[[Sealed], None] | None = None,
+    ) -> _Waiting:
+        loop = asyncio.get_running_loop()
+        return _Waiting(
+            letter,
+            loop.create_future(),
+            durable=durable,
+            reseal=reseal and letter.id is None,
+            repeat_is_ours=repeat_is_ours,
+            until=loop.time() + within,
+            leaving=leaving,
+        )
+
+    async def _put(self, waiting: _Waiting) -> None:
+        if self._closed:
+            raise BusUnavailable("the outbox is closed")
+        try:
+            self._queue.put_nowait(waiting)
+        except asyncio.QueueFull:
+            await self._queue.put(waiting)
+
+    async def _run(self) -> None:
+        while True:
+            first = await self._queue.get()
+            if first is None:
+                return
+            batch = [first]
+            last = False
+            while len(batch) < self._limits.batch and not self._queue.empty():
+                following = self._queue.get_nowait()
+                if following is None:
+                    last = True
+                    break
+                batch.append(following)
+            await self._dispatch([w for w in batch if not w.future.done()])
+            if last:
+                return
+
+    async def _dispatch(self, batch: Sequence[_Waiting]) -> None:
+        """Seal what has no bytes yet, send core messages at once and stream messages in a task of their own."""
+        self._seal([w for w in batch if w.sealed is None])
+        core = [w for w in batch if not w.durable and w.outgoing is not None]
+        if core:
+            self._send(core)
+        durable = [w for w in batch if w.durable and w.outgoing is not None]
+        if durable:
+            await self._room.acquire()
+            self._group.create_task(self._publish(durable), name="outbox-publish")
+
+    def _seal(self, batch: Sequence[_Waiting]) -> None:
+        if not batch:
+            return
+        try:
+            sealer = self._identity.sealer()
+        except SealbusError as error:
+            for waiting in batch:
+                _fail(waiting, error)
+            return
+        now = self._clock()
+        try:
+            self._seal_together(batch, sealer, now)
+        except SealError:
+            # One letter is at fault and the others are not: find it by sealing each alone.
+            for waiting in batch:
+                try:
+                    self._seal_together([waiting], sealer, now)
+                except SealError as error:
+                    _fail(waiting, error)
+
+    def _seal_together(self, batch: Sequence[_Waiting], sealer: Sealer, now: int) -> None:
+        drafts = []
+        for waiting in batch:
+            new_id = waiting.letter.id or self._new_id(now)
+            if waiting.reseal and waiting.letter.idm is None and waiting.letter.kind in _KEYED:
+                waiting.letter = waiting.letter._replace(idm=new_id.hex())
+            drafts.append(waiting.letter.draft(now=now, new_id=new_id))
+        for waiting, sealed in zip(batch, seal(drafts, sealer), strict=True):
+            header = sealed.header
+            waiting.sealed = sealed
+            if waiting.leaving is not None:
+                waiting.leaving(sealed)
+            waiting.attempts = 0
+            waiting.repeat_until = min(
+                header.iat + self._limits.repeat_for, sealer.expires - self._limits.credential_margin
+            )
+            waiting.outgoing = Outgoing(
+                subject=header.to, payload=sealed.wire, message_id=header.id.hex() if waiting.durable else ""
+            )
+
+    def _send(self, batch: Sequence[_Waiting]) -> None:
+        try:
+            self._transport.send([w.outgoing for w in batch if w.outgoing is not None])
+        except SealbusError as error:
+            for waiting in batch:
+                _fail(waiting, error)
+            return
+        for waiting in batch:
+            if waiting.sealed is not None and not waiting.future.done():
+                waiting.future.set_result(Posted(sealed=waiting.sealed))
+
+    async def _publish(self, batch: Sequence[_Waiting]) -> None:
+        try:
+            await self._until_settled(batch)
+        finally:
+            self._room.release()
+            for waiting in batch:
+                if not waiting.future.done():
+                    waiting.future.cancel()
+
+    async def _until_settled(self, batch: Sequence[_Waiting]) -> None:
+        loop = asyncio.get_running_loop()
+        while batch:
+            outgoing = [w.outgoing for w in batch if w.outgoing is not None]
+            answers: Sequence[PubAck | Exception]
+            try:
+                answers = await self._transport.publish(outgoing, deadline=self._limits.ack_wait)
+            except SealbusError as error:
+                answers = [error] * len(outgoing)
+            unsettled = []
+            for waiting, answer in zip(batch, answers, strict=True):
+                waiting.attempts += 1
+                if not self._settle(waiting, answer, loop.time()):
+                    unsettled.append(waiting)
+            batch = unsettled
+            if batch:
+                await asyncio.sleep(self._limits.pause)
+                self._seal([w for w in batch if w.sealed is None])
+                batch = [w for w in batch if not w.future.done()]
+
+    def _settle(self, waiting: _Waiting, answer: PubAck | Exception, loop_time: float) -> bool:
+        """Resolve the sender's future if `answer` settles it; otherwise say whether the bytes may be repeated or not."""
+        token = waiting.letter.to.partition(".")[0]
+        if isinstance(answer, NotAcknowledged):
+            self._unstored[token] = loop_time
+        elif isinstance(answer, PubAck | StreamRefused):
+            self._unstored.pop(token, None)
+        if waiting.future.done():
+            return True
+        if isinstance(answer, PubAck) and waiting.sealed is not None:
+            if answer.duplicate and (waiting.attempts == 1 or not waiting.repeat_is_ours):
+                _fail(waiting, DuplicateFirstAttempt(f"{waiting.letter.to}: the stream has this id already"))
+            else:
+                waiting.future.set_result(Posted(sealed=waiting.sealed, ack=answer))
+            return True
+        if isinstance(answer, NotPermitted):
+            _fail(waiting, answer)
+            return True
+        if isinstance(answer, StreamRefused):
+            _fail(waiting, _as_overload(answer))
+            return True
+        if loop_time >= waiting.until:
+            _fail(waiting, BusUnavailable(f"{waiting.letter.to}: not acknowledged in time"))
+            return True
+        if self._clock() >= waiting.repeat_until:
+            if not waiting.reseal:
+                _fail(waiting, BusUnavailable(f"{waiting.letter.to}: not acknowledged while it could be repeated"))
+                return True
+            waiting.sealed = None
+        return False
+
+
+def _outcome(future: asyncio.Future[Posted]) -> Posted | SealbusError:
+    error = future.exception()
+    if isinstance(error, SealbusError):
+        return error
+    return future.result()
+
+
+_KEYED = frozenset({Kind.TASK, Kind.EVENT})
+"""Kinds whose reader tells two sealings of one message by `idm`; a record says itself what it is about."""
+
+_FULL = frozenset({10047, 10077})
+"""JetStream: insufficient resources, and a stream at its `max_bytes` or `max_msgs` with `discard: new`."""
+
+
+def _as_overload(refused: StreamRefused) -> BusUnavailable:
+    return Overloaded(refused.detail) if refused.err_code in _FULL else refused
+
+
+def _fail(waiting: _Waiting, error: Exception) -> None:
+    if not waiting.future.done():
+        waiting.future.set_exception(error)

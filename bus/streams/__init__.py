@@ -1,0 +1,1 @@
+"""Streams as code: declared, checked, planned; periods of the audit stream; keys and objects on top."""

@@ -1,0 +1,274 @@
+"""What a stream must be for acceptance to hold, checked by every consumer at start and at each reconnect.
+
+Step 6 rests on the broker (SPEC.md section 7, "What the stream must be"): a message is stored once within the window,
+and its id is remembered for as long as a copy would be accepted. Whatever could store a message without its id, under
+another time or subject, or take it away early, is refused; so is a setting that this version has never heard of.
+
+Checks the streams again on every new link: a server that came back may not be the one that was left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sealbus.bus.nats.api import NANOSECONDS, StreamState, stream_state
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.link import Link
+from sealbus.bus.ports import Request
+from sealbus.bus.streams.declared import DUPLICATE_WINDOW, KEPT_SECONDS, Guard, Stream
+from sealbus.bus.streams.periods import audit_stream
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+
+__all__ = [
+    "FORBIDDEN",
+    "INERT",
+    "StreamGuard",
+    "Violation",
+    "check_stream",
+    "check_streams",
+    "covers",
+    "is_unset",
+    "shown",
+    "violations",
+]
+
+FORBIDDEN: Final = {
+    "sources": "stores copies from elsewhere, under new times",
+    "mirror": "is filled from elsewhere",
+    "subject_transform": "stores messages under another subject than they were sent to",
+    "republish": "hands copies to whoever may read another subject",
+    "allow_rollup_hdrs": "lets a message remove others, and their ids",
+    "allow_msg_ttl": "lets a message leave before a copy of it expires",
+    "subject_delete_marker_ttl": "puts messages of the server among ours",
+    "allow_msg_schedules": "stores messages later than they were sent",
+    "allow_msg_counter": "rewrites bodies",
+    "discard_new_per_subject": "goes with a limit per subject",
+    "no_ack": "acknowledges nothing",
+    "sealed": "stores nothing any more",
+    "allow_batched": "has a way to publish of its own, not shown to keep ids",
+}
+"""Settings that must be absent or off in every stream, and why. All are set by stream configuration alone."""
+
+INERT: Final = frozenset(
+    {
+        "name",
+        "description",
+        "metadata",
+        "max_msgs",
+        "max_bytes",
+        "max_msg_size",
+        "max_consumers",
+        "num_replicas",
+        "placement",
+        "compression",
+        "consumer_limits",
+        "first_seq",
+        "allow_direct",
+        "mirror_direct",
+        "allow_atomic",
+        "deny_delete",
+        "deny_purge",
+    }
+)
+"""Settings that cannot make an accepted message acceptable again; an operator may choose them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """One thing about a stream that must be otherwise. Both texts are for people."""
+
+    stream: str
+    field: str
+    found: str
+    needed: str
+
+    def __str__(self) -> str:
+        return f"stream {self.stream}: {self.field} is {self.found}, needed: {self.needed}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Condition:
+    field: str
+    guards: frozenset[Guard]
+    holds: Callable[[object], bool]
+    needed: str
+
+
+_ALL: Final = frozenset(Guard)
+_IDS: Final = frozenset({Guard.LIVE, Guard.EVIDENCE})
+_KEPT: Final = _IDS | {Guard.STATE}
+_AGED: Final = frozenset({Guard.LIVE, Guard.STATE})
+_STATE: Final = frozenset({Guard.STATE})
+_EVIDENCE: Final = frozenset({Guard.EVIDENCE})
+
+
+def _at_least(value: object, seconds: int) -> bool:
+    return type(value) is int and value >= seconds * NANOSECONDS
+
+
+_CONDITIONS: Final = (
+    _Condition("retention", _ALL, lambda value: value == "limits", "limits, which keeps what was acknowledged"),
+    _Condition("discard", _KEPT, lambda value: value == "new", "new"),
+    _Condition("storage", _KEPT, lambda value: value == "file", "file"),
+    _Condition("persist_mode", _KEPT, lambda value: value in (None, "", "default"), "default, stored before PubAck"),
+    _Condition("max_msgs_per_subject", _IDS, lambda value: value in (None, 0, -1), "none"),
+    _Condition(
+        "duplicate_window",
+        _IDS,
+        lambda value: _at_least(value, DUPLICATE_WINDOW),
+        f"{DUPLICATE_WINDOW} s or more",
+    ),
+    _Condition(
+        "max_age",
+        _AGED,
+        lambda value: value in (None, 0) or _at_least(value, KEPT_SECONDS),
+        f"none, or {KEPT_SECONDS} s (24 h 5 min) or more",
+    ),
+    _Condition("max_age", _EVIDENCE, lambda value: value in (None, 0), "none"),
+    _Condition("deny_delete", _IDS, lambda value: value is True, "true, or a message leaves with its id"),
+    _Condition("deny_purge", _IDS, lambda value: value is True, "true, or messages leave with their ids"),
+    _Condition("allow_direct", _STATE, lambda value: value is True, "true, or no process can read what it holds"),
+)
+
+
+def violations(stream: Stream, state: StreamState) -> tuple[Violation, ...]:
+    """Return everything about the real stream that consumers of the declared `stream` must refuse; empty if it will do.
+
+    Stricter or larger than declared is no violation; `plan` is what compares exactly.
+    """
+    return tuple(_violations(stream, state))
+
+
+def check_stream(stream: Stream, state: StreamState | None) -> StreamState:
+    """Return the real stream if it will do. Raises `ConfigurationError`, one line, for the first thing that will not.
+
+    The line names the stream, the field, what was found, what is needed and the command that tells more.
+    """
+    if state is None:
+        raise ConfigurationError(f"stream {stream.name}: does not exist; run `sealbus streams plan`")
+    for violation in _violations(stream, state):
+        raise ConfigurationError(f"{violation}; run `sealbus streams plan`")
+    return state
+
+
+async def check_streams(
+    streams: Sequence[Stream], request: Request, *, deadline: float = 5.0
+) -> dict[str, StreamState]:
+    """Read and check `streams` within `deadline` seconds in all; return them by name, for their creation times.
+
+    Needs no rights but `$JS.API.STREAM.LIST` and, once the audit stream's first period is over,
+    `$JS.API.STREAM.NAMES`; the audit stream's current period is returned under the declared name.
+
+    Raises `ConfigurationError` as `check_stream` does, and
+    `BusUnavailable` if the server does not answer in time: then nothing is known, and nothing may be consumed.
+    """
+    found = {}
+    try:
+        async with asyncio.timeout(deadline):
+            for stream in streams:
+                if stream.guard is Guard.EVIDENCE:
+                    # Of several periods the current one: the name that it has now is not for each process to know.
+                    state = await audit_stream(request, first=stream.name)
+                    found[stream.name] = check_stream(replace(stream, name=state.name), state)
+                else:
+                    found[stream.name] = check_stream(stream, await stream_state(request, stream.name))
+    except TimeoutError as error:
+        raise BusUnavailable(f"streams not checked: no answer from the server within {deadline:g} s") from error
+    return found
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Tell whether every subject that the filter `narrow` matches is matched by the filter `wide`, too."""
+    outer, inner = wide.split("."), narrow.split(".")
+    for place, part in enumerate(outer):
+        if part == ">":
+            return len(inner) > place
+        if place >= len(inner) or inner[place] == ">" or part not in ("*", inner[place]):
+            return False
+    return len(inner) == len(outer)
+
+
+def is_unset(value: object) -> bool:
+    """Tell whether a JSON `value` is what the server says, or leaves out, for a setting that is off."""
+    return value is None or value is False or value in (0, "", [], {})
+
+
+def shown(field: str, value: object) -> str:
+    """Return a found or needed `value` as an operator would write it."""
+    if value is None:
+        return "absent"
+    if field in ("max_age", "duplicate_window") and type(value) is int:
+        return f"{value / NANOSECONDS:.15g} s"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(str(item) if isinstance(item, str) else "set" for item in value) or "none"
+    return "set" if isinstance(value, dict) else str(value)
+
+
+def _violations(stream: Stream, state: StreamState) -> Iterable[Violation]:
+    def violation(field: str, needed: str) -> Violation:
+        found = shown(field, state.config.get(field))
+        return Violation(stream=stream.name, field=field, found=found, needed=needed)
+
+    covered = state.config.get("subjects")
+    filters = [one for one in covered if isinstance(one, str)] if isinstance(covered, list) else []
+    for subject in stream.subjects:
+        if not any(covers(one, subject) for one in filters):
+            yield violation("subjects", f"{subject} among them")
+    for condition in _CONDITIONS:
+        if stream.guard in condition.guards and not condition.holds(state.config.get(condition.field)):
+            yield violation(condition.field, condition.needed)
+    judged = {"subjects", *(condition.field for condition in _CONDITIONS)}
+    for field, value in state.config.items():
+        if field in FORBIDDEN and not is_unset(value):
+            yield violation(field, f"unset, it {FORBIDDEN[field]}")
+        elif field not in judged and field not in FORBIDDEN and field not in INERT and not is_unset(value):
+            yield violation(field, "unset, this version of sealbus does not know it")
+
+
+_log = logging.getLogger(__name__)
+
+AGAIN = 1.0
+"""Seconds until a check that got no answer is made again."""
+
+
+class StreamGuard:
+    """Attach it to a connection and own its `run`, which raises `ConfigurationError` once a stream is not as declared."""
+
+    def __init__(self, streams: Sequence[Stream], connection: Connection) -> None:
+        self._streams = tuple(streams)
+        self._connection = connection
+        self._entered = asyncio.Event()
+        self.checked = asyncio.Event()
+        """Set once the streams were checked on the link that is in use now."""
+
+    def enter(self, link: Link) -> None:
+        """Ask for a check on the new link."""
+        del link
+        self.checked.clear()
+        self._entered.set()
+
+    async def leave(self, link: Link) -> None:
+        """Expect nothing from the old link."""
+
+    def lost(self, link: Link) -> None:
+        """Expect nothing from a lost link."""
+
+    async def run(self) -> None:
+        """Check after each new link until cancelled."""
+        while True:
+            await self._entered.wait()
+            self._entered.clear()
+            try:
+                await check_streams(self._streams, self._connection.jetstream)
+            except BusUnavailable as error:
+                _log.warning("streams not checked, trying again: %s", error)
+                await asyncio.sleep(AGAIN)
+                self._entered.set()
+            else:
+                self.checked.set()

@@ -1,0 +1,241 @@
+"""Streams as code: what each stream of sealbus is, frozen, and its configuration in the JetStream API's own words.
+
+::
+
+    TASKS      task.>      durable work             24 h 5 min, keeps what was acknowledged, refuses when full,
+                                                    nothing can be deleted
+    EVENTS     event.>     facts, fan-out           the same: what is handled needs the replay guard
+    RESULTS    status.>    task life cycle          24 h 5 min, refuses when full
+    DEAD       dead.>      what could not be done   30 days, drops the oldest
+    AUDIT      audit.>     evidence                 for ever, refuses when full, nothing can be deleted
+    REFUSALS   refused.>   counts and samples       30 days, small, drops the oldest: never holds anybody up
+    STATE      state.>     values by key            24 h 5 min, the last of each subject, refuses when full
+
+Why the replay guard of SPEC.md section 7 needs these settings: the server rebuilds its memory of message ids from what
+is stored, so that nothing may leave a stream within the time in which a copy of it would still be accepted. Nobody may
+purge TASKS or EVENTS for the same reason: after a flood an operator raises `max_bytes` (`sealbus streams apply`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Final, Literal
+
+from sealbus.bus.nats.api import NANOSECONDS
+from sealbus.bus.ports import JsonObject
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import OwnSubject
+
+__all__ = [
+    "DEFAULT_MAX_BYTES",
+    "DUPLICATE_WINDOW",
+    "KEPT_SECONDS",
+    "STREAM_NAMES",
+    "Guard",
+    "Stream",
+    "declared_streams",
+    "own_durable",
+    "stream_named",
+]
+
+KEPT_SECONDS: Final = 86_700
+"""24 h 5 min: the longest life of a message and 5 min for clocks and restarts (SPEC.md section 7)."""
+
+DUPLICATE_WINDOW: Final = 120
+"""Seconds; twice the time within which a message must be stored after it was made (SPEC.md section 7)."""
+
+_MONTH: Final = 30 * 86_400
+_MEBIBYTE: Final = 1_048_576
+_REPLICAS: Final = (1, 3, 5)
+
+STREAM_NAMES: Final = ("TASKS", "EVENTS", "RESULTS", "DEAD", "AUDIT", "REFUSALS", "STATE")
+
+DEFAULT_MAX_BYTES: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "EVENTS": 1_024 * _MEBIBYTE,
+        "RESULTS": 1_024 * _MEBIBYTE,
+        "DEAD": 256 * _MEBIBYTE,
+        "REFUSALS": 64 * _MEBIBYTE,
+        "STATE": 512 * _MEBIBYTE,
+    }
+)
+"""Bytes of the streams that need not be said. TASKS and AUDIT must be: a full TASKS refuses senders, a full AUDIT stops
+all handling, and how soon that happens is the operator's to decide."""
+
+
+class Guard(Enum):
+    """What acceptance relies on a stream for, and so how much of it a consumer checks."""
+
+    LIVE = "live"
+    """Deliveries of the live profile: step 6 holds only if the stream remembers ids (SPEC.md section 7)."""
+    EVIDENCE = "evidence"
+    """Signed records: nothing may leave, and replicas share the guard of calls through its memory of ids."""
+    STATE = "state"
+    """Values by key: what is claimed must not be forgotten while the message that it stands for could come again."""
+    NONE = "none"
+    """Statuses count once by themselves; dead letters and refusals gate nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """One declared stream. `max_age` and `duplicate_window` are seconds, a `max_age` of 0 is none."""
+
+    name: str
+    description: str
+    subjects: tuple[str, ...]
+    guard: Guard
+    max_bytes: int
+    discard: Literal["new", "old"] = "new"
+    max_age: int = KEPT_SECONDS
+    duplicate_window: int = DUPLICATE_WINDOW
+    deny_delete: bool = False
+    deny_purge: bool = False
+    per_subject: int = -1
+    """Messages kept of each subject; -1 for no bound."""
+    direct: bool = False
+    """Whether a message may be read by its subject, which is what NATS permissions can hold a reader to."""
+    replicas: int = 1
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1:
+            raise ConfigurationError(f"stream {self.name}: max_bytes must be 1 or more, not {self.max_bytes}")
+        if self.replicas not in _REPLICAS:
+            raise ConfigurationError(f"stream {self.name}: replicas must be 1, 3 or 5, not {self.replicas}")
+
+    def config(self) -> JsonObject:
+        """Return the declared part of a JetStream stream configuration; what it leaves out is the operator's choice."""
+        config: JsonObject = {
+            "name": self.name,
+            "description": self.description,
+            "subjects": list(self.subjects),
+            "retention": "limits",
+            "storage": "file",
+            "discard": self.discard,
+            "max_age": self.max_age * NANOSECONDS,
+            "max_bytes": self.max_bytes,
+            "max_msgs": -1,
+            "max_msgs_per_subject": self.per_subject,
+            "max_msg_size": -1,
+            "duplicate_window": self.duplicate_window * NANOSECONDS,
+            "deny_delete": self.deny_delete,
+            "deny_purge": self.deny_purge,
+            "num_replicas": self.replicas,
+        }
+        if self.direct:
+            config["allow_direct"] = True
+        return config
+
+
+def declared_streams(
+    max_bytes: Mapping[str, int], *, own: Sequence[OwnSubject] = (), replicas: int = 1
+) -> tuple[Stream, ...]:
+    """Return the seven streams, in the order of `STREAM_NAMES`, as they have to be.
+
+    `max_bytes` is by stream name; TASKS and AUDIT must be in it. Own subjects join TASKS or EVENTS by their kind; calls
+    are never stored. Raises `ConfigurationError` for a size that is missing, unknown or not positive.
+    """
+    for name in max_bytes:
+        if name not in STREAM_NAMES:
+            raise ConfigurationError(f"streams.max_bytes.{name.lower()}: there is no such stream")
+    sizes = {**DEFAULT_MAX_BYTES, **max_bytes}
+    for name in STREAM_NAMES:
+        if name not in sizes:
+            raise ConfigurationError(
+                f"streams.max_bytes.{name.lower()} is not set: say how much {name} may hold, for instance 1GiB"
+            )
+    tasks = tuple(sorted(one.subject for one in own if one.kind is Kind.TASK))
+    events = tuple(sorted(one.subject for one in own if one.kind is Kind.EVENT))
+    return (
+        Stream(
+            name="TASKS",
+            description="sealbus: durable work",
+            subjects=("task.>", *tasks),
+            guard=Guard.LIVE,
+            max_bytes=sizes["TASKS"],
+            deny_delete=True,
+            deny_purge=True,
+            replicas=replicas,
+        ),
+        Stream(
+            name="EVENTS",
+            description="sealbus: facts for whoever listens",
+            subjects=("event.>", *events),
+            guard=Guard.LIVE,
+            max_bytes=sizes["EVENTS"],
+            deny_delete=True,
+            deny_purge=True,
+            replicas=replicas,
+        ),
+        Stream(
+            name="RESULTS",
+            description="sealbus: life cycle and results of tasks",
+            subjects=("status.>",),
+            guard=Guard.NONE,
+            max_bytes=sizes["RESULTS"],
+            replicas=replicas,
+        ),
+        Stream(
+            name="DEAD",
+            description="sealbus: what could not be handled, verbatim",
+            subjects=("dead.>",),
+            guard=Guard.NONE,
+            max_bytes=sizes["DEAD"],
+            discard="old",
+            max_age=_MONTH,
+            replicas=replicas,
+        ),
+        Stream(
+            name="AUDIT",
+            description="sealbus: signed decision and outcome records",
+            subjects=("audit.>",),
+            guard=Guard.EVIDENCE,
+            max_bytes=sizes["AUDIT"],
+            max_age=0,
+            deny_delete=True,
+            deny_purge=True,
+            replicas=replicas,
+        ),
+        Stream(
+            name="REFUSALS",
+            description="sealbus: counts and samples of what failed verification, unsigned",
+            subjects=("refused.>",),
+            guard=Guard.NONE,
+            max_bytes=sizes["REFUSALS"],
+            discard="old",
+            max_age=_MONTH,
+            replicas=replicas,
+        ),
+        Stream(
+            name="STATE",
+            description="sealbus: values by key, the last of each",
+            subjects=("state.>",),
+            guard=Guard.STATE,
+            max_bytes=sizes["STATE"],
+            per_subject=1,
+            direct=True,
+            replicas=replicas,
+        ),
+    )
+
+
+def own_durable(subject: str) -> str:
+    """Return the name of the durable consumer of an own task subject, which has one of its own.
+
+    The server holds a consumer to the one filter that stands in the API's subject; with several filters in one consumer
+    nothing would keep its owner to the own subject. No agent has this name: none begins with `id-`, and the token of an
+    ID without a name goes on in hex digits only.
+    """
+    return f"id-own-{hashlib.sha256(subject.encode()).hexdigest()[:32]}"
+
+
+def stream_named(streams: Sequence[Stream], name: str) -> Stream:
+    """Return the declared stream `name`; raise `ConfigurationError` if there is none."""
+    for stream in streams:
+        if stream.name == name:
+            return stream
+    raise ConfigurationError(f"stream {name}: not declared; the streams are {', '.join(one.name for one in streams)}")

@@ -1,0 +1,57 @@
+"""What an acknowledgement by NATS is worth when the power fails: what can be seen of it, and what not (pure).
+
+nats-server acknowledges a write first and syncs its files every two minutes, unless `jetstream { sync_interval: always }`
+says otherwise (nats-io/nats-server#7564; `tests/chaos/test_power_cut.py`). No client is told which it is: the JetStream
+API has replicas and `persist_mode`, the interval stands only in the server's configuration and on its monitoring port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sealbus.bus.nats.api import StreamState
+from sealbus.envelopes.encoding.strict_json import Json, parse_object
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+
+__all__ = ["acknowledged_means", "describe_sync"]
+
+VARZ_NESTING = 16
+"""Nesting of the monitoring port's document; nats-server 2.15.1 has 6."""
+
+
+def acknowledged_means(states: Mapping[str, StreamState]) -> str:
+    """Return one line for operators: what the acknowledgements of these streams survive, and on what condition."""
+    counts = [state.config.get("num_replicas") for state in states.values()]
+    least = min((count for count in counts if type(count) is int), default=1)
+    held = "one replica" if least == 1 else f"{least} replicas"
+    lost = "a power failure" if least == 1 else "a power failure of most servers at once"
+    return (
+        f"each stream has {held} or more: {lost} loses up to two minutes of what was acknowledged unless nats-server has "
+        "sync_interval: always, which no client can see (`sealbus doctor --nats-monitor URL` asks the server)"
+    )
+
+
+def describe_sync(varz: bytes) -> str:
+    """Return one line about a server whose `/varz` this is and which syncs before it acknowledges.
+
+    Raises `ConfigurationError`, with what to do, for a server that does not; `BusUnavailable` for what is no such document.
+    """
+    try:
+        document = parse_object(varz, depth=VARZ_NESTING)
+        name, config = document["server_name"], _object(_object(document["jetstream"])["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BusUnavailable("the monitoring port's answer is not /varz of a nats-server with JetStream") from error
+    if config.get("sync_always") is not True:
+        interval = config.get("sync_interval")
+        every = f"every {interval / 1e9:g} s" if type(interval) is int else "at times that it does not say"
+        raise ConfigurationError(
+            f"{name} acknowledges what is not on its disk, which it syncs {every}: a power failure loses what senders were "
+            "told is stored; set `jetstream { sync_interval: always }` in its configuration and restart it"
+        )
+    return f"{name} syncs its disk before it acknowledges"
+
+
+def _object(value: Json) -> dict[str, Json]:
+    if not isinstance(value, dict):
+        raise TypeError("not an object")
+    return value

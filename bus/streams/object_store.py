@@ -1,0 +1,238 @@
+"""A bucket of NATS' object store: files of some size by name, in the layout that the `nats` command line reads (ADR-20).
+
+A bucket is the stream `OBJ_<bucket>`: what an object is stands in one message of `$O.<bucket>.M.<name in base64url>`, its
+bytes in chunks on `$O.<bucket>.C.<nuid>`. Chunks are written first, under a number of their own, and the one message
+about them last, by comparison with the one that it replaces: of two who write at a time one is told, and a reader sees
+the old object or the new one. Whoever runs the broker can change what is here: content that matters is signed.
+
+What a bucket says of one object: the JSON of NATS' object store, parsed once and bounded (ADR-20).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sealbus.bus.nats.api import api, create_stream, iso_time, stream_state
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import Clock, Outgoing, PubAck, StreamRefused, wall_clock
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.envelopes.trust.names import is_token
+
+__all__ = ["ObjectInfo", "ObjectStore", "digest_of", "parse_info"]
+
+CHUNK_BYTES: Final = 131_072
+"""What the `nats` command line uses."""
+OBJECT_BYTES: Final = 33_554_432
+"""Longest object that is read or written."""
+WITHIN: Final = 5.0
+"""Seconds for one question or one write."""
+
+_EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
+_NOT_THE_LAST: Final = frozenset({10_071, 10_164})
+"""JetStream: "wrong last sequence", with its number and without."""
+
+
+class ObjectStore:
+    """The bucket `bucket` over an entered connection, which outlives it. Every wait ends, with `BusUnavailable`."""
+
+    def __init__(self, connection: Connection, bucket: str, *, clock: Clock = wall_clock) -> None:
+        if not is_token(bucket):
+            raise ConfigurationError(f"{bucket[:255]!r} cannot be the name of a bucket")
+        self.bucket = bucket
+        self.stream = f"OBJ_{bucket}"
+        self._connection = connection
+        self._transport = NatsTransport(connection)
+        self._clock = clock
+
+    async def create(self, *, max_bytes: int, replicas: int = 1) -> None:
+        """Make the bucket unless it is there; an operator's identity may. Raises `ConfigurationError`."""
+        if await stream_state(self._connection.jetstream, self.stream) is not None:
+            return
+        config: Mapping[str, object] = {
+            "name": self.stream,
+            "description": "sealbus: policy bundles",
+            "subjects": [f"$O.{self.bucket}.C.>", f"$O.{self.bucket}.M.>"],
+            "retention": "limits",
+            "storage": "file",
+            "discard": "new",
+            "max_bytes": max_bytes,
+            "max_age": 0,
+            "num_replicas": replicas,
+            "allow_rollup_hdrs": True,
+            "allow_direct": True,
+        }
+        await create_stream(self._connection.jetstream, config)
+
+    async def info(self, name: str) -> ObjectInfo | None:
+        """Return what the object `name` is now, None if there is none or it was deleted."""
+        found = await self._transport.last(self.stream, self._meta(name), within=WITHIN)
+        if found is None:
+            return None
+        info = parse_info(found[1], sequence=found[0])
+        return None if info is None or info.deleted else info
+
+    async def get(self, info: ObjectInfo) -> bytes | None:
+        """Return the bytes of an object; None if they are not those that `info` describes.
+
+        So it is where the object was replaced meanwhile, where it is broken, and where it has over 32 MiB.
+        """
+        content = bytearray()
+        if info.chunks:
+            subject = f"$O.{self.bucket}.C.{info.nuid}"
+            async with aclosing(self._transport.read(self.stream, [subject])) as batches:
+                async for batch in batches:
+                    content += b"".join(delivery.payload for delivery in batch)
+                    if len(content) > min(info.size, OBJECT_BYTES):
+                        return None
+        raw = bytes(content)
+        return raw if digest_of(raw) == info.digest else None
+
+    async def put(self, name: str, content: bytes, *, last: int) -> ObjectInfo | None:
+        """Store `content` in place of the object whose `sequence` is `last`, 0 for none; None if that is not the one.
+
+        What it replaced is removed. Raises `BusUnavailable`: nobody knows then whether it was stored.
+        """
+        if len(content) > OBJECT_BYTES:
+            raise ConfigurationError(f"{name}: over {OBJECT_BYTES} bytes")
+        before = await self._transport.last(self.stream, self._meta(name), within=WITHIN)
+        if (before[0] if before is not None else 0) != last:
+            return None
+        nuid = secrets.token_hex(11)
+        chunks = [content[start : start + CHUNK_BYTES] for start in range(0, len(content), CHUNK_BYTES)]
+        subject = f"$O.{self.bucket}.C.{nuid}"
+        await self._publish([Outgoing(subject=subject, payload=chunk) for chunk in chunks])
+        info = ObjectInfo(
+            name=name, nuid=nuid, size=len(content), chunks=len(chunks), digest=digest_of(content), sequence=0
+        )
+        sequence = await self._point(info, last)
+        if sequence is None:
+            await self._purge(subject)
+            return None
+        old = parse_info(before[1], sequence=last) if before is not None else None
+        if old is not None and old.nuid:
+            await self._purge(f"$O.{self.bucket}.C.{old.nuid}")
+        return replace(info, sequence=sequence)
+
+    async def remove(self, info: ObjectInfo) -> None:
+        """Remove an object without a trace."""
+        await self._purge(self._meta(info.name))
+        await self._purge(f"$O.{self.bucket}.C.{info.nuid}")
+
+    async def objects(self) -> list[ObjectInfo]:
+        """Return all objects that there are now, by name."""
+        found: dict[str, ObjectInfo] = {}
+        async with aclosing(self._infos(follow=False)) as batches:
+            async for batch in batches:
+                found |= {info.name: info for info in batch}
+        return [info for _, info in sorted(found.items()) if not info.deleted]
+
+    def watch(self) -> AsyncGenerator[list[ObjectInfo], None]:
+        """Yield what all objects are, then each change as it comes, deletions too, until closed.
+
+        Raises as `Transport.read` does, among others `ConfigurationError` where there is no such bucket.
+        """
+        return self._infos(follow=True)
+
+    async def _infos(self, *, follow: bool) -> AsyncGenerator[list[ObjectInfo], None]:
+        source = self._transport.read(self.stream, [f"$O.{self.bucket}.M.>"], follow=follow)
+        async with aclosing(source) as batches:
+            async for batch in batches:
+                found: list[ObjectInfo] = []
+                for delivery in batch:
+                    sequence = delivery.position.sequence if delivery.position is not None else 0
+                    info = parse_info(delivery.payload, sequence=sequence)
+                    if info is not None and self._meta(info.name) == delivery.subject:
+                        found.append(info)
+                yield found
+
+    def _meta(self, name: str) -> str:
+        return f"$O.{self.bucket}.M.{urlsafe_b64encode(name.encode()).decode()}"
+
+    async def _point(self, info: ObjectInfo, last: int) -> int | None:
+        """Write the message about an object; return its sequence, or None if another was written since `last`."""
+        document = {
+            "name": info.name,
+            "bucket": self.bucket,
+            "nuid": info.nuid,
+            "size": info.size,
+            "mtime": iso_time(self._clock()),
+            "chunks": info.chunks,
+            "digest": info.digest,
+            "options": {"max_chunk_size": CHUNK_BYTES},
+        }
+        message = Outgoing(
+            subject=self._meta(info.name),
+            payload=json.dumps(document).encode(),
+            headers={"Nats-Rollup": "sub", _EXPECTED: str(last)},
+        )
+        (answer,) = await self._transport.publish([message], deadline=WITHIN)
+        if isinstance(answer, PubAck):
+            return answer.sequence
+        if isinstance(answer, StreamRefused) and answer.err_code in _NOT_THE_LAST:
+            return None
+        raise BusUnavailable(f"{info.name} of {self.bucket} was not stored: {answer}") from answer
+
+    async def _publish(self, messages: list[Outgoing]) -> None:
+        for answer in await self._transport.publish(messages, deadline=WITHIN):
+            if not isinstance(answer, PubAck):
+                raise BusUnavailable(f"{self.stream}: a chunk was not stored: {answer}") from answer
+
+    async def _purge(self, subject: str) -> None:
+        await api(self._connection, f"STREAM.PURGE.{self.stream}", {"filter": subject})
+
+
+_NUID: Final = re.compile(r"[0-9A-Za-z]{1,64}")
+_NAME_BYTES: Final = 160
+"""In base64url it is a third longer, and a subject has at most 255 bytes."""
+_INFO_BYTES: Final = 16_384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectInfo:
+    """One object as its bucket describes it; nothing is verified. `sequence` is the stream's, of this description.
+
+    `digest` is `SHA-256=` and base64url. A deleted object has neither chunks nor a digest.
+    """
+
+    name: str
+    nuid: str
+    size: int
+    chunks: int
+    digest: str
+    sequence: int
+    deleted: bool = False
+
+
+def digest_of(content: bytes) -> str:
+    """Return the digest of `content` as the object store writes it."""
+    return "SHA-256=" + urlsafe_b64encode(hashlib.sha256(content).digest()).decode()
+
+
+def parse_info(payload: bytes, *, sequence: int) -> ObjectInfo | None:
+    """Return what `payload` says of an object; None for anything that is no such description, links among them."""
+    try:
+        said = json.loads(payload) if len(payload) <= _INFO_BYTES else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(said, dict):
+        return None
+    name, nuid, digest = said.get("name"), said.get("nuid", ""), said.get("digest", "")
+    size, chunks, deleted = said.get("size", 0), said.get("chunks", 0), said.get("deleted", False)
+    if not isinstance(name, str) or not 0 < len(name.encode(errors="replace")) <= _NAME_BYTES:
+        return None
+    if not isinstance(nuid, str) or not isinstance(digest, str) or not isinstance(deleted, bool):
+        return None
+    if type(size) is not int or type(chunks) is not int or size < 0 or chunks < 0:
+        return None
+    if not deleted and _NUID.fullmatch(nuid) is None:
+        return None
+    return ObjectInfo(name=name, nuid=nuid, size=size, chunks=chunks, digest=digest, sequence=sequence, deleted=deleted)

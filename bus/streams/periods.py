@@ -1,0 +1,135 @@
+"""Periods of the audit stream: one stream takes `audit.>` at a time, and an operator gives that to the next.
+
+::
+
+    roll     AUDIT: audit.> -> closed.AUDIT      then      AUDIT-2026-12 created with audit.>
+
+Between the two, for milliseconds, nothing stores records: whoever records repeats until it is acknowledged. Writers
+publish by subject and learn of the new stream from its acknowledgements; nothing is restarted, and nothing is copied
+or deleted. The former stream keeps all it has, takes nothing more, and is read under its own name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sealbus.bus.nats.api import StreamState, create_stream, existing_stream, stream_names, stream_state, update_stream
+from sealbus.bus.ports import Request
+from sealbus.bus.streams.declared import Guard, Stream
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.envelopes.trust.names import is_token
+
+__all__ = ["RECORDS", "Rolled", "audit_stream", "closed_subject", "in_period", "roll", "takes_records"]
+
+RECORDS: Final = "audit.>"
+"""What the audit stream of the current period stores."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rolled:
+    """Which stream took records before, and which takes them now."""
+
+    former: str
+    current: str
+
+
+def closed_subject(name: str) -> str:
+    """Return what a stream listens to that takes no more records: a stream without a subject cannot be."""
+    return f"closed.{name}"
+
+
+async def audit_stream(request: Request, *, first: str = "AUDIT") -> StreamState:
+    """Return the stream that takes records now: `first`, unless it was closed or is gone.
+
+    Raises `ConfigurationError` if there is none, and `BusUnavailable` while one is about to be replaced.
+    """
+    state = await stream_state(request, first)
+    if state is not None and takes_records(state):
+        return state
+    names = await stream_names(request, RECORDS)
+    if len(names) == 1:
+        return await existing_stream(request, names[0])
+    if state is not None and closed_subject(first) in _subjects(state):
+        raise BusUnavailable(
+            "no stream takes audit records now: a period is being closed, or `streams roll` was cut off"
+        )
+    if state is None:
+        raise ConfigurationError(f"stream {first}: does not exist; run `sealbus streams plan`")
+    return state
+
+
+async def in_period(streams: Sequence[Stream], request: Request) -> tuple[Stream, ...]:
+    """Return the declared `streams`, the audit stream under the name that it has now. Raises `BusUnavailable`."""
+    found = []
+    for stream in streams:
+        if stream.guard is Guard.EVIDENCE:
+            state = await stream_state(request, stream.name)
+            if state is None or not takes_records(state):
+                names = await stream_names(request, RECORDS)
+                if len(names) == 1:
+                    stream = replace(stream, name=names[0])
+        found.append(stream)
+    return tuple(found)
+
+
+async def roll(
+    declared: Stream, to: str, request: Request, *, since: str | None = None, deadline: float = 30.0
+) -> Rolled:
+    """Close the stream that takes records, and create `to`, as `declared`, in its place; return both names.
+
+    Run it under an operator's identity. Where it was cut off in between it goes on if it is run again with `since`, the
+    name of the stream that was closed. Raises `ConfigurationError` for a name that is taken or none, and with the server's
+    reason, in which case the former stream takes records again; `BusUnavailable` after `deadline` seconds.
+    """
+    if not is_token(to):
+        raise ConfigurationError(f"{to[:255]!r} cannot be the name of a stream")
+    try:
+        async with asyncio.timeout(deadline):
+            return await _roll(declared, to, request, since)
+    except TimeoutError as error:
+        raise BusUnavailable(f"not rolled: no answer from the server within {deadline:g} s") from error
+
+
+async def _roll(declared: Stream, to: str, request: Request, since: str | None) -> Rolled:
+    names = await stream_names(request, RECORDS)
+    if names == [to]:
+        raise ConfigurationError(f"stream {to} takes the records already")
+    if await stream_state(request, to) is not None:
+        raise ConfigurationError(f"stream {to} exists: the next period needs a stream of its own")
+    if len(names) > 1 or (not names and since is None):
+        raise ConfigurationError("no single stream takes the records: say with --from which one was closed")
+    if names and since is not None and names != [since]:
+        raise ConfigurationError(f"stream {names[0]} takes the records, not {since}")
+    former = await existing_stream(request, names[0] if names else str(since))
+    if not names and closed_subject(former.name) not in _subjects(former):
+        raise ConfigurationError(f"stream {former.name} was not closed: it takes {', '.join(_subjects(former))}")
+    closed = _writable(former, [closed_subject(former.name)])
+    await update_stream(request, closed)
+    try:
+        await create_stream(request, replace(declared, name=to).config())
+    except ConfigurationError:
+        await update_stream(request, closed | {"subjects": list(declared.subjects)})
+        raise
+    return Rolled(former=former.name, current=to)
+
+
+def takes_records(state: StreamState) -> bool:
+    """Tell whether all records go to this stream."""
+    return any(one in (RECORDS, ">") for one in _subjects(state))
+
+
+def _subjects(state: StreamState) -> list[str]:
+    found = state.config.get("subjects")
+    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
+
+
+def _writable(state: StreamState, subjects: list[str]) -> dict[str, object]:
+    config = dict(state.config)
+    metadata = config.get("metadata")
+    if isinstance(metadata, dict):
+        # The server writes its own version there and does not want it back.
+        config["metadata"] = {key: value for key, value in metadata.items() if not str(key).startswith("_nats.")}
+    return config | {"subjects": subjects}

@@ -1,0 +1,198 @@
+"""What it takes to make the real streams what is declared: a typed plan, and its application by an operator.
+
+Only an operator's identity may write streams. A worker never repairs one: it refuses to start (`stream_check`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.bus.nats.api import StreamState, create_stream, stream_state, update_stream
+from sealbus.bus.ports import JsonObject, Request
+from sealbus.bus.streams.check import FORBIDDEN, is_unset, shown, violations
+from sealbus.bus.streams.declared import Guard, Stream
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+
+__all__ = ["Change", "Create", "Refuse", "Update", "apply", "plan", "read_streams"]
+
+_FIXED: Final = {
+    "storage": "the server cannot change it",
+    "persist_mode": "the server cannot change it",
+    "mirror": "what it was filled with was stored without the replay guard",
+    "allow_msg_ttl": "the server cannot switch it off",
+    "subject_delete_marker_ttl": "the server cannot switch it off",
+    "allow_msg_schedules": "the server cannot switch it off",
+    "allow_msg_counter": "the server cannot change it",
+    "sealed": "the server cannot unseal a stream",
+}
+"""What no update changes (seen with nats-server 2.15.1), or should not, and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Create:
+    """The stream does not exist and will be made as declared."""
+
+    stream: Stream
+
+    def __str__(self) -> str:
+        return f"create {self.stream.name}: {', '.join(self.stream.subjects)}, {self.stream.max_bytes} bytes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """One field of an existing stream will change in place. `found` and `needed` are JSON values; `None` is unset."""
+
+    stream: str
+    field: str
+    found: object
+    needed: object
+
+    def __str__(self) -> str:
+        return f"update {self.stream}: {self.field} {shown(self.field, self.found)} -> {shown(self.field, self.needed)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse:
+    """One field of an existing stream is not as declared and cannot be changed in place: nothing will be applied."""
+
+    stream: str
+    field: str
+    found: object
+    needed: object
+    reason: str
+
+    def __str__(self) -> str:
+        found, needed = shown(self.field, self.found), shown(self.field, self.needed)
+        return f"refuse {self.stream}: {self.field} {found} -> {needed}: {self.reason}"
+
+
+Change = Create | Update | Refuse
+
+
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    stream: Stream
+    state: StreamState
+    field: str
+    needed: object
+
+    @property
+    def found(self) -> object:
+        return self.state.config.get(self.field)
+
+
+def plan(declared: Sequence[Stream], actual: Mapping[str, StreamState | None]) -> list[Change]:
+    """Return what differs between `declared` and `actual` (by stream name), in the order of declaration.
+
+    Fields that a declaration does not speak of, such as `placement` or `compression`, are the operator's and stay. A
+    stream that only protects more than declared (`deny_delete`) stays, too. Streams that are not declared are not
+    looked at, and nothing is ever deleted. Pure.
+    """
+    changes: list[Change] = []
+    for stream in declared:
+        state = actual.get(stream.name)
+        if state is None:
+            changes.append(Create(stream=stream))
+        else:
+            changes += [_judged(difference) for difference in _differences(stream, state)]
+    return changes
+
+
+async def read_streams(
+    names: Iterable[str], request: Request, *, deadline: float = 10.0
+) -> dict[str, StreamState | None]:
+    """Return the real streams by name, `None` where there is none. Raises `BusUnavailable` after `deadline` seconds."""
+    try:
+        async with asyncio.timeout(deadline):
+            return {name: await stream_state(request, name) for name in names}
+    except TimeoutError as error:
+        raise BusUnavailable(f"streams not read: no answer from the server within {deadline:g} s") from error
+
+
+async def apply(declared: Sequence[Stream], request: Request, *, deadline: float = 30.0) -> list[Change]:
+    """Read, plan, and carry the plan out, all of it or, where one change is refused, none; return what was done.
+
+    Run it under an operator's identity: it needs `$JS.API.STREAM.{INFO,CREATE,UPDATE}.<name>`. Running it again does
+    nothing. Raises `ConfigurationError` for a refusal, by the plan or by the server; a refusal by the server may leave
+    earlier streams changed. Raises `BusUnavailable` after `deadline` seconds.
+    """
+    actual = await read_streams([stream.name for stream in declared], request, deadline=deadline)
+    changes = plan(declared, actual)
+    refused = [change for change in changes if isinstance(change, Refuse)]
+    if refused:
+        more = f" (and {len(refused) - 1} more: `sealbus streams plan`)" if len(refused) > 1 else ""
+        raise ConfigurationError(f"nothing applied: {refused[0]}{more}")
+    changed = {change.stream for change in changes if isinstance(change, Update)}
+    try:
+        async with asyncio.timeout(deadline):
+            for stream in declared:
+                state = actual[stream.name]
+                if state is None:
+                    await create_stream(request, stream.config())
+                elif stream.name in changed:
+                    await update_stream(request, _updated(stream, state))
+    except TimeoutError as error:
+        raise BusUnavailable(f"streams not applied: no answer from the server within {deadline:g} s") from error
+    return changes
+
+
+def _differences(stream: Stream, state: StreamState) -> list[_Difference]:
+    wanted = stream.config()
+    found = [
+        _Difference(stream, state, field, needed)
+        for field, needed in wanted.items()
+        if not _same(field, state.config.get(field), needed)
+    ]
+    # What no declaration speaks of, and yet no consumer would accept: it has to be unset.
+    extra = sorted({one.field for one in violations(stream, state)} - wanted.keys())
+    return found + [_Difference(stream, state, field, None) for field in extra]
+
+
+def _same(field: str, found: object, needed: object) -> bool:
+    if field in ("deny_delete", "deny_purge"):
+        return found is True or needed is False
+    if field == "subjects" and isinstance(found, list) and isinstance(needed, list):
+        return sorted(map(str, found)) == sorted(map(str, needed))
+    return found == needed
+
+
+def _judged(one: _Difference) -> Change:
+    reason = _obstacle(one)
+    if reason is None:
+        return Update(stream=one.stream.name, field=one.field, found=one.found, needed=one.needed)
+    return Refuse(stream=one.stream.name, field=one.field, found=one.found, needed=one.needed, reason=reason)
+
+
+def _obstacle(one: _Difference) -> str | None:
+    """Return why the difference cannot be mended in place, or `None` if it can."""
+    name = one.stream.name
+    if one.field in _FIXED:
+        return f"{_FIXED[one.field]}; make {name} anew"
+    if one.field == "retention" and one.found not in ("limits", "interest"):
+        return f"the server cannot change it from {one.found}; make {name} anew"
+    if one.field not in FORBIDDEN and one.needed is None:
+        return "this version of sealbus does not know it; unset it yourself, or use a version that does"
+    if one.field == "max_bytes" and one.stream.discard == "new" and one.stream.max_bytes < one.state.bytes:
+        # Not shown to delete anything with nats-server 2.15.1, but what is over its limit is at the server's mercy.
+        return f"{name} holds {one.state.bytes} bytes and would be over its limit at once; say more"
+    unguarded = one.field in {violation.field for violation in violations(one.stream, one.state)}
+    if one.field == "duplicate_window" and unguarded and one.stream.guard is Guard.LIVE and one.state.messages:
+        # Two copies that were stored under the short window would both pass step 6 once the window looks right.
+        return f"{name} holds {one.state.messages} messages that may be there twice; make {name} anew"
+    return None
+
+
+def _updated(stream: Stream, state: StreamState) -> JsonObject:
+    """Return the whole configuration to send: the operator's own choices, without what has to go, and the declared."""
+    kept = {field: value for field, value in state.config.items() if field not in FORBIDDEN or is_unset(value)}
+    metadata = kept.get("metadata")
+    if isinstance(metadata, dict):
+        # The server writes its own version there and does not want it back.
+        kept["metadata"] = {key: value for key, value in metadata.items() if not str(key).startswith("_nats.")}
+    wanted = stream.config()
+    for protection in ("deny_delete", "deny_purge"):
+        wanted[protection] = state.config.get(protection) is True or wanted[protection] is True
+    return kept | wanted

@@ -1,0 +1,1 @@
+"""Acceptance: the live profile, the result profile, and the requests that results are held against."""

@@ -1,0 +1,174 @@
+"""The live profile: what a task, a call or an event passes before anybody is asked about it (SPEC.md section 7).
+
+Steps are numbered as in SPEC.md. Cheap ones come before dear ones, the first failure ends it, and hostile bytes raise
+`EnvelopeError` and nothing else. What comes after step 13 (model, resource, policy, record) is the gate's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
+from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
+from sealbus.envelopes.message.chain import check_grants, verify_chain
+from sealbus.envelopes.message.freshness import (
+    CoreArrival,
+    StreamArrival,
+    check_core,
+    check_header_block,
+    check_stored,
+    check_times,
+)
+from sealbus.envelopes.message.header import Header, parse_header
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import OwnSubjects, check_addressing
+from sealbus.envelopes.message.user_context import UserContext, verify_context
+from sealbus.envelopes.message.wire import FORMATS, Ancestor, Credential, Proof, Statement, parse_envelope
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches, ReplayMemory
+from sealbus.envelopes.trust.credential import verify_credential
+from sealbus.envelopes.trust.merkle import leaf_hash
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["CoreArrival", "LiveProfile", "StreamArrival", "VerifiedMessage", "accept_live"]
+
+_STREAM_KINDS: Final = frozenset({Kind.TASK, Kind.EVENT})
+_CORE_KINDS: Final = frozenset({Kind.CALL})
+_new: Final = tuple.__new__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveProfile:
+    """What one subscription of one agent accepts. Raises `ConfigurationError` for a kind that is not live.
+
+    `own` is the agent's SPIFFE ID. `minters` are who may mint user contexts: nobody, unless set. `lifetimes`
+    bound what they mint, and chains. `formats` are those that this reader is configured for.
+    """
+
+    own: SpiffeId
+    names: Names
+    kinds: frozenset[Kind]
+    own_subjects: OwnSubjects = field(default_factory=lambda: MappingProxyType({}))
+    minters: AbstractSet[SpiffeId] = frozenset()
+    lifetimes: Lifetimes = DEFAULT_LIFETIMES
+    formats: AbstractSet[int] = FORMATS
+
+    def __post_init__(self) -> None:
+        if not self.kinds or not self.kinds <= _STREAM_KINDS | _CORE_KINDS:
+            raise ConfigurationError("a live subscription takes tasks, calls or events")
+
+
+class VerifiedMessage(NamedTuple):
+    """A message that passed steps 1 to 13. Made by `accept_live` only: holding one proves it.
+
+    It is genuine, for us, of now and not seen before. Whether it may be handled is for the policy; `body` is as it was
+    signed and not yet decoded.
+    """
+
+    header: Header
+    body: bytes
+    proof: Proof
+    credential: Credential
+    context: UserContext | None
+    statement: Statement | None
+    """The context as it was signed, which a child message carries on unmodified."""
+    chain: tuple[Header, ...]
+    """The root first, ending with this message's own header."""
+    arrival: StreamArrival | CoreArrival
+    ancestors: tuple[Ancestor, ...]
+    """What a child message carries as its ancestors: this message first, the root last."""
+
+    def __repr__(self) -> str:
+        return f"VerifiedMessage(header={self.header!r}, ...)"
+
+
+def accept_live(
+    payload: bytes,
+    arrival: StreamArrival | CoreArrival,
+    profile: LiveProfile,
+    *,
+    action: str,
+    trust: Trust,
+    caches: Caches,
+    replay: ReplayMemory,
+    now: int,
+) -> VerifiedMessage:
+    """Return the message that `payload` is, if it passes steps 1 to 13; raise `EnvelopeError` at the first it fails.
+
+    `action` is what the subscription is about to do. `now` is microseconds since the Unix epoch, by this host's clock.
+    Only `caches` and, for a call, `replay` are changed: a refused message is remembered in neither as accepted.
+    """
+    # Step 1. Form.
+    envelope = parse_envelope(payload, profile.formats)
+    # Step 2. Header.
+    header = parse_header(envelope.header)
+    # Step 3. Place.
+    stream = isinstance(arrival, StreamArrival)
+    if header.kind not in profile.kinds:
+        raise EnvelopeError(Code.WRONG_KIND, 3, "not handled by this subscription")
+    if header.kind not in (_STREAM_KINDS if stream else _CORE_KINDS):
+        raise EnvelopeError(Code.WRONG_KIND, 3, "does not travel this way")
+    check_addressing(header, arrival.subject, profile.names, profile.own_subjects)
+    # Step 4. Audience.
+    if header.aud is not profile.own and header.aud is not None and header.aud != profile.own:
+        raise EnvelopeError(Code.WRONG_AUDIENCE, 4)
+    # Step 5. Time.
+    reference = arrival.stored if isinstance(arrival, StreamArrival) else now
+    check_times(header, reference=reference, now=now)
+    # Step 6. Replay.
+    if isinstance(arrival, StreamArrival):
+        check_header_block(arrival.header_block, header.id)
+        check_stored(header, stored=arrival.stored, created=arrival.created)
+    else:
+        check_core(header, arrival=arrival, replay=replay, now=now)
+    # Step 7. Credential.
+    verify_credential(
+        envelope.credential,
+        iss=header.iss,
+        key=header.key,
+        crd=header.crd,
+        reference=reference,
+        trust=trust,
+        caches=caches,
+    )
+    # Step 8. Proof.
+    verify_proof(envelope.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
+    # Step 9. Body.
+    if sha256(envelope.body).digest() != header.dig:
+        raise EnvelopeError(Code.BAD_DIGEST, 9)
+    # Step 10. Context.
+    context = verify_context(
+        envelope.context,
+        header.ctx,
+        trust_domain=profile.names.trust_domain,
+        minters=profile.minters,
+        lifetimes=profile.lifetimes,
+        trust=trust,
+        caches=caches,
+    )
+    # Step 11. Chain.
+    parents = verify_chain(
+        header,
+        envelope.ancestors,
+        context,
+        reference=reference,
+        lifetimes=profile.lifetimes,
+        trust=trust,
+        caches=caches,
+    )
+    # Step 12. Grants.
+    check_grants(parents, action)
+    # Step 13. Remember.
+    if not stream:
+        replay.remember((header.iss, header.id), header.exp, now=now)
+    _, raw, body, proof, credential, statement, ancestors = envelope
+    chain = (*parents[::-1], header)
+    itself = _new(Ancestor, (raw, proof, credential))
+    parts = (header, body, proof, credential, context, statement, chain, arrival, (itself, *ancestors))
+    return _new(VerifiedMessage, parts)

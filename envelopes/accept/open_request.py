@@ -1,0 +1,186 @@
+"""What has been answered to one request: the one state machine for replies, chunks and statuses (SPEC.md section 7).
+
+Nothing here verifies anything. `counted` and `check` judge a header before the dear steps and change nothing; `take`
+notes one that passed them all.
+
+What a requester keeps of a task or call that it sent, writable as a handle (SPEC.md section 7).
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.envelopes.encoding.codec import Value, decode, encode
+from sealbus.envelopes.errors import Code, EnvelopeError, SealError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_bytes, check_uint
+from sealbus.envelopes.message.header import Header, is_subject
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import status_subject
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["STATUSES", "OpenRequest", "PendingRequest"]
+
+STATUSES: Final = 4_096
+"""How many statuses of one request a reader counts that are not terminal: what it remembers is bounded."""
+
+
+class OpenRequest:
+    """A request while it is open: until its `end`, a reply or a `fin`, and never again afterwards."""
+
+    __slots__ = ("_closed", "_counted", "_key", "_next", "pending")
+
+    def __init__(self, pending: PendingRequest) -> None:
+        self.pending: Final = pending
+        self._closed = False
+        self._key: bytes | None = None
+        self._next = 0
+        self._counted: set[int] = set()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the last answer has come."""
+        return self._closed
+
+    def expired(self, now: int) -> bool:
+        """Say whether the requester itself concludes `expired`: `end` has come and the last answer has not.
+
+        For a task, only once every status that was stored before `end` has been read.
+        """
+        return not self._closed and now >= self.pending.end
+
+    def check_sender(self, header: Header) -> None:
+        """Raise `EnvelopeError` (`unexpected_reply`, step 4) unless `header` is from who was asked.
+
+        That replies answer calls and statuses answer tasks is seen by their subjects.
+        """
+        if header.iss != self.pending.aud:
+            raise _unexpected("from another than was asked")
+
+    def counted(self, header: Header) -> bool:
+        """Say whether a status of this number has counted before, so that this one is ignored.
+
+        That holds for every header seen before, also after the terminal one: a stream may deliver again.
+        """
+        return header.seq in self._counted
+
+    def check(self, header: Header, *, reference: int) -> None:
+        """Raise `EnvelopeError` (`unexpected_reply`, step 4) unless `header` may be what comes next.
+
+        `reference` is now or, of a status, its stored time. Chunks have one key and numbers without gaps from 0.
+        """
+        if self._closed:
+            raise _unexpected("closed")
+        if reference >= self.pending.end:
+            raise _unexpected("past its end")
+        if header.kind is Kind.CHUNK:
+            if header.seq != self._next:
+                raise _unexpected("a gap, or a chunk again")
+            if self._key is not None and header.key.raw != self._key:
+                raise _unexpected("chunks of another key")
+        elif header.kind is Kind.STATUS and not header.fin and len(self._counted) >= STATUSES:
+            raise _unexpected("too many statuses")
+
+    def take(self, header: Header) -> None:
+        """Note an answer that `check` let pass and that passed all steps."""
+        if header.kind is Kind.REPLY or header.fin:
+            self._closed = True
+        if header.kind is Kind.CHUNK:
+            self._key = header.key.raw
+            self._next += 1
+        elif header.kind is Kind.STATUS and header.seq is not None:
+            self._counted.add(header.seq)
+
+
+def _unexpected(detail: str) -> EnvelopeError:
+    return EnvelopeError(Code.UNEXPECTED_REPLY, 4, detail)
+
+
+_ID_BYTES: Final = 16
+_HANDLE_BYTES: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingRequest:
+    """A request of ours: enough to know its answers by, and nothing secret. Raises `SealError` for bad fields.
+
+    `digest` is H(header), `id` the message id, `aud` who may answer, `end` until when (microseconds). `rpl` is where
+    replies go, for a call; None for a task, whose statuses go to the status subject of whoever asked.
+    Whoever hands over a handle decides what its reader takes for an answer: read handles only from where you keep them.
+    """
+
+    digest: bytes
+    id: bytes
+    aud: SpiffeId
+    end: int
+    rpl: str | None = None
+
+    def __post_init__(self) -> None:
+        check_bytes("digest", self.digest, least=DIGEST_BYTES, most=DIGEST_BYTES)
+        check_bytes("id", self.id, least=_ID_BYTES, most=_ID_BYTES)
+        check_uint("end", self.end)
+        if self.rpl is not None and not is_subject(self.rpl):
+            raise SealError("rpl is not a subject")
+
+    @classmethod
+    def of(cls, header: Header) -> PendingRequest:
+        """Return what to keep of a task or call that was sealed; raise `SealError` for other kinds."""
+        if header.aud is None or header.end is None:
+            raise SealError(f"nothing answers to a {header.kind}")
+        return cls(digest=header.digest, id=header.id, aud=header.aud, end=header.end, rpl=header.rpl)
+
+    def answers_to(self, own: SpiffeId, names: Names) -> str:
+        """Return the subject that answers arrive on; `own` is who asked."""
+        return self.rpl if self.rpl is not None else status_subject(names.token(own), self.id)
+
+    def encode(self) -> bytes:
+        """Return the handle as bytes."""
+        fields: dict[str, Value] = {
+            "v": 1,
+            "dig": self.digest,
+            "id": self.id,
+            "aud": self.aud.value,
+            "end": self.end,
+        }
+        if self.rpl is not None:
+            fields["rpl"] = self.rpl
+        return encode(fields, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes)
+
+    def to_text(self) -> str:
+        """Return the handle as text: the unpadded base64url of its bytes."""
+        return urlsafe_b64encode(self.encode()).rstrip(b"=").decode()
+
+    @classmethod
+    def parse(cls, handle: bytes) -> PendingRequest:
+        """Return what `encode` wrote; raise `EnvelopeError` (`malformed`, step 0) for everything else."""
+        if len(handle) > _HANDLE_BYTES:
+            raise EnvelopeError(Code.MALFORMED, 0, "handle: too large")
+        keys = RecordMap(decode(handle, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes, step=0))
+        try:
+            request = cls(
+                digest=keys.octets("dig"),
+                id=keys.octets("id"),
+                aud=SpiffeId.parse(keys.text("aud")),
+                end=keys.uint("end"),
+                rpl=keys.text("rpl") if "rpl" in keys else None,
+            )
+        except SealError as error:
+            raise EnvelopeError(Code.MALFORMED, 0, f"handle: {error.detail}") from error
+        keys.end()
+        return request
+
+    @classmethod
+    def from_text(cls, text: str) -> PendingRequest:
+        """Return what `to_text` wrote; raise `EnvelopeError` (`malformed`, step 0) for everything else."""
+        try:
+            handle = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        except ValueError as error:
+            raise EnvelopeError(Code.MALFORMED, 0, "handle: not base64url") from error
+        request = cls.parse(handle)
+        # The decoder skips strange characters; there is one spelling of a handle.
+        if request.to_text() != text:
+            raise EnvelopeError(Code.MALFORMED, 0, "handle: not canonical")
+        return request

@@ -1,0 +1,1 @@
+"""Encodings: the canonical msgpack of section 1, strict JSON, JWS."""

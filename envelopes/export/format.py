@@ -1,0 +1,138 @@
+"""Frames: the entries of a log with what their digests are of, as an export's files of messages hold them.
+
+A frame is `kind || u64(sequence) || u64(stored time) || u32(length) || data`; its entry follows from it, so that no byte
+of it can change unseen. There is no subject: for what opened it is the header's `to`, for the rest it proves nothing.
+
+Which files an export of a log of some size has: exactly these, and anything else is a finding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from sealbus.envelopes.errors import Code, LogError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.log.entries import Entry, EntryKind
+from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName
+from sealbus.envelopes.message.wire import parse_envelope
+
+__all__ = [
+    "CHECKPOINT",
+    "FRAME_DATA_BYTES",
+    "Frame",
+    "encode_frame",
+    "entry_of",
+    "is_expected",
+    "messages_path",
+    "read_frames",
+    "tiles_of",
+]
+
+FRAME_DATA_BYTES: Final = 67_108_864
+"""The most that NATS lets an operator set as `max_payload`: what proves nothing may be as long as that."""
+_HEAD: Final = 21
+_KINDS: Final = {kind.value: kind for kind in EntryKind}
+_MAX: Final = DEFAULT_LIMITS.max_integer
+_NOTE_BYTES: Final = DEFAULT_LIMITS.published_note_bytes
+_COUNT_BYTES: Final = 8
+_STREAM: Final = re.compile(rb"[A-Za-z0-9_-]{1,255}")
+
+
+class Frame(NamedTuple):
+    """One entry and its data: the payload of a message, a gap's count, the stream's name, or a previous checkpoint."""
+
+    kind: EntryKind
+    sequence: int
+    stored: int
+    """Microseconds."""
+    data: bytes
+
+    def __repr__(self) -> str:
+        return f"Frame(kind={self.kind!r}, sequence={self.sequence!r}, ...)"
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """Return the bytes of a frame."""
+    place = bytes((frame.kind,)) + frame.sequence.to_bytes(8, "big") + frame.stored.to_bytes(8, "big")
+    return place + len(frame.data).to_bytes(4, "big") + frame.data
+
+
+def read_frames(read: Callable[[int], bytes]) -> Iterator[Frame]:
+    """Yield the frames of a file that `read`, given a number of bytes, reads on in; it gives fewer only at the end.
+
+    Raises `LogError` (`bad_entry`) where what is left is no frame; nothing after that can be found.
+    """
+    while head := read(_HEAD):
+        length = int.from_bytes(head[17:21], "big")
+        kind = _KINDS.get(head[0])
+        sequence, stored = int.from_bytes(head[1:9], "big"), int.from_bytes(head[9:17], "big")
+        if len(head) < _HEAD or kind is None or sequence > _MAX or stored > _MAX or length > FRAME_DATA_BYTES:
+            raise LogError(Code.BAD_ENTRY, "not a frame")
+        data = read(length)
+        if len(data) < length:
+            raise LogError(Code.BAD_ENTRY, "cut in a frame")
+        yield Frame(kind, sequence, stored, data)
+
+
+def entry_of(frame: Frame) -> Entry:
+    """Return the entry that follows from `frame`, whatever else is true of it.
+
+    Raises `LogError` (`bad_entry`) for a gap, name or checkpoint that is none, and for a place that no entry can have;
+    `EnvelopeError` (step 1) for a message that is said to have opened and is no envelope.
+    """
+    data, count, begins = frame.data, 1, False
+    match frame.kind:
+        case EntryKind.VERIFIED:
+            return Entry(frame.kind, frame.sequence, frame.stored, sha256(parse_envelope(data).header).digest())
+        case EntryKind.GAP:
+            # Of eight bytes, or its digest is not that of the count.
+            count = int.from_bytes(data[:_COUNT_BYTES], "big")
+        case EntryKind.CREATION:
+            begins = True
+            if _STREAM.fullmatch(data) is None:
+                raise LogError(Code.BAD_ENTRY, "a stream's name")
+        case EntryKind.PREVIOUS:
+            begins = True
+            if not 1 <= len(data) <= _NOTE_BYTES:
+                raise LogError(Code.BAD_ENTRY, "a previous checkpoint")
+        case _:
+            pass  # Whatever did not open is covered as it is.
+    return Entry(frame.kind, frame.sequence, frame.stored, sha256(data).digest(), 0 if begins else count)
+
+
+def messages_path(tile: int) -> str:
+    """Return the path of the file with the frames of entry tile `tile`, for instance `messages/x001/234`."""
+    digits = str(tile)
+    digits = digits.zfill(-(-len(digits) // 3) * 3)
+    parts = [digits[start : start + 3] for start in range(0, len(digits), 3)]
+    return "/".join(["messages", *(f"x{part}" for part in parts[:-1]), parts[-1]])
+
+
+CHECKPOINT: Final = "checkpoint"
+_MESSAGES: Final = re.compile(r"messages/((?:x[0-9]{3}/){0,5}[0-9]{3})", re.ASCII)
+
+
+def tiles_of(size: int) -> int:
+    """Return how many tiles the entries of a log of `size` fill, the last one perhaps in part."""
+    return -(-size // TILE_WIDTH)
+
+
+def is_expected(path: str, size: int) -> bool:
+    """Tell whether an export of `size` entries has a file at `path`; places are not exported (section 13)."""
+    if path == CHECKPOINT:
+        return True
+    found = _MESSAGES.fullmatch(path)
+    if found is not None:
+        index = int(found[1].replace("x", "").replace("/", ""))
+        return index < tiles_of(size) and messages_path(index) == path
+    try:
+        name = TileName.parse(path)
+    except LogError:
+        return False
+    if name.level == "places":
+        return False
+    held = size if name.level == "entries" else size >> (8 * name.level)
+    return name.index * TILE_WIDTH < held and name.width == min(TILE_WIDTH, held - name.index * TILE_WIDTH)

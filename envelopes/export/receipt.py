@@ -1,0 +1,400 @@
+"""Receipts of records: one text file that proves one record and shows no other (SPEC.md section 15).
+
+It holds the record with its evidence, the audit message's header and what vouches for it, the trust bundles that lead from
+the root file to those, where all of that is in the log, that the log goes on from earlier checkpoints that the root file
+holds, and the log's checkpoint as C2SP `tlog-proof`.
+
+Checks a receipt against the root: that this record was made by whom it says, when, and is in the log.
+
+It judges as a verifier of the whole log does: the trust bundles lead from the root file to the record, one vouching for
+the next, and the log is the one of which the root file holds checkpoints.
+
+One audit message in a receipt: its header with what vouches for it, and those of its items that are to be shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from sealbus.envelopes.errors import BundleRefused, Code, EnvelopeError, LogError, SealError
+from sealbus.envelopes.export.entries import check_decision
+from sealbus.envelopes.export.trust import TrustArchive, parse_bundle, pinned_bundles
+from sealbus.envelopes.export.trust_root import Root
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.log.checkpoint import Checkpoint, open_strictly
+from sealbus.envelopes.log.entries import verified_entry
+from sealbus.envelopes.log.note import base64_text, parse_base64, parse_number
+from sealbus.envelopes.log.proofs import verify_consistency, verify_inclusion
+from sealbus.envelopes.log.receipt import Receipt, encode_receipt, parse_receipt
+from sealbus.envelopes.message.fields import check_proof
+from sealbus.envelopes.message.header import Header, parse_header
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import check_addressing
+from sealbus.envelopes.message.wire import Credential, Proof
+from sealbus.envelopes.records.archive import VerifiedAudit, VerifiedDecided
+from sealbus.envelopes.records.body import AuditBody, parse_evidence
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.records.notary import BundleRecord
+from sealbus.envelopes.records.record import NOTARY_KINDS, Record, parse_record
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.credential import verify_credential
+from sealbus.envelopes.trust.merkle import leaf_hash, path, root_of_sides, sides_of
+from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = [
+    "EarlierCheckpoint",
+    "ProvenRecord",
+    "RecordReceipt",
+    "ShownBundle",
+    "ShownItem",
+    "ShownMessage",
+    "check_receipt",
+    "show_items",
+]
+
+_FIRST: Final = "sealbus-receipt@v1"
+_BUNDLE: Final = "bundle"
+_RECORD: Final = "record"
+_PATH: Final = "path"
+_EARLIER: Final = "earlier"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownBundle:
+    """A notary's message with `bundle` records, and the path of its entry to the checkpoint's root."""
+
+    message: ShownMessage
+    path: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierCheckpoint:
+    """Size and root of the log at an earlier time, and the path that shows that the receipt's checkpoint goes on from it."""
+
+    size: int
+    root: bytes
+    path: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordReceipt:
+    """A receipt of the right form; nothing is verified. `log` is the C2SP receipt of the entry of `message`."""
+
+    bundles: tuple[ShownBundle, ...]
+    message: ShownMessage
+    log: Receipt = field(repr=False)
+    earlier: tuple[EarlierCheckpoint, ...] = ()
+
+    def encode(self) -> bytes:
+        """Return the file; raise `LogError` (`bad_note`) if it is over 2 MiB."""
+        lines = [_FIRST]
+        for bundle in self.bundles:
+            lines += [_BUNDLE, *bundle.message.lines(), " ".join([_PATH, *map(base64_text, bundle.path)])]
+        lines += [_RECORD, *self.message.lines()]
+        for one in self.earlier:
+            lines.append(" ".join([_EARLIER, str(one.size), *map(base64_text, (one.root, *one.path))]))
+        lines += ["", ""]
+        data = "\n".join(lines).encode() + encode_receipt(self.log)
+        if len(data) > DEFAULT_LIMITS.receipt_bytes:
+            raise LogError(Code.BAD_NOTE, "receipt: too large")
+        return data
+
+    @classmethod
+    def parse(cls, data: bytes) -> RecordReceipt:
+        """Return the receipt that `data` is; raise `LogError` (`bad_note`) for bytes of another form."""
+        if len(data) > DEFAULT_LIMITS.receipt_bytes:
+            raise LogError(Code.BAD_NOTE, "receipt: too large")
+        head, _, log = data.partition(b"\n\n")
+        try:
+            lines = head.decode("ascii").split("\n")
+        except UnicodeDecodeError as error:
+            raise LogError(Code.BAD_NOTE, "receipt: not ASCII") from error
+        if lines.pop(0) != _FIRST:
+            raise LogError(Code.BAD_NOTE, "receipt: first line")
+        bundles = []
+        while lines and lines[0] == _BUNDLE:
+            # Without a path nothing is left for the message, which is refused.
+            end = next((at for at, line in enumerate(lines) if line.split(" ")[0] == _PATH), 0)
+            bundles.append(ShownBundle(ShownMessage.parse(lines[1:end]), _path(lines[end].split(" ")[1:])))
+            del lines[: end + 1]
+        if not lines or lines[0] != _RECORD:
+            raise LogError(Code.BAD_NOTE, "receipt: no record")
+        end = next((at for at, line in enumerate(lines) if line.split(" ")[0] == _EARLIER), len(lines))
+        earlier = tuple(map(_earlier, lines[end:]))
+        receipt = cls(tuple(bundles), ShownMessage.parse(lines[1:end]), parse_receipt(log), earlier)
+        if receipt.log.index != receipt.message.index or receipt.log.extra:
+            raise LogError(Code.BAD_NOTE, "receipt: the log's part is of another entry, or holds more")
+        return receipt
+
+
+def _earlier(line: str) -> EarlierCheckpoint:
+    name, *words = line.split(" ")
+    if name != _EARLIER or len(words) < 2:
+        raise LogError(Code.BAD_NOTE, "receipt: no earlier checkpoint")
+    return EarlierCheckpoint(parse_number(words[0], "size"), parse_base64(words[1], "root"), _path(words[2:]))
+
+
+def _path(words: Sequence[str]) -> tuple[bytes, ...]:
+    return tuple(parse_base64(word, "path") for word in words)
+
+
+class ProvenRecord(NamedTuple):
+    """What a receipt proves. Made by `check_receipt` only."""
+
+    record: Record
+    recorder: SpiffeId
+    sequence: int
+    stored: int
+    """Microseconds."""
+    decided: VerifiedDecided | None
+    """The message that a decision is about."""
+    checkpoint: Checkpoint
+
+
+def check_receipt(data: bytes, root: Root) -> ProvenRecord:
+    """Return what the receipt `data` proves; raise `LogError` or `EnvelopeError` if it proves nothing.
+
+    Every byte counts: each line has one spelling, and what it says is used.
+    """
+    receipt = RecordReceipt.parse(data)
+    checkpoint = open_strictly(receipt.log.note, root.origin, root.keys).checkpoint
+    _check_earlier(receipt, checkpoint, root)
+    caches, archive = Caches(), TrustArchive()
+    if any(one.message.index >= other.message.index for one, other in pairwise(receipt.bundles)):
+        raise LogError(Code.BAD_NOTE, "receipt: bundles in another order than in the log")
+    for bundle in receipt.bundles:
+        _take_bundles(bundle, checkpoint, root, archive, caches)
+    shown = receipt.message
+    header = _open(shown, receipt.log.path, checkpoint, root, archive, caches)
+    *evidence, item = shown.items
+    record = parse_record(item.data)
+    decided = None
+    if record.kind in NOTARY_KINDS and header.iss not in root.notaries:
+        raise LogError(Code.BAD_ENTRY, "a record that counts only from the notary, by another")
+    if isinstance(record, DecisionRecord):
+        audit = VerifiedAudit(
+            header,
+            AuditBody(
+                evidence=parse_evidence(one.data for one in evidence),
+                records={leaf_hash(item.data): record},
+                leaves=(),
+                root=header.dig,
+            ),
+            shown.proof,
+            shown.credential,
+            shown.stored,
+        )
+        decided = check_decision(record, audit, root, archive, caches)
+        if decided.header.aud not in (None, header.iss):
+            raise EnvelopeError(Code.WRONG_AUDIENCE, 4, "a decision recorded by another than the message was for")
+    elif evidence:
+        raise LogError(Code.BAD_NOTE, "receipt: evidence for a record that rests on none")
+    return ProvenRecord(record, header.iss, shown.sequence, shown.stored, decided, checkpoint)
+
+
+def _check_earlier(receipt: RecordReceipt, checkpoint: Checkpoint, root: Root) -> None:
+    """Raise `LogError` unless the log is one with each checkpoint that the root file holds (SPEC.md section 14)."""
+    roots = {checkpoint.size: checkpoint.root}
+    for one in receipt.earlier:
+        if not 0 < one.size < checkpoint.size or one.size <= max(roots.keys() - {checkpoint.size}, default=0):
+            raise LogError(Code.BAD_NOTE, "receipt: earlier checkpoints are smaller, in ascending order")
+        verify_consistency(one.size, one.root, checkpoint.size, checkpoint.root, one.path)
+        roots[one.size] = one.root
+    for held in root.held:
+        size = held.checkpoint.size
+        if size > checkpoint.size:
+            raise LogError(Code.INCONSISTENT_LOG, "rolled back: the root file holds a later checkpoint; make it anew")
+        if size and size not in roots:
+            raise LogError(Code.INCONSISTENT_LOG, "not shown to go on from a checkpoint of the root file; make it anew")
+        if size and roots[size] != held.checkpoint.root:
+            raise LogError(Code.INCONSISTENT_LOG, "the root file holds a checkpoint of another history")
+
+
+def _take_bundles(
+    bundle: ShownBundle, checkpoint: Checkpoint, root: Root, archive: TrustArchive, caches: Caches
+) -> None:
+    """Add to `archive` what a notary's message shows, if a bundle in it or the root file vouches for the message."""
+    shown = bundle.message
+    records = [parse_record(item.data) for item in shown.items]
+    bundles = [record for record in records if isinstance(record, BundleRecord)]
+    if len(bundles) != len(records):
+        raise LogError(Code.BAD_NOTE, "receipt: not a bundle record")
+    vouching = archive if _opens(bundle, checkpoint, root, archive, caches) else pinned_bundles(bundles, root)
+    header = _open(shown, bundle.path, checkpoint, root, vouching, caches)
+    if header.iss not in root.notaries:
+        raise LogError(Code.BAD_ENTRY, "a bundle record by another than the notary")
+    for record in bundles:
+        try:
+            archive.add(parse_bundle(record))
+        except BundleRefused as error:
+            raise LogError(Code.BAD_ENTRY, f"receipt: {error.detail}") from error
+
+
+def _opens(bundle: ShownBundle, checkpoint: Checkpoint, root: Root, archive: TrustArchive, caches: Caches) -> bool:
+    try:
+        _open(bundle.message, bundle.path, checkpoint, root, archive, caches)
+    except EnvelopeError:
+        return False
+    return True
+
+
+def _open(
+    shown: ShownMessage,
+    path: Sequence[bytes],
+    checkpoint: Checkpoint,
+    root: Root,
+    archive: TrustArchive,
+    caches: Caches,
+) -> Header:
+    """Return the header of a message that is in the log as one that opened, its credential verified by `archive`."""
+    header = parse_header(shown.header)
+    if header.kind is not Kind.RECORD:
+        raise EnvelopeError(Code.WRONG_KIND, 3, "not a record")
+    check_addressing(header, header.to, root.names, {})
+    entry = verified_entry(shown.sequence, time=shown.stored, header_digest=header.digest)
+    verify_inclusion(entry.leaf, shown.index, checkpoint.size, path, checkpoint.root)
+    verify_credential(
+        shown.credential,
+        iss=header.iss,
+        key=header.key,
+        crd=header.crd,
+        reference=shown.stored,
+        trust=Trust(bundles=archive.at(shown.stored)),
+        caches=caches,
+    )
+    verify_proof(shown.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
+    shown.check_items(header.dig)
+    return header
+
+
+_HASH_BYTES: Final = 32
+_LEFT: Final = "left"
+_RIGHT: Final = "right"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownItem:
+    """An item of an audit body, and its path to `dig`: each node, and whether it stands on the left.
+
+    How many items there are, and the item's number, are not said: nothing in a receipt covers them.
+    """
+
+    data: bytes = field(repr=False)
+    path: tuple[tuple[bool, bytes], ...]
+
+    @property
+    def place(self) -> tuple[bool, ...]:
+        """The way from the root to it, each time whether it goes right: places compare as items stand in the body."""
+        return tuple(left for left, _ in reversed(self.path))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownMessage:
+    """An audit message as far as a receipt shows it; nothing is verified. `index` is the number of its entry in the log."""
+
+    index: int
+    sequence: int
+    stored: int
+    header: bytes = field(repr=False)
+    proof: Proof = field(repr=False)
+    credential: Credential
+    items: tuple[ShownItem, ...]
+    """In their order: evidence, then the record, which is the last; or bundles."""
+
+    def check_items(self, dig: bytes) -> None:
+        """Raise `EnvelopeError` (`bad_signature`) unless every item is what `dig` is over, where it says."""
+        if any(root_of_sides(leaf_hash(item.data), item.path) != dig for item in self.items):
+            raise EnvelopeError(Code.BAD_SIGNATURE, 8, "path leads to another root")
+
+    def lines(self) -> list[str]:
+        """Return the lines of a receipt that say all this."""
+        size, index, nodes, signature = self.proof
+        return [
+            f"entry {self.index} {self.sequence} {self.stored}",
+            f"header {base64_text(self.header)}",
+            _line(f"proof {size} {index} {base64_text(signature)}", nodes),
+            f"credential {self.credential.kind} {base64_text(self.credential.token)}",
+            *(" ".join([f"item {base64_text(item.data)}", *map(_side_text, item.path)]) for item in self.items),
+        ]
+
+    @classmethod
+    def parse(cls, lines: Sequence[str]) -> ShownMessage:
+        """Return what `lines` say; raise `LogError` (`bad_note`) for lines of another form."""
+        if len(lines) < 5:
+            raise LogError(Code.BAD_NOTE, "receipt: lines are missing")
+        entry, header, proof, credential = (
+            _words(lines[0], "entry", 3, 3),
+            _words(lines[1], "header", 1, 1),
+            _words(lines[2], "proof", 3, 3 + DEFAULT_LIMITS.proof_nodes),
+            _words(lines[3], "credential", 2, 2),
+        )
+        shown = cls(
+            index=parse_number(entry[0], "entry"),
+            sequence=parse_number(entry[1], "entry"),
+            stored=parse_number(entry[2], "entry"),
+            header=parse_base64(header[0], "header"),
+            proof=Proof(
+                parse_number(proof[0], "proof"),
+                parse_number(proof[1], "proof"),
+                _nodes(proof[3:]),
+                parse_base64(proof[2], "proof"),
+            ),
+            credential=Credential(parse_number(credential[0], "credential"), parse_base64(credential[1], "credential")),
+            items=tuple(_item(line) for line in lines[4:]),
+        )
+        if any(one.place >= other.place for one, other in pairwise(shown.items)):
+            raise LogError(Code.BAD_NOTE, "receipt: items in another order than in the body")
+        try:
+            check_proof("proof", shown.proof)
+        except SealError as error:
+            raise LogError(Code.BAD_NOTE, f"receipt: {error.detail}") from error
+        return shown
+
+
+def show_items(items: Sequence[bytes], shown: Iterable[int]) -> tuple[ShownItem, ...]:
+    """Return those of the items of a body whose numbers are in `shown`, in that order, each with its path."""
+    leaves = [leaf_hash(item) for item in items]
+    return tuple(
+        ShownItem(items[index], tuple(zip(sides_of(len(items), index), path(leaves, index), strict=True)))
+        for index in shown
+    )
+
+
+def _item(line: str) -> ShownItem:
+    data, *path = _words(line, "item", 1, 1 + DEFAULT_LIMITS.proof_nodes)
+    return ShownItem(parse_base64(data, "item"), tuple(map(_side, path)))
+
+
+def _side(word: str) -> tuple[bool, bytes]:
+    side, _, node = word.partition(":")
+    if side not in (_LEFT, _RIGHT):
+        raise LogError(Code.BAD_NOTE, "receipt: a node stands left or right")
+    return side == _LEFT, _nodes([node])[0]
+
+
+def _side_text(side: tuple[bool, bytes]) -> str:
+    left, node = side
+    return f"{_LEFT if left else _RIGHT}:{base64_text(node)}"
+
+
+def _line(head: str, nodes: Iterable[bytes]) -> str:
+    return " ".join([head, *map(base64_text, nodes)])
+
+
+def _words(line: str, name: str, least: int, most: int) -> list[str]:
+    first, *words = line.split(" ")
+    if first != name or not least <= len(words) <= most:
+        raise LogError(Code.BAD_NOTE, f"receipt: {name} is not where it must be")
+    return words
+
+
+def _nodes(words: Iterable[str]) -> tuple[bytes, ...]:
+    nodes = tuple(parse_base64(word, "node") for word in words)
+    if any(len(node) != _HASH_BYTES for node in nodes):
+        raise LogError(Code.BAD_NOTE, "receipt: a node is 32 bytes")
+    return nodes

@@ -1,0 +1,178 @@
+"""One tile's worth of an export: up to 256 frames, computed into entries and hashes and compared with the tiles.
+
+The tree over the tiles of an export, put together again in order: tiles above, and the root at any size asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
+from sealbus.envelopes.errors import Code, LogError
+from sealbus.envelopes.export.entries import EntryReader
+from sealbus.envelopes.export.finding import Finding, of_file
+from sealbus.envelopes.export.format import Frame, messages_path
+from sealbus.envelopes.export.tally import Tally
+from sealbus.envelopes.log.entries import ENTRY_BYTES
+from sealbus.envelopes.log.proofs import Frontier, range_root
+from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, encode_entries
+from sealbus.envelopes.log.tiling import Tiling
+from sealbus.envelopes.trust.merkle import leaf_hash, root
+
+__all__ = ["TileResult", "TileTask", "TreeReader", "read_tile", "tasks_of"]
+
+_ROW: Final = ENTRY_BYTES + 2
+"""An entry after its length."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileTask:
+    """Tile number `index` of `width` entries, and the numbers of its first entries whose roots are asked for."""
+
+    index: int
+    width: int
+    prefixes: tuple[int, ...] = ()
+    only: frozenset[bytes] | None = None
+    """Names of the records that alone are counted; None: all."""
+
+    @property
+    def hashes(self) -> TileName:
+        """The tile of hashes."""
+        return TileName(0, self.index, self.width)
+
+    @property
+    def entries(self) -> TileName:
+        """The tile of entries."""
+        return TileName("entries", self.index, self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class TileResult:
+    """What one tile came to: the root of all its leaves, of its first ones as asked for, findings and counts."""
+
+    task: TileTask
+    root: bytes
+    prefixes: Mapping[int, bytes]
+    findings: Sequence[Finding]
+    tally: Tally
+    names: bytes = b""
+    """The names of the records that were counted, joined (`RepeatedRecords`)."""
+    opening: Sequence[tuple[int, bytes]] = ()
+    """Sequence and H(header) of messages of kind 0x00 that open all the same."""
+
+
+def read_tile(
+    task: TileTask, frames: Iterable[Frame], reader: EntryReader, *, hashes: bytes | None, entries: bytes | None
+) -> TileResult:
+    """Read the frames of one tile. `hashes` and `entries` are the files of its tiles, None where they are missing.
+
+    `frames` may raise `LogError` where their file is cut; what is missing then stands in the tree as no entry.
+    """
+    found: list[Finding] = []
+    rows: list[bytes] = []
+    sequences: list[int] = []
+    reader.begin(task.only)
+    try:
+        for frame in _counted(frames, task.width):
+            sequences.append(frame.sequence)
+            rows.append(reader.read(frame))
+    except LogError as error:
+        found.append(of_file(messages_path(task.index), error.code, error.detail))
+    found += _first_other(rows, sequences, entries)
+    rows += [bytes(32)] * (task.width - len(rows))
+    leaves = [leaf_hash(row) for row in rows]
+    for name, given, computed in (
+        (task.hashes, hashes, b"".join(leaves)),
+        (task.entries, entries, encode_entries(rows)),
+    ):
+        if given is not None and given != computed:
+            found.append(of_file(name.path, Code.BAD_TILE, "not what the messages give"))
+    return TileResult(
+        task=task,
+        root=root(leaves),
+        prefixes={width: root(leaves[:width]) for width in task.prefixes},
+        findings=list(chain(found, reader.findings)),
+        tally=reader.tally,
+        names=b"".join(reader.names),
+        opening=reader.opening,
+    )
+
+
+def _first_other(rows: Sequence[bytes], sequences: Sequence[int], entries: bytes | None) -> list[Finding]:
+    """Return the first message whose entry is not the one in the tile: where to look, for the tile does not say it."""
+    if entries is not None:
+        for number, (row, sequence) in enumerate(zip(rows, sequences, strict=True)):
+            if entries[number * _ROW : number * _ROW + _ROW] != encode_entries([row]):
+                return [Finding("", sequence, Code.LOG_MISMATCH, "not what the log's entry is over")]
+    return []
+
+
+def _counted(frames: Iterable[Frame], width: int) -> Iterator[Frame]:
+    """Yield `frames`; raise `LogError` (`bad_entry`) at the first too many, and at the end if there were too few."""
+    count = 0
+    for count, frame in enumerate(frames, 1):
+        if count > width:
+            raise LogError(Code.BAD_ENTRY, "more frames than entries")
+        yield frame
+    if count < width:
+        raise LogError(Code.BAD_ENTRY, "fewer frames than entries")
+
+
+def tasks_of(size: int, sizes: Iterable[int]) -> Iterator[TileTask]:
+    """Yield the tiles of a log of `size` entries; the roots at `sizes`, each at most `size`, will be asked for."""
+    wanted: dict[int, set[int]] = {}
+    for one in sizes:
+        index, width = divmod(one, TILE_WIDTH)
+        if width:
+            wanted.setdefault(index, set()).add(width)
+    for index in range(-(-size // TILE_WIDTH)):
+        width = min(TILE_WIDTH, size - index * TILE_WIDTH)
+        yield TileTask(index, width, tuple(sorted(wanted.get(index, ()))))
+
+
+ReadTileFile = Callable[[TileName], bytes | None]
+
+
+class TreeReader:
+    """Takes the results of a log's tiles in order. Memory is that of the roots asked for, whatever the log's size."""
+
+    def __init__(self, read: ReadTileFile, sizes: Iterable[int]) -> None:
+        """`read` gives the file of a tile, None where it is missing; `sizes` are those whose roots will be asked for."""
+        self._read = read
+        self._wanted = set(sizes)
+        self._roots: dict[int, bytes] = {}
+        # Tile roots are the leaves of a tree whose tiles are those of the log, one level higher.
+        self._above = Tiling()
+        self._frontier = Frontier()
+        self.findings: list[Finding] = []
+
+    def take(self, result: TileResult) -> None:
+        """Take the result of the next tile."""
+        start = result.task.index * TILE_WIDTH
+        for width, prefix in result.prefixes.items():
+            self._roots[start + width] = range_root([*self._frontier.nodes, prefix])
+        if result.task.width < TILE_WIDTH:
+            self._roots[start + result.task.width] = range_root([*self._frontier.nodes, result.root])
+            return
+        self._frontier.append(result.root)
+        for name, data in self._above.append(result.root):
+            self._compare(name, data)
+        if start + TILE_WIDTH in self._wanted:
+            self._roots[start + TILE_WIDTH] = self._frontier.root()
+
+    def end(self) -> None:
+        """Compare the tiles that never became full."""
+        for name, data in self._above.partial():
+            self._compare(name, data)
+
+    def root_at(self, size: int) -> bytes:
+        """Return the root of the first `size` entries, one of the sizes that were said; raise `KeyError` for others."""
+        return self._roots[size] if size else range_root(())
+
+    def _compare(self, name: TileName, computed: bytes) -> None:
+        real = TileName(int(name.level) + 1, name.index, name.width)
+        given = self._read(real)
+        if given is not None and given != computed:
+            self.findings.append(of_file(real.path, Code.BAD_TILE, "not what the messages give"))

@@ -1,0 +1,278 @@
+"""Trust over time: which trust bundle was current when, as the notary recorded it (SPEC.md section 14).
+
+Every credential is judged as of its entry, with the bundles current then, long after all keys have been replaced.
+
+The first pass over an export: what the notary recorded about trust and about the log itself, in order.
+
+Bundles change what counts as verified, so this much has to be read one after the other. It looks into the notary's
+messages only, and is cheap for that; the second pass verifies all of them, in any order.
+
+Finds the notary's messages among all entries of a log, without looking into the others.
+
+Nothing here verifies: a message that says that it is the notary's is one, until the second pass opens it or does not.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from sealbus.envelopes.errors import BundleRefused, Code, EnvelopeError, LogError
+from sealbus.envelopes.export.finding import Finding, FindingCode, of_file, of_sequence
+from sealbus.envelopes.export.format import Frame
+from sealbus.envelopes.export.policy_files import PolicyFiles
+from sealbus.envelopes.export.trust_root import Root
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.log.checkpoint import open_strictly
+from sealbus.envelopes.log.entries import EntryKind
+from sealbus.envelopes.log.note import parse_note
+from sealbus.envelopes.message.header import Header, parse_header
+from sealbus.envelopes.message.wire import parse_envelope
+from sealbus.envelopes.records.archive import accept_record
+from sealbus.envelopes.records.body import AuditBody, parse_audit_body
+from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord
+from sealbus.envelopes.trust.bundles import BundleKey, JwtBundle, TrustBundles
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+
+__all__ = [
+    "LATE",
+    "ArchivedBundle",
+    "LoggedCheckpoint",
+    "NotaryMessage",
+    "NotaryMessages",
+    "TrustArchive",
+    "TrustReader",
+    "parse_bundle",
+    "pinned_bundles",
+]
+
+LATE: Final = 60 * SECOND
+"""How long after a bundle was replaced somebody may still have judged by it, in microseconds."""
+
+
+class ArchivedBundle(NamedTuple):
+    """A bundle and since when it was current, in microseconds, by the notary's clock."""
+
+    since: int
+    bundle: JwtBundle
+
+
+class _BundlesOfTime(TrustBundles):
+    """The bundles of one moment. A key that the current bundle lacks is looked for in its neighbours, in their order."""
+
+    __slots__ = ("_order",)
+
+    def __init__(self, order: Mapping[str, Sequence[JwtBundle]]) -> None:
+        super().__init__(bundles[0] for bundles in order.values())
+        self._order: Final = order
+
+    def key(self, trust_domain: TrustDomain, kid: str) -> BundleKey | None:
+        """Return the key `kid` of `trust_domain` and of no other; raise `KeyError` if nothing is known of that."""
+        for bundle in self._order[trust_domain.name]:
+            found = bundle.keys.get(kid)
+            if found is not None:
+                return found
+        return None
+
+
+class TrustArchive:
+    """The bundles of a log, in its order. A bundle counts from its `since` on, or that of the one before if later.
+
+    The first of a trust domain counts from the beginning: nobody knows of an earlier one.
+    """
+
+    def __init__(self, bundles: Iterable[ArchivedBundle] = ()) -> None:
+        self._times: dict[str, list[int]] = {}
+        self._bundles: dict[str, list[JwtBundle]] = {}
+        self._changes: list[int] = []
+        self._known: dict[int, TrustBundles] = {}
+        for archived in bundles:
+            self.add(archived)
+
+    def __iter__(self) -> Iterator[ArchivedBundle]:
+        """Yield the bundles, those of one trust domain in their order: a `TrustArchive` of them is this one."""
+        for domain, bundles in self._bundles.items():
+            yield from map(ArchivedBundle, self._times[domain], bundles)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._bundles.values()))
+
+    def add(self, archived: ArchivedBundle) -> None:
+        """Add the next bundle of its trust domain."""
+        domain = archived.bundle.trust_domain.name
+        times = self._times.setdefault(domain, [])
+        times.append(max(archived.since, times[-1]) if times else 0)
+        self._bundles.setdefault(domain, []).append(archived.bundle)
+        insort(self._changes, times[-1])
+        insort(self._changes, times[-1] + LATE)
+        self._known.clear()
+
+    def at(self, time: int) -> TrustBundles:
+        """Return what is trusted at `time`, in microseconds.
+
+        A key is looked for in the bundle current then; else in later ones, the next first, for the notary may learn of
+        a bundle after agents did; else in those that were current during the `LATE` before, the latest first.
+        """
+        # Between two changes it is always the same; there are as many as there were bundles, twice.
+        place = bisect_right(self._changes, time)
+        found = self._known.get(place)
+        if found is None:
+            found = self._known[place] = self._made_for(time)
+        return found
+
+    def current(self, time: int) -> TrustBundles:
+        """Return the bundles that were current at `time` and no others: what whoever judged then had for certain."""
+        return TrustBundles(bundles[_last(self._times[domain], time)] for domain, bundles in self._bundles.items())
+
+    def _made_for(self, time: int) -> TrustBundles:
+        order: dict[str, list[JwtBundle]] = {}
+        for domain, bundles in self._bundles.items():
+            times = self._times[domain]
+            now, earliest = _last(times, time), _last(times, time - LATE)
+            order[domain] = [*bundles[now:], *reversed(bundles[earliest:now])]
+        return _BundlesOfTime(order)
+
+
+def _last(times: Sequence[int], time: int) -> int:
+    """Return the number of the last bundle that had become current by `time`; the first where there was none."""
+    return max(bisect_right(times, time) - 1, 0)
+
+
+class LoggedCheckpoint(NamedTuple):
+    """A checkpoint that the log itself holds: the root that it had at `size`. `sequence` is that of the record."""
+
+    sequence: int
+    size: int
+    root: bytes
+
+
+class TrustReader:
+    """Takes the frames of a log in order; `archive`, `checkpoints`, `policies` and `findings` are what they came to.
+
+    Nothing here decides whether a message counts as verified, except those that bring bundles.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._messages = NotaryMessages(root.notaries)
+        self._caches = Caches()
+        self.archive = TrustArchive()
+        self.checkpoints: list[LoggedCheckpoint] = []
+        self.policies = PolicyFiles()
+        self.findings: list[Finding] = []
+
+    def take(self, frame: Frame, index: int) -> None:
+        """Take the entry number `index`."""
+        message = self._messages.read(frame)
+        if message is None:
+            return
+        header, body = message
+        self.policies.take(body.records.values())
+        bundles = [record for record in body.records.values() if isinstance(record, BundleRecord)]
+        if bundles:
+            self._take_bundles(frame, header, bundles)
+        self._take_checkpoints(frame, index, body)
+
+    def end(self) -> None:
+        """Say what is wrong with the whole: without a bundle nothing verifies."""
+        if not len(self.archive):
+            self.findings.append(of_file("messages", FindingCode.NO_BUNDLE, "none that the root file leads to"))
+
+    def _take_bundles(self, frame: Frame, header: Header, bundles: list[BundleRecord]) -> None:
+        if not (
+            self._opens(frame, header, self.archive) or self._opens(frame, header, pinned_bundles(bundles, self._root))
+        ):
+            detail = "vouched for neither by an earlier bundle nor by the root file"
+            self.findings.append(Finding("", frame.sequence, FindingCode.UNTRUSTED_BUNDLE, detail))
+            return
+        for record in bundles:
+            try:
+                self.archive.add(parse_bundle(record))
+            except BundleRefused as error:
+                self.findings.append(Finding("", frame.sequence, FindingCode.BAD_BUNDLE, error.detail))
+
+    def _opens(self, frame: Frame, header: Header, trust: TrustArchive) -> bool:
+        try:
+            accept_record(
+                frame.data,
+                header.to,
+                self._root.profile,
+                time=frame.stored,
+                bundles=trust.at(frame.stored),
+                caches=self._caches,
+            )
+        except EnvelopeError:
+            return False
+        return True
+
+    def _take_checkpoints(self, frame: Frame, index: int, body: AuditBody) -> None:
+        for record in body.records.values():
+            if isinstance(record, CheckpointRecord):
+                try:
+                    self._take_checkpoint(frame, index, record.note)
+                except LogError as error:
+                    self.findings.append(of_sequence(frame.sequence, error))
+
+    def _take_checkpoint(self, frame: Frame, index: int, note: bytes) -> None:
+        if not note.startswith(self._root.origin.encode() + b"\n"):
+            # Of the previous log, or of one for which this notary keeps checkpoints: its keys are not known here.
+            parse_note(note)
+            return
+        checkpoint = open_strictly(note, self._root.origin, self._root.keys).checkpoint
+        if checkpoint.size > index:
+            raise LogError(Code.BAD_NOTE, "a checkpoint of more than had been logged")
+        self.checkpoints.append(LoggedCheckpoint(frame.sequence, checkpoint.size, checkpoint.root))
+
+
+def pinned_bundles(bundles: Iterable[BundleRecord], root: Root) -> TrustArchive:
+    """Return those of `bundles`, all of one message, that `root` counts without being vouched for."""
+    found = TrustArchive()
+    for record in bundles:
+        if record.trust_domain == root.names.trust_domain and sha256(record.jwt).digest() in root.bundles:
+            try:
+                found.add(parse_bundle(record))
+            except BundleRefused:
+                # It was pinned all the same; what it would vouch for stays untrusted, which is a finding.
+                continue
+    return found
+
+
+def parse_bundle(record: BundleRecord) -> ArchivedBundle:
+    """Return the bundle that a record holds; raise `BundleRefused` for one that breaks a rule of section 5."""
+    return ArchivedBundle(record.current, JwtBundle.parse(record.trust_domain, record.jwt))
+
+
+_HEAD_BYTES = 8_300
+"""Where an envelope's header ends at the latest."""
+
+
+class NotaryMessage(NamedTuple):
+    """What a message says of itself."""
+
+    header: Header
+    body: AuditBody
+
+
+class NotaryMessages:
+    """The messages of `notaries`."""
+
+    def __init__(self, notaries: Iterable[SpiffeId]) -> None:
+        self._notaries = frozenset(notaries)
+        self._ids = [notary.value.encode() for notary in self._notaries]
+
+    def read(self, frame: Frame) -> NotaryMessage | None:
+        """Return the message of `frame` if it says that it is a notary's; None for all others, and for what is none."""
+        head = frame.data[:_HEAD_BYTES]
+        if frame.kind is not EntryKind.VERIFIED or not any(one in head for one in self._ids):
+            return None
+        try:
+            envelope = parse_envelope(frame.data)
+            header = parse_header(envelope.header)
+            body = parse_audit_body(envelope.body) if header.iss in self._notaries else None
+        except EnvelopeError:
+            # The second pass says what is wrong with it.
+            return None
+        return NotaryMessage(header, body) if body is not None else None

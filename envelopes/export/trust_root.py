@@ -1,0 +1,136 @@
+"""The root file: all that a verifier knows from outside of an export, and the only thing that introduces trust.
+
+Strict JSON, so that two readers see one meaning (SPEC.md section 14, "The root file").
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Final
+
+from sealbus.envelopes.encoding.strict_json import Json, parse_object
+from sealbus.envelopes.errors import ConfigurationError, EnvelopeError, LogError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.log.checkpoint import SignedCheckpoint, open_strictly
+from sealbus.envelopes.log.note import NoteVerifier
+from sealbus.envelopes.records.archive import ArchiveProfile
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+
+__all__ = ["Root"]
+
+_NAMES: Final = frozenset(
+    {"v", "origin", "keys", "bundles", "checkpoints", "trust_domain", "agents", "minters", "notaries"}
+)
+_DIGEST_HEX: Final = 64
+_MOST_BYTES: Final = 1_048_576
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """What is trusted beforehand. Raises `ConfigurationError` for one that trusts nothing, or a checkpoint of another.
+
+    `keys` are the log's, several while one replaces another. `bundles` are H of the JWT bundles of the own trust domain
+    that count without being vouched for: that of the log's first `bundle` record, and any with which an operator has
+    begun anew. `checkpoints` are notes that somebody else kept.
+    """
+
+    origin: str
+    keys: tuple[NoteVerifier, ...]
+    bundles: frozenset[bytes]
+    names: Names
+    minters: frozenset[SpiffeId]
+    notaries: frozenset[SpiffeId]
+    checkpoints: tuple[bytes, ...] = ()
+    held: tuple[SignedCheckpoint, ...] = field(init=False, repr=False)
+    """`checkpoints`, verified."""
+    profile: ArchiveProfile = field(init=False, repr=False)
+    """How record messages of this deployment are read."""
+
+    def __post_init__(self) -> None:
+        for what, trusted in (("keys", self.keys), ("bundles", self.bundles), ("notaries", self.notaries)):
+            if not trusted:
+                raise ConfigurationError(f"root file: {what} is empty")
+        try:
+            held = tuple(open_strictly(note, self.origin, self.keys) for note in self.checkpoints)
+        except LogError as error:
+            raise ConfigurationError(f"root file: a checkpoint in it: {error}") from error
+        object.__setattr__(self, "held", held)
+        object.__setattr__(self, "profile", ArchiveProfile(names=self.names, minters=self.minters))
+
+    @classmethod
+    def parse(cls, data: bytes) -> Root:
+        """Return the root that the file `data` says; raise `ConfigurationError` that names the key for anything else."""
+        if len(data) > _MOST_BYTES:
+            raise ConfigurationError(f"root file: over {_MOST_BYTES} bytes")
+        try:
+            document = parse_object(data, depth=DEFAULT_LIMITS.jwt_nesting)
+            return cls._of(document)
+        except (ValueError, RecursionError) as error:
+            raise ConfigurationError(f"root file: {error}") from error
+        except (EnvelopeError, LogError) as error:
+            raise ConfigurationError(f"root file: {error.detail}") from error
+
+    @classmethod
+    def _of(cls, document: dict[str, Json]) -> Root:
+        if document.keys() != _NAMES:
+            raise ValueError(f"exactly these members: {', '.join(sorted(_NAMES))}")
+        if type(document["v"]) is not int or document["v"] != 1:
+            raise ValueError("v is not 1")
+        agents = document["agents"]
+        if type(agents) is not dict or agents.keys() != {"template", "table"} or type(agents["table"]) is not dict:
+            raise ValueError("agents has template and table")
+        template = _text("agents.template", agents["template"])
+        table = {name: SpiffeId.parse(_text("agents.table", one)) for name, one in agents["table"].items()}
+        return cls(
+            origin=_text("origin", document["origin"]),
+            keys=tuple(NoteVerifier.parse(one) for one in _texts(document, "keys")),
+            bundles=frozenset(_digest(one) for one in _texts(document, "bundles")),
+            names=Names(TrustDomain(_text("trust_domain", document["trust_domain"])), template, table),
+            minters=frozenset(SpiffeId.parse(one) for one in _texts(document, "minters")),
+            notaries=frozenset(SpiffeId.parse(one) for one in _texts(document, "notaries")),
+            checkpoints=tuple(one.encode() for one in _texts(document, "checkpoints")),
+        )
+
+    def encode(self) -> bytes:
+        """Return the file; `parse` of it gives the same root."""
+        document = {
+            "v": 1,
+            "origin": self.origin,
+            "keys": [key.text for key in self.keys],
+            "bundles": sorted(one.hex() for one in self.bundles),
+            "checkpoints": [one.decode() for one in self.checkpoints],
+            "trust_domain": self.names.trust_domain.name,
+            "agents": {
+                "template": self.names.template,
+                "table": {name: str(one) for name, one in sorted(self.names.table.items())},
+            },
+            "minters": sorted(map(str, self.minters)),
+            "notaries": sorted(map(str, self.notaries)),
+        }
+        return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _text(name: str, value: Json) -> str:
+    if type(value) is not str:
+        raise ValueError(f"{name} is not text")
+    return value
+
+
+def _texts(document: dict[str, Json], name: str) -> tuple[str, ...]:
+    listed = document[name]
+    if type(listed) is not list:
+        raise ValueError(f"{name} is not an array")
+    texts = tuple(_text(name, one) for one in listed)
+    if len(set(texts)) != len(texts):
+        raise ValueError(f"{name} says one thing twice")
+    return texts
+
+
+def _digest(text: str) -> bytes:
+    # `fromhex` takes white space and upper case as well: one spelling only.
+    digest = bytes.fromhex(text)
+    if digest.hex() != text or len(text) != _DIGEST_HEX:
+        raise ValueError("bundles are SHA-256 in lower-case hex")
+    return digest

@@ -1,0 +1,288 @@
+"""Signed notes: a text and who signed it (C2SP signed-note).
+
+The keys of signed notes: Ed25519, each with a name and the id that follows from both (C2SP signed-note, type 0x01).
+
+What notes, checkpoints and receipts have in common: strict base64, decimal numbers, and names (C2SP signed-note).
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from sealbus.envelopes.errors import Code, ConfigurationError, LogError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+
+__all__ = [
+    "KEY_BYTES",
+    "Note",
+    "NoteSignature",
+    "NoteSigner",
+    "NoteVerifier",
+    "VerifiedNote",
+    "base64_text",
+    "check_key_name",
+    "parse_base64",
+    "parse_note",
+    "parse_number",
+    "sign_note",
+    "verify_note",
+]
+
+_DASH: Final = "\u2014 "
+_KEY_ID: Final = 4
+
+
+class NoteSignature(NamedTuple):
+    """One signature line, not verified."""
+
+    name: str
+    key_id: bytes
+    signature: bytes
+
+
+class Note(NamedTuple):
+    """A note of the right form. Its text must be ignored until somebody known has signed it."""
+
+    text: str
+    signatures: tuple[NoteSignature, ...]
+
+
+class VerifiedNote(NamedTuple):
+    """A note that at least one known key has signed. Made by `verify_note` only."""
+
+    text: str
+    signers: tuple[NoteVerifier, ...]
+    """Known keys whose signatures it has."""
+
+
+def parse_note(data: bytes) -> Note:
+    """Return the note that `data` is; raise `LogError` (`bad_note`) for bytes of another form. Nothing is verified.
+
+    At most 131,072 bytes and 64 signatures.
+    """
+    if len(data) > DEFAULT_LIMITS.note_bytes:
+        raise LogError(Code.BAD_NOTE, "too large")
+    try:
+        whole = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise LogError(Code.BAD_NOTE, "not UTF-8") from error
+    _check_characters(whole)
+    text, blank, signed = whole.rpartition("\n\n")
+    if not blank or not signed.endswith("\n"):
+        raise LogError(Code.BAD_NOTE, "no blank line, or no signature line after it")
+    lines = signed.split("\n")[:-1]
+    if len(lines) > DEFAULT_LIMITS.note_signatures:
+        raise LogError(Code.BAD_NOTE, "too many signatures")
+    return Note(text + "\n", tuple(_signature(line) for line in lines))
+
+
+def verify_note(data: bytes, verifiers: Iterable[NoteVerifier]) -> VerifiedNote:
+    """Return the note that `data` is, signed by at least one of `verifiers`.
+
+    Signatures of other keys are ignored; of a known one every signature must verify. Raises `LogError`: `bad_note` for
+    another form, `bad_note_signature` for a bad signature of a known key, `untrusted_note` if no known key signed.
+    Raises `ConfigurationError` for two verifiers of one name and key id.
+    """
+    known: dict[tuple[str, bytes], NoteVerifier] = {}
+    for verifier in verifiers:
+        if known.setdefault((verifier.name, verifier.key_id), verifier) != verifier:
+            raise ConfigurationError(f"two verifier keys are {verifier.name}+{verifier.key_id.hex()}")
+    note = parse_note(data)
+    message = note.text.encode()
+    signers: dict[NoteVerifier, None] = {}
+    for name, key_id, signature in note.signatures:
+        found = known.get((name, key_id))
+        if found is not None:
+            found.verify(message, signature)
+            signers[found] = None
+    if not signers:
+        raise LogError(Code.UNTRUSTED_NOTE, "no known key has signed it")
+    return VerifiedNote(note.text, tuple(signers))
+
+
+def sign_note(text: str, signers: Sequence[NoteSigner]) -> bytes:
+    """Return `text` as a note signed by each of `signers`; two overlap while a key is being replaced.
+
+    Raises `LogError` (`bad_note`) for a text that no note can have, for no signer, and for more bytes than may be
+    published (8,192).
+    """
+    if not signers:
+        raise LogError(Code.BAD_NOTE, "nobody signs")
+    if not text.endswith("\n"):
+        raise LogError(Code.BAD_NOTE, "a text ends with a newline")
+    _check_characters(text)
+    try:
+        message = text.encode()
+    except UnicodeEncodeError as error:
+        raise LogError(Code.BAD_NOTE, "not UTF-8") from error
+    lines = [
+        f"{_DASH}{one.verifier.name} {base64_text(one.verifier.key_id + one.sign(message))}\n".encode()
+        for one in signers
+    ]
+    note = b"".join([message, b"\n", *lines])
+    if len(note) > DEFAULT_LIMITS.published_note_bytes:
+        raise LogError(Code.BAD_NOTE, "too large to be published")
+    return note
+
+
+def _signature(line: str) -> NoteSignature:
+    if not line.startswith(_DASH):
+        raise LogError(Code.BAD_NOTE, "a signature line without its dash")
+    name, _, encoded = line.removeprefix(_DASH).partition(" ")
+    check_key_name(name)
+    raw = parse_base64(encoded, "signature")
+    if len(raw) <= _KEY_ID:
+        raise LogError(Code.BAD_NOTE, "a signature without bytes")
+    return NoteSignature(name, raw[:_KEY_ID], raw[_KEY_ID:])
+
+
+def _check_characters(text: str) -> None:
+    if any(one < " " and one != "\n" for one in text):
+        raise LogError(Code.BAD_NOTE, "control character")
+
+
+KEY_BYTES: Final = 32
+"""Of a public key, and of the seed that a private one is made from (RFC 8032)."""
+_ED25519: Final = b"\x01"
+_PRIVATE: Final = "PRIVATE+KEY+"
+
+
+@dataclass(frozen=True, slots=True)
+class NoteVerifier:
+    """A public key that notes may be signed with. Raises `LogError` (`bad_note`) for a name or key that cannot be one."""
+
+    name: str
+    public: bytes = field(repr=False)
+    key_id: bytes = field(init=False)
+    """The first 4 bytes of `H(name || 0x0a || 0x01 || public)`; an identifier, and no strong hash."""
+    _loaded: Ed25519PublicKey = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_key_name(self.name)
+        try:
+            loaded = Ed25519PublicKey.from_public_bytes(self.public)
+        except ValueError as error:
+            raise LogError(Code.BAD_NOTE, "public key") from error
+        digest = sha256(self.name.encode() + b"\n" + _ED25519 + self.public).digest()
+        object.__setattr__(self, "key_id", digest[:4])
+        object.__setattr__(self, "_loaded", loaded)
+
+    @classmethod
+    def parse(cls, text: str) -> NoteVerifier:
+        """Return the key of a vkey, `name+id+base64(0x01 || public key)`; raise `LogError` (`bad_note`)."""
+        name, key_id, raw = _parts(text)
+        verifier = cls(name, raw)
+        if verifier.key_id.hex() != key_id:
+            raise LogError(Code.BAD_NOTE, "verifier key: its id is another")
+        return verifier
+
+    @property
+    def text(self) -> str:
+        """The vkey."""
+        return f"{self.name}+{self.key_id.hex()}+{base64_text(_ED25519 + self.public)}"
+
+    def verify(self, message: bytes, signature: bytes) -> None:
+        """Raise `LogError` (`bad_note_signature`) unless this key signed `message`."""
+        try:
+            self._loaded.verify(signature, message)
+        except InvalidSignature as error:
+            raise LogError(Code.BAD_NOTE_SIGNATURE, "a known key did not sign this") from error
+
+
+class NoteSigner:
+    """A private key that signs notes. Never shown, never pickled; whoever makes its 32-byte seed keeps it safe."""
+
+    __slots__ = ("_private", "_seed", "verifier")
+
+    verifier: NoteVerifier
+    """The public half."""
+
+    def __init__(self, name: str, seed: bytes) -> None:
+        """Raise `LogError` (`bad_note`) for a name that keys cannot have, or a seed that is not 32 bytes."""
+        if len(seed) != KEY_BYTES:
+            raise LogError(Code.BAD_NOTE, "a seed is 32 bytes")
+        self._seed = bytes(seed)
+        self._private = Ed25519PrivateKey.from_private_bytes(self._seed)
+        self.verifier = NoteVerifier(name, self._private.public_key().public_bytes_raw())
+
+    def __repr__(self) -> str:
+        return f"NoteSigner({self.verifier.name!r}, ...)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a signing key stays in its process")
+
+    @classmethod
+    def parse(cls, text: str) -> NoteSigner:
+        """Return the key that `secret_text` wrote; raise `LogError` (`bad_note`) for any other text."""
+        if not text.startswith(_PRIVATE):
+            raise LogError(Code.BAD_NOTE, "not a private key of a note")
+        name, key_id, seed = _parts(text.removeprefix(_PRIVATE))
+        signer = cls(name, seed)
+        if signer.verifier.key_id.hex() != key_id:
+            raise LogError(Code.BAD_NOTE, "private key: its id is another")
+        return signer
+
+    def secret_text(self) -> str:
+        """Return the key as text, for a file that nobody else can read: the form of Go's `sumdb/note`."""
+        return f"{_PRIVATE}{self.verifier.name}+{self.verifier.key_id.hex()}+{base64_text(_ED25519 + self._seed)}"
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the 64-byte signature over `message`."""
+        return self._private.sign(message)
+
+
+def _parts(text: str) -> tuple[str, str, bytes]:
+    # A name holds no plus, and base64 may: split from the left.
+    parts = text.split("+", 2)
+    if len(parts) != 3:
+        raise LogError(Code.BAD_NOTE, "a key has three parts")
+    raw = parse_base64(parts[2], "key")
+    if raw[:1] != _ED25519 or len(raw) != 1 + KEY_BYTES:
+        raise LogError(Code.BAD_NOTE, "a key of another type than Ed25519")
+    return parts[0], parts[1], raw[1:]
+
+
+def base64_text(data: bytes) -> str:
+    """Return the standard base64 of `data` (RFC 4648 section 4)."""
+    return b64encode(data).decode("ascii")
+
+
+def parse_base64(text: str, what: str) -> bytes:
+    """Return what `text` is the one base64 spelling of; raise `LogError` (`bad_note`) for any other text."""
+    try:
+        data = b64decode(text.encode("ascii"), validate=True)
+    except ValueError as error:
+        raise LogError(Code.BAD_NOTE, f"{what}: not base64") from error
+    if b64encode(data).decode("ascii") != text:
+        raise LogError(Code.BAD_NOTE, f"{what}: not the one spelling in base64")
+    return data
+
+
+def parse_number(text: str, what: str) -> int:
+    """Return a decimal number without leading zeroes, at most 2^53-1; raise `LogError` (`bad_note`) for other text."""
+    # Sixteen digits hold 2^53-1, and no longer text is given to int().
+    if not (text.isascii() and text.isdigit() and len(text) <= 16) or str(number := int(text)) != text:
+        raise LogError(Code.BAD_NOTE, f"{what}: not a number")
+    if number > DEFAULT_LIMITS.max_integer:
+        raise LogError(Code.BAD_NOTE, f"{what}: too large")
+    return number
+
+
+def check_key_name(name: str) -> None:
+    """Raise `LogError` (`bad_note`) unless `name` may name a key: not empty, at most 256 bytes, no space and no plus.
+
+    No control character and no surrogate either, which a note could not hold.
+    """
+    if not name or len(name) > DEFAULT_LIMITS.log_name_bytes or "+" in name:
+        raise LogError(Code.BAD_NOTE, "key name")
+    if any(one.isspace() or one < " " or "\ud800" <= one <= "\udfff" for one in name):
+        raise LogError(Code.BAD_NOTE, "key name")
+    if len(name.encode()) > DEFAULT_LIMITS.log_name_bytes:
+        raise LogError(Code.BAD_NOTE, "key name")

@@ -1,0 +1,187 @@
+"""The hop chain: which messages led to this one, and what each allowed to follow (steps 11 and 12).
+
+Every message that was sent while handling another carries its ancestors' signed headers. What is verified is that each
+was sent by who it says, to the one who sent the next, within its time, for the same user: provenance, not permission.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final, cast
+
+from sealbus.envelopes.errors import Code, EnvelopeError
+from sealbus.envelopes.lifetimes import Lifetimes
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.message.header import Header, parse_header
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.user_context import UserContext
+from sealbus.envelopes.message.wire import Ancestor, Proof
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.credential import verify_credential
+from sealbus.envelopes.trust.merkle import leaf_hash
+from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
+
+__all__ = ["check_grants", "covers", "parsed_ancestor", "verify_chain"]
+
+_SKEW: Final = DEFAULT_LIMITS.clock_skew
+_LINK_KINDS: Final = frozenset({Kind.TASK, Kind.CALL})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Remembered:
+    """An ancestor whose header was parsed and whose proof was verified under the header's own key, and no more."""
+
+    header: Header
+    proof: Proof
+
+
+def verify_chain(
+    header: Header,
+    ancestors: tuple[Ancestor, ...],
+    context: UserContext | None,
+    *,
+    reference: int,
+    lifetimes: Lifetimes,
+    trust: Trust,
+    caches: Caches,
+    step: int = 11,
+) -> tuple[Header, ...]:
+    """Step 11: return the headers of `ancestors`, the parent first and the root last, or raise `EnvelopeError`.
+
+    `header` is link 0, which has passed steps 2, 7 and 8; `context` is what step 10 gave for it, `lifetimes` how
+    long the reader lets a chain go on. Codes, all counted at `step`: `bad_chain`, `chain_too_long`, and those of steps
+    2, 7 and 8, which are applied to each ancestor at its own `iat`.
+
+    An ancestor's form and proof are remembered by H(header). How links fit each other, all times and all credentials
+    are judged at every call. Grants are for `check_grants`.
+    """
+    if len(ancestors) > DEFAULT_LIMITS.ancestors:
+        raise EnvelopeError(Code.CHAIN_TOO_LONG, step)
+    child, remembered, parents = header, [], []
+    for ancestor in ancestors:
+        found = _find(ancestor, child.par, caches)
+        parent = _parse(ancestor, child.par, caches, step) if found is None else found.header
+        _check_pair(child, parent, step)
+        remembered.append(found)
+        parents.append(parent)
+        child = parent
+    if child.par is not None:
+        raise EnvelopeError(Code.BAD_CHAIN, step, "fewer ancestors than par says")
+    # No need to check the `end` of every link: no child ends after its parent.
+    if header.end is not None and header.end <= reference:
+        raise EnvelopeError(Code.BAD_CHAIN, step, "ended")
+    if context is not None:
+        _check_root(child, context, step)
+    elif child.end is not None and child.end - child.iat > lifetimes.chain_life:
+        raise EnvelopeError(Code.BAD_CHAIN, step, "goes on for too long")
+    if not parents:
+        return ()
+    for ancestor, parent, found in zip(ancestors, parents, remembered, strict=True):
+        expired = _prove(ancestor, parent, found, trust, caches, step)
+        if lifetimes.chain_after is not None and reference >= expired + lifetimes.chain_after:
+            raise EnvelopeError(Code.BAD_CHAIN, step, "goes on for too long after an ancestor's credential")
+    return tuple(parents)
+
+
+def parsed_ancestor(raw: bytes, digest: bytes, caches: Caches) -> Header:
+    """Return the header `raw`, whose hash is `digest`; cheap where it was an ancestor before. Nothing is verified.
+
+    Raises `EnvelopeError` (`malformed`, step 2).
+    """
+    found = caches.links.get(digest)
+    return found.header if isinstance(found, _Remembered) and found.header.raw == raw else parse_header(raw)
+
+
+def _find(ancestor: Ancestor, par: bytes | None, caches: Caches) -> _Remembered | None:
+    found = caches.links.get(par)
+    # Equal bytes need no hashing: what is remembered under `par` hashes to it.
+    return found if isinstance(found, _Remembered) and found.header.raw == ancestor.header else None
+
+
+def _parse(ancestor: Ancestor, par: bytes | None, caches: Caches, step: int) -> Header:
+    """Return the header of an ancestor whose hash is `par`; step 2, inside step 11.
+
+    No hash is None: what follows a root is refused like what is not the parent.
+    """
+    if sha256(ancestor.header).digest() != par:
+        raise EnvelopeError(Code.BAD_CHAIN, step, "par")
+    try:
+        header = parse_header(ancestor.header)
+    except EnvelopeError as error:
+        raise error.at_step(step) from error
+    if header.kind not in _LINK_KINDS:
+        raise EnvelopeError(Code.BAD_CHAIN, step, "an ancestor is neither task nor call")
+    return header
+
+
+def _check_pair(child: Header, parent: Header, step: int) -> None:
+    """Raise `bad_chain` unless `child` may have been sent while `parent` was handled."""
+    # Parsed IDs are mostly the same objects.
+    if child.iss is not parent.aud and child.iss != parent.aud:
+        raise EnvelopeError(Code.BAD_CHAIN, step, "sent by another than the parent was for")
+    if child.iat < parent.iat - _SKEW:
+        raise EnvelopeError(Code.BAD_CHAIN, step, "made before its parent")
+    # No need to check `child iat < parent end`: by step 2 a child's `iat` is before its own `end`.
+    if _end(child) > _end(parent):
+        raise EnvelopeError(Code.BAD_CHAIN, step, "ends after its parent")
+    if child.ctx != parent.ctx:
+        raise EnvelopeError(Code.BAD_CHAIN, step, "another ctx than its parent")
+
+
+def _check_root(root: Header, context: UserContext, step: int) -> None:
+    """Raise `bad_chain` unless a chain with this `context` may start with `root`."""
+    if root.iss != (context.wkl if context.wkl is not None else context.iss):
+        raise EnvelopeError(Code.BAD_CHAIN, step, "started by another than the context is for")
+    if root.iat < context.iat - _SKEW:
+        raise EnvelopeError(Code.BAD_CHAIN, step, "started before the context")
+    if root.iat >= context.exp:
+        raise EnvelopeError(Code.BAD_CHAIN, step, "started after the context's exp")
+    if _end(root) > context.end:
+        raise EnvelopeError(Code.BAD_CHAIN, step, "ends after the context")
+
+
+def _prove(
+    ancestor: Ancestor, header: Header, found: _Remembered | None, trust: Trust, caches: Caches, step: int
+) -> int:
+    """Apply steps 7 and 8, inside step 11, to one ancestor at its own `iat`; return when its credential ends."""
+    says = verify_credential(
+        ancestor.credential,
+        iss=header.iss,
+        key=header.key,
+        crd=header.crd,
+        reference=header.iat,
+        trust=trust,
+        caches=caches,
+        step=step,
+    )
+    if found is None or found.proof != ancestor.proof:
+        try:
+            verify_proof(ancestor.proof, leaf_hash(ancestor.header), MESSAGE_TYPE, header.key, caches.roots)
+        except EnvelopeError as error:
+            raise error.at_step(step) from error
+        caches.links.put(header.digest, _Remembered(header=header, proof=ancestor.proof))
+    return says.exp
+
+
+def _end(header: Header) -> int:
+    # Step 2 demands `end` of tasks and calls, and only those have `par`, `ctx` or a place among the ancestors.
+    return cast("int", header.end)
+
+
+def check_grants(ancestors: Iterable[Header], action: str, *, step: int = 12) -> None:
+    """Step 12: raise `EnvelopeError` (`grant_exceeded`) unless every ancestor lets `action` follow from it.
+
+    `action` is what the consumer is about to do, and never one that the message chose. The message's own `grt` limits
+    only what follows from it.
+    """
+    for ancestor in ancestors:
+        if ancestor.grt is not None and not covers(ancestor.grt, action):
+            raise EnvelopeError(Code.GRANT_EXCEEDED, step)
+
+
+def covers(grants: Iterable[str], action: str) -> bool:
+    """Say whether one of `grants` is `action`, or `p.*` where `action` starts with `p.` (SPEC.md section 3)."""
+    return any(grant == action or (grant.endswith(".*") and action.startswith(grant[:-1])) for grant in grants)

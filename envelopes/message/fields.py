@@ -1,0 +1,222 @@
+"""Checks shared by all record kinds: what a field of a record may hold, and how an exact key table is read.
+
+The `check_*` functions serve constructors and raise `SealError`: there the caller is at fault. `RecordMap` serves
+parsing and raises `EnvelopeError`: there the bytes are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from sealbus.envelopes.encoding.codec import Value, is_text
+from sealbus.envelopes.errors import Code, EnvelopeError, SealError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.message.wire import Proof
+
+__all__ = [
+    "DIGEST_BYTES",
+    "RecordMap",
+    "check_bytes",
+    "check_code",
+    "check_proof",
+    "check_text",
+    "check_texts",
+    "check_uint",
+    "parse_proof",
+]
+
+DIGEST_BYTES = 32
+"""Length of a SHA-256 digest."""
+
+_DIGEST_LENGTHS = frozenset({DIGEST_BYTES})
+
+SIGNATURE_BYTES = 64
+"""Length of an ES256 signature, r || s."""
+
+
+_CODES = frozenset(code.value for code in Code)
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+"""Form of every code, known or not (SPEC.md section 8)."""
+
+_MAX_INTEGER = DEFAULT_LIMITS.max_integer
+
+
+def check_uint(name: str, value: int, *, least: int = 0) -> None:
+    """Raise `SealError` unless `value` is an integer from `least` to 2^53-1, and not a bool (SPEC.md section 1)."""
+    if type(value) is not int or not least <= value <= _MAX_INTEGER:
+        raise SealError(f"{name} is not an integer from {least} to 2^53-1")
+
+
+def check_text(name: str, value: str, *, least: int = 0, most: int = DEFAULT_LIMITS.text_bytes) -> None:
+    """Raise `SealError` unless `value` is text of `least` to `most` bytes as SPEC.md section 1 wants it."""
+    if len(value) < least or not is_text(value, most):
+        raise SealError(f"{name} is not text of {least} to {most} bytes without control characters")
+
+
+def check_texts(name: str, values: Sequence[str]) -> None:
+    """Raise `SealError` unless `values` are at most 32 texts of at most 256 bytes each (SPEC.md section 1)."""
+    if len(values) > DEFAULT_LIMITS.text_items:
+        raise SealError(f"{name} has over {DEFAULT_LIMITS.text_items} items")
+    for value in values:
+        check_text(name, value)
+
+
+def check_bytes(name: str, value: bytes, *, least: int = 1, most: int) -> None:
+    """Raise `SealError` unless `value` has `least` to `most` bytes."""
+    if not least <= len(value) <= most:
+        raise SealError(f"{name} is not {least} to {most} bytes")
+
+
+def check_code(name: str, value: str) -> None:
+    """Raise `SealError` unless `value` has the form of a code, which a newer writer may have made up."""
+    if _CODE.fullmatch(value) is None:
+        raise SealError(f"{name} is not a code")
+
+
+def check_proof(name: str, proof: Proof) -> None:
+    """Raise `SealError` unless `proof` is within the limits of SPEC.md section 2. It is not verified."""
+    size, index, path, signature = proof
+    if not 1 <= size <= DEFAULT_LIMITS.batch_leaves or not 0 <= index < size:
+        raise SealError(f"{name}: size or index")
+    if len(path) > DEFAULT_LIMITS.proof_nodes or not _DIGEST_LENGTHS.issuperset(map(len, path)):
+        raise SealError(f"{name}: path")
+    if len(signature) != SIGNATURE_BYTES:
+        raise SealError(f"{name}: signature")
+
+
+def parse_proof(name: str, value: Value) -> Proof:
+    """Return the proof that `value` is, or raise `EnvelopeError` (`malformed`, step 0). It is not verified."""
+    if not isinstance(value, list) or len(value) != 4:
+        raise _malformed(name)
+    size, index, path, signature = value
+    if type(size) is not int or type(index) is not int or not isinstance(path, list):
+        raise _malformed(name)
+    nodes: list[bytes] = []
+    for node in path:
+        if not isinstance(node, bytes):
+            raise _malformed(name)
+        nodes.append(node)
+    if not isinstance(signature, bytes):
+        raise _malformed(name)
+    proof = Proof(size, index, tuple(nodes), signature)
+    try:
+        check_proof(name, proof)
+    except SealError as error:
+        raise _malformed(name) from error
+    return proof
+
+
+class RecordMap:
+    """A decoded record while its keys are taken one by one, each of its type; what is left over is refused.
+
+    Every method raises `EnvelopeError` (`malformed`, step 0) that names the key, never its content. Ranges are left to
+    the record's constructor.
+    """
+
+    def __init__(self, value: Value) -> None:
+        if not isinstance(value, dict):
+            raise _malformed("record")
+        self._left: dict[str, Value] = dict(value)
+        if self.uint("v") != 1:
+            raise _malformed("v")
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._left
+
+    def value(self, key: str) -> Value:
+        """Take a key of any type."""
+        if key not in self._left:
+            raise _malformed(key)
+        return self._left.pop(key)
+
+    def uint(self, key: str) -> int:
+        """Take an integer."""
+        value = self.value(key)
+        if type(value) is not int:
+            raise _malformed(key)
+        return value
+
+    def flag(self, key: str) -> bool:
+        """Take a bool."""
+        value = self.value(key)
+        if not isinstance(value, bool):
+            raise _malformed(key)
+        return value
+
+    def text(self, key: str) -> str:
+        """Take text."""
+        value = self.value(key)
+        if not isinstance(value, str):
+            raise _malformed(key)
+        return value
+
+    def octets(self, key: str) -> bytes:
+        """Take bytes."""
+        value = self.value(key)
+        if not isinstance(value, bytes):
+            raise _malformed(key)
+        return value
+
+    def proof(self, key: str) -> Proof:
+        """Take a proof, within its limits."""
+        return parse_proof(key, self.value(key))
+
+    def code(self, key: str) -> str:
+        """Take the text of a code: one of SPEC.md section 10 as a `Code`, or another of their form."""
+        return _code(key, self.text(key))
+
+    def some_texts(self, key: str) -> tuple[str, ...]:
+        """Take an array of text that is not empty, or nothing where the key is absent: never both spellings."""
+        texts: list[str] = []
+        for item in self._some(key):
+            if not isinstance(item, str):
+                raise _malformed(key)
+            texts.append(item)
+        return tuple(texts)
+
+    def some_octets(self, key: str) -> tuple[bytes, ...]:
+        """Take an array of bytes that is not empty, or nothing where the key is absent."""
+        strings: list[bytes] = []
+        for item in self._some(key):
+            if not isinstance(item, bytes):
+                raise _malformed(key)
+            strings.append(item)
+        return tuple(strings)
+
+    def counts(self, key: str) -> Mapping[str, int]:
+        """Take a map of codes to integers."""
+        value = self.value(key)
+        if not isinstance(value, dict):
+            raise _malformed(key)
+        counts: dict[str, int] = {}
+        for code, number in value.items():
+            if type(number) is not int:
+                raise _malformed(key)
+            counts[_code(key, code)] = number
+        return counts
+
+    def end(self) -> None:
+        """Refuse what the table does not name."""
+        if self._left:
+            raise _malformed("unknown key")
+
+    def _some(self, key: str) -> list[Value]:
+        if key not in self._left:
+            return []
+        value = self._left.pop(key)
+        if not isinstance(value, list) or not value:
+            raise _malformed(key)
+        return value
+
+
+def _code(key: str, text: str) -> str:
+    if text in _CODES:
+        return Code(text)
+    if _CODE.fullmatch(text) is None:
+        raise _malformed(key)
+    return text
+
+
+def _malformed(key: str) -> EnvelopeError:
+    return EnvelopeError(Code.MALFORMED, 0, f"record: {key}")

@@ -1,0 +1,125 @@
+"""Is it of now, and is it the first of its kind: steps 5 and 6 of the live profile (SPEC.md section 7).
+
+The guard against replay needs no database. A message from a stream counts only if the broker stored it within a minute
+of its making, under the id that is signed: within the stream's duplicate window the broker drops a second copy, and
+outside it this refuses one.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from sealbus.envelopes.errors import Code, EnvelopeError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.message.header import Header
+from sealbus.envelopes.trust.caches import ReplayMemory
+
+__all__ = ["CoreArrival", "StreamArrival", "check_core", "check_header_block", "check_stored", "check_times"]
+
+_SKEW: Final = DEFAULT_LIMITS.clock_skew
+_STORED_WITHIN: Final = DEFAULT_LIMITS.stored_within
+_START: Final = b"NATS/1.0\r\n"
+_END: Final = b"\r\n\r\n"
+
+
+# Named tuples, because one is made for every message, and a frozen dataclass costs several times as much.
+
+
+class StreamArrival(NamedTuple):
+    """How a message came from a stream, by the broker's word. Times are microseconds since the Unix epoch."""
+
+    subject: str
+    header_block: bytes
+    """The NATS headers exactly as they stood on the wire; empty where there were none."""
+    stream: str
+    sequence: int
+    stored: int
+    """When the broker stored it: the reference time."""
+    created: int
+    """When the stream was created."""
+    delivery: int
+    """Which delivery this is, from 1."""
+
+
+class CoreArrival(NamedTuple):
+    """How a message came over core NATS. Times are microseconds since the Unix epoch."""
+
+    subject: str
+    started: int
+    """When this process started: it cannot know what was accepted before."""
+    audit_created: int
+    """When the audit stream was created, whose deduplication replicas share as their guard."""
+
+
+def check_times(header: Header, *, reference: int, now: int | None) -> None:
+    """Step 5: raise `EnvelopeError` (`not_yet_valid`, `expired`) unless it is the message's time.
+
+    `now` is None where `now < exp` is not asked (a status).
+    """
+    if header.iat > reference + _SKEW:
+        raise EnvelopeError(Code.NOT_YET_VALID, 5)
+    if header.exp <= reference:
+        raise EnvelopeError(Code.EXPIRED, 5, "at the reference time")
+    if now is not None and header.exp <= now:
+        raise EnvelopeError(Code.EXPIRED, 5, "now")
+
+
+def check_header_block(block: bytes, identifier: bytes) -> None:
+    """Step 6, stream: raise `EnvelopeError` (`malformed`) unless the raw NATS headers say `identifier` once.
+
+    `block` is `NATS/1.0` CRLF, lines that end with CRLF, CRLF, with no folded line and no bare CR or LF. Of all lines,
+    the name of exactly one starts with `nats-`, in any case, and that line is `Nats-Msg-Id: ` and the lower-case hex of
+    `identifier`. The broker deduplicates by its own reading of these bytes; there must be only one.
+
+    Linear in C over the whole block, never a loop over its lines, which could be a hundred thousand.
+    """
+    line = b"Nats-Msg-Id: %b\r\n" % identifier.hex().encode()
+    if block == b"%b%b\r\n" % (_START, line):
+        # This line and no other, byte for byte: there is nothing left to look for.
+        return
+    if not block.startswith(_START):
+        raise _malformed("start")
+    # The first empty line is the last one.
+    if block.find(_END) != len(block) - len(_END):
+        raise _malformed("end")
+    lines = block.count(b"\r\n")
+    if block.count(b"\r") != lines:
+        raise _malformed("bare CR")
+    if block.count(b"\n") != lines:
+        raise _malformed("bare LF")
+    if b"\n " in block or b"\n\t" in block:
+        raise _malformed("folded line")
+    # No line starts with white space now, so a trimmed name starts where its line does.
+    if block.lower().count(b"\nnats-") != 1:
+        raise _malformed("not exactly one name in nats-")
+    if b"\n" + line not in block:
+        raise _malformed("Nats-Msg-Id")
+
+
+def check_stored(header: Header, *, stored: int, created: int) -> None:
+    """Step 6, stream: raise `EnvelopeError` (`replayed`) unless the broker stored the message within its window.
+
+    `created` is when the stream was: what was made before may have been in the one that it replaces. No need to check
+    `iat - 5 s <= stored`: it is the first clause of step 5, whose reference time is `stored`.
+    """
+    if stored > header.iat + _STORED_WITHIN:
+        raise EnvelopeError(Code.REPLAYED, 6, "stored too long after iat")
+    if header.iat < created:
+        raise EnvelopeError(Code.REPLAYED, 6, "made before the stream")
+
+
+def check_core(header: Header, *, arrival: CoreArrival, replay: ReplayMemory, now: int) -> None:
+    """Step 6, core: raise `EnvelopeError` unless this call can be told from what was accepted before.
+
+    `replayed` if it was, or if it was made before this process or the audit stream could remember it; `overloaded` if
+    there is no room to remember it. Nothing is remembered here: that is step 13.
+    """
+    if header.iat < arrival.started:
+        raise EnvelopeError(Code.REPLAYED, 6, "made before this process started")
+    if header.iat < arrival.audit_created:
+        raise EnvelopeError(Code.REPLAYED, 6, "made before the audit stream")
+    replay.check((header.iss, header.id), now=now)
+
+
+def _malformed(detail: str) -> EnvelopeError:
+    return EnvelopeError(Code.MALFORMED, 6, f"NATS headers: {detail}")

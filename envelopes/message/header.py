@@ -1,0 +1,266 @@
+"""The header: the signed part of a message, as a typed value (SPEC.md section 3; step 2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from hashlib import sha256
+from operator import itemgetter
+from types import MappingProxyType
+from typing import Final, NamedTuple, cast
+
+from sealbus.envelopes.encoding.codec import is_text, pack, unpack
+from sealbus.envelopes.errors import Code, EnvelopeError, SealError
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.kinds import KINDS, RULES, Kind
+from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = [
+    "ExtValue",
+    "Header",
+    "is_grant",
+    "is_subject",
+    "is_uuid7",
+    "make_header",
+    "parse_header",
+]
+
+ExtValue = bool | int | str | bytes
+"""What `ext` may hold; integers within +-(2^53-1), text like any other."""
+
+_TYPES: Final[Mapping[str, type]] = {
+    "aud": str, "crd": bytes, "ctx": bytes, "dig": bytes, "end": int, "exp": int, "ext": dict, "fin": bool,
+    "grt": tuple, "iat": int, "id": bytes, "idm": str, "iss": str, "key": bytes, "par": bytes, "re": bytes, "rpl": str,
+    "sch": str, "seq": int, "t": str, "tid": bytes, "to": str, "typ": str,
+}  # fmt: skip
+"""Every key that a header of any kind may have, in the order in which they are encoded."""
+
+_ORDER: Final = (
+    "id", "iss", "to", "aud", "iat", "exp", "end", "key", "crd", "dig", "typ", "sch", "ctx", "par", "re", "rpl", "seq",
+    "fin", "grt", "idm", "tid", "ext",
+)  # fmt: skip
+"""The keys in the order in which `Header` has them, after `kind`."""
+
+_SUBJECT: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+_GRANT: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*(?:\.\*)?")
+_LONGEST: Final = DEFAULT_LIMITS.live_seconds * SECOND
+_MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
+_SEQ_END: Final = 2**32
+_ENTRIES: Final = len(_TYPES)
+_TEXT_ITEMS: Final = DEFAULT_LIMITS.text_items
+_RECORD: Final = Kind.RECORD
+
+
+class Header(NamedTuple):
+    """A header that passed step 2. Made by `parse_header` and `make_header` only, so holding one proves its form.
+
+    A named tuple, because one is made for up to nine headers a message, and a frozen dataclass costs 3 us more each.
+    Times are microseconds since the Unix epoch, hashes SHA-256. Absent entries are None, an absent `fin` is False.
+    """
+
+    kind: Kind
+    id: bytes
+    iss: SpiffeId
+    to: str
+    aud: SpiffeId | None
+    iat: int
+    exp: int
+    end: int | None
+    key: PublicKey
+    crd: bytes
+    dig: bytes
+    typ: str
+    sch: str | None
+    ctx: bytes | None
+    par: bytes | None
+    re: bytes | None
+    rpl: str | None
+    seq: int | None
+    fin: bool
+    grt: tuple[str, ...] | None
+    idm: str | None
+    tid: bytes | None
+    ext: Mapping[str, ExtValue] | None
+    raw: bytes
+    """The bytes that were parsed, which are what was signed."""
+    digest: bytes
+    """H(header): the identity of the message."""
+
+
+def is_uuid7(value: bytes) -> bool:
+    """Say whether 16 bytes carry the version and variant bits of a UUIDv7 (RFC 9562); its time is not looked at."""
+    return value[6] >> 4 == 7 and value[8] >> 6 == 2
+
+
+def is_subject(text: str) -> bool:
+    """Say whether `text` is tokens joined by dots, at most 255 bytes; what they mean is for `subjects`."""
+    return len(text) <= DEFAULT_LIMITS.subject_bytes and _SUBJECT.fullmatch(text) is not None
+
+
+def is_grant(text: str) -> bool:
+    """Say whether `text` can stand in `grt`: an action, or `p.*` for all that start with `p.`; at most 256 bytes."""
+    return len(text) <= DEFAULT_LIMITS.text_bytes and _GRANT.fullmatch(text) is not None
+
+
+def parse_header(raw: bytes) -> Header:
+    """Step 2: return the header that `raw` encodes, or raise `EnvelopeError` (`malformed`, step 2).
+
+    Checks the encoding, exactly the keys of its kind, types, IDs, the key on the curve, life and order of times. Says
+    nothing about who made it, on which subject, when, or for whom. The size of `raw` is for step 1.
+    """
+    decoded = unpack(raw, items=_TEXT_ITEMS, entries=_ENTRIES, step=2)
+    if type(decoded) is not dict:
+        raise _malformed("not a map")
+    return _checked(decoded, raw)
+
+
+def make_header(entries: dict[str, object]) -> Header:
+    """Return the header of `entries`, by key and in the order of keys; its `raw` is what is to be signed.
+
+    The checks are those of `parse_header`, and `parse_header(raw)` gives an equal header. Raises `SealError`.
+    """
+    try:
+        return _checked(entries, None)
+    except EnvelopeError as error:
+        raise SealError(error.detail) from error
+
+
+_Values = tuple[
+    bytes, str, str, str | None, int, int, int | None, bytes, bytes, bytes, str, str | None, bytes | None,
+    bytes | None, bytes | None, str | None, int | None, bool | None, tuple[object, ...] | None, str | None,
+    bytes | None, dict[object, object] | None,
+]  # fmt: skip
+"""The entries of a header in the order of `Header`, from `id` to `ext`; None for those that are absent."""
+
+
+class _Shape(NamedTuple):
+    """What is known of a header from its kind and keys alone: `pick` puts its values, and a None, in order."""
+
+    kind: Kind
+    life: int
+    types: list[type]
+    pick: Callable[[tuple[object, ...]], _Values]
+
+
+@lru_cache(maxsize=1024)
+def _shape(text: str, keys: tuple[str, ...]) -> _Shape:
+    """Return the shape of a header of kind `text` with `keys` in this order, or refuse it.
+
+    Senders use a few dozen shapes. One that is refused is not remembered.
+    """
+    kind = KINDS.get(text)
+    if kind is None:
+        raise _malformed("t")
+    rule = RULES[kind]
+    present = frozenset(keys)
+    if not rule.must <= present <= rule.must | rule.may:
+        raise _malformed("keys of its kind")
+    if tuple(sorted(keys)) != keys:
+        raise _malformed("order of keys")
+    places = {key: place for place, key in enumerate(keys)}
+    types = [_TYPES[key] for key in keys]
+    return _Shape(kind, rule.life, types, itemgetter(*[places.get(key, len(keys)) for key in _ORDER]))
+
+
+@lru_cache(maxsize=1024)
+def _addresses(iss: str, to: str, aud: str | None, typ: str, sch: str | None) -> tuple[SpiffeId, SpiffeId | None]:
+    """Return the SPIFFE IDs in these entries, each checked. They repeat from message to message, and are remembered."""
+    if not is_subject(to):
+        raise _malformed("to")
+    if not is_text(typ) or (sch is not None and not is_text(sch)):
+        raise _malformed("typ or sch")
+    try:
+        return SpiffeId.parse(iss), SpiffeId.parse(aud) if aud is not None else None
+    except EnvelopeError as error:
+        raise error.at_step(2) from error
+
+
+def _checked(decoded: dict[str, object], raw: bytes | None) -> Header:
+    """Return the header of `decoded`, each entry checked; `raw` is its encoding, made here if there is none yet."""
+    text = decoded.get("t")
+    if type(text) is not str:
+        raise _malformed("t")
+    kind, life, types, pick = _shape(text, tuple(decoded))
+    values = decoded.values()
+    if [*map(type, values)] != types:
+        raise _malformed("type of an entry")
+    (
+        ident, iss_text, to, aud_text, iat, exp, end, key_bytes, crd, dig, typ, sch, ctx, par, re_, rpl, seq, fin, grt,
+        idm, tid, ext,
+    ) = pick((*values, None))  # fmt: skip
+    _check_id_and_times(kind, life, ident, iat, exp, end)
+    if (
+        len(crd) != 32
+        or len(dig) != 32
+        or (ctx is not None and len(ctx) != 32)
+        or (par is not None and len(par) != 32)
+        or (re_ is not None and len(re_) != 32)
+    ):
+        raise _malformed("length of crd, dig, ctx, par or re")
+    if rpl is not None and not is_subject(rpl):
+        raise _malformed("rpl")
+    if idm is not None and not is_text(idm):
+        raise _malformed("idm")
+    if (seq is not None and not 0 <= seq < _SEQ_END) or fin is False or (tid is not None and len(tid) != 16):
+        raise _malformed("seq, fin or tid")
+    iss, aud = _addresses(iss_text, to, aud_text, typ, sch)
+    key = PublicKey.parse(key_bytes)
+    grants = _grants(grt) if grt is not None else None
+    extensions = _extensions(ext) if ext is not None else None
+    if raw is None:
+        raw = pack(decoded)
+    # In the order of the class, and past its own `__new__`: naming each of 25 costs as much as half of the checks.
+    checked = (
+        kind, ident, iss, to, aud, iat, exp, end, key, crd, dig, typ, sch, ctx, par, re_, rpl, seq, fin is not None,
+        grants, idm, tid, extensions, raw, sha256(raw).digest(),
+    )  # fmt: skip
+    return tuple.__new__(Header, checked)
+
+
+def _check_id_and_times(kind: Kind, life: int, ident: bytes, iat: int, exp: int, end: int | None) -> None:
+    """Raise `EnvelopeError` (`malformed`, step 2) unless a header of this kind may have these; part of `parse_header`.
+
+    `life` is the kind's.
+    """
+    # A record may carry the guard id of section 7 instead of a UUIDv7, which is any 16 bytes.
+    if len(ident) != 16 or not (kind is _RECORD or is_uuid7(ident)):
+        raise _malformed("id")
+    if not 0 <= iat < exp <= _MAX_INTEGER or exp - iat > life:
+        raise _malformed("iat or exp")
+    if end is not None and not (exp <= end <= _MAX_INTEGER and end - iat <= _LONGEST):
+        raise _malformed("end")
+
+
+def _grants(items: tuple[object, ...]) -> tuple[str, ...]:
+    # Here and below, encodings that were not decoded are bounded too, as the decoder bounds those that were.
+    if len(items) > DEFAULT_LIMITS.text_items or not all(type(item) is str and is_grant(item) for item in items):
+        raise _malformed("grt")
+    return cast("tuple[str, ...]", items)
+
+
+def _extensions(entries: dict[object, object]) -> Mapping[str, ExtValue]:
+    if len(entries) > DEFAULT_LIMITS.ext_items:
+        raise _malformed("size of ext")
+    if not all(type(key) is str and is_text(key) for key in entries):
+        raise _malformed("key in ext")
+    keys = cast("list[str]", list(entries))
+    if keys != sorted(keys):
+        raise _malformed("order of keys in ext")
+    if not all(map(_is_extension, entries.values())):
+        raise _malformed("value in ext")
+    return MappingProxyType(cast("dict[str, ExtValue]", entries))
+
+
+def _is_extension(value: object) -> bool:
+    kind = type(value)
+    if kind is str:
+        return is_text(cast("str", value))
+    if kind is int:
+        return -_MAX_INTEGER <= cast("int", value) <= _MAX_INTEGER
+    return kind is bytes or kind is bool
+
+
+def _malformed(detail: str) -> EnvelopeError:
+    return EnvelopeError(Code.MALFORMED, 2, f"header: {detail}")

@@ -1,0 +1,219 @@
+"""Subjects: how they are built, and which message may travel on which (SPEC.md sections 1 and 3; step 3).
+
+Whether a subject is within a NATS subject filter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.message.header import Header, is_grant, is_subject
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.trust.names import Names, is_token
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = [
+    "REPLY_TOKEN",
+    "RESERVED",
+    "OwnSubject",
+    "OwnSubjects",
+    "action_of",
+    "audit_subject",
+    "call_subject",
+    "check_addressing",
+    "dead_subject",
+    "event_subject",
+    "matches",
+    "own_subjects",
+    "refused_subject",
+    "status_subject",
+    "task_subject",
+]
+
+RESERVED: Final = frozenset({"task", "call", "event", "status", "dead", "audit", "refused", "state", "_INBOX"})
+"""First tokens with a meaning of their own; so has everything that starts with `$`, which is no token at all."""
+
+REPLY_TOKEN: Final = "reply"
+"""What follows the inbox prefix in every `rpl` that we send: `<inbox prefix>reply.<random>.<number>`.
+
+So that a broker can let agents answer each other without letting them near the rest of an inbox, where its own answers
+and a stream's deliveries come. Acceptance does not ask for it.
+"""
+
+_TASK_ID: Final = re.compile("[0-9a-f]{32}")
+_AGENT_KINDS: Final[Mapping[str, Kind]] = {"task": Kind.TASK, "call": Kind.CALL, "event": Kind.EVENT}
+_OF_ISSUER: Final = frozenset({Kind.EVENT, Kind.RECORD})
+"""Kinds whose subject names who sent them; that of the others names whom they are for."""
+_STARTS: Final[Mapping[Kind, str]] = {
+    Kind.TASK: "task.",
+    Kind.CALL: "call.",
+    Kind.EVENT: "event.",
+    Kind.STATUS: "status.",
+    Kind.REPLY: "_INBOX.",
+    Kind.CHUNK: "_INBOX.",
+    Kind.RECORD: "audit.",
+}
+"""What stands before the agent's token (SPEC.md section 3)."""
+_ANSWERS: Final = frozenset({Kind.REPLY, Kind.CHUNK})
+# Looking a member up in its class takes longer than all else that is done with it here.
+_TASK: Final = Kind.TASK
+_STATUS: Final = Kind.STATUS
+_RECORD: Final = Kind.RECORD
+
+
+def _built(*tokens: str) -> str:
+    """Join `tokens`; raise `ConfigurationError` if one is no token or the whole is over 255 bytes."""
+    for token in tokens:
+        if not is_token(token):
+            raise ConfigurationError(f"subject token {token!r}: letters, digits, _ and - only, not empty")
+    subject = ".".join(tokens)
+    if len(subject) > DEFAULT_LIMITS.subject_bytes:
+        raise ConfigurationError(f"subject of {len(subject)} bytes: at most {DEFAULT_LIMITS.subject_bytes}")
+    return subject
+
+
+def task_subject(agent: str, verb: str, partition: str | None = None) -> str:
+    """Return `task.<agent>.<verb>[.<partition>]`; `agent` is the token of the consumer."""
+    return _built("task", agent, verb) if partition is None else _built("task", agent, verb, partition)
+
+
+def call_subject(agent: str, verb: str) -> str:
+    """Return `call.<agent>.<verb>`; `agent` is the token of the callee."""
+    return _built("call", agent, verb)
+
+
+def event_subject(agent: str, name: str) -> str:
+    """Return `event.<agent>.<name>`; `agent` is the token of the emitter."""
+    return _built("event", agent, name)
+
+
+def status_subject(requester: str, task: bytes) -> str:
+    """Return `status.<requester>.<hex id of the task>`; `requester` is the token of who asked."""
+    return _built("status", requester, task.hex())
+
+
+def dead_subject(agent: str, verb: str) -> str:
+    """Return `dead.<agent>.<verb>`; `agent` is the token of the agent that could not handle it."""
+    return _built("dead", agent, verb)
+
+
+def audit_subject(agent: str) -> str:
+    """Return `audit.<agent>`; `agent` is the token of the recording agent."""
+    return _built("audit", agent)
+
+
+def refused_subject(agent: str) -> str:
+    """Return `refused.<agent>`; `agent` is the token of the refusing agent."""
+    return _built("refused", agent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnSubject:
+    """A subject outside our own scheme, declared in the settings. Raises `ConfigurationError` for a bad declaration.
+
+    `owner` is whom the subject belongs to: the one consumer of a task or call, the one emitter of an event.
+    `action` is what the policy is asked about.
+    """
+
+    subject: str
+    kind: Kind
+    owner: SpiffeId
+    action: str
+
+    def __post_init__(self) -> None:
+        subject = self.subject
+        if not is_subject(subject):
+            raise ConfigurationError(f"own subject {subject!r}: tokens of letters, digits, _ and -, at most 255 bytes")
+        if subject.partition(".")[0] in RESERVED:
+            raise ConfigurationError(f"own subject {subject!r}: its first token is reserved")
+        if self.kind not in _AGENT_KINDS.values():
+            raise ConfigurationError(f"own subject {subject!r}: its kind is task, call or event")
+        if not is_grant(self.action) or "." not in self.action or self.action.endswith("*"):
+            raise ConfigurationError(f"own subject {subject!r}: action {self.action!r} is not <agent>.<verb>")
+
+
+OwnSubjects = Mapping[str, OwnSubject]
+"""Own subjects by their text."""
+
+
+def own_subjects(*declared: OwnSubject) -> OwnSubjects:
+    """Return `declared` by subject; raise `ConfigurationError` where one is declared twice."""
+    table = {own.subject: own for own in declared}
+    if len(table) != len(declared):
+        raise ConfigurationError("an own subject is declared twice")
+    return table
+
+
+def action_of(subject: str, own: OwnSubjects) -> str:
+    """Return the action of a task, call or event by its subject, `<agent>.<verb or name>`.
+
+    The token of an agent is its name, and an agent without a name acts under its token. Raises `EnvelopeError`
+    (`wrong_subject`, step 3) for every other subject.
+    """
+    declared = own.get(subject)
+    if declared is not None:
+        return declared.action
+    tokens = subject.split(".")
+    if tokens[0] in _AGENT_KINDS and (len(tokens) == 3 or (len(tokens) == 4 and tokens[0] == "task")):
+        return f"{tokens[1]}.{tokens[2]}"
+    raise EnvelopeError(Code.WRONG_SUBJECT, 3, "subject without an action")
+
+
+def check_addressing(header: Header, subject: str, names: Names, own: OwnSubjects) -> None:
+    """Step 3 without its first clause: raise `EnvelopeError` (`wrong_subject`) unless `header` belongs on `subject`.
+
+    `to` is the `subject` that it was delivered on; the agent token is that of `aud` or `iss` as the table of section 3
+    says; an own subject is declared for this kind and owner; `rpl` is under the inbox prefix of `iss`. That the kind is
+    one of the subscription's is for the caller (`wrong_kind`), and so is whether `aud` is us (step 4).
+    """
+    if header.to != subject:
+        raise _refused("to")
+    kind = header.kind
+    party = header.iss if kind in _OF_ISSUER else header.aud
+    if party is None:
+        raise _refused("aud")
+    declared = own.get(subject)
+    if declared is not None:
+        if declared.kind is not kind or declared.owner != party:
+            raise _refused("own subject")
+    elif not _fits(kind, subject, party, names):
+        raise _refused("to does not fit the kind and its agent")
+    if header.rpl is not None and not header.rpl.startswith(names.inbox_prefix(header.iss)):
+        raise _refused("rpl")
+
+
+def _fits(kind: Kind, subject: str, party: SpiffeId, names: Names) -> bool:
+    """Say whether `subject`, which is tokens joined by dots, is one of our scheme for `kind` and `party`."""
+    start = _STARTS[kind] + names.token(party)
+    if kind is _RECORD:
+        return subject == start
+    start += "."
+    if not subject.startswith(start):
+        return False
+    rest = subject[len(start) :]
+    if kind is _STATUS:
+        return _TASK_ID.fullmatch(rest) is not None
+    return kind in _ANSWERS or rest.count(".") <= (kind is _TASK)
+
+
+def _refused(detail: str) -> EnvelopeError:
+    return EnvelopeError(Code.WRONG_SUBJECT, 3, detail)
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Tell whether `subject` is matched by `pattern`, where `*` stands for one token and a last `>` for one or more."""
+    if pattern == subject:
+        return True
+    wanted = pattern.split(".")
+    tokens = subject.split(".")
+    for place, token in enumerate(wanted):
+        if token == ">":
+            return len(tokens) > place
+        if place >= len(tokens) or token not in ("*", tokens[place]):
+            return False
+    return len(tokens) == len(wanted)

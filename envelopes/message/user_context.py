@@ -1,0 +1,332 @@
+"""The payload of a user context: its table of keys, parsed into a typed value (SPEC.md section 6).
+
+The user context: who is behind a chain of messages, as the edge signed it (SPEC.md section 6; step 10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeAlias
+
+from sealbus.envelopes.encoding.codec import Value, decode, encode
+from sealbus.envelopes.errors import Code, EnvelopeError, SealError
+from sealbus.envelopes.lifetimes import Lifetimes
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.seal import Sealer
+from sealbus.envelopes.message.wire import Proof, Statement
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.credential import verify_credential
+from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.envelopes.trust.merkle import leaf_hash
+from sealbus.envelopes.trust.signature import CONTEXT_TYPE, sign_batch, verify_proof
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+
+__all__ = [
+    "ClaimValue",
+    "ContextDraft",
+    "UserContext",
+    "mint_context",
+    "parse_payload",
+    "parsed_context",
+    "verify_context",
+]
+
+ClaimValue: TypeAlias = "str | int | bool | tuple[str, ...]"
+"""What `clm` may hold; integers within +-(2^53-1)."""
+
+_MUST: Final = frozenset(
+    {"v", "txn", "iss", "aud", "iat", "exp", "end", "key", "crd", "sub", "idp", "sid", "cid", "scp", "clm"}
+)
+_MAY: Final = frozenset({"ten", "wkl", "acr", "amr", "aut", "req"})
+_LONGEST: Final = DEFAULT_LIMITS.live_seconds * SECOND
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserContext:
+    """A user context whose payload is well formed. Made by `parse_payload` only.
+
+    Times are microseconds since the Unix epoch, `iat < exp <= end <= iat + 24 h`. Holding one says nothing about who
+    signed it: `verify_context` does. Absent entries are None. Its text shows no user.
+    """
+
+    txn: bytes
+    iss: SpiffeId
+    aud: TrustDomain
+    iat: int
+    exp: int
+    end: int
+    key: PublicKey
+    crd: bytes
+    sub: str
+    idp: str
+    sid: str
+    cid: str
+    scp: tuple[str, ...]
+    clm: Mapping[str, ClaimValue]
+    ten: str | None
+    wkl: SpiffeId | None
+    acr: str | None
+    amr: tuple[str, ...] | None
+    aut: int | None
+    req: Mapping[str, str] | None
+
+    def __repr__(self) -> str:
+        return f"UserContext(iss={self.iss.value!r}, iat={self.iat!r}, ...)"
+
+
+def parse_payload(payload: bytes, *, step: int = 10) -> UserContext:
+    """Return the context that `payload` encodes; raise `EnvelopeError` (`bad_context`, `step`) for any other bytes.
+
+    The size of `payload` is for step 1.
+    """
+    try:
+        fields = decode(
+            payload,
+            entries=DEFAULT_LIMITS.context_bytes,
+            text_bytes=DEFAULT_LIMITS.spiffe_id_bytes,
+            negative=True,
+        )
+        if type(fields) is not dict:
+            raise _misshapen("not a map")
+        return _typed(fields)
+    except EnvelopeError as error:
+        raise EnvelopeError(Code.BAD_CONTEXT, step, error.detail) from error
+
+
+def _typed(fields: dict[str, Value]) -> UserContext:
+    if not _MUST <= fields.keys() <= _MUST | _MAY:
+        raise _misshapen("keys")
+    version = fields["v"]
+    if type(version) is not int or version != 1:
+        raise _misshapen("v")
+    iat, exp, end = _time(fields["iat"]), _time(fields["exp"]), _time(fields["end"])
+    if not iat < exp:
+        raise _misshapen("exp is not after iat")
+    if not exp <= end:
+        raise _misshapen("end is before exp")
+    if end > iat + _LONGEST:
+        raise _misshapen("end is over 24 h after iat")
+    present = fields.keys()
+    return UserContext(
+        txn=_bytes(fields["txn"], 16),
+        iss=SpiffeId.parse(_text(fields["iss"], DEFAULT_LIMITS.spiffe_id_bytes)),
+        aud=TrustDomain(_text(fields["aud"])),
+        iat=iat,
+        exp=exp,
+        end=end,
+        key=PublicKey.parse(_bytes(fields["key"], 64)),
+        crd=_bytes(fields["crd"], 32),
+        sub=_text(fields["sub"]),
+        idp=_text(fields["idp"]),
+        sid=_text(fields["sid"]),
+        cid=_text(fields["cid"]),
+        scp=_texts(fields["scp"]),
+        clm=_claims(fields["clm"]),
+        ten=_text(fields["ten"]) if "ten" in present else None,
+        wkl=SpiffeId.parse(_text(fields["wkl"], DEFAULT_LIMITS.spiffe_id_bytes)) if "wkl" in present else None,
+        acr=_text(fields["acr"]) if "acr" in present else None,
+        amr=_texts(fields["amr"]) if "amr" in present else None,
+        aut=_time(fields["aut"]) if "aut" in present else None,
+        req=_facts(fields["req"]) if "req" in present else None,
+    )
+
+
+def _text(value: Value, limit: int = DEFAULT_LIMITS.text_bytes) -> str:
+    # Characters were checked when it was decoded, with the limit of the longest text that may stand anywhere here.
+    if type(value) is not str or len(value.encode()) > limit:
+        raise _misshapen("text")
+    return value
+
+
+def _texts(value: Value) -> tuple[str, ...]:
+    # At most 32 items: so much for the decoder.
+    if type(value) is not list:
+        raise _misshapen("array of text")
+    return tuple([_text(item) for item in value])
+
+
+def _time(value: Value) -> int:
+    # Below 2^53: so much for the decoder.
+    if type(value) is not int or value < 0:
+        raise _misshapen("time")
+    return value
+
+
+def _bytes(value: Value, length: int) -> bytes:
+    if type(value) is not bytes or len(value) != length:
+        raise _misshapen("bytes")
+    return value
+
+
+def _map(value: Value) -> dict[str, Value]:
+    if type(value) is not dict:
+        raise _misshapen("map")
+    for name in value:
+        _text(name)
+    return value
+
+
+def _claims(value: Value) -> Mapping[str, ClaimValue]:
+    return MappingProxyType({name: _claim(item) for name, item in _map(value).items()})
+
+
+def _claim(value: Value) -> ClaimValue:
+    if type(value) is int or type(value) is bool:
+        return value
+    return _texts(value) if type(value) is list else _text(value)
+
+
+def _facts(value: Value) -> Mapping[str, str]:
+    return MappingProxyType({name: _text(item) for name, item in _map(value).items()})
+
+
+def _misshapen(detail: str) -> EnvelopeError:
+    # Its step is the caller's: see `parse_payload`.
+    return EnvelopeError(Code.BAD_CONTEXT, 10, f"payload: {detail}")
+
+
+class ContextDraft(NamedTuple):
+    """A user context before it is minted: the payload's entries, but for what the minting edge adds.
+
+    Not checked until it is minted. It holds no token and no secret: a duty of whoever fills it in.
+    """
+
+    txn: bytes
+    aud: TrustDomain
+    iat: int
+    exp: int
+    end: int
+    sub: str
+    idp: str
+    sid: str
+    cid: str
+    scp: tuple[str, ...] = ()
+    clm: Mapping[str, ClaimValue] | None = None
+    ten: str | None = None
+    wkl: SpiffeId | None = None
+    acr: str | None = None
+    amr: tuple[str, ...] | None = None
+    aut: int | None = None
+    req: Mapping[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return "ContextDraft(...)"
+
+
+def mint_context(draft: ContextDraft, sealer: Sealer) -> Statement:
+    """Return the statement that `sealer`, an edge, signs about a user; a batch of one.
+
+    `ctx` of the messages that carry it is H(payload). Raises `SealError` for what a reader would refuse at step 10 by
+    its form, size or times, or for a credential that ends before `iat`. Whether this edge may mint is for readers.
+    """
+    if draft.iat >= sealer.expires:
+        raise SealError("the credential expires before the context is minted")
+    fields: dict[str, Value | None] = {
+        **draft._asdict(),
+        "v": 1,
+        "iss": sealer.iss.value,
+        "key": sealer.key.public.raw,
+        "crd": sealer.crd,
+        "aud": draft.aud.name,
+        "wkl": draft.wkl.value if draft.wkl is not None else None,
+        "scp": list(draft.scp),
+        "clm": {name: _value(claim) for name, claim in (draft.clm or {}).items()},
+        "amr": list(draft.amr) if draft.amr is not None else None,
+        "req": dict(draft.req) if draft.req is not None else None,
+    }
+    present: dict[str, Value] = {name: value for name, value in fields.items() if value is not None}
+    payload = encode(present, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes)
+    if len(payload) > DEFAULT_LIMITS.context_bytes:
+        raise SealError("user context: over 8,192 bytes")
+    try:
+        parse_payload(payload)
+    except EnvelopeError as error:
+        raise SealError(f"user context: {error.detail}") from error
+    [proof] = sign_batch([leaf_hash(payload)], CONTEXT_TYPE, sealer.key)
+    return Statement(payload, proof, sealer.credential)
+
+
+def _value(claim: ClaimValue) -> Value:
+    return list(claim) if isinstance(claim, tuple) else claim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Remembered:
+    """A context whose form and proof were verified under its own key; nothing is said about who holds that key."""
+
+    payload: bytes
+    proof: Proof
+    context: UserContext
+
+
+def parsed_context(payload: bytes, ctx: bytes, caches: Caches) -> UserContext:
+    """Return the context `payload`, whose hash is `ctx`; cheap where it was verified before. Nothing is verified.
+
+    Raises `EnvelopeError` (`bad_context`, step 10).
+    """
+    found = caches.contexts.get(ctx)
+    return found.context if isinstance(found, _Remembered) and found.payload == payload else parse_payload(payload)
+
+
+def verify_context(
+    statement: Statement | None,
+    ctx: bytes | None,
+    *,
+    trust_domain: TrustDomain,
+    minters: AbstractSet[SpiffeId],
+    lifetimes: Lifetimes,
+    trust: Trust,
+    caches: Caches,
+    step: int = 10,
+) -> UserContext | None:
+    """Step 10: return the user context of a message whose header says `ctx`, None if it has none.
+
+    Raises `EnvelopeError`, counted at `step`: `bad_context`, `context_issuer_refused`, and the codes of steps 7 and 8,
+    which are applied at the context's own `iat`. `trust_domain` is the reader's own, `minters` are who may mint,
+    `lifetimes` how long what they mint may live.
+
+    Form and proof are remembered by `ctx`; audience, life, issuer and credential are judged at every call. How the context's
+    times and `wkl` fit a message is for its chain (step 11).
+    """
+    if statement is None:
+        if ctx is None:
+            return None
+        raise EnvelopeError(Code.BAD_CONTEXT, step, "missing")
+    # No hash is None: a context without `ctx` is refused like one that is not of it.
+    found = caches.contexts.get(ctx)
+    remembered = found if isinstance(found, _Remembered) and found.payload == statement.payload else None
+    if remembered is None and sha256(statement.payload).digest() != ctx:
+        raise EnvelopeError(Code.BAD_CONTEXT, step, "ctx")
+    context = parse_payload(statement.payload, step=step) if remembered is None else remembered.context
+    if context.aud.name != trust_domain.name:
+        raise EnvelopeError(Code.BAD_CONTEXT, step, "aud is another trust domain")
+    if context.exp - context.iat > lifetimes.context_start:
+        raise EnvelopeError(Code.BAD_CONTEXT, step, "chains may start with it for too long")
+    if context.end - context.iat > lifetimes.context_life:
+        raise EnvelopeError(Code.BAD_CONTEXT, step, "lives too long")
+    if context.iss not in minters:
+        raise EnvelopeError(Code.CONTEXT_ISSUER_REFUSED, step)
+    # Step 7, inside step 10.
+    verify_credential(
+        statement.credential,
+        iss=context.iss,
+        key=context.key,
+        crd=context.crd,
+        reference=context.iat,
+        trust=trust,
+        caches=caches,
+        step=step,
+    )
+    # Step 8, inside step 10.
+    if remembered is None or remembered.proof != statement.proof:
+        try:
+            verify_proof(statement.proof, leaf_hash(statement.payload), CONTEXT_TYPE, context.key, caches.roots)
+        except EnvelopeError as error:
+            raise error.at_step(step) from error
+        caches.contexts.put(ctx, _Remembered(payload=statement.payload, proof=statement.proof, context=context))
+    return context

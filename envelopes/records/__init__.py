@@ -1,0 +1,1 @@
+"""Audit records, the bodies that hold them, and the archive profile that reads them."""

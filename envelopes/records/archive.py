@@ -1,0 +1,213 @@
+"""The archive profile: audit messages at their log entry's time, and the messages that they say were decided.
+
+Steps are numbered as in SPEC.md section 7. Nothing here needs a log: the caller says when the message was stored and
+which bundles were current, and has its reasons to believe both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from sealbus.envelopes.errors import Code, EnvelopeError
+from sealbus.envelopes.lifetimes import FORMAT_LIFETIMES
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.message.chain import parsed_ancestor, verify_chain
+from sealbus.envelopes.message.header import Header, parse_header
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.subjects import check_addressing
+from sealbus.envelopes.message.user_context import UserContext, parsed_context, verify_context
+from sealbus.envelopes.message.wire import FORMATS, Ancestor, Credential, Proof, Statement, parse_envelope
+from sealbus.envelopes.records.body import AuditBody, Evidence, parse_audit_body
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.trust.bundles import Trust, TrustBundles
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.credential import verify_credential
+from sealbus.envelopes.trust.merkle import leaf_hash
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["ArchiveProfile", "VerifiedAudit", "VerifiedDecided", "accept_decided", "accept_record"]
+
+_RECORDS: Final = frozenset({Kind.RECORD})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveProfile:
+    """What a reader of the archive knows beforehand.
+
+    `names` are those of the deployment, and with them its trust domain; `minters` may mint user contexts: nobody,
+    unless set. `formats` are those that this reader is configured for.
+    """
+
+    names: Names
+    minters: AbstractSet[SpiffeId] = frozenset()
+    formats: AbstractSet[int] = FORMATS
+
+
+class VerifiedAudit(NamedTuple):
+    """An audit message that passed its steps at `time`. Made by `accept_record` only.
+
+    Who signed it said all this, then. Whether what its records say is true is another question: of a decided message
+    `accept_decided` answers it, and what only the notary may record is compared with its SPIFFE IDs by the reader.
+    """
+
+    header: Header
+    body: AuditBody
+    proof: Proof
+    credential: Credential
+    time: int
+    """The log entry's: when the broker stored the message, in microseconds."""
+
+    def __repr__(self) -> str:
+        return f"VerifiedAudit(header={self.header!r}, ...)"
+
+
+class VerifiedDecided(NamedTuple):
+    """A message that a decision record holds, proved again from evidence. Made by `accept_decided` only."""
+
+    header: Header
+    context: UserContext | None
+    chain: tuple[Header, ...]
+    """The root first, ending with this message's own header."""
+
+
+def accept_record(
+    payload: bytes, subject: str, profile: ArchiveProfile, *, time: int, bundles: TrustBundles, caches: Caches
+) -> VerifiedAudit:
+    """Return the audit message that `payload` is; raise `EnvelopeError` at the first step that it fails.
+
+    `time` is its log entry's (microseconds), `bundles` those that were current then, `subject` where it was stored.
+    Revocations do not apply: what was said stays said.
+    """
+    # Step 1. Form.
+    envelope = parse_envelope(payload, profile.formats)
+    # Step 2. Header.
+    header = parse_header(envelope.header)
+    # Step 3. Place.
+    if header.kind not in _RECORDS:
+        raise EnvelopeError(Code.WRONG_KIND, 3, "not a record")
+    check_addressing(header, subject, profile.names, {})
+    # Steps 4 to 6 do not apply: a record is for whoever reads, and counts by its entry's time.
+    # Step 7. Credential.
+    verify_credential(
+        envelope.credential,
+        iss=header.iss,
+        key=header.key,
+        crd=header.crd,
+        reference=time,
+        trust=Trust(bundles=bundles),
+        caches=caches,
+    )
+    # Step 8. Proof.
+    verify_proof(envelope.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
+    # Step 9. Body.
+    body = parse_audit_body(envelope.body)
+    if body.root != header.dig:
+        raise EnvelopeError(Code.BAD_DIGEST, 9)
+    # Step 10. Context: a record has none.
+    if envelope.context is not None:
+        raise EnvelopeError(Code.BAD_CONTEXT, 10, "present without ctx")
+    # Step 11. Chain: nor ancestors.
+    if envelope.ancestors:
+        raise EnvelopeError(Code.BAD_CHAIN, 11, "present without par")
+    return VerifiedAudit(header, body, envelope.proof, envelope.credential, time)
+
+
+def accept_decided(
+    decision: DecisionRecord,
+    audit: VerifiedAudit,
+    profile: ArchiveProfile,
+    *,
+    bundles: TrustBundles,
+    caches: Caches,
+    body: bytes | None = None,
+) -> VerifiedDecided:
+    """Prove again the message that `decision`, a record of `audit`, is about; raise `EnvelopeError` if it can't be.
+
+    `bundles` are those that were current at `decision.place.time`, which is the reference time. Credentials, context
+    and ancestors come from the evidence of `audit`; what is missing there fails as if the message had come without.
+    `body`, where somebody kept it, and that of the record, where there is one, are compared with `dig`; otherwise nothing
+    is said about it. Contexts and chains may live as long as the format allows: what their reader was set to is not known.
+    Nor does this say that the decision was right.
+    """
+    reference, trust, evidence = decision.place.time, Trust(bundles=bundles), audit.body.evidence
+    # Step 2. Header.
+    header = parse_header(decision.header)
+    # Step 5, as far as it is a record's: nobody decides on what is yet to come.
+    if reference > audit.time + DEFAULT_LIMITS.clock_skew:
+        raise EnvelopeError(Code.NOT_YET_VALID, 5, "decided after it was recorded")
+    # Step 7. Credential.
+    verify_credential(
+        _credential(evidence, header.crd, 7),
+        iss=header.iss,
+        key=header.key,
+        crd=header.crd,
+        reference=reference,
+        trust=trust,
+        caches=caches,
+    )
+    # Step 8. Proof.
+    verify_proof(decision.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
+    # Step 9. Body.
+    for one in (decision.body, body):
+        if one is not None and sha256(one).digest() != header.dig:
+            raise EnvelopeError(Code.BAD_DIGEST, 9)
+    # Step 10. Context.
+    context = verify_context(
+        _statement(evidence, header.ctx, caches),
+        header.ctx,
+        trust_domain=profile.names.trust_domain,
+        minters=profile.minters,
+        lifetimes=FORMAT_LIFETIMES,
+        trust=trust,
+        caches=caches,
+    )
+    # Step 11. Chain.
+    ancestors = _ancestors(evidence, header, caches)
+    parents = verify_chain(
+        header,
+        ancestors,
+        context,
+        reference=reference,
+        lifetimes=FORMAT_LIFETIMES,
+        trust=trust,
+        caches=caches,
+    )
+    return VerifiedDecided(header, context, (*reversed(parents), header))
+
+
+def _credential(evidence: Evidence, crd: bytes, step: int) -> Credential:
+    credential = evidence.credentials.get(crd)
+    if credential is None:
+        raise EnvelopeError(Code.BAD_CREDENTIAL, step, "no evidence of it")
+    return credential
+
+
+def _statement(evidence: Evidence, ctx: bytes | None, caches: Caches) -> Statement | None:
+    """Return the statement named `ctx`, put together again; None where there is none, which `verify_context` judges."""
+    if ctx is None:
+        return None
+    found = evidence.contexts.get(ctx)
+    if found is None:
+        return None
+    return Statement(found.data, found.proof, _credential(evidence, parsed_context(found.data, ctx, caches).crd, 10))
+
+
+def _ancestors(evidence: Evidence, header: Header, caches: Caches) -> tuple[Ancestor, ...]:
+    """Return the ancestors of `header`, the parent first. Names are hashes, so no chain leads back into itself."""
+    ancestors: list[Ancestor] = []
+    # One too many is enough for `verify_chain` to see that it is too long.
+    while header.par is not None and len(ancestors) <= DEFAULT_LIMITS.ancestors:
+        found = evidence.ancestors.get(header.par)
+        if found is None:
+            raise EnvelopeError(Code.BAD_CHAIN, 11, "no evidence of an ancestor")
+        try:
+            header = parsed_ancestor(found.data, header.par, caches)
+        except EnvelopeError as error:
+            raise error.at_step(11) from error
+        ancestors.append(Ancestor(found.data, found.proof, _credential(evidence, header.crd, 11)))
+    return tuple(ancestors)

@@ -1,0 +1,84 @@
+"""Audit records: any one of the six kinds as a typed value, from and to its one encoding (SPEC.md section 8)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import lru_cache
+from types import MappingProxyType
+from typing import cast
+
+from sealbus.envelopes.encoding.codec import Value, decode, unpack
+from sealbus.envelopes.errors import Code, EnvelopeError, SealError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.message.fields import RecordMap
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
+from sealbus.envelopes.records.work import SENT_HASHES, DenialsRecord, OutcomeRecord
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["GUARD_ID_BYTES", "NOTARY_KINDS", "Record", "guard_id", "parse_record"]
+
+Record = DecisionRecord | OutcomeRecord | BundleRecord | PolicyRecord | CheckpointRecord | DenialsRecord
+
+NOTARY_KINDS = frozenset({BundleRecord.kind, PolicyRecord.kind, CheckpointRecord.kind})
+"""Kinds that count only from the notary's configured SPIFFE IDs."""
+
+GUARD_ID_BYTES = 16
+
+_TAKERS: MappingProxyType[str, Callable[[RecordMap], Record]] = MappingProxyType(
+    {
+        "decision": DecisionRecord.take,
+        "outcome": OutcomeRecord.take,
+        "bundle": BundleRecord.take,
+        "policy": PolicyRecord.take,
+        "checkpoint": CheckpointRecord.take,
+        "denials": DenialsRecord.take,
+    }
+)
+
+
+def parse_record(item: bytes) -> Record:
+    """Return the record that `item` encodes; raise `EnvelopeError` (`malformed`, step 0) for everything else.
+
+    Exactly the keys of its kind's table, of their types and within their limits. What a record says about a message
+    is not verified here.
+    """
+    decoded = unpack(item, items=SENT_HASHES, entries=DEFAULT_LIMITS.text_items, lists=True, step=0)
+    if type(decoded) is not dict or not _is_flat(decoded):
+        # As many items and as long a text as any record may have; each field has its own limit in its constructor.
+        decoded = decode(item, items=SENT_HASHES, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes, step=0)
+    keys = RecordMap(cast("Value", decoded))
+    take = _TAKERS.get(keys.text("k"))
+    if take is None:
+        raise EnvelopeError(Code.MALFORMED, 0, "record: k")
+    try:
+        record = take(keys)
+    except SealError as error:
+        # The constructors speak to whoever makes a record; here it is the bytes that are wrong.
+        raise EnvelopeError(Code.MALFORMED, 0, f"record: {error.detail}") from error
+    keys.end()
+    return record
+
+
+def _is_flat(decoded: dict[object, object]) -> bool:
+    """Tell whether this is a decision or an outcome with its keys in order: all but a few of the records there are.
+
+    What these two hold is checked node by node by their constructors, so that a walk over all of it would find nothing
+    more; it costs as much as everything else that is done with a record.
+    """
+    return decoded.get("k") in ("decision", "outcome") and _are_keys(tuple(decoded))
+
+
+@lru_cache(maxsize=256)
+def _are_keys(keys: tuple[object, ...]) -> bool:
+    """Tell whether `keys` are in order, and of three characters at most, as all of these tables' are."""
+    return all(type(key) is str and len(key) <= 3 for key in keys) and tuple(sorted(cast("list[str]", keys))) == keys
+
+
+def guard_id(own: SpiffeId, call_digest: bytes) -> bytes:
+    """Return the `id` of the audit message that alone holds the decision on a core call (SPEC.md section 7).
+
+    `own` is the replica's SPIFFE ID, the same for all replicas; `call_digest` is H(header) of the call.
+    """
+    return hashlib.sha256(b"decision" + str(own).encode() + call_digest).digest()[:GUARD_ID_BYTES]

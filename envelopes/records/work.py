@@ -1,0 +1,142 @@
+"""What an agent records beside its decisions: the `outcome` of an allowed one, and `denials` that were only counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+from sealbus.envelopes.encoding.codec import Value, encode, pack
+from sealbus.envelopes.errors import SealError
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_bytes, check_code, check_uint
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["MINUTE", "SENT_HASHES", "DenialsRecord", "OutcomeRecord"]
+
+MINUTE = 60 * SECOND
+"""What `denials` are counted by, in microseconds."""
+
+SENT_HASHES = 1_024
+"""How many hashes of sent messages an outcome holds; a stream of chunks may be longer (SPEC.md section 8)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeRecord:
+    """What came of one allowed decision; `decision` is the leaf that names its record.
+
+    `code` is None on success, else a `Code` or the text of a newer writer's. `micros` counts from the start of handling.
+    `sent` are H(header) of what was sealed meanwhile, in order; give all of them to `of`, which keeps the first 1,024 and
+    counts the rest in `sent_count`.
+    """
+
+    kind: ClassVar[str] = "outcome"
+
+    decision: bytes
+    code: str | None = None
+    micros: int
+    delivery: int
+    sent: tuple[bytes, ...] = ()
+    sent_count: int = 0
+
+    def __post_init__(self) -> None:
+        check_bytes("decision", self.decision, least=DIGEST_BYTES, most=DIGEST_BYTES)
+        check_uint("micros", self.micros)
+        check_uint("delivery", self.delivery, least=1)
+        check_uint("sent_count", self.sent_count)
+        if self.code is not None:
+            check_code("code", self.code)
+        for digest in self.sent:
+            check_bytes("sent", digest, least=DIGEST_BYTES, most=DIGEST_BYTES)
+        if len(self.sent) != min(self.sent_count, SENT_HASHES):
+            raise SealError(f"sent holds the first {SENT_HASHES} of sent_count hashes")
+
+    @classmethod
+    def of(
+        cls, *, decision: bytes, code: str | None = None, micros: int, delivery: int, sent: tuple[bytes, ...] = ()
+    ) -> OutcomeRecord:
+        """Make the record of everything that was sent, however much it was."""
+        return cls(
+            decision=decision,
+            code=code,
+            micros=micros,
+            delivery=delivery,
+            sent=sent[:SENT_HASHES],
+            sent_count=len(sent),
+        )
+
+    def encode(self) -> bytes:
+        """Return the encoded map."""
+        # As with decisions: every value was checked when this was made, and the keys are put in here in their order.
+        record: dict[str, object] = {}
+        if self.sent_count > SENT_HASHES:
+            record["cnt"] = self.sent_count
+        if self.code is not None:
+            record["cod"] = str(self.code)
+        record["dec"] = self.decision
+        record["dlv"] = self.delivery
+        record["k"] = "outcome"
+        record["mic"] = self.micros
+        if self.sent:
+            record["out"] = self.sent
+        record["suc"] = self.code is None
+        record["v"] = 1
+        return pack(record)
+
+    @classmethod
+    def take(cls, keys: RecordMap) -> OutcomeRecord:
+        """Take the keys of the table out of a decoded record; raise `EnvelopeError` or, for ranges, `SealError`."""
+        code = None if keys.flag("suc") else keys.code("cod")
+        sent = keys.some_octets("out")
+        count = len(sent)
+        if "cnt" in keys:
+            count = keys.uint("cnt")
+            check_uint("cnt", count, least=SENT_HASHES + 1)
+        return cls(
+            decision=keys.octets("dec"),
+            code=code,
+            micros=keys.uint("mic"),
+            delivery=keys.uint("dlv"),
+            sent=sent,
+            sent_count=count,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenialsRecord:
+    """How often messages of `iss` were denied, by code, in the minute that starts at `minute` (a multiple of 60 s).
+
+    They stand for decisions beyond a budget, which were made but not recorded one by one.
+    """
+
+    kind: ClassVar[str] = "denials"
+
+    iss: SpiffeId
+    minute: int
+    counts: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        check_uint("minute", self.minute)
+        if self.minute % MINUTE:
+            raise SealError("minute is not the start of a minute")
+        if not self.counts:
+            raise SealError("denials are counted by code")
+        for code in self.counts:
+            check_code("denials", code)
+        for count in self.counts.values():
+            check_uint("count", count, least=1)
+        object.__setattr__(self, "counts", MappingProxyType(dict(self.counts)))
+
+    def encode(self) -> bytes:
+        """Return the encoded map."""
+        counts: dict[str, Value] = {str(code): count for code, count in self.counts.items()}
+        return encode(
+            {"v": 1, "k": self.kind, "iss": str(self.iss), "min": self.minute, "cnt": counts},
+            text_bytes=DEFAULT_LIMITS.spiffe_id_bytes,
+        )
+
+    @classmethod
+    def take(cls, keys: RecordMap) -> DenialsRecord:
+        """Take the keys of the table out of a decoded record; raise `EnvelopeError` or, for ranges, `SealError`."""
+        return cls(iss=SpiffeId.parse(keys.text("iss")), minute=keys.uint("min"), counts=keys.counts("cnt"))

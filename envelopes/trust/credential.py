@@ -1,0 +1,186 @@
+"""Step 7: the JWT-SVID that vouches for a message's key (SPEC.md section 5; SPIFFE JWT-SVID.md).
+
+A JWT-SVID whose one audience is the thumbprint of a key says: the workload `sub` holds this key. It is worth nothing
+to anyone without the private half, so it travels in the open with every message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final
+
+from sealbus.envelopes.encoding.jws import ALGORITHMS, check_fit, split_compact, verify_jws
+from sealbus.envelopes.encoding.strict_json import Json, parse_object
+from sealbus.envelopes.errors import Code, EnvelopeError
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.wire import JWT_SVID, Credential
+from sealbus.envelopes.trust.bundles import BundleKey, Trust
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+
+__all__ = ["VerifiedCredential", "verify_credential"]
+
+_SKEW: Final = DEFAULT_LIMITS.clock_skew
+_LONGEST: Final = DEFAULT_LIMITS.live_seconds
+_JOSE_NAMES: Final = frozenset({"alg", "kid", "typ"})
+_JOSE_TYPES: Final = frozenset({"JWT", "JOSE"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedCredential:
+    """What a verified JWT-SVID says: `sub` held the key from `iat` to `exp`, microseconds since the Unix epoch."""
+
+    sub: SpiffeId
+    iat: int
+    exp: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _JwtSvid:
+    """A JWT-SVID of the right form for `sub` and the key `raw_key`; who signed it is not known yet."""
+
+    token: bytes = field(repr=False)
+    raw_key: bytes
+    trust_domain: TrustDomain
+    alg: str
+    kid: str
+    signed: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+    says: VerifiedCredential
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Remembered:
+    """A JWT-SVID whose signature was verified, and the bundle key that it was verified with."""
+
+    svid: _JwtSvid
+    bundle_key: BundleKey
+
+
+def verify_credential(
+    credential: Credential,
+    *,
+    iss: SpiffeId,
+    key: PublicKey,
+    crd: bytes,
+    reference: int,
+    trust: Trust,
+    caches: Caches,
+    step: int = 7,
+) -> VerifiedCredential:
+    """Step 7: return what `credential` says, or raise `EnvelopeError`, counted at `step`.
+
+    `iss`, `key` and `crd` come from what it vouches for: a header, or a context's payload. `reference` is the time at
+    which it must have been valid. In this order: hash, form, bundle, key, times, revocation, signature. All that a
+    token says by itself (types, `iat < exp`, its life) is form. Steps 10 and 11 and the archive profile call this with
+    another `reference`, `step` or `trust`.
+
+    A token whose signature was verified is remembered by `crd`. Finding it there spares the parse and the signature's
+    arithmetic, where bundle and `kid` still lead to the same key, and nothing else: bundle, times and revocation are
+    judged at every call.
+
+    Codes: `bad_credential`, `unknown_trust_domain`, `unknown_key`, `credential_expired`, `revoked`.
+    """
+    found = caches.credentials.get(crd)
+    remembered = found if isinstance(found, _Remembered) and _is_of(found.svid, credential, iss, key) else None
+    svid = _parse(credential, iss, key, crd, step) if remembered is None else remembered.svid
+    bundle_key = _bundle_key(svid, trust, step)
+    anew = remembered is None or not remembered.bundle_key.is_same(bundle_key)
+    if anew:
+        _check_fit(svid, bundle_key, step)
+    says = svid.says
+    if says.iat - _SKEW > reference:
+        raise EnvelopeError(Code.BAD_CREDENTIAL, step, "issued after the reference time")
+    if says.exp <= reference:
+        raise EnvelopeError(Code.CREDENTIAL_EXPIRED, step)
+    if trust.revoked_before and says.iat < trust.revoked_before.get(iss, 0):
+        raise EnvelopeError(Code.REVOKED, step)
+    if anew:
+        try:
+            verify_jws(svid.alg, bundle_key.key, svid.signed, svid.signature)
+        except ValueError as error:
+            raise EnvelopeError(Code.BAD_CREDENTIAL, step, "signature") from error
+        caches.credentials.put(crd, _Remembered(svid=svid, bundle_key=bundle_key))
+    return says
+
+
+def _is_of(svid: _JwtSvid, credential: Credential, iss: SpiffeId, key: PublicKey) -> bool:
+    """Say whether a remembered `svid` is this credential for this ID and key; equal bytes need no hashing."""
+    return (
+        credential.kind == JWT_SVID
+        and credential.token == svid.token
+        and iss.value == svid.says.sub.value
+        and key.raw == svid.raw_key
+    )
+
+
+def _bundle_key(svid: _JwtSvid, trust: Trust, step: int) -> BundleKey:
+    """Return the key that `svid` names in the bundle of its own trust domain, and in no other (never pooled)."""
+    try:
+        bundle_key = trust.bundles.key(svid.trust_domain, svid.kid)
+    except KeyError as error:
+        raise EnvelopeError(Code.UNKNOWN_TRUST_DOMAIN, step) from error
+    if bundle_key is None:
+        raise EnvelopeError(Code.UNKNOWN_KEY, step)
+    return bundle_key
+
+
+def _check_fit(svid: _JwtSvid, bundle_key: BundleKey, step: int) -> None:
+    try:
+        check_fit(svid.alg, bundle_key.key)
+    except ValueError as error:
+        raise EnvelopeError(Code.BAD_CREDENTIAL, step, "alg does not fit the key") from error
+
+
+def _parse(credential: Credential, iss: SpiffeId, key: PublicKey, crd: bytes, step: int) -> _JwtSvid:
+    """Return the token of `credential`, whose hash and form are right for `iss` and `key`; raise `bad_credential`."""
+    token = credential.token
+    if credential.kind != JWT_SVID:
+        raise EnvelopeError(Code.BAD_CREDENTIAL, step, "kind")
+    if sha256(token).digest() != crd:
+        raise EnvelopeError(Code.BAD_CREDENTIAL, step, "crd")
+    try:
+        jws = split_compact(token)
+        jose = parse_object(jws.header, depth=DEFAULT_LIMITS.jwt_nesting)
+        claims = parse_object(jws.payload, depth=DEFAULT_LIMITS.jwt_nesting)
+    except ValueError as error:
+        raise EnvelopeError(Code.BAD_CREDENTIAL, step, "not a JWT") from error
+    alg, kid, typ = jose.get("alg"), jose.get("kid"), jose.get("typ", "JWT")
+    if not jose.keys() <= _JOSE_NAMES:
+        raise EnvelopeError(Code.BAD_CREDENTIAL, step, "JOSE header")
+    if type(alg) is not str or alg not in ALGORITHMS:
+        raise EnvelopeError(Code.BAD_CREDENTIAL, step, "alg")
+    if type(kid) is not str:
+        raise EnvelopeError(Code.BAD_CREDENTIAL, step, "kid")
+    if type(typ) is not str or typ not in _JOSE_TYPES:
+        raise EnvelopeError(Code.BAD_CREDENTIAL, step, "typ")
+    if claims.get("aud") not in (key.thumbprint, [key.thumbprint]):
+        raise EnvelopeError(Code.BAD_CREDENTIAL, step, "aud is not the thumbprint of the key")
+    if claims.get("sub") != iss.value:
+        raise EnvelopeError(Code.BAD_CREDENTIAL, step, "sub is not iss")
+    iat, exp = _seconds(claims, "iat", step), _seconds(claims, "exp", step)
+    if not iat < exp:
+        raise EnvelopeError(Code.BAD_CREDENTIAL, step, "exp is not after iat")
+    if exp - iat > _LONGEST:
+        raise EnvelopeError(Code.BAD_CREDENTIAL, step, "life")
+    says = VerifiedCredential(sub=iss, iat=iat * SECOND, exp=exp * SECOND)
+    return _JwtSvid(
+        token=token,
+        raw_key=key.raw,
+        trust_domain=iss.trust_domain,
+        alg=alg,
+        kid=kid,
+        signed=jws.signed,
+        signature=jws.signature,
+        says=says,
+    )
+
+
+def _seconds(claims: dict[str, Json], name: str, step: int) -> int:
+    value = claims.get(name)
+    # A float of integral value is refused as well: two readers might round it to two times.
+    if type(value) is not int or not 0 <= value <= DEFAULT_LIMITS.max_integer:
+        raise EnvelopeError(Code.BAD_CREDENTIAL, step, name)
+    return value

@@ -1,0 +1,144 @@
+"""Policy bundles of the past, by revision: a folder of bundle files, and engines for those that are asked now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Set
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.policies.bundle.format import BUNDLE_BYTES, Bundle, read_bundle
+from sealbus.policies.decision.engine import PolicyEngine
+from sealbus.policies.lint.module import PolicyRefused
+
+__all__ = ["ENGINES", "ArchivedPolicies"]
+
+ENGINES: Final = 4
+"""Engines that are open at a time; the one that was asked longest ago is closed for another."""
+
+
+class ArchivedPolicies:
+    """The bundles of `folder`, whatever their files are called; `open_engine` opens an engine for a bundle file.
+
+    With `digests` only the files count that are named by one of these SHA-256 (`<hex>.tar.gz`) and are those bytes: what
+    else lies there was put there by anybody. Enter with `async with`, which raises `ConfigurationError` for what is no
+    folder; a file that is no bundle, or a bundle that may not be put in force, stands in `problems` by its name.
+
+    One revision may have several bundles: an operator chose it for two, or a newer version composes the same parts to other
+    bytes. They are told apart by hash, a decision names only the revision, and so each of them may have made it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        open_engine: Callable[[Path], AbstractAsyncContextManager[PolicyEngine]],
+        most: int = ENGINES,
+        digests: Set[bytes] | None = None,
+    ) -> None:
+        self._folder = folder
+        self._open_engine = open_engine
+        self._most = most
+        self._digests = digests
+        self._files: dict[str, list[Path]] = {}
+        self._open: OrderedDict[Path, tuple[AbstractAsyncContextManager[PolicyEngine], PolicyEngine]] = OrderedDict()
+        self.problems: dict[str, str] = {}
+        """Why a file is not used, by its name."""
+
+    async def __aenter__(self) -> Self:
+        self._files = await asyncio.to_thread(self._read)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._open:
+            await self._close_oldest()
+
+    @property
+    def revisions(self) -> frozenset[str]:
+        """The revisions that are there."""
+        return frozenset(self._files)
+
+    def has(self, revision: str) -> bool:
+        """Tell whether there is a bundle of `revision` that was not refused yet."""
+        return bool(self.count(revision))
+
+    def count(self, revision: str) -> int:
+        """Return how many different bundles of `revision` there are that were not refused yet."""
+        return len(self._files.get(revision, ()))
+
+    async def engine(self, revision: str, number: int = 0) -> PolicyEngine | None:
+        """Return an open engine that decides by the bundle `number` of `revision`, valid until the next call.
+
+        None where there is none, or the bundle is refused, which then has no number any more.
+        """
+        files = self._files.get(revision, [])
+        if number >= len(files):
+            return None
+        file = files[number]
+        found = self._open.get(file)
+        if found is not None:
+            self._open.move_to_end(file)
+            return found[1]
+        while len(self._open) >= self._most:
+            await self._close_oldest()
+        opening = self._open_engine(file)
+        try:
+            engine = await opening.__aenter__()
+        except PolicyRefused as error:
+            # What was in force once may be refused today: the rules of what both engines decide alike have grown.
+            files.pop(number)
+            self.problems[file.name] = error.detail
+            return None
+        self._open[file] = (opening, engine)
+        return engine
+
+    async def _close_oldest(self) -> None:
+        _, (opened, _) = self._open.popitem(last=False)
+        await opened.__aexit__(None, None, None)
+
+    def _read(self) -> dict[str, list[Path]]:
+        found: dict[str, dict[bytes, Path]] = {}
+        for file, digest in self._candidates():
+            try:
+                bundle = _bundle(file)
+            except ConfigurationError as error:
+                self.problems[file.name] = error.detail
+                continue
+            if digest is not None and bundle.digest != digest:
+                self.problems[file.name] = "not the bundle of its name"
+                continue
+            found.setdefault(bundle.revision, {}).setdefault(bundle.digest, file)
+        for revision, files in found.items():
+            if len(files) > 1:
+                names = " and ".join(file.name for file in files.values())
+                self.problems[revision] = f"a revision of several bundles: a decision may be by any of {names}"
+        return {revision: list(files.values()) for revision, files in found.items()}
+
+    def _candidates(self) -> Iterator[tuple[Path, bytes | None]]:
+        """Yield the files to be read, each with the hash that it must have if one is known."""
+        if self._digests is not None:
+            for digest in sorted(self._digests):
+                yield self._folder / f"{digest.hex()}.tar.gz", digest
+            return
+        if not self._folder.is_dir():
+            raise ConfigurationError(f"{self._folder} is not a folder: name the one that holds the policy bundles")
+        for file in sorted(self._folder.iterdir()):
+            if not file.name.startswith(".") and file.is_file():
+                yield file, None
+
+
+def _bundle(file: Path) -> Bundle:
+    # Lest a pipe of that name keep everybody waiting.
+    if not file.is_file():
+        raise ConfigurationError(f"{file} cannot be read: there is no such file")
+    try:
+        with file.open("rb") as opened:
+            return read_bundle(opened.read(BUNDLE_BYTES + 1))
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error

@@ -1,0 +1,142 @@
+"""What another policy would have decided: recorded inputs asked again, in batches, and compared.
+
+::
+
+    async with open_policy(Path("candidate")) as engine:
+        report = await backtest(decisions, engine)
+    report.changes[Change.DENY_TO_ALLOW]        # the risk: what was denied and would be handled
+
+`reproduce` asks each decision of its own archived policy instead: whatever differs there contradicts the log. Memory
+stays what a few batches take, however long the log is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+from sealbus.envelopes.errors import PolicyUnavailable
+from sealbus.policies.backtest.archived_policies import ArchivedPolicies
+from sealbus.policies.backtest.recorded import NotReplayable, RecordedDecision, RecordedSource, changes_of
+from sealbus.policies.backtest.report import BacktestReport
+from sealbus.policies.decision.documents import InputDocument
+from sealbus.policies.decision.engine import Answer, PolicyEngine
+
+__all__ = ["BATCH", "WAITING", "OnContradiction", "backtest", "reproduce"]
+
+BATCH: Final = 512
+"""Decisions asked about together."""
+WAITING: Final = 4_096
+"""Decisions of several revisions that wait for their batch: policies change over gradually, and engines are few."""
+
+OnContradiction: TypeAlias = Callable[[RecordedDecision, Sequence[str]], None]
+
+_Asked: TypeAlias = "tuple[RecordedDecision, InputDocument]"
+
+
+async def backtest(source: RecordedSource, engine: PolicyEngine, *, batch: int = BATCH) -> BacktestReport:
+    """Ask `engine`, which is entered, about every decision of `source` that can be made again; return what differs.
+
+    Raises what `source` raises.
+    """
+    report = BacktestReport()
+    asked: list[_Asked] = []
+    async for recorded in source:
+        document = report.question(recorded)
+        if document is not None and isinstance(recorded, RecordedDecision):
+            asked.append((recorded, document))
+        if len(asked) == batch:
+            await _ask(asked, engine, report)
+            asked = []
+    await _ask(asked, engine, report)
+    return report
+
+
+async def reproduce(
+    source: RecordedSource,
+    policies: ArchivedPolicies,
+    *,
+    batch: int = BATCH,
+    on_contradiction: OnContradiction = lambda _recorded, _why: None,
+) -> BacktestReport:
+    """Ask each decision's own policy, by its recorded revision; return what does not come out as recorded.
+
+    A decision whose revision `policies` do not have is counted as not replayable. Where there are several bundles of a
+    revision, one that decides as recorded is enough. `on_contradiction` is told each decision that does not follow
+    from its record, and how it differs. Raises what `source` raises.
+    """
+    report = BacktestReport()
+    asked: dict[str, list[_Asked]] = {}
+    waiting = 0
+    async for recorded in source:
+        impossible = report.not_replayable[NotReplayable.BAD_INPUT]
+        document = report.question(recorded)
+        if not isinstance(recorded, RecordedDecision):
+            continue
+        if document is None:
+            if report.not_replayable[NotReplayable.BAD_INPUT] != impossible:
+                on_contradiction(recorded, (str(NotReplayable.BAD_INPUT),))
+            continue
+        if not policies.has(recorded.revision):
+            report.not_replayable[NotReplayable.NO_BUNDLE] += 1
+            continue
+        asked.setdefault(recorded.revision, []).append((recorded, document))
+        waiting += 1
+        if len(asked[recorded.revision]) == batch or waiting == WAITING:
+            revision = max(asked, key=lambda one: len(asked[one]))
+            several = asked.pop(revision)
+            waiting -= len(several)
+            await _ask_archived(several, revision, policies, report, on_contradiction)
+    for revision, several in asked.items():
+        await _ask_archived(several, revision, policies, report, on_contradiction)
+    return report
+
+
+async def _ask_archived(
+    asked: Sequence[_Asked],
+    revision: str,
+    policies: ArchivedPolicies,
+    report: BacktestReport,
+    on_contradiction: OnContradiction,
+) -> None:
+    answers: dict[int, Answer] = {}
+    number = 0
+    for _ in range(policies.count(revision)):
+        engine = await policies.engine(revision, number)
+        # Where it is refused, the next one has its number now.
+        number += engine is not None
+        await _ask_again(asked, engine, answers)
+    for at, (recorded, _) in enumerate(asked):
+        match answers.get(at):
+            case None:
+                report.not_replayable[NotReplayable.NO_BUNDLE] += 1
+            case PolicyUnavailable():
+                report.unanswered += 1
+            case answer:
+                if changes := report.compare(recorded, answer):
+                    on_contradiction(recorded, changes)
+
+
+async def _ask_again(asked: Sequence[_Asked], engine: PolicyEngine | None, answers: dict[int, Answer]) -> None:
+    """Ask about what no bundle has decided as recorded so far."""
+    again = [at for at, (recorded, _) in enumerate(asked) if not _agrees(recorded, answers.get(at))]
+    if engine is None or not again:
+        return
+    found = await engine.decide([asked[at][1] for at in again])
+    for at, answer in zip(again, found, strict=True):
+        # What one bundle left unanswered is not known, whatever another says.
+        if at not in answers or isinstance(answer, PolicyUnavailable) or _agrees(asked[at][0], answer):
+            answers[at] = answer
+
+
+def _agrees(recorded: RecordedDecision, answer: Answer | None) -> bool:
+    return answer is not None and not isinstance(answer, PolicyUnavailable) and not changes_of(recorded, answer)
+
+
+async def _ask(asked: Sequence[_Asked], engine: PolicyEngine, report: BacktestReport) -> None:
+    answers = await engine.decide([document for _, document in asked]) if asked else ()
+    for (recorded, _), answer in zip(asked, answers, strict=True):
+        if isinstance(answer, PolicyUnavailable):
+            report.unanswered += 1
+        else:
+            report.compare(recorded, answer)

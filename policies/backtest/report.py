@@ -1,0 +1,232 @@
+"""What a backtest found: counts, groups and a few samples; its size does not grow with the log.
+
+How long decisions took, in a fixed number of counters however many there are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from sealbus.policies.backtest.recorded import (
+    RISKS,
+    Change,
+    CountedDenials,
+    NotReplayable,
+    Recorded,
+    RecordedDecision,
+    Verdict,
+    changes_of,
+    verdict_of,
+)
+from sealbus.policies.decision.decision import Decision, obligations_json
+from sealbus.policies.decision.documents import InputDocument
+from sealbus.policies.decision.engine import Answer
+
+__all__ = ["GROUPS", "OTHERS", "SAMPLES", "BacktestReport", "Dimension", "Latencies", "Sample"]
+
+_STEPS: Final = 8
+"""Counters for each doubling, so that a quantile is at most an eighth too high."""
+
+
+class Latencies:
+    """A histogram of microseconds."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum = 0
+        self._buckets: dict[int, int] = {}
+
+    def add(self, micros: int) -> None:
+        """Count one duration, a whole number from 0."""
+        self.count += 1
+        self._sum += micros
+        bucket = _bucket(micros)
+        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+
+    @property
+    def mean(self) -> float:
+        """The arithmetic mean; 0 of none."""
+        return self._sum / self.count if self.count else 0.0
+
+    def quantile(self, share: float) -> int:
+        """Return a bound that at least `share` (over 0, up to 1) of all are not above, at most 1/8 too high; 0 of none."""
+        wanted = math.ceil(share * self.count)
+        for bucket, count in sorted(self._buckets.items()):
+            wanted -= count
+            if wanted <= 0:
+                return _most(bucket)
+        return 0
+
+
+def _bucket(micros: int) -> int:
+    """Return the number of the counter for `micros`: small values have one each, later ones share."""
+    if micros < 2 * _STEPS:
+        return micros
+    doubling = micros.bit_length() - _STEPS.bit_length()
+    return doubling * _STEPS + (micros >> doubling)
+
+
+def _most(bucket: int) -> int:
+    """Return the highest duration that is counted in `bucket`."""
+    if bucket < 2 * _STEPS:
+        return bucket
+    doubling = bucket // _STEPS - 1
+    return ((bucket - doubling * _STEPS + 1) << doubling) - 1
+
+
+GROUPS: Final = 1_000
+"""Different values of one dimension that are counted apart for one change; what comes later is counted as `OTHERS`."""
+OTHERS: Final = "(others)"
+SAMPLES: Final = 10
+"""Decisions shown for each change, the first that came."""
+ENGINES: Final = 8
+"""Engines whose recorded times are kept apart."""
+_TEXT: Final = 256
+
+
+class Dimension(StrEnum):
+    """What changed decisions are grouped by."""
+
+    CALLER = "caller"
+    ACTION = "action"
+    RESOURCE_TYPE = "resource type"
+    USER = "user"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One changed decision, as recorded and as made now. `error` is the engine's text where it made none."""
+
+    recorded: RecordedDecision
+    resource: str
+    user: str
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    obligations: bytes
+    error: str
+
+
+@dataclass(slots=True, kw_only=True)
+class BacktestReport:
+    """Grows by `question` and `compare`; everything in it is bounded.
+
+    `read` counts decisions of the log, those that were only counted there included. `unanswered` are questions that the
+    engine of the backtest left without an answer: nothing is known about those.
+    """
+
+    read: int = 0
+    compared: int = 0
+    same: int = 0
+    unanswered: int = 0
+    changes: Counter[Change] = field(default_factory=Counter)
+    not_replayable: Counter[NotReplayable] = field(default_factory=Counter)
+    groups: dict[Change, dict[Dimension, Counter[str]]] = field(default_factory=dict)
+    samples: dict[Change, list[Sample]] = field(default_factory=dict)
+    recorded_latency: dict[str, Latencies] = field(default_factory=dict)
+    """By the engine that decided then."""
+    latency: Latencies = field(default_factory=Latencies)
+
+    def question(self, recorded: Recorded) -> InputDocument | None:
+        """Count one entry of the log; return the document to ask an engine about, None where it is not replayable."""
+        if isinstance(recorded, CountedDenials):
+            self.read += recorded.count
+            self.not_replayable[NotReplayable.COUNTED] += recorded.count
+            return None
+        self.read += 1
+        question = recorded.question()
+        if isinstance(question, NotReplayable):
+            self.not_replayable[question] += 1
+            return None
+        return question
+
+    def compare(self, recorded: RecordedDecision, answer: Answer) -> tuple[Change, ...]:
+        """Count what `answer`, made now from the recorded document, is to what was recorded; return how it differs."""
+        self.compared += 1
+        if recorded.micros is not None:
+            engine = _counted_as(recorded.engine, self.recorded_latency, ENGINES)
+            self.recorded_latency.setdefault(engine, Latencies()).add(recorded.micros)
+        if isinstance(answer, Decision):
+            self.latency.add(answer.micros)
+        changes = changes_of(recorded, answer)
+        if not changes:
+            self.same += 1
+            return ()
+        sample = _sample(recorded, answer)
+        for change in changes:
+            self._count(change, recorded, sample)
+        return changes
+
+    @property
+    def differing(self) -> int:
+        """How many decisions differ in any way."""
+        return self.compared - self.same
+
+    @property
+    def risks(self) -> int:
+        """How many messages that were not handled would be now."""
+        return sum(self.changes[change] for change in RISKS)
+
+    @property
+    def contradictions(self) -> int:
+        """How many records do not follow from their own input and policy, where these are what was asked."""
+        return self.differing + self.not_replayable[NotReplayable.BAD_INPUT]
+
+    def counted(self) -> Mapping[str, int]:
+        """Return every count that a limit may be set for, by name."""
+        turned_to_error = (Change.ALLOW_TO_ERROR, Change.DENY_TO_ERROR)
+        return {
+            **{str(change): self.changes[change] for change in Change},
+            "risks": self.risks,
+            "errors": sum(self.changes[change] for change in turned_to_error),
+            "changed": self.differing,
+            "not-replayable": self.not_replayable.total(),
+            "unanswered": self.unanswered,
+        }
+
+    def _count(self, change: Change, recorded: RecordedDecision, sample: Sample) -> None:
+        self.changes[change] += 1
+        values = {
+            Dimension.CALLER: recorded.caller,
+            Dimension.ACTION: recorded.action,
+            Dimension.RESOURCE_TYPE: sample.resource.partition(":")[0],
+            Dimension.USER: sample.user,
+        }
+        groups = self.groups.setdefault(change, {dimension: Counter() for dimension in Dimension})
+        for dimension, value in values.items():
+            groups[dimension][_counted_as(value, groups[dimension], GROUPS)] += 1
+        samples = self.samples.setdefault(change, [])
+        if len(samples) < SAMPLES:
+            samples.append(sample)
+
+
+def _sample(recorded: RecordedDecision, answer: Answer) -> Sample:
+    # Only what an engine was asked comes here: it is one well-formed JSON object.
+    document = json.loads(recorded.input or b"{}")
+    decision = answer if isinstance(answer, Decision) else None
+    resource = f"{_text(document, 'resource', 'type')}:{_text(document, 'resource', 'id')}"
+    return Sample(
+        recorded=recorded,
+        resource=resource,
+        user=_text(document, "context", "user", "id"),
+        verdict=verdict_of(answer),
+        reasons=decision.reasons if decision is not None else (),
+        obligations=obligations_json(decision),
+        error="" if isinstance(answer, Decision) else answer.detail,
+    )
+
+
+def _counted_as(value: str, counted: Collection[str], most: int) -> str:
+    return value if value in counted or len(counted) < most else OTHERS
+
+
+def _text(document: object, *path: str) -> str:
+    """Return the text at `path`, shortened; empty where there is none, whatever else is there."""
+    for name in path:
+        document = document.get(name) if isinstance(document, dict) else None
+    return document[:_TEXT] if isinstance(document, str) else ""

@@ -1,0 +1,83 @@
+"""The file of a bundle: a gzipped tar, read with every bound before it is believed, written alike for like contents."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+import zlib
+from collections.abc import Mapping
+from typing import Final
+
+from sealbus.policies.lint.module import PolicyRefused, Problem
+
+__all__ = ["BUNDLE_BYTES", "BUNDLE_FILES", "UNPACKED_BYTES", "pack_archive", "unpack_archive"]
+
+BUNDLE_BYTES: Final = 8_388_608
+"""Of the file itself."""
+UNPACKED_BYTES: Final = 33_554_432
+"""Of the tar inside; OPA keeps about twenty times the size of its data in memory."""
+BUNDLE_FILES: Final = 1_000
+
+
+def pack_archive(contents: Mapping[str, bytes]) -> bytes:
+    """Return the archive of `contents`, by path; equal for equal contents. Nothing is checked."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for path, content in sorted(contents.items()):
+            entry = tarfile.TarInfo(path)
+            entry.size = len(content)
+            entry.mode = 0o644
+            tar.addfile(entry, io.BytesIO(content))
+    return gzip.compress(archive.getvalue(), mtime=0)
+
+
+def unpack_archive(raw: bytes) -> dict[str, bytes]:
+    """Return the files in the archive `raw`, by path.
+
+    Raises `PolicyRefused` for over 8 MiB packed, 32 MiB unpacked or 1,000 files, links and other special entries,
+    absolute paths, `..`, a path twice, and what is no gzipped tar.
+    """
+    if len(raw) > BUNDLE_BYTES:
+        raise _refused("", f"the bundle has over {BUNDLE_BYTES} bytes")
+    unpacker = zlib.decompressobj(wbits=31)  # gzip alone, and no more than is asked for
+    try:
+        archive = unpacker.decompress(raw, UNPACKED_BYTES)
+        if not unpacker.eof or unpacker.unused_data:
+            raise _refused("", f"not one whole gzip stream of at most {UNPACKED_BYTES} bytes unpacked")
+        return _untar(archive)
+    except (zlib.error, tarfile.TarError, ValueError) as error:
+        raise _refused("", f"not a gzipped tar: {error}") from error
+
+
+def _untar(archive: bytes) -> dict[str, bytes]:
+    contents: dict[str, bytes] = {}
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
+        for entry in tar:
+            if entry.isdir():
+                continue
+            path = _path(entry)
+            if path in contents:
+                raise _refused(path, "the file is there twice")
+            if len(contents) == BUNDLE_FILES:
+                raise _refused("", f"over {BUNDLE_FILES} files")
+            # Read from the bytes in hand, not by name: the tar cannot lead anywhere else.
+            start = entry.offset_data
+            contents[path] = archive[start : start + entry.size]
+            if len(contents[path]) != entry.size:
+                raise _refused(path, "the file is cut off")
+    return contents
+
+
+def _path(entry: tarfile.TarInfo) -> str:
+    """Return the path of a file entry; `opa build` starts its paths with `/`, tar of a folder with `./`."""
+    path = entry.name.removeprefix("/").removeprefix("./")
+    if not entry.isreg() or entry.issparse():
+        raise _refused(path, "links and special files have no place in a bundle")
+    if any(part in ("", ".", "..") for part in path.split("/")) or not path.isprintable() or "\\" in path:
+        raise _refused(ascii(entry.name), "not a path inside the bundle")
+    return path
+
+
+def _refused(path: str, text: str) -> PolicyRefused:
+    return PolicyRefused([Problem(file=path or "the bundle", line=0, column=0, form="bundle", text=text)])

@@ -1,0 +1,239 @@
+"""Whether a bundle may be put in force: forms, entry points, data beside rules, roots, and that it compiles.
+
+The entry points of a policy, which must ask one function: one message alone and many at once are decided alike.
+
+::
+
+    package sealbus.authz
+
+    decision := decide(input)
+    batch := [decide(request) | some request in input.batch]
+    decide(request) := {"allow": true, ...} if { ... } else := {"allow": false, ...}
+
+Anything else that read `input` would see one request where `decision` is asked, and a list of them where `batch` is: it
+would then be missing, and a `not` over it hold.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+from typing import Final
+
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.bundle.revocations import issued_before
+from sealbus.policies.decision.documents import canonical
+from sealbus.policies.lint.lint import parse_all, refused_forms
+from sealbus.policies.lint.module import PolicyRefused, Problem
+from sealbus.policies.lint.regorus import check_compiles
+from sealbus.policies.lint.syntax import (
+    Call,
+    Comprehension,
+    Expression,
+    File,
+    Names,
+    Place,
+    Reference,
+    Rule,
+    SomeIn,
+    Text,
+    Variable,
+    every_expression,
+    leading_names,
+)
+from sealbus.policies.lint.undefined import lookup_problems
+from sealbus.policies.types.inference import type_problems
+
+__all__ = ["BATCH", "DECISION", "PACKAGE", "check_bundle", "check_part", "entrypoint_problems", "input_problems"]
+
+_passed: Final[deque[tuple[bytes, bool]]] = deque(maxlen=16)
+"""What passed of late, by its contents: who pushes, composes and decides in one process looks at the same only once."""
+
+
+def check_bundle(bundle: Bundle) -> None:
+    """Raise `PolicyRefused` with every problem of `bundle`, each with its file and line, if there is one.
+
+    Takes some tens of milliseconds of processor time, and more for a large registry; may be asked in any thread.
+    """
+    _check(bundle, whole=True)
+
+
+def check_part(bundle: Bundle) -> None:
+    """Do as `check_bundle` for a bundle that is only part of a policy, which need not have the entry points."""
+    _check(bundle, whole=False)
+
+
+def _check(bundle: Bundle, *, whole: bool) -> None:
+    data = canonical(bundle.data)
+    seen = (_contents(bundle, data), whole)
+    if seen in _passed:
+        return
+    files, problems = parse_all(bundle.modules)
+    if not problems:
+        problems.extend(refused_forms(files))
+        problems.extend(entrypoint_problems(files) if whole else input_problems(files))
+        problems.extend(_data_problems(files, bundle))
+    if not problems:
+        roots = [()] if whole else [_path(root) for root in bundle.roots]
+        problems.extend(type_problems(files, bundle.data, roots))
+    if problems:
+        raise PolicyRefused(problems)
+    check_compiles(bundle.modules, data)
+    _passed.append(seen)
+
+
+def _contents(bundle: Bundle, data: bytes) -> bytes:
+    """Return the digest of all that is checked."""
+    roots: list[Json] = list(bundle.roots)
+    summary = sha256(canonical(roots) + data)
+    for module in bundle.modules:
+        summary.update(canonical([module.path, module.text]))
+    return summary.digest()
+
+
+def _data_problems(files: Iterable[File], bundle: Bundle) -> Iterator[Problem]:
+    try:
+        issued_before(bundle.data)
+    except ValueError as error:
+        yield Problem(file="data.json", line=0, column=0, form="revocation", text=str(error))
+    roots = [_path(root) for root in bundle.roots]
+    for path in _tops(bundle.data, ()):
+        if not any(_related(path, root) for root in roots):
+            text = f"{'.'.join(path)} is outside the bundle's roots"
+            yield Problem(file="data.json", line=0, column=0, form="roots", text=text)
+    for file in files:
+        if not any(file.package[: len(root)] == root for root in roots):
+            yield _problem(file, Place(line=1, column=1), "roots", "the package is outside the bundle's roots")
+        for rule in file.rules:
+            path = file.package + leading_names(rule.head)
+            if _stands_at(bundle.data, path):
+                yield _problem(file, rule.place, "conflict", f"the data has something at {'.'.join(path)} already")
+            yield from lookup_problems(file, rule, bundle.data)
+
+
+def _path(root: str) -> Names:
+    return tuple(part for part in root.split("/") if part)
+
+
+def _tops(data: Json, path: Names) -> Iterator[Names]:
+    """Yield the paths of all that is no object, and of empty objects."""
+    if isinstance(data, dict) and data:
+        for name, value in data.items():
+            yield from _tops(value, (*path, name))
+    elif path:
+        yield path
+
+
+def _related(path: Names, root: Names) -> bool:
+    return path[: len(root)] == root
+
+
+def _stands_at(data: Json, path: Names) -> bool:
+    """Say whether `data` has a value at `path`, or something other than an object on the way there."""
+    value: Json = data
+    for name in path:
+        if not isinstance(value, dict):
+            return True
+        if name not in value:
+            return False
+        value = value[name]
+    return True
+
+
+def _problem(file: File, place: Place, form: str, text: str) -> Problem:
+    return Problem(file=file.path, line=place.line, column=place.column, form=form, text=text)
+
+
+PACKAGE: Final[Names] = ("sealbus", "authz")
+DECISION: Final = "data.sealbus.authz.decision"
+"""The rule that decides one request, the input itself."""
+BATCH: Final = "data.sealbus.authz.batch"
+"""The rule that decides `input.batch`, an array of requests, in order."""
+
+_DECISION_TEXT: Final = "decision := decide(input)"
+_BATCH_TEXT: Final = "batch := [decide(request) | some request in input.batch]"
+
+
+def entrypoint_problems(files: Sequence[File]) -> list[Problem]:
+    """Return what is wrong with the entry points that `files` define, and every other place that reads `input`."""
+    problems = list(input_problems(files))
+    for name, text, fits in (
+        ("decision", _DECISION_TEXT, _is_decision),
+        ("batch", _BATCH_TEXT, _is_batch),
+        ("decide", "decide(request) := ...", _is_decide),
+    ):
+        found = [(file, rule) for file in files if file.package == PACKAGE for rule in _named(file, name)]
+        if not found:
+            problem = f"the policy has no {name}: package sealbus.authz needs `{text}`"
+            problems.append(Problem(file="the bundle", line=0, column=0, form="entrypoint", text=problem))
+        for number, (file, rule) in enumerate(found):
+            if not fits(rule) or (number and name != "decide"):
+                problems.append(_entrypoints_problem(file, rule.place, f"{name} is exactly, and once, `{text}`"))
+    return problems
+
+
+def _named(file: File, name: str) -> Iterator[Rule]:
+    return (rule for rule in file.rules if leading_names(rule.head)[:1] == (name,))
+
+
+def _entrypoints_problem(file: File, place: Place, text: str) -> Problem:
+    return Problem(file=file.path, line=place.line, column=place.column, form="entrypoint", text=text)
+
+
+def input_problems(files: Iterable[File]) -> Iterator[Problem]:
+    """Yield every place that reads `input` and is no entry point."""
+    for file in files:
+        for rule in file.rules:
+            if isinstance(rule.head, Variable) and (
+                (rule.head.name == "decision" and _is_decision(rule)) or (rule.head.name == "batch" and _is_batch(rule))
+            ):
+                continue
+            for expression in every_expression(rule):
+                if leading_names(expression)[:1] == ("input",):
+                    text = "only decision and batch read input: give the request to a function as its argument"
+                    yield _entrypoints_problem(file, expression.place, text)
+
+
+def _plain(rule: Rule) -> bool:
+    return rule.kind == "complete" and isinstance(rule.head, Variable) and not rule.bodies
+
+
+def _is_decision(rule: Rule) -> bool:
+    return _plain(rule) and _decides(rule.value, "input")
+
+
+def _is_batch(rule: Rule) -> bool:
+    value = rule.value
+    if not _plain(rule) or not isinstance(value, Comprehension) or value.kind != "array":
+        return False
+    if len(value.body.statements) != 1 or not isinstance(value.body.statements[0], SomeIn):
+        return False
+    [statement] = value.body.statements
+    return (
+        isinstance(statement, SomeIn)
+        and statement.key is None
+        and isinstance(statement.value, Variable)
+        and _is_input_batch(statement.collection)
+        and _decides(value.terms[0], statement.value.name)
+    )
+
+
+def _is_input_batch(expression: Expression) -> bool:
+    return (
+        isinstance(expression, Reference)
+        and leading_names(expression) == ("input", "batch")
+        and (isinstance(expression.path[-1], Text))
+    )
+
+
+def _decides(expression: Expression | None, name: str) -> bool:
+    if not isinstance(expression, Call) or expression.name != ("decide",) or len(expression.arguments) != 1:
+        return False
+    [argument] = expression.arguments
+    return isinstance(argument, Variable) and argument.name == name
+
+
+def _is_decide(rule: Rule) -> bool:
+    return (rule.kind == "function" or rule.kind == "default") and len(rule.arguments) == 1

@@ -1,0 +1,325 @@
+"""One policy of several bundles: the platform's and each team's, always the same bytes for the same parts.
+
+The composed bundle is what every engine decides by, the embedded one and OPA alike. Its revision names each part with
+its serial: `1f0c2d3e4a5b.platform-12.pricing-3.stock-7`.
+
+The parts in force and what they compose to: each offer is taken whole, or refused and the old one stays.
+
+No I/O: whoever brings parts (`sealbus.agents.runtime.policy.sync`, `sealbus policy push`) decides where they come from and
+where the composed bundle goes. A part that was refused costs nobody else anything: other teams go on pushing.
+
+What the Rego of one part may refer to: itself and the platform, so that nobody decides by what another team pushes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Final
+
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.policies.bundle.check import PACKAGE, check_bundle, check_part
+from sealbus.policies.bundle.format import Bundle, Manifest, merge_data, pack_bundle, read_bundle
+from sealbus.policies.bundle.ownership import (
+    DISPATCH_PATH,
+    MOST_TEAMS,
+    PLATFORM,
+    TEAMS_ROOT,
+    Owner,
+    dispatch_text,
+    owners_of,
+    team_root,
+)
+from sealbus.policies.bundle.signing import BundleVerifier, VerifiedBundle, newer
+from sealbus.policies.decision.documents import DataDocument, canonical
+from sealbus.policies.lint.lint import parse_all
+from sealbus.policies.lint.module import PolicyRefused, Problem
+from sealbus.policies.lint.syntax import (
+    Call,
+    Expression,
+    File,
+    Names,
+    Place,
+    Reference,
+    Variable,
+    every_expression,
+    leading_names,
+)
+
+__all__ = ["PartInForce", "PartSet", "check_platform", "check_team", "compose", "reference_problems"]
+
+_REVISION_BYTES: Final = 256
+_RESERVED: Final = ("/".join(PACKAGE), "/".join(TEAMS_ROOT))
+
+
+def check_platform(bundle: Bundle) -> None:
+    """Raise `PolicyRefused` unless `bundle` may be the platform's: the whole policy, or the part above its teams.
+
+    With teams it leaves the roots `sealbus/authz` and `sealbus/teams` alone, has the function `denials(request)` in
+    package sealbus.platform, and refers to nothing of any team.
+    """
+    if owners_of(bundle) is None:
+        check_bundle(bundle)
+        return
+    for root in bundle.roots:
+        for reserved in _RESERVED:
+            if _overlap(root, reserved):
+                text = f"with teams the platform's roots leave {reserved} alone, and {root or 'everything'} does not"
+                raise PolicyRefused([_problem(".manifest", "roots", text)])
+    check_part(bundle)
+    _check_rules(bundle, None, ("sealbus", "platform"), "denials")
+
+
+def check_team(bundle: Bundle, team: str) -> None:
+    """Raise `PolicyRefused` unless `bundle` may be the part of `team`: with file and line where there is one.
+
+    It has the one root of the team and defines nothing outside of it, has the function `decide(request)` in package
+    sealbus.teams.<team>, refers to no other team, and calls no function but its own.
+    """
+    if bundle.roots != (team_root(team),):
+        text = f"the roots of {team} are {team_root(team)} alone, not {', '.join(bundle.roots)}"
+        raise PolicyRefused([_problem(".manifest", "roots", text)])
+    check_part(bundle)
+    _check_rules(bundle, team, (*TEAMS_ROOT, team), "decide")
+
+
+def compose(platform: Bundle, teams: Mapping[str, Bundle]) -> Bundle:
+    """Return the bundle of `platform` and of those of `teams` (by name) that it names, checked as a whole.
+
+    Each has passed its own check. Raises `PolicyRefused`, with the part before the path of the file where there are
+    teams, if they do not go together.
+    """
+    owners = owners_of(platform)
+    parts = {PLATFORM: platform, **{team: teams[team] for team in sorted(teams.keys() & (owners or {}).keys())}}
+    modules: dict[str, bytes] = {}
+    data: DataDocument = {}
+    for name, part in parts.items():
+        # A whole policy keeps the paths that its authors know.
+        folder = "" if owners is None else f"{name}/"
+        modules |= {folder + module.path: module.text.encode() for module in part.modules}
+        merge_data(data, "data.json", canonical(part.data))
+    roots = platform.roots
+    if owners is not None:
+        present: list[Owner] = [owner for team, owner in owners.items() if team in parts]
+        modules[DISPATCH_PATH] = dispatch_text(present).encode()
+        roots = (*platform.roots, "/".join(PACKAGE), *(team_root(owner.team) for owner in present))
+    manifest = Manifest(
+        revision=_revision(parts), roots=roots, parts={name: part.revision for name, part in parts.items()}
+    )
+    bundle = read_bundle(pack_bundle(modules, data, manifest))
+    check_bundle(bundle)
+    return bundle
+
+
+def _revision(parts: Mapping[str, Bundle]) -> str:
+    summary = sha256()
+    for name, part in parts.items():
+        # Of the contents, not of the file: a part that was signed again says the same.
+        said: Json = [name, part.serial, part.revision, list(part.roots), part.data]
+        summary.update(canonical(said))
+        for module in part.modules:
+            summary.update(canonical([module.path, module.text]))
+    text = summary.hexdigest()[:12]
+    for name, part in parts.items():
+        one = f".{name}-{part.serial}"
+        if len(text) + len(one) > _REVISION_BYTES - 4:
+            return f"{text}..."  # the manifest has them all
+        text += one
+    return text
+
+
+def _check_rules(bundle: Bundle, team: str | None, package: Names, function: str) -> None:
+    files, problems = parse_all(bundle.modules)
+    problems.extend(reference_problems(files, team))
+    if not any(_defines(file, package, function) for file in files):
+        text = f"the part has no function {function}(request) in package {'.'.join(package)}"
+        problems.append(_problem("the bundle", "entrypoint", text))
+    if problems:
+        raise PolicyRefused(problems)
+
+
+def _defines(file: File, package: Names, function: str) -> bool:
+    return file.package == package and any(
+        leading_names(rule.head) == (function,) and rule.kind == "function" and len(rule.arguments) == 1
+        for rule in file.rules
+    )
+
+
+def _overlap(one: str, other: str) -> bool:
+    first, second = ([part for part in root.split("/") if part] for root in (one, other))
+    shorter = min(len(first), len(second))
+    return first[:shorter] == second[:shorter]
+
+
+def _problem(file: str, form: str, text: str) -> Problem:
+    return Problem(file=file, line=0, column=0, form=form, text=text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartInForce:
+    """One part for operators. `signer` is a key id."""
+
+    name: str
+    serial: int
+    revision: str
+    signer: str
+
+
+class PartSet:
+    """Starts empty. `anchors` are the keys, by key id, that sign the platform's bundle: all that is trusted beforehand.
+
+    `check` may refuse what the parts come to, too (`opa_check`). Blocking work of some ten milliseconds; use it from one
+    thread at a time.
+    """
+
+    def __init__(self, anchors: Mapping[str, PublicKey], check: Callable[[Bundle], None] | None = None) -> None:
+        self._anchors = anchors
+        self._check = check
+        self._parts: dict[str, VerifiedBundle] = {}
+        self._last: dict[str, Bundle] = {}
+        """What each part was when it was last in force, so that one that was dropped cannot come back older."""
+        self._refused: dict[str, bytes] = {}
+        """What a team offered last, where it was refused: another platform bundle may think otherwise of it."""
+        self._problems: dict[str, str] = {}
+        self._composed: Bundle | None = None
+
+    @property
+    def composed(self) -> Bundle | None:
+        """The bundle in force, None before there was a platform's."""
+        return self._composed
+
+    @property
+    def parts(self) -> tuple[PartInForce, ...]:
+        """The parts in force, by name."""
+        return tuple(
+            PartInForce(name=name, serial=one.bundle.serial, revision=one.bundle.revision, signer=one.signer)
+            for name, one in sorted(self._parts.items())
+        )
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """Why the newest bundle of a part is not in force, by the name of the part; empty where all are."""
+        return MappingProxyType(self._problems)
+
+    def bundle(self, name: str) -> Bundle | None:
+        """Return the bundle of the part `name` that is in force."""
+        part = self._parts.get(name)
+        return part.bundle if part is not None else None
+
+    def offer(self, name: str, raw: bytes) -> None:
+        """Put the bundle `raw` in force as the part `name`, if it may be: see `problems` for the parts that fell out.
+
+        Raises `PolicyRefused` if it may not (`BundleVerifier`, `newer`, `check_platform`, `check_team`, `compose`): all
+        stays as it is.
+        """
+        try:
+            if name == PLATFORM:
+                self._offer_platform(raw)
+            else:
+                self._offer_team(name, raw)
+        except PolicyRefused as refused:
+            # Whoever can offer under names of his choice does not fill our memory with them.
+            if name in self._problems or len(self._problems) <= MOST_TEAMS:
+                self._problems[name] = refused.detail
+                if name != PLATFORM:
+                    self._refused[name] = raw
+            raise
+        self._problems.pop(name, None)
+        self._refused.pop(name, None)
+
+    def _offer_platform(self, raw: bytes) -> None:
+        platform = BundleVerifier(keys=self._anchors, scope=PLATFORM).verify(raw)
+        newer(platform.bundle, self._last.get(PLATFORM))
+        check_platform(platform.bundle)
+        owners = owners_of(platform.bundle) or {}
+        kept: dict[str, VerifiedBundle] = {}
+        fallen: dict[str, str] = {}
+        for team, part in self._parts.items():
+            if team == PLATFORM:
+                continue
+            try:
+                if team not in owners or part.signer not in owners[team].signers:
+                    raise _unowned(team)
+                self._compose(platform, {team: part})
+            except PolicyRefused as refused:
+                fallen[team] = refused.detail
+            else:
+                kept[team] = part
+        self._put(self._compose(platform, kept), {PLATFORM: platform, **kept})
+        self._problems |= fallen
+        self._ask_again(owners)
+
+    def _offer_team(self, team: str, raw: bytes) -> None:
+        platform = self._parts.get(PLATFORM)
+        owner = (owners_of(platform.bundle) or {}).get(team) if platform is not None else None
+        if platform is None or owner is None:
+            raise _unowned(team)
+        part = BundleVerifier(keys=owner.signers, scope=team).verify(raw)
+        newer(part.bundle, self._last.get(team))
+        check_team(part.bundle, team)
+        parts = {**self._parts, team: part}
+        self._put(self._compose(platform, parts), parts)
+
+    def _compose(self, platform: VerifiedBundle, parts: Mapping[str, VerifiedBundle]) -> Bundle:
+        composed = compose(platform.bundle, {name: part.bundle for name, part in parts.items() if name != PLATFORM})
+        if self._check is not None:
+            self._check(composed)
+        return composed
+
+    def _put(self, composed: Bundle, parts: dict[str, VerifiedBundle]) -> None:
+        self._composed = composed
+        self._parts = parts
+        self._last |= {name: part.bundle for name, part in parts.items()}
+
+    def _ask_again(self, owners: Mapping[str, Owner]) -> None:
+        """Offer once more what teams offered before: it may be the new platform bundle that makes them one."""
+        for team in sorted(self._refused.keys() & owners.keys()):
+            try:
+                self._offer_team(team, self._refused[team])
+            except PolicyRefused as refused:
+                self._problems[team] = refused.detail
+            else:
+                del self._problems[team], self._refused[team]
+
+
+def _unowned(team: str) -> PolicyRefused:
+    text = f"the platform's bundle names no team {team[:64]!r} with this signer"
+    return PolicyRefused([Problem(file="the bundle", line=0, column=0, form="owners", text=text)])
+
+
+_ENTRY: Final[Names] = ("sealbus", "authz")
+
+
+def reference_problems(files: Iterable[File], team: str | None) -> Iterator[Problem]:
+    """Yield every place of `files`, those of `team` or (None) of the platform, that may mean another team's documents.
+
+    What is looked up under `data` with a name that is not written out may mean any, and so is refused above the roots
+    of teams. The entry points are above all parts: what asks them asks everybody.
+    """
+    for file in files:
+        for one in file.imports:
+            if one.path[0] == "data":
+                yield from _judged(file, one.place, one.path[1:], team)
+        for rule in file.rules:
+            for expression in every_expression(rule):
+                names = _names(expression)
+                if names[:1] == ("data",):
+                    yield from _judged(file, expression.place, names[1:], team)
+
+
+def _names(expression: Expression) -> Names:
+    if isinstance(expression, Call):
+        return expression.name
+    return leading_names(expression) if isinstance(expression, Reference | Variable) else ()
+
+
+def _judged(file: File, place: Place, path: Names, team: str | None) -> Iterator[Problem]:
+    depth = len(TEAMS_ROOT)
+    above = path == TEAMS_ROOT[: len(path)]
+    others = path[:depth] == TEAMS_ROOT and path[depth : depth + 1] != (team,)
+    if above or others or path[: len(_ENTRY)] == _ENTRY:
+        text = f"{'.'.join(('data', *path))} may mean another team's: refer to your own package, or to the platform's"
+        yield Problem(file=file.path, line=place.line, column=place.column, form="team", text=text)

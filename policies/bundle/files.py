@@ -1,0 +1,192 @@
+"""From a folder of Rego files and data documents to a bundle, and from there to the file that engines watch.
+
+Notices that a file was replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.policies.bundle.check import check_bundle, check_part
+from sealbus.policies.bundle.format import (
+    BUNDLE_BYTES,
+    TEST_SUFFIX,
+    Bundle,
+    Manifest,
+    merge_data,
+    pack_bundle,
+    parse_manifest,
+    read_bundle,
+)
+from sealbus.policies.bundle.signing import BundleVerifier, newer
+from sealbus.policies.decision.documents import DataDocument
+from sealbus.policies.lint.module import PolicyRefused, Problem
+
+__all__ = [
+    "LOOK_EVERY",
+    "STARTER",
+    "Mark",
+    "build_bundle",
+    "changes",
+    "load_bundle",
+    "mark",
+    "read_file",
+    "remembered_bundle",
+    "write_bundle",
+    "write_file",
+]
+
+STARTER: Final = Path(__file__).parents[1] / "rego"
+"""The folder of the starter policy."""
+
+_LEFT_OUT: Final = frozenset({".md", ".txt"})
+
+
+def build_bundle(folder: Path, *, revision: str = "", serial: int = 0, part: bool = False) -> Bundle:
+    """Return the checked bundle of `folder`; the same content gives the same bytes.
+
+    `*.rego` become its policy, each `data.json` its data under the path of the folder it is in. Its roots are those of
+    `.manifest`, everything without one; a revision there counts where none is given, else it comes from the contents.
+    Tests (`*_test.rego`), texts (`*.md`, `*.txt`), links and names that start with a dot are left out; any other file
+    is refused, for OPA would not read it. `serial` is for a bundle that is to be pushed; a `part` is checked without
+    entry points, which only the composition of all parts has.
+
+    Raises `PolicyRefused` with file and line, `ConfigurationError` for what is no folder. Blocks.
+    """
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is not a folder: name the one that holds the policy")
+    modules: dict[str, bytes] = {}
+    data: DataDocument = {}
+    manifest = Manifest()
+    for file in sorted(folder.rglob("*")):
+        path = file.relative_to(folder).as_posix()
+        if file.is_symlink() or not file.is_file():
+            continue
+        if path == ".manifest":
+            manifest = parse_manifest(file.read_bytes())
+        elif path.endswith(TEST_SUFFIX) or file.suffix in _LEFT_OUT or any(p.startswith(".") for p in path.split("/")):
+            continue
+        elif file.name == "data.json":
+            merge_data(data, path, file.read_bytes())
+        elif file.suffix == ".rego":
+            modules[path] = file.read_bytes()
+        else:
+            text = "OPA reads only *.rego and data.json of a bundle: rename it, or move it away"
+            raise PolicyRefused([Problem(file=path, line=0, column=0, form="bundle", text=text)])
+    if revision:
+        manifest = replace(manifest, revision=revision)
+    if serial:
+        manifest = replace(manifest, serial=serial)
+    bundle = read_bundle(pack_bundle(modules, data, manifest))
+    (check_part if part else check_bundle)(bundle)
+    return bundle
+
+
+def remembered_bundle(folder: Path) -> Bundle:
+    """Return `build_bundle(folder)`, built anew only where a file of the folder changed since; for tests by the hundred.
+
+    Files are compared by what `stat` says of them. Raises and blocks as `build_bundle` does.
+    """
+    return _build_once(folder, tuple((file.as_posix(), mark(file)) for file in sorted(folder.rglob("*"))))
+
+
+@lru_cache(maxsize=16)
+def _build_once(folder: Path, content: tuple[tuple[str, Mark | None], ...]) -> Bundle:
+    del content  # only told apart by it
+    return build_bundle(folder)
+
+
+def load_bundle(file: Path, verifier: BundleVerifier | None = None, *, after: Bundle | None = None) -> Bundle:
+    """Return the checked bundle that stands in `file`; raise `PolicyRefused`, or `ConfigurationError` if unreadable.
+
+    With a `verifier` it must be signed as that wants, have a serial, and not be older than the bundle `after` (`newer`).
+    Blocks; may be called in any thread.
+    """
+    raw = read_file(file)
+    bundle = read_bundle(raw) if verifier is None else verifier.verify(raw).bundle
+    if verifier is not None:
+        newer(bundle, after)
+    check_bundle(bundle)
+    return bundle
+
+
+def read_file(file: Path) -> bytes:
+    """Return the bytes of the bundle `file`, or one more than a bundle may have; raise `ConfigurationError`. Blocks."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(BUNDLE_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"the policy bundle {file} cannot be read: {error.strerror}") from error
+
+
+def write_bundle(bundle: Bundle, file: Path) -> None:
+    """Put `bundle` in the place of `file`, all or nothing, after checking it as an engine would.
+
+    The folder of `file` must hold nothing else that changes: OPA loads the bundle anew whenever anything in it does.
+    Blocks until the bytes are on the disk. Raises `PolicyRefused` for what an engine would not take; the file there is
+    untouched then, and after any other error.
+    """
+    check_bundle(bundle)
+    write_file(bundle.raw, file)
+
+
+def write_file(raw: bytes, file: Path, *, durable: bool = True) -> None:
+    """Put the bytes `raw` in the place of `file`, all or nothing; on the disk, unless it need not be `durable`. Blocks."""
+    descriptor, name = tempfile.mkstemp(prefix=".bundle-", dir=file.parent)
+    written = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(raw)
+            opened.flush()
+            if durable:
+                os.fsync(opened.fileno())
+        written.chmod(0o644)
+        written.replace(file)
+    finally:
+        with suppress(FileNotFoundError):
+            written.unlink()
+    if not durable:
+        return
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+LOOK_EVERY: Final = 0.05
+"""Seconds between two looks: a quarter of what a change may take to reach every process."""
+
+Mark: TypeAlias = tuple[int, int, int, int]
+
+
+def mark(file: Path) -> Mark | None:
+    """Return what tells two files at one path apart, None where there is none; takes microseconds."""
+    try:
+        there = file.stat()
+    except OSError:
+        return None
+    return there.st_dev, there.st_ino, there.st_mtime_ns, there.st_size
+
+
+async def changes(file: Path, since: Mark | None, *, every: float = LOOK_EVERY) -> AsyncGenerator[Mark, None]:
+    """Yield the mark of `file` whenever another one stands there than `since`, then than the one yielded last.
+
+    Take `since` before reading the file, so that no change in between is lost. A file that is missing is no change.
+    Looks every `every` seconds for as long as it is iterated.
+    """
+    while True:
+        there = mark(file)
+        if there is not None and there != since:
+            since = there
+            yield there
+        await asyncio.sleep(every)

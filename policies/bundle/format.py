@@ -1,0 +1,202 @@
+"""The OPA bundle format: a gzipped tar of `.manifest`, Rego files and `data.json` under the folders of their data path.
+
+Reading is for files that anybody may have written: everything is bounded before it is believed. Signatures are not
+verified here (`bundle_signing`).
+
+A bundle that is pushed carries a serial in its manifest, `{"metadata": {"sealbus": {"serial": 7}}}`: a positive whole
+number that only grows. OPA passes over metadata, and signs it with the rest; what it means stands in `newer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final
+
+from sealbus.envelopes.encoding.codec import is_text
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.policies.bundle.archive import BUNDLE_BYTES, BUNDLE_FILES, UNPACKED_BYTES, pack_archive, unpack_archive
+from sealbus.policies.decision.documents import DataDocument, canonical, parse_data
+from sealbus.policies.lint.module import Module, PolicyRefused, Problem
+
+__all__ = [
+    "BUNDLE_BYTES",
+    "BUNDLE_FILES",
+    "MANIFEST",
+    "SIGNATURES",
+    "TEST_SUFFIX",
+    "UNPACKED_BYTES",
+    "Bundle",
+    "Manifest",
+    "bundle_of",
+    "merge_data",
+    "pack_bundle",
+    "parse_manifest",
+    "read_bundle",
+]
+
+TEST_SUFFIX: Final = "_test.rego"
+"""Files that end so never become part of a bundle."""
+
+MANIFEST: Final = ".manifest"
+SIGNATURES: Final = ".signatures.json"
+_KNOWN: Final = frozenset({"revision", "roots", "rego_version", "metadata"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a `.manifest` says: the paths, parts joined by `/`, that the bundle may define; the empty one is everything.
+
+    `revision` is empty where none is said, `serial` 0. `parts` are told to people only: name and revision of each bundle
+    that this one was composed of.
+    """
+
+    revision: str = ""
+    roots: tuple[str, ...] = ("",)
+    serial: int = 0
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A bundle whose files are well formed. Whether its policy may be put in force, `check_bundle` says.
+
+    `raw` are the bytes of the file; `data` is one document of all that it holds, no number in it with a fraction.
+    """
+
+    revision: str
+    roots: tuple[str, ...]
+    modules: tuple[Module, ...]
+    data: DataDocument = field(repr=False)
+    raw: bytes = field(repr=False)
+    serial: int = 0
+
+    @property
+    def digest(self) -> bytes:
+        """Return the SHA-256 of the file."""
+        return sha256(self.raw).digest()
+
+
+def pack_bundle(modules: Mapping[str, bytes], data: DataDocument, manifest: Manifest) -> bytes:
+    """Return the bytes of a bundle of `modules` (by path) and `data`, equal for equal contents.
+
+    Without a revision it is the first 20 hexadecimal digits of the SHA-256 of all contents. Nothing is checked: read
+    what was packed, then `check_bundle`.
+    """
+    contents = {**modules, "data.json": canonical(data)}
+    roots: list[Json] = list(manifest.roots)
+    revision = manifest.revision
+    if not revision:
+        summary = sha256(canonical(roots))
+        for path, content in sorted(contents.items()):
+            summary.update(f"{path}\0{len(content)}\0".encode() + content)
+        revision = summary.hexdigest()[:20]
+    contents[MANIFEST] = canonical({"revision": revision, "roots": roots, "rego_version": 1, **_metadata(manifest)})
+    return pack_archive(contents)
+
+
+def _metadata(manifest: Manifest) -> DataDocument:
+    said: DataDocument = {"serial": manifest.serial} if manifest.serial else {}
+    if manifest.parts:
+        said["parts"] = dict(manifest.parts)
+    return {"metadata": {"sealbus": said}} if said else {}
+
+
+def read_bundle(raw: bytes) -> Bundle:
+    """Return the bundle that `raw` is; raise `PolicyRefused` for anything unusual in it.
+
+    Refused are: over 8 MiB packed, 32 MiB unpacked or 1,000 files; links, devices and other special entries; absolute
+    paths, `..`, a path twice; any file but `.manifest`, `*.rego`, `data.json` and `.signatures.json`; test files; a
+    manifest without a revision, with another Rego version or with keys that change what OPA does; data that two engines
+    might read otherwise.
+    """
+    return bundle_of(unpack_archive(raw), raw)
+
+
+def bundle_of(contents: Mapping[str, bytes], raw: bytes) -> Bundle:
+    """Return the bundle of the files `contents`, which `raw` was unpacked to; raise as `read_bundle` does."""
+    contents = {path: content for path, content in contents.items() if path != SIGNATURES}
+    if MANIFEST not in contents:
+        raise _refused(MANIFEST, "the bundle has none: build it with a revision")
+    manifest = parse_manifest(contents.pop(MANIFEST))
+    if not manifest.revision:
+        raise _refused(MANIFEST, "a bundle has a revision")
+    modules: list[Module] = []
+    data: DataDocument = {}
+    for path, content in contents.items():
+        if path == "data.json" or path.endswith("/data.json"):
+            merge_data(data, path, content)
+        elif path.endswith(".rego") and not path.endswith(TEST_SUFFIX):
+            modules.append(_module(path, content))
+        else:
+            raise _refused(path, "a bundle holds .manifest, data.json and *.rego that are no tests")
+    return Bundle(
+        revision=manifest.revision,
+        roots=manifest.roots,
+        modules=tuple(modules),
+        data=data,
+        raw=raw,
+        serial=manifest.serial,
+    )
+
+
+def parse_manifest(content: bytes) -> Manifest:
+    """Return what the `.manifest` with this `content` says; raise `PolicyRefused` for what is not understood."""
+    try:
+        manifest = parse_data(content)
+    except ValueError as error:
+        raise _refused(MANIFEST, str(error)) from error
+    revision, roots = manifest.get("revision", ""), manifest.get("roots", [""])
+    if not isinstance(revision, str) or not is_text(revision):
+        raise _refused(MANIFEST, "revision is not a text of at most 256 bytes")
+    names = [root for root in roots if isinstance(root, str)] if isinstance(roots, list) else []
+    if not names or not isinstance(roots, list) or len(names) != len(roots):
+        raise _refused(MANIFEST, "roots are not an array of texts")
+    if manifest.get("rego_version", 1) != 1 or not manifest.keys() <= _KNOWN:
+        raise _refused(MANIFEST, "only revision, roots, rego_version 1 and metadata are understood")
+    return Manifest(revision=revision, roots=tuple(names), serial=_serial(manifest.get("metadata", {})))
+
+
+def _serial(metadata: Json) -> int:
+    ours = metadata.get("sealbus", {}) if isinstance(metadata, dict) else None
+    serial = ours.get("serial", 0) if isinstance(ours, dict) else None
+    if type(serial) is not int or not 0 <= serial <= DEFAULT_LIMITS.max_integer:
+        raise _refused(MANIFEST, "metadata.sealbus.serial is not a whole number of 0 or more")
+    return serial
+
+
+def merge_data(data: DataDocument, path: str, content: bytes) -> None:
+    """Put the document `content` of the file `path` into `data`, under the path of its folder, as OPA does."""
+    try:
+        document: Json = parse_data(content)
+    except ValueError as error:
+        raise _refused(path, f"not a data document: {error}") from error
+    for folder in reversed(path.split("/")[:-1]):
+        document = {folder: document}
+    _merge(data, document, path)
+
+
+def _merge(data: DataDocument, document: Json, path: str) -> None:
+    for name, value in document.items() if isinstance(document, dict) else ():
+        there = data.get(name)
+        if isinstance(there, dict) and isinstance(value, dict):
+            _merge(there, value, path)
+        elif name in data:
+            raise _refused(path, f"{name} stands in another document already")
+        else:
+            data[name] = value
+
+
+def _module(path: str, content: bytes) -> Module:
+    try:
+        return Module(path=path, text=content.decode())
+    except UnicodeDecodeError as error:
+        raise _refused(path, "the file is not UTF-8") from error
+    except ValueError as error:
+        raise _refused(path, str(error)) from error
+
+
+def _refused(path: str, text: str) -> PolicyRefused:
+    return PolicyRefused([Problem(file=path or "the bundle", line=0, column=0, form="bundle", text=text)])

@@ -1,0 +1,174 @@
+"""Who owns which part of a policy: a document of the platform's bundle, signed with it.
+
+`data.sealbus.platform.owners`, by the name of a team::
+
+    {"stock": {"agents": {"inventory": true}, "signers": {"<key id>": "-----BEGIN PUBLIC KEY-----..."}}}
+
+The team `stock` owns the root `sealbus/teams/stock`, which only a bundle that one of its signers signed may define, and
+decides every action of its agents (`inventory.update`). A platform bundle without the document is the whole policy.
+
+The entry points of a policy of several teams: written by us from who owns what, so that nobody can write them.
+
+The platform's word comes first, and it is a list of reasons to deny: it has no way to allow. Then the one team that
+owns the action's agent decides. Whatever is undefined on the way denies.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.trust.keys import PublicKey, key_id, read_public_key
+from sealbus.envelopes.trust.names import is_token
+from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.lint.module import PolicyRefused, Problem
+
+__all__ = [
+    "DISPATCH_PATH",
+    "MOST_TEAMS",
+    "OWNERS",
+    "PLATFORM",
+    "TEAMS_ROOT",
+    "Owner",
+    "dispatch_text",
+    "is_part",
+    "owners_of",
+    "team_root",
+]
+
+PLATFORM: Final = "platform"
+"""Name of the part that is above all others, and scope of its signature."""
+OWNERS: Final = ("sealbus", "platform", "owners")
+TEAMS_ROOT: Final = ("sealbus", "teams")
+MOST_TEAMS: Final = 256
+MOST_SIGNERS: Final = 16
+
+_TEAM: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
+"""A name of a Rego package; keywords make packages that cannot be referred to, and fail where they are composed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """One team: whose actions it decides, and which keys (by `key_id`) sign its bundle."""
+
+    team: str
+    agents: tuple[str, ...]
+    signers: Mapping[str, PublicKey]
+
+
+def team_root(team: str) -> str:
+    """Return the one root that a team's bundle has."""
+    return "/".join((*TEAMS_ROOT, team))
+
+
+def is_part(name: str) -> bool:
+    """Say whether `name` can be that of a part: the platform, or a team."""
+    return _TEAM.fullmatch(name) is not None
+
+
+def owners_of(platform: Bundle) -> Mapping[str, Owner] | None:
+    """Return the teams that a platform bundle names, in the order of their names; None where it is the whole policy.
+
+    Raises `PolicyRefused` for a document of another form, an agent of two teams, or a key under another's id.
+    """
+    value: Json = platform.data
+    for name in OWNERS:
+        if not isinstance(value, dict) or name not in value:
+            return None
+        value = value[name]
+    if not isinstance(value, dict) or len(value) > MOST_TEAMS:
+        raise _refused(f"not an object of at most {MOST_TEAMS} teams")
+    owners = {team: _owner(team, said) for team, said in sorted(value.items())}
+    taken: dict[str, str] = {}
+    for owner in owners.values():
+        for agent in owner.agents:
+            if agent in taken:
+                raise _refused(f"{agent} is of both {taken[agent]} and {owner.team}")
+            taken[agent] = owner.team
+    return MappingProxyType(owners)
+
+
+def _owner(team: str, said: Json) -> Owner:
+    if _TEAM.fullmatch(team) is None or team == PLATFORM:
+        raise _refused(f"{team[:64]!r} is not the name of a team: lower-case letters, digits and _, at most 32")
+    agents, signers = (said.get("agents"), said.get("signers")) if isinstance(said, dict) else (None, None)
+    if not isinstance(said, dict) or said.keys() != {"agents", "signers"}:
+        raise _refused(f"{team} has agents and signers, and nothing else")
+    if not isinstance(agents, dict) or not all(is_token(agent) and yes is True for agent, yes in agents.items()):
+        raise _refused(f'{team}.agents are not names of agents, each with true, such as {{"inventory": true}}')
+    if not isinstance(signers, dict) or not 1 <= len(signers) <= MOST_SIGNERS:
+        raise _refused(f"{team}.signers are not 1 to {MOST_SIGNERS} public keys by key id")
+    keys: dict[str, PublicKey] = {}
+    for name, pem in signers.items():
+        try:
+            key = read_public_key(pem.encode() if isinstance(pem, str) else b"", name=f"{team}.signers")
+        except ConfigurationError as error:
+            raise _refused(error.detail) from error
+        if key_id(key) != name:
+            raise _refused(f"{team}.signers: the key {key_id(key)} stands under another id")
+        keys[name] = key
+    return Owner(team=team, agents=tuple(sorted(agents)), signers=MappingProxyType(keys))
+
+
+def _refused(text: str) -> PolicyRefused:
+    return PolicyRefused(
+        [Problem(file="data.json", line=0, column=0, form="owners", text=f"data.{'.'.join(OWNERS)}: {text}")]
+    )
+
+
+DISPATCH_PATH: Final = "sealbus/authz/dispatch.rego"
+
+_HEAD: Final = """# Written from data.sealbus.platform.owners when the parts are composed.
+package sealbus.authz
+
+decision := decide(input)
+
+batch := [decide(request) | some request in input.batch]
+
+decide(request) := answer if {
+	data.sealbus.platform.denials(request) == []
+	parts := split(request.action.name, ".")
+	agent := parts[0]
+	answer := of_team(teams[agent], request)
+} else := {"allow": false, "reasons": words, "obligations": [], "policy": "platform"} if {
+	words := data.sealbus.platform.denials(request)
+	words != []
+} else := {"allow": false, "reasons": ["no_decision"], "obligations": [], "policy": "platform"}
+"""
+
+_NOBODY: Final = """
+teams := {}
+
+of_team(team, request) := {"allow": false, "reasons": [team], "obligations": [], "policy": "platform"} if {
+	request.action.name
+}
+"""
+"""Asked by nobody, for no agent has a team; what is called must be there."""
+
+
+def dispatch_text(owners: Iterable[Owner]) -> str:
+    """Return the Rego of the entry points for the teams `owners`, each of which has a bundle with `decide(request)`.
+
+    An action is of the agent before its first dot, a reply too: `pricing.quote.reply` is the word of pricing. One of an
+    agent that no team owns is denied.
+    """
+    decided = [owner for owner in owners if owner.agents]
+    if not decided:
+        return _HEAD + _NOBODY
+    agents = {agent: owner.team for owner in decided for agent in owner.agents}
+    branches = [
+        f'{{\n\tteam == "{owner.team}"\n\tanswer := data.sealbus.teams.{owner.team}.decide(request)\n}}'
+        for owner in decided
+    ]
+    table = json.dumps(agents, sort_keys=True, indent="\t")  # a line has at most 1,024 characters in regorus
+    return (
+        f"{_HEAD}\nteams := {table}\n\nof_team(team, request) := answer if "
+        + " else := answer if ".join(branches)
+        + "\n"
+    )

@@ -1,0 +1,175 @@
+"""Signatures of bundles in OPA's own format: `.signatures.json`, one JWT over the hash of every other file.
+
+What is signed here OPA verifies (`keys` and `bundles.<name>.signing` of its configuration), and what `opa sign` signs
+with ES256 is verified here. The JWT's `scope` is the name of the bundle: a bundle that is signed for one name is worth
+nothing under another. Files are hashed as OPA does (its v1/bundle/hash.go): Rego as it is, JSON in a canonical form.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from sealbus.envelopes.encoding.jws import CompactJws, split_compact, verify_jws
+from sealbus.envelopes.encoding.strict_json import Json, parse_object
+from sealbus.envelopes.trust.keys import PublicKey, SigningKey, key_id
+from sealbus.policies.bundle.archive import BUNDLE_FILES, pack_archive, unpack_archive
+from sealbus.policies.bundle.format import MANIFEST, SIGNATURES, Bundle, bundle_of
+from sealbus.policies.decision.documents import canonical, parse_data
+from sealbus.policies.lint.module import PolicyRefused, Problem
+
+__all__ = ["BundleVerifier", "VerifiedBundle", "newer", "sign_bundle"]
+
+_ALGORITHM: Final = "ES256"
+_HASH: Final = "SHA-256"
+_DEPTH: Final = 4
+"""Nesting of `.signatures.json` and of the JWT's payload."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedBundle:
+    """A bundle every file of which was signed by the key `signer` (`key_id`) for the verifier's scope."""
+
+    bundle: Bundle
+    signer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleVerifier:
+    """Takes bundles that one of `keys` (by `key_id`) signed for `scope`, and no others."""
+
+    keys: Mapping[str, PublicKey]
+    scope: str
+
+    def verify(self, raw: bytes) -> VerifiedBundle:
+        """Return the bundle `raw`, verified; whether it may be put in force is still to be checked.
+
+        Raises `PolicyRefused` as `read_bundle` does, and with the form `signature` where there is no signature, more
+        than one, one by another key or for another scope, a file that is not signed or another one than was signed, or
+        a signed one that is missing.
+        """
+        contents = unpack_archive(raw)
+        signer = self._verified(contents)
+        return VerifiedBundle(bundle=bundle_of(contents, raw), signer=signer)
+
+    def _verified(self, contents: Mapping[str, bytes]) -> str:
+        if SIGNATURES not in contents:
+            raise _refused(SIGNATURES, "the bundle is not signed")
+        try:
+            token = _token(contents[SIGNATURES])
+            signer = self._signer(token)
+            signed = self._signed(token)
+        except ValueError as error:
+            raise _refused(SIGNATURES, f"no valid signature: {error}") from error
+        there = {path: content for path, content in contents.items() if path != SIGNATURES}
+        if missing := sorted(signed.keys() - there.keys()):
+            raise _refused(missing[0], "the file was signed, and is missing")
+        for path, content in sorted(there.items()):
+            if path not in signed:
+                raise _refused(path, "the file was not signed")
+            if signed[path] != _digest(path, content):
+                raise _refused(path, "the file is not the one that was signed")
+        return signer
+
+    def _signer(self, token: CompactJws) -> str:
+        """Return the id of the key that signed `token`; what the header claims only chooses among our own keys."""
+        header = parse_object(token.header, depth=_DEPTH)
+        if header.get("alg") != _ALGORITHM:
+            raise ValueError(f"alg is not {_ALGORITHM}")
+        said = header.get("kid", parse_object(token.payload, depth=_DEPTH).get("keyid"))
+        if said is None and len(self.keys) == 1:
+            [said] = self.keys
+        if not isinstance(said, str) or said not in self.keys:
+            raise ValueError("it is by a key that may not sign this bundle")
+        # OPA's own signatures may have `s` in either half of the group order: it is the bytes that count here, not the
+        # signature, so that a second form of it changes nothing.
+        verify_jws(_ALGORITHM, self.keys[said].loaded, token.signed, token.signature)
+        return said
+
+    def _signed(self, token: CompactJws) -> dict[str, str]:
+        payload = parse_object(token.payload, depth=_DEPTH)
+        if payload.get("scope", "") != self.scope:
+            raise ValueError(f"its scope is not {self.scope}")
+        files = payload.get("files")
+        if not isinstance(files, list) or len(files) > BUNDLE_FILES:
+            raise ValueError("no files")
+        signed: dict[str, str] = {}
+        for file in files:
+            name, digest = (file.get("name"), file.get("hash")) if isinstance(file, dict) else (None, None)
+            if not isinstance(file, dict) or file.get("algorithm") != _HASH or not isinstance(digest, str):
+                raise ValueError(f"a file without a hash by {_HASH}")
+            if not isinstance(name, str) or name in signed:
+                raise ValueError("a file without a name of its own")
+            signed[name.removeprefix("/")] = digest
+        return signed
+
+
+def sign_bundle(bundle: Bundle, key: SigningKey, *, scope: str) -> Bundle:
+    """Return `bundle` with the signature of `key` for `scope`, in place of any that it had."""
+    contents = unpack_archive(bundle.raw)
+    contents.pop(SIGNATURES, None)
+    name = key_id(key.public)
+    files: list[Json] = [
+        {"name": path, "hash": _digest(path, content), "algorithm": _HASH} for path, content in sorted(contents.items())
+    ]
+    header = canonical({"alg": _ALGORITHM, "kid": name, "typ": "JWT"})
+    payload = canonical({"files": files, "scope": scope})
+    signing = _base64url(header) + b"." + _base64url(payload)
+    token = signing + b"." + _base64url(key.sign(signing))
+    contents[SIGNATURES] = canonical({"signatures": [token.decode()]})
+    return bundle_of(contents, pack_archive(contents))
+
+
+def newer(bundle: Bundle, current: Bundle | None) -> None:
+    """Raise `PolicyRefused` unless `bundle` may follow `current`: a positive serial, and a greater one than that.
+
+    The one exception is `current` itself, which may be offered again. So an older bundle that was genuine once cannot
+    be put in force again: what it said is pushed anew, under a new serial.
+    """
+    if bundle.serial < 1:
+        raise _refused(MANIFEST, "the bundle has no serial: push it, or build it with --serial", form="serial")
+    if current is None or bundle.raw == current.raw:
+        return
+    if bundle.serial <= current.serial:
+        text = f"serial {bundle.serial} is not after {current.serial}, which is in force"
+        raise _refused(MANIFEST, text, form="serial")
+
+
+def _token(content: bytes) -> CompactJws:
+    listed = parse_object(content, depth=_DEPTH).get("signatures")
+    if not isinstance(listed, list) or len(listed) != 1 or not isinstance(listed[0], str):
+        raise ValueError("not exactly one signature")
+    return split_compact(listed[0].encode())
+
+
+def _digest(path: str, content: bytes) -> str:
+    """Return the hash of a file as OPA computes it."""
+    name = path.rpartition("/")[2]
+    if name in ("data.json", MANIFEST):
+        try:
+            content = _as_go_writes(parse_data(content))
+        except ValueError as error:
+            raise _refused(path, f"not a data document: {error}") from error
+    return sha256(content).hexdigest()
+
+
+def _as_go_writes(value: Json) -> bytes:
+    """Return compact JSON with sorted names as Go's encoder writes it without its escapes for HTML.
+
+    Beside quotes, backslashes and control characters it escapes U+2028 and U+2029. Numbers are whole here, so that
+    there is one way to write them.
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").encode()
+
+
+def _base64url(data: bytes) -> bytes:
+    return urlsafe_b64encode(data).rstrip(b"=")
+
+
+def _refused(path: str, text: str, *, form: str = "signature") -> PolicyRefused:
+    return PolicyRefused([Problem(file=path, line=0, column=0, form=form, text=text)])

@@ -1,0 +1,242 @@
+"""May this workload connect to NATS, and what may it do there: the question to the policy, and its answer, typed.
+
+Asked at `data.sealbus.connect.decision`. The answer names subjects as NATS does, with one thing on top: a SPIFFE ID in
+braces stands for its subject token, `status.{spiffe://example.org/agent/shop}.*`, and `{self}` for that of who connects.
+How workloads are named is for the settings, and no policy has to know it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+from pydantic_core import PydanticSerializationError, to_json
+
+from sealbus.envelopes.encoding.codec import is_text
+from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.policies.decision.documents import InputDocument
+from sealbus.policies.decision.request import rfc3339
+
+__all__ = [
+    "CONNECT",
+    "ConnectAnswer",
+    "ConnectDecision",
+    "ConnectLimits",
+    "ConnectRequest",
+    "OwnSubjectFacts",
+    "SubjectRules",
+    "connect_document",
+    "parse_connect",
+]
+
+CONNECT: Final = "data.sealbus.connect.decision"
+"""The rule that decides one connection, the input itself."""
+
+SUBJECTS: Final = 4_096
+"""Subjects of one list: a user JWT of that many is still far below NATS' largest message."""
+
+_TOKEN: Final = r"(?:[^\s.*>{}]|\{self\}|\{spiffe://[^\s{}]+\})+"
+_SUBJECT: Final = re.compile(rf"(?:(?:{_TOKEN}|\*)\.)*(?:{_TOKEN}|\*|>)")
+_QUEUED: Final = re.compile(rf"(?:(?:{_TOKEN}|\*)\.)*(?:{_TOKEN}|\*|>)(?: {_TOKEN})?")
+_SUBJECT_LENGTH: Final = 4_096
+_ALLOWED: Final = frozenset({"allow", "reasons", "policy", "account", "publish", "subscribe", "limits"})
+_DENIED: Final = frozenset({"allow", "reasons", "policy"})
+_ACCOUNT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnSubjectFacts:
+    """One own subject of the settings as a policy sees it; `durable` is its consumer's name if it is a task's."""
+
+    subject: str
+    kind: str
+    owner: str
+    action: str
+    durable: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectRequest:
+    """One question: may this workload connect to this server now, in which account, and with which subjects.
+
+    `token` is the workload's subject token by the settings. `time` and `not_after`, the end of its X.509-SVID, are
+    microseconds since the Unix epoch. `server` is the server's nkey, by which it signed the request.
+    """
+
+    subject: str
+    trust_domain: str
+    token: str
+    server: str
+    server_name: str
+    time: int
+    not_after: int
+    own: Sequence[OwnSubjectFacts] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubjectRules:
+    """NATS subject filters in the policy's words: what is in `allow` and not in `deny` is permitted."""
+
+    allow: tuple[str, ...]
+    deny: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectLimits:
+    """Bounds of one connection, -1 for none: subscriptions, bytes of a payload, bytes in all."""
+
+    subscriptions: int
+    payload: int
+    data: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectDecision:
+    """One decision about one connection. Where `allow` is false there are reasons, and everything else is empty.
+
+    `revision` is that of the policy bundle that decided, `micros` what the engine took.
+    """
+
+    allow: bool
+    reasons: tuple[str, ...] = ()
+    policy: str
+    account: str = ""
+    publish: SubjectRules = SubjectRules(allow=(), deny=())
+    subscribe: SubjectRules = SubjectRules(allow=(), deny=())
+    limits: ConnectLimits = ConnectLimits(subscriptions=0, payload=0, data=0)
+    revision: str
+    engine: str
+    micros: int = 0
+
+
+ConnectAnswer: TypeAlias = ConnectDecision | PolicyUnavailable | PolicyFailed
+"""What an engine answers; errors are values here, as with `Answer`."""
+
+
+def connect_document(request: ConnectRequest) -> InputDocument:
+    """Return the exact JSON bytes that are decided on: compact UTF-8, every key there, in a fixed order.
+
+    Raises `PolicyFailed` for a document of over 65,536 bytes and for text that is not Unicode.
+    """
+    document = {
+        "v": 1,
+        "subject": {
+            "type": "workload",
+            "id": request.subject,
+            "properties": {"trust_domain": request.trust_domain, "token": request.token},
+        },
+        "action": {"name": "nats.connect", "properties": {}},
+        "resource": {"type": "nats_server", "id": request.server, "properties": {"name": request.server_name}},
+        "context": {
+            "time": rfc3339(request.time // SECOND),
+            "not_after": rfc3339(request.not_after // SECOND),
+            "own_subjects": [
+                {
+                    "subject": one.subject,
+                    "kind": one.kind,
+                    "owner": one.owner,
+                    "action": one.action,
+                    "durable": one.durable,
+                }
+                for one in request.own
+            ],
+        },
+    }
+    try:
+        encoded = to_json(document)
+    except PydanticSerializationError as error:
+        raise PolicyFailed("a text of the input document is not Unicode") from error
+    if len(encoded) > DEFAULT_LIMITS.input_document_bytes:
+        raise PolicyFailed(f"the input document has {len(encoded)} bytes")
+    return InputDocument(encoded)
+
+
+def parse_connect(answer: object, *, revision: str, engine: str, micros: int) -> ConnectDecision:
+    """Return the decision that `answer`, decoded JSON, is; raise `PolicyFailed` for anything that is not exactly one.
+
+    ::
+
+        {"allow": false, "reasons": ["unknown_workload"], "policy": "starter"}
+        {"allow": true, "reasons": [], "policy": "starter", "account": "APP",
+         "publish": {"allow": [...], "deny": []}, "subscribe": {"allow": [...], "deny": []},
+         "limits": {"subscriptions": 8192, "payload": -1, "data": -1}}
+
+    Each list holds at most 4,096 subjects, each with wildcards as NATS has them; one to subscribe to may be followed by
+    a space and the only queue group that it is permitted in.
+    """
+    if type(answer) is not dict:
+        raise PolicyFailed("the answer is not an object")
+    allow = answer.get("allow")
+    if answer.keys() != (_ALLOWED if allow is True else _DENIED):
+        raise PolicyFailed("the answer does not have exactly the keys of a connection's decision")
+    if allow is not True and allow is not False:
+        raise PolicyFailed("allow is not a boolean")
+    policy = answer["policy"]
+    if type(policy) is not str or not policy or not is_text(policy):
+        raise PolicyFailed("policy is not a short text")
+    reasons = _reasons(answer["reasons"])
+    if allow is False:
+        return ConnectDecision(
+            allow=False, reasons=reasons, policy=policy, revision=revision, engine=engine, micros=micros
+        )
+    account = answer["account"]
+    if type(account) is not str or _ACCOUNT.fullmatch(account) is None:
+        raise PolicyFailed("account is not the name of an account")
+    return ConnectDecision(
+        allow=True,
+        reasons=reasons,
+        policy=policy,
+        account=account,
+        publish=_rules("publish", answer["publish"], _SUBJECT),
+        subscribe=_rules("subscribe", answer["subscribe"], _QUEUED),
+        limits=_limits(answer["limits"]),
+        revision=revision,
+        engine=engine,
+        micros=micros,
+    )
+
+
+def _reasons(value: object) -> tuple[str, ...]:
+    if type(value) is not list or len(value) > DEFAULT_LIMITS.text_items:
+        raise PolicyFailed(f"reasons are not an array of at most {DEFAULT_LIMITS.text_items}")
+    if any(type(one) is not str or not is_text(one) for one in value):
+        raise PolicyFailed("a reason is not a text of at most 256 bytes without control characters")
+    return tuple(value)
+
+
+def _rules(where: str, value: object, form: re.Pattern[str]) -> SubjectRules:
+    if type(value) is not dict or value.keys() != {"allow", "deny"}:
+        raise PolicyFailed(f"{where} is not an object of allow and deny")
+    # With nothing in allow NATS would permit everything: who may use no subject has no reason to connect.
+    if not value["allow"]:
+        raise PolicyFailed(f"{where} allows nothing, which NATS takes for everything")
+    return SubjectRules(
+        allow=_subjects(f"{where}.allow", value["allow"], form), deny=_subjects(f"{where}.deny", value["deny"], form)
+    )
+
+
+def _subjects(where: str, value: object, form: re.Pattern[str]) -> tuple[str, ...]:
+    if type(value) is not list or len(value) > SUBJECTS:
+        raise PolicyFailed(f"{where} is not an array of at most {SUBJECTS}")
+    for one in value:
+        if type(one) is not str or not _is_subject(one, form):
+            raise PolicyFailed(f"{where} holds something that is not a subject")
+    return tuple(sorted(set(value)))
+
+
+@lru_cache(maxsize=16_384)  # most subjects are granted to many, and at every connection
+def _is_subject(text: str, form: re.Pattern[str]) -> bool:
+    return len(text) <= _SUBJECT_LENGTH and form.fullmatch(text) is not None
+
+
+def _limits(value: object) -> ConnectLimits:
+    if type(value) is not dict or value.keys() != {"subscriptions", "payload", "data"}:
+        raise PolicyFailed("limits are not an object of subscriptions, payload and data")
+    numbers: Mapping[str, object] = value
+    if any(type(one) is not int or not -1 <= one <= DEFAULT_LIMITS.max_integer for one in numbers.values()):
+        raise PolicyFailed("a limit is not a whole number from -1")
+    return ConnectLimits(**value)

@@ -1,0 +1,150 @@
+"""What a policy engine answered: a decision, exactly shaped, or an error. Only `allow is True` allows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, cast
+
+from sealbus.envelopes.encoding.codec import is_text
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.envelopes.errors import PolicyFailed
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.policies.decision.documents import whole_numbers
+
+__all__ = [
+    "OBLIGATIONS",
+    "OBLIGATION_NESTING",
+    "OBLIGATION_VALUES",
+    "SHOW_REASONS",
+    "Decision",
+    "obligations_json",
+    "parse_decision",
+    "shows_reasons",
+    "unknown_obligation",
+]
+
+OBLIGATIONS: Final = 16
+"""Obligations of one decision."""
+OBLIGATION_NESTING: Final = 8
+OBLIGATION_VALUES: Final = 256
+"""Values inside all obligations of one decision, each text at most 256 bytes: what one record can hold."""
+
+SHOW_REASONS: Final = "show_reasons"
+"""The obligation that sealbus itself honours, everywhere: the reasons may be told to whoever asked."""
+
+_KEYS: Final = frozenset({"allow", "reasons", "obligations", "policy"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One decision about one input document, as an engine made it.
+
+    `revision` is that of the policy bundle that decided; `micros` what the engine took, for one of many asked together
+    its share. Reasons, and the policy's name for itself, are texts that a record can hold.
+    """
+
+    allow: bool
+    reasons: tuple[str, ...] = ()
+    obligations: tuple[Mapping[str, object], ...] = ()
+    policy: str = ""
+    revision: str
+    engine: str
+    micros: int = 0
+
+
+def parse_decision(answer: object, *, revision: str, engine: str, micros: int) -> Decision:
+    """Return the decision that `answer` is; raise `PolicyFailed` for anything that is not exactly one.
+
+    `answer` is decoded JSON: an object with the keys allow (boolean), reasons (at most 32 texts of at most 256 bytes),
+    obligations (at most 16 objects) and policy (text of 1 to 256 bytes), no more and no fewer. Undefined, a bare
+    boolean and a truthy text are failures, never allow.
+    """
+    if type(answer) is not dict or answer.keys() != _KEYS:
+        raise PolicyFailed("the answer is not an object of allow, reasons, obligations and policy")
+    allow, policy = answer["allow"], answer["policy"]
+    if allow is not True and allow is not False:
+        raise PolicyFailed("allow is not a boolean")
+    if type(policy) is not str or not policy or not is_text(policy):
+        raise PolicyFailed("policy is not a short text")
+    return Decision(
+        allow=allow,
+        reasons=_reasons(answer["reasons"]),
+        obligations=_obligations(answer["obligations"]),
+        policy=policy,
+        revision=revision,
+        engine=engine,
+        micros=micros,
+    )
+
+
+def obligations_json(decision: Decision | None) -> bytes:
+    """Return a decision's obligations as a compact JSON array with sorted names, empty for none: what is recorded."""
+    if decision is None or not decision.obligations:
+        return b""
+    return json.dumps(
+        [dict(one) for one in decision.obligations], separators=(",", ":"), ensure_ascii=False, sort_keys=True
+    ).encode()
+
+
+def shows_reasons(obligations: Sequence[Mapping[str, object]]) -> bool:
+    """Tell whether the reasons of a decision with these obligations may be told to whoever asked."""
+    return any(one.get("type") == SHOW_REASONS for one in obligations)
+
+
+def unknown_obligation(obligations: Sequence[Mapping[str, object]], honours: AbstractSet[str]) -> str | None:
+    """Return the type of the first obligation that is neither ours nor in `honours`; `None` where all are understood.
+
+    One without a type, or whose type is no text, is understood by nobody and has the type "". Of an allow, such a one
+    makes a denial: who enforces a decision must not take half of it.
+    """
+    for one in obligations:
+        named = one.get("type")
+        if type(named) is not str or not named or not (named == SHOW_REASONS or named in honours):
+            return named if type(named) is str else ""
+    return None
+
+
+def _reasons(value: object) -> tuple[str, ...]:
+    if type(value) is not list or len(value) > DEFAULT_LIMITS.text_items:
+        raise PolicyFailed(f"reasons are not an array of at most {DEFAULT_LIMITS.text_items}")
+    for reason in value:
+        if type(reason) is not str or not is_text(reason):
+            raise PolicyFailed("a reason is not a text of at most 256 bytes without control characters")
+    return tuple(value)
+
+
+def _obligations(value: object) -> tuple[Mapping[str, object], ...]:
+    if type(value) is not list or len(value) > OBLIGATIONS:
+        raise PolicyFailed(f"obligations are not an array of at most {OBLIGATIONS}")
+    if not value:
+        return ()
+    if any(type(one) is not dict for one in value):
+        raise PolicyFailed("an obligation is not an object")
+    if _count(value, OBLIGATION_NESTING, OBLIGATION_VALUES) < 0:
+        raise PolicyFailed("obligations are nested too deep, hold too much or too long texts")
+    try:
+        whole_numbers(cast("Json", value))
+    except ValueError as error:
+        raise PolicyFailed(f"obligations: {error}") from None
+    return tuple(MappingProxyType(cast("dict[str, object]", one)) for one in value)
+
+
+def _count(value: object, depth: int, left: int) -> int:
+    """Return how many values may still follow after `value`; below zero where it is too much, too deep or too long."""
+    if isinstance(value, str) and len(value) > DEFAULT_LIMITS.text_bytes:
+        return -1
+    left -= 1
+    if not isinstance(value, list | dict):
+        return left
+    if not depth:
+        return -1
+    items: list[object] = value if isinstance(value, list) else [*value.keys(), *value.values()]
+    for item in items:
+        if left < 0:
+            break
+        left = _count(item, depth - 1, left)
+    return left

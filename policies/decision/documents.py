@@ -1,0 +1,130 @@
+"""JSON that both engines read alike: input documents as exact bytes, and the data documents of a bundle.
+
+Numbers are whole and within 2^53-1: OPA computes with decimal, regorus with binary fractions. No name occurs twice.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final, NoReturn, TypeAlias, cast
+
+from sealbus.envelopes.encoding.strict_json import Json, deeper_than, parse_object
+from sealbus.envelopes.errors import PolicyFailed
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+
+__all__ = [
+    "NESTING",
+    "DataDocument",
+    "InputDocument",
+    "canonical",
+    "checked_document",
+    "parse_data",
+    "whole_numbers",
+]
+
+NESTING: Final = 32
+"""Objects and arrays inside one another; regorus refuses over 128."""
+
+DataDocument: TypeAlias = "dict[str, Json]"
+
+
+class InputDocument(bytes):
+    """The exact bytes of one JSON object, at most 65,536, that passed the rules of this module.
+
+    Made by `input_document` and `checked_document` alone. Engines join these bytes into one question without looking at
+    them again: bytes that are not one JSON value could move the answers of their neighbours.
+    """
+
+    __slots__ = ()
+
+
+def checked_document(data: bytes) -> InputDocument:
+    """Return `data` as a document that an engine may be given; raise `PolicyFailed` for anything else.
+
+    For documents that were not built here: recorded ones, and those of tests. Which keys there are is not checked.
+    """
+    if len(data) > DEFAULT_LIMITS.input_document_bytes:
+        raise PolicyFailed(f"the input document has {len(data)} bytes")
+    try:
+        _check_whole(data)
+    except ValueError as error:
+        raise PolicyFailed(f"the input document is refused: {error}") from None
+    return InputDocument(data)
+
+
+def _check_whole(data: bytes) -> None:
+    """Raise `ValueError` where `whole_numbers(parse_object(data))` does, in half of the time: a log holds many."""
+    text = data.decode()
+    if deeper_than(text, NESTING):
+        raise ValueError("nested too deep")
+    value = _WHOLE.decode(text)
+    if type(value) is not dict:
+        raise ValueError("not an object")
+    if "\\u" in text:
+        # Half a character can only come from an escape: UTF-8 has none.
+        whole_numbers(cast("Json", value))
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return entries
+
+
+def _whole_number(text: str) -> int:
+    # `int` itself refuses, by ValueError, over 4,300 digits.
+    number = int(text)
+    if abs(number) > DEFAULT_LIMITS.max_integer:
+        raise ValueError("an integer is beyond 9007199254740991")
+    return number
+
+
+def _refuse_number(_: str) -> NoReturn:
+    raise ValueError("a number has a fraction or an exponent")
+
+
+_WHOLE: Final = json.JSONDecoder(
+    object_pairs_hook=_distinct, parse_int=_whole_number, parse_float=_refuse_number, parse_constant=_refuse_number
+)
+
+
+def parse_data(data: bytes) -> DataDocument:
+    """Return the data document that `data` is; raise `ValueError` for what the engines might read otherwise."""
+    document = parse_object(data, depth=NESTING)
+    whole_numbers(document)
+    return document
+
+
+def canonical(value: Json) -> bytes:
+    """Return `value` as compact JSON with sorted names, equal for equal values."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
+
+
+def whole_numbers(value: Json) -> None:
+    """Raise `ValueError` for a fraction, an exponent, an integer beyond 2^53-1 or a lone surrogate inside `value`."""
+    match value:
+        case bool() | None:
+            return
+        case int():
+            if abs(value) > DEFAULT_LIMITS.max_integer:
+                raise ValueError("an integer is beyond 9007199254740991")
+        case float():
+            raise ValueError("a number has a fraction or an exponent")
+        case str():
+            _valid_text(value)
+        case list():
+            for item in value:
+                whole_numbers(item)
+        case _:
+            for name, item in value.items():
+                _valid_text(name)
+                whole_numbers(item)
+
+
+def _valid_text(text: str) -> None:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text holds half a character") from None

@@ -1,0 +1,251 @@
+"""The central engine: real OPAs elsewhere, asked over mutual TLS; the first that is well decides.
+
+There is no cache of decisions. A right key would be everything that the policy reads and its revision: the whole input
+document, which differs from message to message by its time and id, so that nothing would ever be found. A smaller key
+is a claim about what the policy does not read, and a policy may be replaced at any time by one that reads it.
+
+One of the OPAs that the central engine asks: its connections, and whether it may be asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from types import TracebackType
+from typing import Final, Self, TypeVar
+from urllib.parse import urlsplit
+
+from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable, PolicyFailed, PolicyUnavailable
+from sealbus.policies.decision.connect import ConnectAnswer
+from sealbus.policies.decision.engine import Answer, EngineStatus
+from sealbus.policies.engines.circuit_breaker import Breaker, Passage
+from sealbus.policies.engines.svid_sessions import ClientTls, SvidSessions, TlsSource
+from sealbus.policies.opa.batches import DEADLINE, ask_connect, decide_all
+from sealbus.policies.opa.http import post
+from sealbus.policies.opa.wire import BATCH_PATH, NoPolicy, Reply, batch_question, parse_reply
+
+__all__ = ["IN_FLIGHT", "URLS", "CentralEngine", "CentralServer"]
+
+IN_FLIGHT: Final = 4
+"""Questions under way at a time, to all servers together; more wait here, where the deadline sees them."""
+URLS: Final = 8
+
+T = TypeVar("T")
+
+
+class CentralEngine:
+    """Decides by asking the OPAs at `urls`, https, over TLS by `tls`, which also says who may answer there.
+
+    The first of them that is well is asked, so that decisions keep to one revision while a new one spreads. One that
+    fails three questions in a row is left alone for 0.2 s, then for longer up to 10 s, and tried with one question
+    first. A question goes on to the next server where one fails, and each gets its share of the time that is left.
+
+    `deadline` is in seconds and for one call of `decide`, whatever it asks of whom: what has no answer by then is
+    `PolicyUnavailable`, and so is, at once, what comes while no server may be asked. Documents are asked about in
+    questions of at most 50, four at a time; each question is decided by one server under one revision. No OPA need be
+    there when the engine is entered. Raises `ConfigurationError` for no URL, over 8, or one that is not https.
+    """
+
+    def __init__(self, urls: Sequence[str], *, tls: TlsSource, deadline: float = DEADLINE) -> None:
+        self._servers: Final = tuple(CentralServer(url, connections=IN_FLIGHT) for url in urls)
+        if not 0 < len({server.url for server in self._servers}) == len(urls) <= URLS:
+            raise ConfigurationError(f"policy.opa: the central engine asks at 1 to {URLS} different URLs")
+        self._tls: Final = tls
+        self._deadline: Final = deadline
+        self._turns: Final = asyncio.Semaphore(IN_FLIGHT)
+        self._running: AbstractAsyncContextManager[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The engine's name in decisions."""
+        return "central"
+
+    async def __aenter__(self) -> Self:
+        running = self._run()
+        await running.__aenter__()
+        self._running = running
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            # What ended the caller's block is not told to the group: it would come back wrapped in another.
+            await running.__aexit__(None, None, None)
+
+    @asynccontextmanager
+    async def _run(self) -> AsyncGenerator[None, None]:
+        async with asyncio.TaskGroup() as group:
+            keeping = [group.create_task(server.sessions.run(), name="svid-sessions") for server in self._servers]
+            yield
+            for task in keeping:
+                task.cancel()
+
+    async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
+        """Return one answer for each input document, in order."""
+        until = asyncio.get_running_loop().time() + self._deadline
+        return await decide_all(inputs, self.ask, engine=self.name, until=until)
+
+    async def connect(self, document: bytes) -> ConnectAnswer:
+        """Return what the policy says to one connection to NATS."""
+        until = asyncio.get_running_loop().time() + self._deadline
+        return await ask_connect(document, self.ask, engine=self.name, until=until)
+
+    async def status(self) -> EngineStatus:
+        """Ask every server about nothing, also those that are left alone, and return what the one that decides says.
+
+        `missed` names the servers that do not answer, and those that decide by another revision. One that answers may
+        be asked again from then on.
+        """
+        until = asyncio.get_running_loop().time() + self._deadline
+        try:
+            tls = self._current()
+        except PolicyUnavailable as error:
+            return EngineStatus(engine=self.name, revision="", problem=error.detail)
+        async with asyncio.TaskGroup() as group:
+            looking = [group.create_task(server.look(tls=tls, until=until)) for server in self._servers]
+        found = [task.result() for task in looking]
+        revision = next((one.revision for one in found if isinstance(one, Reply)), "")
+        missed = []
+        for server, one in zip(self._servers, found, strict=True):
+            if not isinstance(one, Reply):
+                missed.append(one.detail)
+            elif one.revision != revision:
+                missed.append(f"{server.url} decides by revision {one.revision}, not {revision}")
+        if not revision:
+            return EngineStatus(engine=self.name, revision="", problem="; ".join(missed))
+        return EngineStatus(engine=self.name, revision=revision, missed=tuple(missed))
+
+    async def ask(self, path: str, question: bytes, parse: Callable[[int, bytes], T], *, until: float) -> T:
+        """Ask the first server that is well, then the next, as `Ask` says."""
+        try:
+            async with asyncio.timeout_at(until):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise PolicyUnavailable(f"there was no turn to ask OPA within {self._deadline:g} s") from None
+        try:
+            return await self._ask(path, question, parse, until)
+        finally:
+            self._turns.release()
+
+    async def _ask(self, path: str, question: bytes, parse: Callable[[int, bytes], T], until: float) -> T:
+        loop = asyncio.get_running_loop()
+        tls = self._current()
+        failed: PolicyUnavailable | NoPolicy | None = None
+        for number, server in enumerate(self._servers):
+            now = loop.time()
+            passage = server.breaker.admit(now)
+            if passage is None:
+                continue
+            share = (until - now) / (len(self._servers) - number)
+            # What is left of a call's time may be too little for any server: that is no failure of this one.
+            counts = share >= self._deadline / (2 * len(self._servers))
+            try:
+                return await server.ask(
+                    path, question, parse, tls=tls, until=now + share, passage=passage, counts=counts
+                )
+            except (PolicyUnavailable, NoPolicy) as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+        now = loop.time()
+        wait = min(server.breaker.seconds_left(now) for server in self._servers)
+        last = "; ".join(server.reason for server in self._servers)
+        raise PolicyUnavailable(f"the circuit is open, no OPA is asked for {wait:.1f} s: {last}")
+
+    def _current(self) -> ClientTls:
+        if self._running is None:
+            raise PolicyUnavailable("the engine is not entered")
+        try:
+            return self._tls.current()
+        except (IdentityUnavailable, ConfigurationError) as error:
+            raise PolicyUnavailable(f"OPA cannot be asked: {error.detail}") from error
+
+
+class CentralServer:
+    """The OPA at `url`, asked over at most `connections` connections; `sessions.run()` must run meanwhile.
+
+    Raises `ConfigurationError` unless `url` is https://HOST or https://HOST:PORT and no more.
+    """
+
+    def __init__(self, url: str, *, connections: int) -> None:
+        self.url: Final = _checked(url)
+        self.sessions: Final = SvidSessions(self.url, connections=connections)
+        self.breaker: Final = Breaker()
+        self.reason = ""
+        """Why it last gave no answer."""
+        self._connections: Final = connections
+
+    async def ask(
+        self,
+        path: str,
+        question: bytes,
+        parse: Callable[[int, bytes], T],
+        *,
+        tls: ClientTls,
+        until: float,
+        passage: Passage,
+        counts: bool,
+    ) -> T:
+        """Ask one question by `passage`; an answer that did not come is its failure if `counts`.
+
+        Raises `PolicyUnavailable` where there is no answer by `until`, and what `parse` raises. That OPA could not
+        evaluate is no failure of it, that it has no policy is.
+        """
+        try:
+            value = await self._ask(path, question, parse, tls=tls, until=until)
+        except (PolicyUnavailable, NoPolicy) as error:
+            self.reason = error.detail
+            if counts:
+                passage.failed(asyncio.get_running_loop().time())
+            raise
+        except PolicyFailed:
+            passage.succeeded()
+            raise
+        else:
+            passage.succeeded()
+            return value
+        finally:
+            passage.released()
+
+    async def look(self, *, tls: ClientTls, until: float) -> Reply | PolicyUnavailable | PolicyFailed:
+        """Return what it says to a question about nothing, which is asked whether it may be or not.
+
+        An answer closes the breaker.
+        """
+        try:
+            parse = partial(parse_reply, count=0)
+            reply = await self._ask(BATCH_PATH, batch_question([]), parse, tls=tls, until=until)
+        except (PolicyUnavailable, PolicyFailed) as error:
+            return error
+        self.breaker.close()
+        return reply
+
+    async def _ask(
+        self, path: str, question: bytes, parse: Callable[[int, bytes], T], *, tls: ClientTls, until: float
+    ) -> T:
+        try:
+            async with asyncio.timeout_at(until), self.sessions.lend(tls) as session:
+                status, body = await post(session, path, question, kept=self._connections, where=self.url)
+        except TimeoutError:
+            raise PolicyUnavailable(f"OPA at {self.url} did not answer in time") from None
+        try:
+            return parse(status, body)
+        except NoPolicy as error:
+            raise NoPolicy(f"{self.url}: {error.detail}") from error
+        except PolicyUnavailable as error:
+            raise PolicyUnavailable(f"{self.url}: {error.detail}") from error
+
+
+def _checked(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme == "https" and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError as error:
+        raise ConfigurationError(f"policy.opa {url!r} is not a URL: {error}") from error
+    if not usable or parts.username or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ConfigurationError(f"policy.opa {url!r} is not https://HOST:PORT")
+    return url.rstrip("/")

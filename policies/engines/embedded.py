@@ -1,0 +1,208 @@
+"""The embedded engine: regorus' interpreter in this process, by a bundle file that may be replaced at any time.
+
+The interpreter is bound to its thread, which is the event loop's: a decision takes tens of microseconds, and a long
+batch yields to the loop between slices. A single decision cannot be interrupted, so that the deadline is looked at
+between slices only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
+from sealbus.policies.bundle.check import BATCH, DECISION
+from sealbus.policies.bundle.files import STARTER, Mark, changes, load_bundle, mark, remembered_bundle
+from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.bundle.signing import BundleVerifier
+from sealbus.policies.decision.connect import CONNECT, ConnectAnswer, parse_connect
+from sealbus.policies.decision.decision import parse_decision
+from sealbus.policies.decision.documents import InputDocument, canonical, checked_document
+from sealbus.policies.decision.engine import Answer, EngineStatus
+from sealbus.policies.lint.regorus import Interpreter
+
+__all__ = ["EmbeddedEngine"]
+
+_log: Final = logging.getLogger(__name__)
+
+SLICE: Final = 32
+"""Decisions between two turns of the event loop: about 1 ms."""
+DEADLINE: Final = 1.0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Compiled:
+    """A bundle and its interpreter, replaced as one."""
+
+    bundle: Bundle
+    interpreter: Interpreter
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> _Compiled:
+        return cls(bundle=bundle, interpreter=Interpreter(bundle.modules, canonical(bundle.data)))
+
+    def ask(self, rule: str, document: bytes) -> object:
+        if self.interpreter.broken:
+            self.interpreter = Interpreter(self.bundle.modules, canonical(self.bundle.data))
+        return self.interpreter.evaluate(rule, document)
+
+
+class EmbeddedEngine:
+    """Decides by the bundle file `path`, and within 200 ms of its replacement by the new one.
+
+    Entering raises `PolicyRefused` for a first bundle that may not be put in force, `ConfigurationError` for one that
+    cannot be read. Later ones that are refused leave the old in force, and `status` says why. `deadline` is in seconds
+    and for one call of `decide`: what has not had its turn by then is `PolicyUnavailable`. With a `verifier`, bundles
+    must be signed as it wants and have a serial that only grows: what is unsigned, tampered with, by another key or
+    older than the one in force is refused.
+    """
+
+    def __init__(self, path: Path, *, deadline: float = DEADLINE, verifier: BundleVerifier | None = None) -> None:
+        self._path = path
+        self._verifier = verifier
+        self._folder: Path | None = None
+        self._deadline = deadline
+        self._compiled: _Compiled | None = None
+        self._problem = ""
+        self._running: AbstractAsyncContextManager[None] | None = None
+
+    @classmethod
+    def of_folder(cls, folder: Path | None = None, *, deadline: float = DEADLINE) -> Self:
+        """Return an engine that decides by a policy folder as it is when entered; by the starter policy without one."""
+        engine = cls(folder or STARTER, deadline=deadline)
+        engine._folder = folder or STARTER
+        return engine
+
+    @property
+    def name(self) -> str:
+        """The engine's name in decisions."""
+        return "embedded"
+
+    async def __aenter__(self) -> Self:
+        running = self._run()
+        await running.__aenter__()
+        self._running = running
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            # What ended the caller's block is not told to the group: it would come back wrapped in another.
+            await running.__aexit__(None, None, None)
+
+    @asynccontextmanager
+    async def _run(self) -> AsyncGenerator[None, None]:
+        since = mark(self._path)
+        if self._folder is not None:
+            bundle = await asyncio.to_thread(remembered_bundle, self._folder)
+        else:
+            bundle = await asyncio.to_thread(load_bundle, self._path, self._verifier)
+        self._compiled = _Compiled.of(bundle)
+        try:
+            async with asyncio.TaskGroup() as group:
+                watching = None if self._folder is not None else group.create_task(self._watch(since))
+                yield
+                if watching is not None:
+                    watching.cancel()
+        finally:
+            self._compiled = None
+
+    async def _watch(self, since: Mark | None) -> None:
+        async for _ in changes(self._path, since):
+            try:
+                bundle = await asyncio.to_thread(self._load_next)
+                # Compiled here, in the thread that will ask it; the checks before took most of the time.
+                self._compiled = _Compiled.of(bundle)
+            except ConfigurationError as error:
+                self._problem = error.detail
+                _log.warning("the new policy bundle is refused, the old one stays: %s", error.detail)
+            else:
+                self._problem = ""
+                _log.info("policy revision %s is in force", bundle.revision)
+
+    def _load_next(self) -> Bundle:
+        compiled = self._compiled
+        return load_bundle(self._path, self._verifier, after=compiled.bundle if compiled is not None else None)
+
+    async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
+        """Return one answer for each input document, in order, all under the revision in force when asked."""
+        compiled = self._compiled
+        if compiled is None:
+            return [PolicyUnavailable("the engine is not entered") for _ in inputs]
+        until = time.monotonic() + self._deadline
+        answers: list[Answer] = []
+        while len(answers) < len(inputs):
+            if answers:
+                await asyncio.sleep(0)
+            if time.monotonic() > until:
+                late = len(inputs) - len(answers)
+                answers.extend(PolicyUnavailable(f"not decided within {self._deadline:g} s") for _ in range(late))
+            else:
+                answers.extend(self._slice(compiled, inputs[len(answers) : len(answers) + SLICE]))
+        return answers
+
+    async def connect(self, document: bytes) -> ConnectAnswer:
+        """Return what the policy says to one connection to NATS, under the revision in force when asked."""
+        compiled = self._compiled
+        if compiled is None:
+            return PolicyUnavailable("the engine is not entered")
+        started = time.perf_counter_ns()
+        try:
+            checked = document if isinstance(document, InputDocument) else checked_document(document)
+            found = compiled.ask(CONNECT, checked)
+            micros = (time.perf_counter_ns() - started) // 1_000
+            return parse_connect(found, revision=compiled.bundle.revision, engine=self.name, micros=micros)
+        except PolicyFailed as error:
+            return _afresh(error)
+
+    async def status(self) -> EngineStatus:
+        """Return the revision in force, and why the newest bundle is not, if so."""
+        compiled = self._compiled
+        if compiled is None:
+            return EngineStatus(engine=self.name, revision="", problem="the engine is not entered")
+        return EngineStatus(engine=self.name, revision=compiled.bundle.revision, problem=self._problem)
+
+    def _slice(self, compiled: _Compiled, inputs: Sequence[bytes]) -> list[Answer]:
+        """Ask for many at once, which costs a fifth less; one that fails, fails all, and then each is asked alone."""
+        if len(inputs) > 1 and all(isinstance(document, InputDocument) for document in inputs):
+            started = time.perf_counter_ns()
+            try:
+                found = compiled.ask(BATCH, b'{"batch":[' + b",".join(inputs) + b"]}")
+            except PolicyFailed:
+                found = None
+            if isinstance(found, list) and len(found) == len(inputs):
+                micros = (time.perf_counter_ns() - started) // (1_000 * len(inputs))
+                return [self._answer(compiled, answer, micros) for answer in found]
+        return [self._one(compiled, document) for document in inputs]
+
+    def _one(self, compiled: _Compiled, document: bytes) -> Answer:
+        started = time.perf_counter_ns()
+        try:
+            checked = document if isinstance(document, InputDocument) else checked_document(document)
+            found = compiled.ask(DECISION, checked)
+        except PolicyFailed as error:
+            return _afresh(error)
+        return self._answer(compiled, found, (time.perf_counter_ns() - started) // 1_000)
+
+    def _answer(self, compiled: _Compiled, found: object, micros: int) -> Answer:
+        try:
+            return parse_decision(found, revision=compiled.bundle.revision, engine=self.name, micros=micros)
+        except PolicyFailed as error:
+            return _afresh(error)
+
+
+def _afresh(error: PolicyFailed) -> PolicyFailed:
+    """Return the same failure without its traceback.
+
+    The frames there hold the interpreter, which only its own thread may drop: the answer goes where it likes.
+    """
+    return PolicyFailed(error.detail)

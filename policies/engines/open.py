@@ -1,0 +1,49 @@
+"""A policy opened for questions out of turn, on either engine: nothing that runs is touched by it."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from sealbus.policies.bundle.files import build_bundle, load_bundle, write_bundle
+from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.decision.engine import PolicyEngine
+from sealbus.policies.engines.embedded import EmbeddedEngine
+from sealbus.policies.engines.sidecar import SidecarEngine
+from sealbus.policies.opa.process import OpaProcess
+
+__all__ = ["DEADLINE", "open_policy"]
+
+DEADLINE: Final = 60.0
+"""Seconds for one batch: nobody waits for these answers but who asked."""
+
+
+@asynccontextmanager
+async def open_policy(
+    policy: Path, *, opa: Path | None = None, deadline: float = DEADLINE
+) -> AsyncGenerator[PolicyEngine, None]:
+    """Open an engine that decides by `policy`, a policy folder or a bundle file, as it is now.
+
+    It is the embedded engine or, with `opa`, a process of that executable, which ends with the block. Raises
+    `PolicyRefused` with file and line, `ConfigurationError` for what cannot be read or run.
+    """
+    bundle = await asyncio.to_thread(_bundle, policy)
+    with tempfile.TemporaryDirectory(prefix="sealbus-") as name:
+        file = Path(name) / "policy" / "bundle.tar.gz"
+        file.parent.mkdir()
+        await asyncio.to_thread(write_bundle, bundle, file)
+        if opa is None:
+            async with EmbeddedEngine(file, deadline=deadline) as embedded:
+                yield embedded
+        else:
+            socket = Path(name) / "opa" / "opa.sock"
+            async with OpaProcess(opa, socket=socket, bundle=file), SidecarEngine(socket, deadline=deadline) as sidecar:
+                yield sidecar
+
+
+def _bundle(policy: Path) -> Bundle:
+    return build_bundle(policy) if policy.is_dir() else load_bundle(policy)

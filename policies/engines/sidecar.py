@@ -1,0 +1,92 @@
+"""The sidecar engine: a real OPA on a unix socket beside the worker, asked over HTTP about many documents at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import aiohttp
+
+from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
+from sealbus.policies.decision.connect import ConnectAnswer
+from sealbus.policies.decision.engine import Answer, EngineStatus
+from sealbus.policies.opa.batches import DEADLINE, ask_batch, ask_connect, decide_all
+from sealbus.policies.opa.http import open_session, post
+
+__all__ = ["IN_FLIGHT", "SidecarEngine"]
+
+IN_FLIGHT: Final = 2
+"""Connections, so questions under way at a time; more wait here, where the deadline sees them, and not inside OPA."""
+SOCKET_PATH_BYTES: Final = 107
+"""What a unix socket's address holds on Linux, without its closing zero."""
+
+T = TypeVar("T")
+
+
+class SidecarEngine:
+    """Decides by asking the OPA that listens on the unix socket `socket`.
+
+    `deadline` is in seconds and for one call of `decide`: what has no answer by then is `PolicyUnavailable`. Documents
+    are asked about in questions of at most 50, two at a time; each question is decided under one revision. A question
+    that OPA could not evaluate is asked again in halves, down to the one document that fails alone. OPA need not be
+    there when the engine is entered.
+    """
+
+    def __init__(self, socket: Path, *, deadline: float = DEADLINE) -> None:
+        if len(str(socket).encode()) > SOCKET_PATH_BYTES:
+            raise ConfigurationError(
+                f"{socket} is over {SOCKET_PATH_BYTES} bytes: choose a shorter path for OPA's socket"
+            )
+        self._socket = socket
+        self._deadline = deadline
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def name(self) -> str:
+        """The engine's name in decisions."""
+        return "sidecar"
+
+    async def __aenter__(self) -> Self:
+        self._session = open_session("http://opa", aiohttp.UnixConnector(path=str(self._socket), limit=IN_FLIGHT))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
+        """Return one answer for each input document, in order."""
+        until = asyncio.get_running_loop().time() + self._deadline
+        return await decide_all(inputs, self.ask, engine=self.name, until=until)
+
+    async def connect(self, document: bytes) -> ConnectAnswer:
+        """Return what the policy says to one connection to NATS."""
+        until = asyncio.get_running_loop().time() + self._deadline
+        return await ask_connect(document, self.ask, engine=self.name, until=until)
+
+    async def status(self) -> EngineStatus:
+        """Ask OPA about nothing, and return the revision that answers."""
+        until = asyncio.get_running_loop().time() + self._deadline
+        try:
+            reply = await ask_batch([], self.ask, until=until)
+        except (PolicyUnavailable, PolicyFailed) as error:
+            return EngineStatus(engine=self.name, revision="", problem=error.detail)
+        return EngineStatus(engine=self.name, revision=reply.revision)
+
+    async def ask(self, path: str, question: bytes, parse: Callable[[int, bytes], T], *, until: float) -> T:
+        """Ask OPA one question, as `Ask` says."""
+        session = self._session
+        if session is None:
+            raise PolicyUnavailable("the engine is not entered")
+        try:
+            async with asyncio.timeout_at(until):
+                status, body = await post(session, path, question, kept=IN_FLIGHT, where=str(self._socket))
+        except TimeoutError:
+            raise PolicyUnavailable(f"OPA did not answer within {self._deadline:g} s") from None
+        return parse(status, body)

@@ -1,0 +1,1 @@
+"""Which Rego is admitted: parsed, named, and refused where engines would answer otherwise."""

@@ -1,0 +1,136 @@
+"""Calls of builtins: those of the closed list (`builtin_types`), and what is written in the literals of three.
+
+Regular expressions: the part that Go (OPA) and Rust (regorus) read alike, and that both compile.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Final
+
+from sealbus.policies.lint.regorus import regex_compiles
+from sealbus.policies.lint.syntax import Array, Call, Expression, Place, Text
+from sealbus.policies.types.builtins import BUILTINS
+
+__all__ = ["TEST_BUILTINS", "call_problem", "regex_problem"]
+
+TEST_BUILTINS: Final = frozenset({"print"})
+"""What a test file may call besides."""
+
+_LITERAL: Final = "patterns are literals: what they hold is checked when the policy is loaded"
+_VERBS: Final = re.compile(r"%(.?)", re.DOTALL)
+_INSTANT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+_FIRST: Final = 1970
+_LAST: Final = 2255
+"""The years that every engine counts in nanoseconds, and requests in microseconds."""
+
+
+def call_problem(call: Call, *, relaxed: bool = False) -> tuple[Place, str, str] | None:
+    """Return where, which form and why a call of a builtin is refused; None where both engines answer it alike."""
+    name = ".".join(call.name)
+    builtin = BUILTINS.get(name)
+    if builtin is None:
+        if relaxed and name in TEST_BUILTINS:
+            return None
+        text = (
+            f"{name} is not among the builtins that every engine answers alike: docs/policy.md has the list and what to "
+            "write instead; what needs more is for OPA alone (engine sidecar or central, with a bundle that OPA loads itself)"
+        )
+        return call.place, "builtin", text
+    arity = len(builtin.arguments)
+    if len(call.arguments) != arity:
+        return call.place, "arity", f"{name} takes {arity} arguments"
+    match name:
+        case "sprintf":
+            return _sprintf(call.arguments[0], call.arguments[1])
+        case "regex.match":
+            return _regex(call.arguments[0])
+        case "time.parse_rfc3339_ns":
+            return _instant(call.arguments[0])
+        case _:
+            return None
+
+
+def _sprintf(text: Expression, values: Expression) -> tuple[Place, str, str] | None:
+    if not isinstance(text, Text) or not isinstance(values, Array):
+        return text.place, "sprintf", "sprintf takes a literal text and a literal array"
+    verbs = _VERBS.findall(text.value)
+    if any(verb not in ("v", "%") for verb in verbs):
+        return text.place, "sprintf", "only %v and %% mean the same in both engines"
+    if verbs.count("v") != len(values.items):
+        return text.place, "sprintf", "one value for each %v"
+    return None
+
+
+def _regex(pattern: Expression) -> tuple[Place, str, str] | None:
+    if not isinstance(pattern, Text):
+        return pattern.place, "regex", _LITERAL
+    problem = regex_problem(pattern.value)
+    return None if problem is None else (pattern.place, "regex", problem)
+
+
+def _instant(value: Expression) -> tuple[Place, str, str] | None:
+    if not isinstance(value, Text):
+        return None  # its type tells
+    try:
+        instant = datetime.strptime(value.value, "%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:
+        return value.place, "time", "write an instant as 2026-11-24T14:00:00Z"
+    if _INSTANT.fullmatch(value.value) is None or not _FIRST <= instant.year <= _LAST:
+        return value.place, "time", f"write an instant of the years {_FIRST} to {_LAST}, as 2026-11-24T14:00:00Z"
+    return None
+
+
+_REPEAT: Final = 1_000
+"""Go refuses more; Rust takes them, as long as what it compiles them to is small enough."""
+
+# \d, \w, \s and \b are ASCII in Go and Unicode in Rust; &&, -- and ~~ in a class are operators in Rust only.
+_ATOM: Final = re.compile(
+    r"""
+      (?P<class>\[\^?(?:\\[\\\]\[^.$*+?(){}|/-]|[A-Za-z0-9_.,:;@/!#%=<>'"$*+?(){}|^ ](?:-[A-Za-z0-9])?)+-?\])
+    | (?P<escape>\\[\\.+*?()\[\]{}|^$/-])
+    | (?P<open>\((?:\?:)?)
+    | (?P<close>\))
+    | (?P<anchor>[\^$])
+    | (?P<alternative>\|)
+    | (?P<plain>[A-Za-z0-9_.,:;@/!#%=<>'"&~ -])
+    """,
+    re.VERBOSE,
+)
+_TIMES: Final = re.compile(r"(?:[*+?]|\{(?P<least>\d{1,4})(?:(?P<comma>,)(?P<most>\d{1,4})?)?\})\??")
+
+
+def regex_problem(pattern: str) -> str | None:
+    """Return why the two engines might read `pattern` otherwise, or one of them not at all; None where both take it."""
+    position = 0
+    repeats = [1]
+    """For each group that is open, how often repetitions inside of it multiply."""
+    while position < len(pattern):
+        atom = _ATOM.match(pattern, position)
+        if atom is None:
+            return (
+                f"character {position + 1} of the pattern: write ASCII, classes such as [0-9A-Za-z_], ( ), |, ^, $, * "
+                "+ ? {n,m}; not \\d \\w \\s \\b, flags or look-around"
+            )
+        position = atom.end()
+        inside = 1
+        if atom.lastgroup == "open":
+            repeats.append(1)
+        elif atom.lastgroup == "close":
+            inside = repeats.pop()
+            if not repeats:
+                return "a ) without its ("
+        times = _TIMES.match(pattern, position)
+        if times is not None:
+            if atom.lastgroup in ("open", "anchor", "alternative"):
+                return f"character {position + 1} of the pattern repeats nothing"
+            least, most = int(times["least"] or 0), int(times["most"] or times["least"] or 0)
+            inside *= max(most, 1)
+            if inside > _REPEAT or least > most:
+                return f"repetitions are at most {_REPEAT}, those inside one another multiplied, and not falling"
+            position = times.end()
+        repeats[-1] = max(repeats[-1], inside)
+    if len(repeats) > 1:
+        return "a ( without its )"
+    return None if regex_compiles(pattern) else "the pattern is too large for regorus: repeat fewer or smaller classes"

@@ -1,0 +1,168 @@
+"""Rego forms that OPA and the embedded interpreter would decide otherwise: refused before a policy is in force.
+
+Both engines must give one answer to one question. The table in tests/policies/forms holds several hundred forms,
+each decided by regorus 0.12.0 and by OPA 1.22.2 (strict builtin errors); what came out alike is accepted here, and what
+did not is refused with file and line. The stable names of what is refused:
+
+=============== =====================================================================================================
+arity           a call with another number of arguments; a function without any
+assign          := inside an expression
+builtin         a builtin that is not in the closed list (`builtin_types`)
+closure         a comprehension in the term of another that needs names of its body, and any in a head or the value of
+                an else that has a body: regorus never runs it; one in a statement with a reference beside it, where
+                OPA may find its names unsafe; one that collects an argument as it is
+compile         what regorus itself refuses
+conflict        one rule of two kinds, two numbers of arguments or two defaults; a rule inside another; and where two
+                values might meet that are one (`form_conflicts`): in definitions that may hold together, for several
+                solutions of a body, under one key of an object
+copy            a copy of a name, or an array taken apart by its name, in a body with an `every` after it, which regorus may
+                run before
+default         a default that is not made of literals
+depth           over 64 rules in a row
+division        `/`: OPA computes with decimal, regorus with binary fractions; policies count in whole numbers
+else            a value that may be undefined before an else: OPA goes on to the else, regorus has none
+encoding        U+0000 and U+FEFF, which OPA reads nowhere
+function-value  a function that is not called, a variable that is
+import          anything but `data...`, `rego.v1` and `future.keywords` of if, in, every and contains; an import
+                whose name is a rule's as well
+in              `in` as a value, with a side that may be undefined: false in regorus, undefined in OPA
+match           two sides of == or `in` whose types differ, and a name that is nowhere: OPA's compiler refuses these
+negation        `not` over something that may be undefined (`form_negation`)
+nesting, size   what takes regorus' parser exponential time, or its stack
+number          a fraction, an exponent, over 2^53-1, or a minus before anything but a literal
+order           < <= > >= with a set, an object or a comprehension, and sets beside objects in one set
+package         `system...`, which OPA keeps for itself
+pattern         an object or an expression where names are matched; := to a literal or an array of another length
+recursion       a rule that uses itself
+regex           a pattern that is not a literal, that Go and Rust read otherwise, or that one of them finds too large
+shadow          a name that is declared twice, or that a rule or an import has already
+sprintf         anything but a literal with %v and %%, and one value for each %v
+time            a literal that is no instant of the years 1970 to 2255
+type            what a builtin, an operator or `some ... in` might fail for (`form_types`)
+unify           `=` in a body
+unknown         syntax that this version of the check has never seen
+unsafe          a name without a value
+unused          a name of `some x` or `every` that nothing uses: OPA refuses it
+with            outside test files (`*_test.rego`), which may also call `print`
+=============== =====================================================================================================
+
+`check_bundle` adds what needs the data or the whole bundle: `type`, `else`, `in`, `match`, `order` and most of
+`conflict` (`form_types`), `lookup` (`form_lookups`, and numbers that look up a text), `entrypoint` (`entrypoints`),
+`roots`, and `conflict` where data stands in the place of a rule.
+
+What cannot be seen in the text, the complete and typed input document makes impossible: its keys are always there, and
+their types fixed; it holds no null, no fraction and no integer beyond 2^53-1, and the policy's data no fraction.
+The differences that are left (`differing.toml` beside the table):
+
+- OPA reads METADATA comments when it compiles. What it refuses there, it never decides. `opa check` and `sealbus policy
+  test` say so.
+- A number beyond 64 bits, which only sums and products reach, is exact in both, and written as a fraction where regorus
+  gives it as JSON: no decision can hold it, because obligations take numbers within 2^53-1 only.
+- A document that no gate made, such as a recorded one with a part taken out, may have other types than a policy was
+  checked for. What then fails in one engine is a denial there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.policies.bundle.format import TEST_SUFFIX
+from sealbus.policies.lint.module import Module, PolicyRefused, Problem
+from sealbus.policies.lint.names import check_names
+from sealbus.policies.lint.parse import parse
+from sealbus.policies.lint.rules import RuleTable
+from sealbus.policies.lint.syntax import (
+    Comprehension,
+    Expression,
+    File,
+    Infix,
+    Negative,
+    Number,
+    ObjectLiteral,
+    Place,
+    Rule,
+    SetLiteral,
+    children,
+    constant,
+    every_expression,
+)
+
+__all__ = ["parse_all", "refused_forms"]
+
+_WHOLE: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,15})")
+_KEYWORDS: Final = frozenset({"if", "in", "every", "contains"})
+
+
+def parse_all(modules: Iterable[Module]) -> tuple[list[File], list[Problem]]:
+    """Return the parsed files, and the problems of those that regorus cannot parse."""
+    files: list[File] = []
+    problems: list[Problem] = []
+    for module in modules:
+        try:
+            files.append(parse(module))
+        except PolicyRefused as refused:
+            problems.extend(refused.problems)
+    return files, problems
+
+
+def refused_forms(files: Iterable[File]) -> list[Problem]:
+    """Return every form in `files` that the two engines would decide otherwise, in no particular order.
+
+    `files` must be all that are compiled together. An empty list says nothing about what the policy decides.
+    """
+    table = RuleTable(files)
+    problems: list[Problem] = []
+    for file in table.files:
+        relaxed = file.path.endswith(TEST_SUFFIX)
+        problems.extend(_of_header(file))
+        outside = table.outside(file)
+        for rule in file.rules:
+            problems.extend(check_names(file.path, rule, outside, relaxed=relaxed))
+            table.check_uses(file, rule, relaxed=relaxed)
+            problems.extend(_of_default(file, rule))
+            for expression in every_expression(rule):
+                found = _arithmetic(expression)
+                if found is not None:
+                    problems.append(_problem(file, expression.place, *found))
+    table.check_depth()
+    return [*problems, *table.problems]
+
+
+def _problem(file: File, place: Place, form: str, text: str) -> Problem:
+    return Problem(file=file.path, line=place.line, column=place.column, form=form, text=text)
+
+
+def _of_header(file: File) -> Iterable[Problem]:
+    if file.package[:1] == ("system",):
+        yield _problem(file, Place(line=1, column=1), "package", "packages under system are OPA's own")
+    for one in file.imports:
+        keyword = one.path[:2] == ("future", "keywords") and (len(one.path) == 2 or one.path[2] in _KEYWORDS)
+        if not keyword and one.path != ("rego", "v1") and (one.path[0] != "data" or len(one.path) == 1):
+            text = f"{'.'.join(one.path)} cannot be imported: data..., rego.v1 and future.keywords can"
+            yield _problem(file, one.place, "import", text)
+
+
+def _of_default(file: File, rule: Rule) -> Iterable[Problem]:
+    if rule.kind == "default" and (rule.value is None or not constant(rule.value)):
+        yield _problem(file, rule.place, "default", "a default is made of literals")
+
+
+def _arithmetic(expression: Expression) -> tuple[str, str] | None:
+    match expression:
+        case Number():
+            whole = _WHOLE.fullmatch(expression.written) is not None
+            if not whole or abs(int(expression.written)) > DEFAULT_LIMITS.max_integer:
+                return "number", "numbers are whole, within 9007199254740991, and written in digits"
+        case Negative():
+            return "number", "a minus stands before digits only: write 0 - x"
+        case Infix(operator="Div"):
+            return "division", "/ makes fractions, which the engines compute otherwise: multiply the other side"
+        case Infix(operator="Lt" | "Le" | "Gt" | "Ge"):
+            if any(isinstance(side, SetLiteral | ObjectLiteral | Comprehension) for side in children(expression)):
+                return "order", "sets and objects are put in order otherwise: compare what is in them"
+        case _:
+            pass
+    return None

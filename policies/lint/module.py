@@ -1,0 +1,105 @@
+"""A Rego file as text, bounded before any parser sees it.
+
+What is wrong with a policy, and where: the reason why a bundle is not put in force.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.envelopes.errors import ConfigurationError
+
+__all__ = ["MODULE_BYTES", "Module", "PolicyRefused", "Problem"]
+
+MODULE_BYTES: Final = 262_144
+NESTING: Final = 10
+"""Brackets of any kind; regorus' parser doubles its time with each level of arrays, sets or objects (12: 0.2 s)."""
+OPERATORS: Final = 2_000
+"""Infix operators of a file outside strings and comments; a single chain of 10,000 overflows regorus' stack."""
+
+_TOKEN: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|`[^`]*`|#[^\n]*|[\[{(\]})]|[-+*/%|&]')
+_UNREAD: Final = re.compile("[\0\ufeff]")
+_PATH: Final = re.compile(r"[A-Za-z0-9_.\-]+(?:/[A-Za-z0-9_.\-]+)*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Module:
+    """A Rego file: `path` relative to its bundle, parts joined by `/`; `text` the whole of it.
+
+    Construction raises `PolicyRefused` for a text that no parser should be given: over 262,144 bytes of UTF-8, brackets
+    nested over 10 deep, over 2,000 infix operators, U+0000 and U+FEFF. Whether it is Rego is not said.
+    """
+
+    path: str
+    text: str
+
+    def __post_init__(self) -> None:
+        if _PATH.fullmatch(self.path) is None:
+            raise ValueError(f"not a path inside a bundle: {self.path!r}")
+        try:
+            size = len(self.text.encode())
+        except UnicodeEncodeError as error:
+            raise PolicyRefused([self._problem(0, "encoding", "the text is not valid Unicode")]) from error
+        unread = _UNREAD.search(self.text)
+        if unread is not None:
+            text = "OPA reads neither U+0000 nor U+FEFF, not even in a comment: write \\u0000, \\ufeff in a text"
+            raise PolicyRefused([self._problem(unread.start(), "encoding", text)])
+        if size > MODULE_BYTES:
+            raise PolicyRefused([self._problem(0, "size", f"over {MODULE_BYTES} bytes: split the file")])
+        level = operators = 0
+        for token in _TOKEN.finditer(self.text):
+            first = token[0][0]
+            if first in "[{(":
+                level += 1
+                if level > NESTING:
+                    text = f"brackets nest over {NESTING} deep: name the inner parts"
+                    raise PolicyRefused([self._problem(token.start(), "nesting", text)])
+            elif first in "]})":
+                level -= 1
+            elif first in "-+*/%|&":
+                operators += 1
+                if operators > OPERATORS:
+                    text = f"over {OPERATORS} infix operators: split the file"
+                    raise PolicyRefused([self._problem(token.start(), "size", text)])
+
+    def _problem(self, offset: int, form: str, text: str) -> Problem:
+        line = self.text.count("\n", 0, offset) + 1
+        column = offset - (self.text.rfind("\n", 0, offset) + 1) + 1
+        return Problem(file=self.path, line=line, column=column, form=form, text=text)
+
+
+_SHOWN = 8
+"""Problems that an error's text lists; the error itself holds all of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Problem:
+    """One reason to refuse a policy or its data; `line` and `column` count from 1, 0 where the whole file is meant.
+
+    `form` is the stable name of the rule that was broken (`forms` lists them); `text` says what is wrong and what to
+    write.
+    """
+
+    file: str
+    line: int
+    column: int
+    form: str
+    text: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{where}: {self.text} [{self.form}]"
+
+
+class PolicyRefused(ConfigurationError):
+    """A policy bundle, or a file that should become part of one, is not put in force; what is in force stays."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(sorted(problems))
+        shown = [str(problem) for problem in self.problems[:_SHOWN]]
+        if len(self.problems) > _SHOWN:
+            shown.append(f"and {len(self.problems) - _SHOWN} more")
+        super().__init__("\n".join(shown))

@@ -1,0 +1,393 @@
+"""Names: what a rule's variables are, that each is declared before it is used, and once.
+
+OPA and regorus both sort the statements of a body before they run them, by different rules. A body in which every name
+is declared before its use means the same in both, and leaves neither anything to sort.
+
+The variables of a rule: where each is declared, how it comes by its value, and that no name is used twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+
+from sealbus.policies.lint.module import Problem
+from sealbus.policies.lint.syntax import (
+    Array,
+    Assign,
+    Body,
+    Call,
+    Comprehension,
+    Every,
+    Expression,
+    Negation,
+    Number,
+    ObjectLiteral,
+    Place,
+    Plain,
+    Reference,
+    Rule,
+    Scalar,
+    SetLiteral,
+    SomeIn,
+    SomeNames,
+    Statement,
+    Text,
+    Variable,
+    children,
+    expressions_of,
+)
+from sealbus.policies.lint.undefined import undefinable
+from sealbus.policies.types.builtins import BUILTINS
+
+__all__ = ["Frame", "Local", "Origin", "Outer", "Scope", "check_names"]
+
+_ROOTS: Final = frozenset({"input", "data"})
+
+
+def check_names(path: str, rule: Rule, outside: Mapping[str, Outer], *, relaxed: bool = False) -> list[Problem]:
+    """Return what is wrong with the names of `rule`, a rule of the file `path`.
+
+    `outside` holds the names that the file's imports and its package's rules give; `relaxed` is for tests, which may
+    use `with`.
+    """
+    scope = Scope(path=path, outside=outside)
+    _Names(scope=scope, relaxed=relaxed).rule(rule)
+    return scope.problems
+
+
+@dataclass(slots=True, kw_only=True)
+class _Names:
+    scope: Scope
+    relaxed: bool
+    in_term: bool = False
+    in_head: bool = False
+    """In what a head or an else says beside a body, where regorus runs no comprehension."""
+
+    # Rules and bodies
+
+    def rule(self, rule: Rule) -> None:
+        for argument in rule.arguments:
+            self.scope.declare_pattern(argument, "argument")
+        arguments = self.scope.frame
+        if not rule.bodies:
+            self.head(rule)
+        for body in rule.bodies:
+            self.scope.open()
+            self.body(body)
+            self.in_head = True
+            if body.is_else:
+                self.optional(body.value)
+            else:
+                self.head(rule)
+            self.in_head = False
+            self.scope.close(arguments)
+
+    def head(self, rule: Rule) -> None:
+        """Check what a head says, after the body that gives its names their values."""
+        if isinstance(rule.head, Reference):
+            for part in rule.head.path:
+                self.expression(part)
+        self.optional(rule.key)
+        self.optional(rule.value)
+
+    def optional(self, expression: Expression | None) -> None:
+        if expression is not None:
+            self.expression(expression)
+
+    def body(self, body: Body) -> None:
+        copies: list[Variable] = []
+        for statement in body.statements:
+            if copies and _has_every(statement):
+                # regorus puts copies off until nothing else is left to do, and does not see that an `every` needs them: it
+                # runs the `every` without them, and takes a name without a value for any.
+                text = "an `every` follows this copy of a name, and may run before it: use the name itself"
+                for one in copies:
+                    self.scope.refuse(one.place, "copy", text)
+                copies = []
+            self.statement(statement)
+            if isinstance(statement, Plain) and isinstance(statement.expression, Assign):
+                copies.extend(self.copied(statement.expression.left, statement.expression.right))
+
+    def copied(self, left: Expression, right: Expression) -> Iterator[Variable]:
+        """Yield what is copied as it is from a name that the same body gives its value."""
+        if isinstance(right, Variable):
+            found = self.scope.frame.locals.get(right.name)
+            if found is not None and found.origin != "every":
+                yield right
+        elif isinstance(left, Array) and isinstance(right, Array):
+            for one, other in zip(left.items, right.items, strict=False):
+                yield from self.copied(one, other)
+
+    def statement(self, statement: Statement) -> None:
+        if statement.modified and not self.relaxed:
+            self.scope.refuse(
+                statement.place, "with", "`with` is for tests: pass the value as an argument of a function"
+            )
+        match statement:
+            case Plain():
+                self.plain(statement.expression)
+            case Negation():
+                problem = undefinable(statement.expression, self.scope.origin)
+                if problem is not None:
+                    self.scope.refuse(problem[0], "negation", problem[1])
+                self.expression(statement.expression, binds=False)
+            case SomeNames():
+                for variable in statement.names:
+                    self.scope.declare(variable, "some", bound=False)
+            case SomeIn():
+                self.expression(statement.collection)
+                for one in (statement.key, statement.value):
+                    if one is not None:
+                        self.scope.declare_pattern(one, "assigned")
+            case _:
+                self.expression(statement.collection)
+                outside = self.scope.open()
+                for variable in statement.names:
+                    self.scope.declare(variable, "every")
+                self.body(statement.body)
+                self.scope.close(outside)
+
+    def plain(self, expression: Expression) -> None:
+        if not isinstance(expression, Assign):
+            self.expression(expression)
+            inside = list(_inside(expression))
+            if any(isinstance(one, Reference) and isinstance(one.head, Variable) for one in inside):
+                for one in inside:
+                    if isinstance(one, Comprehension):
+                        # OPA takes the names of the comprehension for ones that the reference gives their values.
+                        text = "a comprehension beside a reference: name it first (x := ...), then use the name"
+                        self.scope.refuse(one.place, "closure", text)
+        elif not expression.declares:
+            self.scope.refuse(expression.place, "unify", "write := to name a value or == to compare two")
+        else:
+            self.assign(expression)
+
+    def assign(self, expression: Assign) -> None:
+        self.expression(expression.right)
+        left, right = expression.left, expression.right
+        if isinstance(left, Array) and isinstance(right, Array) and len(left.items) != len(right.items):
+            self.scope.refuse(left.place, "pattern", "the two arrays differ in length")
+        if _has_literal(left):
+            self.scope.refuse(left.place, "pattern", "only names stand left of :=")
+        self.scope.declare_pattern(left, "assigned")
+
+    # Uses
+
+    def expression(self, expression: Expression, *, binds: bool = True) -> None:
+        match expression:
+            case Variable():
+                self.use(expression)
+            case Reference():
+                self.reference(expression, binds=binds)
+            case Comprehension():
+                self.comprehension(expression)
+            case Assign():
+                self.scope.refuse(expression.place, "assign", "an assignment stands alone, as a statement of its own")
+            case Call():
+                self.call(expression, binds=binds)
+            case _:
+                for child in children(expression):
+                    self.expression(child, binds=binds)
+
+    def reference(self, expression: Reference, *, binds: bool) -> None:
+        self.expression(expression.head, binds=binds)
+        for part in expression.path:
+            if not isinstance(part, Variable):
+                self.expression(part, binds=binds)
+            elif part.name == "_":
+                if not binds:
+                    self.scope.refuse(part.place, "negation", "_ under `not`: write a rule for it and negate that")
+            else:
+                if binds and part.name in self.scope.frame.locals:
+                    self.scope.frame.locals[part.name].bound = True
+                self.use(part)
+
+    def call(self, expression: Call, *, binds: bool) -> None:
+        if self.scope.find(expression.name[0]) is not None:
+            self.scope.refuse(
+                expression.place, "function-value", f"{expression.name[0]} is a variable here, not a function"
+            )
+        for argument in expression.arguments:
+            self.expression(argument, binds=binds)
+
+    def comprehension(self, expression: Comprehension) -> None:
+        if self.in_term:
+            text = "a comprehension inside the term of another: name it in the body, then use the name"
+            self.scope.refuse(expression.place, "closure", text)
+        elif self.in_head:
+            text = "a comprehension beside a body: name it in the body, then use the name"
+            self.scope.refuse(expression.place, "closure", text)
+        outside = self.scope.open()
+        within, self.in_term = self.in_term, False
+        self.body(expression.body)
+        self.in_term = True
+        for term in expression.terms:
+            self.expression(term)
+            for name in _bare(term):
+                if self.scope.origin(name.name) == "argument":
+                    # OPA's compiler takes what is collected for nothing, and finds nothing in it.
+                    text = (
+                        f"the argument {name.name} as it is in a comprehension's term: name it first (x := {name.name})"
+                    )
+                    self.scope.refuse(name.place, "closure", text)
+        self.in_term = within
+        self.scope.close(outside)
+
+    def use(self, variable: Variable) -> None:
+        name, place = variable.name, variable.place
+        if name in _ROOTS:
+            return
+        found = self.scope.find(name)
+        if found is None:
+            self.use_outer(variable)
+            return
+        _, local = found
+        local.used = True
+        if not local.bound:
+            self.scope.refuse(
+                place, "unsafe", f"{name} has no value yet: a reference such as list[{name}] gives it one"
+            )
+
+    def use_outer(self, variable: Variable) -> None:
+        name = variable.name
+        kind = self.scope.outside.get(name)
+        if kind is None:
+            text = "_ has no value" if name == "_" else f"{name} is not declared: use := or some, or define a rule"
+            self.scope.refuse(variable.place, "unsafe", text)
+        elif kind == "function":
+            self.scope.refuse(variable.place, "function-value", f"{name} is a function: call it")
+
+
+def _has_every(statement: Statement) -> bool:
+    """Say whether `statement` is an `every`, or holds one in a comprehension."""
+    return isinstance(statement, Every) or any(
+        isinstance(one, Comprehension) and any(map(_has_every, one.body.statements))
+        for one in expressions_of(statement)
+    )
+
+
+def _inside(expression: Expression) -> Iterator[Expression]:
+    """Yield `expression` and all inside it, but for comprehensions and calls of builtins, which OPA looks at before."""
+    yield expression
+    if not isinstance(expression, Call) or ".".join(expression.name) not in BUILTINS:
+        for child in children(expression):
+            yield from _inside(child)
+
+
+def _bare(expression: Expression) -> Iterator[Variable]:
+    """Yield the variables that `expression` is, or holds as they are."""
+    if isinstance(expression, Variable):
+        yield expression
+    elif isinstance(expression, Array | SetLiteral | ObjectLiteral):
+        for item in expression.items:
+            yield from _bare(item)
+
+
+def _has_literal(expression: Expression) -> bool:
+    if isinstance(expression, Array):
+        return any(_has_literal(item) for item in expression.items)
+    return isinstance(expression, Scalar | Text | Number)
+
+
+Outer: TypeAlias = Literal["value", "function"]
+"""What a name outside a rule is: a rule or import that has a value, or a function."""
+
+Origin: TypeAlias = Literal["argument", "some", "every", "assigned"]
+"""How a variable comes by its value."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Local:
+    """One variable; `bound` once it has a value, which only one of `some x` has not from the start."""
+
+    place: Place
+    origin: Origin
+    bound: bool = True
+    used: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Frame:
+    """The variables that one body, comprehension or `every` declares."""
+
+    parent: Frame | None = None
+    locals: dict[str, Local] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class Scope:
+    """The frames around one place of a rule in the file `path`, innermost first, and the problems found so far.
+
+    `outside` holds the names that the file's imports and its package's rules give.
+    """
+
+    path: str
+    outside: Mapping[str, Outer]
+    problems: list[Problem] = field(default_factory=list)
+    frame: Frame = field(default_factory=Frame)
+
+    def refuse(self, place: Place, form: str, text: str) -> None:
+        """Add a problem."""
+        self.problems.append(Problem(file=self.path, line=place.line, column=place.column, form=form, text=text))
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield the frames, innermost first."""
+        frame: Frame | None = self.frame
+        while frame is not None:
+            yield frame
+            frame = frame.parent
+
+    def find(self, name: str) -> tuple[Frame, Local] | None:
+        """Return the variable `name` and its frame."""
+        for frame in self.frames():
+            if name in frame.locals:
+                return frame, frame.locals[name]
+        return None
+
+    def origin(self, name: str) -> Origin | None:
+        """Return how the variable `name` came by its value, None for what is no variable or has no value yet."""
+        found = self.find(name)
+        return found[1].origin if found is not None and found[1].bound else None
+
+    def open(self) -> Frame:
+        """Enter a new frame and return the one around it, for `close`."""
+        outside = self.frame
+        self.frame = Frame(parent=outside)
+        return outside
+
+    def close(self, outside: Frame) -> None:
+        """Leave the innermost frame for `outside`; OPA refuses what `some x` or `every` declared and nothing used."""
+        for name, local in self.frame.locals.items():
+            if not local.used and local.origin in ("some", "every"):
+                self.refuse(local.place, "unused", f"{name} is declared and never used: write _ or leave it out")
+        self.frame = outside
+
+    def declare(self, variable: Variable, origin: Origin, *, bound: bool = True) -> None:
+        """Declare a variable in the innermost frame; `_` declares nothing."""
+        name, place = variable.name, variable.place
+        if name == "_":
+            return
+        if name in _ROOTS:
+            self.refuse(place, "shadow", f"{name} is no name for a variable")
+        elif self.find(name) is not None:
+            self.refuse(place, "shadow", f"{name} is declared already: take another name")
+        elif name in self.outside:
+            self.refuse(place, "shadow", f"{name} is a rule or an import: take another name")
+        else:
+            self.frame.locals[name] = Local(place=place, origin=origin, bound=bound)
+
+    def declare_pattern(self, expression: Expression, origin: Origin) -> None:
+        """Declare the variables of what is matched: names, literals and arrays of these."""
+        match expression:
+            case Variable():
+                self.declare(expression, origin)
+            case Array():
+                for item in expression.items:
+                    self.declare_pattern(item, origin)
+            case Scalar() | Text() | Number():
+                pass
+            case _:
+                text = "only names, literals and arrays of them can be matched: name the whole, then take its parts"
+                self.refuse(expression.place, "pattern", text)

@@ -1,0 +1,318 @@
+"""From regorus' syntax tree to the values of `syntax`. What it does not know is refused, never passed over.
+
+regorus' syntax tree as JSON values: narrowed, and its byte offsets turned into places.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from sealbus.policies.lint.module import Module, PolicyRefused, Problem
+from sealbus.policies.lint.regorus import parse_module
+from sealbus.policies.lint.syntax import (
+    Array,
+    Assign,
+    Body,
+    Call,
+    Comprehension,
+    Every,
+    Expression,
+    File,
+    Import,
+    Infix,
+    Membership,
+    Negation,
+    Negative,
+    Number,
+    ObjectLiteral,
+    Place,
+    Plain,
+    Reference,
+    Rule,
+    Scalar,
+    SetLiteral,
+    SomeIn,
+    SomeNames,
+    Statement,
+    Text,
+    Variable,
+    leading_names,
+)
+
+__all__ = ["SourceText", "as_kind", "as_list", "as_map", "parse"]
+
+_COMPREHENSIONS: Final[Mapping[str, Literal["array", "set", "object"]]] = {
+    "ArrayCompr": "array",
+    "SetCompr": "set",
+    "ObjectCompr": "object",
+}
+
+
+def parse(module: Module) -> File:
+    """Return the parsed `module`; raise `PolicyRefused` with file and line for what is not Rego as regorus reads it."""
+    reader = _Reader(source=SourceText(path=module.path, text=module.text.encode()))
+    return reader.file(as_map(parse_module(module)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reader:
+    source: SourceText
+
+    def file(self, tree: dict[str, object]) -> File:
+        package = leading_names(self.expression(as_map(tree["package"])["refr"]))
+        return File(
+            path=self.source.path,
+            package=package,
+            imports=tuple(self.imported(node) for node in as_list(tree["imports"])),
+            rules=tuple(self.rule(node) for node in as_list(tree["rules"])),
+        )
+
+    def imported(self, node: object) -> Import:
+        content = as_map(node)
+        path = leading_names(self.expression(content["refr"]))
+        alias = self.source.written(content["as"]) if content.get("as") is not None else path[-1]
+        return Import(place=self.source.place(content["span"]), path=path, alias=alias)
+
+    def rule(self, node: object) -> Rule:
+        kind, content = as_kind(node)
+        if kind == "Default":
+            return Rule(
+                place=self.source.place(content["span"]),
+                kind="default",
+                head=self.expression(content["refr"]),
+                arguments=self.expressions(content["args"]),
+                value=self.expression(content["value"]),
+            )
+        bodies = tuple(self.body(one) for one in as_list(content["bodies"]))
+        shape, head = as_kind(content["head"])
+        arguments: tuple[Expression, ...] = ()
+        value = key = None
+        kinds: dict[str, Literal["complete", "contains", "function"]] = {
+            "Compr": "complete",
+            "Set": "contains",
+            "Func": "function",
+        }
+        if shape == "Set":
+            key = self.expression(head["key"])
+        else:
+            value = self.assigned(head["assign"])
+        if shape == "Func":
+            arguments = self.expressions(head["args"])
+        return Rule(
+            place=self.source.place(content["span"]),
+            kind=kinds[shape],
+            head=self.expression(head["refr"]),
+            arguments=arguments,
+            value=value,
+            key=key,
+            bodies=bodies,
+        )
+
+    def assigned(self, node: object) -> Expression | None:
+        return None if node is None else self.expression(as_map(node)["value"])
+
+    def body(self, node: object) -> Body:
+        content = as_map(node)
+        query = self.query(content["query"])
+        return Body(
+            place=self.source.place(content["span"]),
+            statements=query.statements,
+            value=self.assigned(content["assign"]),
+            is_else=content["is_else"] is True,
+        )
+
+    def query(self, node: object) -> Body:
+        content = as_map(node)
+        statements = tuple(self.statement(one) for one in as_list(content["stmts"]))
+        return Body(place=self.source.place(content["span"]), statements=statements)
+
+    def statement(self, node: object) -> Statement:
+        content = as_map(node)
+        modified = bool(content.get("with_mods"))
+        kind, literal = as_kind(content["literal"])
+        place = self.source.place(literal["span"])
+        match kind:
+            case "Expr":
+                return Plain(place=place, expression=self.expression(literal["expr"]), modified=modified)
+            case "NotExpr":
+                return Negation(place=place, expression=self.expression(literal["expr"]), modified=modified)
+            case "SomeVars":
+                names = tuple(self.name(one) for one in as_list(literal["vars"]))
+                return SomeNames(place=place, names=names, modified=modified)
+            case "SomeIn":
+                return SomeIn(
+                    place=place,
+                    key=None if literal["key"] is None else self.expression(literal["key"]),
+                    value=self.expression(literal["value"]),
+                    collection=self.expression(literal["collection"]),
+                    modified=modified,
+                )
+            case "Every":
+                named = [literal["key"], literal["value"]]
+                return Every(
+                    place=place,
+                    names=tuple(self.name(one) for one in named if one is not None),
+                    collection=self.expression(literal["domain"]),
+                    body=self.query(literal["query"]),
+                    modified=modified,
+                )
+            case _:
+                raise self.source.unknown(kind, literal["span"])
+
+    def name(self, span: object) -> Variable:
+        return Variable(place=self.source.place(span), name=self.source.written(span))
+
+    def expressions(self, nodes: object) -> tuple[Expression, ...]:
+        return tuple(self.expression(node) for node in as_list(nodes))
+
+    def expression(self, node: object) -> Expression:
+        kind, content = as_kind(node)
+        place = self.source.place(content["span"])
+        match kind:
+            case "Var":
+                return Variable(place=place, name=str(content["value"]))
+            case "Bool" | "Null":
+                return Scalar(place=place, value=content["value"] is True if kind == "Bool" else None)
+            case "String" | "RawString":
+                # Its span is what stands between the quotes.
+                return Text(place=Place(line=place.line, column=place.column - 1), value=str(content["value"]))
+            case "Number":
+                return Number(place=place, written=self.source.written(content["span"]))
+            case "RefDot" | "RefBrack":
+                return self.reference(kind, content, place)
+            case "Array":
+                return Array(place=place, items=self.expressions(content["items"]))
+            case "Set":
+                return SetLiteral(place=place, items=self.expressions(content["items"]))
+            case "Object":
+                pairs = [as_list(one)[1:] for one in as_list(content["fields"])]
+                return ObjectLiteral(place=place, items=tuple(self.expression(one) for pair in pairs for one in pair))
+            case "Call":
+                return self.call(content, place)
+            case "ArithExpr" | "BoolExpr" | "BinExpr":
+                return Infix(
+                    place=place,
+                    operator=str(content["op"]),
+                    left=self.expression(content["lhs"]),
+                    right=self.expression(content["rhs"]),
+                )
+            case "AssignExpr":
+                return Assign(
+                    place=place,
+                    declares=content["op"] == "ColEq",
+                    left=self.expression(content["lhs"]),
+                    right=self.expression(content["rhs"]),
+                )
+            case "Membership":
+                return Membership(
+                    place=place,
+                    key=None if content["key"] is None else self.expression(content["key"]),
+                    value=self.expression(content["value"]),
+                    collection=self.expression(content["collection"]),
+                )
+            case "UnaryExpr":
+                return Negative(place=place, operand=self.expression(content["expr"]))
+            case _ if kind in _COMPREHENSIONS:
+                terms = [content["key"], content["value"]] if kind == "ObjectCompr" else [content["term"]]
+                return Comprehension(
+                    place=place,
+                    kind=_COMPREHENSIONS[kind],
+                    terms=tuple(self.expression(one) for one in terms),
+                    body=self.query(content["query"]),
+                )
+            case _:
+                raise self.source.unknown(kind, content["span"])
+
+    def reference(self, kind: str, content: dict[str, object], place: Place) -> Reference:
+        before = self.expression(content["refr"])
+        part: Expression
+        if kind == "RefDot":
+            span, name = as_list(content["field"])
+            part = Text(place=self.source.place(span), value=str(name))
+        else:
+            part = self.expression(content["index"])
+        if isinstance(before, Reference):
+            return Reference(place=place, head=before.head, path=(*before.path, part))
+        return Reference(place=place, head=before, path=(part,))
+
+    def call(self, content: dict[str, object], place: Place) -> Call:
+        if not self.source.follows(as_kind(content["fcn"])[1]["span"], "("):
+            text = "( stands right after the name of what is called"
+            raise PolicyRefused(
+                [Problem(file=self.source.path, line=place.line, column=place.column, form="compile", text=text)]
+            )
+        return Call(
+            place=place,
+            name=leading_names(self.expression(content["fcn"])),
+            arguments=self.expressions(content["params"]),
+        )
+
+
+def as_map(value: object) -> dict[str, object]:
+    """Return `value`, which is an object."""
+    if not isinstance(value, dict):
+        raise TypeError(f"regorus' syntax tree has a {type(value).__name__} where an object belongs")
+    return value
+
+
+def as_list(value: object) -> list[object]:
+    """Return `value`, which is an array."""
+    if not isinstance(value, list):
+        raise TypeError(f"regorus' syntax tree has a {type(value).__name__} where an array belongs")
+    return value
+
+
+def as_kind(node: object) -> tuple[str, dict[str, object]]:
+    """Return the two parts of `{"Kind": {...}}`."""
+    [(kind, content)] = as_map(node).items()
+    return kind, as_map(content)
+
+
+def _offsets(span: object) -> tuple[int, int]:
+    at = as_map(span)
+    start, end = at["start"], at["end"]
+    if not isinstance(start, int) or not isinstance(end, int):
+        raise TypeError("regorus' syntax tree has a span without offsets")
+    return start, end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceText:
+    """The text of the file `path` in UTF-8, in which spans are byte offsets."""
+
+    path: str
+    text: bytes
+    lines: list[int] = field(init=False)
+    """Where each line starts."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lines", [0, *(found.end() for found in re.finditer(b"\n", self.text))])
+
+    def place(self, span: object) -> Place:
+        """Return where `span` starts. Regorus' own column of a reference is that of its last part."""
+        start, _ = _offsets(span)
+        line = bisect_right(self.lines, start)
+        before = self.text[self.lines[line - 1] : start]
+        return Place(line=line, column=len(before.decode()) + 1)
+
+    def written(self, span: object) -> str:
+        """Return what stands at `span`."""
+        start, end = _offsets(span)
+        return self.text[start:end].decode()
+
+    def follows(self, span: object, text: str) -> bool:
+        """Say whether `text` stands right after what stands at `span`."""
+        _, end = _offsets(span)
+        return self.text.startswith(text.encode(), end)
+
+    def unknown(self, kind: str, span: object) -> PolicyRefused:
+        """Return the refusal of a kind of syntax that nobody has compared."""
+        place = self.place(span)
+        problem = Problem(
+            file=self.path, line=place.line, column=place.column, form="unknown", text=f"{kind} is not among the forms"
+        )
+        return PolicyRefused([problem])

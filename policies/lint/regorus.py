@@ -1,0 +1,168 @@
+"""regorus' interpreter: the one module that imports it, and where its untyped answers become values.
+
+Exactly version 0.12.0 of `Engine` is used. Its bytecode VM (`Rvm`) answers true for an `every` whose body is undefined,
+and later versions of the interpreter are slower by half; the table of forms is proved for this version only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Final, Protocol, cast
+
+from regorus import Engine  # type: ignore[import-untyped]  # it has neither stubs nor annotations
+
+from sealbus.envelopes.errors import PolicyFailed
+from sealbus.policies.lint.module import Module, PolicyRefused, Problem
+
+__all__ = ["Interpreter", "check_compiles", "parse_module", "regex_compiles"]
+
+# regorus takes down a backtrace with every error where RUST_BACKTRACE asks for one, and each costs some 40 ms of the event
+# loop: whoever can make a decision fail could hold up all others. This says no for errors only; panics keep theirs.
+os.environ.setdefault("RUST_LIB_BACKTRACE", "0")
+
+_PLACE: Final = re.compile(r"\A\s*--> (?P<file>[^\n]+):(?P<line>\d+):(?P<column>\d+)\n")
+_FINE: Final = Problem(file="", line=0, column=0, form="", text="")
+"""There is none."""
+_ERROR: Final = re.compile(r"^error: (?P<text>.*)$", re.MULTILINE)
+_BACKTRACE: Final = "\n\nStack backtrace:"
+"""regorus adds one where RUST_BACKTRACE is set; it says nothing about the policy."""
+
+
+class _Engine(Protocol):
+    """What is used of `regorus.Engine`, which carries no types."""
+
+    def add_policy(self, path: str, rego: str, /) -> str: ...
+    def add_data_json(self, data: str, /) -> None: ...
+    def set_input_json(self, document: str, /) -> None: ...
+    def eval_rule_as_json(self, rule: str, /) -> str: ...
+    def eval_query_as_json(self, query: str, /) -> str: ...
+    def get_ast_as_json(self) -> str: ...
+
+
+class Interpreter:
+    """One compiled policy with its data, bound to the thread that compiled it.
+
+    An engine that panicked is not used again: its state is unknown, and `broken` says so.
+    """
+
+    def __init__(self, modules: Iterable[Module], data: bytes) -> None:
+        """Compile `modules` over the JSON object `data`; raise `PolicyRefused` with file and line.
+
+        Forms are not checked here (`check_bundle` does): regorus accepts much that OPA decides otherwise.
+        """
+        self._thread = threading.get_ident()
+        self.broken = False
+        engine, problem = _compile(modules, data)
+        if engine is None:
+            raise PolicyRefused([problem])
+        self._engine = engine
+
+    def evaluate(self, rule: str, document: bytes) -> object:
+        """Return the value of `rule` (`data.` and dotted names) for the JSON input `document`, as JSON has it.
+
+        A rule without a value gives the text `<undefined>`, which is never a decision. Raises `PolicyFailed` where
+        evaluation fails; it says where, but not regorus' own text, which quotes values of the input.
+        """
+        if threading.get_ident() != self._thread:
+            raise RuntimeError("an interpreter is used by the thread that made it")
+        if self.broken:
+            raise PolicyFailed("the interpreter broke")
+        try:
+            self._engine.set_input_json(document.decode())
+            answer = self._engine.eval_rule_as_json(rule)
+        except BaseException as error:  # noqa: BLE001  a panic is no Exception; `_own` raises again what is not regorus'
+            problem = _problem(_own(error), rule)
+            self.broken = not isinstance(error, RuntimeError | ValueError)
+            place = f"{problem.file}:{problem.line}:{problem.column}" if problem.line else rule
+            raise PolicyFailed(f"{place} cannot be evaluated") from None
+        return cast("object", json.loads(answer))
+
+
+def check_compiles(modules: Iterable[Module], data: bytes) -> None:
+    """Raise `PolicyRefused` where `modules` do not compile over `data`; may be asked in any thread."""
+    _, problem = _compile(modules, data)
+    if problem is not _FINE:
+        raise PolicyRefused([problem])
+
+
+@lru_cache(maxsize=256)  # bounded; the patterns of one policy are looked at whenever it is loaded
+def regex_compiles(pattern: str) -> bool:
+    """Say whether regorus takes the regular expression `pattern`, of ASCII characters: Rust bounds the compiled size."""
+    engine = cast("_Engine", Engine())
+    return _failure(engine.eval_query_as_json, f'regex.match({json.dumps(pattern)}, "")') is None
+
+
+def parse_module(module: Module) -> object:
+    """Return regorus' syntax tree of `module` as JSON values; raise `PolicyRefused` for what it cannot parse.
+
+    The caller has bounded length, nesting and operators: regorus takes time exponential in the nesting. May be asked in
+    any thread.
+    """
+    tree = _tree(module)
+    if isinstance(tree, Problem):
+        raise PolicyRefused([tree])
+    try:
+        return cast("object", json.loads(tree)[0]["ast"])
+    except RecursionError as error:
+        text = "an expression is too long: name its parts"
+        raise PolicyRefused([Problem(file=module.path, line=0, column=0, form="nesting", text=text)]) from error
+
+
+# An engine must be dropped by the thread that made it. Nothing is raised where one is at hand: the traceback would keep
+# the engine alive, and take it wherever the exception goes.
+
+
+def _compile(modules: Iterable[Module], data: bytes) -> tuple[_Engine | None, Problem]:
+    engine = cast("_Engine", Engine())
+    for module in modules:
+        text = _failure(engine.add_policy, module.path, module.text)
+        if text is not None:
+            return None, _problem(text, module.path)
+    text = _failure(engine.add_data_json, data.decode())
+    if text is None:
+        # Modules are analysed at the first question: asked here, a bad rule is found before the policy is in force.
+        text = _failure(engine.eval_query_as_json, "true")
+    return (engine, _FINE) if text is None else (None, _problem(text, "data.json"))
+
+
+def _tree(module: Module) -> str | Problem:
+    engine = cast("_Engine", Engine())
+    text = _failure(engine.add_policy, module.path, module.text)
+    return engine.get_ast_as_json() if text is None else _problem(text, module.path)
+
+
+def _failure(ask: Callable[..., object], *arguments: str) -> str | None:
+    """Return the text of the error that regorus answers with, None where it answers with a value."""
+    try:
+        ask(*arguments)
+    except BaseException as error:  # noqa: BLE001  a panic is no Exception; `_own` raises again what is not regorus'
+        return _own(error)
+    return None
+
+
+def _own(error: BaseException) -> str:
+    """Return the text of an error of regorus; raise any other again.
+
+    A panic arrives as pyo3's `PanicException`, which is not an `Exception` and cannot be imported.
+    """
+    if isinstance(error, RuntimeError | ValueError) or type(error).__name__ == "PanicException":
+        return str(error)
+    raise error
+
+
+def _problem(text: str, file: str) -> Problem:
+    text = text.split(_BACKTRACE, 1)[0]
+    place = _PLACE.match(text)
+    said = _ERROR.search(text)
+    return Problem(
+        file=place["file"] if place is not None else file,
+        line=int(place["line"]) if place is not None else 0,
+        column=int(place["column"]) if place is not None else 0,
+        form="compile",
+        text=said["text"] if said is not None else " ".join(text.split()),
+    )

@@ -1,0 +1,199 @@
+"""Rules together: one kind and one default each, no name for two things, no recursion.
+
+OPA finds all of this when it compiles. regorus takes the first of two defaults, the last of two kinds, and runs a
+recursive function until the process dies of it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from sealbus.policies.lint.calls import call_problem
+from sealbus.policies.lint.module import Problem
+from sealbus.policies.lint.syntax import (
+    Call,
+    Expression,
+    File,
+    Names,
+    Place,
+    Reference,
+    Rule,
+    Variable,
+    every_expression,
+    leading_names,
+)
+
+__all__ = ["DEPTH", "RuleTable", "data_aliases"]
+
+DEPTH: Final = 64
+"""Rules that call one another in a row; 1,500 overflow regorus' stack."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Entry:
+    """All definitions of one path."""
+
+    kind: str
+    arity: int
+    file: str
+    place: Place
+    defaults: int = 0
+    uses: set[Names] = field(default_factory=set)
+
+
+def data_aliases(file: File) -> dict[str, Names]:
+    """Return what the imports of `file` stand for."""
+    return {one.alias: one.path for one in file.imports if one.path[0] == "data"}
+
+
+class RuleTable:
+    """The rules of some files, by path without `data`."""
+
+    def __init__(self, files: Iterable[File]) -> None:
+        self.files = tuple(files)
+        self.problems: list[Problem] = []
+        self._entries: dict[Names, _Entry] = {}
+        self._below: dict[Names, set[Names]] = defaultdict(set)
+        self.definitions: dict[Names, list[tuple[File, Rule]]] = defaultdict(list)
+        for file in self.files:
+            for rule in file.rules:
+                self._add(file, rule)
+        self._check_prefixes()
+
+    def _refuse(self, file: str, place: Place, form: str, text: str) -> None:
+        self.problems.append(Problem(file=file, line=place.line, column=place.column, form=form, text=text))
+
+    def _add(self, file: File, rule: Rule) -> None:
+        path = file.package + leading_names(rule.head)
+        kind: str = "complete" if rule.kind == "default" else rule.kind
+        if rule.arguments:
+            kind = "function"
+        elif isinstance(rule.head, Reference) and len(path) <= len(file.package) + len(rule.head.path):
+            kind = "object"
+        self.definitions[path].append((file, rule))
+        arity = len(rule.arguments)
+        if rule.kind == "function" and not arity:
+            self._refuse(file.path, rule.place, "arity", "a function has an argument")
+        entry = self._entries.setdefault(path, _Entry(kind=kind, arity=arity, file=file.path, place=rule.place))
+        for length in range(len(path)):
+            self._below[path[:length]].add(path)
+        name = ".".join(path)
+        if (entry.kind, entry.arity) != (kind, arity):
+            self._refuse(
+                file.path, rule.place, "conflict", f"{name} is something else in {entry.file}:{entry.place.line}"
+            )
+        if rule.kind == "default":
+            entry.defaults += 1
+            if entry.defaults > 1:
+                self._refuse(file.path, rule.place, "conflict", f"{name} has a default already")
+
+    def _check_prefixes(self) -> None:
+        for path, entry in self._entries.items():
+            for length in range(1, len(path)):
+                above = self._entries.get(path[:length])
+                if above is not None and above.kind != "object":
+                    text = (
+                        f"{'.'.join(path)} stands inside {'.'.join(path[:length])} of {above.file}:{above.place.line}"
+                    )
+                    self._refuse(entry.file, entry.place, "conflict", text)
+
+    def kind(self, path: Names) -> str:
+        """Return what stands at `path`: `complete`, `contains`, `function` or `object`; empty where no rule does."""
+        return self._entries[path].kind if path in self._entries else ""
+
+    def around(self, path: Names) -> bool:
+        """Say whether there are rules below `path`."""
+        return path in self._below
+
+    def outside(self, file: File) -> dict[str, Literal["value", "function"]]:
+        """Return the names that rules of `file`'s package and its imports give to a body, with what they are."""
+        names: dict[str, Literal["value", "function"]] = {}
+        depth = len(file.package)
+        for path in self._below[file.package]:
+            function = len(path) == depth + 1 and self._entries[path].kind == "function"
+            names[path[depth]] = "function" if function else "value"
+        for one in file.imports:
+            if one.alias in names:
+                self._refuse(file.path, one.place, "import", f"{one.alias} is a rule too: import it `as` another name")
+            if one.path[0] == "data":
+                there = self._entries.get(one.path[1:])
+                names[one.alias] = "function" if there is not None and there.kind == "function" else "value"
+        return names
+
+    def check_uses(self, file: File, rule: Rule, *, relaxed: bool) -> None:
+        """Note what `rule` uses, and refuse calls that no function answers alike and functions that are not called."""
+        aliases = data_aliases(file)
+        entry = self._entries[file.package + leading_names(rule.head)]
+        for expression in every_expression(rule):
+            if isinstance(expression, Call):
+                path = self.resolve(expression.name, file.package, aliases)
+                called = self._entries.get(path) if path is not None else None
+                if path is not None and called is not None and called.kind == "function":
+                    entry.uses.add(path)
+                    if len(expression.arguments) != called.arity:
+                        text = f"{'.'.join(expression.name)} takes {called.arity} arguments"
+                        self._refuse(file.path, expression.place, "arity", text)
+                else:
+                    problem = call_problem(expression, relaxed=relaxed)
+                    if problem is not None:
+                        self._refuse(file.path, *problem)
+            elif isinstance(expression, Variable | Reference):
+                path = self.resolve(leading_names(expression), file.package, aliases)
+                if path is not None:
+                    self._note(file, entry, path, expression)
+
+    def resolve(self, names: Names, package: Names, aliases: Mapping[str, Names]) -> Names | None:
+        """Return the path that `names` mean outside a rule; None for locals, `input` and builtins."""
+        if not names:
+            return None
+        if names[0] == "data":
+            return names[1:]
+        if names[0] in aliases:
+            return aliases[names[0]][1:] + names[1:]
+        rule = (*package, names[0])
+        return package + names if rule in self._entries or rule in self._below else None
+
+    def _note(self, file: File, entry: _Entry, path: Names, expression: Expression) -> None:
+        """Note that `entry` uses every rule at, above or below `path`."""
+        above = {path[:length] for length in range(1, len(path) + 1)} & self._entries.keys()
+        entry.uses |= above | self._below.get(path, set())
+        for other in above if isinstance(expression, Reference) else ():
+            if self._entries[other].kind == "function":
+                self._refuse(file.path, expression.place, "function-value", f"{'.'.join(other)} is a function: call it")
+
+    def check_depth(self) -> None:
+        """Refuse recursion and chains of over `DEPTH` rules; asked after `check_uses` of every rule."""
+        depths: dict[Names, int] = {}
+        for start in sorted(self._entries):
+            if start not in depths and not self._measure(start, depths):
+                return
+
+    def _measure(self, start: Names, depths: dict[Names, int]) -> bool:
+        """Fill in the depth of `start` and of all it uses, without recursion of our own; False where one is refused."""
+        open_paths: dict[Names, Iterator[Names]] = {start: iter(sorted(self._entries[start].uses))}
+        deepest: dict[Names, int] = defaultdict(int)
+        while open_paths:
+            path = next(reversed(open_paths))
+            entry = self._entries[path]
+            used = next(open_paths[path], None)
+            if used is None:
+                del open_paths[path]
+                depths[path] = deepest[path] + 1
+                if depths[path] > DEPTH:
+                    self._refuse(entry.file, entry.place, "depth", f"over {DEPTH} rules use one another in a row")
+                    return False
+                if open_paths:
+                    parent = next(reversed(open_paths))
+                    deepest[parent] = max(deepest[parent], depths[path])
+            elif used in open_paths:
+                text = f"{'.'.join(path)} is recursive, through {'.'.join(used)}"
+                self._refuse(entry.file, entry.place, "recursion", text)
+                return False
+            elif used in depths:
+                deepest[path] = max(deepest[path], depths[used])
+            else:
+                open_paths[used] = iter(sorted(self._entries[used].uses))
+        return True

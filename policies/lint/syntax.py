@@ -1,0 +1,402 @@
+"""Rego's syntax as typed values: what `forms` looks at, made from regorus' own syntax tree.
+
+Only what a check needs is kept. Every node knows where it starts (line and column from 1).
+
+Ways through parsed Rego: what is inside what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+__all__ = [
+    "Array",
+    "Assign",
+    "Body",
+    "Call",
+    "Comprehension",
+    "Every",
+    "Expression",
+    "File",
+    "Import",
+    "Infix",
+    "Membership",
+    "Names",
+    "Negation",
+    "Negative",
+    "Number",
+    "ObjectLiteral",
+    "Place",
+    "Plain",
+    "Reference",
+    "Rule",
+    "Scalar",
+    "SetLiteral",
+    "SomeIn",
+    "SomeNames",
+    "Statement",
+    "Text",
+    "Variable",
+    "children",
+    "constant",
+    "every_expression",
+    "expressions_of",
+    "leading_names",
+    "statements",
+]
+
+Names: TypeAlias = tuple[str, ...]
+"""A path, part by part: parts may hold dots."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where something starts: line and column count from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """A name: a local, a rule, an import, `input` or `data`; `_` where nothing is named."""
+
+    place: Place
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scalar:
+    """`true`, `false` or `null`."""
+
+    place: Place
+    value: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """A string literal, its escapes resolved."""
+
+    place: Place
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number:
+    """A number literal exactly as it is written, its sign included."""
+
+    place: Place
+    written: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """`head.a["b"][c]`: dotted names are `Text` in `path`."""
+
+    place: Place
+    head: Expression
+    path: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Array:
+    """`[a, b]`."""
+
+    place: Place
+    items: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetLiteral:
+    """`{a, b}` or `set()`."""
+
+    place: Place
+    items: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectLiteral:
+    """`{k: v}`: keys and values in turn."""
+
+    place: Place
+    items: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comprehension:
+    """`[t | body]`, `{t | body}` or `{k: v | body}`."""
+
+    place: Place
+    kind: Literal["array", "set", "object"]
+    terms: tuple[Expression, ...]
+    body: Body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """`f(a)`; `name` is what is called, part by part: Rego calls nothing but plain names."""
+
+    place: Place
+    name: Names
+    arguments: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Infix:
+    """Arithmetic, comparison or a set operation; `operator` as regorus names it, such as `Add` or `Lt`."""
+
+    place: Place
+    operator: str
+    left: Expression
+    right: Expression
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """`v in c` or `k, v in c`."""
+
+    place: Place
+    key: Expression | None
+    value: Expression
+    collection: Expression
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Negative:
+    """`-x` of anything but a number literal."""
+
+    place: Place
+    operand: Expression
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assign:
+    """`a := b`, or `a = b` where `declares` is false."""
+
+    place: Place
+    declares: bool
+    left: Expression
+    right: Expression
+
+
+Expression: TypeAlias = (
+    Variable
+    | Scalar
+    | Text
+    | Number
+    | Reference
+    | Array
+    | SetLiteral
+    | ObjectLiteral
+    | Comprehension
+    | Call
+    | Infix
+    | Membership
+    | Negative
+    | Assign
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Negation:
+    """`not x`."""
+
+    place: Place
+    expression: Expression
+    modified: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plain:
+    """An expression that must be neither false nor undefined."""
+
+    place: Place
+    expression: Expression
+    modified: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SomeNames:
+    """`some a, b`."""
+
+    place: Place
+    names: tuple[Variable, ...]
+    modified: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SomeIn:
+    """`some v in c` or `some k, v in c`."""
+
+    place: Place
+    key: Expression | None
+    value: Expression
+    collection: Expression
+    modified: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Every:
+    """`every v in c { body }` or `every k, v in c { body }`."""
+
+    place: Place
+    names: tuple[Variable, ...]
+    collection: Expression
+    body: Body
+    modified: bool = False
+
+
+Statement: TypeAlias = Negation | Plain | SomeNames | SomeIn | Every
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """Statements that must all hold; `value` is what an `else` after which it stands gives."""
+
+    place: Place
+    statements: tuple[Statement, ...]
+    value: Expression | None = None
+    is_else: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Import:
+    """`import path as alias`; the last part is the alias where none is given."""
+
+    place: Place
+    path: Names
+    alias: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One definition; several of one path make a rule.
+
+    `head` is the name and what follows it; `arguments` are a function's. `key` is what a `contains` adds.
+    """
+
+    place: Place
+    kind: Literal["complete", "contains", "function", "default"]
+    head: Expression
+    arguments: tuple[Expression, ...] = ()
+    value: Expression | None = None
+    key: Expression | None = None
+    bodies: tuple[Body, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A parsed Rego file; its package is without `data`."""
+
+    path: str
+    package: Names
+    imports: tuple[Import, ...] = ()
+    rules: tuple[Rule, ...] = ()
+
+
+def leading_names(expression: Expression) -> Names:
+    """Return the plain parts at the start: `data.a[x].b` gives `("data", "a")`, what starts with no name nothing."""
+    if isinstance(expression, Variable):
+        return (expression.name,)
+    if not isinstance(expression, Reference) or not isinstance(expression.head, Variable):
+        return ()
+    names = [expression.head.name]
+    for part in expression.path:
+        if not isinstance(part, Text):
+            break
+        names.append(part.value)
+    return tuple(names)
+
+
+def children(expression: Expression) -> tuple[Expression, ...]:
+    """Return the expressions directly inside `expression`; a comprehension's terms and body are not among them."""
+    match expression:
+        case Reference():
+            return (expression.head, *expression.path)
+        case Array() | SetLiteral() | ObjectLiteral():
+            return expression.items
+        case Call():
+            return expression.arguments
+        case Infix() | Assign():
+            return (expression.left, expression.right)
+        case Membership():
+            key = () if expression.key is None else (expression.key,)
+            return (*key, expression.value, expression.collection)
+        case Negative():
+            return (expression.operand,)
+        case _:
+            return ()
+
+
+def constant(expression: Expression) -> bool:
+    """Say whether `expression` is made of literals alone."""
+    if isinstance(expression, Array | SetLiteral | ObjectLiteral):
+        return all(constant(item) for item in expression.items)
+    return isinstance(expression, Scalar | Text | Number)
+
+
+def statements(rule: Rule) -> Iterator[Statement]:
+    """Yield every statement of `rule`, those inside `every` and comprehensions as well."""
+    for body in rule.bodies:
+        yield from _statements(body)
+    for expression in every_expression(rule):
+        if isinstance(expression, Comprehension):
+            yield from _statements(expression.body)
+
+
+def _statements(body: Body) -> Iterator[Statement]:
+    for statement in body.statements:
+        yield statement
+        if isinstance(statement, Every):
+            yield from _statements(statement.body)
+
+
+def every_expression(rule: Rule) -> Iterator[Expression]:
+    """Yield every expression of `rule`, each before those inside it; heads themselves are left out, their parts not."""
+    if isinstance(rule.head, Reference):
+        for part in rule.head.path:
+            yield from _inside(part)
+    for one in (*rule.arguments, rule.key, rule.value):
+        if one is not None:
+            yield from _inside(one)
+    for body in rule.bodies:
+        yield from _of_body(body)
+
+
+def _of_body(body: Body) -> Iterator[Expression]:
+    if body.value is not None:
+        yield from _inside(body.value)
+    for statement in body.statements:
+        yield from expressions_of(statement)
+
+
+def expressions_of(statement: Statement) -> Iterator[Expression]:
+    """Yield every expression of `statement`, each before those inside it."""
+    match statement:
+        case SomeNames():
+            return
+        case SomeIn():
+            for one in (statement.key, statement.value, statement.collection):
+                if one is not None:
+                    yield from _inside(one)
+        case Every():
+            yield from _inside(statement.collection)
+            yield from _of_body(statement.body)
+        case _:
+            yield from _inside(statement.expression)
+
+
+def _inside(expression: Expression) -> Iterator[Expression]:
+    yield expression
+    inside = children(expression)
+    if isinstance(expression, Reference) and isinstance(expression.head, Variable):
+        # The reference says what it refers to; its first name alone would be a use of everything below that.
+        inside = expression.path
+    for child in inside:
+        yield from _inside(child)
+    if isinstance(expression, Comprehension):
+        for term in expression.terms:
+            yield from _inside(term)
+        yield from _of_body(expression.body)

@@ -1,0 +1,146 @@
+"""`not`: where a part under it may be undefined, OPA says undefined and regorus says true.
+
+OPA evaluates the parts of a negated expression before it, so that `not data.revoked[input.user]` without `input.user`
+is undefined; in regorus the part is undefined under `not`, which is true. Both agree where every part is a literal or
+a variable that has a value.
+
+Looking up in the data: OPA takes a text of digits for an index of an array there, regorus finds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.policies.lint.module import Problem
+from sealbus.policies.lint.rules import data_aliases
+from sealbus.policies.lint.syntax import (
+    Array,
+    Call,
+    Expression,
+    File,
+    Infix,
+    Membership,
+    Names,
+    Number,
+    ObjectLiteral,
+    Place,
+    Reference,
+    Rule,
+    Scalar,
+    SetLiteral,
+    SomeNames,
+    Text,
+    Variable,
+    children,
+    every_expression,
+    statements,
+)
+
+__all__ = ["lookup_problems", "undefinable"]
+
+Origin: TypeAlias = Callable[[str], str | None]
+"""How a local came by its value (`argument`, `some`, `every`, `assigned`); None for what is no local with a value."""
+
+
+def undefinable(expression: Expression, origin: Origin) -> tuple[Place, str] | None:
+    """Return where and why two engines may disagree on `not expression`; None where they cannot.
+
+    The expression itself may be undefined, and so may either side of ==: then `not` is true in both.
+    """
+    match expression:
+        case Variable() | Scalar() | Text() | Number():
+            return None
+        case Reference():
+            return _reference(expression, origin)
+        case Infix(operator="Eq"):
+            for side in (expression.left, expression.right):
+                problem = undefinable(side, origin) if isinstance(side, Reference) else _part(side, origin)
+                if problem is not None:
+                    return problem
+            return None
+        case Infix() | Membership() | Call():
+            return _first(expression, origin)
+        case _:
+            return expression.place, "this under `not`: name it first (x := ...), then write `not x`"
+
+
+def _reference(expression: Reference, origin: Origin) -> tuple[Place, str] | None:
+    if not isinstance(expression.head, Variable):
+        return expression.head.place, "under `not`: name what is looked into first"
+    for part in expression.path:
+        if isinstance(part, Variable) and origin(part.name) == "every":
+            # regorus 0.12 takes the variable for a new one, and looks for any that fits.
+            text = f"{part.name} of `every` looks something up under `not`: write key := {part.name}, then use key"
+            return part.place, text
+        problem = _part(part, origin)
+        if problem is not None:
+            return problem
+    return None
+
+
+def _first(expression: Expression, origin: Origin) -> tuple[Place, str] | None:
+    for child in children(expression):
+        problem = _part(child, origin)
+        if problem is not None:
+            return problem
+    return None
+
+
+def _part(expression: Expression, origin: Origin) -> tuple[Place, str] | None:
+    """Return the problem with a part that must have a value."""
+    match expression:
+        case Scalar() | Text() | Number():
+            return None
+        case Variable() if expression.name == "_" or origin(expression.name) is not None:
+            return None
+        case Array() | SetLiteral() | ObjectLiteral():
+            return _first(expression, origin)
+        case _:
+            return expression.place, "under `not` this may be undefined: name it first (x := ...), then use x"
+
+
+def lookup_problems(file: File, rule: Rule, data: Json) -> Iterator[Problem]:
+    """Yield every place of `rule` that looks something other than an index up where `data` has an array."""
+    aliases = data_aliases(file)
+    counted = {
+        variable.name
+        for statement in statements(rule)
+        if isinstance(statement, SomeNames)
+        for variable in statement.names
+    }
+    for expression in every_expression(rule):
+        if not isinstance(expression, Reference) or not isinstance(expression.head, Variable):
+            continue
+        before = aliases.get(expression.head.name, (expression.head.name,))
+        if before[0] == "data":
+            place = _looked_up(data, before[1:], expression.path, counted)
+            if place is not None:
+                text = "the data has an array here: take `some x in` it, or keep what is looked up in an object"
+                yield Problem(file=file.path, line=place.line, column=place.column, form="lookup", text=text)
+
+
+def _looked_up(data: Json, before: Names, path: tuple[Expression, ...], counted: set[str]) -> Place | None:
+    values: list[Json] = [data]
+    for name in before:
+        values = [value[name] for value in values if isinstance(value, dict) and name in value]
+    for part in path:
+        arrays = any(isinstance(value, list) for value in values)
+        if (
+            arrays
+            and not isinstance(part, Number)
+            and not (isinstance(part, Variable) and part.name in {"_", *counted})
+        ):
+            return part.place
+        if isinstance(part, Text):
+            values = [value[part.value] for value in values if isinstance(value, dict) and part.value in value]
+        else:
+            values = [item for value in values for item in _items(value)]
+    return None
+
+
+def _items(value: Json) -> list[Json]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []

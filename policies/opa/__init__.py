@@ -1,0 +1,1 @@
+"""OPA: its HTTP API, its process, its configuration, its compiler."""

@@ -1,0 +1,104 @@
+"""Many documents in few questions: what the engines share that ask an OPA over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
+from sealbus.policies.decision.connect import ConnectAnswer, parse_connect
+from sealbus.policies.decision.decision import parse_decision
+from sealbus.policies.decision.documents import InputDocument, checked_document
+from sealbus.policies.decision.engine import Answer
+from sealbus.policies.opa.http import Ask
+from sealbus.policies.opa.wire import (
+    BATCH_PATH,
+    CONNECT_PATH,
+    NoPolicy,
+    Reply,
+    batch_question,
+    connect_question,
+    parse_connect_reply,
+    parse_reply,
+)
+
+__all__ = ["BATCH", "DEADLINE", "ask_batch", "ask_connect", "decide_all"]
+
+BATCH: Final = 50
+"""Documents of one question: OPA evaluates a question on one core, and its own share of a call is small by then."""
+DEADLINE: Final = 1.0
+"""Seconds for one call of `decide`, unless the engine is told otherwise."""
+
+
+async def decide_all(inputs: Sequence[bytes], ask: Ask, *, engine: str, until: float) -> Sequence[Answer]:
+    """Return one answer for each input document, in order, by asking about at most 50 at a time until `until`.
+
+    A question that could not be evaluated is asked again in halves, down to the one document that fails alone.
+    `engine` is the name for the decisions.
+    """
+    answers: dict[int, Answer] = {}
+    asking: list[tuple[int, InputDocument]] = []
+    for number, document in enumerate(inputs):
+        try:
+            checked = document if isinstance(document, InputDocument) else checked_document(document)
+        except PolicyFailed as error:
+            answers[number] = error
+        else:
+            asking.append((number, checked))
+    parts = [asking[start : start + BATCH] for start in range(0, len(asking), BATCH)]
+    if len(parts) == 1:
+        await _decide(parts[0], answers, ask, engine, until)
+    else:
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                group.create_task(_decide(part, answers, ask, engine, until))
+    return [answers[number] for number in range(len(inputs))]
+
+
+async def ask_batch(documents: Sequence[InputDocument], ask: Ask, *, until: float) -> Reply:
+    """Ask for the decisions about `documents`, in one question; none of them gives the revision in force."""
+    return await ask(BATCH_PATH, batch_question(documents), partial(parse_reply, count=len(documents)), until=until)
+
+
+async def ask_connect(document: bytes, ask: Ask, *, engine: str, until: float) -> ConnectAnswer:
+    """Return what the policy says to one connection to NATS, by asking until `until`; errors are answers."""
+    started = time.perf_counter_ns()
+    try:
+        checked = document if isinstance(document, InputDocument) else checked_document(document)
+        revision, value = await ask(CONNECT_PATH, connect_question(checked), parse_connect_reply, until=until)
+        micros = (time.perf_counter_ns() - started) // 1_000
+        return parse_connect(value, revision=revision, engine=engine, micros=micros)
+    except (PolicyUnavailable, PolicyFailed) as error:
+        return error
+
+
+async def _decide(
+    asking: Sequence[tuple[int, InputDocument]], answers: dict[int, Answer], ask: Ask, engine: str, until: float
+) -> None:
+    """Put an answer for each of `asking` into `answers`."""
+    started = time.perf_counter_ns()
+    try:
+        reply = await ask_batch([document for _, document in asking], ask, until=until)
+    except PolicyUnavailable as error:
+        for number, _ in asking:
+            answers[number] = PolicyUnavailable(error.detail)
+    except NoPolicy as error:
+        for number, _ in asking:
+            answers[number] = PolicyFailed(error.detail)
+    except PolicyFailed as error:
+        if len(asking) == 1:
+            answers[asking[0][0]] = error
+        else:
+            half = len(asking) // 2
+            await _decide(asking[:half], answers, ask, engine, until)
+            await _decide(asking[half:], answers, ask, engine, until)
+    else:
+        micros = (time.perf_counter_ns() - started) // (1_000 * max(len(asking), 1))
+        for (number, _), value in zip(asking, reply.values, strict=True):
+            try:
+                answers[number] = parse_decision(value, revision=reply.revision, engine=engine, micros=micros)
+            except PolicyFailed as error:
+                answers[number] = error

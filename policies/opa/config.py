@@ -1,0 +1,66 @@
+"""OPA's configuration for bundles from the policy server: where to poll, with which certificates, and whom to believe."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from sealbus.envelopes.trust.keys import PublicKey, key_id, public_pem
+
+__all__ = ["OpaFiles", "opa_config"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpaFiles:
+    """OPA's own SVID with its key, and the trust domain's X.509 bundle, all PEM; OPA reads them again by itself."""
+
+    certificate: Path
+    key: Path
+    bundle: Path
+
+
+def opa_config(
+    url: str,
+    signer: PublicKey,
+    files: OpaFiles,
+    *,
+    scope: str = "sealbus",
+    wait: int = 30,
+    persist: Path | None = None,
+) -> str:
+    """Return the configuration, JSON, for the policy server at `url` (`https://host:port`) that signs by `signer`.
+
+    OPA compares the host with the certificate: the server's SVID has it as a DNS name or an address. `wait` is seconds
+    of one long poll; with a folder `persist` OPA starts with what it had while the server is away, verified again.
+    """
+    bundle: dict[str, object] = {
+        "service": "sealbus",
+        "resource": f"/bundles/{scope}.tar.gz",
+        "polling": {"min_delay_seconds": 1, "max_delay_seconds": 5, "long_polling_timeout_seconds": wait},
+        "signing": {"keyid": key_id(signer), "scope": scope},
+    }
+    config: dict[str, object] = {
+        "services": {
+            "sealbus": {
+                "url": url,
+                "response_header_timeout_seconds": wait + 10,
+                "tls": {"ca_cert": str(files.bundle)},
+                "credentials": {
+                    "client_tls": {
+                        "cert": str(files.certificate),
+                        "private_key": str(files.key),
+                        "cert_reread_interval_seconds": 5,
+                    }
+                },
+            }
+        },
+        "keys": {key_id(signer): {"algorithm": "ES256", "key": public_pem(signer)}},
+        "bundles": {scope: bundle},
+        # Without it /v1/status does not say why a bundle was refused.
+        "status": {"prometheus": True},
+    }
+    if persist is not None:
+        bundle["persist"] = True
+        config["persistence_directory"] = str(persist)
+    return json.dumps(config, indent=2) + "\n"

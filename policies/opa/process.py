@@ -1,0 +1,273 @@
+"""OPA as a child process: started, kept running, and gone when its parent is, however that ends.
+
+How an OPA is started: beside a worker on a unix socket, or as a central one that is asked over mutual TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, cast
+
+import aiohttp
+
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.policies.bundle.files import load_bundle
+from sealbus.policies.opa.wire import SYSTEM
+
+__all__ = ["MutualTls", "OpaProcess", "server_arguments"]
+
+_log: Final = logging.getLogger(__name__)
+
+READY_WITHIN: Final = 10.0
+STOP_WITHIN: Final = 2.0
+AGAIN_AFTER: Final = 0.2
+AGAIN_AFTER_MOST: Final = 5.0
+"""Seconds; a child that ends is started again after the first, doubled each time it does not become healthy."""
+_LOOK_EVERY: Final = 0.02
+_WATCHED: Final = "Processed file watch event."
+_QUIET: Final = frozenset({"info", "warning"})
+"""Levels that are not passed on: start messages, and that OPA runs as root."""
+
+# The launcher asks the kernel to kill it when its parent dies, then becomes OPA. Doing so in the child of a fork of our
+# own would run Python between fork and exec while other threads hold locks.
+_LAUNCHER: Final = """
+import ctypes, os, signal, sys
+parent, program = int(sys.argv[1]), sys.argv[2]
+if sys.platform == "linux":
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit(1)
+os.execv(program, sys.argv[2:])
+"""
+
+
+class OpaProcess:
+    """Runs `opa run --server` on the unix socket `socket`, deciding by the bundle file `bundle`, which it watches.
+
+    With `tls` it is a central OPA: asked at that address over mutual TLS, while the socket tells its health only. Its
+    bundle must say its roots then, for OPA lets no other bundle stand beside one that may define everything.
+
+    Entering waits until OPA is healthy and raises `ConfigurationError` where `program` cannot be run, the bundle may
+    not be put in force or OPA does not become healthy within 10 s. While entered, a child that ends is started again.
+    Leaving ends it: SIGTERM, and SIGKILL after 2 s. On Linux the child dies with this process even if that is killed.
+
+    The folder of `bundle` must hold nothing else that changes, and `socket` lies elsewhere: OPA loads anew whenever
+    anything in that folder does.
+    """
+
+    def __init__(self, program: Path, *, socket: Path, bundle: Path, tls: MutualTls | None = None) -> None:
+        if socket.parent == bundle.parent:
+            raise ConfigurationError(f"{socket} and {bundle} are in one folder: OPA would load without end")
+        self.socket = socket
+        self._program = program
+        self._bundle = bundle
+        self._tls = tls
+        self._problem = ""
+        self._running: AbstractAsyncContextManager[None] | None = None
+
+    @property
+    def problem(self) -> str:
+        """Return why OPA did not take the bundle as it is now, in OPA's words with file and line; empty if it did."""
+        return self._problem
+
+    async def __aenter__(self) -> Self:
+        running = self._run()
+        await running.__aenter__()
+        self._running = running
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            # What ended the caller's block is not told to the group: it would come back wrapped in another.
+            await running.__aexit__(None, None, None)
+
+    @asynccontextmanager
+    async def _run(self) -> AsyncGenerator[None, None]:
+        program = await asyncio.to_thread(_executable, self._program)
+        await asyncio.to_thread(load_bundle, self._bundle)
+        await asyncio.to_thread(_prepare, self.socket)
+        process = await self._start(program)
+        try:
+            await self._healthy(process)
+        except BaseException:
+            await _stop(process)
+            raise
+        async with asyncio.TaskGroup() as group:
+            keeping = group.create_task(self._keep(program, process), name="opa")
+            yield
+            keeping.cancel()
+
+    async def _start(self, program: Path) -> Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(program),
+            *server_arguments(socket=self.socket, bundle=self._bundle, tls=self._tls),
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=PIPE,
+        )  # fmt: skip
+
+    async def _keep(self, program: Path, process: Process) -> None:
+        """Listen to OPA, and start it again whenever it ends, for as long as this task runs; then end it."""
+        wait = AGAIN_AFTER
+        try:
+            while True:
+                await self._listen(process)
+                _log.warning("opa ended with %s and is started again", await process.wait())
+                await asyncio.sleep(wait)
+                process = await self._start(program)
+                try:
+                    await self._healthy(process)
+                    wait = AGAIN_AFTER
+                    _log.info("opa is healthy again")
+                except ConfigurationError as error:
+                    wait = min(2 * wait, AGAIN_AFTER_MOST)
+                    _log.error("opa does not start: %s", error.detail)
+                    await _stop(process)
+        finally:
+            await _stop(process)
+
+    async def _listen(self, process: Process) -> None:
+        """Take down what OPA writes until it closes its end."""
+        while (line := await _line(process)) is not None:
+            said = _parse(line)
+            if said.get("msg") == _WATCHED:
+                self._problem = str(said.get("err") or "")
+                if self._problem:
+                    _log.warning("opa refuses the new policy bundle, the old one stays: %s", self._problem)
+            elif said.get("level") not in _QUIET:
+                _log.warning("opa: %s", line)
+
+    async def _healthy(self, process: Process) -> None:
+        try:
+            async with (
+                asyncio.timeout(READY_WITHIN),
+                aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=str(self.socket))) as session,
+            ):
+                while not await _answers(session):
+                    if process.returncode is not None:
+                        raise ConfigurationError(f"{self._program} ended at once: {await _rest(process)}")
+                    # There is no event for a socket that is not there yet.
+                    await asyncio.sleep(_LOOK_EVERY)
+        except TimeoutError:
+            raise ConfigurationError(f"{self._program} is not healthy within {READY_WITHIN:g} s") from None
+
+
+def _executable(program: Path) -> Path:
+    found = program.absolute()
+    if not os.access(found, os.X_OK) or not found.is_file():
+        raise ConfigurationError(f"{program} cannot be run: install OPA, or set SEALBUS_OPA to its executable")
+    return found
+
+
+def _prepare(socket: Path) -> None:
+    """Make the private folder of the socket, and remove what a killed OPA left there."""
+    socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        socket.unlink()
+
+
+async def _answers(session: aiohttp.ClientSession) -> bool:
+    try:
+        async with session.get("http://opa/health") as response:
+            return response.status == 200
+    except (aiohttp.ClientError, OSError):
+        return False
+
+
+def _parse(line: str) -> dict[str, object]:
+    """Return a line of OPA's log; what is no JSON object says nothing that we know."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+async def _line(process: Process) -> str | None:
+    """Return the next line that the child writes, shortened; None at the end."""
+    try:
+        line = await cast("asyncio.StreamReader", process.stderr).readline()
+    except ValueError:
+        return "(a line of over 64 KiB)"  # which the reader has dropped
+    return line.decode(errors="replace").rstrip("\n")[:2000] if line else None
+
+
+async def _rest(process: Process) -> str:
+    lines: list[str] = []
+    while (line := await _line(process)) is not None:
+        lines.append(line)
+    return " ".join(lines)[-500:]
+
+
+async def _stop(process: Process) -> None:
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(STOP_WITHIN):
+            await process.wait()
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MutualTls:
+    """An address where OPA is asked over mutual TLS 1.3, with the files that it reads again within a second of a change.
+
+    `certificate` and `key` are OPA's X.509-SVID, PEM. `trust_bundle` is the X.509 bundle, PEM, of the one trust domain
+    whose workloads may come at all: with two, either's certificate authority could name a client for the other.
+    `system` is the folder of the policy bundle that says which of them may ask what, named `system` as its one root.
+    """
+
+    address: str
+    certificate: Path
+    key: Path
+    trust_bundle: Path
+    system: Path
+
+    def __post_init__(self) -> None:
+        if self.system.name != SYSTEM:
+            raise ConfigurationError(f"{self.system}: the folder of the bundle that guards OPA must be called {SYSTEM}")
+
+
+def server_arguments(
+    *, socket: Path, bundle: Path | None = None, config: Path | None = None, tls: MutualTls | None = None
+) -> list[str]:
+    """Return what `opa` is started with: a server that decides by the bundle file `bundle`, which it watches.
+
+    Or by the bundles that its configuration file `config` tells it to take from elsewhere (`opa_config`). It is asked
+    on the unix socket; with `tls` at that address, and the socket tells health and metrics only.
+    """
+    if (bundle is None) == (config is None):
+        raise ConfigurationError("OPA decides by a bundle file, or by what its configuration file names: say one")
+    address = ["--addr", f"unix://{socket}"]
+    bundles = ["--bundle", str(bundle), "--watch"] if bundle is not None else ["--config-file", str(config)]
+    if tls is not None:
+        address = [
+            "--addr", tls.address, "--diagnostic-addr", f"unix://{socket}",
+            "--authentication", "tls", "--authorization", "basic", "--min-tls-version", "1.3",
+            "--tls-cert-file", str(tls.certificate), "--tls-private-key-file", str(tls.key),
+            "--tls-ca-cert-file", str(tls.trust_bundle), "--tls-cert-refresh-period", "1s",
+        ]  # fmt: skip
+        bundles[2:2] = [str(tls.system)] if bundle is not None else ["--bundle", str(tls.system)]
+    return [
+        "run", "--server", *address, *bundles, "--unix-socket-perm", "600", "--skip-version-check",
+        # Without it OPA converts the whole of the data at each question.
+        "--optimize-store-for-read-speed",
+        # What became of a replaced bundle is told at this level; requests would be as well.
+        "--log-format", "json", "--log-level", "info", "--log-level-request", "debug",
+    ]  # fmt: skip

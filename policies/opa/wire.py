@@ -1,0 +1,134 @@
+"""What is said to OPA and what comes back: the exact bytes of questions, and answers that are bounded before parsing.
+
+OPA is asked with `strict-builtin-errors`, so that an error of a builtin is an error and not undefined, and with
+`provenance`, for the revision that decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.envelopes.encoding.codec import is_text
+from sealbus.envelopes.encoding.strict_json import Json, parse_object
+from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
+
+__all__ = [
+    "BATCH_PATH",
+    "CONNECT_PATH",
+    "NESTING",
+    "QUERY",
+    "SYSTEM",
+    "NoPolicy",
+    "Reply",
+    "batch_question",
+    "connect_question",
+    "parse_connect_reply",
+    "parse_reply",
+]
+
+BATCH_PATH: Final = "/v1/data/sealbus/authz/batch"
+CONNECT_PATH: Final = "/v1/data/sealbus/connect/decision"
+QUERY: Final[Mapping[str, str]] = {"provenance": "true", "strict-builtin-errors": "true"}
+NESTING: Final = 32
+SYSTEM: Final = "system"
+"""Name of the bundle that guards OPA's own API, or of its folder. It decides about no message: no revision tells of it."""
+
+
+class NoPolicy(PolicyFailed):
+    """OPA has no policy in force that could decide, whatever it is asked about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The values of one answered question, in order, and the policy revision that gave them."""
+
+    revision: str
+    values: Sequence[object]
+
+
+def batch_question(documents: Sequence[bytes]) -> bytes:
+    """Return the body that asks about `documents`, which are put in byte for byte.
+
+    Each must be one whole JSON value: `InputDocument` says so.
+    """
+    return b'{"input":{"batch":[' + b",".join(documents) + b"]}}"
+
+
+def connect_question(document: bytes) -> bytes:
+    """Return the body that asks about one connection; `document` is put in byte for byte."""
+    return b'{"input":' + document + b"}"
+
+
+def parse_connect_reply(status: int, body: bytes) -> tuple[str, object]:
+    """Return the revision and the value that OPA answered about one connection; raises as `parse_reply` does."""
+    answer = _evaluated(status, body)
+    if "result" not in answer:
+        raise NoPolicy("OPA knows no data.sealbus.connect.decision")
+    return _revision(answer.get("provenance")), answer["result"]
+
+
+def parse_reply(status: int, body: bytes, count: int) -> Reply:
+    """Return what OPA answered to a question about `count` documents.
+
+    Raises `PolicyFailed` where OPA evaluated and there is no one answer for each document: an error of evaluation
+    (which is a 500 with the code `internal_error`), another number of answers; as `NoPolicy` where that is so for any
+    question: undefined, no revision. Raises `PolicyUnavailable` for everything else: another status, or a body that is
+    no answer of OPA's.
+    """
+    answer = _evaluated(status, body)
+    values = answer.get("result")
+    if not isinstance(values, list):
+        raise NoPolicy("OPA knows no data.sealbus.authz.batch, or it is no array")
+    if len(values) != count:
+        raise PolicyFailed(f"OPA gave {len(values)} decisions for {count} questions: decide is not total")
+    return Reply(revision=_revision(answer.get("provenance")), values=values)
+
+
+def _evaluated(status: int, body: bytes) -> dict[str, Json]:
+    """Return the answer to a question that OPA evaluated."""
+    try:
+        answer = parse_object(body, depth=NESTING)
+    except ValueError as error:
+        raise PolicyUnavailable(f"OPA's answer, status {status}, is not a JSON object") from error
+    if status != 200:
+        errors = answer.get("errors")
+        if status == 500 and answer.get("code") == "internal_error" and isinstance(errors, list):
+            raise PolicyFailed(f"OPA could not evaluate: {_codes(errors)}")
+        unknown = ": it does not let this workload ask" if status in (401, 403) else ""
+        raise PolicyUnavailable(f"OPA answered with status {status}{unknown}")
+    return answer
+
+
+def _revision(provenance: object) -> str:
+    """Return the revision of the one bundle in force, or of several as `name=revision`, joined by commas."""
+    bundles = provenance.get("bundles") if isinstance(provenance, dict) else None
+    revisions: dict[str, str] = {}
+    for name, bundle in bundles.items() if isinstance(bundles, dict) else ():
+        if name.rstrip("/").rpartition("/")[2] == SYSTEM:
+            continue
+        revision = bundle.get("revision") if isinstance(bundle, dict) else None
+        if not isinstance(revision, str) or not revision:
+            raise NoPolicy("OPA decides by a bundle without a revision")
+        revisions[name] = revision
+    if not revisions:
+        raise NoPolicy("OPA decides by no bundle: start it with --bundle")
+    joined = ",".join(f"{name}={revisions[name]}" for name in sorted(revisions))
+    text = next(iter(revisions.values())) if len(revisions) == 1 else joined
+    if not is_text(text):
+        raise NoPolicy("OPA's revision is not a text of at most 256 bytes")
+    return text
+
+
+def _codes(errors: list[Json]) -> str:
+    """Return OPA's codes of errors with their places; its messages are left out, for they quote values."""
+    found: list[str] = []
+    for error in errors[:4]:
+        code = error.get("code") if isinstance(error, dict) else None
+        location = error.get("location") if isinstance(error, dict) else None
+        place = ""
+        if isinstance(location, dict):
+            place = f" at {location.get('file')}:{location.get('row')}:{location.get('col')}"
+        found.append(f"{str(code)[:64]}{place[:256]}")
+    return ", ".join(found)

@@ -1,0 +1,168 @@
+"""The Rego tests of a policy folder, run on the embedded engine and on OPA: both must give every test the same result.
+
+A test is a rule `test_...` of any Rego file in the folder, and it passes if it is `true`, as with `opa test`. The
+policy under test is what `build_bundle` makes of the folder; test files (`*_test.rego`) are laid over it, and never
+become part of a bundle.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from sealbus.envelopes.errors import ConfigurationError, PolicyFailed
+from sealbus.policies.bundle.files import build_bundle
+from sealbus.policies.bundle.format import TEST_SUFFIX
+from sealbus.policies.decision.documents import canonical
+from sealbus.policies.lint.lint import parse_all, refused_forms
+from sealbus.policies.lint.module import Module, PolicyRefused, Problem
+from sealbus.policies.lint.regorus import Interpreter
+from sealbus.policies.lint.syntax import File, Rule, Variable, leading_names
+
+__all__ = ["RegoTestResult", "disagreements", "run_tests"]
+
+EMBEDDED: Final = "embedded"
+OPA: Final = "opa"
+DEADLINE: Final = 60.0
+"""Seconds that `opa test` may take for a folder."""
+
+_PREFIX: Final = "test_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class RegoTestResult:
+    """What one engine (`embedded` or `opa`) made of one test.
+
+    `package` is without `data.`; `error` is empty, or why there was no result to judge; `file` is relative to the
+    policy folder, `line` counts from 1.
+    """
+
+    package: str
+    name: str
+    engine: str
+    passed: bool
+    error: str = ""
+    file: str
+    line: int
+
+
+def run_tests(
+    folder: Path, *, opa: Path | None = None, deadline: float = DEADLINE, part: bool = False
+) -> tuple[RegoTestResult, ...]:
+    """Return the results of all tests of `folder`, by package, name and engine.
+
+    Without the executable `opa` only the embedded engine is asked. With it, a test that one engine did not run has a
+    failed result there, so that all having passed means that the engines agree. `opa test` takes the error of a builtin
+    for undefined, while the embedded engine fails: under `not` that is a disagreement, and the finding.
+
+    A `part` is that of a platform or a team, which has no entry points; its tests are in packages inside its roots.
+
+    Blocks. Raises `PolicyRefused`, with file and line, for what either engine cannot load and for forms that the two
+    would decide otherwise; `ConfigurationError` for a folder or an executable that is not there, and for an OPA that
+    takes longer than `deadline` seconds.
+    """
+    bundle = build_bundle(folder, part=part)
+    modules = [*bundle.modules, *_tests(folder)]
+    files, problems = parse_all(modules)
+    problems.extend(refused_forms(files))
+    if problems:
+        raise PolicyRefused(problems)
+    results = _run_embedded(Interpreter(modules, canonical(bundle.data)), files)
+    if opa is not None:
+        asked = _run_opa(folder, opa, deadline)
+        results = [*results, *asked, *_missing(results, asked, OPA), *_missing(asked, results, EMBEDDED)]
+    return tuple(sorted(results))
+
+
+def disagreements(results: Iterable[RegoTestResult]) -> tuple[str, ...]:
+    """Return the tests, as `package.name`, that did not pass or fail alike on every engine in `results`."""
+    verdicts: dict[str, set[bool]] = {}
+    for one in results:
+        verdicts.setdefault(f"{one.package}.{one.name}", set()).add(one.passed)
+    return tuple(sorted(name for name, found in verdicts.items() if len(found) > 1))
+
+
+def _tests(folder: Path) -> Iterable[Module]:
+    for path in sorted(folder.rglob(f"*{TEST_SUFFIX}")):
+        name = path.relative_to(folder).as_posix()
+        try:
+            yield Module(path=name, text=path.read_text("utf-8"))
+        except ValueError as error:
+            raise PolicyRefused([Problem(file=name, line=0, column=0, form="encoding", text=str(error))]) from error
+
+
+def _run_embedded(interpreter: Interpreter, files: Iterable[File]) -> list[RegoTestResult]:
+    results: dict[tuple[str, str], RegoTestResult] = {}
+    for file in files:
+        package = ".".join(file.package)
+        for rule in file.rules:
+            name = leading_names(rule.head)[0]
+            if not name.startswith(_PREFIX):
+                continue
+            if (package, name) in results:
+                passed, error = False, "defined twice: the two would be judged together"
+            else:
+                passed, error = _evaluate(interpreter, rule, f"data.{package}.{name}")
+            results[package, name] = RegoTestResult(
+                package=package,
+                name=name,
+                engine=EMBEDDED,
+                passed=passed,
+                error=error,
+                file=file.path,
+                line=rule.place.line,
+            )
+    return list(results.values())
+
+
+def _evaluate(interpreter: Interpreter, rule: Rule, path: str) -> tuple[bool, str]:
+    if rule.kind != "complete" or not isinstance(rule.head, Variable):
+        return False, "a test is a rule without arguments, keys or members"
+    try:
+        return interpreter.evaluate(path, b"{}") is True, ""
+    except PolicyFailed as error:
+        return False, error.detail
+
+
+def _run_opa(folder: Path, opa: Path, deadline: float) -> list[RegoTestResult]:
+    # Found before the working directory changes, on which a relative path would depend.
+    executable = Path(shutil.which(opa) or opa).absolute()
+    command = [str(executable), "test", "--bundle", "--format=json", "."]
+    try:
+        # The executable is the caller's own choice; no shell reads the arguments.
+        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=deadline, check=False)  # noqa: S603  see above
+    except OSError as error:
+        raise ConfigurationError(f"{opa} cannot be run: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise ConfigurationError(f"opa test did not end within {deadline:g} s") from error
+    if done.returncode not in (0, 2):
+        text = " ".join(done.stderr.decode(errors="replace").split())
+        raise PolicyRefused([Problem(file=folder.name, line=0, column=0, form="opa", text=text)])
+    found = json.loads(done.stdout)
+    return [
+        RegoTestResult(
+            package=one["package"].removeprefix("data."),
+            name=one["name"],
+            engine=OPA,
+            passed=not one.get("fail", False) and "error" not in one,
+            error=one["error"][0]["message"] if "error" in one else "",
+            file=one["location"]["file"],
+            line=one["location"]["row"],
+        )
+        for one in found
+        if not one.get("skip", False)
+    ]
+
+
+def _missing(there: Iterable[RegoTestResult], here: Iterable[RegoTestResult], engine: str) -> list[RegoTestResult]:
+    ran = {(one.package, one.name) for one in here}
+    return [
+        replace(one, engine=engine, passed=False, error=f"not run: {one.engine} alone takes it for a test")
+        for one in there
+        if (one.package, one.name) not in ran
+    ]

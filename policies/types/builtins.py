@@ -1,0 +1,283 @@
+"""The closed list of builtins: the arguments that each takes, and what it gives.
+
+Each was compared with OPA for values of exactly these types (tests/policies/types/test_builtins.py): both engines give
+the same value for every one, and neither an error nor nothing. For other types one of them fails, or they answer otherwise:
+`count` of a text counts bytes in one and characters in the other. Where a type is not known when a policy is loaded, the
+policy asks for it (`is_string(x)`).
+
+What is not listed is refused: it is absent from regorus (`crypto`, `io.jwt`, `net.cidr_merge`), silently undefined there
+(`http.send`), reads a clock, chance or the process (`time.now_ns`, `rand.intn`, `opa.runtime`), answers otherwise for
+some value (`lower` of a Greek sigma, `json.marshal` of `<`, `to_number` of " 1", `object.subset` of arrays, `glob.match` of
+a text with U+0000, `walk` before an `every`), or was not compared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
+
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.policies.lint.syntax import Expression, Number, Text
+from sealbus.policies.types.value import (
+    ANY,
+    BOOLEAN,
+    JSON,
+    NEVER,
+    TEXT,
+    UNBOUNDED,
+    Type,
+    array_of,
+    join,
+    join_all,
+    narrowed,
+    number,
+    record,
+    set_of,
+)
+
+__all__ = ["BUILTINS", "GUARDS", "LARGE", "Argument", "Builtin", "Inside", "mixed"]
+
+LARGE: Final = (1 << 63) - 1
+"""The greatest instant in nanoseconds that both engines can say the date of, in 2262; OPA rounds `abs` of larger numbers."""
+_INSTANT_MOST: Final = DEFAULT_LIMITS.max_integer * 1_000
+"""The greatest instant of a request, which is counted in microseconds."""
+
+
+class Inside(Protocol):
+    """What types hold, with the policy's data at hand."""
+
+    def items(self, one: Type, /) -> Type:
+        """Return the type of what arrays, sets and objects of this type hold."""
+
+    def keys(self, one: Type, /) -> Type:
+        """Return the type of what they hold it under."""
+
+    def field(self, one: Type, name: str, /) -> Type:
+        """Return the type of what objects of this type hold under `name`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Argument:
+    """What stands in one place of a call: `text` says it, and `fits` whether an expression of a type is it."""
+
+    text: str
+    fits: Callable[[Expression, Type, Inside], bool]
+    names: tuple[str, ...]
+    """The types that it may have, whatever more is asked of it."""
+
+
+Result: TypeAlias = "Callable[[Sequence[Expression], Sequence[Type], Inside], Type]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Builtin:
+    """One builtin of the closed list. `partial` ones have no value for some arguments."""
+
+    arguments: tuple[Argument, ...]
+    result: Result
+    partial: bool = False
+
+
+def mixed(*types: Type) -> bool:
+    """Say whether values of `types` may hold both sets and objects, which the engines put in different orders."""
+    return all(any(one.may_hold(name) for one in types) for name in ("set", "object"))
+
+
+def _within(one: Type, *names: str) -> bool:
+    return one.names <= frozenset(names)
+
+
+def _of(text: str, *names: str) -> Argument:
+    return Argument(text=text, names=names, fits=lambda _, one, __: _within(one, *names))
+
+
+def _holding(text: str, collections: tuple[str, ...], items: str) -> Argument:
+    return Argument(
+        text=text,
+        names=collections,
+        fits=lambda _, one, inside: _within(one, *collections) and _within(inside.items(one), items),
+    )
+
+
+def _number(text: str, most: int) -> Argument:
+    return Argument(text=text, names=("number",), fits=lambda _, one, __: _within(one, "number") and one.most <= most)
+
+
+def _literal_number(text: str, pattern: str) -> Argument:
+    form = re.compile(pattern)
+    return Argument(
+        text=text,
+        names=("number",),
+        fits=lambda said, _, __: isinstance(said, Number) and form.fullmatch(said.written) is not None,
+    )
+
+
+def _literal_text(text: str) -> Argument:
+    return Argument(text=text, names=("text",), fits=lambda said, _, __: isinstance(said, Text) and said.value != "")
+
+
+def _literal(said: Expression, _: Type, __: Inside) -> bool:
+    return isinstance(said, Text)
+
+
+def _affixes(_: Expression, one: Type, inside: Inside) -> bool:
+    return _within(one, "text", "array", "set") and (one.scalar or _within(inside.items(one), "text"))
+
+
+def _ordered(_: Expression, one: Type, inside: Inside) -> bool:
+    return _within(one, "array", "set") and not mixed(inside.items(one))
+
+
+def _shown(_: Expression, one: Type, inside: Inside) -> bool:
+    return _within(one, "array") and _within(inside.items(one), "text", "number", "boolean", "null")
+
+
+_ANYTHING: Final = Argument(text="anything", names=(), fits=lambda *_: True)
+_TEXT: Final = _of("text", "text")
+_ARRAY: Final = _of("array", "array")
+_OBJECT: Final = _of("object", "object")
+_SET: Final = _of("set", "set")
+_LIST: Final = Argument(text="array or set, not of both sets and objects", names=("array", "set"), fits=_ordered)
+_NUMBERS: Final = _holding("array or set of numbers", ("array", "set"), "number")
+_SETS: Final = _holding("set of sets", ("set",), "set")
+_PLACE: Final = _number("number within 2^53", DEFAULT_LIMITS.max_integer)
+_NAMES: Final = _of("array, set or object", "array", "set", "object")
+_AFFIX: Final = Argument(text="text, or array or set of texts", names=("text", "array", "set"), fits=_affixes)
+_LARGE: Final = _number("number within 2^63", LARGE)
+
+
+def _gives(one: Type) -> Result:
+    return lambda *_: one
+
+
+def _first(_: Sequence[Expression], types: Sequence[Type], __: Inside) -> Type:
+    return types[0]
+
+
+def _item(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
+    return inside.items(types[0])
+
+
+def _member(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
+    return join(set_of(NEVER), inside.items(types[0]))
+
+
+def _array(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
+    return array_of(inside.items(types[0]))
+
+
+def _joined(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
+    return array_of(join(inside.items(types[0]), inside.items(types[1])))
+
+
+def _merged(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
+    """Return the type of objects merged at every depth: what is inside is of the one, of the other, or merged too."""
+    merged = [inside.items(one) if "array" in one.names else one for one in types]
+    values = [inside.items(one) for one in merged]
+    if not any("object" in one.names for one in values):
+        return join_all([record({}), *merged])
+    return narrowed(ANY if any(one.may_hold("set") for one in merged) else JSON, frozenset({"object"}))
+
+
+def _got(said: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
+    looked_in, key, otherwise = types
+    if isinstance(said[1], Text):
+        found = inside.field(looked_in, said[1].value)
+    elif "array" in key.names:
+        # A path.
+        found = ANY if looked_in.may_hold("set") else JSON
+    else:
+        found = inside.items(looked_in)
+    return join(found, otherwise)
+
+
+def _keys(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
+    return set_of(inside.keys(types[0]))
+
+
+def _size(_: Sequence[Expression], types: Sequence[Type], __: Inside) -> Type:
+    return number(types[0].most)
+
+
+def _takes(*arguments: Argument, gives: Type | Result, partial: bool = False) -> Builtin:
+    return Builtin(arguments=arguments, result=_gives(gives) if isinstance(gives, Type) else gives, partial=partial)
+
+
+_COUNTED: Final = number(DEFAULT_LIMITS.max_integer)
+_TEXT_ARRAY: Final = array_of(TEXT)
+
+BUILTINS: Final[Mapping[str, Builtin]] = {
+    "abs": _takes(_LARGE, gives=_size),
+    "array.concat": _takes(_ARRAY, _ARRAY, gives=_joined),
+    "array.reverse": _takes(_ARRAY, gives=_array),
+    "array.slice": _takes(_ARRAY, _PLACE, _PLACE, gives=_array),
+    "concat": _takes(_TEXT, _holding("array or set of texts", ("array", "set"), "text"), gives=TEXT),
+    "contains": _takes(_TEXT, _TEXT, gives=BOOLEAN),
+    "count": _takes(_NAMES, gives=_COUNTED),
+    "endswith": _takes(_TEXT, _TEXT, gives=BOOLEAN),
+    "format_int": _takes(
+        _of("number", "number"), _literal_number("the literal 2, 8, 10 or 16", "2|8|10|16"), gives=TEXT
+    ),
+    "intersection": _takes(_SETS, gives=_member),
+    **dict.fromkeys(
+        ("is_array", "is_boolean", "is_null", "is_number", "is_object", "is_set", "is_string"),
+        _takes(_ANYTHING, gives=BOOLEAN),
+    ),
+    "max": _takes(_LIST, gives=_item, partial=True),
+    "min": _takes(_LIST, gives=_item, partial=True),
+    "object.filter": _takes(_OBJECT, _NAMES, gives=_first),
+    "object.get": _takes(_OBJECT, _ANYTHING, _ANYTHING, gives=_got),
+    "object.keys": _takes(_OBJECT, gives=_keys),
+    "object.remove": _takes(_OBJECT, _NAMES, gives=_first),
+    "object.subset": _takes(_SET, _SET, gives=BOOLEAN),
+    "object.union": _takes(_OBJECT, _OBJECT, gives=_merged),
+    "object.union_n": _takes(_holding("array of objects", ("array",), "object"), gives=_merged),
+    "regex.match": _takes(Argument(text="literal text", names=("text",), fits=_literal), _TEXT, gives=BOOLEAN),
+    "replace": _takes(_TEXT, _literal_text("literal text, not empty"), _TEXT, gives=TEXT),
+    "sort": _takes(_LIST, gives=_array),
+    "split": _takes(_TEXT, _TEXT, gives=_TEXT_ARRAY),
+    "sprintf": _takes(
+        Argument(text="literal text with %v and %%", names=("text",), fits=_literal),
+        Argument(
+            text="literal array of texts, numbers, booleans and nulls, one for each %v", names=("array",), fits=_shown
+        ),
+        gives=TEXT,
+    ),
+    "startswith": _takes(_TEXT, _TEXT, gives=BOOLEAN),
+    "strings.any_prefix_match": _takes(_AFFIX, _AFFIX, gives=BOOLEAN),
+    "strings.any_suffix_match": _takes(_AFFIX, _AFFIX, gives=BOOLEAN),
+    "strings.reverse": _takes(_TEXT, gives=TEXT),
+    "substring": _takes(_TEXT, _literal_number("literal number", "[0-9]{1,16}"), _PLACE, gives=TEXT),
+    "sum": _takes(_NUMBERS, gives=number(UNBOUNDED)),
+    "time.clock": _takes(_LARGE, gives=array_of(number(60))),
+    "time.date": _takes(_LARGE, gives=array_of(number(9_999))),
+    "time.parse_rfc3339_ns": _takes(
+        Argument(
+            text="context.time of a request, or a literal such as 2026-11-24T14:00:00Z",
+            names=("text",),
+            fits=lambda said, one, _: isinstance(said, Text) or (one.instant and _within(one, "text")),
+        ),
+        gives=number(_INSTANT_MOST),
+    ),
+    "time.weekday": _takes(_LARGE, gives=TEXT),
+    **dict.fromkeys(
+        ("trim", "trim_left", "trim_prefix", "trim_right", "trim_suffix"), _takes(_TEXT, _TEXT, gives=TEXT)
+    ),
+    "trim_space": _takes(_TEXT, gives=TEXT),
+    "type_name": _takes(_ANYTHING, gives=TEXT),
+    "union": _takes(_SETS, gives=_member),
+}
+"""Builtins of both engines by name."""
+
+GUARDS: Final[Mapping[str, frozenset[str]]] = {
+    "is_array": frozenset({"array"}),
+    "is_boolean": frozenset({"boolean"}),
+    "is_null": frozenset({"null"}),
+    "is_number": frozenset({"number"}),
+    "is_object": frozenset({"object"}),
+    "is_set": frozenset({"set"}),
+    "is_string": frozenset({"text"}),
+}
+"""What is known of a value after a statement that asks for its type."""

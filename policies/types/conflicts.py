@@ -1,0 +1,178 @@
+"""Conflicts: two values where only one may be, which both engines take for an error, but not always both.
+
+OPA stops at the first of several definitions where all give the same constant, and regorus goes on. So a policy is
+refused where two values could meet: in a rule with several definitions, in one whose body has several solutions, and
+under one key of an object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations, product
+
+from sealbus.policies.lint.module import Problem
+from sealbus.policies.lint.syntax import (
+    Body,
+    Comprehension,
+    Expression,
+    File,
+    Infix,
+    Names,
+    Negation,
+    Number,
+    Plain,
+    Reference,
+    Rule,
+    Scalar,
+    SomeIn,
+    SomeNames,
+    Text,
+    Variable,
+    children,
+    constant,
+    leading_names,
+)
+
+__all__ = ["conflicts", "unique"]
+
+
+def conflicts(
+    definitions: Mapping[Names, Sequence[tuple[File, Rule]]], kind: Callable[[Names], str]
+) -> Iterator[Problem]:
+    """Yield every definition that could give another value than one beside it, or than itself."""
+    for path, every_one in definitions.items():
+        given = [(file, rule) for file, rule in every_one if rule.kind != "default"]
+        if kind(path) == "contains":
+            continue
+        rules = [rule for _, rule in given]
+        several = sum(_branches(rule) for rule in rules) > 1
+        values = [value for rule in rules for value in _values(rule)]
+        fixed = all(value is None or constant(value) for value in values)
+        alike = fixed and len({written(value) for value in values}) == 1
+        apart = all(_branches(rule) == 1 for rule in rules) and _apart(rules)
+        for file, rule in given:
+            if kind(path) == "object":
+                if not alike and (several or len(rule.bodies) > 1 or not _keyed(rule)):
+                    yield _problem(file, rule, "two values might meet under one key: take the key from `some k, v in`")
+                continue
+            if several and not alike and not apart:
+                yield _problem(file, rule, "definitions with different values might both hold: write `else`")
+            for body, value in _branch_values(rule):
+                if value is not None and not constant(value) and (_solutions(body) or _iterates(value)):
+                    text = "this may have several values: collect them ([x | ...]), then take one"
+                    yield Problem(
+                        file=file.path, line=value.place.line, column=value.place.column, form="conflict", text=text
+                    )
+
+
+def unique(key: Expression, value: Expression, body: Body) -> bool:
+    """Say whether no key of `{key: value | body}` can come with two values."""
+    if constant(value):
+        return True
+    solutions = _solutions(body)
+    if len(solutions) != 1 or not isinstance(solutions[0], SomeIn) or _iterates(key) or _iterates(value):
+        return False
+    named = solutions[0].key
+    return isinstance(key, Variable) and isinstance(named, Variable) and key.name == named.name != "_"
+
+
+def written(expression: Expression | None) -> object:
+    """Return what is equal for expressions that are written alike; `true` for none, as in a head."""
+    if expression is None:
+        return ("Scalar", True)
+    own = [getattr(expression, name) for name in ("value", "written", "name", "operator") if hasattr(expression, name)]
+    if isinstance(expression, Comprehension):
+        own = [expression.place]  # there is no need to know one again
+    return (type(expression).__name__, *map(str, own), *map(written, children(expression)))
+
+
+def _problem(file: File, rule: Rule, text: str) -> Problem:
+    place = rule.place
+    return Problem(file=file.path, line=place.line, column=place.column, form="conflict", text=text)
+
+
+def _branches(rule: Rule) -> int:
+    """Return how many bodies of `rule` may hold beside one another."""
+    return max(1, sum(not body.is_else for body in rule.bodies))
+
+
+def _branch_values(rule: Rule) -> list[tuple[Body | None, Expression | None]]:
+    if not rule.bodies:
+        return [(None, rule.value)]
+    return [(body, body.value if body.is_else else rule.value) for body in rule.bodies]
+
+
+def _values(rule: Rule) -> list[Expression | None]:
+    return [value for _, value in _branch_values(rule)]
+
+
+def _apart(rules: Sequence[Rule]) -> bool:
+    """Say whether no two of `rules` hold together: another literal is asked for, or the opposite, of the same thing."""
+    asked = [_asked(rule) for rule in rules]
+    return all(_excluded(one, other) for one, other in combinations(asked, 2))
+
+
+def _asked(rule: Rule) -> list[tuple[str, object, object]]:
+    """Return what `rule` asks for: `Eq` or `Ne`, of what, and which literal."""
+    found: list[tuple[str, object, object]] = [
+        ("Eq", number, written(one))
+        for number, one in enumerate(rule.arguments)
+        if isinstance(one, Scalar | Text | Number)
+    ]
+    for statement in rule.bodies[0].statements if len(rule.bodies) == 1 else ():
+        if isinstance(statement, Plain) and isinstance(statement.expression, Infix):
+            said = statement.expression
+            for one, other in ((said.left, said.right), (said.right, said.left)):
+                if isinstance(other, Scalar | Text | Number):
+                    found.append((said.operator, written(one), written(other)))
+    return found
+
+
+def _excluded(one: Sequence[tuple[str, object, object]], other: Sequence[tuple[str, object, object]]) -> bool:
+    for (operator, asked, literal), (opposite, also, another) in product(one, other):
+        if asked != also:
+            continue
+        if operator == opposite == "Eq" and literal != another:
+            return True
+        if {operator, opposite} == {"Eq", "Ne"} and literal == another:
+            return True
+    return False
+
+
+def _keyed(rule: Rule) -> bool:
+    """Say whether no key of a rule such as `r[key] := value if ...` can come with two values."""
+    path = rule.head.path if isinstance(rule.head, Reference) else ()
+    value = rule.value
+    if value is None or len(path) != len(leading_names(rule.head)) or _iterates(path[-1]) or _iterates(value):
+        # More than one part of the head varies.
+        return False
+    body = rule.bodies[0] if rule.bodies else None
+    return not _solutions(body) or (body is not None and unique(path[-1], value, body))
+
+
+def _solutions(body: Body | None) -> list[object]:
+    """Return what may give `body` several solutions: iterations, and references with a name that has no value yet."""
+    found: list[object] = []
+    for statement in body.statements if body is not None else ():
+        match statement:
+            case SomeIn():
+                found.append(statement)
+                if _iterates(statement.collection):
+                    found.append(statement.collection)
+            case SomeNames():
+                found.extend(statement.names)
+            case Plain(expression=expression) | Negation(expression=expression):
+                if _iterates(expression):
+                    found.append(expression)
+            case _:
+                pass
+    return found
+
+
+def _iterates(expression: Expression) -> bool:
+    """Say whether `expression` stands for several values, by `_`."""
+    if isinstance(expression, Comprehension):
+        return False
+    if isinstance(expression, Variable):
+        return expression.name == "_"
+    return any(_iterates(child) for child in children(expression))

@@ -1,0 +1,601 @@
+"""Types: that nothing in a policy can fail when it is asked, and that no part of it is undefined where the engines differ.
+
+Where an evaluation ends with an error, the two engines disagree about everything around it: OPA leaves out rules that its
+index excludes, stops at a first solution, and looks at the parts of an expression in an order of its own; regorus
+evaluates all of them, from the left. So every value is given a type, from the policy's text, its data and the shape of
+its questions, and each builtin and operator only takes what it cannot fail for. What is left is a value or none, in both.
+
+The types of a function's arguments are those of its calls. Where there are very many different ones they count as
+unknown, so that the time this takes is bounded.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.policies.bundle.format import TEST_SUFFIX
+from sealbus.policies.lint.module import Problem
+from sealbus.policies.lint.rules import RuleTable, data_aliases
+from sealbus.policies.lint.syntax import (
+    Array,
+    Assign,
+    Body,
+    Call,
+    Comprehension,
+    Expression,
+    File,
+    Infix,
+    Membership,
+    Names,
+    Negation,
+    Number,
+    ObjectLiteral,
+    Place,
+    Plain,
+    Reference,
+    Rule,
+    Scalar,
+    SetLiteral,
+    SomeIn,
+    SomeNames,
+    Statement,
+    Text,
+    Variable,
+    children,
+    leading_names,
+)
+from sealbus.policies.types.builtins import BUILTINS, GUARDS, mixed
+from sealbus.policies.types.conflicts import conflicts, unique
+from sealbus.policies.types.data import DataTypes
+from sealbus.policies.types.questions import CONNECT_REQUEST, REQUEST, batch_of
+from sealbus.policies.types.value import (
+    ANY,
+    BOOLEAN,
+    NEVER,
+    NULL,
+    TEXT,
+    DataPath,
+    Type,
+    array_of,
+    join,
+    join_all,
+    narrowed,
+    number,
+    object_of,
+    record,
+    set_of,
+)
+
+__all__ = ["CALLS", "type_problems"]
+
+CALLS: Final = 16
+"""Different types of arguments that one function is looked at with, before they count as unknown."""
+
+_Key: TypeAlias = "tuple[tuple[str, str], ...]"
+"""A name, and the names and variables by which something is looked up in it."""
+
+_REQUESTS: Final[dict[Names, Type]] = {
+    ("sealbus", "authz", "decide"): REQUEST,
+    ("sealbus", "platform", "denials"): REQUEST,
+    ("sealbus", "connect", "decide"): CONNECT_REQUEST,
+}
+_TEAMS: Final = ("sealbus", "teams")
+
+
+def type_problems(files: Iterable[File], data: Json, roots: Iterable[DataPath] = ((),)) -> list[Problem]:
+    """Return every place of `files` that could fail for some question, or mean another thing to OPA's compiler.
+
+    `files` have passed the other checks. `data` is known below `roots`; the rest may be anything.
+    """
+    table = RuleTable(one for one in files if not one.path.endswith(TEST_SUFFIX))
+    problems: set[Problem] = set()
+    try:
+        problems.update(conflicts(table.definitions, table.kind))
+        _Analysis(table=table, data=DataTypes(data, roots), problems=problems).run()
+        _Analysis(table=table, data=DataTypes(data, (), known=False), problems=problems, compiling=True).run()
+    except RecursionError:
+        text = "an expression is too long, or too many functions call one another in a row: name the parts"
+        problems.add(Problem(file="the bundle", line=0, column=0, form="nesting", text=text))
+    return sorted(problems)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Frame:
+    """What is known at one place of a rule of `file`."""
+
+    file: File
+    names: dict[str, Type] = field(default_factory=dict)
+    asked: dict[_Key, frozenset[str]] = field(default_factory=dict)
+    """What statements before have asked of a name, or of what is found in it."""
+    stated: set[_Key] = field(default_factory=set)
+    """What stands before as a statement of its own, and so has a value."""
+
+    def inner(self) -> _Frame:
+        return _Frame(file=self.file, names=dict(self.names), asked=dict(self.asked), stated=set(self.stated))
+
+
+@dataclass(slots=True, kw_only=True)
+class _Analysis:
+    """One look at all rules; `compiling` as OPA's compiler does, which knows neither data nor arguments."""
+
+    table: RuleTable
+    data: DataTypes
+    problems: set[Problem]
+    compiling: bool = False
+    rules: dict[Names, Type] = field(default_factory=dict)
+    calls: dict[Names, dict[tuple[Type, ...], Type]] = field(default_factory=lambda: defaultdict(dict))
+
+    def run(self) -> None:
+        for path, definitions in self.table.definitions.items():
+            if self.table.kind(path) != "function":
+                self.rule(path)
+            elif self.compiling:
+                self.function(path, [ANY] * len(definitions[0][1].arguments))
+            else:
+                request = REQUEST if path[:2] == _TEAMS and path[3:] == ("decide",) else _REQUESTS.get(path)
+                if request is not None and len(definitions[0][1].arguments) == 1:
+                    self.function(path, [request])
+        if not self.compiling:
+            # What nobody calls is looked at as if anybody could.
+            for path, definitions in self.table.definitions.items():
+                if self.table.kind(path) == "function" and not self.calls[path]:
+                    self.function(path, [ANY] * len(definitions[0][1].arguments))
+
+    def refuse(self, frame: _Frame, place: Place, form: str, text: str) -> None:
+        if not self.compiling or form in ("match", "type"):
+            self.problems.add(Problem(file=frame.file.path, line=place.line, column=place.column, form=form, text=text))
+
+    # Rules
+
+    def rule(self, path: Names) -> Type:
+        found = self.rules.get(path)
+        if found is None:
+            found = join_all(self.definition(_Frame(file=file), rule) for file, rule in self.table.definitions[path])
+            self.rules[path] = found
+        return found
+
+    def function(self, path: Names, arguments: Sequence[Type]) -> Type:
+        seen = self.calls[path]
+        key = tuple(arguments)
+        if key not in seen and len(seen) >= CALLS:
+            key = (ANY,) * len(arguments)
+        found = seen.get(key)
+        if found is None:
+            results: list[Type] = []
+            for file, rule in self.table.definitions[path]:
+                frame = _Frame(file=file)
+                for pattern, given in zip(rule.arguments, key, strict=True):
+                    self.bind(frame, pattern, given)
+                results.append(self.definition(frame, rule))
+            found = seen[key] = join_all(results)
+        return found
+
+    def definition(self, frame: _Frame, rule: Rule) -> Type:
+        """Return what one definition gives."""
+        if not rule.bodies:
+            return self.headed(frame, rule, rule.value)
+        results: list[Type] = []
+        for number_of, body in enumerate(rule.bodies):
+            inner = frame.inner()
+            self.body(inner, body)
+            value = body.value if body.is_else else rule.value
+            results.append(self.headed(inner, rule, value))
+            followed = number_of + 1 < len(rule.bodies) and rule.bodies[number_of + 1].is_else
+            if followed and value is not None and not self.certain(inner, value):
+                text = "an else follows, and this may be undefined: name it in the body (x := ...), then use x"
+                self.refuse(inner, value.place, "else", text)
+        return join_all(results)
+
+    def headed(self, frame: _Frame, rule: Rule, value: Expression | None) -> Type:
+        """Return what a head gives after its body."""
+        if rule.key is not None:
+            key = self.expression(frame, rule.key)
+            self.unmixed(frame, rule.key.place, key)
+            return set_of(key)
+        found = BOOLEAN if value is None else self.expression(frame, value)
+        parts = rule.head.path if isinstance(rule.head, Reference) else ()
+        for part in reversed(parts[len(leading_names(rule.head)) - 1 :] if parts else ()):
+            found = object_of(self.expression(frame, part), found)
+        return found
+
+    # Bodies
+
+    def body(self, frame: _Frame, body: Body) -> None:
+        for statement in body.statements:
+            self.statement(frame, statement)
+
+    def statement(self, frame: _Frame, statement: Statement) -> None:
+        match statement:
+            case Plain(expression=Assign() as assigned):
+                self.assign(frame, assigned.left, assigned.right, self.expression(frame, assigned.right))
+            case Plain(expression=expression):
+                self.stated(frame, expression)
+                self.learn(frame, expression)
+            case Negation(expression=expression):
+                self.stated(frame, expression)
+            case SomeNames():
+                pass
+            case SomeIn():
+                collection = self.expression(frame, statement.collection)
+                self.collection(frame, statement.collection, collection)
+                if statement.key is not None:
+                    self.bind(frame, statement.key, self.data.keys(collection))
+                self.bind(frame, statement.value, self.data.items(collection))
+            case _:
+                collection = self.expression(frame, statement.collection)
+                inner = frame.inner()
+                found = [self.data.items(collection)]
+                if len(statement.names) == 2:
+                    found.insert(0, self.data.keys(collection))
+                for name, one in zip(statement.names, found, strict=True):
+                    self.bind(inner, name, one)
+                self.body(inner, statement.body)
+
+    def stated(self, frame: _Frame, expression: Expression) -> None:
+        """Look at what stands as a statement, or under `not`: there a missing side of `in` is false to both engines."""
+        if isinstance(expression, Membership):
+            self.sides(frame, expression)
+            return
+        self.expression(frame, expression)
+        if self.compiling and isinstance(expression, Infix) and expression.operator == "Eq":
+            left, right = (self.expression(frame, side) for side in (expression.left, expression.right))
+            if _never_equal(left, right):
+                self.refuse(frame, expression.place, "match", "the two sides are never equal: OPA refuses this")
+
+    def collection(self, frame: _Frame, said: Expression, one: Type) -> None:
+        if not one.names <= {"array", "set", "object"}:
+            self.unfit(frame, said, one, "`some ... in` takes an array, set or object", ("array",))
+
+    def assign(self, frame: _Frame, pattern: Expression, said: Expression, one: Type) -> None:
+        """Bind the names of `pattern` to `said`, part by part where both are written out as arrays."""
+        if isinstance(pattern, Array) and isinstance(said, Array) and len(pattern.items) == len(said.items):
+            for item, part in zip(pattern.items, said.items, strict=True):
+                self.assign(frame, item, part, self.expression(frame, part))
+        else:
+            self.bind(frame, pattern, one)
+
+    def bind(self, frame: _Frame, pattern: Expression, one: Type) -> None:
+        if isinstance(pattern, Variable):
+            frame.names[pattern.name] = one
+        elif isinstance(pattern, Array):
+            if not one.data and _never_equal(array_of(ANY, len(pattern.items)), one):
+                self.refuse(frame, pattern.place, "match", "what is taken apart here is never such an array")
+            for item in pattern.items:
+                self.bind(frame, item, self.data.items(one))
+
+    def learn(self, frame: _Frame, expression: Expression) -> None:
+        """Note what is known after `expression` held."""
+        key = self.key(frame, expression)
+        if key is not None:
+            frame.stated.add(key)
+        match expression:
+            case Call(name=(name,), arguments=(asked,)) if name in GUARDS:
+                known = self.expression(frame, asked).names
+                if self.compiling and known and not known & GUARDS[name]:
+                    # OPA goes on with the type that it knows, and refuses what is done with the other.
+                    self.refuse(frame, asked.place, "match", f"{name} is never true of this")
+                self.note(frame, asked, GUARDS[name])
+            case Infix(operator="Eq", left=left, right=right):
+                names = self.expression(frame, left).names & self.expression(frame, right).names
+                self.note(frame, left, names)
+                self.note(frame, right, names)
+            case Membership(key=None, value=value, collection=collection):
+                self.note(frame, value, self.data.items(self.expression(frame, collection)).names)
+            case _:
+                pass
+
+    def note(self, frame: _Frame, expression: Expression, names: frozenset[str]) -> None:
+        key = self.key(frame, expression)
+        if key is not None:
+            frame.asked[key] = frame.asked.get(key, names) & names
+
+    def key(self, frame: _Frame, expression: Expression) -> _Key | None:
+        """Return how to know `expression` again, where it is a name or something found in one by names and variables."""
+        if isinstance(expression, Variable):
+            return (("", expression.name),)
+        if not isinstance(expression, Reference) or not isinstance(expression.head, Variable):
+            return None
+        steps: list[tuple[str, str]] = [("", expression.head.name)]
+        for part in expression.path:
+            step = self.step(frame, part)
+            if step is None:
+                return None
+            steps.append(step)
+        return tuple(steps)
+
+    def step(self, frame: _Frame, part: Expression) -> tuple[str, str] | None:
+        if isinstance(part, Text):
+            return ".", part.value
+        if isinstance(part, Number):
+            return "[", part.written
+        if isinstance(part, Variable) and part.name not in frame.names:
+            return None
+        key = self.key(frame, part)
+        return None if key is None else ("[", repr(key))
+
+    def certain(self, frame: _Frame, expression: Expression) -> bool:
+        """Say whether `expression` has a value wherever the statements before it hold."""
+        match expression:
+            case Scalar() | Text() | Number() | Comprehension():
+                return True
+            case Variable():
+                return expression.name in frame.names
+            case Reference():
+                return self.key(frame, expression) in frame.stated
+            case Call():
+                builtin = BUILTINS.get(".".join(expression.name))
+                known = builtin is not None and not builtin.partial and self.called(frame, expression) is None
+                return known and all(self.certain(frame, one) for one in expression.arguments)
+            case _:
+                return all(self.certain(frame, one) for one in children(expression))
+
+    # Expressions
+
+    def expression(self, frame: _Frame, expression: Expression) -> Type:
+        match expression:
+            case Scalar():
+                return NULL if expression.value is None else BOOLEAN
+            case Text():
+                return TEXT
+            case Number():
+                return number(abs(int(expression.written)))
+            case Variable() | Reference():
+                return self.reference(frame, expression)
+            case Array():
+                items = join_all([self.expression(frame, item) for item in expression.items])
+                return array_of(items, len(expression.items))
+            case SetLiteral():
+                items = join_all([self.expression(frame, item) for item in expression.items])
+                self.unmixed(frame, expression.place, items)
+                return set_of(items)
+            case ObjectLiteral():
+                return self.object(frame, expression)
+            case Comprehension():
+                return self.comprehension(frame, expression)
+            case Call():
+                return self.call(frame, expression)
+            case Infix():
+                return self.infix(frame, expression)
+            case Membership():
+                for side in children(expression):
+                    if not self.certain(frame, side):
+                        text = "`in` as a value needs sides that have one: name this first (x := ...), then use x"
+                        self.refuse(frame, side.place, "in", text)
+                self.sides(frame, expression)
+                return BOOLEAN
+            case _:
+                # Refused by its form: a minus before anything but digits, an assignment inside of an expression.
+                return NEVER
+
+    def sides(self, frame: _Frame, expression: Membership) -> None:
+        *_, value, collection = [self.expression(frame, side) for side in children(expression)]
+        if self.compiling and _never_equal(value, self.data.items(collection)):
+            self.refuse(frame, expression.place, "match", "nothing of this type is in there: OPA refuses this")
+
+    def object(self, frame: _Frame, expression: ObjectLiteral) -> Type:
+        keys, values = expression.items[::2], expression.items[1::2]
+        found = [self.expression(frame, value) for value in values]
+        if all(isinstance(key, Text) for key in keys):
+            return record({key.value: one for key, one in zip(keys, found, strict=True) if isinstance(key, Text)})
+        key_type = join_all([self.expression(frame, key) for key in keys])
+        self.unmixed(frame, expression.place, key_type)
+        return object_of(key_type, join_all(found))
+
+    def comprehension(self, frame: _Frame, expression: Comprehension) -> Type:
+        inner = frame.inner()
+        self.body(inner, expression.body)
+        terms = [self.expression(inner, term) for term in expression.terms]
+        if expression.kind == "array":
+            # Of nothing at all OPA makes an array without items.
+            return array_of(terms[0], None if terms[0].names else 0)
+        self.unmixed(frame, expression.place, terms[0])
+        if expression.kind == "set":
+            return set_of(terms[0])
+        if not unique(expression.terms[0], expression.terms[1], expression.body):
+            text = (
+                "two values might meet under one key, which is an error: take the key from `some key, value in` alone"
+            )
+            self.refuse(frame, expression.place, "conflict", text)
+        return object_of(terms[0], terms[1])
+
+    def unmixed(self, frame: _Frame, place: Place, items: Type) -> None:
+        if mixed(items):
+            text = "sets and objects beside one another are put in order otherwise: keep them apart"
+            self.refuse(frame, place, "order", text)
+
+    def infix(self, frame: _Frame, expression: Infix) -> Type:
+        left, right = (self.expression(frame, side) for side in (expression.left, expression.right))
+        match expression.operator:
+            case "Eq" | "Ne":
+                return BOOLEAN
+            case "Lt" | "Le" | "Gt" | "Ge":
+                if mixed(left, right):
+                    text = "sets and objects are put in order otherwise: compare what is in them"
+                    self.refuse(frame, expression.place, "order", text)
+                return BOOLEAN
+            case "Union" | "Intersection":
+                self.operands(frame, expression, (left, right), ("set",))
+                return set_of(join(self.data.items(left), self.data.items(right)))
+            case "Sub" if "set" in left.names | right.names and "number" not in left.names & right.names:
+                self.operands(frame, expression, (left, right), ("set",))
+                return left
+            case "Mod":
+                if not isinstance(expression.right, Number) or not int(expression.right.written):
+                    text = "right of % stands a literal that is not 0"
+                    self.refuse(frame, expression.right.place, "type", text)
+                self.operands(frame, expression, (left, right), ("number",))
+                return number(right.most)
+            case _:
+                self.operands(frame, expression, (left, right), ("number",))
+                return number(left.most * right.most if expression.operator == "Mul" else left.most + right.most)
+
+    def operands(self, frame: _Frame, expression: Infix, types: Sequence[Type], names: tuple[str, ...]) -> None:
+        for side, one in zip((expression.left, expression.right), types, strict=True):
+            if not one.names <= set(names):
+                self.unfit(frame, side, one, f"this takes a {names[0]}", names)
+
+    def unfit(self, frame: _Frame, said: Expression, one: Type, text: str, names: Iterable[str]) -> None:
+        wrong, right = one.names - set(names), one.names & set(names)
+        if self.compiling and (right or not wrong):
+            # OPA refuses what cannot be, and asks for the rest when it is evaluated.
+            return
+        if wrong and right:
+            guards = " or ".join(sorted(guard for guard, known in GUARDS.items() if known & right))
+            text += f", and this may be {' or '.join(sorted(wrong))}: ask before, by {guards}"
+        elif wrong:
+            text += f", and this is {' or '.join(sorted(wrong))}"
+        elif not one.scalar:
+            text += ": collect what fits before, such as [x | some x in xs; is_string(x)]"
+        self.refuse(frame, said.place, "type", text)
+
+    # Calls
+
+    def called(self, frame: _Frame, expression: Call) -> Names | None:
+        """Return the path of the function that is called; None where it is a builtin."""
+        path = self.table.resolve(expression.name, frame.file.package, data_aliases(frame.file))
+        return path if path is not None and self.table.kind(path) == "function" else None
+
+    def call(self, frame: _Frame, expression: Call) -> Type:
+        types = [self.expression(frame, argument) for argument in expression.arguments]
+        path = self.called(frame, expression)
+        if path is not None:
+            for number_of, (said, one) in enumerate(zip(expression.arguments, types, strict=True)):
+                pattern = join_all(_pattern(rule.arguments[number_of]) for _, rule in self.table.definitions[path])
+                if _never_equal(one, pattern):
+                    self.refuse(frame, said.place, "match", "no definition of the function takes this")
+            return self.function(path, [ANY] * len(types) if self.compiling else types)
+        name = ".".join(expression.name)
+        builtin = BUILTINS[name]
+        for number_of, (argument, said, one) in enumerate(
+            zip(builtin.arguments, expression.arguments, types, strict=True), 1
+        ):
+            if not argument.fits(said, one, self.data):
+                self.unfit(frame, said, one, f"argument {number_of} of {name} is {argument.text}", argument.names)
+        return builtin.result(expression.arguments, types, self.data)
+
+    # References
+
+    def reference(self, frame: _Frame, expression: Variable | Reference) -> Type:
+        head = expression.head if isinstance(expression, Reference) else expression
+        path = expression.path if isinstance(expression, Reference) else ()
+        if not isinstance(head, Variable):
+            found, key, alias = self.expression(frame, head), None, False
+        elif head.name in frame.names:
+            key = (("", head.name),)
+            found, alias = self.narrowed(frame, frame.names[head.name], key), False
+        elif head.name == "input":
+            request = CONNECT_REQUEST if frame.file.package[:2] == ("sealbus", "connect") else REQUEST
+            found, key, alias = ANY if self.compiling else batch_of(request), (("", "input"),), False
+        else:
+            return self.outside(frame, expression)
+        return self.steps(frame, found, path, key, alias=alias)
+
+    def outside(self, frame: _Frame, expression: Variable | Reference) -> Type:
+        """Return the type of what stands in rules or data."""
+        aliases = data_aliases(frame.file)
+        names = leading_names(expression)
+        full = self.table.resolve(names, frame.file.package, aliases) or ()
+        before = len(full) - len(names)
+        path = expression.path if isinstance(expression, Reference) else ()
+        alias = names[0] in aliases
+        for length in range(1, len(full) + 1):
+            if self.table.kind(full[:length]):
+                alias = alias or names[0] == "data"
+                rest = path[length - before - 1 :]
+                return self.steps(frame, self.rule(full[:length]), rest, None, alias=alias)
+        rest = path[len(names) - 1 :]
+        if self.table.around(full):
+            if rest:
+                text = "rules are looked up by names that are written: name the rule, then look into it"
+                self.refuse(frame, rest[0].place, "lookup", text)
+            return ANY
+        key: _Key = (("", "data"), *((".", name) for name in full))
+        return self.steps(frame, self.narrowed(frame, self.data.at(full), key), rest, key, alias=alias)
+
+    def steps(self, frame: _Frame, found: Type, path: Sequence[Expression], key: _Key | None, *, alias: bool) -> Type:
+        for part in path:
+            if isinstance(part, Text):
+                below = self.data.field(found, part.value)
+            elif isinstance(part, Variable) and self.unbound(frame, part):
+                if part.name != "_":
+                    frame.names[part.name] = self.data.keys(found)
+                below = self.data.items(found)
+            else:
+                index, below = self.expression(frame, part), self.data.items(found)
+                if alias and "number" in index.names and "object" in found.names:
+                    text = "a number may look up a text here, in OPA only: name the object first (o := ...), then o[x]"
+                    self.refuse(frame, part.place, "lookup", text)
+            if self.nowhere(frame, found, part, below):
+                self.refuse(frame, part.place, "match", "there is nothing here, ever")
+            if found.names == {"set"}:
+                # What is found in a set is what was looked for.
+                sought = self.sought(frame, part).names
+                below = narrowed(below, sought) if sought else below
+            step = self.step(frame, part)
+            key = None if key is None or step is None else (*key, step)
+            found = below if key is None else self.narrowed(frame, below, key)
+        return found
+
+    def sought(self, frame: _Frame, part: Expression) -> Type:
+        return ANY if isinstance(part, Variable) and self.unbound(frame, part) else self.expression(frame, part)
+
+    def nowhere(self, frame: _Frame, one: Type, part: Expression, below: Type) -> bool:
+        """Say whether OPA's compiler knows that `part` finds nothing in what is of type `one`.
+
+        It also learns types from the calls that an argument is given to: these are seen here without `compiling`.
+        """
+        if not one.names or one.data or one.open:
+            return False
+        known = False
+        if self.compiling:
+            known = one.scalar or (isinstance(part, Text) and not below.names)
+            known = known or (isinstance(part, Number) and 0 <= max(one.lengths, default=-1) <= int(part.written))
+        if isinstance(part, Variable) and self.unbound(frame, part):
+            return known or (self.compiling and one.lengths == {0})
+        if isinstance(part, Text) and not self.compiling:
+            return False
+        return known or _never_equal(self.expression(frame, part), self.data.keys(one))
+
+    def unbound(self, frame: _Frame, variable: Variable) -> bool:
+        """Say whether a reference gives `variable` its value: one of `some x` that has none yet."""
+        if variable.name in frame.names:
+            return False
+        return self.table.resolve((variable.name,), frame.file.package, data_aliases(frame.file)) is None and (
+            variable.name not in ("input", "data")
+        )
+
+    def narrowed(self, frame: _Frame, one: Type, key: _Key) -> Type:
+        asked = frame.asked.get(key)
+        return one if asked is None else narrowed(one, asked)
+
+
+def _never_equal(left: Type, right: Type) -> bool:
+    """Say whether OPA's compiler knows that two values differ in type, at any depth of arrays."""
+    if not left.names or not right.names:
+        return False
+    if not left.names & right.names:
+        return True
+    if not left.names == right.names == {"array"} or left.items is None or right.items is None:
+        return False
+    if left.lengths and right.lengths and not left.lengths & right.lengths:
+        return True
+    return _never_equal(left.items, right.items)
+
+
+def _pattern(argument: Expression) -> Type:
+    """Return the type of what a function's argument matches."""
+    match argument:
+        case Text():
+            return TEXT
+        case Number():
+            return number(abs(int(argument.written)))
+        case Scalar():
+            return NULL if argument.value is None else BOOLEAN
+        case Array():
+            return array_of(join_all(map(_pattern, argument.items)), len(argument.items))
+        case _:
+            return ANY

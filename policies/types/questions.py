@@ -1,0 +1,81 @@
+"""The types of what a policy is asked: those that `input_document` and `connect_document` give their parts.
+
+Properties and claims are what agents and identity providers say: text, whole numbers, booleans and arrays of these, and
+no policy knows which until it asks.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sealbus.policies.types.value import (
+    BOOLEAN,
+    INSTANT,
+    NUMBER,
+    TEXT,
+    Type,
+    array_of,
+    join_all,
+    object_of,
+    record,
+)
+
+__all__ = ["CONNECT_REQUEST", "REQUEST", "batch_of"]
+
+_SCALAR: Final = join_all([TEXT, NUMBER, BOOLEAN])
+_PROPERTIES: Final = object_of(TEXT, join_all([_SCALAR, array_of(_SCALAR)]))
+
+REQUEST: Final = record(
+    {
+        "v": NUMBER,
+        "subject": record({"type": TEXT, "id": TEXT, "properties": record({"trust_domain": TEXT})}),
+        "action": record({"name": TEXT, "properties": _PROPERTIES}),
+        "resource": record({"type": TEXT, "id": TEXT, "properties": _PROPERTIES}),
+        "context": record(
+            {
+                "time": INSTANT,
+                "subject": TEXT,
+                "kind": TEXT,
+                "message_id": TEXT,
+                "tenant": TEXT,
+                "delivery": NUMBER,
+                "user": record(
+                    {
+                        **dict.fromkeys(("id", "idp", "session", "txn", "client", "acr"), TEXT),
+                        "present": BOOLEAN,
+                        "scope": array_of(TEXT),
+                        "claims": _PROPERTIES,
+                        "auth_time": NUMBER,
+                    }
+                ),
+                "chain": array_of(TEXT),
+                "grant": record({"limited": BOOLEAN, "actions": array_of(TEXT)}),
+            }
+        ),
+    }
+)
+"""What `decide(request)` and `denials(request)` are given."""
+
+CONNECT_REQUEST: Final = record(
+    {
+        "v": NUMBER,
+        "subject": record({"type": TEXT, "id": TEXT, "properties": record({"trust_domain": TEXT, "token": TEXT})}),
+        "action": record({"name": TEXT, "properties": _PROPERTIES}),
+        "resource": record({"type": TEXT, "id": TEXT, "properties": record({"name": TEXT})}),
+        "context": record(
+            {
+                "time": INSTANT,
+                "not_after": INSTANT,
+                "own_subjects": array_of(
+                    record(dict.fromkeys(("subject", "kind", "owner", "action", "durable"), TEXT))
+                ),
+            }
+        ),
+    }
+)
+"""What `decide(request)` of package sealbus.connect is given."""
+
+
+def batch_of(request: Type) -> Type:
+    """Return the type of `input`: a request, or many of them in `batch`."""
+    return Type(names=request.names, fields=tuple(sorted((*request.fields, ("batch", array_of(request))))))

@@ -1,0 +1,74 @@
+"""Where commands about evidence read from. The running deployment is read in tests/integration/test_evidence.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+from support.kept_log import kept_files, log_settings, root_of, written
+from support.log_world import make_world
+from support.notary import ORIGIN, SIGNER
+
+from sealbus.agents.cli.audit import source as evidence_source
+from sealbus.agents.cli.audit.source import opened_source, read_root, trusted_root
+from sealbus.agents.evidence.export import Written
+from sealbus.agents.evidence.files import FolderFiles
+from sealbus.envelopes.errors import ConfigurationError
+
+WORLD = make_world(1, 12)
+ROOT = root_of(WORLD)
+
+
+def test_an_export_is_read_where_it_is(tmp_path: Path) -> None:
+    written(WORLD.files(), tmp_path)
+    with opened_source(tmp_path, None, None, "operator", ROOT) as files:
+        assert files == FolderFiles(tmp_path)
+    with pytest.raises(ConfigurationError, match="not a folder"), opened_source(tmp_path / "no", None, None, "", ROOT):
+        pass
+
+
+def test_otherwise_one_is_made_and_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[object] = []
+
+    async def export_live(folder: Path, *arguments: object) -> Written:
+        asked.extend(arguments)
+        written(WORLD.files(), folder)
+        return Written()
+
+    monkeypatch.setattr(evidence_source, "export_live", export_live)
+    with opened_source(None, tmp_path, "sealbus.toml", "operator", ROOT) as files:
+        assert isinstance(files, FolderFiles)
+        assert sorted(files.paths()) == sorted(WORLD.files())
+        folder = files.folder
+    assert not folder.exists()
+    assert asked == [tmp_path, "sealbus.toml", "operator", ROOT]
+
+
+def test_the_root_file(tmp_path: Path) -> None:
+    path = tmp_path / "root.json"
+    path.write_text(json.dumps(WORLD.root()))
+    assert read_root(path).encode() == ROOT.encode()
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read_root(tmp_path / "none")
+
+
+def test_only_what_is_running_may_vouch_for_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "root.json"
+    path.write_text(json.dumps(WORLD.root()))
+    assert trusted_root(path, live=False, log_folder=None, config=None).encode() == ROOT.encode()
+    with pytest.raises(click.UsageError, match="cannot vouch for itself"):
+        trusted_root(None, live=False, log_folder=None, config=None)
+    log = written(kept_files(WORLD), tmp_path / "log")
+    log_settings(tmp_path)
+    config = str(tmp_path / "sealbus.toml")
+    with pytest.raises(ConfigurationError, match="say --root FILE"):
+        trusted_root(None, live=True, log_folder=log, config=config)
+    key = tmp_path / "key"
+    key.write_text(SIGNER.secret_text() + "\n")
+    key.chmod(0o600)
+    log_settings(tmp_path, f'origin = "{ORIGIN}"', f'keys = ["{key}"]')
+    made = trusted_root(None, live=True, log_folder=log, config=config)
+    assert (made.keys, made.bundles) == ((SIGNER.verifier,), ROOT.bundles)
+    assert "trusted" in capsys.readouterr().err

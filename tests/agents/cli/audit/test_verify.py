@@ -1,0 +1,113 @@
+"""`sealbus audit verify` on exports in a folder: what it prints and with which code it ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from support.decided_world import decide, decided_world
+from support.kept_log import written
+from support.log_world import make_world
+
+from sealbus.agents.cli.audit.group import command
+from sealbus.agents.cli.audit.verify import counted
+from sealbus.envelopes.errors import ConfigurationError
+
+WORLD = make_world(2, 20)
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    (tmp_path / "root.json").write_text(json.dumps(WORLD.root()))
+    return written(WORLD.files(), tmp_path / "export")
+
+
+def run(export: Path, *options: str) -> Result:
+    arguments = ["verify", str(export), "--root", str(export.parent / "root.json"), *options]
+    return CliRunner().invoke(command, arguments, catch_exceptions=False)
+
+
+def test_a_good_export(export: Path) -> None:
+    result = run(export)
+    assert (result.exit_code, result.stdout) == (0, "verified\n")
+    assert f"{len(WORLD.frames)} entries" in result.stderr
+    result = run(export, "--json", "--processes", "1")
+    assert result.exit_code == 0
+    document = json.loads(result.stdout)
+    assert document["passed"] is True
+    assert document["size"] == len(WORLD.frames)
+    assert document["findings"] == 0
+
+
+def test_each_finding_has_its_place(export: Path) -> None:
+    (export / "strange\x1b[31m\n\udcff").write_bytes(b"")
+    message = export / "messages" / "000"
+    message.write_bytes(message.read_bytes()[:-1])
+    result = run(export)
+    assert result.exit_code == 4
+    assert "messages/000 bad_entry cut in a frame\n" in result.stdout
+    assert "strange\\x1b[31m\\n\\udcff unknown_file nothing covers it\n" in result.stdout
+    assert result.stdout.endswith("findings\n")
+    lines = [json.loads(line) for line in run(export, "--json").stdout.splitlines()]
+    assert {line["kind"] for line in lines} == {"finding", "report"}
+    assert lines[-1]["findings"] == len(lines) - 1
+    assert {line.get("file") for line in lines} > {"messages/000", "strange\\x1b[31m\\n\\udcff"}
+
+
+def test_a_message_is_named_by_its_sequence(export: Path) -> None:
+    message = export / "messages" / "000"
+    data = bytearray(message.read_bytes())
+    data[-1] ^= 1
+    message.write_bytes(bytes(data))
+    last = WORLD.frames[-1].sequence
+    assert f"#{last} log_mismatch" in run(export).stdout
+    first, *_ = [json.loads(line) for line in run(export, "--json").stdout.splitlines()]
+    assert first["sequence"] == last
+
+
+def test_a_folder_or_the_running_deployment(export: Path) -> None:
+    root = str(export.parent / "root.json")
+    for arguments in (["--root", root], [str(export), "--live", "--root", root], [str(export)]):
+        assert CliRunner().invoke(command, ["verify", *arguments]).exit_code == 2
+
+
+def test_a_root_file_that_is_none(export: Path) -> None:
+    (export.parent / "root.json").write_text("{}")
+    with pytest.raises(ConfigurationError, match="root file"):
+        run(export)
+    (export.parent / "root.json").unlink()
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        run(export)
+
+
+def test_words() -> None:
+    assert [counted(number) for number in (1, 2)] == ["1 finding", "2 findings"]
+
+
+def test_more_findings_than_are_kept(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sealbus.agents.evidence.verify.KEPT_FINDINGS", 2)
+    for number in range(5):
+        (export / f"more-{number}").write_bytes(b"")
+    result = run(export)
+    assert result.exit_code == 4
+    assert "... and 3 more\nNOT VERIFIED: 5 findings\n" in result.stdout
+
+
+def test_decisions_are_made_again_where_that_is_asked_for(tmp_path: Path) -> None:
+    world = decided_world()
+    (tmp_path / "root.json").write_text(json.dumps(world.root()))
+    result = run(written(world.files(), tmp_path / "good"), "--decisions")
+    assert (result.exit_code, result.stdout) == (0, "verified\n")
+    assert "12 of " in result.stderr
+    document = json.loads(run(tmp_path / "good", "--decisions", "--json").stdout)
+    assert (document["decisions"]["compared"], document["decisions"]["same"]) == (12, 12)
+    decide(world, "no", "first", allow=True)
+    world.record_policy(b"no bundle", "third")
+    export = written(world.files(), tmp_path / "forged")
+    assert run(export).exit_code == 0
+    result = run(export, "--decisions")
+    assert result.exit_code == 4
+    assert "bad_decision does not follow from its input and policy: allow-to-deny\n" in result.stdout
+    assert "not a gzip" in result.stderr or ".tar.gz: " in result.stderr

@@ -1,0 +1,90 @@
+"""How statuses and results are printed, and which exit a task's end is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from typing import cast
+
+import click
+import pytest
+
+from sealbus.agents.cli.bus.task import finish
+from sealbus.agents.sdk.bodies import JSON, OCTETS
+from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.gate.calls import CallExpired, RemoteError
+from sealbus.bus.sending.message import Content
+from sealbus.bus.sending.status import State, Status
+from sealbus.envelopes.errors import Denied
+
+
+class Told:
+    """Stands for a handle that has been told everything, or still waits."""
+
+    action = "pricing.update"
+
+    def __init__(self, *statuses: Status, waits: bool = False) -> None:
+        self.told = statuses
+        self.waits = waits
+
+    def __str__(self) -> str:
+        return "its-handle"
+
+    async def statuses(self) -> AsyncGenerator[Status, None]:
+        for status in self.told:
+            yield status
+        if self.waits:
+            await asyncio.Event().wait()
+
+
+async def finished(told: Told, *, as_json: bool = False, wait: float = 10.0) -> None:
+    await finish(cast("TaskHandle", told), wait, as_json=as_json)
+
+
+WORKING = Status(state=State.WORKING)
+
+
+def done(body: bytes, typ: str = JSON) -> Status:
+    return Status(state=State.COMPLETED, result=Content(body=body, typ=typ), sequence=1)
+
+
+async def test_a_result_is_printed_alone(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    await finished(Told(WORKING, done(b'{"item": "\xc3\xa4"}')))
+    await finished(Told(done(b"\x00\xff", OCTETS)))
+    assert capsysbinary.readouterr().out == b'{"item":"\xc3\xa4"}\n\x00\xff'
+
+
+async def test_as_json_it_is_all_of_the_status(capsys: pytest.CaptureFixture[str]) -> None:
+    await finished(Told(done(b"[1]")), as_json=True)
+    await finished(Told(done(b"\x00", OCTETS)), as_json=True)
+    first, second = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert first == {"state": "completed", "final": True, "sequence": 1, "type": JSON, "result": [1]}
+    assert (second["type"], second["result"]) == (OCTETS, "AA==")
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (Status(state=State.REJECTED, code="denied", reasons=("not_owner",)), Denied),
+        (Status(state=State.FAILED, code="handler_failed", note="gave up"), RemoteError),
+        (Status(state=State.EXPIRED, code="expired"), CallExpired),
+    ],
+)
+async def test_every_other_end_is_an_error(
+    status: Status, error: type[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(error):
+        await finished(Told(status))
+    assert capsys.readouterr().out == ""
+    with pytest.raises(error):
+        await finished(Told(status), as_json=True)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["state"], said["code"]) == (status.state, status.code)
+    assert said.get("reasons", []) == list(status.reasons)
+    assert said.get("note", "") == status.note
+
+
+async def test_who_waits_in_vain_is_told_the_handle() -> None:
+    with pytest.raises(click.ClickException, match=r"pricing.update: not done within 0.01 s.*its-handle"):
+        await finished(Told(WORKING, waits=True), wait=0.01)

@@ -1,0 +1,73 @@
+"""What is recorded and kept, what is to be, and what is looked for."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support.policies import bundle
+
+from sealbus.agents.control.notary.policies import GIVEN_UP, OFFERED, WANTED, PolicyArchive, policy_record
+
+ONE = bundle(revision="one")
+
+
+def test_what_is_offered_stays_until_it_is_kept_and_recorded() -> None:
+    archive = PolicyArchive()
+    assert archive.next() is None
+    archive.offer(ONE)
+    archive.offer(ONE)
+    assert archive.next() is ONE
+    archive.kept(ONE.digest)
+    assert archive.is_kept(ONE.digest)
+    assert archive.next() is ONE
+    archive.recorded(policy_record(ONE))
+    assert archive.is_recorded(ONE.digest)
+    assert archive.next() is None
+    archive.offer(ONE)
+    assert archive.next() is None
+
+
+async def test_a_revision_that_nobody_offered_is_wanted_once() -> None:
+    archive = PolicyArchive()
+    archive.offer(ONE)
+    waiting = asyncio.create_task(archive.wanted())
+    archive.seen(["one"])
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    archive.seen(["gone", "other"])
+    assert await waiting == "gone"
+    archive.give_up("gone")
+    archive.seen(["gone"])
+    assert await archive.wanted() == "other"
+    archive.offer(bundle(revision="other"))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await archive.wanted()
+
+
+async def test_what_another_notary_recorded_is_wanted_until_it_is_kept() -> None:
+    archive = PolicyArchive()
+    archive.recorded(policy_record(ONE))
+    assert await archive.wanted() == "one"
+    archive.offer(ONE)
+    assert archive.next() is ONE
+    archive.kept(ONE.digest)
+    assert archive.next() is None
+    archive.seen(["one"])
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await archive.wanted()
+
+
+async def test_made_up_revisions_fill_no_memory() -> None:
+    archive = PolicyArchive()
+    for number in range(2 * GIVEN_UP):
+        archive.seen([f"r{number}"])
+    assert len(archive._wanted) == WANTED
+    for number in range(2 * GIVEN_UP):
+        archive.give_up(f"r{number}")
+    assert (len(archive._wanted), len(archive._given_up)) == (0, GIVEN_UP)
+    for number in range(OFFERED + 3):
+        archive.offer(bundle(revision=f"r{number}"))
+    assert len(archive._offered) == OFFERED

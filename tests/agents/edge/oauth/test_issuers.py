@@ -1,0 +1,132 @@
+"""Rows of the issuer table: what an operator can and cannot say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sealbus.agents.edge.oauth.issuers import ACCESS_TOKEN_TYPES, ALGORITHMS, Issuer, is_loopback, is_secure_url
+from sealbus.envelopes.errors import ConfigurationError
+
+
+def row(**changes: Any) -> Issuer:
+    return Issuer(**{"issuer": "https://idp.example", "audiences": frozenset({"https://edge.example"}), **changes})
+
+
+def test_a_row_needs_an_issuer_and_an_audience_and_is_strict_by_default() -> None:
+    issuer = row()
+    assert issuer.types == ACCESS_TOKEN_TYPES == {"at+jwt", "application/at+jwt"}
+    assert issuer.algorithms == {"ES256", "RS256"}
+    assert (issuer.jwks_uri, dict(issuer.claims), issuer.session_claim) == (None, {}, "sid")
+
+
+def test_a_row_does_not_change_with_the_map_it_was_made_from() -> None:
+    claims = {"dept": "dept"}
+    issuer = row(claims=claims)
+    claims["email"] = "email"
+    assert dict(issuer.claims) == {"dept": "dept"}
+    assert hash(issuer) == hash(row(claims={"dept": "dept"}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"issuer": "http://idp.example"},
+        {"issuer": "https://idp.example?tenant=1"},
+        {"issuer": "https://idp.example#a"},
+        {"issuer": "https://idp.example/" + "a" * 256},
+        {"issuer": ""},
+        {"audiences": frozenset()},
+        {"audiences": frozenset({""})},
+        {"algorithms": frozenset()},
+        {"algorithms": frozenset({"ES256", "none"})},
+        {"algorithms": frozenset({"HS256"})},
+        {"algorithms": frozenset({"EdDSA"})},
+        {"jwks_uri": "http://idp.example/jwks"},
+        {"jwks_uri": "http://127.0.0.1/jwks"},
+        {"types": frozenset()},
+        {"types": frozenset({"JWT"})},
+        {"claims": {"": "a"}},
+        {"claims": {"a": ""}},
+        {"claims": {"a": "x" * 257}},
+        {"claims": {"a": "same", "b": "same"}},
+        {"claims": {f"claim-{number}": f"claim-{number}" for number in range(33)}},
+        {"session_claim": ""},
+        {"tenant_claim": "org", "tenant": "acme"},
+        {"tenant_claim": ""},
+        {"tenant": "a\nb"},
+    ],
+)
+def test_what_cannot_be_right_is_a_configuration_error(change: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        row(**change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"algorithms": ALGORITHMS},
+        {"claims": {f"claim-{number}": f"claim-{number}" for number in range(32)}},
+        {"tenant": "acme"},
+        {"tenant_claim": "org"},
+        {"types": frozenset({"jwt", ""})},
+        {"jwks_uri": "https://keys.example/jwks?v=1"},
+    ],
+)
+def test_all_that_an_operator_may_say(change: dict[str, Any]) -> None:
+    [(name, value)] = change.items()
+    assert getattr(row(**change), name) == value
+
+
+def test_an_issuer_on_loopback_may_have_its_keys_there() -> None:
+    issuer = row(issuer="http://127.0.0.1:8080/development-only", jwks_uri="http://127.0.0.1:8080/jwks")
+    assert issuer.jwks_uri is not None
+    with pytest.raises(ConfigurationError):
+        row(issuer="http://127.0.0.1:8080", jwks_uri="http://192.0.2.1/jwks")
+
+
+@pytest.mark.parametrize(
+    ("url", "secure"),
+    [
+        ("https://idp.example", True),
+        ("https://idp.example:8443/a/b?c=d", True),
+        ("https://[2001:db8::1]/jwks", True),
+        ("http://127.0.0.1:9000", True),
+        ("http://127.8.9.1", True),
+        ("http://[::1]:9000/a", True),
+        ("http://localhost:9000", True),
+        ("http://localhost.evil.example", False),
+        ("http://127.0.0.1.evil.example", False),
+        ("http://192.0.2.1", False),
+        ("http://user@127.0.0.1", False),
+        ("http://127.0.0.1\\@evil.example", False),
+        ("https://user:secret@idp.example", False),
+        ("https://idp.example#a", False),
+        ("https://idp.example\n", False),
+        ("https://idp.example/ a", False),
+        ("https://idp.\u00e9xample", False),
+        ("https://", False),
+        ("HTTPS://idp.example", False),
+        ("ftp://127.0.0.1", False),
+        ("file:///etc/passwd", False),
+    ],
+)
+def test_secure_urls(url: str, secure: bool) -> None:
+    assert is_secure_url(url) is secure
+    assert is_secure_url(url, plain=False) is (secure and url.startswith("https:"))
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("192.0.2.1", False),
+        ("::", False),
+        ("a.example", False),
+    ],
+)
+def test_loopback_hosts(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback

@@ -1,0 +1,199 @@
+"""Whose task it is: found by who submitted it, by nobody else, and however the stored value was spoiled."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from support.engines import ScriptedEngine
+from support.shop import Shop, Update
+
+from sealbus.agents.edge import task_owners as owners
+from sealbus.agents.edge.http.problem import EdgeError
+from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.user_context import Pseudonyms
+from sealbus.agents.edge.task_owners import TaskOwners
+from sealbus.agents.runtime.node import Node
+from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.handling.idempotency.signed_value import signed
+from sealbus.bus.streams.key_value import Keyed
+from sealbus.envelopes.encoding.codec import decode, encode
+from sealbus.envelopes.errors import Code
+from sealbus.envelopes.message.seal import Sealer
+from sealbus.testing import TestBus
+
+ALICE = AccessToken(
+    issuer="https://idp.example",
+    subject="alice",
+    client="shop-web",
+    session="session-1",
+    scope=(),
+    claims={},
+    tenant=None,
+    acr=None,
+    amr=None,
+    auth_time=None,
+    issued=0,
+    expires=time.time_ns(),
+)
+
+
+@dataclass(kw_only=True)
+class Desk:
+    """An edge's memory of one task of Alice's."""
+
+    node: Node
+    owners: TaskOwners
+    handle: TaskHandle
+
+    @property
+    def task(self) -> str:
+        return self.handle.message_id
+
+    async def stored(self) -> tuple[int, dict[str, Any]]:
+        found = await Keyed(self.node.transport).get(self.subject)
+        assert found is not None
+        array = decode(found[1], text_bytes=16_384, step=0)
+        assert isinstance(array, list)
+        assert isinstance(array[0], bytes)
+        return found[0], json.loads(array[0])
+
+    def written(self, value: dict[str, Any], sealer: Sealer | None = None) -> bytes:
+        """Return what is stored of `value`, signed by the edge unless by another."""
+        parts = signed(json.dumps(value).encode(), owners._TYPE, sealer or self.node.identity.sealer())
+        return encode([*parts], text_bytes=16_384)
+
+    async def replace(self, written: bytes) -> None:
+        sequence, _ = await self.stored()
+        assert await Keyed(self.node.transport).replace(self.subject, written, last=sequence) is not None
+
+    @property
+    def subject(self) -> str:
+        return f"state.{self.node.token}.request.{self.task}"
+
+    async def last(self) -> int:
+        found = await Keyed(self.node.transport).get(self.subject)
+        assert found is not None
+        return found[0]
+
+    async def refuses(self, task: str | None = None, token: AccessToken = ALICE) -> bool:
+        with pytest.raises(EdgeError) as raised:
+            await self.owners.find(self.task if task is None else task, token)
+        return (raised.value.status, raised.value.code) == (404, Code.NOT_FOUND)
+
+
+@pytest.fixture
+async def bus() -> AsyncIterator[TestBus]:
+    async with TestBus(Shop().inventory, engine=ScriptedEngine()) as running:
+        yield running
+
+
+@pytest.fixture
+async def thief(bus: TestBus) -> Sealer:
+    return (await bus.client("thief")).node.identity.sealer()
+
+
+@pytest.fixture
+async def another(bus: TestBus) -> TaskHandle:
+    return await (await bus.client("edge")).submit("inventory.update", Update(item_id="43"))
+
+
+@pytest.fixture
+async def desk(bus: TestBus, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.setattr(owners, "_PAUSE", 0.0)  # how long a replica may be behind is not what is looked at here
+    client = await bus.client("edge")
+    handle = await client.submit("inventory.update", Update(item_id="42"))
+    made = Desk(node=client.node, owners=TaskOwners(client.node), handle=handle)
+    await made.owners.keep(handle, ALICE)
+    return made
+
+
+async def test_who_submitted_it_finds_it_in_any_session_of_any_application(desk: Desk) -> None:
+    for token in (ALICE, replace(ALICE, client="another", session="another", scope=("read",), expires=1)):
+        found = await desk.owners.find(desk.task, token)
+        assert found.text == desk.handle.text
+
+
+async def test_another_process_of_the_edge_finds_it_too(desk: Desk) -> None:
+    assert (await TaskOwners(desk.node).find(desk.task, ALICE)).text == desk.handle.text
+
+
+async def test_nobody_else_does(desk: Desk) -> None:
+    assert await desk.refuses(token=replace(ALICE, subject="bob"))
+    assert await desk.refuses(token=replace(ALICE, issuer="https://other.example"))
+    assert await desk.refuses(token=replace(ALICE, issuer="https://idp.examplea", subject="lice"))
+
+
+@pytest.mark.parametrize("task", ["", "0" * 31, "0" * 33, "g" * 32, "*", ">", "A" * 32, "0" * 32 + "\n", "0" * 32])
+async def test_what_is_no_task_is_not_there(desk: Desk, task: str) -> None:
+    assert await desk.refuses(task)
+
+
+async def test_what_is_stored_does_not_name_the_user(desk: Desk) -> None:
+    _, value = await desk.stored()
+    assert value.keys() == {"v", "handle", "who", "at"}
+    assert "alice" not in json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"v": 2},
+        {"v": None},
+        {"who": None},
+        {"who": ""},
+        {"who": "é"},
+        {"handle": ""},
+        {"handle": 7},
+        {"handle": "1.AAAA"},
+        {"at": 0},
+        {"at": -1},
+        {"at": None},
+        {"at": 1e400},
+    ],
+)
+async def test_a_value_that_is_not_ours_is_nobodys(desk: Desk, change: dict[str, object]) -> None:
+    _, value = await desk.stored()
+    await desk.replace(desk.written(value | change))
+    assert await desk.refuses()
+
+
+async def test_what_the_edge_did_not_write_is_nobodys(desk: Desk, thief: Sealer) -> None:
+    """An agent that took part in a task can make up its handle, and have the broker store it with a user of its choice."""
+    _, value = await desk.stored()
+    await desk.replace(desk.written(value))
+    assert (await desk.owners.find(desk.task, ALICE)).text == desk.handle.text
+    plain = json.dumps(value).encode()
+    for written in (plain, encode([plain], text_bytes=16_384), desk.written(value, thief)):
+        await Keyed(desk.node.transport).replace(desk.subject, written, last=await desk.last())
+        assert await desk.refuses()
+
+
+async def test_what_the_edge_wrote_of_another_task_is_not_this_ones(desk: Desk, another: TaskHandle) -> None:
+    _, value = await desk.stored()
+    await desk.replace(desk.written(value | {"handle": another.text}))
+    assert await desk.refuses()
+
+
+@pytest.mark.parametrize("written", [b"", b"{}", b"[]", b"null", b"\xff", b"[" * 50_000])
+async def test_junk_is_nobodys(desk: Desk, written: bytes) -> None:
+    sequence, _ = await desk.stored()
+    assert await Keyed(desk.node.transport).replace(desk.subject, written, last=sequence) is not None
+    assert await desk.refuses()
+
+
+async def test_with_pseudonyms_a_task_is_found_by_them_alone(desk: Desk) -> None:
+    under, other = Pseudonyms(bytes(32)), Pseudonyms(bytes(31) + b"1")
+    with pytest.raises(EdgeError):
+        await TaskOwners(desk.node, under).find(desk.task, ALICE)
+    handle = await desk.node.sending.submit("inventory.update", Update(item_id="42"))
+    await TaskOwners(desk.node, under).keep(handle, ALICE)
+    assert (await TaskOwners(desk.node, under).find(handle.message_id, ALICE)).text == handle.text
+    bob = replace(ALICE, subject="bob")
+    for pseudonyms, token in ((other, ALICE), (None, ALICE), (under, bob)):
+        with pytest.raises(EdgeError):
+            await TaskOwners(desk.node, pseudonyms).find(handle.message_id, token)

@@ -1,0 +1,61 @@
+"""What was composed in the past is composed again, from the former parts in a real store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.lab import running
+from support.policies import signing_key
+from support.policy_bus import pushed
+from support.teams import signed_platform, signed_team, team_policy
+
+from sealbus.agents.runtime.policy.history import former_policy, parts_of
+from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.envelopes.trust.keys import key_id
+from sealbus.policies.bundle.composition import PartSet
+
+ROOT, STOCK = signing_key(), signing_key()
+ANCHORS = {key_id(ROOT.public): ROOT.public}
+
+
+def test_the_parts_of_a_revision() -> None:
+    assert parts_of("0123456789ab.platform-12.a_b-3") == {"platform": 12, "a_b": 3}
+    for other in (
+        "", "r1", "0123456789ab...", "0123456789ab.stock-1", "0123456789ab.platform-0", "0123456789ab.platform-1.",
+        "0123456789ab.platform-1.platform-2", "0123456789ab.platform-1..", "0123456789ab.platform-1.stock-1/x",
+        "0123456789AB.platform-1", "0123456789ab.platform-1\n",
+    ):  # fmt: skip
+        assert parts_of(other) == {}
+
+
+@pytest.mark.nats
+async def test_every_combination_that_a_process_can_have_had(tmp_path: Path) -> None:
+    platforms = {serial: signed_platform(ROOT, {"stock": STOCK}, serial=serial) for serial in (1, 2)}
+    stocks = {
+        serial: signed_team("stock", STOCK, team_policy("stock", allow=f"request.v == {serial}"), serial=serial)
+        for serial in (1, 2)
+    }
+    async with running(tmp_path / "nats", "a") as lab, lab.connection("a") as connection:
+        store = PolicyStore(connection, "policies")
+        await store.create()
+        for serial in (1, 2):
+            await pushed(store, "stock", stocks[serial], serial)
+            await pushed(store, "platform", platforms[serial], serial)
+        revision = ""
+        for one, other in ((1, 1), (1, 2), (2, 1), (2, 2)):
+            parts = PartSet(ANCHORS)
+            parts.offer("platform", platforms[one])
+            parts.offer("stock", stocks[other])
+            composed = parts.composed
+            assert composed is not None
+            revision = composed.revision
+            found = await former_policy(store, ANCHORS, revision)
+            assert found is not None
+            assert found.raw == composed.raw
+        # Not kept, of other contents, signed by nobody who counts, and no revision at all.
+        for asked, anchors in [
+            (revision.replace("stock-2", "stock-3"), ANCHORS), ("0" * 12 + revision[12:], ANCHORS), (revision, {}),
+            ("r1", ANCHORS),
+        ]:  # fmt: skip
+            assert await former_policy(store, anchors, asked) is None

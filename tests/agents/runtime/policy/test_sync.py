@@ -1,0 +1,176 @@
+"""Parts from the store to the file that engines watch: taken, refused, kept over a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from support.lab import Lab, running, until
+from support.policies import put, signing_key
+from support.teams import signed_platform, signed_team, team_policy
+
+from sealbus.agents.runtime.policy import sync as policy_sync
+from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.agents.runtime.policy.sync import PolicySync, policy_synced
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.trust.keys import key_id
+from sealbus.policies.bundle.files import load_bundle, write_file
+
+pytestmark = pytest.mark.nats
+
+ROOT, STOCK, MONEY = signing_key(), signing_key(), signing_key()
+TEAMS = {"stock": STOCK, "money": MONEY}
+ANCHORS = {key_id(ROOT.public): ROOT.public}
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    async with running(tmp_path / "nats", "a") as started:
+        yield started
+
+
+@pytest.fixture
+async def connection(lab: Lab) -> AsyncIterator[Connection]:
+    async with lab.connection("a") as entered:
+        yield entered
+
+
+@pytest.fixture
+async def store(connection: Connection) -> PolicyStore:
+    found = PolicyStore(connection, "policies")
+    await found.create()
+    return found
+
+
+async def push(store: PolicyStore, name: str, raw: bytes, serial: int = 1) -> None:
+    before = await store.read(name)
+    await store.push(name, raw, serial, last=before.last if before is not None else 0)
+
+
+async def push_all(store: PolicyStore) -> None:
+    await push(store, "stock", signed_team("stock", STOCK))
+    await push(store, "money", signed_team("money", MONEY))
+    await push(store, "platform", signed_platform(ROOT, TEAMS))
+
+
+@asynccontextmanager
+async def synced(store: PolicyStore, folder: Path, counters: Counters | None = None) -> AsyncIterator[PolicySync]:
+    async with policy_synced(PolicySync(store, folder, ANCHORS, counters=counters)) as sync:
+        yield sync
+
+
+def revision(sync: PolicySync) -> str:
+    found = load_bundle(sync.bundle)
+    assert sync.composed is not None
+    assert found.raw == sync.composed.raw
+    return found.revision.partition(".")[2]
+
+
+async def changed(sync: PolicySync) -> None:
+    async with asyncio.timeout(10):
+        await sync.changed.wait()
+    sync.changed.clear()
+
+
+async def test_what_is_pushed_comes_into_the_file(store: PolicyStore, tmp_path: Path) -> None:
+    await push_all(store)
+    async with synced(store, tmp_path / "cache") as sync:
+        assert revision(sync) == "platform-1.money-1.stock-1"
+        assert sync.problem == ""
+        sync.changed.clear()
+        await push(store, "stock", signed_team("stock", STOCK, serial=2), 2)
+        await changed(sync)
+        assert revision(sync) == "platform-1.money-1.stock-2"
+
+
+async def test_what_is_refused_is_told_and_changes_nothing(store: PolicyStore, tmp_path: Path) -> None:
+    await push_all(store)
+    counters = Counters()
+    async with synced(store, tmp_path / "cache", counters) as sync:
+        sync.changed.clear()
+        for number, raw in enumerate(
+            (
+                signed_team("stock", MONEY, serial=2),
+                signed_team("stock", STOCK, serial=1, data={}),
+                signed_team("stock", STOCK, team_policy("money"), serial=2),
+                b"junk",
+            )
+        ):
+            await push(store, "stock", raw, number + 2)
+            await until(lambda number=number: counters.value("sealbus_policy_refused_total") == number + 1)  # type: ignore[misc]  # mypy knows no type for it
+            assert revision(sync) == "platform-1.money-1.stock-1"
+            assert sync.problem.startswith("stock: ")
+        # Neither does it hold up the other team.
+        await push(store, "money", signed_team("money", MONEY, serial=2), 2)
+        await changed(sync)
+        assert revision(sync) == "platform-1.money-2.stock-1"
+        await push(store, "stock", signed_team("stock", STOCK, serial=7), 7)
+        await changed(sync)
+        assert sync.problem == ""
+
+
+async def test_it_lasts_over_a_restart_without_the_store_and_takes_nothing_older(
+    lab: Lab, store: PolicyStore, tmp_path: Path
+) -> None:
+    await push_all(store)
+    await push(store, "stock", signed_team("stock", STOCK, serial=5), 5)
+    async with synced(store, tmp_path / "cache"):
+        pass
+    # What they compose to is not kept for its own sake.
+    (tmp_path / "cache" / "composed" / "bundle.tar.gz").unlink()
+    async with lab.connection("a") as other, synced(PolicyStore(other, "nowhere"), tmp_path / "cache") as sync:
+        assert revision(sync) == "platform-1.money-1.stock-5"
+        assert "does not exist" in sync.problem
+    # Somebody who can write to the store puts a genuine old bundle there.
+    await push(store, "stock", signed_team("stock", STOCK, serial=4), 4)
+    async with synced(store, tmp_path / "cache") as sync:
+        assert revision(sync) == "platform-1.money-1.stock-5"
+        assert "not after 5" in sync.problem
+
+
+async def test_the_kept_parts_are_verified_again(store: PolicyStore, tmp_path: Path) -> None:
+    await push_all(store)
+    async with synced(store, tmp_path / "cache"):
+        pass
+    put(signed_team("stock", MONEY, serial=9), tmp_path / "cache" / "parts" / "stock.tar.gz")
+    async with synced(store, tmp_path / "cache") as sync:
+        assert revision(sync) == "platform-1.money-1.stock-1"
+
+
+async def test_without_any_policy_it_does_not_start(store: PolicyStore, connection: Connection, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="nothing was pushed yet"):
+        await PolicySync(store, tmp_path / "one", ANCHORS).start()
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        await PolicySync(PolicyStore(connection, "nowhere"), tmp_path / "two", ANCHORS).start()
+    await push(store, "platform", signed_platform(STOCK, TEAMS))
+    with pytest.raises(ConfigurationError, match="may not sign"):
+        await PolicySync(store, tmp_path / "three", ANCHORS).start()
+
+
+async def test_a_folder_that_cannot_be_written_is_told_and_tried_again(
+    store: PolicyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_sync, "AGAIN_AFTER", 0.01)
+    await push_all(store)
+    async with synced(store, tmp_path / "cache") as sync:
+        sync.changed.clear()
+        full = True
+
+        def write(raw: bytes, file: Path, *, durable: bool = True) -> None:
+            if full:
+                raise OSError(28, "No space left on device")
+            write_file(raw, file, durable=durable)
+
+        monkeypatch.setattr(policy_sync, "write_file", write)
+        await push(store, "stock", signed_team("stock", STOCK, serial=2), 2)
+        await until(lambda: "No space left on device" in sync.problem)
+        assert load_bundle(sync.bundle).revision.endswith(".platform-1.money-1.stock-1")
+        full = False
+        await changed(sync)
+        assert revision(sync) == "platform-1.money-1.stock-2"
+        await until(lambda: sync.problem == "")

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.settings import FULL, load
+
+from sealbus.bus.streams.declared import declared_streams
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[policy]\nengin = 1", "there is no setting policy.engin; did you mean policy.engine?"),
+        ("[polcy]\nengine = 1", "there is no setting polcy; did you mean policy?"),
+        ("zzzzzzzz = 1", "there is no setting zzzzzzzz"),
+        ('["a b"]\nx = 1', 'there is no setting "a b"'),
+        ("policy = 1", "policy is a table"),
+        ("[streams]\nmax_bytes = 5", "streams.max_bytes is a table"),
+        ("[trust_domain]\nx = 1", "trust_domain: must be a trust domain such as example.org"),
+        ("trust_domain = 5", "trust_domain: must be a trust domain"),
+        ('trust_domain = "Example.org"', "trust_domain: must be a trust domain"),
+        ('nats = "tls://x:1"', "nats: input should be a valid tuple"),
+        ("nats = []", "nats: tuple should have at least 1 item"),
+        ('nats = ["nats://x:1"]', "nats: must be tls://host:port"),
+        ("nats = [5]", "nats: input should be a valid string"),
+        ('nats_ids = ["x"]', "nats_ids: must be a SPIFFE ID"),
+        ("[agents]\npricing = 5", "agents.pricing: must be a SPIFFE ID"),
+        ("[agents.pricing]\nx = 1", "agents.pricing: must be a SPIFFE ID"),
+        ('[policy]\nengine = "fast"', "policy.engine: input should be 'embedded', 'sidecar' or 'central'"),
+        ("[policy]\ndeadline = 0", "policy.deadline: input should be greater than 0"),
+        ("[policy]\ndeadline = nan", "policy.deadline: input should be"),
+        ("[worker]\nconcurrency = 0", "worker.concurrency: input should be greater than or equal to 1"),
+        ("[streams]\nreplicas = 2", "streams.replicas: input should be 1, 3 or 5"),
+        ("[streams.max_bytes]\njobs = 1", "there is no setting streams.max_bytes.jobs"),
+        ("[streams.max_bytes]\ntasks = 0", "streams.max_bytes.tasks: must be a number of bytes over 0"),
+        ("[streams.max_bytes]\ntasks = true", "streams.max_bytes.tasks: must be a number of bytes"),
+        ('[streams.max_bytes]\ntasks = "1GB"', 'or a text such as "512MiB" or "1GiB"'),
+        ("[streams.max_bytes]\ntasks = 1.5", "streams.max_bytes.tasks: must be a number of bytes"),
+        ('[subjects."a.b"]\nkind = "reply"\nowner = "x"', 'subjects."a.b".kind: input should be'),
+        ('[subjects."a.b"]\nkin = "task"', 'there is no setting subjects."a.b".kin'),
+        ("[subjects]\nx = 1", "subjects.x is a table"),
+        ('[audit.redact]\n"a..b" = ["/x"]', "audit.redact.\"a..b\": 'a..b' is not a subject pattern"),
+        ('[audit]\nbodies = ["task.>.x"]', "audit.bodies: 'task.>.x' is not a subject pattern"),
+        ('[audit.redact]\n"task.>" = ["x"]', "audit.redact.\"task.>\": 'x' is not a JSON pointer"),
+        ('[audit.redact]\n"task.>" = "/x"', 'audit.redact."task.>": input should be a valid tuple'),
+        ("[edge]\nadress = 1", "there is no setting edge.adress; did you mean edge.address?"),
+        ("[[edge.issuers]]\nissuers = 1", "edge.issuers: "),
+        ("[control.callout]\nkey = 1", "there is no setting control.callout.key"),
+        ("[control]\ncallout = 1", "control.callout is a table"),
+        ("[control.callout]\nlongest = 1", "control.callout.longest: input should be greater than or equal to 10"),
+        ("[edge]\nissuers = 1", "edge.issuers: input should be a valid tuple"),
+        ('[[edge.issuers]]\nissuer = "x"\naudience = "y"', "edge.issuers: extra inputs are not permitted"),
+    ],
+)
+def test_each_mistake_is_one_line_that_names_the_key_and_its_source(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text)
+    line = caught.value.detail
+    assert complaint in line
+    assert "\n" not in line
+    assert line.startswith(f"file {tmp_path / 'sealbus.toml'}: ")
+
+
+def test_a_bucket_takes_the_place_of_a_file(tmp_path: Path) -> None:
+    settings = load(tmp_path, FULL.replace('"policy/bundle.tar.gz"', '"nats://policies"'))
+    assert (settings.policy.bundle, settings.policy.bucket) == (None, "policies")
+
+
+def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
+    settings = load(tmp_path, FULL)
+    assert settings.nats_ids == {SpiffeId("spiffe://example.org/nats/a"), SpiffeId("spiffe://example.org/nats/b")}
+    assert settings.workload_api == "unix:///run/agent.sock"
+    assert settings.policy.engine == "embedded"
+    assert settings.policy.bundle == tmp_path / "policy" / "bundle.tar.gz"
+    assert (settings.policy.opa, settings.policy.deadline) == (("/run/opa.sock",), 0.5)
+    assert settings.policy.opa_ids == {SpiffeId("spiffe://example.org/opa/a"), SpiffeId("spiffe://example.org/opa/b")}
+    assert settings.policy.bucket is None
+    assert settings.policy.keys == (tmp_path / "policy" / "platform.pem", Path("/etc/old.pem"))
+    assert (settings.policy.cache, settings.policy.serve) == (tmp_path / "cache", "0.0.0.0:8445")
+    assert settings.policy.serve_key == tmp_path / "composer.pem"
+    assert settings.names.id_of("orders") == SpiffeId("spiffe://example.org/ns/shop/sa/orders")
+    assert settings.names.id_of("pricing") == SpiffeId("spiffe://example.org/ns/money/sa/pricing")
+    assert settings.minters == {SpiffeId("spiffe://example.org/edge")}
+    assert settings.lifetimes == Lifetimes(
+        context_start=1_800 * SECOND, context_life=7_200 * SECOND, chain_life=14_400 * SECOND, chain_after=600 * SECOND
+    )
+    assert settings.max_bytes == {"TASKS": 1 << 30, "AUDIT": 5_000_000, "REFUSALS": 64 << 20}
+    assert settings.replicas == 3
+    created, send = settings.own_subjects
+    assert (created.subject, created.kind, created.action) == ("orders.created", Kind.EVENT, "orders.created")
+    assert created.owner == settings.names.id_of("orders")
+    assert (send.kind, send.owner, send.action) == (Kind.TASK, SpiffeId("spiffe://example.org/mail"), "mail.post")
+    assert (settings.audit_within, settings.audit_denials) == (3.0, 300)
+    assert (settings.identity_within, settings.identity_patient, settings.command_within) == (90.0, True, 2.5)
+    assert settings.audit_redact == {"task.payroll.>": ("/action/properties/salary",)}
+    assert settings.audit_bodies == ("task.orders.>",)
+    assert (settings.audit_spool, settings.audit_spool_max) == (tmp_path / "spool", 16 << 20)
+    assert (settings.pending_calls, settings.replay_entries) == (10, 20)
+    assert settings.health == ":9464"
+    assert (settings.concurrency, settings.batch, settings.ack_wait) == (4, 8, 60.0)
+    assert (settings.max_ack_pending, settings.drain) == (16, 5.5)
+    edge = settings.edge
+    assert (edge.address, edge.resource, edge.plaintext) == ("0.0.0.0:8443", "https://api.example.org", True)
+    assert (edge.connections, edge.connections_of_address) == (2_000, 200)
+    assert (edge.certificate, edge.key) == (tmp_path / "edge.pem", Path("/etc/edge.key"))
+    assert edge.pseudonym_key == tmp_path / "pseudonyms.key"
+    assert (edge.context_start, edge.context_life) == (600, 3_600)
+    assert (edge.token_service, edge.actions) == (":8444", ("inventory.*",))
+    (issuer,) = edge.issuers
+    assert (issuer.issuer, issuer.claims, issuer.algorithms) == (
+        "https://idp.example.org",
+        {"department": "dep"},
+        ("ES256", "RS256"),
+    )
+    assert settings.token_service == "https://edge:8444"
+    callout = settings.control.callout
+    assert (callout.issuer, callout.nkey) == (tmp_path / "keys" / "issuer.seed", Path("/etc/user.seed"))
+    assert (callout.accounts, callout.servers, callout.longest) == (("APP", "ACME"), ("NABC",), 3600.0)
+    notary = settings.control.notary
+    assert (notary.origin, notary.stream, notary.lease, notary.whole) == (
+        "log.example.org/audit",
+        "AUDIT-2026",
+        5,
+        True,
+    )
+    assert notary.keys == (tmp_path / "a.key", Path("/etc/b.key"))
+    assert (notary.folder, notary.previous) == (tmp_path / "log", tmp_path / "before" / "checkpoint")
+    assert not [line.key for line in settings.lines if str(line.origin) == "default" and line.value != "not set"]
+    assert declared_streams(settings.max_bytes, own=settings.own_subjects, replicas=settings.replicas)
+
+
+def test_the_smallest_file_gives_everything_else_by_default(tmp_path: Path) -> None:
+    settings = load(tmp_path)
+    assert settings.trust_domain == TrustDomain("example.org")
+    assert settings.nats == ("tls://nats:4222",)
+    assert settings.nats_ids == {SpiffeId("spiffe://example.org/nats")}
+    assert settings.workload_api is None
+    assert settings.policy.engine == "sidecar"
+    assert (settings.policy.bundle, settings.policy.opa, settings.policy.deadline) == (None, (), 1.0)
+    assert settings.policy.opa_ids == {SpiffeId("spiffe://example.org/opa")}
+    assert settings.names.id_of("pricing") == SpiffeId("spiffe://example.org/agent/pricing")
+    assert settings.minters == frozenset()
+    assert settings.lifetimes == DEFAULT_LIFETIMES
+    assert (settings.edge.context_start, settings.edge.context_life) == (None, None)
+    assert settings.max_bytes == {}
+    assert settings.own_subjects == ()
+    assert settings.health is None
+    assert (settings.concurrency, settings.batch, settings.drain) == (64, 256, 20.0)
+    assert (settings.identity_within, settings.command_within) == (60.0, 5.0)
+    assert {str(line.origin) for line in settings.lines} == {"default", f"file {tmp_path / 'sealbus.toml'}"}

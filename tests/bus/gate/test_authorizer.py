@@ -1,0 +1,160 @@
+"""The judge: an engine that fails, in whatever way, decides nothing and ends nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import pytest
+from support.audit import opened
+from support.engines import ScriptedEngine, Verdict, allow
+from support.envelopes import NAMES
+from support.lab import until
+from support.shop import Price, Shop, Update
+
+from sealbus import Agent, Context, Resource
+from sealbus.agents.runtime.endpoint import routes_of
+from sealbus.agents.sdk.sender import Sending
+from sealbus.bus.gate import authorizer as judge
+from sealbus.bus.gate.authorizer import Authorizer
+from sealbus.bus.gate.calls import RemoteError
+from sealbus.bus.gate.reply_policy import AnswerPolicy
+from sealbus.bus.ports import Delivery
+from sealbus.bus.routing.stages import Opened
+from sealbus.envelopes.errors import Code, PolicyFailed, PolicyUnavailable
+from sealbus.policies.decision.request import Resource as ResourceInput
+from sealbus.testing import TestBus
+
+
+class Raising(ScriptedEngine):
+    """Raises `error` until it is taken away."""
+
+    def __init__(self, error: Exception | None) -> None:
+        super().__init__()
+        self.error = error
+
+    async def decide(self, inputs: Sequence[bytes]) -> Sequence[Verdict]:
+        if self.error is not None:
+            raise self.error
+        return await super().decide(inputs)
+
+
+class Short(ScriptedEngine):
+    """Answers one question too few."""
+
+    async def decide(self, inputs: Sequence[bytes]) -> Sequence[Verdict]:
+        return [allow()] * (len(inputs) - 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (PolicyUnavailable("away"), Code.POLICY_UNAVAILABLE),
+        (PolicyFailed("nonsense"), Code.POLICY_ERROR),
+        (RuntimeError("a secret"), Code.POLICY_UNAVAILABLE),
+    ],
+)
+async def test_what_an_engine_raises_is_no_decision_for_all(error: Exception, code: Code) -> None:
+    answers = await Authorizer(engine=Raising(error)).decide([b"{}", b"{}"])
+    assert [one.code for one in answers if isinstance(one, PolicyUnavailable | PolicyFailed)] == [code, code]
+    assert "a secret" not in str(answers)
+
+
+async def test_an_answer_too_few_is_an_error_for_all() -> None:
+    answers = await Authorizer(engine=Short()).decide([b"{}", b"{}"])
+    assert [type(one) for one in answers] == [PolicyFailed, PolicyFailed]
+
+
+async def test_an_engine_that_breaks_does_not_end_the_worker() -> None:
+    shop, engine = Shop(), Raising(RuntimeError("a secret"))
+    async with TestBus(shop.pricing, engine=engine) as bus:
+        other = ScriptedEngine()
+        client = await bus.client("shop-web")
+        client.node.requests._policy = AnswerPolicy(judge=Authorizer(engine=other), audit=client.node.audit)
+        with pytest.raises(RemoteError) as refused:
+            await client.call("pricing.quote", Update(item_id="1"), returns=Price)
+        assert refused.value.code is Code.POLICY_UNAVAILABLE
+        engine.error = None
+        assert await client.call("pricing.quote", Update(item_id="1"), returns=Price) == Price(item_id="1", price=7)
+    assert shop.handled == [("quote", 1)]
+
+
+async def test_nothing_opened_is_nothing_asked() -> None:
+    engine = ScriptedEngine()
+    assert await Authorizer(engine=engine).judge([]) == []
+    assert engine.asked == []
+
+
+async def test_what_strangers_can_make_fail_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Bodies are decoded and resources loaded before the policy is asked: whoever has an identity can send these."""
+    agent = Agent("fragile")
+
+    async def load(body: Update) -> Resource:
+        raise KeyError(body.item_id)
+
+    @agent.task("run", resource=load)
+    async def run(body: Update, ctx: Context) -> None:
+        raise AssertionError
+
+    async with TestBus(agent, engine=ScriptedEngine()) as bus:
+        client = await bus.client("thief")
+        for number in range(60):
+            await client.submit("fragile.run", Update(item_id=str(number)))
+        counters = bus.workers["fragile"].node.counters
+        await until(lambda: counters.value("sealbus_refused_total", code="resource_unavailable") >= 60)
+    assert 0 < caplog.text.count("loading the resource") <= 20
+
+
+async def test_resources_that_hang_hold_a_batch_up_no_longer_than_twice_their_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else whoever has an identity could stop all other senders' messages, and have them delivered twice."""
+    monkeypatch.setattr(judge, "LOADING", 1)
+    agent, asked = Agent("slow"), 0
+
+    async def load(body: Update) -> Resource:
+        nonlocal asked
+        asked += 1
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    @agent.task("run", resource=load)
+    async def run(body: Update, ctx: Context) -> None:
+        raise AssertionError
+
+    async with TestBus(engine=ScriptedEngine()) as bus:
+        node = (await bus.client("slow")).node
+        [route, _] = routes_of(agent, sending=node.sending, names=bus.names, own_subjects={})
+        message = opened()
+        message = message._replace(body=b'{"item_id":"1"}', header=message.header._replace(typ="application/json"))
+        delivery = Delivery(subject="task.slow.run", payload=b"", header_block=b"")
+        one = Opened(delivery=delivery, route=replace(route, resource_timeout=0.05), message=message, time=0)
+        found = await Authorizer(engine=ScriptedEngine()).judge([one] * 50)
+    assert {judged.code for judged in found} == {Code.RESOURCE_UNAVAILABLE}
+    assert 1 <= asked <= 3
+
+
+@pytest.mark.parametrize(
+    ("grants", "nearest"),
+    [
+        ((None, ("a.b",), None), ("a.b",)),
+        ((None, None, ("a.b",)), ("a.b",)),
+        ((("a.b",), None, None), ("a.b",)),
+        ((("a.*",), ("a.b",), None), ("a.b",)),
+        ((("a.*",), ("a.b",), ()), ()),
+        ((None, None, None), None),
+    ],
+)
+def test_the_policy_is_told_what_the_nearest_ancestor_that_limits_allows(
+    grants: tuple[tuple[str, ...] | None, ...], nearest: tuple[str, ...] | None
+) -> None:
+    message = opened()
+    header = message.header._replace(grt=("its.own",))
+    message = message._replace(chain=(*(header._replace(grt=one) for one in grants), header))
+    unsent = cast("Sending", None)  # nothing here sends
+    [route, *_] = routes_of(Shop().inventory, sending=unsent, names=NAMES, own_subjects={})
+    delivery = Delivery(subject=header.to, payload=b"", header_block=b"")
+    one = Opened(delivery=delivery, route=route, message=message, time=0)
+    assert judge.request_of(one, {}, ResourceInput(type="", id=""), now=0).grant == nearest

@@ -1,0 +1,64 @@
+"""The reader of statuses: each reading by itself, bounded, and gone without a trace."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support.status_desk import Desk
+
+from sealbus.bus.gate.status_reader import StatusLimits
+from sealbus.bus.ports import Overloaded
+from sealbus.bus.sending.status import State
+
+
+async def test_each_reading_is_by_itself_and_leaves_nothing() -> None:
+    desk = Desk()
+    desk.say("rejected", 0, code="denied", reasons=["not_owner"])
+    readings = await asyncio.gather(desk.read(), desk.read())
+    assert readings[0] == readings[1]
+    assert [(one.state, one.code, one.reasons) for one in readings[0]] == [(State.REJECTED, "denied", ("not_owner",))]
+    assert desk.reader.reading == 0
+    assert desk.broker.streams["RESULTS"].arrived == []
+    assert desk.engine.asked == []
+
+
+async def test_what_is_left_early_leaves_nothing() -> None:
+    desk = Desk()
+    waiting = asyncio.ensure_future(desk.read())
+    await desk.read_from()
+    assert desk.reader.reading == 1
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert desk.reader.reading == 0
+    assert desk.broker.streams["RESULTS"].arrived == []
+
+
+async def test_after_leaves_out_what_was_seen() -> None:
+    desk = Desk()
+    desk.say("working", 0)
+    desk.done(1)
+    assert [one.sequence for one in await desk.read(after=0)] == [1]
+    assert await desk.read(after=1) == []
+    assert len(desk.engine.asked) == 1
+
+
+async def test_without_following_only_what_is_there_is_read() -> None:
+    desk = Desk()
+    assert await desk.read(follow=False) == []
+    desk.say("input-required", 1024, note="which item?")
+    assert [(one.state, one.note) for one in await desk.read(follow=False)] == [
+        (State.INPUT_REQUIRED, "which item?"),
+    ]
+
+
+async def test_readings_are_bounded() -> None:
+    desk = Desk(limits=StatusLimits(readers=1))
+    reading = asyncio.ensure_future(desk.read())
+    await desk.read_from()
+    with pytest.raises(Overloaded):
+        await desk.read()
+    desk.done()
+    await reading
+    assert len(await desk.read()) == 1

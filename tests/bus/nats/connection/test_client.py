@@ -1,0 +1,92 @@
+"""The client as it opens: a cancellation that comes with the server's line is not lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import cast
+
+from sealbus.bus.nats.connection.client import SafeClient, TlsStream
+
+INFO = b'INFO {"server_id":"S","max_payload":1048576,"headers":true,"proto":1}\r\n'
+
+
+class ScriptedStream:
+    """Plays a server's greeting; with its PONG, in the same turn of the loop, the opener is cancelled if `cancels`."""
+
+    _context = ssl.create_default_context()
+
+    def __init__(self, *, cancels: bool) -> None:
+        self._cancels = cancels
+        self._lines = [INFO, b"PONG\r\n"]
+        self._silence = asyncio.Event()
+        self.opener: asyncio.Task[None] | None = None
+        self.aborted = False
+
+    async def connect(self, *_: object) -> None: ...
+
+    async def connect_tls(self, *_: object) -> None: ...
+
+    async def readline(self) -> bytes:
+        line = self._lines.pop(0)
+        if self._cancels and not self._lines and self.opener is not None:
+            self.opener.cancel()
+        return line
+
+    async def read(self, _: int) -> bytes:
+        await self._silence.wait()
+        return b""
+
+    def at_eof(self) -> bool:
+        return False
+
+    def write(self, _: bytes) -> None: ...
+
+    def writelines(self, _: list[bytes]) -> None: ...
+
+    async def drain(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    async def wait_closed(self) -> None: ...
+
+    def abort(self) -> None:
+        self.aborted = True
+        self._silence.set()
+
+
+def client_on(stream: ScriptedStream) -> SafeClient:
+    client = SafeClient(
+        ScriptedStream._context,
+        connect_seconds=5.0,
+        on_lost=lambda _: None,
+        on_violation=lambda _: None,
+        on_dropped=lambda _: None,
+    )
+    client._stream = cast("TlsStream", stream)
+    return client
+
+
+async def open_on(stream: ScriptedStream) -> SafeClient:
+    client = client_on(stream)
+    stream.opener = asyncio.create_task(client.open("tls://127.0.0.1:1", name="a", seconds=5.0, ping_seconds=60.0))
+    await asyncio.wait({stream.opener})
+    return client
+
+
+async def test_it_opens_and_closes() -> None:
+    stream = ScriptedStream(cancels=False)
+    client = await open_on(stream)
+    assert client.is_connected
+    await client.close()
+    assert client.is_closed
+
+
+async def test_a_cancellation_that_comes_with_the_last_line_is_not_lost() -> None:
+    """Whoever waits for the cancelled task would wait for ever: seen at the end of a connection that was rotating."""
+    stream = ScriptedStream(cancels=True)
+    client = await open_on(stream)
+    assert stream.opener is not None
+    assert stream.opener.cancelled()
+    assert stream.aborted
+    assert client.is_closed

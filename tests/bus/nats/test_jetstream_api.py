@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sealbus.bus.nats.api import (
+    StreamState,
+    create_stream,
+    existing_stream,
+    parse_time,
+    stream_state,
+    update_stream,
+)
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+
+GOOD = {
+    "config": {"name": "TASKS", "subjects": ["task.>"]},
+    "created": "2026-11-24T16:42:57.975307669Z",
+    "state": {"messages": 3, "bytes": 42},
+}
+
+
+def only(stream: object, **more: object) -> dict[str, object]:
+    """A list that holds this one stream."""
+    return {"total": 1, "offset": 0, "limit": 256, "streams": [stream], **more}
+
+
+class Server:
+    """Answers every request with the same bytes and keeps what it was asked."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        self.asked: list[tuple[str, bytes]] = []
+
+    async def __call__(self, subject: str, payload: bytes) -> bytes:
+        self.asked.append((subject, payload))
+        return self.answer
+
+
+async def test_a_listed_stream_is_read_into_a_state() -> None:
+    server = Server(only(GOOD))
+    state = await stream_state(server, "TASKS")
+    assert state == StreamState(
+        name="TASKS",
+        config={"name": "TASKS", "subjects": ["task.>"]},
+        created=1_795_538_577_975_307,
+        messages=3,
+        bytes=42,
+    )
+    # Not by STREAM.INFO, whose permission would be that to ask for every subject of the stream.
+    assert server.asked == [("$JS.API.STREAM.LIST", b"")]
+
+
+async def test_a_stream_is_found_on_a_further_page() -> None:
+    asked = []
+
+    async def server(subject: str, payload: bytes) -> bytes:
+        asked.append(json.loads(payload or b"{}"))
+        offset = asked[-1].get("offset", 0)
+        page = [{"config": {"name": f"S{number}"}} for number in range(offset, min(offset + 2, 4))]
+        return json.dumps({"total": 5, "streams": page or [GOOD]}).encode()
+
+    found = await stream_state(server, "TASKS")
+    assert found is not None
+    assert found.messages == 3
+    assert asked == [{}, {"offset": 2}, {"offset": 4}]
+    assert await stream_state(Server({"total": 9, "streams": []}), "TASKS") is None
+
+
+async def test_a_stream_whose_servers_do_not_answer_is_not_said_to_be_gone() -> None:
+    with pytest.raises(BusUnavailable, match="stream TASKS: none of its servers answers"):
+        await stream_state(Server({"total": 0, "streams": None, "missing": ["TASKS"]}), "TASKS")
+    assert await stream_state(Server({"total": 0, "streams": None, "missing": ["OTHER"]}), "TASKS") is None
+
+
+async def test_a_stream_that_is_not_there_is_none() -> None:
+    missing = {"total": 0, "streams": None}
+    assert await stream_state(Server(missing), "TASKS") is None
+    with pytest.raises(ConfigurationError, match="stream TASKS does not exist: sealbus streams apply"):
+        await existing_stream(Server(missing), "TASKS")
+
+
+async def test_who_reads_a_stream_learns_where_it_ends() -> None:
+    with_last = GOOD | {"state": {"messages": 3, "bytes": 42, "last_seq": 17}}
+    assert (await existing_stream(Server(only(with_last)), "TASKS")).last == 17
+
+
+async def test_the_time_of_an_answer_is_the_servers() -> None:
+    told = GOOD | {"ts": "2026-11-24T16:42:58.5Z"}
+    assert (await existing_stream(Server(only(told)), "TASKS")).told == 1_795_538_578_500_000
+    assert (await existing_stream(Server(only(GOOD)), "TASKS")).told == 0
+
+
+@pytest.mark.parametrize("name", ["", "A.B", "*", "A B", "A>"])
+async def test_what_cannot_be_a_name_is_not_asked_about(name: str) -> None:
+    server = Server(GOOD)
+    with pytest.raises(ConfigurationError):
+        await existing_stream(server, name)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"\xff", "not JSON"),
+        (b"[]", "not a JSON object"),
+        ({"error": {"code": 503, "description": "no"}}, r"cannot tell: no \(503\)"),
+        ({"error": {"err_code": "x"}}, r"no reason given \(0\)"),
+        ({"error": "x"}, r"no reason given \(0\)"),
+        ({}, "no list of streams"),
+        ({"total": 1, "streams": ""}, "no list of streams"),
+        ({"total": 1, "streams": {}}, "no list of streams"),
+        ({"total": 1, "streams": "TASKS"}, "no list of streams"),
+        ({"total": None, "streams": []}, "no list of streams"),
+        ({"total": 0, "streams": [], "missing": "TASKS"}, "no list of streams"),
+        (only(GOOD | {"created": 5}), "no config"),
+        (only(GOOD | {"state": None}), "no config"),
+        (only(GOOD | {"state": {"messages": 1}}), "no counts"),
+        (only(GOOD | {"state": {"bytes": 1}}), "no counts"),
+        (only(GOOD | {"created": "yesterday"}), "a time that is none"),
+        (only(GOOD | {"ts": "now"}), "a time that is none"),
+    ],
+)
+async def test_an_answer_that_says_nothing_is_no_answer(answer: object, text: str) -> None:
+    with pytest.raises(BusUnavailable, match=text):
+        await stream_state(Server(answer), "TASKS")
+
+
+@pytest.mark.parametrize("other", [5, {}, {"config": []}, {"config": {"name": ["TASKS"]}}])
+async def test_what_is_listed_under_no_name_is_passed_over(other: object) -> None:
+    found = await stream_state(Server({"total": 2, "streams": [other, GOOD]}), "TASKS")
+    assert found is not None
+
+
+async def test_streams_are_written_under_their_name() -> None:
+    server = Server(GOOD)
+    config = {"name": "TASKS", "subjects": ["task.>"]}
+    assert (await create_stream(server, config)).messages == 3
+    assert (await update_stream(server, config)).name == "TASKS"
+    assert [(subject, json.loads(payload)) for subject, payload in server.asked] == [
+        ("$JS.API.STREAM.CREATE.TASKS", config),
+        ("$JS.API.STREAM.UPDATE.TASKS", config),
+    ]
+
+
+async def test_a_refused_write_gives_the_reason_of_the_server() -> None:
+    server = Server({"error": {"code": 500, "err_code": 10052, "description": "can not change storage type"}})
+    with pytest.raises(ConfigurationError, match=r"stream TASKS: .*: can not change storage type \(10052\)"):
+        await update_stream(server, {"name": "TASKS"})
+
+
+@pytest.mark.parametrize(
+    ("text", "micros"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01T00:00:01.5Z", 1_500_000),
+        ("1970-01-01T00:00:00.000001999Z", 1),
+        ("2026-11-24T17:00:00+01:00", 1_795_536_000_000_000),
+        ("2026-11-24T10:30:00-05:30", 1_795_536_000_000_000),
+        ("0001-01-01T00:00:00Z", -62_135_596_800_000_000),
+    ],
+)
+def test_times_become_microseconds(text: str, micros: int) -> None:
+    assert parse_time(text) == micros
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2026-11-24", "2026-11-24T17:00:00", "2026-13-24T17:00:00Z", "x2026-11-24T17:00:00Z"]
+)
+def test_other_texts_are_no_time(text: str) -> None:
+    with pytest.raises(ValueError, match=r"RFC 3339|month"):
+        parse_time(text)

@@ -1,0 +1,189 @@
+"""Pull requests: two at a time where there is work, one where there is none, and a new one for a forgotten one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from sealbus.bus.nats.connection.link import Link
+from sealbus.bus.nats.connection.parser import Sink
+from sealbus.bus.nats.pull_requests import ROOM, PullRequest, PullRequests
+from sealbus.envelopes.errors import BusUnavailable
+
+REQUEST = PullRequest(batch=4, max_bytes=1000, expires=5.0, heartbeat=2.0)
+
+
+class FakeLink:
+    """Keeps the inboxes' sinks and what was asked on each."""
+
+    def __init__(self, life: float = 3600.0) -> None:
+        self.alive = True
+        self.life = life
+        self.expires = 5.0
+        self.sinks: dict[int, Sink] = {}
+        self.inboxes: dict[bytes, int] = {}
+        self.asked: list[int] = []
+
+    def subscribe(self, subject: str, sink: Sink, *, refused: Callable[[str], None]) -> int:
+        sid = len(self.inboxes) + 1
+        self.sinks[sid] = sink
+        self.inboxes[subject.encode()] = sid
+        return sid
+
+    def end(self, sid: int) -> None:
+        self.sinks.pop(sid, None)
+
+    def write(self, frames: bytes) -> None:
+        if not self.alive:
+            raise BusUnavailable("gone")
+        head, body, _ = frames.split(b"\r\n")
+        verb, api, inbox, size = head.split(b" ")
+        assert (verb, api, int(size)) == (b"PUB", b"api", len(body))
+        assert json.loads(body) == {
+            "batch": 4,
+            "max_bytes": 1000,
+            "expires": int(self.expires * 1e9),
+            "idle_heartbeat": int(0.4 * self.expires * 1e9),
+        }
+        self.asked.append(self.inboxes[inbox])
+
+    async def flush(self, seconds: float) -> None: ...
+
+    def bring(self, sid: int, count: int = 1) -> None:
+        for _ in range(count):
+            self.sinks[sid](b"task.a.run", b"$JS.ACK.x", b"", b"x")
+
+    def say(self, sid: int, status: str) -> None:
+        self.sinks[sid](b"_INBOX", b"", f"NATS/1.0 {status}\r\n\r\n".encode(), b"")
+
+    def as_link(self) -> Link:
+        return cast("Link", self)
+
+
+class Consumer:
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.ends: list[tuple[int, str]] = []
+        self.slots = PullRequests(
+            "api",
+            REQUEST,
+            "_INBOX.a.",
+            deliver=self._deliver,
+            ended=self._end,
+            refused=lambda _: None,
+            waiting=lambda: self.waiting,
+        )
+        self.slots.asking = True
+
+    def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
+        self.waiting += 1
+
+    def _end(self, status: int, text: str) -> None:
+        self.ends.append((status, text))
+
+
+@pytest.fixture
+async def consumer() -> Consumer:
+    return Consumer()
+
+
+@pytest.fixture
+async def link(consumer: Consumer) -> FakeLink:
+    made = FakeLink()
+    consumer.slots.open(made.as_link())
+    return made
+
+
+async def test_one_request_while_nothing_comes_two_once_something_does(consumer: Consumer, link: FakeLink) -> None:
+    consumer.slots.ask()
+    consumer.slots.ask()
+    assert link.asked == [1]
+    link.bring(1)
+    assert link.asked == [1, 2]
+
+
+async def test_what_waits_and_is_asked_for_is_bounded(consumer: Consumer, link: FakeLink) -> None:
+    consumer.slots.ask()
+    link.bring(1, 4)
+    link.bring(2, 4)
+    consumer.slots.ask()
+    assert consumer.waiting == 8
+    assert link.asked == [1, 2, 1]
+    link.bring(1, 4)
+    assert consumer.waiting == ROOM * 4
+    consumer.slots.ask()
+    assert link.asked == [1, 2, 1]
+    consumer.waiting = 0
+    consumer.slots.ask()
+    assert link.asked == [1, 2, 1, 1]
+    assert consumer.ends == [(0, "")] * 3
+
+
+async def test_statuses_end_a_request_and_heartbeats_do_not(consumer: Consumer, link: FakeLink) -> None:
+    consumer.slots.ask()
+    link.say(1, "100 Idle Heartbeat")
+    assert consumer.slots.busy(link.as_link())
+    for status in ("404 No Messages", "408 Request Timeout", "409 Consumer Deleted", "503", "400 Bad Request"):
+        link.say(1, status)
+        assert not consumer.slots.busy(link.as_link())
+        consumer.slots.ask()
+    assert [end[0] for end in consumer.ends] == [404, 408, 409, 503, 400]
+    assert link.asked == [1] * 6
+
+
+async def test_what_comes_late_is_taken_all_the_same(consumer: Consumer, link: FakeLink) -> None:
+    consumer.slots.ask()
+    link.say(1, "408 Request Timeout")
+    link.bring(1)
+    assert consumer.waiting == 1
+
+
+async def test_a_forgotten_request_gets_another_inbox(consumer: Consumer, link: FakeLink) -> None:
+    consumer.slots.ask()
+    at = consumer.slots.silent_at()
+    assert at is not None
+    assert asyncio.get_running_loop().time() < at
+    assert consumer.slots.replace_silent(at - 0.01) == 0
+    assert consumer.slots.replace_silent(at) == 1
+    assert sorted(link.sinks) == [2, 3]
+    assert consumer.slots.silent_at() is None
+    consumer.slots.ask()
+    assert link.asked == [1, 3]
+
+
+async def test_only_the_newest_link_asks_and_an_older_one_finishes(consumer: Consumer, link: FakeLink) -> None:
+    consumer.slots.ask()
+    newer = FakeLink()
+    consumer.slots.open(newer.as_link())
+    consumer.slots.ask()
+    assert (link.asked, newer.asked) == ([1], [1])
+    finishing = asyncio.ensure_future(consumer.slots.finish(link.as_link(), 1.0))
+    await asyncio.sleep(0)
+    assert not finishing.done()
+    link.bring(1, 4)
+    await finishing
+    assert link.sinks == {}
+    assert link.asked == [1]
+
+
+@pytest.mark.parametrize(("life", "expires"), [(3600.0, 5.0), (20.0, 2.0), (10.0, 1.0), (2.0, 1.0)])
+async def test_a_link_that_lives_shortly_is_not_kept_by_its_requests(life: float, expires: float) -> None:
+    consumer, link = Consumer(), FakeLink(life)
+    link.expires = expires
+    consumer.slots.open(link.as_link())
+    consumer.slots.ask()
+    assert link.asked == [1]
+
+
+async def test_nothing_is_asked_while_it_may_not_be(consumer: Consumer, link: FakeLink) -> None:
+    consumer.slots.asking = False
+    consumer.slots.ask()
+    assert link.asked == []
+    consumer.slots.asking = True
+    link.alive = False
+    consumer.slots.ask()
+    assert not consumer.slots.busy(link.as_link())

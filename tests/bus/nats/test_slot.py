@@ -1,0 +1,130 @@
+"""One pull request: what it asks for, and when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from sealbus.bus.nats.connection.link import Link
+from sealbus.bus.nats.connection.parser import Sink
+from sealbus.bus.nats.pull_requests import OpenPull, PullRequest
+
+REQUEST = PullRequest(batch=2, max_bytes=1000, expires=5.0, heartbeat=2.0)
+
+
+class FakeLink:
+    """Keeps the inbox's sink and what was written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.subjects: list[str] = []
+        self.ended: list[int] = []
+        self.sink: Sink | None = None
+
+    def subscribe(self, subject: str, sink: Sink, *, refused: Callable[[str], None]) -> int:
+        del refused
+        self.subjects.append(subject)
+        self.sink = sink
+        return len(self.subjects)
+
+    def end(self, sid: int) -> None:
+        self.ended.append(sid)
+
+    def write(self, frames: bytes) -> None:
+        self.written.append(frames)
+
+    def bring(self, reply: bytes = b"$JS.ACK.x", block: bytes = b"") -> None:
+        assert self.sink is not None
+        self.sink(b"task.a.run", reply, block, b"x")
+
+
+class Seen:
+    """A slot, and what it said."""
+
+    def __init__(self) -> None:
+        self.link = FakeLink()
+        self.firsts: list[bool] = []
+        self.ends: list[tuple[int, str]] = []
+        self.slot = OpenPull(
+            cast("Link", self.link),
+            "_INBOX.a.",
+            REQUEST,
+            deliver=lambda first, *_: self.firsts.append(first),
+            ended=lambda status, text: self.ends.append((status, text)),
+            refused=lambda _: None,
+        )
+
+
+@pytest.fixture
+async def seen() -> Seen:
+    return Seen()
+
+
+async def test_a_request_says_how_much_and_for_how_long(seen: Seen) -> None:
+    seen.slot.ask("$JS.API.CONSUMER.MSG.NEXT.TASKS.inventory")
+    head, body, end = seen.link.written[0].split(b"\r\n")
+    assert head.split(b" ") == [
+        b"PUB",
+        b"$JS.API.CONSUMER.MSG.NEXT.TASKS.inventory",
+        seen.link.subjects[0].encode(),
+        b"%d" % len(body),
+    ]
+    assert (json.loads(body), end) == (
+        {"batch": 2, "max_bytes": 1000, "expires": 5_000_000_000, "idle_heartbeat": 2_000_000_000},
+        b"",
+    )
+
+
+async def test_it_is_over_when_all_has_come(seen: Seen) -> None:
+    seen.slot.ask("api")
+    assert (seen.slot.remaining, seen.slot.untouched) == (2, True)
+    seen.link.bring()
+    assert (seen.slot.remaining, seen.slot.untouched, seen.ends) == (1, False, [])
+    seen.link.bring()
+    assert (seen.slot.remaining, seen.firsts, seen.ends) == (0, [True, False], [(0, "")])
+
+
+async def test_a_heartbeat_does_not_end_it_and_every_other_status_does(seen: Seen) -> None:
+    seen.slot.ask("api")
+    seen.link.bring(b"", b"NATS/1.0 100 Idle Heartbeat\r\n\r\n")
+    assert (seen.slot.remaining, seen.ends) == (2, [])
+    seen.link.bring(b"", b"NATS/1.0 409 Consumer Deleted\r\n\r\n")
+    assert (seen.slot.remaining, seen.slot.untouched) == (0, False)
+    assert seen.ends == [(409, "Consumer Deleted")]
+    assert seen.firsts == []
+
+
+async def test_whatever_the_server_says_shows_that_it_has_not_forgotten(seen: Seen) -> None:
+    seen.slot.ask("api")
+    asked = seen.slot.silent_at
+    assert asked > asyncio.get_running_loop().time()
+    await asyncio.sleep(0.01)
+    seen.link.bring(b"", b"NATS/1.0 100 Idle Heartbeat\r\n\r\n")
+    assert seen.slot.silent_at > asked
+
+
+async def test_a_closed_slot_owes_nothing_and_still_delivers_what_was_on_its_way(seen: Seen) -> None:
+    seen.slot.ask("api")
+    seen.slot.close()
+    assert (seen.slot.remaining, seen.slot.untouched, seen.link.ended) == (0, False, [1])
+    seen.link.bring()
+    assert (seen.slot.remaining, seen.firsts) == (0, [False])
+
+
+async def test_no_two_slots_share_an_inbox_and_none_can_be_guessed() -> None:
+    inboxes = [Seen().link.subjects[0] for _ in range(3)]
+    assert len(set(inboxes)) == 3
+    assert all(inbox.startswith("_INBOX.a.") and len(inbox) == len("_INBOX.a.") + 32 for inbox in inboxes)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expires", "heartbeat"), [(60.0, 5.0, 2.0), (2.0, 2.0, 0.8), (0.0, 1.0, 0.4), (-3.0, 1.0, 0.4)]
+)
+def test_a_request_that_must_end_sooner_beats_faster(seconds: float, expires: float, heartbeat: float) -> None:
+    shorter = REQUEST.within(seconds)
+    assert (shorter.expires, shorter.batch, shorter.max_bytes) == (expires, 2, 1000)
+    assert shorter.heartbeat == pytest.approx(heartbeat)

@@ -1,0 +1,54 @@
+"""The stages of a message: what counts as allowed, and that nothing else does."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, cast
+
+import pytest
+
+from sealbus.bus.routing.stages import Decided, Opened, Work
+from sealbus.envelopes.errors import BadBody, Code
+from sealbus.policies.decision.decision import Decision
+
+OPENED = cast("Opened", None)
+
+
+def decision(allow: object) -> Decision:
+    made = Decision(allow=False, revision="1", engine="scripted")
+    object.__setattr__(made, "allow", allow)  # past what the decision itself would refuse
+    return made
+
+
+def test_only_yes_without_an_error_is_allowed() -> None:
+    judged = Decided(opened=OPENED, decision=decision(allow=True))
+    assert judged.allowed
+    assert judged.code is None
+
+
+@pytest.mark.parametrize("allow", [False, None, 1, "true", [True]])
+def test_anything_but_true_is_denied(allow: object) -> None:
+    judged = Decided(opened=OPENED, decision=decision(allow))
+    assert not judged.allowed
+    assert judged.code is Code.DENIED
+
+
+def test_no_decision_is_no_permission() -> None:
+    judged = Decided(opened=OPENED)
+    assert not judged.allowed
+    assert judged.code is Code.DENIED
+
+
+def test_an_error_outweighs_a_yes_and_says_why() -> None:
+    judged = Decided(opened=OPENED, decision=decision(allow=True), error=BadBody("no"))
+    assert not judged.allowed
+    assert judged.code is Code.BAD_BODY
+
+
+@pytest.mark.parametrize("stage", [Opened, Decided, Work])
+def test_no_stage_can_be_changed_or_made_without_the_one_before(stage: Any) -> None:
+    assert stage.__dataclass_params__.frozen
+    first = dataclasses.fields(stage)[0]
+    assert first.default is dataclasses.MISSING
+    with pytest.raises(TypeError):
+        stage()

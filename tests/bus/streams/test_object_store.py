@@ -1,0 +1,169 @@
+"""The object store on a real server: written whole or not at all, and read by nats-py's own client."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from support.lab import Lab, agent_id, running
+
+from sealbus.bus.nats.api import api
+from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.connection.tls import client_context
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import Outgoing
+from sealbus.bus.streams.object_store import CHUNK_BYTES, ObjectInfo, ObjectStore
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+pytestmark = pytest.mark.nats
+
+LARGE = bytes(range(256)) * 1_200  # three chunks
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    async with running(tmp_path / "nats", "a") as started:
+        yield started
+
+
+@pytest.fixture
+async def connection(lab: Lab) -> AsyncIterator[Connection]:
+    async with lab.connection("a") as entered:
+        yield entered
+
+
+@pytest.fixture
+async def store(connection: Connection) -> ObjectStore:
+    found = ObjectStore(connection, "policies")
+    await found.create(max_bytes=4_194_304)
+    await found.create(max_bytes=4_194_304)
+    return found
+
+
+async def put(store: ObjectStore, name: str, content: bytes, last: int = 0) -> ObjectInfo:
+    found = await store.put(name, content, last=last)
+    assert found is not None
+    return found
+
+
+async def messages(connection: Connection) -> object:
+    state = (await api(connection, "STREAM.INFO.OBJ_policies"))["state"]
+    assert isinstance(state, dict)
+    return state["messages"]
+
+
+async def test_objects_come_back_whole(store: ObjectStore, connection: Connection) -> None:
+    for name, content in (("large/ü", LARGE), ("empty", b""), ("one", b"x" * CHUNK_BYTES)):
+        written = await put(store, name, content)
+        found = await store.info(name)
+        assert found == written
+        assert await store.get(written) == content
+    assert [one.name for one in await store.objects()] == ["empty", "large/ü", "one"]
+    assert await store.info("none") is None
+    assert await messages(connection) == 3 + 3 + 1
+
+
+async def test_what_is_replaced_leaves_nothing_behind(store: ObjectStore, connection: Connection) -> None:
+    first = await put(store, "a", LARGE)
+    second = await put(store, "a", b"new", first.sequence)
+    assert await store.info("a") == second
+    assert await store.get(first) is None
+    assert await messages(connection) == 2
+    await store.remove(second)
+    assert await store.info("a") is None
+    assert await messages(connection) == 0
+
+
+async def test_of_two_writers_one_is_told(store: ObjectStore) -> None:
+    first = await put(store, "a", b"1")
+    assert await store.put("a", b"2", last=0) is None
+    assert await store.put("a", b"2", last=first.sequence + 1) is None
+    answers = await asyncio.gather(*(store.put("a", b"%d" % one, last=first.sequence) for one in range(4)))
+    [written] = [one for one in answers if one is not None]
+    assert await store.info("a") == written
+    assert await store.get(written) == b"%d" % answers.index(written)
+
+
+async def test_watching_begins_with_what_is_there(store: ObjectStore) -> None:
+    await put(store, "a", b"1")
+    b = await put(store, "b", b"1")
+    watching = store.watch()
+    seen: list[tuple[str, int]] = []
+
+    async def until(name: str, sequence: int) -> None:
+        async with asyncio.timeout(10):
+            while (name, sequence) not in seen:
+                seen.extend((one.name, one.sequence) for one in await anext(watching))
+
+    try:
+        await until("b", b.sequence)
+        assert [name for name, _ in seen] == ["a", "b"]
+        again = await put(store, "b", b"2", b.sequence)
+        await until("b", again.sequence)
+    finally:
+        await watching.aclose()
+
+
+async def test_content_that_is_not_what_was_described(store: ObjectStore, connection: Connection) -> None:
+    written = await put(store, "a", b"content")
+    transport = NatsTransport(connection)
+    await transport.publish([Outgoing(subject=f"$O.policies.C.{written.nuid}", payload=b"more")], deadline=5)
+    assert await store.get(written) is None
+    await transport.publish([Outgoing(subject="$O.policies.M.bm9uZQ==", payload=b"junk")], deadline=5)
+    assert await store.info("none") is None
+    assert [one.name for one in await store.objects()] == ["a"]
+
+
+async def test_a_full_bucket_refuses_and_keeps_what_it_has(store: ObjectStore) -> None:
+    first = await put(store, "a", LARGE)
+    with pytest.raises(BusUnavailable, match="not stored"):
+        await store.put("b", LARGE * 14, last=0)
+    assert await store.get(first) == LARGE
+
+
+def test_the_name_of_a_bucket() -> None:
+    with pytest.raises(ConfigurationError, match="name of a bucket"):
+        ObjectStore(None, "a.b")  # type: ignore[arg-type]  # it is not asked
+
+
+async def test_too_large(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sealbus.bus.streams.object_store.OBJECT_BYTES", 10)
+    with pytest.raises(ConfigurationError, match="over 10 bytes"):
+        await store.put("a", b"x" * 11, last=0)
+
+
+async def test_a_bucket_that_is_not_there(connection: Connection) -> None:
+    store = ObjectStore(connection, "none")
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        await store.objects()
+
+
+async def test_nats_own_client_reads_and_writes_the_same_objects(store: ObjectStore, lab: Lab) -> None:
+    identity = lab.identity("a")
+    context: ssl.SSLContext = client_context(
+        identity.x509(), expected=frozenset({SpiffeId.parse(lab.server.spiffe_id)})
+    )
+    client = await nats.connect(
+        lab.server.url, tls=context, tls_handshake_first=True, inbox_prefix=b"_INBOX.a", allow_reconnect=False
+    )
+    try:
+        bucket: Any = await client.jetstream().object_store("policies")
+        written = await put(store, "large/ü", LARGE)
+        result = await bucket.get("large/ü")
+        assert result.data == LARGE
+        assert result.info.digest == written.digest
+        await bucket.put("theirs", LARGE)
+        theirs = await store.info("theirs")
+        assert theirs is not None
+        assert await store.get(theirs) == LARGE
+        await bucket.delete("theirs")
+        assert await store.info("theirs") is None
+        assert agent_id("a") == str(identity.spiffe_id)
+    finally:
+        await client.close()

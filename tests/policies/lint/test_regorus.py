@@ -1,0 +1,114 @@
+"""regorus behind its one door."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from sealbus.envelopes.errors import PolicyFailed
+from sealbus.policies.lint import regorus as home
+from sealbus.policies.lint.module import Module, PolicyRefused
+from sealbus.policies.lint.regorus import Interpreter, parse_module
+
+
+def module(text: str) -> Module:
+    return Module(path="a/b.rego", text=f"package p\n\n{text}\n")
+
+
+def test_values_are_json_values() -> None:
+    interpreter = Interpreter([module('r := {"n": input.n, "s": {2, 1}, "d": data.d}')], b'{"d": null}')
+    assert interpreter.evaluate("data.p.r", b'{"n": 5}') == {"n": 5, "s": [1, 2], "d": None}
+    assert interpreter.evaluate("data.p.r", b"{}") == "<undefined>"
+
+
+def test_a_failure_says_where_and_quotes_nothing() -> None:
+    interpreter = Interpreter([module("r := count(input.secret)")], b"{}")
+    with pytest.raises(PolicyFailed) as failed:
+        interpreter.evaluate("data.p.r", b'{"secret": 4711}')
+    assert failed.value.detail == "a/b.rego:3:17 cannot be evaluated"
+    assert interpreter.evaluate("data.p.r", b'{"secret": [1]}') == 1
+    assert not interpreter.broken
+
+
+@pytest.mark.parametrize("document", [b"", b"{", b"\xff", b"[" * 200 + b"]" * 200])
+def test_a_document_that_is_no_json(document: bytes) -> None:
+    interpreter = Interpreter([module("r := 1")], b"{}")
+    with pytest.raises(PolicyFailed, match=r"data\.p\.r cannot be evaluated"):
+        interpreter.evaluate("data.p.r", document)
+
+
+def test_what_does_not_compile_is_refused_with_its_place() -> None:
+    with pytest.raises(PolicyRefused) as refused:
+        Interpreter([module("r {")], b"{}")
+    [problem] = refused.value.problems
+    assert (problem.file, problem.line, problem.column, problem.form) == ("a/b.rego", 3, 3, "compile")
+    assert problem.text == "`if` keyword is required before rule body"
+
+
+def test_rules_that_nobody_asks_are_analysed_as_well() -> None:
+    with pytest.raises(PolicyRefused, match=r"a/b\.rego:4:13: use of undefined variable"):
+        Interpreter([module("r := 1\nq := 1 if { y > 1 }")], b"{}")
+
+
+def test_data_that_is_no_object() -> None:
+    with pytest.raises(PolicyRefused, match=r"data\.json") as refused:
+        Interpreter([], b"[]")
+    assert refused.value.problems[0].line == 0
+
+
+def test_an_interpreter_belongs_to_its_thread() -> None:
+    interpreter = Interpreter([module("r := 1")], b"{}")
+    errors: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            interpreter.evaluate("data.p.r", b"{}")
+        except RuntimeError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    assert "thread" in str(errors[0])
+
+
+class PanicException(BaseException):  # the name that pyo3 gives it
+    pass
+
+
+class Panicking:
+    def set_input_json(self, _: str) -> None:
+        raise PanicException("called `Option::unwrap()` on a `None` value")
+
+
+def test_a_panic_is_a_failure_and_breaks_the_interpreter() -> None:
+    interpreter = Interpreter([module("r := 1")], b"{}")
+    interpreter._engine = Panicking()  # type: ignore[assignment]
+    with pytest.raises(PolicyFailed, match="cannot be evaluated"):
+        interpreter.evaluate("data.p.r", b"{}")
+    assert interpreter.broken
+    with pytest.raises(PolicyFailed, match="broke"):
+        interpreter.evaluate("data.p.r", b"{}")
+
+
+class Interrupted:
+    def set_input_json(self, _: str) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interruption_is_not_swallowed() -> None:
+    interpreter = Interpreter([module("r := 1")], b"{}")
+    interpreter._engine = Interrupted()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        interpreter.evaluate("data.p.r", b"{}")
+
+
+def test_backtraces_are_left_out() -> None:
+    problem = home._problem("plain trouble\nhere\n\nStack backtrace:\n 0: secret", "a.rego")
+    assert str(problem) == "a.rego: plain trouble here [compile]"
+
+
+def test_an_expression_that_is_too_long_for_us() -> None:
+    with pytest.raises(PolicyRefused, match="too long"):
+        parse_module(module("r := 1" + " +\n1" * 1500))

@@ -1,0 +1,161 @@
+"""Questions of operators to a running OPA over TCP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from support.opa import OpaServer
+from support.policies import ALLOW, bundle, document
+from support.ports import free_port
+
+from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
+from sealbus.policies.bundle.files import write_bundle
+from sealbus.policies.opa.admin import OpaAdmin, OpaStatus
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real OPA that listens on a loopback port as well."""
+    file = tmp_path_factory.mktemp("policy") / "bundle.tar.gz"
+    write_bundle(bundle(), file)
+    port = free_port()
+    with OpaServer("--addr", f"127.0.0.1:{port}", "--bundle", str(file)):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.opa
+async def test_status(url: str) -> None:
+    status = await OpaAdmin(url).status()
+    assert status.healthy
+    assert status.version.count(".") == 2
+    assert list(status.revisions.values()) == ["r1"]
+
+
+@pytest.mark.opa
+async def test_a_document_is_asked(url: str) -> None:
+    admin = OpaAdmin(url)
+    asked = json.loads(document("yes"))
+    assert await admin.query("data.sealbus.authz.decision", asked) == ALLOW
+    assert await admin.query("data.sealbus.authz.nothing", asked) is None
+    assert isinstance(await admin.query("data"), dict)
+
+
+@pytest.mark.opa
+async def test_an_ad_hoc_query(url: str) -> None:
+    assert await OpaAdmin(url).query("x := input.a + 1", {"a": 2}) == [{"x": 3}]
+    assert await OpaAdmin(url).query("x := input.a", {"b": 1}) is None
+
+
+@pytest.mark.opa
+async def test_what_opa_refuses_or_cannot_evaluate(url: str) -> None:
+    with pytest.raises(PolicyFailed, match="status 400"):
+        await OpaAdmin(url).query("this is no query")
+    with pytest.raises(PolicyFailed, match="status 500"):
+        await OpaAdmin(url).query("data.sealbus.authz.decision", {"action": {"name": "fails"}, "context": {"kind": 1}})
+
+
+async def test_nobody_listens() -> None:
+    admin = OpaAdmin(f"http://127.0.0.1:{free_port()}")
+    assert await admin.status() == OpaStatus(healthy=False)
+    with pytest.raises(PolicyUnavailable, match="does not answer"):
+        await admin.query("data")
+
+
+async def test_other_answers() -> None:
+    seen: list[str | None] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers.get("Authorization"))
+        if request.path == "/health":
+            return web.Response(status=500)
+        if request.path.startswith("/v1/data/sealbus"):
+            return web.json_response({"provenance": {"bundles": {"a": {}, "b": "odd"}}})
+        if request.path == "/v1/data/odd":
+            return web.json_response({"provenance": 1})
+        return web.Response(status=401)
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        admin = OpaAdmin(f"http://127.0.0.1:{port}/", token="t")
+        assert await admin.status() == OpaStatus(healthy=False, version="", revisions={"a": ""})
+        with pytest.raises(PolicyUnavailable, match="status 401"):
+            await admin.query("x := 1")
+    finally:
+        await runner.cleanup()
+    assert set(seen) == {"Bearer t"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1:8181",
+        "ftp://a",
+        "http://",
+        "http://a:port",
+        "http://a/path",
+        "http://a?x=1",
+        "unix:///a",
+        "http://[x",
+    ],
+)
+def test_what_is_no_url(url: str) -> None:
+    with pytest.raises(ConfigurationError):
+        OpaAdmin(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"), [("https://opa.example.org", "opa.example.org:8181"), ("http://[::1]:1", "[::1]:1")]
+)
+def test_urls(url: str, shown: str) -> None:
+    admin = OpaAdmin(url)
+    assert f"{admin._host}:{admin._port}" == shown
+
+
+@asynccontextmanager
+async def served(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_refused_bundle_is_a_problem_of_a_healthy_opa() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.path == "/v1/status":
+            bundles = {
+                "sealbus": {"active_revision": "r1", "code": "bundle_error", "message": "digest mismatch"},
+                "other": {"active_revision": "r2"},
+                "odd": 1,
+            }
+            return web.json_response({"result": {"bundles": bundles}})
+        return web.json_response({"provenance": {"version": "1.22.2", "bundles": {"sealbus": {"revision": "r1"}}}})
+
+    async with served(handler) as url:
+        status = await OpaAdmin(url).status()
+    assert status.healthy
+    assert status.revisions == {"sealbus": "r1"}
+    assert status.problems == {"sealbus": "bundle_error: digest mismatch"}
+
+
+async def test_a_status_of_another_form_tells_of_no_problems() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"result": []} if request.path == "/v1/status" else {})
+
+    async with served(handler) as url:
+        assert (await OpaAdmin(url).status()).problems == {}

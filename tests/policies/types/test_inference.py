@@ -1,0 +1,254 @@
+"""What the types of a policy's values tell: that nothing in it fails, and what OPA's compiler would refuse."""
+
+from __future__ import annotations
+
+import pytest
+
+from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.policies.lint.lint import parse_all
+from sealbus.policies.lint.module import Module
+from sealbus.policies.types.inference import CALLS, type_problems
+from sealbus.policies.types.value import DataPath
+
+DATA: Json = {
+    "people": {"ann": {"level": 3, "groups": ["a"]}, "bob": {"level": 7, "groups": []}},
+    "limits": {"a": 10},
+    "odd": {"a": 1, "b": "x"},
+    "empty": {},
+}
+HEAD = "package sealbus.authz\n\nimport data.people as everybody\n\ndecision := decide(input)\n\n"
+
+
+def refused(text: str, roots: tuple[DataPath, ...] = ((),), head: str = HEAD) -> list[str]:
+    files, problems = parse_all([Module(path="a.rego", text=f"{head}{text}\n")])
+    assert problems == []
+    return sorted({found.form for found in type_problems(files, DATA, roots)})
+
+
+def decides(body: str) -> str:
+    return f"decide(request) := 1 if {{\n{body}\n}} else := 2"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # What the shape of a question says.
+        "startswith(request.action.name, request.subject.id)",
+        "count(request.context.chain) > 1",
+        'concat(",", request.context.chain) != ""',
+        "request.context.delivery + 1 > 2",
+        "time.clock(time.parse_rfc3339_ns(request.context.time)) == [1, 2, 3]",
+        "t := request.context.time\ntime.weekday(time.parse_rfc3339_ns(t) + 60 * 1000000000) == \"Monday\"",
+        # What the data says.
+        "some name, one in data.people\nstartswith(name, \"a\")\none.level * 2 > 1\ncount(one.groups) == 0",
+        "data.limits[request.action.name] + 1 > 2",
+        "everybody[request.context.user.id].level > 1",
+        "data.people.ann.groups[_] == \"a\"",
+        "some x in data.empty\nx > 1",
+        # What the policy asks.
+        "x := request.resource.properties.owner\nis_string(x)\nstartswith(x, \"a\")",
+        "is_string(request.resource.properties.owner)\nstartswith(request.resource.properties.owner, \"a\")",
+        "x := request.resource.properties.owner\nx == request.context.user.id\nstartswith(x, \"a\")",
+        "x := request.resource.properties.owner\n\"a\" == x\nstartswith(x, \"a\")",
+        "x := request.resource.properties.owner\nx in [\"a\", \"b\"]\nstartswith(x, \"a\")",
+        "x := request.resource.properties.tags\nis_array(x)\nsome y in x\nis_string(y)\nstartswith(y, \"a\")",
+        "is_number(data.odd[request.action.name])\ndata.odd[request.action.name] + 1 > 1",
+        "i := request.context.delivery\nxs := request.context.chain\nis_string(xs[i])\nstartswith(xs[i], \"a\")",
+        "is_number(request.action.properties[request.context.tenant])\nrequest.action.properties[request.context.tenant] > 1",
+        "every x in request.context.chain { is_string(x); startswith(x, \"a\") }",
+        "every k, v in data.limits { startswith(k, \"a\"); v + 1 > 1 }",
+        "some i, x in request.context.chain\ni + 1 == 2\nstartswith(x, \"a\")",
+        "[a, b] := request.context.chain\nstartswith(a, b)",
+        "some [a, _] in [[\"x\", 1]]\nstartswith(concat(\"\", [sprintf(\"%v\", [a])]), \"x\")",
+        "some i\nrequest.context.chain[i] == \"a\"\ni + 1 == 2",
+        "not request.context.user.present",
+        "xs := [x | some x in request.context.chain]\nstartswith(xs[0], \"a\")",
+        "xs := {x: 1 | some x in request.context.chain}\nxs.a + 1 == 2",
+        "xs := {k: v | some k, v in data.limits}\nxs.a + 1 == 2",
+        "xs := {\"a\", \"b\"} - {\"a\"}\n(xs | {\"c\"}) & {\"c\"} == {\"c\"}",
+        "object.get(data.limits, request.action.name, 0) + 1 > 2",
+        "object.get({\"a\": {\"b\": 1}}, [\"a\", \"b\"], 0) == 1",
+        "o := object.union({\"a\": 1}, {\"b\": \"x\"})\nobject.get(o, \"a\", 1) == 1",
+        "o := object.union({\"a\": {\"b\": 1}}, {\"a\": {\"c\": {1}}})\nobject.get(o, \"a\", 1) == 1",
+        "request.context.delivery % 3 == 1",
+        "abs(request.context.delivery - 3) == 1",
+        'xs := request.context.chain\nx := "a" in xs\nx == true',
+        "x := [1, \"a\" in [\"a\"]]\nx[1] == true",
+        "g := \"a\"\n{g: 1}.a == 1",
+        "null == request.action.properties.x",
+        "[\"x\"][0] == \"x\"",
+        "{1, 2}[1]",
+        "1 in {1, 2}",
+        "request.resource.properties.a < request.resource.properties.b",
+    ],
+)  # fmt: skip
+def test_what_cannot_fail(body: str) -> None:
+    assert refused(decides(body)) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "forms"),
+    [
+        ("startswith(request.resource.properties.owner, \"a\")", ["type"]),
+        ("count(request.resource.properties.tags) == 1", ["type"]),
+        ("count(request.action.name) == 1", ["type"]),
+        ("x := request.resource.properties.owner\nnot is_string(x)\nstartswith(x, \"a\")", ["type"]),
+        ("x := request.resource.properties.owner\nis_number(x)\nstartswith(x, \"a\")", ["type"]),
+        ("concat(\"\", request.resource.properties.tags) == \"\"", ["type"]),
+        ("x := request.resource.properties.tags\nis_array(x)\nconcat(\"\", x) == \"\"", ["type"]),
+        ("request.resource.properties.amount + 1 == 2", ["type"]),
+        ("request.resource.properties.amount | {1} == {1}", ["type"]),
+        ("{1} - request.resource.properties.amount == {1}", ["type"]),
+        ("1 - {1} == 1", ["type"]),
+        ("request.context.delivery % request.context.delivery == 1", ["type"]),
+        ("request.context.delivery % 0 == 1", ["type"]),
+        ("some x in request.resource.properties.tags\nx == 1", ["type"]),
+        ("time.clock(request.context.delivery * 9007199254740991) == [1]", ["type"]),
+        ("time.parse_rfc3339_ns(request.context.tenant) == 1", ["type"]),
+        ("data.odd[request.action.name] + 1 == 2", ["type"]),
+        ("sprintf(\"%v\", [request.context.chain]) == \"\"", ["type"]),
+        ("[count(request.context.delivery), 1] == [1, 1]", ["type"]),
+        ("x := \"a\" in request.resource.properties.tags\nx == false", ["in"]),
+        ("x := request.resource.properties.owner in [\"a\"]\nx == false", ["in"]),
+        ("x := max([]) in [1]\nx == false", ["in"]),
+        ("xs := {{1}, {\"a\": 1}}\nxs == 1", ["match", "order"]),
+        ("xs := {x | some x in [{1}, {\"a\": 1}]}\nxs != 1", ["order"]),
+        ("xs := [{1}, 1]\nys := [{\"a\": 1}, 1]\nxs < ys", ["order"]),
+        ("xs := {k: 1 | some k in [{1}, {\"a\": 1}]}\nxs != 1", ["order"]),
+        ("k := {1}\nl := {\"a\": 1}\nxs := {k: 1, l: 2}\nxs != 1", ["order"]),
+        ("xs := {k: v | some v, k in data.limits}\nxs != 1", ["conflict"]),
+        ("\"a\" == 1", ["match"]),
+        ("not \"a\" == 1", ["match"]),
+        ("[1] == [\"a\"]", ["match"]),
+        ("[1, 2] == [1]", ["match"]),
+        ("1 in [\"a\"]", ["match"]),
+        ("o := {\"a\": 1}\no.b", ["match"]),
+        ("o := {\"a\": 1}\no.a.b", ["match"]),
+        ('x := 1\nis_string(x)\nstartswith(x, "a")', ["match"]),
+        ("xs := [1]\nxs[1] == 1", ["match"]),
+        ("xs := [[1], []]\nx := xs[0]\nx[1] == 1", ["match"]),
+        ("xs := []\nxs[_] == 1", ["match"]),
+        ("xs := [x | some x in []]\nxs[1] == 1", ["match"]),
+        ('some x in []\ns := {"a"}\ns[x] == [1]', ["match"]),
+        ("xs := [1]\nx := request.action.name\nxs[x] == 1", ["match"]),
+        ("xs := {1}\nx := request.action.name\nxs[x]", ["match"]),
+        ("xs := [1]\n[a, b] := xs\na == b", ["match"]),
+        ('xs := [1]\n[a, b] := ["x", 1]\nxs[a] == b', ["match"]),
+        ("data.sealbus[request.action.name]", ["lookup"]),
+        ("x := request.context.delivery\neverybody[x].level == 1", ["lookup"]),
+    ],
+)  # fmt: skip
+def test_what_could_fail_or_means_another_thing_to_opa(body: str, forms: list[str]) -> None:
+    assert refused(decides(body)) == forms
+
+
+@pytest.mark.parametrize(
+    ("rules", "forms"),
+    [
+        ("decide(request) := f(request.action.name)\nf(x) := trim_space(x)", []),
+        ("decide(request) := f(request.context.delivery)\nf(x) := trim_space(x)", ["type"]),
+        ("decide(request) := 1\nf(x) := trim_space(x)", ["type"]),
+        ("decide(request) := 1\nf(x) := trim_space(x) if is_string(x)", []),
+        ("decide(request) := f(request.action.name)\nf(x) := trim_space(g(x))\ng(x) := x if x != \"\"", []),
+        ("decide(request) := f(1)\nf(\"a\") := 1", ["match"]),
+        ("decide(request) := f(true)\nf(null) := 1", ["match"]),
+        ("decide(request) := f(\"a\")\nf(1) := 1", ["match"]),
+        ("decide(request) := f([1])\nf([\"a\"]) := 1", ["match"]),
+        ("decide(request) := f([1])\nf([x]) := x + 1", []),
+        ("decide(request) := r + 1\nr := 1", []),
+        ("decide(request) := r + 1\nr := \"a\"", ["type"]),
+        ("decide(request) := r + 1\ndefault r := 1\nr := 1 if data.odd.a == 1", []),
+        ('decide(request) := f(1)[1]\nf(x) := ["a"] if { x == 1 } else := []', ["match"]),
+        ('decide(request) := f(1)[1]\nf(x) := ["a"] if { x == 1 } else := ["a", "b"]', []),
+        ('decide(request) := 1 if ["a"] == f(1)\nf(x) := ["a"] if { x == 1 } else := []', []),
+        ("decide(request) := count(s)\ns contains x if some x in data.people", []),
+        ('decide(request) := count(s["a"])\ns contains x if some x in [["a"], "a"]', ["type"]),
+        ('decide(request) := trim_space(s["a"])\ns contains x if some x in [["a"], "a"]', []),
+        ("decide(request) := 1 if { x := data.empty.a; is_string(x); trim_space(r[x]) }\nr := {\"a\": 1}", ["type"]),
+        ('decide(request) := 1 if s["a"] == {1}\ns contains x if some x in data.odd', ["match"]),
+        ("decide(request) := [trim_space(x) | some x; s[x]]\ns contains x if some x in [\"a\"]", []),
+        ("decide(request) := [1 | s[_]]\ns contains x if some x in [\"a\"]", []),
+        ("decide(request) := count(s)\ns contains x if some x in [{1}, {\"a\": 1}]", ["order"]),
+        ("decide(request) := m.a + 1\nm[k] := v if some k, v in data.limits", []),
+        ("decide(request) := m.a.x + 1\nm[k].x := v if some k, v in data.limits", ["conflict"]),
+        ("decide(request) := m.x.a + 1\nm.x[k] := v if some k, v in data.limits", []),
+        ("decide(request) := data.sealbus.authz.r[request.context.delivery]\nr := {\"1\": 1}", ["lookup", "match"]),
+        ("decide(request) := 1 if { request.v == 1 } else := 2", []),
+        ("decide(request) := request.resource.properties.a if { request.v == 1 } else := 2", ["else"]),
+        ("decide(request) := a if { a := request.resource.properties.a } else := 2", []),
+        ("decide(request) := request.resource.properties.a if { request.resource.properties.a } else := 2", []),
+        ("decide(request) := data.people[request.context.user.id] if { data.people[request.context.user.id] } else := 2", []),
+        ("decide(request) := data.people[_] if { data.people[_] } else := 2", ["conflict", "else"]),
+        ("decide(request) := {\"a\": [count(\"a\" == 1)]} if { request.v == 1 } else := 2", ["type"]),
+        ("decide(request) := {\"a\": [trim_space(\"a\"), 1 + 2]} if { request.v == 1 } else := 2", []),
+        ("decide(request) := [f(1)] if { request.v == 1 } else := 2\nf(x) := x", ["else"]),
+        ("decide(request) := max([1]) if { request.v == 1 } else := 2", ["else"]),
+        ("decide(request) := [input.a][0] if { request.v == 1 } else := 2", ["else"]),
+        ("decide(request) := 1 if { request.v == 1 } else := request.resource.properties.a", []),
+    ],
+)  # fmt: skip
+def test_rules_and_functions(rules: str, forms: list[str]) -> None:
+    assert refused(rules) == forms
+
+
+def test_a_function_that_is_called_with_very_many_types_is_looked_at_as_if_they_were_unknown() -> None:
+    def calls(count: int) -> str:
+        nested = [f'f({"[" * depth}"a"{"]" * depth})' for depth in range(3)]
+        records = [f'f({{"a{number}": 1}})' for number in range(count)]
+        return "decide(request) := [\n" + ",\n".join([*nested, *records]) + "\n]\n\nf(x) := x == x"
+
+    assert refused(calls(CALLS - 3)) == []
+    assert refused(calls(CALLS * 2)) == []
+    guarded = calls(CALLS * 2).replace("x == x", "trim_space(x)")
+    assert refused(guarded) == ["type"]
+
+
+@pytest.mark.parametrize(
+    ("head", "text", "forms"),
+    [
+        ("package sealbus.connect\n\n", "decision := decide(input)\n\ndecide(r) := count(r.context.own_subjects)", []),
+        ("package sealbus.connect\n\n", "decide(request) := trim_space(request.subject.properties.token)", []),
+        ("package sealbus.platform\n\n", "denials(request) := trim_space(request.context.user.id)", []),
+        ("package sealbus.teams.stock\n\n", "decide(request) := trim_space(request.action.name)", []),
+        ("package sealbus.teams.stock\n\n", "decides(request) := trim_space(request.action.name)", ["type"]),
+        ("package sealbus.teams.stock\n\n", "decide(request, x) := trim_space(request.action.name)", ["type"]),
+    ],
+)  # fmt: skip
+def test_what_is_asked_of_each_part(head: str, text: str, forms: list[str]) -> None:
+    assert refused(text, head=head) == forms
+
+
+def test_what_belongs_to_others_may_be_anything() -> None:
+    team = decides("some x in data.people.ann.groups\nx == \"a\"")  # fmt: skip
+    assert refused(team) == []
+    assert refused(team, roots=(("people",),)) == []
+    assert refused(team, roots=(("sealbus", "teams"),)) == ["type"]
+
+
+def test_tests_are_not_looked_at() -> None:
+    files, _ = parse_all([Module(path="a_test.rego", text='package a\n\ntest_x if trim_space(1) == ""\n')])
+    assert type_problems(files, DATA) == []
+
+
+def test_what_another_form_refuses_has_no_type() -> None:
+    assert refused(decides("x := 1 == -request.v\nx")) == []
+
+
+def test_an_expression_that_is_too_long_is_refused() -> None:
+    text = " +\n".join("1" for _ in range(420))
+    assert refused(f"decide(request) := {text}") == ["nesting"]
+
+
+def test_a_problem_says_what_to_do() -> None:
+    body = 'count(request.resource.properties.tags) > 0\nconcat("", [1]) == ""\nabs("a") == 1'
+    files, _ = parse_all([Module(path="a.rego", text=HEAD + decides(body))])
+    unknown, inside, wrong = (str(problem) for problem in type_problems(files, DATA))
+    assert unknown == (
+        "a.rego:8:7: argument 1 of count is array, set or object, and this may be boolean or number or text: "
+        "ask before, by is_array [type]"
+    )
+    assert inside == (
+        "a.rego:9:12: argument 2 of concat is array or set of texts: collect what fits before, such as "
+        "[x | some x in xs; is_string(x)] [type]"
+    )
+    assert wrong == "a.rego:10:5: argument 1 of abs is number within 2^63, and this is text [type]"

@@ -1,0 +1,82 @@
+"""What is known of a value: joined, narrowed, and what it may hold."""
+
+from __future__ import annotations
+
+from sealbus.policies.types.value import (
+    ANY,
+    BOOLEAN,
+    INSTANT,
+    JSON,
+    NEVER,
+    NULL,
+    NUMBER,
+    TEXT,
+    UNBOUNDED,
+    array_of,
+    join,
+    join_all,
+    narrowed,
+    number,
+    object_of,
+    record,
+    set_of,
+)
+
+
+def test_nothing_adds_nothing() -> None:
+    assert join_all([]) == NEVER
+    assert join(TEXT, NEVER) == join(NEVER, TEXT) == join(TEXT, TEXT) == TEXT
+
+
+def test_a_number_is_bounded_by_the_greater_bound() -> None:
+    assert join(number(3), number(7)) == number(7)
+    assert number(UNBOUNDED * 4).most == UNBOUNDED
+
+
+def test_an_instant_is_one_only_if_both_are() -> None:
+    assert join(INSTANT, TEXT).instant is False
+    assert join(INSTANT, INSTANT).instant is True
+
+
+def test_arrays_have_one_of_the_lengths_that_are_known() -> None:
+    assert join(array_of(TEXT, 2), array_of(NUMBER, 2)).lengths == {2}
+    assert join(array_of(TEXT, 2), array_of(TEXT, 1)).lengths == {1, 2}
+    assert join(array_of(TEXT, 2), array_of(TEXT)).lengths == frozenset()
+    assert join(array_of(TEXT, 2), TEXT).lengths == {2}
+    assert join(TEXT, NUMBER).lengths == frozenset()
+
+
+def test_fields_are_joined_one_by_one() -> None:
+    one = join(record({"a": TEXT, "b": TEXT}), record({"a": NUMBER}))
+    assert dict(one.fields) == {"a": join(TEXT, NUMBER), "b": TEXT}
+    assert join(record({"a": TEXT}), TEXT).fields == record({"a": TEXT}).fields
+
+
+def test_fields_and_other_objects_become_values() -> None:
+    one = join(record({"a": TEXT}), object_of(NUMBER, BOOLEAN))
+    assert one.fields == ()
+    assert one.items == join(TEXT, BOOLEAN)
+    assert one.keys == join(NUMBER, TEXT)
+    assert join(object_of(NUMBER, TEXT), array_of(TEXT)).keys == NUMBER
+
+
+def test_the_widest_stays() -> None:
+    assert join(JSON, TEXT).open == "json"
+    assert join(ANY, JSON).open == join(JSON, ANY).open == "any"
+
+
+def test_what_is_narrowed_is_no_more_than_it_was() -> None:
+    assert narrowed(join(TEXT, NULL), frozenset({"text", "number"})) == TEXT
+    assert narrowed(JSON, frozenset({"set"})).names == frozenset()
+
+
+def test_what_a_value_may_hold() -> None:
+    assert TEXT.scalar
+    assert not TEXT.may_hold("object")
+    assert array_of(set_of(TEXT)).may_hold("set")
+    assert not array_of(TEXT).may_hold("set")
+    assert record({"a": array_of(BOOLEAN)}).may_hold("boolean")
+    assert object_of(set_of(TEXT), TEXT).may_hold("set")
+    assert JSON.may_hold("object")
+    assert not array_of(JSON).may_hold("set")
+    assert array_of(ANY).may_hold("set")

@@ -80,10 +80,10 @@ async def minted_user(settings: Settings, identifier: str, workload: str, sessio
 
     Raises `ConfigurationError` where no `sealbus dev` runs, or its identity provider does not know the user.
     """
-    if settings.workload_api is None or "{name}" not in settings.workload_api or settings.dev_access is None:
+    if settings.workload_api is None or "{name}" not in settings.workload_api or settings.dev.access is None:
         raise ConfigurationError("--user needs a running `sealbus dev`: elsewhere the edge mints user contexts")
     # Who could not log in has no context either; the token is of no further use.
-    await asyncio.to_thread(fetch_token, read_access(settings.dev_access), {"user": identifier, "client": "dev"})
+    await asyncio.to_thread(fetch_token, read_access(settings.dev.access), {"user": identifier, "client": "dev"})
     async with WorkloadIdentity.connect(workload_api_of(settings, "edge")) as edge:
         return mint_user(
             edge.sealer(),
@@ -92,6 +92,6 @@ async def minted_user(settings: Settings, identifier: str, workload: str, sessio
             now=wall_clock(),
             session=session,
             workload=settings.names.id_of(workload),
-            issuer=settings.dev_issuer or DEV_IDP,
+            issuer=settings.dev.issuer or DEV_IDP,
             lifetimes=settings.lifetimes,
         )

@@ -52,7 +52,7 @@ class Client:
 
             settings = self._settings or load_settings()
             self._node = await self._stack.enter_async_context(open_node(self.name, settings))
-            self._token_service = settings.token_service
+            self._token_service = settings.client.token_service
         return self
 
     async def __aexit__(

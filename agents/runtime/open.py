@@ -10,7 +10,8 @@ from pathlib import Path
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.agents.runtime.node import Deployment, Node
 from sealbus.agents.runtime.policy.source import file_verifier, open_source
-from sealbus.agents.runtime.settings.settings import PolicySettings, Settings, load_settings
+from sealbus.agents.runtime.settings.schema import PolicyTable
+from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.bus.audit.redaction import Recording
 from sealbus.bus.audit.spool import SpoolOptions
 from sealbus.bus.audit.trail import AuditTrail
@@ -56,17 +57,17 @@ def deployment_of(settings: Settings) -> Deployment:
 
 def streams_of(settings: Settings) -> tuple[Stream, ...]:
     """Return the streams as they are declared by the settings."""
-    return declared_streams(settings.max_bytes, own=settings.own_subjects, replicas=settings.replicas)
+    return declared_streams(settings.max_bytes, own=settings.own_subjects, replicas=settings.streams.replicas)
 
 
 def spool_of(settings: Settings, own: SpiffeId) -> SpoolOptions | None:
     """Return where the records of the identity `own` are spooled; `None` where the stream has to acknowledge them."""
-    if settings.audit_spool is None:
+    if settings.audit.spool is None:
         return None
     return SpoolOptions(
-        folder=settings.audit_spool / settings.names.token(own),
-        max_bytes=settings.audit_spool_max,
-        within=settings.audit_within,
+        folder=settings.audit.spool / settings.names.token(own),
+        max_bytes=settings.audit.spool_max,
+        within=settings.audit.within,
     )
 
 
@@ -116,7 +117,7 @@ def connection_of(name: str, settings: Settings, identity: WorkloadIdentity, cou
     return Connection(
         settings.nats,
         identity=identity,
-        server_ids=settings.nats_ids,
+        server_ids=frozenset(settings.nats_ids),
         inbox_prefix=settings.names.inbox_prefix(identity.spiffe_id),
         name=name,
         counters=counters,
@@ -124,14 +125,14 @@ def connection_of(name: str, settings: Settings, identity: WorkloadIdentity, cou
 
 
 @asynccontextmanager
-async def open_engine(policy: PolicySettings, identity: Identity | None = None) -> AsyncGenerator[PolicyEngine, None]:
+async def open_engine(policy: PolicyTable, identity: Identity | None = None) -> AsyncGenerator[PolicyEngine, None]:
     """Open the policy engine that the settings name; the central one asks by `identity`."""
     if policy.engine == "embedded":
         from sealbus.policies.engines.embedded import EmbeddedEngine
 
-        if policy.bundle is None:
+        if policy.file is None:
             raise ConfigurationError("policy.bundle is not set: the embedded engine reads its bundle from this file")
-        async with EmbeddedEngine(policy.bundle, verifier=file_verifier(policy)) as embedded:
+        async with EmbeddedEngine(policy.file, verifier=file_verifier(policy)) as embedded:
             yield embedded
     elif policy.engine == "sidecar":
         from sealbus.policies.engines.sidecar import SidecarEngine
@@ -151,7 +152,7 @@ async def open_engine(policy: PolicySettings, identity: Identity | None = None) 
             raise ConfigurationError("policy.opa_ids must all be of one trust domain: one bundle vouches for them")
         if identity is None:
             raise ConfigurationError("the central engine needs an identity, with which it asks OPA")
-        tls = OpaTls(identity, expected=policy.opa_ids)
+        tls = OpaTls(identity, expected=frozenset(policy.opa_ids))
         async with CentralEngine(policy.opa, tls=tls, deadline=policy.deadline) as central:
             yield central
 
@@ -184,10 +185,10 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
             engine=engine,
             counters=counters,
             connected=lambda: connection.connected,
-            audit_limits=AuditLimits(within=settings.audit_within, denials=settings.audit_denials),
+            audit_limits=AuditLimits(within=settings.audit.within, denials=settings.audit.denials),
             revoked_before=source.revoked_before,
             policy_problem=source.problem,
-            recording=Recording(settings.audit_redact, settings.audit_bodies),
+            recording=Recording(settings.audit.redact, settings.audit.bodies),
             spool=spool_of(settings, identity.spiffe_id),
         ) as node:
             yield node

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from support.central_opa import SYSTEM
 from support.opa import require_opa
 from support.policies import bundle, document
 from support.ports import free_port
-from support.settings import FULL, load
+from support.settings import changed, load
 from support.workload_api import Rotations, RunningWorkloadApi, short_folder, workload_api
 
 from sealbus import Client
@@ -22,12 +22,12 @@ from sealbus.agents.dev.environment import DevOptions, open_environment
 from sealbus.agents.dev.workload_api.server_svid import write_server_svid
 from sealbus.agents.examples import pricing
 from sealbus.agents.runtime.open import open_audit_trail, open_engine, open_identity, open_node
-from sealbus.agents.runtime.settings.settings import PolicySettings, Settings
+from sealbus.agents.runtime.settings.schema import PolicyTable
+from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.audit.trail import AuditEntry
 from sealbus.envelopes.records.decision import DecisionRecord
-from sealbus.envelopes.trust.names import Names
-from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.bundle.files import write_bundle
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.opa.process import MutualTls, OpaProcess
@@ -66,12 +66,11 @@ class Site:
         return f"https://{tls.address}"
 
     def settings(self, *urls: str, name: str = "pricing") -> Settings:
-        policy = PolicySettings(engine="central", bundle=None, opa=urls, deadline=5.0, opa_ids=frozenset({OPA}))
-        return replace(
-            load(self.folder, FULL),
+        policy = changed(PolicyTable(engine="central", opa=urls, deadline=5.0), opa_ids=(OPA,))
+        return changed(
+            load(self.folder),
             policy=policy,
             workload_api=self.api.address(name),
-            names=Names(TrustDomain("example.org")),
         )
 
 
@@ -131,8 +130,8 @@ async def test_a_call_is_decided_elsewhere_and_the_records_say_so() -> None:
             )
             opa = OpaProcess(require_opa(), socket=folder / "run" / "opa.sock", bundle=running.bundle, tls=tls)
             url = (f"https://{tls.address}",)
-            policy = PolicySettings(engine="central", bundle=None, opa=url, deadline=5.0, opa_ids=frozenset({OPA}))
-            settings = replace(running.settings, policy=policy)
+            policy = changed(PolicyTable(engine="central", opa=url, deadline=5.0), opa_ids=(OPA,))
+            settings = changed(running.settings, policy=policy)
             async with opa, asyncio.timeout(50):
                 assert await engines_of_a_call(settings) == {"central"}
                 assert await engines_of_a_call(running.settings) == {"central", "embedded"}

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 from pathlib import Path
 
 import httpx2
 import pytest
 from support.idp import Browser, Pkce
 from support.ports import free_port
+from support.settings import changed
 
 from sealbus.agents.cli.main import EXIT_ERROR
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
@@ -25,6 +25,7 @@ from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
 from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.oauth.jwks import KeySource
 from sealbus.agents.runtime.open import open_connection, streams_of
+from sealbus.agents.runtime.settings.schema import DevTable
 from sealbus.agents.runtime.settings.state_folder import STARTER_AGENTS
 from sealbus.bus.ports import wall_clock
 from sealbus.bus.streams.check import check_streams
@@ -129,7 +130,7 @@ async def test_who_cannot_log_in_has_no_context_without_a_login_either(environme
     with pytest.raises(ConfigurationError, match="there is no such user"):
         await minted_user(environment.settings, "mallory", "shop-web")
     with pytest.raises(ConfigurationError, match="needs a running `sealbus dev`"):
-        await minted_user(replace(environment.settings, dev_access=None), "alice", "shop-web")
+        await minted_user(changed(environment.settings, dev=DevTable()), "alice", "shop-web")
 
 
 async def test_one_folder_has_one_environment(environment: Environment) -> None:

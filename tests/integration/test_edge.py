@@ -39,8 +39,8 @@ async def environment() -> AsyncIterator[Environment]:
 
 
 async def token(running: Environment, user: str = "alice", **asked: str) -> str:
-    assert running.settings.dev_access is not None
-    access = read_access(running.settings.dev_access)
+    assert running.settings.dev.access is not None
+    access = read_access(running.settings.dev.access)
     answer = await asyncio.to_thread(fetch_token, access, {"user": user, "client": "dev", **asked})
     return str(answer["access_token"])
 

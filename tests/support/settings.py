@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
 
 from sealbus.agents.runtime.settings.settings import Flag, Settings, load_settings
+
+Model = TypeVar("Model", bound=BaseModel)
 
 __all__ = ["FULL", "SMALLEST", "load", "origin", "smallest_environment"]
 
@@ -122,6 +127,11 @@ def load(folder: Path, text: str = SMALLEST, flags: tuple[Flag, ...] = (), **env
     """Write `text` to sealbus.toml in `folder` and return the settings with only this environment."""
     (folder / "sealbus.toml").write_text(text)
     return load_settings(folder / "sealbus.toml", environment=environment, flags=flags)
+
+
+def changed(found: Model, **values: object) -> Model:
+    """Return settings, or a table of them, with other values."""
+    return found.model_copy(update=values)
 
 
 def smallest_environment(**extra: str) -> dict[str, str]:

@@ -38,10 +38,10 @@ def command(
     from sealbus.envelopes.errors import ConfigurationError
 
     settings = load_settings(config).for_command()
-    if settings.dev_access is None:
+    if settings.dev.access is None:
         raise ConfigurationError("tokens without a login exist only where `sealbus dev` runs: start it in this folder")
     answer = fetch_token(
-        read_access(settings.dev_access),
+        read_access(settings.dev.access),
         {
             "user": user,
             "client": client,
@@ -52,6 +52,6 @@ def command(
         },
     )
     if as_json:
-        print_json({**answer, "issuer": settings.dev_issuer})
+        print_json({**answer, "issuer": settings.dev.issuer})
     else:
         click.echo(str(answer["access_token"]))

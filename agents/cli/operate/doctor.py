@@ -155,7 +155,7 @@ async def _policy(settings: Settings, name: str) -> str:
     status = await policy_status(settings, name)
     if status.missed or not status.revision:
         raise PolicyUnavailable(f"{status.engine}: {'; '.join(status.missed) or status.problem}")
-    problem = status.problem or await _newest_of_dev(settings.dev_policy, status.revision)
+    problem = status.problem or await _newest_of_dev(settings.dev.policy, status.revision)
     if problem:
         raise ConfigurationError(f"{status.engine}, revision {status.revision} stays in force: {problem}")
     return f"{status.engine}, revision {status.revision}"

@@ -89,7 +89,7 @@ async def _run(roles: tuple[str, ...], health: str | None, config: str | None, *
     stop = stop_signalled()
     control = Control({role: partial(_opener(role), settings, counters=counters) for role in roles})
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-        address = health or settings.health
+        address = health or settings.health.address
         if address is not None:
             probes = Probes(healthy=dict, ready=control.not_ready)
             server = await stack.enter_async_context(HealthServer(address, probes=probes, counters=counters))

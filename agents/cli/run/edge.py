@@ -57,7 +57,7 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
         if stop.is_set():
             return
 
-        where = health or settings.health
+        where = health or settings.health.address
         if where is not None:
             readiness = Readiness(edge.node)
             group = await stack.enter_async_context(Background())

@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,16 +80,10 @@ async def _run(agent: Agent, concurrency: int | None, health: str | None, config
 
     settings = load_settings(config)
     stop = stop_signalled()
-    limits = WorkerLimits(
-        concurrency=concurrency or settings.concurrency,
-        batch=settings.batch,
-        ack_wait=settings.ack_wait,
-        max_ack_pending=settings.max_ack_pending,
-        pending_calls=settings.pending_calls,
-        replay_entries=settings.replay_entries,
-        drain=settings.drain,
-    )
-    address = health or settings.health
+    limits = WorkerLimits(**dict(settings.worker), **dict(settings.limits))
+    if concurrency:
+        limits = replace(limits, concurrency=concurrency)
+    address = health or settings.health.address
     async with AsyncExitStack() as stack:
         async with ended_by(stop):
             node = await stack.enter_async_context(open_node(agent.name, settings))

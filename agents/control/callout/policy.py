@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from sealbus.agents.runtime.policy.source import open_sync
-from sealbus.agents.runtime.settings.settings import PolicySettings
+from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
@@ -30,7 +29,7 @@ AGAIN_AFTER: Final = 1.0
 """Seconds to the next look into a bucket that has no policy yet."""
 
 
-def first_policy(policy: PolicySettings, bootstrap: Path | None) -> PolicySettings:
+def first_policy(policy: PolicyTable, bootstrap: Path | None) -> PolicyTable:
     """Return the settings of the engine that decides from the start; those of `policy` unless it is a bucket.
 
     Only the embedded engine reads a bundle: an OPA has its own from elsewhere. `bootstrap` is verified by `policy.keys`
@@ -50,10 +49,10 @@ def first_policy(policy: PolicySettings, bootstrap: Path | None) -> PolicySettin
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_file(load_bundle(bootstrap).raw, file)
     # What lies there is its own: verified part by part before it was composed, or given by the operator.
-    return replace(policy, bucket=None, bundle=file, keys=())
+    return policy.model_copy(update={"bundle": str(file), "keys": ()})
 
 
-async def follow_bucket(policy: PolicySettings, connection: Connection, counters: Counters) -> None:
+async def follow_bucket(policy: PolicyTable, connection: Connection, counters: Counters) -> None:
     """Keep the file of `first_policy` what the bucket says, until cancelled."""
     said = ""
     while True:

@@ -131,7 +131,7 @@ async def open_callout(
     async with Connection(
         settings.nats,
         identity=identity,
-        server_ids=settings.nats_ids,
+        server_ids=frozenset(settings.nats_ids),
         inbox_prefix=INBOX,
         name="callout",
         counters=counters,

@@ -35,7 +35,7 @@ from sealbus.agents.runtime.policy.history import former_policy
 from sealbus.agents.runtime.policy.source import anchors_of, file_verifier, open_sync
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.policy.sync import PolicySync
-from sealbus.agents.runtime.settings.settings import PolicySettings
+from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, EnvelopeError, LogError
@@ -158,7 +158,7 @@ NONE: Final = "policies are not archived: neither a bucket nor a file is set (po
 
 
 async def follow_policy(
-    name: str, policy: PolicySettings, connection: Connection, archive: PolicyArchive, *, counters: Counters
+    name: str, policy: PolicyTable, connection: Connection, archive: PolicyArchive, *, counters: Counters
 ) -> None:
     """Offer `archive` each policy that is current, and former ones that it wants, until cancelled.
 
@@ -170,8 +170,8 @@ async def follow_policy(
             if policy.bucket is not None:
                 async with open_sync(name, policy, connection, counters=counters) as sync:
                     await _follow_bucket(sync, policy, PolicyStore(connection, policy.bucket), archive)
-            elif policy.bundle is not None:
-                await _follow_file(policy.bundle, policy, archive)
+            elif policy.file is not None:
+                await _follow_file(policy.file, policy, archive)
             else:
                 archive.problem = NONE
                 _log.warning("%s", NONE)
@@ -184,7 +184,7 @@ async def follow_policy(
         await asyncio.sleep(AGAIN_AFTER)
 
 
-async def _follow_bucket(sync: PolicySync, policy: PolicySettings, store: PolicyStore, archive: PolicyArchive) -> None:
+async def _follow_bucket(sync: PolicySync, policy: PolicyTable, store: PolicyStore, archive: PolicyArchive) -> None:
     anchors = await asyncio.to_thread(anchors_of, policy)
 
     async def look_for_former() -> None:
@@ -211,7 +211,7 @@ async def _follow_bucket(sync: PolicySync, policy: PolicySettings, store: Policy
             await sync.changed.wait()
 
 
-async def _follow_file(file: Path, policy: PolicySettings, archive: PolicyArchive) -> None:
+async def _follow_file(file: Path, policy: PolicyTable, archive: PolicyArchive) -> None:
     verifier = await asyncio.to_thread(file_verifier, policy)
     since = mark(file)
     bundle = await asyncio.to_thread(load_bundle, file, verifier)

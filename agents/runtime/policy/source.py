@@ -12,14 +12,14 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.policy.sync import PolicySync, policy_synced
-from sealbus.agents.runtime.settings.settings import PolicySettings
+from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.agents.runtime.settings.state_folder import lock_folder
 from sealbus.bus.background import Background
 from sealbus.bus.nats.connection.connection import Connection
@@ -78,14 +78,14 @@ class Revocations:
 class PolicySource:
     """`policy` names the file that the engine is to take; the rest is current at each call."""
 
-    policy: PolicySettings
+    policy: PolicyTable
     revoked_before: Callable[[], Mapping[SpiffeId, int]]
     problem: Callable[[], str]
 
 
 @asynccontextmanager
 async def open_source(
-    name: str, policy: PolicySettings, connection: Connection, *, counters: Counters | None = None
+    name: str, policy: PolicyTable, connection: Connection, *, counters: Counters | None = None
 ) -> AsyncGenerator[PolicySource, None]:
     """Follow the policy that the settings name for the workload `name`.
 
@@ -96,15 +96,15 @@ async def open_source(
         if policy.bucket is not None:
             sync = await stack.enter_async_context(open_sync(name, policy, connection, counters=counters))
             # It was verified part by part, and composed here: nobody else signs that.
-            policy = replace(policy, bundle=sync.bundle, keys=())
+            policy = policy.model_copy(update={"bundle": str(sync.bundle), "keys": ()})
 
         def problem() -> str:
             return sync.problem if sync is not None else ""
 
-        if policy.bundle is None:
+        if policy.file is None:
             yield PolicySource(policy=policy, revoked_before=lambda: _NONE, problem=problem)
             return
-        revocations = Revocations(policy.bundle, file_verifier(policy))
+        revocations = Revocations(policy.file, file_verifier(policy))
         await revocations.start()
         group = await stack.enter_async_context(Background())
         following = group.create_task(revocations.run(), name="revocations")
@@ -117,7 +117,7 @@ async def open_source(
 @asynccontextmanager
 async def open_sync(
     name: str,
-    policy: PolicySettings,
+    policy: PolicyTable,
     connection: Connection,
     *,
     counters: Counters | None = None,
@@ -158,7 +158,7 @@ def _own_folder(cache: Path, name: str) -> tuple[Path, int]:
     raise ConfigurationError(f"policy.cache: {REPLICAS} processes of {name} have all folders in {cache}")
 
 
-def anchors_of(policy: PolicySettings) -> Mapping[str, PublicKey]:
+def anchors_of(policy: PolicyTable) -> Mapping[str, PublicKey]:
     """Return the keys of `policy.keys` by key id. Raises `ConfigurationError` for a file that holds none. Blocks."""
     found: dict[str, PublicKey] = {}
     for file in policy.keys:
@@ -171,6 +171,6 @@ def anchors_of(policy: PolicySettings) -> Mapping[str, PublicKey]:
     return MappingProxyType(found)
 
 
-def file_verifier(policy: PolicySettings) -> BundleVerifier | None:
+def file_verifier(policy: PolicyTable) -> BundleVerifier | None:
     """Return who verifies the bundle file of `policy`, None where it need not be signed. Raises and blocks as above."""
     return BundleVerifier(keys=anchors_of(policy), scope=PLATFORM) if policy.keys else None

@@ -20,8 +20,10 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 __all__ = [
     "CalloutTable",
     "ControlTable",
+    "DevTable",
     "Document",
     "EdgeTable",
+    "FileOrUrl",
     "IssuerTable",
     "NotaryTable",
     "OwnSubjectTable",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 _SIZE: Final = re.compile(r"(\d{1,18}) ?(B|KiB|MiB|GiB|TiB)?")
+_BUCKET: Final = "nats://"
 _UNITS: Final = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
@@ -82,7 +85,9 @@ def _redacting(redact: dict[str, tuple[str, ...]], value: str) -> str:
 Id = Annotated[SpiffeId, PlainValidator(_spiffe_id)]
 Size = Annotated[int, PlainValidator(_size)]
 Server = Annotated[str, BeforeValidator(_server)]
-Addresses = Annotated[tuple[str, ...], BeforeValidator(_addresses)]
+FileOrUrl = Annotated[str, "file or URL"]
+"""A relative file starts at the settings file's folder, like every `Path`."""
+Addresses = Annotated[tuple[FileOrUrl, ...], BeforeValidator(_addresses)]
 SubjectPattern = Annotated[str, AfterValidator(_subject_pattern)]
 InputPointer = Annotated[str, AfterValidator(_input_pointer)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -107,7 +112,7 @@ class PolicyTable(_Table):
     """
 
     engine: Literal["embedded", "sidecar", "central"]
-    bundle: str | None = None
+    bundle: FileOrUrl | None = None
     opa: Addresses = ()
     opa_ids: tuple[Id, ...] = ()
     deadline: Seconds = 1.0
@@ -115,6 +120,16 @@ class PolicyTable(_Table):
     keys: tuple[Path, ...] = ()
     serve: str | None = None
     serve_key: Path | None = None
+
+    @property
+    def bucket(self) -> str | None:
+        """The bucket in NATS that the policy is pushed to."""
+        return self.bundle.removeprefix(_BUCKET) if self.bundle and self.bundle.startswith(_BUCKET) else None
+
+    @property
+    def file(self) -> Path | None:
+        """The file of the bundle, where there is no bucket."""
+        return Path(self.bundle) if self.bundle and self.bucket is None else None
 
 
 class AgentsTable(_Table):
@@ -204,7 +219,7 @@ class IdentityTable(_Table):
 
 
 class LimitsTable(_Table):
-    """Bounds of what a worker keeps in memory."""
+    """Bounds of what a worker keeps in memory; its `WorkerLimits` have them under these names."""
 
     pending_calls: Count = 4_096
     replay_entries: Count = 100_000
@@ -217,7 +232,7 @@ class HealthTable(_Table):
 
 
 class WorkerTable(_Table):
-    """How a worker works."""
+    """How a worker works; its `WorkerLimits` have this under these names."""
 
     concurrency: Count = 64
     batch: Annotated[int, Field(ge=1, le=4_096)] = 256

@@ -12,14 +12,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final, Self, cast
 
 from pydantic import BaseModel, ValidationError
 
-from sealbus.agents.runtime.settings.schema import ControlTable, Document, EdgeTable, OwnSubjectTable, PolicyTable
+from sealbus.agents.runtime.settings.schema import Document, OwnSubjectTable
 from sealbus.agents.runtime.settings.sources import (
     DEFAULT,
     Entry,
@@ -39,9 +38,9 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
-from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Flag", "Origin", "PolicySettings", "SettingLine", "Settings", "find_settings_file", "load_settings"]
+__all__ = ["Flag", "Origin", "SettingLine", "Settings", "find_settings_file", "load_settings"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -54,24 +53,7 @@ OPA_PATH: Final = "/opa"
 """Path of a central OPA's SPIFFE ID in the local trust domain, unless `policy.opa_ids` says otherwise."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicySettings:
-    """Which engine decides, and where it finds its policy. `deadline` is seconds for one batch of decisions."""
-
-    engine: str
-    bundle: Path | None
-    opa: tuple[str, ...]
-    """A unix socket's path, `unix:` before it or not, or https URLs."""
-    deadline: float
-    opa_ids: frozenset[SpiffeId] = frozenset()
-    """Who may answer at the URLs."""
-    bucket: str | None = None
-    """The bucket in NATS that the policy is pushed to, in place of `bundle`."""
-    cache: Path | None = None
-    keys: tuple[Path, ...] = ()
-    """Files of the public keys that sign the policy; none where it need not be signed."""
-    serve: str | None = None
-    serve_key: Path | None = None
+_UNSAID: Final = Entry(None, DEFAULT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,57 +65,73 @@ class SettingLine:
     origin: Origin
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """All settings in force. Sizes are bytes, waits are seconds; `max_bytes` is by stream name."""
+class Settings(Document):
+    """All settings in force: what `Document` declares, and what follows from it. Sizes are bytes, waits are seconds."""
 
-    trust_domain: TrustDomain
-    nats: tuple[str, ...]
-    nats_ids: frozenset[SpiffeId]
-    workload_api: str | None
-    identity_within: float
-    identity_patient: bool
-    """Whether a Workload API that is not there, or has no identity yet, is waited for so long."""
-    command_within: float
-    policy: PolicySettings
-    names: Names
-    minters: frozenset[SpiffeId]
-    lifetimes: Lifetimes
-    """How long contexts and chains may live: `context.start`, `context.life`, `chain.life`, `chain.after`."""
-    max_bytes: Mapping[str, int]
-    replicas: int
-    own_subjects: tuple[OwnSubject, ...]
-    audit_within: float
-    audit_denials: int
-    audit_redact: Mapping[str, tuple[str, ...]]
-    """JSON pointers into input documents by subject pattern: what is not recorded."""
-    audit_bodies: tuple[str, ...]
-    """Patterns of subjects whose bodies are recorded."""
-    audit_spool: Path | None
-    """The folder in which each identity has one of its own for records that the stream does not have yet."""
-    audit_spool_max: int
-    pending_calls: int
-    replay_entries: int
-    health: str | None
-    concurrency: int
-    batch: int
-    ack_wait: float
-    max_ack_pending: int
-    drain: float
-    dev_issuer: str | None
-    """Issuer of a running `sealbus dev`, and the file by which scripts get tokens from it."""
-    dev_access: Path | None
-    dev_policy: Path | None
-    """The folder that it makes its policy of."""
-    edge: EdgeTable
-    control: ControlTable
-    token_service: str | None
-    """URL of the edge's token service, for clients."""
-    lines: tuple[SettingLine, ...] = field(repr=False)
+    _names: Names
+    _own_subjects: tuple[OwnSubject, ...]
+    _entries: Mapping[Key, Entry]
+    _for_command: bool = False
+
+    def model_post_init(self, entries: Mapping[Key, Entry], /) -> None:
+        """Refuse names and own subjects that cannot be. `entries` say where each value was said."""
+        self._names = Names(self.trust_domain, self.agents.template, dict(self.agents.__pydantic_extra__ or {}))
+        self._own_subjects = tuple(_own_subject(subject, one, self._names) for subject, one in self.subjects.items())
+        self._entries = entries
+
+    @property
+    def names(self) -> Names:
+        """Names and SPIFFE IDs, as the table `agents` has them."""
+        return self._names
+
+    @property
+    def own_subjects(self) -> tuple[OwnSubject, ...]:
+        """The table `subjects`."""
+        return self._own_subjects
+
+    @property
+    def minters(self) -> frozenset[SpiffeId]:
+        """Who may mint user contexts."""
+        return frozenset(self.context.minters)
+
+    @property
+    def lifetimes(self) -> Lifetimes:
+        """How long contexts and chains may live."""
+        return Lifetimes(
+            context_start=self.context.start * SECOND,
+            context_life=self.context.life * SECOND,
+            chain_life=self.chain.life * SECOND,
+            chain_after=self.chain.after * SECOND if self.chain.after is not None else None,
+        )
+
+    @property
+    def max_bytes(self) -> Mapping[str, int]:
+        """The sizes of streams that were said, by stream name."""
+        return {name.upper(): size for name, size in self.streams.max_bytes if size is not None}
+
+    @property
+    def identity_patient(self) -> bool:
+        """Whether a Workload API that is not there, or has no identity yet, is waited for."""
+        return not self._for_command
+
+    @property
+    def identity_within(self) -> float:
+        """How long the Workload API has to give the first identity."""
+        return self.identity.command_within if self._for_command else self.identity.within
+
+    @property
+    def lines(self) -> tuple[SettingLine, ...]:
+        """Every setting in force, for people."""
+        return tuple(
+            SettingLine(key=dotted(key), value=_text(value), origin=self._entries.get(key, _UNSAID).origin)
+            for key, value in _leaves(self, ())
+        )
 
     def for_command(self) -> Self:
         """Return these settings for a command that a person waits for: it does not wait for who may come later."""
-        return replace(self, identity_within=self.command_within, identity_patient=False)
+        changed = self.model_copy()
+        changed._for_command = True
+        return changed
 
 
 def load_settings(
@@ -158,53 +156,13 @@ def load_settings(
         **environment_entries(environment),
         **flag_entries(flags),
     }
-    document = _validated(entries)
-    names = Names(document.trust_domain, document.agents.template, dict(document.agents.__pydantic_extra__ or {}))
-    server_ids = document.nats_ids or (document.trust_domain.id(SERVER_PATH),)
-    opa_ids = document.policy.opa_ids or (document.trust_domain.id(OPA_PATH),)
-    in_force = {"nats_ids": server_ids, "policy": document.policy.model_copy(update={"opa_ids": opa_ids})}
-    sizes = {name.upper(): size for name, size in document.streams.max_bytes if size is not None}
-    return Settings(
-        trust_domain=document.trust_domain,
-        nats=document.nats,
-        nats_ids=frozenset(server_ids),
-        workload_api=document.workload_api,
-        identity_within=document.identity.within,
-        identity_patient=True,
-        command_within=document.identity.command_within,
-        policy=_policy(document.policy, frozenset(opa_ids)),
-        names=names,
-        minters=frozenset(document.context.minters),
-        lifetimes=Lifetimes(
-            context_start=document.context.start * SECOND,
-            context_life=document.context.life * SECOND,
-            chain_life=document.chain.life * SECOND,
-            chain_after=document.chain.after * SECOND if document.chain.after is not None else None,
-        ),
-        max_bytes=MappingProxyType(sizes),
-        replicas=document.streams.replicas,
-        own_subjects=tuple(_own_subject(subject, table, names) for subject, table in document.subjects.items()),
-        audit_within=document.audit.within,
-        audit_denials=document.audit.denials,
-        audit_redact=MappingProxyType(dict(document.audit.redact)),
-        audit_bodies=document.audit.bodies,
-        audit_spool=document.audit.spool,
-        audit_spool_max=document.audit.spool_max,
-        pending_calls=document.limits.pending_calls,
-        replay_entries=document.limits.replay_entries,
-        health=document.health.address,
-        concurrency=document.worker.concurrency,
-        batch=document.worker.batch,
-        ack_wait=document.worker.ack_wait,
-        max_ack_pending=document.worker.max_ack_pending,
-        drain=document.worker.drain,
-        dev_issuer=document.dev.issuer,
-        dev_access=document.dev.access,
-        dev_policy=document.dev.policy,
-        edge=document.edge,
-        control=document.control,
-        token_service=document.client.token_service,
-        lines=tuple(_lines(document.model_copy(update=in_force), entries)),
+    said = _validated(entries)
+    opa_ids = said.policy.opa_ids or (said.trust_domain.id(OPA_PATH),)
+    return said.model_copy(
+        update={
+            "nats_ids": said.nats_ids or (said.trust_domain.id(SERVER_PATH),),
+            "policy": said.policy.model_copy(update={"opa_ids": opa_ids}),
+        }
     )
 
 
@@ -235,7 +193,7 @@ def _workload_api(environment: Mapping[str, str]) -> dict[Key, Entry]:
     return {("workload_api",): Entry(socket, Origin("environment", SPIFFE_VARIABLE))} if socket else {}
 
 
-def _validated(entries: Mapping[Key, Entry]) -> Document:
+def _validated(entries: Mapping[Key, Entry]) -> Settings:
     content: dict[str, object] = {}
     for key, entry in entries.items():
         table = content
@@ -244,7 +202,7 @@ def _validated(entries: Mapping[Key, Entry]) -> Document:
             table = cast("dict[str, object]", table.setdefault(part, {}))
         table[key[-1]] = entry.value
     try:
-        return Document.model_validate(content)
+        return Settings.model_validate(content, context=entries)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         # What was said wrongly comes before what was not said.
@@ -266,23 +224,6 @@ def _complaint(key: Key, kind: str, message: str, entries: Mapping[Key, Entry]) 
     return f"{entries[said].origin}: {dotted(said)}: {text[:1].lower()}{text[1:]}"
 
 
-def _policy(table: PolicyTable, opa_ids: frozenset[SpiffeId]) -> PolicySettings:
-    named = table.bundle or ""
-    bucket = named.removeprefix("nats://") if named.startswith("nats://") else None
-    return PolicySettings(
-        engine=table.engine,
-        bundle=Path(named) if named and bucket is None else None,
-        opa=table.opa,
-        deadline=table.deadline,
-        opa_ids=opa_ids,
-        bucket=bucket,
-        cache=table.cache,
-        keys=table.keys,
-        serve=table.serve,
-        serve_key=table.serve_key,
-    )
-
-
 def _own_subject(subject: str, table: OwnSubjectTable, names: Names) -> OwnSubject:
     key = ("subjects", subject)
     try:
@@ -292,12 +233,6 @@ def _own_subject(subject: str, table: OwnSubjectTable, names: Names) -> OwnSubje
         raise ConfigurationError(f"{dotted(key)}.owner: {table.owner!r} is not a SPIFFE ID") from error
     except ConfigurationError as error:
         raise ConfigurationError(f"{dotted(key)}: {error.detail}") from error
-
-
-def _lines(document: Document, entries: Mapping[Key, Entry]) -> Iterator[SettingLine]:
-    for key, value in _leaves(document, ()):
-        entry = entries.get(key)
-        yield SettingLine(key=dotted(key), value=_text(value), origin=entry.origin if entry is not None else DEFAULT)
 
 
 def _leaves(value: object, key: Key) -> Iterator[tuple[Key, object]]:

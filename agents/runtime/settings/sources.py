@@ -15,7 +15,7 @@ from typing import Final, cast, get_args, get_origin
 
 from pydantic import BaseModel
 
-from sealbus.agents.runtime.settings.schema import Document
+from sealbus.agents.runtime.settings.schema import Document, FileOrUrl
 from sealbus.envelopes.errors import ConfigurationError
 
 __all__ = [
@@ -40,28 +40,6 @@ where the agents in `agents/examples` keep their data."""
 
 Key = tuple[str, ...]
 """A setting's place: `("policy", "engine")`."""
-
-_PATHS: Final = frozenset(
-    {
-        ("policy", "bundle"),
-        ("policy", "opa"),
-        ("policy", "cache"),
-        ("policy", "keys"),
-        ("policy", "serve_key"),
-        ("audit", "spool"),
-        ("edge", "certificate"),
-        ("edge", "key"),
-        ("edge", "pseudonym_key"),
-        ("control", "callout", "issuer"),
-        ("control", "callout", "xkey"),
-        ("control", "callout", "nkey"),
-        ("control", "callout", "bootstrap"),
-        ("control", "notary", "keys"),
-        ("control", "notary", "folder"),
-        ("control", "notary", "previous"),
-    }
-)
-"""Settings that name a file or a list of files: relative ones in a settings file start at its own folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +97,10 @@ def file_entries(path: Path) -> dict[Key, Entry]:
     origin = Origin("file", str(path))
     entries = _entries(document, (), origin)
     folder = path.absolute().parent
-    return {key: Entry(_anchored(key, entry.value, folder), origin) for key, entry in entries}
+    return {
+        key: Entry(_anchored(entry.value, folder), origin) if _is_file(_place(key, origin)) else entry
+        for key, entry in entries
+    }
 
 
 def environment_entries(environment: Mapping[str, str]) -> dict[Key, Entry]:
@@ -224,10 +205,15 @@ def _nested(key: Key, value: object) -> dict[str, object]:
     return cast("dict[str, object]", value)
 
 
-def _anchored(key: Key, value: object, folder: Path) -> object:
+def _is_file(place: object) -> bool:
+    """Say whether a value of the type `place` names a file, or is a list of such."""
+    return not {Path, FileOrUrl}.isdisjoint(get_args(place))
+
+
+def _anchored(value: object, folder: Path) -> object:
     if isinstance(value, list):
-        return [_anchored(key, one, folder) for one in value]
-    return str(folder / value) if key in _PATHS and isinstance(value, str) and ":" not in value else value
+        return [_anchored(one, folder) for one in value]
+    return str(folder / value) if isinstance(value, str) and ":" not in value else value
 
 
 def _is_bare(part: str) -> bool:

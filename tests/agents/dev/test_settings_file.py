@@ -53,9 +53,9 @@ def test_what_is_written_is_read_as_settings(tmp_path: Path) -> None:
     folder = tmp_path / 'é "quoted" \\ 😀'
     folder.mkdir()
     settings = written(folder, Declared())
-    assert settings.policy.bundle == folder / "bundle.tar.gz"
-    assert settings.dev_access == folder / "idp.json"
-    assert settings.dev_issuer == "http://127.0.0.1:5/development-only"
+    assert settings.policy.file == folder / "bundle.tar.gz"
+    assert settings.dev.access == folder / "idp.json"
+    assert settings.dev.issuer == "http://127.0.0.1:5/development-only"
     assert settings.minters == {SpiffeId("spiffe://example.org/edge")}
     assert settings.names.id_of("edge") == SpiffeId("spiffe://example.org/edge")
     assert settings.max_bytes == {"TASKS": 1_000, "AUDIT": 1_000}
@@ -100,10 +100,11 @@ def test_how_work_is_done_holds_as_the_project_says_and_places_do_not(tmp_path: 
     declared = read_declared(tmp_path / "sealbus.toml")
     (tmp_path / "state").mkdir()
     settings = written(tmp_path / "state", declared)
-    assert (settings.concurrency, settings.drain, settings.pending_calls, settings.identity_within) == (3, 1.5, 5, 7)
-    assert (settings.audit_within, settings.audit_bodies) == (2, ("task.mail.>",))
-    assert settings.audit_redact == {"task.mail.>": ("/action/properties/text",)}
-    assert settings.audit_spool == tmp_path / "records"
+    assert (settings.worker.concurrency, settings.worker.drain) == (3, 1.5)
+    assert (settings.limits.pending_calls, settings.identity_within) == (5, 7)
+    assert (settings.audit.within, settings.audit.bodies) == (2, ("task.mail.>",))
+    assert settings.audit.redact == {"task.mail.>": ("/action/properties/text",)}
+    assert settings.audit.spool == tmp_path / "records"
     assert (
         settings.max_bytes
         == {"TASKS": 1 << 20, "AUDIT": 1_000, "EVENTS": 5_000}
@@ -112,7 +113,7 @@ def test_how_work_is_done_holds_as_the_project_says_and_places_do_not(tmp_path: 
             **declared.max_bytes,
         }
     )
-    assert settings.replicas == 1
+    assert settings.streams.replicas == 1
     assert settings.minters == {SpiffeId("spiffe://shop.example/edge")}
     assert (settings.lifetimes.context_start, settings.lifetimes.chain_after) == (60 * SECOND, 0)
     assert (settings.edge.address, settings.nats) == ("127.0.0.1:8080", ("tls://127.0.0.1:4222",))
@@ -134,10 +135,10 @@ def test_the_edge_takes_tokens_of_the_development_issuer_only(tmp_path: Path) ->
     edge = settings.edge
     assert (edge.address, edge.resource) == ("127.0.0.1:8080", "http://127.0.0.1:8080")
     assert edge.token_service == "127.0.0.1:8444"
-    assert settings.token_service == "https://127.0.0.1:8444"
+    assert settings.client.token_service == "https://127.0.0.1:8444"
     assert edge.actions == ("inventory.*", "pricing.*")
     (issuer,) = edge.issuers
-    assert (issuer.issuer, issuer.algorithms, issuer.audiences) == (settings.dev_issuer, ("ES256",), ())
+    assert (issuer.issuer, issuer.algorithms, issuer.audiences) == (settings.dev.issuer, ("ES256",), ())
     assert issuer.claims == {name: name for name in ("department", "groups", "name", "region")}
 
 

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from support.identity import StaticIdentity
-from support.settings import FULL, SMALLEST, load
+from support.settings import FULL, SMALLEST, changed, load
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.runtime.open import deployment_of, open_engine, open_node, streams_of, workload_api_of
-from sealbus.agents.runtime.settings.settings import PolicySettings
+from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.bus.streams.declared import STREAM_NAMES, stream_named
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.bundle.files import STARTER, build_bundle, write_bundle
 
-PARTNERS = frozenset({SpiffeId("spiffe://example.org/opa"), SpiffeId("spiffe://partner.example/opa")})
+PARTNERS = (SpiffeId("spiffe://example.org/opa"), SpiffeId("spiffe://partner.example/opa"))
 
 
-def policy(engine: str, *opa: str, bundle: Path | None = None) -> PolicySettings:
-    opa_ids = frozenset({SpiffeId("spiffe://example.org/opa")})
-    return PolicySettings(engine=engine, bundle=bundle, opa=opa, deadline=0.5, opa_ids=opa_ids)
+def policy(engine: Literal["embedded", "sidecar", "central"], *opa: str, bundle: Path | None = None) -> PolicyTable:
+    where = str(bundle) if bundle is not None else None
+    return changed(PolicyTable(engine=engine, bundle=where, opa=opa, deadline=0.5), opa_ids=(PARTNERS[0],))
 
 
 def test_a_deployment_is_what_the_settings_say(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_a_deployment_is_what_the_settings_say(tmp_path: Path) -> None:
     deployment = deployment_of(settings)
     assert deployment.names is settings.names
     assert [str(one) for one in deployment.minters] == ["spiffe://example.org/edge"]
-    assert deployment.lifetimes is settings.lifetimes
+    assert deployment.lifetimes == settings.lifetimes
     assert {subject: one.kind for subject, one in deployment.own_subjects.items()} == {
         "orders.created": Kind.EVENT,
         "mail.send": Kind.TASK,
@@ -91,11 +91,11 @@ async def test_the_sidecar_need_not_be_there_yet(tmp_path: Path) -> None:
         (policy("sidecar", "/a.sock", "/b.sock"), r"policy\.opa names several"),
         (policy("central"), r"policy\.opa is not set"),
         (policy("central", "https://opa:8443"), "needs an identity"),
-        (replace(policy("central", "https://opa:8443"), opa_ids=PARTNERS), "one trust domain"),
+        (changed(policy("central", "https://opa:8443"), opa_ids=PARTNERS), "one trust domain"),
         (policy("embedded", bundle=Path("/nowhere/bundle.tar.gz")), "nowhere"),
     ],
 )
-async def test_what_an_engine_lacks_is_one_line(settings: PolicySettings, says: str) -> None:
+async def test_what_an_engine_lacks_is_one_line(settings: PolicyTable, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says) as refused:
         async with open_engine(settings):
             pass
@@ -122,7 +122,7 @@ async def test_the_central_engine_asks_over_https_only(url: str) -> None:
 
 async def test_a_missing_workload_api_ends_a_commands_node_at_once_and_names_it(tmp_path: Path) -> None:
     write_bundle(build_bundle(STARTER), tmp_path / "bundle.tar.gz")
-    settings = replace(
+    settings = changed(
         load(tmp_path, FULL),
         policy=policy("embedded", bundle=tmp_path / "bundle.tar.gz"),
         workload_api=f"unix://{tmp_path / 'agent.sock'}",

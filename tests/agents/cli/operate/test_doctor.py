@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copytree
 from types import SimpleNamespace
 
 import pytest
-from support.settings import FULL, load
+from support.settings import FULL, changed, load
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.cli.operate import doctor as diagnosis
 from sealbus.agents.cli.operate.doctor import Check, examine
-from sealbus.agents.runtime.settings.settings import PolicySettings, Settings
+from sealbus.agents.runtime.settings.schema import PolicyTable
+from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.ports import wall_clock
 from sealbus.envelopes.errors import BusUnavailable, Code
 from sealbus.envelopes.limits import SECOND
@@ -29,9 +29,9 @@ from sealbus.policies.decision.engine import EngineStatus
 def settings(tmp_path: Path) -> Settings:
     """Settings whose policy is there, and nothing else."""
     write_bundle(build_bundle(STARTER), tmp_path / "bundle.tar.gz")
-    return replace(
+    return changed(
         load(tmp_path, FULL),
-        policy=PolicySettings(engine="embedded", bundle=tmp_path / "bundle.tar.gz", opa=(), deadline=1.0),
+        policy=PolicyTable(engine="embedded", bundle=str(tmp_path / "bundle.tar.gz"), opa=(), deadline=1.0),
         workload_api=f"unix://{tmp_path / 'agent.sock'}",
     )
 
@@ -55,14 +55,14 @@ async def test_each_part_is_looked_at_whatever_the_others_are(settings: Settings
 
 async def test_an_edge_that_mints_for_longer_than_agents_take_is_told(settings: Settings) -> None:
     edge = settings.edge.model_copy(update={"context_life": 7_201})
-    found = (await examine(replace(settings, edge=edge), "pricing"))[4]
+    found = (await examine(changed(settings, edge=edge), "pricing"))[4]
     assert (found.part, found.ok) == ("context", False)
     assert "edge.context_life is 7201 s, and readers take 7200 s (context.life)" in found.text
 
 
 async def test_a_policy_that_is_not_there_says_which_file(settings: Settings) -> None:
-    missing = replace(settings.policy, bundle=Path("/nowhere/bundle.tar.gz"))
-    *_, found = await examine(replace(settings, policy=missing), "pricing")
+    missing = changed(settings.policy, bundle="/nowhere/bundle.tar.gz")
+    *_, found = await examine(changed(settings, policy=missing), "pricing")
     assert (found.part, found.ok) == ("policy", False)
     assert "/nowhere/bundle.tar.gz" in found.text
 
@@ -71,7 +71,7 @@ async def test_a_policy_whose_newest_state_dev_refuses_is_not_fine(settings: Set
     """What is in force is an older one, and only the terminal of `sealbus dev` said so."""
     folder = tmp_path / "policy"
     copytree(STARTER, folder)
-    in_dev = replace(settings, dev_policy=folder)
+    in_dev = changed(settings, dev=changed(settings.dev, policy=folder))
 
     async def found() -> Check:
         return (await examine(in_dev, "pricing"))[-1]
@@ -79,9 +79,9 @@ async def test_a_policy_whose_newest_state_dev_refuses_is_not_fine(settings: Set
     assert (await found()).ok
     module = next(file for file in sorted(folder.rglob("*.rego")) if not file.name.endswith("_test.rego"))
     module.write_text(module.read_text() + "\n# a change\n")
-    changed = await found()
-    assert not changed.ok
-    assert f"stays in force: {folder} was changed and is not published" in changed.text
+    edited = await found()
+    assert not edited.ok
+    assert f"stays in force: {folder} was changed and is not published" in edited.text
     (folder / "extra.rego").write_text("package extra\n\nx :=\n")
     refused = await found()
     assert not refused.ok
@@ -204,14 +204,14 @@ async def test_the_clock_is_held_against_the_brokers(
 
 
 async def test_an_engine_that_decides_nothing_is_wrong(settings: Settings) -> None:
-    away = replace(settings.policy, engine="sidecar", opa=("/nowhere/opa.sock",))
-    *_, found = await examine(replace(settings, policy=away), "pricing")
+    away = changed(settings.policy, engine="sidecar", opa=("/nowhere/opa.sock",))
+    *_, found = await examine(changed(settings, policy=away), "pricing")
     assert (found.part, found.ok) == ("policy", False)
     assert found.text == "sidecar: OPA at /nowhere/opa.sock does not answer: UnixClientConnectorError"
 
 
 async def test_the_central_engine_needs_an_identity_to_be_asked(settings: Settings) -> None:
-    central = replace(settings.policy, engine="central", opa=("https://127.0.0.1:1",))
-    *_, found = await examine(replace(settings, policy=central), "pricing")
+    central = changed(settings.policy, engine="central", opa=("https://127.0.0.1:1",))
+    *_, found = await examine(changed(settings, policy=central), "pricing")
     assert (found.part, found.ok) == ("policy", False)
     assert str(settings.workload_api).removeprefix("unix://") in found.text

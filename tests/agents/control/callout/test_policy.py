@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
+from support.settings import changed
 
 from sealbus.agents.control.callout import policy as module
 from sealbus.agents.control.callout.policy import first_policy, follow_bucket
-from sealbus.agents.runtime.settings.settings import PolicySettings
+from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
@@ -23,13 +23,12 @@ CONNECTION = cast("Connection", object())
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> PolicySettings:
-    return PolicySettings(
+def settings(tmp_path: Path) -> PolicyTable:
+    return PolicyTable(
         engine="embedded",
-        bundle=None,
         opa=(),
         deadline=1.0,
-        bucket="policies",
+        bundle="nats://policies",
         cache=tmp_path / "cache",
         keys=(tmp_path / "platform.pub",),
     )
@@ -41,42 +40,42 @@ def bootstrap(tmp_path: Path) -> Path:
     return tmp_path / "bootstrap.tar.gz"
 
 
-def test_the_first_time_it_is_what_the_operator_gave(settings: PolicySettings, bootstrap: Path) -> None:
+def test_the_first_time_it_is_what_the_operator_gave(settings: PolicyTable, bootstrap: Path) -> None:
     first = first_policy(settings, bootstrap)
     assert first.bucket is None
-    assert first.bundle is not None
-    assert first.bundle.read_bytes() == bootstrap.read_bytes()
+    assert first.file is not None
+    assert first.file.read_bytes() == bootstrap.read_bytes()
 
 
-def test_later_it_is_what_the_bucket_had(settings: PolicySettings, bootstrap: Path) -> None:
+def test_later_it_is_what_the_bucket_had(settings: PolicyTable, bootstrap: Path) -> None:
     before = first_policy(settings, bootstrap)
-    assert before.bundle is not None
-    write_bundle(build_bundle(STARTER, revision="pushed"), before.bundle)
-    pushed = before.bundle.read_bytes()
+    assert before.file is not None
+    write_bundle(build_bundle(STARTER, revision="pushed"), before.file)
+    pushed = before.file.read_bytes()
     assert pushed != bootstrap.read_bytes()
     again = first_policy(settings, bootstrap)
-    assert again.bundle == before.bundle
-    assert before.bundle.read_bytes() == pushed
+    assert again.file == before.file
+    assert before.file.read_bytes() == pushed
 
 
-def test_without_either_there_is_no_callout(settings: PolicySettings, tmp_path: Path) -> None:
+def test_without_either_there_is_no_callout(settings: PolicyTable, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"control\.callout\.bootstrap is not set"):
         first_policy(settings, None)
     with pytest.raises(ConfigurationError, match=r"policy\.cache is not set"):
-        first_policy(replace(settings, cache=None), None)
+        first_policy(changed(settings, cache=None), None)
     (tmp_path / "junk").write_bytes(b"junk")
     with pytest.raises(ConfigurationError, match="not a gzipped tar"):
         first_policy(settings, tmp_path / "junk")
 
 
-@pytest.mark.parametrize("change", [{"bucket": None}, {"engine": "central"}])
-def test_what_needs_no_file_is_as_it_was(settings: PolicySettings, change: dict[str, str | None]) -> None:
-    other = replace(settings, **change)  # type: ignore[arg-type]  # fields of the parameters above
+@pytest.mark.parametrize("change", [{"bundle": None}, {"engine": "central"}])
+def test_what_needs_no_file_is_as_it_was(settings: PolicyTable, change: dict[str, str | None]) -> None:
+    other = changed(settings, **change)
     assert first_policy(other, None) is other
 
 
 async def test_a_bucket_without_a_policy_is_looked_into_again(
-    settings: PolicySettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    settings: PolicyTable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked, following = [0], asyncio.Event()
 

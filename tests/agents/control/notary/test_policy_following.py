@@ -16,7 +16,7 @@ from support.teams import signed_platform
 
 from sealbus.agents.control.notary.policies import NONE, PolicyArchive, follow_policy
 from sealbus.agents.runtime.policy.store import PolicyStore
-from sealbus.agents.runtime.settings.settings import PolicySettings
+from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.trust.keys import public_pem
@@ -27,13 +27,13 @@ ROOT = signing_key()
 NOWHERE = cast("Connection", object())
 
 
-def settings(**changes: object) -> PolicySettings:
+def settings(**changes: object) -> PolicyTable:
     values: dict[str, object] = {"engine": "embedded", "bundle": None, "opa": (), "deadline": 1.0, **changes}
-    return PolicySettings(**values)  # type: ignore[arg-type]
+    return PolicyTable(**values)  # type: ignore[arg-type]
 
 
 @asynccontextmanager
-async def following(policy: PolicySettings, connection: Connection = NOWHERE) -> AsyncIterator[PolicyArchive]:
+async def following(policy: PolicyTable, connection: Connection = NOWHERE) -> AsyncIterator[PolicyArchive]:
     archive = PolicyArchive()
     task = asyncio.create_task(follow_policy("notary", policy, connection, archive, counters=Counters()))
     try:
@@ -57,7 +57,7 @@ async def test_without_a_policy_there_is_nothing_to_archive_which_is_said() -> N
 
 async def test_the_file_whenever_it_is_replaced(tmp_path: Path) -> None:
     file = tmp_path / "bundle.tar.gz"
-    async with following(settings(bundle=file)) as archive:
+    async with following(settings(bundle=str(file))) as archive:
         await until(lambda: "cannot be read" in archive.problem)
         write_bundle(bundle(revision="one"), file)
         await until(lambda: next_revision(archive) == "one")
@@ -73,7 +73,7 @@ async def test_the_file_whenever_it_is_replaced(tmp_path: Path) -> None:
 async def test_the_bucket_and_what_was_in_it(tmp_path: Path) -> None:
     key = tmp_path / "root.pub"
     key.write_text(public_pem(ROOT.public))
-    policy = settings(bucket="policies", cache=tmp_path / "cache", keys=(key,))
+    policy = settings(bundle="nats://policies", cache=tmp_path / "cache", keys=(key,))
     async with running(tmp_path / "nats", "a") as lab, lab.connection("a") as connection:
         store = PolicyStore(connection, "policies")
         await store.create()

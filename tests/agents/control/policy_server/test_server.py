@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -15,14 +14,14 @@ from support.opa import require_opa
 from support.policies import signing_key
 from support.policy_bus import CONTROL, ROOT, control_identity, pushed, serving
 from support.policy_desk import key_file
-from support.settings import FULL, load
+from support.settings import FULL, changed, load
 from support.teams import ONLY_OPA_REFUSES, signed_platform, signed_team, team_policy
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.control.policy_server.app import BUNDLE_PATH
 from sealbus.agents.control.policy_server.server import open_policy_server
 from sealbus.agents.runtime.policy.store import PolicyStore
-from sealbus.agents.runtime.settings.settings import PolicySettings
+from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import public_pem
@@ -86,14 +85,14 @@ async def test_its_end_does_not_wait_for_long_polls(lab: Lab, store: PolicyStore
 
 
 async def test_what_its_settings_lack_is_one_line(connection: Connection, lab: Lab, tmp_path: Path) -> None:
-    plain = PolicySettings(engine="embedded", bundle=None, opa=(), deadline=1.0, bucket="policies")
+    plain = PolicyTable(engine="embedded", opa=(), deadline=1.0, bundle="nats://policies")
     file, _ = key_file(tmp_path / "composer.pem")
     for policy, says in (
         (plain, r"policy\.serve and policy\.serve_key are not set"),
-        (replace(plain, serve=":0", serve_key=tmp_path / "none"), r"policy\.serve_key: .*none cannot be read"),
-        (replace(plain, serve=":0", serve_key=file), r"policy\.cache is not set"),
+        (changed(plain, serve=":0", serve_key=tmp_path / "none"), r"policy\.serve_key: .*none cannot be read"),
+        (changed(plain, serve=":0", serve_key=file), r"policy\.cache is not set"),
     ):
-        settings = replace(load(tmp_path, FULL), policy=policy)
+        settings = changed(load(tmp_path, FULL), policy=policy)
         with pytest.raises(ConfigurationError, match=says) as refused:
             async with open_policy_server(settings, control_identity(lab.ca), connection):
                 pass
@@ -103,11 +102,11 @@ async def test_what_its_settings_lack_is_one_line(connection: Connection, lab: L
 async def test_from_settings(store: PolicyStore, connection: Connection, lab: Lab, tmp_path: Path) -> None:
     file, _ = key_file(tmp_path / "composer.pem")
     (tmp_path / "root.pem").write_text(public_pem(ROOT.public), encoding="ascii")
-    policy = PolicySettings(
-        engine="embedded", bundle=None, opa=(), deadline=1.0, bucket="policies", cache=tmp_path / "cache",
+    policy = PolicyTable(
+        engine="embedded", opa=(), deadline=1.0, bundle="nats://policies", cache=tmp_path / "cache",
         keys=(tmp_path / "root.pem",), serve="127.0.0.1:0", serve_key=file,
     )  # fmt: skip
-    settings = replace(load(tmp_path, FULL), policy=policy)
+    settings = changed(load(tmp_path, FULL), policy=policy)
     identity = control_identity(lab.ca)
     assert str(identity.spiffe_id) == CONTROL
     async with open_policy_server(settings, identity, connection) as server:
@@ -127,11 +126,11 @@ async def test_what_no_opa_would_compile_is_not_served(
     monkeypatch.setenv("SEALBUS_OPA", str(require_opa()))
     file, _ = key_file(tmp_path / "composer.pem")
     (tmp_path / "root.pem").write_text(public_pem(ROOT.public), encoding="ascii")
-    policy = PolicySettings(
-        engine="embedded", bundle=None, opa=(), deadline=1.0, bucket="policies", cache=tmp_path / "cache",
+    policy = PolicyTable(
+        engine="embedded", opa=(), deadline=1.0, bundle="nats://policies", cache=tmp_path / "cache",
         keys=(tmp_path / "root.pem",), serve="127.0.0.1:0", serve_key=file,
     )  # fmt: skip
-    settings = replace(load(tmp_path, FULL), policy=policy)
+    settings = changed(load(tmp_path, FULL), policy=policy)
     stock = signing_key()
     await pushed(store, "platform", signed_platform(ROOT, {"stock": stock}, serial=2), 2)
     # Pushed past the command, by a team whose embedded engines would take it.

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.lab import Lab, running, until
 from support.policies import bundle, put, signing_key
+from support.settings import changed
 from support.teams import signed_platform
 
 from sealbus.agents.runtime.policy.source import Revocations, anchors_of, file_verifier, open_source, open_sync
 from sealbus.agents.runtime.policy.store import PolicyStore
-from sealbus.agents.runtime.settings.settings import PolicySettings
+from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import key_id, public_pem
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -23,7 +23,7 @@ from sealbus.policies.lint.module import PolicyRefused
 
 KEY = signing_key()
 PRICING = SpiffeId("spiffe://example.org/agent/pricing")
-PLAIN = PolicySettings(engine="embedded", bundle=None, opa=(), deadline=1.0)
+PLAIN = PolicyTable(engine="embedded", bundle=None, opa=(), deadline=1.0)
 
 
 def revoking(time: int, *, serial: int = 0, revision: str = "r1") -> bytes:
@@ -53,7 +53,7 @@ async def test_revocations_follow_the_file(tmp_path: Path) -> None:
 
 async def test_a_signed_file_is_verified_for_revocations_too(tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text(public_pem(KEY.public), encoding="ascii")
-    verifier = file_verifier(replace(PLAIN, keys=(tmp_path / "key.pem",)))
+    verifier = file_verifier(changed(PLAIN, keys=(tmp_path / "key.pem",)))
     file = tmp_path / "bundle.tar.gz"
     put(revoking(5, serial=1), file)
     with pytest.raises(PolicyRefused, match="not signed"):
@@ -66,12 +66,12 @@ async def test_a_signed_file_is_verified_for_revocations_too(tmp_path: Path) -> 
 def test_keys_are_named_by_themselves(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
     with pytest.raises(ConfigurationError, match=r"policy\.keys: .*key\.pem cannot be read"):
-        anchors_of(replace(PLAIN, keys=(file,)))
+        anchors_of(changed(PLAIN, keys=(file,)))
     file.write_text("junk", encoding="ascii")
     with pytest.raises(ConfigurationError, match=r"policy\.keys: .*key\.pem: not a public key"):
-        anchors_of(replace(PLAIN, keys=(file,)))
+        anchors_of(changed(PLAIN, keys=(file,)))
     file.write_text(public_pem(KEY.public), encoding="ascii")
-    assert anchors_of(replace(PLAIN, keys=(file,))) == {key_id(KEY.public): KEY.public}
+    assert anchors_of(changed(PLAIN, keys=(file,))) == {key_id(KEY.public): KEY.public}
 
 
 @pytest.fixture
@@ -85,8 +85,8 @@ async def test_what_a_bucket_needs_is_said_in_one_line(lab: Lab, tmp_path: Path)
     async with lab.connection("a") as connection:
         for policy, says in (
             (PLAIN, "no bucket"),
-            (replace(PLAIN, bucket="policies"), r"policy\.cache is not set"),
-            (replace(PLAIN, bucket="policies", cache=tmp_path), r"policy\.keys is not set"),
+            (changed(PLAIN, bundle="nats://policies"), r"policy\.cache is not set"),
+            (changed(PLAIN, bundle="nats://policies", cache=tmp_path), r"policy\.keys is not set"),
         ):
             with pytest.raises(ConfigurationError, match=says):
                 async with open_sync("a", policy, connection):
@@ -96,13 +96,13 @@ async def test_what_a_bucket_needs_is_said_in_one_line(lab: Lab, tmp_path: Path)
 @pytest.mark.nats
 async def test_a_bucket_becomes_a_file_and_its_revocations_act(lab: Lab, tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text(public_pem(KEY.public), encoding="ascii")
-    policy = replace(PLAIN, bucket="policies", cache=tmp_path / "cache", keys=(tmp_path / "key.pem",))
+    policy = changed(PLAIN, bundle="nats://policies", cache=tmp_path / "cache", keys=(tmp_path / "key.pem",))
     async with lab.connection("a") as connection:
         store = PolicyStore(connection, "policies")
         await store.create()
         await store.push("platform", signed_platform(KEY, {}), 1, last=0)
         async with open_source("pricing", policy, connection) as source:
-            assert source.policy.bundle == tmp_path / "cache" / "pricing" / "composed" / "bundle.tar.gz"
+            assert source.policy.file == tmp_path / "cache" / "pricing" / "composed" / "bundle.tar.gz"
             assert source.policy.keys == ()
             assert (source.revoked_before(), source.problem()) == ({}, "")
             found = await store.read("platform")
@@ -119,7 +119,7 @@ async def test_a_bucket_becomes_a_file_and_its_revocations_act(lab: Lab, tmp_pat
 @pytest.mark.nats
 async def test_each_process_has_a_folder_of_its_own(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "key.pem").write_text(public_pem(KEY.public), encoding="ascii")
-    policy = replace(PLAIN, bucket="policies", cache=tmp_path / "cache", keys=(tmp_path / "key.pem",))
+    policy = changed(PLAIN, bundle="nats://policies", cache=tmp_path / "cache", keys=(tmp_path / "key.pem",))
     monkeypatch.setattr("sealbus.agents.runtime.policy.source.REPLICAS", 2)
     async with lab.connection("a") as connection:
         store = PolicyStore(connection, "policies")
@@ -136,7 +136,7 @@ async def test_each_process_has_a_folder_of_its_own(lab: Lab, tmp_path: Path, mo
     (tmp_path / "file").write_bytes(b"")
     async with lab.connection("a") as connection:
         with pytest.raises(ConfigurationError, match=r"policy\.cache: .* cannot be written"):
-            async with open_sync("a", replace(policy, cache=tmp_path / "file"), connection):
+            async with open_sync("a", changed(policy, cache=tmp_path / "file"), connection):
                 pass
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from support.settings import FULL, load
 
+from sealbus.agents.runtime.worker import WorkerLimits
 from sealbus.bus.streams.declared import declared_streams
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
@@ -69,17 +70,17 @@ def test_each_mistake_is_one_line_that_names_the_key_and_its_source(tmp_path: Pa
 
 def test_a_bucket_takes_the_place_of_a_file(tmp_path: Path) -> None:
     settings = load(tmp_path, FULL.replace('"policy/bundle.tar.gz"', '"nats://policies"'))
-    assert (settings.policy.bundle, settings.policy.bucket) == (None, "policies")
+    assert (settings.policy.file, settings.policy.bucket) == (None, "policies")
 
 
 def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     settings = load(tmp_path, FULL)
-    assert settings.nats_ids == {SpiffeId("spiffe://example.org/nats/a"), SpiffeId("spiffe://example.org/nats/b")}
+    assert settings.nats_ids == (SpiffeId("spiffe://example.org/nats/a"), SpiffeId("spiffe://example.org/nats/b"))
     assert settings.workload_api == "unix:///run/agent.sock"
     assert settings.policy.engine == "embedded"
-    assert settings.policy.bundle == tmp_path / "policy" / "bundle.tar.gz"
+    assert settings.policy.file == tmp_path / "policy" / "bundle.tar.gz"
     assert (settings.policy.opa, settings.policy.deadline) == (("/run/opa.sock",), 0.5)
-    assert settings.policy.opa_ids == {SpiffeId("spiffe://example.org/opa/a"), SpiffeId("spiffe://example.org/opa/b")}
+    assert settings.policy.opa_ids == (SpiffeId("spiffe://example.org/opa/a"), SpiffeId("spiffe://example.org/opa/b"))
     assert settings.policy.bucket is None
     assert settings.policy.keys == (tmp_path / "policy" / "platform.pem", Path("/etc/old.pem"))
     assert (settings.policy.cache, settings.policy.serve) == (tmp_path / "cache", "0.0.0.0:8445")
@@ -91,20 +92,20 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
         context_start=1_800 * SECOND, context_life=7_200 * SECOND, chain_life=14_400 * SECOND, chain_after=600 * SECOND
     )
     assert settings.max_bytes == {"TASKS": 1 << 30, "AUDIT": 5_000_000, "REFUSALS": 64 << 20}
-    assert settings.replicas == 3
+    assert settings.streams.replicas == 3
     created, send = settings.own_subjects
     assert (created.subject, created.kind, created.action) == ("orders.created", Kind.EVENT, "orders.created")
     assert created.owner == settings.names.id_of("orders")
     assert (send.kind, send.owner, send.action) == (Kind.TASK, SpiffeId("spiffe://example.org/mail"), "mail.post")
-    assert (settings.audit_within, settings.audit_denials) == (3.0, 300)
-    assert (settings.identity_within, settings.identity_patient, settings.command_within) == (90.0, True, 2.5)
-    assert settings.audit_redact == {"task.payroll.>": ("/action/properties/salary",)}
-    assert settings.audit_bodies == ("task.orders.>",)
-    assert (settings.audit_spool, settings.audit_spool_max) == (tmp_path / "spool", 16 << 20)
-    assert (settings.pending_calls, settings.replay_entries) == (10, 20)
-    assert settings.health == ":9464"
-    assert (settings.concurrency, settings.batch, settings.ack_wait) == (4, 8, 60.0)
-    assert (settings.max_ack_pending, settings.drain) == (16, 5.5)
+    assert (settings.audit.within, settings.audit.denials) == (3.0, 300)
+    assert (settings.identity_within, settings.identity_patient, settings.identity.command_within) == (90.0, True, 2.5)
+    assert settings.audit.redact == {"task.payroll.>": ("/action/properties/salary",)}
+    assert settings.audit.bodies == ("task.orders.>",)
+    assert (settings.audit.spool, settings.audit.spool_max) == (tmp_path / "spool", 16 << 20)
+    assert (settings.limits.pending_calls, settings.limits.replay_entries) == (10, 20)
+    assert settings.health.address == ":9464"
+    assert (settings.worker.concurrency, settings.worker.batch, settings.worker.ack_wait) == (4, 8, 60.0)
+    assert (settings.worker.max_ack_pending, settings.worker.drain) == (16, 5.5)
     edge = settings.edge
     assert (edge.address, edge.resource, edge.plaintext) == ("0.0.0.0:8443", "https://api.example.org", True)
     assert (edge.connections, edge.connections_of_address) == (2_000, 200)
@@ -118,7 +119,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
         {"department": "dep"},
         ("ES256", "RS256"),
     )
-    assert settings.token_service == "https://edge:8444"
+    assert settings.client.token_service == "https://edge:8444"
     callout = settings.control.callout
     assert (callout.issuer, callout.nkey) == (tmp_path / "keys" / "issuer.seed", Path("/etc/user.seed"))
     assert (callout.accounts, callout.servers, callout.longest) == (("APP", "ACME"), ("NABC",), 3600.0)
@@ -132,25 +133,30 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert notary.keys == (tmp_path / "a.key", Path("/etc/b.key"))
     assert (notary.folder, notary.previous) == (tmp_path / "log", tmp_path / "before" / "checkpoint")
     assert not [line.key for line in settings.lines if str(line.origin) == "default" and line.value != "not set"]
-    assert declared_streams(settings.max_bytes, own=settings.own_subjects, replicas=settings.replicas)
+    assert declared_streams(settings.max_bytes, own=settings.own_subjects, replicas=settings.streams.replicas)
 
 
 def test_the_smallest_file_gives_everything_else_by_default(tmp_path: Path) -> None:
     settings = load(tmp_path)
     assert settings.trust_domain == TrustDomain("example.org")
     assert settings.nats == ("tls://nats:4222",)
-    assert settings.nats_ids == {SpiffeId("spiffe://example.org/nats")}
+    assert settings.nats_ids == (SpiffeId("spiffe://example.org/nats"),)
     assert settings.workload_api is None
     assert settings.policy.engine == "sidecar"
     assert (settings.policy.bundle, settings.policy.opa, settings.policy.deadline) == (None, (), 1.0)
-    assert settings.policy.opa_ids == {SpiffeId("spiffe://example.org/opa")}
+    assert settings.policy.opa_ids == (SpiffeId("spiffe://example.org/opa"),)
     assert settings.names.id_of("pricing") == SpiffeId("spiffe://example.org/agent/pricing")
     assert settings.minters == frozenset()
     assert settings.lifetimes == DEFAULT_LIFETIMES
     assert (settings.edge.context_start, settings.edge.context_life) == (None, None)
     assert settings.max_bytes == {}
     assert settings.own_subjects == ()
-    assert settings.health is None
-    assert (settings.concurrency, settings.batch, settings.drain) == (64, 256, 20.0)
-    assert (settings.identity_within, settings.command_within) == (60.0, 5.0)
+    assert settings.health.address is None
+    assert (settings.worker.concurrency, settings.worker.batch, settings.worker.drain) == (64, 256, 20.0)
+    assert (settings.identity_within, settings.identity.command_within) == (60.0, 5.0)
     assert {str(line.origin) for line in settings.lines} == {"default", f"file {tmp_path / 'sealbus.toml'}"}
+
+
+def test_a_worker_without_settings_works_as_one_whose_settings_say_nothing(tmp_path: Path) -> None:
+    settings = load(tmp_path)
+    assert WorkerLimits(**dict(settings.worker), **dict(settings.limits)) == WorkerLimits()

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from support.settings import FULL, SMALLEST, load, origin, smallest_environment
 
 from sealbus.agents.runtime.settings.settings import Origin, Settings, find_settings_file, load_settings
@@ -116,23 +117,23 @@ def test_what_a_killed_dev_left_behind_is_ignored_with_one_line(
 def test_the_table_of_dev_is_a_setting_like_others(tmp_path: Path) -> None:
     settings = load(tmp_path, SMALLEST + '[dev.users.dora]\ngroups = ["a", "b"]\nlevel = 3\n')
     assert value(settings, "dev.users.dora.level") == "3"
-    assert (settings.dev_issuer, settings.dev_access) == (None, None)
+    assert (settings.dev.issuer, settings.dev.access) == (None, None)
     with pytest.raises(ConfigurationError, match=r"there is no setting dev\.user"):
         load(tmp_path, SMALLEST + "[dev.user.dora]\nlevel = 3\n")
 
 
 def test_the_real_environment_is_read_unless_another_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEALBUS_WORKER__BATCH", "11")
-    assert load(tmp_path).batch == 256
-    assert load_settings(tmp_path / "sealbus.toml").batch == 11
+    assert load(tmp_path).worker.batch == 256
+    assert load_settings(tmp_path / "sealbus.toml").worker.batch == 11
 
 
 def test_settings_cannot_be_changed(tmp_path: Path) -> None:
     settings = load(tmp_path)
-    with pytest.raises(AttributeError):
-        settings.concurrency = 3  # type: ignore[misc]
-    with pytest.raises(TypeError):
-        settings.max_bytes["TASKS"] = 3  # type: ignore[index]
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.worker.concurrency = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.worker = settings.worker
 
 
 def test_what_was_said_wrongly_comes_before_what_was_not_said(tmp_path: Path) -> None:

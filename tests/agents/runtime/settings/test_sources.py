@@ -26,7 +26,7 @@ def test_the_environment_overrides_the_file_and_flags_override_both(tmp_path: Pa
     settings = load(tmp_path, SMALLEST, flags, **environment)
     assert settings.policy.engine == "embedded"
     assert settings.policy.deadline == 0.25
-    assert settings.concurrency == 9
+    assert settings.worker.concurrency == 9
     assert settings.nats == ("tls://c:1", "tls://d:2")
     assert origin(settings, "policy.engine") == "environment SEALBUS_POLICY__ENGINE"
     assert origin(settings, "worker.concurrency") == "flag --concurrency"
@@ -116,8 +116,9 @@ def test_relative_paths_in_a_file_start_at_its_folder(tmp_path: Path) -> None:
         ("policy", "opa"): Entry("unix:/run/opa.sock", origin_of_all),
         ("workload_api",): Entry("x", origin_of_all),
     }
-    path.write_text("policy = {bundle = 5, opa = '/opa.sock'}\n")
-    assert [entry.value for entry in file_entries(path).values()] == [5, "/opa.sock"]
+    path.write_text("policy = {bundle = 5, opa = ['/opa.sock', 'a']}\ndev = {access = 'idp.json'}\n")
+    values = [entry.value for entry in file_entries(path).values()]
+    assert values == [5, ["/opa.sock", str(tmp_path / "a")], str(tmp_path / "idp.json")]
 
 
 def test_keys_are_written_as_in_toml() -> None:

@@ -130,11 +130,12 @@ removal: $(READY) ## remove each acceptance check in turn, and weaken those that
 weaken: $(READY) ## weaken each comparison of what verifies in turn: one of its tests must fail (some minutes)
 	@$(BIN)/python scripts/check_weakening.py
 
-check: $(READY) ## format, lint, types, import contract
+check: $(READY) ## format, lint, types, import contracts, the rules of the house
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python scripts/check_house.py
 
 format: $(READY) ## format and mend what can be mended
 	@$(BIN)/ruff format .

@@ -24,7 +24,7 @@ from support.identity import StaticIdentity
 from support.nats_server import NatsServer, User
 
 from bench.report import Figure, show
-from sealbus.agents.dev.nats.config import Role, permissions_of
+from sealbus.agents.dev.nats.config import BrokerRole, permissions_of
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.rotation import ConnectionOptions
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -45,7 +45,7 @@ async def figures(rounds: int = ROUNDS) -> AsyncIterator[Figure]:
         async with AsyncExitStack() as stack:
             site = await stack.enter_async_context(callout_site(Path(folder) / "callout"))
             identity = site.identity(NAMES.id_of("inventory"))
-            rights = permissions_of(Role.AGENT, identity.spiffe_id, NAMES)
+            rights = permissions_of(BrokerRole.AGENT, identity.spiffe_id, NAMES)
             user = User(id=str(identity.spiffe_id), publish=rights.publish, subscribe=rights.subscribe)
             plain = await stack.enter_async_context(NatsServer(Path(folder) / "plain", site.ca, [user]))
             for number in range(WARM + rounds * CONNECTS):

@@ -31,7 +31,7 @@ ELSEWHERE: dict[str, str] = {
     "agents/dev/demo/door.py": DEMONSTRATION,
     "agents/dev/demo/people.py": DEMONSTRATION,
     "agents/dev/demo/scene.py": DEMONSTRATION,
-    "agents/dev/demo/scenes.py": DEMONSTRATION,
+    "agents/dev/demo/play.py": DEMONSTRATION,
     # Parts that mean something only with a real program at the other end.
     "agents/dev/workload_api/declared.py": "tests/agents/dev/workload_api/test_server.py",
     "agents/dev/workload_api/server_svid.py": "tests/agents/dev/nats/test_server_changes.py",

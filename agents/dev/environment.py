@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sealbus.agents.dev.nats.config import Role
+from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.dev.nats.server import EmbeddedNatsServer
 from sealbus.agents.dev.settings_file import Declared, write_settings
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
@@ -56,7 +56,7 @@ ALWAYS = ("operator", "cli")
 """Names that exist beside the declared agents: who manages streams and reads the audit, and who types commands."""
 
 NOTARY = "notary"
-_ROLES = {"operator": Role.OPERATOR, NOTARY: Role.NOTARY}
+_ROLES = {"operator": BrokerRole.OPERATOR, NOTARY: BrokerRole.NOTARY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +142,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
                 tasks=group,
                 names=names,
                 write_svid=lambda where: api.write_server_svid(where, server_id, dns=("localhost",)),
-                workloads={spiffe_id: _ROLES.get(name, Role.AGENT) for name, spiffe_id in workloads.items()},
+                workloads={spiffe_id: _ROLES.get(name, BrokerRole.AGENT) for name, spiffe_id in workloads.items()},
                 own=own,
                 port=options.port,
                 sync=options.sync,

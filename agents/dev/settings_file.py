@@ -21,10 +21,10 @@ from typing import Final
 from sealbus.agents.control.notary.keys import load_signers, make_key_file
 from sealbus.agents.control.notary.notary import Notary
 from sealbus.agents.control.notary.role import open_notary
-from sealbus.agents.dev.idp.clients import DEMO_USERS, DemoUser, merged_users
+from sealbus.agents.dev.idp.registry import DEMO_USERS, DemoUser, merged_users
 from sealbus.agents.dev.users import EDGE_PATH
 from sealbus.agents.runtime.settings.settings import Flag, Settings, load_settings
-from sealbus.agents.runtime.settings.sources import Key, dotted, file_entries
+from sealbus.agents.runtime.settings.source import Key, dotted, file_entries
 from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain

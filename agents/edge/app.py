@@ -16,13 +16,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from sealbus.agents.edge.calls import Calls
+from sealbus.agents.edge.call_routes import Calls
 from sealbus.agents.edge.front import Front, too_often
 from sealbus.agents.edge.http.problem import EdgeError, problem, problem_of
 from sealbus.agents.edge.http.protocol import HSTS
 from sealbus.agents.edge.http.rate_limits import TokenBuckets, address_key
 from sealbus.agents.edge.oauth.bearer import WELL_KNOWN, challenge, metadata_answer, metadata_path
-from sealbus.agents.edge.tasks import TaskEvents, Tasks
+from sealbus.agents.edge.task_routes import TaskEvents, Tasks
 from sealbus.envelopes.errors import Code, SealbusError
 
 __all__ = ["Application", "Methods", "edge_app"]

@@ -76,7 +76,7 @@ class WorkloadApiError(Exception):
         self.detail = detail
 
 
-class _Stream(Protocol[Response_co]):
+class _ResponseStream(Protocol[Response_co]):
     def __iter__(self) -> Iterator[Response_co]: ...
 
     def __next__(self) -> Response_co: ...
@@ -131,7 +131,9 @@ class RawClient(WorkloadApiClient):
         raise WorkloadApiError("NOT_FOUND", "the response holds no JWT-SVID of this SPIFFE ID")
 
 
-def _pump(stream: _Stream[Response_co], deliver: Callable[[Response_co], None], cancel: StreamCancelHandler) -> None:
+def _pump(
+    stream: _ResponseStream[Response_co], deliver: Callable[[Response_co], None], cancel: StreamCancelHandler
+) -> None:
     cancel.set_iterator(stream)
     for response in stream:
         if cancel.is_cancelled():

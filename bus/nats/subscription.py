@@ -219,7 +219,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Pending:
     asked: Asked
     reply: str
     link: Link
@@ -257,7 +257,7 @@ class Answering:
         self._pending = pending
         self._overloaded = overloaded
         self._links: dict[Link, int] = {}
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Pending] = deque()
         self._arrived = asyncio.Event()
         self._busy = 0
         self._idle = asyncio.Event()
@@ -331,7 +331,7 @@ class Answering:
             self._overloaded()
             return
         asked = Asked(payload=payload, header_block=block, arrived=asyncio.get_running_loop().time())
-        self._waiting.append(_Waiting(asked, reply.decode("ascii", "backslashreplace"), link))
+        self._waiting.append(_Pending(asked, reply.decode("ascii", "backslashreplace"), link))
         self._arrived.set()
 
     async def _work(self) -> None:

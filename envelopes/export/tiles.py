@@ -18,7 +18,7 @@ from sealbus.envelopes.export.tally import Tally
 from sealbus.envelopes.log.entries import ENTRY_BYTES
 from sealbus.envelopes.log.proofs import Frontier, range_root
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, encode_entries
-from sealbus.envelopes.log.tiling import Tiling
+from sealbus.envelopes.log.tree_builder import TreeBuilder
 from sealbus.envelopes.trust.merkle import leaf_hash, root
 
 __all__ = ["TileResult", "TileTask", "TreeReader", "read_tile", "tasks_of"]
@@ -144,7 +144,7 @@ class TreeReader:
         self._wanted = set(sizes)
         self._roots: dict[int, bytes] = {}
         # Tile roots are the leaves of a tree whose tiles are those of the log, one level higher.
-        self._above = Tiling()
+        self._above = TreeBuilder()
         self._frontier = Frontier()
         self.findings: list[Finding] = []
 

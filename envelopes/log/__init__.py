@@ -7,8 +7,8 @@ which know nothing of sealbus can check a log as well.
     >>> from sealbus.envelopes.log.entries import creation_entry, verified_entry
     >>> from sealbus.envelopes.log.note import NoteSigner
     >>> from sealbus.envelopes.log.receipt import Receipt, verify_receipt
-    >>> from sealbus.envelopes.log.tiling import Tiling
-    >>> signer, tree = NoteSigner("log.example.org/audit", bytes(32)), Tiling()
+    >>> from sealbus.envelopes.log.tree_builder import TreeBuilder
+    >>> signer, tree = NoteSigner("log.example.org/audit", bytes(32)), TreeBuilder()
     >>> entries = [creation_entry("AUDIT", created=1_000), verified_entry(1, time=2_000, header_digest=bytes(32))]
     >>> tiles = [tile for entry in entries for tile in tree.append(entry.leaf)]
     >>> note = sign_checkpoint(Checkpoint("log.example.org/audit", tree.size, tree.root()), [signer])

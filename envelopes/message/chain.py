@@ -31,7 +31,7 @@ _LINK_KINDS: Final = frozenset({Kind.TASK, Kind.CALL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Remembered:
+class _CachedLink:
     """An ancestor whose header was parsed and whose proof was verified under the header's own key, and no more."""
 
     header: Header
@@ -92,13 +92,13 @@ def parsed_ancestor(raw: bytes, digest: bytes, caches: Caches) -> Header:
     Raises `EnvelopeError` (`malformed`, step 2).
     """
     found = caches.links.get(digest)
-    return found.header if isinstance(found, _Remembered) and found.header.raw == raw else parse_header(raw)
+    return found.header if isinstance(found, _CachedLink) and found.header.raw == raw else parse_header(raw)
 
 
-def _find(ancestor: Ancestor, par: bytes | None, caches: Caches) -> _Remembered | None:
+def _find(ancestor: Ancestor, par: bytes | None, caches: Caches) -> _CachedLink | None:
     found = caches.links.get(par)
     # Equal bytes need no hashing: what is remembered under `par` hashes to it.
-    return found if isinstance(found, _Remembered) and found.header.raw == ancestor.header else None
+    return found if isinstance(found, _CachedLink) and found.header.raw == ancestor.header else None
 
 
 def _parse(ancestor: Ancestor, par: bytes | None, caches: Caches, step: int) -> Header:
@@ -144,7 +144,7 @@ def _check_root(root: Header, context: UserContext, step: int) -> None:
 
 
 def _prove(
-    ancestor: Ancestor, header: Header, found: _Remembered | None, trust: Trust, caches: Caches, step: int
+    ancestor: Ancestor, header: Header, found: _CachedLink | None, trust: Trust, caches: Caches, step: int
 ) -> int:
     """Apply steps 7 and 8, inside step 11, to one ancestor at its own `iat`; return when its credential ends."""
     says = verify_credential(
@@ -162,7 +162,7 @@ def _prove(
             verify_proof(ancestor.proof, leaf_hash(ancestor.header), MESSAGE_TYPE, header.key, caches.roots)
         except EnvelopeError as error:
             raise error.at_step(step) from error
-        caches.links.put(header.digest, _Remembered(header=header, proof=ancestor.proof))
+        caches.links.put(header.digest, _CachedLink(header=header, proof=ancestor.proof))
     return says.exp
 
 

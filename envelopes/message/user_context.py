@@ -256,7 +256,7 @@ def _value(claim: ClaimValue) -> Value:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Remembered:
+class _CachedContext:
     """A context whose form and proof were verified under its own key; nothing is said about who holds that key."""
 
     payload: bytes
@@ -270,7 +270,7 @@ def parsed_context(payload: bytes, ctx: bytes, caches: Caches) -> UserContext:
     Raises `EnvelopeError` (`bad_context`, step 10).
     """
     found = caches.contexts.get(ctx)
-    return found.context if isinstance(found, _Remembered) and found.payload == payload else parse_payload(payload)
+    return found.context if isinstance(found, _CachedContext) and found.payload == payload else parse_payload(payload)
 
 
 def verify_context(
@@ -299,7 +299,7 @@ def verify_context(
         raise EnvelopeError(Code.BAD_CONTEXT, step, "missing")
     # No hash is None: a context without `ctx` is refused like one that is not of it.
     found = caches.contexts.get(ctx)
-    remembered = found if isinstance(found, _Remembered) and found.payload == statement.payload else None
+    remembered = found if isinstance(found, _CachedContext) and found.payload == statement.payload else None
     if remembered is None and sha256(statement.payload).digest() != ctx:
         raise EnvelopeError(Code.BAD_CONTEXT, step, "ctx")
     context = parse_payload(statement.payload, step=step) if remembered is None else remembered.context
@@ -328,5 +328,5 @@ def verify_context(
             verify_proof(statement.proof, leaf_hash(statement.payload), CONTEXT_TYPE, context.key, caches.roots)
         except EnvelopeError as error:
             raise error.at_step(step) from error
-        caches.contexts.put(ctx, _Remembered(payload=statement.payload, proof=statement.proof, context=context))
+        caches.contexts.put(ctx, _CachedContext(payload=statement.payload, proof=statement.proof, context=context))
     return context

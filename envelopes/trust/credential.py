@@ -52,7 +52,7 @@ class _JwtSvid:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Remembered:
+class _CachedCredential:
     """A JWT-SVID whose signature was verified, and the bundle key that it was verified with."""
 
     svid: _JwtSvid
@@ -84,7 +84,7 @@ def verify_credential(
     Codes: `bad_credential`, `unknown_trust_domain`, `unknown_key`, `credential_expired`, `revoked`.
     """
     found = caches.credentials.get(crd)
-    remembered = found if isinstance(found, _Remembered) and _is_of(found.svid, credential, iss, key) else None
+    remembered = found if isinstance(found, _CachedCredential) and _is_of(found.svid, credential, iss, key) else None
     svid = _parse(credential, iss, key, crd, step) if remembered is None else remembered.svid
     bundle_key = _bundle_key(svid, trust, step)
     anew = remembered is None or not remembered.bundle_key.is_same(bundle_key)
@@ -102,7 +102,7 @@ def verify_credential(
             verify_jws(svid.alg, bundle_key.key, svid.signed, svid.signature)
         except ValueError as error:
             raise EnvelopeError(Code.BAD_CREDENTIAL, step, "signature") from error
-        caches.credentials.put(crd, _Remembered(svid=svid, bundle_key=bundle_key))
+        caches.credentials.put(crd, _CachedCredential(svid=svid, bundle_key=bundle_key))
     return says
 
 

@@ -21,7 +21,7 @@ from support.notary import ORIGIN, SIGNER, last_place, read_log
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.log.store import CHECKPOINT
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
-from sealbus.agents.dev.nats.config import Role
+from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.runtime.open import open_connection, open_node
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing
@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(120 + 6 * 
 async def environment(tmp_path: Path) -> AsyncIterator[Environment]:
     options = DevOptions(folder=tmp_path / "dev", agents=("notary", "shop"), port=-1, max_bytes=1 << 28)
     async with open_environment(options) as running:
-        await running.nats.permit(running.names.id_of("notary"), Role.NOTARY)
+        await running.nats.permit(running.names.id_of("notary"), BrokerRole.NOTARY)
         yield running
 
 

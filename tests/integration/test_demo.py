@@ -14,7 +14,7 @@ from support.opa import require_opa
 from support.workload_api import short_folder
 
 from sealbus.agents.cli.run.demo import command
-from sealbus.agents.dev.demo import scenes
+from sealbus.agents.dev.demo import play
 from sealbus.agents.dev.demo.scene import Outcome
 
 TAMPERING = Path(__file__).parents[2] / "scripts" / "show_tampering.py"
@@ -73,8 +73,8 @@ def test_opa_decides_every_scene_alike() -> None:
 
 
 def test_an_inverted_expectation_fails_the_demonstration(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = scenes.SCENES[0]
-    monkeypatch.setattr(scenes, "SCENES", (replace(first, expected=Outcome(got="deny", code="denied")),))
+    first = play.SCENES[0]
+    monkeypatch.setattr(play, "SCENES", (replace(first, expected=Outcome(got="deny", code="denied")),))
     code, document = demo()
     assert code == 1
     assert document["ok"] is False

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.agents.dev.nats.config import Role
+from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.dev.nats.server import EmbeddedNatsServer
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
 from sealbus.agents.identity import WorkloadIdentity
@@ -58,7 +58,10 @@ class Site:
 @asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[Site]:
     authority = DevelopmentAuthority(DOMAIN)
-    workloads = {NAMES.id_of("operator"): Role.OPERATOR, **{NAMES.id_of(n): Role.AGENT for n in ("inventory", "shop")}}
+    workloads = {
+        NAMES.id_of("operator"): BrokerRole.OPERATOR,
+        **{NAMES.id_of(n): BrokerRole.AGENT for n in ("inventory", "shop")},
+    }
     async with EmbeddedWorkloadApi(folder / "api", authority) as api:
         for spiffe_id in workloads:
             await api.add_identity(spiffe_id)

@@ -20,7 +20,7 @@ from sealbus.agents.control.notary import open_notary
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.log.store import CHECKPOINT
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
-from sealbus.agents.dev.nats.config import Role
+from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.runtime.open import open_connection, open_node
 from sealbus.agents.runtime.settings.settings import load_settings
 from sealbus.agents.runtime.worker import Worker
@@ -89,7 +89,7 @@ async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
     options = DevOptions(folder=tmp_path / "dev", agents=agents, port=-1, policy=policy, max_bytes=1 << 28)
     async with AsyncExitStack() as stack:
         environment = await stack.enter_async_context(open_environment(options))
-        await environment.nats.permit(environment.names.id_of("notary"), Role.NOTARY)
+        await environment.nats.permit(environment.names.id_of("notary"), BrokerRole.NOTARY)
         key, settings, log = tmp_path / "log.key", tmp_path / "sealbus.toml", tmp_path / "log"
         key.write_text(SIGNER.secret_text() + "\n")
         key.chmod(0o600)

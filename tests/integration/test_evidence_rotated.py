@@ -20,7 +20,7 @@ from support.teams import signed_platform, signed_team, team_policy
 
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.log.store import CHECKPOINT
-from sealbus.agents.control.notary.policies import PolicyArchive
+from sealbus.agents.control.notary.policy_archive import PolicyArchive
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.agents.evidence.decisions import redecide
 from sealbus.agents.evidence.export import export_log, log_files

@@ -17,7 +17,7 @@ from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.log.store import CHECKPOINT
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.nats.config import Role
+from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.runtime.open import open_connection
 from sealbus.agents.runtime.settings.settings import load_settings
 from sealbus.bus.nats.transport import NatsTransport
@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.slow, pyte
 async def environment(tmp_path: Path) -> AsyncIterator[Environment]:
     options = DevOptions(folder=tmp_path / "dev", agents=("notary", "shop"), port=-1, max_bytes=1 << 26, jwt_ttl=45)
     async with open_environment(options) as running:
-        await running.nats.permit(running.names.id_of("notary"), Role.NOTARY)
+        await running.nats.permit(running.names.id_of("notary"), BrokerRole.NOTARY)
         yield running
 
 

@@ -20,7 +20,7 @@ from support.spire import entry, spire
 from support.workload_api import short_folder
 
 from sealbus import Denied
-from sealbus.agents.dev.nats.config import Permissions, Role, permissions_of
+from sealbus.agents.dev.nats.config import BrokerRole, Permissions, permissions_of
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.node import Deployment, Node
@@ -57,12 +57,12 @@ def one_thing(document: dict[str, Any]) -> Decision:
 
 def access() -> str:
     """Who may connect: the supplier may publish to the inventory and read the statuses that are for it."""
-    supplier = permissions_of(Role.AGENT, SUPPLIER, OURS)
+    supplier = permissions_of(BrokerRole.AGENT, SUPPLIER, OURS)
     narrow = tuple(one for one in supplier.publish if not one.startswith(("task.", "call.", "status.")))
     return static_users(
         {
-            INVENTORY: permissions_of(Role.AGENT, INVENTORY, OURS),
-            OPERATOR: permissions_of(Role.OPERATOR, OPERATOR, OURS),
+            INVENTORY: permissions_of(BrokerRole.AGENT, INVENTORY, OURS),
+            OPERATOR: permissions_of(BrokerRole.OPERATOR, OPERATOR, OURS),
             SUPPLIER: Permissions(publish=("task.inventory.*", *narrow), subscribe=supplier.subscribe),
         }
     )

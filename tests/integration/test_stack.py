@@ -18,7 +18,7 @@ from support.opa import require_opa
 from support.spire import require_spire
 from support.workload_api import short_folder
 
-from sealbus.agents.dev.demo.scenes import SCENES
+from sealbus.agents.dev.demo.play import SCENES
 
 INDEPENDENT = Path(__file__).parent.parent / "independent" / "verify_export.py"
 

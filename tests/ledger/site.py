@@ -15,7 +15,7 @@ from support.nats_server import find_nats_server
 from support.ports import free_port
 from support.power_cut import LossyDisk
 
-from sealbus.agents.dev.nats.config import BrokerUser, NatsConfig, Role, permissions_of
+from sealbus.agents.dev.nats.config import BrokerRole, BrokerUser, NatsConfig, permissions_of
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
 from sealbus.agents.runtime.open import open_connection, streams_of
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
@@ -28,7 +28,7 @@ __all__ = ["Site", "open_site"]
 
 TESTS = Path(__file__).parents[1]
 DOMAIN = TrustDomain("example.org")
-ROLES = {"bank": Role.AGENT, "shop": Role.AGENT, "operator": Role.OPERATOR}
+ROLES = {"bank": BrokerRole.AGENT, "shop": BrokerRole.AGENT, "operator": BrokerRole.OPERATOR}
 DISK_BYTES = 2 << 30
 """Of the disk that is filled, which holds everything twice: a tmpfs, so that no run depends on how slow a real disk is."""
 STORE_BYTES = 1 << 34

@@ -15,7 +15,7 @@ from cryptography import x509
 from support.raw_nats import RawNats
 from support.x509 import ThrowawayCa
 
-from sealbus.agents.dev.nats.config import Role
+from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.dev.nats.server import EmbeddedNatsServer
 from sealbus.agents.dev.workload_api import ServerSvidFiles
 from sealbus.bus.streams.declared import declared_streams
@@ -47,7 +47,11 @@ INVENTORY = NAMES.id_of("inventory")
 PRICING = NAMES.id_of("pricing")
 OPERATOR = NAMES.id_of("operator")
 STREAMS = declared_streams({"TASKS": 1_048_576, "AUDIT": 1_048_576})
-WORKLOADS: Mapping[SpiffeId, Role] = {INVENTORY: Role.AGENT, PRICING: Role.AGENT, OPERATOR: Role.OPERATOR}
+WORKLOADS: Mapping[SpiffeId, BrokerRole] = {
+    INVENTORY: BrokerRole.AGENT,
+    PRICING: BrokerRole.AGENT,
+    OPERATOR: BrokerRole.OPERATOR,
+}
 
 REFUSED = (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError, AssertionError)
 """How a connection that the server refuses ends: before, in or after the handshake."""
@@ -91,7 +95,7 @@ class Site:
 async def running(
     site: Site,
     *,
-    workloads: Mapping[SpiffeId, Role] = WORKLOADS,
+    workloads: Mapping[SpiffeId, BrokerRole] = WORKLOADS,
     own: tuple[OwnSubject, ...] = (),
     port: int = 0,
     write_svid: Callable[[Path], ServerSvidFiles] | None = None,

@@ -12,7 +12,7 @@ from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.log.ledger import entry_rows
 from sealbus.agents.control.notary.log.store import CHECKPOINT, LogStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
-from sealbus.agents.control.notary.policies import PolicyArchive
+from sealbus.agents.control.notary.policy_archive import PolicyArchive
 from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.agents.dev.memory.identity import MemoryIdentity
@@ -25,7 +25,7 @@ from sealbus.envelopes.log.entries import Entry, EntryKind, gap_entry, unverifie
 from sealbus.envelopes.log.note import NoteSigner, NoteVerifier
 from sealbus.envelopes.log.places import Place
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TiledTree, tile_reader
-from sealbus.envelopes.log.tiling import check_tiles
+from sealbus.envelopes.log.tree_builder import check_tiles
 from sealbus.envelopes.log.trust_history import TrustHistory
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.kinds import Kind

@@ -12,7 +12,7 @@ from support.nats_server import NatsServer, User
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.dev.nats.config import Permissions, Role, permissions_of
+from sealbus.agents.dev.nats.config import BrokerRole, Permissions, permissions_of
 from sealbus.agents.dev.users import EDGE_PATH, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.runtime.node import Deployment, Node
@@ -111,7 +111,7 @@ async def real_bus(
     for name in names:
         agent = known.id_of(name)
         rights = (
-            permissions_of(Role.AGENT, agent, known, own)
+            permissions_of(BrokerRole.AGENT, agent, known, own)
             if permitted
             else Permissions(publish=(">",), subscribe=(">",))
         )

@@ -10,7 +10,7 @@ from support.log_world import World, make_world
 
 from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.lookup import FoundRecord, Lookup, items_of, look_up
-from sealbus.agents.evidence.receipts import make_receipt
+from sealbus.agents.evidence.receipt import make_receipt
 from sealbus.envelopes.export.format import Frame
 from sealbus.envelopes.export.receipt import EarlierCheckpoint, RecordReceipt, ShownBundle, ShownMessage, show_items
 from sealbus.envelopes.export.trust_root import Root

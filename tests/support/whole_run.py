@@ -24,8 +24,7 @@ from support.secret_sources import Secrets
 from support.witness import Witness
 from support.workload_api import short_folder
 
-from sealbus.agents.dev.demo.scene import play
-from sealbus.agents.dev.demo.scenes import SCENES
+from sealbus.agents.dev.demo.play import SCENES, play
 from sealbus.agents.dev.demo.stage import STRANGER, Stage, open_stage
 from sealbus.agents.dev.nats import config as permissions
 from sealbus.agents.runtime.open import open_audit_trail, open_connection, open_node, streams_of

@@ -15,7 +15,7 @@ from vectors.world import Message
 
 from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.lookup import look_up
-from sealbus.agents.evidence.receipts import make_receipt
+from sealbus.agents.evidence.receipt import make_receipt
 from sealbus.envelopes.export.trust_root import Root
 
 __all__ = ["exports"]

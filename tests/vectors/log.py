@@ -18,7 +18,7 @@ from sealbus.envelopes.log.entries import (
 from sealbus.envelopes.log.note import NoteSigner, base64_text, sign_note
 from sealbus.envelopes.log.receipt import Receipt, encode_receipt
 from sealbus.envelopes.log.tiles import TiledTree, TileName
-from sealbus.envelopes.log.tiling import Tiling
+from sealbus.envelopes.log.tree_builder import TreeBuilder
 
 __all__ = ["log"]
 
@@ -91,7 +91,7 @@ def _leaf(number: int) -> Entry:
 
 
 def _tiled(size: int) -> TiledTree:
-    tiling, tiles = Tiling(), dict[TileName, bytes]()
+    tiling, tiles = TreeBuilder(), dict[TileName, bytes]()
     for number in range(size):
         tiles.update(tiling.append(_leaf(number).leaf))
     tiles.update(tiling.partial())

@@ -57,7 +57,7 @@ def _make(
     wanted: str, export: Path | None, log_folder: Path | None, config: str | None, as_name: str, root: Root
 ) -> bytes:
     from sealbus.agents.evidence.lookup import identifier, look_up
-    from sealbus.agents.evidence.receipts import make_receipt
+    from sealbus.agents.evidence.receipt import make_receipt
     from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.records.decision import DecisionRecord
 

@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from sealbus.agents.cli.bus.body import json_body
+from sealbus.agents.cli.bus.body_argument import json_body
 from sealbus.agents.cli.options import as_option, config_option
 from sealbus.agents.cli.output import print_json
 

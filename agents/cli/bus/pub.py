@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealbus.agents.cli.bus.body import json_body
+from sealbus.agents.cli.bus.body_argument import json_body
 from sealbus.agents.cli.bus.task import finish
 from sealbus.agents.cli.options import as_option, config_option, json_option
 from sealbus.agents.cli.output import note, print_json

@@ -43,7 +43,7 @@ def show(folder: Path, keys: tuple[str, ...], origin: str | None, as_json: bool)
     from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.log.note import NoteVerifier
     from sealbus.envelopes.log.tiles import tile_reader
-    from sealbus.envelopes.log.tiling import check_tiles
+    from sealbus.envelopes.log.tree_builder import check_tiles
 
     verifiers, store = [NoteVerifier.parse(key) for key in keys], FolderStore(folder)
     signed = stored_checkpoint(store, origin or verifiers[0].name, verifiers)

@@ -14,7 +14,7 @@ from sealbus.agents.cli.output import note, print_json
 from sealbus.agents.runtime.settings.state_folder import STATE_FOLDER
 
 if TYPE_CHECKING:
-    from sealbus.agents.dev.demo.scene import Result
+    from sealbus.agents.dev.demo.play import SceneResult
     from sealbus.agents.dev.demo.stage import Stage
 
 __all__ = ["command", "show_scenes"]
@@ -49,12 +49,11 @@ async def _demo(engine: str, opa: Path | None, state: Path, evidence: Path | Non
 
 async def show_scenes(opening: AbstractAsyncContextManager[Stage], *, as_json: bool) -> bool:
     """Open the stage, play all scenes on it, print each as it ends, and say whether none surprised."""
-    from sealbus.agents.dev.demo import scenes
-    from sealbus.agents.dev.demo.scene import play
+    from sealbus.agents.dev.demo.play import SCENES, play
 
     results = []
     async with opening as stage:
-        async for result in play(scenes.SCENES, stage):
+        async for result in play(SCENES, stage):
             results.append(result)
             if not as_json:
                 _print(result)
@@ -68,7 +67,7 @@ async def show_scenes(opening: AbstractAsyncContextManager[Stage], *, as_json: b
     return ok
 
 
-def _document(result: Result) -> dict[str, object]:
+def _document(result: SceneResult) -> dict[str, object]:
     return {
         "name": result.scene.name,
         "expected": result.scene.expected.got,
@@ -78,7 +77,7 @@ def _document(result: Result) -> dict[str, object]:
     }
 
 
-def _print(result: Result) -> None:
+def _print(result: SceneResult) -> None:
     """Print who, for whom, what, the decision, its code and reasons."""
     scene, got = result.scene, result.got
     why = ", ".join((got.code, *got.reasons) if got.code else got.reasons)

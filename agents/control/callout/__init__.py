@@ -3,7 +3,7 @@
 ::
 
     request  --nkeys, xkey, jwts-->  AuthorizationRequest      signed by the server, sealed for us, fresh
-    chains   --peer-->               Peer                      one SPIFFE ID, vouched for by its own trust domain
+    chains   --peer-->               VerifiedPeer                      one SPIFFE ID, vouched for by its own trust domain
     peer     --policies.connect-->   ConnectDecision           account, subjects, limits
     decision --grants, jwts-->       user JWT                  without a name, ends with the SVID
 """

@@ -22,21 +22,23 @@ from sealbus.envelopes.errors import Code, ConnectRefused, EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["Peer", "verify_peer"]
+__all__ = ["VerifiedPeer", "verify_peer"]
 
 _LEAST_LIFE: Final = SECOND
 """A user JWT ends in whole seconds: less than one is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
+class VerifiedPeer:
     """A connecting workload, verified, and until when its X.509-SVID is valid, in microseconds."""
 
     spiffe_id: SpiffeId
     not_after: int
 
 
-def verify_peer(chains: Sequence[Sequence[str]], bundles: Mapping[TrustDomain, tuple[bytes, ...]], *, now: int) -> Peer:
+def verify_peer(
+    chains: Sequence[Sequence[str]], bundles: Mapping[TrustDomain, tuple[bytes, ...]], *, now: int
+) -> VerifiedPeer:
     """Return the workload of `chains`, PEM certificates from the leaf to a root, at `now` microseconds.
 
     Verified: the leaf has exactly one URI name, which is a SPIFFE ID, and is an X.509-SVID and no authority; one chain
@@ -69,7 +71,7 @@ def verify_peer(chains: Sequence[Sequence[str]], bundles: Mapping[TrustDomain, t
     except VerificationError as error:
         reason = str(error).splitlines()[0][:200]
         raise ConnectRefused(Code.WRONG_AUTHORITY, f"{spiffe_id}: {reason}") from error
-    return Peer(spiffe_id=spiffe_id, not_after=not_after)
+    return VerifiedPeer(spiffe_id=spiffe_id, not_after=not_after)
 
 
 @lru_cache(maxsize=16)

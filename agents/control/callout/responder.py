@@ -17,7 +17,7 @@ from typing import Final
 
 from sealbus.agents.control.callout.key_files import CalloutKeys
 from sealbus.agents.control.callout.nkeys import NkeyError
-from sealbus.agents.control.callout.peer import Peer, verify_peer
+from sealbus.agents.control.callout.peer import VerifiedPeer, verify_peer
 from sealbus.agents.control.callout.permissions import grants_of, own_facts
 from sealbus.agents.control.callout.protocol import AuthorizationRequest, allowing, refusing, user_jwt, verify_request
 from sealbus.bus.nats.connection.connection import Connection
@@ -145,7 +145,7 @@ class Callout:
             self._refused(error, None, None)
             return None
         now = self._clock()
-        peer: Peer | None = None
+        peer: VerifiedPeer | None = None
         try:
             self._seen.take(request.user, expires=request.expires, now=now)
             peer = verify_peer(request.chains, self._identity.x509().bundles, now=now)
@@ -168,7 +168,7 @@ class Callout:
             raise ConnectRefused(Code.BAD_AUTH_REQUEST, "sealed by another key than its server's")
         return request
 
-    async def _allowed(self, request: AuthorizationRequest, peer: Peer, arrived: float) -> bytes:
+    async def _allowed(self, request: AuthorizationRequest, peer: VerifiedPeer, arrived: float) -> bytes:
         """Return the answer that lets `peer` in; raise the `SealbusError` that says why not."""
         now = self._clock()
         document = connect_document(
@@ -197,7 +197,7 @@ class Callout:
         token = user_jwt(grants, user=request.user, issuer=self._keys.issuer, not_after=until, now=now)
         return allowing(request, token, issuer=self._keys.issuer, now=now)
 
-    def _refused(self, error: SealbusError, request: AuthorizationRequest | None, peer: Peer | None) -> None:
+    def _refused(self, error: SealbusError, request: AuthorizationRequest | None, peer: VerifiedPeer | None) -> None:
         refused = RefusedConnection(
             code=error.code,
             detail=error.detail,

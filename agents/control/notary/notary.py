@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from sealbus.agents.control.notary.lease import Lease, lease_subject
+from sealbus.agents.control.notary.log.message_verifier import MessageVerifier
 from sealbus.agents.control.notary.log.store import LogStore
-from sealbus.agents.control.notary.log.verifier import Judging
-from sealbus.agents.control.notary.policies import PolicyArchive
+from sealbus.agents.control.notary.policy_archive import PolicyArchive
 from sealbus.agents.control.notary.publisher import Recording
 from sealbus.agents.control.notary.resume import LogPlan, Taken, take_up
 from sealbus.agents.control.notary.term import Term
@@ -152,7 +152,7 @@ class Notary:
             leased = await self._lease.acquire(store.place, above=await in_thread(store.fence))
             await in_thread(lambda: store.claim(self._lease.number))
             history = TrustHistory()
-            judging = Judging(
+            verifier = MessageVerifier(
                 profile=self._profile, own=self._identity.spiffe_id, history=history, sent=self._recording.sent
             )
             announced = None
@@ -166,7 +166,7 @@ class Notary:
                     self._transport,
                     identity=self._identity,
                     subject=self._subject,
-                    judging=judging,
+                    verifier=verifier,
                     history=history,
                     policies=self._policies,
                     announced=announced,
@@ -180,7 +180,7 @@ class Notary:
                 transport=self._transport,
                 lease=self._lease,
                 recording=self._recording,
-                judging=judging,
+                verifier=verifier,
                 history=history,
                 policies=self._policies,
                 taken=taken,

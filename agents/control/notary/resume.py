@@ -13,9 +13,9 @@ from hashlib import sha256
 from typing import TypeAlias
 
 from sealbus.agents.control.notary.log.ledger import Ledger, entry_rows, stored_checkpoint
+from sealbus.agents.control.notary.log.message_verifier import MessageVerifier, placed
 from sealbus.agents.control.notary.log.store import TRUST, LogStore
-from sealbus.agents.control.notary.log.verifier import Judging, placed
-from sealbus.agents.control.notary.policies import PolicyArchive, recall_policies
+from sealbus.agents.control.notary.policy_archive import PolicyArchive, recall_policies
 from sealbus.bus.ports import Delivery, Identity, Transport
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.log.checkpoint import Checkpoint, open_checkpoint
@@ -94,7 +94,7 @@ async def take_up(
     *,
     identity: Identity,
     subject: str,
-    judging: Judging,
+    verifier: MessageVerifier,
     history: TrustHistory,
     policies: PolicyArchive,
     announced: Checkpoint | None,
@@ -127,7 +127,7 @@ async def take_up(
     floor, unpublished = announced, note
     async with aclosing(transport.read(plan.stream, [subject], start=ledger.next)) as batches:
         async for batch in batches:
-            found = await asyncio.to_thread(_own_records, judging, batch, identity.spiffe_id, identity.bundles())
+            found = await asyncio.to_thread(_own_records, verifier, batch, identity.spiffe_id, identity.bundles())
             for record in found:
                 if isinstance(record, BundleRecord):
                     history.add(record)
@@ -185,11 +185,11 @@ def own_checkpoint(record: CheckpointRecord, plan: LogPlan) -> Checkpoint | None
         return None
 
 
-def _own_records(judging: Judging, batch: Sequence[Delivery], own: SpiffeId, now: TrustBundles) -> list[_Own]:
+def _own_records(verifier: MessageVerifier, batch: Sequence[Delivery], own: SpiffeId, now: TrustBundles) -> list[_Own]:
     found: list[_Own] = []
     for delivery in batch:
         try:
-            audit = judging.open(delivery, [now])
+            audit = verifier.open(delivery, [now])
         except EnvelopeError:
             continue
         if audit.header.iss == own:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sealbus.agents.control.notary.keys import load_signers
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.notary import Notary, NotaryOptions
-from sealbus.agents.control.notary.policies import PolicyArchive, follow_policy
+from sealbus.agents.control.notary.policy_archive import PolicyArchive, follow_policy
 from sealbus.agents.control.notary.resume import LogPlan
 from sealbus.agents.runtime.open import open_connection
 from sealbus.agents.runtime.settings.schema import NotaryTable

@@ -9,9 +9,9 @@ from contextlib import aclosing
 from typing import Final
 
 from sealbus.agents.control.notary.lease import Lease
+from sealbus.agents.control.notary.log.message_verifier import LoggedMessage, MessageVerifier
 from sealbus.agents.control.notary.log.store import LogStore
-from sealbus.agents.control.notary.log.verifier import Judged, Judging
-from sealbus.agents.control.notary.policies import PolicyArchive, archive_policies, record_path
+from sealbus.agents.control.notary.policy_archive import PolicyArchive, archive_policies, record_path
 from sealbus.agents.control.notary.publisher import Recording
 from sealbus.agents.control.notary.resume import SUBJECTS, LogPlan, Taken, own_checkpoint, trust_path
 from sealbus.agents.identity.threads import in_thread
@@ -32,7 +32,7 @@ SECONDS: Final = 1.0
 
 _AT_ONCE: Final = 200
 _BYTES_AT_ONCE: Final = 2 * 1_048_576
-"""Messages judged in one go, which is one stay in a thread, and their bytes: the lease is kept between two."""
+"""Messages verified in one go, which is one stay in a thread, and their bytes: the lease is kept between two."""
 _TICK: Final = 1.0
 """Seconds until a message of an unknown key is tried again, unless bundles change before."""
 
@@ -49,7 +49,7 @@ class Term:
         transport: Transport,
         lease: Lease,
         recording: Recording,
-        judging: Judging,
+        verifier: MessageVerifier,
         history: TrustHistory,
         policies: PolicyArchive,
         taken: Taken,
@@ -63,7 +63,7 @@ class Term:
         self._transport = transport
         self._lease = lease
         self._recording = recording
-        self._judging = judging
+        self._verifier = verifier
         self._history = history
         self._policies = policies
         self._ledger = taken.ledger
@@ -157,14 +157,14 @@ class Term:
             if len(some) == _AT_ONCE or size >= _BYTES_AT_ONCE:
                 break
         following, now = self._ledger.next, self._clock()
-        found = await asyncio.to_thread(lambda: list(self._judging.judge(some, following, now)))
-        for judged in found:
+        found = await asyncio.to_thread(lambda: list(self._verifier.verify(some, following, now)))
+        for message in found:
             self._waiting.popleft()
-            await self._take(judged)
+            await self._take(message)
         return len(found) < len(some)
 
-    async def _take(self, judged: Judged) -> None:
-        for record in judged.own:
+    async def _take(self, message: LoggedMessage) -> None:
+        for record in message.own:
             if isinstance(record, BundleRecord):
                 self._history.add(record)
                 self._records[trust_path(record)] = record.encode()
@@ -173,13 +173,13 @@ class Term:
                 self._records[record_path(record)] = record.encode()
             elif isinstance(record, CheckpointRecord):
                 await self._compare(record)
-        self._policies.seen(judged.revisions)
-        for entry in judged.entries:
+        self._policies.seen(message.revisions)
+        for entry in message.entries:
             self._ledger.append(entry)
-        self._pending += len(judged.entries)
-        if judged.counts and self._due is None:
+        self._pending += len(message.entries)
+        if message.counts and self._due is None:
             self._due = asyncio.get_running_loop().time() + SECONDS
-        self._counters.add("sealbus_notary_entries_total", len(judged.entries))
+        self._counters.add("sealbus_notary_entries_total", len(message.entries))
         floor = self._floor
         if floor is not None and self._ledger.size >= floor.size:
             if (self._ledger.size, self._ledger.root()) != (floor.size, floor.root):

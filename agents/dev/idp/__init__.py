@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sealbus.agents.dev.idp.clients import DEMO_USERS, DemoUser
+from sealbus.agents.dev.idp.registry import DEMO_USERS, DemoUser
 
 if TYPE_CHECKING:
     from sealbus.agents.dev.idp.server import DevelopmentIdp

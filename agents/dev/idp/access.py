@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
-from sealbus.agents.dev.idp.clients import SCRIPTS
+from sealbus.agents.dev.idp.registry import SCRIPTS
 from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
 from sealbus.envelopes.errors import ConfigurationError
 

@@ -22,9 +22,9 @@ from authlib.oauth2.rfc8628 import (  # type: ignore[import-untyped]  # authlib 
     DeviceCodeGrant,
 )
 
-from sealbus.agents.dev.idp.clients import DEVICE_CODE, SCRIPTS, DevClient, valid_scope
 from sealbus.agents.dev.idp.login import DeviceLogin, IssuedCode, Login
 from sealbus.agents.dev.idp.oauth import Issuing, OAuthServer, TokenReply, checked_resource
+from sealbus.agents.dev.idp.registry import DEVICE_CODE, SCRIPTS, DevClient, valid_scope
 from sealbus.envelopes.limits import SECOND
 
 __all__ = ["CodeGrant", "DeviceAuthorization", "DeviceGrant", "S256Only", "ScriptGrant", "register_grants"]

@@ -13,7 +13,7 @@ from html import escape
 from typing import Final
 from urllib.parse import urlsplit
 
-from sealbus.agents.dev.idp.clients import DemoUser
+from sealbus.agents.dev.idp.registry import DemoUser
 
 __all__ = [
     "DeviceLogin",

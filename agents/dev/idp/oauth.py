@@ -25,8 +25,8 @@ from authlib.oauth2.rfc6749.requests import (  # type: ignore[import-untyped]  #
     OAuth2Request,
 )
 
-from sealbus.agents.dev.idp.clients import DemoUser, DevClient, script_client, valid_scope
 from sealbus.agents.dev.idp.login import DeviceLogin, IssuedCode, Login, valid_resource
+from sealbus.agents.dev.idp.registry import DemoUser, DevClient, script_client, valid_scope
 from sealbus.agents.dev.idp.signing import Expiring, TokenSigner
 from sealbus.bus.ports import Clock
 from sealbus.envelopes.limits import SECOND

@@ -24,10 +24,10 @@ from starlette.routing import Route
 from uvicorn.server import ServerState
 
 from sealbus.agents.dev.idp.access import ScriptAccess, write_access
-from sealbus.agents.dev.idp.clients import CODE, DEMO_CLIENTS, DEMO_USERS, DEVICE_CODE, DemoUser, DevClient
 from sealbus.agents.dev.idp.grants import register_grants
 from sealbus.agents.dev.idp.login import code_page, content_security_policy, message_page, users_page
 from sealbus.agents.dev.idp.oauth import TOKEN_SECONDS, AuthorizationRefused, OAuthServer, Reply
+from sealbus.agents.dev.idp.registry import CODE, DEMO_CLIENTS, DEMO_USERS, DEVICE_CODE, DemoUser, DevClient
 from sealbus.agents.dev.idp.requests import LoopbackHostOnly, MalformedRequest, form_of, parameters
 from sealbus.agents.dev.idp.signing import ALGORITHM
 from sealbus.agents.edge.http.protocol import ConnectionLimits, EdgeProtocol
@@ -75,7 +75,7 @@ class DevelopmentIdp:
         self._clock = clock
         self._secret = secrets.token_urlsafe(32)
         self._oauth: OAuthServer | None = None
-        self._server: _Server | None = None
+        self._server: _IdpServer | None = None
         self._serving: asyncio.Task[None] | None = None
 
     @property
@@ -136,7 +136,7 @@ class DevelopmentIdp:
                 clock=self._clock,
             )
             register_grants(self._oauth)
-            await self._serve(_Server(self._config(self._oauth)), listening)
+            await self._serve(_IdpServer(self._config(self._oauth)), listening)
             if self._access is not None:
                 write_access(self._access, self.access)
         except BaseException:
@@ -150,7 +150,7 @@ class DevelopmentIdp:
     ) -> None:
         await self._stop()
 
-    async def _serve(self, server: _Server, listening: socket.socket) -> None:
+    async def _serve(self, server: _IdpServer, listening: socket.socket) -> None:
         self._server = server
         self._serving = asyncio.create_task(server.serve([listening]), name="development-idp")
         started = asyncio.create_task(server.ready.wait())
@@ -222,7 +222,7 @@ class _QuietProtocol(EdgeProtocol):
         self.access_log = False
 
 
-class _Server(uvicorn.Server):
+class _IdpServer(uvicorn.Server):
     """A server that says when it listens, and leaves the process's signals to the process."""
 
     def __init__(self, config: uvicorn.Config) -> None:

@@ -29,7 +29,7 @@ def header_block(outgoing: Outgoing) -> bytes:
 
 
 @dataclass(slots=True)
-class _Stream:
+class _MemoryStream:
     name: str
     subjects: tuple[str, ...]
     created: int
@@ -93,14 +93,16 @@ class MemoryBroker:
 
     def __init__(self, clock: Clock = wall_clock) -> None:
         self.clock = clock
-        self.streams: dict[str, _Stream] = {}
+        self.streams: dict[str, _MemoryStream] = {}
         self.subscriptions: list[_Subscription] = []
         self.consumers: dict[tuple[str, str], MemoryPull] = {}
         self._turn = 0
 
     def add_stream(self, name: str, subjects: Sequence[str], *, max_bytes: int = 64 * 1024 * 1024) -> None:
         """Declare a stream; its subjects must not overlap another's."""
-        self.streams[name] = _Stream(name=name, subjects=tuple(subjects), created=self.clock(), max_bytes=max_bytes)
+        self.streams[name] = _MemoryStream(
+            name=name, subjects=tuple(subjects), created=self.clock(), max_bytes=max_bytes
+        )
 
     def fail(self, stream: str, error: Exception | None) -> None:
         """Answer every publish to `stream` with `error` from now on, or work again with `None`."""
@@ -114,7 +116,7 @@ class MemoryBroker:
         self.deliver(Delivery(subject=subject, payload=payload, header_block=block))
         return None
 
-    def stream_of(self, subject: str) -> _Stream | None:
+    def stream_of(self, subject: str) -> _MemoryStream | None:
         """Return the stream that stores `subject`, if there is one."""
         for stream in self.streams.values():
             if any(matches(pattern, subject) for pattern in stream.subjects):
@@ -264,7 +266,7 @@ class MemoryTransport:
 class MemoryPull:
     """A durable consumer: what is not acknowledged comes again, with its delivery count."""
 
-    def __init__(self, stream: _Stream, subjects: tuple[str, ...]) -> None:
+    def __init__(self, stream: _MemoryStream, subjects: tuple[str, ...]) -> None:
         self.batch = 256
         self._stream = stream
         self._subjects = subjects

@@ -26,10 +26,10 @@ from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = [
+    "BrokerRole",
     "BrokerUser",
     "NatsConfig",
     "Permissions",
-    "Role",
     "agent_permissions",
     "notary_permissions",
     "operator_permissions",
@@ -133,7 +133,7 @@ POLICIES: Final = "policies"
 """The bucket that policies are pushed to."""
 
 
-class Role(StrEnum):
+class BrokerRole(StrEnum):
     """What a workload is to the broker."""
 
     AGENT = "agent"
@@ -152,11 +152,11 @@ class Permissions:
     subscribe: tuple[str, ...]
 
 
-def permissions_of(role: Role, spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
+def permissions_of(role: BrokerRole, spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
     """Return what a workload of `role` may do under `spiffe_id`."""
-    if role is Role.OPERATOR:
+    if role is BrokerRole.OPERATOR:
         return operator_permissions(spiffe_id, names, own)
-    if role is Role.NOTARY:
+    if role is BrokerRole.NOTARY:
         return notary_permissions(spiffe_id, names, own)
     return agent_permissions(spiffe_id, names, own)
 

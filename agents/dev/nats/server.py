@@ -22,7 +22,7 @@ from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
 from sealbus.agents.dev.child_process import ChildProcess
-from sealbus.agents.dev.nats.config import BrokerUser, NatsConfig, Role, permissions_of
+from sealbus.agents.dev.nats.config import BrokerRole, BrokerUser, NatsConfig, permissions_of
 from sealbus.agents.dev.nats.log import ServerLog
 from sealbus.agents.dev.workload_api.server import prepare_folder
 from sealbus.agents.dev.workload_api.server_svid import ServerSvidFiles
@@ -69,7 +69,7 @@ class EmbeddedNatsServer:
         tasks: asyncio.TaskGroup,
         names: Names,
         write_svid: Callable[[Path], ServerSvidFiles],
-        workloads: Mapping[SpiffeId, Role] = MappingProxyType({}),
+        workloads: Mapping[SpiffeId, BrokerRole] = MappingProxyType({}),
         own: Sequence[OwnSubject] = (),
         host: str = "127.0.0.1",
         port: int = DEFAULT_PORT,
@@ -120,7 +120,7 @@ class EmbeddedNatsServer:
         return self.folder / "nats.log"
 
     @property
-    def workloads(self) -> Mapping[SpiffeId, Role]:
+    def workloads(self) -> Mapping[SpiffeId, BrokerRole]:
         """Who may connect now."""
         return MappingProxyType(self._workloads)
 
@@ -142,7 +142,7 @@ class EmbeddedNatsServer:
     ) -> None:
         await self._stop()
 
-    async def permit(self, spiffe_id: SpiffeId, role: Role = Role.AGENT) -> None:
+    async def permit(self, spiffe_id: SpiffeId, role: BrokerRole = BrokerRole.AGENT) -> None:
         """Let one more workload connect, without a restart; connections of others are kept.
 
         Raises `ConfigurationError` if the server refuses: nothing changed. `BusUnavailable` if it does not answer.
@@ -219,7 +219,7 @@ class EmbeddedNatsServer:
                 await asyncio.sleep(RENEW_AGAIN)
                 self._renewing.set()
 
-    async def _change(self, wanted: dict[SpiffeId, Role]) -> None:
+    async def _change(self, wanted: dict[SpiffeId, BrokerRole]) -> None:
         async with self._changing:
             self._write_config(wanted)
             try:
@@ -242,7 +242,7 @@ class EmbeddedNatsServer:
         if refusal:
             raise ConfigurationError(f"nats-server refused its new configuration: {refusal}")
 
-    def _write_config(self, workloads: Mapping[SpiffeId, Role]) -> None:
+    def _write_config(self, workloads: Mapping[SpiffeId, BrokerRole]) -> None:
         users = [
             BrokerUser(spiffe_id=one, permissions=permissions_of(role, one, self._names, self._own_subjects))
             for one, role in workloads.items()

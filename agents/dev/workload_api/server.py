@@ -46,7 +46,7 @@ __all__ = [
 _OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", 1_000))
 
 
-class _Server(Protocol):
+class _GrpcServer(Protocol):
     """What of `grpc.aio.Server` is used here."""
 
     def add_insecure_port(self, address: str) -> int:
@@ -62,7 +62,7 @@ class _Server(Protocol):
 @dataclass(slots=True, kw_only=True)
 class _Endpoint:
     path: Path
-    server: _Server
+    server: _GrpcServer
     servicer: WorkloadServicer
     identity: DeclaredIdentity
 
@@ -155,7 +155,7 @@ class EmbeddedWorkloadApi:
     async def _listen(self, identity: DeclaredIdentity) -> _Endpoint:
         path = socket_path(self.folder, identity.spiffe_id)
         claim_socket(path)
-        server: _Server = grpc.aio.server(options=_OPTIONS)
+        server: _GrpcServer = grpc.aio.server(options=_OPTIONS)
         servicer = WorkloadServicer(identity)
         # grpc generates no types for this function.
         workload_pb2_grpc.add_SpiffeWorkloadAPIServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated without types

@@ -56,7 +56,7 @@ async def listening(
         counters=counters,
         listener=setting,
     )
-    server = _Server(_config(app, limits), listener, admission, limits, tls, protocol)
+    server = _HttpServer(_config(app, limits), listener, admission, limits, tls, protocol)
     try:
         async with Background() as group:
             group.create_task(server.serve(), name=f"listener-{setting}")
@@ -91,7 +91,7 @@ def _config(app: ASGIApp, limits: ConnectionLimits) -> uvicorn.Config:
     )
 
 
-class _Server(uvicorn.Server):
+class _HttpServer(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,

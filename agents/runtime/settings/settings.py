@@ -19,12 +19,12 @@ from typing import Final, Self, cast
 from pydantic import BaseModel, ValidationError
 
 from sealbus.agents.runtime.settings.schema import Document, OwnSubjectTable
-from sealbus.agents.runtime.settings.sources import (
+from sealbus.agents.runtime.settings.source import (
     DEFAULT,
     Entry,
     Flag,
     Key,
-    Origin,
+    SettingOrigin,
     dotted,
     environment_entries,
     file_entries,
@@ -40,7 +40,7 @@ from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Flag", "Origin", "SettingLine", "Settings", "find_settings_file", "load_settings"]
+__all__ = ["Flag", "SettingLine", "SettingOrigin", "Settings", "find_settings_file", "load_settings"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class SettingLine:
 
     key: str
     value: str
-    origin: Origin
+    origin: SettingOrigin
 
 
 class Settings(Document):
@@ -190,7 +190,7 @@ def find_settings_file(
 def _workload_api(environment: Mapping[str, str]) -> dict[Key, Entry]:
     """Return what the variable of every SPIFFE workload says (SPIFFE_Workload_Endpoint.md section 4)."""
     socket = environment.get(SPIFFE_VARIABLE)
-    return {("workload_api",): Entry(socket, Origin("environment", SPIFFE_VARIABLE))} if socket else {}
+    return {("workload_api",): Entry(socket, SettingOrigin("environment", SPIFFE_VARIABLE))} if socket else {}
 
 
 def _validated(entries: Mapping[Key, Entry]) -> Settings:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sealbus.agents.dev.idp.clients import DEMO_USERS
+from sealbus.agents.dev.idp.registry import DEMO_USERS
 from sealbus.agents.dev.settings_file import Declared, read_declared
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind

@@ -3,7 +3,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from sealbus.agents.dev.idp.clients import merged_users
+from sealbus.agents.dev.idp.registry import merged_users
 from sealbus.agents.dev.settings_file import Declared, read_declared, write_settings
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.envelopes.limits import SECOND

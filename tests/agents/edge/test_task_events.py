@@ -12,7 +12,7 @@ from support.shop import Shop
 
 from sealbus import Agent, Context
 from sealbus.agents.edge.oauth.access_token import AccessToken
-from sealbus.agents.edge.tasks import Tasks
+from sealbus.agents.edge.task_routes import Tasks
 from sealbus.agents.sdk.task_handle import TaskHandle
 
 

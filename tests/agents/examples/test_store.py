@@ -12,7 +12,7 @@ import pytest
 
 import sealbus.policies
 from sealbus.agents.examples.store import DATABASE_VARIABLE, Store
-from sealbus.agents.runtime.settings.sources import environment_entries
+from sealbus.agents.runtime.settings.source import environment_entries
 
 REGISTRY = Path(sealbus.policies.__path__[0]) / "rego" / "sealbus" / "registry"
 

@@ -17,7 +17,7 @@ from sealbus.envelopes.log.checkpoint import (
     verify_extension,
 )
 from sealbus.envelopes.log.note import NoteSigner, sign_note
-from sealbus.envelopes.log.tiling import Tiling
+from sealbus.envelopes.log.tree_builder import TreeBuilder
 from sealbus.envelopes.trust.merkle import leaf_hash
 
 ORIGIN = "log.example.org/audit"
@@ -82,7 +82,7 @@ def test_a_signed_checkpoint_is_opened_with_its_key_and_origin() -> None:
 
 
 def test_one_checkpoint_extends_another() -> None:
-    tiling, leaves = Tiling(), [leaf_hash(bytes([number])) for number in range(3)]
+    tiling, leaves = TreeBuilder(), [leaf_hash(bytes([number])) for number in range(3)]
     found = [Checkpoint(ORIGIN, 0, tiling.root())]
     for leaf in leaves:
         tiling.append(leaf)

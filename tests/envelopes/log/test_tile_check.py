@@ -8,7 +8,7 @@ from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.log.entries import Entry, creation_entry, unverified_entry
 from sealbus.envelopes.log.places import encode_places, place_of
 from sealbus.envelopes.log.tiles import TileName, encode_entries
-from sealbus.envelopes.log.tiling import Tiling, check_tiles
+from sealbus.envelopes.log.tree_builder import TreeBuilder, check_tiles
 
 SIZE = 300
 ENTRIES: list[Entry] = [
@@ -17,8 +17,8 @@ ENTRIES: list[Entry] = [
 ]
 
 
-def whole() -> tuple[Tiling, dict[TileName, bytes]]:
-    tiling, tiles = Tiling(), dict[TileName, bytes]()
+def whole() -> tuple[TreeBuilder, dict[TileName, bytes]]:
+    tiling, tiles = TreeBuilder(), dict[TileName, bytes]()
     for entry in ENTRIES:
         tiles.update(tiling.append(entry.leaf))
     tiles.update(tiling.partial())
@@ -39,7 +39,7 @@ def test_it_grows_from_where_it_was_checked() -> None:
 
 
 def test_of_nothing() -> None:
-    assert check_tiles(0, Tiling().root(), dict[TileName, bytes]().__getitem__).size == 0
+    assert check_tiles(0, TreeBuilder().root(), dict[TileName, bytes]().__getitem__).size == 0
 
 
 def test_every_changed_tile_is_found() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sealbus.envelopes.errors import LogError
 from sealbus.envelopes.log.proofs import verify_consistency, verify_inclusion
 from sealbus.envelopes.log.tiles import TiledTree, TileName
-from sealbus.envelopes.log.tiling import Tiling
+from sealbus.envelopes.log.tree_builder import TreeBuilder
 from sealbus.envelopes.trust.merkle import leaf_hash, path, root
 
 SIZE = 66_000
@@ -19,7 +19,7 @@ LEAVES = [leaf_hash(number.to_bytes(4, "big")) for number in range(SIZE)]
 
 
 def tiles_of(size: int) -> dict[TileName, bytes]:
-    tiling, tiles = Tiling(), dict[TileName, bytes]()
+    tiling, tiles = TreeBuilder(), dict[TileName, bytes]()
     for leaf in LEAVES[:size]:
         tiles.update(tiling.append(leaf))
     return {**tiles, **dict(tiling.partial())}

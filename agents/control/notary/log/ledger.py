@@ -10,7 +10,7 @@ from sealbus.envelopes.log.entries import Entry, EntryOrder
 from sealbus.envelopes.log.note import NoteVerifier
 from sealbus.envelopes.log.places import Place, encode_places, parse_places, place_of
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, encode_entries, parse_entries, tile_reader
-from sealbus.envelopes.log.tiling import Tiling, check_tiles
+from sealbus.envelopes.log.tree_builder import TreeBuilder, check_tiles
 
 __all__ = ["Ledger", "entry_rows", "stored_checkpoint"]
 
@@ -33,7 +33,7 @@ class Ledger:
 
     def __init__(self) -> None:
         """Begin with no entries."""
-        self._tiling = Tiling()
+        self._tree = TreeBuilder()
         self._order = EntryOrder()
         self._entries: list[bytes] = []
         self._places: list[Place] = []
@@ -48,7 +48,7 @@ class Ledger:
         Raises `LogError`: `log_mismatch` if they do not lead to its root, `bad_tile`, `bad_entry`.
         """
         ledger, size = cls(), checkpoint.size
-        ledger._tiling = check_tiles(size, checkpoint.root, tile_reader(store.get))
+        ledger._tree = check_tiles(size, checkpoint.root, tile_reader(store.get))
         last = 0
         if size:
             index, width = (size - 1) // TILE_WIDTH, (size - 1) % TILE_WIDTH + 1
@@ -62,7 +62,7 @@ class Ledger:
     @property
     def size(self) -> int:
         """Number of entries."""
-        return self._tiling.size
+        return self._tree.size
 
     @property
     def next(self) -> int:
@@ -76,7 +76,7 @@ class Ledger:
 
     def root(self) -> bytes:
         """Return the root of all entries so far."""
-        return self._tiling.root()
+        return self._tree.root()
 
     def append(self, entry: Entry) -> None:
         """Add one entry; raise `LogError` (`bad_entry`) if it may not come next."""
@@ -85,17 +85,17 @@ class Ledger:
         self._places.append(place_of(entry))
         self.latest = max(self.latest, entry.time)
         if len(self._entries) == TILE_WIDTH:
-            self._add_beside(self._filled, self._tiling.size // TILE_WIDTH)
+            self._add_beside(self._filled, self._tree.size // TILE_WIDTH)
             self._entries, self._places = [], []
-        for name, data in self._tiling.append(entry.leaf):
+        for name, data in self._tree.append(entry.leaf):
             self._filled[name.path] = data
 
     def files(self) -> Mapping[str, bytes]:
         """Return the files that are new or changed since `stored`: entries and places before the hashes over them."""
         files = dict(self._filled)
         if self._entries:
-            self._add_beside(files, self._tiling.size // TILE_WIDTH)
-        for name, data in self._tiling.partial():
+            self._add_beside(files, self._tree.size // TILE_WIDTH)
+        for name, data in self._tree.partial():
             files[name.path] = data
         return files
 

@@ -12,7 +12,7 @@ from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
 from sealbus.envelopes.log.entries import creation_entry
 from sealbus.envelopes.log.note import NoteSigner
 from sealbus.envelopes.log.tiles import TiledTree, TileName, tile_reader
-from sealbus.envelopes.log.tiling import Tiling
+from sealbus.envelopes.log.tree_builder import TreeBuilder
 
 ORIGIN = "log.example.org/audit"
 KEY, OTHER = NoteSigner(ORIGIN, bytes(32)), NoteSigner(ORIGIN, bytes([1]) * 32)
@@ -23,7 +23,7 @@ class Log:
 
     def __init__(self, salt: str = "") -> None:
         self.salt = salt
-        self.tiling = Tiling()
+        self.tiling = TreeBuilder()
         self.files: dict[str, bytes] = {}
 
     def grow(self, size: int, key: NoteSigner = KEY) -> bytes:

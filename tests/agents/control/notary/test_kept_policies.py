@@ -11,7 +11,7 @@ from support.notary import Bench, own_records, read_log
 from support.policies import bundle
 
 from sealbus.agents.control.notary.log.folder_store import FolderStore
-from sealbus.agents.control.notary.policies import PolicyArchive, policy_record, record_path
+from sealbus.agents.control.notary.policy_archive import PolicyArchive, policy_record, record_path
 from sealbus.envelopes.errors import Code, LogError, StateUnavailable
 from sealbus.envelopes.export.policy_files import policy_path
 from sealbus.envelopes.records.notary import CheckpointRecord, PolicyRecord

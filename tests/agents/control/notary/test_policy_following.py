@@ -14,7 +14,7 @@ from support.policies import bundle, signing_key
 from support.policy_bus import pushed
 from support.teams import signed_platform
 
-from sealbus.agents.control.notary.policies import NONE, PolicyArchive, follow_policy
+from sealbus.agents.control.notary.policy_archive import NONE, PolicyArchive, follow_policy
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.bus.nats.connection.connection import Connection

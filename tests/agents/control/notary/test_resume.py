@@ -10,7 +10,7 @@ import pytest
 from support.notary import NOTARY, ORIGIN, SIGNER, Bench, read_log
 
 from sealbus.agents.control.notary.log.folder_store import FolderStore
-from sealbus.agents.control.notary.log.verifier import placed
+from sealbus.agents.control.notary.log.message_verifier import placed
 from sealbus.agents.control.notary.notary import NotaryOptions
 from sealbus.agents.control.notary.resume import LogPlan, own_checkpoint, remembered, trust_path
 from sealbus.envelopes.errors import Code, LogError

@@ -12,7 +12,7 @@ from support.notary import Bench
 
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.log.ledger import Ledger
-from sealbus.agents.control.notary.log.verifier import placed
+from sealbus.agents.control.notary.log.message_verifier import placed
 from sealbus.agents.control.notary.resume import check_beginning, check_stream
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
 from sealbus.bus.ports import Delivery

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sealbus.agents.dev.idp.clients import CODE, DEMO_CLIENTS, SCRIPTS, DevClient, script_client, valid_scope
+from sealbus.agents.dev.idp.registry import CODE, DEMO_CLIENTS, SCRIPTS, DevClient, script_client, valid_scope
 
 NATIVE = DEMO_CLIENTS[0]
 WEB = DevClient(client_id="web", redirect_uris=("https://app.example/back?x=1", "http://127.0.0.1:9000/fixed"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.idp import Browser, LaterClock, browsing
 
-from sealbus.agents.dev.idp.clients import CODE, DEMO_CLIENTS, DevClient
+from sealbus.agents.dev.idp.registry import CODE, DEMO_CLIENTS, DevClient
 
 CLOCK = LaterClock()
 NO_DEVICE = DevClient(client_id="no-device", redirect_uris=("http://127.0.0.1/callback",), grants=frozenset({CODE}))

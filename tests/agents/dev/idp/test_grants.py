@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from support.idp import EDGE, Browser, LaterClock, browsing
 
-from sealbus.agents.dev.idp.clients import SCRIPTS
+from sealbus.agents.dev.idp.registry import SCRIPTS
 
 CLOCK = LaterClock()
 

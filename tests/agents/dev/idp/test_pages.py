@@ -7,8 +7,8 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus.agents.dev.idp.clients import DemoUser
 from sealbus.agents.dev.idp.login import code_page, content_security_policy, message_page, users_page
+from sealbus.agents.dev.idp.registry import DemoUser
 
 TAGS = re.compile(
     r"<(?!/?(?:html|head|meta|title|style|body|h1|p|b|form|input|button|small|code|label)\b|!doctype html>)"

@@ -9,8 +9,8 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 from support.envelopes import NOW
 
-from sealbus.agents.dev.idp.clients import DemoUser
 from sealbus.agents.dev.idp.login import Login
+from sealbus.agents.dev.idp.registry import DemoUser
 from sealbus.agents.dev.idp.signing import ALGORITHM, TokenSigner
 from sealbus.envelopes.limits import SECOND
 

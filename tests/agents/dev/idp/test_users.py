@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import sealbus.policies
-from sealbus.agents.dev.idp.clients import DEMO_USERS, MOST_USERS, RESERVED_CLAIMS, DemoUser, merged_users
+from sealbus.agents.dev.idp.registry import DEMO_USERS, MOST_USERS, RESERVED_CLAIMS, DemoUser, merged_users
 from sealbus.envelopes.errors import ConfigurationError
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sealbus.agents.dev.nats.config import Permissions, Role, permissions_of
+from sealbus.agents.dev.nats.config import BrokerRole, Permissions, permissions_of
 from sealbus.bus.streams.declared import own_durable
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject, matches
@@ -26,8 +26,8 @@ OWN = (
     own("mail.ask", Kind.CALL, OTHER),
     own("mail.sent", Kind.EVENT, OTHER),
 )
-AGENT = permissions_of(Role.AGENT, INVENTORY, NAMES, OWN)
-OPERATOR = permissions_of(Role.OPERATOR, INVENTORY, NAMES, OWN)
+AGENT = permissions_of(BrokerRole.AGENT, INVENTORY, NAMES, OWN)
+OPERATOR = permissions_of(BrokerRole.OPERATOR, INVENTORY, NAMES, OWN)
 
 
 def may_publish(permissions: Permissions, subject: str) -> bool:
@@ -168,14 +168,14 @@ def test_an_operator_manages_streams_and_is_no_other_agent() -> None:
 def test_an_id_without_a_name_goes_by_its_token() -> None:
     stranger = SpiffeId("spiffe://other.org/workload")
     token = NAMES.token(stranger)
-    permissions = permissions_of(Role.AGENT, stranger, NAMES)
+    permissions = permissions_of(BrokerRole.AGENT, stranger, NAMES)
     assert may_publish(permissions, f"audit.{token}")
     assert may_subscribe(permissions, f"_INBOX.{token}.x")
     assert not may_subscribe(permissions, "_INBOX.workload.x")
 
 
 def test_a_notary_is_an_agent_that_reads_all_of_audit() -> None:
-    notary = permissions_of(Role.NOTARY, INVENTORY, NAMES, OWN)
+    notary = permissions_of(BrokerRole.NOTARY, INVENTORY, NAMES, OWN)
     assert set(AGENT.publish) < set(notary.publish)
     assert notary.subscribe == AGENT.subscribe
     for subject in (

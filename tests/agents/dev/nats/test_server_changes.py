@@ -12,7 +12,7 @@ from support.dev_broker import INVENTORY, NAMES, PRICING, REFUSED, SECONDS, WORK
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.nats import server as nats_server
-from sealbus.agents.dev.nats.config import Role
+from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 pytestmark = pytest.mark.nats
@@ -27,7 +27,7 @@ async def test_an_agent_is_added_and_removed_without_disturbing_the_others(site:
     newcomer = NAMES.id_of("newcomer")
     async with running(site) as server, site.connect(server, INVENTORY) as agent:
         await server.permit(newcomer)
-        assert server.workloads[newcomer] is Role.AGENT
+        assert server.workloads[newcomer] is BrokerRole.AGENT
         async with site.connect(server, newcomer) as client:
             assert await client.may_publish("audit.newcomer")
             assert await agent.may_publish("task.newcomer.hello")

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 from support.settings import FULL, SMALLEST, load, origin, smallest_environment
 
-from sealbus.agents.runtime.settings.settings import Origin, Settings, find_settings_file, load_settings
+from sealbus.agents.runtime.settings.settings import SettingOrigin, Settings, find_settings_file, load_settings
 from sealbus.agents.runtime.settings.state_folder import DEV_LOCK, lock_folder
 from sealbus.envelopes.errors import ConfigurationError
 
@@ -33,7 +33,7 @@ def test_doctor_sees_every_setting_in_force(tmp_path: Path) -> None:
     assert value(load(tmp_path), "context.minters") == "none"
     assert value(load(tmp_path), "nats_ids") == "spiffe://example.org/nats"
     assert len({line.key for line in settings.lines}) == len(settings.lines)
-    assert str(Origin("default")) == "default"
+    assert str(SettingOrigin("default")) == "default"
 
 
 @pytest.mark.parametrize(

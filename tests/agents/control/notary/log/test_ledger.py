@@ -13,7 +13,7 @@ from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
 from sealbus.envelopes.log.entries import Entry, creation_entry, gap_entry, unverified_entry
 from sealbus.envelopes.log.note import NoteSigner
 from sealbus.envelopes.log.tiles import grown_tiles, tile_reader
-from sealbus.envelopes.log.tiling import check_tiles
+from sealbus.envelopes.log.tree_builder import check_tiles
 
 ORIGIN = "log.example.org/audit"
 KEY = NoteSigner(ORIGIN, bytes(32))

@@ -160,7 +160,7 @@ class TaskEvents:
             raise EdgeError(Code.RATE_LIMITED, 429, "too many streams are open", retry_after=int(limits.event_seconds))
         # Counted here: what asks at the same moment must see it, and the stream begins some turns of the loop later.
         self._open[user] += 1
-        return _Stream(self._events(handle, token, after), lambda: self._left(user))
+        return _EventStream(self._events(handle, token, after), lambda: self._left(user))
 
     def _left(self, user: tuple[str, str]) -> None:
         self._open[user] -= 1
@@ -202,7 +202,7 @@ class TaskEvents:
             await _ended(stopping)
 
 
-class _Stream(StreamingResponse):
+class _EventStream(StreamingResponse):
     """Sends `events`, and calls `left` when that has ended, also where it never began."""
 
     def __init__(self, events: AsyncGenerator[bytes, None], left: Callable[[], None]) -> None:

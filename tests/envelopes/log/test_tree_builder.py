@@ -8,15 +8,15 @@ import pytest
 
 from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.log.tiles import TileName, grown_tiles
-from sealbus.envelopes.log.tiling import Tiling
+from sealbus.envelopes.log.tree_builder import TreeBuilder
 from sealbus.envelopes.trust.merkle import leaf_hash, root
 
 LEAVES = [leaf_hash(number.to_bytes(4, "big")) for number in range(66_100)]
 
 
-def grown(size: int, tiling: Tiling | None = None) -> tuple[Tiling, dict[TileName, bytes]]:
+def grown(size: int, tiling: TreeBuilder | None = None) -> tuple[TreeBuilder, dict[TileName, bytes]]:
     """Return a tiling grown to `size`, and all tiles that it gave on the way and has at its end."""
-    tiling = tiling or Tiling()
+    tiling = tiling or TreeBuilder()
     tiles: dict[TileName, bytes] = {}
     for leaf in LEAVES[tiling.size : size]:
         tiles.update(tiling.append(leaf))
@@ -37,7 +37,7 @@ def whole_tile(name: TileName) -> bytes:
 
 
 def test_the_root_and_tiles_at_every_size_up_to_600() -> None:
-    tiling, stored = Tiling(), dict[TileName, bytes]()
+    tiling, stored = TreeBuilder(), dict[TileName, bytes]()
     for size in range(1, 601):
         stored.update(tiling.append(LEAVES[size - 1]))
         assert tiling.size == size
@@ -60,7 +60,7 @@ def test_three_levels() -> None:
 @pytest.mark.parametrize("size", [0, 1, 2, 100, 255, 256, 257, 511, 512, 65_535, 65_536, 65_537, 66_000])
 def test_it_is_taken_up_from_its_right_edge(size: int) -> None:
     tiling, tiles = grown(size)
-    again = Tiling.resume(size, tiling.root(), reader(tiles))
+    again = TreeBuilder.resume(size, tiling.root(), reader(tiles))
     assert (again.size, again.root(), dict(again.partial())) == (size, tiling.root(), dict(tiling.partial()))
     assert grown(size + 60, again)[1] == grown(size + 60, tiling)[1]
     assert again.root() == root(LEAVES[: size + 60])
@@ -69,7 +69,7 @@ def test_it_is_taken_up_from_its_right_edge(size: int) -> None:
 def test_a_full_tile_stands_for_a_partial_one() -> None:
     tiling, tiles = grown(300)
     more = {**grown(512)[1], **{name: data for name, data in tiles.items() if name.level == 1}}
-    again = Tiling.resume(300, tiling.root(), lambda name: more.get(name, b"") or more[name.full])
+    again = TreeBuilder.resume(300, tiling.root(), lambda name: more.get(name, b"") or more[name.full])
     assert again.root() == root(LEAVES[:300])
 
 
@@ -81,10 +81,10 @@ def test_it_is_not_taken_up_from_other_tiles(size: int) -> None:
             flipped = bytearray(tiles[name])
             flipped[at] ^= 1
             with pytest.raises(LogError) as caught:
-                Tiling.resume(size, tiling.root(), reader({**tiles, name: bytes(flipped)}))
+                TreeBuilder.resume(size, tiling.root(), reader({**tiles, name: bytes(flipped)}))
             assert caught.value.code is Code.LOG_MISMATCH
         with pytest.raises(LogError) as caught:
-            Tiling.resume(size, tiling.root(), reader({**tiles, name: tiles[name][:-1]}))
+            TreeBuilder.resume(size, tiling.root(), reader({**tiles, name: tiles[name][:-1]}))
         assert caught.value.code is Code.BAD_TILE
     with pytest.raises(LogError, match="log_mismatch"):
-        Tiling.resume(size, root(LEAVES[:4]), reader(tiles))
+        TreeBuilder.resume(size, root(LEAVES[:4]), reader(tiles))

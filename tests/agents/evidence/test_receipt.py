@@ -15,7 +15,7 @@ from vectors.recorded import decision, evidence
 
 from sealbus.agents.evidence.files import MemoryFiles
 from sealbus.agents.evidence.lookup import FoundRecord, look_up
-from sealbus.agents.evidence.receipts import make_receipt
+from sealbus.agents.evidence.receipt import make_receipt
 from sealbus.envelopes.errors import EnvelopeError, LogError
 from sealbus.envelopes.export.entries import check_decision, open_frame
 from sealbus.envelopes.export.receipt import RecordReceipt, check_receipt

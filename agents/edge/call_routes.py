@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from sealbus.agents.edge.front import Front
 from sealbus.agents.edge.http.problem import EdgeError
-from sealbus.agents.edge.tasks import answer_of
+from sealbus.agents.edge.task_routes import answer_of
 from sealbus.agents.sdk.messages import Origin, call_letter
 from sealbus.bus.gate.calls import ChunkedAnswer
 from sealbus.envelopes.limits import SECOND

@@ -14,12 +14,12 @@ from sealbus.envelopes.log.proofs import Frontier, node_hash
 from sealbus.envelopes.log.tiles import HASH_BYTES, TILE_WIDTH, ReadTile, TileName, parse_entries, parse_hashes
 from sealbus.envelopes.trust.merkle import leaf_hash
 
-__all__ = ["Tiling", "check_tiles"]
+__all__ = ["TreeBuilder", "check_tiles"]
 
 _HEIGHT: Final = 8
 
 
-class Tiling:
+class TreeBuilder:
     """The right edge of a tree: of each level the hashes of its last tile, as far as it is not full."""
 
     __slots__ = ("_frontier", "_rows")
@@ -30,13 +30,13 @@ class Tiling:
         self._rows: list[list[bytes]] = []
 
     @classmethod
-    def resume(cls, size: int, root: bytes, read: ReadTile) -> Tiling:
-        """Return the tiling of a tree of `size` leaves, its right edge read from tiles.
+    def resume(cls, size: int, root: bytes, read: ReadTile) -> TreeBuilder:
+        """Return the tree of a tree of `size` leaves, its right edge read from tiles.
 
         Raises `LogError` (`log_mismatch`) unless they lead to `root`, (`bad_tile`) if one is misshapen, and what `read`
         raises. Tiles to the left of the edge are not read.
         """
-        tiling, level, nodes = cls(), 0, list[bytes]()
+        tree, level, nodes = cls(), 0, list[bytes]()
         while held := size >> (_HEIGHT * level):
             width = held % TILE_WIDTH
             row: list[bytes] = []
@@ -45,13 +45,13 @@ class Tiling:
                 data = read(name)
                 whole = len(data) == TILE_WIDTH * HASH_BYTES
                 row = [*parse_hashes(data[: width * HASH_BYTES] if whole else data, width)]
-            tiling._rows.append(row)
+            tree._rows.append(row)
             nodes[:0] = _complete(row)
             level += 1
-        tiling._frontier = Frontier(size, nodes)
-        if tiling.root() != root:
+        tree._frontier = Frontier(size, nodes)
+        if tree.root() != root:
             raise LogError(Code.LOG_MISMATCH, "the tiles do not lead to the checkpoint's root")
-        return tiling
+        return tree
 
     @property
     def size(self) -> int:
@@ -104,25 +104,25 @@ def _complete(row: list[bytes]) -> list[bytes]:
     return nodes
 
 
-def check_tiles(size: int, root: bytes, read: ReadTile) -> Tiling:
-    """Return the tiling of the first `size` entries, which `read` gives, from which the log can grow.
+def check_tiles(size: int, root: bytes, read: ReadTile) -> TreeBuilder:
+    """Return the tree of the first `size` entries, which `read` gives, from which the log can grow.
 
     Raises `LogError`: `log_mismatch` for a tile that does not follow from the entries, or entries that do not lead to
     `root`; `bad_tile` for one of the wrong form; and what `read` raises. Places are checked for their form only: what
     they say is compared with messages.
     """
-    tiling = Tiling()
+    tree = TreeBuilder()
     for index in range(-(-size // TILE_WIDTH)):
         width = min(TILE_WIDTH, size - index * TILE_WIDTH)
         parse_places(read(TileName("places", index, width)), width)
         for entry in parse_entries(read(TileName("entries", index, width)), width):
-            for name, data in tiling.append(leaf_hash(entry)):
+            for name, data in tree.append(leaf_hash(entry)):
                 _compare(name, data, read)
-    for name, data in tiling.partial():
+    for name, data in tree.partial():
         _compare(name, data, read)
-    if tiling.root() != root:
+    if tree.root() != root:
         raise LogError(Code.LOG_MISMATCH, "the entries do not lead to the checkpoint's root")
-    return tiling
+    return tree
 
 
 def _compare(name: TileName, data: bytes, read: ReadTile) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from support.settings import FULL, SMALLEST, load, origin, smallest_environment
 
-from sealbus.agents.runtime.settings.settings import Flag, Origin, load_settings
-from sealbus.agents.runtime.settings.sources import Entry, dotted, file_entries
+from sealbus.agents.runtime.settings.settings import Flag, SettingOrigin, load_settings
+from sealbus.agents.runtime.settings.source import Entry, dotted, file_entries
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -110,7 +110,7 @@ def test_relative_paths_in_a_file_start_at_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "sealbus.toml"
     path.write_text("policy = {bundle = 'b.tar.gz', opa = 'unix:/run/opa.sock'}\nworkload_api = 'x'\n")
     entries = file_entries(path)
-    origin_of_all = Origin("file", str(path))
+    origin_of_all = SettingOrigin("file", str(path))
     assert entries == {
         ("policy", "bundle"): Entry(str(tmp_path / "b.tar.gz"), origin_of_all),
         ("policy", "opa"): Entry("unix:/run/opa.sock", origin_of_all),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.notary import NAMES, Bench
 
-from sealbus.agents.control.notary.log.verifier import Judged, Judging
+from sealbus.agents.control.notary.log.message_verifier import LoggedMessage, MessageVerifier
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.bus.ports import Delivery, StreamPosition
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
@@ -31,8 +31,10 @@ def bundle(bench: Bench, current: int) -> BundleRecord:
     return BundleRecord(trust_domain=domain, current=current, jwt=jwks)
 
 
-def judging(bench: Bench, *records: BundleRecord) -> Judging:
-    return Judging(profile=ArchiveProfile(names=NAMES), own=NAMES.id_of("notary"), history=TrustHistory(records))
+def verifier(bench: Bench, *records: BundleRecord) -> MessageVerifier:
+    return MessageVerifier(
+        profile=ArchiveProfile(names=NAMES), own=NAMES.id_of("notary"), history=TrustHistory(records)
+    )
 
 
 def deliveries(bench: Bench) -> list[Delivery]:
@@ -52,15 +54,15 @@ def at(delivery: Delivery, *, sequence: int | None = None, stored: int | None = 
     return Delivery(subject=delivery.subject, payload=delivery.payload, header_block=b"", position=position)
 
 
-def kinds(judged: list[Judged]) -> list[list[EntryKind]]:
-    return [[entry.kind for entry in one.entries] for one in judged]
+def kinds(messages: list[LoggedMessage]) -> list[list[EntryKind]]:
+    return [[entry.kind for entry in one.entries] for one in messages]
 
 
 def test_verified_not_verifiable_and_gaps(bench: Bench) -> None:
     bench.record()
     bench.garbage()
     first, second = deliveries(bench)
-    found = list(judging(bench, bundle(bench, 0)).judge([first, at(second, sequence=5)], 1, bench.now()))
+    found = list(verifier(bench, bundle(bench, 0)).verify([first, at(second, sequence=5)], 1, bench.now()))
     assert kinds(found) == [[EntryKind.VERIFIED], [EntryKind.GAP, EntryKind.UNVERIFIED]]
     gap = found[1].entries[0]
     assert (gap.sequence, gap.count, gap.time) == (2, 3, found[1].entries[1].time)
@@ -72,14 +74,14 @@ def test_an_unknown_key_is_tried_again_for_a_minute_after_it_was_stored(bench: B
     bench.record()
     bench.record()
     stored = deliveries(bench)
-    judge = judging(bench)
+    verifying = verifier(bench)
     now = bench.now()
     # Garbage needs no key, and is at once what it is; nothing overtakes what has to wait.
-    assert kinds(list(judge.judge(stored, 1, now))) == [[EntryKind.UNVERIFIED]]
+    assert kinds(list(verifying.verify(stored, 1, now))) == [[EntryKind.UNVERIFIED]]
     late = now + MINUTE + SECOND
-    assert kinds(list(judge.judge(stored, 1, late))) == [[EntryKind.UNVERIFIED]] * 3
-    judge._history.add(bundle(bench, now))
-    assert kinds(list(judge.judge(stored, 1, now))) == [
+    assert kinds(list(verifying.verify(stored, 1, late))) == [[EntryKind.UNVERIFIED]] * 3
+    verifying._history.add(bundle(bench, now))
+    assert kinds(list(verifying.verify(stored, 1, now))) == [
         [EntryKind.UNVERIFIED],
         [EntryKind.VERIFIED],
         [EntryKind.VERIFIED],
@@ -96,11 +98,11 @@ def test_a_key_that_came_later_counts_and_one_that_was_gone_does_not(bench: Benc
     message = at(message, stored=now)
     for current, expected in ((now - 1, EntryKind.VERIFIED), (now + SECOND, EntryKind.VERIFIED)):
         moved = BundleRecord(trust_domain=good.trust_domain, current=current, jwt=good.jwt)
-        [found] = judging(bench, other, moved).judge([message], 1, now + 2 * MINUTE)
+        [found] = verifier(bench, other, moved).verify([message], 1, now + 2 * MINUTE)
         assert found.entries[0].kind is expected
     moved = BundleRecord(trust_domain=good.trust_domain, current=now + 2 * SECOND, jwt=good.jwt)
     between = BundleRecord(trust_domain=good.trust_domain, current=now + SECOND, jwt=late.jwt)
-    [found] = judging(bench, other, between, moved).judge([message], 1, now + 2 * MINUTE)
+    [found] = verifier(bench, other, between, moved).verify([message], 1, now + 2 * MINUTE)
     assert found.entries[0].kind is EntryKind.UNVERIFIED
 
 
@@ -109,9 +111,9 @@ def test_what_was_stored_in_our_future_ends_it(bench: Bench) -> None:
     [message] = deliveries(bench)
     assert message.position is not None
     stored = message.position.stored
-    assert list(judging(bench).judge([message], 1, stored - MINUTE))
+    assert list(verifier(bench).verify([message], 1, stored - MINUTE))
     with pytest.raises(LogError) as caught:
-        list(judging(bench).judge([message], 1, stored - MINUTE - 1))
+        list(verifier(bench).verify([message], 1, stored - MINUTE - 1))
     assert caught.value.code is Code.CLOCK_DISAGREEMENT
 
 
@@ -121,11 +123,11 @@ def test_our_own_message_was_stored_when_it_was_made(bench: Bench) -> None:
     bench.record(identity=notary)
     [message] = deliveries(bench)
     assert message.position is not None
-    judge, stored = judging(bench, bundle(bench, 0)), message.position.stored
-    [good] = judge.judge([message], 1, stored)
+    verifying, stored = verifier(bench, bundle(bench, 0)), message.position.stored
+    [good] = verifying.verify([message], 1, stored)
     assert len(good.own) == 1
     with pytest.raises(LogError) as caught:
-        list(judge.judge([at(message, stored=stored + MINUTE + SECOND)], 1, stored + MINUTE))
+        list(verifying.verify([at(message, stored=stored + MINUTE + SECOND)], 1, stored + MINUTE))
     assert caught.value.code is Code.CLOCK_DISAGREEMENT
 
 
@@ -135,24 +137,26 @@ def test_what_we_sent_was_stored_when_we_sent_it_whatever_it_is(bench: Bench, of
     [message] = deliveries(bench)
     assert message.position is not None
     sent = {1: message.position.stored - off}
-    judge = Judging(profile=ArchiveProfile(names=NAMES), own=NAMES.id_of("notary"), history=TrustHistory(), sent=sent)
+    verifying = MessageVerifier(
+        profile=ArchiveProfile(names=NAMES), own=NAMES.id_of("notary"), history=TrustHistory(), sent=sent
+    )
     with pytest.raises(LogError) as caught:
-        list(judge.judge([message], 1, bench.now()))
+        list(verifying.verify([message], 1, bench.now()))
     assert caught.value.code is Code.CLOCK_DISAGREEMENT
     assert not sent
-    assert list(judge.judge([message], 1, bench.now()))
+    assert list(verifying.verify([message], 1, bench.now()))
 
 
 def test_what_others_recorded_is_not_ours(bench: Bench) -> None:
     bench.record()
-    [found] = judging(bench, bundle(bench, 0)).judge(deliveries(bench), 1, bench.now())
+    [found] = verifier(bench, bundle(bench, 0)).verify(deliveries(bench), 1, bench.now())
     assert found.own == ()
 
 
 def test_a_sequence_does_not_come_again(bench: Bench) -> None:
     bench.garbage()
     with pytest.raises(LogError) as caught:
-        list(judging(bench).judge(deliveries(bench), 2, bench.now()))
+        list(verifier(bench).verify(deliveries(bench), 2, bench.now()))
     assert caught.value.code is Code.LOG_MISMATCH
 
 
@@ -161,17 +165,17 @@ def test_for_checkpoints_alone_there_is_none() -> None:
 
     message, gap = unverified_entry(3, time=1, payload=b""), gap_entry(1, 2, time=1)
     checkpoint: Record = CheckpointRecord(note=b"note")
-    assert not Judged(entries=(message,), own=(checkpoint,)).counts
-    assert Judged(entries=(message,), own=()).counts
-    assert Judged(entries=(gap, message), own=(checkpoint,)).counts
+    assert not LoggedMessage(entries=(message,), own=(checkpoint,)).counts
+    assert LoggedMessage(entries=(message,), own=()).counts
+    assert LoggedMessage(entries=(gap, message), own=(checkpoint,)).counts
 
 
 def test_nothing_opens_without_bundles_and_a_core_message_is_none(bench: Bench) -> None:
     bench.record()
     [message] = deliveries(bench)
     with pytest.raises(EnvelopeError) as caught:
-        judging(bench).open(message)
+        verifier(bench).open(message)
     assert caught.value.code is Code.UNKNOWN_TRUST_DOMAIN
-    assert judging(bench).open(message, [bench.agent.bundles()]).header.iss == NAMES.id_of("shop")
+    assert verifier(bench).open(message, [bench.agent.bundles()]).header.iss == NAMES.id_of("shop")
     with pytest.raises(ValueError, match="comes from a stream"):
-        judging(bench).open(Delivery(subject="audit.shop", payload=b"", header_block=b""))
+        verifier(bench).open(Delivery(subject="audit.shop", payload=b"", header_block=b""))

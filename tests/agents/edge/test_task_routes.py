@@ -11,7 +11,7 @@ from support.shop import Shop
 from sealbus import Agent, Context
 from sealbus.agents.edge import task_owners as owners
 from sealbus.agents.edge.http.problem import EdgeError
-from sealbus.agents.edge.tasks import answer_of
+from sealbus.agents.edge.task_routes import answer_of
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.sending.message import Content
 from sealbus.bus.streams.key_value import Keyed

@@ -25,7 +25,7 @@ __all__ = [
     "Entry",
     "Flag",
     "Key",
-    "Origin",
+    "SettingOrigin",
     "dotted",
     "environment_entries",
     "file_entries",
@@ -43,7 +43,7 @@ Key = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class SettingOrigin:
     """Where a value was said: `name` is the file, variable or option; empty for a default."""
 
     kind: str
@@ -53,7 +53,7 @@ class Origin:
         return f"{self.kind} {self.name}".strip()
 
 
-DEFAULT: Final = Origin("default")
+DEFAULT: Final = SettingOrigin("default")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Entry:
     """One value as it was said."""
 
     value: object
-    origin: Origin
+    origin: SettingOrigin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ def file_entries(path: Path) -> dict[Key, Entry]:
         raise ConfigurationError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not TOML: {error}") from error
-    origin = Origin("file", str(path))
+    origin = SettingOrigin("file", str(path))
     entries = _entries(document, (), origin)
     folder = path.absolute().parent
     return {
@@ -113,7 +113,7 @@ def environment_entries(environment: Mapping[str, str]) -> dict[Key, Entry]:
         if not name.startswith(PREFIX) or name in RESERVED:
             continue
         key = tuple(name.removeprefix(PREFIX).lower().split("__"))
-        origin = Origin("environment", name)
+        origin = SettingOrigin("environment", name)
         place = _place(key, origin)
         text = environment[name]
         if text:
@@ -126,7 +126,7 @@ def flag_entries(flags: Iterable[Flag]) -> dict[Key, Entry]:
     found: dict[Key, Entry] = {}
     for flag in flags:
         key = tuple(flag.key.split("."))
-        origin = Origin("flag", flag.option)
+        origin = SettingOrigin("flag", flag.option)
         place = _place(key, origin)
         if flag.value is not None:
             value = _parsed(flag.value, place, key, origin) if isinstance(flag.value, str) else flag.value
@@ -134,7 +134,7 @@ def flag_entries(flags: Iterable[Flag]) -> dict[Key, Entry]:
     return found
 
 
-def _entries(table: Mapping[str, object], above: Key, origin: Origin) -> Iterator[tuple[Key, Entry]]:
+def _entries(table: Mapping[str, object], above: Key, origin: SettingOrigin) -> Iterator[tuple[Key, Entry]]:
     for name, value in table.items():
         key = (*above, name)
         place = _place(key, origin)
@@ -146,7 +146,7 @@ def _entries(table: Mapping[str, object], above: Key, origin: Origin) -> Iterato
             yield key, Entry(value, origin)
 
 
-def _parsed(value: str, place: object, key: Key, origin: Origin) -> object:
+def _parsed(value: str, place: object, key: Key, origin: SettingOrigin) -> object:
     """Return what a text stands for where TOML would have a list or a table."""
     is_list = get_origin(place) is tuple
     if is_list and not value.lstrip().startswith("["):
@@ -159,7 +159,7 @@ def _parsed(value: str, place: object, key: Key, origin: Origin) -> object:
         raise ConfigurationError(f"{origin}: {dotted(key)} is not JSON") from error
 
 
-def _place(key: Key, origin: Origin) -> object:
+def _place(key: Key, origin: SettingOrigin) -> object:
     """Return the declared type of a key's value; raise `ConfigurationError` for a key that nobody declared."""
     place: object = Document
     for part in key:
@@ -192,7 +192,7 @@ def _known(model: type[BaseModel], above: Key = ()) -> Iterator[Key]:
             yield from _known(field.annotation, key)
 
 
-def _nearest(key: Key, origin: Origin) -> str:
+def _nearest(key: Key, origin: SettingOrigin) -> str:
     write = variable if origin.kind == "environment" else dotted
     names = [write(known) for known in _known(Document)]
     close = get_close_matches(write(key), names, n=1)

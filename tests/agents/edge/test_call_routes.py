@@ -133,7 +133,7 @@ async def test_an_unforeseen_error_is_500_and_tells_nothing(
     answer = await edge.post(CALL, {"item_id": "42"})
     assert (answer.status_code, answer.json()["code"]) == (500, str(Code.INTERNAL))
     assert "secret" not in answer.text + caplog.text
-    assert "RuntimeError at test_calls.py:" in caplog.text
+    assert "RuntimeError at test_call_routes.py:" in caplog.text
 
 
 async def test_a_call_that_is_cut_off_at_the_end_is_503_and_leaves_no_traceback(

@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from sealbus.agents.cli.bus.body import json_body
+from sealbus.agents.cli.bus.body_argument import json_body
 from sealbus.agents.cli.bus.call import command as call
 from sealbus.agents.cli.bus.pub import command as pub
 

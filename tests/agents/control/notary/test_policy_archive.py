@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from support.policies import bundle
 
-from sealbus.agents.control.notary.policies import GIVEN_UP, OFFERED, WANTED, PolicyArchive, policy_record
+from sealbus.agents.control.notary.policy_archive import GIVEN_UP, OFFERED, WANTED, PolicyArchive, policy_record
 
 ONE = bundle(revision="one")
 

@@ -18,7 +18,7 @@ from sealbus.envelopes.trust.bundles import TrustBundles
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["CLOCK_SECONDS", "RETRY_SECONDS", "Judged", "Judging"]
+__all__ = ["CLOCK_SECONDS", "RETRY_SECONDS", "LoggedMessage", "MessageVerifier"]
 
 CLOCK_SECONDS = 60
 """How far the broker's clock may be from ours before nothing is added any more."""
@@ -29,7 +29,7 @@ _LATER = frozenset({Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
+class LoggedMessage:
     """One message with its entries: its own and, where sequences are missing before it, that of the gap, first.
 
     `own` are the records of a message that the notary itself sealed, under whatever process. `revisions` are those of
@@ -46,8 +46,8 @@ class Judged:
         return len(self.entries) > 1 or not self.own or not all(isinstance(one, CheckpointRecord) for one in self.own)
 
 
-class Judging:
-    """Judges messages in their order. Takes time, and is used from one thread at a time."""
+class MessageVerifier:
+    """Verifies messages in their order. Takes time, and is used from one thread at a time."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Judging:
         self._sent = {} if sent is None else sent
         self._caches = Caches()
 
-    def judge(self, deliveries: Sequence[Delivery], following: int, now: int) -> Iterator[Judged]:
+    def verify(self, deliveries: Sequence[Delivery], following: int, now: int) -> Iterator[LoggedMessage]:
         """Yield what the messages are, the first of which may be sequence `following`, up to one that has to wait.
 
         `now` is our clock's time. Raises `LogError`: `log_mismatch` for a sequence that was there before,
@@ -87,11 +87,11 @@ class Judging:
                 if refused.code in _LATER and now < position.stored + RETRY_SECONDS * SECOND:
                     return
                 entry = unverified_entry(position.sequence, time=position.stored, payload=delivery.payload)
-                yield Judged(entries=(*gap, entry))
+                yield LoggedMessage(entries=(*gap, entry))
             else:
                 entry = verified_entry(position.sequence, time=position.stored, header_digest=audit.header.digest)
                 own, revisions = self._records(audit, position), _revisions(audit)
-                yield Judged(entries=(*gap, entry), own=own, revisions=revisions)
+                yield LoggedMessage(entries=(*gap, entry), own=own, revisions=revisions)
             following = position.sequence + 1
 
     def open(self, delivery: Delivery, also: Sequence[TrustBundles] = ()) -> VerifiedAudit:

@@ -1,0 +1,46 @@
+"""All scenes in their order, and how they are played."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.agents.dev.demo.attackers import ATTACKERS
+from sealbus.agents.dev.demo.changes import CHANGES
+from sealbus.agents.dev.demo.people import PEOPLE
+from sealbus.agents.dev.demo.scene import Outcome, Scene
+from sealbus.agents.dev.demo.stage import Stage
+from sealbus.envelopes.errors import SealbusError
+
+__all__ = ["SCENES", "SceneResult", "play"]
+
+SCENES: Final[tuple[Scene, ...]] = (*PEOPLE, *ATTACKERS, *CHANGES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneResult:
+    """How one scene went."""
+
+    scene: Scene
+    got: Outcome
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether it went as it must, to the code and the reasons."""
+        return self.got == self.scene.expected
+
+
+async def play(scenes: Sequence[Scene], stage: Stage) -> AsyncGenerator[SceneResult, None]:
+    """Play the scenes in order and yield how each went; a scene that breaks is a result, not the end."""
+    for scene in scenes:
+        try:
+            got = await scene.play(stage)
+        except SealbusError as error:
+            got = Outcome(got="error", code=str(error.code))
+        except TimeoutError:
+            got = Outcome(got="error", code="timeout")
+        except LookupError:
+            # What an earlier scene should have left behind is not there.
+            got = Outcome(got="error", code="missing")
+        yield SceneResult(scene=scene, got=got)

@@ -1,0 +1,110 @@
+"""Hold the rules of the house that no linter knows (part of `make check`): circles, near names and names used twice.
+
+1. No module imports itself through others. Imports in functions and under TYPE_CHECKING count: a reader follows them too.
+2. No two modules of a layer differ only by an ending: `claim` beside `claims` or `claiming` sends a reader to the wrong one.
+   The same name in two folders is fine, for the folder is said with it; folders may bear the word of a module.
+3. No class name stands twice in a layer.
+
+Usage: check_house.py [FOLDER]
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from itertools import combinations
+from pathlib import Path
+
+LAYERS = ("agents", "bus", "envelopes", "policies")
+
+_ENDINGS = {"s": ("",), "es": ("",), "ies": ("y",), "ing": ("", "e"), "ed": ("", "e"), "er": ("", "e"), "ier": ("y",)}
+"""What a word may end in besides itself, and what stood in its place."""
+_SHORTEST = 3
+"""Letters that are a word: `ring` is no form of `r`."""
+
+
+def read_modules(folder: Path) -> dict[str, ast.Module]:
+    """Return the syntax tree of each module of the layers in `folder`, by dotted name; a package's ends in `__init__`."""
+    paths = [path for layer in LAYERS for path in sorted((folder / layer).rglob("*.py"))]
+    return {".".join(path.relative_to(folder).with_suffix("").parts): ast.parse(path.read_text()) for path in paths}
+
+
+def imports(tree: ast.Module, modules: Iterable[str]) -> set[str]:
+    """Return which of `modules` the tree imports, wherever in it; what a package gives comes out of its `__init__`."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {one.name for one in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{one.name}" for one in node.names} | {node.module}
+    named = {name.removeprefix("sealbus.") for name in found}
+    return (named | {f"{name}.__init__" for name in named}) & set(modules)
+
+
+def circles(modules: Mapping[str, ast.Module]) -> Iterator[str]:
+    """Yield one circle of imports, if there is any: the sorter names the first that it meets."""
+    try:
+        TopologicalSorter({name: imports(tree, modules) for name, tree in modules.items()}).prepare()
+    except CycleError as error:
+        yield f"import circle: {' <- '.join(error.args[1])}"
+
+
+def forms(word: str) -> set[str]:
+    """Return the words that `word` may be a form of, itself among them: `tile` and `til` of `tiling`."""
+    bases = {
+        word.removesuffix(ending) + instead
+        for ending, replaced in _ENDINGS.items()
+        if word.endswith(ending)
+        for instead in replaced
+    }
+    return {word} | {base for base in bases if len(base) >= _SHORTEST}
+
+
+def differ_by_an_ending(one: str, other: str) -> bool:
+    """Tell whether two names are not the same, but word by word forms of the same."""
+    words, others = one.split("_"), other.split("_")
+    return (
+        one != other
+        and len(words) == len(others)
+        and all(forms(word) & forms(beside) for word, beside in zip(words, others, strict=True))
+    )
+
+
+def near_names(modules: Iterable[str]) -> Iterator[str]:
+    """Yield the modules of a layer whose names differ only by an ending."""
+    for one, other in combinations(modules, 2):
+        same_layer = one.partition(".")[0] == other.partition(".")[0]
+        if same_layer and differ_by_an_ending(one.rpartition(".")[2], other.rpartition(".")[2]):
+            yield f"names that differ by an ending: {one}, {other}"
+
+
+def repeated_classes(modules: Mapping[str, ast.Module]) -> Iterator[str]:
+    """Yield each class name that several modules of a layer define."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for module, tree in modules.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                found[module.partition(".")[0], node.name].append(module)
+    for (_, name), places in found.items():
+        if len(places) > 1:
+            yield f"class {name} stands in {', '.join(places)}"
+
+
+def findings(folder: Path) -> list[str]:
+    """Return what breaks a rule of the house in the layers of `folder`."""
+    modules = read_modules(folder)
+    return [*circles(modules), *near_names(modules), *repeated_classes(modules)]
+
+
+def main(arguments: list[str]) -> int:
+    """Print what was found; 1 if anything was."""
+    found = findings(Path(*arguments) if arguments else Path(__file__).resolve().parent.parent)
+    sys.stdout.writelines(f"{finding}\n" for finding in found)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from spiffe._proto import workload_pb2 as proto
 
@@ -25,11 +25,12 @@ from sealbus.agents.identity.workload_api import (
 )
 from sealbus.agents.identity.x509_svid import X509Reading, read_x509
 from sealbus.bus.ports import Clock
+from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.bundles import TrustBundles
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["Upkeep", "Watch", "pause_after"]
+__all__ = ["BACKOFF", "Upkeep", "Watch"]
 
 _FETCH_SECONDS = 5.0
 """Deadline of one `FetchJWTSVID`; SPIRE's agent answers in 1 to 15 ms."""
@@ -105,7 +106,7 @@ class Upkeep:
             except Exception as error:  # noqa: BLE001 - whatever it was, asking again is all that can help
                 attempt += 1
                 self._current.failed(JWT_SVID, error)
-                await asyncio.sleep(pause_after(attempt, self._random))
+                await asyncio.sleep(BACKOFF.interval(attempt, self._random()))
             else:
                 attempt = 0
                 await self._until_due()
@@ -141,16 +142,10 @@ class Upkeep:
 R = TypeVar("R")
 V = TypeVar("V")
 
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 5.0
-"""Seconds between attempts, doubling from the first to the longest: those of `spiffe` and of SPIRE's own clients."""
+BACKOFF: Final = Backoff(initial_interval=0.1, maximum_interval=5.0, jitter=0.5)
+"""The intervals are those of `spiffe` and of SPIRE's own clients."""
 
 _APPLY_SECONDS = 5.0
-
-
-def pause_after(attempt: int, random: Callable[[], float]) -> float:
-    """Return the seconds to wait after failed attempt number `attempt`, from 1; `random` is in [0, 1)."""
-    return min(_FIRST_PAUSE * 2.0 ** min(attempt - 1, 30), _LONGEST_PAUSE) * (1.0 - 0.5 * random())
 
 
 class Watch(Generic[R, V]):
@@ -195,7 +190,7 @@ class Watch(Generic[R, V]):
                 error = raised
             attempt = 1 if self._delivered else attempt + 1
             self._failed(error)
-            await asyncio.sleep(pause_after(attempt, self._random))
+            await asyncio.sleep(BACKOFF.interval(attempt, self._random()))
 
     async def _attempt(self, cancel: StreamCancelHandler) -> None:
         loop = asyncio.get_running_loop()

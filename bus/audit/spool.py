@@ -28,6 +28,7 @@ from sealbus.bus.background import Background
 from sealbus.bus.sending.message import record_letter
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import AuditUnavailable, SealbusError
 from sealbus.envelopes.records.batch import ClosedBatch
 
@@ -40,8 +41,7 @@ T = TypeVar("T")
 _TOGETHER: Final = 32
 """Audit messages that are sent together; the next follow when all of them are acknowledged."""
 _TOGETHER_BYTES: Final = 2 * 1_048_576
-_PAUSES: Final = (0.1, 0.5, 2.0)
-"""Seconds after a first, a second and any further attempt that failed."""
+_BACKOFF: Final = Backoff(initial_interval=0.1, coefficient=5.0, maximum_interval=2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,8 +218,8 @@ class Spool:
                 refused = next(answer for answer in answers if isinstance(answer, SealbusError))
                 _log.warning("audit spool: records stay on disk, the stream does not take them: %s", refused.code)
             self._stuck = True
-            await asyncio.sleep(_PAUSES[min(failed, len(_PAUSES) - 1)])
             failed += 1
+            await asyncio.sleep(_BACKOFF.interval(failed))
 
     def _settle(self, files: SpoolFiles) -> None:
         if not files.frames and not self._pending:

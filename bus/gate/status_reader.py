@@ -27,6 +27,7 @@ from sealbus.bus.sending import status as status_body
 from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_status
+from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BadBody, BusUnavailable, Code, EnvelopeError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.header import Header
@@ -57,9 +58,8 @@ class StatusLimits:
     """How long after it was stored a status of an unknown key is tried again: the bundle may be a little behind."""
     postponed: int = 16
     """Statuses of unknown keys that one reading tries again; those beyond are refused at once."""
-    pause: float = 0.25
-    longest_pause: float = 5.0
-    """Before a reading begins again; doubled each time up to the longest."""
+    backoff: Backoff = Backoff(initial_interval=0.25, maximum_interval=5.0)
+    """Before a reading begins again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,9 +218,8 @@ class Reading:
 
     def _fail(self) -> None:
         """Have a new pass begin after a pause."""
-        pause = min(self._limits.pause * 2 ** min(self._failures, 16), self._limits.longest_pause)
         self._failures += 1
-        self._again = asyncio.get_running_loop().time() + pause
+        self._again = asyncio.get_running_loop().time() + self._limits.backoff.interval(self._failures)
 
     def _left(self) -> float:
         """Return the seconds until the requester concludes `expired`."""

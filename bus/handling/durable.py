@@ -29,6 +29,7 @@ from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.live import VerifiedMessage
+from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import Code, HandlingError, SealbusError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.kinds import Kind
@@ -41,7 +42,7 @@ _log = logging.getLogger(__name__)
 BURY_AGAIN = 5.0
 """Seconds until a delivery comes again whose dead letter could not be stored."""
 
-TELL_AGAIN = RetrySchedule(retries=8, first=5.0)
+TELL_AGAIN = RetrySchedule(retries=8, backoff=Backoff(initial_interval=5.0, maximum_interval=60.0, jitter=0.5))
 """For a result that its requester could not be told: what is done stays done, and a few more deliveries say so."""
 
 WORKING_AFTER = 1.0

@@ -24,7 +24,6 @@ from sealbus.bus.nats.acks import Acks, AckSubjects
 from sealbus.bus.nats.api import DurableSpec, bind, existing_stream
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.link import Link
-from sealbus.bus.nats.connection.rotation import backoff
 from sealbus.bus.nats.pull_requests import PullRequest, PullRequests
 from sealbus.bus.ports import Delivery, StreamPosition
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
@@ -200,7 +199,7 @@ class NatsPull:
 
     def _pause(self, reason: str) -> None:
         self._failures += 1
-        pause = backoff(self._failures, self._connection.options, random.random)
+        pause = self._connection.options.backoff.interval(self._failures, random.random())  # noqa: S311  # no secret
         self._pause_until = self._loop.time() + pause
         _log.warning("consumer %s of %s: %s", self._spec.name, self._spec.stream, reason)
 

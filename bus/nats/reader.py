@@ -22,7 +22,6 @@ from sealbus.bus.nats.api import StreamState, delete_reader, existing_stream, ma
 from sealbus.bus.nats.connection.connection import Connection, ask
 from sealbus.bus.nats.connection.frames import check_pattern, check_subject, header_value, status_of
 from sealbus.bus.nats.connection.link import Link
-from sealbus.bus.nats.connection.rotation import backoff
 from sealbus.bus.nats.pull_requests import PullRequest, PullRequests
 from sealbus.bus.ports import Delivery, StreamPosition
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
@@ -181,7 +180,7 @@ async def read(
             continue
         failures += 1
         _log.warning("reading %s: %s; going on at %d", stream, reader.broken, position)
-        await asyncio.sleep(backoff(failures, connection.options, random.random))
+        await asyncio.sleep(connection.options.backoff.interval(failures, random.random()))  # noqa: S311  # no secret
         if (await _again(connection, stream)).created != first.created:
             raise ConfigurationError(f"stream {stream} was deleted and made anew while it was read")
 
@@ -219,7 +218,7 @@ async def _again(connection: Connection, stream: str) -> StreamState:
             return await existing_stream(connection.jetstream, stream)
         except BusUnavailable as error:
             _log.warning("reading %s: %s", stream, error.detail)
-            await asyncio.sleep(connection.options.longest_pause / 5)
+            await asyncio.sleep(connection.options.backoff.maximum_interval / 5)
 
 
 def _sequence(delivery: Delivery) -> int:

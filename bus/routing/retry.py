@@ -5,41 +5,30 @@ The number of the delivery is the broker's own count, so a schedule needs no mem
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.limits import SECOND
 
 __all__ = ["KEY_AWAITED", "UNTIL_EXPIRY", "VERB_AWAITED", "RetrySchedule"]
 
-_EXPONENT_LIMIT = 64
-"""Doublings after which no `longest` is still unreached; keeps the float finite for any delivery count."""
+_HANDLER = Backoff(initial_interval=0.5, maximum_interval=60.0, jitter=0.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrySchedule:
     """How often and how far apart one handler's deliveries are tried again.
 
-    `retries` is the number of tries after the first, `None` for as many as the message's life allows. The first pause
-    is `first` seconds, each one `factor` times the one before, none over `longest`; up to the share `jitter` of each is
-    taken off at random, so that what failed together does not come back together.
+    `retries` is the number of tries after the first, `None` for as many as the message's life allows. Raises `ValueError`
+    for a number below 0.
     """
 
     retries: int | None = 5
-    first: float = 0.5
-    factor: float = 2.0
-    longest: float = 60.0
-    jitter: float = 0.5
+    backoff: Backoff = _HANDLER
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for a schedule that would not wait, shrink, or never end a pause."""
         if self.retries is not None and self.retries < 0:
             raise ValueError("retries must be 0 or more")
-        if not 0 < self.first <= self.longest < float("inf"):
-            raise ValueError("first must be over 0 and at most longest, in seconds")
-        if not 1 <= self.factor < float("inf"):
-            raise ValueError("factor must be 1 or more")
-        if not 0 <= self.jitter < 1:
-            raise ValueError("jitter must be from 0 to under 1")
 
     def is_last(self, delivery: int) -> bool:
         """Tell whether the broker's `delivery`, counted from 1, is the last that this schedule grants."""
@@ -55,8 +44,7 @@ class RetrySchedule:
             raise ValueError("deliveries are counted from 1")
         if self.is_last(delivery):
             return None
-        pause = min(self.longest, self.first * self.factor ** min(delivery - 1, _EXPONENT_LIMIT))
-        pause -= pause * self.jitter * random
+        pause = self.backoff.interval(delivery, random)
         return pause if now + pause * SECOND < until else None
 
 
@@ -64,11 +52,13 @@ UNTIL_EXPIRY = RetrySchedule(retries=None)
 """For what is no fault of the message or the handler: an engine, a bundle or the audit stream that does not answer.
 Tried again until `exp` (SPEC.md section 7, the codes in `errors.RETRIED_CODES`)."""
 
-KEY_AWAITED = RetrySchedule(retries=None, longest=2.0)
+KEY_AWAITED = RetrySchedule(retries=None, backoff=replace(_HANDLER, maximum_interval=2.0))
 """For a key or trust domain that is not known: the bundle is a moment behind, or it never comes. Pauses stay short, so that
 it is tried soon after the bundle has changed; how long in all, `Limits.key_awaited` says."""
 
-VERB_AWAITED = RetrySchedule(retries=None, first=0.02, factor=1.3, longest=30.0)
+VERB_AWAITED = RetrySchedule(
+    retries=None, backoff=Backoff(initial_interval=0.02, coefficient=1.3, maximum_interval=30.0, jitter=0.5)
+)
 """For a verb that another version may have: many short pauses, then long ones. Of two versions every second try meets the
 right one, and the shorter a message waits, the more of them a sender's places are good for: the 28 tries of the first 80 s
 find one replica of five that has the verb with a chance of 0.998."""

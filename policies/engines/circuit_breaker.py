@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["AFTER", "PAUSE", "PAUSE_MOST", "Breaker", "Passage"]
+from sealbus.envelopes.backoff import Backoff
+
+__all__ = ["AFTER", "PAUSES", "Breaker", "Passage"]
 
 AFTER: Final = 3
 """Failures in a row that open the breaker: one slow answer among good ones takes nobody's OPA away."""
-PAUSE: Final = 0.2
-PAUSE_MOST: Final = 10.0
-"""Seconds for which an open breaker lets nothing through: the first at first, doubled with each trial that fails."""
+PAUSES: Final = Backoff(initial_interval=0.2, maximum_interval=10.0)
+"""For how long an open breaker lets nothing through: longer with each trial that fails."""
 
 
 class Breaker:
@@ -21,45 +22,45 @@ class Breaker:
 
     def __init__(self) -> None:
         self._failures = 0
-        self._pause = 0.0
+        self._openings = 0
         self._until = 0.0
         self._trial: Passage | None = None
 
     def admit(self, now: float) -> Passage | None:
         """Let one pass at `now`, if it may; whoever gets the passage says what became of it."""
-        if self._pause and (self._trial is not None or now < self._until):
+        if self._openings and (self._trial is not None or now < self._until):
             return None
         passage = Passage(self)
-        if self._pause:
+        if self._openings:
             self._trial = passage
         return passage
 
     def close(self) -> None:
         """Let all pass from now on: what is behind the breaker was seen to work."""
         self._failures = 0
-        self._pause = 0.0
+        self._openings = 0
         self._trial = None
 
     def seconds_left(self, now: float) -> float:
         """Return for how long nothing passes from `now` on; 0 where the next may, or where a trial is under way."""
-        return max(0.0, self._until - now) if self._pause else 0.0
+        return max(0.0, self._until - now) if self._openings else 0.0
 
     def _failed(self, passage: Passage, now: float) -> None:
         if passage is self._trial:
-            self._open(min(2 * self._pause, PAUSE_MOST), now)
-        elif not self._pause:
+            self._open(now)
+        elif not self._openings:
             self._failures += 1
             if self._failures >= AFTER:
-                self._open(PAUSE, now)
+                self._open(now)
         # Otherwise it passed before the breaker opened, and says nothing new.
 
     def _released(self, passage: Passage) -> None:
         if passage is self._trial:
             self._trial = None
 
-    def _open(self, pause: float, now: float) -> None:
-        self._pause = pause
-        self._until = now + pause
+    def _open(self, now: float) -> None:
+        self._openings += 1
+        self._until = now + PAUSES.interval(self._openings)
         self._trial = None
 
 

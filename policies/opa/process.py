@@ -20,6 +20,7 @@ from typing import Final, Self, cast
 
 import aiohttp
 
+from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies.bundle.files import load_bundle
 from sealbus.policies.opa.wire import SYSTEM
@@ -30,9 +31,8 @@ _log: Final = logging.getLogger(__name__)
 
 READY_WITHIN: Final = 10.0
 STOP_WITHIN: Final = 2.0
-AGAIN_AFTER: Final = 0.2
-AGAIN_AFTER_MOST: Final = 5.0
-"""Seconds; a child that ends is started again after the first, doubled each time it does not become healthy."""
+BACKOFF: Final = Backoff(initial_interval=0.2, maximum_interval=5.0)
+"""Before a child that ended is started again: longer each time that it does not become healthy."""
 _LOOK_EVERY: Final = 0.02
 _WATCHED: Final = "Processed file watch event."
 _QUIET: Final = frozenset({"info", "warning"})
@@ -119,19 +119,19 @@ class OpaProcess:
 
     async def _keep(self, program: Path, process: Process) -> None:
         """Listen to OPA, and start it again whenever it ends, for as long as this task runs; then end it."""
-        wait = AGAIN_AFTER
+        failures = 0
         try:
             while True:
                 await self._listen(process)
                 _log.warning("opa ended with %s and is started again", await process.wait())
-                await asyncio.sleep(wait)
+                await asyncio.sleep(BACKOFF.interval(failures + 1))
                 process = await self._start(program)
                 try:
                     await self._healthy(process)
-                    wait = AGAIN_AFTER
+                    failures = 0
                     _log.info("opa is healthy again")
                 except ConfigurationError as error:
-                    wait = min(2 * wait, AGAIN_AFTER_MOST)
+                    failures += 1
                     _log.error("opa does not start: %s", error.detail)
                     await _stop(process)
         finally:

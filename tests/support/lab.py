@@ -18,6 +18,7 @@ from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.rotation import ConnectionOptions
 from sealbus.bus.ports import Outgoing
 from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["QUICK", "TRUST_DOMAIN", "Lab", "agent_id", "make_stream", "outgoing", "running", "until"]
@@ -25,7 +26,13 @@ __all__ = ["QUICK", "TRUST_DOMAIN", "Lab", "agent_id", "make_stream", "outgoing"
 TRUST_DOMAIN = "example.org"
 
 QUICK = ConnectionOptions(
-    connect=3.0, ping=1.0, first_pause=0.02, longest_pause=0.2, overlap=0.02, settle=8.0, jitter=0.0, margin=0.5
+    connect=3.0,
+    ping=1.0,
+    backoff=Backoff(initial_interval=0.02, maximum_interval=0.2, jitter=0.5),
+    overlap=0.02,
+    settle=8.0,
+    jitter=0.0,
+    margin=0.5,
 )
 """Waits short enough for a test; otherwise the ordinary behavior."""
 
@@ -53,7 +60,7 @@ class Lab:
         server_id: str = "",
         url: str = "",
         counters: Counters | None = None,
-        **options: float,
+        **options: object,
     ) -> Connection:
         """Return a connection of agent `name` to enter; `options` replace those of `QUICK`."""
         return Connection(
@@ -61,7 +68,7 @@ class Lab:
             identity=identity or self.identity(name),
             server_ids=frozenset({SpiffeId.parse(server_id or self.server.spiffe_id)}),
             inbox_prefix=f"_INBOX.{name}.",
-            options=replace(QUICK, **options),
+            options=replace(QUICK, **options),  # type: ignore[arg-type]  # whichever they are
             counters=counters,
         )
 

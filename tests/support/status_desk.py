@@ -25,6 +25,7 @@ from sealbus.bus.gate.status_reader import AskedTask, StatusLimits, StatusReader
 from sealbus.bus.sending.status import STATUS_TYPE, Status
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.accept.open_request import PendingRequest
+from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
@@ -56,7 +57,9 @@ class Desk:
     engine: ScriptedEngine = field(default_factory=ScriptedEngine)
     notes: Notes = field(default_factory=Notes)
     counters: Counters = field(default_factory=Counters)
-    limits: StatusLimits = field(default_factory=lambda: StatusLimits(pause=0.001, longest_pause=0.01))
+    limits: StatusLimits = field(
+        default_factory=lambda: StatusLimits(backoff=Backoff(initial_interval=0.001, maximum_interval=0.01))
+    )
     transport: MemoryTransport | None = None
     number: int = 100
 

@@ -31,7 +31,7 @@ from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.nats.connection.client import NkeyLogin
 from sealbus.bus.nats.connection.connection import Connection
-from sealbus.bus.nats.connection.rotation import ConnectionOptions, backoff
+from sealbus.bus.nats.connection.rotation import ConnectionOptions
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Delivery, Identity
 from sealbus.bus.telemetry import Counters
@@ -188,6 +188,9 @@ Use = Callable[[Connection], Awaitable[None]]
 """Something that is done over a connection until it is cancelled; what it raises has all be begun anew."""
 
 
+_BACKOFF: Final = ConnectionOptions().backoff
+
+
 class Ordinary:
     """Connects by `connect` and does `uses` over it, again and again where that fails, while `run` does."""
 
@@ -197,7 +200,7 @@ class Ordinary:
 
     async def run(self) -> None:
         """Do so until cancelled."""
-        options, attempt = ConnectionOptions(), 0
+        attempt = 0
         while True:
             attempt += 1
             try:
@@ -206,7 +209,7 @@ class Ordinary:
                     await self._do(connection)
             except* SealbusError as group:
                 _log.warning("the control process has no ordinary connection: %s", _first(group))
-            await asyncio.sleep(backoff(attempt, options, random.random))
+            await asyncio.sleep(_BACKOFF.interval(attempt, random.random()))  # noqa: S311  # no secret
 
     async def _do(self, connection: Connection) -> None:
         async with asyncio.TaskGroup() as group:

@@ -30,6 +30,7 @@ from sealbus.bus.ports import Clock, Identity, Transport, wall_clock
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.streams.key_value import Keyed
 from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import ConfigurationError, InfrastructureError, LogError
 from sealbus.envelopes.log.checkpoint import Checkpoint
 from sealbus.envelopes.log.note import NoteSigner
@@ -42,8 +43,7 @@ __all__ = ["Notary", "NotaryOptions"]
 
 _log: Final = logging.getLogger(__name__)
 
-_PAUSES: Final = (0.2, 0.4, 0.8, 1.6, 3.0)
-"""Seconds before it is tried again, the last of them for ever."""
+_BACKOFF: Final = Backoff(initial_interval=0.2, maximum_interval=3.0)
 _LONG: Final = 60.0
 """Seconds after which a term counts as one that went well."""
 
@@ -137,7 +137,7 @@ class Notary:
                     _log.warning("the notary waits: %s", error)
                 self._problem = str(error)
             failures = failures + 1 if loop.time() - started < _LONG else 0
-            await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+            await asyncio.sleep(_BACKOFF.interval(failures + 1))
 
     def _stand_by(self) -> None:
         self._problem = "standing by: another notary holds the lease"

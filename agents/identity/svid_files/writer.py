@@ -12,7 +12,7 @@ from typing import Final
 from sealbus.agents.identity.svid_files.files import SvidFiles
 from sealbus.agents.identity.svid_files.server import HealthAddresses, NotRunning, ServerProcess
 from sealbus.agents.identity.svid_files.watch import X509Watch
-from sealbus.agents.identity.upkeep import pause_after
+from sealbus.agents.identity.upkeep import BACKOFF
 from sealbus.agents.identity.workload_api import Endpoint, is_final, status_of
 from sealbus.bus.ports import Clock, X509Material, wall_clock
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable, SealbusError
@@ -167,7 +167,7 @@ class SvidWriter:
             except ConfigurationError as error:
                 attempt += 1
                 said(f"{error.detail}; trying again")
-                await asyncio.sleep(pause_after(attempt, self._random))
+                await asyncio.sleep(BACKOFF.interval(attempt, self._random()))
                 self._news.set()
             else:
                 attempt = 0
@@ -192,7 +192,7 @@ class SvidWriter:
                         unhealthy = error
                     attempt += 1
                     said(f"not reloading: {unhealthy.detail}; trying again")
-                    await asyncio.sleep(pause_after(attempt, self._random))
+                    await asyncio.sleep(BACKOFF.interval(attempt, self._random()))
         except TimeoutError as error:
             raise BusUnavailable(f"the files are new and the server is not reloaded: {unhealthy.detail}") from error
 
@@ -221,7 +221,7 @@ class SvidWriter:
                 first = False
             attempt += 1
             said(f"not reloading: {reason}; trying again")
-            await asyncio.sleep(pause_after(attempt, self._random))
+            await asyncio.sleep(BACKOFF.interval(attempt, self._random()))
             self._reload_due.set()
 
 

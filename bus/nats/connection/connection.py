@@ -26,7 +26,6 @@ from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.nats.connection.rotation import (
     Attachment,
     ConnectionOptions,
-    backoff,
     enter_all,
     leave_all,
     rotate_after,
@@ -271,7 +270,7 @@ class Connection:
                 raise
         except SealbusError as error:
             self._attempts += 1
-            pause = backoff(self._attempts, self.options, self._random)
+            pause = self.options.backoff.interval(self._attempts, self._random())
             self.counters.add("sealbus_bus_connect_failures_total")
             _log.warning("%s: %s (attempt %d)", "rotation" if old else "reconnect", error.detail, self._attempts)
             if old is not None:

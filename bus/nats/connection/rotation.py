@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sealbus.bus.nats.connection.link import Link
+from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["Attachment", "ConnectionOptions", "backoff", "enter_all", "leave_all", "rotate_after", "seconds_left"]
+__all__ = ["Attachment", "ConnectionOptions", "enter_all", "leave_all", "rotate_after", "seconds_left"]
 
 _log = logging.getLogger(__name__)
 
@@ -47,9 +48,8 @@ class ConnectionOptions:
     """For one attempt: TCP, TLS, CONNECT and the first PONG."""
     ping: float = 3.0
     """Between PINGs. A server that leaves two unanswered is gone."""
-    first_pause: float = 0.05
-    longest_pause: float = 5.0
-    """Pauses between attempts double from the first to the longest, each shortened by up to half at random."""
+    backoff: Backoff = Backoff(initial_interval=0.05, maximum_interval=5.0, jitter=0.5)
+    """Between attempts."""
     overlap: float = 0.25
     """How long both connections stay subscribed, so that the interest in the new one has reached the whole cluster."""
     settle: float = 10.0
@@ -60,17 +60,9 @@ class ConnectionOptions:
     """A connection ends this long before its client certificate's `notAfter`."""
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
+        for name in ("connect", "ping", "overlap", "settle", "jitter", "margin"):
             if not 0 <= getattr(self, name) <= 3600:
                 raise ConfigurationError(f"connection option {name}: between 0 and 3600 seconds")
-        if not self.first_pause or self.first_pause > self.longest_pause:
-            raise ConfigurationError("connection option first_pause: more than 0, at most longest_pause")
-
-
-def backoff(attempt: int, options: ConnectionOptions, random: Callable[[], float]) -> float:
-    """Return the pause after failed attempt number `attempt`, from 1."""
-    pause = options.first_pause * 2.0 ** min(attempt - 1, 30)
-    return min(pause, options.longest_pause) * (1.0 - 0.5 * random())
 
 
 def seconds_left(link: Link, options: ConnectionOptions, now: int) -> float:

@@ -7,7 +7,7 @@ from spiffe._proto import workload_pb2 as proto
 from support.scripted_workload_api import ScriptedWorkloadApi
 from support.workload_api import no_thread_left
 
-from sealbus.agents.identity.upkeep import Watch, pause_after
+from sealbus.agents.identity.upkeep import BACKOFF, Watch
 from sealbus.agents.identity.workload_api import Endpoint, RawClient, WorkloadApiError
 
 pytestmark = pytest.mark.workload_api
@@ -102,8 +102,7 @@ async def test_canceled_while_nothing_comes(scripted: ScriptedWorkloadApi) -> No
                 await task
 
 
-def test_pauses_double_up_to_five_seconds() -> None:
+def test_waits_double_up_to_five_seconds() -> None:
     """With up to half taken off at random; never zero."""
-    assert [pause_after(attempt, lambda: 0.0) for attempt in range(1, 9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
-    assert pause_after(10_000, lambda: 0.0) == 5.0
-    assert pause_after(1, lambda: 1.0) == 0.05
+    assert [BACKOFF.interval(attempt) for attempt in range(1, 9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert BACKOFF.interval(1, 1.0) == 0.05

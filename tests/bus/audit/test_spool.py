@@ -22,6 +22,7 @@ from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.ports import wall_clock
 from sealbus.bus.sending.outbox import Outbox, OutboxLimits
 from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import AuditUnavailable, BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import parse_header
@@ -87,7 +88,7 @@ def leaves(*numbers: int) -> list[bytes]:
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    monkeypatch.setattr(spool_module, "_PAUSES", (0.0,))
+    monkeypatch.setattr(spool_module, "_BACKOFF", Backoff(initial_interval=1e-6, maximum_interval=1e-6))
     return Desk(tmp_path / "spool")
 
 

@@ -21,6 +21,7 @@ from sealbus.bus.gate.status_reader import AskedTask, StatusLimits
 from sealbus.bus.ports import Delivery
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import STATUS_TYPE, State
+from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable, Code, Denied, PolicyUnavailable, SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import parse_payload
@@ -206,7 +207,7 @@ async def test_a_key_that_stays_unknown_is_refused_in_the_end() -> None:
 
 
 async def test_what_is_tried_again_is_bounded() -> None:
-    desk = Desk(limits=StatusLimits(pause=0.001, longest_pause=0.01, postponed=3))
+    desk = Desk(limits=StatusLimits(backoff=Backoff(initial_interval=0.001, maximum_interval=0.01), postponed=3))
     for seq in range(1025, 1035):
         desk.put(replace(result(seq), sealer=Issuer(kid="other", key=private_key("other")).sealer(agent("pricing"))))
     reading = asyncio.ensure_future(desk.read())

@@ -25,10 +25,15 @@ from sealbus.bus.routing.retry import RetrySchedule
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.bus.sending.status import State, Status
+from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable, Code, SealbusError, SealError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.testing import TestBus
+
+
+def pausing(first: float, most: float) -> Backoff:
+    return Backoff(initial_interval=first, maximum_interval=most)
 
 
 class Job(BaseModel):
@@ -402,7 +407,7 @@ async def test_an_event_is_handled_once_and_tells_nobody(bus: TestBus, works: Wo
 
 @pytest.fixture
 def tell_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable, "TELL_AGAIN", RetrySchedule(retries=20, first=0.02, longest=0.02))
+    monkeypatch.setattr(durable, "TELL_AGAIN", RetrySchedule(retries=20, backoff=pausing(0.02, 0.02)))
 
 
 async def unstored(bus: TestBus, outcome: str = "bus_unavailable") -> None:
@@ -453,7 +458,7 @@ async def test_a_result_that_could_not_be_told_in_an_outage_is_told_after_it(
 async def test_a_result_that_can_never_be_told_does_not_come_again_for_ever(
     bus: TestBus, works: Works, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(durable, "TELL_AGAIN", RetrySchedule(retries=2, first=0.01, longest=0.01))
+    monkeypatch.setattr(durable, "TELL_AGAIN", RetrySchedule(retries=2, backoff=pausing(0.01, 0.01)))
     bus.broker.fail("RESULTS", BusUnavailable("away"))
     await submit(bus, "works.once")
     await bus.idle()
@@ -504,7 +509,11 @@ async def test_copies_of_what_is_being_handled_are_looked_at_ever_less_often(
 ) -> None:
     """Each look is a decision and its record: a few hundred copies of one long task would fill the audit stream."""
     monkeypatch.setattr(effects, "BUSY_AGAIN", 0.015)
-    monkeypatch.setattr(durable, "UNTIL_EXPIRY", RetrySchedule(retries=None, first=0.01, longest=0.08, jitter=0.0))
+    monkeypatch.setattr(
+        durable,
+        "UNTIL_EXPIRY",
+        RetrySchedule(retries=None, backoff=pausing(0.01, 0.08)),
+    )
     delays: list[float] = []
     retry = MemoryPull.retry
 

@@ -19,6 +19,7 @@ from support.policies import bundle, document, eventually, put
 from support.ports import free_port
 from support.x509 import ThrowawayCa
 
+from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies.bundle.files import write_bundle
 from sealbus.policies.decision.decision import Decision
@@ -166,7 +167,7 @@ async def test_it_says_why_a_replaced_bundle_is_not_in_force(folder: Path) -> No
 
 @pytest.mark.opa
 async def test_a_killed_child_is_started_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opa_process, "AGAIN_AFTER", 0.01)
+    monkeypatch.setattr(opa_process, "BACKOFF", Backoff(initial_interval=0.01, maximum_interval=5.0))
     before = children(os.getpid())
     async with process(folder) as opa, SidecarEngine(opa.socket) as engine:
         [pid] = children(os.getpid()) - before
@@ -287,7 +288,7 @@ async def test_a_child_that_ends_is_tried_again_until_it_is_healthy(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its first run ends after it was healthy, the second at once, the third never is, the fourth is well."""
-    monkeypatch.setattr(opa_process, "AGAIN_AFTER", 0.01)
+    monkeypatch.setattr(opa_process, "BACKOFF", Backoff(initial_interval=0.01, maximum_interval=5.0))
     monkeypatch.setattr(opa_process, "READY_WITHIN", 1.5)
     caplog.set_level(logging.INFO)
     runs = folder / "runs"

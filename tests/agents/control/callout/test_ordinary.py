@@ -12,6 +12,7 @@ import pytest
 from sealbus.agents.control.callout import role as ordinary
 from sealbus.agents.control.callout.role import Ordinary
 from sealbus.bus.nats.connection.connection import Connection
+from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable
 
 
@@ -37,7 +38,7 @@ class Door:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ordinary, "backoff", lambda *_: 0.0)
+    monkeypatch.setattr(ordinary, "_BACKOFF", Backoff(initial_interval=1e-6, maximum_interval=1e-6))
 
 
 async def test_it_is_made_once_the_callout_answers_and_ends_with_whoever_runs_it() -> None:

@@ -41,7 +41,7 @@ from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.tls import client_context
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.routing.stages import Decided
-from sealbus.bus.sending.message import record_letter
+from sealbus.bus.sending.message import record_message
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.bus.streams.declared import declared_streams
 from sealbus.bus.streams.plan import apply
@@ -77,10 +77,10 @@ async def recording() -> AsyncIterator[Figure]:
             _writer(world, outbox, counters) as writer,
         ):
             for _ in range(ROUNDS):
-                judged = world.judged(BATCH, 32)
+                decided = world.decided(BATCH, 32)
                 gc.collect()
                 started = time.process_time()
-                answers = await writer.decisions(judged)
+                answers = await writer.decisions(decided)
                 costs.append((time.process_time() - started) / BATCH * 1e6)
                 assert all(isinstance(one, bytes) for one in answers)
         size = broker.streams["AUDIT"].size / ROUNDS / BATCH
@@ -121,7 +121,7 @@ async def _connection(server: NatsServer, ca: ThrowawayCa, memory: MemoryIdentit
 async def syncing(folder: Path) -> AsyncIterator[Figure]:
     """Write the same records to servers that sync every two minutes and always, and to a spool; they take turns."""
     world = AuditWorld()
-    batches = [world.judged(BATCH, 32) for _ in range(STREAMED // BATCH)]
+    batches = [world.decided(BATCH, 32) for _ in range(STREAMED // BATCH)]
     rates: dict[str, list[float]] = {"lazy": [], "always": [], "spool": []}
     bare_sync = _bare_sync(folder)
     async with AsyncExitStack() as stack:
@@ -171,15 +171,15 @@ async def _write(writer: AuditWriter, batches: Sequence[Sequence[Decided]]) -> f
     """Return how many records a second are promised."""
     room = asyncio.Semaphore(IN_FLIGHT)
 
-    async def one(judged: Sequence[Decided]) -> None:
+    async def one(decided: Sequence[Decided]) -> None:
         async with room:
-            answers = await writer.decisions(judged)
+            answers = await writer.decisions(decided)
             assert all(isinstance(answer, bytes) for answer in answers), answers
 
     started = time.perf_counter()
     async with asyncio.TaskGroup() as group:
-        for judged in batches:
-            group.create_task(one(judged))
+        for decided in batches:
+            group.create_task(one(decided))
     return STREAMED / (time.perf_counter() - started)
 
 
@@ -191,7 +191,7 @@ async def keeping(folder: Path) -> AsyncIterator[Figure]:
         async with Outbox(identity=world.inventory, transport=NatsTransport(connection)) as outbox:
             number = 0
             for _ in range(0, LOGGED, 500):
-                letters = []
+                messages = []
                 for _ in range(500):
                     batch = AuditBatch()
                     for _ in range(8):
@@ -200,8 +200,8 @@ async def keeping(folder: Path) -> AsyncIterator[Figure]:
                             decision=number.to_bytes(32, "big"), code=None, micros=1, delivery=1, sent=()
                         )
                         batch.add(record.encode())
-                    letters.append(record_letter("audit.inventory", batch.close()))
-                stored = await outbox.publish_each(letters)
+                    messages.append(record_message("audit.inventory", batch.close()))
+                stored = await outbox.publish_each(messages)
                 assert all(isinstance(one, Posted) for one in stored)
         for turn in range(3):
             logged.append(await _keep(world, signer, server, ca, folder / f"log-{turn}"))

@@ -19,18 +19,18 @@ from sealbus.agents.dev.users import EDGE_PATH, mint_user
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.evidence.export import ExportWriter
 from sealbus.bus.audit.writer import decision_record
-from sealbus.bus.ports import Delivery, Outgoing, StreamPosition, uuid7, wall_clock
+from sealbus.bus.ports import Delivery, Outgoing, uuid7, wall_clock
 from sealbus.bus.routing.retry import UNTIL_EXPIRY
 from sealbus.bus.routing.routes import Endpoint, Route
 from sealbus.bus.routing.stages import Decided, Opened
-from sealbus.bus.sending.message import OutgoingMessage, record_letter
+from sealbus.bus.sending.message import OutgoingMessage, record_message
 from sealbus.envelopes.accept.live import LiveProfile, StreamArrival, accept_live
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
 from sealbus.envelopes.log.entries import creation_entry, verified_entry
 from sealbus.envelopes.log.note import NoteSigner
 from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.seal import Sealed, Sealer, seal
+from sealbus.envelopes.message.seal import Draft, Sealed, Sealer, seal
 from sealbus.envelopes.records.batch import AuditBatch
 from sealbus.envelopes.records.notary import BundleRecord
 from sealbus.envelopes.trust.bundles import Trust
@@ -79,7 +79,7 @@ class AuditWorld:
         )
         self.sent = 0
 
-    def judged(self, count: int, together: int) -> list[Decided]:
+    def decided(self, count: int, together: int) -> list[Decided]:
         """Return `count` allowed tasks that were sealed `together` at a time, as they come to the audit writer."""
         found = []
         if wall_clock() - self.minted > FRESH:
@@ -87,7 +87,7 @@ class AuditWorld:
         while len(found) < count:
             size = min(together, count - len(found))
             now = wall_clock()
-            drafts = [self._letter(number).draft(now=now, new_id=uuid7(now)) for number in range(size)]
+            drafts = [self._outgoing(number).at(now, new_id=uuid7(now)) for number in range(size)]
             found += [self._opened(one) for one in seal(drafts, self.planner.sealer())]
         return found
 
@@ -104,26 +104,28 @@ class AuditWorld:
             for number in range(self.many)
         ]
 
-    def _letter(self, number: int) -> OutgoingMessage:
+    def _outgoing(self, number: int) -> OutgoingMessage:
         return OutgoingMessage(
-            kind=Kind.TASK,
-            to=SUBJECT,
-            aud=self.inventory.spiffe_id,
+            Draft(
+                kind=Kind.TASK,
+                to=SUBJECT,
+                aud=self.inventory.spiffe_id,
+                body=BODY,
+                typ="application/json",
+                context=self.users[(self.sent + number) % self.many],
+            ),
             life=3_600 * SECOND,
             end_after=3_600 * SECOND,
-            body=BODY,
-            typ="application/json",
-            statement=self.users[(self.sent + number) % self.many],
         )
 
     def _opened(self, sealed: Sealed) -> Decided:
         self.sent += 1
         now = wall_clock()
         block = header_block(Outgoing(SUBJECT, b"", sealed.header.id.hex()))
-        position = StreamPosition("TASKS", self.sent, now, self.started, 1)
+        position = StreamArrival(SUBJECT, block, "TASKS", self.sent, now, self.started, 1)
         message = accept_live(
             sealed.wire,
-            StreamArrival(SUBJECT, block, *position),
+            position,
             self.profile,
             action="inventory.update",
             trust=self.trust,
@@ -189,13 +191,13 @@ class AuditWorld:
     def _messages(self, records: int, together: int, per_message: int) -> Iterator[Sealed]:
         for start in range(0, records, per_message):
             batch = AuditBatch()
-            for one in self.judged(min(per_message, records - start), together):
+            for one in self.decided(min(per_message, records - start), together):
                 batch.add(decision_record(one).encode(), one.opened.message)
             yield self._seal(batch, "audit.inventory", self.inventory.sealer())
 
     def _seal(self, batch: AuditBatch, subject: str, sealer: Sealer) -> Sealed:
         now = wall_clock()
-        [sealed] = seal([record_letter(subject, batch.close()).draft(now=now, new_id=uuid7(now))], sealer)
+        [sealed] = seal([record_message(subject, batch.close()).at(now, new_id=uuid7(now))], sealer)
         return sealed
 
 

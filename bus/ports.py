@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from sealbus.envelopes.errors import BusUnavailable, Code
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.trust.bundles import TrustBundles
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
@@ -36,7 +37,6 @@ __all__ = [
     "Overloaded",
     "PubAck",
     "Request",
-    "StreamPosition",
     "StreamRefused",
     "Transport",
     "X509Material",
@@ -93,30 +93,25 @@ class Identity(Protocol):
 # Those that hold payloads do not show them.
 
 
-class StreamPosition(NamedTuple):
-    """Where the broker stored a delivery. `stored` and `created` (of the stream) are microseconds by its clock."""
-
-    stream: str
-    sequence: int
-    stored: int
-    created: int
-    delivery: int
-
-
 class Delivery(NamedTuple):
     """One message as it arrived, nothing verified. `token` names it to the transport that is to acknowledge it.
 
-    `header_block` is the raw NATS header block, empty if there was none. `position` is absent for core NATS.
+    `header_block` is the raw NATS header block, empty if there was none. `arrival` is absent for core NATS.
     """
 
     subject: str
     payload: bytes
     header_block: bytes
-    position: StreamPosition | None = None
+    arrival: StreamArrival | None = None
     token: str = ""
 
+    @property
+    def number(self) -> int:
+        """Which delivery this is, from 1."""
+        return self.arrival.delivery if self.arrival is not None else 1
+
     def __repr__(self) -> str:
-        return f"Delivery(subject={self.subject!r}, position={self.position!r}, ...)"
+        return f"Delivery(subject={self.subject!r}, arrival={self.arrival!r}, ...)"
 
 
 class Outgoing(NamedTuple):

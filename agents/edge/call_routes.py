@@ -8,7 +8,7 @@ from starlette.responses import Response
 from sealbus.agents.edge.front import Front
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.task_routes import answer_of
-from sealbus.agents.sdk.messages import Origin, call_letter
+from sealbus.agents.sdk.messages import Origin, call_message
 from sealbus.bus.gate.calls import ChunkedAnswer
 from sealbus.envelopes.limits import SECOND
 
@@ -32,7 +32,7 @@ class Calls:
         action = front.exposed.action(request.path_params["agent"], request.path_params["verb"])
         body = await front.body(request, token)
         requests, within = front.node.requests, front.limits.call_seconds
-        letter = call_letter(
+        message = call_message(
             action,
             body,
             names=front.node.deployment.names,
@@ -42,7 +42,7 @@ class Calls:
             own=front.node.deployment.own_subjects,
         )
         try:
-            answer = await requests.call(letter, action=action, within=within)
+            answer = await requests.call(message, action=action, within=within)
         except ChunkedAnswer as error:
             raise EdgeError(
                 error.code, 502, f"{action} answers in chunks, which a call over HTTP does not carry"

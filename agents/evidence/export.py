@@ -62,9 +62,9 @@ async def export_log(
             async with aclosing(transport.read(stream, SUBJECTS, start=first)) as batches:
                 async for batch in batches:
                     messages = [
-                        (one.position.sequence, one.position.stored, one.payload)
+                        (one.arrival.sequence, one.arrival.stored, one.payload)
                         for one in batch
-                        if one.position is not None
+                        if one.arrival is not None
                     ]
                     await asyncio.to_thread(writer.take, messages)
                     progress(writer.written.entries, size)

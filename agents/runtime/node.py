@@ -18,7 +18,7 @@ from sealbus.bus.background import Background
 from sealbus.bus.gate.authorizer import Authorizer
 from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.refusals import Refusals
-from sealbus.bus.gate.reply_policy import AnswerPolicy
+from sealbus.bus.gate.reply_policy import ReplyPolicy
 from sealbus.bus.gate.status_reader import StatusReader
 from sealbus.bus.nats.clock_difference import ClockDifference
 from sealbus.bus.ports import Clock, Identity, Transport, wall_clock
@@ -113,7 +113,7 @@ class Node:
         self.counters.gauge("sealbus_clock_ahead_seconds", self.clocks.seconds_ahead)
         self._audit_stream = ""
         self.judge = Authorizer(engine=engine, clock=clock)
-        self.answers = AnswerPolicy(judge=self.judge, audit=self.audit)
+        self.answers = ReplyPolicy(authorizer=self.judge, audit=self.audit)
         self.requests = Requests(
             names=deployment.names,
             own=self.own,

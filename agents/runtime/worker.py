@@ -23,7 +23,7 @@ from sealbus.bus.gate.gate import CoreOrigin, Gate, Turn
 from sealbus.bus.handling.dead_letters import DeadLetters
 from sealbus.bus.handling.executor import Executor
 from sealbus.bus.handling.idempotency.claim import INSTANCE_BYTES
-from sealbus.bus.handling.idempotency.claim_store import MARGIN, Claiming
+from sealbus.bus.handling.idempotency.claim_store import MARGIN, ClaimStore
 from sealbus.bus.handling.idempotency.effects import Effects
 from sealbus.bus.handling.places import Places
 from sealbus.bus.handling.status_writer import Statuses
@@ -98,13 +98,13 @@ class Worker:
         async with AsyncExitStack() as stack:
             # The first to be entered is the last to be left: no handler runs outside of the agent's lifespan.
             await stack.enter_async_context(self.agent.open_lifespan())
-            self._lanes = await stack.enter_async_context(
+            self._executor = await stack.enter_async_context(
                 Executor(
                     outbox=node.outbox,
                     audit=node.audit,
                     dead=DeadLetters(token=node.token, transport=node.transport, outbox=node.outbox),
                     statuses=Statuses(names=node.deployment.names, outbox=node.outbox, counters=node.counters),
-                    effects=Effects(self._claiming()),
+                    effects=Effects(self._claims()),
                     counters=node.counters,
                     places=self._places,
                     random=node.random,
@@ -125,10 +125,10 @@ class Worker:
                     profile=profile,
                     routes=self.routes,
                     trust=node.trust,
-                    judge=node.judge,
+                    authorizer=node.judge,
                     audit=node.audit,
                     refusals=node.refusals,
-                    lanes=self._lanes,
+                    executor=self._executor,
                     places=self._places,
                     counters=node.counters,
                     core=CoreOrigin(started=node.started, audit_created=created),
@@ -159,7 +159,7 @@ class Worker:
         try:
             async with asyncio.timeout(self.limits.drain):
                 await self._gate.settle()
-                drained = await self._lanes.drain(self.limits.drain)
+                drained = await self._executor.drain(self.limits.drain)
         except TimeoutError:
             drained = False
         if not drained:
@@ -201,7 +201,7 @@ class Worker:
     async def settle(self) -> None:
         """Wait until what was taken so far is handled, without stopping."""
         await self._gate.settle()
-        await self._lanes.drain(self.limits.drain)
+        await self._executor.drain(self.limits.drain)
 
     def _pulls(self) -> list[tuple[str, Pull]]:
         token, limits, own = self.node.token, self.limits, self.node.deployment.own_subjects
@@ -232,9 +232,9 @@ class Worker:
         """Return what to subscribe to for calls: each verb by itself, so that NATS routes a call to who knows it."""
         return list(self.routes.subjects(Kind.CALL))
 
-    def _claiming(self) -> Claiming:
+    def _claims(self) -> ClaimStore:
         node = self.node
-        return Claiming(
+        return ClaimStore(
             keyed=Keyed(node.transport),
             token=node.token,
             identity=node.identity,

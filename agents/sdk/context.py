@@ -97,10 +97,10 @@ class Context:
         await self._tell(State.INPUT_REQUIRED, note)
 
     async def _tell(self, state: State, note: str) -> None:
-        telling = self._permitted.telling
-        if telling is None:
+        reporter = self._permitted.reporter
+        if reporter is None:
             raise SealError("only a task has statuses")
-        await telling.tell(state, note=note)
+        await reporter.tell(state, note=note)
 
     @overload
     async def call(

@@ -1,4 +1,4 @@
-"""From an action and a body to a letter: subject, audience, life, and what of the handled message goes along."""
+"""From an action and a body to a message to be sealed: subject, audience, life, and what of the handled one goes along."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import RULES, Kind
+from sealbus.envelopes.message.seal import Draft
 from sealbus.envelopes.message.subjects import OwnSubject, OwnSubjects, call_subject, event_subject, task_subject
 from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.message.wire import Ancestor, Statement
@@ -23,11 +24,11 @@ __all__ = [
     "NO_SUBJECTS",
     "TASK_LIFE",
     "Origin",
-    "call_letter",
-    "event_letter",
+    "call_message",
+    "event_message",
     "own_subject",
     "split_action",
-    "task_letter",
+    "task_message",
 ]
 
 NO_SUBJECTS: OwnSubjects = MappingProxyType({})
@@ -100,7 +101,7 @@ def own_subject(kind: Kind, name: str, own: OwnSubjects) -> OwnSubject | None:
     return found[0] if found else None
 
 
-def task_letter(
+def task_message(
     action: str,
     body: Content,
     *,
@@ -127,20 +128,22 @@ def task_letter(
         aud, to = declared.owner, declared.subject
     life = _task_life(life, origin)
     return OutgoingMessage(
-        kind=Kind.TASK,
-        to=to,
-        aud=aud,
+        Draft(
+            kind=Kind.TASK,
+            to=to,
+            aud=aud,
+            body=body.body,
+            typ=body.typ,
+            context=origin.statement,
+            ancestors=origin.ancestors,
+            grt=tuple(grants) if grants is not None else None,
+            idm=idempotency_key,
+            tid=origin.tid,
+        ),
         life=life,
         end_after=min(life + TASK_END, RULES[Kind.TASK].life),
         end_at=origin.end,
         not_before=origin.not_before,
-        body=body.body,
-        typ=body.typ,
-        statement=origin.statement,
-        ancestors=origin.ancestors,
-        grt=tuple(grants) if grants is not None else None,
-        idm=idempotency_key,
-        tid=origin.tid,
     )
 
 
@@ -159,7 +162,7 @@ def _task_life(asked: int | None, origin: Origin) -> int:
     return asked
 
 
-def call_letter(
+def call_message(
     action: str,
     body: Content,
     *,
@@ -188,24 +191,26 @@ def call_letter(
     else:
         aud, to = declared.owner, declared.subject
     return OutgoingMessage(
-        kind=Kind.CALL,
-        to=to,
-        aud=aud,
+        Draft(
+            kind=Kind.CALL,
+            to=to,
+            aud=aud,
+            body=body.body,
+            typ=body.typ,
+            context=origin.statement,
+            ancestors=origin.ancestors,
+            rpl=reply_to,
+            grt=tuple(grants) if grants is not None else None,
+            tid=origin.tid,
+        ),
         life=life,
         end_after=life,
         end_at=origin.end,
         not_before=origin.not_before,
-        body=body.body,
-        typ=body.typ,
-        statement=origin.statement,
-        ancestors=origin.ancestors,
-        rpl=reply_to,
-        grt=tuple(grants) if grants is not None else None,
-        tid=origin.tid,
     )
 
 
-def event_letter(
+def event_message(
     name: str,
     body: Content,
     *,
@@ -224,12 +229,14 @@ def event_letter(
     if declared is not None and declared.owner != own:
         raise SealError("only its owner may emit this event")
     return OutgoingMessage(
-        kind=Kind.EVENT,
-        to=declared.subject if declared is not None else event_subject(names.token(own), name),
+        Draft(
+            kind=Kind.EVENT,
+            to=declared.subject if declared is not None else event_subject(names.token(own), name),
+            body=body.body,
+            typ=body.typ,
+            re=re,
+            tid=origin.tid,
+        ),
         life=EVENT_LIFE,
-        body=body.body,
-        typ=body.typ,
-        re=re,
-        tid=origin.tid,
         not_before=origin.not_before,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from sealbus.agents.sdk.bodies import JSON, MSGPACK, Body, TypedAction, body_of, decoded
-from sealbus.agents.sdk.messages import NO_SUBJECTS, Origin, call_letter, event_letter, own_subject, task_letter
+from sealbus.agents.sdk.messages import NO_SUBJECTS, Origin, call_message, event_message, own_subject, task_message
 from sealbus.agents.sdk.task_handle import TaskHandle, parse_handle
 from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
@@ -83,7 +83,7 @@ class Sending:
         reader would accept, `IdentityUnavailable`.
         """
         origin = origin or Origin.user(user)
-        letter = task_letter(
+        message = task_message(
             action,
             encoded(body, media_type),
             names=self._names,
@@ -95,7 +95,7 @@ class Sending:
             own=self._own_subjects,
         )
         declared = own_subject(Kind.TASK, action, self._own_subjects)
-        receipt, posted = await self._stored(letter, sent)
+        receipt, posted = await self._stored(message, sent)
         task = AskedTask(
             pending=PendingRequest.of(posted.sealed.header),
             action=declared.action if declared is not None else action,
@@ -127,7 +127,7 @@ class Sending:
         sent: list[bytes] | None = None,
     ) -> Receipt:
         """Store an event of our own, `event.<agent>.<name>` or the own subject `name`; raises as `submit` does."""
-        letter = event_letter(
+        message = event_message(
             name,
             encoded(body, media_type),
             names=self._names,
@@ -136,7 +136,7 @@ class Sending:
             re=re,
             own_subjects=self._own_subjects,
         )
-        receipt, _ = await self._stored(letter, sent)
+        receipt, _ = await self._stored(message, sent)
         return receipt
 
     async def call(
@@ -158,8 +158,8 @@ class Sending:
         that ends a call there, `BusUnavailable` with the code `expired` where no answer came in `timeout` seconds.
         """
         gives: Body[Res] = _gives(action, returns)
-        letter, name = self._call(action, body, origin or Origin.user(user), timeout, grants, media_type)
-        reply = await self._requests.call(letter, action=name, within=timeout, sent=sent)
+        message, name = self._call(action, body, origin or Origin.user(user), timeout, grants, media_type)
+        reply = await self._requests.call(message, action=name, within=timeout, sent=sent)
         return decoded(gives, reply)
 
     async def stream(
@@ -175,13 +175,15 @@ class Sending:
     ) -> AsyncGenerator[Res, None]:
         """Call an action that answers in chunks, and yield each as it comes; raises as `call` does."""
         gives: Body[Res] = _gives(action, returns)
-        letter, name = self._call(action, body, origin or Origin.user(user), timeout, None, JSON)
-        async with contextlib.aclosing(self._requests.stream(letter, action=name, within=timeout, sent=sent)) as chunks:
+        message, name = self._call(action, body, origin or Origin.user(user), timeout, None, JSON)
+        async with contextlib.aclosing(
+            self._requests.stream(message, action=name, within=timeout, sent=sent)
+        ) as chunks:
             async for chunk in chunks:
                 yield decoded(gives, chunk)
 
-    async def _stored(self, letter: OutgoingMessage, sent: list[bytes] | None) -> tuple[Receipt, Posted]:
-        posted = await self._outbox.publish(letter)
+    async def _stored(self, message: OutgoingMessage, sent: list[bytes] | None) -> tuple[Receipt, Posted]:
+        posted = await self._outbox.publish(message)
         return _receipt(posted, sent), posted
 
     def _call(
@@ -194,7 +196,7 @@ class Sending:
         media_type: str,
     ) -> tuple[OutgoingMessage, str]:
         name = action if isinstance(action, str) else action.action
-        letter = call_letter(
+        message = call_message(
             name,
             encoded(body, media_type),
             names=self._names,
@@ -205,7 +207,7 @@ class Sending:
             own=self._own_subjects,
         )
         declared = own_subject(Kind.CALL, name, self._own_subjects)
-        return letter, declared.action if declared is not None else name
+        return message, declared.action if declared is not None else name
 
 
 def encoded(body: object, media_type: str) -> Content:

@@ -25,7 +25,7 @@ from typing import Final, Self, TypeVar
 
 from sealbus.bus.audit.spool_files import SEGMENT_BYTES, Frame, SpoolFiles
 from sealbus.bus.background import Background
-from sealbus.bus.sending.message import record_letter
+from sealbus.bus.sending.message import record_message
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.backoff import Backoff
@@ -204,8 +204,8 @@ class Spool:
         """Return once the stream has acknowledged all of `frames`; repeats for as long as that takes."""
         left = list(frames)
         while True:
-            letters = [record_letter(self._subject, frame.closed) for frame in left]
-            answers = await self._outbox.publish_each(letters, within=self._options.within)
+            messages = [record_message(self._subject, frame.closed) for frame in left]
+            answers = await self._outbox.publish_each(messages, within=self._options.within)
             stored = [isinstance(answer, Posted) for answer in answers]
             self._counters.add("sealbus_audit_messages_total", sum(stored))
             left = [frame for frame, done in zip(left, stored, strict=True) if not done]

@@ -145,14 +145,14 @@ class AuditTrail:
         async with aclosing(source) as batches:
             async for batch in batches:
                 for delivery in batch:
-                    if delivery.position is not None:
-                        self._after = delivery.position.sequence
+                    if delivery.arrival is not None:
+                        self._after = delivery.arrival.sequence
                     for entry in self._read(delivery):
                         if isinstance(entry, Finding) or chosen.wants(entry):
                             yield entry
 
     def _read(self, delivery: Delivery) -> Sequence[AuditEntry | Finding]:
-        position = delivery.position
+        position = delivery.arrival
         if position is None:
             raise ValueError("an audit message comes from a stream")
         bundles = self._bundles()
@@ -189,7 +189,7 @@ class AuditTrail:
                 self._decisions.popitem(last=False)
         elif isinstance(record, OutcomeRecord) and record.decision in self._decisions:
             decided, decision = self._decisions[record.decision]
-        position = delivery.position
+        position = delivery.arrival
         return AuditEntry(
             sequence=position.sequence if position is not None else 0,
             stored=position.stored if position is not None else 0,
@@ -203,7 +203,7 @@ class AuditTrail:
 
 
 def _finding(delivery: Delivery, error: EnvelopeError) -> Finding:
-    position = delivery.position
+    position = delivery.arrival
     return Finding(
         sequence=position.sequence if position is not None else 0,
         stored=position.stored if position is not None else 0,

@@ -20,7 +20,7 @@ from sealbus.bus.audit.spool import Spool
 from sealbus.bus.background import Background
 from sealbus.bus.ports import Clock, DuplicateFirstAttempt, wall_clock
 from sealbus.bus.routing.stages import Decided
-from sealbus.bus.sending.message import OutgoingMessage, record_letter
+from sealbus.bus.sending.message import OutgoingMessage, record_message
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.accept.result import VerifiedResult
@@ -142,7 +142,7 @@ class AuditWriter:
         elif isinstance(error, BusUnavailable | AuditUnavailable) and not isinstance(error, DuplicateFirstAttempt):
             self._refused = (str(error.code), asyncio.get_running_loop().time() + RECENT)
 
-    async def decisions(self, judged: Sequence[Decided]) -> Sequence[bytes | SealbusError]:
+    async def decisions(self, decided: Sequence[Decided]) -> Sequence[bytes | SealbusError]:
         """Store the decisions of one batch of stream deliveries; return each record's leaf, or why it is not stored.
 
         Returns only when the stream acknowledged (step 17), or where there is a spool, when they are on its disk. One
@@ -150,7 +150,7 @@ class AuditWriter:
         """
         batches: list[tuple[AuditBatch, list[int]]] = [(AuditBatch(), [])]
         leaves: list[bytes | SealbusError] = []
-        for place, one in enumerate(judged):
+        for place, one in enumerate(decided):
             if self._only_counted(one):
                 leaves.append(COUNTED)
                 continue
@@ -177,14 +177,14 @@ class AuditWriter:
                     leaves[place] = refused
         return leaves
 
-    async def call_decisions(self, judged: Sequence[Decided]) -> Sequence[bytes | SealbusError]:
+    async def call_decisions(self, decided: Sequence[Decided]) -> Sequence[bytes | SealbusError]:
         """Store each decision on a core call alone, all in one write; a replica that was first makes it `replayed`.
 
         Never by way of a spool: only the stream knows the guard ids of all replicas.
         """
         answers: list[bytes | SealbusError] = []
-        letters: list[tuple[int, OutgoingMessage]] = []
-        for place, one in enumerate(judged):
+        messages: list[tuple[int, OutgoingMessage]] = []
+        for place, one in enumerate(decided):
             if self._only_counted(one):
                 # Its guard id is not needed: another replica denies the same call too, or handles it alone.
                 answers.append(COUNTED)
@@ -198,21 +198,21 @@ class AuditWriter:
             answers.append(leaf or _unrecordable(None))
             if leaf is not None:
                 id_ = guard_id(self._own, one.opened.message.header.digest)
-                letters.append((place, record_letter(self._subject, batch.close(), id_)))
-        if letters:
+                messages.append((place, record_message(self._subject, batch.close(), id_)))
+        if messages:
             stored = await self._outbox.publish_each(
-                [letter for _, letter in letters], within=self._limits.within, reseal=False, repeat_is_ours=False
+                [message for _, message in messages], within=self._limits.within, reseal=False, repeat_is_ours=False
             )
-            for (place, _), answer in zip(letters, stored, strict=True):
+            for (place, _), answer in zip(messages, stored, strict=True):
                 self._heard(answer if isinstance(answer, SealbusError) else None)
                 if isinstance(answer, SealbusError):
                     answers[place] = _not_stored(answer)
-                elif (late := await self._before_period(answer, judged[place])) is not None:
+                elif (late := await self._before_period(answer, decided[place])) is not None:
                     answers[place] = late
             self._counters.add("sealbus_audit_messages_total", sum(isinstance(answer, Posted) for answer in stored))
         return answers
 
-    async def _before_period(self, posted: Posted, judged: Decided) -> SealbusError | None:
+    async def _before_period(self, posted: Posted, decided: Decided) -> SealbusError | None:
         """Return why a call may not be handled whose decision was stored by a stream that does not know all earlier ids.
 
         A period may have begun since this process started (SPEC.md section 7, step 6: `iat` not before the audit stream
@@ -227,18 +227,18 @@ class AuditWriter:
                 refused = AuditUnavailable(f"decision not stored: {error.code}")
                 refused.__cause__ = error
                 return refused
-        if judged.opened.message.header.iat < self._period[1]:
+        if decided.opened.message.header.iat < self._period[1]:
             return EnvelopeError(Code.REPLAYED, 6, "sent before the audit stream's period began")
         return None
 
-    def _record(self, judged: Decided) -> DecisionRecord:
-        message = judged.opened.message
-        return self.recording.record(decision_record(judged), message.header.to, message.body)
+    def _record(self, decided: Decided) -> DecisionRecord:
+        message = decided.opened.message
+        return self.recording.record(decision_record(decided), message.header.to, message.body)
 
-    def _only_counted(self, judged: Decided) -> bool:
+    def _only_counted(self, decided: Decided) -> bool:
         """Tell whether this is a denial beyond its sender's budget; what is allowed is always recorded."""
-        code = judged.code
-        return code in DECISION_CODES and self._denials.only_counted(judged.opened.message.header.iss, code)
+        code = decided.code
+        return code in DECISION_CODES and self._denials.only_counted(decided.opened.message.header.iss, code)
 
     async def note(
         self, record: Record, then: Callable[[], None] = lambda: None, about: VerifiedResult | None = None
@@ -266,7 +266,7 @@ class AuditWriter:
             if self._spool is not None:
                 await self._spool.store(closed)
             else:
-                await self._outbox.publish(record_letter(self._subject, closed), within=self._limits.within)
+                await self._outbox.publish(record_message(self._subject, closed), within=self._limits.within)
                 self._counters.add("sealbus_audit_messages_total")
         except SealbusError as error:
             self._heard(error)
@@ -325,12 +325,12 @@ def _unrecordable(error: SealError | None) -> AuditUnavailable:
     return refused
 
 
-def decision_record(judged: Decided) -> DecisionRecord:
+def decision_record(decided: Decided) -> DecisionRecord:
     """Return the record of what was decided about one delivery."""
-    opened = judged.opened
-    message, position = opened.message, opened.delivery.position
-    decision = judged.decision
-    code = judged.code
+    opened = decided.opened
+    message, position = opened.message, opened.delivery.arrival
+    decision = decided.decision
+    code = decided.code
     if code is not None and code not in DECISION_CODES:
         raise ValueError(f"{code} is not a decision")
     return DecisionRecord(
@@ -343,9 +343,9 @@ def decision_record(judged: Decided) -> DecisionRecord:
             else CorePlace(opened=opened.time)
         ),
         delivery=position.delivery if position is not None else 1,
-        allow=judged.allowed,
+        allow=decided.allowed,
         code=code,
-        input=judged.input_document or None,
+        input=decided.input_document or None,
         reasons=decision.reasons if decision is not None else (),
         obligations=obligations_json(decision),
         revision=decision.revision if decision is not None else None,

@@ -47,8 +47,8 @@ class Authorizer:
         self._clock = clock
         self._said = OperatorLog(_log)
 
-    async def judge(self, opened: Sequence[Opened]) -> list[Decided]:
-        """Return the judgement of each message, in order; a failure of one is its own."""
+    async def authorize(self, opened: Sequence[Opened]) -> list[Decided]:
+        """Return what was decided about each message, in order; a failure of one is its own."""
         if not opened:
             return []
         prepared: list[_Prepared] = []
@@ -76,7 +76,7 @@ class Authorizer:
             if ready.error is None:
                 self._ask(ready)
         await self._decide([ready for ready in prepared if ready.error is None])
-        return [ready.judged() for ready in prepared]
+        return [ready.decided() for ready in prepared]
 
     async def decide(self, documents: Sequence[bytes]) -> Sequence[Decision | PolicyUnavailable | PolicyFailed]:
         """Ask the engine itself; what it raises, or an answer too few, is no decision for all."""
@@ -151,7 +151,7 @@ class _Prepared:
         self.decision: Decision | None = None
         self.error: SealbusError | None = None
 
-    def judged(self) -> Decided:
+    def decided(self) -> Decided:
         return Decided(
             opened=self.opened,
             value=self.value,

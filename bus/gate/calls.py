@@ -18,11 +18,11 @@ from typing import Self
 
 from sealbus.bus.background import Background
 from sealbus.bus.gate.refusals import Refusals
-from sealbus.bus.gate.reply_policy import AnswerPolicy, Received
+from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
 from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
 from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.marks import ONE_ANSWER
-from sealbus.bus.sending.message import Content, OutgoingMessage
+from sealbus.bus.sending.message import ERROR_TYPE, Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_reply
@@ -37,12 +37,9 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["ERROR_TYPE", "CallExpired", "ChunkedAnswer", "RemoteError", "Requests"]
+__all__ = ["CallExpired", "ChunkedAnswer", "RemoteError", "Requests"]
 
 _log = logging.getLogger(__name__)
-
-ERROR_TYPE = "application/vnd.sealbus.error.v1+json"
-"""Media type of a reply that says why a call was not handled (SPEC.md section 7)."""
 
 CHUNKS_WAITING = 256
 """Chunks of one answer that wait for their reader; one that lags further behind loses the call."""
@@ -120,7 +117,7 @@ class Requests:
         own: SpiffeId,
         transport: Transport,
         outbox: Outbox,
-        policy: AnswerPolicy,
+        policy: ReplyPolicy,
         refusals: Refusals,
         trust: Callable[[], Trust],
         caches: Caches,
@@ -161,7 +158,7 @@ class Requests:
         return f"{self._prefix}.{self._number}"
 
     async def call(
-        self, letter: OutgoingMessage, *, action: str, within: float, sent: list[bytes] | None = None
+        self, message: OutgoingMessage, *, action: str, within: float, sent: list[bytes] | None = None
     ) -> Content:
         """Send a call and return its one answer.
 
@@ -169,11 +166,11 @@ class Requests:
         that answers in chunks is not run for it, and `RemoteError` (`not_acceptable`) raised; one that does not know of the
         mark and answers in chunks all the same ends as `ChunkedAnswer`: the first alone would look like all of it.
         """
-        waiting = self._waiting(letter, action, sent)
-        letter = letter._replace(ext={**(letter.ext or {}), **ONE_ANSWER})
+        waiting = self._waiting(message, action, sent)
+        message = message.with_entries(ext={**(message.draft.ext or {}), **ONE_ANSWER})
         try:
             with self._deadlines.within(within):
-                await self._ask(letter, waiting)
+                await self._ask(message, waiting)
                 result = await waiting.take()
         except TimeoutError as error:
             raise _expired(action, within) from error
@@ -184,14 +181,14 @@ class Requests:
         return _answer(result)
 
     async def stream(
-        self, letter: OutgoingMessage, *, action: str, within: float, sent: list[bytes] | None = None
+        self, message: OutgoingMessage, *, action: str, within: float, sent: list[bytes] | None = None
     ) -> AsyncGenerator[Content, None]:
         """Send a call and yield the chunks of its answer; raises as `call` does."""
-        waiting = self._waiting(letter, action, sent)
+        waiting = self._waiting(message, action, sent)
         final = False
         try:
             with self._deadlines.within(within):
-                await self._ask(letter, waiting)
+                await self._ask(message, waiting)
                 while not final:
                     result = await waiting.take()
                     final = result.final
@@ -203,11 +200,11 @@ class Requests:
         finally:
             self._forget(waiting.digest)
 
-    def _waiting(self, letter: OutgoingMessage, action: str, sent: list[bytes] | None) -> _Open:
-        context = parse_payload(letter.statement.payload) if letter.statement is not None else None
+    def _waiting(self, message: OutgoingMessage, action: str, sent: list[bytes] | None) -> _Open:
+        context = parse_payload(message.draft.context.payload) if message.draft.context is not None else None
         return _Open(action, context, sent)
 
-    async def _ask(self, letter: OutgoingMessage, waiting: _Open) -> None:
+    async def _ask(self, message: OutgoingMessage, waiting: _Open) -> None:
         """Send the call. It is open from the moment that it is sealed, until `_forget`."""
 
         def leaving(sealed: Sealed) -> None:
@@ -218,7 +215,7 @@ class Requests:
                 waiting.sent.append(digest)
 
         await self._listen()
-        await self._outbox.send(letter, leaving=leaving)
+        await self._outbox.send(message, leaving=leaving)
 
     def _forget(self, digest: bytes) -> None:
         self._open.pop(digest, None)

@@ -1,4 +1,4 @@
-"""The gate: every consumed message is opened, judged, recorded and only then handled, in batches end to end.
+"""The gate: every consumed message is opened, decided, recorded and only then handled, in batches end to end.
 
 ::
 
@@ -28,7 +28,7 @@ from sealbus.bus.handling.places import Cause, Places
 from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
 from sealbus.bus.routing.retry import KEY_AWAITED, UNTIL_EXPIRY
 from sealbus.bus.routing.routes import Permitted, RouteTable
-from sealbus.bus.routing.stages import Decided, Opened, Work
+from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.live import CoreArrival, LiveProfile, StreamArrival, VerifiedMessage, accept_live
 from sealbus.envelopes.errors import (
@@ -60,7 +60,7 @@ class CoreOrigin:
 
 
 class Gate:
-    """Takes deliveries of one agent; `Executor` run the handlers of what it lets through.
+    """Takes deliveries of one agent; `executor` runs the handlers of what it lets through.
 
     Enter with `async with`, then `settle` before leaving: what was not handed on by then is left to be delivered again.
     """
@@ -71,10 +71,10 @@ class Gate:
         profile: LiveProfile,
         routes: RouteTable,
         trust: Callable[[], Trust],
-        judge: Authorizer,
+        authorizer: Authorizer,
         audit: AuditWriter,
         refusals: Refusals,
-        lanes: Executor,
+        executor: Executor,
         places: Places,
         counters: Counters,
         core: CoreOrigin,
@@ -86,10 +86,10 @@ class Gate:
         self._profile = profile
         self._routes = routes
         self._trust = trust
-        self._judge = judge
+        self._authorizer = authorizer
         self._audit = audit
         self._refusals = refusals
-        self._lanes = lanes
+        self._executor = executor
         self._places = places
         self._counters = counters
         self._core = core
@@ -109,23 +109,23 @@ class Gate:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # After `settle` nothing is left; without it, what waits for room in the lanes would be waited for as well.
+        # After `settle` nothing is left; without it, what waits for room in the executor would be waited for as well.
         for task in self._finishing:
             task.cancel()
         await self._group.__aexit__(kind, error, trace)
 
     async def admit(self, deliveries: Sequence[Delivery], pull: Pull | None, turn: Turn) -> None:
-        """Open and judge one batch now; record and hand it to the lanes after the batch before it, in a task of its own.
+        """Open and decide one batch now; record and hand it to the executor after the batch before it, in a task of its own.
 
         `pull` settles stream deliveries and is `None` for core calls. `turn` keeps the order of one source. Returns
-        once the batch is judged, and waits where `RECORDING` batches are on their way already.
+        once the batch is decided, and waits where `RECORDING` batches are on their way already.
         """
         opened, unknown = self._open(deliveries, pull)
         if pull is not None:
             for message, delivery in unknown:
-                await self._lanes.put_off(message, delivery, pull)
-        judged = await self._judge.judge(opened)
-        lasting = [one for one in judged if not self._try_again(one, pull)]
+                await self._executor.put_off(message, delivery, pull)
+        decided = await self._authorizer.authorize(opened)
+        lasting = [one for one in decided if not self._try_again(one, pull)]
         await self._recording.acquire()
         before, done = turn.take()
         task = self._group.create_task(self._finish(lasting, pull, before, done), name="gate-finish")
@@ -177,96 +177,92 @@ class Gate:
     def _unknown_action(self, delivery: Delivery) -> str:
         """Return the action that a subject without a handler stands for; a call that nobody here serves is refused."""
         subject = delivery.subject
-        if delivery.position is None:
+        if delivery.arrival is None:
             return self._routes.of(subject).action
         declared = self._profile.own_subjects.get(subject)
         return declared.action if declared is not None else self._routes.unknown_action(subject)
 
     def _arrival(self, delivery: Delivery) -> StreamArrival | CoreArrival:
-        position = delivery.position
-        if position is None:
-            return CoreArrival(
-                subject=delivery.subject, started=self._core.started, audit_created=self._core.audit_created
-            )
-        # An arrival ends with what a position has, in the same order.
-        return StreamArrival(delivery.subject, delivery.header_block, *position)
+        if delivery.arrival is not None:
+            return delivery.arrival
+        return CoreArrival(subject=delivery.subject, started=self._core.started, audit_created=self._core.audit_created)
 
     def _refuse(self, error: SealbusError, delivery: Delivery, pull: Pull | None) -> None:
         """Count a refusal; it is never answered. A stream delivery is tried again or ended for good, by its code."""
         self._refusals.count(error, delivery)
-        if pull is None or delivery.position is None:
+        if pull is None or delivery.arrival is None:
             return
         now = self._clock()
         if error.code in UNAUTHENTICATED_CODES:
             cause, schedule = Cause.UNAUTHENTICATED, KEY_AWAITED
-            until = delivery.position.stored + DEFAULT_LIMITS.key_awaited
+            until = delivery.arrival.stored + DEFAULT_LIMITS.key_awaited
         else:
             cause, schedule = Cause.PASSING, UNTIL_EXPIRY
             # The message's `exp` is not known here where it failed early; a try after it ends at step 5.
             until = now + DEFAULT_LIMITS.live_seconds * SECOND
-        delay = schedule.delay(delivery.position.delivery, random=self._random(), now=now, until=until)
+        delay = schedule.delay(delivery.number, random=self._random(), now=now, until=until)
         again = error.code in RETRIED_CODES and delay is not None
         if not again or not self._places.put_off(cause, delivery, pull, delay or 0.0):
             pull.term(delivery)
 
-    def _try_again(self, judged: Decided, pull: Pull | None) -> bool:
+    def _try_again(self, decided: Decided, pull: Pull | None) -> bool:
         """Put off a delivery that failed for a passing reason, as a refusal, unless this was its last chance."""
-        position = judged.opened.delivery.position
-        if judged.error is None or judged.error.code not in RETRIED_CODES or pull is None or position is None:
+        delivery = decided.opened.delivery
+        if decided.error is None or decided.error.code not in RETRIED_CODES or pull is None or delivery.arrival is None:
             return False
-        exp = judged.opened.message.header.exp
-        delay = UNTIL_EXPIRY.delay(position.delivery, random=self._random(), now=self._clock(), until=exp)
+        exp = decided.opened.message.header.exp
+        delay = UNTIL_EXPIRY.delay(delivery.number, random=self._random(), now=self._clock(), until=exp)
         if delay is None:
             return False
-        self._refusals.count(judged.error, judged.opened.delivery)
-        return self._places.put_off(Cause.PASSING, judged.opened.delivery, pull, delay)
+        self._refusals.count(decided.error, delivery)
+        return self._places.put_off(Cause.PASSING, delivery, pull, delay)
 
     async def _finish(
-        self, judged: Sequence[Decided], pull: Pull | None, before: asyncio.Event, done: asyncio.Event
+        self, decided: Sequence[Decided], pull: Pull | None, before: asyncio.Event, done: asyncio.Event
     ) -> None:
-        """Step 17, then the lanes: a batch whose records are not stored is not handled."""
+        """Step 17, then the executor: a batch whose records are not stored is not handled."""
         try:
-            leaves = await self._record(judged, pull)
+            leaves = await self._record(decided, pull)
             await before.wait()
-            for one, leaf in zip(judged, leaves, strict=True):
+            for one, leaf in zip(decided, leaves, strict=True):
                 if isinstance(leaf, bytes):
                     await self._pass_on(one, leaf, pull)
                 else:
                     # A call that another replica took is refused like any replay, and what is refused is never
                     # answered: an answer from here would end the call that is being handled there.
                     if not isinstance(leaf, EnvelopeError):
-                        await self._lanes.answer_error(one, leaf)
+                        await self._executor.answer_error(one, leaf)
                     self._refuse(leaf, one.opened.delivery, pull)
         finally:
             done.set()
             self._recording.release()
 
-    async def _record(self, judged: Sequence[Decided], pull: Pull | None) -> Sequence[bytes | SealbusError]:
-        if not judged:
+    async def _record(self, decided: Sequence[Decided], pull: Pull | None) -> Sequence[bytes | SealbusError]:
+        if not decided:
             return ()
         if pull is None:
-            return await self._audit.call_decisions(judged)
-        return await self._audit.decisions(judged)
+            return await self._audit.call_decisions(decided)
+        return await self._audit.decisions(decided)
 
-    async def _pass_on(self, judged: Decided, leaf: bytes, pull: Pull | None) -> None:
-        opened = judged.opened
-        verdict = "allow" if judged.allowed else str(judged.code)
+    async def _pass_on(self, decided: Decided, leaf: bytes, pull: Pull | None) -> None:
+        opened = decided.opened
+        verdict = "allow" if decided.allowed else str(decided.code)
         self._counters.add("sealbus_decisions_total", 1, action=opened.route.action, verdict=verdict)
-        if judged.allowed and judged.decision is not None:
+        if decided.allowed and decided.decision is not None:
             permitted = Permitted(
                 message=opened.message,
-                value=judged.value,
+                value=decided.value,
                 route=opened.route,
                 leaf=leaf,
-                obligations=judged.decision.obligations,
-                telling=self._lanes.telling(opened.message, opened.delivery),
+                obligations=decided.decision.obligations,
+                reporter=self._executor.reporter(opened.message, opened.delivery),
             )
-            await self._lanes.put(Work(permitted=permitted, delivery=opened.delivery, pull=pull))
+            await self._executor.put(permitted, opened.delivery, pull)
             return
-        extra = judged.error.detail if isinstance(judged.error, ObligationUnknown) else ""
-        code = judged.code or Code.DENIED
+        extra = decided.error.detail if isinstance(decided.error, ObligationUnknown) else ""
+        code = decided.code or Code.DENIED
         self._said.message("denied", opened.message.header, action=opened.route.action, code=code, extra=extra)
-        await self._lanes.turn_down(judged, pull)
+        await self._executor.turn_down(decided, pull)
 
 
 class Turn:

@@ -18,7 +18,7 @@ from sealbus.envelopes.records.decision import CorePlace, DecisionRecord, Stream
 from sealbus.policies.decision.decision import Decision, obligations_json, unknown_obligation
 from sealbus.policies.decision.request import Request, input_document
 
-__all__ = ["AnswerDenied", "AnswerPolicy", "Received"]
+__all__ = ["AnswerDenied", "Received", "ReplyPolicy"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,11 +44,11 @@ class Received:
     place: CorePlace | StreamPlace
 
 
-class AnswerPolicy:
+class ReplyPolicy:
     """Asks our own policy about answers, and notes what it said."""
 
-    def __init__(self, *, judge: Authorizer, audit: AuditWriter) -> None:
-        self._judge = judge
+    def __init__(self, *, authorizer: Authorizer, audit: AuditWriter) -> None:
+        self._authorizer = authorizer
         self._audit = audit
 
     async def decide(self, received: Sequence[Received], *, now: int) -> list[SealbusError | None]:
@@ -63,7 +63,7 @@ class AnswerPolicy:
                 asked.append((place, input_document(_question(one, now))))
             except SealbusError as error:
                 refused[place] = error
-        answers = await self._judge.decide([document for _, document in asked]) if asked else ()
+        answers = await self._authorizer.decide([document for _, document in asked]) if asked else ()
         for (place, document), answer in zip(asked, answers, strict=True):
             one = received[place]
             why = refused[place] = _refusal(one, answer)

@@ -21,8 +21,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from sealbus.bus.gate.refusals import Refusals
-from sealbus.bus.gate.reply_policy import AnswerPolicy, Received
-from sealbus.bus.ports import Clock, Delivery, Overloaded, StreamPosition, Transport, wall_clock
+from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
+from sealbus.bus.ports import Clock, Delivery, Overloaded, Transport, wall_clock
 from sealbus.bus.sending import status as status_body
 from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
@@ -30,6 +30,7 @@ from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accep
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BadBody, BusUnavailable, Code, EnvelopeError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.records.decision import StreamPlace
@@ -165,7 +166,7 @@ class Reading:
 
     async def _status(self, delivery: Delivery) -> Status | None:
         """Return the status that a delivery is; None for one that counts for nothing."""
-        position = delivery.position
+        position = delivery.arrival
         if position is None:
             return None
         first = position.sequence > self._last
@@ -194,7 +195,7 @@ class Reading:
             await self._decide(result, position)
         return status
 
-    async def _decide(self, result: VerifiedResult, position: StreamPosition) -> None:
+    async def _decide(self, result: VerifiedResult, position: StreamArrival) -> None:
         """Ask our own policy about a result, and raise why it may not be used."""
         received = Received(
             action=self._task.action,
@@ -206,7 +207,7 @@ class Reading:
         if refused is not None:
             raise refused
 
-    def _postpone(self, position: StreamPosition) -> bool:
+    def _postpone(self, position: StreamArrival) -> bool:
         """Say whether a status of an unknown key is tried again. What is kept is its sequence: it is read again."""
         fresh = self._reader.clock() < position.stored + int(self._limits.unknown * SECOND)
         if not self._follow or not fresh or len(self._postponed) >= self._limits.postponed:
@@ -250,7 +251,7 @@ class StatusReader:
         names: Names,
         own: SpiffeId,
         transport: Transport,
-        policy: AnswerPolicy,
+        policy: ReplyPolicy,
         refusals: Refusals,
         trust: Callable[[], Trust],
         caches: Caches,

@@ -1,9 +1,7 @@
-"""What follows a task that was done: its requester is told, and its delivery settled; many of them together.
+"""What follows a handler: its outcome is recorded, its delivery settled, its requester told; many of them together.
 
 A terminal status is stored before its delivery is acknowledged: a process that dies between the two says it again, and
-its reader takes the first. What waits is told in one write, so that no task of a lane's waits for its own round trip.
-
-What came of permitted messages, recorded; and the acknowledgement that goes out with it.
+its reader takes the first. Tasks that were done are told in one write, so that none waits for a round trip of its own.
 """
 
 from __future__ import annotations
@@ -13,17 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from sealbus.bus.audit.writer import AuditWriter
-from sealbus.bus.handling.idempotency.claim_store import Going
+from sealbus.bus.handling.idempotency.claim_store import Claim
 from sealbus.bus.handling.idempotency.effects import Effects
 from sealbus.bus.handling.status_writer import Statuses
+from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Clock, wall_clock
 from sealbus.bus.routing.routes import TaskReporter
-from sealbus.bus.routing.stages import Work
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State
 from sealbus.envelopes.errors import Code
 
-__all__ = ["Completing", "Done", "Outcomes", "delivery_of"]
+__all__ = ["Completion", "Done", "Outcomes"]
 
 TOGETHER: Final = 256
 """Tasks whose statuses leave together: no more than the outbox puts under one signature."""
@@ -32,35 +30,49 @@ AT_A_TIME: Final = 4
 """Such batches at a time: one that waits for its acknowledgements does not hold up the next."""
 
 
+class Outcomes:
+    """Records outcomes for one worker; each was decided and recorded as allowed before."""
+
+    def __init__(self, audit: AuditWriter, clock: Clock = wall_clock) -> None:
+        self._audit = audit
+        self._clock = clock
+
+    async def settle(self, work: Work, code: Code | None) -> None:
+        """Record the outcome; the delivery is acknowledged once that was tried, so that both go out together."""
+        await self.note(work, code, work.ack)
+
+    async def note(self, work: Work, code: Code | None, then: Callable[[], None] = lambda: None) -> None:
+        """Record the outcome of this attempt and call `then` once that was tried."""
+        permitted = work.permitted
+        await self._audit.outcome(
+            decision=permitted.leaf,
+            code=code,
+            micros=max(0, self._clock() - work.started),
+            delivery=work.delivery.number,
+            sent=permitted.sent,
+            then=then,
+        )
+
+
 class Done(NamedTuple):
-    """A task whose handler has returned `result` and whose effect is noted as done; `started` is when (microseconds)."""
+    """A task whose handler has returned `result`, and whose effect is noted as done."""
 
     work: Work
-    going: Going
-    telling: TaskReporter
+    claim: Claim
+    reporter: TaskReporter
     result: Content
-    started: int
 
 
-class Completing:
-    """Tells and settles for one worker; `settled` is called once nothing more is to be done about a piece of work.
+class Completion:
+    """Tells and settles the tasks that were done, for one worker.
 
     Start `AT_A_TIME` tasks that `run`, and `close` it to end them.
     """
 
-    def __init__(
-        self,
-        *,
-        statuses: Statuses,
-        effects: Effects,
-        outcomes: Outcomes,
-        settled: Callable[[Work], None],
-        waiting: int = 1_024,
-    ) -> None:
+    def __init__(self, *, statuses: Statuses, effects: Effects, outcomes: Outcomes, waiting: int = 1_024) -> None:
         self._statuses = statuses
         self._effects = effects
         self._outcomes = outcomes
-        self._settled = settled
         self._queue: asyncio.Queue[Done | None] = asyncio.Queue(waiting)
 
     async def put(self, done: Done) -> None:
@@ -92,46 +104,14 @@ class Completing:
                 if batch:
                     await self._complete(batch)
             finally:
-                for done in batch:
-                    self._settled(done.work)
                 for _ in range(len(batch) + last):
                     self._queue.task_done()
 
     async def _complete(self, batch: Sequence[Done]) -> None:
         told = await self._statuses.store_each(
-            [(one.work.permitted.message, one.telling.numbered(State.COMPLETED, result=one.result)) for one in batch]
+            [(one.work.permitted.message, one.reporter.numbered(State.COMPLETED, result=one.result)) for one in batch]
         )
         for one, known in zip(batch, told, strict=True):
             if not known:
-                self._effects.untold(one.going)
-            await self._outcomes.settle(one.work, None, one.started)
-
-
-class Outcomes:
-    """Notes outcomes for one worker; each was decided and recorded as allowed before."""
-
-    def __init__(self, audit: AuditWriter, clock: Clock = wall_clock) -> None:
-        self._audit = audit
-        self._clock = clock
-
-    async def settle(self, work: Work, code: Code | None, started: int) -> None:
-        """Record the outcome; the delivery is acknowledged once that was tried, so that both go out together."""
-        pull = work.pull
-        await self.note(work, code, started, (lambda: pull.ack([work.delivery])) if pull is not None else lambda: None)
-
-    async def note(self, work: Work, code: Code | None, started: int, then: Callable[[], None] = lambda: None) -> None:
-        """Record the outcome of this attempt and call `then` once that was tried."""
-        permitted = work.permitted
-        await self._audit.outcome(
-            decision=permitted.leaf,
-            code=code,
-            micros=max(0, self._clock() - started),
-            delivery=delivery_of(work),
-            sent=permitted.sent,
-            then=then,
-        )
-
-
-def delivery_of(work: Work) -> int:
-    """Return which delivery this is, from 1."""
-    return work.delivery.position.delivery if work.delivery.position is not None else 1
+                self._effects.untold(one.claim)
+            await self._outcomes.settle(one.work, None)

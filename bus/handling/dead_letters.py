@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
+from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Outgoing, PubAck, Transport
-from sealbus.bus.routing.stages import Work
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.envelopes.errors import BusUnavailable, HandlingError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Draft
 
 __all__ = ["DEAD_EVENT", "DeadLetters"]
 
@@ -37,7 +38,7 @@ class DeadLetters:
 
         Raises `BusUnavailable` if either is not acknowledged; the same bytes may be buried again, they are stored once.
         """
-        header = work.permitted.message.header
+        header = work.header
         verb = work.delivery.subject.split(".", 2)[-1]
         answers = await self._transport.publish(
             [
@@ -57,17 +58,19 @@ class DeadLetters:
             "code": str(failure.code),
             # A handler's own words may be of any length, and the event must not fail for it.
             "detail": failure.detail[:DETAIL],
-            "deliveries": work.delivery.position.delivery if work.delivery.position else 1,
+            "deliveries": work.delivery.number,
         }
         await self._outbox.publish(
             OutgoingMessage(
-                kind=Kind.EVENT,
-                to=f"event.{self._token}.{DEAD_EVENT}",
+                Draft(
+                    kind=Kind.EVENT,
+                    to=f"event.{self._token}.{DEAD_EVENT}",
+                    body=json.dumps(reason, separators=(",", ":")).encode(),
+                    typ="application/json",
+                    re=header.digest,
+                    tid=header.tid,
+                ),
                 life=EVENT_LIFE,
-                body=json.dumps(reason, separators=(",", ":")).encode(),
-                typ="application/json",
-                re=header.digest,
-                tid=header.tid,
             ),
             within=STORE_WITHIN,
         )

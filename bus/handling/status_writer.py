@@ -18,6 +18,7 @@ from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Draft
 from sealbus.envelopes.message.subjects import status_subject
 from sealbus.envelopes.trust.names import Names
 
@@ -54,7 +55,7 @@ class Statuses:
         """Store `status` of the task `message`; tell whether that was acknowledged in time. Raises nothing."""
         try:
             with self._deadlines.within(self._within):
-                await self._outbox.publish(self._letter(message, status), within=self._within)
+                await self._outbox.publish(self._outgoing(message, status), within=self._within)
         except TimeoutError:
             return self._note(message, status, "timeout")
         except SealbusError as error:
@@ -67,8 +68,8 @@ class Statuses:
         outcomes: list[str]
         try:
             with self._deadlines.within(self._within):
-                letters = [self._letter(message, status) for message, status in saying]
-                answers = await self._outbox.publish_each(letters, within=self._within)
+                messages = [self._outgoing(message, status) for message, status in saying]
+                answers = await self._outbox.publish_each(messages, within=self._within)
                 outcomes = [str(one.code) if isinstance(one, SealbusError) else _STORED for one in answers]
         except TimeoutError:
             outcomes = ["timeout"] * len(saying)
@@ -77,19 +78,21 @@ class Statuses:
         noted = iter([self._note(*said, outcome) for said, outcome in zip(saying, outcomes, strict=True)])
         return [status is not None and next(noted) for _, status in told]
 
-    def _letter(self, message: VerifiedMessage, status: Status) -> OutgoingMessage:
+    def _outgoing(self, message: VerifiedMessage, status: Status) -> OutgoingMessage:
         header, said = message.header, encode(status)
         return OutgoingMessage(
-            kind=Kind.STATUS,
-            to=status_subject(self._names.token(header.iss), header.id),
-            aud=header.iss,
+            Draft(
+                kind=Kind.STATUS,
+                to=status_subject(self._names.token(header.iss), header.id),
+                aud=header.iss,
+                body=said.body,
+                typ=said.typ,
+                re=header.digest,
+                seq=status.sequence,
+                fin=status.final,
+                tid=header.tid,
+            ),
             life=STATUS_LIFE,
-            body=said.body,
-            typ=said.typ,
-            re=header.digest,
-            seq=status.sequence,
-            fin=status.final,
-            tid=header.tid,
         )
 
     def _note(self, message: VerifiedMessage, status: Status, outcome: str) -> bool:

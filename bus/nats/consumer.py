@@ -25,8 +25,9 @@ from sealbus.bus.nats.api import DurableSpec, bind, existing_stream
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.nats.pull_requests import PullRequest, PullRequests
-from sealbus.bus.ports import Delivery, StreamPosition
+from sealbus.bus.ports import Delivery
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
+from sealbus.envelopes.message.freshness import StreamArrival
 
 __all__ = ["NatsPull"]
 
@@ -164,11 +165,14 @@ class NatsPull:
             self._count("stray")
             return
         token = reply.decode()
+        text = subject.decode("ascii", "backslashreplace")
         delivery = Delivery(
-            subject=subject.decode("ascii", "backslashreplace"),
+            subject=text,
             payload=payload,
             header_block=block,
-            position=StreamPosition(
+            arrival=StreamArrival(
+                subject=text,
+                header_block=block,
                 stream=self._spec.stream,
                 sequence=found.sequence,
                 stored=found.stored,

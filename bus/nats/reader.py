@@ -23,8 +23,9 @@ from sealbus.bus.nats.connection.connection import Connection, ask
 from sealbus.bus.nats.connection.frames import check_pattern, check_subject, header_value, status_of
 from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.nats.pull_requests import PullRequest, PullRequests
-from sealbus.bus.ports import Delivery, StreamPosition
+from sealbus.bus.ports import Delivery
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.envelopes.message.freshness import StreamArrival
 
 __all__ = ["last", "read"]
 
@@ -113,12 +114,15 @@ class _Reader:
             self._break("a delivery is missing")
             return
         self._pending = found.pending
+        text = subject.decode("ascii", "backslashreplace")
         self._buffer.append(
             Delivery(
-                subject=subject.decode("ascii", "backslashreplace"),
+                subject=text,
                 payload=payload,
                 header_block=block,
-                position=StreamPosition(
+                arrival=StreamArrival(
+                    subject=text,
+                    header_block=block,
                     stream=self._stream,
                     sequence=found.sequence,
                     stored=found.stored,
@@ -222,7 +226,7 @@ async def _again(connection: Connection, stream: str) -> StreamState:
 
 
 def _sequence(delivery: Delivery) -> int:
-    return delivery.position.sequence if delivery.position is not None else 0
+    return delivery.arrival.sequence if delivery.arrival is not None else 0
 
 
 _NOT_FOUND = 404

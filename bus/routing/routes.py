@@ -68,7 +68,7 @@ class Permitted:
     leaf: bytes
     obligations: tuple[Mapping[str, object], ...] = ()
     sent: list[bytes] = field(default_factory=list)
-    telling: TaskReporter | None = None
+    reporter: TaskReporter | None = None
     """Tells the requester of a task how it goes; absent for every other kind."""
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sealbus.bus.ports import Delivery, Pull
-from sealbus.bus.routing.routes import Permitted, Route
+from sealbus.bus.ports import Delivery
+from sealbus.bus.routing.routes import Route
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import Code, SealbusError
 from sealbus.policies.decision.decision import Decision
 
-__all__ = ["Decided", "Opened", "Work"]
+__all__ = ["Decided", "Opened"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +47,3 @@ class Decided:
         if self.error is not None:
             return self.error.code
         return None if self.allowed else Code.DENIED
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """A permitted message on its way to its handler; `pull` is where its delivery is settled, absent for core calls."""
-
-    permitted: Permitted
-    delivery: Delivery
-    pull: Pull | None

@@ -1,94 +1,65 @@
-"""A message before it has an id and a time: what the outbox seals, and seals anew where that is allowed.
-
-The letter that an audit message is sealed from.
-"""
+"""A message before it has an id and times: what the outbox seals, and seals again where that is allowed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.header import ExtValue
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft
-from sealbus.envelopes.message.wire import Ancestor, Statement
 from sealbus.envelopes.records.batch import ClosedBatch
 from sealbus.envelopes.records.body import AUDIT_MEDIA_TYPE
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Content", "OutgoingMessage", "record_letter"]
+__all__ = ["ERROR_TYPE", "Content", "OutgoingMessage", "record_message"]
 
 
 class OutgoingMessage(NamedTuple):
-    """One message to be sealed. `life` is `exp - iat` in microseconds; `end_after`, where the kind has an end, `end - iat`.
+    """One message to be sealed, perhaps more than once: its draft, and how its times follow from the time of sealing.
 
-    `end_at` bounds the end from above: a child may not outlive its parent, nor a chain its user context.
-    `not_before` is the latest of the parent's and the context's `iat`: hosts may differ by a few seconds, and a child
-    that were older than its parent would be refused (SPEC.md section 3).
+    `life` is `exp - iat` in microseconds; `end_after`, where the kind has an end, `end - iat`. `end_at` bounds the end
+    from above: a child may not outlive its parent, nor a chain its user context. `not_before` is the latest of the
+    parent's and the context's `iat`: hosts may differ by a few seconds, and a child that were older than its parent would
+    be refused (SPEC.md section 3).
     """
 
-    kind: Kind
-    to: str
+    draft: Draft
+    """Without times. Only a decision on a call brings its own `id` (SPEC.md section 7), and is never sealed again."""
     life: int
-    body: bytes
-    typ: str
-    aud: SpiffeId | None = None
     end_after: int | None = None
     end_at: int | None = None
     not_before: int = 0
-    sch: str | None = None
-    statement: Statement | None = None
-    ancestors: tuple[Ancestor, ...] = ()
-    re: bytes | None = None
-    rpl: str | None = None
-    seq: int | None = None
-    fin: bool = False
-    grt: tuple[str, ...] | None = None
-    idm: str | None = None
-    tid: bytes | None = None
-    ext: Mapping[str, ExtValue] | None = None
-    dig: bytes | None = None
-    id: bytes | None = None
-    """Only a decision on a call brings its own id (the guard id of SPEC.md section 7); such a letter is never sealed anew."""
 
     def __repr__(self) -> str:
-        return f"Letter(kind={self.kind!r}, to={self.to!r}, ...)"
+        return f"OutgoingMessage({self.draft!r}, ...)"
 
-    def draft(self, *, now: int, new_id: bytes) -> Draft:
-        """Return what is sealed at `now` under `new_id`."""
-        (
-            kind, to, life, body, typ, aud, end_after, end_at, not_before, sch, statement, ancestors, re, rpl, seq, fin,
-            grt, idm, tid, ext, dig, own_id,
-        ) = self  # fmt: skip
-        iat = max(now, not_before)
-        exp = iat + life
+    def with_entries(self, **entries: object) -> Self:
+        """Return the same message with other entries of its draft."""
+        return self._replace(draft=self.draft._replace(**entries))  # type: ignore[arg-type]  # the draft's names and types
+
+    def at(self, now: int, *, new_id: bytes) -> Draft:
+        """Return what is sealed at `now`, under `new_id` unless it brings its own."""
+        draft = self.draft
+        iat = max(now, self.not_before)
+        exp = iat + self.life
         end = None
-        if end_after is not None:
-            end = iat + end_after
-            if end_at is not None:
-                end = min(end, end_at)
+        if self.end_after is not None:
+            end = iat + self.end_after
+            if self.end_at is not None:
+                end = min(end, self.end_at)
             exp = min(exp, end)
-        return Draft(
-            kind, own_id or new_id, to, iat, exp, body, typ, aud, end, sch, statement, ancestors, re, rpl, seq, fin, grt,
-            idm, tid, ext, dig,
-        )  # fmt: skip
+        return draft._replace(id=draft.id or new_id, iat=iat, exp=exp, end=end)
 
+
+ERROR_TYPE: Final = "application/vnd.sealbus.error.v1+json"
+"""Media type of the body of an error reply."""
 
 RECORD_LIFE: Final = 3_600 * SECOND
 
 
-def record_letter(subject: str, closed: ClosedBatch, id_: bytes | None = None) -> OutgoingMessage:
-    """Return the letter for the records of `closed` on `subject`; `id_` is the guard id of a decision on a call."""
-    return OutgoingMessage(
-        kind=Kind.RECORD,
-        to=subject,
-        life=RECORD_LIFE,
-        body=closed.body,
-        dig=closed.dig,
-        typ=AUDIT_MEDIA_TYPE,
-        id=id_,
-    )
+def record_message(subject: str, closed: ClosedBatch, id_: bytes = b"") -> OutgoingMessage:
+    """Return the message for the records of `closed` on `subject`; `id_` is the guard id of a decision on a call."""
+    draft = Draft(kind=Kind.RECORD, to=subject, body=closed.body, typ=AUDIT_MEDIA_TYPE, dig=closed.dig, id=id_)
+    return OutgoingMessage(draft, RECORD_LIFE)
 
 
 class Content(NamedTuple):
@@ -98,4 +69,4 @@ class Content(NamedTuple):
     typ: str
 
     def __repr__(self) -> str:
-        return f"Answer(typ={self.typ!r}, ...)"
+        return f"Content(typ={self.typ!r}, ...)"

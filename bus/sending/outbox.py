@@ -72,16 +72,16 @@ class Posted(NamedTuple):
 
 
 class _Waiting:
-    """One letter on its way. `future` is its sender's; `sealed` and `outgoing` come and go together."""
+    """One message on its way. `future` is its sender's; `sealed` and `outgoing` come and go together."""
 
     __slots__ = (
-        "attempts", "durable", "future", "leaving", "letter", "outgoing", "repeat_is_ours", "repeat_until", "reseal",
+        "attempts", "durable", "future", "leaving", "message", "outgoing", "repeat_is_ours", "repeat_until", "reseal",
         "sealed", "until",
     )  # fmt: skip
 
     def __init__(
         self,
-        letter: OutgoingMessage,
+        message: OutgoingMessage,
         future: asyncio.Future[Posted],
         *,
         durable: bool,
@@ -90,7 +90,7 @@ class _Waiting:
         until: float,
         leaving: Callable[[Sealed], None] | None,
     ) -> None:
-        self.letter = letter
+        self.message = message
         self.future = future
         self.durable = durable
         self.reseal = reseal
@@ -148,31 +148,31 @@ class Outbox:
         await self._group.__aexit__(kind, error, trace)
 
     async def publish(
-        self, letter: OutgoingMessage, *, within: float = 30.0, reseal: bool = True, repeat_is_ours: bool = True
+        self, message: OutgoingMessage, *, within: float = 30.0, reseal: bool = True, repeat_is_ours: bool = True
     ) -> Posted:
-        """Seal `letter`, store it in the stream of its subject and return it with its PubAck, `within` seconds.
+        """Seal `message`, store it in the stream of its subject and return it with its PubAck, `within` seconds.
 
-        `reseal` allows a new id once the same bytes may no longer be repeated; the letter then carries an `idm` from
+        `reseal` allows a new id once the same bytes may no longer be repeated; the message then carries an `idm` from
         its first sealing on. `repeat_is_ours=False` takes even a repeat's `duplicate` for somebody else's.
         Raises `Overloaded` if the stream is full, `NotPermitted`, `DuplicateFirstAttempt`, `StreamRefused`,
         `BusUnavailable`, `SealError`, `IdentityUnavailable`.
         """
-        waiting = self._enqueueable(letter, within, durable=True, reseal=reseal, repeat_is_ours=repeat_is_ours)
+        waiting = self._enqueueable(message, within, durable=True, reseal=reseal, repeat_is_ours=repeat_is_ours)
         await self._put(waiting)
         return await waiting.future
 
     async def publish_each(
         self,
-        letters: Sequence[OutgoingMessage],
+        messages: Sequence[OutgoingMessage],
         *,
         within: float = 30.0,
         reseal: bool = True,
         repeat_is_ours: bool = True,
     ) -> Sequence[Posted | SealbusError]:
-        """Store letters together; return for each what `publish` would return or raise."""
+        """Store messages together; return for each what `publish` would return or raise."""
         batch = [
-            self._enqueueable(letter, within, durable=True, reseal=reseal, repeat_is_ours=repeat_is_ours)
-            for letter in letters
+            self._enqueueable(message, within, durable=True, reseal=reseal, repeat_is_ours=repeat_is_ours)
+            for message in messages
         ]
         try:
             for waiting in batch:
@@ -186,18 +186,18 @@ class Outbox:
                 waiting.future.cancel()
         return [_outcome(waiting.future) for waiting in batch]
 
-    async def send(self, letter: OutgoingMessage, *, leaving: Callable[[Sealed], None] | None = None) -> Posted:
-        """Seal `letter` and send it on core NATS; `leaving` is told what was sealed before it leaves.
+    async def send(self, message: OutgoingMessage, *, leaving: Callable[[Sealed], None] | None = None) -> Posted:
+        """Seal `message` and send it on core NATS; `leaving` is told what was sealed before it leaves.
 
         Raises `BusUnavailable` if not connected, `SealError`, `IdentityUnavailable`.
         """
-        waiting = self._enqueueable(letter, 30.0, durable=False, reseal=False, repeat_is_ours=True, leaving=leaving)
+        waiting = self._enqueueable(message, 30.0, durable=False, reseal=False, repeat_is_ours=True, leaving=leaving)
         await self._put(waiting)
         return await waiting.future
 
     def _enqueueable(
         self,
-        letter: OutgoingMessage,
+        message: OutgoingMessage,
         within: float,
         *,
         durable: bool,
@@ -207,10 +207,10 @@ class Outbox:
     ) -> _Waiting:
         loop = asyncio.get_running_loop()
         return _Waiting(
-            letter,
+            message,
             loop.create_future(),
             durable=durable,
-            reseal=reseal and letter.id is None,
+            reseal=reseal and not message.draft.id,
             repeat_is_ours=repeat_is_ours,
             until=loop.time() + within,
             leaving=leaving,
@@ -265,7 +265,7 @@ class Outbox:
         try:
             self._seal_together(batch, sealer, now)
         except SealError:
-            # One letter is at fault and the others are not: find it by sealing each alone.
+            # One message is at fault and the others are not: find it by sealing each alone.
             for waiting in batch:
                 try:
                     self._seal_together([waiting], sealer, now)
@@ -275,10 +275,10 @@ class Outbox:
     def _seal_together(self, batch: Sequence[_Waiting], sealer: Sealer, now: int) -> None:
         drafts = []
         for waiting in batch:
-            new_id = waiting.letter.id or self._new_id(now)
-            if waiting.reseal and waiting.letter.idm is None and waiting.letter.kind in _KEYED:
-                waiting.letter = waiting.letter._replace(idm=new_id.hex())
-            drafts.append(waiting.letter.draft(now=now, new_id=new_id))
+            new_id, draft = self._new_id(now), waiting.message.draft
+            if waiting.reseal and draft.idm is None and draft.kind in _KEYED:
+                waiting.message = waiting.message.with_entries(idm=new_id.hex())
+            drafts.append(waiting.message.at(now, new_id=new_id))
         for waiting, sealed in zip(batch, seal(drafts, sealer), strict=True):
             header = sealed.header
             waiting.sealed = sealed
@@ -334,7 +334,7 @@ class Outbox:
 
     def _settle(self, waiting: _Waiting, answer: PubAck | Exception, loop_time: float) -> bool:
         """Resolve the sender's future if `answer` settles it; otherwise say whether the bytes may be repeated or not."""
-        token = waiting.letter.to.partition(".")[0]
+        token = waiting.message.draft.to.partition(".")[0]
         if isinstance(answer, NotAcknowledged):
             self._unstored[token] = loop_time
         elif isinstance(answer, PubAck | StreamRefused):
@@ -343,7 +343,7 @@ class Outbox:
             return True
         if isinstance(answer, PubAck) and waiting.sealed is not None:
             if answer.duplicate and (waiting.attempts == 1 or not waiting.repeat_is_ours):
-                _fail(waiting, DuplicateFirstAttempt(f"{waiting.letter.to}: the stream has this id already"))
+                _fail(waiting, DuplicateFirstAttempt(f"{waiting.message.draft.to}: the stream has this id already"))
             else:
                 waiting.future.set_result(Posted(sealed=waiting.sealed, ack=answer))
             return True
@@ -354,11 +354,13 @@ class Outbox:
             _fail(waiting, _as_overload(answer))
             return True
         if loop_time >= waiting.until:
-            _fail(waiting, BusUnavailable(f"{waiting.letter.to}: not acknowledged in time"))
+            _fail(waiting, BusUnavailable(f"{waiting.message.draft.to}: not acknowledged in time"))
             return True
         if self._clock() >= waiting.repeat_until:
             if not waiting.reseal:
-                _fail(waiting, BusUnavailable(f"{waiting.letter.to}: not acknowledged while it could be repeated"))
+                _fail(
+                    waiting, BusUnavailable(f"{waiting.message.draft.to}: not acknowledged while it could be repeated")
+                )
                 return True
             waiting.sealed = None
         return False

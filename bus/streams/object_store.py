@@ -148,7 +148,7 @@ class ObjectStore:
             async for batch in batches:
                 found: list[ObjectInfo] = []
                 for delivery in batch:
-                    sequence = delivery.position.sequence if delivery.position is not None else 0
+                    sequence = delivery.arrival.sequence if delivery.arrival is not None else 0
                     info = parse_info(delivery.payload, sequence=sequence)
                     if info is not None and self._meta(info.name) == delivery.subject:
                         found.append(info)

@@ -42,14 +42,15 @@ class Draft(NamedTuple):
     """
 
     kind: Kind
-    id: bytes
     to: str
-    iat: int
-    exp: int
     body: bytes
     typ: str
-    aud: SpiffeId | None = None
+    id: bytes = b""
+    """Given at the latest when it is sealed, like `iat`, `exp` and `end`: no header is made without."""
+    iat: int = 0
+    exp: int = 0
     end: int | None = None
+    aud: SpiffeId | None = None
     sch: str | None = None
     context: Statement | None = None
     ancestors: tuple[Ancestor, ...] = ()
@@ -134,7 +135,7 @@ def _attached(context: Statement | None, ancestors: tuple[Ancestor, ...]) -> tup
 def _header(draft: Draft, sealer: Sealer) -> Header:
     """Return the header of `draft`, made by the same rules as its readers parse it."""
     (
-        kind, ident, to, iat, exp, body, typ, aud, end, sch, context, ancestors, re_, rpl, seq, fin, grt, idm, tid, ext,
+        kind, to, body, typ, ident, iat, exp, end, aud, sch, context, ancestors, re_, rpl, seq, fin, grt, idm, tid, ext,
         dig,
     ) = draft  # fmt: skip
     if iat >= sealer.expires:

@@ -148,7 +148,7 @@ async def test_a_consumer_gets_every_stored_block_and_what_comes_after(connectio
     sent = [b"" if _is_status(block) else block for block in blocks for _ in range(2)]
     for deliveries in (pulled, read):
         assert [delivery.header_block for delivery in deliveries] == [*sent, b""]
-        assert [one.position.sequence for one in deliveries if one.position] == list(range(1, len(sent) + 2))
+        assert [one.arrival.sequence for one in deliveries if one.arrival] == list(range(1, len(sent) + 2))
     assert connection.link is link
 
 

@@ -21,7 +21,7 @@ from support.engines import ScriptedEngine
 from sealbus import Agent, Context
 from sealbus.bus.gate.calls import RemoteError
 from sealbus.bus.handling.idempotency import effects
-from sealbus.bus.handling.idempotency.claim import Claimed, Stage, parse, sign, unsigned
+from sealbus.bus.handling.idempotency.claim import Stage, StoredClaim, parse, sign, unsigned
 from sealbus.bus.sending.message import Content
 from sealbus.bus.streams.plan import apply
 from sealbus.envelopes.encoding.codec import pack
@@ -75,11 +75,11 @@ async def forget(bus: TestBus) -> None:
     await pay(bus, "another")
 
 
-def planted(bus: TestBus, stage: Stage) -> Claimed:
+def planted(bus: TestBus, stage: Stage) -> StoredClaim:
     """Return the claim that whoever knows sender, subject, key and body of a task can make up."""
     key = sha256(pack(("idm", str(bus.names.id_of("shop")), "task.bank.pay", None, None, "k"))).digest()
     now = bus.broker.clock()
-    return Claimed(
+    return StoredClaim(
         key=key,
         dig=sha256(b'{"amount":5}').digest(),
         first=bytes(32),
@@ -90,7 +90,7 @@ def planted(bus: TestBus, stage: Stage) -> Claimed:
     )
 
 
-def plant(bus: TestBus, claim: Claimed, stored: bytes) -> None:
+def plant(bus: TestBus, claim: StoredClaim, stored: bytes) -> None:
     bus.broker.inject(f"state.bank.effect.{claim.key.hex()}", stored)
 
 

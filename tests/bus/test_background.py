@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sealbus.bus.background import Background
+from sealbus.bus.background import Background, Beside
 from sealbus.envelopes.errors import Denied
 
 
@@ -81,3 +81,42 @@ async def test_nothing_is_raised_where_nothing_failed() -> None:
     async with Background() as group:
         done = group.create_task(asyncio.sleep(0))
     assert done.done()
+
+
+async def test_no_more_run_beside_than_there_is_room_for() -> None:
+    leave = asyncio.Event()
+    running: list[int] = []
+
+    async def wait(number: int) -> None:
+        running.append(number)
+        await leave.wait()
+
+    async with asyncio.TaskGroup() as group:
+        beside = Beside(group, 2)
+        await beside.start(wait, 1)
+        await beside.start(wait, 2)
+        third = group.create_task(beside.start(wait, 3))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert (running, third.done()) == ([1, 2], False)
+        leave.set()
+        await third
+        await beside.idle()
+        assert running == [1, 2, 3]
+
+
+async def test_idle_waits_for_what_was_started_at_once_as_well() -> None:
+    leave = asyncio.Event()
+
+    async def wait() -> None:
+        await leave.wait()
+
+    async with asyncio.TaskGroup() as group:
+        beside = Beside(group, 1)
+        beside.start_at_once(wait())
+        idle = group.create_task(beside.idle())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not idle.done()
+        leave.set()
+        await idle

@@ -194,7 +194,7 @@ async def first_to_move(folders: list[Path]) -> int:
 async def last_sequence(transport: NatsTransport) -> int:
     last = 0
     async for batch in transport.read("AUDIT", ["audit.>"]):
-        last = batch[-1].position.sequence if batch[-1].position else last
+        last = batch[-1].arrival.sequence if batch[-1].arrival else last
     return last
 
 

@@ -113,10 +113,10 @@ async def decided(node: Node, stream: str) -> list[str]:
 async def last_sequence(node: Node, stream: str) -> int:
     return max(
         [
-            one.position.sequence
+            one.arrival.sequence
             async for batch in node.transport.read(stream, ["audit.>"])
             for one in batch
-            if one.position
+            if one.arrival
         ]
     )
 

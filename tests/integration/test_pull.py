@@ -98,7 +98,7 @@ async def test_everything_comes_once_and_in_order(connection: Connection) -> Non
     first = worker.deliveries[0]
     assert first.subject == "task.a.run"
     assert first.header_block == b"NATS/1.0\r\nNats-Msg-Id: " + b"0" * 32 + b"\r\n\r\n"
-    position = first.position
+    position = first.arrival
     assert position is not None
     assert (position.stream, position.sequence, position.delivery) == ("TASKS", 1, 1)
     assert abs(position.stored - time.time() * 1e6) < 60e6
@@ -134,7 +134,7 @@ async def test_retry_term_and_working(connection: Connection) -> None:
     def handle(pull: Pull, delivery: Delivery) -> bool:
         number = int(delivery.payload)
         times.setdefault(number, []).append(time.monotonic() - begin)
-        again = delivery.position is not None and delivery.position.delivery > 1
+        again = delivery.arrival is not None and delivery.arrival.delivery > 1
         if number == 1 and not again:
             pull.retry(delivery, 0.5)
         elif number == 2:
@@ -153,7 +153,7 @@ async def test_retry_term_and_working(connection: Connection) -> None:
     assert sorted(worker.seen) == [1, 1, 2, 3, 3, 4]
     assert times[1][1] - times[1][0] >= 0.5
     assert times[3][1] - times[3][0] >= 0.75
-    assert [one.position.delivery for one in worker.deliveries if one.position and one.payload == b"1"] == [1, 2]
+    assert [one.arrival.delivery for one in worker.deliveries if one.arrival and one.payload == b"1"] == [1, 2]
     await until_settled(connection)
     await worker.stop()
 
@@ -274,7 +274,7 @@ async def test_a_stream_made_anew(connection: Connection) -> None:
     await publish(connection, *range(100, 110))
     await until(lambda: len(worker.seen) == 30)
     assert worker.seen[20:] == list(range(100, 110))
-    assert all(one.position and one.position.created == created for one in worker.deliveries[20:])
+    assert all(one.arrival and one.arrival.created == created for one in worker.deliveries[20:])
     await worker.stop()
 
 

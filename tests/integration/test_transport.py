@@ -325,7 +325,7 @@ async def test_reads_in_order_and_ends(transport: NatsTransport) -> None:
     await transport.publish([outgoing(number, f"task.{'ab'[number % 2]}.run") for number in range(1200)], deadline=9)
     whole = [batch async for batch in transport.read("TASKS", ["task.>"])]
     assert numbers(whole) == list(range(1200))
-    positions = [delivery.position for batch in whole for delivery in batch]
+    positions = [delivery.arrival for batch in whole for delivery in batch]
     assert [position.sequence for position in positions if position] == list(range(1, 1201))
     created = await transport.created("TASKS")
     now = time.time() * 1e6
@@ -341,7 +341,7 @@ async def test_reads_in_order_and_ends(transport: NatsTransport) -> None:
 
 async def test_reads_from_a_time_on(transport: NatsTransport) -> None:
     await transport.publish([outgoing(number) for number in range(5)], deadline=5.0)
-    last = [batch async for batch in transport.read("TASKS", ["task.>"])][-1][-1].position
+    last = [batch async for batch in transport.read("TASKS", ["task.>"])][-1][-1].arrival
     assert last is not None
     await transport.publish([outgoing(number) for number in range(5, 8)], deadline=5.0)
     assert numbers([b async for b in transport.read("TASKS", ["task.>"], since=last.stored + 1)]) == [5, 6, 7]

@@ -11,7 +11,7 @@ from support.identity import StaticIdentity
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
-from sealbus.bus.handling.idempotency.claim_store import Claiming
+from sealbus.bus.handling.idempotency.claim_store import ClaimStore
 from sealbus.bus.streams.key_value import Keyed
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.message.seal import Sealer
@@ -38,8 +38,8 @@ class Site:
         self.broker.add_stream("STATE", ["state.>"])
         self.keyed = Keyed(self.broker.connect())
 
-    def process(self, number: int, seal: Callable[[], Sealer] = sealer) -> Claiming:
-        return Claiming(
+    def process(self, number: int, seal: Callable[[], Sealer] = sealer) -> ClaimStore:
+        return ClaimStore(
             keyed=Keyed(self.broker.connect()),
             token="inventory",
             identity=StaticIdentity(ThrowawayCa("example.org"), INVENTORY.value, sealer=seal),

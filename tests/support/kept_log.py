@@ -12,8 +12,9 @@ from support.log_world import World, number_path
 from support.settings import SMALLEST
 
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
-from sealbus.bus.ports import Delivery, StreamPosition
+from sealbus.bus.ports import Delivery
 from sealbus.envelopes.export.trust_root import Root
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.records.body import parse_audit_body
 from sealbus.envelopes.records.notary import BundleRecord
@@ -81,7 +82,7 @@ class StreamOfLog:
                 subject="audit.any",
                 payload=one.data,
                 header_block=b"",
-                position=StreamPosition(stream=stream, sequence=one.sequence, stored=one.stored, created=0, delivery=1),
+                arrival=StreamArrival("audit.any", b"", stream, one.sequence, stored=one.stored, created=0, delivery=1),
             )
             for one in self.world.frames
             if one.kind in (0, 1) and one.sequence >= start and one.sequence not in self.without

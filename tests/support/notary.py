@@ -303,14 +303,14 @@ def bundles_and_checkpoints(
     """Return the history of trust that the stream itself tells, and the notary's checkpoints in order."""
     history, published, caches = TrustHistory(bundle_records(stored, notary)), list[CheckpointRecord](), Caches()
     for delivery in stored:
-        assert delivery.position is not None
-        for bundles in history.at(delivery.position.stored):
+        assert delivery.arrival is not None
+        for bundles in history.at(delivery.arrival.stored):
             try:
                 audit = accept_record(
                     delivery.payload,
                     delivery.subject,
                     ArchiveProfile(names=NAMES),
-                    time=delivery.position.stored,
+                    time=delivery.arrival.stored,
                     bundles=bundles,
                     caches=caches,
                 )
@@ -326,7 +326,7 @@ def recomputed(stored: Sequence[Delivery], history: TrustHistory, until: int) ->
     """Return the entries that the stream up to sequence `until` must have."""
     caches, entries, following = Caches(), list[Entry](), 1
     for delivery in stored:
-        position = delivery.position
+        position = delivery.arrival
         assert position is not None
         if position.sequence > until:
             break

@@ -20,7 +20,7 @@ from sealbus.bus.audit.redaction import DECISIONS_ALONE
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.gate.authorizer import Authorizer
 from sealbus.bus.gate.refusals import Refusals
-from sealbus.bus.gate.reply_policy import AnswerPolicy
+from sealbus.bus.gate.reply_policy import ReplyPolicy
 from sealbus.bus.gate.status_reader import AskedTask, StatusLimits, StatusReader
 from sealbus.bus.sending.status import STATUS_TYPE, Status
 from sealbus.bus.telemetry import Counters
@@ -75,7 +75,7 @@ class Desk:
             names=NAMES,
             own=agent("planner"),
             transport=transport,
-            policy=AnswerPolicy(judge=Authorizer(engine=self.engine), audit=cast("AuditWriter", self.notes)),
+            policy=ReplyPolicy(authorizer=Authorizer(engine=self.engine), audit=cast("AuditWriter", self.notes)),
             refusals=self.refusals,
             trust=lambda: self.trust,
             caches=Caches(),

@@ -12,6 +12,7 @@ from sealbus.envelopes.errors import IdentityUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.trust_history import TrustHistory
 from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Draft
 from sealbus.envelopes.records.batch import AuditBatch
 from sealbus.envelopes.records.body import AUDIT_MEDIA_TYPE
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
@@ -90,15 +91,17 @@ class Recording:
         for record in records:
             batch.add(record.encode())
         closed = batch.close()
-        letter = OutgoingMessage(
-            kind=Kind.RECORD,
-            to=self._subject,
+        message = OutgoingMessage(
+            Draft(
+                kind=Kind.RECORD,
+                to=self._subject,
+                body=closed.body,
+                dig=closed.dig,
+                typ=AUDIT_MEDIA_TYPE,
+            ),
             life=_LIFE,
-            body=closed.body,
-            dig=closed.dig,
-            typ=AUDIT_MEDIA_TYPE,
         )
-        posted = await self._outbox.publish(letter, within=self._within)
+        posted = await self._outbox.publish(message, within=self._within)
         if posted.ack is not None and posted.ack.stream == self._stream:
             # A closed period's last checkpoint is published in the next one's stream, and not read back from there.
             self.sent[posted.ack.sequence] = posted.sealed.header.iat

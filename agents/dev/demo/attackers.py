@@ -9,7 +9,7 @@ from sealbus.agents.dev.demo.stage import STRANGER, Stage
 from sealbus.agents.examples.inventory import Read, Update
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.bodies import JSON
-from sealbus.agents.sdk.messages import Origin, call_letter, task_letter
+from sealbus.agents.sdk.messages import Origin, call_message, task_message
 from sealbus.agents.sdk.sender import encoded
 from sealbus.bus.ports import Delivery, Outgoing, Overloaded, PubAck, uuid7
 from sealbus.bus.sending.message import OutgoingMessage
@@ -50,8 +50,8 @@ async def _redirected(stage: Stage) -> Outcome:
     """Ask for the answer to be sent to somebody else's inbox."""
     node = stage.clients["shop-web"].node
     names = node.deployment.names
-    letter = (await _call(stage, node))._replace(rpl=f"{names.inbox_prefix(names.id_of(STRANGER))}r.0.1")
-    return await _send(stage, node, _sealed(node, letter), Code.WRONG_SUBJECT)
+    message = (await _call(stage, node)).with_entries(rpl=f"{names.inbox_prefix(names.id_of(STRANGER))}r.0.1")
+    return await _send(stage, node, _sealed(node, message), Code.WRONG_SUBJECT)
 
 
 async def _copied_context(stage: Stage) -> Outcome:
@@ -69,7 +69,7 @@ async def _event_as_parent(stage: Stage) -> Outcome:
     parent = Ancestor(header=event.header, proof=event.proof, credential=event.credential)
     before = _count(stage, Code.BAD_CHAIN)
     await node.outbox.publish(
-        task_letter(
+        task_message(
             "inventory.update",
             encoded(Update(item_id="42", quantity=1), JSON),
             names=node.deployment.names,
@@ -80,7 +80,7 @@ async def _event_as_parent(stage: Stage) -> Outcome:
 
 
 async def _call(stage: Stage, node: Node) -> OutgoingMessage:
-    return call_letter(
+    return call_message(
         "inventory.read",
         encoded(Read(item_id="42"), JSON),
         names=node.deployment.names,
@@ -89,9 +89,9 @@ async def _call(stage: Stage, node: Node) -> OutgoingMessage:
     )
 
 
-def _sealed(node: Node, letter: OutgoingMessage) -> Envelope:
+def _sealed(node: Node, message: OutgoingMessage) -> Envelope:
     now = node.clock()
-    (sealed,) = seal([letter.draft(now=now, new_id=uuid7(now))], node.identity.sealer())
+    (sealed,) = seal([message.at(now, new_id=uuid7(now))], node.identity.sealer())
     return parse_envelope(sealed.wire)
 
 

@@ -13,9 +13,10 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from sealbus.bus.ports import Clock, Delivery, Outgoing, PubAck, StreamPosition, StreamRefused, wall_clock
+from sealbus.bus.ports import Clock, Delivery, Outgoing, PubAck, StreamRefused, wall_clock
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.subjects import matches
 
 __all__ = ["MemoryBroker", "MemoryPull", "MemoryTransport", "header_block"]
@@ -55,8 +56,8 @@ class _MemoryStream:
         if self.size + size > self.max_bytes:
             raise StreamRefused(f"{self.name}: maximum bytes exceeded", 10_077)
         sequence = len(self.stored) + 1
-        position = StreamPosition(stream=self.name, sequence=sequence, stored=now, created=self.created, delivery=1)
-        delivery = Delivery(subject=subject, payload=payload, header_block=block, position=position)
+        arrival = StreamArrival(subject, block, self.name, sequence, stored=now, created=self.created, delivery=1)
+        delivery = Delivery(subject=subject, payload=payload, header_block=block, arrival=arrival)
         self.stored.append(delivery)
         self.last[subject] = delivery
         self.size += size
@@ -226,8 +227,8 @@ class MemoryTransport:
                     delivery
                     for delivery in source.stored[place:]
                     if any(matches(pattern, delivery.subject) for pattern in subjects)
-                    and delivery.position is not None
-                    and delivery.position.stored >= since
+                    and delivery.arrival is not None
+                    and delivery.arrival.stored >= since
                 ]
                 place = len(source.stored)
                 if found:
@@ -313,10 +314,10 @@ class MemoryPull:
     def retry(self, delivery: Delivery, delay: float) -> None:
         """Deliver again after `delay` seconds, counted once more."""
         opened = self._open.pop(_sequence(delivery), None)
-        if opened is None or opened.position is None:
+        if opened is None or opened.arrival is None:
             return
-        position = opened.position._replace(delivery=opened.position.delivery + 1)
-        again = opened._replace(position=position)
+        position = opened.arrival._replace(delivery=opened.arrival.delivery + 1)
+        again = opened._replace(arrival=position)
         timer: asyncio.TimerHandle | None = None
 
         def redeliver() -> None:
@@ -342,6 +343,6 @@ class MemoryPull:
 
 
 def _sequence(delivery: Delivery) -> int:
-    if delivery.position is None:
+    if delivery.arrival is None:
         raise ValueError("a core message has no sequence")
-    return delivery.position.sequence
+    return delivery.arrival.sequence

@@ -109,7 +109,7 @@ class Replaying:
         async with aclosing(source) as batches:
             async for batch in batches:
                 for delivery in batch:
-                    sequence = delivery.position.sequence if delivery.position is not None else 0
+                    sequence = delivery.arrival.sequence if delivery.arrival is not None else 0
                     one = wanted.pop(sequence, None)
                     if one is not None:
                         yield await self._one(one, delivery.subject, delivery.payload)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from sealbus.agents.sdk.bodies import JSON, TypedAction
-from sealbus.agents.sdk.messages import NO_SUBJECTS, Origin, call_letter, event_letter, task_letter
+from sealbus.agents.sdk.messages import NO_SUBJECTS, Origin, call_message, event_message, task_message
 from sealbus.agents.sdk.sender import Receipt, Sending, encoded
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
@@ -85,7 +85,7 @@ class Unsent(Sending):
         Raises as `Sending` does for what cannot be composed.
         """
         del user, sent
-        letter = task_letter(
+        message = task_message(
             action,
             encoded(body, media_type),
             names=self._names,
@@ -96,10 +96,10 @@ class Unsent(Sending):
             idempotency_key=idempotency_key,
             own=self._own_subjects,
         )
-        self._note(letter)
-        pending = PendingRequest(digest=_NO_DIGEST, id=_NO_ID, aud=letter.aud or self._own, end=0)
+        self._note(message)
+        pending = PendingRequest(digest=_NO_DIGEST, id=_NO_ID, aud=message.draft.aud or self._own, end=0)
         task = AskedTask(pending=pending, action=action, context=None)
-        return TaskHandle(task=task, reader=_NoStatuses(), subject=letter.to)
+        return TaskHandle(task=task, reader=_NoStatuses(), subject=message.draft.to)
 
     async def emit(
         self,
@@ -113,7 +113,7 @@ class Unsent(Sending):
     ) -> Receipt:
         """Note an event; return a receipt that names no message. Raises as `Sending` does for what cannot be composed."""
         del sent
-        letter = event_letter(
+        message = event_message(
             name,
             encoded(body, media_type),
             names=self._names,
@@ -122,8 +122,8 @@ class Unsent(Sending):
             re=re,
             own_subjects=self._own_subjects,
         )
-        self._note(letter)
-        return Receipt(message_id=_NO_ID.hex(), digest=_NO_DIGEST, subject=letter.to, stream="", sequence=0)
+        self._note(message)
+        return Receipt(message_id=_NO_ID.hex(), digest=_NO_DIGEST, subject=message.draft.to, stream="", sequence=0)
 
     async def call(
         self,
@@ -171,7 +171,7 @@ class Unsent(Sending):
         media_type: str,
     ) -> NotSent:
         name = action if isinstance(action, str) else action.action
-        letter = call_letter(
+        message = call_message(
             name,
             encoded(body, media_type),
             names=self._names,
@@ -181,11 +181,11 @@ class Unsent(Sending):
             grants=grants,
             own=self._own_subjects,
         )
-        self._note(letter)
+        self._note(message)
         return NotSent(f"this is a replay: {name} is not called")
 
-    def _note(self, letter: OutgoingMessage) -> None:
-        self.note(letter.kind.value, letter.to, len(letter.body))
+    def _note(self, message: OutgoingMessage) -> None:
+        self.note(message.draft.kind.value, message.draft.to, len(message.draft.body))
 
 
 class _NoStatuses(StatusReader):

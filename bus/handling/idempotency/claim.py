@@ -26,7 +26,17 @@ from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["CLAIM_TYPE", "INSTANCE_BYTES", "RESULT_BYTES", "SIGNED", "Claimed", "Stage", "parse", "sign", "unsigned"]
+__all__ = [
+    "CLAIM_TYPE",
+    "INSTANCE_BYTES",
+    "RESULT_BYTES",
+    "SIGNED",
+    "Stage",
+    "StoredClaim",
+    "parse",
+    "sign",
+    "unsigned",
+]
 
 CLAIM_TYPE: Final = "application/vnd.sealbus.claim.v1"
 """What the signature is for; none of another type is one of these."""
@@ -56,7 +66,7 @@ SIGNED: Final = frozenset({Stage.FREE, Stage.DONE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
+class StoredClaim:
     """One claim. `key` names the effect, `dig` the body it was claimed for, `first` is H(header) of who claimed it.
 
     `by` is the process, and until `until` (microseconds) its handler may be running. `at` is when this was written.
@@ -99,19 +109,19 @@ class Claimed:
         return encode(fields, text_bytes=RESULT_BYTES)
 
 
-def unsigned(claim: Claimed) -> bytes:
+def unsigned(claim: StoredClaim) -> bytes:
     """Return what is stored of a claim without a result."""
     if claim.result is not None:
         raise SealError("a result is kept signed only")
     return encode([claim.payload()], text_bytes=_BYTES)
 
 
-def sign(claim: Claimed, sealer: Sealer) -> bytes:
+def sign(claim: StoredClaim, sealer: Sealer) -> bytes:
     """Return what is stored of a claim, signed by `sealer`, whose credential must be valid at `claim.at`."""
     return encode([*signed(claim.payload(), CLAIM_TYPE, sealer)], text_bytes=_BYTES)
 
 
-def parse(stored: bytes, *, own: SpiffeId, trust: Trust, caches: Caches) -> tuple[Claimed, bool]:
+def parse(stored: bytes, *, own: SpiffeId, trust: Trust, caches: Caches) -> tuple[StoredClaim, bool]:
     """Return the claim that was stored, and whether `own` signed it; a result that it did not sign is left out.
 
     Raises `EnvelopeError` (`malformed`, step 0) for anything else than a claim.
@@ -123,15 +133,15 @@ def parse(stored: bytes, *, own: SpiffeId, trust: Trust, caches: Caches) -> tupl
         raise EnvelopeError(Code.MALFORMED, 0, "claim: not bytes")
     parts = [one for one in array if isinstance(one, bytes)]
     own_words = len(parts) == _SIGNED and _is_signed(parts, own=own, trust=trust, caches=caches)
-    return _claimed(parts[0], trusted=own_words), own_words
+    return _stored_claim(parts[0], trusted=own_words), own_words
 
 
-def _claimed(payload: bytes, *, trusted: bool) -> Claimed:
+def _stored_claim(payload: bytes, *, trusted: bool) -> StoredClaim:
     keys = RecordMap(decode(payload, text_bytes=RESULT_BYTES, step=0))
     typ = keys.text("typ") if "typ" in keys else None
     result = Content(body=keys.octets("res"), typ=typ) if typ is not None else None
     try:
-        claim = Claimed(
+        claim = StoredClaim(
             key=keys.octets("key"),
             dig=keys.octets("dig"),
             first=keys.octets("first"),

@@ -1,4 +1,4 @@
-"""Claiming effects in STATE: what holds for all processes of one identity, and outlives them (SPEC.md section 7).
+"""ClaimStore effects in STATE: what holds for all processes of one identity, and outlives them (SPEC.md section 7).
 
 ::
 
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from sealbus.bus.handling.idempotency.claim import SIGNED, Claimed, Stage, parse, sign, unsigned
+from sealbus.bus.handling.idempotency.claim import SIGNED, Stage, StoredClaim, parse, sign, unsigned
 from sealbus.bus.ports import Clock, Identity, wall_clock
 from sealbus.bus.sending.message import Content
 from sealbus.bus.streams.key_value import Keyed
@@ -38,7 +38,7 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import BoundedMap, Caches
 
-__all__ = ["MARGIN", "BusyEffect", "Claiming", "Going", "Happened", "same_body"]
+__all__ = ["MARGIN", "AlreadyDone", "BusyEffect", "Claim", "ClaimStore", "same_body"]
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class BusyEffect(Exception):
         self.seconds = seconds
 
 
-class Going(NamedTuple):
+class Claim(NamedTuple):
     """The handler may run; say afterwards what came of it, by `done` or `failed`. `last` is 0 without a stored claim."""
 
     key: bytes
@@ -75,7 +75,7 @@ class Going(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Happened:
+class AlreadyDone:
     """The effect has happened. `result` is absent if it is not kept (any more).
 
     `told` tells that the copy before us is the message that caused it, and that its requester knows the result.
@@ -85,7 +85,7 @@ class Happened:
     told: bool
 
 
-class Claiming:
+class ClaimStore:
     """Claims of one worker, whose subject token is `token`. `instance` (16 bytes) names this process among others."""
 
     def __init__(
@@ -113,38 +113,38 @@ class Claiming:
         self._idle: BoundedMap[bytes, bool] = BoundedMap(_IDLE)
         """Effects that stand as started by us, perhaps, and whose handler did not run or has failed."""
 
-    async def claim(self, going: Going, timeout: float) -> Going | Happened:
+    async def claim(self, claim: Claim, timeout: float) -> Claim | AlreadyDone:
         """Claim for a handler that may take `timeout` seconds, unless the effect has happened.
 
         Raises `BusyEffect`; `HandlingError` `idempotency_conflict`, or `outcome_unknown` if a process was gone before it
         said what came of it; `StateUnavailable`. To be called only while this process does not run the same effect.
         """
         try:
-            begun = await self._claim(going, timeout)
+            begun = await self._claim(claim, timeout)
         except BusUnavailable as error:
             # Perhaps our claim was stored all the same.
-            self._idle.put(going.key, True)
+            self._idle.put(claim.key, True)
             raise StateUnavailable("the effect cannot be claimed") from error
-        self._idle.put(going.key, False)
+        self._idle.put(claim.key, False)
         return begun
 
-    async def kept(self, going: Going) -> Content | None:
+    async def kept(self, claim: Claim) -> Content | None:
         """Return the result that is kept of an effect that has happened; `None` if there is none, or it cannot be read."""
         try:
-            found = await self._keyed.get(self._prefix + going.key.hex(), within=WITHIN)
-            return self._held(found[1], going).result if found is not None else None
+            found = await self._keyed.get(self._prefix + claim.key.hex(), within=WITHIN)
+            return self._held(found[1], claim).result if found is not None else None
         except SealbusError:
             return None
 
-    async def mark(self, going: Going, stage: Stage, result: Content | None) -> None:
+    async def mark(self, claim: Claim, stage: Stage, result: Content | None) -> None:
         """Write what became of a claim; one that cannot be written is counted and logged. Raises nothing."""
-        subject = self._prefix + going.key.hex()
+        subject = self._prefix + claim.key.hex()
         outcome = ""
         for _ in range(_MARKS):
             try:
-                mark = self._claimed(going, stage, at=self._clock(), until=going.until, result=result)
+                mark = self._stored_claim(claim, stage, at=self._clock(), until=claim.until, result=result)
                 stored = self._stored(mark)
-                if await self._keyed.replace(subject, stored, last=going.last, within=WITHIN) is not None:
+                if await self._keyed.replace(subject, stored, last=claim.last, within=WITHIN) is not None:
                     return
             except SealbusError as error:
                 outcome = str(error.code)
@@ -155,29 +155,29 @@ class Claiming:
         if outcome == "replaced" and await self._is_marked(subject, stage):
             return
         if stage is Stage.FREE:
-            self._idle.put(going.key, True)
+            self._idle.put(claim.key, True)
         self._counters.add("sealbus_effects_unmarked_total", 1, stage=stage.value, reason=outcome)
         _log.error("an effect is not marked %s: %s", stage, outcome)
 
-    async def _claim(self, going: Going, timeout: float) -> Going | Happened:
-        subject = self._prefix + going.key.hex()
+    async def _claim(self, claim: Claim, timeout: float) -> Claim | AlreadyDone:
+        subject = self._prefix + claim.key.hex()
         for _ in range(_ROUNDS):
             now = self._clock()
-            mine = self._claimed(going, Stage.STARTED, at=now, until=now + int((timeout + self._margin) * SECOND))
+            mine = self._stored_claim(claim, Stage.STARTED, at=now, until=now + int((timeout + self._margin) * SECOND))
             last = await self._keyed.create(subject, unsigned(mine), within=WITHIN)
             if last is None:
                 found = await self._keyed.get(subject, within=WITHIN)
                 if found is None:
                     continue  # a replica that is behind answered
-                held = self._held(found[1], going)
+                held = self._held(found[1], claim)
                 if held.stage is Stage.DONE:
-                    return Happened(result=held.result, told=held.first == going.first and held.result is None)
+                    return AlreadyDone(result=held.result, told=held.first == claim.first and held.result is None)
                 last = await self._take_over(subject, found[0], held, mine)
             if last is not None:
-                return Going(key=going.key, dig=going.dig, first=going.first, last=last, until=mine.until)
+                return Claim(key=claim.key, dig=claim.dig, first=claim.first, last=last, until=mine.until)
         raise StateUnavailable("other processes claim the same effect")
 
-    async def _take_over(self, subject: str, last: int, held: Claimed, mine: Claimed) -> int | None:
+    async def _take_over(self, subject: str, last: int, held: StoredClaim, mine: StoredClaim) -> int | None:
         """Write in place of a claim that is not done; `None` if somebody else was quicker."""
         # That we started it is not enough: it may have happened, and only that it was marked so may have failed.
         ours = held.by == self._instance and self._idle.get(held.key) is True
@@ -186,7 +186,7 @@ class Claiming:
         if held.stage is Stage.STARTED:
             if mine.at < held.until:
                 raise BusyEffect((held.until - mine.at) / SECOND)
-            gone = Claimed(
+            gone = StoredClaim(
                 key=held.key,
                 dig=held.dig,
                 first=held.first,
@@ -199,17 +199,17 @@ class Claiming:
                 return None
         raise HandlingError(Code.OUTCOME_UNKNOWN, "its handler was started by a process that is gone")
 
-    def _held(self, stored: bytes, going: Going) -> Claimed:
+    def _held(self, stored: bytes, claim: Claim) -> StoredClaim:
         try:
             held, signed = parse(stored, own=self._identity.spiffe_id, trust=self._trust(), caches=self._caches)
         except EnvelopeError as error:
             # Somebody else's bytes, or a newer version's: whether it has happened cannot be told, so it may not again.
             raise HandlingError(Code.OUTCOME_UNKNOWN, "its claim is not readable") from error
-        if held.key != going.key:
+        if held.key != claim.key:
             raise HandlingError(Code.OUTCOME_UNKNOWN, "its claim is another effect's")
         if held.stage in SIGNED and not signed:
             raise HandlingError(Code.OUTCOME_UNKNOWN, f"its claim says {held.stage}, and that we did not sign")
-        same_body(held.dig, going.dig)
+        same_body(held.dig, claim.dig)
         return held
 
     async def _is_marked(self, subject: str, stage: Stage) -> bool:
@@ -222,7 +222,7 @@ class Claiming:
             return False
         return held.stage is stage and held.by == self._instance
 
-    def _stored(self, mark: Claimed) -> bytes:
+    def _stored(self, mark: StoredClaim) -> bytes:
         try:
             return sign(mark, self._identity.sealer())
         except IdentityUnavailable as error:
@@ -232,11 +232,13 @@ class Claiming:
             _log.warning("an effect is marked done without a signature: %s", error)
             return unsigned(replace(mark, result=None))
 
-    def _claimed(self, going: Going, stage: Stage, *, at: int, until: int, result: Content | None = None) -> Claimed:
-        return Claimed(
-            key=going.key,
-            dig=going.dig,
-            first=going.first,
+    def _stored_claim(
+        self, claim: Claim, stage: Stage, *, at: int, until: int, result: Content | None = None
+    ) -> StoredClaim:
+        return StoredClaim(
+            key=claim.key,
+            dig=claim.dig,
+            first=claim.first,
             by=self._instance,
             stage=stage,
             at=at,

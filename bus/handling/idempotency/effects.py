@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 
 from sealbus.bus.handling.idempotency.claim import RESULT_BYTES, Stage
-from sealbus.bus.handling.idempotency.claim_store import BusyEffect, Claiming, Going, Happened, same_body
+from sealbus.bus.handling.idempotency.claim_store import AlreadyDone, BusyEffect, Claim, ClaimStore, same_body
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.accept.live import VerifiedMessage
@@ -38,16 +38,16 @@ class _Remembered(NamedTuple):
 class Effects:
     """The memory of one worker."""
 
-    def __init__(self, claiming: Claiming) -> None:
-        self._claiming = claiming
+    def __init__(self, claims: ClaimStore) -> None:
+        self._claims = claims
         self._running: dict[bytes, bytes] = {}
         self._handled: BoundedMap[bytes, _Remembered] = BoundedMap(REMEMBERED)
         self._results: BoundedMap[bytes, Content] = BoundedMap(RESULTS)
 
-    async def begin(self, permitted: Permitted) -> Going | Happened:
+    async def begin(self, permitted: Permitted) -> Claim | AlreadyDone:
         """Claim the effect of a message, in STATE if its route says `once`, before its handler runs.
 
-        Raises `BusyEffect`, `StateUnavailable` and `HandlingError` as `Claiming.claim` does; without `once` only for what
+        Raises `BusyEffect`, `StateUnavailable` and `HandlingError` as `ClaimStore.claim` does; without `once` only for what
         this process knows.
         """
         header = permitted.message.header
@@ -61,45 +61,45 @@ class Effects:
             same_body(known.dig, header.dig)
             told, result = known.first == header.digest, self._results.get(key)
             if result is None and not told and permitted.route.once:
-                result = await self._claiming.kept(Going(key=key, dig=header.dig, first=header.digest))
-            return Happened(result=result, told=told)
-        going = Going(key=key, dig=header.dig, first=header.digest)
+                result = await self._claims.kept(Claim(key=key, dig=header.dig, first=header.digest))
+            return AlreadyDone(result=result, told=told)
+        claim = Claim(key=key, dig=header.dig, first=header.digest)
         self._running[key] = header.dig
         if not permitted.route.once:
-            return going
-        begun: Going | Happened | None = None
+            return claim
+        begun: Claim | AlreadyDone | None = None
         try:
-            begun = await self._claiming.claim(going, permitted.route.timeout)
+            begun = await self._claims.claim(claim, permitted.route.timeout)
         finally:
-            if not isinstance(begun, Going):
+            if not isinstance(begun, Claim):
                 del self._running[key]
         return begun
 
-    async def done(self, going: Going, result: Content | None) -> None:
+    async def done(self, claim: Claim, result: Content | None) -> None:
         """Note that the effect has happened; its claim is marked for as long as that takes, but not for ever.
 
         `result` is kept if it is small. A mark that cannot be stored is counted and logged: this process still knows,
         and another one concludes `outcome_unknown`, which handles nothing twice.
         """
-        self._handled.put(going.key, _Remembered(going.dig, going.first))
+        self._handled.put(claim.key, _Remembered(claim.dig, claim.first))
         if result is not None and len(result.body) <= REMEMBERED_BYTES:
-            self._results.put(going.key, result)
-        self._running.pop(going.key, None)
-        if going.last:
+            self._results.put(claim.key, result)
+        self._running.pop(claim.key, None)
+        if claim.last:
             kept = result if result is not None and len(result.body) <= RESULT_BYTES else None
-            await self._claiming.mark(going, Stage.DONE, kept)
+            await self._claims.mark(claim, Stage.DONE, kept)
 
-    def untold(self, going: Going) -> None:
+    def untold(self, claim: Claim) -> None:
         """Note that the requester was not told what came of an effect that has happened."""
-        self._handled.put(going.key, _Remembered(going.dig, b""))
+        self._handled.put(claim.key, _Remembered(claim.dig, b""))
 
-    async def failed(self, going: Going) -> None:
+    async def failed(self, claim: Claim) -> None:
         """Give the claim back, so that the next delivery may handle it again."""
         try:
-            if going.last:
-                await self._claiming.mark(going, Stage.FREE, None)
+            if claim.last:
+                await self._claims.mark(claim, Stage.FREE, None)
         finally:
-            self._running.pop(going.key, None)
+            self._running.pop(claim.key, None)
 
 
 def effect_key(message: VerifiedMessage) -> bytes:

@@ -12,11 +12,11 @@ from sealbus.agents.sdk.messages import (
     CALL_LIFE,
     TASK_LIFE,
     Origin,
-    call_letter,
-    event_letter,
+    call_message,
+    event_message,
     own_subject,
     split_action,
-    task_letter,
+    task_message,
 )
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError, SealError
@@ -30,11 +30,11 @@ STOCK = NAMES.id_of("stock")
 
 
 def task(action: str = "stock.move", **said: object) -> OutgoingMessage:
-    return task_letter(action, BODY, names=NAMES, **{"origin": Origin(), **said})  # type: ignore[arg-type]
+    return task_message(action, BODY, names=NAMES, **{"origin": Origin(), **said})  # type: ignore[arg-type]
 
 
 def call(action: str = "stock.count", **said: object) -> OutgoingMessage:
-    return call_letter(action, BODY, names=NAMES, reply_to="_INBOX.shop.reply.0.1", **{"origin": Origin(), **said})  # type: ignore[arg-type]
+    return call_message(action, BODY, names=NAMES, reply_to="_INBOX.shop.reply.0.1", **{"origin": Origin(), **said})  # type: ignore[arg-type]
 
 
 def test_an_action_is_an_agent_and_a_verb() -> None:
@@ -43,9 +43,9 @@ def test_an_action_is_an_agent_and_a_verb() -> None:
 
 @pytest.mark.parametrize("action", ["", "stock", "stock.", ".move", "a.b.c"])
 def test_anything_else_is_no_action(action: str) -> None:
-    for letter in (task, call):
+    for message in (task, call):
         with pytest.raises(SealError):
-            letter(action)
+            message(action)
 
 
 @pytest.mark.parametrize("action", ["stock.mo*ve", "stock.mo ve", "st>ck.move"])
@@ -55,41 +55,41 @@ def test_what_cannot_stand_in_a_subject_is_refused(action: str) -> None:
 
 
 def test_a_task_goes_to_the_stream_of_its_agent() -> None:
-    letter = task(grants=["pricing.*"], idempotency_key="order-7")
-    assert (letter.kind, letter.to, letter.aud) == (Kind.TASK, "task.stock.move", STOCK)
-    assert (letter.grt, letter.idm, letter.rpl) == (("pricing.*",), "order-7", None)
-    assert letter.life == TASK_LIFE
-    assert letter.end_after is not None
-    assert letter.end_after > letter.life
-    assert task(partition="7").to == "task.stock.move.7"
+    message = task(grants=["pricing.*"], idempotency_key="order-7")
+    assert (message.draft.kind, message.draft.to, message.draft.aud) == (Kind.TASK, "task.stock.move", STOCK)
+    assert (message.draft.grt, message.draft.idm, message.draft.rpl) == (("pricing.*",), "order-7", None)
+    assert message.life == TASK_LIFE
+    assert message.end_after is not None
+    assert message.end_after > message.life
+    assert task(partition="7").draft.to == "task.stock.move.7"
 
 
 def test_a_call_says_where_its_answer_goes() -> None:
-    letter = call()
-    assert (letter.kind, letter.to, letter.aud) == (Kind.CALL, "call.stock.count", STOCK)
-    assert letter.rpl == "_INBOX.shop.reply.0.1"
-    assert letter.life == letter.end_after == CALL_LIFE
+    message = call()
+    assert (message.draft.kind, message.draft.to, message.draft.aud) == (Kind.CALL, "call.stock.count", STOCK)
+    assert message.draft.rpl == "_INBOX.shop.reply.0.1"
+    assert message.life == message.end_after == CALL_LIFE
 
 
 def test_an_event_is_ours_and_carries_no_user_and_no_chain() -> None:
     handled = Delivery().accept(Message())
     origin = Origin.message(handled)
     assert origin.ancestors
-    letter = event_letter("moved", BODY, names=NAMES, own=STOCK, origin=origin, re=handled.header.digest)
-    assert (letter.kind, letter.to, letter.aud) == (Kind.EVENT, "event.stock.moved", None)
-    assert (letter.statement, letter.ancestors, letter.end_after) == (None, (), None)
-    assert letter.re == handled.header.digest
+    message = event_message("moved", BODY, names=NAMES, own=STOCK, origin=origin, re=handled.header.digest)
+    assert (message.draft.kind, message.draft.to, message.draft.aud) == (Kind.EVENT, "event.stock.moved", None)
+    assert (message.draft.context, message.draft.ancestors, message.end_after) == (None, (), None)
+    assert message.draft.re == handled.header.digest
 
 
 def test_a_child_carries_user_and_chain_and_ends_with_its_parent() -> None:
     handled = Delivery().accept(Message())
     assert handled.context is not None
-    for letter in (task(origin=Origin.message(handled)), call(origin=Origin.message(handled))):
-        assert letter.statement == handled.statement
-        assert letter.ancestors == handled.ancestors
-        assert letter.ancestors[0].header == handled.header.raw
-        assert letter.end_at == handled.header.end
-        assert letter.not_before >= max(handled.header.iat, handled.context.iat)
+    for message in (task(origin=Origin.message(handled)), call(origin=Origin.message(handled))):
+        assert message.draft.context == handled.statement
+        assert message.draft.ancestors == handled.ancestors
+        assert message.draft.ancestors[0].header == handled.header.raw
+        assert message.end_at == handled.header.end
+        assert message.not_before >= max(handled.header.iat, handled.context.iat)
 
 
 def test_a_chain_starts_with_a_user_or_with_nobody() -> None:
@@ -132,7 +132,7 @@ def test_an_own_subject_goes_by_its_text_or_its_action_and_its_kind_alone(name: 
 def test_an_action_of_two_own_subjects_is_not_guessed() -> None:
     with pytest.raises(SealError):
         task("orders.twice", own=OWN)
-    assert task("a.two", own=OWN).to == "a.two"
+    assert task("a.two", own=OWN).draft.to == "a.two"
 
 
 @pytest.mark.parametrize(
@@ -140,15 +140,15 @@ def test_an_action_of_two_own_subjects_is_not_guessed() -> None:
     [(lambda: task("orders.ship", own=OWN), "shop.ship"), (lambda: call("shop.ask", own=OWN), "shop.ask")],
 )
 def test_its_owner_is_the_audience(make: Callable[[], OutgoingMessage], to: str) -> None:
-    letter = make()
-    assert (letter.to, letter.aud) == (to, STOCK)
+    message = make()
+    assert (message.draft.to, message.draft.aud) == (to, STOCK)
 
 
 def test_an_own_event_is_its_owners() -> None:
     def emit(own: object) -> OutgoingMessage:
-        return event_letter("shop.sold", BODY, names=NAMES, own=own, origin=Origin(), own_subjects=OWN)  # type: ignore[arg-type]
+        return event_message("shop.sold", BODY, names=NAMES, own=own, origin=Origin(), own_subjects=OWN)  # type: ignore[arg-type]
 
-    assert emit(SHOP).to == "shop.sold"
+    assert emit(SHOP).draft.to == "shop.sold"
     with pytest.raises(SealError):
         emit(STOCK)
     with pytest.raises(SealError):

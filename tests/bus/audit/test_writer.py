@@ -30,15 +30,15 @@ class Seen:
     """Everything that the gate had recorded, and what the writer answered."""
 
     def __init__(self, writer: AuditWriter, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.judged: list[Decided] = []
+        self.decided: list[Decided] = []
         self.answers: list[bytes | SealbusError] = []
         for name in ("decisions", "call_decisions"):
             monkeypatch.setattr(writer, name, self._watched(getattr(writer, name)))
 
     def _watched(self, record: Record) -> Record:
-        async def watched(judged: Sequence[Decided]) -> Sequence[bytes | SealbusError]:
-            answers = await record(judged)
-            self.judged += judged
+        async def watched(decided: Sequence[Decided]) -> Sequence[bytes | SealbusError]:
+            answers = await record(decided)
+            self.decided += decided
             self.answers += answers
             return answers
 
@@ -114,7 +114,7 @@ async def test_a_decision_on_a_call_is_alone_under_the_guard_id(bus: TestBus, mo
         await client.call("pricing.quote", Update(item_id=str(number)), returns=Price)
     await bus.idle()
     ids = {parse_header(parse_envelope(one.payload).header).id for one in bus.stored("AUDIT")}
-    expected = {guard_id(node.own, one.opened.message.header.digest) for one in seen.judged}
+    expected = {guard_id(node.own, one.opened.message.header.digest) for one in seen.decided}
     assert len(expected) == 3
     assert expected <= ids
     for one in bus.stored("AUDIT"):
@@ -130,7 +130,7 @@ async def test_a_call_that_a_replica_decided_on_is_replayed_here(bus: TestBus, m
         Outbox(identity=node.identity, transport=bus.broker.connect()) as outbox,
         AuditWriter(own=node.own, subject="audit.pricing", outbox=outbox, counters=node.counters) as replica,
     ):
-        (answer,) = await replica.call_decisions(seen.judged)
+        (answer,) = await replica.call_decisions(seen.decided)
     assert isinstance(answer, EnvelopeError)
     assert answer.code is Code.REPLAYED
 

@@ -20,7 +20,7 @@ from sealbus.agents.sdk.sender import Sending
 from sealbus.bus.gate import authorizer as judge
 from sealbus.bus.gate.authorizer import Authorizer
 from sealbus.bus.gate.calls import RemoteError
-from sealbus.bus.gate.reply_policy import AnswerPolicy
+from sealbus.bus.gate.reply_policy import ReplyPolicy
 from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.stages import Opened
 from sealbus.envelopes.errors import Code, PolicyFailed, PolicyUnavailable
@@ -72,7 +72,7 @@ async def test_an_engine_that_breaks_does_not_end_the_worker() -> None:
     async with TestBus(shop.pricing, engine=engine) as bus:
         other = ScriptedEngine()
         client = await bus.client("shop-web")
-        client.node.requests._policy = AnswerPolicy(judge=Authorizer(engine=other), audit=client.node.audit)
+        client.node.requests._policy = ReplyPolicy(authorizer=Authorizer(engine=other), audit=client.node.audit)
         with pytest.raises(RemoteError) as refused:
             await client.call("pricing.quote", Update(item_id="1"), returns=Price)
         assert refused.value.code is Code.POLICY_UNAVAILABLE
@@ -83,7 +83,7 @@ async def test_an_engine_that_breaks_does_not_end_the_worker() -> None:
 
 async def test_nothing_opened_is_nothing_asked() -> None:
     engine = ScriptedEngine()
-    assert await Authorizer(engine=engine).judge([]) == []
+    assert await Authorizer(engine=engine).authorize([]) == []
     assert engine.asked == []
 
 
@@ -131,8 +131,8 @@ async def test_resources_that_hang_hold_a_batch_up_no_longer_than_twice_their_ti
         message = message._replace(body=b'{"item_id":"1"}', header=message.header._replace(typ="application/json"))
         delivery = Delivery(subject="task.slow.run", payload=b"", header_block=b"")
         one = Opened(delivery=delivery, route=replace(route, resource_timeout=0.05), message=message, time=0)
-        found = await Authorizer(engine=ScriptedEngine()).judge([one] * 50)
-    assert {judged.code for judged in found} == {Code.RESOURCE_UNAVAILABLE}
+        found = await Authorizer(engine=ScriptedEngine()).authorize([one] * 50)
+    assert {decided.code for decided in found} == {Code.RESOURCE_UNAVAILABLE}
     assert 1 <= asked <= 3
 
 

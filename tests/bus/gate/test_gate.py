@@ -543,10 +543,10 @@ async def test_batches_are_handled_in_their_order_whichever_is_recorded_first(
         audit = (await bus.client("inventory")).node.audit
         decisions, second, recorded = audit.decisions, asyncio.Event(), list[int]()
 
-        async def first_is_slow(judged: Sequence[Decided]) -> Sequence[bytes | SealbusError]:
+        async def first_is_slow(decided: Sequence[Decided]) -> Sequence[bytes | SealbusError]:
             recorded.append(len(recorded))
             number = recorded[-1]
-            leaves = await decisions(judged)
+            leaves = await decisions(decided)
             if number == 0:
                 await second.wait()
                 for _ in range(100):

@@ -15,7 +15,7 @@ from sealbus.bus.audit.redaction import DECISIONS_ALONE
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.gate import reply_policy as answer_policy
 from sealbus.bus.gate.authorizer import Authorizer
-from sealbus.bus.gate.reply_policy import AnswerPolicy, Received
+from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
 from sealbus.envelopes.accept.result import VerifiedResult
 from sealbus.envelopes.errors import Code, Denied, PolicyFailed, PolicyUnavailable, SealbusError
 from sealbus.envelopes.message.user_context import parse_payload
@@ -44,7 +44,7 @@ def reply() -> VerifiedResult:
 
 async def decide(engine: ScriptedEngine, *received: Received) -> tuple[list[SealbusError | None], Notes]:
     notes = Notes()
-    policy = AnswerPolicy(judge=Authorizer(engine=engine), audit=cast("AuditWriter", notes))
+    policy = ReplyPolicy(authorizer=Authorizer(engine=engine), audit=cast("AuditWriter", notes))
     return await policy.decide(received, now=NOW + MINUTE), notes
 
 

@@ -9,14 +9,14 @@ from typing import cast
 import pytest
 from support.audit import opened
 
-from sealbus.bus.handling.completion import AT_A_TIME, TOGETHER, Completing, Done, Outcomes
-from sealbus.bus.handling.idempotency.claim_store import Going
+from sealbus.bus.handling.completion import AT_A_TIME, TOGETHER, Completion, Done, Outcomes
+from sealbus.bus.handling.idempotency.claim_store import Claim
 from sealbus.bus.handling.idempotency.effects import Effects
 from sealbus.bus.handling.status_writer import Statuses, StatusReporter
+from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.retry import RetrySchedule
 from sealbus.bus.routing.routes import Endpoint, Permitted, Route
-from sealbus.bus.routing.stages import Work
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.accept.live import VerifiedMessage
@@ -39,11 +39,10 @@ class Worker:
         self.may_store = asyncio.Event()
         self.may_store.set()
         self.storing = asyncio.Event()
-        self.completing = Completing(
+        self.completion = Completion(
             statuses=cast("Statuses", self),
             effects=cast("Effects", self),
             outcomes=cast("Outcomes", self),
-            settled=lambda work: self.seen.append(("over", work.permitted.leaf)),
             waiting=4 * TOGETHER,
         )
 
@@ -56,19 +55,19 @@ class Worker:
         self.seen += [("told", body) for body in results]
         return [body not in self.full for body in results]
 
-    def untold(self, going: Going) -> None:
-        self.seen.append(("untold", going.key))
+    def untold(self, claim: Claim) -> None:
+        self.seen.append(("untold", claim.key))
 
-    async def settle(self, work: Work, code: Code | None, started: int) -> None:
-        assert (code, started) == (None, 7)
+    async def settle(self, work: Work, code: Code | None) -> None:
+        assert code is None
         self.seen.append(("settled", work.permitted.leaf))
 
 
 def done(name: bytes) -> Done:
     permitted = Permitted(message=TASK, value=None, route=ROUTE, leaf=name)
-    work = Work(permitted=permitted, delivery=cast("Delivery", None), pull=None)
-    telling = StatusReporter(cast("Statuses", None), TASK, 1)
-    return Done(work, Going(key=name, dig=b"", first=b""), telling, Content(body=name, typ="application/json"), 7)
+    work = Work(permitted, cast("Delivery", None), None, set())
+    reporter = StatusReporter(cast("Statuses", None), TASK, 1)
+    return Done(work, Claim(key=name, dig=b"", first=b""), reporter, Content(body=name, typ="application/json"))
 
 
 @pytest.fixture
@@ -78,32 +77,32 @@ async def worker() -> Worker:
 
 async def test_what_waits_is_told_together_and_settled_in_order(worker: Worker) -> None:
     for name in (b"1", b"2", b"3"):
-        await worker.completing.put(done(name))
+        await worker.completion.put(done(name))
     async with asyncio.TaskGroup() as group:
-        group.create_task(worker.completing.run())
-        await worker.completing.join()
-        await worker.completing.close()
+        group.create_task(worker.completion.run())
+        await worker.completion.join()
+        await worker.completion.close()
     assert worker.batches == [3]
-    steps = ("told", "settled", "over")
+    steps = ("told", "settled")
     assert worker.seen == [(step, name) for step in steps for name in (b"1", b"2", b"3")]
 
 
 async def test_what_could_not_be_told_is_settled_and_noted_as_untold(worker: Worker) -> None:
     worker.full = frozenset({b"2"})
-    await worker.completing.put(done(b"1"))
-    await worker.completing.put(done(b"2"))
-    await worker.completing.close()
-    await worker.completing.run()
+    await worker.completion.put(done(b"1"))
+    await worker.completion.put(done(b"2"))
+    await worker.completion.close()
+    await worker.completion.run()
     assert [event for event in worker.seen if event[0] != "told"] == [
-        ("settled", b"1"), ("untold", b"2"), ("settled", b"2"), ("over", b"1"), ("over", b"2"),
+        ("settled", b"1"), ("untold", b"2"), ("settled", b"2"),
     ]  # fmt: skip
 
 
 async def test_no_batch_is_larger_than_a_signature_takes(worker: Worker) -> None:
     for number in range(TOGETHER + 1):
-        await worker.completing.put(done(b"%d" % number))
-    await worker.completing.close()
-    await worker.completing.run()
+        await worker.completion.put(done(b"%d" % number))
+    await worker.completion.close()
+    await worker.completion.run()
     assert worker.batches == [TOGETHER, 1]
 
 
@@ -111,16 +110,16 @@ async def test_a_batch_that_waits_does_not_hold_up_the_next(worker: Worker) -> N
     worker.may_store.clear()
     async with asyncio.TaskGroup() as group:
         for _ in range(AT_A_TIME):
-            group.create_task(worker.completing.run())
-        await worker.completing.put(done(b"1"))
+            group.create_task(worker.completion.run())
+        await worker.completion.put(done(b"1"))
         await worker.storing.wait()
         worker.storing.clear()
-        await worker.completing.put(done(b"2"))
+        await worker.completion.put(done(b"2"))
         await worker.storing.wait()
         assert worker.seen == []
         worker.may_store.set()
-        await worker.completing.join()
-        await worker.completing.close()
+        await worker.completion.join()
+        await worker.completion.close()
     assert worker.batches == [1, 1]
 
 
@@ -128,9 +127,9 @@ async def test_the_end_waits_for_what_was_taken_over(worker: Worker) -> None:
     worker.may_store.clear()
     async with asyncio.TaskGroup() as group:
         for _ in range(AT_A_TIME):
-            group.create_task(worker.completing.run())
-        await worker.completing.put(done(b"1"))
+            group.create_task(worker.completion.run())
+        await worker.completion.put(done(b"1"))
         await worker.storing.wait()
-        await worker.completing.close()
+        await worker.completion.close()
         worker.may_store.set()
     assert ("settled", b"1") in worker.seen

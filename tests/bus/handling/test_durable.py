@@ -422,7 +422,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Outbox.publish
 
     async def soon(self: Outbox, letter: OutgoingMessage, *, within: float = 30.0, **options: bool) -> Posted:
-        if letter.kind is Kind.STATUS:
+        if letter.draft.kind is Kind.STATUS:
             return await store(self, letter, within=0.0, **options)
         return await store(self, letter, within=within, **options)
 
@@ -431,7 +431,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     async def each_soon(
         self: Outbox, letters: Sequence[OutgoingMessage], *, within: float = 30.0, **options: bool
     ) -> Sequence[Posted | SealbusError]:
-        statuses = any(letter.kind is Kind.STATUS for letter in letters)
+        statuses = any(letter.draft.kind is Kind.STATUS for letter in letters)
         return await store_each(self, letters, within=0.0 if statuses else within, **options)
 
     monkeypatch.setattr(Outbox, "publish", soon)

@@ -8,12 +8,13 @@ from typing import Any, cast
 import pytest
 
 from sealbus.bus.audit.writer import AuditWriter
-from sealbus.bus.handling.completion import Outcomes, delivery_of
-from sealbus.bus.ports import Delivery, Pull, StreamPosition
+from sealbus.bus.handling.completion import Outcomes
+from sealbus.bus.handling.work import Work
+from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import Permitted, Route
-from sealbus.bus.routing.stages import Work
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import Code
+from sealbus.envelopes.message.freshness import StreamArrival
 
 LEAF = b"l" * 32
 PERMITTED = Permitted(
@@ -46,8 +47,14 @@ class Acks:
 def delivery(number: int | None) -> Delivery:
     place = None
     if number is not None:
-        place = StreamPosition(stream="TASKS", sequence=7, stored=1, created=1, delivery=number)
-    return Delivery(subject="task.a.run", payload=b"", header_block=b"", position=place)
+        place = StreamArrival("task.a.run", b"", stream="TASKS", sequence=7, stored=1, created=1, delivery=number)
+    return Delivery(subject="task.a.run", payload=b"", header_block=b"", arrival=place)
+
+
+def work(number: int | None, pull: Acks | None = None) -> Work:
+    made = Work(PERMITTED, delivery(number), cast("Pull | None", pull), set())
+    made.started = 1_000
+    return made
 
 
 def outcomes(now: int) -> tuple[Outcomes, Audit]:
@@ -59,31 +66,30 @@ def outcomes(now: int) -> tuple[Outcomes, Audit]:
 async def test_a_delivery_is_acknowledged_once_its_outcome_was_tried(code: Code | None) -> None:
     made, audit = outcomes(now=1_500)
     pull = Acks()
-    work = Work(permitted=PERMITTED, delivery=delivery(3), pull=cast("Pull", pull))
-    await made.settle(work, code, started=1_000)
+    given = work(3, pull)
+    await made.settle(given, code)
     assert audit.noted == [{"decision": LEAF, "code": code, "micros": 500, "delivery": 3, "sent": [b"a" * 32]}]
     assert pull.acked == []
     audit.then[0]()
-    assert pull.acked == [work.delivery]
+    assert pull.acked == [given.delivery]
 
 
 async def test_a_call_has_nothing_to_acknowledge() -> None:
     made, audit = outcomes(now=1_500)
-    work = Work(permitted=PERMITTED, delivery=delivery(None), pull=None)
-    await made.settle(work, None, started=1_000)
+    await made.settle(work(None), None)
     audit.then[0]()
-    assert audit.noted[0]["delivery"] == delivery_of(work) == 1
+    assert audit.noted[0]["delivery"] == 1
 
 
 async def test_a_note_alone_acknowledges_nothing() -> None:
     made, audit = outcomes(now=1_500)
     pull = Acks()
-    await made.note(Work(permitted=PERMITTED, delivery=delivery(1), pull=cast("Pull", pull)), None, started=1_000)
+    await made.note(work(1, pull), None)
     audit.then[0]()
     assert pull.acked == []
 
 
 async def test_a_clock_that_went_back_makes_no_negative_time() -> None:
     made, audit = outcomes(now=900)
-    await made.note(Work(permitted=PERMITTED, delivery=delivery(1), pull=None), None, started=1_000)
+    await made.note(work(1), None)
     assert audit.noted[0]["micros"] == 0

@@ -24,31 +24,31 @@ TASK = opened()
 
 
 class Box:
-    """An outbox that keeps letters, fails, or never answers."""
+    """An outbox that keeps messages, fails, or never answers."""
 
     def __init__(self) -> None:
-        self.letters: list[OutgoingMessage] = []
+        self.messages: list[OutgoingMessage] = []
         self.error: Exception | None = None
         self.silent = False
 
-    async def publish(self, letter: OutgoingMessage, *, within: float) -> Posted:
+    async def publish(self, message: OutgoingMessage, *, within: float) -> Posted:
         if self.silent:
             await asyncio.Event().wait()
         if self.error is not None:
             raise self.error
-        self.letters.append(letter)
+        self.messages.append(message)
         return cast("Posted", None)
 
     async def publish_each(
-        self, letters: Sequence[OutgoingMessage], *, within: float
+        self, messages: Sequence[OutgoingMessage], *, within: float
     ) -> Sequence[Posted | SealbusError]:
         if self.silent:
             await asyncio.Event().wait()
         if self.error is not None:
             raise self.error
-        self.letters += letters
+        self.messages += messages
         # The stream has no room for the second.
-        return [BusUnavailable("full") if place == 1 else cast("Posted", None) for place in range(len(letters))]
+        return [BusUnavailable("full") if place == 1 else cast("Posted", None) for place in range(len(messages))]
 
 
 @pytest.fixture
@@ -68,18 +68,22 @@ def telling(box: Box, counters: Counters, *, delivery: int = 1, within: float = 
 
 async def test_a_status_goes_to_who_asked_about_what_it_asked(box: Box, counters: Counters) -> None:
     await telling(box, counters).tell(State.WORKING, note="half")
-    (letter,) = box.letters
-    assert letter.kind is Kind.STATUS
-    assert letter.to == f"status.planner.{TASK.header.id.hex()}"
-    assert (letter.aud, letter.re, letter.tid) == (TASK.header.iss, TASK.header.digest, TASK.header.tid)
-    assert (letter.typ, letter.fin, letter.seq) == (STATUS_TYPE, False, 0)
+    (message,) = box.messages
+    assert message.draft.kind is Kind.STATUS
+    assert message.draft.to == f"status.planner.{TASK.header.id.hex()}"
+    assert (message.draft.aud, message.draft.re, message.draft.tid) == (
+        TASK.header.iss,
+        TASK.header.digest,
+        TASK.header.tid,
+    )
+    assert (message.draft.typ, message.draft.fin, message.draft.seq) == (STATUS_TYPE, False, 0)
     assert counters.value("sealbus_statuses_total", state="working", outcome="stored") == 1
 
 
 async def test_a_result_is_the_status_and_final(box: Box, counters: Counters) -> None:
     await telling(box, counters).completed(Content(body=b"[1]", typ="application/json"))
     await telling(box, counters).completed(None)
-    assert [(one.body, one.typ, one.fin) for one in box.letters] == [
+    assert [(one.draft.body, one.draft.typ, one.draft.fin) for one in box.messages] == [
         (b"[1]", "application/json", True),
         (b"null", "application/json", True),
     ]
@@ -91,7 +95,7 @@ async def test_numbers_follow_the_calls_and_start_anew_with_each_delivery(box: B
     await first.tell(State.WORKING)
     await first.store(early)
     await second.tell(State.WORKING)
-    assert [one.seq for one in box.letters] == [1, 0, PER_DELIVERY]
+    assert [one.draft.seq for one in box.messages] == [1, 0, PER_DELIVERY]
 
 
 async def test_the_end_has_a_number_that_no_other_status_of_its_delivery_can_have(box: Box, counters: Counters) -> None:
@@ -99,7 +103,7 @@ async def test_the_end_has_a_number_that_no_other_status_of_its_delivery_can_hav
     await telling(box, counters).tell(State.WORKING)
     await telling(box, counters).completed(None)
     await telling(box, counters, delivery=2).tell(State.FAILED, code="denied")
-    assert [one.seq for one in box.letters] == [0, PER_DELIVERY - 1, 2 * PER_DELIVERY - 1]
+    assert [one.draft.seq for one in box.messages] == [0, PER_DELIVERY - 1, 2 * PER_DELIVERY - 1]
 
 
 async def test_a_number_is_kept_for_the_end(box: Box, counters: Counters) -> None:
@@ -107,9 +111,9 @@ async def test_a_number_is_kept_for_the_end(box: Box, counters: Counters) -> Non
     for _ in range(PER_DELIVERY - 1):
         assert teller.numbered(State.WORKING) is not None
     await teller.tell(State.WORKING)
-    assert box.letters == []
+    assert box.messages == []
     await teller.tell(State.FAILED, code="denied")
-    assert [one.seq for one in box.letters] == [PER_DELIVERY - 1]
+    assert [one.draft.seq for one in box.messages] == [PER_DELIVERY - 1]
 
 
 async def test_what_cannot_be_stored_is_counted_and_logged(
@@ -149,7 +153,7 @@ def three() -> list[tuple[VerifiedMessage, Status | None]]:
 async def test_statuses_of_several_tasks_leave_together_and_each_has_its_own_end(box: Box, counters: Counters) -> None:
     told = await Statuses(names=NAMES, outbox=cast("Outbox", box), counters=counters).store_each(three())
     assert told == [True, False, False, True]
-    assert [letter.body for letter in box.letters] == [b"0", b"1", b"2"]
+    assert [message.draft.body for message in box.messages] == [b"0", b"1", b"2"]
     assert counters.value("sealbus_statuses_total", state="completed", outcome="stored") == 2
     assert counters.value("sealbus_statuses_total", state="completed", outcome="bus_unavailable") == 1
 

@@ -30,7 +30,7 @@ async def test_a_gap_in_the_consumers_count_ends_the_attempt() -> None:
     bring(reader, 16, 4)
     bring(reader, 17, 3)
     assert reader.broken == "a delivery is missing"
-    assert [one.position.sequence for one in reader.take(None) if one.position] == [10, 14]
+    assert [one.arrival.sequence for one in reader.take(None) if one.arrival] == [10, 14]
 
 
 async def test_it_is_exhausted_when_nothing_is_left_to_come_or_to_take() -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from sealbus.bus.routing.stages import Decided, Opened, Work
+from sealbus.bus.routing.stages import Decided, Opened
 from sealbus.envelopes.errors import BadBody, Code
 from sealbus.policies.decision.decision import Decision
 
@@ -21,31 +21,31 @@ def decision(allow: object) -> Decision:
 
 
 def test_only_yes_without_an_error_is_allowed() -> None:
-    judged = Decided(opened=OPENED, decision=decision(allow=True))
-    assert judged.allowed
-    assert judged.code is None
+    decided = Decided(opened=OPENED, decision=decision(allow=True))
+    assert decided.allowed
+    assert decided.code is None
 
 
 @pytest.mark.parametrize("allow", [False, None, 1, "true", [True]])
 def test_anything_but_true_is_denied(allow: object) -> None:
-    judged = Decided(opened=OPENED, decision=decision(allow))
-    assert not judged.allowed
-    assert judged.code is Code.DENIED
+    decided = Decided(opened=OPENED, decision=decision(allow))
+    assert not decided.allowed
+    assert decided.code is Code.DENIED
 
 
 def test_no_decision_is_no_permission() -> None:
-    judged = Decided(opened=OPENED)
-    assert not judged.allowed
-    assert judged.code is Code.DENIED
+    decided = Decided(opened=OPENED)
+    assert not decided.allowed
+    assert decided.code is Code.DENIED
 
 
 def test_an_error_outweighs_a_yes_and_says_why() -> None:
-    judged = Decided(opened=OPENED, decision=decision(allow=True), error=BadBody("no"))
-    assert not judged.allowed
-    assert judged.code is Code.BAD_BODY
+    decided = Decided(opened=OPENED, decision=decision(allow=True), error=BadBody("no"))
+    assert not decided.allowed
+    assert decided.code is Code.BAD_BODY
 
 
-@pytest.mark.parametrize("stage", [Opened, Decided, Work])
+@pytest.mark.parametrize("stage", [Opened, Decided])
 def test_no_stage_can_be_changed_or_made_without_the_one_before(stage: Any) -> None:
     assert stage.__dataclass_params__.frozen
     first = dataclasses.fields(stage)[0]

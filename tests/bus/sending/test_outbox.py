@@ -28,7 +28,7 @@ from sealbus.envelopes.errors import BusUnavailable, Code, IdentityUnavailable, 
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.seal import Sealed, Sealer
+from sealbus.envelopes.message.seal import Draft, Sealed, Sealer
 from sealbus.envelopes.message.wire import Envelope, parse_envelope
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
@@ -37,16 +37,18 @@ QUICK = OutboxLimits(ack_wait=0.05, pause=0.0)
 
 
 def task(body: bytes = b"{}", **changes: object) -> OutgoingMessage:
-    letter = OutgoingMessage(
-        kind=Kind.TASK,
-        to="task.inventory.update",
-        aud=INVENTORY,
+    message = OutgoingMessage(
+        Draft(
+            kind=Kind.TASK,
+            to="task.inventory.update",
+            aud=INVENTORY,
+            body=body,
+            typ="application/json",
+        ),
         life=60 * SECOND,
         end_after=120 * SECOND,
-        body=body,
-        typ="application/json",
     )
-    return letter._replace(**changes)  # type: ignore[arg-type]
+    return message.with_entries(**changes)
 
 
 class Flaky(MemoryTransport):
@@ -105,7 +107,7 @@ async def test_what_waits_together_is_signed_once(broker: MemoryBroker, identity
     assert len({one.proof.signature for one in transport.envelopes()}) == 1
 
 
-async def test_one_bad_letter_does_not_stop_the_others(broker: MemoryBroker, identity: MemoryIdentity) -> None:
+async def test_one_bad_message_does_not_stop_the_others(broker: MemoryBroker, identity: MemoryIdentity) -> None:
     async with outbox(identity, Flaky(broker)) as box:
         good, bad = await asyncio.gather(
             box.publish(task()), box.publish(task(to="task..update")), return_exceptions=True

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 
-from sealbus.bus.ports import Delivery, StreamPosition
+from sealbus.bus.ports import Delivery
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.entries import Entry, gap_entry, unverified_entry, verified_entry
 from sealbus.envelopes.log.trust_history import TrustHistory
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.records.archive import ArchiveProfile, VerifiedAudit, accept_record
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.notary import CheckpointRecord
@@ -117,7 +118,7 @@ class MessageVerifier:
                     refused = error
         raise refused
 
-    def _records(self, audit: VerifiedAudit, position: StreamPosition) -> tuple[Record, ...]:
+    def _records(self, audit: VerifiedAudit, position: StreamArrival) -> tuple[Record, ...]:
         """Return the records of a message of our own, whose two times were read from the two clocks."""
         if audit.header.iss != self._own:
             return ()
@@ -130,7 +131,7 @@ def _revisions(audit: VerifiedAudit) -> frozenset[str]:
     return frozenset(one.revision for one in records if isinstance(one, DecisionRecord) and one.revision)
 
 
-def _same_time(position: StreamPosition, sent: int) -> None:
+def _same_time(position: StreamArrival, sent: int) -> None:
     """Refuse a stored time that is not about when a message of our own was sent.
 
     A publisher repeats the same bytes for half a minute at most, so that no other delay is as long.
@@ -139,8 +140,8 @@ def _same_time(position: StreamPosition, sent: int) -> None:
         raise LogError(Code.CLOCK_DISAGREEMENT, f"our own sequence {position.sequence} was stored at another time")
 
 
-def placed(delivery: Delivery) -> StreamPosition:
+def placed(delivery: Delivery) -> StreamArrival:
     """Return where the broker stored `delivery`; raise `ValueError` for what came over core NATS."""
-    if delivery.position is None:
+    if delivery.arrival is None:
         raise ValueError("an audit message comes from a stream")
-    return delivery.position
+    return delivery.arrival

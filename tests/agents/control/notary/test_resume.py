@@ -115,7 +115,7 @@ def another_payload(bench: Bench) -> None:
 def another_time(bench: Bench) -> None:
     stored = bench.broker.streams["AUDIT"].stored
     position = placed(stored[2])
-    stored[2] = stored[2]._replace(position=position._replace(stored=position.stored - 1))
+    stored[2] = stored[2]._replace(arrival=position._replace(stored=position.stored - 1))
 
 
 def another_stream(bench: Bench) -> None:

@@ -83,7 +83,7 @@ async def test_what_was_kept_matches(kept: Kept) -> None:
 
 async def test_more_messages_than_the_log_has_are_no_matter(kept: Kept) -> None:
     last = kept.stream.stored[-1]
-    kept.stream.stored.append(last._replace(position=placed(last)._replace(sequence=sequence(last) + 1)))
+    kept.stream.stored.append(last._replace(arrival=placed(last)._replace(sequence=sequence(last) + 1)))
     await matched(kept)
 
 
@@ -110,9 +110,9 @@ def garbled(at: int) -> Callable[[list[Delivery]], None]:
 
 def later(at: int) -> Callable[[list[Delivery]], None]:
     def change(stored: list[Delivery]) -> None:
-        position = stored[at].position
+        position = stored[at].arrival
         assert position is not None
-        stored[at] = stored[at]._replace(position=position._replace(stored=position.stored + 1))
+        stored[at] = stored[at]._replace(arrival=position._replace(stored=position.stored + 1))
 
     return change
 
@@ -120,9 +120,9 @@ def later(at: int) -> Callable[[list[Delivery]], None]:
 def filled(stored: list[Delivery]) -> None:
     """Put a message where the log says that there is none."""
     at = next(n for n, (one, two) in enumerate(pairwise(stored)) if sequence(two) > sequence(one) + 1)
-    position = stored[at].position
+    position = stored[at].arrival
     assert position is not None
-    stored.insert(at + 1, stored[at]._replace(position=position._replace(sequence=position.sequence + 1)))
+    stored.insert(at + 1, stored[at]._replace(arrival=position._replace(sequence=position.sequence + 1)))
 
 
 def sequence(delivery: Delivery) -> int:

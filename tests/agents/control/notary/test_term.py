@@ -26,6 +26,7 @@ from sealbus.envelopes.log.checkpoint import Checkpoint, parse_checkpoint, sign_
 from sealbus.envelopes.log.entries import EntryKind
 from sealbus.envelopes.log.note import NoteSigner, parse_note
 from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Draft
 from sealbus.envelopes.records.batch import AuditBatch
 from sealbus.envelopes.records.notary import CheckpointRecord
 from sealbus.envelopes.trust.bundles import JwtBundle, TrustBundles
@@ -150,10 +151,17 @@ async def published_by_us(bench: Bench, checkpoint: Checkpoint) -> None:
     closed = batch.close()
     identity = MemoryIdentity(bench.authority, NOTARY)
     async with Outbox(identity=identity, transport=bench.broker.connect(), clock=bench.now) as outbox:
-        letter = OutgoingMessage(
-            kind=Kind.RECORD, to="audit.notary", life=SECOND * 60, body=closed.body, dig=closed.dig, typ="x/y"
+        message = OutgoingMessage(
+            Draft(
+                kind=Kind.RECORD,
+                to="audit.notary",
+                body=closed.body,
+                dig=closed.dig,
+                typ="x/y",
+            ),
+            life=SECOND * 60,
         )
-        await outbox.publish(letter)
+        await outbox.publish(message)
 
 
 @pytest.mark.parametrize("size", [1, 50])

@@ -87,8 +87,8 @@ async def test_a_consumer_redelivers_with_its_count_and_remembers_acks(transport
         pull.ack([first])
         pull.retry(third, 0)
         (again,) = await anext(batches)
-        assert again.position is not None
-        assert (again.position.sequence, again.position.delivery) == (3, 2)
+        assert again.arrival is not None
+        assert (again.arrival.sequence, again.arrival.delivery) == (3, 2)
         pull.term(again)
         assert pull.idle
 
@@ -123,7 +123,7 @@ async def test_reading_begins_where_it_is_told(transport: MemoryTransport, clock
 
     async def sequences(*subjects: str, start: int = 1, since: int = 0) -> list[int]:
         source = transport.read("TASKS", subjects, start=start, since=since)
-        return [one.position.sequence for batch in [b async for b in source] for one in batch if one.position]
+        return [one.arrival.sequence for batch in [b async for b in source] for one in batch if one.arrival]
 
     assert await sequences("task.>") == [1, 2, 3]
     assert await sequences("task.b.*") == [3]

@@ -10,20 +10,20 @@ from hypothesis import strategies as st
 from support.acceptance import INVENTORY, ISSUER, PLANNER, TRUST
 from support.envelopes import HOUR, NOW
 
-from sealbus.bus.handling.idempotency.claim import RESULT_BYTES, Claimed, Stage, parse, sign, unsigned
+from sealbus.bus.handling.idempotency.claim import RESULT_BYTES, Stage, StoredClaim, parse, sign, unsigned
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.trust.caches import Caches
 
 OWN = ISSUER.sealer(INVENTORY)
 RESULT = Content(body=b'{"a":1}', typ="application/json")
-STARTED = Claimed(
+STARTED = StoredClaim(
     key=bytes(32), dig=b"d" * 32, first=b"f" * 32, by=b"p" * 16, stage=Stage.STARTED, at=NOW, until=NOW + HOUR
 )
 DONE = replace(STARTED, stage=Stage.DONE, result=RESULT)
 
 
-def read(stored: bytes) -> tuple[Claimed, bool]:
+def read(stored: bytes) -> tuple[StoredClaim, bool]:
     return parse(stored, own=INVENTORY, trust=TRUST, caches=Caches())
 
 

@@ -12,7 +12,7 @@ from support.claims import Site
 from support.shop import Shop
 
 from sealbus.agents.runtime.endpoint import HandlerEndpoint
-from sealbus.bus.handling.idempotency.claim_store import BusyEffect, Going, Happened
+from sealbus.bus.handling.idempotency.claim_store import AlreadyDone, BusyEffect, Claim
 from sealbus.bus.handling.idempotency.effects import REMEMBERED_BYTES, Effects, effect_key
 from sealbus.bus.routing.retry import RetrySchedule
 from sealbus.bus.routing.routes import Permitted, Route
@@ -52,10 +52,10 @@ def effects(site: Site) -> Effects:
     return Effects(site.process(1))
 
 
-async def begin(effects: Effects, message: Message, *, once: bool = False) -> Going:
-    going = await effects.begin(permitted(message, once=once))
-    assert isinstance(going, Going)
-    return going
+async def begin(effects: Effects, message: Message, *, once: bool = False) -> Claim:
+    claim = await effects.begin(permitted(message, once=once))
+    assert isinstance(claim, Claim)
+    return claim
 
 
 def test_a_message_without_a_key_is_its_own_effect() -> None:
@@ -91,41 +91,41 @@ def test_another_user_or_sender_has_keys_of_its_own() -> None:
 @pytest.mark.parametrize("once", [False, True])
 async def test_what_was_handled_is_not_handled_again(effects: Effects, once: bool) -> None:
     await effects.done(await begin(effects, task(), once=once), RESULT)
-    assert await effects.begin(permitted(task(), once=once)) == Happened(result=RESULT, told=True)
-    assert await effects.begin(permitted(task(number=3), once=once)) == Happened(result=RESULT, told=False)
+    assert await effects.begin(permitted(task(), once=once)) == AlreadyDone(result=RESULT, told=True)
+    assert await effects.begin(permitted(task(number=3), once=once)) == AlreadyDone(result=RESULT, told=False)
 
 
 @pytest.mark.parametrize("once", [False, True])
 async def test_the_same_key_with_another_body_is_a_conflict(effects: Effects, once: bool) -> None:
-    going = await begin(effects, task(), once=once)
+    claim = await begin(effects, task(), once=once)
     for _ in ("running", "done"):
         with pytest.raises(HandlingError) as refused:
             await effects.begin(permitted(task(body=b"{}"), once=once))
         assert refused.value.code is Code.IDEMPOTENCY_CONFLICT
-        await effects.done(going, RESULT)
+        await effects.done(claim, RESULT)
 
 
 @pytest.mark.parametrize("once", [False, True])
 async def test_a_copy_waits_while_the_first_is_handled(effects: Effects, once: bool) -> None:
-    going = await begin(effects, task(), once=once)
+    claim = await begin(effects, task(), once=once)
     with pytest.raises(BusyEffect):
         await effects.begin(permitted(task(number=3), once=once))
-    await effects.failed(going)
+    await effects.failed(claim)
     await begin(effects, task(number=3), once=once)
 
 
 async def test_a_large_result_is_not_remembered(effects: Effects) -> None:
     large = Content(body=bytes(REMEMBERED_BYTES + 1), typ="application/json")
     await effects.done(await begin(effects, task()), large)
-    assert await effects.begin(permitted(task(number=3))) == Happened(result=None, told=False)
+    assert await effects.begin(permitted(task(number=3))) == AlreadyDone(result=None, told=False)
 
 
 async def test_only_once_outlives_the_process(effects: Effects, site: Site) -> None:
     await effects.done(await begin(effects, task(idm="a"), once=False), RESULT)
     await effects.done(await begin(effects, task(idm="b"), once=True), RESULT)
     other = Effects(site.process(2))
-    assert isinstance(await other.begin(permitted(task(idm="a"))), Going)
-    assert await other.begin(permitted(task(idm="b"), once=True)) == Happened(result=RESULT, told=False)
+    assert isinstance(await other.begin(permitted(task(idm="a"))), Claim)
+    assert await other.begin(permitted(task(idm="b"), once=True)) == AlreadyDone(result=RESULT, told=False)
 
 
 async def test_what_cannot_be_claimed_is_asked_for_again(effects: Effects, site: Site) -> None:

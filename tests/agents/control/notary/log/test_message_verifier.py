@@ -9,7 +9,7 @@ from support.notary import NAMES, Bench
 
 from sealbus.agents.control.notary.log.message_verifier import LoggedMessage, MessageVerifier
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.bus.ports import Delivery, StreamPosition
+from sealbus.bus.ports import Delivery
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.entries import EntryKind
@@ -42,16 +42,12 @@ def deliveries(bench: Bench) -> list[Delivery]:
 
 
 def at(delivery: Delivery, *, sequence: int | None = None, stored: int | None = None) -> Delivery:
-    old = delivery.position
+    old = delivery.arrival
     assert old is not None
-    position = StreamPosition(
-        stream="AUDIT",
-        sequence=sequence or old.sequence,
-        stored=old.stored if stored is None else stored,
-        created=0,
-        delivery=1,
+    position = old._replace(
+        sequence=sequence or old.sequence, stored=old.stored if stored is None else stored, created=0
     )
-    return Delivery(subject=delivery.subject, payload=delivery.payload, header_block=b"", position=position)
+    return Delivery(subject=delivery.subject, payload=delivery.payload, header_block=b"", arrival=position)
 
 
 def kinds(messages: list[LoggedMessage]) -> list[list[EntryKind]]:
@@ -109,8 +105,8 @@ def test_a_key_that_came_later_counts_and_one_that_was_gone_does_not(bench: Benc
 def test_what_was_stored_in_our_future_ends_it(bench: Bench) -> None:
     bench.garbage()
     [message] = deliveries(bench)
-    assert message.position is not None
-    stored = message.position.stored
+    assert message.arrival is not None
+    stored = message.arrival.stored
     assert list(verifier(bench).verify([message], 1, stored - MINUTE))
     with pytest.raises(LogError) as caught:
         list(verifier(bench).verify([message], 1, stored - MINUTE - 1))
@@ -122,8 +118,8 @@ def test_our_own_message_was_stored_when_it_was_made(bench: Bench) -> None:
     notary = MemoryIdentity(bench.authority, NAMES.id_of("notary"))
     bench.record(identity=notary)
     [message] = deliveries(bench)
-    assert message.position is not None
-    verifying, stored = verifier(bench, bundle(bench, 0)), message.position.stored
+    assert message.arrival is not None
+    verifying, stored = verifier(bench, bundle(bench, 0)), message.arrival.stored
     [good] = verifying.verify([message], 1, stored)
     assert len(good.own) == 1
     with pytest.raises(LogError) as caught:
@@ -135,8 +131,8 @@ def test_our_own_message_was_stored_when_it_was_made(bench: Bench) -> None:
 def test_what_we_sent_was_stored_when_we_sent_it_whatever_it_is(bench: Bench, off: int) -> None:
     bench.garbage()
     [message] = deliveries(bench)
-    assert message.position is not None
-    sent = {1: message.position.stored - off}
+    assert message.arrival is not None
+    sent = {1: message.arrival.stored - off}
     verifying = MessageVerifier(
         profile=ArchiveProfile(names=NAMES), own=NAMES.id_of("notary"), history=TrustHistory(), sent=sent
     )

@@ -1,0 +1,99 @@
+"""Calls at their handler: answered first, then recorded, and never tried again (SPEC.md section 7)."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from sealbus.bus.handling.attempt import attempt
+from sealbus.bus.handling.completion import Outcomes
+from sealbus.bus.handling.work import Work
+from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.routing.routes import Permitted
+from sealbus.bus.routing.timers import Deadlines
+from sealbus.bus.sending.message import ERROR_TYPE, Content, OutgoingMessage
+from sealbus.bus.sending.outbox import Outbox
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.accept.live import VerifiedMessage
+from sealbus.envelopes.errors import Code, Denied, HandlingError, SealbusError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.kinds import Kind
+from sealbus.envelopes.message.seal import Draft
+from sealbus.policies.decision.decision import shows_reasons
+
+__all__ = ["Replies", "reply_message"]
+
+_log = logging.getLogger(__name__)
+
+REPLY_LIFE = 60 * SECOND
+
+
+class Replies:
+    """Handles and answers the calls of one worker."""
+
+    def __init__(
+        self, *, outbox: Outbox, outcomes: Outcomes, deadlines: Deadlines, counters: Counters, clock: Clock = wall_clock
+    ) -> None:
+        self._outbox = outbox
+        self._outcomes = outcomes
+        self._deadlines = deadlines
+        self._counters = counters
+        self._clock = clock
+
+    async def handle(self, work: Work) -> None:
+        """Run the handler of a call, answer, and record what came of it."""
+        permitted = work.permitted
+        if work.started >= work.header.exp:
+            await self._outcomes.settle(work, Code.EXPIRED)
+            return
+        code: Code | None = None
+        try:
+            answer = await attempt(permitted, self._chunk, self._deadlines)
+        except HandlingError as error:
+            code = error.code
+            answer = error_answer(code, error.reasons if shows_reasons(permitted.obligations) else ())
+        self._counters.add("sealbus_handled_total", 1, action=permitted.route.action, outcome=work.outcome(code))
+        if answer is not None:
+            await self._send(permitted.message, answer)
+        await self._outcomes.settle(work, code)
+
+    async def refuse(self, message: VerifiedMessage, code: Code, reasons: tuple[str, ...]) -> None:
+        """Answer a call that is not handled."""
+        await self._send(message, error_answer(code, reasons))
+
+    async def _send(self, message: VerifiedMessage, answer: Content) -> None:
+        """Send a reply; one that cannot leave is logged, and its caller concludes `expired`."""
+        try:
+            await self._outbox.send(reply_message(message, answer))
+        except SealbusError as error:
+            _log.warning("reply not sent: %s", error)
+
+    async def _chunk(self, permitted: Permitted, chunk: Content, number: int, fin: bool) -> None:
+        await self._outbox.send(reply_message(permitted.message, chunk, seq=number, fin=fin))
+
+
+def error_answer(code: Code, reasons: tuple[str, ...]) -> Content:
+    """Return the body of an error reply: a code, and reasons only where the policy lets them be shown."""
+    body = json.dumps({"code": str(code), "reasons": list(reasons)}, separators=(",", ":")).encode()
+    return Content(body=body, typ=ERROR_TYPE)
+
+
+def reply_message(
+    message: VerifiedMessage, answer: Content, *, seq: int | None = None, fin: bool = False
+) -> OutgoingMessage:
+    """Return the reply, or the chunk numbered `seq`, to a call."""
+    header = message.header
+    if header.rpl is None:
+        raise Denied("the message has no reply subject")
+    draft = Draft(
+        kind=Kind.REPLY if seq is None else Kind.CHUNK,
+        to=header.rpl,
+        aud=header.iss,
+        body=answer.body,
+        typ=answer.typ,
+        re=header.digest,
+        seq=seq,
+        fin=fin,
+        tid=header.tid,
+    )
+    return OutgoingMessage(draft, REPLY_LIFE)

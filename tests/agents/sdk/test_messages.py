@@ -1,4 +1,4 @@
-"""Letters: which subject and audience an action means, and what of the handled message or user goes along."""
+"""Messages to be sealed: which subject and audience an action means, and what of the handled message or user goes along."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from sealbus.bus.handling.dead_letters import DeadLetters
 from sealbus.bus.handling.durable import DurableWork
 from sealbus.bus.handling.idempotency.effects import Effects
 from sealbus.bus.handling.places import Places
-from sealbus.bus.handling.replies import Replies
+from sealbus.bus.handling.replies import Replier
 from sealbus.bus.handling.status_writer import Statuses
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
@@ -69,7 +69,7 @@ class Executor:
         self._beside = Beside(self._group, FINISHING)
         outcomes = Outcomes(audit, clock)
         self._completion = Completion(statuses=statuses, effects=effects, outcomes=outcomes)
-        self._replies = Replies(
+        self._replier = Replier(
             outbox=outbox, outcomes=outcomes, deadlines=self._deadlines, counters=counters, clock=clock
         )
         self._durable = DurableWork(
@@ -139,7 +139,7 @@ class Executor:
         """
         message, code, reasons = decided.opened.message, decided.code or Code.DENIED, _shown(decided)
         if message.header.kind is Kind.CALL:
-            await self._beside.start(self._replies.refuse, message, code, reasons)
+            await self._beside.start(self._replier.refuse, message, code, reasons)
         elif pull is not None:
             await self._beside.start(self._durable.reject, message, decided.opened.delivery, pull, code, reasons)
 
@@ -147,7 +147,7 @@ class Executor:
         """Answer a call whose decision is not recorded; a stream delivery is tried again, and nobody is told."""
         message = decided.opened.message
         if message.header.kind is Kind.CALL:
-            await self._beside.start(self._replies.refuse, message, error.code, _shown(decided))
+            await self._beside.start(self._replier.refuse, message, error.code, _shown(decided))
 
     async def _run(self) -> None:
         while True:
@@ -155,7 +155,7 @@ class Executor:
             work.started = self._clock()
             try:
                 if work.header.kind is Kind.CALL:
-                    await self._replies.handle(work)
+                    await self._replier.handle(work)
                 else:
                     await self._durable.handle(work)
             finally:

@@ -21,14 +21,14 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft
 from sealbus.policies.decision.decision import shows_reasons
 
-__all__ = ["Replies", "reply_message"]
+__all__ = ["Replier", "reply_message"]
 
 _log = logging.getLogger(__name__)
 
 REPLY_LIFE = 60 * SECOND
 
 
-class Replies:
+class Replier:
     """Handles and answers the calls of one worker."""
 
     def __init__(

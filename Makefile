@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TOOLS := .tools/bin
-IDP := .tools/oidc-provider/.ready
+NPM := .tools/oidc-provider/.ready .tools/pyright/.ready
 READY := $(VENV)/.ready
 BASE ?= HEAD~1
 ENGINE ?= embedded
@@ -66,13 +66,13 @@ $(TOOLS)/powercut: deploy/tools/powercut/main.go deploy/tools/powercut/go.mod de
 	@cd deploy/tools/powercut && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install .
 	@touch $@
 
-$(IDP): deploy/tools/oidc-provider/package.json deploy/tools/oidc-provider/package-lock.json deploy/tools/oidc-provider/.npmrc
+$(NPM): .tools/%/.ready: deploy/tools/%/package.json deploy/tools/%/package-lock.json deploy/tools/%/.npmrc
 	@mkdir -p $(dir $@)
 	@cp $^ $(dir $@)
 	@cd $(dir $@) && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
-tools: $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire-server $(TOOLS)/spire-agent $(IDP) ## build the programs that the tests need
+tools: $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire-server $(TOOLS)/spire-agent $(NPM) ## build the programs that the tests need
 
 EVIDENCE := .sealbus/evidence
 
@@ -118,7 +118,7 @@ test-serial: $(READY) $(BUILT) ## of them, those that kill, rotate and deploy wh
 	@$(BIN)/python -m pytest -m serial $(PYTEST_ARGS)
 
 test-quick: $(READY) ## what needs no server and no build
-	@$(BIN)/python -m pytest $(PARALLEL) $(CORES) -m 'not (nats or opa or idp or serial or slow)' $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(CORES) -m 'not (nats or opa or idp or pyright or serial or slow)' $(PYTEST_ARGS)
 
 policies-hour: $(READY) $(TOOLS)/opa ## write policies for SECONDS (3600) from SEED (0) on, and compare the embedded engine with OPA on each
 	@PYTHONPATH=tests $(BIN)/python -m support.engine_differences --seconds $(HOUR) --seed $(SEED)

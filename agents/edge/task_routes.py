@@ -61,7 +61,7 @@ class Tasks:
         life = float(min(front.limits.task_seconds, front.limits.context_end_seconds))
         try:
             async with asyncio.timeout(front.limits.submit_seconds):
-                handle = await front.node.sending.submit(
+                handle: TaskHandle = await front.node.sending.submit(
                     action, body, user=front.context(token), life=life, idempotency_key=key
                 )
                 await self.owners.keep(handle, token)

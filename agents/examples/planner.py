@@ -90,4 +90,4 @@ async def _line(item_id: str, quantity: int, ctx: Context) -> Line:
 
 async def _order(item_id: str, quantity: int, ctx: Context) -> None:
     await store.change("INSERT OR REPLACE INTO orders VALUES (?, ?)", item_id, quantity)
-    await ctx.submit("inventory.update", inventory.Update(item_id=item_id, quantity=quantity), grants=ONLY_PRICES)
+    await ctx.submit(inventory.update, inventory.Update(item_id=item_id, quantity=quantity), grants=ONLY_PRICES)

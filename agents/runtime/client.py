@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.bodies import JSON, TypedAction
-from sealbus.agents.sdk.sender import Receipt
+from sealbus.agents.sdk.sender import CallOptions, Receipt, SubmitOptions
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.wire import Statement
@@ -68,9 +68,29 @@ class Client:
             raise RuntimeError("use the client inside `async with`")
         return self._node
 
+    @overload
+    async def submit(
+        self,
+        action: TypedAction[Req, Awaitable[Res]],
+        body: Req,
+        *,
+        user: Statement | None = ...,
+        idempotency_key: str | None = ...,
+        **options: Unpack[SubmitOptions],
+    ) -> TaskHandle[Res]: ...
+    @overload
     async def submit(
         self,
         action: str,
+        body: object,
+        *,
+        user: Statement | None = ...,
+        idempotency_key: str | None = ...,
+        **options: Unpack[SubmitOptions],
+    ) -> TaskHandle: ...
+    async def submit(
+        self,
+        action: TypedAction[Any, Awaitable[Res]] | str,
         body: object,
         *,
         user: Statement | None = None,
@@ -79,8 +99,8 @@ class Client:
         grants: Sequence[str] | None = None,
         idempotency_key: str | None = None,
         media_type: str = JSON,
-    ) -> TaskHandle:
-        """Submit a task; see `Sending.submit`. `await handle.result(SomeType)` waits for what comes of it."""
+    ) -> TaskHandle[Res]:
+        """Submit a task; see `Sending.submit`. `await handle.result()` waits for what comes of it."""
         return await self.node.sending.submit(
             action,
             body,
@@ -115,13 +135,11 @@ class Client:
     @overload
     async def call(
         self,
-        action: TypedAction[Req, Res],
+        action: TypedAction[Req, Awaitable[Res]],
         body: Req,
         *,
         user: Statement | None = ...,
-        timeout: float = ...,
-        grants: Sequence[str] | None = ...,
-        media_type: str = ...,
+        **options: Unpack[CallOptions],
     ) -> Res: ...
     @overload
     async def call(
@@ -131,13 +149,11 @@ class Client:
         *,
         returns: type[Res],
         user: Statement | None = ...,
-        timeout: float = ...,
-        grants: Sequence[str] | None = ...,
-        media_type: str = ...,
+        **options: Unpack[CallOptions],
     ) -> Res: ...
     async def call(
         self,
-        action: TypedAction[Req, Res] | str,
+        action: TypedAction[Any, Awaitable[Res]] | str,
         body: object,
         *,
         returns: type[Res] | None = None,
@@ -151,9 +167,28 @@ class Client:
             action, body, returns=returns, user=user, timeout=timeout, grants=grants, media_type=media_type
         )
 
+    @overload
     def stream(
         self,
-        action: TypedAction[Req, Res] | str,
+        action: TypedAction[Req, AsyncIterator[Res]],
+        body: Req,
+        *,
+        user: Statement | None = ...,
+        timeout: float = ...,
+    ) -> AsyncGenerator[Res, None]: ...
+    @overload
+    def stream(
+        self,
+        action: str,
+        body: object,
+        *,
+        returns: type[Res],
+        user: Statement | None = ...,
+        timeout: float = ...,
+    ) -> AsyncGenerator[Res, None]: ...
+    def stream(
+        self,
+        action: TypedAction[Any, AsyncIterator[Res]] | str,
         body: object,
         *,
         returns: type[Res] | None = None,

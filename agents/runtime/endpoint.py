@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pydantic
 
@@ -29,7 +30,7 @@ NO_RESOURCE = ResourceInput(type="none", id="none")
 class HandlerEndpoint:
     """Runs one declared handler with a `Context` that sends for the worker's identity."""
 
-    handler: Handler[object, object]
+    handler: Handler[Any, Any]
     sending: Sending
     kind: Kind
     """That of the route: the handler of an own subject does not know its kind."""
@@ -53,20 +54,18 @@ class HandlerEndpoint:
 
     async def handle(self, permitted: Permitted) -> Content | None:
         """Step 18. A call is always answered; a task's or event's value is encoded too, so that a bad one is noticed."""
-        # `Handler` was refused at declaration unless its function is a coroutine function or, below, an async generator.
-        result = await self.handler.function(permitted.value, Context(permitted, self.sending))  # type: ignore[misc]
+        result = await self.handler.function(permitted.value, Context(permitted, self.sending))
         if result is None and self.kind is not Kind.CALL:
             return None
-        return self.handler.gives.encode(result, self.handler.media_type)
+        return self.handler.gives.encode(result)
 
     def stream(self, permitted: Permitted) -> AsyncGenerator[Content, None] | None:
         """Return the chunks of a call whose handler is an async generator."""
         return self._chunks(permitted) if self.handler.streams else None
 
     async def _chunks(self, permitted: Permitted) -> AsyncGenerator[Content, None]:
-        chunks = self.handler.function(permitted.value, Context(permitted, self.sending))
-        async for chunk in chunks:  # type: ignore[attr-defined]  # as said above
-            yield self.handler.gives.encode(chunk, self.handler.media_type)
+        async for chunk in self.handler.function(permitted.value, Context(permitted, self.sending)):
+            yield self.handler.gives.encode(chunk)
 
 
 def routes_of(agent: Agent, *, sending: Sending, names: Names, own_subjects: OwnSubjects) -> list[Route]:
@@ -107,7 +106,7 @@ def routes_of(agent: Agent, *, sending: Sending, names: Names, own_subjects: Own
     return routes
 
 
-def _declared(handler: Handler[object, object], own: SpiffeId, own_subjects: OwnSubjects) -> OwnSubject:
+def _declared(handler: Handler[Any, Any], own: SpiffeId, own_subjects: OwnSubjects) -> OwnSubject:
     """Return the settings' declaration of the handler's own subject; raise where the two don't fit."""
     subject = handler.subject
     declared = own_subjects.get(subject)

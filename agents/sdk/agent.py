@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Generic, TypeVar, cast, get_type_hints, overload
+from typing import Any, Generic, TypeVar, get_type_hints
 
 import pydantic
 
-from sealbus.agents.sdk.bodies import JSON, Body
+from sealbus.agents.sdk.bodies import Body
 from sealbus.agents.sdk.context import Context
 from sealbus.agents.sdk.resource import Resource
 from sealbus.bus.routing.retry import RetrySchedule
@@ -21,33 +21,35 @@ from sealbus.envelopes.trust.names import is_token
 __all__ = ["Agent", "Handler", "checked_timeout"]
 
 Req = TypeVar("Req")
-Res = TypeVar("Res")
+Coro = TypeVar("Coro", bound=Coroutine[Any, Any, object])
+Given = TypeVar("Given", bound=Coroutine[Any, Any, object] | AsyncIterator[object])
+Given_co = TypeVar("Given_co", covariant=True)
 
-Loader = Callable[[Req], Awaitable[Resource]]
+Loader = Callable[[Any], Awaitable[Resource]]
 """Loads the resource that a message is about from the agent's own data; raises `ResourceNotFound`."""
 
 
-class Handler(Generic[Req, Res]):
-    """A declared handler. Call it like the function it wraps; give it to `Context.call` for a typed answer."""
+class Handler(Generic[Req, Given_co]):
+    """A declared handler. Call it like the function it wraps; give it to `Context.call` for a typed answer.
+
+    It takes a `Req` and gives what the function gives: a coroutine with the answer, or an iterator over chunks.
+    """
 
     def __init__(
         self,
         *,
-        agent: str,
         kind: Kind | None,
         subject: str,
         action: str,
-        function: Callable[[Req, Context], object],
-        resource: Loader[Req] | None,
+        function: Callable[[Req, Context], Given_co],
+        resource: Loader | None,
         facts: Sequence[str],
         retry: RetrySchedule,
         timeout: float,
-        media_type: str,
         once: bool = False,
         status: bool = True,
         honours: Sequence[str] = (),
     ) -> None:
-        self.agent = agent
         self.kind = kind
         """Absent for an own subject: the settings say what it is, when a worker takes the agent."""
         self.subject = subject
@@ -57,7 +59,6 @@ class Handler(Generic[Req, Res]):
         self.facts = tuple(facts)
         self.retry = retry
         self.timeout = checked_timeout(action, kind, timeout)
-        self.media_type = media_type
         self.once = once
         self.status = status
         if isinstance(honours, str) or not all(honours):
@@ -66,7 +67,7 @@ class Handler(Generic[Req, Res]):
         self.streams = inspect.isasyncgenfunction(function)
         takes, gives = _signature(function, self.streams)
         self.takes: Body[Req] = Body(takes)
-        self.gives: Body[Res] = Body(gives)
+        self.gives: Body[object] = Body(gives)
         unknown = [fact for fact in facts if not _has_field(takes, fact)]
         if unknown:
             raise ConfigurationError(
@@ -75,7 +76,7 @@ class Handler(Generic[Req, Res]):
         if self.streams and kind in (Kind.TASK, Kind.EVENT):
             raise ConfigurationError(f"{action}: only a call can be answered in chunks")
 
-    def __call__(self, body: Req, context: Context) -> object:
+    def __call__(self, body: Req, context: Context) -> Given_co:
         """Run the function itself: no gate, no policy, no record. For unit tests of its own logic."""
         return self.function(body, context)
 
@@ -91,7 +92,7 @@ class Agent:
         if not is_token(name):
             raise ConfigurationError(f"agent name {name!r}: letters, digits, - and _ only")
         self.name = name
-        self.handlers: dict[str, Handler[object, object]] = {}
+        self.handlers: dict[str, Handler[Any, Any]] = {}
         self._lifespan: Callable[[], AbstractAsyncContextManager[None]] | None = None
 
     def lifespan(self, function: Callable[[], AsyncIterator[None]]) -> Callable[[], AsyncIterator[None]]:
@@ -117,14 +118,14 @@ class Agent:
         self,
         verb: str,
         *,
-        resource: Callable[..., Awaitable[Resource]] | None = None,
+        resource: Loader | None = None,
         facts: Sequence[str] = (),
         retry: int = 5,
         timeout: float = 30.0,
         once: bool = False,
         status: bool = True,
         honours: Sequence[str] = (),
-    ) -> Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]]:
+    ) -> Callable[[Callable[[Req, Context], Coro]], Handler[Req, Coro]]:
         """Declare a handler of durable tasks on `task.<agent>.<verb>`, action `<agent>.<verb>`.
 
         `resource` loads what the task is about; `facts` are fields of the body that reach the policy as
@@ -150,40 +151,16 @@ class Agent:
             honours=honours,
         )
 
-    @overload
     def call(
         self,
         verb: str,
         *,
-        resource: Callable[..., Awaitable[Resource]] | None = None,
-        facts: Sequence[str] = (),
-        timeout: float = 10.0,
-        honours: Sequence[str] = (),
-    ) -> Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]]: ...
-    @overload
-    def call(
-        self,
-        verb: str,
-        *,
-        resource: Callable[..., Awaitable[Resource]] | None = None,
-        facts: Sequence[str] = (),
-        timeout: float = 10.0,
-        chunks: bool,
-        honours: Sequence[str] = (),
-    ) -> Callable[[Callable[[Req, Context], AsyncIterator[Res]]], Handler[Req, Res]]: ...
-    def call(
-        self,
-        verb: str,
-        *,
-        resource: Callable[..., Awaitable[Resource]] | None = None,
+        resource: Loader | None = None,
         facts: Sequence[str] = (),
         timeout: float = 10.0,
         chunks: bool = False,
         honours: Sequence[str] = (),
-    ) -> (
-        Callable[[Callable[[Req, Context], Awaitable[Res]]], Handler[Req, Res]]
-        | Callable[[Callable[[Req, Context], AsyncIterator[Res]]], Handler[Req, Res]]
-    ):
+    ) -> Callable[[Callable[[Req, Context], Given]], Handler[Req, Given]]:
         """Declare a handler of calls on `call.<agent>.<verb>`; an async generator answers in chunks.
 
         `honours` is as for `task`.
@@ -195,34 +172,30 @@ class Agent:
         subject: str,
         *,
         action: str | None = None,
-        resource: Callable[..., Awaitable[Resource]] | None = None,
+        resource: Loader | None = None,
         facts: Sequence[str] = (),
         retry: int = 5,
         timeout: float = 30.0,
         once: bool = False,
         honours: Sequence[str] = (),
-    ) -> Callable[[Callable[[Req, Context], Awaitable[Res] | AsyncIterator[Res]]], Handler[Req, Res]]:
+    ) -> Callable[[Callable[[Req, Context], Given]], Handler[Req, Given]]:
         """Declare a handler of another agent's events: `@agent.on("event.pricing.changed")`, or of an own subject.
 
         An event's action is `<emitter>.<name>` unless said. An own subject must stand in the settings' `[subjects]`,
         which say whether it is a task, a call or an event, and its action; a task or call only its owner may handle.
         `once` is as for `task`, for this agent alone: others that listen have claims of their own. So is `honours`.
         """
-        tokens = subject.split(".")
-        if tokens[0] == "event":
-            said = action or ".".join(tokens[1:])
-            return self._declare(
-                Kind.EVENT, subject, said, resource, facts, retry, timeout, action=said, once=once, honours=honours
-            )
+        event = subject.startswith("event.")
+        said = action or (subject.removeprefix("event.") if event else subject)
         return self._declare(
-            None,
+            Kind.EVENT if event else None,
             subject,
-            subject,
+            said,
             resource,
             facts,
             retry,
             timeout,
-            action=action or subject,
+            action=said,
             once=once,
             honours=honours,
         )
@@ -232,7 +205,7 @@ class Agent:
         kind: Kind | None,
         subject: str,
         verb: str,
-        resource: Callable[..., Awaitable[Resource]] | None,
+        resource: Loader | None,
         facts: Sequence[str],
         retry: int,
         timeout: float,
@@ -241,15 +214,14 @@ class Agent:
         once: bool = False,
         status: bool = True,
         honours: Sequence[str] = (),
-    ) -> Callable[[Callable[[Req, Context], object]], Handler[Req, Res]]:
+    ) -> Callable[[Callable[[Req, Context], Given_co]], Handler[Req, Given_co]]:
         if action is None and not is_token(verb):
             raise ConfigurationError(f"verb {verb!r}: letters, digits, - and _ only")
         if subject in self.handlers:
             raise ConfigurationError(f"{subject} has two handlers in agent {self.name}: declare one")
 
-        def declare(function: Callable[[Req, Context], object]) -> Handler[Req, Res]:
-            handler: Handler[Req, Res] = Handler(
-                agent=self.name,
+        def declare(function: Callable[[Req, Context], Given_co]) -> Handler[Req, Given_co]:
+            handler = self.handlers[subject] = Handler(
                 kind=kind,
                 subject=subject,
                 action=action or f"{self.name}.{verb}",
@@ -258,12 +230,10 @@ class Agent:
                 facts=facts,
                 retry=RetrySchedule(retries=retry),
                 timeout=timeout,
-                media_type=JSON,
                 once=once,
                 status=status,
                 honours=honours,
             )
-            self.handlers[subject] = cast("Handler[object, object]", handler)  # the worker treats bodies as opaque
             return handler
 
         return declare

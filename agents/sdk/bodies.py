@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from functools import lru_cache
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Generic, Never, Protocol, TypeVar, cast
 
 import pydantic
 
@@ -12,12 +12,13 @@ from sealbus.bus.sending.message import Content
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import BadBody, Code, EnvelopeError, HandlingError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.message.kinds import Kind
 
 __all__ = ["JSON", "MSGPACK", "OCTETS", "Body", "TypedAction", "body_of", "decoded"]
 
 T = TypeVar("T")
-Req = TypeVar("Req")
-Res = TypeVar("Res")
+Req_contra = TypeVar("Req_contra", contravariant=True)
+Given_co = TypeVar("Given_co", covariant=True)
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -28,20 +29,26 @@ BODY_ITEMS = 4_096
 OCTETS = "application/octet-stream"
 
 
-class TypedAction(Protocol[Req, Res]):
-    """An action that says what it takes and gives: a declared handler (`sealbus.agents.sdk.agent`)."""
+class TypedAction(Protocol[Req_contra, Given_co]):
+    """An action that says what it takes and gives: a declared handler (`sealbus.agents.sdk.agent`).
+
+    To be called it gives an `Awaitable[Answer]`, to be streamed an `AsyncIterator[Chunk]`.
+    """
 
     @property
     def action(self) -> str:
-        """`<agent>.<verb>`."""
+        """`<agent>.<verb>`, or that of an own subject."""
 
     @property
-    def takes(self) -> Body[Req]:
-        """The type of its bodies."""
+    def kind(self) -> Kind | None:
+        """How it is asked for; absent for an own subject."""
 
     @property
-    def gives(self) -> Body[Res]:
-        """The type of its answers."""
+    def gives(self) -> Body[object]:
+        """The type of its answer, or of each chunk."""
+
+    def __call__(self, body: Req_contra, context: Never, /) -> Given_co:
+        """Handle a body; nothing here looks at the context."""
 
 
 class Body(Generic[T]):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, TypeVar, overload
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from sealbus.agents.sdk.bodies import JSON, TypedAction
 from sealbus.agents.sdk.messages import Origin
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.status import State
+from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.message.user_context import UserContext
+from sealbus.envelopes.records.archive import VerifiedDecided
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 if TYPE_CHECKING:
-    from sealbus.agents.sdk.sender import Receipt, Sending
+    from sealbus.agents.sdk.sender import CallOptions, Receipt, Sending, SubmitOptions
     from sealbus.agents.sdk.task_handle import TaskHandle
 
 __all__ = ["Context"]
@@ -34,6 +36,16 @@ class Context:
         self._sending = sending
 
     @property
+    def _message(self) -> VerifiedMessage | VerifiedDecided:
+        """The message that is handled."""
+        return self._permitted.message
+
+    @property
+    def _sent(self) -> list[bytes] | None:
+        """Where the hashes of what is sent here are noted, for the outcome record."""
+        return self._permitted.sent
+
+    @property
     def _origin(self) -> Origin:
         """What a message that is sent here comes from; most handlers send none."""
         return Origin.message(self._permitted.message)
@@ -49,7 +61,7 @@ class Context:
     @property
     def message_id(self) -> str:
         """The message's id, 32 hex digits."""
-        return self._permitted.message.header.id.hex()
+        return self._message.header.id.hex()
 
     @property
     def action(self) -> str:
@@ -59,17 +71,17 @@ class Context:
     @property
     def caller(self) -> SpiffeId:
         """Who sealed the message."""
-        return self._permitted.message.header.iss
+        return self._message.header.iss
 
     @property
     def chain(self) -> tuple[SpiffeId, ...]:
         """Who sealed each message of the chain, the root first, the caller last. Provenance, not a right."""
-        return tuple(header.iss for header in self._permitted.message.chain)
+        return tuple(header.iss for header in self._message.chain)
 
     @property
     def user(self) -> UserContext | None:
         """The user behind the message, as the edge signed it; absent where there is none."""
-        return self._permitted.message.context
+        return self._message.context
 
     @property
     def delivery(self) -> int:
@@ -104,26 +116,18 @@ class Context:
 
     @overload
     async def call(
-        self, action: TypedAction[Req, Res], body: Req, *, timeout: float = ..., grants: tuple[str, ...] | None = ...
+        self, action: TypedAction[Req, Awaitable[Res]], body: Req, **options: Unpack[CallOptions]
     ) -> Res: ...
     @overload
+    async def call(self, action: str, body: object, *, returns: type[Res], **options: Unpack[CallOptions]) -> Res: ...
     async def call(
         self,
-        action: str,
-        body: object,
-        *,
-        returns: type[Res],
-        timeout: float = ...,
-        grants: tuple[str, ...] | None = ...,
-    ) -> Res: ...
-    async def call(
-        self,
-        action: TypedAction[Req, Res] | str,
+        action: TypedAction[Any, Awaitable[Res]] | str,
         body: object,
         *,
         returns: type[Res] | None = None,
         timeout: float = 30.0,
-        grants: tuple[str, ...] | None = None,
+        grants: Sequence[str] | None = None,
         media_type: str = JSON,
     ) -> Res:
         """Call an action and return its typed answer; see `Sending.call`."""
@@ -135,12 +139,20 @@ class Context:
             timeout=timeout,
             grants=grants,
             media_type=media_type,
-            sent=self._permitted.sent,
+            sent=self._sent,
         )
 
+    @overload
+    def stream(
+        self, action: TypedAction[Req, AsyncIterator[Res]], body: Req, *, timeout: float = ...
+    ) -> AsyncGenerator[Res, None]: ...
+    @overload
+    def stream(
+        self, action: str, body: object, *, returns: type[Res], timeout: float = ...
+    ) -> AsyncGenerator[Res, None]: ...
     def stream(
         self,
-        action: TypedAction[Req, Res] | str,
+        action: TypedAction[Any, AsyncIterator[Res]] | str,
         body: object,
         *,
         returns: type[Res] | None = None,
@@ -148,19 +160,25 @@ class Context:
     ) -> AsyncGenerator[Res, None]:
         """Call an action that answers in chunks; see `Sending.stream`."""
         return self._sending.stream(
-            action, body, returns=returns, origin=self._origin, timeout=timeout, sent=self._permitted.sent
+            action, body, returns=returns, origin=self._origin, timeout=timeout, sent=self._sent
         )
 
+    @overload
+    async def submit(
+        self, action: TypedAction[Req, Awaitable[Res]], body: Req, **options: Unpack[SubmitOptions]
+    ) -> TaskHandle[Res]: ...
+    @overload
+    async def submit(self, action: str, body: object, **options: Unpack[SubmitOptions]) -> TaskHandle: ...
     async def submit(
         self,
-        action: str,
+        action: TypedAction[Any, Awaitable[Res]] | str,
         body: object,
         *,
         life: float | None = None,
         partition: str | None = None,
-        grants: tuple[str, ...] | None = None,
+        grants: Sequence[str] | None = None,
         media_type: str = JSON,
-    ) -> TaskHandle:
+    ) -> TaskHandle[Res]:
         """Submit a task; see `Sending.submit`."""
         return await self._sending.submit(
             action,
@@ -170,7 +188,7 @@ class Context:
             partition=partition,
             grants=grants,
             media_type=media_type,
-            sent=self._permitted.sent,
+            sent=self._sent,
         )
 
     async def emit(self, name: str, body: object, *, media_type: str = JSON) -> Receipt:
@@ -179,7 +197,7 @@ class Context:
             name,
             body,
             origin=self._origin,
-            re=self._permitted.message.header.digest,
+            re=self._message.header.digest,
             media_type=media_type,
-            sent=self._permitted.sent,
+            sent=self._sent,
         )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypedDict, TypeVar, cast
 
 from sealbus.agents.sdk.bodies import JSON, MSGPACK, Body, TypedAction, body_of, decoded
 from sealbus.agents.sdk.messages import NO_SUBJECTS, Origin, call_message, event_message, own_subject, task_message
@@ -24,9 +24,8 @@ from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Receipt", "Sending"]
+__all__ = ["CallOptions", "Receipt", "Sending", "SubmitOptions"]
 
-Req = TypeVar("Req")
 Res = TypeVar("Res")
 
 
@@ -39,6 +38,29 @@ class Receipt:
     subject: str
     stream: str
     sequence: int
+
+
+class _Options(TypedDict, total=False):
+    grants: Sequence[str] | None
+    """The only actions that may follow from it; any, unless said."""
+    media_type: str
+    """Of the body: JSON unless said, or `application/msgpack`."""
+
+
+class CallOptions(_Options, total=False):
+    """What may be said of a call."""
+
+    timeout: float
+    """Seconds for the answer to come, 30 unless said."""
+
+
+class SubmitOptions(_Options, total=False):
+    """What may be said of a task."""
+
+    life: float | None
+    """Seconds until it may no longer be handled; see `Sending.submit`."""
+    partition: str | None
+    """The part of the task's subject that it goes to."""
 
 
 class Sending:
@@ -63,7 +85,7 @@ class Sending:
 
     async def submit(
         self,
-        action: str,
+        action: TypedAction[Any, Awaitable[Res]] | str,
         body: object,
         *,
         origin: Origin | None = None,
@@ -74,8 +96,10 @@ class Sending:
         idempotency_key: str | None = None,
         media_type: str = JSON,
         sent: list[bytes] | None = None,
-    ) -> TaskHandle:
-        """Store a task for `action` (`<agent>.<verb>`, or an own subject or its action) and return its handle.
+    ) -> TaskHandle[Res]:
+        """Store a task for `action` and return its handle.
+
+        `action` is a declared handler or a text: `<agent>.<verb>`, or an own subject or its action.
 
         Who consumes it decides about it later: a denial is seen by the handle. `life` is seconds until it may no longer
         be handled: at most a day, and no longer than the user's context or the handled task may go on; an hour, or what is
@@ -83,8 +107,9 @@ class Sending:
         reader would accept, `IdentityUnavailable`.
         """
         origin = origin or Origin.user(user)
+        name = name_of(action, Kind.TASK)
         message = task_message(
-            action,
+            name,
             encoded(body, media_type),
             names=self._names,
             origin=origin,
@@ -94,16 +119,17 @@ class Sending:
             idempotency_key=idempotency_key,
             own=self._own_subjects,
         )
-        declared = own_subject(Kind.TASK, action, self._own_subjects)
+        declared = own_subject(Kind.TASK, name, self._own_subjects)
         receipt, posted = await self._stored(message, sent)
         task = AskedTask(
             pending=PendingRequest.of(posted.sealed.header),
-            action=declared.action if declared is not None else action,
+            action=declared.action if declared is not None else name,
             context=parse_payload(origin.statement.payload) if origin.statement is not None else None,
         )
         return TaskHandle(
             task=task,
             reader=self._reader,
+            gives=None if isinstance(action, str) else action.gives,
             subject=receipt.subject,
             stream=receipt.stream,
             sequence=receipt.sequence,
@@ -141,7 +167,7 @@ class Sending:
 
     async def call(
         self,
-        action: TypedAction[Req, Res] | str,
+        action: TypedAction[Any, Awaitable[Res]] | str,
         body: object,
         *,
         returns: type[Res] | None = None,
@@ -164,7 +190,7 @@ class Sending:
 
     async def stream(
         self,
-        action: TypedAction[Req, Res] | str,
+        action: TypedAction[Any, AsyncIterator[Res]] | str,
         body: object,
         *,
         returns: type[Res] | None = None,
@@ -188,14 +214,14 @@ class Sending:
 
     def _call(
         self,
-        action: TypedAction[Req, Res] | str,
+        action: TypedAction[Any, object] | str,
         body: object,
         origin: Origin,
         timeout: float,
         grants: Sequence[str] | None,
         media_type: str,
     ) -> tuple[OutgoingMessage, str]:
-        name = action if isinstance(action, str) else action.action
+        name = name_of(action, Kind.CALL)
         message = call_message(
             name,
             encoded(body, media_type),
@@ -220,12 +246,21 @@ def encoded(body: object, media_type: str) -> Content:
         raise SealError(f"body of type {type(body).__name__} cannot be encoded") from error
 
 
-def _gives(action: TypedAction[Req, Res] | str, returns: type[Res] | None) -> Body[Res]:
+def name_of(action: TypedAction[Any, object] | str, kind: Kind) -> str:
+    """Return the name of an action; raise `SealError` for a declared handler of another kind, which nobody would answer."""
+    if isinstance(action, str):
+        return action
+    if action.kind not in (kind, None):
+        raise SealError(f"{action.action} is a handler of another kind: it cannot be asked for as a {kind}")
+    return action.action
+
+
+def _gives(action: TypedAction[Any, Awaitable[Res] | AsyncIterator[Res]] | str, returns: type[Res] | None) -> Body[Res]:
     if returns is not None:
         return body_of(returns)
     if isinstance(action, str):
         raise SealError("say what the call returns: returns=SomeType")
-    return action.gives
+    return cast("Body[Res]", action.gives)  # read from the same annotation as `Res`
 
 
 def _receipt(posted: Posted, sent: list[bytes] | None) -> Receipt:

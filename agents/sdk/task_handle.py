@@ -11,9 +11,11 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Final, TypeVar, overload
+from typing import Any, Final, Generic, overload
 
-from sealbus.agents.sdk.bodies import body_of, decoded
+from typing_extensions import TypeVar
+
+from sealbus.agents.sdk.bodies import Body, body_of, decoded
 from sealbus.bus.gate.calls import CallExpired, RemoteError
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
 from sealbus.bus.sending.status import State, Status
@@ -26,7 +28,8 @@ from sealbus.envelopes.trust.names import is_token
 
 __all__ = ["TaskHandle", "parse_handle"]
 
-Res = TypeVar("Res")
+Other = TypeVar("Other")
+Res_co = TypeVar("Res_co", covariant=True, default=object)
 
 _TEXT_BYTES: Final = 8_192
 """More than the longest handle: a SPIFFE ID of 2,048 bytes and an action, in base64."""
@@ -34,14 +37,16 @@ _VERSION: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskHandle:
-    """A task of ours. `await handle.result(SomeType)`; `str(handle)` is kept and read again with `client.handle(text)`.
+class TaskHandle(Generic[Res_co]):
+    """A task of ours. `await handle.result()`; `str(handle)` is kept and read again with `client.handle(text)`.
 
+    What it gives is known where a declared handler was submitted; for a text, say `handle.result(SomeType)`.
     `subject`, `stream` and `sequence` say where the task was stored; a handle that was read from text does not know.
     """
 
     task: AskedTask = field(repr=False)
     reader: StatusReader = field(repr=False, compare=False)
+    gives: Body[object] | None = field(default=None, repr=False, compare=False)
     subject: str = ""
     stream: str = ""
     sequence: int = 0
@@ -98,17 +103,17 @@ class TaskHandle:
         return found
 
     @overload
-    async def result(self, *, timeout: float = ...) -> object: ...
+    async def result(self, *, timeout: float = ...) -> Res_co: ...
     @overload
-    async def result(self, returns: type[Res], *, timeout: float = ...) -> Res: ...
-    async def result(self, returns: type[Res] | type[object] = object, *, timeout: float = 60.0) -> Res | object:
-        """Wait until the task is done, at most `timeout` seconds, and return its result as `returns`.
+    async def result(self, returns: type[Other], *, timeout: float = ...) -> Other: ...
+    async def result(self, returns: type[Other] | None = None, *, timeout: float = 60.0) -> Res_co | Other:
+        """Wait until the task is done, at most `timeout` seconds, and return its result, as `returns` if that is given.
 
         Raises `Denied` with its reasons if the other side's policy or ours says no, `RemoteError` with the other side's
         code for all else that ends a task there, `CallExpired` once `end` has passed, `HandlingError` (`bad_result`)
         for a result of another type, and `TimeoutError` while the task is still open: it can be asked for again.
         """
-        gives = body_of(returns)
+        gives: Body[Any] = body_of(returns) if returns is not None else self.gives or body_of(object)
         last: Status | None = None
         try:
             async with asyncio.timeout(timeout), aclosing(self.statuses()) as statuses:
@@ -120,7 +125,8 @@ class TaskHandle:
             raise CallExpired(f"{self.action}: its statuses ended without a final one")
         if last.result is None:
             raise failure_of(last)
-        return decoded(gives, last.result)
+        result: Res_co | Other = decoded(gives, last.result)
+        return result
 
 
 def failure_of(status: Status) -> SealbusError:

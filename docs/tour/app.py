@@ -21,7 +21,8 @@ async def item(body: Update) -> Resource:  # from our own data, never from the m
 @agent.task("update", resource=item, facts=["quantity"])
 async def update(body: Update, ctx: Context) -> None:
     STOCK[body.item_id] = body.quantity
-    print(f"{ctx.user.sub} set {body.item_id} to {body.quantity}")
+    who = ctx.user.sub if ctx.user else "nobody"
+    print(f"{who} set {body.item_id} to {body.quantity}")
 
 
 @agent.call("read", resource=item)

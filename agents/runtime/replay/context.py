@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
 
 from sealbus.agents.runtime.replay.sender import Unsent
-from sealbus.agents.sdk.bodies import JSON, TypedAction
 from sealbus.agents.sdk.context import Context
+from sealbus.agents.sdk.messages import Origin
 from sealbus.bus.sending.status import State, Status
-from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.records.archive import VerifiedDecided
 from sealbus.envelopes.records.decision import DecisionRecord
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
-
-if TYPE_CHECKING:
-    from sealbus.agents.sdk.sender import Receipt
-    from sealbus.agents.sdk.task_handle import TaskHandle
 
 __all__ = ["ReplayContext"]
 
@@ -36,10 +29,22 @@ class ReplayContext(Context):
         unsent: Unsent,
     ) -> None:
         # Not the base's: that takes what only the gate can make.
-        self._message = message
+        self._decided = message
         self._decision = decision
         self._obligations = obligations
-        self._unsent = unsent
+        self._sending = self._unsent = unsent
+
+    @property
+    def _message(self) -> VerifiedDecided:
+        return self._decided
+
+    @property
+    def _sent(self) -> None:
+        return None
+
+    @property
+    def _origin(self) -> Origin:
+        return Origin()
 
     @property
     def replay(self) -> bool:
@@ -47,29 +52,9 @@ class ReplayContext(Context):
         return True
 
     @property
-    def message_id(self) -> str:
-        """The message's id, 32 hex digits."""
-        return self._message.header.id.hex()
-
-    @property
     def action(self) -> str:
         """The action that was decided on."""
         return self._decision.action
-
-    @property
-    def caller(self) -> SpiffeId:
-        """Who sealed the message."""
-        return self._message.header.iss
-
-    @property
-    def chain(self) -> tuple[SpiffeId, ...]:
-        """Who sealed each message of the chain, the root first."""
-        return tuple(header.iss for header in self._message.chain)
-
-    @property
-    def user(self) -> UserContext | None:
-        """The user behind the message; absent where there was none."""
-        return self._message.context
 
     @property
     def delivery(self) -> int:
@@ -84,48 +69,3 @@ class ReplayContext(Context):
     async def _tell(self, state: State, note: str) -> None:
         Status(state=state, note=note)  # raises for a note that no status can have
         self._unsent.note("status", state.value, len(note.encode()))
-
-    async def call(  # type: ignore[override]  # one signature serves both forms of the base's
-        self,
-        action: TypedAction[Any, Any] | str,
-        body: object,
-        *,
-        returns: type[Any] | None = None,
-        timeout: float = 30.0,
-        grants: tuple[str, ...] | None = None,
-        media_type: str = JSON,
-    ) -> object:
-        """Note a call and raise `NotSent`."""
-        return await self._unsent.call(
-            action, body, returns=returns, timeout=timeout, grants=grants, media_type=media_type
-        )
-
-    def stream(
-        self,
-        action: TypedAction[Any, Any] | str,
-        body: object,
-        *,
-        returns: type[Any] | None = None,
-        timeout: float = 30.0,
-    ) -> AsyncGenerator[Any, None]:
-        """Note a call, and raise `NotSent` in place of the first chunk."""
-        return self._unsent.stream(action, body, returns=returns, timeout=timeout)
-
-    async def submit(
-        self,
-        action: str,
-        body: object,
-        *,
-        life: float | None = None,
-        partition: str | None = None,
-        grants: tuple[str, ...] | None = None,
-        media_type: str = JSON,
-    ) -> TaskHandle:
-        """Note a task; its handle raises `NotSent` when it is asked."""
-        return await self._unsent.submit(
-            action, body, life=life, partition=partition, grants=grants, media_type=media_type
-        )
-
-    async def emit(self, name: str, body: object, *, media_type: str = JSON) -> Receipt:
-        """Note an event; its receipt names no message."""
-        return await self._unsent.emit(name, body, media_type=media_type)

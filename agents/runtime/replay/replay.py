@@ -20,7 +20,7 @@ from sealbus.agents.runtime.endpoint import HandlerEndpoint, routes_of
 from sealbus.agents.runtime.node import Deployment
 from sealbus.agents.runtime.replay.context import ReplayContext
 from sealbus.agents.runtime.replay.sender import NotSent, Unsent, WouldSend
-from sealbus.agents.sdk.agent import Agent, Handler
+from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.audit.trail import AuditEntry, Finding
 from sealbus.bus.ports import Transport
 from sealbus.bus.routing.routes import RouteTable
@@ -184,7 +184,7 @@ def _came_to(held: _Held, result: Result, error: BaseException | None = None) ->
 async def _run(
     held: _Held, endpoint: HandlerEndpoint, body: bytes, typ: str, context: ReplayContext, unsent: Unsent
 ) -> Replayed:
-    handler: Handler[object, object] = endpoint.handler
+    handler = endpoint.handler
     error: BaseException | None = None
     answer: Content | None = None
     shown = ""
@@ -196,8 +196,8 @@ async def _run(
             resource = await endpoint.resource(value)
             shown = f"{resource.type}:{resource.id}"
             started = time.perf_counter_ns()
-            given = await handler.function(value, context)  # type: ignore[misc]  # a coroutine function, as declared
-            answer = handler.gives.encode(given, handler.media_type) if given is not None else None
+            given = await handler.function(value, context)
+            answer = handler.gives.encode(given) if given is not None else None
     except NotSent as stopped:
         result, error = Result.STOPPED, stopped
     except Exception as failed:  # noqa: BLE001  a handler may raise anything; whoever replays it wants to see what

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sealbus.agents.sdk.bodies import JSON, TypedAction
 from sealbus.agents.sdk.messages import NO_SUBJECTS, Origin, call_message, event_message, task_message
-from sealbus.agents.sdk.sender import Receipt, Sending, encoded
+from sealbus.agents.sdk.sender import Receipt, Sending, encoded, name_of
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
 from sealbus.bus.sending.message import OutgoingMessage
@@ -16,6 +16,7 @@ from sealbus.bus.sending.status import Status
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubjects
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names
@@ -23,7 +24,6 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["NOTED", "NotSent", "Unsent", "WouldSend"]
 
-Req = TypeVar("Req")
 Res = TypeVar("Res")
 
 NOTED = 1_000
@@ -68,7 +68,7 @@ class Unsent(Sending):
 
     async def submit(
         self,
-        action: str,
+        action: TypedAction[Any, Awaitable[Res]] | str,
         body: object,
         *,
         origin: Origin | None = None,
@@ -79,14 +79,15 @@ class Unsent(Sending):
         idempotency_key: str | None = None,
         media_type: str = JSON,
         sent: list[bytes] | None = None,
-    ) -> TaskHandle:
+    ) -> TaskHandle[Res]:
         """Note a task; return a handle that raises `NotSent` when it is asked.
 
         Raises as `Sending` does for what cannot be composed.
         """
         del user, sent
+        name = name_of(action, Kind.TASK)
         message = task_message(
-            action,
+            name,
             encoded(body, media_type),
             names=self._names,
             origin=origin or Origin(),
@@ -98,8 +99,9 @@ class Unsent(Sending):
         )
         self._note(message)
         pending = PendingRequest(digest=_NO_DIGEST, id=_NO_ID, aud=message.draft.aud or self._own, end=0)
-        task = AskedTask(pending=pending, action=action, context=None)
-        return TaskHandle(task=task, reader=_NoStatuses(), subject=message.draft.to)
+        task = AskedTask(pending=pending, action=name, context=None)
+        gives = None if isinstance(action, str) else action.gives
+        return TaskHandle(task=task, reader=_NoStatuses(), gives=gives, subject=message.draft.to)
 
     async def emit(
         self,
@@ -127,7 +129,7 @@ class Unsent(Sending):
 
     async def call(
         self,
-        action: TypedAction[Req, Res] | str,
+        action: TypedAction[Any, Awaitable[Res]] | str,
         body: object,
         *,
         returns: type[Res] | None = None,
@@ -144,7 +146,7 @@ class Unsent(Sending):
 
     async def stream(
         self,
-        action: TypedAction[Req, Res] | str,
+        action: TypedAction[Any, AsyncIterator[Res]] | str,
         body: object,
         *,
         returns: type[Res] | None = None,
@@ -163,14 +165,14 @@ class Unsent(Sending):
 
     def _not_asked(
         self,
-        action: TypedAction[Req, Res] | str,
+        action: TypedAction[Any, object] | str,
         body: object,
         origin: Origin,
         timeout: float,
         grants: Sequence[str] | None,
         media_type: str,
     ) -> NotSent:
-        name = action if isinstance(action, str) else action.action
+        name = name_of(action, Kind.CALL)
         message = call_message(
             name,
             encoded(body, media_type),

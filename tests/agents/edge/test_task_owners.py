@@ -190,7 +190,7 @@ async def test_with_pseudonyms_a_task_is_found_by_them_alone(desk: Desk) -> None
     under, other = Pseudonyms(bytes(32)), Pseudonyms(bytes(31) + b"1")
     with pytest.raises(EdgeError):
         await TaskOwners(desk.node, under).find(desk.task, ALICE)
-    handle = await desk.node.sending.submit("inventory.update", Update(item_id="42"))
+    handle: TaskHandle = await desk.node.sending.submit("inventory.update", Update(item_id="42"))
     await TaskOwners(desk.node, under).keep(handle, ALICE)
     assert (await TaskOwners(desk.node, under).find(handle.message_id, ALICE)).text == handle.text
     bob = replace(ALICE, subject="bob")

@@ -70,7 +70,7 @@ async def untyped(body, ctx: Context) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("function", [plain, alone, untyped])
 def test_a_handler_is_async_and_takes_a_typed_body_and_a_context(function: Callable[..., object]) -> None:
     with pytest.raises(ConfigurationError, match="a handler"):
-        Agent("inventory").task("update")(function)  # type: ignore[arg-type]
+        Agent("inventory").task("update")(function)  # type: ignore[type-var]
 
 
 def test_what_a_handler_honours_is_declared_as_types() -> None:
@@ -90,7 +90,7 @@ def test_what_a_handler_honours_is_declared_as_types() -> None:
     assert (ask.honours, changed.honours) == (frozenset({"log"}), frozenset())
     for wrong in ("watermark", ("",)):
         with pytest.raises(ConfigurationError, match="honours lists types"):
-            agent.task("other", honours=wrong)(print_.function)  # type: ignore[arg-type]  # a coroutine function
+            agent.task("other", honours=wrong)(print_.function)
 
 
 def declare(kind: str, timeout: Any) -> None:

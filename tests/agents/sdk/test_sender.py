@@ -12,6 +12,7 @@ from support.engines import ScriptedEngine, allow, deny
 from support.shop import Price, Shop, Update
 
 from sealbus import Agent, Context, Denied
+from sealbus.agents.sdk.agent import Handler
 from sealbus.agents.sdk.bodies import MSGPACK
 from sealbus.agents.sdk.sender import Receipt, encoded
 from sealbus.agents.sdk.task_handle import TaskHandle
@@ -41,8 +42,8 @@ async def work_out(body: Update, ctx: Context) -> Price:
 
 @PRICES.task("pass_on", retry=0)
 async def pass_on(body: Update, ctx: Context) -> Price:
-    handle = await ctx.submit("prices.work_out", body)
-    return await handle.result(Price)
+    handle = await ctx.submit(work_out, body)
+    return await handle.result()
 
 
 @pytest.fixture
@@ -77,9 +78,37 @@ async def test_a_task_gives_its_result_back(bus: TestBus, engine: ScriptedEngine
     assert record.allow
 
 
+async def test_a_declared_handler_says_what_its_task_gives(bus: TestBus) -> None:
+    client = await bus.client("shop-web")
+    handle = await client.submit(work_out, Update(item_id="1", quantity=2), user=bus.user("ola", "shop-web"))
+    assert handle.action == "prices.work_out"
+    assert await handle.result() == Price(item_id="1", price=14)
+    assert await handle.result(dict[str, Any]) == {"item_id": "1", "price": 14}
+    assert await (await client.submit(pass_on, Update(item_id="2"))).result() == Price(item_id="2", price=7)
+    # A text says nothing of its answer, and a handle that was read again doesn't either.
+    named = await client.submit("prices.work_out", Update(item_id="1"))
+    assert await named.result() == await client.handle(str(named)).result() == {"item_id": "1", "price": 7}
+
+
+async def test_a_declared_handler_is_asked_for_as_what_it_is(bus: TestBus) -> None:
+    # A task on its subject would be stored, and nobody would ever handle it.
+    client = await bus.client("shop-web")
+    quote: Handler[Any, Any] = bus.workers["pricing"].agent.handlers["call.pricing.quote"]
+    count: Handler[Any, Any] = bus.workers["pricing"].agent.handlers["call.pricing.count"]
+    ordered: Handler[Any, Any] = bus.workers["pricing"].agent.handlers["event.inventory.ordered"]
+    body = Update(item_id="1")
+    for wrong in (quote, count, ordered):
+        with pytest.raises(SealError, match="another kind: it cannot be asked for as a task"):
+            await client.submit(wrong, body)
+    for other in (work_out, ordered):
+        with pytest.raises(SealError, match="another kind: it cannot be asked for as a call"):
+            await client.call(other, body)
+    assert bus.stored("TASKS") == []
+
+
 async def test_a_handle_read_from_text_gives_the_same(bus: TestBus, engine: ScriptedEngine) -> None:
     sending = (await bus.client("shop-web")).node.sending
-    handle = await sending.submit("prices.work_out", Update(item_id="1"), user=bus.user("ola", "shop-web"))
+    handle: TaskHandle = await sending.submit("prices.work_out", Update(item_id="1"), user=bus.user("ola", "shop-web"))
     again = sending.handle(str(handle))
     assert (again.text, again.digest, again.message_id) == (handle.text, handle.digest, handle.message_id)
     assert (again.subject, again.stream, again.sequence) == ("", "", 0)

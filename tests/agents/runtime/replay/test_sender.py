@@ -9,6 +9,7 @@ from support.shop import Price, Shop, Update
 
 from sealbus.agents.runtime.replay import sender as module
 from sealbus.agents.runtime.replay.sender import NotSent, Unsent, WouldSend
+from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
@@ -31,7 +32,7 @@ async def test_an_event_is_noted_and_its_receipt_names_nothing(unsent: Unsent) -
 
 
 async def test_a_task_is_noted_and_its_handle_has_no_result(unsent: Unsent) -> None:
-    handle = await unsent.submit("pricing.quote", BODY, partition="eu")
+    handle: TaskHandle = await unsent.submit("pricing.quote", BODY, partition="eu")
     assert unsent.noted == [WouldSend(kind="task", subject="task.pricing.quote.eu", size=SIZE)]
     assert (handle.action, handle.sequence) == ("pricing.quote", 0)
     with pytest.raises(NotSent, match=r"pricing\.quote was not submitted"):
@@ -55,6 +56,7 @@ async def test_what_needs_an_answer_ends_the_handler(unsent: Unsent) -> None:
     "send",
     [
         lambda unsent: unsent.submit("nonsense", BODY),
+        lambda unsent: unsent.submit(Shop().pricing.handlers["call.pricing.quote"], BODY),
         lambda unsent: unsent.submit("pricing.quote", object()),
         lambda unsent: unsent.emit("two.tokens.*", BODY),
         lambda unsent: unsent.call("nonsense", BODY, returns=Price),

@@ -1,11 +1,8 @@
-"""The two ports of the bus: where identity comes from, and what carries bytes.
+"""The two ports of the bus: where identity comes from, and what carries bytes; with the clock, ids, and final failures.
 
 `Identity` is implemented by `sealbus.agents.identity` on the Workload API; `Transport` by `sealbus.bus.nats.transport` on
-NATS and by `sealbus.testing` in memory. Everything between them (gate, outbox, audit, requests) is the same code.
-
-Where the bus reads time and makes ids; both are passed to whatever needs them, so that tests can pass their own.
-
-Why a message was not published, where that is final: repeating the same bytes would not help.
+NATS and by `sealbus.testing` in memory. Everything between them (gate, outbox, audit, requests) is the same code. Clock and
+ids are passed to whatever needs them, so that tests can pass their own.
 """
 
 from __future__ import annotations
@@ -51,6 +48,12 @@ Request = Callable[[str, bytes], Awaitable[bytes]]
 """Sends a payload to a subject and returns the payload of the one answer; `BusUnavailable` if none comes in time."""
 
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+Clock = Callable[[], int]
+"""Returns microseconds since the Unix epoch."""
+
+NewId = Callable[[int], bytes]
+"""Returns a fresh UUIDv7 of 16 bytes for a time in microseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,13 +205,6 @@ class Transport(Protocol):
 
     async def broker_time(self, stream: str) -> int:
         """Return when the broker answered this question about `stream`, microseconds by its clock; 0 if it doesn't say."""
-
-
-Clock = Callable[[], int]
-"""Returns microseconds since the Unix epoch."""
-
-NewId = Callable[[int], bytes]
-"""Returns a fresh UUIDv7 of 16 bytes for a time in microseconds."""
 
 
 def wall_clock() -> int:

@@ -1,12 +1,12 @@
-"""Counters for operators: plain integers on the event loop, with bounded label sets, rendered as Prometheus text.
+"""What operators see of a process: counters, rendered as Prometheus text, and one line about each notable message.
 
 What peers send (a subject, a SPIFFE ID) may end up in a label, so the number of label sets per counter is bounded: what
-comes on top is counted under `other`, never forgotten and never a reason to grow. Use from one thread only; no locks.
-
-One line for operators about each notable message, and never a flood of them.
+comes on top is counted under `other`, never forgotten and never a reason to grow. Counters are plain integers, for one
+thread only; no locks.
 
 Whoever can make us refuse or deny can do so thousands of times a second; what happened to each message stands in the
-audit stream, the counters and the refusals. A line names who, where, what and why: no payload, no token, no key.
+audit stream, the counters and the refusals. So lines are never a flood, and name who, where, what and why: no payload, no
+token, no key.
 """
 
 from __future__ import annotations

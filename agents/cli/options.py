@@ -1,9 +1,4 @@
-"""Options that many commands have, worded once.
-
-Times on the command line: RFC 3339, or how long ago.
-
-SIGINT and SIGTERM as an event: what every command waits for that runs until it is told to stop, also while it starts.
-"""
+"""What many commands share: options worded once, times as RFC 3339 or how long ago, and SIGINT and SIGTERM as an event."""
 
 from __future__ import annotations
 
@@ -23,6 +18,9 @@ from sealbus.envelopes.limits import SECOND
 __all__ = ["Moment", "as_option", "config_option", "ended_by", "json_option", "stop_signalled"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_AGO = re.compile(r"([0-9]{1,6})([smhd])")
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def config_option(function: F) -> F:
@@ -50,10 +48,6 @@ def as_option(default: str) -> Callable[[F], F]:
         metavar="NAME",
         help="Whose identity to use, where the settings' Workload API socket is one per name.",
     )
-
-
-_AGO = re.compile(r"([0-9]{1,6})([smhd])")
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 class Moment(click.ParamType[int]):

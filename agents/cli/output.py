@@ -1,7 +1,4 @@
-"""Results on stdout, as tables for people or as JSON, one object a line; everything else on stderr.
-
-A progress bar on stderr where that is a terminal, and nothing where it is not.
-"""
+"""Results on stdout, as tables for people or as JSON, one object a line; everything else, progress too, on stderr."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """The development environment: Workload API, NATS, policy, identity provider, edge, OPA where asked for; in one folder.
 
 Everything is real but its scale: SVIDs come over the Workload API and rotate, NATS speaks mTLS, streams are declared and
-checked, the policy is a bundle that can be replaced while all runs. The authority is for development only.
-
-Publishes the policy folder of `sealbus dev` again when a file in it changes; a bad one leaves the old in force.
+checked, the policy is a bundle that is published again when its folder changes; a bad change leaves the old one in force.
+The authority is for development only.
 """
 
 from __future__ import annotations
@@ -57,6 +56,11 @@ ALWAYS = ("operator", "cli")
 
 NOTARY = "notary"
 _ROLES = {"operator": BrokerRole.OPERATOR, NOTARY: BrokerRole.NOTARY}
+
+_log = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.1
+"""Seconds between looks at the folder; half of what a change may take to reach every process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,12 +290,6 @@ def _opa(options: DevOptions) -> Path:
     if found is None:
         raise ConfigurationError("opa is not on PATH: install it, give --opa FILE, or use --engine embedded")
     return Path(found)
-
-
-_log = logging.getLogger(__name__)
-
-LOOK_EVERY = 0.1
-"""Seconds between looks at the folder; half of what a change may take to reach every process."""
 
 
 async def republish(environment: Environment) -> None:

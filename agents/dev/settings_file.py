@@ -1,8 +1,7 @@
-"""The settings file that `sealbus dev` writes for the commands in other terminals.
+"""The settings of `sealbus dev`: what it takes from ./sealbus.toml, and the file that it writes for other terminals.
 
-What ./sealbus.toml says that `sealbus dev` takes over: names, own subjects, users, how work is done; not places.
-
-The notary of the development environment: one log in its state folder, with a key that is made at the first start.
+Taken over are names, own subjects, users and how work is done; not places. Among them stands the log of its notary, in the
+state folder, with a key that is made at the first start.
 """
 
 from __future__ import annotations
@@ -30,6 +29,18 @@ from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = ["DEFAULT_TRUST_DOMAIN", "NOTARY", "Declared", "DevLog", "read_declared", "running_notary", "write_settings"]
+
+DEFAULT_TRUST_DOMAIN = "example.org"
+_TEMPLATE = "/agent/{name}"
+
+_READ: Final = frozenset({"trust_domain", "agents", "subjects"})
+_KEPT: Final = frozenset({"audit", "chain", "context", "identity", "limits", "streams", "worker"})
+"""Tables that hold as they stand: they are about work, not about where things are."""
+_OURS: Final = frozenset({("context", "minters"), ("streams", "replicas")})
+"""Of these, what the development environment says: its edge mints, and it is one server."""
+
+NOTARY = "notary"
+"""The name of its workload."""
 
 
 def write_settings(
@@ -135,16 +146,6 @@ def _own_subject(one: OwnSubject) -> list[str]:
     ]
 
 
-DEFAULT_TRUST_DOMAIN = "example.org"
-_TEMPLATE = "/agent/{name}"
-
-_READ: Final = frozenset({"trust_domain", "agents", "subjects"})
-_KEPT: Final = frozenset({"audit", "chain", "context", "identity", "limits", "streams", "worker"})
-"""Tables that hold as they stand: they are about work, not about where things are."""
-_OURS: Final = frozenset({("context", "minters"), ("streams", "replicas")})
-"""Of these, what the development environment says: its edge mints, and it is one server."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
     """What a project says about itself. `agents` are the names that it mentions, also as owners of own subjects."""
@@ -216,10 +217,6 @@ def _is_used(key: Key) -> bool:
 
 def _shown(key: Key) -> str:
     return dotted(key if key in _OURS else key[:1])
-
-
-NOTARY = "notary"
-"""The name of its workload."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """User contexts for development: what the edge would mint after a login, minted without one. Never for production.
 
-A user context from the development edge's own identity: what `--user` of the commands stands on. Only in `sealbus dev`.
+`--user` of the commands stands on them, in `sealbus dev` only.
 """
 
 from __future__ import annotations

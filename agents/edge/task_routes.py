@@ -1,7 +1,4 @@
-"""`/v1/tasks`: submit a task, and ask what became of it.
-
-`GET /v1/tasks/{id}/events`: a task's states as they come, as server-sent events (HTML, section 9.2).
-"""
+"""`/v1/tasks`: submit a task, ask what became of it, and follow its states as server-sent events (HTML, section 9.2)."""
 
 from __future__ import annotations
 
@@ -42,6 +39,9 @@ _KEY_NOTE: Final = (
 _TOKEN: Final = r"[A-Za-z0-9!#$&^_.+-]{1,127}"
 _MEDIA_TYPE: Final = re.compile(rf'{_TOKEN}/{_TOKEN}(?:; ?{_TOKEN}=(?:{_TOKEN}|"[ !#-\[\]-~]{{0,127}}"))*')
 """RFC 9110 section 8.3.1, names as RFC 6838 section 4.2 has them: it becomes a field, and agents choose it."""
+
+_LAST: Final = re.compile(r"[0-9]{1,15}")
+_COMMENT: Final = b":\n\n"
 
 
 class Tasks:
@@ -132,10 +132,6 @@ async def _newest(handle: TaskHandle) -> Status | None:
 def _json(document: dict[str, object], status: int, **headers: str) -> Response:
     text = json.dumps(document, ensure_ascii=False)
     return Response(text, status, {**HEADERS, **headers}, "application/json")
-
-
-_LAST: Final = re.compile(r"[0-9]{1,15}")
-_COMMENT: Final = b":\n\n"
 
 
 class TaskEvents:

@@ -1,7 +1,4 @@
-"""The verified decisions of an export, one after the other, as a backtest reads them.
-
-Makes every decision of a verified export again, each by its own archived policy, and finds what does not follow.
-"""
+"""The verified decisions of an export: read one after the other for a backtest, and each made again by its own policy."""
 
 from __future__ import annotations
 
@@ -18,7 +15,6 @@ from sealbus.bus.audit.trail import AuditEntry, AuditFilter, Finding, recorded_d
 from sealbus.envelopes.errors import EnvelopeError, LogError
 from sealbus.envelopes.export.entries import check_decision, open_frame
 from sealbus.envelopes.export.finding import Finding as ExportFinding
-from sealbus.envelopes.export.finding import Finding as RedecidingFinding
 from sealbus.envelopes.export.finding import FindingCode
 from sealbus.envelopes.export.format import Frame, messages_path, read_frames
 from sealbus.envelopes.export.tally import NAME_BYTES
@@ -35,6 +31,9 @@ from sealbus.policies.backtest.report import BacktestReport
 from sealbus.policies.engines.open import open_policy
 
 __all__ = ["POLICIES", "archived_policies", "decision_entries", "finding_entry", "redecide"]
+
+POLICIES: Final = "policies"
+"""Folder of the bundles, in an export and in a notary's folder."""
 
 
 async def decision_entries(
@@ -124,10 +123,6 @@ class _Reader:
         return found
 
 
-POLICIES: Final = "policies"
-"""Folder of the bundles, in an export and in a notary's folder."""
-
-
 def archived_policies(files: FolderFiles, report: Verification, *, opa: Path | None = None) -> ArchivedPolicies:
     """Return the policies of an export, to be entered: those alone that its log names, of whose bytes it has the hash."""
     return ArchivedPolicies(
@@ -144,7 +139,7 @@ async def redecide(files: FolderFiles, root: Root, report: Verification) -> tupl
 
     def differs(recorded: RecordedDecision, why: Sequence[str]) -> None:
         detail = f"does not follow from its input and policy: {', '.join(why)}"
-        report.found([RedecidingFinding("", recorded.sequence, FindingCode.BAD_DECISION, detail)])
+        report.found([ExportFinding("", recorded.sequence, FindingCode.BAD_DECISION, detail)])
 
     # What was found before is found: it is not to be counted twice.
     verified = replace(report, findings=[], count=0)

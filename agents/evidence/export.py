@@ -1,8 +1,6 @@
-"""Exports a log out of a running deployment: the notary's folder, and the stream that it is a log of.
+"""Exports a log out of a running deployment: the notary's tiles as they are, the messages of its stream, its policies.
 
-Writes an export to a folder: the notary's tiles as they are, and the stream's messages where its places say.
-
-With them the policy bundles that the log names, out of the notary's archive.
+Messages stand where the log's places say; the policy bundles that the log names come out of the notary's archive.
 """
 
 from __future__ import annotations
@@ -32,6 +30,12 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = ["ExportWriter", "Written", "export_log", "log_files"]
 
 SUBJECTS: Final = ("audit.>",)
+
+_NAMED: Final = 100
+"""Sequences named of those with which log and stream do not agree; the others are counted."""
+_ROWS: Final = {"entries": 34, "places": PLACE_BYTES}
+
+GetFile = Callable[[str], bytes | None]
 
 
 async def export_log(
@@ -91,13 +95,6 @@ def log_files(folder: Path) -> Callable[[str], bytes | None]:
             raise ConfigurationError(f"{folder / path} cannot be read: {error.strerror}") from error
 
     return get
-
-
-_NAMED: Final = 100
-"""Sequences named of those with which log and stream do not agree; the others are counted."""
-_ROWS: Final = {"entries": 34, "places": PLACE_BYTES}
-
-GetFile = Callable[[str], bytes | None]
 
 
 @dataclass(slots=True)

@@ -1,6 +1,6 @@
-"""The files of an export, from a folder or from memory. Links are not followed: what is elsewhere is not in the export.
+"""Where a log's files are: those of an export, in a folder or in memory, and those of the running deployment.
 
-Where the running deployment keeps its log: folder, stream, and what the log begins with.
+Links are not followed: what is elsewhere is not in the export.
 """
 
 from __future__ import annotations

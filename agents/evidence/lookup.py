@@ -1,7 +1,4 @@
-"""Finds what an export holds about one message or record: decisions, outcomes, and the bundles that vouch for them.
-
-What an export tells of one message: who sent it for whom, what was decided, what came of it; each part verified.
-"""
+"""What an export tells of one message or record: who sent it for whom, what was decided, what came of it; verified."""
 
 from __future__ import annotations
 

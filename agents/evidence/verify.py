@@ -2,8 +2,6 @@
 
 What must be one after the other (trust as it changed, the order of entries) is read first, in a light pass; then tiles
 are verified in any order, in processes of their own, and put together again in theirs.
-
-One tile of an export, verified wherever there is a core for it: in this process or in one of a pool.
 """
 
 from __future__ import annotations
@@ -55,6 +53,12 @@ _AHEAD: Final = 4
 
 Progress = Callable[[int, int], None]
 """Told how many tiles are done, of how many, both passes counted."""
+
+_HASH_ROW = 32
+_ENTRY_ROW = 34
+
+_readers: list[SegmentReader] = []
+"""The reader of a worker process: one export for all its life."""
 
 
 @dataclass(slots=True)
@@ -293,10 +297,6 @@ def _compare_roots(
             report.found([of_sequence(logged.sequence, error)])
 
 
-_HASH_ROW = 32
-_ENTRY_ROW = 34
-
-
 class Segment(NamedTuple):
     """All that a process needs to read any tile of one export, as values that can be sent to it."""
 
@@ -342,10 +342,6 @@ class SegmentReader:
 def tile_bytes(files: ExportFiles, name: TileName) -> bytes | None:
     """Return the file of a tile, and never more of it than a byte too many; None if it is missing."""
     return files.read(name.path, name.width * (_ENTRY_ROW if name.level == "entries" else _HASH_ROW))
-
-
-_readers: list[SegmentReader] = []
-"""The reader of a worker process: one export for all its life."""
 
 
 def begin_worker(segment: Segment) -> None:

@@ -1,6 +1,6 @@
 """A workload's identity from any SPIFFE Workload API: the `Identity` port of the bus, kept current on its own.
 
-What operators see of a workload's identity: no key and no token, only whose, from where, and until when.
+What operators see of it is no key and no token, only whose, from where, and until when.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The process's signing key and the JWT-SVID that vouches for it: when one counts, and when the next is due.
+"""The process's signing key with the JWT-SVID that vouches for it, and the JWT bundles that others' are checked with.
 
-The JWT bundles that the Workload API streams, each judged alone and kept under its own trust domain.
+Each bundle that the Workload API streams is judged alone and kept under its own trust domain.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Blocking calls in threads that have an owner: awaited to their end, also when the one who waits is canceled.
-
-Work on files off the event loop, which is over before anything else goes on.
-"""
+"""Blocking calls in threads that have an owner: awaited to their end, also when the one who waits is canceled."""
 
 from __future__ import annotations
 

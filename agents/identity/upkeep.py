@@ -1,6 +1,6 @@
 """What keeps an identity current: two streams, and the refresh of the JWT-SVID (SPEC.md section 5).
 
-One stream of the Workload API, watched for ever: a stream that ends, for whatever reason, is opened anew.
+A stream is watched for ever: one that ends, for whatever reason, is opened anew.
 """
 
 from __future__ import annotations
@@ -37,6 +37,14 @@ _FETCH_SECONDS = 5.0
 
 _LOOK_AGAIN = 10.0
 """Longest wait between two looks at the clock: a host that was suspended notices a late refresh within this."""
+
+R = TypeVar("R")
+V = TypeVar("V")
+
+BACKOFF: Final = Backoff(initial_interval=0.1, maximum_interval=5.0, jitter=0.5)
+"""The intervals are those of `spiffe` and of SPIRE's own clients."""
+
+_APPLY_SECONDS = 5.0
 
 
 class Upkeep:
@@ -137,15 +145,6 @@ class Upkeep:
             )
         finally:
             client.close()
-
-
-R = TypeVar("R")
-V = TypeVar("V")
-
-BACKOFF: Final = Backoff(initial_interval=0.1, maximum_interval=5.0, jitter=0.5)
-"""The intervals are those of `spiffe` and of SPIRE's own clients."""
-
-_APPLY_SECONDS = 5.0
 
 
 class Watch(Generic[R, V]):

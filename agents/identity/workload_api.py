@@ -1,4 +1,6 @@
-"""Blocking calls to a Workload API, as raw as the protocol gives them, through `spiffe`'s client.
+"""Blocking calls to a Workload API, as raw as the protocol gives them, and its failures in one line that says what to do.
+
+It listens where `SPIFFE_ENDPOINT_SOCKET` or the settings say (SPIFFE_Workload_Endpoint.md).
 
 `spiffe` parses what it receives in ways that do not fit here: it folds repeated key IDs of a JWT bundle, uses keys that
 are marked for something else, hides the bytes, and ends a source for ever at the first response that it cannot parse.
@@ -7,10 +9,6 @@ them judges them. The version of `spiffe` is pinned because of what is overridde
 
 Everything blocks: call it from threads (`sealbus.agents.identity.threads`). Not to be used on after a fork, which gRPC
 does not survive: a child process connects anew.
-
-Where the Workload API listens: `SPIFFE_ENDPOINT_SOCKET`, or what the settings say (SPIFFE_Workload_Endpoint.md).
-
-Failures of the Workload API in one line that names the socket and what to do.
 """
 
 from __future__ import annotations
@@ -65,6 +63,13 @@ _CHANNEL_OPTIONS = (
     # Four megabytes is gRPC's default, written down: what an agent may make us hold at once.
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
 )
+
+ENVIRONMENT_VARIABLE = "SPIFFE_ENDPOINT_SOCKET"
+_SCHEME = "unix:"
+
+_ANOTHER_SERVICE = frozenset({"INVALID_ARGUMENT", "UNIMPLEMENTED"})
+_BUSY = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
+_OVERLOADED = "listens, but is overloaded"
 
 
 class WorkloadApiError(Exception):
@@ -152,10 +157,6 @@ def _failures() -> Iterator[None]:
         raise WorkloadApiError(status, str(details()) if callable(details) else "") from error
 
 
-ENVIRONMENT_VARIABLE = "SPIFFE_ENDPOINT_SOCKET"
-_SCHEME = "unix:"
-
-
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """The absolute path of a Workload API's unix socket. Raises `ConfigurationError` for another path."""
@@ -223,11 +224,6 @@ class Endpoint:
             except OSError:
                 return f"the Workload API at {self} does not answer: start the SPIRE agent or `sealbus dev`"
         return ""
-
-
-_ANOTHER_SERVICE = frozenset({"INVALID_ARGUMENT", "UNIMPLEMENTED"})
-_BUSY = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
-_OVERLOADED = "listens, but is overloaded"
 
 
 def is_withdrawal(error: Exception) -> bool:

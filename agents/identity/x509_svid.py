@@ -1,8 +1,7 @@
 """What the Workload API says about our X.509-SVID, verified before it is used (SPIFFE X509-SVID.md section 5).
 
-A chain that peers would refuse is refused here, where the operator sees why, and not at the first connection.
-
-Certificates that follow each other without anything in between, as the Workload API sends chains and bundles.
+A chain that peers would refuse is refused here, where the operator sees why, and not at the first connection. Chains and
+bundles come as certificates that follow each other without anything in between.
 """
 
 from __future__ import annotations
@@ -33,6 +32,12 @@ __all__ = [
 ]
 
 _SCHEME = "spiffe://"
+
+MAX_CERTIFICATES = 64
+"""Certificates in one chain or bundle: a trust domain rotates two CAs or three at a time."""
+
+_SEQUENCE = 0x30
+_LONG_FORM = 0x80
 
 
 class SvidError(Exception):
@@ -174,13 +179,6 @@ def _der(certificates: Iterable[x509.Certificate]) -> tuple[bytes, ...]:
 
 def _microseconds(moment: datetime) -> int:
     return int(moment.timestamp()) * SECOND
-
-
-MAX_CERTIFICATES = 64
-"""Certificates in one chain or bundle: a trust domain rotates two CAs or three at a time."""
-
-_SEQUENCE = 0x30
-_LONG_FORM = 0x80
 
 
 def parse_certificates(data: bytes) -> tuple[x509.Certificate, ...]:

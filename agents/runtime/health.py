@@ -3,10 +3,9 @@
 It answers from memory, holds no secret, and serves one short request per connection, bounded in size and time, so that
 it needs no web framework and cannot be kept busy. It speaks no TLS: keep it on loopback, or on a network of your own.
 
-Whether a node can take work now, part by part: what `/readyz` says.
-
-Reasons are shown to whoever may connect there: they name parts and codes, never content. What only deserves to be noted
-(the newest policy bundle was refused, and the old one stays in force) does not make a node unready.
+`/readyz` says part by part whether a node can take work now. Its reasons are shown to whoever may connect there: they name
+parts and codes, never content. What only deserves to be noted (the newest policy bundle was refused, and the old one stays
+in force) does not make a node unready.
 """
 
 from __future__ import annotations
@@ -49,6 +48,15 @@ _REASONS: Final = {
 }
 _PLAIN: Final = "text/plain; charset=utf-8"
 _JSON: Final = "application/json"
+
+ASK_EVERY = 2.0
+"""Seconds between two questions to the policy engine; a sidecar may have gone since the last decision."""
+
+ASK_SECONDS = 1.0
+"""For the server's answer, which comes from its memory."""
+
+_DISK = "its disk is full or failing; make room, then restart it, for it tries no failed stream again"
+"""Seen with nats-server 2.15.1: such a stream takes nothing until the server was restarted, and publishes get no answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,17 +191,6 @@ def _response(status: int, text: str, media_type: str, *, body: bool = True) -> 
         "Connection: close\r\n\r\n"
     )
     return head.encode() + (content if body else b"")
-
-
-ASK_EVERY = 2.0
-"""Seconds between two questions to the policy engine; a sidecar may have gone since the last decision."""
-
-
-ASK_SECONDS = 1.0
-"""For the server's answer, which comes from its memory."""
-
-_DISK = "its disk is full or failing; make room, then restart it, for it tries no failed stream again"
-"""Seen with nats-server 2.15.1: such a stream takes nothing until the server was restarted, and publishes get no answer."""
 
 
 class Readiness:

@@ -1,7 +1,4 @@
-"""`Worker`: runs one agent's handlers behind the gate, until it is told to stop, then drains.
-
-How the garbage collector is set in a process that serves messages for a long time.
-"""
+"""`Worker`: runs one agent's handlers behind the gate, until it is told to stop, then drains."""
 
 from __future__ import annotations
 
@@ -39,6 +36,9 @@ from sealbus.envelopes.trust.caches import ReplayMemory
 __all__ = ["Worker", "WorkerLimits", "settle_collector"]
 
 _log = logging.getLogger(__name__)
+
+YOUNG: Final = 20_000
+"""New containers until the young ones are looked at: a batch of messages makes a few thousand, all short-lived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,10 +272,6 @@ class Worker:
                 if pull is not None:
                     # Not before a batch is admitted: what was delivered would come again meanwhile, and be handled twice.
                     await self._places.room()
-
-
-YOUNG: Final = 20_000
-"""New containers until the young ones are looked at: a batch of messages makes a few thousand, all short-lived."""
 
 
 def settle_collector() -> None:

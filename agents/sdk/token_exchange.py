@@ -5,11 +5,9 @@
     async with Client("shop-web") as bus:
         user = await bus.user_context(access_token)
 
-The server is who the settings name as a minter of contexts, checked inside the handshake before the token leaves.
-
-A user context as text, as the token service hands it out: base64url of `[1, payload, proof, credential]`.
-
-What is inside is the statement that travels in an envelope (SPEC.md sections 2 and 6), in the same canonical encoding.
+The server is who the settings name as a minter of contexts, checked inside the handshake before the token leaves. It hands
+the context out as text, base64url of `[1, payload, proof, credential]`: the statement that travels in an envelope (SPEC.md
+sections 2 and 6), in the same canonical encoding.
 """
 
 from __future__ import annotations
@@ -59,6 +57,13 @@ CONTEXT_TOKEN_BYTES: Final = 20_480
 
 _FORMAT: Final = 1
 
+_GRANT: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
+_ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
+_ANSWER_BYTES: Final = CONTEXT_TOKEN_BYTES + 4_096
+_CONNECTIONS: Final = 32
+_KEPT_SECONDS: Final = 4.0
+"""Below what the edge keeps an idle connection for, so that no request meets its end."""
+
 
 def context_token(statement: Statement) -> str:
     """Return `statement` as text."""
@@ -95,14 +100,6 @@ def parse_context_token(text: str) -> Statement:
     except (TypeError, ValueError, binascii.Error, SealError) as error:
         raise EnvelopeError(Code.MALFORMED, 0, "context token") from error
     return statement
-
-
-_GRANT: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
-_ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
-_ANSWER_BYTES: Final = CONTEXT_TOKEN_BYTES + 4_096
-_CONNECTIONS: Final = 32
-_KEPT_SECONDS: Final = 4.0
-"""Below what the edge keeps an idle connection for, so that no request meets its end."""
 
 
 class TokenServiceUnavailable(InfrastructureError):

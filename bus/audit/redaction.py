@@ -1,6 +1,6 @@
 """What is recorded of a decided message beside the decision: its input document, all of it or not, its body where said.
 
-Parts of an input document taken out before it is recorded, by JSON pointers (RFC 6901).
+Parts of an input document are taken out by JSON pointers (RFC 6901).
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ REMEMBERED: Final = 1_024
 """Subjects for which is remembered what is recorded: those of replies come and go."""
 
 _PATTERN: Final = re.compile(r"(?:(?:[^\s.*>]+|\*)\.)*(?:[^\s.*>]+|[*>])")
+
+_POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
+_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,5}")
 
 
 class _Chosen(NamedTuple):
@@ -86,17 +89,13 @@ DECISIONS_ALONE: Final = Recording({})
 """All of what was decided on is recorded, and no body."""
 
 
-_FORM: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
-_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,5}")
-
-
 class Pointer:
     """A JSON pointer below the whole document. Raises `ConfigurationError` for a text that is none, or over 256 bytes."""
 
     __slots__ = ("_steps", "text")
 
     def __init__(self, text: str) -> None:
-        if _FORM.fullmatch(text) is None or not is_text(text, DEFAULT_LIMITS.text_bytes):
+        if _POINTER.fullmatch(text) is None or not is_text(text, DEFAULT_LIMITS.text_bytes):
             raise ConfigurationError(f"{text!r} is not a JSON pointer such as /action/properties/salary")
         self.text: Final = text
         # RFC 6901 section 4: ~1 first, or ~01 would become a slash.

@@ -3,8 +3,6 @@
 A folder (0700) of files (0600), each named by the number of its first frame. Whoever has it open holds a lock on it, which
 the kernel lets go of however the process ends. All methods block; they may be called from several threads.
 
-The file format of the local audit spool: frames with a number and a checksum, one after the other.
-
 ::
 
     file   the line sealbus.spool.1, frames
@@ -58,6 +56,14 @@ _FIXED: Final = _NUMBER.size + _DIG_BYTES
 HEAD_BYTES: Final = _LENGTH.size + _SUM_BYTES
 """What has to be read before it is known how long a frame is."""
 
+SEGMENT_BYTES: Final = 4 * 1_048_576
+"""Size at which the next file is begun. What was acknowledged and lies before something that was not is sent again after
+a crash, and so is at most about this much."""
+
+_FILE_NAME: Final = re.compile(r"([0-9]{20})\.spool")
+_PRIVATE_FOLDER: Final = 0o700
+_PRIVATE_FILE: Final = 0o600
+
 
 class BadFrame(Exception):
     """These bytes are no frame, or not the one that has to be here. The text is for people and shows nothing of them."""
@@ -104,15 +110,6 @@ def parse_frame(head: FrameHead, rest: bytes, expected: int | None) -> Frame:
     if expected is not None and number != expected:
         raise BadFrame(f"frame {number} where {expected} has to be")
     return Frame(number, ClosedBatch(rest[_FIXED:], rest[_NUMBER.size : _FIXED]), HEAD_BYTES + head.length)
-
-
-SEGMENT_BYTES: Final = 4 * 1_048_576
-"""Size at which the next file is begun. What was acknowledged and lies before something that was not is sent again after
-a crash, and so is at most about this much."""
-
-_NAME: Final = re.compile(r"([0-9]{20})\.spool")
-_PRIVATE_FOLDER: Final = 0o700
-_PRIVATE_FILE: Final = 0o600
 
 
 @dataclass(slots=True)
@@ -269,7 +266,7 @@ class SpoolFiles:
             os.close(self._lock)
 
     def _scan(self) -> None:
-        names = sorted(path for path in self._folder.iterdir() if _NAME.fullmatch(path.name))
+        names = sorted(path for path in self._folder.iterdir() if _FILE_NAME.fullmatch(path.name))
         expected: int | None = None
         for place, path in enumerate(names):
             _check_private(path)

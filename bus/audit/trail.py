@@ -2,8 +2,6 @@
 
 Records that do not verify are yielded as findings, never skipped: a reader must see that something is wrong. Only the
 trust bundles that are current now are known here; an archive of them is the notary's.
-
-The audit stream as a backtest reads it: verified decisions alone, what does not verify told apart.
 """
 
 from __future__ import annotations

@@ -1,13 +1,9 @@
-"""One reading of one task's statuses: where it is in the stream, what has counted, and when it begins again or ends.
-
-What fails verification is counted as a refusal and changes nothing (SPEC.md section 7). A status of a key that is not
-known yet is read again a little later: the trust bundle may be behind the worker that signed it.
-
-The requester's side of a task: its statuses read from their stream, verified, and its result decided on.
+"""The requester's side of a task: its statuses read from their stream, verified, and its result decided on.
 
 Each reading reads `status.<requester>.<id>` by itself and keeps what has counted for itself alone, so that any process of
-the same identity may read, at any time, as often as it likes (SPEC.md section 7). What fails verification is counted as
-a refusal and changes nothing. Nothing of a reading stays anywhere once it has ended.
+the same identity may read, at any time, as often as it likes (SPEC.md section 7). Nothing of it stays anywhere once it has
+ended. What fails verification is counted as a refusal and changes nothing; a status of a key that is not known yet is read
+again a little later, for the trust bundle may be behind the worker that signed it.
 """
 
 from __future__ import annotations

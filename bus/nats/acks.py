@@ -1,8 +1,6 @@
-"""What became of deliveries: each settled once, many in one write, and none forgotten for want of a connection.
+"""Acknowledgements: each delivery settled once, many in one write, and none forgotten for want of a connection.
 
-What JetStream says about a delivery in its reply subject, the one that acknowledgements go to.
-
-::
+They go to the reply subject of a delivery, in which JetStream says what it is::
 
     $JS.ACK.<stream>.<consumer>.<counts>                           9 tokens
     $JS.ACK.<domain>.<account>.<stream>.<consumer>.<counts>[.<any>]       11 or 12

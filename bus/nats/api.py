@@ -1,9 +1,7 @@
-"""The questions to the JetStream API about consumers, durable ones and readers.
+"""The JetStream API: streams and consumers, read, created and updated as JSON.
 
-The JetStream API about streams: read, create and update one, as JSON over one port.
-
-The port is a function, so that an operator's command, a worker and a test use the same code over whatever connection
-they have. Nothing here decides whether a configuration is right.
+Streams are asked about through a port, a function, so that an operator's command, a worker and a test use the same code
+over whatever connection they have. Whether a configuration is right is not decided here.
 """
 
 from __future__ import annotations
@@ -47,6 +45,15 @@ _log = logging.getLogger(__name__)
 API_SECONDS = 5.0
 CONSUMER_NOT_FOUND = 10_014
 CONSUMER_EXISTS = frozenset({10_148, 10_012})
+
+READER_SECONDS = 30.0
+"""How long an abandoned reader's consumer stays on the server."""
+
+NANOSECONDS: Final = 1_000_000_000
+"""JetStream writes durations in nanoseconds."""
+
+_TIME: Final = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(?:Z|([+-])(\d{2}):(\d{2}))")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,10 +176,6 @@ def delete_reader(link: Link, stream: str, name: str) -> None:
     link.write(b"PUB $JS.API.CONSUMER.DELETE.%b.%b %b 0\r\n\r\n" % (stream.encode(), name.encode(), nobody))
 
 
-READER_SECONDS = 30.0
-"""How long an abandoned reader's consumer stays on the server."""
-
-
 def iso_time(time: int) -> str:
     """Return microseconds since the Unix epoch as RFC 3339 in UTC."""
     seconds, rest = divmod(time, 1_000_000)
@@ -208,13 +211,6 @@ def _bound(info: JsonObject) -> Bound:
     floor = info.get("ack_floor")
     sequence = floor.get("stream_seq", 0) if isinstance(floor, dict) else 0
     return Bound(ack_floor=sequence if isinstance(sequence, int) else 0)
-
-
-NANOSECONDS: Final = 1_000_000_000
-"""JetStream writes durations in nanoseconds."""
-
-_TIME: Final = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(?:Z|([+-])(\d{2}):(\d{2}))")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

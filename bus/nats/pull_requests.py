@@ -1,9 +1,7 @@
 """The pull requests of one consumer: how many at a time, on which link, and what if the server forgets one.
 
-One pull request at a time: an inbox of its own, what JetStream sends there, and how a request ends.
-
-Deliveries come under their own subject, with nothing that names the request; so each slot has an inbox that only its
-requests use. What JetStream says about a request comes as a status, on the inbox itself.
+Deliveries come under their own subject, with nothing that names the request; so each has an inbox that only it uses. What
+JetStream says about a request comes as a status, on the inbox itself.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Each attempt is a consumer of its own that lives in the server's memory and ackn
 (a gap in its count, a lost link, a deleted consumer) is answered by a new one that starts after the last sequence that
 was passed on. A message with a malformed header block is passed on like any other.
 
-Reading the last message of one subject by itself: JetStream's direct get, which permissions can hold to a subject.
+The last message of one subject is read by JetStream's direct get, which permissions can hold to a subject.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ READY_SECONDS = 30.0
 MOVED = "moved to a new connection"
 PASSING = (404, 408)
 """Statuses of a request that only ran out."""
+
+_NOT_FOUND = 404
 
 
 class _Reader:
@@ -227,9 +229,6 @@ async def _again(connection: Connection, stream: str) -> StreamState:
 
 def _sequence(delivery: Delivery) -> int:
     return delivery.arrival.sequence if delivery.arrival is not None else 0
-
-
-_NOT_FOUND = 404
 
 
 async def last(connection: Connection, stream: str, subject: str, *, within: float) -> tuple[int, bytes] | None:

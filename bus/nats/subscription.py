@@ -1,13 +1,12 @@
-"""Listening on core NATS through rotations: nothing lost, nothing twice, the order of each sender kept.
+"""Subscriptions on core NATS through rotations: listening, and answering requests a bounded number at a time.
 
-While a connection is replaced, both are subscribed. In a queue group the server gives each message to one of them.
-Without one both get it: then what the older connection delivers is passed on, what the newer one delivers is held back,
-and once the older one has ended, what it did not deliver is passed on as well.
+While a connection is replaced, both are subscribed; nothing is lost, nothing comes twice, the order of each sender is kept.
+In a queue group the server gives each message to one of them. Without one both get it: then what the older connection
+delivers is passed on, what the newer one delivers is held back, and once the older one has ended, what it did not deliver
+is passed on as well.
 
-Answering requests on core NATS: a bounded number at a time, each on the link that it came on, each within its time.
-
-For requests that are made by the broker itself, the auth callout first of all. Nothing of sealbus' envelopes is here:
-who may ask is for the account's permissions and for the handler.
+Answered are requests that the broker itself makes, the auth callout first of all, each on the link that it came on. Nothing
+of sealbus' envelopes is here: who may ask is for the account's permissions and for the handler.
 """
 
 from __future__ import annotations
@@ -35,6 +34,11 @@ FLUSH_SECONDS = 5.0
 
 PENDING_BYTES = 67_108_864
 """Most payload bytes that wait for one listener, beside its bound on messages."""
+
+_log: Final = logging.getLogger(__name__)
+
+DRAIN_SECONDS: Final = 2.0
+"""For what has arrived when this is left: others of the group answer all that comes later."""
 
 
 @dataclass(slots=True)
@@ -201,14 +205,6 @@ async def listen(
         listener.close()
 
 
-_log: Final = logging.getLogger(__name__)
-
-ANSWERING_FLUSH_SECONDS: Final = 5.0
-
-DRAIN_SECONDS: Final = 2.0
-"""For what has arrived when this is left: others of the group answer all that comes later."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """One request as it arrived, nothing verified. `arrived` is the event loop's time."""
@@ -300,7 +296,7 @@ class Answering:
         sid = self._links.pop(link, None)
         if sid is not None:
             link.unsubscribe(sid)
-            await link.flush(ANSWERING_FLUSH_SECONDS)
+            await link.flush(FLUSH_SECONDS)
             link.forget(sid)
 
     def lost(self, link: Link) -> None:

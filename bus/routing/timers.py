@@ -1,10 +1,10 @@
-"""Deadlines and alarms of many tasks on one timer.
+"""Deadlines and alarms of many tasks on one timer, and whether a `CancelledError` is about us.
 
 `asyncio.timeout` and `call_later` put a timer on the loop's heap for each use and take it off again, which takes longer
 than all else about a handler that does not wait, or a call. Mostly they are not reached: here one timer stands at the
 first of them, stays where it is when they are left in time, and looks at all that are open when it rings.
 
-Whether a `CancelledError` is about us: code that we run may raise one of its own, or swallow one that is.
+Code that we run may raise a `CancelledError` of its own, or swallow one that is ours.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""What a stream must be for acceptance to hold, checked by every consumer at start and at each reconnect.
+"""What a stream must be for acceptance to hold, checked by every consumer at start and on each new link.
 
 Step 6 rests on the broker (SPEC.md section 7, "What the stream must be"): a message is stored once within the window,
 and its id is remembered for as long as a copy would be accepted. Whatever could store a message without its id, under
-another time or subject, or take it away early, is refused; so is a setting that this version has never heard of.
-
-Checks the streams again on every new link: a server that came back may not be the one that was left.
+another time or subject, or take it away early, is refused; so is a setting that this version has never heard of. It is
+checked again after a reconnect, for a server that came back may not be the one that was left.
 """
 
 from __future__ import annotations
@@ -76,6 +75,18 @@ INERT: Final = frozenset(
 )
 """Settings that cannot make an accepted message acceptable again; an operator may choose them."""
 
+_log = logging.getLogger(__name__)
+
+_ALL: Final = frozenset(Guard)
+_IDS: Final = frozenset({Guard.LIVE, Guard.EVIDENCE})
+_KEPT: Final = _IDS | {Guard.STATE}
+_AGED: Final = frozenset({Guard.LIVE, Guard.STATE})
+_STATE: Final = frozenset({Guard.STATE})
+_EVIDENCE: Final = frozenset({Guard.EVIDENCE})
+
+AGAIN = 1.0
+"""Seconds until a check that got no answer is made again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
@@ -96,14 +107,6 @@ class _Condition:
     guards: frozenset[Guard]
     holds: Callable[[object], bool]
     needed: str
-
-
-_ALL: Final = frozenset(Guard)
-_IDS: Final = frozenset({Guard.LIVE, Guard.EVIDENCE})
-_KEPT: Final = _IDS | {Guard.STATE}
-_AGED: Final = frozenset({Guard.LIVE, Guard.STATE})
-_STATE: Final = frozenset({Guard.STATE})
-_EVIDENCE: Final = frozenset({Guard.EVIDENCE})
 
 
 def _at_least(value: object, seconds: int) -> bool:
@@ -229,12 +232,6 @@ def _violations(stream: Stream, state: StreamState) -> Iterable[Violation]:
             yield violation(field, f"unset, it {FORBIDDEN[field]}")
         elif field not in judged and field not in FORBIDDEN and field not in INERT and not is_unset(value):
             yield violation(field, "unset, this version of sealbus does not know it")
-
-
-_log = logging.getLogger(__name__)
-
-AGAIN = 1.0
-"""Seconds until a check that got no answer is made again."""
 
 
 class StreamGuard:

@@ -4,8 +4,6 @@ A bucket is the stream `OBJ_<bucket>`: what an object is stands in one message o
 bytes in chunks on `$O.<bucket>.C.<nuid>`. Chunks are written first, under a number of their own, and the one message
 about them last, by comparison with the one that it replaces: of two who write at a time one is told, and a reader sees
 the old object or the new one. Whoever runs the broker can change what is here: content that matters is signed.
-
-What a bucket says of one object: the JSON of NATS' object store, parsed once and bounded (ADR-20).
 """
 
 from __future__ import annotations
@@ -39,6 +37,11 @@ WITHIN: Final = 5.0
 _EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 _NOT_THE_LAST: Final = frozenset({10_071, 10_164})
 """JetStream: "wrong last sequence", with its number and without."""
+
+_NUID: Final = re.compile(r"[0-9A-Za-z]{1,64}")
+_NAME_BYTES: Final = 160
+"""In base64url it is a third longer, and a subject has at most 255 bytes."""
+_INFO_BYTES: Final = 16_384
 
 
 class ObjectStore:
@@ -188,12 +191,6 @@ class ObjectStore:
 
     async def _purge(self, subject: str) -> None:
         await api(self._connection, f"STREAM.PURGE.{self.stream}", {"filter": subject})
-
-
-_NUID: Final = re.compile(r"[0-9A-Za-z]{1,64}")
-_NAME_BYTES: Final = 160
-"""In base64url it is a third longer, and a subject has at most 255 bytes."""
-_INFO_BYTES: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,7 @@
-"""What has been answered to one request: the one state machine for replies, chunks and statuses (SPEC.md section 7).
+"""An open request: what a requester keeps of it, and the one state machine for its replies, chunks and statuses.
 
 Nothing here verifies anything. `counted` and `check` judge a header before the dear steps and change nothing; `take`
-notes one that passed them all.
-
-What a requester keeps of a task or call that it sent, writable as a handle (SPEC.md section 7).
+notes one that passed them all. What is kept can be written as a handle (SPEC.md section 7).
 """
 
 from __future__ import annotations
@@ -26,6 +24,9 @@ __all__ = ["STATUSES", "OpenRequest", "PendingRequest"]
 
 STATUSES: Final = 4_096
 """How many statuses of one request a reader counts that are not terminal: what it remembers is bounded."""
+
+_ID_BYTES: Final = 16
+_HANDLE_BYTES: Final = 4_096
 
 
 class OpenRequest:
@@ -97,10 +98,6 @@ class OpenRequest:
 
 def _unexpected(detail: str) -> EnvelopeError:
     return EnvelopeError(Code.UNEXPECTED_REPLY, 4, detail)
-
-
-_ID_BYTES: Final = 16
-_HANDLE_BYTES: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

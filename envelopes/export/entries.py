@@ -1,6 +1,6 @@
-"""The second pass over an export, entry by entry: what opened does open, and what was decided can be proved again.
+"""The second pass over an export, entry by entry: what opened does open, what was decided can be proved again, in order.
 
-The order of an export's entries, told entry by entry even after one was wrong (SPEC.md section 13, "Entries").
+Whether an entry is in its place is told of each, also after one was wrong (SPEC.md section 13, "Entries").
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ __all__ = ["EntryReader", "OrderReader", "check_decision", "open_frame"]
 
 _NO_ENTRY = bytes(32)
 """Stands in the tree for what is no entry, which then has another root."""
+
+_ANY_DIGEST = bytes(32)
 
 
 def open_frame(frame: Frame, root: Root, archive: TrustArchive, caches: Caches) -> VerifiedAudit:
@@ -118,9 +120,6 @@ class EntryReader:
 
 def _by_another(record: Record) -> str:
     return f"a {record.kind} record by another"
-
-
-_ANY_DIGEST = bytes(32)
 
 
 class OrderReader:

@@ -1,9 +1,8 @@
-"""Frames: the entries of a log with what their digests are of, as an export's files of messages hold them.
+"""The format of an export: which files one of a log of some size has, and the frames in its files of messages.
 
 A frame is `kind || u64(sequence) || u64(stored time) || u32(length) || data`; its entry follows from it, so that no byte
 of it can change unseen. There is no subject: for what opened it is the header's `to`, for the rest it proves nothing.
-
-Which files an export of a log of some size has: exactly these, and anything else is a finding.
+Any other file is a finding.
 """
 
 from __future__ import annotations
@@ -39,6 +38,9 @@ _MAX: Final = DEFAULT_LIMITS.max_integer
 _NOTE_BYTES: Final = DEFAULT_LIMITS.published_note_bytes
 _COUNT_BYTES: Final = 8
 _STREAM: Final = re.compile(rb"[A-Za-z0-9_-]{1,255}")
+
+CHECKPOINT: Final = "checkpoint"
+_MESSAGES: Final = re.compile(r"messages/((?:x[0-9]{3}/){0,5}[0-9]{3})", re.ASCII)
 
 
 class Frame(NamedTuple):
@@ -109,10 +111,6 @@ def messages_path(tile: int) -> str:
     digits = digits.zfill(-(-len(digits) // 3) * 3)
     parts = [digits[start : start + 3] for start in range(0, len(digits), 3)]
     return "/".join(["messages", *(f"x{part}" for part in parts[:-1]), parts[-1]])
-
-
-CHECKPOINT: Final = "checkpoint"
-_MESSAGES: Final = re.compile(r"messages/((?:x[0-9]{3}/){0,5}[0-9]{3})", re.ASCII)
 
 
 def tiles_of(size: int) -> int:

@@ -4,12 +4,8 @@ It holds the record with its evidence, the audit message's header and what vouch
 the root file to those, where all of that is in the log, that the log goes on from earlier checkpoints that the root file
 holds, and the log's checkpoint as C2SP `tlog-proof`.
 
-Checks a receipt against the root: that this record was made by whom it says, when, and is in the log.
-
-It judges as a verifier of the whole log does: the trust bundles lead from the root file to the record, one vouching for
-the next, and the log is the one of which the root file holds checkpoints.
-
-One audit message in a receipt: its header with what vouches for it, and those of its items that are to be shown.
+It is checked as a whole log is verified: the trust bundles lead from the root file to the record, one vouching for the next,
+and the log is the one of which the root file holds checkpoints.
 """
 
 from __future__ import annotations
@@ -62,6 +58,10 @@ _BUNDLE: Final = "bundle"
 _RECORD: Final = "record"
 _PATH: Final = "path"
 _EARLIER: Final = "earlier"
+
+_HASH_BYTES: Final = 32
+_LEFT: Final = "left"
+_RIGHT: Final = "right"
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,11 +270,6 @@ def _open(
     verify_proof(shown.proof, leaf_hash(header.raw), MESSAGE_TYPE, header.key, caches.roots)
     shown.check_items(header.dig)
     return header
-
-
-_HASH_BYTES: Final = 32
-_LEFT: Final = "left"
-_RIGHT: Final = "right"
 
 
 @dataclass(frozen=True, slots=True)

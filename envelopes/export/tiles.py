@@ -1,7 +1,4 @@
-"""One tile's worth of an export: up to 256 frames, computed into entries and hashes and compared with the tiles.
-
-The tree over the tiles of an export, put together again in order: tiles above, and the root at any size asked for.
-"""
+"""The tiles of an export: each, up to 256 frames, computed and compared alone; then the tree over them, in order."""
 
 from __future__ import annotations
 
@@ -25,6 +22,8 @@ __all__ = ["TileResult", "TileTask", "TreeReader", "read_tile", "tasks_of"]
 
 _ROW: Final = ENTRY_BYTES + 2
 """An entry after its length."""
+
+ReadTileFile = Callable[[TileName], bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +129,6 @@ def tasks_of(size: int, sizes: Iterable[int]) -> Iterator[TileTask]:
     for index in range(-(-size // TILE_WIDTH)):
         width = min(TILE_WIDTH, size - index * TILE_WIDTH)
         yield TileTask(index, width, tuple(sorted(wanted.get(index, ()))))
-
-
-ReadTileFile = Callable[[TileName], bytes | None]
 
 
 class TreeReader:

@@ -1,15 +1,9 @@
 """Trust over time: which trust bundle was current when, as the notary recorded it (SPEC.md section 14).
 
-Every credential is judged as of its entry, with the bundles current then, long after all keys have been replaced.
-
-The first pass over an export: what the notary recorded about trust and about the log itself, in order.
-
-Bundles change what counts as verified, so this much has to be read one after the other. It looks into the notary's
-messages only, and is cheap for that; the second pass verifies all of them, in any order.
-
-Finds the notary's messages among all entries of a log, without looking into the others.
-
-Nothing here verifies: a message that says that it is the notary's is one, until the second pass opens it or does not.
+Every credential is judged as of its entry, with the bundles current then, long after all keys have been replaced. Bundles
+change what counts as verified, so a first pass over an export reads this much one after the other. It looks into the
+notary's messages only, and is cheap for that: a message that says that it is the notary's is one, until the second pass,
+which verifies all in any order, opens it or does not.
 """
 
 from __future__ import annotations
@@ -51,6 +45,9 @@ __all__ = [
 
 LATE: Final = 60 * SECOND
 """How long after a bundle was replaced somebody may still have judged by it, in microseconds."""
+
+_HEAD_BYTES = 8_300
+"""Where an envelope's header ends at the latest."""
 
 
 class ArchivedBundle(NamedTuple):
@@ -243,10 +240,6 @@ def pinned_bundles(bundles: Iterable[BundleRecord], root: Root) -> TrustArchive:
 def parse_bundle(record: BundleRecord) -> ArchivedBundle:
     """Return the bundle that a record holds; raise `BundleRefused` for one that breaks a rule of section 5."""
     return ArchivedBundle(record.current, JwtBundle.parse(record.trust_domain, record.jwt))
-
-
-_HEAD_BYTES = 8_300
-"""Where an envelope's header ends at the latest."""
 
 
 class NotaryMessage(NamedTuple):

@@ -1,6 +1,6 @@
 """Checkpoints: what a log commits itself to, its size and root, as a signed note (C2SP tlog-checkpoint).
 
-Checkpoints of which every byte counts: a C2SP verifier ignores what an unknown key signed, an export may not.
+A C2SP verifier ignores what an unknown key signed; an export may not, and has checkpoints of which every byte counts.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """Entries of the audit log: 32 bytes for each message of the stream, each gap, and what a log begins with.
 
 An entry says what was at a place and when, as a hash (SPEC.md section 13, "Entries"). Whether it is true is shown by
-computing it again from the stream or from an export.
-
-In which order entries may stand: every sequence of the stream once, from 1 on (SPEC.md section 13, "Entries").
+computing it again from the stream or from an export. They stand in the order of the stream, every sequence once, from 1 on.
 """
 
 from __future__ import annotations

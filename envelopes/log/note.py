@@ -1,8 +1,6 @@
-"""Signed notes: a text and who signed it (C2SP signed-note).
+"""Signed notes: a text and who signed it, by keys with a name and an id (C2SP signed-note; Ed25519, type 0x01).
 
-The keys of signed notes: Ed25519, each with a name and the id that follows from both (C2SP signed-note, type 0x01).
-
-What notes, checkpoints and receipts have in common: strict base64, decimal numbers, and names (C2SP signed-note).
+What notes share with checkpoints and receipts stands here too: strict base64, decimal numbers, and names.
 """
 
 from __future__ import annotations
@@ -37,6 +35,11 @@ __all__ = [
 
 _DASH: Final = "\u2014 "
 _KEY_ID: Final = 4
+
+KEY_BYTES: Final = 32
+"""Of a public key, and of the seed that a private one is made from (RFC 8032)."""
+_ED25519: Final = b"\x01"
+_PRIVATE: Final = "PRIVATE+KEY+"
 
 
 class NoteSignature(NamedTuple):
@@ -146,12 +149,6 @@ def _signature(line: str) -> NoteSignature:
 def _check_characters(text: str) -> None:
     if any(one < " " and one != "\n" for one in text):
         raise LogError(Code.BAD_NOTE, "control character")
-
-
-KEY_BYTES: Final = 32
-"""Of a public key, and of the seed that a private one is made from (RFC 8032)."""
-_ED25519: Final = b"\x01"
-_PRIVATE: Final = "PRIVATE+KEY+"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
 """Inclusion and consistency proofs of large trees: made from subtree roots, and verified (RFC 9162 sections 2.1.3, 2.1.4).
 
-What makes a proof asks for the roots of complete subtrees only, which is what tiles hold.
-
-The root of a tree that only grows, from the roots of its complete subtrees: memory is O(log n) (RFC 9162 section 2.1).
+What makes a proof asks for the roots of complete subtrees only, which is what tiles hold. A tree that only grows needs no
+more for its root: memory is O(log n) (section 2.1).
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """Tiles: names, paths and bytes of what a log's tree is stored and served as (C2SP tlog-tiles; SPEC.md section 13).
 
 A tile of level L holds up to 256 hashes, each the root of 256**L leaves. Beside those of the tree there is a tile of
-entries and one of places for every tile of level 0.
-
-A tree read from its tiles: roots, frontier and proofs of any size, a few tiles at a time.
+entries and one of places for every tile of level 0. Roots, frontiers and proofs of any size are read from a few at a time.
 """
 
 from __future__ import annotations
@@ -48,6 +46,9 @@ _PATH: Final = re.compile(
 )
 _ENTRY_HEAD: Final = ENTRY_BYTES.to_bytes(2, "big")
 _ENTRY_ROW: Final = len(_ENTRY_HEAD) + ENTRY_BYTES
+
+_KEPT: Final = 64
+"""Tiles kept: as many as all proofs of one place need in a tree of 2^53 leaves, several times over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +172,6 @@ def parse_entries(data: bytes, width: int) -> tuple[bytes, ...]:
 
 ReadTile: TypeAlias = Callable[[TileName], bytes]
 """Gives the bytes of a tile. Where a partial tile is gone, the full one may be given: its first hashes are the same."""
-
-_KEPT: Final = 64
-"""Tiles kept: as many as all proofs of one place need in a tree of 2^53 leaves, several times over."""
 
 
 class TiledTree:

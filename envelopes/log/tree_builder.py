@@ -1,6 +1,6 @@
-"""A growing tree and the tiles that it becomes: what the notary writes. Memory is O(log n).
+"""A growing tree and the tiles that it becomes: what the notary writes, and what a whole log's tiles are checked against.
 
-A whole log's tiles against its checkpoint: every hash computed again from the entries, memory O(log n).
+Memory is O(log n).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Subjects: how they are built, and which message may travel on which (SPEC.md sections 1 and 3; step 3).
-
-Whether a subject is within a NATS subject filter.
-"""
+"""Subjects: how they are built and matched, and which message may travel on which (SPEC.md sections 1 and 3; step 3)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The payload of a user context: its table of keys, parsed into a typed value (SPEC.md section 6).
-
-The user context: who is behind a chain of messages, as the edge signed it (SPEC.md section 6; step 10).
-"""
+"""The user context: who is behind a chain of messages, as the edge signed it (SPEC.md section 6; step 10)."""
 
 from __future__ import annotations
 

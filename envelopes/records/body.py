@@ -3,10 +3,8 @@
 A record is named by its leaf, H(0x00 || item). One signature covers all items, and whoever is shown one of them with
 its path sees no other.
 
-Evidence in an audit message: credentials, contexts and ancestors, each found by the hash that a header holds.
-
-A record names what it rests on by hashes only, so that what many records share is stored once (SPEC.md section 8).
-Names are computed here from the bytes, never read from them.
+Evidence is credentials, contexts and ancestors. A record names what it rests on by hashes only, so that what many records
+share is stored once. Names are computed here from the bytes, never read from them.
 """
 
 from __future__ import annotations
@@ -42,6 +40,8 @@ AUDIT_MEDIA_TYPE: Final = "application/vnd.sealbus.audit.v1"
 """`typ` of the record messages that this code seals; readers do not judge by it."""
 
 _VERSION: Final = 1
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +114,6 @@ def _items(value: Value) -> list[bytes]:
 
 def _refused(detail: str) -> EnvelopeError:
     return EnvelopeError(Code.BAD_DIGEST, 9, f"audit body: {detail}")
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,6 @@
 
 Forgetting a verified thing costs time; forgetting an accepted call would cost safety. So the first kind evicts the
 least recently used, and the second, `ReplayMemory`, refuses new entries rather than forget an old one.
-
-A map that forgets what was used least recently.
 """
 
 from __future__ import annotations
@@ -22,6 +20,9 @@ __all__ = ["BoundedMap", "Caches", "ReplayKey", "ReplayMemory", "VerifiedRoots"]
 
 ReplayKey = tuple[SpiffeId, bytes]
 """(`iss`, `id`) of a core call."""
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
 class VerifiedRoots:
@@ -104,10 +105,6 @@ class ReplayMemory:
         while heap and heap[0][0] <= now:
             _, identifier, issuer = heappop(heap)
             del self._until[(issuer, identifier)]
-
-
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
 
 
 class BoundedMap(Generic[K, V]):

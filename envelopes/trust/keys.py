@@ -1,9 +1,8 @@
 """The keys that messages are signed with: ECDSA on P-256 with SHA-256, ES256 (SPEC.md sections 3 to 5).
 
 Signatures are `r || s`, 32 bytes each, with `s` in the lower half of the group order: for every `(r, s)` that verifies,
-`(r, n - s)` does too, and a second valid form of one signature is one too many.
-
-P-256 keys as PEM texts, and the short name of a key: for keys that people keep, not those that processes make.
+`(r, n - s)` does too, and a second valid form of one signature is one too many. PEM texts and short names are for keys that
+people keep, not for those that processes make.
 """
 
 from __future__ import annotations

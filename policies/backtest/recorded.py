@@ -1,7 +1,4 @@
-"""What a log says was decided, as a backtest needs it: read from anywhere, asked of any engine.
-
-What changed between a recorded decision and the one made now.
-"""
+"""What a log says was decided, as a backtest needs it, and how a decision made now differs from it."""
 
 from __future__ import annotations
 
@@ -30,6 +27,8 @@ __all__ = [
     "verdict_of",
 ]
 
+_NOT_ASKED: Final = frozenset({Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.RESOURCE_UNAVAILABLE})
+
 
 class Verdict(StrEnum):
     """What a policy said about one document; `error` is anything that is no decision, and allows nothing."""
@@ -56,9 +55,6 @@ class NotReplayable(StrEnum):
     """A denial beyond its sender's budget: counted, and not recorded one by one."""
     NO_BUNDLE = "no_bundle"
     """The policy bundle of the recorded revision is not at hand, or is refused."""
-
-
-_NOT_ASKED: Final = frozenset({Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.RESOURCE_UNAVAILABLE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

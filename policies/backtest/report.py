@@ -1,7 +1,4 @@
-"""What a backtest found: counts, groups and a few samples; its size does not grow with the log.
-
-How long decisions took, in a fixed number of counters however many there are.
-"""
+"""What a backtest found: counts, groups, a few samples and how long decisions took; its size does not grow with the log."""
 
 from __future__ import annotations
 
@@ -32,6 +29,15 @@ __all__ = ["GROUPS", "OTHERS", "SAMPLES", "BacktestReport", "Dimension", "Latenc
 
 _STEPS: Final = 8
 """Counters for each doubling, so that a quantile is at most an eighth too high."""
+
+GROUPS: Final = 1_000
+"""Different values of one dimension that are counted apart for one change; what comes later is counted as `OTHERS`."""
+OTHERS: Final = "(others)"
+SAMPLES: Final = 10
+"""Decisions shown for each change, the first that came."""
+ENGINES: Final = 8
+"""Engines whose recorded times are kept apart."""
+_TEXT: Final = 256
 
 
 class Latencies:
@@ -78,16 +84,6 @@ def _most(bucket: int) -> int:
         return bucket
     doubling = bucket // _STEPS - 1
     return ((bucket - doubling * _STEPS + 1) << doubling) - 1
-
-
-GROUPS: Final = 1_000
-"""Different values of one dimension that are counted apart for one change; what comes later is counted as `OTHERS`."""
-OTHERS: Final = "(others)"
-SAMPLES: Final = 10
-"""Decisions shown for each change, the first that came."""
-ENGINES: Final = 8
-"""Engines whose recorded times are kept apart."""
-_TEXT: Final = 256
 
 
 class Dimension(StrEnum):

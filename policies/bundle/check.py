@@ -1,6 +1,6 @@
 """Whether a bundle may be put in force: forms, entry points, data beside rules, roots, and that it compiles.
 
-The entry points of a policy, which must ask one function: one message alone and many at once are decided alike.
+The entry points of a policy must ask one function: one message alone and many at once are decided alike.
 
 ::
 
@@ -50,6 +50,15 @@ __all__ = ["BATCH", "DECISION", "PACKAGE", "check_bundle", "check_part", "entryp
 
 _passed: Final[deque[tuple[bytes, bool]]] = deque(maxlen=16)
 """What passed of late, by its contents: who pushes, composes and decides in one process looks at the same only once."""
+
+PACKAGE: Final[Names] = ("sealbus", "authz")
+DECISION: Final = "data.sealbus.authz.decision"
+"""The rule that decides one request, the input itself."""
+BATCH: Final = "data.sealbus.authz.batch"
+"""The rule that decides `input.batch`, an array of requests, in order."""
+
+_DECISION_TEXT: Final = "decision := decide(input)"
+_BATCH_TEXT: Final = "batch := [decide(request) | some request in input.batch]"
 
 
 def check_bundle(bundle: Bundle) -> None:
@@ -146,16 +155,6 @@ def _problem(file: File, place: Place, form: str, text: str) -> Problem:
     return Problem(file=file.path, line=place.line, column=place.column, form=form, text=text)
 
 
-PACKAGE: Final[Names] = ("sealbus", "authz")
-DECISION: Final = "data.sealbus.authz.decision"
-"""The rule that decides one request, the input itself."""
-BATCH: Final = "data.sealbus.authz.batch"
-"""The rule that decides `input.batch`, an array of requests, in order."""
-
-_DECISION_TEXT: Final = "decision := decide(input)"
-_BATCH_TEXT: Final = "batch := [decide(request) | some request in input.batch]"
-
-
 def entrypoint_problems(files: Sequence[File]) -> list[Problem]:
     """Return what is wrong with the entry points that `files` define, and every other place that reads `input`."""
     problems = list(input_problems(files))
@@ -170,16 +169,12 @@ def entrypoint_problems(files: Sequence[File]) -> list[Problem]:
             problems.append(Problem(file="the bundle", line=0, column=0, form="entrypoint", text=problem))
         for number, (file, rule) in enumerate(found):
             if not fits(rule) or (number and name != "decide"):
-                problems.append(_entrypoints_problem(file, rule.place, f"{name} is exactly, and once, `{text}`"))
+                problems.append(_problem(file, rule.place, "entrypoint", f"{name} is exactly, and once, `{text}`"))
     return problems
 
 
 def _named(file: File, name: str) -> Iterator[Rule]:
     return (rule for rule in file.rules if leading_names(rule.head)[:1] == (name,))
-
-
-def _entrypoints_problem(file: File, place: Place, text: str) -> Problem:
-    return Problem(file=file.path, line=place.line, column=place.column, form="entrypoint", text=text)
 
 
 def input_problems(files: Iterable[File]) -> Iterator[Problem]:
@@ -193,7 +188,7 @@ def input_problems(files: Iterable[File]) -> Iterator[Problem]:
             for expression in every_expression(rule):
                 if leading_names(expression)[:1] == ("input",):
                     text = "only decision and batch read input: give the request to a function as its argument"
-                    yield _entrypoints_problem(file, expression.place, text)
+                    yield _problem(file, expression.place, "entrypoint", text)
 
 
 def _plain(rule: Rule) -> bool:

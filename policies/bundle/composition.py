@@ -1,14 +1,12 @@
 """One policy of several bundles: the platform's and each team's, always the same bytes for the same parts.
 
 The composed bundle is what every engine decides by, the embedded one and OPA alike. Its revision names each part with
-its serial: `1f0c2d3e4a5b.platform-12.pricing-3.stock-7`.
+its serial: `1f0c2d3e4a5b.platform-12.pricing-3.stock-7`. The Rego of one part may refer to itself and the platform, so that
+nobody decides by what another team pushes.
 
-The parts in force and what they compose to: each offer is taken whole, or refused and the old one stays.
-
-No I/O: whoever brings parts (`sealbus.agents.runtime.policy.sync`, `sealbus policy push`) decides where they come from and
-where the composed bundle goes. A part that was refused costs nobody else anything: other teams go on pushing.
-
-What the Rego of one part may refer to: itself and the platform, so that nobody decides by what another team pushes.
+Each offer of a part is taken whole, or refused and the old one stays: that costs nobody else anything, other teams go on
+pushing. No I/O: whoever brings parts (`sealbus.agents.runtime.policy.sync`, `sealbus policy push`) decides where they come
+from and where the composed bundle goes.
 """
 
 from __future__ import annotations
@@ -53,6 +51,8 @@ __all__ = ["PartInForce", "PartSet", "check_platform", "check_team", "compose", 
 
 _REVISION_BYTES: Final = 256
 _RESERVED: Final = ("/".join(PACKAGE), "/".join(TEAMS_ROOT))
+
+_ENTRY: Final[Names] = ("sealbus", "authz")
 
 
 def check_platform(bundle: Bundle) -> None:
@@ -288,9 +288,6 @@ class PartSet:
 def _unowned(team: str) -> PolicyRefused:
     text = f"the platform's bundle names no team {team[:64]!r} with this signer"
     return PolicyRefused([Problem(file="the bundle", line=0, column=0, form="owners", text=text)])
-
-
-_ENTRY: Final[Names] = ("sealbus", "authz")
 
 
 def reference_problems(files: Iterable[File], team: str | None) -> Iterator[Problem]:

@@ -1,7 +1,4 @@
-"""From a folder of Rego files and data documents to a bundle, and from there to the file that engines watch.
-
-Notices that a file was replaced.
-"""
+"""From a folder of Rego files and data documents to a bundle, and from there to the file that engines watch."""
 
 from __future__ import annotations
 
@@ -49,6 +46,11 @@ STARTER: Final = Path(__file__).parents[1] / "rego"
 """The folder of the starter policy."""
 
 _LEFT_OUT: Final = frozenset({".md", ".txt"})
+
+LOOK_EVERY: Final = 0.05
+"""Seconds between two looks: a quarter of what a change may take to reach every process."""
+
+Mark: TypeAlias = tuple[int, int, int, int]
 
 
 def build_bundle(folder: Path, *, revision: str = "", serial: int = 0, part: bool = False) -> Bundle:
@@ -161,12 +163,6 @@ def write_file(raw: bytes, file: Path, *, durable: bool = True) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-LOOK_EVERY: Final = 0.05
-"""Seconds between two looks: a quarter of what a change may take to reach every process."""
-
-Mark: TypeAlias = tuple[int, int, int, int]
 
 
 def mark(file: Path) -> Mark | None:

@@ -1,4 +1,4 @@
-"""Who owns which part of a policy: a document of the platform's bundle, signed with it.
+"""Who owns which part of a policy: a document of the platform's bundle, signed with it, and the entry points that follow.
 
 `data.sealbus.platform.owners`, by the name of a team::
 
@@ -7,10 +7,9 @@
 The team `stock` owns the root `sealbus/teams/stock`, which only a bundle that one of its signers signed may define, and
 decides every action of its agents (`inventory.update`). A platform bundle without the document is the whole policy.
 
-The entry points of a policy of several teams: written by us from who owns what, so that nobody can write them.
-
-The platform's word comes first, and it is a list of reasons to deny: it has no way to allow. Then the one team that
-owns the action's agent decides. Whatever is undefined on the way denies.
+The entry points of a policy of several teams are written by us from this document, so that nobody can write them. The
+platform's word comes first, and it is a list of reasons to deny: it has no way to allow. Then the one team that owns the
+action's agent decides. Whatever is undefined on the way denies.
 """
 
 from __future__ import annotations
@@ -51,6 +50,35 @@ MOST_SIGNERS: Final = 16
 
 _TEAM: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 """A name of a Rego package; keywords make packages that cannot be referred to, and fail where they are composed."""
+
+DISPATCH_PATH: Final = "sealbus/authz/dispatch.rego"
+
+_DISPATCH_HEAD: Final = """# Written from data.sealbus.platform.owners when the parts are composed.
+package sealbus.authz
+
+decision := decide(input)
+
+batch := [decide(request) | some request in input.batch]
+
+decide(request) := answer if {
+	data.sealbus.platform.denials(request) == []
+	parts := split(request.action.name, ".")
+	agent := parts[0]
+	answer := of_team(teams[agent], request)
+} else := {"allow": false, "reasons": words, "obligations": [], "policy": "platform"} if {
+	words := data.sealbus.platform.denials(request)
+	words != []
+} else := {"allow": false, "reasons": ["no_decision"], "obligations": [], "policy": "platform"}
+"""
+
+_DISPATCH_TO_NOBODY: Final = """
+teams := {}
+
+of_team(team, request) := {"allow": false, "reasons": [team], "obligations": [], "policy": "platform"} if {
+	request.action.name
+}
+"""
+"""Asked by nobody, for no agent has a team; what is called must be there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,36 +150,6 @@ def _refused(text: str) -> PolicyRefused:
     )
 
 
-DISPATCH_PATH: Final = "sealbus/authz/dispatch.rego"
-
-_HEAD: Final = """# Written from data.sealbus.platform.owners when the parts are composed.
-package sealbus.authz
-
-decision := decide(input)
-
-batch := [decide(request) | some request in input.batch]
-
-decide(request) := answer if {
-	data.sealbus.platform.denials(request) == []
-	parts := split(request.action.name, ".")
-	agent := parts[0]
-	answer := of_team(teams[agent], request)
-} else := {"allow": false, "reasons": words, "obligations": [], "policy": "platform"} if {
-	words := data.sealbus.platform.denials(request)
-	words != []
-} else := {"allow": false, "reasons": ["no_decision"], "obligations": [], "policy": "platform"}
-"""
-
-_NOBODY: Final = """
-teams := {}
-
-of_team(team, request) := {"allow": false, "reasons": [team], "obligations": [], "policy": "platform"} if {
-	request.action.name
-}
-"""
-"""Asked by nobody, for no agent has a team; what is called must be there."""
-
-
 def dispatch_text(owners: Iterable[Owner]) -> str:
     """Return the Rego of the entry points for the teams `owners`, each of which has a bundle with `decide(request)`.
 
@@ -160,7 +158,7 @@ def dispatch_text(owners: Iterable[Owner]) -> str:
     """
     decided = [owner for owner in owners if owner.agents]
     if not decided:
-        return _HEAD + _NOBODY
+        return _DISPATCH_HEAD + _DISPATCH_TO_NOBODY
     agents = {agent: owner.team for owner in decided for agent in owner.agents}
     branches = [
         f'{{\n\tteam == "{owner.team}"\n\tanswer := data.sealbus.teams.{owner.team}.decide(request)\n}}'
@@ -168,7 +166,7 @@ def dispatch_text(owners: Iterable[Owner]) -> str:
     ]
     table = json.dumps(agents, sort_keys=True, indent="\t")  # a line has at most 1,024 characters in regorus
     return (
-        f"{_HEAD}\nteams := {table}\n\nof_team(team, request) := answer if "
+        f"{_DISPATCH_HEAD}\nteams := {table}\n\nof_team(team, request) := answer if "
         + " else := answer if ".join(branches)
         + "\n"
     )

@@ -3,8 +3,6 @@
 There is no cache of decisions. A right key would be everything that the policy reads and its revision: the whole input
 document, which differs from message to message by its time and id, so that nothing would ever be found. A smaller key
 is a claim about what the policy does not read, and a policy may be replaced at any time by one that reads it.
-
-One of the OPAs that the central engine asks: its connections, and whether it may be asked.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Calls of builtins: those of the closed list (`builtin_types`), and what is written in the literals of three.
 
-Regular expressions: the part that Go (OPA) and Rust (regorus) read alike, and that both compile.
+Of regular expressions the part passes that Go (OPA) and Rust (regorus) read alike, and that both compile.
 """
 
 from __future__ import annotations
@@ -24,6 +24,24 @@ _INSTANT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9
 _FIRST: Final = 1970
 _LAST: Final = 2255
 """The years that every engine counts in nanoseconds, and requests in microseconds."""
+
+_MOST_TIMES: Final = 1_000
+"""Go refuses more; Rust takes them, as long as what it compiles them to is small enough."""
+
+# \d, \w, \s and \b are ASCII in Go and Unicode in Rust; &&, -- and ~~ in a class are operators in Rust only.
+_ATOM: Final = re.compile(
+    r"""
+      (?P<class>\[\^?(?:\\[\\\]\[^.$*+?(){}|/-]|[A-Za-z0-9_.,:;@/!#%=<>'"$*+?(){}|^ ](?:-[A-Za-z0-9])?)+-?\])
+    | (?P<escape>\\[\\.+*?()\[\]{}|^$/-])
+    | (?P<open>\((?:\?:)?)
+    | (?P<close>\))
+    | (?P<anchor>[\^$])
+    | (?P<alternative>\|)
+    | (?P<plain>[A-Za-z0-9_.,:;@/!#%=<>'"&~ -])
+    """,
+    re.VERBOSE,
+)
+_TIMES: Final = re.compile(r"(?:[*+?]|\{(?P<least>\d{1,4})(?:(?P<comma>,)(?P<most>\d{1,4})?)?\})\??")
 
 
 def call_problem(call: Call, *, relaxed: bool = False) -> tuple[Place, str, str] | None:
@@ -82,25 +100,6 @@ def _instant(value: Expression) -> tuple[Place, str, str] | None:
     return None
 
 
-_REPEAT: Final = 1_000
-"""Go refuses more; Rust takes them, as long as what it compiles them to is small enough."""
-
-# \d, \w, \s and \b are ASCII in Go and Unicode in Rust; &&, -- and ~~ in a class are operators in Rust only.
-_ATOM: Final = re.compile(
-    r"""
-      (?P<class>\[\^?(?:\\[\\\]\[^.$*+?(){}|/-]|[A-Za-z0-9_.,:;@/!#%=<>'"$*+?(){}|^ ](?:-[A-Za-z0-9])?)+-?\])
-    | (?P<escape>\\[\\.+*?()\[\]{}|^$/-])
-    | (?P<open>\((?:\?:)?)
-    | (?P<close>\))
-    | (?P<anchor>[\^$])
-    | (?P<alternative>\|)
-    | (?P<plain>[A-Za-z0-9_.,:;@/!#%=<>'"&~ -])
-    """,
-    re.VERBOSE,
-)
-_TIMES: Final = re.compile(r"(?:[*+?]|\{(?P<least>\d{1,4})(?:(?P<comma>,)(?P<most>\d{1,4})?)?\})\??")
-
-
 def regex_problem(pattern: str) -> str | None:
     """Return why the two engines might read `pattern` otherwise, or one of them not at all; None where both take it."""
     position = 0
@@ -127,8 +126,8 @@ def regex_problem(pattern: str) -> str | None:
                 return f"character {position + 1} of the pattern repeats nothing"
             least, most = int(times["least"] or 0), int(times["most"] or times["least"] or 0)
             inside *= max(most, 1)
-            if inside > _REPEAT or least > most:
-                return f"repetitions are at most {_REPEAT}, those inside one another multiplied, and not falling"
+            if inside > _MOST_TIMES or least > most:
+                return f"repetitions are at most {_MOST_TIMES}, those inside one another multiplied, and not falling"
             position = times.end()
         repeats[-1] = max(repeats[-1], inside)
     if len(repeats) > 1:

@@ -1,7 +1,4 @@
-"""A Rego file as text, bounded before any parser sees it.
-
-What is wrong with a policy, and where: the reason why a bundle is not put in force.
-"""
+"""A Rego file as text, bounded before any parser sees it, and what is wrong with one: why a bundle is not put in force."""
 
 from __future__ import annotations
 
@@ -23,6 +20,9 @@ OPERATORS: Final = 2_000
 _TOKEN: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|`[^`]*`|#[^\n]*|[\[{(\]})]|[-+*/%|&]')
 _UNREAD: Final = re.compile("[\0\ufeff]")
 _PATH: Final = re.compile(r"[A-Za-z0-9_.\-]+(?:/[A-Za-z0-9_.\-]+)*")
+
+_SHOWN = 8
+"""Problems that an error's text lists; the error itself holds all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +69,6 @@ class Module:
         line = self.text.count("\n", 0, offset) + 1
         column = offset - (self.text.rfind("\n", 0, offset) + 1) + 1
         return Problem(file=self.path, line=line, column=column, form=form, text=text)
-
-
-_SHOWN = 8
-"""Problems that an error's text lists; the error itself holds all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -2,8 +2,6 @@
 
 OPA and regorus both sort the statements of a body before they run them, by different rules. A body in which every name
 is declared before its use means the same in both, and leaves neither anything to sort.
-
-The variables of a rule: where each is declared, how it comes by its value, and that no name is used twice.
 """
 
 from __future__ import annotations
@@ -44,6 +42,12 @@ from sealbus.policies.types.builtins import BUILTINS
 __all__ = ["Frame", "Local", "Origin", "Outer", "Scope", "check_names"]
 
 _ROOTS: Final = frozenset({"input", "data"})
+
+Outer: TypeAlias = Literal["value", "function"]
+"""What a name outside a rule is: a rule or import that has a value, or a function."""
+
+Origin: TypeAlias = Literal["argument", "some", "every", "assigned"]
+"""How a variable comes by its value."""
 
 
 def check_names(path: str, rule: Rule, outside: Mapping[str, Outer], *, relaxed: bool = False) -> list[Problem]:
@@ -289,13 +293,6 @@ def _has_literal(expression: Expression) -> bool:
     if isinstance(expression, Array):
         return any(_has_literal(item) for item in expression.items)
     return isinstance(expression, Scalar | Text | Number)
-
-
-Outer: TypeAlias = Literal["value", "function"]
-"""What a name outside a rule is: a rule or import that has a value, or a function."""
-
-Origin: TypeAlias = Literal["argument", "some", "every", "assigned"]
-"""How a variable comes by its value."""
 
 
 @dataclass(slots=True, kw_only=True)

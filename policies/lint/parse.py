@@ -1,7 +1,4 @@
-"""From regorus' syntax tree to the values of `syntax`. What it does not know is refused, never passed over.
-
-regorus' syntax tree as JSON values: narrowed, and its byte offsets turned into places.
-"""
+"""From regorus' syntax tree, JSON values, to the values of `syntax`. What it does not know is refused, never passed over."""
 
 from __future__ import annotations
 

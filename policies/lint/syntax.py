@@ -1,8 +1,6 @@
-"""Rego's syntax as typed values: what `forms` looks at, made from regorus' own syntax tree.
+"""Rego's syntax as typed values, made from regorus' own syntax tree, and the ways through it: what is inside what.
 
 Only what a check needs is kept. Every node knows where it starts (line and column from 1).
-
-Ways through parsed Rego: what is inside what.
 """
 
 from __future__ import annotations

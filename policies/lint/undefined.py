@@ -1,10 +1,8 @@
-"""`not`: where a part under it may be undefined, OPA says undefined and regorus says true.
+"""Parts that may be undefined: under `not` OPA says undefined and regorus says true; in a lookup in the data they differ too.
 
 OPA evaluates the parts of a negated expression before it, so that `not data.revoked[input.user]` without `input.user`
 is undefined; in regorus the part is undefined under `not`, which is true. Both agree where every part is a literal or
-a variable that has a value.
-
-Looking up in the data: OPA takes a text of digits for an index of an array there, regorus finds nothing.
+a variable that has a value. OPA takes a text of digits for an index of an array in the data; regorus finds nothing.
 """
 
 from __future__ import annotations

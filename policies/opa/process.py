@@ -1,6 +1,6 @@
 """OPA as a child process: started, kept running, and gone when its parent is, however that ends.
 
-How an OPA is started: beside a worker on a unix socket, or as a central one that is asked over mutual TLS.
+It decides beside a worker on a unix socket, or as a central one that is asked over mutual TLS.
 """
 
 from __future__ import annotations

@@ -46,13 +46,13 @@ def command(
     A pseudonym cannot be turned back into an id: the candidates' are computed and compared. Exit codes: 0 all found, 1 one
     of them is nobody's of the candidates.
     """
-    from sealbus.agents.edge.oauth.user_context import PREFIX, Pseudonyms
+    from sealbus.agents.edge.oauth.user_context import PSEUDONYM_PREFIX, Pseudonyms
 
     if not named and users is None:
         raise click.UsageError("name candidates: --user ID, or --users FILE")
-    wrong = [one for one in pseudonyms if not one.startswith(PREFIX)]
+    wrong = [one for one in pseudonyms if not one.startswith(PSEUDONYM_PREFIX)]
     if wrong:
-        raise click.UsageError(f"{wrong[0]!r} is no pseudonym: those begin with {PREFIX}")
+        raise click.UsageError(f"{wrong[0]!r} is no pseudonym: those begin with {PSEUDONYM_PREFIX}")
     if key is None or not issuers:
         key, issuers = _settings(config, key, issuers)
     under = Pseudonyms.read(key)

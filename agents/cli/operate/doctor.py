@@ -1,7 +1,4 @@
-"""Looks at each part that a workload needs, one after the other, and says in one line what was found.
-
-`sealbus doctor`: the settings in force with their origin, then each part in turn, with what is wrong and what to do.
-"""
+"""`sealbus doctor`: the settings in force with their origin, then each part in turn: what is wrong, what to do."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""`sealbus policy backtest`: what another policy would have decided, or whether the log follows from its own.
-
-What a backtest found, as tables for people and as one JSON object.
-"""
+"""`sealbus policy backtest`: what another policy would have decided, or whether the log follows from its own."""
 
 from __future__ import annotations
 
@@ -39,6 +36,12 @@ __all__ = [
 
 FINDINGS_SHOWN = 20
 """Findings that are told one by one; all are counted."""
+
+_ERROR: Final = 1
+_UNVERIFIED: Final = 4
+_GROUPS_SHOWN: Final = 5
+_GROUPS_PRINTED: Final = 100
+"""Of each dimension: on a screen, and in JSON."""
 
 
 class Limit(click.ParamType[tuple[str, int]]):
@@ -234,13 +237,6 @@ def _place(finding: Finding) -> str:
     # Anybody may have named a file of an export: nothing in it is for the terminal.
     place = ascii(finding.subject)[1:-1] if not finding.sequence else f"#{finding.sequence}"
     return f"{shown_time(finding.stored)} {place}" if finding.stored else place
-
-
-_ERROR: Final = 1
-_UNVERIFIED: Final = 4
-_GROUPS_SHOWN: Final = 5
-_GROUPS_PRINTED: Final = 100
-"""Of each dimension: on a screen, and in JSON."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,7 +1,4 @@
-"""`sealbus policy`: its subcommands, and `test` and `query`: Rego tests on both engines, questions to a running OPA.
-
-`sealbus policy opa-config`: the configuration with which an OPA takes its policy from the policy server.
-"""
+"""`sealbus policy`: its subcommands, and the short ones themselves: `test`, `query` and `opa-config`."""
 
 from __future__ import annotations
 
@@ -22,6 +19,8 @@ from sealbus.agents.cli.policy import push as policy_push
 from sealbus.agents.cli.policy import status as policy_status
 
 __all__ = ["command", "opa_config"]
+
+_file = click.Path(path_type=Path)
 
 
 @click.group("policy")
@@ -91,9 +90,6 @@ def query(query: str, url: str, input_file: Path | None, as_json: bool) -> None:
     if input_file is not None:
         document = json.loads(sys.stdin.read() if str(input_file) == "-" else input_file.read_text(encoding="utf-8"))
     print_json(asyncio.run(OpaAdmin(url).query(query, document)))
-
-
-_file = click.Path(path_type=Path)
 
 
 @click.command("opa-config")

@@ -1,17 +1,13 @@
-"""NATS' keys as text: base32 over a prefix byte, 32 bytes and a CRC-16; Ed25519 behind those that sign.
+"""NATS' keys as text, and what is signed and sealed with them: JWTs and boxes, as far as the auth callout has them.
 
 A public key is `<prefix><32 bytes>`, a seed `<seed prefix and prefix><32 bytes>`, both with their CRC-16/XMODEM in little
 endian, base32 without padding (github.com/nats-io/nkeys, `strkey.go`).
 
-What the server and a responder tell each other, sealed by their curve keys (NATS' xkey, version 1).
-
-A sealed message is `xkv1`, a nonce of 24 bytes and a NaCl box (X25519, XSalsa20, Poly1305): from its sender, for its
+What is sealed is `xkv1`, a nonce of 24 bytes and a NaCl box (X25519, XSalsa20, Poly1305): from its sender, for its
 reader only (github.com/nats-io/nkeys, `xkeys.go`).
 
-NATS' JWTs, as far as the auth callout has them: compact, Ed25519, the issuer's nkey in `iss`.
-
-Claims stand in `nats` beside the registered ones (github.com/nats-io/jwt, version 2). Nothing of a JWT is looked at
-before its signature holds, but for `iss`, which says whose it should be.
+A JWT is compact and signed with Ed25519, the issuer's nkey in `iss`, with claims in `nats` beside the registered ones
+(github.com/nats-io/jwt, version 2). Before its signature holds, only `iss` is looked at, which says whose it should be.
 """
 
 from __future__ import annotations
@@ -34,8 +30,8 @@ from nacl.public import Box, PrivateKey, PublicKey
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 
 __all__ = [
+    "JWT_BYTES",
     "KEY_BYTES",
-    "MAX_BYTES",
     "CurveKey",
     "NkeyError",
     "Prefix",
@@ -53,6 +49,15 @@ KEY_BYTES: Final = 32
 _SEED: Final = 18 << 3
 _PUBLIC_LENGTH: Final = 56
 _SEED_LENGTH: Final = 58
+
+_XKEY_VERSION: Final = b"xkv1"
+_SEALED_LEAST: Final = len(_XKEY_VERSION) + Box.NONCE_SIZE + 16
+
+JWT_BYTES: Final = 262_144
+"""Longest JWT that is read: certificate chains make a request a few kilobytes long."""
+
+_JWT_HEADER: Final[Mapping[str, Json]] = {"typ": "JWT", "alg": "ed25519-nkey"}
+_JWT_NESTING: Final = 8
 
 
 class Prefix(IntEnum):
@@ -166,10 +171,6 @@ def _crc(data: bytes) -> bytes:
     return binascii.crc_hqx(data, 0).to_bytes(2, "little")
 
 
-_VERSION: Final = b"xkv1"
-_LEAST: Final = len(_VERSION) + Box.NONCE_SIZE + 16
-
-
 class CurveKey:
     """A curve key with its nkey texts; never shown, never logged."""
 
@@ -197,14 +198,14 @@ class CurveKey:
 
     def seal(self, data: bytes, reader: str) -> bytes:
         """Return `data` sealed for the public curve key `reader`; raise `NkeyError` if that is none."""
-        return _VERSION + self._box(reader).encrypt(data)
+        return _XKEY_VERSION + self._box(reader).encrypt(data)
 
     def open(self, sealed: bytes, sender: str) -> bytes:
         """Return what `sender`, a public curve key, sealed for us; raise `NkeyError` for anything else."""
-        if len(sealed) < _LEAST or not sealed.startswith(_VERSION):
+        if len(sealed) < _SEALED_LEAST or not sealed.startswith(_XKEY_VERSION):
             raise NkeyError("not a sealed message")
         try:
-            return self._box(sender).decrypt(sealed[len(_VERSION) :])
+            return self._box(sender).decrypt(sealed[len(_XKEY_VERSION) :])
         except CryptoError as error:
             raise NkeyError("not sealed by this key for us") from error
 
@@ -215,17 +216,10 @@ class CurveKey:
         return f"CurveKey({self.public})"
 
 
-MAX_BYTES: Final = 262_144
-"""Longest JWT that is read: certificate chains make a request a few kilobytes long."""
-
-_HEADER: Final[Mapping[str, Json]] = {"typ": "JWT", "alg": "ed25519-nkey"}
-_NESTING: Final = 8
-
-
 def encode_jwt(claims: Mapping[str, object], key: SigningKey, *, issued: int) -> str:
     """Return `claims` signed by `key`, whose public nkey becomes `iss`; `issued` is `iat`, in seconds."""
     body: dict[str, object] = {**claims, "iss": key.public, "iat": issued, "jti": secrets.token_hex(16)}
-    signed = f"{_encoded(_json(_HEADER))}.{_encoded(_json(body))}"
+    signed = f"{_encoded(_json(_JWT_HEADER))}.{_encoded(_json(body))}"
     return f"{signed}.{_encoded(key.sign(signed.encode()))}"
 
 
@@ -234,17 +228,17 @@ def decode_jwt(token: bytes, prefix: Prefix) -> dict[str, Json]:
 
     Who `iss` is, what the JWT is for and until when, is for the caller.
     """
-    if len(token) > MAX_BYTES:
+    if len(token) > JWT_BYTES:
         raise NkeyError(f"a JWT of {len(token)} bytes")
     parts = token.split(b".")
     if len(parts) != 3:
         raise NkeyError("not three parts")
     try:
-        header, claims = (parse_object(_decoded(part), depth=_NESTING) for part in parts[:2])
+        header, claims = (parse_object(_decoded(part), depth=_JWT_NESTING) for part in parts[:2])
         signature = _decoded(parts[2])
     except ValueError as error:
         raise NkeyError("not a JWT") from error
-    if header != _HEADER:
+    if header != _JWT_HEADER:
         raise NkeyError("another kind of JWT, or another algorithm")
     issuer = claims.get("iss")
     if not isinstance(issuer, str):

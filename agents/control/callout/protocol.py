@@ -1,13 +1,11 @@
-"""What a NATS server asks: an authorization request, verified and typed.
+"""What a NATS server asks the auth callout, verified and typed, and what it is answered: a user JWT, or that there is none.
 
-The server signs it with the nkey that is its ID. That key is new at every start of a server, so that what ties a request
-to a server of ours is the way that it came: on a connection to a server with the expected SPIFFE ID, on a subject that
-no client may publish to, sealed for our curve key. Who runs servers with fixed nkeys can list them.
+The server signs its request with the nkey that is its ID. That key is new at every start of a server, so that what ties a
+request to a server of ours is the way that it came: on a connection to a server with the expected SPIFFE ID, on a subject
+that no client may publish to, sealed for our curve key. Who runs servers with fixed nkeys can list them.
 
-What the server is answered: a user JWT that says what a connection may do, or that there is none; both signed by us.
-
-The user has no name: with one, nats-server drops every client at every reload of its configuration, for it looks for a
-user of this name there. Without one it asks again for each client, and keeps those that are still allowed.
+The user in the answer has no name: with one, nats-server drops every client at every reload of its configuration, for it
+looks for a user of this name there. Without one it asks again for each client, and keeps those that are still allowed.
 """
 
 from __future__ import annotations
@@ -31,6 +29,8 @@ KIND: Final = "Client"
 CHAINS: Final = 8
 CERTIFICATES: Final = 8
 """Verified chains of one connection, and certificates of one chain."""
+
+_CLAIMS_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,15 +132,12 @@ def _text(inside: dict[str, Json], name: str) -> str:
     return found[: DEFAULT_LIMITS.text_bytes]
 
 
-_VERSION: Final = 2
-
-
 def user_jwt(grants: Grants, *, user: str, issuer: SigningKey, not_after: int, now: int) -> str:
     """Return the user JWT for the nkey `user`: `grants` in their account, until `not_after`, both in microseconds."""
     limits = grants.limits
     nats: dict[str, object] = {
         "type": "user",
-        "version": _VERSION,
+        "version": _CLAIMS_VERSION,
         "pub": _permission(grants.publish, grants.publish_deny),
         "sub": _permission(grants.subscribe, grants.subscribe_deny),
         "subs": limits.subscriptions,
@@ -166,6 +163,6 @@ def _permission(allow: tuple[str, ...], deny: tuple[str, ...]) -> dict[str, list
 
 
 def _answer(request: AuthorizationRequest, content: Mapping[str, str], issuer: SigningKey, now: int) -> bytes:
-    nats = {"type": "authorization_response", "version": _VERSION, **content}
+    nats = {"type": "authorization_response", "version": _CLAIMS_VERSION, **content}
     claims: Mapping[str, object] = {"sub": request.user, "aud": request.server, "nats": nats}
     return encode_jwt(claims, issuer, issued=now // SECOND).encode()

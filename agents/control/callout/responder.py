@@ -1,10 +1,8 @@
-"""The responder: answers NATS' authorization requests one by one, and refuses whatever it cannot be sure of.
+"""The responder: answers NATS' authorization requests one by one, each once, and refuses whatever it cannot be sure of.
 
 Several run side by side in one queue group, in one process or many; each is on its own connection, logged in by an nkey
 over mutual TLS, in an account that holds nothing else. A request that cannot be opened or verified is not answered: the
 server refuses by itself once its time has run out. Every other refusal is answered, with its code for the server's log.
-
-Which requests were answered: none is answered twice while it is fresh, in bounded memory.
 """
 
 from __future__ import annotations
@@ -45,6 +43,9 @@ PENDING: Final = 4_096
 """Requests that wait: what one responder answers in some seconds. The server's time runs out for more."""
 
 _XKEY_HEADER: Final = "Nats-Server-Xkey"
+
+MOST: Final = 65_536
+"""Requests that are remembered: they are fresh for seconds, and one responder answers some thousands in these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,10 +222,6 @@ class _Denied(ConnectRefused):
     def __init__(self, reasons: tuple[str, ...]) -> None:
         super().__init__(Code.DENIED, ", ".join(reasons))
         self.reasons = reasons
-
-
-MOST: Final = 65_536
-"""Requests that are remembered: they are fresh for seconds, and one responder answers some thousands in these."""
 
 
 class SeenRequests:

@@ -1,12 +1,7 @@
-"""The auth callout as a role of the control process: a responder, and what is done over an ordinary connection beside it.
+"""The auth callout as a role of the control process: from the settings to a running responder and its refusals' reports.
 
-From settings to a running responder, and from a refusal to the refusals that operators read.
-
-An ordinary connection of the control process, which its own callout lets in, kept for what is done over it.
-
-It can be made only once the callout answers, so that nothing may wait for it before that.
-
-Refused connections on their way to the operators: kept while they cannot be published, up to a bound.
+Refusals are published over an ordinary connection, which the callout itself has to let in: it can be made only once the
+callout answers, so that nothing may wait for it before that. Until then they are kept, up to a bound.
 """
 
 from __future__ import annotations
@@ -42,7 +37,7 @@ from sealbus.policies.decision.engine import PolicyEngine
 __all__ = [
     "CONTROL",
     "INBOX",
-    "KEPT",
+    "KEPT_REFUSALS",
     "CalloutRole",
     "Ordinary",
     "RefusedConnections",
@@ -54,6 +49,19 @@ __all__ = [
 
 CONTROL: Final = "control"
 """The name of the control process's workload."""
+
+_log: Final = logging.getLogger(__name__)
+
+INBOX: Final = "_INBOX.callout."
+"""Inbox prefix of responders in their account."""
+
+Use = Callable[[Connection], Awaitable[None]]
+"""Something that is done over a connection until it is cancelled; what it raises has all be begun anew."""
+
+KEPT_REFUSALS: Final = 256
+"""Refusals that are kept while there is no connection to publish them on; of more, the oldest are dropped and counted."""
+
+_BACKOFF: Final = ConnectionOptions().backoff
 
 
 class CalloutRole:
@@ -98,10 +106,6 @@ async def open_callout_role(settings: Settings, *, counters: Counters) -> AsyncG
         ):
             connect = partial(connection_of, CONTROL, settings, identity, counters)
             yield CalloutRole(callout, Ordinary(connect, uses))
-
-
-INBOX: Final = "_INBOX.callout."
-"""Inbox prefix of responders in their account."""
 
 
 @asynccontextmanager
@@ -182,15 +186,6 @@ def _said(name: str, path: Path | None) -> Path:
     return path
 
 
-_log: Final = logging.getLogger(__name__)
-
-Use = Callable[[Connection], Awaitable[None]]
-"""Something that is done over a connection until it is cancelled; what it raises has all be begun anew."""
-
-
-_BACKOFF: Final = ConnectionOptions().backoff
-
-
 class Ordinary:
     """Connects by `connect` and does `uses` over it, again and again where that fails, while `run` does."""
 
@@ -228,10 +223,6 @@ def _first(group: BaseExceptionGroup[SealbusError]) -> str:
     return error.detail if isinstance(error, SealbusError) else type(error).__name__
 
 
-KEPT: Final = 256
-"""Refusals that are kept while there is no connection to publish them on; of more, the oldest are dropped and counted."""
-
-
 class RefusedConnections:
     """Takes down refused connections, and publishes their counts and samples under `subject` while `publish` runs."""
 
@@ -246,7 +237,7 @@ class RefusedConnections:
         if self._note is not None:
             self._note(refused)
             return
-        if len(self._kept) == KEPT:
+        if len(self._kept) == KEPT_REFUSALS:
             self._kept.popleft()
             self._counters.add("sealbus_refusals_lost_total", 1)
         self._kept.append(refused)

@@ -1,8 +1,6 @@
-"""Files of the keys that sign checkpoints: one private key each, readable by its owner alone.
+"""The files of the keys that sign checkpoints, and the checkpoints of other logs, held where their notary cannot reach them.
 
-Checkpoints of other logs, kept where their own notary cannot reach them: what makes a rewritten log evident.
-
-::
+A key file holds one private key, readable by its owner alone. What is held makes a rewritten log evident::
 
     <folder>/<first 32 hex digits of H(origin)>/<size, 16 digits>      the note as it came
 """
@@ -27,6 +25,8 @@ __all__ = ["CheckpointHolder", "load_signers", "make_key_file"]
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _BYTES = 1_024
+
+_SIZE_DIGITS: Final = 16
 
 
 def make_key_file(path: Path, origin: str) -> NoteSigner:
@@ -88,9 +88,6 @@ def _load(path: Path) -> NoteSigner:
         raise ConfigurationError(f"{path} is no key of a log: {error.detail}") from error
 
 
-_DIGITS: Final = 16
-
-
 class CheckpointHolder:
     """Holds the checkpoints of one other log, each of which must extend the one before. Calls block.
 
@@ -105,7 +102,7 @@ class CheckpointHolder:
     def latest(self) -> SignedCheckpoint | None:
         """Return the largest checkpoint that is held, `None` before the first. Raises `LogError` if it is not one."""
         try:
-            names = sorted(one.name for one in self._folder.iterdir() if len(one.name) == _DIGITS)
+            names = sorted(one.name for one in self._folder.iterdir() if len(one.name) == _SIZE_DIGITS)
             note = (self._folder / names[-1]).read_bytes() if names else None
         except FileNotFoundError:
             return None
@@ -127,7 +124,7 @@ class CheckpointHolder:
         try:
             under_way = self._folder / "under-way"
             under_way.mkdir(mode=0o755, parents=True, exist_ok=True)
-            write_durably(self._folder, {f"{found.checkpoint.size:0{_DIGITS}d}": note}, under_way)
+            write_durably(self._folder, {f"{found.checkpoint.size:0{_SIZE_DIGITS}d}": note}, under_way)
         except OSError as error:
             raise StateUnavailable(f"{self._folder} cannot be written: {error.strerror}") from error
         return found

@@ -1,14 +1,9 @@
-"""Which policies of the deployment are in the log and in its folder, which are to come, and which nobody has.
+"""The policies by which the log's decisions were made: followed, kept in the log's folder, and recorded in the log.
 
 Decisions name the revision of their policy. What became current is offered here by whoever follows the deployment's policy;
 what a decision names and nobody offered (the notary was away, or another process composed other parts while a push
-spread) is wanted, and looked for among former bundles.
-
-Follows the deployment's policy for the archive, from where every process has it: the bucket, or the file.
-
-Evidence does not wait for policies: whatever is wrong with them is said, tried again, and ends nothing.
-
-The policies in a log's folder: bundles by their hash, and the records about them that the log holds.
+spread) is wanted, and looked for among former bundles. Evidence does not wait for policies: whatever is wrong with them is
+said, tried again, and ends nothing.
 
 ::
 
@@ -65,6 +60,15 @@ WANTED: Final = 256
 """Revisions that are looked for, one after the other: whoever records made-up ones fills no memory."""
 GIVEN_UP: Final = 1_024
 """Revisions that nobody has, remembered lest they be looked for again with every decision."""
+
+_log: Final = logging.getLogger(__name__)
+
+AGAIN_AFTER: Final = 1.0
+"""Seconds to the next try where there is no policy, or the store is not to be read."""
+NONE: Final = "policies are not archived: neither a bucket nor a file is set (policy.bundle)"
+
+_POLICIES: Final = "policies"
+_RECORDS: Final = "policy-records"
 
 
 class PolicyArchive:
@@ -150,13 +154,6 @@ class PolicyArchive:
             self._wanted.pop(self._records[digest], None)
 
 
-_log: Final = logging.getLogger(__name__)
-
-AGAIN_AFTER: Final = 1.0
-"""Seconds to the next try where there is no policy, or the store is not to be read."""
-NONE: Final = "policies are not archived: neither a bucket nor a file is set (policy.bundle)"
-
-
 async def follow_policy(
     name: str, policy: PolicyTable, connection: Connection, archive: PolicyArchive, *, counters: Counters
 ) -> None:
@@ -226,10 +223,6 @@ async def _follow_file(file: Path, policy: PolicyTable, archive: PolicyArchive) 
         else:
             archive.offer(bundle)
             archive.problem = ""
-
-
-_POLICIES: Final = "policies"
-_RECORDS: Final = "policy-records"
 
 
 def policy_record(bundle: Bundle) -> PolicyRecord:

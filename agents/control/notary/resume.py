@@ -1,7 +1,4 @@
-"""Taking a log up where it was: its own tiles, the stream, and what was published are compared before anything is added.
-
-Whether the stream still is what the log says of it: computed again from the messages themselves.
-"""
+"""Taking a log up where it was: its own tiles, the stream, and what was published are compared before anything is added."""
 
 from __future__ import annotations
 
@@ -52,6 +49,9 @@ __all__ = [
 ]
 
 _Own: TypeAlias = BundleRecord | CheckpointRecord | PolicyRecord
+
+SUBJECTS = ("audit.>",)
+"""What AUDIT holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,12 +141,12 @@ async def take_up(
                 if published is not None and (floor is None or published.size > floor.size):
                     floor = published
     if floor is not None and last is not None and floor.size <= last.size:
-        await asyncio.to_thread(_compare, store, last, floor)
+        await asyncio.to_thread(_check_floor, store, last, floor)
         floor = None
     return Taken(ledger=ledger, last=last, floor=floor, unpublished=unpublished)
 
 
-def _compare(store: LogStore, last: Checkpoint, other: Checkpoint) -> None:
+def _check_floor(store: LogStore, last: Checkpoint, other: Checkpoint) -> None:
     if TiledTree(last.size, tile_reader(store.get)).root(other.size) != other.root:
         raise LogError(Code.INCONSISTENT_LOG, "another notary has signed another history of this stream")
 
@@ -197,10 +197,6 @@ def _own_records(verifier: MessageVerifier, batch: Sequence[Delivery], own: Spif
     return found
 
 
-SUBJECTS = ("audit.>",)
-"""What AUDIT holds."""
-
-
 def check_beginning(store: LogStore, size: int, beginning: Sequence[Entry]) -> None:
     """Raise `LogError` (`log_mismatch`) unless a log of `size` entries begins with `beginning`."""
     _, entries = entry_rows(store, 0, min(size, TILE_WIDTH))
@@ -225,9 +221,9 @@ async def check_stream(transport: Transport, stream: str, store: LogStore, size:
         async for delivery in messages:
             position = placed(delivery)
             if missing := position.sequence - following:
-                _stream_match_compare(place, entry, gap_entry(following, missing, time=position.stored))
+                _compare(place, entry, gap_entry(following, missing, time=position.stored))
                 place, entry = next(expected, (None, b""))
-            _stream_match_compare(place, entry, _computed(place, delivery))
+            _compare(place, entry, _computed(place, delivery))
             place, entry = next(expected, (None, b""))
             following = position.sequence + 1
     if place is not None:
@@ -269,7 +265,7 @@ def _computed(place: Place | None, delivery: Delivery) -> Entry | None:
     return verified_entry(position.sequence, time=position.stored, header_digest=header.digest)
 
 
-def _stream_match_compare(place: Place | None, entry: bytes, computed: Entry | None) -> None:
+def _compare(place: Place | None, entry: bytes, computed: Entry | None) -> None:
     if place is None or computed is None or (computed.hash, place_of(computed)) != (entry, place):
         where = place.sequence if place is not None else "the log's last"
         raise LogError(Code.LOG_MISMATCH, f"the stream is not what the log says from sequence {where} on")

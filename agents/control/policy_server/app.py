@@ -1,6 +1,6 @@
 """`GET /bundles/sealbus.tar.gz` as OPA's bundle plugin asks it: ETag, 304, and `Prefer: modes=...;wait=N`.
 
-The bundle that OPA gets: signed once, told apart by its ETag, and awaited by those who have it already.
+The bundle is signed once, told apart by its ETag, and awaited by those who have it already.
 """
 
 from __future__ import annotations
@@ -27,6 +27,16 @@ __all__ = ["BUNDLE_PATH", "COMPOSED", "MEDIA_TYPE", "WAIT_MOST", "PolicyApplicat
 
 COMPOSED: Final = "sealbus"
 """Name of the composed bundle, and scope of its signature."""
+
+_log: Final = logging.getLogger(__name__)
+
+BUNDLE_PATH: Final = f"/bundles/{COMPOSED}.tar.gz"
+MEDIA_TYPE: Final = "application/vnd.openpolicyagent.bundles"
+"""OPA goes on with long polling only where the answer, 304 as well, is of this type."""
+WAIT_MOST: Final = 60.0
+"""Seconds that a question may wait; OPA asks again."""
+
+_WAIT: Final = re.compile(r"(?:^|[;,\s])wait=([0-9]{1,6})(?:$|[;,\s])")
 
 
 class Served:
@@ -67,17 +77,6 @@ class Served:
         # A new event for who waits next: all who wait for this one have been told.
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-_log: Final = logging.getLogger(__name__)
-
-BUNDLE_PATH: Final = f"/bundles/{COMPOSED}.tar.gz"
-MEDIA_TYPE: Final = "application/vnd.openpolicyagent.bundles"
-"""OPA goes on with long polling only where the answer, 304 as well, is of this type."""
-WAIT_MOST: Final = 60.0
-"""Seconds that a question may wait; OPA asks again."""
-
-_WAIT: Final = re.compile(r"(?:^|[;,\s])wait=([0-9]{1,6})(?:$|[;,\s])")
 
 
 class PolicyApplication:

@@ -1,7 +1,4 @@
-"""The role `policy` of `sealbus control`: follows the store, composes, signs, and serves what came of it.
-
-The policy server as a role of the control process, on the identity and a connection of its own.
-"""
+"""The role `policy` of `sealbus control`: follows the store, composes, signs, and serves what came of it."""
 
 from __future__ import annotations
 
@@ -36,6 +33,9 @@ _log: Final = logging.getLogger(__name__)
 
 CACHE: Final = "policy-server"
 """Folder of its own in `policy.cache`."""
+
+CONTROL: Final = "control"
+"""The name of the control process's workload."""
 
 
 class PolicyServer:
@@ -126,10 +126,6 @@ def _read_key(file: Path) -> SigningKey:
     except OSError as error:
         raise ConfigurationError(f"policy.serve_key: {file} cannot be read: {error.strerror}") from error
     return read_signing_key(pem, name=f"policy.serve_key: {file}")
-
-
-CONTROL: Final = "control"
-"""The name of the control process's workload."""
 
 
 @asynccontextmanager

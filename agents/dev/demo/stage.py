@@ -1,6 +1,6 @@
 """What the scenes play on: a running shop with its example agents as workers, and the audit stream read as it grows.
 
-What the demonstration leaves behind: its log as an export, and the root file that it is verified with.
+What it leaves behind is its log as an export, and the root file that this is verified with.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ __all__ = ["ROOT_FILE", "STRANGER", "Stage", "leave_evidence", "open_stage", "st
 
 STRANGER = "stranger"
 """An agent with a good identity that the policy does not know."""
+
+ROOT_FILE: Final = "root.json"
+"""Beside the export, and not inside: nothing inside an export can introduce trust."""
+
+_LOOK_EVERY: Final = 0.05
 
 
 class Stage:
@@ -212,12 +217,6 @@ def _fresh_policy(folder: Path) -> Path:
 async def _finish(stop: asyncio.Event, running: asyncio.Task[bool]) -> None:
     stop.set()
     await asyncio.wait([running])
-
-
-ROOT_FILE: Final = "root.json"
-"""Beside the export, and not inside: nothing inside an export can introduce trust."""
-
-_LOOK_EVERY: Final = 0.05
 
 
 async def leave_evidence(stage: Stage, log: DevLog, folder: Path) -> int:

@@ -1,7 +1,4 @@
-"""Two grants of the development IdP: code with PKCE, over authlib's own, and the one for scripts.
-
-The device flow (RFC 8628) of the development IdP, over authlib's own.
-"""
+"""The grants of the development IdP, over authlib's own: code with PKCE, the device flow (RFC 8628), one for scripts."""
 
 from __future__ import annotations
 
@@ -31,6 +28,9 @@ __all__ = ["CodeGrant", "DeviceAuthorization", "DeviceGrant", "S256Only", "Scrip
 
 _TEXT: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _SECONDS: Final = re.compile(r"-?[0-9]{1,5}")
+
+SLOWER: Final = 5
+"""Seconds that each early question adds to a device's interval (RFC 8628 section 3.5)."""
 
 
 class S256Only(CodeChallenge):  # type: ignore[misc]  # authlib is not typed
@@ -120,10 +120,6 @@ class ScriptGrant(Issuing, TokenEndpointMixin):  # type: ignore[misc]  # authlib
     def create_token_response(self) -> tuple[int, TokenReply, Any]:
         """Return the token."""
         return 200, self.generate_token(user=self.request.user), self.TOKEN_RESPONSE_HEADER
-
-
-SLOWER: Final = 5
-"""Seconds that each early question adds to a device's interval (RFC 8628 section 3.5)."""
 
 
 class DeviceAuthorization(DeviceAuthorizationEndpoint):  # type: ignore[misc]  # authlib is not typed

@@ -1,6 +1,6 @@
-"""Who logged in, for whom, until when: what codes and tokens are made of (pure).
+"""A login: who logged in, for whom, until when; and the pages on which a person does it (pure).
 
-The pages that a person sees: plain HTML, every value escaped, no script (pure).
+Pages are plain HTML, every value escaped, no script.
 """
 
 from __future__ import annotations
@@ -27,6 +27,15 @@ __all__ = [
 ]
 
 LONGEST_RESOURCE: Final = 256
+
+_STYLE: Final = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:32rem;margin:3rem auto;padding:0 1rem;color:#1d2330}"
+    "button,input{font:inherit;padding:.5rem .75rem;margin:.2rem 0;border:1px solid #8a93a6;border-radius:.4rem}"
+    "button{display:block;width:100%;text-align:left;background:#f4f6fa;cursor:pointer}"
+    "button:hover,button:focus{background:#e2e8f4}small{color:#5a6376}"
+    ".warn{border-left:.3rem solid #c96a00;padding-left:.75rem}code{font-size:1.1em}"
+)
+_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
 
 def valid_resource(resource: str) -> bool:
@@ -95,16 +104,6 @@ class DeviceLogin:
     def decided(self) -> bool:
         """Whether the user has answered; they answer once."""
         return self.denied or self.login is not None
-
-
-_STYLE: Final = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:32rem;margin:3rem auto;padding:0 1rem;color:#1d2330}"
-    "button,input{font:inherit;padding:.5rem .75rem;margin:.2rem 0;border:1px solid #8a93a6;border-radius:.4rem}"
-    "button{display:block;width:100%;text-align:left;background:#f4f6fa;cursor:pointer}"
-    "button:hover,button:focus{background:#e2e8f4}small{color:#5a6376}"
-    ".warn{border-left:.3rem solid #c96a00;padding-left:.75rem}code{font-size:1.1em}"
-)
-_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
 
 def content_security_policy(*forms_lead_to: str) -> str:

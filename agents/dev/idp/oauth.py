@@ -2,9 +2,8 @@
 
 What authlib decides: the order of checks, which errors go to the client and which to the page, client authentication,
 PKCE, the states of the device flow. What is decided here: that PKCE is S256 and always asked for, that codes are good
-once, what a token says. All of it is synchronous, so that between the check and the use of a code nothing can happen.
-
-What all grants share: the check of a request's resource, and the token response of a login.
+once, which resource a token is for and what it says. All of it is synchronous, so that between the check and the use of a
+code nothing can happen.
 """
 
 from __future__ import annotations

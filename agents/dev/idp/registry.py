@@ -1,6 +1,6 @@
-"""OAuth clients of the development IdP, as the OAuth library asks about them (pure).
+"""What the development IdP knows beforehand: OAuth clients, as the OAuth library asks about them, and demo users (pure).
 
-The demo users: those that the starter policy knows, and what `[dev.users]` of sealbus.toml adds (pure).
+The users are those that the starter policy knows, and what `[dev.users]` of sealbus.toml adds.
 """
 
 from __future__ import annotations
@@ -37,6 +37,21 @@ SCRIPTS: Final = "urn:x-sealbus:development-only:user"
 
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,64}(?: [\x21\x23-\x5b\x5d-\x7e]{1,64}){0,31}")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
+
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_CLAIM: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+RESERVED_CLAIMS: Final = frozenset(
+    {"iss", "exp", "nbf", "aud", "sub", "client_id", "iat", "jti", "scope", "sid", "auth_time", "nonce", "acr", "amr"}
+    | {"cnf", "act", "may_act", "azp"}
+)
+"""Claims that a token has by what it is; no user can be declared to have them."""
+
+MOST_USERS: Final = 200
+"""They stand on one page."""
+MOST_CLAIMS: Final = 32
+LONGEST_CLAIM: Final = 256
+"""Characters of a text."""
 
 
 def valid_scope(scope: str) -> bool:
@@ -120,22 +135,6 @@ DEMO_CLIENTS: Final = (
 def script_client(secret: str) -> DevClient:
     """Return the client behind `sealbus token`."""
     return DevClient(client_id="sealbus-token", grants=frozenset({SCRIPTS}), secret=secret)
-
-
-_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-_CLAIM: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
-
-RESERVED_CLAIMS: Final = frozenset(
-    {"iss", "exp", "nbf", "aud", "sub", "client_id", "iat", "jti", "scope", "sid", "auth_time", "nonce", "acr", "amr"}
-    | {"cnf", "act", "may_act", "azp"}
-)
-"""Claims that a token has by what it is; no user can be declared to have them."""
-
-MOST_USERS: Final = 200
-"""They stand on one page."""
-MOST_CLAIMS: Final = 32
-LONGEST_CLAIM: Final = 256
-"""Characters of a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

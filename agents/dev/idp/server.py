@@ -1,7 +1,4 @@
-"""The development IdP as a server: on loopback or not at all, started and stopped with `async with`.
-
-The HTTP side of the development IdP: its endpoints, and the headers that each answer has.
-"""
+"""The development IdP as an HTTP server: its endpoints, the headers of each answer; on loopback or not at all."""
 
 from __future__ import annotations
 
@@ -41,6 +38,21 @@ STOP_SECONDS: Final = 5.0
 _LIMITS: Final = ConnectionLimits(connections=64, head_bytes=16_384)
 
 _FAMILIES: Final = {"127.0.0.1": socket.AF_INET, "::1": socket.AF_INET6}
+
+ISSUER_PATH: Final = "/development-only"
+"""Path of the issuer: whoever reads a token sees what it is worth."""
+
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    # Not `no-referrer`: with it browsers send `Origin: null` for our own forms.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+_PUBLIC: Final = {**_HEADERS, "Cache-Control": "public, max-age=300"}
+"""Of what everybody may read and keep for a while."""
 
 
 class DevelopmentIdp:
@@ -241,23 +253,6 @@ class _IdpServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
-
-
-ISSUER_PATH: Final = "/development-only"
-"""Path of the issuer: whoever reads a token sees what it is worth."""
-
-_HEADERS: Final = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    # Not `no-referrer`: with it browsers send `Origin: null` for our own forms.
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-
-
-_PUBLIC: Final = {**_HEADERS, "Cache-Control": "public, max-age=300"}
-"""Of what everybody may read and keep for a while."""
 
 
 def metadata(issuer: str) -> dict[str, object]:

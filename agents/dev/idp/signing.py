@@ -1,7 +1,4 @@
-"""The tokens of the development IdP: a signing key that lives with the process, access tokens, ID tokens.
-
-A bounded store of what is valid for a short time: codes, pending logins, device codes (pure).
-"""
+"""The tokens of the development IdP, by a signing key that lives with the process, and what is valid for a short time."""
 
 from __future__ import annotations
 
@@ -20,6 +17,8 @@ __all__ = ["ALGORITHM", "Expiring", "TokenSigner"]
 
 ALGORITHM: Final = "ES256"
 ID_TOKEN_SECONDS: Final = 300
+
+T = TypeVar("T")
 
 
 class TokenSigner:
@@ -75,9 +74,6 @@ class TokenSigner:
     def _signed(self, kind: str, claims: dict[str, object]) -> str:
         header = {"alg": ALGORITHM, "typ": kind, "kid": self._key.kid}
         return jwt.encode(header, claims, self._key, algorithms=[ALGORITHM])
-
-
-T = TypeVar("T")
 
 
 class Expiring(Generic[T]):

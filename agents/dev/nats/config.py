@@ -1,11 +1,10 @@
-"""The configuration of the embedded nats-server: mutual TLS, users by SPIFFE ID, JetStream on disk (pure).
+"""The configuration of the embedded nats-server: mutual TLS, users by SPIFFE ID, what each may do, JetStream on disk (pure).
 
 Written as JSON, which nats-server reads as it is, so that no path or name can break out of its quotes.
 
-Which NATS subjects a workload may use in `sealbus dev`: the least that its part needs, by name (pure).
-
-NATS permissions are the outer fence: they keep an honest mistake and a curious agent away from other agents' streams,
-inboxes and records. What a message may do is never decided here but by the policy of whoever consumes it.
+Each workload may use the NATS subjects that its part needs, and no others. Permissions are the outer fence: they keep an
+honest mistake and a curious agent away from other agents' streams, inboxes and records. What a message may do is never
+decided here but by the policy of whoever consumes it.
 """
 
 from __future__ import annotations
@@ -38,6 +37,11 @@ __all__ = [
 
 _CONTROL: Final = frozenset(chr(code) for code in (*range(32), 127))
 _HANDSHAKE_SECONDS: Final = 5
+
+_API: Final = "$JS.API"
+_READERS: Final = "RESULTS"
+POLICIES: Final = "policies"
+"""The bucket that policies are pushed to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,12 +129,6 @@ def _users(users: Sequence[BrokerUser]) -> list[object]:
         }
         for user in users
     ]
-
-
-_API: Final = "$JS.API"
-_READERS: Final = "RESULTS"
-POLICIES: Final = "policies"
-"""The bucket that policies are pushed to."""
 
 
 class BrokerRole(StrEnum):

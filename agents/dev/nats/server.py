@@ -1,10 +1,8 @@
-"""The embedded nats-server of `sealbus dev`: started, watched, reloaded and stopped, with mutual TLS from the start.
+"""The embedded nats-server of `sealbus dev`: found, started, watched, reloaded and stopped, with mutual TLS from the start.
 
 What a production broker gets from its operators, this one gets from here: users by SPIFFE ID with the least
 permissions, a server SVID that is written again before it expires, JetStream on disk. Its state lives in one folder,
 which it locks.
-
-Where the nats-server binary is.
 """
 
 from __future__ import annotations

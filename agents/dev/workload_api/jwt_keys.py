@@ -1,7 +1,4 @@
-"""JWT-SVIDs as SPIRE mints them, and the JWKS that they are checked with (SPIFFE JWT-SVID.md).
-
-A signing key's generations: prepared, current, and old ones that are still trusted.
-"""
+"""JWT-SVIDs as SPIRE mints them, the JWKS that they are checked with (SPIFFE JWT-SVID.md), and the generations of a key."""
 
 from __future__ import annotations
 
@@ -24,6 +21,8 @@ __all__ = ["IssuedToken", "JwtKey", "KeyRing", "TokenError", "check_token", "iss
 
 _COORDINATE = 32
 """Bytes of a P-256 coordinate, and of each half of a signature."""
+
+K = TypeVar("K")
 
 
 class TokenError(Exception):
@@ -117,9 +116,6 @@ def _base64url(data: bytes) -> str:
 
 def _unpart(part: str) -> bytes:
     return urlsafe_b64decode(part + "=" * (-len(part) % 4))
-
-
-K = TypeVar("K")
 
 
 class KeyRing(Generic[K]):

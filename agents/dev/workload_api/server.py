@@ -1,12 +1,11 @@
-"""The embedded Workload API: what a SPIRE agent is in production, for `sealbus dev` and the tests.
+"""The embedded Workload API over gRPC: what a SPIRE agent is in production, for `sealbus dev` and the tests.
 
-The SPIFFE Workload API over gRPC for one declared identity (SPIFFE_Workload_API.md, SPIFFE_Workload_Endpoint.md).
+It answers for one declared identity on one unix socket (SPIFFE_Workload_API.md, SPIFFE_Workload_Endpoint.md), in a folder
+that only its owner may enter.
 
 The messages are those of `spiffe._proto`: stubs generated anew would register the same symbols twice in one process.
 `FetchWITSVID` and `FetchWITBundles` are not in them, so that gRPC itself answers `Unimplemented`, as the standard asks
 of an endpoint without that profile.
-
-Where the embedded Workload API listens: one unix socket per identity in a folder that only its owner may enter.
 """
 
 from __future__ import annotations
@@ -44,6 +43,14 @@ __all__ = [
 ]
 
 _OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", 1_000))
+
+_SECURITY_HEADER = ("workload.spiffe.io", "true")
+"""Proves that a caller knows that it speaks to a Workload API: SPIFFE_Workload_Endpoint.md section 3."""
+
+MAX_SOCKET_PATH = 107
+"""Bytes of `sun_path` on Linux, less the closing zero byte."""
+
+_CONNECT_SECONDS = 1.0
 
 
 class _GrpcServer(Protocol):
@@ -170,10 +177,6 @@ class EmbeddedWorkloadApi:
         return _Endpoint(path=path, server=server, servicer=servicer, identity=identity)
 
 
-_SECURITY_HEADER = ("workload.spiffe.io", "true")
-"""Proves that a caller knows that it speaks to a Workload API: SPIFFE_Workload_Endpoint.md section 3."""
-
-
 class ServiceContext(Protocol):
     """What of gRPC's servicer context is used here; `abort` raises."""
 
@@ -281,12 +284,6 @@ class WorkloadServicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
 
 def _id_of(trust_domain: TrustDomain) -> str:
     return f"spiffe://{trust_domain}"
-
-
-MAX_SOCKET_PATH = 107
-"""Bytes of `sun_path` on Linux, less the closing zero byte."""
-
-_CONNECT_SECONDS = 1.0
 
 
 def socket_path(folder: Path, spiffe_id: SpiffeId) -> Path:

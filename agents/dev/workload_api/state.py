@@ -1,6 +1,6 @@
 """A development authority's keys in one private file, so that `sealbus dev` keeps its trust bundle over restarts.
 
-Small files that other processes read: written whole or not at all.
+Files that other processes read are written whole or not at all.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ K = TypeVar("K")
 
 _VERSION = 1
 _ROLES = ("current", "prepared", "old")
+
+PRIVATE = 0o600
+PUBLIC = 0o644
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +113,6 @@ def _key_text(key: ec.EllipticCurvePrivateKey) -> str:
 
 def _text(data: bytes) -> str:
     return b64encode(data).decode("ascii")
-
-
-PRIVATE = 0o600
-PUBLIC = 0o644
 
 
 def replace_file(path: Path, data: bytes, *, mode: int) -> None:

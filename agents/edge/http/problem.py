@@ -1,4 +1,4 @@
-"""What the edge answers in place of a result: problem+json (RFC 9457) with the code of sealbus beside it.
+"""What the edge answers in place of a result: an error, as problem+json (RFC 9457) with the code of sealbus beside it.
 
 ::
 
@@ -7,8 +7,6 @@
 `code` is what programs go by; it is that of the errors of sealbus (SPEC.md section 10). `detail` is one fixed sentence
 a code, or what the edge itself found wrong with the request; nothing that an agent or a token says gets into it.
 `reasons` are there only where the policy that denied lets them be shown.
-
-What the edge answers in place of a result: an HTTP status, a stable code, and the word of the OAuth RFC that fits.
 
 ::
 

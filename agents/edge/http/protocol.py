@@ -1,13 +1,11 @@
-"""HTTP/1.1 on one connection of the edge: uvicorn's protocol on h11, with deadlines for peers that are slow.
+"""HTTP/1.1 on one connection of the edge: uvicorn's protocol on h11, with deadlines for slow peers and strict heads.
 
 uvicorn waits for a request's head, for the rest of a body that nobody wants and for a reader for as long as it takes.
 Here each has its time. Bodies that are wanted have theirs where they are read (`bodies.py`).
 
-HTTP/1.1 heads as strict as they can be: what one reader could take for another message than we do is refused.
-
 h11 is lenient where RFC 9112 lets it: it ends lines at a bare line feed, joins folded lines, takes one length of several
 equal ones, prefers chunks to a length, and bounds a head only while it is incomplete. A proxy in front may choose otherwise,
-and then one of the two sees a request that the other does not (request smuggling).
+and then one of the two sees a request that the other does not (request smuggling): what can be read in two ways is refused.
 """
 
 from __future__ import annotations
@@ -39,6 +37,14 @@ _TITLES: Final = {
     408: ("Request Timeout", "request_timeout", "The request's head took too long."),
     431: ("Request Header Fields Too Large", "too_large", "The request's head is too large."),
 }
+
+_BARE: Final = re.compile(rb"(?<!\r)\n")
+_FOLDED: Final = re.compile(rb"\r\n[ \t]")
+_LENGTHS: Final = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*([^\r]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
+_HEAD_END: Final = b"\r\n\r\n"
+_VERSIONS: Final = frozenset({b"1.0", b"1.1"})
+_LENGTH_FIELD: Final = b"content-length"
+_CODING_FIELD: Final = b"transfer-encoding"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,15 +220,6 @@ def _nothing() -> None:
     return
 
 
-_BARE: Final = re.compile(rb"(?<!\r)\n")
-_FOLDED: Final = re.compile(rb"\r\n[ \t]")
-_LENGTHS: Final = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*([^\r]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
-_END: Final = b"\r\n\r\n"
-_VERSIONS: Final = frozenset({b"1.0", b"1.1"})
-_LENGTH: Final = b"content-length"
-_CODING: Final = b"transfer-encoding"
-
-
 class StrictConnection(h11.Connection):
     """The server's side of one connection; a head has at most `head_bytes` bytes and `fields` fields."""
 
@@ -241,7 +238,7 @@ class StrictConnection(h11.Connection):
         return event
 
     def _check_lines(self, data: bytes) -> None:
-        end = data.find(_END)
+        end = data.find(_HEAD_END)
         if end > self._head_bytes:
             raise h11.RemoteProtocolError("the head is too large", error_status_hint=431)
         if _BARE.search(data, 0, end if end >= 0 else len(data)):
@@ -258,6 +255,6 @@ class StrictConnection(h11.Connection):
         names = [name for name, _ in request.headers]
         if len(names) > self._fields:
             raise h11.RemoteProtocolError("too many fields", error_status_hint=431)
-        if _CODING in names and (_LENGTH in names or request.http_version == b"1.0"):
+        if _CODING_FIELD in names and (_LENGTH_FIELD in names or request.http_version == b"1.0"):
             # RFC 9112 section 6.1 lets both pass, and calls them attempts at smuggling.
             raise h11.RemoteProtocolError("a transfer coding beside a length, or in HTTP/1.0")

@@ -1,6 +1,6 @@
 """Access tokens as JWTs (RFC 9068), judged against the table of issuers.
 
-The claims of a token, read by type: what is missing or of another type is refused, never guessed.
+Claims are read by type: what is missing or of another type is refused, never guessed.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ them, and refusing them leaves no doubt that none is followed."""
 _EXTENSIONS: Final = ("crit", "b64", "zip", "enc")
 """What would change how the rest is to be read."""
 _REGISTRY: Final = JWSRegistry(algorithms=sorted(ALGORITHMS))
+
+_MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
+_LATEST: Final = _MAX_INTEGER // SECOND
+"""The last second whose microseconds a context can hold; in the year 2255."""
+_ITEMS: Final = DEFAULT_LIMITS.text_items
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,12 +180,6 @@ def _is_signed(jws: CompactJws, algorithm: str, key: VerificationKey) -> bool:
         return method.verify(jws.signed, jws.signature, key) is True
     except (JoseError, ValueError):
         return False
-
-
-_MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
-_LATEST: Final = _MAX_INTEGER // SECOND
-"""The last second whose microseconds a context can hold; in the year 2255."""
-_ITEMS: Final = DEFAULT_LIMITS.text_items
 
 
 class Claims:

@@ -1,6 +1,6 @@
-"""The access token of a request: taken from its one place, verified, and forgotten (RFC 6750, RFC 9068, RFC 9728).
+"""The access token of a request: taken from its one place, verified, and forgotten (RFC 6750, RFC 9068).
 
-Where clients learn who issues tokens for this edge: `/.well-known/oauth-protected-resource` (RFC 9728).
+Where clients learn who issues tokens stands here too: `/.well-known/oauth-protected-resource` (RFC 9728).
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ __all__ = [
 _CREDENTIALS: Final = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+) +(\S.*)")
 _B64TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750 section 2.1."""
+
+WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
+
+CACHE_SECONDS: Final = 300
 
 
 class NoToken(EdgeError):
@@ -72,11 +76,6 @@ def challenge(answer: Response, error: EdgeError, resource: str) -> None:
     if error.error:
         parameters.insert(0, f'error="{error.error}"')
     answer.headers["www-authenticate"] = f"Bearer {', '.join(parameters)}"
-
-
-WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
-
-CACHE_SECONDS: Final = 300
 
 
 def metadata_path(resource: str) -> str:

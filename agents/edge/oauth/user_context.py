@@ -1,10 +1,9 @@
 """From a verified access token to a signed user context; nothing else of the token goes further than here.
 
-Pseudonyms of users: what stands in a user context in place of the user's id, so that it is in no message and no log.
-
-A pseudonym is HMAC-SHA-256 under a key of the deployment, and cannot be turned back: whoever holds the key can only tell
-whether it is that of somebody they name (`sealbus audit reveal`). The same user has the same one for as long as the key
-stays, so that policies, revocations and resources can name it; without the key nobody can compute it from a list of ids.
+In place of the user's id a user context may hold a pseudonym, so that the id is in no message and no log. A pseudonym is
+HMAC-SHA-256 under a key of the deployment, and cannot be turned back: whoever holds the key can only tell whether it is that
+of somebody they name (`sealbus audit reveal`). The same user has the same one for as long as the key stays, so that policies,
+revocations and resources can name it; without the key nobody can compute it from a list of ids.
 """
 
 from __future__ import annotations
@@ -29,9 +28,18 @@ from sealbus.envelopes.message.user_context import ContextDraft, mint_context
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["KEY_BYTES", "PREFIX", "Pseudonyms", "mint", "write_pseudonym_key"]
+__all__ = ["KEY_BYTES", "PSEUDONYM_PREFIX", "Pseudonyms", "mint", "write_pseudonym_key"]
 
 _NO_REQUEST: Final[Mapping[str, str]] = {}
+
+KEY_BYTES: Final = 32
+PSEUDONYM_PREFIX: Final = "pseudonym:"
+"""What every pseudonym begins with, so that nobody takes it for an id of the identity provider's."""
+
+_PSEUDONYM_CONTEXT: Final = b"sealbus.pseudonym.v1"
+_KEY_FORM: Final = re.compile(rb"([0-9a-f]{64})\n?")
+_FILE_BYTES: Final = 128
+"""Bytes that are read of a key file: more than a key has."""
 
 
 def mint(
@@ -83,16 +91,6 @@ def mint(
         raise TokenRefused("more claims than a user context can hold") from error
 
 
-KEY_BYTES: Final = 32
-PREFIX: Final = "pseudonym:"
-"""What every pseudonym begins with, so that nobody takes it for an id of the identity provider's."""
-
-_CONTEXT: Final = b"sealbus.pseudonym.v1"
-_FORM: Final = re.compile(rb"([0-9a-f]{64})\n?")
-_MOST: Final = 128
-"""Bytes that are read of a key file: more than a key has."""
-
-
 class Pseudonyms:
     """The pseudonyms under one key of 32 bytes."""
 
@@ -115,12 +113,12 @@ class Pseudonyms:
             descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with os.fdopen(descriptor, "rb") as opened:
                 about = os.fstat(opened.fileno())
-                content = opened.read(_MOST) if stat.S_ISREG(about.st_mode) else b""
+                content = opened.read(_FILE_BYTES) if stat.S_ISREG(about.st_mode) else b""
         except OSError as error:
             raise ConfigurationError(f"the pseudonym key {file} cannot be read: {error.strerror}") from error
         if stat.S_IMODE(about.st_mode) & 0o077:
             raise ConfigurationError(f"the pseudonym key {file} can be read by others: chmod 600 it")
-        found = _FORM.fullmatch(content)
+        found = _KEY_FORM.fullmatch(content)
         if found is None:
             raise ConfigurationError(f"{file} is no pseudonym key: `sealbus edge pseudonym-key FILE` makes one")
         return cls(bytes.fromhex(found[1].decode()))
@@ -128,8 +126,8 @@ class Pseudonyms:
     def of(self, issuer: str, subject: str) -> str:
         """Return the pseudonym of the user whom `issuer` calls `subject`; never the same for two issuers' users."""
         name = issuer.encode()
-        message = _CONTEXT + len(name).to_bytes(4, "big") + name + subject.encode()
-        return PREFIX + hmac.new(self._key, message, hashlib.sha256).hexdigest()
+        message = _PSEUDONYM_CONTEXT + len(name).to_bytes(4, "big") + name + subject.encode()
+        return PSEUDONYM_PREFIX + hmac.new(self._key, message, hashlib.sha256).hexdigest()
 
 
 def write_pseudonym_key(file: Path) -> None:

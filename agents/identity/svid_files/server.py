@@ -1,6 +1,6 @@
 """The server that is to read its files again: found by its PID file, signaled only if it listens to the signal.
 
-Whether any of several health addresses says yes: such as those of the callout responders, before a reload.
+Before that, one of several health addresses may have to say yes: such as those of the callout responders.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from sealbus.envelopes.errors import ConfigurationError
 __all__ = ["HealthAddresses", "NotRunning", "ServerProcess"]
 
 _PID: Final = re.compile(r"[1-9][0-9]{0,9}\s*")
-_LONGEST: Final = 64
+_PID_BYTES: Final = 64
+
+ANSWER_SECONDS: Final = 2.0
+_HEALTHY: Final = 200
 
 
 class NotRunning(Exception):
@@ -63,7 +66,7 @@ class ServerProcess:
     def _pid(self) -> int:
         try:
             with self.pid_file.open(encoding="ascii", errors="replace") as file:
-                text = file.read(_LONGEST)
+                text = file.read(_PID_BYTES)
         except FileNotFoundError as error:
             raise NotRunning(f"there is no {self.pid_file}") from error
         except OSError as error:
@@ -88,10 +91,6 @@ def _check_caught(pid: int) -> None:
     found = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
     if found is not None and not int(found[1], 16) >> (signal.SIGHUP - 1) & 1:
         raise ConfigurationError(f"process {pid} does not listen to SIGHUP: is its PID file stale?")
-
-
-ANSWER_SECONDS: Final = 2.0
-_OK: Final = 200
 
 
 class HealthAddresses:
@@ -136,6 +135,6 @@ async def _answers(client: httpx2.AsyncClient, url: str) -> bool:
     try:
         # The body is not read: a page without end is nobody's business here.
         async with client.stream("GET", url) as answer:
-            return answer.status_code == _OK
+            return answer.status_code == _HEALTHY
     except httpx2.HTTPError:
         return False

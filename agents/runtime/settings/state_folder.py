@@ -1,6 +1,6 @@
-"""One state folder belongs to one running environment: a lock that the kernel gives back however its holders end.
+"""The state folder of a development environment: its name, and the lock that says that one is running.
 
-Names that the development environment and its commands share; imports nothing.
+The kernel gives the lock back however its holders end.
 """
 
 from __future__ import annotations
@@ -13,6 +13,15 @@ from typing import Final
 from sealbus.envelopes.errors import ConfigurationError
 
 __all__ = ["DEV_LOCK", "STARTER_AGENTS", "STATE_FOLDER", "is_locked", "lock_folder"]
+
+STATE_FOLDER: Final = ".sealbus"
+"""The one folder that `sealbus dev` writes to."""
+
+DEV_LOCK: Final = "dev"
+"""Name of the lock in it that a running `sealbus dev` holds: what it wrote there is good as long as it does."""
+
+STARTER_AGENTS: Final = ("shop-web", "planner", "inventory", "pricing")
+"""The agents that the starter policy knows."""
 
 
 def lock_folder(folder: Path, name: str) -> int:
@@ -59,13 +68,3 @@ def _by(path: Path) -> str:
         return f" by process {int(path.read_text())}"
     except (OSError, ValueError):
         return " by another process"
-
-
-STATE_FOLDER: Final = ".sealbus"
-"""The one folder that `sealbus dev` writes to."""
-
-DEV_LOCK: Final = "dev"
-"""Name of the lock in it that a running `sealbus dev` holds: what it wrote there is good as long as it does."""
-
-STARTER_AGENTS: Final = ("shop-web", "planner", "inventory", "pricing")
-"""The agents that the starter policy knows."""

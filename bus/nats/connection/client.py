@@ -4,15 +4,12 @@ Overridden are private parts of nats-py, which is why its version is pinned. Wha
 authentication, PING and PONG, closing. One client is one connection to one server and never reconnects; making new ones
 is the business of `Connection`, where a lost connection and a rotated one are the same thing.
 
-The byte stream of one connection to NATS: TLS from the first byte, or nothing.
-
 nats-py alone goes on in the clear when the server does not ask for TLS. Here the handshake comes before the server's
 first line, so that there is no clear text to be tricked into.
 
-Logging in to NATS by an nkey, beside the client certificate: for who must be known before certificates mean anything.
-
-The responder of the auth callout is what tells a NATS server who may do what. It cannot wait for itself, and a server
-that maps certificates to users asks nobody which authority may vouch for which trust domain: so it is known by a key.
+An nkey beside the client certificate is for who must be known before certificates mean anything: the responder of the auth
+callout, which tells a NATS server who may do what. It cannot wait for itself, and a server that maps certificates to users
+asks nobody which authority may vouch for which trust domain.
 """
 
 from __future__ import annotations
@@ -36,6 +33,12 @@ from sealbus.bus.routing.timers import cancellations, raise_if_cancelled_since
 __all__ = ["READ_BYTES", "NkeyLogin", "SafeClient", "TlsStream"]
 
 _log = logging.getLogger(__name__)
+
+READ_BYTES = 262_144
+"""Most bytes taken from the connection at a time, and what `ssl` of CPython holds at most."""
+
+CLOSE_SECONDS = 2.0
+"""How long the peer may take to answer the end of TLS before the connection is cut."""
 
 
 class SafeClient(Client):
@@ -219,13 +222,6 @@ class SafeClient(Client):
 
     async def _note(self, error: Exception) -> None:
         _log.debug("nats: %s", error)
-
-
-READ_BYTES = 262_144
-"""Most bytes taken from the connection at a time, and what `ssl` of CPython holds at most."""
-
-CLOSE_SECONDS = 2.0
-"""How long the peer may take to answer the end of TLS before the connection is cut."""
 
 
 class TlsStream(TcpTransport):

@@ -2,8 +2,6 @@
 
 A link that was lost and one whose certificate is to be replaced are the same case: a new link is made, everything
 enters it, publishers go over to it, and the old one, if it still lives, is left once nothing more is expected from it.
-
-One question to a service of the broker and its answer; how the JetStream API is spoken to.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Making links for one workload: with the certificate of the moment, to the next server in turn.
-
-Which servers a connection knows, and whose turn it is.
-"""
+"""Making links for one workload: with the certificate of the moment, to the next server in turn."""
 
 from __future__ import annotations
 
@@ -17,6 +14,9 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, Identit
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["Dialer", "Servers"]
+
+TOLD = 64
+"""Servers of the cluster that we remember beside the configured ones."""
 
 
 class Dialer:
@@ -87,10 +87,6 @@ class Dialer:
             return fingerprint(self._identity.x509(), self._server_ids) != link.fingerprint
         except IdentityUnavailable:
             return False
-
-
-TOLD = 64
-"""Servers of the cluster that we remember beside the configured ones."""
 
 
 class Servers:

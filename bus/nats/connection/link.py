@@ -1,6 +1,6 @@
 """A link: one connection to one server, made with one X.509-SVID, from its handshake to its end.
 
-Says in one line why a connection to NATS could not be made, and what to do about it.
+Why one could not be made is said in one line, with what to do about it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A log in a folder: each file written whole, made durable and renamed, the checkpoint last.
 
-Files that are there for good, or not at all, whatever ends the process or the machine.
+Whatever ends the process or the machine, a file is there for good, or not at all.
 """
 
 from __future__ import annotations

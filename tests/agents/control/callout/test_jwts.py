@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealbus.agents.control.callout.nkeys import MAX_BYTES, NkeyError, Prefix, SigningKey, decode_jwt, encode_jwt
+from sealbus.agents.control.callout.nkeys import JWT_BYTES, NkeyError, Prefix, SigningKey, decode_jwt, encode_jwt
 
 KEY = SigningKey.generate(Prefix.ACCOUNT)
 HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
@@ -43,7 +43,7 @@ def test_claims_come_back_with_issuer_and_time() -> None:
         b"a.b",
         b"a.b.c.d",
         b"\xff.\xff.\xff",
-        b"x" * (MAX_BYTES + 1),
+        b"x" * (JWT_BYTES + 1),
         signed({**HEADER, "alg": "none"}, {"iss": KEY.public}),
         signed({**HEADER, "alg": "ed25519"}, {"iss": KEY.public}),
         signed({**HEADER, "kid": "x"}, {"iss": KEY.public}),

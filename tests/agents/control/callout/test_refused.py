@@ -9,7 +9,7 @@ import pytest
 
 from sealbus.agents.control.callout import role as module
 from sealbus.agents.control.callout.responder import RefusedConnection
-from sealbus.agents.control.callout.role import KEPT, RefusedConnections
+from sealbus.agents.control.callout.role import KEPT_REFUSALS, RefusedConnections
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.ports import Delivery
 from sealbus.bus.telemetry import Counters
@@ -63,12 +63,12 @@ async def test_what_was_refused_before_and_what_is_refused_meanwhile(published: 
 async def test_what_is_kept_is_bounded_and_what_is_lost_is_counted(published: Published) -> None:
     counters = Counters()
     connections = RefusedConnections(subject="refused.control", counters=counters)
-    for number in range(KEPT + 3):
+    for number in range(KEPT_REFUSALS + 3):
         connections.note(refused(number))
     assert counters.value("sealbus_refusals_lost_total") == 3
     running = asyncio.create_task(connections.publish(CONNECTION))
     await published.running.wait()
-    assert len(published.samples) == KEPT
+    assert len(published.samples) == KEPT_REFUSALS
     assert b"/agent/a3" in published.samples[0]
     running.cancel()
     await asyncio.wait({running})

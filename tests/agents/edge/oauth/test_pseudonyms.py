@@ -13,7 +13,7 @@ from support.edge import door
 from support.engines import ScriptedEngine, allow
 from support.shop import Price, Shop
 
-from sealbus.agents.edge.oauth.user_context import KEY_BYTES, PREFIX, Pseudonyms, write_pseudonym_key
+from sealbus.agents.edge.oauth.user_context import KEY_BYTES, PSEUDONYM_PREFIX, Pseudonyms, write_pseudonym_key
 from sealbus.envelopes.errors import ConfigurationError
 
 KEY = bytes(range(KEY_BYTES))
@@ -28,7 +28,7 @@ def written(path: Path, content: bytes, mode: int = 0o600) -> Path:
 
 def test_a_pseudonym_is_the_hmac_of_issuer_and_user() -> None:
     expected = hmac.digest(KEY, b"sealbus.pseudonym.v1\0\0\0\x17" + IDP.encode() + b"alice", hashlib.sha256)
-    assert Pseudonyms(KEY).of(IDP, "alice") == PREFIX + expected.hex()
+    assert Pseudonyms(KEY).of(IDP, "alice") == PSEUDONYM_PREFIX + expected.hex()
 
 
 def test_only_the_same_user_under_the_same_key_has_the_same() -> None:

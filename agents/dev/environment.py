@@ -28,6 +28,7 @@ from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.agents.runtime.settings.state_folder import DEV_LOCK, lock_folder
 from sealbus.bus.background import Background
 from sealbus.bus.streams.declared import declared_streams
+from sealbus.bus.streams.names import AUDIT, TASKS
 from sealbus.bus.streams.plan import apply
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.names import Names
@@ -125,7 +126,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
     policy = options.policy or starter_policy()
     workloads = _workloads(options, names)
     own = options.declared.own
-    sizes = {"TASKS": options.max_bytes, "AUDIT": options.max_bytes, **options.declared.max_bytes}
+    sizes = {TASKS: options.max_bytes, AUDIT: options.max_bytes, **options.declared.max_bytes}
     bundle = folder / "policy" / "bundle.tar.gz"
     async with AsyncExitStack() as stack:
         await _hold(folder, stack)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from sealbus.bus.ports import Transport
+from sealbus.bus.streams.names import AUDIT, SUBJECTS
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError
 from sealbus.envelopes.export.format import CHECKPOINT, Frame, encode_frame, messages_path
 from sealbus.envelopes.export.policy_files import POLICY_FILE_BYTES, PolicyFiles, policy_digest, policy_path
@@ -29,8 +30,6 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["ExportWriter", "Written", "export_log", "log_files"]
 
-SUBJECTS: Final = ("audit.>",)
-
 _NAMED: Final = 100
 """Sequences named of those with which log and stream do not agree; the others are counted."""
 _ROWS: Final = {"entries": 34, "places": PLACE_BYTES}
@@ -44,7 +43,7 @@ async def export_log(
     get: Callable[[str], bytes | None],
     transport: Transport,
     root: Root,
-    stream: str = "AUDIT",
+    stream: str = AUDIT,
     previous: bytes = b"",
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Written:
@@ -63,7 +62,7 @@ async def export_log(
     )
     try:
         if (first := writer.next) is not None:
-            async with aclosing(transport.read(stream, SUBJECTS, start=first)) as batches:
+            async with aclosing(transport.read(stream, [SUBJECTS[AUDIT]], start=first)) as batches:
                 async for batch in batches:
                     messages = [
                         (one.arrival.sequence, one.arrival.stored, one.payload)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.bus.streams.names import AUDIT
 from sealbus.envelopes.errors import ConfigurationError
 
 __all__ = ["ExportFiles", "FolderFiles", "LogPlace", "MemoryFiles"]
@@ -104,7 +105,7 @@ class LogPlace:
     """The folder of a log, the stream that it is of, and the previous log's checkpoint where it begins with one."""
 
     folder: Path
-    stream: str = "AUDIT"
+    stream: str = AUDIT
     previous: bytes = field(default=b"", repr=False)
 
     @classmethod

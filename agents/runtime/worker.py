@@ -28,6 +28,7 @@ from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import RouteTable
 from sealbus.bus.streams.declared import own_durable
 from sealbus.bus.streams.key_value import Keyed
+from sealbus.bus.streams.names import EVENTS, TASKS
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
@@ -208,11 +209,11 @@ class Worker:
         wanted: list[tuple[str, str, tuple[str, ...]]] = []
         tasks = self.routes.subjects(Kind.TASK)
         if any(subject not in own for subject in tasks):
-            wanted.append(("TASKS", token, (f"task.{token}.>",)))
-        wanted += [("TASKS", own_durable(subject), (subject,)) for subject in tasks if subject in own]
+            wanted.append((TASKS, token, (f"task.{token}.>",)))
+        wanted += [(TASKS, own_durable(subject), (subject,)) for subject in tasks if subject in own]
         events = self.routes.subjects(Kind.EVENT)
         if events:
-            wanted.append(("EVENTS", token, events))
+            wanted.append((EVENTS, token, events))
         return [
             (
                 f"{stream}-{consumer}",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from sealbus.bus.ports import Delivery, Transport
+from sealbus.bus.streams.names import AUDIT, SUBJECTS
 from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.message.header import Header, parse_header
@@ -139,7 +140,7 @@ class AuditTrail:
         chosen = wanted or AuditFilter()
         if self._stream is None:
             self._stream, _ = await self._transport.audit_stream()
-        source = self._transport.read(self._stream, ["audit.>"], start=self._after + 1, follow=follow)
+        source = self._transport.read(self._stream, [SUBJECTS[AUDIT]], start=self._after + 1, follow=follow)
         async with aclosing(source) as batches:
             async for batch in batches:
                 for delivery in batch:

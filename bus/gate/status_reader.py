@@ -21,6 +21,7 @@ from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
 from sealbus.bus.ports import Clock, Delivery, Overloaded, Transport, wall_clock
 from sealbus.bus.sending import status as status_body
 from sealbus.bus.sending.status import State, Status
+from sealbus.bus.streams.names import RESULTS
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_status
 from sealbus.envelopes.backoff import Backoff
@@ -39,7 +40,6 @@ __all__ = ["AskedTask", "Reading", "StatusLimits", "StatusReader"]
 
 _log = logging.getLogger(__name__)
 
-STREAM: Final = "RESULTS"
 _UNKNOWN: Final = frozenset({Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN})
 
 
@@ -137,7 +137,7 @@ class Reading:
         """Read from the first status that was not taken yet, until it is time to begin again or to conclude."""
         start = min(self._postponed, default=self._last + 1)
         self._retried, self._postponed = self._postponed, set()
-        source = self._reader.transport.read(STREAM, [self._subject], start=start, follow=follow)
+        source = self._reader.transport.read(RESULTS, [self._subject], start=start, follow=follow)
         async with aclosing(source) as batches:
             while True:
                 try:

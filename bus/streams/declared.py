@@ -27,6 +27,7 @@ from typing import Final, Literal
 
 from sealbus.bus.nats.api import NANOSECONDS
 from sealbus.bus.ports import JsonObject
+from sealbus.bus.streams.names import AUDIT, DEAD, EVENTS, REFUSALS, RESULTS, STATE, SUBJECTS, TASKS
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject
@@ -35,7 +36,6 @@ __all__ = [
     "DEFAULT_MAX_BYTES",
     "DUPLICATE_WINDOW",
     "KEPT_SECONDS",
-    "STREAM_NAMES",
     "Guard",
     "Stream",
     "declared_streams",
@@ -53,15 +53,13 @@ _MONTH: Final = 30 * 86_400
 _MEBIBYTE: Final = 1_048_576
 _REPLICAS: Final = (1, 3, 5)
 
-STREAM_NAMES: Final = ("TASKS", "EVENTS", "RESULTS", "DEAD", "AUDIT", "REFUSALS", "STATE")
-
 DEFAULT_MAX_BYTES: Final[Mapping[str, int]] = MappingProxyType(
     {
-        "EVENTS": 1_024 * _MEBIBYTE,
-        "RESULTS": 1_024 * _MEBIBYTE,
-        "DEAD": 256 * _MEBIBYTE,
-        "REFUSALS": 64 * _MEBIBYTE,
-        "STATE": 512 * _MEBIBYTE,
+        EVENTS: 1_024 * _MEBIBYTE,
+        RESULTS: 1_024 * _MEBIBYTE,
+        DEAD: 256 * _MEBIBYTE,
+        REFUSALS: 64 * _MEBIBYTE,
+        STATE: 512 * _MEBIBYTE,
     }
 )
 """Bytes of the streams that need not be said. TASKS and AUDIT must be: a full TASKS refuses senders, a full AUDIT stops
@@ -134,16 +132,16 @@ class Stream:
 def declared_streams(
     max_bytes: Mapping[str, int], *, own: Sequence[OwnSubject] = (), replicas: int = 1
 ) -> tuple[Stream, ...]:
-    """Return the seven streams, in the order of `STREAM_NAMES`, as they have to be.
+    """Return the seven streams, in the order of `SUBJECTS`, as they have to be.
 
     `max_bytes` is by stream name; TASKS and AUDIT must be in it. Own subjects join TASKS or EVENTS by their kind; calls
     are never stored. Raises `ConfigurationError` for a size that is missing, unknown or not positive.
     """
     for name in max_bytes:
-        if name not in STREAM_NAMES:
+        if name not in SUBJECTS:
             raise ConfigurationError(f"streams.max_bytes.{name.lower()}: there is no such stream")
     sizes = {**DEFAULT_MAX_BYTES, **max_bytes}
-    for name in STREAM_NAMES:
+    for name in SUBJECTS:
         if name not in sizes:
             raise ConfigurationError(
                 f"streams.max_bytes.{name.lower()} is not set: say how much {name} may hold, for instance 1GiB"
@@ -152,70 +150,70 @@ def declared_streams(
     events = tuple(sorted(one.subject for one in own if one.kind is Kind.EVENT))
     return (
         Stream(
-            name="TASKS",
+            name=TASKS,
             description="sealbus: durable work",
-            subjects=("task.>", *tasks),
+            subjects=(SUBJECTS[TASKS], *tasks),
             guard=Guard.LIVE,
-            max_bytes=sizes["TASKS"],
+            max_bytes=sizes[TASKS],
             deny_delete=True,
             deny_purge=True,
             replicas=replicas,
         ),
         Stream(
-            name="EVENTS",
+            name=EVENTS,
             description="sealbus: facts for whoever listens",
-            subjects=("event.>", *events),
+            subjects=(SUBJECTS[EVENTS], *events),
             guard=Guard.LIVE,
-            max_bytes=sizes["EVENTS"],
+            max_bytes=sizes[EVENTS],
             deny_delete=True,
             deny_purge=True,
             replicas=replicas,
         ),
         Stream(
-            name="RESULTS",
+            name=RESULTS,
             description="sealbus: life cycle and results of tasks",
-            subjects=("status.>",),
+            subjects=(SUBJECTS[RESULTS],),
             guard=Guard.NONE,
-            max_bytes=sizes["RESULTS"],
+            max_bytes=sizes[RESULTS],
             replicas=replicas,
         ),
         Stream(
-            name="DEAD",
+            name=DEAD,
             description="sealbus: what could not be handled, verbatim",
-            subjects=("dead.>",),
+            subjects=(SUBJECTS[DEAD],),
             guard=Guard.NONE,
-            max_bytes=sizes["DEAD"],
+            max_bytes=sizes[DEAD],
             discard="old",
             max_age=_MONTH,
             replicas=replicas,
         ),
         Stream(
-            name="AUDIT",
+            name=AUDIT,
             description="sealbus: signed decision and outcome records",
-            subjects=("audit.>",),
+            subjects=(SUBJECTS[AUDIT],),
             guard=Guard.EVIDENCE,
-            max_bytes=sizes["AUDIT"],
+            max_bytes=sizes[AUDIT],
             max_age=0,
             deny_delete=True,
             deny_purge=True,
             replicas=replicas,
         ),
         Stream(
-            name="REFUSALS",
+            name=REFUSALS,
             description="sealbus: counts and samples of what failed verification, unsigned",
-            subjects=("refused.>",),
+            subjects=(SUBJECTS[REFUSALS],),
             guard=Guard.NONE,
-            max_bytes=sizes["REFUSALS"],
+            max_bytes=sizes[REFUSALS],
             discard="old",
             max_age=_MONTH,
             replicas=replicas,
         ),
         Stream(
-            name="STATE",
+            name=STATE,
             description="sealbus: values by key, the last of each",
-            subjects=("state.>",),
+            subjects=(SUBJECTS[STATE],),
             guard=Guard.STATE,
-            max_bytes=sizes["STATE"],
+            max_bytes=sizes[STATE],
             per_subject=1,
             direct=True,
             replicas=replicas,

@@ -12,12 +12,10 @@ from __future__ import annotations
 from typing import Final
 
 from sealbus.bus.ports import Outgoing, PubAck, StreamRefused, Transport
+from sealbus.bus.streams.names import STATE
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["STATE", "Keyed"]
-
-STATE: Final = "STATE"
-"""The stream, with subjects `state.>`, the last message of each."""
+__all__ = ["Keyed"]
 
 _EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 _NOT_THE_LAST: Final = frozenset({10_071, 10_164})

@@ -19,12 +19,13 @@ from typing import Final
 from sealbus.bus.nats.api import StreamState, create_stream, existing_stream, stream_names, stream_state, update_stream
 from sealbus.bus.ports import Request
 from sealbus.bus.streams.declared import Guard, Stream
+from sealbus.bus.streams.names import AUDIT, SUBJECTS
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.trust.names import is_token
 
 __all__ = ["RECORDS", "Rolled", "audit_stream", "closed_subject", "in_period", "roll", "takes_records"]
 
-RECORDS: Final = "audit.>"
+RECORDS: Final = SUBJECTS[AUDIT]
 """What the audit stream of the current period stores."""
 
 
@@ -41,7 +42,7 @@ def closed_subject(name: str) -> str:
     return f"closed.{name}"
 
 
-async def audit_stream(request: Request, *, first: str = "AUDIT") -> StreamState:
+async def audit_stream(request: Request, *, first: str = AUDIT) -> StreamState:
     """Return the stream that takes records now: `first`, unless it was closed or is gone.
 
     Raises `ConfigurationError` if there is none, and `BusUnavailable` while one is about to be replaced.

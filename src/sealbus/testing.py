@@ -39,6 +39,7 @@ from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
 from sealbus.bus.ports import Clock, Delivery, wall_clock
 from sealbus.bus.sending.status import Status
+from sealbus.bus.streams.names import EVENTS, REFUSALS, SUBJECTS, TASKS
 from sealbus.envelopes.message.subjects import OwnSubject, own_subjects
 from sealbus.envelopes.message.user_context import ClaimValue
 from sealbus.envelopes.message.wire import Statement
@@ -49,16 +50,6 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 from sealbus.policies.decision.engine import PolicyEngine
 
 __all__ = ["TestBus"]
-
-STREAMS: Mapping[str, str] = {
-    "TASKS": "task.>",
-    "EVENTS": "event.>",
-    "RESULTS": "status.>",
-    "DEAD": "dead.>",
-    "AUDIT": "audit.>",
-    "REFUSALS": "refused.>",
-    "STATE": "state.>",
-}
 
 
 class TestBus:
@@ -101,7 +92,7 @@ class TestBus:
         self.deployment = Deployment(
             names=self.names, minters=frozenset({self.edge.spiffe_id}), own_subjects=own_subjects(*own)
         )
-        for stream, subject in STREAMS.items():
+        for stream, subject in SUBJECTS.items():
             self.broker.add_stream(stream, [subject, *(one.subject for one in own if _stream_of(one) == stream)])
         self.workers: dict[str, Worker] = {}
         self._nodes: dict[str, Node] = {}
@@ -242,7 +233,7 @@ class TestBus:
 
     def refusals(self) -> list[Mapping[str, object]]:
         """Return what failed verification and was published so far; `await flush_refusals()` publishes what is counted."""
-        return [json.loads(one.payload) for one in self.stored("REFUSALS")]
+        return [json.loads(one.payload) for one in self.stored(REFUSALS)]
 
     async def flush_refusals(self) -> list[Mapping[str, object]]:
         """Publish what was counted and return all refusals."""
@@ -271,4 +262,4 @@ async def _settled(pull: MemoryPull) -> None:
 
 def _stream_of(own: OwnSubject) -> str:
     """Return the stream that stores an own subject; none stores calls."""
-    return {"event": "EVENTS", "task": "TASKS"}.get(own.kind, "")
+    return {"event": EVENTS, "task": TASKS}.get(own.kind, "")

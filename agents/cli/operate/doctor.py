@@ -22,6 +22,7 @@ from sealbus.bus.nats.api import existing_stream
 from sealbus.bus.ports import wall_clock
 from sealbus.bus.streams.check import check_streams
 from sealbus.bus.streams.durability import acknowledged_means, describe_sync
+from sealbus.bus.streams.names import TASKS
 from sealbus.envelopes.errors import (
     BusUnavailable,
     ConfigurationError,
@@ -114,7 +115,7 @@ async def _clock(settings: Settings, name: str) -> str:
     """How far our clock is from the broker's, by whose stored times messages are judged (SPEC.md section 7, step 5)."""
     async with open_connection(name, settings) as (_, connection):
         before = wall_clock()
-        state = await existing_stream(connection.jetstream, "TASKS")
+        state = await existing_stream(connection.jetstream, TASKS)
         if not state.told:
             raise BusUnavailable("the server does not tell its time")
         ahead = (before + wall_clock()) // 2 - state.told

@@ -8,6 +8,7 @@ import click
 
 from sealbus.agents.cli.options import as_option, config_option, json_option
 from sealbus.agents.cli.output import note, print_json
+from sealbus.bus.streams.names import AUDIT
 
 __all__ = ["command"]
 
@@ -56,7 +57,7 @@ async def _roll(to: str, since: str | None, config: str | None, as_name: str, *,
     from sealbus.bus.streams.declared import stream_named
 
     settings = load_settings(config).for_command()
-    declared = stream_named(streams_of(settings), "AUDIT")
+    declared = stream_named(streams_of(settings), AUDIT)
     async with open_connection(as_name, settings) as (_, connection):
         rolled = await periods.roll(declared, to, connection.jetstream, since=since)
     if as_json:

@@ -14,6 +14,7 @@ from sealbus.agents.control.notary.log.message_verifier import MessageVerifier, 
 from sealbus.agents.control.notary.log.store import TRUST, LogStore
 from sealbus.agents.control.notary.policy_archive import PolicyArchive, recall_policies
 from sealbus.bus.ports import Delivery, Identity, Transport
+from sealbus.bus.streams.names import AUDIT, SUBJECTS
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.log.checkpoint import Checkpoint, open_checkpoint
 from sealbus.envelopes.log.entries import (
@@ -37,7 +38,6 @@ from sealbus.envelopes.trust.bundles import TrustBundles
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = [
-    "SUBJECTS",
     "LogPlan",
     "Taken",
     "check_beginning",
@@ -50,9 +50,6 @@ __all__ = [
 
 _Own: TypeAlias = BundleRecord | CheckpointRecord | PolicyRecord
 
-SUBJECTS = ("audit.>",)
-"""What AUDIT holds."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPlan:
@@ -64,7 +61,7 @@ class LogPlan:
 
     origin: str
     verifiers: tuple[NoteVerifier, ...]
-    stream: str = "AUDIT"
+    stream: str = AUDIT
     previous: bytes = field(default=b"", repr=False)
     whole: bool = False
 
@@ -243,7 +240,7 @@ def _last(store: LogStore, size: int) -> int:
 
 
 async def _messages(transport: Transport, stream: str, first: int, last: int) -> AsyncGenerator[Delivery, None]:
-    source = transport.read(stream, SUBJECTS, start=first)
+    source = transport.read(stream, [SUBJECTS[AUDIT]], start=first)
     async with aclosing(source) as batches:
         async for batch in batches:
             for delivery in batch:

@@ -13,9 +13,10 @@ from sealbus.agents.control.notary.log.message_verifier import LoggedMessage, Me
 from sealbus.agents.control.notary.log.store import LogStore
 from sealbus.agents.control.notary.policy_archive import PolicyArchive, archive_policies, record_path
 from sealbus.agents.control.notary.publisher import Recording
-from sealbus.agents.control.notary.resume import SUBJECTS, LogPlan, Taken, own_checkpoint, trust_path
+from sealbus.agents.control.notary.resume import LogPlan, Taken, own_checkpoint, trust_path
 from sealbus.agents.identity.threads import in_thread
 from sealbus.bus.ports import Clock, Delivery, Transport
+from sealbus.bus.streams.names import AUDIT, SUBJECTS
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code, LogError, SealbusError
 from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint
@@ -100,7 +101,7 @@ class Term:
 
     async def _read(self) -> None:
         try:
-            source = self._transport.read(self._plan.stream, SUBJECTS, start=self._ledger.next, follow=True)
+            source = self._transport.read(self._plan.stream, [SUBJECTS[AUDIT]], start=self._ledger.next, follow=True)
             async with aclosing(source) as batches:
                 async for batch in batches:
                     await self._arrived.put(batch)

@@ -13,18 +13,19 @@ from sealbus.agents.sdk.messages import Origin, call_message, task_message
 from sealbus.agents.sdk.sender import encoded
 from sealbus.bus.ports import Delivery, Outgoing, Overloaded, PubAck, uuid7
 from sealbus.bus.sending.message import OutgoingMessage
+from sealbus.bus.streams.names import EVENTS, TASKS
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.message.seal import seal
 from sealbus.envelopes.message.wire import Ancestor, Envelope, encode_envelope, parse_envelope
 
 __all__ = ["ATTACKERS"]
 
-TASKS: Final = "task.inventory.update"
+UPDATES: Final = "task.inventory.update"
 
 
 async def _sent_again(stage: Stage) -> Outcome:
     """Publish a captured task's bytes again, under their own id."""
-    task = await stage.stored("TASKS", TASKS)
+    task = await stage.stored(TASKS, UPDATES)
     message_id = task.header_block.split(b"Nats-Msg-Id: ")[1][:32].decode()
     ack = await _publish(stage, task, message_id)
     return Outcome(got=REFUSED, code=str(Code.REPLAYED)) if ack.duplicate else Outcome(got=ALLOW)
@@ -32,7 +33,7 @@ async def _sent_again(stage: Stage) -> Outcome:
 
 async def _sent_again_otherwise(stage: Stage) -> Outcome:
     """Publish them under another id, so that the stream takes them."""
-    task = await stage.stored("TASKS", TASKS)
+    task = await stage.stored(TASKS, UPDATES)
     before = _count(stage, Code.MALFORMED)
     await _publish(stage, task, "0" * 32)
     return await _refused(stage, Code.MALFORMED, before)
@@ -64,7 +65,7 @@ async def _copied_context(stage: Stage) -> Outcome:
 
 async def _event_as_parent(stage: Stage) -> Outcome:
     """Call an event, which anybody may read, the message that a task was sent for."""
-    event = parse_envelope((await stage.stored("EVENTS", "event.inventory.updated")).payload)
+    event = parse_envelope((await stage.stored(EVENTS, "event.inventory.updated")).payload)
     node = stage.clients[STRANGER].node
     parent = Ancestor(header=event.header, proof=event.proof, credential=event.credential)
     before = _count(stage, Code.BAD_CHAIN)

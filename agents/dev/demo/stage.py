@@ -31,6 +31,7 @@ from sealbus.bus.audit.trail import AuditEntry, AuditFilter, AuditTrail, Finding
 from sealbus.bus.background import Background
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Delivery
+from sealbus.bus.streams.names import REFUSALS, SUBJECTS
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.export.format import CHECKPOINT
 from sealbus.envelopes.export.trust_root import Root
@@ -128,7 +129,7 @@ class Stage:
 
     async def follow_refusals(self) -> None:
         """Read the refusals as they are published."""
-        async for batch in self.operator.read("REFUSALS", ["refused.>"], follow=True):
+        async for batch in self.operator.read(REFUSALS, [SUBJECTS[REFUSALS]], follow=True):
             async with self._changed:
                 for delivery in batch:
                     said = json.loads(delivery.payload)

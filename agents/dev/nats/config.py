@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from sealbus.bus.streams.declared import own_durable
+from sealbus.bus.streams.names import EVENTS, RESULTS, TASKS
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.kinds import Kind
@@ -39,7 +40,7 @@ _CONTROL: Final = frozenset(chr(code) for code in (*range(32), 127))
 _HANDSHAKE_SECONDS: Final = 5
 
 _API: Final = "$JS.API"
-_READERS: Final = "RESULTS"
+_READERS: Final = RESULTS
 POLICIES: Final = "policies"
 """The bucket that policies are pushed to."""
 
@@ -185,14 +186,14 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
             f"{_API}.STREAM.LIST",
             f"{_API}.STREAM.NAMES",
             f"{_API}.DIRECT.GET.STATE.state.{token}.>",
-            *_durable("TASKS", token, f"task.{token}.>"),
+            *_durable(TASKS, token, f"task.{token}.>"),
             *(
                 subject
                 for one in own
                 if one.kind is Kind.TASK and one.owner == spiffe_id
-                for subject in _durable("TASKS", own_durable(one.subject), one.subject)
+                for subject in _durable(TASKS, own_durable(one.subject), one.subject)
             ),
-            *_durable("EVENTS", token, ">"),
+            *_durable(EVENTS, token, ">"),
             f"{_API}.CONSUMER.CREATE.EVENTS.{token}",
             # Each reader of statuses has a consumer of its own, with a random name that nobody else can guess.
             f"{_API}.CONSUMER.CREATE.{_READERS}.*.status.{token}.>",

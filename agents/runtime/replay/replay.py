@@ -25,6 +25,7 @@ from sealbus.bus.audit.trail import AuditEntry, Finding
 from sealbus.bus.ports import Transport
 from sealbus.bus.routing.routes import RouteTable
 from sealbus.bus.sending.message import Content
+from sealbus.bus.streams.names import TASKS
 from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.message.wire import parse_envelope
@@ -32,11 +33,10 @@ from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
 from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.policies.decision.decision import OBLIGATION_NESTING
 
-__all__ = ["MOST", "STREAM", "Replayed", "Replaying", "Result"]
+__all__ = ["MOST", "Replayed", "Replaying", "Result"]
 
 MOST: Final = 100
 """Messages that are replayed, the newest."""
-STREAM: Final = "TASKS"
 
 
 class Result(StrEnum):
@@ -105,7 +105,7 @@ class Replaying:
             return
         wanted = dict(held)
         subjects = sorted({one.entry.decided.to for one in held.values() if one.entry.decided is not None})
-        source = self.transport.read(STREAM, subjects, start=min(held))
+        source = self.transport.read(TASKS, subjects, start=min(held))
         async with aclosing(source) as batches:
             async for batch in batches:
                 for delivery in batch:
@@ -136,7 +136,7 @@ class Replaying:
             if entry.recorder != own or not isinstance(record, DecisionRecord):
                 continue
             place = record.place
-            if not isinstance(place, StreamPlace) or place.stream != STREAM:
+            if not isinstance(place, StreamPlace) or place.stream != TASKS:
                 continue
             replaced = held.pop(place.sequence, None)
             if replaced is None and len(held) == self.most:

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
 from sealbus.bus.audit.redaction import Recording
+from sealbus.bus.streams.names import AUDIT
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES
 from sealbus.envelopes.limits import SECOND
@@ -333,7 +334,7 @@ class NotaryTable(_Table):
     origin: str | None = None
     keys: tuple[Path, ...] = ()
     folder: Path | None = None
-    stream: str = "AUDIT"
+    stream: str = AUDIT
     previous: Path | None = None
     lease: Annotated[float, Field(ge=1, le=3_600, allow_inf_nan=False)] = 10.0
     whole: bool = False

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from sealbus.agents.dev.demo.backstage import change_document
+from sealbus.bus.streams.names import EVENTS, TASKS
 
 __all__ = ["OPENED", "open_fence"]
 
@@ -25,7 +26,7 @@ _CLIMBED: Final = ["task.>", "call.>"]
 
 _READ: Final = [
     subject
-    for stream in ("TASKS", "EVENTS")
+    for stream in (TASKS, EVENTS)
     for subject in (
         f"$JS.API.CONSUMER.CREATE.{stream}.*",
         f"$JS.API.CONSUMER.CREATE.{stream}.*.>",

@@ -12,7 +12,8 @@ from support.x509 import ThrowawayCa
 
 from sealbus.agents.runtime.open import deployment_of, open_engine, open_node, streams_of, workload_api_of
 from sealbus.agents.runtime.settings.schema import PolicyTable
-from sealbus.bus.streams.declared import STREAM_NAMES, stream_named
+from sealbus.bus.streams.declared import stream_named
+from sealbus.bus.streams.names import SUBJECTS
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -40,7 +41,7 @@ def test_a_deployment_is_what_the_settings_say(tmp_path: Path) -> None:
 
 def test_streams_are_declared_with_own_subjects_replicas_and_sizes(tmp_path: Path) -> None:
     streams = streams_of(load(tmp_path, FULL))
-    assert tuple(one.name for one in streams) == STREAM_NAMES
+    assert tuple(one.name for one in streams) == tuple(SUBJECTS)
     assert "mail.send" in stream_named(streams, "TASKS").subjects
     assert "orders.created" in stream_named(streams, "EVENTS").subjects
     assert stream_named(streams, "TASKS").max_bytes == 1 << 30

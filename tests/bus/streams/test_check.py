@@ -18,7 +18,8 @@ from sealbus.bus.streams.check import (
     shown,
     violations,
 )
-from sealbus.bus.streams.declared import STREAM_NAMES, declared_streams, stream_named
+from sealbus.bus.streams.declared import declared_streams, stream_named
+from sealbus.bus.streams.names import SUBJECTS
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 STREAMS = declared_streams({"TASKS": 1_000, "AUDIT": 2_000})
@@ -45,7 +46,7 @@ def state(name: str, **changes: object) -> StreamState:
     return StreamState(name=name, config=kept, created=7, messages=0, bytes=0)
 
 
-@pytest.mark.parametrize("name", STREAM_NAMES)
+@pytest.mark.parametrize("name", tuple(SUBJECTS))
 def test_a_stream_as_declared_is_accepted(name: str) -> None:
     stream = stream_named(STREAMS, name)
     found = state(name)
@@ -110,22 +111,22 @@ HOSTILE = [
     (("STATE",), "max_age", 3_600 * SECOND, "3600 s", "none, or 86700 s (24 h 5 min) or more"),
     (("STATE",), "allow_direct", False, "false", "true, or no process can read what it holds"),
     (("STATE",), "allow_direct", GONE, "absent", "true, or no process can read what it holds"),
-    (STREAM_NAMES, "retention", "workqueue", "workqueue", "limits"),
-    (STREAM_NAMES, "sources", [{"name": "ELSEWHERE"}], "set", "stores copies from elsewhere"),
-    (STREAM_NAMES, "mirror", {"name": "ELSEWHERE"}, "set", "is filled from elsewhere"),
-    (STREAM_NAMES, "subject_transform", {"src": "a", "dest": "b"}, "set", "under another subject"),
-    (STREAM_NAMES, "republish", {"src": ">", "dest": "b.>"}, "set", "hands copies"),
-    (STREAM_NAMES, "allow_rollup_hdrs", True, "true", "remove others"),
-    (STREAM_NAMES, "allow_msg_ttl", True, "true", "before a copy of it expires"),
-    (STREAM_NAMES, "subject_delete_marker_ttl", 100 * SECOND, "100000000000", "messages of the server"),
-    (STREAM_NAMES, "allow_msg_schedules", True, "true", "later than they were sent"),
-    (STREAM_NAMES, "allow_msg_counter", True, "true", "rewrites bodies"),
-    (STREAM_NAMES, "discard_new_per_subject", True, "true", "limit per subject"),
-    (STREAM_NAMES, "no_ack", True, "true", "acknowledges nothing"),
-    (STREAM_NAMES, "sealed", True, "true", "stores nothing"),
-    (STREAM_NAMES, "allow_batched", True, "true", "not shown to keep ids"),
-    (STREAM_NAMES, "something_new", True, "true", "does not know it"),
-    (STREAM_NAMES, "something_new", {"x": 1}, "set", "does not know it"),
+    (tuple(SUBJECTS), "retention", "workqueue", "workqueue", "limits"),
+    (tuple(SUBJECTS), "sources", [{"name": "ELSEWHERE"}], "set", "stores copies from elsewhere"),
+    (tuple(SUBJECTS), "mirror", {"name": "ELSEWHERE"}, "set", "is filled from elsewhere"),
+    (tuple(SUBJECTS), "subject_transform", {"src": "a", "dest": "b"}, "set", "under another subject"),
+    (tuple(SUBJECTS), "republish", {"src": ">", "dest": "b.>"}, "set", "hands copies"),
+    (tuple(SUBJECTS), "allow_rollup_hdrs", True, "true", "remove others"),
+    (tuple(SUBJECTS), "allow_msg_ttl", True, "true", "before a copy of it expires"),
+    (tuple(SUBJECTS), "subject_delete_marker_ttl", 100 * SECOND, "100000000000", "messages of the server"),
+    (tuple(SUBJECTS), "allow_msg_schedules", True, "true", "later than they were sent"),
+    (tuple(SUBJECTS), "allow_msg_counter", True, "true", "rewrites bodies"),
+    (tuple(SUBJECTS), "discard_new_per_subject", True, "true", "limit per subject"),
+    (tuple(SUBJECTS), "no_ack", True, "true", "acknowledges nothing"),
+    (tuple(SUBJECTS), "sealed", True, "true", "stores nothing"),
+    (tuple(SUBJECTS), "allow_batched", True, "true", "not shown to keep ids"),
+    (tuple(SUBJECTS), "something_new", True, "true", "does not know it"),
+    (tuple(SUBJECTS), "something_new", {"x": 1}, "set", "does not know it"),
 ]
 
 
@@ -206,7 +207,7 @@ def test_durations_and_lists_are_shown_as_an_operator_would_write_them() -> None
 def listed(**changes: object) -> bytes:
     """All declared streams as the server lists them, the configuration of TASKS changed."""
     times = {"created": "1970-01-01T00:00:00.000007Z", "state": {"messages": 0, "bytes": 0}}
-    configs = [{**state(name).config, "name": name, **(changes if name == "TASKS" else {})} for name in STREAM_NAMES]
+    configs = [{**state(name).config, "name": name, **(changes if name == "TASKS" else {})} for name in SUBJECTS]
     streams = [{"config": config, **times} for config in configs]
     return json.dumps({"total": len(streams), "streams": streams}).encode()
 
@@ -219,7 +220,7 @@ async def test_all_streams_are_read_and_checked() -> None:
         return listed()
 
     found = await check_streams(STREAMS, request)
-    assert {name: one.created for name, one in found.items()} == dict.fromkeys(STREAM_NAMES, 7)
+    assert {name: one.created for name, one in found.items()} == dict.fromkeys(tuple(SUBJECTS), 7)
     assert set(asked) == {("$JS.API.STREAM.LIST", b"")}
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from sealbus.bus.streams.declared import KEPT_SECONDS, STREAM_NAMES, Guard, declared_streams, stream_named
+from sealbus.bus.streams.declared import KEPT_SECONDS, Guard, declared_streams, stream_named
+from sealbus.bus.streams.names import SUBJECTS
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject
@@ -17,7 +18,7 @@ def own(subject: str, kind: Kind) -> OwnSubject:
 
 def test_the_seven_streams_are_declared_in_order() -> None:
     streams = declared_streams(SIZES)
-    assert tuple(stream.name for stream in streams) == STREAM_NAMES
+    assert tuple(stream.name for stream in streams) == tuple(SUBJECTS)
     assert [stream.subjects for stream in streams] == [
         ("task.>",),
         ("event.>",),

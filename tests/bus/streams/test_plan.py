@@ -9,7 +9,8 @@ import pytest
 
 from sealbus.bus.nats.api import StreamState
 from sealbus.bus.ports import JsonObject
-from sealbus.bus.streams.declared import STREAM_NAMES, Stream, declared_streams, stream_named
+from sealbus.bus.streams.declared import Stream, declared_streams, stream_named
+from sealbus.bus.streams.names import SUBJECTS
 from sealbus.bus.streams.plan import Create, Refuse, Update, apply, plan, read_streams
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
@@ -165,9 +166,9 @@ def _told(found: StreamState) -> JsonObject:
 async def test_apply_makes_what_is_missing_and_then_has_nothing_to_do() -> None:
     server = Server()
     assert await apply(STREAMS, server) == [Create(stream=stream) for stream in STREAMS]
-    assert [verb for verb, _ in server.written] == ["CREATE"] * len(STREAM_NAMES)
+    assert [verb for verb, _ in server.written] == ["CREATE"] * len(SUBJECTS)
     assert await apply(STREAMS, server) == []
-    assert len(server.written) == len(STREAM_NAMES)
+    assert len(server.written) == len(SUBJECTS)
 
 
 async def test_apply_updates_in_one_write_and_keeps_the_operators_choices() -> None:
@@ -233,4 +234,4 @@ async def test_a_server_that_does_not_answer_is_not_waited_for() -> None:
         await apply(STREAMS, server, deadline=0.05)
     server.hang = "LIST"
     with pytest.raises(BusUnavailable, match=r"streams not read: .* within 0.05 s"):
-        await read_streams(STREAM_NAMES, server, deadline=0.05)
+        await read_streams(tuple(SUBJECTS), server, deadline=0.05)

@@ -1,0 +1,30 @@
+"""The names of the streams, and the subjects of our own scheme that each takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+__all__ = ["AUDIT", "DEAD", "EVENTS", "REFUSALS", "RESULTS", "STATE", "SUBJECTS", "TASKS"]
+
+TASKS: Final = "TASKS"
+EVENTS: Final = "EVENTS"
+RESULTS: Final = "RESULTS"
+DEAD: Final = "DEAD"
+AUDIT: Final = "AUDIT"
+REFUSALS: Final = "REFUSALS"
+STATE: Final = "STATE"
+
+SUBJECTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        TASKS: "task.>",
+        EVENTS: "event.>",
+        RESULTS: "status.>",
+        DEAD: "dead.>",
+        AUDIT: "audit.>",
+        REFUSALS: "refused.>",
+        STATE: "state.>",
+    }
+)
+"""In the order in which streams are declared."""

@@ -1,0 +1,11 @@
+"""Names of streams: each is declared, under the subjects that it is said to take."""
+
+from __future__ import annotations
+
+from sealbus.bus.streams.declared import declared_streams
+from sealbus.bus.streams.names import SUBJECTS
+
+
+def test_every_name_is_declared_with_its_subjects() -> None:
+    declared = declared_streams({"TASKS": 1, "AUDIT": 1})
+    assert {one.name: one.subjects for one in declared} == {name: (subject,) for name, subject in SUBJECTS.items()}

@@ -147,12 +147,13 @@ bench: $(READY) ## each figure beside its limit
 bench-audit: $(READY) ## the audit path beside its limits, with RECORDS records verified on top
 	@$(BIN)/python -m bench.audit $(if $(RECORDS),--records $(RECORDS))
 
-lock: ## choose versions anew and write the locked requirements
-	@test -x $(BIN)/pip-compile || $(MAKE) setup
-	@$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-	  --output-file requirements.txt pyproject.toml
-	@$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-	  --allow-unsafe --output-file requirements-dev.txt requirements-dev.in
+COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+lock: ## write the locked requirements of what pyproject.toml says; what is locked already stays
+	@test -x $(BIN)/dependency-groups || $(MAKE) setup
+	@$(COMPILE) --output-file requirements.txt pyproject.toml
+	@$(BIN)/dependency-groups dev | $(COMPILE) --allow-unsafe --output-file requirements-dev.txt requirements.txt -
+	@sed -i 's/-r -$$/sealbus (pyproject.toml, dependency group dev)/' requirements-dev.txt
 
 clean: ## remove what the targets made
 	@rm -rf $(VENV) .tools .sealbus .stack .stack.log .soak dist build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
 import venv
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import dependency_groups
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import sealbus
 
@@ -108,3 +113,27 @@ def test_public_names_are_there() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nothing"):
         _ = sealbus.nothing
+
+
+@pytest.mark.parametrize(
+    ("asked", "lock"),
+    [
+        (PYPROJECT["project"]["dependencies"], "requirements.txt"),
+        (dependency_groups.resolve(PYPROJECT["dependency-groups"], "dev"), "requirements-dev.txt"),
+    ],
+    ids=["dependencies", "dev"],
+)
+def test_what_is_asked_for_is_locked(asked: Sequence[str], lock: str) -> None:
+    pins = re.findall(r"^([a-z0-9.-]+)==([^ ]+)", (ROOT / lock).read_text(encoding="utf-8"), re.MULTILINE)
+    locked = {canonicalize_name(name): version for name, version in pins}
+    assert asked
+    for requirement in map(Requirement, asked):
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement
+
+
+def test_what_is_locked_for_use_is_what_is_tested() -> None:
+    used, tested = (
+        set(re.findall(r"^[a-z0-9.-]+==[^ ]+", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE))
+        for name in ("requirements.txt", "requirements-dev.txt")
+    )
+    assert used <= tested

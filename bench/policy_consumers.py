@@ -69,7 +69,7 @@ async def consume(said: dict[str, Any]) -> None:
             key = read_public_key(said["anchor_key"].encode(), name="anchor")
             sync = PolicySync(PolicyStore(connection, "policies"), Path(said["folder"]), {key_id(key): key})
             await stack.enter_async_context(policy_synced(sync))
-            engines += [EmbeddedEngine(sync.bundle) for _ in range(said["engines"])]
+            engines += [EmbeddedEngine(sync.in_force) for _ in range(said["engines"])]
         for engine in engines:
             await stack.enter_async_context(engine)
         async with asyncio.TaskGroup() as group:

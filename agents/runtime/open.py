@@ -28,6 +28,7 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.subjects import own_subjects
 from sealbus.envelopes.records.archive import ArchiveProfile
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.bundle.in_force import InForce
 from sealbus.policies.decision.engine import PolicyEngine
 
 __all__ = [
@@ -125,14 +126,25 @@ def connection_of(name: str, settings: Settings, identity: WorkloadIdentity, cou
 
 
 @asynccontextmanager
-async def open_engine(policy: PolicyTable, identity: Identity | None = None) -> AsyncGenerator[PolicyEngine, None]:
-    """Open the policy engine that the settings name; the central one asks by `identity`."""
+async def open_engine(
+    policy: PolicyTable, identity: Identity | None = None, in_force: InForce | None = None
+) -> AsyncGenerator[PolicyEngine, None]:
+    """Open the policy engine that the settings name: the central one asks by `identity`.
+
+    The embedded one decides by what is `in_force`, or else by the settings' file.
+    """
     if policy.engine == "embedded":
         from sealbus.policies.engines.embedded import EmbeddedEngine
 
-        if policy.file is None:
-            raise ConfigurationError("policy.bundle is not set: the embedded engine reads its bundle from this file")
-        async with EmbeddedEngine(policy.file, verifier=file_verifier(policy)) as embedded:
+        if in_force is None or in_force.bundle is None:
+            if policy.file is None:
+                raise ConfigurationError(
+                    "policy.bundle is not set: the embedded engine reads its bundle from this file"
+                )
+            embedded = EmbeddedEngine(policy.file, verifier=file_verifier(policy))
+        else:
+            embedded = EmbeddedEngine(in_force)
+        async with embedded:
             yield embedded
     elif policy.engine == "sidecar":
         from sealbus.policies.engines.sidecar import SidecarEngine
@@ -164,14 +176,14 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
     counters = Counters()
     async with AsyncExitStack() as stack:
         identity = await stack.enter_async_context(open_identity(name, settings, counters=counters))
-        engine: PolicyEngine | None = None
-        if settings.policy.bucket is None:
-            # First: what is wrong with a file is told before anything is connected to.
-            engine = await stack.enter_async_context(open_engine(settings.policy, identity))
-        connection = await stack.enter_async_context(connection_of(name, settings, identity, counters))
+        connection = connection_of(name, settings, identity, counters)
+        if settings.policy.bucket is not None:
+            await stack.enter_async_context(connection)
         source = await stack.enter_async_context(open_source(name, settings.policy, connection, counters=counters))
-        if engine is None:
-            engine = await stack.enter_async_context(open_engine(source.policy, identity))
+        engine = await stack.enter_async_context(open_engine(settings.policy, identity, source.in_force))
+        if settings.policy.bucket is None:
+            # Last: what is wrong with a file is told before anything is connected to.
+            await stack.enter_async_context(connection)
         group = await stack.enter_async_context(Background())
         streams = streams_of(settings)
         _log.info("%s", acknowledged_means(await check_streams(streams, connection.jetstream)))
@@ -186,7 +198,7 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
             counters=counters,
             connected=lambda: connection.connected,
             audit_limits=AuditLimits(within=settings.audit.within, denials=settings.audit.denials),
-            revoked_before=source.revoked_before,
+            revoked_before=lambda: source.in_force.revoked_before,
             policy_problem=source.problem,
             recording=Recording(settings.audit.redact, settings.audit.bodies),
             spool=spool_of(settings, identity.spiffe_id),

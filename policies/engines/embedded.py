@@ -17,10 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from sealbus.envelopes.errors import ConfigurationError, PolicyFailed, PolicyUnavailable
+from sealbus.envelopes.errors import PolicyFailed, PolicyUnavailable
 from sealbus.policies.bundle.check import BATCH, DECISION
-from sealbus.policies.bundle.files import STARTER, Mark, changes, load_bundle, mark, remembered_bundle
+from sealbus.policies.bundle.files import STARTER, remembered_bundle
 from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.bundle.in_force import BundleFile, InForce
 from sealbus.policies.bundle.signing import BundleVerifier
 from sealbus.policies.decision.connect import CONNECT, ConnectAnswer, parse_connect
 from sealbus.policies.decision.decision import parse_decision
@@ -55,28 +56,33 @@ class _Compiled:
 
 
 class EmbeddedEngine:
-    """Decides by the bundle file `path`, and within 200 ms of its replacement by the new one.
+    """Decides by what is in force: what is put there, or what stands in a bundle file (`BundleFile`).
 
     Entering raises `PolicyRefused` for a first bundle that may not be put in force, `ConfigurationError` for one that
     cannot be read. Later ones that are refused leave the old in force, and `status` says why. `deadline` is in seconds
     and for one call of `decide`: what has not had its turn by then is `PolicyUnavailable`. With a `verifier`, bundles
-    must be signed as it wants and have a serial that only grows: what is unsigned, tampered with, by another key or
-    older than the one in force is refused.
+    of a file must be signed as it wants and have a serial that only grows: what is unsigned, tampered with, by another
+    key or older than the one in force is refused.
     """
 
-    def __init__(self, path: Path, *, deadline: float = DEADLINE, verifier: BundleVerifier | None = None) -> None:
-        self._path = path
-        self._verifier = verifier
+    def __init__(
+        self, policy: Path | InForce, *, deadline: float = DEADLINE, verifier: BundleVerifier | None = None
+    ) -> None:
+        self._file: BundleFile | None = None
+        if isinstance(policy, InForce):
+            self._in_force = policy
+        else:
+            self._file = BundleFile(policy, verifier)
+            self._in_force = self._file.in_force
         self._folder: Path | None = None
         self._deadline = deadline
         self._compiled: _Compiled | None = None
-        self._problem = ""
         self._running: AbstractAsyncContextManager[None] | None = None
 
     @classmethod
     def of_folder(cls, folder: Path | None = None, *, deadline: float = DEADLINE) -> Self:
         """Return an engine that decides by a policy folder as it is when entered; by the starter policy without one."""
-        engine = cls(folder or STARTER, deadline=deadline)
+        engine = cls(InForce(), deadline=deadline)
         engine._folder = folder or STARTER
         return engine
 
@@ -101,37 +107,24 @@ class EmbeddedEngine:
 
     @asynccontextmanager
     async def _run(self) -> AsyncGenerator[None, None]:
-        since = mark(self._path)
         if self._folder is not None:
-            bundle = await asyncio.to_thread(remembered_bundle, self._folder)
-        else:
-            bundle = await asyncio.to_thread(load_bundle, self._path, self._verifier)
-        self._compiled = _Compiled.of(bundle)
+            self._in_force.put(await asyncio.to_thread(remembered_bundle, self._folder))
+        if self._file is not None:
+            await self._file.start()
         try:
-            async with asyncio.TaskGroup() as group:
-                watching = None if self._folder is not None else group.create_task(self._watch(since))
-                yield
-                if watching is not None:
-                    watching.cancel()
+            with self._in_force.taken(self._take):
+                async with asyncio.TaskGroup() as group:
+                    following = group.create_task(self._file.run()) if self._file is not None else None
+                    yield
+                    if following is not None:
+                        following.cancel()
         finally:
             self._compiled = None
 
-    async def _watch(self, since: Mark | None) -> None:
-        async for _ in changes(self._path, since):
-            try:
-                bundle = await asyncio.to_thread(self._load_next)
-                # Compiled here, in the thread that will ask it; the checks before took most of the time.
-                self._compiled = _Compiled.of(bundle)
-            except ConfigurationError as error:
-                self._problem = error.detail
-                _log.warning("the new policy bundle is refused, the old one stays: %s", error.detail)
-            else:
-                self._problem = ""
-                _log.info("policy revision %s is in force", bundle.revision)
-
-    def _load_next(self) -> Bundle:
-        compiled = self._compiled
-        return load_bundle(self._path, self._verifier, after=compiled.bundle if compiled is not None else None)
+    def _take(self, bundle: Bundle) -> None:
+        # Compiled here, in the thread that will ask it; the checks before took most of the time.
+        self._compiled = _Compiled.of(bundle)
+        _log.info("policy revision %s is in force", bundle.revision)
 
     async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
         """Return one answer for each input document, in order, all under the revision in force when asked."""
@@ -169,7 +162,7 @@ class EmbeddedEngine:
         compiled = self._compiled
         if compiled is None:
             return EngineStatus(engine=self.name, revision="", problem="the engine is not entered")
-        return EngineStatus(engine=self.name, revision=compiled.bundle.revision, problem=self._problem)
+        return EngineStatus(engine=self.name, revision=compiled.bundle.revision, problem=self._in_force.problem)
 
     def _slice(self, compiled: _Compiled, inputs: Sequence[bytes]) -> list[Answer]:
         """Ask for many at once, which costs a fifth less; one that fails, fails all, and then each is asked alone."""

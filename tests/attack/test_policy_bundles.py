@@ -47,7 +47,7 @@ async def test_what_may_not_be_put_in_force_leaves_the_old_one_serving(tmp_path:
 async def test_opa_itself_refuses_what_the_policy_server_did_not_sign(tmp_path: Path) -> None:
     async with deployment(tmp_path, *two_teams()) as running_:
         await running_.until("platform-1.money-1.stock-1")
-        served, composed = running_.server.served, running_.sync.composed
+        served, composed = running_.server.served, running_.sync.in_force.bundle
         assert composed is not None
         tampered = unpack_archive(served.raw)
         tampered["stock/policy.rego"] += b"\nx := 1\n"

@@ -184,7 +184,7 @@ async def _stored_policy(settings: Settings, name: str) -> str:
     async with (
         open_connection(name, settings) as (identity, connection),
         open_source(name, settings.policy, connection) as source,
-        open_engine(source.policy, identity) as engine,
+        open_engine(settings.policy, identity, source.in_force) as engine,
     ):
         status = await engine.status()
         problem = "; ".join(one for one in (source.problem(), status.problem) if one).replace("\n", "; ")

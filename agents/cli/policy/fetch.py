@@ -34,7 +34,7 @@ async def _fetch(name: str, config: str | None, *, as_json: bool) -> None:
         open_connection(name, settings) as (_, connection),
         open_sync(name, settings.policy, connection) as sync,
     ):
-        revision = sync.composed.revision if sync.composed is not None else ""
+        revision = sync.in_force.bundle.revision if sync.in_force.bundle is not None else ""
         if as_json:
             print_json({"revision": revision, "bundle": str(sync.bundle)})
         else:

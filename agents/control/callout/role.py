@@ -19,7 +19,7 @@ from typing import Final
 
 from sealbus.agents.control.callout.key_files import load_keys
 from sealbus.agents.control.callout.nkeys import NkeyError, Prefix, decode_public
-from sealbus.agents.control.callout.policy import first_policy, follow_bucket
+from sealbus.agents.control.callout.policy import first_bundle, follow_bucket
 from sealbus.agents.control.callout.responder import SUBJECT, Callout, RefusedConnection
 from sealbus.agents.runtime.open import connection_of, open_engine, open_identity
 from sealbus.agents.runtime.settings.settings import Settings
@@ -32,6 +32,7 @@ from sealbus.bus.ports import Delivery, Identity
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError, ConnectRefused, SealbusError
 from sealbus.envelopes.message.subjects import refused_subject
+from sealbus.policies.bundle.in_force import InForce
 from sealbus.policies.decision.engine import PolicyEngine
 
 __all__ = [
@@ -86,20 +87,22 @@ class CalloutRole:
 @asynccontextmanager
 async def open_callout_role(settings: Settings, *, counters: Counters) -> AsyncGenerator[CalloutRole, None]:
     """Open identity, policy engine and the responder's connection. Raises `SealbusError` for what is missing."""
-    policy = await asyncio.to_thread(first_policy, settings.policy, settings.control.callout.bootstrap)
+    policy, in_force = settings.policy, InForce()
+    first = await asyncio.to_thread(first_bundle, policy, settings.control.callout.bootstrap)
     async with open_identity(CONTROL, settings, counters=counters) as identity:
         refused = RefusedConnections(
             subject=refused_subject(settings.names.token(identity.spiffe_id)), counters=counters
         )
         uses: list[Use] = [refused.publish]
-        if policy is not settings.policy:
+        if first is not None:
+            in_force.put(first)
 
             async def follow(connection: Connection) -> None:
-                await follow_bucket(settings.policy, connection, counters)
+                await follow_bucket(policy, connection, counters, in_force)
 
             uses.append(follow)
         async with (
-            open_engine(policy, identity) as engine,
+            open_engine(policy, identity, in_force) as engine,
             open_callout(
                 settings, identity=identity, engine=engine, counters=counters, on_refused=refused.note
             ) as callout,

@@ -198,14 +198,12 @@ async def _follow_bucket(sync: PolicySync, policy: PolicyTable, store: PolicySto
             else:
                 archive.offer(bundle)
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(look_for_former(), name="former-policies")
-        while True:
-            sync.changed.clear()
-            archive.problem = sync.problem
-            if sync.composed is not None:
-                archive.offer(sync.composed)
-            await sync.changed.wait()
+    def offer(bundle: Bundle) -> None:
+        archive.problem = sync.problem
+        archive.offer(bundle)
+
+    with sync.in_force.taken(offer):
+        await look_for_former()
 
 
 async def _follow_file(file: Path, policy: PolicyTable, archive: PolicyArchive) -> None:

@@ -71,32 +71,24 @@ class PolicyServer:
 
     async def run(self) -> None:
         """Listen and serve the newest policy until cancelled; `sync` is entered. Raises `ConfigurationError`."""
-        self._take()
-        async with listening(
-            self._application,
-            self._address,
-            setting="policy.serve",
-            limits=self._limits,
-            counters=self._counters,
-            tls=self._tls,
-            protocol=partial(PeerProtocol, trust_domain=self._trust_domain),
-        ) as port:
-            self.port = port
-            self.listening.set()
-            try:
-                while True:
-                    await self._sync.changed.wait()
-                    self._sync.changed.clear()
-                    self._take()
-            finally:
-                # Long polls would otherwise be waited for.
-                self.served.stop()
-                self.listening.clear()
-
-    def _take(self) -> None:
-        composed = self._sync.composed
-        if composed is not None:
-            self.served.put(composed)
+        with self._sync.in_force.taken(self.served.put):
+            async with listening(
+                self._application,
+                self._address,
+                setting="policy.serve",
+                limits=self._limits,
+                counters=self._counters,
+                tls=self._tls,
+                protocol=partial(PeerProtocol, trust_domain=self._trust_domain),
+            ) as port:
+                self.port = port
+                self.listening.set()
+                try:
+                    await asyncio.get_running_loop().create_future()
+                finally:
+                    # Long polls would otherwise be waited for.
+                    self.served.stop()
+                    self.listening.clear()
 
 
 @asynccontextmanager

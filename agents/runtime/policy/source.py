@@ -8,7 +8,6 @@ knows of none.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,92 +25,49 @@ from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import PublicKey, key_id, read_public_key
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
-from sealbus.policies.bundle.files import changes, load_bundle, mark
 from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.bundle.in_force import BundleFile, InForce
 from sealbus.policies.bundle.ownership import PLATFORM
-from sealbus.policies.bundle.revocations import issued_before
 from sealbus.policies.bundle.signing import BundleVerifier
 
-__all__ = ["PolicySource", "Revocations", "anchors_of", "file_verifier", "open_source", "open_sync"]
+__all__ = ["PolicySource", "anchors_of", "file_verifier", "open_source", "open_sync"]
 
-_log: Final = logging.getLogger(__name__)
-
-_NONE: Final[Mapping[SpiffeId, int]] = MappingProxyType({})
 REPLICAS: Final = 64
 """Processes of one agent on one machine, each with a folder of its own."""
 _LOCK: Final = "lock"
 
 
-class Revocations:
-    """The revocations by time of the bundle `file`, and within 200 ms of its replacement those of the new one.
-
-    A bundle that is refused (`load_bundle`) changes nothing.
-    """
-
-    def __init__(self, file: Path, verifier: BundleVerifier | None = None) -> None:
-        self.before: Mapping[SpiffeId, int] = _NONE
-        self._file = file
-        self._verifier = verifier
-        self._bundle: Bundle | None = None
-        self._since = mark(file)
-
-    async def start(self) -> None:
-        """Read the file once. Raises `ConfigurationError` where it is none, or not to be believed."""
-        self._since = mark(self._file)
-        await self._load()
-
-    async def run(self) -> None:
-        """Follow the file until cancelled."""
-        async for _ in changes(self._file, self._since):
-            try:
-                await self._load()
-            except ConfigurationError as error:
-                _log.warning("revocations stay as they are: %s", error.detail)
-
-    async def _load(self) -> None:
-        self._bundle = await asyncio.to_thread(load_bundle, self._file, self._verifier, after=self._bundle)
-        self.before = issued_before(self._bundle.data)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySource:
-    """`policy` names the file that the engine is to take; the rest is current at each call."""
+    """`in_force` is what the embedded engine decides by, empty where only an OPA elsewhere knows the policy."""
 
-    policy: PolicyTable
-    revoked_before: Callable[[], Mapping[SpiffeId, int]]
-    problem: Callable[[], str]
+    in_force: InForce
+    problem: Callable[[], str] = str
+    """Why the newest policy of a bucket is not in force; empty where all is well."""
 
 
 @asynccontextmanager
 async def open_source(
     name: str, policy: PolicyTable, connection: Connection, *, counters: Counters | None = None
 ) -> AsyncGenerator[PolicySource, None]:
-    """Follow the policy that the settings name for the workload `name`.
+    """Follow the policy that the settings name for the workload `name`. Only a bucket needs the `connection` entered.
 
     Raises `ConfigurationError`, one line, for a setting that is missing and for a policy that may not be put in force.
     """
-    async with AsyncExitStack() as stack:
-        sync: PolicySync | None = None
-        if policy.bucket is not None:
-            sync = await stack.enter_async_context(open_sync(name, policy, connection, counters=counters))
-            # It was verified part by part, and composed here: nobody else signs that.
-            policy = policy.model_copy(update={"bundle": str(sync.bundle), "keys": ()})
-
-        def problem() -> str:
-            return sync.problem if sync is not None else ""
-
-        if policy.file is None:
-            yield PolicySource(policy=policy, revoked_before=lambda: _NONE, problem=problem)
-            return
-        revocations = Revocations(policy.file, file_verifier(policy))
-        await revocations.start()
-        group = await stack.enter_async_context(Background())
-        following = group.create_task(revocations.run(), name="revocations")
-        try:
-            yield PolicySource(policy=policy, revoked_before=lambda: revocations.before, problem=problem)
-        finally:
-            following.cancel()
+    if policy.bucket is not None:
+        async with open_sync(name, policy, connection, counters=counters) as sync:
+            yield PolicySource(in_force=sync.in_force, problem=lambda: sync.problem)
+    elif policy.file is not None:
+        file = BundleFile(policy.file, file_verifier(policy))
+        await file.start()
+        async with Background() as group:
+            following = group.create_task(file.run(), name="policy-file")
+            try:
+                yield PolicySource(in_force=file.in_force)
+            finally:
+                following.cancel()
+    else:
+        yield PolicySource(in_force=InForce())
 
 
 @asynccontextmanager
@@ -122,8 +78,9 @@ async def open_sync(
     *,
     counters: Counters | None = None,
     check: Callable[[Bundle], None] | None = None,
+    in_force: InForce | None = None,
 ) -> AsyncGenerator[PolicySync, None]:
-    """Follow the bucket that the settings name; `check` as in `PartSet`.
+    """Follow the bucket that the settings name; `check` as in `PartSet`. What it has is put into `in_force`.
 
     Raises `ConfigurationError`, one line that names what is missing.
     """
@@ -137,7 +94,9 @@ async def open_sync(
     async with AsyncExitStack() as stack:
         folder, lock = await asyncio.to_thread(_own_folder, policy.cache, name)
         stack.callback(os.close, lock)
-        sync = PolicySync(PolicyStore(connection, policy.bucket), folder, anchors, counters=counters, check=check)
+        sync = PolicySync(
+            PolicyStore(connection, policy.bucket), folder, anchors, counters=counters, check=check, in_force=in_force
+        )
         yield await stack.enter_async_context(policy_synced(sync))
 
 

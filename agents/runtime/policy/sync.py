@@ -1,8 +1,7 @@
-"""Keeps the policy of a process what the store says: verified parts from NATS, composed into a file that engines watch.
+"""Keeps the policy of a process what the store says: verified parts from NATS, composed into the bundle in force.
 
-A file stands between the bus and the engine, because a file is what every engine takes: the embedded one, and an OPA
-beside the worker. It lasts, too: a process that starts while NATS is away decides by what it had, and one that starts
-again takes nothing older than that. In the folder::
+The process has it in memory (`InForce`), an OPA beside it in a file. That lasts: a process that starts while NATS is away
+decides by what it had, and one that starts again takes nothing older than that. In the folder::
 
     parts/platform.tar.gz       the parts in force, as they were signed; verified again at each start
     composed/bundle.tar.gz      what they compose to, replaced by rename
@@ -28,6 +27,7 @@ from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.policies.bundle.composition import PartSet
 from sealbus.policies.bundle.files import read_file, write_file
 from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.bundle.in_force import InForce
 from sealbus.policies.bundle.ownership import PLATFORM, is_part
 from sealbus.policies.lint.module import PolicyRefused
 
@@ -50,15 +50,15 @@ class PolicySync:
         *,
         counters: Counters | None = None,
         check: Callable[[Bundle], None] | None = None,
+        in_force: InForce | None = None,
     ) -> None:
+        self.in_force: Final = in_force or InForce()
         self.bundle: Final = folder / "composed" / "bundle.tar.gz"
         self.parts = PartSet(anchors, check)
-        self.changed = asyncio.Event()
-        """Set whenever another bundle is in force; whoever waits for it clears it."""
         self._store = store
         self._folder = folder / "parts"
         self._seen: dict[str, int] = {}
-        self._written: Bundle | None = None
+        self._kept: Bundle | None = None
         self._reading = ""
         self._counters = counters or Counters()
 
@@ -68,17 +68,13 @@ class PolicySync:
         refused = [f"{name}: {text}" for name, text in sorted(self.parts.problems.items())]
         return "\n".join(refused + ([self._reading] if self._reading else []))
 
-    @property
-    def composed(self) -> Bundle | None:
-        """The bundle in force."""
-        return self.parts.composed
-
     async def start(self) -> None:
         """Put in force what the folder has and then what the store has.
 
         Raises `ConfigurationError` where neither has a platform's bundle that may be put in force.
         """
         await asyncio.to_thread(self._restore)
+        await self._enforce()
         try:
             await self._take(await self._store.objects.objects())
         except (BusUnavailable, ConfigurationError) as error:
@@ -110,13 +106,9 @@ class PolicySync:
             if self._seen.get(name, 0) < newest[name].sequence:
                 part = await self._store.read(name)
                 if part is not None:
-                    await self._offered(name, part.raw)
+                    await asyncio.to_thread(self._offer, name, part.raw)
+                    await self._enforce()
                     self._seen[name] = part.last
-
-    async def _offered(self, name: str, raw: bytes) -> None:
-        await asyncio.to_thread(self._offer, name, raw)
-        if await asyncio.to_thread(self._write):
-            self.changed.set()
 
     def _offer(self, name: str, raw: bytes) -> None:
         try:
@@ -127,23 +119,20 @@ class PolicySync:
         else:
             self._counters.add("sealbus_policy_accepted_total", part=name)
 
-    def _write(self) -> bool:
-        """Put what is in force on the disk; tell whether it is another policy than before. Blocks."""
+    async def _enforce(self) -> None:
+        """Put what the parts come to on the disk and in force."""
         composed = self.parts.composed
-        if composed is None or composed is self._written:
-            return False
-        if composed.raw != _content(self.bundle):
-            # First, and without waiting for the disk: it is composed anew at each start.
-            write_file(composed.raw, self.bundle, durable=False)
+        if composed is None or composed is self._kept:
+            return
+        # First, and without waiting for the disk: it is composed anew at each start.
+        await asyncio.to_thread(_keep, composed, self.bundle, durable=False)
+        if self.in_force.put(composed):
+            _log.info("policy %s is in force", composed.revision)
         for part in self.parts.parts:
             bundle = self.parts.bundle(part.name)
-            if bundle is not None and bundle.raw != _content(self._file(part.name)):
-                write_file(bundle.raw, self._file(part.name))
-        before, self._written = self._written, composed
-        if before is not None and before.raw == composed.raw:
-            return False
-        _log.info("policy %s is in force", composed.revision)
-        return True
+            if bundle is not None:
+                await asyncio.to_thread(_keep, bundle, self._folder / f"{part.name}.tar.gz", durable=True)
+        self._kept = composed
 
     def _restore(self) -> None:
         for folder in (self._folder, self.bundle.parent):
@@ -151,17 +140,15 @@ class PolicySync:
         found = {file.name.removesuffix(".tar.gz"): file for file in self._folder.glob("*.tar.gz")}
         for name in sorted(found, key=lambda one: (one != PLATFORM, one)):
             self._offer(name, read_file(found[name]))
-        self._write()
-
-    def _file(self, name: str) -> Path:
-        return self._folder / f"{name}.tar.gz"
 
 
-def _content(file: Path) -> bytes:
+def _keep(bundle: Bundle, file: Path, *, durable: bool) -> None:
     try:
-        return file.read_bytes()
+        there = file.read_bytes()
     except OSError:
-        return b""
+        there = b""
+    if there != bundle.raw:
+        write_file(bundle.raw, file, durable=durable)
 
 
 @asynccontextmanager

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import pytest
-from support.lab import Lab, running, until
+from support.lab import Lab, running
 from support.policies import bundle, put, signing_key
 from support.settings import changed
 from support.teams import signed_platform
 
-from sealbus.agents.runtime.policy.source import Revocations, anchors_of, file_verifier, open_source, open_sync
+from sealbus.agents.runtime.open import open_engine
+from sealbus.agents.runtime.policy.source import anchors_of, file_verifier, open_source, open_sync
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.settings.schema import PolicyTable
+from sealbus.bus.nats.connection.connection import Connection
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import key_id, public_pem
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -23,43 +26,21 @@ from sealbus.policies.lint.module import PolicyRefused
 
 KEY = signing_key()
 PRICING = SpiffeId("spiffe://example.org/agent/pricing")
+NOWHERE = cast("Connection", object())
 PLAIN = PolicyTable(engine="embedded", bundle=None, opa=(), deadline=1.0)
 
 
-def revoking(time: int, *, serial: int = 0, revision: str = "r1") -> bytes:
-    found = bundle(
-        data={"sealbus": {"registry": {"issued_before": {str(PRICING): time}}}}, serial=serial, revision=revision
-    )
-    return found.raw
-
-
-async def test_revocations_follow_the_file(tmp_path: Path) -> None:
-    file = tmp_path / "bundle.tar.gz"
-    put(revoking(5), file)
-    found = Revocations(file)
-    await found.start()
-    assert found.before == {PRICING: 5}
-    running_task = asyncio.create_task(found.run())
-    try:
-        put(b"junk", file)
-        put(revoking(9), file)
-        await until(lambda: found.before == {PRICING: 9})
-        put(bundle(data={"sealbus": {"registry": {"issued_before": {"x": 1}}}}).raw, file)
-        put(bundle().raw, file)
-        await until(lambda: found.before == {})
-    finally:
-        running_task.cancel()
-
-
-async def test_a_signed_file_is_verified_for_revocations_too(tmp_path: Path) -> None:
+async def test_a_signed_file_is_verified(tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text(public_pem(KEY.public), encoding="ascii")
-    verifier = file_verifier(changed(PLAIN, keys=(tmp_path / "key.pem",)))
     file = tmp_path / "bundle.tar.gz"
-    put(revoking(5, serial=1), file)
+    policy = changed(PLAIN, bundle=str(file), keys=(tmp_path / "key.pem",))
+    put(bundle(serial=1).raw, file)
     with pytest.raises(PolicyRefused, match="not signed"):
-        await Revocations(file, verifier).start()
+        async with open_source("a", policy, NOWHERE):
+            pass
     put(sign_bundle(bundle(serial=1), KEY, scope="platform").raw, file)
-    await Revocations(file, verifier).start()
+    async with open_source("a", policy, NOWHERE) as source:
+        assert source.in_force.bundle is not None
     assert file_verifier(PLAIN) is None
 
 
@@ -94,17 +75,24 @@ async def test_what_a_bucket_needs_is_said_in_one_line(lab: Lab, tmp_path: Path)
 
 
 @pytest.mark.nats
-async def test_a_bucket_becomes_a_file_and_its_revocations_act(lab: Lab, tmp_path: Path) -> None:
+async def test_what_is_pushed_decides_and_revokes_in_one_turn_of_the_loop(lab: Lab, tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text(public_pem(KEY.public), encoding="ascii")
     policy = changed(PLAIN, bundle="nats://policies", cache=tmp_path / "cache", keys=(tmp_path / "key.pem",))
     async with lab.connection("a") as connection:
         store = PolicyStore(connection, "policies")
         await store.create()
         await store.push("platform", signed_platform(KEY, {}), 1, last=0)
-        async with open_source("pricing", policy, connection) as source:
-            assert source.policy.file == tmp_path / "cache" / "pricing" / "composed" / "bundle.tar.gz"
-            assert source.policy.keys == ()
-            assert (source.revoked_before(), source.problem()) == ({}, "")
+        async with (
+            open_source("pricing", policy, connection) as source,
+            open_engine(policy, in_force=source.in_force) as engine,
+        ):
+            assert (tmp_path / "cache" / "pricing" / "composed" / "bundle.tar.gz").exists()
+            assert source.problem() == ""
+
+            async def seen() -> tuple[str, Mapping[SpiffeId, int]]:
+                return (await engine.status()).revision.partition(".")[2], source.in_force.revoked_before
+
+            assert await seen() == ("platform-1", {})
             found = await store.read("platform")
             assert found is not None
             raw = sign_bundle(
@@ -113,7 +101,10 @@ async def test_a_bucket_becomes_a_file_and_its_revocations_act(lab: Lab, tmp_pat
                 scope="platform",
             ).raw
             await store.push("platform", raw, 2, last=found.last)
-            await until(lambda: source.revoked_before() == {PRICING: 7})
+            async with asyncio.timeout(10):
+                while (now := await seen()) == ("platform-1", {}):  # noqa: ASYNC110  every turn is looked at
+                    await asyncio.sleep(0)
+            assert now == ("platform-2", {PRICING: 7})
 
 
 @pytest.mark.nats
@@ -140,7 +131,6 @@ async def test_each_process_has_a_folder_of_its_own(lab: Lab, tmp_path: Path, mo
                 pass
 
 
-@pytest.mark.nats
-async def test_without_a_bundle_there_are_no_revocations(lab: Lab) -> None:
-    async with lab.connection("a") as connection, open_source("a", PLAIN, connection) as source:
-        assert (source.revoked_before(), source.problem(), source.policy) == ({}, "", PLAIN)
+async def test_without_a_bundle_there_are_no_revocations() -> None:
+    async with open_source("a", PLAIN, NOWHERE) as source:
+        assert (source.in_force.bundle, source.in_force.revoked_before, source.problem()) == (None, {}, "")

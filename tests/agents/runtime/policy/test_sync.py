@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -66,15 +65,14 @@ async def synced(store: PolicyStore, folder: Path, counters: Counters | None = N
 
 def revision(sync: PolicySync) -> str:
     found = load_bundle(sync.bundle)
-    assert sync.composed is not None
-    assert found.raw == sync.composed.raw
+    assert sync.in_force.bundle is not None
+    assert found.raw == sync.in_force.bundle.raw
     return found.revision.partition(".")[2]
 
 
-async def changed(sync: PolicySync) -> None:
-    async with asyncio.timeout(10):
-        await sync.changed.wait()
-    sync.changed.clear()
+async def until_in_force(sync: PolicySync, parts: str) -> None:
+    await until(lambda: sync.in_force.bundle is not None and sync.in_force.bundle.revision.endswith(f".{parts}"))
+    assert revision(sync) == parts
 
 
 async def test_what_is_pushed_comes_into_the_file(store: PolicyStore, tmp_path: Path) -> None:
@@ -82,17 +80,14 @@ async def test_what_is_pushed_comes_into_the_file(store: PolicyStore, tmp_path: 
     async with synced(store, tmp_path / "cache") as sync:
         assert revision(sync) == "platform-1.money-1.stock-1"
         assert sync.problem == ""
-        sync.changed.clear()
         await push(store, "stock", signed_team("stock", STOCK, serial=2), 2)
-        await changed(sync)
-        assert revision(sync) == "platform-1.money-1.stock-2"
+        await until_in_force(sync, "platform-1.money-1.stock-2")
 
 
 async def test_what_is_refused_is_told_and_changes_nothing(store: PolicyStore, tmp_path: Path) -> None:
     await push_all(store)
     counters = Counters()
     async with synced(store, tmp_path / "cache", counters) as sync:
-        sync.changed.clear()
         for number, raw in enumerate(
             (
                 signed_team("stock", MONEY, serial=2),
@@ -107,10 +102,9 @@ async def test_what_is_refused_is_told_and_changes_nothing(store: PolicyStore, t
             assert sync.problem.startswith("stock: ")
         # Neither does it hold up the other team.
         await push(store, "money", signed_team("money", MONEY, serial=2), 2)
-        await changed(sync)
-        assert revision(sync) == "platform-1.money-2.stock-1"
+        await until_in_force(sync, "platform-1.money-2.stock-1")
         await push(store, "stock", signed_team("stock", STOCK, serial=7), 7)
-        await changed(sync)
+        await until_in_force(sync, "platform-1.money-2.stock-7")
         assert sync.problem == ""
 
 
@@ -158,7 +152,6 @@ async def test_a_folder_that_cannot_be_written_is_told_and_tried_again(
     monkeypatch.setattr(policy_sync, "AGAIN_AFTER", 0.01)
     await push_all(store)
     async with synced(store, tmp_path / "cache") as sync:
-        sync.changed.clear()
         full = True
 
         def write(raw: bytes, file: Path, *, durable: bool = True) -> None:
@@ -171,6 +164,5 @@ async def test_a_folder_that_cannot_be_written_is_told_and_tried_again(
         await until(lambda: "No space left on device" in sync.problem)
         assert load_bundle(sync.bundle).revision.endswith(".platform-1.money-1.stock-1")
         full = False
-        await changed(sync)
-        assert revision(sync) == "platform-1.money-1.stock-2"
+        await until_in_force(sync, "platform-1.money-1.stock-2")
         await until(lambda: sync.problem == "")

@@ -1,0 +1,87 @@
+"""The checked bundle that a process decides by, handed on in memory from whoever checked it to all who need it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.bundle.files import Mark, changes, load_bundle, mark
+from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.bundle.revocations import issued_before
+from sealbus.policies.bundle.signing import BundleVerifier
+
+__all__ = ["BundleFile", "InForce"]
+
+_log: Final = logging.getLogger(__name__)
+
+
+class InForce:
+    """One bundle at a time, none at first: put here once it is checked, and taken by engines in the same turn of the loop."""
+
+    def __init__(self) -> None:
+        self.bundle: Bundle | None = None
+        self.revoked_before: Mapping[SpiffeId, int] = MappingProxyType({})
+        """Its revocations by time, which act before any policy is asked."""
+        self.problem = ""
+        """Why a newer one is not in force; empty where there is none."""
+        self._taking: list[Callable[[Bundle], None]] = []
+
+    def put(self, bundle: Bundle) -> bool:
+        """Put the checked `bundle` in force; tell whether it is another than before. What takes it may refuse it."""
+        different = self.bundle is None or bundle.raw != self.bundle.raw
+        if different:
+            revoked_before = issued_before(bundle.data)
+            for take in self._taking:
+                take(bundle)
+            self.bundle, self.revoked_before = bundle, revoked_before
+        self.problem = ""
+        return different
+
+    @contextmanager
+    def taken(self, take: Callable[[Bundle], None]) -> Iterator[None]:
+        """While entered, call `take` with the bundle that is in force, if there is one, and with each that comes."""
+        if self.bundle is not None:
+            take(self.bundle)
+        self._taking.append(take)
+        try:
+            yield
+        finally:
+            self._taking.remove(take)
+
+
+class BundleFile:
+    """Puts in force what stands in `file`, and within 200 ms of its replacement the new bundle.
+
+    One that is refused (`load_bundle`) leaves the old one in force.
+    """
+
+    def __init__(self, file: Path, verifier: BundleVerifier | None = None) -> None:
+        self.in_force: Final = InForce()
+        self._file = file
+        self._verifier = verifier
+        self._since: Mark | None = None
+
+    async def start(self) -> None:
+        """Read the file once. Raises `PolicyRefused`, `ConfigurationError` as `load_bundle` does."""
+        self._since = mark(self._file)
+        await self._load()
+
+    async def run(self) -> None:
+        """Follow the file until cancelled."""
+        async for _ in changes(self._file, self._since):
+            try:
+                await self._load()
+            except ConfigurationError as error:
+                self.in_force.problem = error.detail
+                _log.warning("the new policy bundle is refused, the old one stays: %s", error.detail)
+
+    async def _load(self) -> None:
+        bundle = await asyncio.to_thread(load_bundle, self._file, self._verifier, after=self.in_force.bundle)
+        self.in_force.put(bundle)

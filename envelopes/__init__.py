@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from sealbus.envelopes.message.seal import Draft, Sealed, Sealer
     from sealbus.envelopes.message.subjects import OwnSubject
     from sealbus.envelopes.message.user_context import ContextDraft, UserContext, mint_context
-    from sealbus.envelopes.message.wire import Ancestor, Credential, Proof, Statement
+    from sealbus.envelopes.message.wire import Ancestor, Statement
     from sealbus.envelopes.records.archive import (
         ArchiveProfile,
         VerifiedAudit,
@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from sealbus.envelopes.trust.caches import Caches, ReplayMemory
     from sealbus.envelopes.trust.keys import PublicKey, SigningKey
     from sealbus.envelopes.trust.names import Names
+    from sealbus.envelopes.trust.proof import Credential, Proof
     from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 _HOMES: Final = {
@@ -90,7 +91,8 @@ _HOMES: Final = {
     "message.seal": "Draft Sealed Sealer",
     "message.subjects": "OwnSubject",
     "message.user_context": "ContextDraft UserContext mint_context",
-    "message.wire": "Ancestor Credential Proof Statement",
+    "message.wire": "Ancestor Statement",
+    "trust.proof": "Credential Proof",
     "records.archive": "ArchiveProfile VerifiedAudit VerifiedDecided accept_decided accept_record",
     "records.batch": "AuditBatch",
     "records.decision": "CorePlace DecisionRecord StreamPlace",

@@ -17,10 +17,9 @@ from typing import Final
 
 from sealbus.envelopes.errors import ConfigurationError, PolicyFailed
 from sealbus.policies.bundle.files import build_bundle
-from sealbus.policies.bundle.format import TEST_SUFFIX
 from sealbus.policies.decision.documents import canonical
 from sealbus.policies.lint.lint import parse_all, refused_forms
-from sealbus.policies.lint.module import Module, PolicyRefused, Problem
+from sealbus.policies.lint.module import TEST_SUFFIX, Module, PolicyRefused, Problem
 from sealbus.policies.lint.regorus import Interpreter
 from sealbus.policies.lint.syntax import File, Rule, Variable, leading_names
 

@@ -107,7 +107,7 @@ TARGETS: dict[str, str] = {
     "envelopes/log/note": (
         "envelopes/log/test_lines envelopes/log/test_log_vectors envelopes/log/test_note_keys envelopes/log/test_note"
     ),
-    "envelopes/log/proofs": "envelopes/log/test_proofs envelopes/log/test_log_vectors envelopes/log/test_frontier",
+    "envelopes/log/tree_proofs": "envelopes/log/test_tree_proofs envelopes/log/test_log_vectors envelopes/log/test_frontier",
     "envelopes/log/receipt": "envelopes/log/test_receipt envelopes/log/test_log_vectors",
     "envelopes/log/tiles": "envelopes/log/test_tiles envelopes/log/test_log_vectors envelopes/log/test_tiled_tree",
     "envelopes/message/chain": (

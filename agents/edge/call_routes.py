@@ -9,7 +9,7 @@ from sealbus.agents.edge.front import Front
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.task_routes import answer_of
 from sealbus.agents.sdk.messages import Origin, call_message
-from sealbus.bus.gate.calls import ChunkedAnswer
+from sealbus.bus.sending.answer import ChunkedAnswer
 from sealbus.envelopes.limits import SECOND
 
 __all__ = ["Calls"]

@@ -16,11 +16,11 @@ from sealbus.agents.identity.x509_svid import parse_domain
 from sealbus.envelopes.errors import BundleRefused, EnvelopeError, IdentityUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.seal import Sealer
-from sealbus.envelopes.message.wire import JWT_SVID, Credential
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.credential import VerifiedCredential, verify_credential
 from sealbus.envelopes.trust.keys import PublicKey, SigningKey
+from sealbus.envelopes.trust.proof import JWT_SVID, Credential
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["ASK_AGAIN", "LEAST_LIFE", "BundlesReading", "KeyCredential", "read_jwt_bundles"]

@@ -16,8 +16,8 @@ from typing import Any, Final, Generic, overload
 from typing_extensions import TypeVar
 
 from sealbus.agents.sdk.bodies import Body, body_of, decoded
-from sealbus.bus.gate.calls import CallExpired, RemoteError
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
+from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import decode, encode

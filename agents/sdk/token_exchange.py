@@ -36,7 +36,8 @@ from sealbus.envelopes.errors import (
     SealError,
 )
 from sealbus.envelopes.message.user_context import parse_payload
-from sealbus.envelopes.message.wire import Credential, Proof, Statement, check_attached
+from sealbus.envelopes.message.wire import Statement, check_attached
+from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = [

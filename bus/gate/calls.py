@@ -21,12 +21,12 @@ from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
 from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
 from sealbus.bus.routing.timers import Deadlines
-from sealbus.bus.sending.marks import ONE_ANSWER
+from sealbus.bus.sending.answer import ONE_ANSWER, CallExpired, ChunkedAnswer, RemoteError
 from sealbus.bus.sending.message import ERROR_TYPE, Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_reply
-from sealbus.envelopes.errors import BusUnavailable, Code, Denied, EnvelopeError, ObligationUnknown, SealbusError
+from sealbus.envelopes.errors import Code, Denied, EnvelopeError, ObligationUnknown, SealbusError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Sealed
 from sealbus.envelopes.message.subjects import REPLY_TOKEN
@@ -37,7 +37,7 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["CallExpired", "ChunkedAnswer", "RemoteError", "Requests"]
+__all__ = ["Requests"]
 
 _log = logging.getLogger(__name__)
 
@@ -46,27 +46,6 @@ CHUNKS_WAITING = 256
 
 BYTES_WAITING = 16_777_216
 """Bytes of these: whom we ask decides how large a chunk is."""
-
-
-class RemoteError(SealbusError):
-    """The other side verified the call and did not handle it; `code` is what it says."""
-
-    def __init__(self, code: Code, detail: str = "") -> None:
-        super().__init__(detail)
-        self.code = code
-
-
-class ChunkedAnswer(RemoteError):
-    """The other side answers in chunks, and one answer was asked for: `stream` takes them. It was handled all the same."""
-
-    def __init__(self, action: str) -> None:
-        super().__init__(Code.BAD_RESULT, f"{action} answers in chunks: use stream")
-
-
-class CallExpired(BusUnavailable):
-    """No answer came in time. Whether the call was handled is not known."""
-
-    code = Code.EXPIRED
 
 
 class _Open:

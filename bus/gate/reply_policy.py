@@ -11,27 +11,17 @@ from dataclasses import dataclass
 
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.gate.authorizer import NO_RESOURCE, Authorizer, user_input
+from sealbus.bus.sending.answer import AnswerDenied
 from sealbus.envelopes.accept.result import VerifiedResult
-from sealbus.envelopes.errors import AuditUnavailable, Code, Denied, SealbusError, SealError
+from sealbus.envelopes.errors import AuditUnavailable, Code, SealbusError, SealError
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.envelopes.records.decision import CorePlace, DecisionRecord, StreamPlace
 from sealbus.policies.decision.decision import Decision, obligations_json, unknown_obligation
 from sealbus.policies.decision.request import Request, input_document
 
-__all__ = ["AnswerDenied", "Received", "ReplyPolicy"]
+__all__ = ["Received", "ReplyPolicy"]
 
 _log = logging.getLogger(__name__)
-
-
-class AnswerDenied(Denied):
-    """Our own policy refuses an answer. Its reasons are for us, and not for whoever we asked for.
-
-    `code` is `obligation_unknown` where it allowed, and obliges to something: about an answer we honour nothing.
-    """
-
-    def __init__(self, detail: str, reasons: Sequence[str] = (), *, code: Code = Code.DENIED) -> None:
-        super().__init__(detail, reasons)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

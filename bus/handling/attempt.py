@@ -8,11 +8,9 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
-from sealbus.bus.gate.calls import RemoteError
-from sealbus.bus.gate.reply_policy import AnswerDenied
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.routing.timers import Deadlines, being_cancelled
-from sealbus.bus.sending.marks import takes_one_answer
+from sealbus.bus.sending.answer import AnswerDenied, RemoteError, takes_one_answer
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.errors import Code, Denied, HandlingError, SealbusError
 

@@ -17,6 +17,7 @@ from typing import Final, cast
 from sealbus.bus.nats.connection.connection import Connection, decoded
 from sealbus.bus.nats.connection.frames import check_pattern
 from sealbus.bus.nats.connection.link import Link
+from sealbus.bus.streams.names import AUDIT, SUBJECTS
 from sealbus.bus.ports import JsonObject, Request, StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND
@@ -24,11 +25,14 @@ from sealbus.envelopes.trust.names import is_token
 
 __all__ = [
     "NANOSECONDS",
+    "RECORDS",
     "Bound",
     "DurableSpec",
     "StreamState",
     "api",
+    "audit_stream",
     "bind",
+    "closed_subject",
     "create_stream",
     "delete_reader",
     "existing_stream",
@@ -37,6 +41,8 @@ __all__ = [
     "parse_time",
     "stream_names",
     "stream_state",
+    "subjects_of",
+    "takes_records",
     "update_stream",
 ]
 
@@ -48,6 +54,9 @@ CONSUMER_EXISTS = frozenset({10_148, 10_012})
 
 READER_SECONDS = 30.0
 """How long an abandoned reader's consumer stays on the server."""
+
+RECORDS: Final = SUBJECTS[AUDIT]
+"""What the audit stream of the current period stores."""
 
 NANOSECONDS: Final = 1_000_000_000
 """JetStream writes durations in nanoseconds."""
@@ -275,6 +284,42 @@ async def stream_names(request: Request, subject: str) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
         raise BusUnavailable(f"streams of {subject}: the server's answer has no names")
     return [str(one) for one in names]
+
+
+async def audit_stream(request: Request, *, first: str = AUDIT) -> StreamState:
+    """Return the stream that takes records now: `first`, unless it was closed or is gone.
+
+    Raises `ConfigurationError` if there is none, and `BusUnavailable` while one is about to be replaced.
+    """
+    state = await stream_state(request, first)
+    if state is not None and takes_records(state):
+        return state
+    names = await stream_names(request, RECORDS)
+    if len(names) == 1:
+        return await existing_stream(request, names[0])
+    if state is not None and closed_subject(first) in subjects_of(state):
+        raise BusUnavailable(
+            "no stream takes audit records now: a period is being closed, or `streams roll` was cut off"
+        )
+    if state is None:
+        raise ConfigurationError(f"stream {first}: does not exist; run `sealbus streams plan`")
+    return state
+
+
+def takes_records(state: StreamState) -> bool:
+    """Tell whether all records go to this stream."""
+    return any(one in (RECORDS, ">") for one in subjects_of(state))
+
+
+def closed_subject(name: str) -> str:
+    """Return what a stream listens to that takes no more records: a stream without a subject cannot be."""
+    return f"closed.{name}"
+
+
+def subjects_of(state: StreamState) -> list[str]:
+    """Return what a stream stores."""
+    found = state.config.get("subjects")
+    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
 
 
 async def create_stream(request: Request, config: Mapping[str, object]) -> StreamState:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
-from sealbus.bus.nats.api import DurableSpec, existing_stream
+from sealbus.bus.nats.api import DurableSpec, audit_stream, existing_stream
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.frames import publish_parts
 from sealbus.bus.nats.consumer import NatsPull
@@ -13,7 +13,6 @@ from sealbus.bus.nats.publisher import BulkPublisher
 from sealbus.bus.nats.reader import last, read
 from sealbus.bus.nats.subscription import listen
 from sealbus.bus.ports import Delivery, Outgoing, PubAck, Pull
-from sealbus.bus.streams.periods import audit_stream
 from sealbus.envelopes.errors import BusUnavailable
 
 __all__ = ["NatsTransport"]
@@ -75,7 +74,7 @@ class NatsTransport:
         return await last(self._connection, stream, subject, within=within)
 
     async def audit_stream(self) -> tuple[str, int]:
-        """Return the current period's stream and when it was created (`sealbus.bus.streams.periods.audit_stream`)."""
+        """Return the current period's stream and when it was created (`sealbus.bus.nats.api.audit_stream`)."""
         state = await audit_stream(self._connection.jetstream)
         return state.name, state.created
 

@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sealbus.bus.nats.api import NANOSECONDS, StreamState, stream_state
+from sealbus.bus.nats.api import NANOSECONDS, StreamState, audit_stream, stream_state
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.ports import Request
 from sealbus.bus.streams.declared import DUPLICATE_WINDOW, KEPT_SECONDS, Guard, Stream
-from sealbus.bus.streams.periods import audit_stream
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 __all__ = [

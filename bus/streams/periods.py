@@ -14,19 +14,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
-from sealbus.bus.nats.api import StreamState, create_stream, existing_stream, stream_names, stream_state, update_stream
+from sealbus.bus.nats.api import (
+    RECORDS,
+    StreamState,
+    closed_subject,
+    create_stream,
+    existing_stream,
+    stream_names,
+    stream_state,
+    subjects_of,
+    takes_records,
+    update_stream,
+)
 from sealbus.bus.ports import Request
 from sealbus.bus.streams.declared import Guard, Stream
-from sealbus.bus.streams.names import AUDIT, SUBJECTS
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["RECORDS", "Rolled", "audit_stream", "closed_subject", "in_period", "roll", "takes_records"]
-
-RECORDS: Final = SUBJECTS[AUDIT]
-"""What the audit stream of the current period stores."""
+__all__ = ["Rolled", "in_period", "roll"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,31 +41,6 @@ class Rolled:
 
     former: str
     current: str
-
-
-def closed_subject(name: str) -> str:
-    """Return what a stream listens to that takes no more records: a stream without a subject cannot be."""
-    return f"closed.{name}"
-
-
-async def audit_stream(request: Request, *, first: str = AUDIT) -> StreamState:
-    """Return the stream that takes records now: `first`, unless it was closed or is gone.
-
-    Raises `ConfigurationError` if there is none, and `BusUnavailable` while one is about to be replaced.
-    """
-    state = await stream_state(request, first)
-    if state is not None and takes_records(state):
-        return state
-    names = await stream_names(request, RECORDS)
-    if len(names) == 1:
-        return await existing_stream(request, names[0])
-    if state is not None and closed_subject(first) in _subjects(state):
-        raise BusUnavailable(
-            "no stream takes audit records now: a period is being closed, or `streams roll` was cut off"
-        )
-    if state is None:
-        raise ConfigurationError(f"stream {first}: does not exist; run `sealbus streams plan`")
-    return state
 
 
 async def in_period(streams: Sequence[Stream], request: Request) -> tuple[Stream, ...]:
@@ -105,8 +86,8 @@ async def _roll(declared: Stream, to: str, request: Request, since: str | None) 
     if names and since is not None and names != [since]:
         raise ConfigurationError(f"stream {names[0]} takes the records, not {since}")
     former = await existing_stream(request, names[0] if names else str(since))
-    if not names and closed_subject(former.name) not in _subjects(former):
-        raise ConfigurationError(f"stream {former.name} was not closed: it takes {', '.join(_subjects(former))}")
+    if not names and closed_subject(former.name) not in subjects_of(former):
+        raise ConfigurationError(f"stream {former.name} was not closed: it takes {', '.join(subjects_of(former))}")
     closed = _writable(former, [closed_subject(former.name)])
     await update_stream(request, closed)
     try:
@@ -115,16 +96,6 @@ async def _roll(declared: Stream, to: str, request: Request, since: str | None) 
         await update_stream(request, closed | {"subjects": list(declared.subjects)})
         raise
     return Rolled(former=former.name, current=to)
-
-
-def takes_records(state: StreamState) -> bool:
-    """Tell whether all records go to this stream."""
-    return any(one in (RECORDS, ">") for one in _subjects(state))
-
-
-def _subjects(state: StreamState) -> list[str]:
-    found = state.config.get("subjects")
-    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
 
 
 def _writable(state: StreamState, subjects: list[str]) -> dict[str, object]:

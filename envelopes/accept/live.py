@@ -27,12 +27,13 @@ from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubjects, check_addressing
 from sealbus.envelopes.message.user_context import UserContext, verify_context
-from sealbus.envelopes.message.wire import FORMATS, Ancestor, Credential, Proof, Statement, parse_envelope
+from sealbus.envelopes.message.wire import FORMATS, Ancestor, Statement, parse_envelope
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches, ReplayMemory
 from sealbus.envelopes.trust.credential import verify_credential
 from sealbus.envelopes.trust.merkle import leaf_hash
 from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 

@@ -23,13 +23,12 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.checkpoint import Checkpoint, open_strictly
 from sealbus.envelopes.log.entries import verified_entry
 from sealbus.envelopes.log.note import base64_text, parse_base64, parse_number
-from sealbus.envelopes.log.proofs import verify_consistency, verify_inclusion
 from sealbus.envelopes.log.receipt import Receipt, encode_receipt, parse_receipt
+from sealbus.envelopes.log.tree_proofs import verify_consistency, verify_inclusion
 from sealbus.envelopes.message.fields import check_proof
 from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import check_addressing
-from sealbus.envelopes.message.wire import Credential, Proof
 from sealbus.envelopes.records.archive import VerifiedAudit, VerifiedDecided
 from sealbus.envelopes.records.body import AuditBody, parse_evidence
 from sealbus.envelopes.records.decision import DecisionRecord
@@ -39,6 +38,7 @@ from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.credential import verify_credential
 from sealbus.envelopes.trust.merkle import leaf_hash, path, root_of_sides, sides_of
+from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 

@@ -13,9 +13,9 @@ from sealbus.envelopes.export.finding import Finding, of_file
 from sealbus.envelopes.export.format import Frame, messages_path
 from sealbus.envelopes.export.tally import Tally
 from sealbus.envelopes.log.entries import ENTRY_BYTES
-from sealbus.envelopes.log.proofs import Frontier, range_root
 from sealbus.envelopes.log.tiles import TILE_WIDTH, TileName, encode_entries
 from sealbus.envelopes.log.tree_builder import TreeBuilder
+from sealbus.envelopes.log.tree_proofs import Frontier, range_root
 from sealbus.envelopes.trust.merkle import leaf_hash, root
 
 __all__ = ["TileResult", "TileTask", "TreeReader", "read_tile", "tasks_of"]

@@ -22,7 +22,7 @@ from sealbus.envelopes.log.note import (
     sign_note,
     verify_note,
 )
-from sealbus.envelopes.log.proofs import verify_consistency
+from sealbus.envelopes.log.tree_proofs import verify_consistency
 
 __all__ = [
     "Checkpoint",

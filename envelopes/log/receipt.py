@@ -10,7 +10,7 @@ from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.checkpoint import Checkpoint, open_checkpoint
 from sealbus.envelopes.log.note import NoteVerifier, base64_text, parse_base64, parse_number
-from sealbus.envelopes.log.proofs import verify_inclusion
+from sealbus.envelopes.log.tree_proofs import verify_inclusion
 
 __all__ = ["Receipt", "encode_receipt", "parse_receipt", "verify_receipt"]
 

@@ -16,7 +16,14 @@ from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.log.entries import ENTRY_BYTES
 from sealbus.envelopes.log.places import PLACE_BYTES
-from sealbus.envelopes.log.proofs import Frontier, consistency_path, inclusion_path, node_hash, range_root, subtrees
+from sealbus.envelopes.log.tree_proofs import (
+    Frontier,
+    consistency_path,
+    inclusion_path,
+    node_hash,
+    range_root,
+    subtrees,
+)
 
 __all__ = [
     "HASH_BYTES",

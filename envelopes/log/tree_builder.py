@@ -10,8 +10,8 @@ from typing import Final
 
 from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.log.places import parse_places
-from sealbus.envelopes.log.proofs import Frontier, node_hash
 from sealbus.envelopes.log.tiles import HASH_BYTES, TILE_WIDTH, ReadTile, TileName, parse_entries, parse_hashes
+from sealbus.envelopes.log.tree_proofs import Frontier, node_hash
 from sealbus.envelopes.trust.merkle import leaf_hash
 
 __all__ = ["TreeBuilder", "check_tiles"]

@@ -17,11 +17,12 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.user_context import UserContext
-from sealbus.envelopes.message.wire import Ancestor, Proof
+from sealbus.envelopes.message.wire import Ancestor
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.credential import verify_credential
 from sealbus.envelopes.trust.merkle import leaf_hash
+from sealbus.envelopes.trust.proof import Proof
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, verify_proof
 
 __all__ = ["check_grants", "covers", "parsed_ancestor", "verify_chain"]

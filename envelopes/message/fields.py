@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from sealbus.envelopes.encoding.codec import Value, is_text
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.envelopes.message.wire import Proof
+from sealbus.envelopes.trust.proof import Proof
 
 __all__ = [
     "DIGEST_BYTES",

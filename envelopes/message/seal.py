@@ -20,9 +20,10 @@ from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.header import ExtValue, Header, make_header
 from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.wire import FORMAT, JWT_SVID, Ancestor, Credential, Statement, check_attached
+from sealbus.envelopes.message.wire import FORMAT, Ancestor, Statement, check_attached
 from sealbus.envelopes.trust.keys import SigningKey
 from sealbus.envelopes.trust.merkle import leaf_hash
+from sealbus.envelopes.trust.proof import JWT_SVID, Credential
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, sign_batch
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 

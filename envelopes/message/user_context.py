@@ -14,12 +14,13 @@ from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.lifetimes import Lifetimes
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.seal import Sealer
-from sealbus.envelopes.message.wire import Proof, Statement
+from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.credential import verify_credential
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.envelopes.trust.merkle import leaf_hash
+from sealbus.envelopes.trust.proof import Proof
 from sealbus.envelopes.trust.signature import CONTEXT_TYPE, sign_batch, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 

@@ -8,15 +8,13 @@ from typing import Final, NamedTuple
 from sealbus.envelopes.encoding.codec import array_length, pack, unpack
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.trust.proof import Credential, Proof
 
 __all__ = [
     "FORMAT",
     "FORMATS",
-    "JWT_SVID",
     "Ancestor",
-    "Credential",
     "Envelope",
-    "Proof",
     "Statement",
     "check_attached",
     "encode_envelope",
@@ -26,8 +24,6 @@ __all__ = [
 FORMAT: Final = 1
 """The format that this code reads and writes."""
 FORMATS: Final = frozenset({FORMAT})
-JWT_SVID: Final = 1
-"""The credential kind of SPEC.md section 5, the only one that format 1 has so far."""
 
 _ELEMENTS: Final = 7
 _ANCESTORS_AT: Final = 6
@@ -47,25 +43,6 @@ _new: Final = tuple.__new__
 
 # Named tuples, because a message holds up to twenty of these and a frozen dataclass costs several times as much. Those
 # that hold payloads or tokens do not show them.
-
-
-class Proof(NamedTuple):
-    """Where a leaf stands in a signed batch: leaf `index` of `size`, its path, and ES256 over the root (64 bytes)."""
-
-    size: int
-    index: int  # type: ignore[assignment]  # as in RFC 9162; the method of tuples is not missed
-    path: tuple[bytes, ...]
-    signature: bytes
-
-
-class Credential(NamedTuple):
-    """What vouches for a signing key; kind 1 is a JWT-SVID in its compact form (SPEC.md section 5)."""
-
-    kind: int
-    token: bytes
-
-    def __repr__(self) -> str:
-        return f"Credential(kind={self.kind!r}, token=...)"
 
 
 class Statement(NamedTuple):

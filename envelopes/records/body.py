@@ -19,9 +19,9 @@ from sealbus.envelopes.encoding.codec import Value, decode, pack
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.fields import parse_proof
-from sealbus.envelopes.message.wire import Credential, Proof
 from sealbus.envelopes.records.record import Record, parse_record
 from sealbus.envelopes.trust.merkle import leaf_hash, root
+from sealbus.envelopes.trust.proof import Credential, Proof
 
 __all__ = [
     "AUDIT_MEDIA_TYPE",

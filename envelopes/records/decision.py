@@ -19,7 +19,7 @@ from sealbus.envelopes.message.fields import (
     check_texts,
     check_uint,
 )
-from sealbus.envelopes.message.wire import Proof
+from sealbus.envelopes.trust.proof import Proof
 
 __all__ = ["DECISION_CODES", "RECORDED_BODY_BYTES", "CorePlace", "DecisionRecord", "StreamPlace"]
 

@@ -14,10 +14,10 @@ from sealbus.envelopes.encoding.jws import ALGORITHMS, check_fit, split_compact,
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
-from sealbus.envelopes.message.wire import JWT_SVID, Credential
 from sealbus.envelopes.trust.bundles import BundleKey, Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.envelopes.trust.proof import JWT_SVID, Credential
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = ["VerifiedCredential", "verify_credential"]

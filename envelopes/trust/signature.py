@@ -7,10 +7,10 @@ from typing import Final
 
 from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.envelopes.message.wire import Proof
 from sealbus.envelopes.trust.caches import VerifiedRoots
 from sealbus.envelopes.trust.keys import PublicKey, SigningKey
 from sealbus.envelopes.trust.merkle import paths, root_of_path
+from sealbus.envelopes.trust.proof import Proof
 
 __all__ = ["CONTEXT_TYPE", "MESSAGE_TYPE", "pae", "sign_batch", "verify_proof"]
 

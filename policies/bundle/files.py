@@ -16,7 +16,6 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies.bundle.check import check_bundle, check_part
 from sealbus.policies.bundle.format import (
     BUNDLE_BYTES,
-    TEST_SUFFIX,
     Bundle,
     Manifest,
     merge_data,
@@ -26,7 +25,7 @@ from sealbus.policies.bundle.format import (
 )
 from sealbus.policies.bundle.signing import BundleVerifier, newer
 from sealbus.policies.decision.documents import DataDocument
-from sealbus.policies.lint.module import PolicyRefused, Problem
+from sealbus.policies.lint.module import TEST_SUFFIX, PolicyRefused, Problem
 
 __all__ = [
     "LOOK_EVERY",

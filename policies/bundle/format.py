@@ -19,14 +19,13 @@ from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.policies.bundle.archive import BUNDLE_BYTES, BUNDLE_FILES, UNPACKED_BYTES, pack_archive, unpack_archive
 from sealbus.policies.decision.documents import DataDocument, canonical, parse_data
-from sealbus.policies.lint.module import Module, PolicyRefused, Problem
+from sealbus.policies.lint.module import TEST_SUFFIX, Module, PolicyRefused, Problem
 
 __all__ = [
     "BUNDLE_BYTES",
     "BUNDLE_FILES",
     "MANIFEST",
     "SIGNATURES",
-    "TEST_SUFFIX",
     "UNPACKED_BYTES",
     "Bundle",
     "Manifest",
@@ -36,9 +35,6 @@ __all__ = [
     "parse_manifest",
     "read_bundle",
 ]
-
-TEST_SUFFIX: Final = "_test.rego"
-"""Files that end so never become part of a bundle."""
 
 MANIFEST: Final = ".manifest"
 SIGNATURES: Final = ".signatures.json"

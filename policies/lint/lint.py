@@ -69,8 +69,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.policies.bundle.format import TEST_SUFFIX
-from sealbus.policies.lint.module import Module, PolicyRefused, Problem
+from sealbus.policies.lint.module import TEST_SUFFIX, Module, PolicyRefused, Problem
 from sealbus.policies.lint.names import check_names
 from sealbus.policies.lint.parse import parse
 from sealbus.policies.lint.rules import RuleTable

@@ -9,7 +9,10 @@ from typing import Final
 
 from sealbus.envelopes.errors import ConfigurationError
 
-__all__ = ["MODULE_BYTES", "Module", "PolicyRefused", "Problem"]
+__all__ = ["MODULE_BYTES", "TEST_SUFFIX", "Module", "PolicyRefused", "Problem"]
+
+TEST_SUFFIX: Final = "_test.rego"
+"""Files that end so never become part of a bundle."""
 
 MODULE_BYTES: Final = 262_144
 NESTING: Final = 10

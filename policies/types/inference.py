@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from sealbus.envelopes.encoding.strict_json import Json
-from sealbus.policies.bundle.format import TEST_SUFFIX
-from sealbus.policies.lint.module import Problem
+from sealbus.policies.lint.module import TEST_SUFFIX, Problem
 from sealbus.policies.lint.rules import RuleTable, data_aliases
 from sealbus.policies.lint.syntax import (
     Array,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sealbus.agents.sdk.context import Context
     from sealbus.agents.sdk.resource import Resource
     from sealbus.agents.sdk.task_handle import TaskHandle
-    from sealbus.bus.gate.calls import CallExpired, RemoteError
+    from sealbus.bus.sending.answer import CallExpired, RemoteError
     from sealbus.envelopes.errors import Denied, ResourceNotFound, SealbusError
 
 __all__ = [
@@ -38,11 +38,11 @@ __all__ = [
 _HOMES = MappingProxyType(
     {
         "Agent": "sealbus.agents.sdk.agent",
-        "CallExpired": "sealbus.bus.gate.calls",
+        "CallExpired": "sealbus.bus.sending.answer",
         "Client": "sealbus.agents.runtime.client",
         "Context": "sealbus.agents.sdk.context",
         "Denied": "sealbus.envelopes.errors",
-        "RemoteError": "sealbus.bus.gate.calls",
+        "RemoteError": "sealbus.bus.sending.answer",
         "Resource": "sealbus.agents.sdk.resource",
         "ResourceNotFound": "sealbus.envelopes.errors",
         "SealbusError": "sealbus.envelopes.errors",

@@ -17,7 +17,7 @@ from support.engines import ScriptedEngine, Verdict
 
 from sealbus import Agent, Context, Resource
 from sealbus.agents.runtime.worker import WorkerLimits
-from sealbus.bus.gate.calls import RemoteError
+from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.status import State
 from sealbus.envelopes.errors import Code
 from sealbus.testing import TestBus

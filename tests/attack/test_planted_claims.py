@@ -19,9 +19,9 @@ from support.dev_broker import running as broker
 from support.engines import ScriptedEngine
 
 from sealbus import Agent, Context
-from sealbus.bus.gate.calls import RemoteError
 from sealbus.bus.handling.idempotency import effects
 from sealbus.bus.handling.idempotency.claim import Stage, StoredClaim, parse, sign, unsigned
+from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.message import Content
 from sealbus.bus.streams.plan import apply
 from sealbus.envelopes.encoding.codec import pack

@@ -13,8 +13,8 @@ from support.shop import Price, Shop, Update
 
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.worker import Worker
-from sealbus.bus.gate.calls import CallExpired
 from sealbus.bus.ports import Delivery, Outgoing, PubAck
+from sealbus.bus.sending.answer import CallExpired
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(90)]
 

@@ -17,20 +17,12 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import ExtValue, Header, parse_header
 from sealbus.envelopes.message.kinds import RULES, Kind
 from sealbus.envelopes.message.seal import Draft, Sealed, seal
-from sealbus.envelopes.message.wire import (
-    JWT_SVID,
-    Ancestor,
-    Credential,
-    Envelope,
-    Proof,
-    Statement,
-    encode_envelope,
-    parse_envelope,
-)
+from sealbus.envelopes.message.wire import Ancestor, Envelope, Statement, encode_envelope, parse_envelope
 from sealbus.envelopes.trust.caches import VerifiedRoots
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.envelopes.trust.merkle import leaf_hash, paths, root_of_path, verify_path
 from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.proof import JWT_SVID, Credential, Proof
 from sealbus.envelopes.trust.signature import CONTEXT_TYPE, MESSAGE_TYPE, sign_batch, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 

@@ -14,7 +14,7 @@ from support.policies import bundle
 from support.x509 import ThrowawayCa
 
 from sealbus import Agent, Context, Denied
-from sealbus.bus.gate.calls import RemoteError
+from sealbus.bus.sending.answer import RemoteError
 from sealbus.envelopes.errors import Code, ObligationUnknown
 from sealbus.policies.bundle.files import write_bundle
 from sealbus.policies.decision.engine import PolicyEngine

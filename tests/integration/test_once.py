@@ -16,8 +16,8 @@ from sealbus import Client
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.runtime.open import open_connection, open_node
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.gate.calls import RemoteError
 from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.status import State
 from sealbus.bus.streams.key_value import Keyed
 from sealbus.envelopes.errors import BusUnavailable, Code

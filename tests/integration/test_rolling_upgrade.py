@@ -17,7 +17,7 @@ from support.real_bus import RealBus, real_bus
 from sealbus import Agent, Client, Context
 from sealbus.agents.runtime.worker import Worker, WorkerLimits
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.gate.calls import RemoteError
+from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.status import State
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]

@@ -10,9 +10,8 @@ from support.policy_inputs import closed_policy, starter_with_revocations, well_
 
 from sealbus.envelopes.errors import PolicyFailed
 from sealbus.policies.bundle.files import STARTER, build_bundle
-from sealbus.policies.bundle.format import TEST_SUFFIX
 from sealbus.policies.decision.documents import canonical
-from sealbus.policies.lint.module import Module, PolicyRefused
+from sealbus.policies.lint.module import TEST_SUFFIX, Module, PolicyRefused
 from sealbus.policies.lint.regorus import Interpreter
 from sealbus.policies.rego_tests import disagreements, run_tests
 

@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft, Sealer
-from sealbus.envelopes.message.wire import Credential
 from sealbus.envelopes.trust.keys import PublicKey, SigningKey
 from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.proof import Credential
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = [

@@ -23,7 +23,7 @@ from vectors.recorded import decision, evidence, record_map
 from vectors.world import Message, batch, context, message_id
 
 from sealbus.envelopes.encoding.codec import Value, pack
-from sealbus.envelopes.message.wire import Credential
+from sealbus.envelopes.trust.proof import Credential
 
 __all__ = ["NOTARY", "ORIGIN", "Frame", "LogKey", "World", "entry_of", "files_of", "make_world", "root_document"]
 

@@ -8,7 +8,8 @@ from support.acceptance import EDGE, ISSUER, Message
 from support.envelopes import agent, message_id
 
 from sealbus.envelopes.message.seal import Sealer
-from sealbus.envelopes.message.wire import Ancestor, Proof
+from sealbus.envelopes.message.wire import Ancestor
+from sealbus.envelopes.trust.proof import Proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["DOMAINS", "LINKS", "chain", "near", "nearly", "shown"]

@@ -31,7 +31,7 @@ from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft, seal
 from sealbus.envelopes.message.subjects import audit_subject
-from sealbus.envelopes.message.wire import Proof, parse_envelope
+from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.records.archive import ArchiveProfile, accept_record
 from sealbus.envelopes.records.batch import AuditBatch
 from sealbus.envelopes.records.body import parse_audit_body
@@ -41,6 +41,7 @@ from sealbus.envelopes.records.record import Record
 from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.proof import Proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = [

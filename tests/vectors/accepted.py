@@ -11,7 +11,8 @@ from vectors.refused_live import at, call, event, stream
 from vectors.refused_trust import parent
 from vectors.world import Message, batch, context, header_block, message_id
 
-from sealbus.envelopes.message.wire import Ancestor, Credential
+from sealbus.envelopes.message.wire import Ancestor
+from sealbus.envelopes.trust.proof import Credential
 
 __all__ = ["cases"]
 

@@ -13,7 +13,7 @@ from vectors.refused_trust import parent
 from vectors.world import BODY, Message, batch, context, message_id
 
 from sealbus.envelopes.encoding.codec import encode, pack
-from sealbus.envelopes.message.wire import Credential, Proof
+from sealbus.envelopes.trust.proof import Credential, Proof
 
 __all__ = ["accepted", "refused"]
 

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 
-from sealbus.envelopes.message.wire import Credential
 from sealbus.envelopes.trust.keys import PublicKey, SigningKey
+from sealbus.envelopes.trust.proof import Credential
 
 __all__ = [
     "BROKER",

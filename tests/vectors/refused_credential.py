@@ -11,7 +11,7 @@ from vectors.issuing import BROKER, EDGE, HOUR, MINUTE, NOW, PLANNER, SECOND, ba
 from vectors.refused_live import event, stream
 from vectors.world import Message
 
-from sealbus.envelopes.message.wire import Credential
+from sealbus.envelopes.trust.proof import Credential
 
 __all__ = ["cases"]
 

@@ -9,7 +9,7 @@ from vectors.issuing import HOUR, MINUTE, NOW
 from vectors.world import Message, context, message_id
 
 from sealbus.envelopes.encoding.codec import pack
-from sealbus.envelopes.message.wire import Credential, Proof
+from sealbus.envelopes.trust.proof import Credential, Proof
 
 __all__ = ["cases"]
 

@@ -8,8 +8,8 @@ from vectors.cases import Case, call_given, live
 from vectors.issuing import EDGE, HOUR, MINUTE, NOW, PLANNER, SECOND, Json, Party, party
 from vectors.world import BODY, Message, batch, header_block, message_id
 
-from sealbus.envelopes.message.wire import Proof
 from sealbus.envelopes.trust.merkle import leaf_hash
+from sealbus.envelopes.trust.proof import Proof
 from sealbus.envelopes.trust.signature import CONTEXT_TYPE, sign_batch
 
 __all__ = ["at", "call", "cases", "event", "stream"]

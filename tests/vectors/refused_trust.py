@@ -11,7 +11,8 @@ from vectors.refused_live import event
 from vectors.world import Message, context, context_entries, message_id
 
 from sealbus.envelopes.encoding.codec import pack
-from sealbus.envelopes.message.wire import Ancestor, Credential, Statement
+from sealbus.envelopes.message.wire import Ancestor, Statement
+from sealbus.envelopes.trust.proof import Credential
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE
 
 __all__ = ["cases", "parent"]

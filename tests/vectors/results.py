@@ -10,7 +10,7 @@ from vectors.refused_live import call
 from vectors.refused_trust import parent
 from vectors.world import Message, batch, context, message_id
 
-from sealbus.envelopes.message.wire import Credential, Proof
+from sealbus.envelopes.trust.proof import Credential, Proof
 
 __all__ = ["accepted", "refused"]
 

@@ -9,8 +9,9 @@ from hashlib import sha256
 from vectors.issuing import EDGE, HOUR, INVENTORY, MINUTE, NOW, PLANNER, Party, party
 
 from sealbus.envelopes.encoding.codec import pack
-from sealbus.envelopes.message.wire import Ancestor, Credential, Proof, Statement
+from sealbus.envelopes.message.wire import Ancestor, Statement
 from sealbus.envelopes.trust.merkle import leaf_hash
+from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.signature import CONTEXT_TYPE, MESSAGE_TYPE, sign_batch
 
 __all__ = ["BODY", "Message", "batch", "context", "context_entries", "header_block", "message_id"]

@@ -11,7 +11,7 @@ from sealbus.agents.dev.demo.scene import REFUSED, Outcome, Scene
 from sealbus.agents.dev.demo.stage import Stage
 from sealbus.agents.examples.planner import Plan, Proposal
 from sealbus.bus.audit.trail import AuditEntry
-from sealbus.bus.gate.calls import CallExpired, RemoteError
+from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.envelopes.errors import Code, Denied
 from sealbus.envelopes.records.decision import DecisionRecord
 

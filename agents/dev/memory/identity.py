@@ -11,9 +11,9 @@ from sealbus.bus.ports import X509Material
 from sealbus.envelopes.errors import IdentityUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.seal import Sealer
-from sealbus.envelopes.message.wire import Credential
 from sealbus.envelopes.trust.bundles import JwtBundle, TrustBundles
 from sealbus.envelopes.trust.keys import SigningKey
+from sealbus.envelopes.trust.proof import Credential
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["MemoryIdentity"]

@@ -26,7 +26,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from sealbus.bus.gate.reply_policy import AnswerDenied
+from sealbus.bus.sending.answer import AnswerDenied
 from sealbus.envelopes.errors import Code, Denied, SealbusError
 
 __all__ = ["HEADERS", "PROBLEM", "STATUS", "EdgeError", "KeysUnavailable", "TokenRefused", "problem", "problem_of"]

@@ -15,12 +15,12 @@ from typing import Final
 
 from sealbus.envelopes.errors import EnvelopeError, SealError
 from sealbus.envelopes.message.seal import Sealer
-from sealbus.envelopes.message.wire import Credential, Proof
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.credential import verify_credential
 from sealbus.envelopes.trust.keys import PublicKey
 from sealbus.envelopes.trust.merkle import leaf_hash
+from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.signature import sign_batch, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 

@@ -11,8 +11,8 @@ from support.restarted import restarted
 from sealbus import Denied
 from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.gate.calls import RemoteError
 from sealbus.bus.routing.retry import RetrySchedule
+from sealbus.bus.sending.answer import RemoteError
 from sealbus.envelopes.errors import Code
 from sealbus.testing import TestBus
 

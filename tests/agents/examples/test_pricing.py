@@ -6,7 +6,7 @@ import pytest
 
 from sealbus import Denied
 from sealbus.agents.examples import pricing
-from sealbus.bus.gate.calls import RemoteError
+from sealbus.bus.sending.answer import RemoteError
 from sealbus.envelopes.errors import Code
 from sealbus.testing import TestBus
 

@@ -16,7 +16,7 @@ from sealbus.agents.sdk.agent import Handler
 from sealbus.agents.sdk.bodies import MSGPACK
 from sealbus.agents.sdk.sender import Receipt, encoded
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.gate.calls import RemoteError
+from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State
 from sealbus.envelopes.errors import Code, EnvelopeError, HandlingError, SealError

@@ -16,8 +16,8 @@ from support.envelopes import NAMES
 from support.results import CALL, TASK
 
 from sealbus.agents.sdk.task_handle import TaskHandle, failure_of, parse_handle
-from sealbus.bus.gate.calls import CallExpired, RemoteError
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
+from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.accept.open_request import PendingRequest

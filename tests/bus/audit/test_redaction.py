@@ -13,9 +13,9 @@ from sealbus.bus.audit import redaction as module
 from sealbus.bus.audit.redaction import DECISIONS_ALONE, Recording
 from sealbus.bus.audit.trail import AuditEntry, AuditTrail
 from sealbus.envelopes.errors import Code, ConfigurationError, SealError
-from sealbus.envelopes.message.wire import Proof
 from sealbus.envelopes.records.archive import ArchiveProfile
 from sealbus.envelopes.records.decision import CorePlace, DecisionRecord
+from sealbus.envelopes.trust.proof import Proof
 from sealbus.testing import TestBus
 
 RECORD = DecisionRecord(

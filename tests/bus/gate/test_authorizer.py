@@ -19,10 +19,10 @@ from sealbus.agents.runtime.endpoint import routes_of
 from sealbus.agents.sdk.sender import Sending
 from sealbus.bus.gate import authorizer as judge
 from sealbus.bus.gate.authorizer import Authorizer
-from sealbus.bus.gate.calls import RemoteError
 from sealbus.bus.gate.reply_policy import ReplyPolicy
 from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.stages import Opened
+from sealbus.bus.sending.answer import RemoteError
 from sealbus.envelopes.errors import Code, PolicyFailed, PolicyUnavailable
 from sealbus.policies.decision.request import Resource as ResourceInput
 from sealbus.testing import TestBus

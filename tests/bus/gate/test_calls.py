@@ -15,9 +15,9 @@ from sealbus import Agent, Context
 from sealbus.agents.dev.memory.broker import MemoryTransport
 from sealbus.agents.runtime.client import Client
 from sealbus.bus.gate import calls as module
-from sealbus.bus.gate.calls import CallExpired, ChunkedAnswer, RemoteError
 from sealbus.bus.handling.replies import error_answer
 from sealbus.bus.ports import Delivery, Outgoing
+from sealbus.bus.sending.answer import CallExpired, ChunkedAnswer, RemoteError
 from sealbus.bus.sending.message import ERROR_TYPE, Content
 from sealbus.envelopes.errors import Code, Denied
 from sealbus.envelopes.records.work import OutcomeRecord

@@ -16,9 +16,9 @@ from sealbus import Agent, Context, Denied, Resource
 from sealbus.agents.dev.memory.broker import header_block
 from sealbus.agents.runtime.worker import WorkerLimits
 from sealbus.bus.audit.writer import AuditLimits
-from sealbus.bus.gate.calls import CallExpired, RemoteError
 from sealbus.bus.ports import Outgoing, Overloaded, StreamRefused
 from sealbus.bus.routing.stages import Decided
+from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.envelopes.errors import (
     BusUnavailable,
     Code,

@@ -8,12 +8,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 import pytest
 from support.audit import opened
 
-from sealbus.bus.gate.calls import CallExpired, RemoteError
-from sealbus.bus.gate.reply_policy import AnswerDenied
 from sealbus.bus.handling.attempt import attempt
 from sealbus.bus.routing.retry import RetrySchedule
 from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.bus.routing.timers import Deadlines
+from sealbus.bus.sending.answer import AnswerDenied, CallExpired, RemoteError
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.errors import BusUnavailable, Code, Denied, HandlingError, ObligationUnknown, ResourceNotFound
 from sealbus.envelopes.message.kinds import Kind

@@ -17,11 +17,11 @@ from support.lab import until
 from sealbus import Agent, Context, Denied
 from sealbus.agents.dev.memory.broker import MemoryPull
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.gate.calls import RemoteError
 from sealbus.bus.handling import durable
 from sealbus.bus.handling.idempotency import effects
 from sealbus.bus.ports import Delivery, StreamRefused
 from sealbus.bus.routing.retry import RetrySchedule
+from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.bus.sending.status import State, Status

@@ -12,8 +12,8 @@ from support.engines import ScriptedEngine, deny
 
 from sealbus import Agent, Context
 from sealbus.agents.runtime.worker import WorkerLimits
-from sealbus.bus.gate.calls import RemoteError
 from sealbus.bus.handling import executor as module
+from sealbus.bus.sending.answer import RemoteError
 from sealbus.envelopes.errors import BusUnavailable, Code
 from sealbus.testing import TestBus
 

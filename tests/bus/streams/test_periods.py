@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from support.lab import Lab, running
 
-from sealbus.bus.nats.api import stream_names, stream_state
+from sealbus.bus.nats.api import audit_stream, closed_subject, stream_names, stream_state
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing, PubAck
 from sealbus.bus.streams.check import check_streams
 from sealbus.bus.streams.declared import declared_streams, stream_named
-from sealbus.bus.streams.periods import audit_stream, closed_subject, in_period, roll
+from sealbus.bus.streams.periods import in_period, roll
 from sealbus.bus.streams.plan import apply, plan, read_streams
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 

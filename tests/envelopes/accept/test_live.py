@@ -29,9 +29,9 @@ from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft, seal
-from sealbus.envelopes.message.wire import Credential
 from sealbus.envelopes.trust.bundles import Trust, TrustBundles
 from sealbus.envelopes.trust.caches import Caches, ReplayMemory
+from sealbus.envelopes.trust.proof import Credential
 
 WIRE = Message().payload()
 CALL: dict[str, object] = {

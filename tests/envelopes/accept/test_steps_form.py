@@ -13,8 +13,9 @@ from sealbus.envelopes.encoding.codec import decode, pack
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.wire import Ancestor, Credential, Proof, Statement
+from sealbus.envelopes.message.wire import Ancestor, Statement
 from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 DAY = 24 * HOUR

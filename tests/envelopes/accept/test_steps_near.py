@@ -38,10 +38,11 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.message.subjects import OwnSubject, own_subjects
 from sealbus.envelopes.message.user_context import mint_context
-from sealbus.envelopes.message.wire import Ancestor, Credential, Proof
+from sealbus.envelopes.message.wire import Ancestor
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
 from sealbus.envelopes.trust.merkle import leaf_hash, path, root, verify_path
 from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 OTHERS = {name: Issuer(trust_domain=TrustDomain(name), key=private_key(name)) for name in DOMAINS}

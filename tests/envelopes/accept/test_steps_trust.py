@@ -54,10 +54,11 @@ from sealbus.envelopes.message.chain import verify_chain
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.message.user_context import ContextDraft, mint_context
-from sealbus.envelopes.message.wire import Ancestor, Credential, Proof, Statement
+from sealbus.envelopes.message.wire import Ancestor, Statement
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
 from sealbus.envelopes.trust.caches import VerifiedRoots
 from sealbus.envelopes.trust.merkle import leaf_hash, verify_path
+from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.signature import CONTEXT_TYPE, MESSAGE_TYPE, pae, sign_batch, verify_proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 

@@ -19,8 +19,8 @@ from sealbus.agents.evidence.lookup import items_of
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.export.receipt import RecordReceipt, check_receipt
 from sealbus.envelopes.export.trust_root import Root
-from sealbus.envelopes.message.wire import Credential
 from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.trust.proof import Credential
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 REFUSED = (EnvelopeError, LogError)

@@ -8,8 +8,8 @@ import pytest
 
 from sealbus.envelopes.errors import EnvelopeError, LogError
 from sealbus.envelopes.export.receipt import ShownItem, ShownMessage, show_items
-from sealbus.envelopes.message.wire import Credential, Proof
 from sealbus.envelopes.trust.merkle import leaf_hash, root
+from sealbus.envelopes.trust.proof import Credential, Proof
 
 ITEMS = [b"first", b"second", b"third"]
 DIG = root([leaf_hash(item) for item in ITEMS])

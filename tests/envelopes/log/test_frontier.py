@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sealbus.envelopes.errors import Code, LogError
-from sealbus.envelopes.log.proofs import Frontier, node_hash, range_root
+from sealbus.envelopes.log.tree_proofs import Frontier, node_hash, range_root
 from sealbus.envelopes.trust.merkle import leaf_hash, root
 
 LEAVES = [leaf_hash(number.to_bytes(2, "big")) for number in range(300)]

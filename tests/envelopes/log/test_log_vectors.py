@@ -13,9 +13,9 @@ from sealbus.envelopes.errors import LogError
 from sealbus.envelopes.log.checkpoint import open_checkpoint
 from sealbus.envelopes.log.entries import Entry, EntryKind, EntryOrder
 from sealbus.envelopes.log.note import NoteVerifier, verify_note
-from sealbus.envelopes.log.proofs import verify_consistency, verify_inclusion
 from sealbus.envelopes.log.receipt import parse_receipt, verify_receipt
 from sealbus.envelopes.log.tiles import TileName
+from sealbus.envelopes.log.tree_proofs import verify_consistency, verify_inclusion
 
 Given = dict[str, Any]
 LOG: Given = json.loads((FOLDER / "log.json").read_text(encoding="utf-8"))

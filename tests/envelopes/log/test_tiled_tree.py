@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealbus.envelopes.errors import LogError
-from sealbus.envelopes.log.proofs import verify_consistency, verify_inclusion
 from sealbus.envelopes.log.tiles import TiledTree, TileName
 from sealbus.envelopes.log.tree_builder import TreeBuilder
+from sealbus.envelopes.log.tree_proofs import verify_consistency, verify_inclusion
 from sealbus.envelopes.trust.merkle import leaf_hash, path, root
 
 SIZE = 66_000

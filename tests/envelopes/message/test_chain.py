@@ -14,10 +14,11 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.chain import check_grants, covers, verify_chain
 from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.user_context import UserContext, parse_payload
-from sealbus.envelopes.message.wire import Ancestor, Credential
+from sealbus.envelopes.message.wire import Ancestor
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.merkle import leaf_hash
+from sealbus.envelopes.trust.proof import Credential
 from sealbus.envelopes.trust.signature import MESSAGE_TYPE, sign_batch
 
 ROOT: dict[str, object] = {"aud": agent("planner").value, "to": "task.planner.plan", "id": message_id(1)}

@@ -12,10 +12,11 @@ from support.envelopes import HOUR, MINUTE, NOW, TRUST_DOMAIN, agent, signing_ke
 from sealbus.envelopes.errors import Code, SealError
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
 from sealbus.envelopes.message.user_context import ContextDraft, UserContext, mint_context, verify_context
-from sealbus.envelopes.message.wire import Credential, Statement
+from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.merkle import leaf_hash
+from sealbus.envelopes.trust.proof import Credential
 from sealbus.envelopes.trust.signature import CONTEXT_TYPE, sign_batch
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 

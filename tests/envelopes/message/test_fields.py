@@ -17,7 +17,7 @@ from sealbus.envelopes.message.fields import (
     check_uint,
     parse_proof,
 )
-from sealbus.envelopes.message.wire import Proof
+from sealbus.envelopes.trust.proof import Proof
 
 PROOF = Proof(2, 1, (b"n" * 32,), b"s" * 64)
 

@@ -26,9 +26,10 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.header import Header, parse_header
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft, Sealed, Sealer, seal
-from sealbus.envelopes.message.wire import Ancestor, Credential, Statement, parse_envelope
+from sealbus.envelopes.message.wire import Ancestor, Statement, parse_envelope
 from sealbus.envelopes.trust.caches import VerifiedRoots
 from sealbus.envelopes.trust.merkle import leaf_hash
+from sealbus.envelopes.trust.proof import Credential
 from sealbus.envelopes.trust.signature import CONTEXT_TYPE, MESSAGE_TYPE, sign_batch, verify_proof
 
 SEALER = Issuer().sealer(agent("planner"))

@@ -13,14 +13,13 @@ from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.message.wire import (
     FORMATS,
     Ancestor,
-    Credential,
     Envelope,
-    Proof,
     Statement,
     check_attached,
     encode_envelope,
     parse_envelope,
 )
+from sealbus.envelopes.trust.proof import Credential, Proof
 
 Array: TypeAlias = "tuple[object, ...]"
 

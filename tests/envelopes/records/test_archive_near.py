@@ -18,11 +18,11 @@ from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.message.user_context import ContextDraft, mint_context
-from sealbus.envelopes.message.wire import Credential, Proof
 from sealbus.envelopes.records.archive import ArchiveProfile, VerifiedDecided
 from sealbus.envelopes.records.body import ancestor_item, context_item, credential_item
 from sealbus.envelopes.records.notary import CheckpointRecord
 from sealbus.envelopes.trust.bundles import JwtBundle, TrustBundles
+from sealbus.envelopes.trust.proof import Credential, Proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 DECISION = decision_of(opened())

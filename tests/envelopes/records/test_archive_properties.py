@@ -17,13 +17,13 @@ from sealbus.envelopes.accept.result import ResultProfile, accept_reply
 from sealbus.envelopes.encoding.codec import Value, encode, is_text
 from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.wire import Proof
 from sealbus.envelopes.records.archive import ArchiveProfile, accept_record
 from sealbus.envelopes.records.body import encode_audit_body, parse_audit_body
 from sealbus.envelopes.records.decision import DECISION_CODES, CorePlace, DecisionRecord, StreamPlace
 from sealbus.envelopes.records.record import parse_record
 from sealbus.envelopes.records.work import MINUTE, DenialsRecord, OutcomeRecord
 from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.proof import Proof
 
 MAX = 2**53 - 1
 PARSERS: list[Callable[[bytes], object]] = [

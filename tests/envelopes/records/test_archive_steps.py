@@ -13,13 +13,13 @@ from support.envelopes import HOUR, MINUTE, NAMES, NOW, TRUST_DOMAIN, Issuer, ag
 from sealbus.envelopes.encoding.codec import Value, encode
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.wire import Proof
 from sealbus.envelopes.records.archive import ArchiveProfile
 from sealbus.envelopes.records.body import ancestor_item, context_item, credential_item, encode_audit_body
 from sealbus.envelopes.records.decision import CorePlace, DecisionRecord, StreamPlace
 from sealbus.envelopes.records.notary import CheckpointRecord
 from sealbus.envelopes.trust.bundles import JwtBundle, TrustBundles
 from sealbus.envelopes.trust.merkle import leaf_hash, root
+from sealbus.envelopes.trust.proof import Proof
 
 MESSAGE = opened()
 DECISION = decision_of(MESSAGE)

@@ -7,10 +7,10 @@ from support.both_readers import parse_audit_body
 
 from sealbus.envelopes.encoding.codec import Value, encode
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
-from sealbus.envelopes.message.wire import Credential
 from sealbus.envelopes.records.body import credential_item, encode_audit_body
 from sealbus.envelopes.records.notary import CheckpointRecord
 from sealbus.envelopes.trust.merkle import leaf_hash, root
+from sealbus.envelopes.trust.proof import Credential
 
 EVIDENCE = credential_item(Credential(1, b"token"))
 FIRST = CheckpointRecord(note=b"first")

@@ -10,8 +10,8 @@ from support.both_readers import parse_record
 
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
-from sealbus.envelopes.message.wire import Proof
 from sealbus.envelopes.records.decision import CorePlace, DecisionRecord, StreamPlace
+from sealbus.envelopes.trust.proof import Proof
 
 PLACE = StreamPlace(stream="TASKS", sequence=7, stored=1_700_000_000_000_000)
 ALLOWED = DecisionRecord(

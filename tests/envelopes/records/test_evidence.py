@@ -9,13 +9,13 @@ from support.both_readers import parse_evidence
 
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError
-from sealbus.envelopes.message.wire import Credential, Proof
 from sealbus.envelopes.records.body import (
     SignedBytes,
     ancestor_item,
     context_item,
     credential_item,
 )
+from sealbus.envelopes.trust.proof import Credential, Proof
 
 PROOF = Proof(2, 1, (b"n" * 32,), b"s" * 64)
 WIRE_PROOF: Value = [2, 1, [b"n" * 32], b"s" * 64]

@@ -9,11 +9,11 @@ from support.both_readers import parse_record
 
 from sealbus.envelopes.encoding.codec import Value, encode
 from sealbus.envelopes.errors import Code, EnvelopeError
-from sealbus.envelopes.message.wire import Proof
 from sealbus.envelopes.records.decision import CorePlace, DecisionRecord
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
 from sealbus.envelopes.records.record import NOTARY_KINDS, Record, guard_id
 from sealbus.envelopes.records.work import DenialsRecord, OutcomeRecord
+from sealbus.envelopes.trust.proof import Proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 OWN = SpiffeId("spiffe://example.org/agent/inventory")

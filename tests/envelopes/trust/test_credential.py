@@ -15,11 +15,11 @@ from support.jose import ALGORITHMS, jwk_for, sign_as
 from sealbus.envelopes.encoding.jws import VerificationKey, verify_jws
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.wire import Credential
 from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.credential import VerifiedCredential, verify_credential
 from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.envelopes.trust.proof import Credential
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 IAT, EXP = NOW - MINUTE, NOW + HOUR

@@ -6,9 +6,9 @@ import pytest
 from support.envelopes import signing_key
 
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
-from sealbus.envelopes.message.wire import Proof
 from sealbus.envelopes.trust.caches import VerifiedRoots
 from sealbus.envelopes.trust.merkle import leaf_hash, root
+from sealbus.envelopes.trust.proof import Proof
 from sealbus.envelopes.trust.signature import CONTEXT_TYPE, MESSAGE_TYPE, pae, sign_batch, verify_proof
 
 KEY = signing_key("planner")

@@ -6,8 +6,8 @@ import pytest
 from support.recorded import recorded
 
 from sealbus.envelopes.errors import Code
-from sealbus.envelopes.message.wire import Proof
 from sealbus.envelopes.records.decision import CorePlace, DecisionRecord
+from sealbus.envelopes.trust.proof import Proof
 from sealbus.policies.backtest.recorded import NotReplayable, RecordedDecision, Verdict
 from sealbus.policies.decision.documents import InputDocument
 

@@ -9,9 +9,9 @@ import pytest
 from sealbus.agents.cli.audit.entries import as_document, as_line, print_entry
 from sealbus.bus.audit.trail import AuditEntry, AuditFilter
 from sealbus.envelopes.errors import Code
-from sealbus.envelopes.message.wire import Proof
 from sealbus.envelopes.records.decision import CorePlace, DecisionRecord
 from sealbus.envelopes.records.work import MINUTE, DenialsRecord, OutcomeRecord
+from sealbus.envelopes.trust.proof import Proof
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 RECORDER = SpiffeId("spiffe://example.org/agent/inventory")

@@ -13,7 +13,7 @@ import pytest
 from sealbus.agents.cli.bus.task import finish
 from sealbus.agents.sdk.bodies import JSON, OCTETS
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.gate.calls import CallExpired, RemoteError
+from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.errors import Denied

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from sealbus.agents.edge.http.problem import STATUS, EdgeError, KeysUnavailable, TokenRefused, problem, problem_of
-from sealbus.bus.gate.calls import CallExpired, RemoteError
-from sealbus.bus.gate.reply_policy import AnswerDenied
+from sealbus.bus.sending.answer import AnswerDenied, CallExpired, RemoteError
 from sealbus.envelopes.errors import (
     Code,
     Denied,

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sealbus.envelopes.errors import Code, LogError
-from sealbus.envelopes.log.proofs import (
+from sealbus.envelopes.log.tree_proofs import (
     consistency_path,
     inclusion_path,
     subtrees,

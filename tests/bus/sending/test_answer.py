@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from support.audit import opened
 
-from sealbus.bus.sending.marks import ONE_ANSWER, takes_one_answer
+from sealbus.bus.sending.answer import ONE_ANSWER, takes_one_answer
 from sealbus.envelopes.message.header import ExtValue
 
 

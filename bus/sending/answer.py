@@ -1,0 +1,54 @@
+"""Answers to calls and tasks: why there is none that counts, and the mark of a call that takes one only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sealbus.envelopes.errors import BusUnavailable, Code, Denied, SealbusError
+from sealbus.envelopes.message.header import ExtValue, Header
+
+__all__ = ["ONE_ANSWER", "AnswerDenied", "CallExpired", "ChunkedAnswer", "RemoteError", "takes_one_answer"]
+
+ONE_ANSWER: Final[Mapping[str, ExtValue]] = {"_one": True}
+"""On a call whose sender takes one answer: a handler that answers in chunks is not run for it.
+
+A name in a header's `ext` that begins with `_` is a mark (SPEC.md section 3). One that is not known is ignored.
+"""
+
+
+def takes_one_answer(header: Header) -> bool:
+    """Say whether the sender of this call takes one answer only."""
+    return header.ext is not None and header.ext.get("_one") is True
+
+
+class RemoteError(SealbusError):
+    """The other side verified the call and did not handle it; `code` is what it says."""
+
+    def __init__(self, code: Code, detail: str = "") -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class ChunkedAnswer(RemoteError):
+    """The other side answers in chunks, and one answer was asked for: `stream` takes them. It was handled all the same."""
+
+    def __init__(self, action: str) -> None:
+        super().__init__(Code.BAD_RESULT, f"{action} answers in chunks: use stream")
+
+
+class CallExpired(BusUnavailable):
+    """No answer came in time. Whether the call was handled is not known."""
+
+    code = Code.EXPIRED
+
+
+class AnswerDenied(Denied):
+    """Our own policy refuses an answer. Its reasons are for us, and not for whoever we asked for.
+
+    `code` is `obligation_unknown` where it allowed, and obliges to something: about an answer we honour nothing.
+    """
+
+    def __init__(self, detail: str, reasons: Sequence[str] = (), *, code: Code = Code.DENIED) -> None:
+        super().__init__(detail, reasons)
+        self.code = code

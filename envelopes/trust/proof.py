@@ -1,0 +1,29 @@
+"""What stands beside signed bytes: a proof that they are in a signed batch, what vouches for its key (SPEC.md section 2)."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+__all__ = ["JWT_SVID", "Credential", "Proof"]
+
+JWT_SVID: Final = 1
+"""The credential kind of SPEC.md section 5, the only one that format 1 has so far."""
+
+
+class Proof(NamedTuple):
+    """Where a leaf stands in a signed batch: leaf `index` of `size`, its path, and ES256 over the root (64 bytes)."""
+
+    size: int
+    index: int  # type: ignore[assignment]  # as in RFC 9162; the method of tuples is not missed
+    path: tuple[bytes, ...]
+    signature: bytes
+
+
+class Credential(NamedTuple):
+    """What vouches for a signing key; kind 1 is a JWT-SVID in its compact form (SPEC.md section 5)."""
+
+    kind: int
+    token: bytes
+
+    def __repr__(self) -> str:
+        return f"Credential(kind={self.kind!r}, token=...)"

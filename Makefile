@@ -134,7 +134,7 @@ check: $(READY) ## format, lint, types, import contracts, the rules of the house
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/lint-imports --no-logo --no-cache
 	@$(BIN)/python scripts/check_house.py
 
 format: $(READY) ## format and mend what can be mended

@@ -27,8 +27,8 @@ from sealbus.agents.runtime.open import open_connection, streams_of
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.agents.runtime.settings.state_folder import DEV_LOCK, lock_folder
 from sealbus.bus.background import Background
+from sealbus.bus.stream_names import AUDIT, TASKS
 from sealbus.bus.streams.declared import declared_streams
-from sealbus.bus.streams.names import AUDIT, TASKS
 from sealbus.bus.streams.plan import apply
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.names import Names

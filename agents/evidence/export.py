@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from sealbus.bus.ports import Transport
-from sealbus.bus.streams.names import AUDIT, SUBJECTS
+from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.envelopes.errors import Code, ConfigurationError, LogError
 from sealbus.envelopes.export.format import CHECKPOINT, Frame, encode_frame, messages_path
 from sealbus.envelopes.export.policy_files import POLICY_FILE_BYTES, PolicyFiles, policy_digest, policy_path

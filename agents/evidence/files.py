@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from sealbus.agents.runtime.settings.settings import Settings
-from sealbus.bus.streams.names import AUDIT
+from sealbus.bus.stream_names import AUDIT
 from sealbus.envelopes.errors import ConfigurationError
 
 __all__ = ["ExportFiles", "FolderFiles", "LogPlace", "MemoryFiles"]

@@ -26,9 +26,9 @@ from sealbus.bus.handling.places import Places
 from sealbus.bus.handling.status_writer import Statuses
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import RouteTable
+from sealbus.bus.stream_names import EVENTS, TASKS
 from sealbus.bus.streams.declared import own_durable
 from sealbus.bus.streams.key_value import Keyed
-from sealbus.bus.streams.names import EVENTS, TASKS
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind

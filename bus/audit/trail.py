@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from sealbus.bus.ports import Delivery, Transport
-from sealbus.bus.streams.names import AUDIT, SUBJECTS
+from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.message.header import Header, parse_header

@@ -21,7 +21,7 @@ from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
 from sealbus.bus.ports import Clock, Delivery, Overloaded, Transport, wall_clock
 from sealbus.bus.sending import status as status_body
 from sealbus.bus.sending.status import State, Status
-from sealbus.bus.streams.names import RESULTS
+from sealbus.bus.stream_names import RESULTS
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_status
 from sealbus.envelopes.backoff import Backoff

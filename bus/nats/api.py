@@ -17,8 +17,8 @@ from typing import Final, cast
 from sealbus.bus.nats.connection.connection import Connection, decoded
 from sealbus.bus.nats.connection.frames import check_pattern
 from sealbus.bus.nats.connection.link import Link
-from sealbus.bus.streams.names import AUDIT, SUBJECTS
 from sealbus.bus.ports import JsonObject, Request, StreamRefused
+from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.names import is_token

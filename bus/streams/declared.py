@@ -27,7 +27,7 @@ from typing import Final, Literal
 
 from sealbus.bus.nats.api import NANOSECONDS
 from sealbus.bus.ports import JsonObject
-from sealbus.bus.streams.names import AUDIT, DEAD, EVENTS, REFUSALS, RESULTS, STATE, SUBJECTS, TASKS
+from sealbus.bus.stream_names import AUDIT, DEAD, EVENTS, REFUSALS, RESULTS, STATE, SUBJECTS, TASKS
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject

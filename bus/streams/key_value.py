@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from sealbus.bus.ports import Outgoing, PubAck, StreamRefused, Transport
-from sealbus.bus.streams.names import STATE
+from sealbus.bus.stream_names import STATE
 from sealbus.envelopes.errors import BusUnavailable
 
 __all__ = ["Keyed"]

@@ -39,7 +39,7 @@ from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
 from sealbus.bus.ports import Clock, Delivery, wall_clock
 from sealbus.bus.sending.status import Status
-from sealbus.bus.streams.names import EVENTS, REFUSALS, SUBJECTS, TASKS
+from sealbus.bus.stream_names import EVENTS, REFUSALS, SUBJECTS, TASKS
 from sealbus.envelopes.message.subjects import OwnSubject, own_subjects
 from sealbus.envelopes.message.user_context import ClaimValue
 from sealbus.envelopes.message.wire import Statement

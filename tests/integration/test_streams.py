@@ -14,9 +14,9 @@ from support.raw_nats import RawNats
 from support.x509 import ThrowawayCa
 
 from sealbus.bus.ports import JsonObject
+from sealbus.bus.stream_names import SUBJECTS
 from sealbus.bus.streams.check import FORBIDDEN, check_streams, violations
 from sealbus.bus.streams.declared import declared_streams, stream_named
-from sealbus.bus.streams.names import SUBJECTS
 from sealbus.bus.streams.plan import Create, Refuse, Update, apply, plan, read_streams
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND

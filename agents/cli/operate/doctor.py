@@ -20,9 +20,9 @@ from sealbus.agents.runtime.policy.source import open_source
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.nats.api import existing_stream
 from sealbus.bus.ports import wall_clock
+from sealbus.bus.stream_names import TASKS
 from sealbus.bus.streams.check import check_streams
 from sealbus.bus.streams.durability import acknowledged_means, describe_sync
-from sealbus.bus.streams.names import TASKS
 from sealbus.envelopes.errors import (
     BusUnavailable,
     ConfigurationError,

@@ -8,7 +8,7 @@ import click
 
 from sealbus.agents.cli.options import as_option, config_option, json_option
 from sealbus.agents.cli.output import note, print_json
-from sealbus.bus.streams.names import AUDIT
+from sealbus.bus.stream_names import AUDIT
 
 __all__ = ["command"]
 

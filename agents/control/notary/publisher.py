@@ -8,7 +8,7 @@ from typing import Final
 from sealbus.bus.ports import Clock, Identity
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
-from sealbus.bus.streams.names import AUDIT
+from sealbus.bus.stream_names import AUDIT
 from sealbus.envelopes.errors import IdentityUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.log.trust_history import TrustHistory

@@ -14,7 +14,7 @@ from sealbus.agents.control.notary.log.message_verifier import MessageVerifier, 
 from sealbus.agents.control.notary.log.store import TRUST, LogStore
 from sealbus.agents.control.notary.policy_archive import PolicyArchive, recall_policies
 from sealbus.bus.ports import Delivery, Identity, Transport
-from sealbus.bus.streams.names import AUDIT, SUBJECTS
+from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.envelopes.errors import Code, EnvelopeError, LogError
 from sealbus.envelopes.log.checkpoint import Checkpoint, open_checkpoint
 from sealbus.envelopes.log.entries import (

@@ -16,7 +16,7 @@ from sealbus.agents.control.notary.publisher import Recording
 from sealbus.agents.control.notary.resume import LogPlan, Taken, own_checkpoint, trust_path
 from sealbus.agents.identity.threads import in_thread
 from sealbus.bus.ports import Clock, Delivery, Transport
-from sealbus.bus.streams.names import AUDIT, SUBJECTS
+from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import Code, LogError, SealbusError
 from sealbus.envelopes.log.checkpoint import Checkpoint, sign_checkpoint

@@ -13,7 +13,7 @@ from sealbus.agents.sdk.messages import Origin, call_message, task_message
 from sealbus.agents.sdk.sender import encoded
 from sealbus.bus.ports import Delivery, Outgoing, Overloaded, PubAck, uuid7
 from sealbus.bus.sending.message import OutgoingMessage
-from sealbus.bus.streams.names import EVENTS, TASKS
+from sealbus.bus.stream_names import EVENTS, TASKS
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.message.seal import seal
 from sealbus.envelopes.message.wire import Ancestor, Envelope, encode_envelope, parse_envelope

@@ -31,7 +31,7 @@ from sealbus.bus.audit.trail import AuditEntry, AuditFilter, AuditTrail, Finding
 from sealbus.bus.background import Background
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Delivery
-from sealbus.bus.streams.names import REFUSALS, SUBJECTS
+from sealbus.bus.stream_names import REFUSALS, SUBJECTS
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.export.format import CHECKPOINT
 from sealbus.envelopes.export.trust_root import Root

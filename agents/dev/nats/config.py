@@ -16,8 +16,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from sealbus.bus.stream_names import EVENTS, RESULTS, TASKS
 from sealbus.bus.streams.declared import own_durable
-from sealbus.bus.streams.names import EVENTS, RESULTS, TASKS
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.kinds import Kind

@@ -25,7 +25,7 @@ from sealbus.bus.audit.trail import AuditEntry, Finding
 from sealbus.bus.ports import Transport
 from sealbus.bus.routing.routes import RouteTable
 from sealbus.bus.sending.message import Content
-from sealbus.bus.streams.names import TASKS
+from sealbus.bus.stream_names import TASKS
 from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.message.wire import parse_envelope

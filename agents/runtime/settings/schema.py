@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
 from sealbus.bus.audit.redaction import Recording
-from sealbus.bus.streams.names import AUDIT
+from sealbus.bus.stream_names import AUDIT
 from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES
 from sealbus.envelopes.limits import SECOND

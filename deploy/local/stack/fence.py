@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from sealbus.agents.dev.demo.backstage import change_document
-from sealbus.bus.streams.names import EVENTS, TASKS
+from sealbus.bus.stream_names import EVENTS, TASKS
 
 __all__ = ["OPENED", "open_fence"]
 

@@ -12,8 +12,8 @@ from support.x509 import ThrowawayCa
 
 from sealbus.agents.runtime.open import deployment_of, open_engine, open_node, streams_of, workload_api_of
 from sealbus.agents.runtime.settings.schema import PolicyTable
+from sealbus.bus.stream_names import SUBJECTS
 from sealbus.bus.streams.declared import stream_named
-from sealbus.bus.streams.names import SUBJECTS
 from sealbus.envelopes.errors import ConfigurationError, SealbusError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.trust.spiffe_id import SpiffeId

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from sealbus.bus.nats.api import StreamState
+from sealbus.bus.stream_names import SUBJECTS
 from sealbus.bus.streams.check import (
     FORBIDDEN,
     INERT,
@@ -19,7 +20,6 @@ from sealbus.bus.streams.check import (
     violations,
 )
 from sealbus.bus.streams.declared import declared_streams, stream_named
-from sealbus.bus.streams.names import SUBJECTS
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 STREAMS = declared_streams({"TASKS": 1_000, "AUDIT": 2_000})

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from sealbus.bus.stream_names import SUBJECTS
 from sealbus.bus.streams.declared import KEPT_SECONDS, Guard, declared_streams, stream_named
-from sealbus.bus.streams.names import SUBJECTS
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject

@@ -9,8 +9,8 @@ import pytest
 
 from sealbus.bus.nats.api import StreamState
 from sealbus.bus.ports import JsonObject
+from sealbus.bus.stream_names import SUBJECTS
 from sealbus.bus.streams.declared import Stream, declared_streams, stream_named
-from sealbus.bus.streams.names import SUBJECTS
 from sealbus.bus.streams.plan import Create, Refuse, Update, apply, plan, read_streams
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 

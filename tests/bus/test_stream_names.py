@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sealbus.bus.stream_names import SUBJECTS
 from sealbus.bus.streams.declared import declared_streams
-from sealbus.bus.streams.names import SUBJECTS
 
 
 def test_every_name_is_declared_with_its_subjects() -> None:

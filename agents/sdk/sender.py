@@ -99,15 +99,14 @@ class Sending:
     ) -> TaskHandle[Res]:
         """Store a task for `action` and return its handle.
 
-        `action` is a declared handler or a text: `<agent>.<verb>`, or an own subject or its action.
-
-        Who consumes it decides about it later: a denial is seen by the handle. `life` is seconds until it may no longer
+        `action` is a declared handler or a text: `<agent>.<verb>`, or an own subject or its action. Who consumes the task
+        decides about it later: a denial is seen by the handle. `life` is seconds until it may no longer
         be handled: at most a day, and no longer than the user's context or the handled task may go on; an hour, or what is
         left of these, unless said. Raises `Overloaded` if the stream is full, `BusUnavailable`, `SealError` for what no
         reader would accept, `IdentityUnavailable`.
         """
         origin = origin or Origin.user(user)
-        name = name_of(action, Kind.TASK)
+        name = _name_of(action, Kind.TASK)
         message = task_message(
             name,
             encoded(body, media_type),
@@ -120,9 +119,9 @@ class Sending:
             own=self._own_subjects,
         )
         declared = own_subject(Kind.TASK, name, self._own_subjects)
-        receipt, posted = await self._stored(message, sent)
+        receipt, pending = await self._submitted(message, sent)
         task = AskedTask(
-            pending=PendingRequest.of(posted.sealed.header),
+            pending=pending,
             action=declared.action if declared is not None else name,
             context=parse_payload(origin.statement.payload) if origin.statement is not None else None,
         )
@@ -162,8 +161,7 @@ class Sending:
             re=re,
             own_subjects=self._own_subjects,
         )
-        receipt, _ = await self._stored(message, sent)
-        return receipt
+        return await self._emitted(message, sent)
 
     async def call(
         self,
@@ -208,9 +206,12 @@ class Sending:
             async for chunk in chunks:
                 yield decoded(gives, chunk)
 
-    async def _stored(self, message: OutgoingMessage, sent: list[bytes] | None) -> tuple[Receipt, Posted]:
+    async def _emitted(self, message: OutgoingMessage, sent: list[bytes] | None) -> Receipt:
+        return _receipt(await self._outbox.publish(message), sent)
+
+    async def _submitted(self, message: OutgoingMessage, sent: list[bytes] | None) -> tuple[Receipt, PendingRequest]:
         posted = await self._outbox.publish(message)
-        return _receipt(posted, sent), posted
+        return _receipt(posted, sent), PendingRequest.of(posted.sealed.header)
 
     def _call(
         self,
@@ -221,7 +222,7 @@ class Sending:
         grants: Sequence[str] | None,
         media_type: str,
     ) -> tuple[OutgoingMessage, str]:
-        name = name_of(action, Kind.CALL)
+        name = _name_of(action, Kind.CALL)
         message = call_message(
             name,
             encoded(body, media_type),
@@ -246,7 +247,7 @@ def encoded(body: object, media_type: str) -> Content:
         raise SealError(f"body of type {type(body).__name__} cannot be encoded") from error
 
 
-def name_of(action: TypedAction[Any, object] | str, kind: Kind) -> str:
+def _name_of(action: TypedAction[Any, object] | str, kind: Kind) -> str:
     """Return the name of an action; raise `SealError` for a declared handler of another kind, which nobody would answer."""
     if isinstance(action, str):
         return action

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from types import FunctionType
 
 import pytest
 from support.shop import Price, Shop, Update
 
 from sealbus.agents.runtime.replay import sender as module
 from sealbus.agents.runtime.replay.sender import NotSent, Unsent, WouldSend
+from sealbus.agents.sdk.sender import Sending
 from sealbus.agents.sdk.task_handle import TaskHandle
+from sealbus.bus.gate.calls import Requests
 from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
@@ -22,6 +25,16 @@ SIZE = len(BODY.model_dump_json())
 @pytest.fixture
 def unsent() -> Unsent:
     return Unsent(own=NAMES.id_of("inventory"), names=NAMES)
+
+
+async def test_nothing_of_the_base_that_could_send_is_left(unsent: Unsent) -> None:
+    functions = {name: one for name, one in vars(Sending).items() if isinstance(one, FunctionType)}
+    sends = {name for name, one in functions.items() if "_outbox" in one.__code__.co_names}
+    assert sends == {"__init__", "_emitted", "_submitted"} <= vars(Unsent).keys()
+    assert "_outbox" not in vars(unsent)
+    used = {name for one in functions.values() for name in one.__code__.co_names} & vars(Requests).keys()
+    assert {"address", "call", "stream"} <= used <= vars(type(unsent._requests)).keys()
+    assert vars(unsent._requests).keys() == {"_unsent"}
 
 
 async def test_an_event_is_noted_and_its_receipt_names_nothing(unsent: Unsent) -> None:

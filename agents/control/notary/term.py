@@ -194,6 +194,8 @@ class Term:
             # What was signed before what we had to come to is part of it.
             return
         if self._last is None or found.size > self._last.size:
+            # Where another has taken over while we were paused, it is theirs, and we are told so here.
+            await self._lease.keep()
             raise LogError(Code.INCONSISTENT_LOG, "a published checkpoint is ahead of this log")
         tree = TiledTree(self._last.size, tile_reader(self._store.get))
         if await asyncio.to_thread(tree.root, found.size) != found.root:

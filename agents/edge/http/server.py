@@ -136,16 +136,20 @@ class _HttpServer(uvicorn.Server):
 
     async def _accept(self) -> None:
         # Not by `create_server`, which tells of a connection when its TLS handshake is over: until then nobody counts it.
-        loop = asyncio.get_running_loop()
+        # Nor by `sock_accept`, which loses a connection that comes together with the end.
         async with asyncio.TaskGroup() as welcomes:
             while True:
                 try:
-                    connection, peer = await loop.sock_accept(self._listener)
+                    connection, peer = self._listener.accept()
+                except (BlockingIOError, InterruptedError):
+                    await _readable(self._listener)
+                    continue
                 except OSError as error:
                     # No descriptors, or one that was gone before it was taken.
                     _log.warning("edge: cannot accept a connection: %s", error.strerror)
                     await asyncio.sleep(_ACCEPT_PAUSE_SECONDS)
                     continue
+                connection.setblocking(False)
                 leave = self._admission.enter(str(peer[0]))
                 if leave is None:
                     connection.close()
@@ -179,6 +183,17 @@ class _HttpServer(uvicorn.Server):
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+
+async def _readable(listener: socket.socket) -> None:
+    """Wait until a connection can be taken."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(listener, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(listener)
 
 
 def _bound(address: str, setting: str) -> socket.socket:

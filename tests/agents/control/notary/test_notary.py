@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from pathlib import Path
 
 import pytest
 from support.notary import NAMES, SIGNER, Bench, read_log
 
+from sealbus.agents.control.notary.lease import Lease
 from sealbus.agents.control.notary.log.folder_store import FolderStore
+from sealbus.agents.control.notary.term import Term
 from sealbus.envelopes.errors import BusUnavailable, Code, LogError
 from sealbus.envelopes.log.entries import EntryKind
 
@@ -111,6 +114,28 @@ async def test_one_that_was_taken_over_signs_nothing_more(bench: Bench, tmp_path
         waiting.cancel()
         await asyncio.wait({waiting})
     await read_log(bench.broker.connect(), other.folder, OWN)
+
+
+async def test_one_that_reads_what_its_successor_signed_before_it_looks_at_its_lease_steps_back(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint that is ahead of its log is no inconsistency then."""
+    may_sign, held_back = Term._may_sign, set[Lease]()
+    monkeypatch.setattr(Term, "_may_sign", lambda term: term._lease not in held_back and may_sign(term))
+    other = FolderStore(tmp_path / "other")
+    async with bench.running() as first, bench.notary(other) as second:
+        await bench.sealed(1)
+        held_back.add(first._lease)
+        first._lease._renewed = math.inf
+        second._lease._seconds = 0.05
+        waiting = asyncio.create_task(second.run())
+        await second.serving.wait()
+        second._lease._seconds = 1.0
+        bench.record()
+        await bench.sealed(bench.stored(), other.folder)
+        await bench.until(lambda: not first.serving.is_set())
+        waiting.cancel()
+        await asyncio.wait({waiting})
 
 
 async def test_what_may_pass_is_waited_for(bench: Bench) -> None:

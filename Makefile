@@ -21,7 +21,7 @@ PYTEST_ARGS ?=
 COVERED := envelopes/*,policies/*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo stack stack-demo stack-down soak chaos test test-beside test-serial test-quick policies-hour check format bench bench-audit lock removal weaken clean
+.PHONY: help setup tools demo stack stack-demo stack-down soak chaos test test-systems test-quick policies-hour check format bench bench-audit lock removal weaken clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -103,18 +103,14 @@ BUILT := $(if $(CI),tools,$(if $(and $(shell command -v go),$(shell command -v g
 PARALLEL := --dist loadfile --no-loadscope-reorder --numprocesses
 PURE := tests/envelopes tests/policies
 
-test: $(READY) $(BUILT) ## all tests, with the coverage of the pure parts
-	@$(MAKE) --no-print-directory test-beside
-	@$(MAKE) --no-print-directory test-serial
-
-test-beside: $(READY) $(BUILT) ## of them, those that can run beside each other
+test: $(READY) $(BUILT) ## all tests but those of `make test-systems`, with the coverage of the pure parts
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest $(PARALLEL) $(CORES) $(PYTEST_ARGS) $(PURE)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100 --skip-covered --show-missing
 	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not serial' $(PURE:%=--ignore=%) $(PYTEST_ARGS)
 
-test-serial: $(READY) $(BUILT) ## of them, those that kill, rotate and deploy whole systems, one after another
+test-systems: $(READY) $(BUILT) ## whole systems that are killed and rotated under load, one after another
 	@$(BIN)/python -m pytest -m serial $(PYTEST_ARGS)
 
 test-quick: $(READY) ## what needs no server and no build

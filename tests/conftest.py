@@ -13,14 +13,20 @@ settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True
 settings.register_profile("local", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
-SERIAL = ("chaos", "deploy")
-"""Folders whose tests start, kill and rotate whole systems."""
+SERIAL = (
+    "chaos/test_kill_notary.py",
+    "chaos/test_ledger.py",
+    "chaos/test_rotation_under_load.py",
+    "chaos/test_spire_under_load.py",
+    "integration/test_stack.py",
+)
+"""Whole systems under load: beside each other they would wait for each other's processors."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark `serial` what runs one after another: several of these at once would wait for each other's processors."""
-    folders = [Path(__file__).parent / name for name in SERIAL]
+    """Mark `serial` what runs one after another."""
+    files = {Path(__file__).parent / name for name in SERIAL}
     for item in items:
-        if item.get_closest_marker("spire") or any(folder in item.path.parents for folder in folders):
+        if item.path in files:
             item.add_marker(pytest.mark.serial)

@@ -57,6 +57,7 @@ def test_every_file_beside_the_links_is_named_for_the_wheel() -> None:
     assert files == {name for name in named if name.startswith("src/")}
 
 
+@pytest.mark.slow
 def test_wheel_from_the_sdist_holds_every_module_and_the_policy(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     for folder in FOLDERS:
@@ -69,6 +70,7 @@ def test_wheel_from_the_sdist_holds_every_module_and_the_policy(wheel: Path) -> 
     ]
 
 
+@pytest.mark.slow
 def test_wheel_does_not_touch_a_top_level_agents_package(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"

@@ -36,6 +36,7 @@ def verified(altered: Altered) -> tuple[Verification, independent.Report]:
     return ours, theirs
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120 + ALTERATIONS // 4)
 @pytest.mark.parametrize("name", list(CLASSES))
 def test_every_alteration_is_found_by_both(name: str) -> None:
@@ -48,6 +49,7 @@ def test_every_alteration_is_found_by_both(name: str) -> None:
         assert theirs.findings, (number, ours.findings)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_there_is_no_false_alarm() -> None:
     for number in range(GOOD):
@@ -78,6 +80,7 @@ def test_a_later_checkpoint_kept_elsewhere_shows_what_was_left_out() -> None:
     assert "rolled_back" in {finding.code for finding in report.findings}
 
 
+@pytest.mark.slow
 def test_each_byte_of_a_message_is_covered_by_what_its_agent_signed() -> None:
     """Whoever has the log's key, and can sign any tree anew, still cannot change a byte of what an agent recorded."""
     rng, made = Random(3), world(4)  # noqa: S311

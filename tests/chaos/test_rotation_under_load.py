@@ -1,4 +1,4 @@
-"""Work with X.509-SVIDs of 10 s and JWT-SVIDs of 60 s, on both engines: rotation is never noticed.
+"""Work with X.509-SVIDs of 10 s and JWT-SVIDs of 50 s, on both engines: rotation is never noticed.
 
 `SEALBUS_ROTATION_SECONDS=120` is the full acceptance run; the ordinary one is just long enough
 for three JWT-SVIDs of each agent.
@@ -39,12 +39,12 @@ from sealbus.policies.opa.process import OpaProcess
 
 pytestmark = [pytest.mark.nats, pytest.mark.opa, pytest.mark.workload_api, pytest.mark.slow]
 
-DURATION = float(os.environ.get("SEALBUS_ROTATION_SECONDS", "75"))
+DURATION = float(os.environ.get("SEALBUS_ROTATION_SECONDS", "55"))
 SLACK = 30.0
 """Seconds beyond, after which something waits that should not: the test says where, and does not only end."""
 
 X509_TTL = 10
-JWT_TTL = 60
+JWT_TTL = 50
 """Seconds; each is renewed at the half, and the last 20 s of one are not sealed with any more."""
 
 

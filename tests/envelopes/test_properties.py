@@ -161,6 +161,7 @@ def verified(wire: bytes) -> tuple[Header, bytes]:
     return header, envelope.body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sealed", SEALED, ids=["full", "plain"])
 def test_no_flipped_bit_verifies(sealed: Sealed) -> None:
     """Every bit of the wire. Context and ancestors, which steps 10 and 11 verify, may change here; nothing else may."""

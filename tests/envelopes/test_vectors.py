@@ -59,6 +59,7 @@ def test_what_was_verified_before_changes_nothing() -> None:
         assert outcome(case, caches) == outcome(case, Caches()), named(case)
 
 
+@pytest.mark.slow
 def test_the_script_makes_the_same_vectors_again() -> None:
     made = build()
     assert sorted(made) == sorted(file.name for file in FOLDER.glob("*.json"))

@@ -89,6 +89,7 @@ async def seal_up(bench: Bench, policy: Bundle, *signers: NoteSigner) -> None:
         await bench.until(reached)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_an_export_verifies_after_all_keys_have_gone(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "log")

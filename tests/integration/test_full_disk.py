@@ -60,6 +60,7 @@ async def looking(client: Client) -> AsyncIterator[Readiness]:
         await asyncio.wait({running})
 
 
+@pytest.mark.slow
 async def test_a_full_disk_is_named_by_who_stores_and_forgotten_with_it(disk: Path) -> None:
     shop = Shop()
     async with real_bus(disk, "shop-web", "pricing") as bus:

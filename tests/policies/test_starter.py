@@ -114,6 +114,7 @@ def test_without_a_condition_a_rego_test_fails(suite: tuple[list[Module], bytes,
     assert any(not _passes(interpreter, test) for test in tests), f"no test misses the condition in line {line}"
 
 
+@pytest.mark.slow
 def test_without_a_line_of_what_a_connection_is_granted_a_rego_test_fails(
     suite: tuple[list[Module], bytes, list[str]],
 ) -> None:

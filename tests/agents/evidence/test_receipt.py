@@ -35,6 +35,7 @@ def test_they_are_a_few_kilobytes_and_hold_what_is_needed() -> None:
             assert bool(len(parsed.message.items) > 1) == isinstance(found.record, DecisionRecord)
 
 
+@pytest.mark.slow
 def test_of_the_evidence_of_others_nothing_is_shown() -> None:
     left_out = 0
     for ident in message_ids():

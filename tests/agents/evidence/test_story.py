@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from random import Random
 
+import pytest
 from support.log_world import World
 from support.receipts import ROOT, WORLD, looked_up, message_ids
 from vectors.issuing import INVENTORY
@@ -16,6 +17,7 @@ from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 
+@pytest.mark.slow
 def test_a_decision_with_its_chain_and_its_outcomes() -> None:
     outcomes = 0
     for message, ident in zip(WORLD.messages, message_ids(), strict=True):

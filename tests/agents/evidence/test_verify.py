@@ -40,6 +40,7 @@ def codes(report: Verification) -> set[tuple[str, str]]:
     return {(finding.place, finding.code) for finding in report.findings}
 
 
+@pytest.mark.slow
 def test_several_processes_find_the_same_as_one(tmp_path: Path) -> None:
     files, root, told = written(WORLD, tmp_path), root_of(WORLD), list[tuple[int, int]]()
     alone = verify_export(files, root, processes=1, progress=lambda done, total: told.append((done, total)))
@@ -149,6 +150,7 @@ def test_what_is_hardly_an_export(changed: dict[str, bytes], place: str, code: s
     assert not report.passed
 
 
+@pytest.mark.slow
 def test_each_missing_file_is_named() -> None:
     # Just over a tile, so that whole and partial tiles of each level are among them: all is verified again for each file.
     made = make_world(9, 262)

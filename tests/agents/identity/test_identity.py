@@ -208,6 +208,7 @@ async def test_an_overload_that_lasts_is_no_absence(scripted: ScriptedWorkloadAp
     assert "start the SPIRE" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_five_hundred_that_start_together_all_get_their_identity() -> None:
     """Against a Workload API in a process of its own, in the time that long-running processes have."""

@@ -85,6 +85,7 @@ def spellings(receipt: bytes, rng: Random) -> Iterator[bytes]:
         yield receipt[:cut]
 
 
+@pytest.mark.slow
 def test_every_byte_counts() -> None:
     rng = Random(5)  # noqa: S311  a run that can be made again
     made = world()

@@ -80,6 +80,7 @@ def consistency_refused(old: int, old_root: bytes, new: int, new_root: bytes, pa
     return caught.value.code
 
 
+@pytest.mark.slow
 def test_every_inclusion_path_of_every_tree_up_to_300() -> None:
     for size in range(1, 301):
         root = naive_root(0, size)

@@ -109,6 +109,7 @@ def test_backtraces_are_left_out() -> None:
     assert str(problem) == "a.rego: plain trouble here [compile]"
 
 
+@pytest.mark.slow
 def test_an_expression_that_is_too_long_for_us() -> None:
     with pytest.raises(PolicyRefused, match="too long"):
         parse_module(module("r := 1" + " +\n1" * 1500))

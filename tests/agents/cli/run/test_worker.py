@@ -63,6 +63,7 @@ def test_bad_options_are_usage_errors(options: list[str]) -> None:
     assert CliRunner().invoke(command, arguments).exit_code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_one_that_waits_for_its_spire_agent_says_so_and_can_be_stopped(tmp_path: Path, number: signal.Signals) -> None:
     """As when both are started at boot: it neither ends nor is deaf."""

@@ -38,6 +38,7 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path / "log")
 
 
+@pytest.mark.slow
 async def test_a_thousand_entries_are_enough_and_some_time_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first two checkpoints come long before their time, the third at it."""
     monkeypatch.setattr(term, "SECONDS", 4.0)

@@ -73,6 +73,7 @@ def refused(edge: Door, bound: str) -> int:
     return edge.edge.node.counters.value("sealbus_edge_connections_refused_total", listener="edge.address", bound=bound)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("encrypted", [False, True])
 async def test_a_flood_from_one_address_takes_nobody_elses_place(tmp_path: Path, *, encrypted: bool) -> None:

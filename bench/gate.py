@@ -48,7 +48,7 @@ class Quote(BaseModel):
 class Rates:
     """Messages a second, of each round."""
 
-    telling: list[float] = field(default_factory=list)
+    reporting: list[float] = field(default_factory=list)
     silent: list[float] = field(default_factory=list)
     calls: list[float] = field(default_factory=list)
     bare_pull: list[float] = field(default_factory=list)
@@ -71,18 +71,18 @@ async def figures() -> AsyncIterator[Figure]:
             node = await bus.node("pricing", engine)
             settle_collector()  # as `sealbus worker run` does
             for number in range(ROUNDS):
-                rates.telling.append(await task_rate(client, node, status=True))
+                rates.reporting.append(await task_rate(client, node, status=True))
                 rates.silent.append(await task_rate(client, node, status=False))
                 rates.bare_pull.append(await _bare_pull(bare, f"bare-{number}"))
                 rates.calls.append(await _calls(client, node))
                 rates.bare_requests.append(await _bare_requests(bare))
     bare_pull, bare_requests = max(rates.bare_pull), max(rates.bare_requests)
-    silent, telling, calls = max(rates.silent), max(rates.telling), max(rates.calls)
+    silent, reporting, calls = max(rates.silent), max(rates.reporting), max(rates.calls)
     yield Figure(name="bare nats-py fetch(200) + ack", value=bare_pull, unit="/s")
     yield Figure(name="gate on a full stream, everything on", value=silent, unit="/s")
     yield Figure(name="  ratio to bare", value=silent / bare_pull, unit="x", limit=GATE_GOAL, at_least=True)
-    yield Figure(name="gate that tells each task's result too", value=telling, unit="/s")
-    yield Figure(name="  ratio to bare", value=telling / bare_pull, unit="x")
+    yield Figure(name="gate that tells each task's result too", value=reporting, unit="/s")
+    yield Figure(name="  ratio to bare", value=reporting / bare_pull, unit="x")
     yield Figure(name=f"bare nats-py requests, {IN_FLIGHT} in flight", value=bare_requests, unit="/s")
     yield Figure(name=f"calls, {IN_FLIGHT} in flight, everything on", value=calls, unit="/s")
     yield Figure(name="  ratio to bare", value=calls / bare_requests, unit="x", limit=CALLS_GOAL, at_least=True)

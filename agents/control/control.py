@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from sealbus.agents.runtime.settings.settings import Settings
     from sealbus.bus.telemetry import Counters
 
-__all__ = ["Control", "Opener", "Role"]
+__all__ = ["CONTROL", "Control", "Opener", "Role"]
 
+CONTROL: Final = "control"
+"""The name of the control process's workload."""
 STARTING: Final = "starting"
 
 

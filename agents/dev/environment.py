@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from sealbus.agents.dev.nats.config import BrokerRole
 from sealbus.agents.dev.nats.server import EmbeddedNatsServer
-from sealbus.agents.dev.settings_file import Declared, write_settings
+from sealbus.agents.dev.settings_file import NOTARY, Declared, DevLog, write_settings
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
 from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
 from sealbus.agents.runtime.open import open_connection, streams_of
@@ -37,7 +37,6 @@ from sealbus.policies.bundle.files import build_bundle, write_bundle
 
 if TYPE_CHECKING:
     from sealbus.agents.dev.idp import DevelopmentIdp
-    from sealbus.agents.dev.settings_file import DevLog
     from sealbus.agents.edge.edge import RunningEdge
     from sealbus.policies.opa.process import OpaProcess
 
@@ -55,7 +54,6 @@ LOCK_TRIES = 10
 ALWAYS = ("operator", "cli")
 """Names that exist beside the declared agents: who manages streams and reads the audit, and who types commands."""
 
-NOTARY = "notary"
 _ROLES = {"operator": BrokerRole.OPERATOR, NOTARY: BrokerRole.NOTARY}
 
 _log = logging.getLogger(__name__)
@@ -179,8 +177,6 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
         settings_file = folder / "dev.toml"
         log: DevLog | None = None
         if options.notary:
-            from sealbus.agents.dev.settings_file import DevLog
-
             log = await asyncio.to_thread(DevLog.prepared, folder, domain)
         write_settings(
             settings_file,

@@ -112,8 +112,8 @@ class Node:
         self.clocks = ClockDifference(self._broker_time, clock=clock)
         self.counters.gauge("sealbus_clock_ahead_seconds", self.clocks.seconds_ahead)
         self._audit_stream = ""
-        self.judge = Authorizer(engine=engine, clock=clock)
-        self.answers = ReplyPolicy(authorizer=self.judge, audit=self.audit)
+        self.authorizer = Authorizer(engine=engine, clock=clock)
+        self.answers = ReplyPolicy(authorizer=self.authorizer, audit=self.audit)
         self.requests = Requests(
             names=deployment.names,
             own=self.own,

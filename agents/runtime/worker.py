@@ -126,7 +126,7 @@ class Worker:
                     profile=profile,
                     routes=self.routes,
                     trust=node.trust,
-                    authorizer=node.judge,
+                    authorizer=node.authorizer,
                     audit=node.audit,
                     refusals=node.refusals,
                     executor=self._executor,

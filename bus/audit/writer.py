@@ -49,7 +49,7 @@ class AuditLimits:
     """Bounds and waits of the audit writer."""
 
     waiting: int = 16_384
-    """Outcomes that wait to be stored; whoever finds it full waits, which holds the lanes up."""
+    """Outcomes that wait to be stored; whoever finds it full waits, which holds the executor up."""
     batch: int = 512
     """Outcomes in one audit message."""
     within: float = 10.0

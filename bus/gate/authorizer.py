@@ -138,7 +138,7 @@ class Authorizer:
 
 
 class _Prepared:
-    """One message on its way through the judge; becomes a `Decided` at the end."""
+    """One message on its way through the authorizer; becomes a `Decided` at the end."""
 
     __slots__ = ("decision", "document", "error", "opened", "properties", "resource", "value")
 

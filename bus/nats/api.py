@@ -24,7 +24,9 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.names import is_token
 
 __all__ = [
+    "EXPECTED_LAST",
     "NANOSECONDS",
+    "NOT_THE_LAST",
     "RECORDS",
     "Bound",
     "DurableSpec",
@@ -49,6 +51,12 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 API_SECONDS = 5.0
+
+EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
+"""Header of a publish that is to be stored only after this sequence of its subject."""
+NOT_THE_LAST: Final = frozenset({10_071, 10_164})
+"""JetStream: "wrong last sequence", with its number and without."""
+
 CONSUMER_NOT_FOUND = 10_014
 CONSUMER_EXISTS = frozenset({10_148, 10_012})
 

@@ -2,11 +2,11 @@
 
 ::
 
-    server --deliveries--> slot, slot (one pull request each, overlapping) --> buffer (bounded) --> batches()
+    server --deliveries--> pull requests (two, overlapping) --> buffer (bounded) --> batches()
     ack, retry, term, working --> one write on whatever link is current
 
-Nothing runs in the background: slots are filled and asked for again by the read loop, everything else is done while
-somebody waits in `batches()`. A link that is replaced keeps its slots until their requests have ended, while those of
+Nothing runs in the background: pull requests are filled and made again by the read loop, everything else is done while
+somebody waits in `batches()`. A link that is replaced keeps its pull requests until they have ended, while those of
 the new link already ask.
 """
 
@@ -48,7 +48,7 @@ class NatsPull:
         self._connection = connection
         self._spec = spec
         self._batch = batch
-        self._slots = PullRequests(
+        self._pulls = PullRequests(
             f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}",
             PullRequest(batch=batch),
             connection.inbox_prefix,
@@ -57,12 +57,12 @@ class NatsPull:
             refused=self._refuse,
             waiting=lambda: len(self._buffer),
         )
-        self._acks = AckSubjects(spec.stream, spec.name)
+        self._ack_subjects = AckSubjects(spec.stream, spec.name)
         self._open = False
         self._links: list[Link] = []
         self._verified: Link | None = None
         self._buffer: deque[tuple[float, Delivery]] = deque()
-        self._settling = Acks(connection)
+        self._acks = Acks(connection)
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._created = 0
@@ -74,7 +74,7 @@ class NatsPull:
     @property
     def unsettled(self) -> int:
         """How many deliveries were handed out, or wait to be, and are not settled."""
-        return len(self._settling)
+        return len(self._acks)
 
     async def batches(self) -> AsyncGenerator[Sequence[Delivery], None]:
         """Yield what has arrived (`Pull.batches`) until the connection is closed.
@@ -103,38 +103,38 @@ class NatsPull:
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge for good, with all that is settled in this turn; once only, later if there is no connection now."""
-        self._settling.settle([delivery.token for delivery in deliveries], "+ACK")
+        self._acks.settle([delivery.token for delivery in deliveries], "+ACK")
 
     def retry(self, delivery: Delivery, delay: float) -> None:
         """Ask for redelivery after `delay` seconds."""
-        self._settling.again([delivery.token], f'-NAK {{"delay": {max(0, int(delay * 1e9))}}}', delay=delay)
+        self._acks.again([delivery.token], f'-NAK {{"delay": {max(0, int(delay * 1e9))}}}', delay=delay)
 
     def term(self, delivery: Delivery) -> None:
         """End the delivery for good without handling it."""
-        self._settling.settle([delivery.token], "+TERM")
+        self._acks.settle([delivery.token], "+TERM")
 
     def working(self, delivery: Delivery) -> None:
         """Have the broker wait another `ack_wait` from now."""
-        self._settling.touch(delivery.token)
+        self._acks.touch(delivery.token)
 
     def enter(self, link: Link) -> None:
-        """Open slots on `link`; they ask once the consumer was seen to be as it must."""
-        self._slots.open(link)
+        """Open pull requests on `link`; they ask once the consumer was seen to be as it must."""
+        self._pulls.open(link)
         self._links.append(link)
-        self._slots.asking = False
+        self._pulls.asking = False
         self._failures = 0
         self._pause_until = 0.0
-        self._settling.pay(link)
+        self._acks.pay(link)
         self._arrived.set()
 
     async def leave(self, link: Link) -> None:
         """Wait until the requests on `link` have ended, then withdraw."""
-        await self._slots.finish(link, FLUSH_SECONDS)
+        await self._pulls.finish(link, FLUSH_SECONDS)
         self.lost(link)
 
     def lost(self, link: Link) -> None:
-        """Forget the slots on `link`."""
-        self._slots.close(link)
+        """Forget the pull requests on `link`."""
+        self._pulls.close(link)
         if link in self._links:
             self._links.remove(link)
         self._arrived.set()
@@ -145,7 +145,7 @@ class NatsPull:
         while self._buffer and len(batch) < self._batch:
             arrived, delivery = self._buffer.popleft()
             if arrived < oldest:
-                self._settling.drop(delivery.token)
+                self._acks.drop(delivery.token)
                 self._count("stale")
             else:
                 batch.append(delivery)
@@ -156,11 +156,11 @@ class NatsPull:
     def _ask(self) -> None:
         newest = self._links[-1] if self._links else None
         verified = newest is not None and newest is self._verified
-        self._slots.asking = verified and self._loop.time() >= self._pause_until
-        self._slots.ask()
+        self._pulls.asking = verified and self._loop.time() >= self._pause_until
+        self._pulls.ask()
 
     def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
-        found = self._acks.parse(reply)
+        found = self._ack_subjects.parse(reply)
         if found is None:
             self._count("stray")
             return
@@ -181,9 +181,9 @@ class NatsPull:
             ),
             token=token,
         )
-        self._settling.add(token, found.sequence)
+        self._acks.add(token, found.sequence)
         if not self._open:
-            self._settling.again([token], "-NAK")
+            self._acks.again([token], "-NAK")
             return
         self._floor = max(self._floor, found.sequence)
         self._buffer.append((self._loop.time(), delivery))
@@ -217,10 +217,10 @@ class NatsPull:
     def _look_again(self) -> float:
         """Return when to look again though nothing arrived: a request may be forgotten, a pause over."""
         now = self._loop.time()
-        if self._slots.replace_silent(now):
+        if self._pulls.replace_silent(now):
             self._count("silent")
             return now
-        silent = self._slots.silent_at()
+        silent = self._pulls.silent_at()
         times = [silent] if silent is not None else []
         if self._pause_until > now:
             times.append(self._pause_until)
@@ -235,7 +235,7 @@ class NatsPull:
             state = await existing_stream(self._connection.jetstream, self._spec.stream)
             if state.created != self._created:
                 self._floor = 0
-            start = self._settling.lowest(self._floor + 1) if self._floor else 0
+            start = self._acks.lowest(self._floor + 1) if self._floor else 0
             bound = await bind(self._connection, replace(self._spec, start=start))
         except SealbusError as error:
             if not self._created and isinstance(error, ConfigurationError):
@@ -254,6 +254,6 @@ class NatsPull:
         self._buffer.clear()
         for link in list(self._links):
             self.lost(link)
-        self._settling.again(unread, "-NAK")
-        self._settling.flush()
+        self._acks.again(unread, "-NAK")
+        self._acks.flush()
         self._verified = None

@@ -19,7 +19,7 @@ from sealbus.envelopes.errors import BusUnavailable
 
 __all__ = ["OpenPull", "PullRequest", "PullRequests"]
 
-SLOTS = 2
+PULLS = 2
 """Pull requests at a time and link: while one is drained, the next is already being filled."""
 
 ROOM = 3
@@ -27,7 +27,7 @@ ROOM = 3
 
 
 class PullRequests:
-    """Two slots on each link that was opened and not closed; only the newest link's ask.
+    """Two at a time on each link that was opened and not closed; only the newest link's ask.
 
     `deliver` gets subject, reply subject, raw header block and payload of each message; `ended` status and text of each
     request that is over; `refused` the server's words if it does not permit an inbox. `waiting()` is how many messages
@@ -52,23 +52,23 @@ class PullRequests:
         self._on_ended = ended
         self._refused = refused
         self._waiting = waiting
-        self._slots: list[OpenPull] = []
+        self._pulls: list[OpenPull] = []
         self._ended = asyncio.Event()
         self.asking = False
         """Whether requests may be made now."""
 
     def open(self, link: Link) -> None:
-        """Open slots on `link`, which is the newest now. Raises `BusUnavailable`."""
-        self._slots += [self._slot(link) for _ in range(SLOTS)]
+        """Open them on `link`, which is the newest now. Raises `BusUnavailable`."""
+        self._pulls += [self._pull(link) for _ in range(PULLS)]
 
     def close(self, link: Link) -> None:
-        """Close the slots on `link`; what was sent to them already may still be delivered, while the link lives."""
-        for slot in self._on(link):
-            self._remove(slot)
+        """Close those on `link`; what was sent to them already may still be delivered, while the link lives."""
+        for pull in self._on(link):
+            self._remove(pull)
         self._ended.set()
 
     async def finish(self, link: Link, seconds: float) -> None:
-        """Wait until the requests on `link` have ended by themselves, then close its slots. Raises `BusUnavailable`."""
+        """Wait until the requests on `link` have ended by themselves, then close its places. Raises `BusUnavailable`."""
         while self.busy(link):
             self._ended.clear()
             await self._ended.wait()
@@ -77,49 +77,49 @@ class PullRequests:
 
     def busy(self, link: Link) -> bool:
         """Say whether a request waits on `link`."""
-        return any(slot.remaining for slot in self._on(link))
+        return any(pull.remaining for pull in self._on(link))
 
     def ask(self) -> None:
         """Ask on the newest link, as far as there is room; one request that has brought nothing yet is enough."""
-        if not self.asking or not self._slots:
+        if not self.asking or not self._pulls:
             return
         batch = self._request.batch
-        own = self._on(self._slots[-1].link)
-        asked = sum([slot.remaining for slot in self._slots])
-        for slot in own:
-            if slot.remaining:
+        own = self._on(self._pulls[-1].link)
+        asked = sum([pull.remaining for pull in self._pulls])
+        for pull in own:
+            if pull.remaining:
                 continue
             if self._waiting() + asked + batch > ROOM * batch or any(other.untouched for other in own):
                 return
             with contextlib.suppress(BusUnavailable):
-                slot.ask(self._api)
+                pull.ask(self._api)
                 asked += batch
 
     def silent_at(self) -> float | None:
         """Return when, by the loop's time, the first request counts as forgotten, if one waits."""
-        return min((slot.silent_at for slot in self._slots if slot.remaining), default=None)
+        return min((pull.silent_at for pull in self._pulls if pull.remaining), default=None)
 
     def replace_silent(self, now: float) -> int:
-        """Replace the slots whose request the server has forgotten, and return how many they were."""
-        silent = [slot for slot in self._slots if slot.remaining and slot.silent_at <= now]
-        for slot in silent:
-            place = self._slots.index(slot)
-            self._remove(slot)
+        """Replace those that the server has forgotten, and return how many they were."""
+        silent = [pull for pull in self._pulls if pull.remaining and pull.silent_at <= now]
+        for pull in silent:
+            place = self._pulls.index(pull)
+            self._remove(pull)
             with contextlib.suppress(BusUnavailable):
-                self._slots.insert(place, self._slot(slot.link))
+                self._pulls.insert(place, self._pull(pull.link))
         return len(silent)
 
-    def _slot(self, link: Link) -> OpenPull:
+    def _pull(self, link: Link) -> OpenPull:
         # Links whose certificates live shortly are left often, and a request keeps its link until it ends.
         request = self._request.within(link.life / 10.0)
         return OpenPull(link, self._inbox_prefix, request, deliver=self._take, ended=self._end, refused=self._refused)
 
     def _on(self, link: Link) -> list[OpenPull]:
-        return [slot for slot in self._slots if slot.link is link]
+        return [pull for pull in self._pulls if pull.link is link]
 
-    def _remove(self, slot: OpenPull) -> None:
-        slot.close()
-        self._slots.remove(slot)
+    def _remove(self, pull: OpenPull) -> None:
+        pull.close()
+        self._pulls.remove(pull)
 
     def _take(self, first: bool, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
         self._deliver(subject, reply, block, payload)
@@ -133,7 +133,7 @@ class PullRequests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullRequest:
-    """What a slot asks for: at most `batch` messages and `max_bytes`, waiting `expires` seconds for them.
+    """What is asked for: at most `batch` messages and `max_bytes`, waiting `expires` seconds for them.
 
     While it waits, the server shows every `heartbeat` seconds that it has not forgotten the request.
     """

@@ -54,13 +54,13 @@ class _Reader:
         self._pending = 0
         self._count = 0
         self._buffer: deque[Delivery] = deque()
-        self._slots: PullRequests | None = None
+        self._pulls: PullRequests | None = None
 
     async def open(self, connection: Connection, subjects: tuple[str, ...], start: int, since: int) -> None:
         """Make the consumer, which starts at sequence `start`, or at the time `since` if there is one."""
         self.link.watchers.append(self.arrived.set)
         self._pending = await make_reader(connection, self._stream, self._name, subjects, start, since)
-        self._slots = PullRequests(
+        self._pulls = PullRequests(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}",
             PullRequest(batch=BATCH),
             connection.inbox_prefix,
@@ -69,8 +69,8 @@ class _Reader:
             refused=self._break,
             waiting=lambda: len(self._buffer),
         )
-        self._slots.open(self.link)
-        self._slots.asking = True
+        self._pulls.open(self.link)
+        self._pulls.asking = True
 
     @property
     def exhausted(self) -> bool:
@@ -80,13 +80,13 @@ class _Reader:
     @property
     def silent_at(self) -> float:
         """When the request that waits longest counts as forgotten."""
-        silent = self._slots.silent_at() if self._slots is not None else None
+        silent = self._pulls.silent_at() if self._pulls is not None else None
         return asyncio.get_running_loop().time() + 1.0 if silent is None else silent
 
     def ask(self) -> None:
         """Ask for more where there is room. The server serves requests in their order, so that two stay in order."""
-        if self._slots is not None and not self.broken and self.link.alive:
-            self._slots.ask()
+        if self._pulls is not None and not self.broken and self.link.alive:
+            self._pulls.ask()
 
     def take(self, last: int | None) -> list[Delivery]:
         """Return what has come, up to stream sequence `last`."""
@@ -101,9 +101,9 @@ class _Reader:
         """End the subscriptions and have the server forget the consumer, which it else does by itself a little later."""
         if self.arrived.set in self.link.watchers:
             self.link.watchers.remove(self.arrived.set)
-        if self._slots is not None:
-            self._slots.asking = False
-            self._slots.close(self.link)
+        if self._pulls is not None:
+            self._pulls.asking = False
+            self._pulls.close(self.link)
             with contextlib.suppress(BusUnavailable):
                 delete_reader(self.link, self._stream, self._name)
 

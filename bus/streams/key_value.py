@@ -4,22 +4,17 @@ What is written names the sequence that it replaces, so that of two processes th
 An identity reads and writes under `state.<own token>.` only (NATS permissions). Values are not signed by being here:
 whoever runs the broker can change them, and nats-server answers a client under whatever reply subject it names, so that
 any agent can have bytes of its own stored under another's token. What would do harm if it were forged is signed by its
-writer (`own_words`).
+writer (`signed_value`).
 """
 
 from __future__ import annotations
 
-from typing import Final
-
+from sealbus.bus.nats.api import EXPECTED_LAST, NOT_THE_LAST
 from sealbus.bus.ports import Outgoing, PubAck, StreamRefused, Transport
 from sealbus.bus.stream_names import STATE
 from sealbus.envelopes.errors import BusUnavailable
 
 __all__ = ["Keyed"]
-
-_EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
-_NOT_THE_LAST: Final = frozenset({10_071, 10_164})
-"""JetStream: "wrong last sequence", with its number and without."""
 
 
 class Keyed:
@@ -53,11 +48,11 @@ class Keyed:
         return await self._transport.last(STATE, subject, within=within)
 
     async def _write(self, subject: str, payload: bytes, last: int, within: float) -> int | None:
-        outgoing = Outgoing(subject=subject, payload=payload, headers={_EXPECTED: str(last)})
+        outgoing = Outgoing(subject=subject, payload=payload, headers={EXPECTED_LAST: str(last)})
         (answer,) = await self._transport.publish([outgoing], deadline=within)
         if isinstance(answer, PubAck):
             return answer.sequence
-        if isinstance(answer, StreamRefused) and answer.err_code in _NOT_THE_LAST:
+        if isinstance(answer, StreamRefused) and answer.err_code in NOT_THE_LAST:
             return None
         if isinstance(answer, BusUnavailable):
             raise answer

@@ -18,7 +18,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sealbus.bus.nats.api import api, create_stream, iso_time, stream_state
+from sealbus.bus.nats.api import EXPECTED_LAST, NOT_THE_LAST, api, create_stream, iso_time, stream_state
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Clock, Outgoing, PubAck, StreamRefused, wall_clock
@@ -33,10 +33,6 @@ OBJECT_BYTES: Final = 33_554_432
 """Longest object that is read or written."""
 WITHIN: Final = 5.0
 """Seconds for one question or one write."""
-
-_EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
-_NOT_THE_LAST: Final = frozenset({10_071, 10_164})
-"""JetStream: "wrong last sequence", with its number and without."""
 
 _NUID: Final = re.compile(r"[0-9A-Za-z]{1,64}")
 _NAME_BYTES: Final = 160
@@ -175,12 +171,12 @@ class ObjectStore:
         message = Outgoing(
             subject=self._meta(info.name),
             payload=json.dumps(document).encode(),
-            headers={"Nats-Rollup": "sub", _EXPECTED: str(last)},
+            headers={"Nats-Rollup": "sub", EXPECTED_LAST: str(last)},
         )
         (answer,) = await self._transport.publish([message], deadline=WITHIN)
         if isinstance(answer, PubAck):
             return answer.sequence
-        if isinstance(answer, StreamRefused) and answer.err_code in _NOT_THE_LAST:
+        if isinstance(answer, StreamRefused) and answer.err_code in NOT_THE_LAST:
             return None
         raise BusUnavailable(f"{info.name} of {self.bucket} was not stored: {answer}") from answer
 

@@ -45,7 +45,7 @@ HASH_BYTES: Final = 32
 Level: TypeAlias = int | Literal["entries", "places"]
 """Of the tree, from 0; or what stands beside its level 0. `places` are ours and not of C2SP."""
 
-_HEIGHT: Final = 8
+TILE_HEIGHT: Final = 8
 _MOST_LEVEL: Final = 63
 _MAX: Final = DEFAULT_LIMITS.max_integer
 _PATH: Final = re.compile(
@@ -111,7 +111,7 @@ def tile_for(level: int, index: int, size: int) -> tuple[TileName, int]:
 
     Raises `LogError` (`bad_tile`) if a tree of this size has no such complete subtree.
     """
-    held = size >> (_HEIGHT * level)
+    held = size >> (TILE_HEIGHT * level)
     if not 0 <= index < held:
         raise LogError(Code.BAD_TILE, "no such tile in a tree of this size")
     number = index // TILE_WIDTH
@@ -124,8 +124,8 @@ def grown_tiles(old: int, new: int, *, beside: bool = True) -> Iterator[TileName
     From `old` 0 that is all of them. `beside`: with the tiles of entries and places, each before the hashes over it.
     """
     level = 0
-    while new >> (_HEIGHT * level):
-        before, now = old >> (_HEIGHT * level), new >> (_HEIGHT * level)
+    while new >> (TILE_HEIGHT * level):
+        before, now = old >> (TILE_HEIGHT * level), new >> (TILE_HEIGHT * level)
         if before < now:
             for index in range(before // TILE_WIDTH, (now - 1) // TILE_WIDTH + 1):
                 width = min(TILE_WIDTH, now - index * TILE_WIDTH)
@@ -195,7 +195,7 @@ class TiledTree:
 
     def node(self, level: int, index: int) -> bytes:
         """Return the root of the complete subtree number `index` of height `level`."""
-        tile_level, height = divmod(level, _HEIGHT)
+        tile_level, height = divmod(level, TILE_HEIGHT)
         name, offset = tile_for(tile_level, ((index + 1) << height) - 1, self.size)
         hashes: Sequence[bytes] = self._hashes(name)[offset + 1 - (1 << height) : offset + 1]
         while len(hashes) > 1:

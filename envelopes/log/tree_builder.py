@@ -6,17 +6,22 @@ Memory is O(log n).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from sealbus.envelopes.errors import Code, LogError
 from sealbus.envelopes.log.places import parse_places
-from sealbus.envelopes.log.tiles import HASH_BYTES, TILE_WIDTH, ReadTile, TileName, parse_entries, parse_hashes
+from sealbus.envelopes.log.tiles import (
+    HASH_BYTES,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    ReadTile,
+    TileName,
+    parse_entries,
+    parse_hashes,
+)
 from sealbus.envelopes.log.tree_proofs import Frontier, node_hash
 from sealbus.envelopes.trust.merkle import leaf_hash
 
 __all__ = ["TreeBuilder", "check_tiles"]
-
-_HEIGHT: Final = 8
 
 
 class TreeBuilder:
@@ -37,7 +42,7 @@ class TreeBuilder:
         raises. Tiles to the left of the edge are not read.
         """
         tree, level, nodes = cls(), 0, list[bytes]()
-        while held := size >> (_HEIGHT * level):
+        while held := size >> (TILE_HEIGHT * level):
             width = held % TILE_WIDTH
             row: list[bytes] = []
             if width:
@@ -74,9 +79,9 @@ class TreeBuilder:
             row.append(node)
             if len(row) < TILE_WIDTH:
                 return filled
-            held = self.size >> (_HEIGHT * level)
+            held = self.size >> (TILE_HEIGHT * level)
             filled.append((TileName(level, held // TILE_WIDTH - 1), b"".join(row)))
-            [node] = _folded(row, _HEIGHT)
+            [node] = _folded(row, TILE_HEIGHT)
             row.clear()
             level += 1
 
@@ -84,7 +89,7 @@ class TreeBuilder:
         """Yield the tiles that are not full, as they are for this size."""
         for level, row in enumerate(self._rows):
             if row:
-                held = self.size >> (_HEIGHT * level)
+                held = self.size >> (TILE_HEIGHT * level)
                 yield TileName(level, held // TILE_WIDTH, len(row)), b"".join(row)
 
 

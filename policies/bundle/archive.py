@@ -39,15 +39,15 @@ def unpack_archive(raw: bytes) -> dict[str, bytes]:
     absolute paths, `..`, a path twice, and what is no gzipped tar.
     """
     if len(raw) > BUNDLE_BYTES:
-        raise _refused("", f"the bundle has over {BUNDLE_BYTES} bytes")
+        raise refused_file("", f"the bundle has over {BUNDLE_BYTES} bytes")
     unpacker = zlib.decompressobj(wbits=31)  # gzip alone, and no more than is asked for
     try:
         archive = unpacker.decompress(raw, UNPACKED_BYTES)
         if not unpacker.eof or unpacker.unused_data:
-            raise _refused("", f"not one whole gzip stream of at most {UNPACKED_BYTES} bytes unpacked")
+            raise refused_file("", f"not one whole gzip stream of at most {UNPACKED_BYTES} bytes unpacked")
         return _untar(archive)
     except (zlib.error, tarfile.TarError, ValueError) as error:
-        raise _refused("", f"not a gzipped tar: {error}") from error
+        raise refused_file("", f"not a gzipped tar: {error}") from error
 
 
 def _untar(archive: bytes) -> dict[str, bytes]:
@@ -58,14 +58,14 @@ def _untar(archive: bytes) -> dict[str, bytes]:
                 continue
             path = _path(entry)
             if path in contents:
-                raise _refused(path, "the file is there twice")
+                raise refused_file(path, "the file is there twice")
             if len(contents) == BUNDLE_FILES:
-                raise _refused("", f"over {BUNDLE_FILES} files")
+                raise refused_file("", f"over {BUNDLE_FILES} files")
             # Read from the bytes in hand, not by name: the tar cannot lead anywhere else.
             start = entry.offset_data
             contents[path] = archive[start : start + entry.size]
             if len(contents[path]) != entry.size:
-                raise _refused(path, "the file is cut off")
+                raise refused_file(path, "the file is cut off")
     return contents
 
 
@@ -73,11 +73,12 @@ def _path(entry: tarfile.TarInfo) -> str:
     """Return the path of a file entry; `opa build` starts its paths with `/`, tar of a folder with `./`."""
     path = entry.name.removeprefix("/").removeprefix("./")
     if not entry.isreg() or entry.issparse():
-        raise _refused(path, "links and special files have no place in a bundle")
+        raise refused_file(path, "links and special files have no place in a bundle")
     if any(part in ("", ".", "..") for part in path.split("/")) or not path.isprintable() or "\\" in path:
-        raise _refused(ascii(entry.name), "not a path inside the bundle")
+        raise refused_file(ascii(entry.name), "not a path inside the bundle")
     return path
 
 
-def _refused(path: str, text: str) -> PolicyRefused:
+def refused_file(path: str, text: str) -> PolicyRefused:
+    """Return why the file at `path`, or with an empty one the bundle itself, is not taken."""
     return PolicyRefused([Problem(file=path or "the bundle", line=0, column=0, form="bundle", text=text)])

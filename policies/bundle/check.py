@@ -25,7 +25,7 @@ from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.revocations import issued_before
 from sealbus.policies.decision.documents import canonical
-from sealbus.policies.lint.lint import parse_all, refused_forms
+from sealbus.policies.lint.lint import parse_all, problem_at, refused_forms
 from sealbus.policies.lint.module import PolicyRefused, Problem
 from sealbus.policies.lint.regorus import check_compiles
 from sealbus.policies.lint.syntax import (
@@ -114,11 +114,11 @@ def _data_problems(files: Iterable[File], bundle: Bundle) -> Iterator[Problem]:
             yield Problem(file="data.json", line=0, column=0, form="roots", text=text)
     for file in files:
         if not any(file.package[: len(root)] == root for root in roots):
-            yield _problem(file, Place(line=1, column=1), "roots", "the package is outside the bundle's roots")
+            yield problem_at(file, Place(line=1, column=1), "roots", "the package is outside the bundle's roots")
         for rule in file.rules:
             path = file.package + leading_names(rule.head)
             if _stands_at(bundle.data, path):
-                yield _problem(file, rule.place, "conflict", f"the data has something at {'.'.join(path)} already")
+                yield problem_at(file, rule.place, "conflict", f"the data has something at {'.'.join(path)} already")
             yield from lookup_problems(file, rule, bundle.data)
 
 
@@ -151,10 +151,6 @@ def _stands_at(data: Json, path: Names) -> bool:
     return True
 
 
-def _problem(file: File, place: Place, form: str, text: str) -> Problem:
-    return Problem(file=file.path, line=place.line, column=place.column, form=form, text=text)
-
-
 def entrypoint_problems(files: Sequence[File]) -> list[Problem]:
     """Return what is wrong with the entry points that `files` define, and every other place that reads `input`."""
     problems = list(input_problems(files))
@@ -169,7 +165,7 @@ def entrypoint_problems(files: Sequence[File]) -> list[Problem]:
             problems.append(Problem(file="the bundle", line=0, column=0, form="entrypoint", text=problem))
         for number, (file, rule) in enumerate(found):
             if not fits(rule) or (number and name != "decide"):
-                problems.append(_problem(file, rule.place, "entrypoint", f"{name} is exactly, and once, `{text}`"))
+                problems.append(problem_at(file, rule.place, "entrypoint", f"{name} is exactly, and once, `{text}`"))
     return problems
 
 
@@ -188,7 +184,7 @@ def input_problems(files: Iterable[File]) -> Iterator[Problem]:
             for expression in every_expression(rule):
                 if leading_names(expression)[:1] == ("input",):
                     text = "only decision and batch read input: give the request to a function as its argument"
-                    yield _problem(file, expression.place, "entrypoint", text)
+                    yield problem_at(file, expression.place, "entrypoint", text)
 
 
 def _plain(rule: Rule) -> bool:

@@ -17,9 +17,16 @@ from typing import Final
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.limits import DEFAULT_LIMITS
-from sealbus.policies.bundle.archive import BUNDLE_BYTES, BUNDLE_FILES, UNPACKED_BYTES, pack_archive, unpack_archive
+from sealbus.policies.bundle.archive import (
+    BUNDLE_BYTES,
+    BUNDLE_FILES,
+    UNPACKED_BYTES,
+    pack_archive,
+    refused_file,
+    unpack_archive,
+)
 from sealbus.policies.decision.documents import DataDocument, canonical, parse_data
-from sealbus.policies.lint.module import TEST_SUFFIX, Module, PolicyRefused, Problem
+from sealbus.policies.lint.module import TEST_SUFFIX, Module
 
 __all__ = [
     "BUNDLE_BYTES",
@@ -115,10 +122,10 @@ def bundle_of(contents: Mapping[str, bytes], raw: bytes) -> Bundle:
     """Return the bundle of the files `contents`, which `raw` was unpacked to; raise as `read_bundle` does."""
     contents = {path: content for path, content in contents.items() if path != SIGNATURES}
     if MANIFEST not in contents:
-        raise _refused(MANIFEST, "the bundle has none: build it with a revision")
+        raise refused_file(MANIFEST, "the bundle has none: build it with a revision")
     manifest = parse_manifest(contents.pop(MANIFEST))
     if not manifest.revision:
-        raise _refused(MANIFEST, "a bundle has a revision")
+        raise refused_file(MANIFEST, "a bundle has a revision")
     modules: list[Module] = []
     data: DataDocument = {}
     for path, content in contents.items():
@@ -127,7 +134,7 @@ def bundle_of(contents: Mapping[str, bytes], raw: bytes) -> Bundle:
         elif path.endswith(".rego") and not path.endswith(TEST_SUFFIX):
             modules.append(_module(path, content))
         else:
-            raise _refused(path, "a bundle holds .manifest, data.json and *.rego that are no tests")
+            raise refused_file(path, "a bundle holds .manifest, data.json and *.rego that are no tests")
     return Bundle(
         revision=manifest.revision,
         roots=manifest.roots,
@@ -143,15 +150,15 @@ def parse_manifest(content: bytes) -> Manifest:
     try:
         manifest = parse_data(content)
     except ValueError as error:
-        raise _refused(MANIFEST, str(error)) from error
+        raise refused_file(MANIFEST, str(error)) from error
     revision, roots = manifest.get("revision", ""), manifest.get("roots", [""])
     if not isinstance(revision, str) or not is_text(revision):
-        raise _refused(MANIFEST, "revision is not a text of at most 256 bytes")
+        raise refused_file(MANIFEST, "revision is not a text of at most 256 bytes")
     names = [root for root in roots if isinstance(root, str)] if isinstance(roots, list) else []
     if not names or not isinstance(roots, list) or len(names) != len(roots):
-        raise _refused(MANIFEST, "roots are not an array of texts")
+        raise refused_file(MANIFEST, "roots are not an array of texts")
     if manifest.get("rego_version", 1) != 1 or not manifest.keys() <= _KNOWN:
-        raise _refused(MANIFEST, "only revision, roots, rego_version 1 and metadata are understood")
+        raise refused_file(MANIFEST, "only revision, roots, rego_version 1 and metadata are understood")
     return Manifest(revision=revision, roots=tuple(names), serial=_serial(manifest.get("metadata", {})))
 
 
@@ -159,7 +166,7 @@ def _serial(metadata: Json) -> int:
     ours = metadata.get("sealbus", {}) if isinstance(metadata, dict) else None
     serial = ours.get("serial", 0) if isinstance(ours, dict) else None
     if type(serial) is not int or not 0 <= serial <= DEFAULT_LIMITS.max_integer:
-        raise _refused(MANIFEST, "metadata.sealbus.serial is not a whole number of 0 or more")
+        raise refused_file(MANIFEST, "metadata.sealbus.serial is not a whole number of 0 or more")
     return serial
 
 
@@ -168,7 +175,7 @@ def merge_data(data: DataDocument, path: str, content: bytes) -> None:
     try:
         document: Json = parse_data(content)
     except ValueError as error:
-        raise _refused(path, f"not a data document: {error}") from error
+        raise refused_file(path, f"not a data document: {error}") from error
     for folder in reversed(path.split("/")[:-1]):
         document = {folder: document}
     _merge(data, document, path)
@@ -180,7 +187,7 @@ def _merge(data: DataDocument, document: Json, path: str) -> None:
         if isinstance(there, dict) and isinstance(value, dict):
             _merge(there, value, path)
         elif name in data:
-            raise _refused(path, f"{name} stands in another document already")
+            raise refused_file(path, f"{name} stands in another document already")
         else:
             data[name] = value
 
@@ -189,10 +196,6 @@ def _module(path: str, content: bytes) -> Module:
     try:
         return Module(path=path, text=content.decode())
     except UnicodeDecodeError as error:
-        raise _refused(path, "the file is not UTF-8") from error
+        raise refused_file(path, "the file is not UTF-8") from error
     except ValueError as error:
-        raise _refused(path, str(error)) from error
-
-
-def _refused(path: str, text: str) -> PolicyRefused:
-    return PolicyRefused([Problem(file=path or "the bundle", line=0, column=0, form="bundle", text=text)])
+        raise refused_file(path, str(error)) from error

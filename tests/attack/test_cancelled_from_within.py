@@ -1,7 +1,7 @@
 """Agents' code that raises `CancelledError` without being cancelled: a future that several wait on, and one gave up.
 
 A loader that shares one lookup between messages does this, and whoever can make a lookup slow can bring it about. It is a
-failure like any other: nothing is decided without the resource, and neither lane nor source ends with it.
+failure like any other: nothing is decided without the resource, and neither worker task nor source ends with it.
 """
 
 from __future__ import annotations
@@ -122,7 +122,9 @@ async def test_a_task_whose_resource_is_not_there_is_tried_again(bus: TestBus, c
     assert (careless.loads, careless.handled) == ([0, 0], ["1"])
 
 
-async def test_a_handler_that_fails_so_ends_its_attempt_and_not_its_lane(bus: TestBus, careless: Careless) -> None:
+async def test_a_handler_that_fails_so_ends_its_attempt_and_not_its_worker_task(
+    bus: TestBus, careless: Careless
+) -> None:
     client = await bus.client("shop")
     with pytest.raises(RemoteError) as failed:
         await (await client.submit("careless.work", Body())).result(timeout=5)

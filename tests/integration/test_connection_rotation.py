@@ -295,7 +295,7 @@ async def test_a_pull_with_nothing_to_do_moves_as_well(lab: Lab) -> None:
 def waiting_pulls(connection: Connection) -> list[NatsPull]:
     """Return the pulls that have asked the server for messages."""
     pulls = [one for one in connection._attachments if isinstance(one, NatsPull)]
-    return [pull for pull in pulls if pull._slots.busy(connection.link)]
+    return [pull for pull in pulls if pull._pulls.busy(connection.link)]
 
 
 class Waiting:

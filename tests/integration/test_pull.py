@@ -317,7 +317,7 @@ async def test_the_durable_is_brought_up_to_date(connection: Connection) -> None
 
 
 def waits(connection: Connection) -> bool:
-    return any(isinstance(one, NatsPull) and one._slots.busy(connection.link) for one in connection._attachments)
+    return any(isinstance(one, NatsPull) and one._pulls.busy(connection.link) for one in connection._attachments)
 
 
 async def test_another_kind_of_consumer_of_that_name_is_refused(connection: Connection) -> None:
@@ -374,7 +374,7 @@ async def test_answers_from_elsewhere_are_not_deliveries(connection: Connection)
     assert isinstance(pull, NatsPull)
     worker = Worker(pull)
     await until(lambda: waits(connection))
-    inbox = pull._slots._slots[0]._inbox
+    inbox = pull._pulls._pulls[0]._inbox
     for reply in ("x", "$JS.ACK.TASKS.a.1.1.1.1.0"):
         connection.link.write(f"PUB {inbox} {reply} 1\r\n7\r\n".encode())
     await publish(connection, 1)

@@ -21,6 +21,7 @@ from sealbus.agents.control.callout.key_files import load_keys
 from sealbus.agents.control.callout.nkeys import NkeyError, Prefix, decode_public
 from sealbus.agents.control.callout.policy import first_bundle, follow_bucket
 from sealbus.agents.control.callout.responder import SUBJECT, Callout, RefusedConnection
+from sealbus.agents.control.control import CONTROL
 from sealbus.agents.runtime.open import connection_of, open_engine, open_identity
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.gate.refusals import Refusals
@@ -36,7 +37,6 @@ from sealbus.policies.bundle.in_force import InForce
 from sealbus.policies.decision.engine import PolicyEngine
 
 __all__ = [
-    "CONTROL",
     "INBOX",
     "KEPT_REFUSALS",
     "CalloutRole",
@@ -47,9 +47,6 @@ __all__ = [
     "open_callout",
     "open_callout_role",
 ]
-
-CONTROL: Final = "control"
-"""The name of the control process's workload."""
 
 _log: Final = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 ::
 
-    state.<own token>.notary-<first 16 bytes of H(origin)>       [payload, signature, key, token]   (bus/own_words)
+    state.<own token>.notary-<first 16 bytes of H(origin)>       [payload, signature, key, token]   (signed_value.py)
 
 The payload names the holder, its number and what it is about to sign: size and root. Whoever takes over makes no
 checkpoint before its own tree has come to that size, and none at all if it has another root there. So two notaries can

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from sealbus.agents.control.control import CONTROL
 from sealbus.agents.control.policy_server.app import PolicyApplication, Served
 from sealbus.agents.edge.http.peer import PeerProtocol
 from sealbus.agents.edge.http.protocol import ConnectionLimits
@@ -27,15 +28,12 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import SigningKey, read_signing_key
 from sealbus.policies.opa.compiler import find_opa, opa_check
 
-__all__ = ["CONTROL", "PolicyServer", "open_policy_role", "open_policy_server"]
+__all__ = ["PolicyServer", "open_policy_role", "open_policy_server"]
 
 _log: Final = logging.getLogger(__name__)
 
 CACHE: Final = "policy-server"
 """Folder of its own in `policy.cache`."""
-
-CONTROL: Final = "control"
-"""The name of the control process's workload."""
 
 
 class PolicyServer:

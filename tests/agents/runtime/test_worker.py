@@ -158,7 +158,7 @@ async def test_two_replicas_share_the_work() -> None:
 
 
 async def test_stopping_does_not_wait_for_what_was_not_even_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches whose records are stored may wait for room in the lanes: with them, a stop would wait for all before them."""
+    """Batches whose records are stored may wait for room in the executor: with them, a stop would wait for all before."""
     slow = Slow()
     monkeypatch.setattr(worker_module, "Executor", partial(Executor, waiting=1))
     async with TestBus(engine=ScriptedEngine()) as bus:

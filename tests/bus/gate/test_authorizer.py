@@ -1,4 +1,4 @@
-"""The judge: an engine that fails, in whatever way, decides nothing and ends nobody."""
+"""The authorizer: an engine that fails, in whatever way, decides nothing and ends nobody."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.shop import Price, Shop, Update
 from sealbus import Agent, Context, Resource
 from sealbus.agents.runtime.endpoint import routes_of
 from sealbus.agents.sdk.sender import Sending
-from sealbus.bus.gate import authorizer as judge
+from sealbus.bus.gate import authorizer as module
 from sealbus.bus.gate.authorizer import Authorizer
 from sealbus.bus.gate.reply_policy import ReplyPolicy
 from sealbus.bus.ports import Delivery
@@ -111,7 +111,7 @@ async def test_resources_that_hang_hold_a_batch_up_no_longer_than_twice_their_ti
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else whoever has an identity could stop all other senders' messages, and have them delivered twice."""
-    monkeypatch.setattr(judge, "LOADING", 1)
+    monkeypatch.setattr(module, "LOADING", 1)
     agent, asked = Agent("slow"), 0
 
     async def load(body: Update) -> Resource:
@@ -157,4 +157,4 @@ def test_the_policy_is_told_what_the_nearest_ancestor_that_limits_allows(
     [route, *_] = routes_of(Shop().inventory, sending=unsent, names=NAMES, own_subjects={})
     delivery = Delivery(subject=header.to, payload=b"", header_block=b"")
     one = Opened(delivery=delivery, route=route, message=message, time=0)
-    assert judge.request_of(one, {}, ResourceInput(type="", id=""), now=0).grant == nearest
+    assert module.request_of(one, {}, ResourceInput(type="", id=""), now=0).grant == nearest

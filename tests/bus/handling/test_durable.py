@@ -421,18 +421,18 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have statuses tried for a moment only: an outage, as far as they know."""
     store = Outbox.publish
 
-    async def soon(self: Outbox, letter: OutgoingMessage, *, within: float = 30.0, **options: bool) -> Posted:
-        if letter.draft.kind is Kind.STATUS:
-            return await store(self, letter, within=0.0, **options)
-        return await store(self, letter, within=within, **options)
+    async def soon(self: Outbox, message: OutgoingMessage, *, within: float = 30.0, **options: bool) -> Posted:
+        if message.draft.kind is Kind.STATUS:
+            return await store(self, message, within=0.0, **options)
+        return await store(self, message, within=within, **options)
 
     store_each = Outbox.publish_each
 
     async def each_soon(
-        self: Outbox, letters: Sequence[OutgoingMessage], *, within: float = 30.0, **options: bool
+        self: Outbox, messages: Sequence[OutgoingMessage], *, within: float = 30.0, **options: bool
     ) -> Sequence[Posted | SealbusError]:
-        statuses = any(letter.draft.kind is Kind.STATUS for letter in letters)
-        return await store_each(self, letters, within=0.0 if statuses else within, **options)
+        statuses = any(message.draft.kind is Kind.STATUS for message in messages)
+        return await store_each(self, messages, within=0.0 if statuses else within, **options)
 
     monkeypatch.setattr(Outbox, "publish", soon)
     monkeypatch.setattr(Outbox, "publish_each", each_soon)

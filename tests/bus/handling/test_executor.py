@@ -1,4 +1,4 @@
-"""The lanes: bounded, in order, each handler under its deadline, drained before they end."""
+"""The executor: bounded, in order, each handler under its deadline, drained before they end."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def submit(bus: TestBus, count: int) -> None:
         await client.submit("works.run", Job(number=number))
 
 
-async def test_no_more_run_than_there_are_lanes(bus: TestBus, works: Works) -> None:
+async def test_no_more_run_than_its_concurrency(bus: TestBus, works: Works) -> None:
     works.wanted = 3
     await submit(bus, 10)
     await works.full.wait()
@@ -94,7 +94,7 @@ async def test_no_more_run_than_there_are_lanes(bus: TestBus, works: Works) -> N
     assert sorted(works.left) == list(range(10))
 
 
-async def test_one_lane_keeps_the_order(works: Works, engine: ScriptedEngine) -> None:
+async def test_a_concurrency_of_one_keeps_the_order(works: Works, engine: ScriptedEngine) -> None:
     works.leave.set()
     async with TestBus(works.agent, engine=engine, limits=WorkerLimits(concurrency=1)) as bus:
         await submit(bus, 20)
@@ -161,7 +161,9 @@ async def test_a_call_that_fails_is_answered_with_its_code(bus: TestBus, number:
     assert await client.call("works.ask", Job(number=7), returns=int) == 7
 
 
-async def test_what_is_decided_against_ends_without_a_lane(bus: TestBus, works: Works, engine: ScriptedEngine) -> None:
+async def test_what_is_decided_against_is_not_handed_to_the_executor(
+    bus: TestBus, works: Works, engine: ScriptedEngine
+) -> None:
     engine.verdict = lambda _: deny("no")
     await submit(bus, 3)
     await bus.idle()

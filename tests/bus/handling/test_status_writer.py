@@ -61,13 +61,13 @@ def counters() -> Counters:
     return Counters()
 
 
-def telling(box: Box, counters: Counters, *, delivery: int = 1, within: float = 5.0) -> StatusReporter:
+def reporter(box: Box, counters: Counters, *, delivery: int = 1, within: float = 5.0) -> StatusReporter:
     statuses = Statuses(names=NAMES, outbox=cast("Outbox", box), counters=counters, within=within)
     return statuses.about(TASK, delivery)
 
 
 async def test_a_status_goes_to_who_asked_about_what_it_asked(box: Box, counters: Counters) -> None:
-    await telling(box, counters).tell(State.WORKING, note="half")
+    await reporter(box, counters).tell(State.WORKING, note="half")
     (message,) = box.messages
     assert message.draft.kind is Kind.STATUS
     assert message.draft.to == f"status.planner.{TASK.header.id.hex()}"
@@ -81,8 +81,8 @@ async def test_a_status_goes_to_who_asked_about_what_it_asked(box: Box, counters
 
 
 async def test_a_result_is_the_status_and_final(box: Box, counters: Counters) -> None:
-    await telling(box, counters).completed(Content(body=b"[1]", typ="application/json"))
-    await telling(box, counters).completed(None)
+    await reporter(box, counters).completed(Content(body=b"[1]", typ="application/json"))
+    await reporter(box, counters).completed(None)
     assert [(one.draft.body, one.draft.typ, one.draft.fin) for one in box.messages] == [
         (b"[1]", "application/json", True),
         (b"null", "application/json", True),
@@ -90,7 +90,7 @@ async def test_a_result_is_the_status_and_final(box: Box, counters: Counters) ->
 
 
 async def test_numbers_follow_the_calls_and_start_anew_with_each_delivery(box: Box, counters: Counters) -> None:
-    first, second = telling(box, counters), telling(box, counters, delivery=2)
+    first, second = reporter(box, counters), reporter(box, counters, delivery=2)
     early = first.numbered(State.WORKING)
     await first.tell(State.WORKING)
     await first.store(early)
@@ -100,19 +100,19 @@ async def test_numbers_follow_the_calls_and_start_anew_with_each_delivery(box: B
 
 async def test_the_end_has_a_number_that_no_other_status_of_its_delivery_can_have(box: Box, counters: Counters) -> None:
     """A consumer that was made anew counts deliveries from 1 again: its end must not pass for what counted before."""
-    await telling(box, counters).tell(State.WORKING)
-    await telling(box, counters).completed(None)
-    await telling(box, counters, delivery=2).tell(State.FAILED, code="denied")
+    await reporter(box, counters).tell(State.WORKING)
+    await reporter(box, counters).completed(None)
+    await reporter(box, counters, delivery=2).tell(State.FAILED, code="denied")
     assert [one.draft.seq for one in box.messages] == [0, PER_DELIVERY - 1, 2 * PER_DELIVERY - 1]
 
 
 async def test_a_number_is_kept_for_the_end(box: Box, counters: Counters) -> None:
-    teller = telling(box, counters)
+    own = reporter(box, counters)
     for _ in range(PER_DELIVERY - 1):
-        assert teller.numbered(State.WORKING) is not None
-    await teller.tell(State.WORKING)
+        assert own.numbered(State.WORKING) is not None
+    await own.tell(State.WORKING)
     assert box.messages == []
-    await teller.tell(State.FAILED, code="denied")
+    await own.tell(State.FAILED, code="denied")
     assert [one.draft.seq for one in box.messages] == [PER_DELIVERY - 1]
 
 
@@ -121,7 +121,7 @@ async def test_what_cannot_be_stored_is_counted_and_logged(
 ) -> None:
     box.error = BusUnavailable("away")
     with caplog.at_level(logging.WARNING):
-        await telling(box, counters).tell(State.WORKING, note="a note that no log may hold")
+        await reporter(box, counters).tell(State.WORKING, note="a note that no log may hold")
     assert counters.value("sealbus_statuses_total", state="working", outcome="bus_unavailable") == 1
     assert "status working" in caplog.text
     assert "no log" not in caplog.text
@@ -129,13 +129,13 @@ async def test_what_cannot_be_stored_is_counted_and_logged(
 
 async def test_what_is_never_acknowledged_ends_by_itself(box: Box, counters: Counters) -> None:
     box.silent = True
-    await telling(box, counters, within=0.01).tell(State.WORKING)
+    await reporter(box, counters, within=0.01).tell(State.WORKING)
     assert counters.value("sealbus_statuses_total", state="working", outcome="timeout") == 1
 
 
 async def test_being_cancelled_is_not_swallowed(box: Box, counters: Counters) -> None:
     box.silent = True
-    waiting = asyncio.create_task(telling(box, counters).tell(State.WORKING))
+    waiting = asyncio.create_task(reporter(box, counters).tell(State.WORKING))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

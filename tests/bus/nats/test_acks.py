@@ -28,7 +28,7 @@ class FakeConnection:
         self.written.append(frames)
 
 
-def settling() -> tuple[Acks, FakeConnection]:
+def acks() -> tuple[Acks, FakeConnection]:
     connection = FakeConnection()
     made = Acks(cast("Connection", connection))
     for sequence in (3, 1, 2):
@@ -37,7 +37,7 @@ def settling() -> tuple[Acks, FakeConnection]:
 
 
 async def test_what_one_turn_settles_is_one_write_and_each_once() -> None:
-    made, connection = settling()
+    made, connection = acks()
     made.settle(["t1", "unknown"], "+ACK")
     made.settle(["t2"], "+ACK")
     made.settle(["t1", "t2"], "+TERM")
@@ -51,7 +51,7 @@ async def test_what_one_turn_settles_is_one_write_and_each_once() -> None:
 
 
 async def test_a_second_turn_is_a_second_write() -> None:
-    made, connection = settling()
+    made, connection = acks()
     made.settle(["t1"], "+ACK")
     made.flush()
     made.flush()
@@ -61,7 +61,7 @@ async def test_a_second_turn_is_a_second_write() -> None:
 
 
 async def test_what_is_not_settled_for_good_is_remembered() -> None:
-    made, _ = settling()
+    made, _ = acks()
     made.settle(["t1"], "+ACK")
     assert made.lowest(9) == 2
     made.again(["t2"], "-NAK")
@@ -93,7 +93,7 @@ async def test_what_another_replica_was_given_is_not_remembered_for_ever() -> No
 
 
 async def test_what_is_owed_goes_first_over_the_next_link() -> None:
-    made, connection = settling()
+    made, connection = acks()
     connection.alive = False
     made.settle(["t1"], "+ACK")
     made.again(["t2"], "-NAK")

@@ -68,7 +68,7 @@ class Consumer:
     def __init__(self) -> None:
         self.waiting = 0
         self.ends: list[tuple[int, str]] = []
-        self.slots = PullRequests(
+        self.pulls = PullRequests(
             "api",
             REQUEST,
             "_INBOX.a.",
@@ -77,7 +77,7 @@ class Consumer:
             refused=lambda _: None,
             waiting=lambda: self.waiting,
         )
-        self.slots.asking = True
+        self.pulls.asking = True
 
     def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
         self.waiting += 1
@@ -94,74 +94,74 @@ async def consumer() -> Consumer:
 @pytest.fixture
 async def link(consumer: Consumer) -> FakeLink:
     made = FakeLink()
-    consumer.slots.open(made.as_link())
+    consumer.pulls.open(made.as_link())
     return made
 
 
 async def test_one_request_while_nothing_comes_two_once_something_does(consumer: Consumer, link: FakeLink) -> None:
-    consumer.slots.ask()
-    consumer.slots.ask()
+    consumer.pulls.ask()
+    consumer.pulls.ask()
     assert link.asked == [1]
     link.bring(1)
     assert link.asked == [1, 2]
 
 
 async def test_what_waits_and_is_asked_for_is_bounded(consumer: Consumer, link: FakeLink) -> None:
-    consumer.slots.ask()
+    consumer.pulls.ask()
     link.bring(1, 4)
     link.bring(2, 4)
-    consumer.slots.ask()
+    consumer.pulls.ask()
     assert consumer.waiting == 8
     assert link.asked == [1, 2, 1]
     link.bring(1, 4)
     assert consumer.waiting == ROOM * 4
-    consumer.slots.ask()
+    consumer.pulls.ask()
     assert link.asked == [1, 2, 1]
     consumer.waiting = 0
-    consumer.slots.ask()
+    consumer.pulls.ask()
     assert link.asked == [1, 2, 1, 1]
     assert consumer.ends == [(0, "")] * 3
 
 
 async def test_statuses_end_a_request_and_heartbeats_do_not(consumer: Consumer, link: FakeLink) -> None:
-    consumer.slots.ask()
+    consumer.pulls.ask()
     link.say(1, "100 Idle Heartbeat")
-    assert consumer.slots.busy(link.as_link())
+    assert consumer.pulls.busy(link.as_link())
     for status in ("404 No Messages", "408 Request Timeout", "409 Consumer Deleted", "503", "400 Bad Request"):
         link.say(1, status)
-        assert not consumer.slots.busy(link.as_link())
-        consumer.slots.ask()
+        assert not consumer.pulls.busy(link.as_link())
+        consumer.pulls.ask()
     assert [end[0] for end in consumer.ends] == [404, 408, 409, 503, 400]
     assert link.asked == [1] * 6
 
 
 async def test_what_comes_late_is_taken_all_the_same(consumer: Consumer, link: FakeLink) -> None:
-    consumer.slots.ask()
+    consumer.pulls.ask()
     link.say(1, "408 Request Timeout")
     link.bring(1)
     assert consumer.waiting == 1
 
 
 async def test_a_forgotten_request_gets_another_inbox(consumer: Consumer, link: FakeLink) -> None:
-    consumer.slots.ask()
-    at = consumer.slots.silent_at()
+    consumer.pulls.ask()
+    at = consumer.pulls.silent_at()
     assert at is not None
     assert asyncio.get_running_loop().time() < at
-    assert consumer.slots.replace_silent(at - 0.01) == 0
-    assert consumer.slots.replace_silent(at) == 1
+    assert consumer.pulls.replace_silent(at - 0.01) == 0
+    assert consumer.pulls.replace_silent(at) == 1
     assert sorted(link.sinks) == [2, 3]
-    assert consumer.slots.silent_at() is None
-    consumer.slots.ask()
+    assert consumer.pulls.silent_at() is None
+    consumer.pulls.ask()
     assert link.asked == [1, 3]
 
 
 async def test_only_the_newest_link_asks_and_an_older_one_finishes(consumer: Consumer, link: FakeLink) -> None:
-    consumer.slots.ask()
+    consumer.pulls.ask()
     newer = FakeLink()
-    consumer.slots.open(newer.as_link())
-    consumer.slots.ask()
+    consumer.pulls.open(newer.as_link())
+    consumer.pulls.ask()
     assert (link.asked, newer.asked) == ([1], [1])
-    finishing = asyncio.ensure_future(consumer.slots.finish(link.as_link(), 1.0))
+    finishing = asyncio.ensure_future(consumer.pulls.finish(link.as_link(), 1.0))
     await asyncio.sleep(0)
     assert not finishing.done()
     link.bring(1, 4)
@@ -174,16 +174,16 @@ async def test_only_the_newest_link_asks_and_an_older_one_finishes(consumer: Con
 async def test_a_link_that_lives_shortly_is_not_kept_by_its_requests(life: float, expires: float) -> None:
     consumer, link = Consumer(), FakeLink(life)
     link.expires = expires
-    consumer.slots.open(link.as_link())
-    consumer.slots.ask()
+    consumer.pulls.open(link.as_link())
+    consumer.pulls.ask()
     assert link.asked == [1]
 
 
 async def test_nothing_is_asked_while_it_may_not_be(consumer: Consumer, link: FakeLink) -> None:
-    consumer.slots.asking = False
-    consumer.slots.ask()
+    consumer.pulls.asking = False
+    consumer.pulls.ask()
     assert link.asked == []
-    consumer.slots.asking = True
+    consumer.pulls.asking = True
     link.alive = False
-    consumer.slots.ask()
-    assert not consumer.slots.busy(link.as_link())
+    consumer.pulls.ask()
+    assert not consumer.pulls.busy(link.as_link())

@@ -72,7 +72,7 @@ async def test_how_a_request_may_end() -> None:
 
 
 @dataclass
-class FakeSlots:
+class FakePulls:
     """Requests that count as forgotten at the times given, one after the other."""
 
     times: Iterator[float]
@@ -91,7 +91,7 @@ async def test_only_a_server_that_shows_no_sign_of_life_has_forgotten_a_request(
     # At the first time that was waited for, a heartbeat had moved it on; at the second, none had.
     times = iter([now + 0.01, now + 60.0, now + 0.02, now + 0.02])
     reader = _Reader(cast("Link", link), "AUDIT", 7)
-    reader._slots = FakeSlots(times)  # type: ignore[assignment]
+    reader._pulls = FakePulls(times)  # type: ignore[assignment]
     async with asyncio.timeout(5):
         assert [batch async for batch in _batches(connection, reader, None)] == []
     assert reader.broken == "the server has forgotten the request"

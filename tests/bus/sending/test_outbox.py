@@ -192,7 +192,7 @@ async def test_after_half_a_minute_it_is_sealed_anew_with_the_same_key(
     assert second.iat > first.iat
 
 
-async def test_a_letter_with_its_own_id_is_never_sealed_anew(broker: MemoryBroker, identity: MemoryIdentity) -> None:
+async def test_a_message_with_its_own_id_is_never_sealed_anew(broker: MemoryBroker, identity: MemoryIdentity) -> None:
     clock = Clock()
 
     class Aging(Flaky):

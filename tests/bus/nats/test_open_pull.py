@@ -43,13 +43,13 @@ class FakeLink:
 
 
 class Seen:
-    """A slot, and what it said."""
+    """A pull, and what it said."""
 
     def __init__(self) -> None:
         self.link = FakeLink()
         self.firsts: list[bool] = []
         self.ends: list[tuple[int, str]] = []
-        self.slot = OpenPull(
+        self.pull = OpenPull(
             cast("Link", self.link),
             "_INBOX.a.",
             REQUEST,
@@ -65,7 +65,7 @@ async def seen() -> Seen:
 
 
 async def test_a_request_says_how_much_and_for_how_long(seen: Seen) -> None:
-    seen.slot.ask("$JS.API.CONSUMER.MSG.NEXT.TASKS.inventory")
+    seen.pull.ask("$JS.API.CONSUMER.MSG.NEXT.TASKS.inventory")
     head, body, end = seen.link.written[0].split(b"\r\n")
     assert head.split(b" ") == [
         b"PUB",
@@ -80,39 +80,39 @@ async def test_a_request_says_how_much_and_for_how_long(seen: Seen) -> None:
 
 
 async def test_it_is_over_when_all_has_come(seen: Seen) -> None:
-    seen.slot.ask("api")
-    assert (seen.slot.remaining, seen.slot.untouched) == (2, True)
+    seen.pull.ask("api")
+    assert (seen.pull.remaining, seen.pull.untouched) == (2, True)
     seen.link.bring()
-    assert (seen.slot.remaining, seen.slot.untouched, seen.ends) == (1, False, [])
+    assert (seen.pull.remaining, seen.pull.untouched, seen.ends) == (1, False, [])
     seen.link.bring()
-    assert (seen.slot.remaining, seen.firsts, seen.ends) == (0, [True, False], [(0, "")])
+    assert (seen.pull.remaining, seen.firsts, seen.ends) == (0, [True, False], [(0, "")])
 
 
 async def test_a_heartbeat_does_not_end_it_and_every_other_status_does(seen: Seen) -> None:
-    seen.slot.ask("api")
+    seen.pull.ask("api")
     seen.link.bring(b"", b"NATS/1.0 100 Idle Heartbeat\r\n\r\n")
-    assert (seen.slot.remaining, seen.ends) == (2, [])
+    assert (seen.pull.remaining, seen.ends) == (2, [])
     seen.link.bring(b"", b"NATS/1.0 409 Consumer Deleted\r\n\r\n")
-    assert (seen.slot.remaining, seen.slot.untouched) == (0, False)
+    assert (seen.pull.remaining, seen.pull.untouched) == (0, False)
     assert seen.ends == [(409, "Consumer Deleted")]
     assert seen.firsts == []
 
 
 async def test_whatever_the_server_says_shows_that_it_has_not_forgotten(seen: Seen) -> None:
-    seen.slot.ask("api")
-    asked = seen.slot.silent_at
+    seen.pull.ask("api")
+    asked = seen.pull.silent_at
     assert asked > asyncio.get_running_loop().time()
     await asyncio.sleep(0.01)
     seen.link.bring(b"", b"NATS/1.0 100 Idle Heartbeat\r\n\r\n")
-    assert seen.slot.silent_at > asked
+    assert seen.pull.silent_at > asked
 
 
 async def test_a_closed_slot_owes_nothing_and_still_delivers_what_was_on_its_way(seen: Seen) -> None:
-    seen.slot.ask("api")
-    seen.slot.close()
-    assert (seen.slot.remaining, seen.slot.untouched, seen.link.ended) == (0, False, [1])
+    seen.pull.ask("api")
+    seen.pull.close()
+    assert (seen.pull.remaining, seen.pull.untouched, seen.link.ended) == (0, False, [1])
     seen.link.bring()
-    assert (seen.slot.remaining, seen.firsts) == (0, [False])
+    assert (seen.pull.remaining, seen.firsts) == (0, [False])
 
 
 async def test_no_two_slots_share_an_inbox_and_none_can_be_guessed() -> None:

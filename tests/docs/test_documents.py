@@ -108,6 +108,26 @@ def test_links_lead_somewhere(document: str) -> None:
     assert not list(broken_links(path.read_text(encoding="utf-8"), path.parent))
 
 
+MODULE = re.compile(r"`((?:agents|bus|policies|envelopes|tests)/[\w/]+)`")
+"""What a document calls by its place: a module without `.py`, or a folder."""
+
+
+def lost_modules(text: str) -> list[str]:
+    """Return the modules and folders in `text` that are not there."""
+    return [one for one in MODULE.findall(text) if not ((ROOT / one).is_dir() or (ROOT / f"{one}.py").is_file())]
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_modules_stand_where_a_document_says(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    assert len(MODULE.findall(text)) > 30
+    assert lost_modules(text) == []
+
+
+def test_a_module_that_is_not_there_is_found() -> None:
+    assert lost_modules("`bus/gate/gate` and `bus/gate/none`") == ["bus/gate/none"]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_commands_and_their_options_are_there(document: str) -> None:
     for arguments in commands((ROOT / document).read_text(encoding="utf-8")):

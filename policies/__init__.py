@@ -8,8 +8,8 @@ An engine is entered once and asked about documents, many at a time::
 
 `EmbeddedEngine` decides in this process, `SidecarEngine` by OPA on a unix socket, `CentralEngine` by OPAs elsewhere over
 mutual TLS; all give the same answers, for what they would decide otherwise is refused before a policy is in force
-(`sealbus.policies.lint.lint`). Import what an engine needs from its module: `sealbus.policies.engines.embedded`, `sidecar`,
-`central`, `bundle`, `opa_process`, `opa_admin`.
+(`sealbus.policies.lint.lint`). Import what an engine needs from its module: `sealbus.policies.engines.embedded`,
+`engines.sidecar`, `engines.central`, `bundle.files`, `opa.process`, `opa.admin`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from sealbus.agents.edge.oauth.user_context import Pseudonyms
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.handling.idempotency.signed_value import is_own, signed
-from sealbus.bus.streams.key_value import Keyed
+from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.limits import SECOND
@@ -49,7 +49,7 @@ class TaskOwners:
     def __init__(self, node: Node, pseudonyms: Pseudonyms | None = None) -> None:
         self._node = node
         self._pseudonyms = pseudonyms
-        self._keyed = Keyed(node.transport)
+        self._keyed = KeyValue(node.transport)
 
     async def keep(self, handle: TaskHandle, token: AccessToken) -> None:
         """Remember that `handle` was submitted for the user of `token`.

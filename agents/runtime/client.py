@@ -100,7 +100,7 @@ class Client:
         idempotency_key: str | None = None,
         media_type: str = JSON,
     ) -> TaskHandle[Res]:
-        """Submit a task; see `Sending.submit`. `await handle.result()` waits for what comes of it."""
+        """Submit a task; see `Sender.submit`. `await handle.result()` waits for what comes of it."""
         return await self.node.sending.submit(
             action,
             body,
@@ -129,7 +129,7 @@ class Client:
         return await self._exchange.user_context(token, within=within)
 
     def handle(self, text: str) -> TaskHandle:
-        """Return the handle of a task that this identity submitted, here or anywhere; see `Sending.handle`."""
+        """Return the handle of a task that this identity submitted, here or anywhere; see `Sender.handle`."""
         return self.node.sending.handle(text)
 
     @overload
@@ -162,7 +162,7 @@ class Client:
         grants: Sequence[str] | None = None,
         media_type: str = JSON,
     ) -> Res:
-        """Call an action and return its typed answer; see `Sending.call`."""
+        """Call an action and return its typed answer; see `Sender.call`."""
         return await self.node.sending.call(
             action, body, returns=returns, user=user, timeout=timeout, grants=grants, media_type=media_type
         )
@@ -195,9 +195,9 @@ class Client:
         user: Statement | None = None,
         timeout: float = 30.0,
     ) -> AsyncGenerator[Res, None]:
-        """Call an action that answers in chunks; see `Sending.stream`."""
+        """Call an action that answers in chunks; see `Sender.stream`."""
         return self.node.sending.stream(action, body, returns=returns, user=user, timeout=timeout)
 
     async def emit(self, name: str, body: object, *, media_type: str = JSON) -> Receipt:
-        """Emit an event of our own; see `Sending.emit`."""
+        """Emit an event of our own; see `Sender.emit`."""
         return await self.node.sending.emit(name, body, media_type=media_type)

@@ -10,7 +10,7 @@ import pydantic
 
 from sealbus.agents.sdk.agent import Agent, Handler, checked_timeout
 from sealbus.agents.sdk.context import Context
-from sealbus.agents.sdk.sender import Sending
+from sealbus.agents.sdk.sender import Sender
 from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.errors import ConfigurationError
@@ -31,7 +31,7 @@ class HandlerEndpoint:
     """Runs one declared handler with a `Context` that sends for the worker's identity."""
 
     handler: Handler[Any, Any]
-    sending: Sending
+    sending: Sender
     kind: Kind
     """That of the route: the handler of an own subject does not know its kind."""
 
@@ -68,7 +68,7 @@ class HandlerEndpoint:
             yield self.handler.gives.encode(chunk)
 
 
-def routes_of(agent: Agent, *, sending: Sending, names: Names, own_subjects: OwnSubjects) -> list[Route]:
+def routes_of(agent: Agent, *, sending: Sender, names: Names, own_subjects: OwnSubjects) -> list[Route]:
     """Return a route for each handler of `agent`.
 
     Raises `ConfigurationError` for a subject that nobody declared, an own task or call that belongs to another agent,

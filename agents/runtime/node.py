@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
 from typing import Self
 
-from sealbus.agents.sdk.sender import Sending
+from sealbus.agents.sdk.sender import Sender
 from sealbus.bus.audit.redaction import DECISIONS_ALONE, Recording
 from sealbus.bus.audit.spool import Spool, SpoolOptions
 from sealbus.bus.audit.writer import AuditLimits, AuditWriter
@@ -135,7 +135,7 @@ class Node:
             caches=self.caches,
             clock=clock,
         )
-        self.sending = Sending(
+        self.sending = Sender(
             own=self.own,
             names=deployment.names,
             outbox=self.outbox,

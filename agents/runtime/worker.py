@@ -28,7 +28,7 @@ from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import RouteTable
 from sealbus.bus.stream_names import EVENTS, TASKS
 from sealbus.bus.streams.declared import own_durable
-from sealbus.bus.streams.key_value import Keyed
+from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
@@ -236,7 +236,7 @@ class Worker:
     def _claims(self) -> ClaimStore:
         node = self.node
         return ClaimStore(
-            keyed=Keyed(node.transport),
+            keyed=KeyValue(node.transport),
             token=node.token,
             identity=node.identity,
             trust=node.trust,

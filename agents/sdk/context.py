@@ -16,7 +16,7 @@ from sealbus.envelopes.records.archive import VerifiedDecided
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 if TYPE_CHECKING:
-    from sealbus.agents.sdk.sender import CallOptions, Receipt, Sending, SubmitOptions
+    from sealbus.agents.sdk.sender import CallOptions, Receipt, Sender, SubmitOptions
     from sealbus.agents.sdk.task_handle import TaskHandle
 
 __all__ = ["Context"]
@@ -31,7 +31,7 @@ class Context:
     Every fact here was verified and decided on; nothing is taken from headers of NATS.
     """
 
-    def __init__(self, permitted: Permitted, sending: Sending) -> None:
+    def __init__(self, permitted: Permitted, sending: Sender) -> None:
         self._permitted = permitted
         self._sending = sending
 
@@ -130,7 +130,7 @@ class Context:
         grants: Sequence[str] | None = None,
         media_type: str = JSON,
     ) -> Res:
-        """Call an action and return its typed answer; see `Sending.call`."""
+        """Call an action and return its typed answer; see `Sender.call`."""
         return await self._sending.call(
             action,
             body,
@@ -158,7 +158,7 @@ class Context:
         returns: type[Res] | None = None,
         timeout: float = 30.0,
     ) -> AsyncGenerator[Res, None]:
-        """Call an action that answers in chunks; see `Sending.stream`."""
+        """Call an action that answers in chunks; see `Sender.stream`."""
         return self._sending.stream(
             action, body, returns=returns, origin=self._origin, timeout=timeout, sent=self._sent
         )
@@ -179,7 +179,7 @@ class Context:
         grants: Sequence[str] | None = None,
         media_type: str = JSON,
     ) -> TaskHandle[Res]:
-        """Submit a task; see `Sending.submit`."""
+        """Submit a task; see `Sender.submit`."""
         return await self._sending.submit(
             action,
             body,

@@ -1,4 +1,4 @@
-"""`Sending`: submit a task, call an action, emit an event; shared by handlers' contexts and by clients."""
+"""`Sender`: submit a task, call an action, emit an event; shared by handlers' contexts and by clients."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["CallOptions", "Receipt", "Sending", "SubmitOptions"]
+__all__ = ["CallOptions", "Receipt", "Sender", "SubmitOptions"]
 
 Res = TypeVar("Res")
 
@@ -58,12 +58,12 @@ class SubmitOptions(_Options, total=False):
     """What may be said of a task."""
 
     life: float | None
-    """Seconds until it may no longer be handled; see `Sending.submit`."""
+    """Seconds until it may no longer be handled; see `Sender.submit`."""
     partition: str | None
     """The part of the task's subject that it goes to."""
 
 
-class Sending:
+class Sender:
     """Sends for one identity. Bodies are pydantic models or what pydantic can adapt, JSON unless said."""
 
     def __init__(

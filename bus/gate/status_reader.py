@@ -36,7 +36,7 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["AskedTask", "Reading", "StatusLimits", "StatusReader"]
+__all__ = ["AskedTask", "StatusLimits", "StatusReader", "StatusReading"]
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class _Request(OpenRequest):
             super().take(self._taken)
 
 
-class Reading:
+class StatusReading:
     """One reading of one task's statuses: where it is in the stream, and what has counted."""
 
     def __init__(self, reader: StatusReader, task: AskedTask, after: int) -> None:
@@ -290,7 +290,7 @@ class StatusReader:
             raise Overloaded(f"{self._open} readings of statuses are open already")
         self._open += 1
         try:
-            async with aclosing(Reading(self, task, after).run(follow=follow)) as statuses:
+            async with aclosing(StatusReading(self, task, after).run(follow=follow)) as statuses:
                 async for status in statuses:
                     yield status
         finally:

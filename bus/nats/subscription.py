@@ -28,7 +28,7 @@ from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.ports import Delivery, Outgoing
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
-__all__ = ["PENDING_BYTES", "Answering", "Asked", "listen"]
+__all__ = ["PENDING_BYTES", "Asked", "Responder", "listen"]
 
 FLUSH_SECONDS = 5.0
 
@@ -221,7 +221,7 @@ class _Pending:
     link: Link
 
 
-class Answering:
+class Responder:
     """Serves `subject` in the queue group `queue` while it is entered; `answer` returns the answer's payload.
 
     `answer` may return `None` for no answer; what it raises is logged, and nothing is answered: whoever asked counts on

@@ -14,10 +14,10 @@ from sealbus.bus.ports import Outgoing, PubAck, StreamRefused, Transport
 from sealbus.bus.stream_names import STATE
 from sealbus.envelopes.errors import BusUnavailable
 
-__all__ = ["Keyed"]
+__all__ = ["KeyValue"]
 
 
-class Keyed:
+class KeyValue:
     """Values on one transport. Every wait ends after `within` seconds, with `BusUnavailable`.
 
     After `BusUnavailable` from a write nobody knows whether it was stored: read, and write again if it was not.

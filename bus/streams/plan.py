@@ -1,6 +1,6 @@
 """What it takes to make the real streams what is declared: a typed plan, and its application by an operator.
 
-Only an operator's identity may write streams. A worker never repairs one: it refuses to start (`stream_check`).
+Only an operator's identity may write streams. A worker never repairs one: it refuses to start (`check.py`).
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ class PartInForce:
 class PartSet:
     """Starts empty. `anchors` are the keys, by key id, that sign the platform's bundle: all that is trusted beforehand.
 
-    `check` may refuse what the parts come to, too (`opa_check`). Blocking work of some ten milliseconds; use it from one
+    `check` may refuse what the parts come to, too (`opa.compiler`). Blocking work of some ten milliseconds; use it from one
     thread at a time.
     """
 

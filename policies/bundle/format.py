@@ -1,7 +1,7 @@
 """The OPA bundle format: a gzipped tar of `.manifest`, Rego files and `data.json` under the folders of their data path.
 
 Reading is for files that anybody may have written: everything is bounded before it is believed. Signatures are not
-verified here (`bundle_signing`).
+verified here (`signing.py`).
 
 A bundle that is pushed carries a serial in its manifest, `{"metadata": {"sealbus": {"serial": 7}}}`: a positive whole
 number that only grows. OPA passes over metadata, and signs it with the rest; what it means stands in `newer`.

@@ -1,4 +1,4 @@
-"""Calls of builtins: those of the closed list (`builtin_types`), and what is written in the literals of three.
+"""Calls of builtins: those of the closed list (`types.builtins`), and what is written in the literals of three.
 
 Of regular expressions the part passes that Go (OPA) and Rust (regorus) read alike, and that both compile.
 """

@@ -7,13 +7,13 @@ did not is refused with file and line. The stable names of what is refused:
 =============== =====================================================================================================
 arity           a call with another number of arguments; a function without any
 assign          := inside an expression
-builtin         a builtin that is not in the closed list (`builtin_types`)
+builtin         a builtin that is not in the closed list (`types.builtins`)
 closure         a comprehension in the term of another that needs names of its body, and any in a head or the value of
                 an else that has a body: regorus never runs it; one in a statement with a reference beside it, where
                 OPA may find its names unsafe; one that collects an argument as it is
 compile         what regorus itself refuses
 conflict        one rule of two kinds, two numbers of arguments or two defaults; a rule inside another; and where two
-                values might meet that are one (`form_conflicts`): in definitions that may hold together, for several
+                values might meet that are one (`types.conflicts`): in definitions that may hold together, for several
                 solutions of a body, under one key of an object
 copy            a copy of a name, or an array taken apart by its name, in a body with an `every` after it, which regorus may
                 run before
@@ -27,7 +27,7 @@ import          anything but `data...`, `rego.v1` and `future.keywords` of if, i
                 whose name is a rule's as well
 in              `in` as a value, with a side that may be undefined: false in regorus, undefined in OPA
 match           two sides of == or `in` whose types differ, and a name that is nowhere: OPA's compiler refuses these
-negation        `not` over something that may be undefined (`form_negation`)
+negation        `not` over something that may be undefined (`undefined`)
 nesting, size   what takes regorus' parser exponential time, or its stack
 number          a fraction, an exponent, over 2^53-1, or a minus before anything but a literal
 order           < <= > >= with a set, an object or a comprehension, and sets beside objects in one set
@@ -38,7 +38,7 @@ regex           a pattern that is not a literal, that Go and Rust read otherwise
 shadow          a name that is declared twice, or that a rule or an import has already
 sprintf         anything but a literal with %v and %%, and one value for each %v
 time            a literal that is no instant of the years 1970 to 2255
-type            what a builtin, an operator or `some ... in` might fail for (`form_types`)
+type            what a builtin, an operator or `some ... in` might fail for (`types.inference`)
 unify           `=` in a body
 unknown         syntax that this version of the check has never seen
 unsafe          a name without a value
@@ -47,7 +47,7 @@ with            outside test files (`*_test.rego`), which may also call `print`
 =============== =====================================================================================================
 
 `check_bundle` adds what needs the data or the whole bundle: `type`, `else`, `in`, `match`, `order` and most of
-`conflict` (`form_types`), `lookup` (`form_lookups`, and numbers that look up a text), `entrypoint` (`entrypoints`),
+`conflict` (`types.inference`), `lookup` (`undefined`, and numbers that look up a text), `entrypoint` (`bundle.check`),
 `roots`, and `conflict` where data stands in the place of a rule.
 
 What cannot be seen in the text, the complete and typed input document makes impossible: its keys are always there, and

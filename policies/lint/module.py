@@ -78,7 +78,7 @@ class Module:
 class Problem:
     """One reason to refuse a policy or its data; `line` and `column` count from 1, 0 where the whole file is meant.
 
-    `form` is the stable name of the rule that was broken (`forms` lists them); `text` says what is wrong and what to
+    `form` is the stable name of the rule that was broken (`lint.py` lists them); `text` says what is wrong and what to
     write.
     """
 

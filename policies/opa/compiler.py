@@ -1,6 +1,6 @@
 """What only OPA's own compiler finds, types above all: asked before a policy is put before an OPA.
 
-The embedded engine accepts some of it (`forms` has the list), and so one team could push what every embedded engine
+The embedded engine accepts some of it (`lint.lint` has the list), and so one team could push what every embedded engine
 takes and no OPA does: with it in the composition, OPA would take nobody's changes any more.
 """
 

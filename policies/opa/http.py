@@ -1,6 +1,6 @@
 """One question to an OPA over HTTP: a POST whose answer is bounded, whatever stands at the other end.
 
-Which document is asked for, and what an answer must look like, is the caller's: see `opa_wire`.
+Which document is asked for, and what an answer must look like, is the caller's: see `wire.py`.
 """
 
 from __future__ import annotations

@@ -249,7 +249,7 @@ def server_arguments(
 ) -> list[str]:
     """Return what `opa` is started with: a server that decides by the bundle file `bundle`, which it watches.
 
-    Or by the bundles that its configuration file `config` tells it to take from elsewhere (`opa_config`). It is asked
+    Or by the bundles that its configuration file `config` tells it to take from elsewhere (`config.py`). It is asked
     on the unix socket; with `tls` at that address, and the socket tells health and metrics only.
     """
     if (bundle is None) == (config is None):

@@ -45,7 +45,7 @@ INVENTORY: Table = (
     ("subscribe $SYS.> --wait=300ms", "$SYS.>"),
     ("subscribe audit.> --wait=300ms", "audit.>"),
     ("subscribe $JS.EVENT.ADVISORY.> --wait=300ms", "$JS.EVENT.ADVISORY.>"),
-    # Answering: those who may ask it, in the part of an inbox that is for answers.
+    # Responder: those who may ask it, in the part of an inbox that is for answers.
     (f"pub status.shop-web.{TASK_ID} x", True),
     ("pub _INBOX.shop-web.reply.aa.1 x", True),
     ("pub _INBOX.shop-web.0123456789abcdef.aa x", "_INBOX.shop-web.0123456789abcdef.aa"),

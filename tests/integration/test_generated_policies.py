@@ -13,7 +13,7 @@ from support.policy_grammar import documents, policy, world
 from sealbus.policies.bundle.files import build_bundle
 from sealbus.policies.lint.names import Scope
 from sealbus.policies.lint.syntax import Place
-from sealbus.policies.types import inference as form_types
+from sealbus.policies.types import inference
 from sealbus.policies.types.builtins import BUILTINS, Argument, Builtin
 from sealbus.policies.types.value import BOOLEAN, number
 
@@ -78,13 +78,13 @@ def test_a_planted_difference_is_found(
         case "a glob":
             admit(monkeypatch, "glob.match", 3)
         case "an else after what is undefined":
-            refuse = form_types._Analysis.refuse
+            refuse = inference._Analysis.refuse
 
-            def but_else(self: form_types._Analysis, frame: object, place: object, form: str, text: str) -> None:
+            def but_else(self: inference._Analysis, frame: object, place: object, form: str, text: str) -> None:
                 if form != "else":
                     refuse(self, frame, place, form, text)  # type: ignore[arg-type]  # as they came
 
-            monkeypatch.setattr(form_types._Analysis, "refuse", but_else)
+            monkeypatch.setattr(inference._Analysis, "refuse", but_else)
         case "a copy before an every":
             scope_refuse = Scope.refuse
 
@@ -94,13 +94,13 @@ def test_a_planted_difference_is_found(
 
             monkeypatch.setattr(Scope, "refuse", but_copy)
         case _:
-            refuse = form_types._Analysis.refuse
+            refuse = inference._Analysis.refuse
 
-            def but_in(self: form_types._Analysis, frame: object, place: object, form: str, text: str) -> None:
+            def but_in(self: inference._Analysis, frame: object, place: object, form: str, text: str) -> None:
                 if form != "in":
                     refuse(self, frame, place, form, text)  # type: ignore[arg-type]  # as they came
 
-            monkeypatch.setattr(form_types._Analysis, "refuse", but_in)
+            monkeypatch.setattr(inference._Analysis, "refuse", but_in)
     found = compare(opa, range(first, first + MOST), most=1)
     [(_, difference)] = found.differences
     assert "does not compile" not in difference

@@ -19,7 +19,7 @@ from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.status import State
-from sealbus.bus.streams.key_value import Keyed
+from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import BusUnavailable, Code
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
@@ -98,7 +98,7 @@ async def result(client: Client, name: str) -> Effect:
 
 async def test_state_is_read_and_written_by_its_owner_alone(environment: Environment) -> None:
     async with open_connection("shop", environment.settings) as (_, connection):
-        keyed = Keyed(NatsTransport(connection))
+        keyed = KeyValue(NatsTransport(connection))
         assert await keyed.get("state.shop.request.1") is None
         first = await keyed.create("state.shop.request.1", b"1")
         assert first is not None

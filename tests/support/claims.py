@@ -12,7 +12,7 @@ from support.x509 import ThrowawayCa
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.bus.handling.idempotency.claim_store import ClaimStore
-from sealbus.bus.streams.key_value import Keyed
+from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.message.seal import Sealer
 from sealbus.envelopes.trust.caches import Caches
@@ -36,11 +36,11 @@ class Site:
     def __post_init__(self) -> None:
         self.broker = MemoryBroker(lambda: self.now)
         self.broker.add_stream("STATE", ["state.>"])
-        self.keyed = Keyed(self.broker.connect())
+        self.keyed = KeyValue(self.broker.connect())
 
     def process(self, number: int, seal: Callable[[], Sealer] = sealer) -> ClaimStore:
         return ClaimStore(
-            keyed=Keyed(self.broker.connect()),
+            keyed=KeyValue(self.broker.connect()),
             token="inventory",
             identity=StaticIdentity(ThrowawayCa("example.org"), INVENTORY.value, sealer=seal),
             trust=lambda: TRUST,

@@ -12,7 +12,7 @@ import click
 from sealbus.agents.cli.audit.entries import as_document, as_line, print_entry
 from sealbus.agents.cli.output import note, print_json, printable
 from sealbus.agents.cli.run.worker import load_agent
-from sealbus.agents.runtime.replay.replay import Replayed, Replaying, Result
+from sealbus.agents.runtime.replay.replay import Replay, Replayed, Result
 from sealbus.bus.audit.trail import AuditFilter, Finding
 from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
 
@@ -49,7 +49,7 @@ async def replay_into(
     async with AsyncExitStack() as stack:
         transport, trail = await stack.enter_async_context(open_audit_reading(as_name, settings, stream=stream))
         await stack.enter_async_context(agent.open_lifespan())
-        replaying = Replaying(
+        replaying = Replay(
             agent=agent,
             deployment=deployment_of(settings),
             transport=transport,

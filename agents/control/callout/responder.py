@@ -20,7 +20,7 @@ from sealbus.agents.control.callout.permissions import grants_of, own_facts
 from sealbus.agents.control.callout.protocol import AuthorizationRequest, allowing, refusing, user_jwt, verify_request
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.frames import header_value
-from sealbus.bus.nats.subscription import Answering, Asked
+from sealbus.bus.nats.subscription import Asked, Responder
 from sealbus.bus.ports import Clock, Identity, wall_clock
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.errors import Code, ConnectRefused, SealbusError
@@ -100,7 +100,7 @@ class Callout:
         self._clock = clock
         self._seen = SeenRequests()
         self._said = OperatorLog(_log)
-        self._answering: Answering | None = None
+        self._answering: Responder | None = None
         self._counters.describe(
             {"sealbus_callout_total": "Connections to NATS that were asked about, by what came of it."}
         )
@@ -118,7 +118,7 @@ class Callout:
 
     async def run(self) -> None:
         """Answer until cancelled."""
-        async with Answering(
+        async with Responder(
             self._connection,
             SUBJECT,
             queue=QUEUE,

@@ -23,7 +23,7 @@ from typing import Final
 
 from sealbus.bus.handling.idempotency.signed_value import PARTS, is_own, signed
 from sealbus.bus.ports import Clock, Identity
-from sealbus.bus.streams.key_value import Keyed
+from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError, StateUnavailable
 from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_bytes, check_uint
@@ -107,7 +107,7 @@ class Lease:
 
     def __init__(
         self,
-        keyed: Keyed,
+        keyed: KeyValue,
         subject: str,
         *,
         identity: Identity,

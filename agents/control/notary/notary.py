@@ -22,13 +22,13 @@ from sealbus.agents.control.notary.lease import Lease, lease_subject
 from sealbus.agents.control.notary.log.message_verifier import MessageVerifier
 from sealbus.agents.control.notary.log.store import LogStore
 from sealbus.agents.control.notary.policy_archive import PolicyArchive
-from sealbus.agents.control.notary.publisher import Recording
+from sealbus.agents.control.notary.publisher import RecordPublisher
 from sealbus.agents.control.notary.resume import LogPlan, Taken, take_up
 from sealbus.agents.control.notary.term import Term
 from sealbus.agents.identity.threads import in_thread
 from sealbus.bus.ports import Clock, Identity, Transport, wall_clock
 from sealbus.bus.sending.outbox import Outbox
-from sealbus.bus.streams.key_value import Keyed
+from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import ConfigurationError, InfrastructureError, LogError
@@ -90,11 +90,11 @@ class Notary:
         self._profile = ArchiveProfile(names=names)
         token = names.token(identity.spiffe_id)
         self._subject = audit_subject(token)
-        self._recording = Recording(
+        self._recording = RecordPublisher(
             outbox=outbox, subject=self._subject, identity=identity, clock=clock, stream=options.plan.stream
         )
         self._lease = Lease(
-            Keyed(transport),
+            KeyValue(transport),
             lease_subject(token, options.plan.origin),
             identity=identity,
             seconds=options.lease,

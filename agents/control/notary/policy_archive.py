@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from sealbus.agents.control.notary.log.store import LogStore
-from sealbus.agents.control.notary.publisher import Recording
+from sealbus.agents.control.notary.publisher import RecordPublisher
 from sealbus.agents.identity.threads import in_thread
 from sealbus.agents.runtime.policy.history import former_policy
 from sealbus.agents.runtime.policy.source import anchors_of, file_verifier, open_sync
@@ -249,7 +249,7 @@ async def recall_policies(store: LogStore, archive: PolicyArchive) -> None:
         archive.offer(bundle)
 
 
-async def archive_policies(store: LogStore, fence: int, archive: PolicyArchive, recording: Recording) -> int:
+async def archive_policies(store: LogStore, fence: int, archive: PolicyArchive, recording: RecordPublisher) -> int:
     """Keep what `archive` was offered, each durably before it is recorded; return how many. Raises as both do."""
     count = 0
     while (bundle := archive.next()) is not None:

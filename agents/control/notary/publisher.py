@@ -19,7 +19,7 @@ from sealbus.envelopes.records.body import AUDIT_MEDIA_TYPE
 from sealbus.envelopes.records.notary import BundleRecord, CheckpointRecord, PolicyRecord
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["Recording", "new_bundles"]
+__all__ = ["RecordPublisher", "new_bundles"]
 
 _LIFE: Final = 3_600 * SECOND
 _NONE: Final = b'{"keys":[]}'
@@ -48,7 +48,7 @@ def new_bundles(identity: Identity, history: TrustHistory, now: int, judged: int
     return found
 
 
-class Recording:
+class RecordPublisher:
     """Puts records on the notary's own subject, and returns once the stream has acknowledged them."""
 
     def __init__(

@@ -12,7 +12,7 @@ from sealbus.agents.control.notary.lease import Lease
 from sealbus.agents.control.notary.log.message_verifier import LoggedMessage, MessageVerifier
 from sealbus.agents.control.notary.log.store import LogStore
 from sealbus.agents.control.notary.policy_archive import PolicyArchive, archive_policies, record_path
-from sealbus.agents.control.notary.publisher import Recording
+from sealbus.agents.control.notary.publisher import RecordPublisher
 from sealbus.agents.control.notary.resume import LogPlan, Taken, own_checkpoint, trust_path
 from sealbus.agents.identity.threads import in_thread
 from sealbus.bus.ports import Clock, Delivery, Transport
@@ -49,7 +49,7 @@ class Term:
         store: LogStore,
         transport: Transport,
         lease: Lease,
-        recording: Recording,
+        recording: RecordPublisher,
         verifier: MessageVerifier,
         history: TrustHistory,
         policies: PolicyArchive,

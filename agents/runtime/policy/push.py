@@ -28,7 +28,7 @@ __all__ = ["Pushed", "change_platform", "content_of", "push_content", "push_sign
 Content = Callable[[int], Bundle]
 """Makes the bundle that is to be pushed, with the serial that it gets."""
 Check = Callable[[Bundle], None]
-"""Raises `PolicyRefused` for what the parts must not come to (`opa_check`)."""
+"""Raises `PolicyRefused` for what the parts must not come to (`sealbus.policies.opa.compiler`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

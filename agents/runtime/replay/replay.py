@@ -33,7 +33,7 @@ from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
 from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.policies.decision.decision import OBLIGATION_NESTING
 
-__all__ = ["MOST", "Replayed", "Replaying", "Result"]
+__all__ = ["MOST", "Replay", "Replayed", "Result"]
 
 MOST: Final = 100
 """Messages that are replayed, the newest."""
@@ -82,7 +82,7 @@ class _Held:
 
 
 @dataclass(slots=True, kw_only=True)
-class Replaying:
+class Replay:
     """Replays into `agent`, under the names and subjects of `deployment`; `transport` reads TASKS.
 
     Enter the agent's lifespan around it where the handlers need one.

@@ -1,4 +1,4 @@
-"""`Unsent`: a `Sending` that sends nothing and notes what it would have sent; for handlers that are replayed."""
+"""`Unsent`: a `Sender` that sends nothing and notes what it would have sent; for handlers that are replayed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from sealbus.agents.sdk.messages import NO_SUBJECTS
-from sealbus.agents.sdk.sender import Receipt, Sending
+from sealbus.agents.sdk.sender import Receipt, Sender
 from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
 from sealbus.bus.sending.message import Content, OutgoingMessage
@@ -38,8 +38,8 @@ class WouldSend:
     size: int
 
 
-class Unsent(Sending):
-    """Composes every message as `Sending` would, so that what cannot be composed fails alike, and then lets it be.
+class Unsent(Sender):
+    """Composes every message as `Sender` would, so that what cannot be composed fails alike, and then lets it be.
 
     What only sealing refuses, an envelope over its limit for instance, is not found out. `own` is who would send. Tasks
     and events are noted, and the handler goes on with a handle and a receipt that name no message; where it needs an

@@ -132,8 +132,8 @@ def parse(stored: bytes, *, own: SpiffeId, trust: Trust, caches: Caches) -> tupl
     if not all(isinstance(one, bytes) for one in array):
         raise EnvelopeError(Code.MALFORMED, 0, "claim: not bytes")
     parts = [one for one in array if isinstance(one, bytes)]
-    own_words = len(parts) == _SIGNED and _is_signed(parts, own=own, trust=trust, caches=caches)
-    return _stored_claim(parts[0], trusted=own_words), own_words
+    is_ours = len(parts) == _SIGNED and _is_signed(parts, own=own, trust=trust, caches=caches)
+    return _stored_claim(parts[0], trusted=is_ours), is_ours
 
 
 def _stored_claim(payload: bytes, *, trusted: bool) -> StoredClaim:

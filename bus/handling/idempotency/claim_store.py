@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 from sealbus.bus.handling.idempotency.claim import SIGNED, Stage, StoredClaim, parse, sign, unsigned
 from sealbus.bus.ports import Clock, Identity, wall_clock
 from sealbus.bus.sending.message import Content
-from sealbus.bus.streams.key_value import Keyed
+from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import (
     BusUnavailable,
@@ -91,7 +91,7 @@ class ClaimStore:
     def __init__(
         self,
         *,
-        keyed: Keyed,
+        keyed: KeyValue,
         token: str,
         identity: Identity,
         trust: Callable[[], Trust],

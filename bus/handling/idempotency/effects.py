@@ -1,7 +1,7 @@
 """Which effects have happened: so that a redelivery, or the same message sealed anew, is not handled again.
 
 Every process remembers what it handled, within bounds. A handler declared `once` has more: its effect is claimed in
-STATE before it runs and marked there afterwards (`claiming`), which outlives the process and holds for all replicas.
+STATE before it runs and marked there afterwards (`claim_store`), which outlives the process and holds for all replicas.
 """
 
 from __future__ import annotations

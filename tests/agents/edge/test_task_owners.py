@@ -20,7 +20,7 @@ from sealbus.agents.edge.task_owners import TaskOwners
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.handling.idempotency.signed_value import signed
-from sealbus.bus.streams.key_value import Keyed
+from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.encoding.codec import decode, encode
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.message.seal import Sealer
@@ -55,7 +55,7 @@ class Desk:
         return self.handle.message_id
 
     async def stored(self) -> tuple[int, dict[str, Any]]:
-        found = await Keyed(self.node.transport).get(self.subject)
+        found = await KeyValue(self.node.transport).get(self.subject)
         assert found is not None
         array = decode(found[1], text_bytes=16_384, step=0)
         assert isinstance(array, list)
@@ -69,14 +69,14 @@ class Desk:
 
     async def replace(self, written: bytes) -> None:
         sequence, _ = await self.stored()
-        assert await Keyed(self.node.transport).replace(self.subject, written, last=sequence) is not None
+        assert await KeyValue(self.node.transport).replace(self.subject, written, last=sequence) is not None
 
     @property
     def subject(self) -> str:
         return f"state.{self.node.token}.request.{self.task}"
 
     async def last(self) -> int:
-        found = await Keyed(self.node.transport).get(self.subject)
+        found = await KeyValue(self.node.transport).get(self.subject)
         assert found is not None
         return found[0]
 
@@ -169,7 +169,7 @@ async def test_what_the_edge_did_not_write_is_nobodys(desk: Desk, thief: Sealer)
     assert (await desk.owners.find(desk.task, ALICE)).text == desk.handle.text
     plain = json.dumps(value).encode()
     for written in (plain, encode([plain], text_bytes=16_384), desk.written(value, thief)):
-        await Keyed(desk.node.transport).replace(desk.subject, written, last=await desk.last())
+        await KeyValue(desk.node.transport).replace(desk.subject, written, last=await desk.last())
         assert await desk.refuses()
 
 
@@ -182,7 +182,7 @@ async def test_what_the_edge_wrote_of_another_task_is_not_this_ones(desk: Desk, 
 @pytest.mark.parametrize("written", [b"", b"{}", b"[]", b"null", b"\xff", b"[" * 50_000])
 async def test_junk_is_nobodys(desk: Desk, written: bytes) -> None:
     sequence, _ = await desk.stored()
-    assert await Keyed(desk.node.transport).replace(desk.subject, written, last=sequence) is not None
+    assert await KeyValue(desk.node.transport).replace(desk.subject, written, last=sequence) is not None
     assert await desk.refuses()
 
 

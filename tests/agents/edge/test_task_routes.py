@@ -14,7 +14,7 @@ from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.task_routes import answer_of
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.sending.message import Content
-from sealbus.bus.streams.key_value import Keyed
+from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import BusUnavailable, Code
 
 
@@ -179,14 +179,14 @@ async def test_a_fresh_task_is_looked_for_again(edge: Door, monkeypatch: pytest.
     monkeypatch.setattr(owners, "_PAUSE", 0.0)
     url = (await edge.post("/v1/tasks/inventory/update", {"item_id": "42"})).json()["status_url"]
     looked = 0
-    get = Keyed.get
+    get = KeyValue.get
 
-    async def behind(self: Keyed, subject: str, *, within: float = 5.0) -> tuple[int, bytes] | None:
+    async def behind(self: KeyValue, subject: str, *, within: float = 5.0) -> tuple[int, bytes] | None:
         nonlocal looked
         looked += 1
         return None if looked == 1 else await get(self, subject, within=within)
 
-    monkeypatch.setattr(Keyed, "get", behind)
+    monkeypatch.setattr(KeyValue, "get", behind)
     assert (await edge.get(url)).status_code == 200
     assert looked == 2
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from sealbus import Agent, Context, Resource
 from sealbus.agents.runtime.endpoint import NO_RESOURCE, HandlerEndpoint, routes_of
-from sealbus.agents.sdk.sender import Sending
+from sealbus.agents.sdk.sender import Sender
 from sealbus.bus.routing.routes import Route
 from sealbus.envelopes.errors import BadBody, ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
@@ -20,7 +20,7 @@ from sealbus.envelopes.trust.spiffe_id import TrustDomain
 from sealbus.policies.decision.request import Resource as ResourceInput
 
 NAMES = Names(TrustDomain("example.org"))
-NOT_SENDING = cast("Sending", None)  # nothing here sends
+NOT_SENDING = cast("Sender", None)  # nothing here sends
 
 
 class Item(BaseModel):

@@ -1,4 +1,4 @@
-"""Sending: what is stored, what a handle of it knows, and what of the other side's answer reaches the sender."""
+"""The sender of messages: what is stored, what a handle knows, and what of the other side's answer reaches the caller."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from support.shop import Price, Shop, Update
 
 from sealbus import Agent, Context, Resource
 from sealbus.agents.runtime.endpoint import routes_of
-from sealbus.agents.sdk.sender import Sending
+from sealbus.agents.sdk.sender import Sender
 from sealbus.bus.gate import authorizer as module
 from sealbus.bus.gate.authorizer import Authorizer
 from sealbus.bus.gate.reply_policy import ReplyPolicy
@@ -153,7 +153,7 @@ def test_the_policy_is_told_what_the_nearest_ancestor_that_limits_allows(
     message = opened()
     header = message.header._replace(grt=("its.own",))
     message = message._replace(chain=(*(header._replace(grt=one) for one in grants), header))
-    unsent = cast("Sending", None)  # nothing here sends
+    unsent = cast("Sender", None)  # nothing here sends
     [route, *_] = routes_of(Shop().inventory, sending=unsent, names=NAMES, own_subjects={})
     delivery = Delivery(subject=header.to, payload=b"", header_block=b"")
     one = Opened(delivery=delivery, route=route, message=message, time=0)

@@ -13,7 +13,7 @@ from support.nats_server import User
 
 from sealbus.bus.nats import subscription as answering_module
 from sealbus.bus.nats.connection.connection import Connection, ask
-from sealbus.bus.nats.subscription import Answering, Asked
+from sealbus.bus.nats.subscription import Asked, Responder
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 pytestmark = pytest.mark.nats
@@ -40,11 +40,11 @@ async def unanswered(connection: Connection) -> bool:
 @asynccontextmanager
 async def answering(
     lab: Lab, answer: Answer = echo, *, concurrency: int = 4, pending: int = 64
-) -> AsyncIterator[tuple[Answering, Connection, list[int]]]:
+) -> AsyncIterator[tuple[Responder, Connection, list[int]]]:
     over: list[int] = []
     async with (
         lab.connection("a") as connection,
-        Answering(
+        Responder(
             connection,
             "ask.me",
             queue="q",
@@ -150,7 +150,7 @@ async def test_a_refused_subscription_is_told(tmp_path: Path) -> None:
 
 async def test_after_its_end_nobody_is_answered(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as lab, lab.connection("a") as connection, lab.connection("b") as client:
-        async with Answering(
+        async with Responder(
             connection, "ask.me", queue="q", answer=echo, concurrency=1, pending=1, overloaded=lambda: None
         ):
             assert await request(client, b"x") == b"re:x"
@@ -175,7 +175,7 @@ async def test_what_has_arrived_is_answered_before_the_end(tmp_path: Path) -> No
     ):
 
         async def serve() -> None:
-            async with Answering(
+            async with Responder(
                 connection, "ask.me", queue="q", answer=slow, concurrency=1, pending=8, overloaded=lambda: None
             ):
                 await asyncio.get_running_loop().create_future()
@@ -219,7 +219,7 @@ async def test_the_end_does_not_wait_for_what_hangs(tmp_path: Path, monkeypatch:
 async def test_bad_arguments(tmp_path: Path, subject: str, queue: str, concurrency: int, pending: int) -> None:
     async with running(tmp_path, "a") as lab:
         with pytest.raises(ConfigurationError):
-            Answering(
+            Responder(
                 lab.connection("a"),
                 subject,
                 queue=queue,

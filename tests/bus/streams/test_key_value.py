@@ -8,7 +8,7 @@ import pytest
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
 from sealbus.bus.ports import StreamRefused
-from sealbus.bus.streams.key_value import Keyed
+from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import BusUnavailable
 
 SUBJECT = "state.inventory.effect.00"
@@ -22,11 +22,11 @@ def broker() -> MemoryBroker:
 
 
 @pytest.fixture
-def keyed(broker: MemoryBroker) -> Keyed:
-    return Keyed(broker.connect())
+def keyed(broker: MemoryBroker) -> KeyValue:
+    return KeyValue(broker.connect())
 
 
-async def test_a_value_is_created_once(keyed: Keyed) -> None:
+async def test_a_value_is_created_once(keyed: KeyValue) -> None:
     assert await keyed.get(SUBJECT) is None
     first = await keyed.create(SUBJECT, b"1")
     assert first is not None
@@ -34,12 +34,12 @@ async def test_a_value_is_created_once(keyed: Keyed) -> None:
     assert await keyed.get(SUBJECT) == (first, b"1")
 
 
-async def test_of_two_that_create_one_is_told(keyed: Keyed) -> None:
+async def test_of_two_that_create_one_is_told(keyed: KeyValue) -> None:
     made = await asyncio.gather(*(keyed.create(SUBJECT, bytes([one])) for one in range(8)))
     assert sum(one is not None for one in made) == 1
 
 
-async def test_a_value_is_replaced_by_who_knows_the_last(keyed: Keyed) -> None:
+async def test_a_value_is_replaced_by_who_knows_the_last(keyed: KeyValue) -> None:
     first = await keyed.create(SUBJECT, b"1")
     assert first is not None
     second = await keyed.replace(SUBJECT, b"2", last=first)
@@ -49,14 +49,14 @@ async def test_a_value_is_replaced_by_who_knows_the_last(keyed: Keyed) -> None:
     assert await keyed.get(SUBJECT) == (second, b"2")
 
 
-async def test_subjects_are_apart(keyed: Keyed) -> None:
+async def test_subjects_are_apart(keyed: KeyValue) -> None:
     await keyed.create(SUBJECT, b"1")
     assert await keyed.create(SUBJECT + "1", b"2") is not None
 
 
 @pytest.mark.parametrize("error", [BusUnavailable("away"), StreamRefused("full", 10_077), ValueError("else")])
 async def test_a_stream_that_does_not_answer_is_unavailable(
-    keyed: Keyed, broker: MemoryBroker, error: Exception
+    keyed: KeyValue, broker: MemoryBroker, error: Exception
 ) -> None:
     broker.fail("STATE", error)
     with pytest.raises(BusUnavailable):
@@ -67,6 +67,6 @@ async def test_a_stream_that_does_not_answer_is_unavailable(
         await keyed.get(SUBJECT)
 
 
-async def test_a_full_stream_is_unavailable(keyed: Keyed) -> None:
+async def test_a_full_stream_is_unavailable(keyed: KeyValue) -> None:
     with pytest.raises(StreamRefused):
         await keyed.create(SUBJECT, bytes(2_000))

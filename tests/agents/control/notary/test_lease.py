@@ -10,7 +10,7 @@ from support.notary import NAMES, ORIGIN, Bench
 
 from sealbus.agents.control.notary.lease import Lease, Leased, LeaseLost, lease_subject
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.bus.streams.key_value import Keyed
+from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.encoding.codec import Value, encode
 from sealbus.envelopes.errors import BusUnavailable, EnvelopeError, SealError
 
@@ -25,7 +25,7 @@ def bench(tmp_path: Path) -> Bench:
 
 def lease(bench: Bench, name: str = "notary", seconds: float = 0.4) -> Lease:
     identity = MemoryIdentity(bench.authority, NAMES.id_of(name))
-    return Lease(Keyed(bench.broker.connect()), SUBJECT, identity=identity, seconds=seconds, clock=bench.now)
+    return Lease(KeyValue(bench.broker.connect()), SUBJECT, identity=identity, seconds=seconds, clock=bench.now)
 
 
 async def test_the_first_finds_nothing_and_the_next_what_was_announced(bench: Bench) -> None:

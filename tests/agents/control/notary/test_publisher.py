@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.notary import NAMES, NOTARY, Bench, own_records
 
-from sealbus.agents.control.notary.publisher import Recording, new_bundles
+from sealbus.agents.control.notary.publisher import RecordPublisher, new_bundles
 from sealbus.agents.dev.memory.identity import MemoryIdentity
 from sealbus.bus.ports import X509Material
 from sealbus.bus.sending.outbox import Outbox
@@ -65,7 +65,7 @@ async def test_what_is_stored_and_when_it_was_sent(bench: Bench) -> None:
     identity, history = MemoryIdentity(bench.authority, NOTARY), TrustHistory()
     async with Outbox(identity=identity, transport=bench.broker.connect(), clock=bench.now) as outbox:
         subject = audit_subject(NAMES.token(NOTARY))
-        recording = Recording(outbox=outbox, subject=subject, identity=identity, clock=bench.now)
+        recording = RecordPublisher(outbox=outbox, subject=subject, identity=identity, clock=bench.now)
         assert await recording.bundles(history, 0)
         assert not await recording.bundles(history, 0)
         await recording.checkpoint(b"note")
@@ -82,7 +82,9 @@ async def test_what_was_not_stored_is_not_in_the_history(bench: Bench) -> None:
     identity, history = MemoryIdentity(bench.authority, NOTARY), TrustHistory()
     bench.broker.fail("AUDIT", BusUnavailable("away"))
     async with Outbox(identity=identity, transport=bench.broker.connect(), clock=bench.now) as outbox:
-        recording = Recording(outbox=outbox, subject="audit.notary", identity=identity, clock=bench.now, within=0.2)
+        recording = RecordPublisher(
+            outbox=outbox, subject="audit.notary", identity=identity, clock=bench.now, within=0.2
+        )
         with pytest.raises(BusUnavailable):
             await recording.bundles(history, 0)
     assert history.at(5) == ()

@@ -11,7 +11,7 @@ from support.engines import ScriptedEngine, allow, deny
 from support.shop import Price, Shop, Update
 
 from sealbus import Agent, Context, Resource, ResourceNotFound
-from sealbus.agents.runtime.replay.replay import Replayed, Replaying, Result
+from sealbus.agents.runtime.replay.replay import Replay, Replayed, Result
 from sealbus.agents.runtime.replay.sender import NotSent
 from sealbus.bus.audit.trail import AuditEntry, Finding
 from sealbus.bus.ports import Delivery
@@ -77,7 +77,7 @@ async def entries(*log: AuditEntry | Finding) -> AsyncIterator[AuditEntry | Find
 async def replay(
     bus: TestBus, agent: Agent, log: list[AuditEntry | Finding] | None = None, most: int = 100
 ) -> list[Replayed]:
-    replaying = Replaying(
+    replaying = Replay(
         agent=agent,
         deployment=bus.deployment,
         transport=bus.broker.connect(),
@@ -258,7 +258,7 @@ async def test_another_message_in_its_place_is_not_given_to_the_handler(bus: Tes
 async def test_findings_are_told_apart(bus: TestBus) -> None:
     finding = Finding(sequence=3, stored=5, subject="audit.inventory", code="bad_digest", step=9, detail="")
     told: list[Finding] = []
-    replaying = Replaying(
+    replaying = Replay(
         agent=Debugged().agent,
         deployment=bus.deployment,
         transport=bus.broker.connect(),

@@ -10,7 +10,7 @@ from support.shop import Price, Shop, Update
 
 from sealbus.agents.runtime.replay import sender as module
 from sealbus.agents.runtime.replay.sender import NotSent, Unsent, WouldSend
-from sealbus.agents.sdk.sender import Sending
+from sealbus.agents.sdk.sender import Sender
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.gate.calls import Requests
 from sealbus.envelopes.errors import SealbusError
@@ -28,7 +28,7 @@ def unsent() -> Unsent:
 
 
 async def test_nothing_of_the_base_that_could_send_is_left(unsent: Unsent) -> None:
-    functions = {name: one for name, one in vars(Sending).items() if isinstance(one, FunctionType)}
+    functions = {name: one for name, one in vars(Sender).items() if isinstance(one, FunctionType)}
     sends = {name for name, one in functions.items() if "_outbox" in one.__code__.co_names}
     assert sends == {"__init__", "_emitted", "_submitted"} <= vars(Unsent).keys()
     assert "_outbox" not in vars(unsent)

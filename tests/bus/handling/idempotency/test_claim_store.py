@@ -10,7 +10,7 @@ from support.claims import MARGIN, Site
 from sealbus.bus.handling.idempotency.claim import Stage, StoredClaim, unsigned
 from sealbus.bus.handling.idempotency.claim_store import AlreadyDone, BusyEffect, Claim, ClaimStore
 from sealbus.bus.sending.message import Content
-from sealbus.bus.streams.key_value import Keyed
+from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import (
     BusUnavailable,
     Code,
@@ -111,14 +111,14 @@ async def test_a_process_takes_its_own_claim_over_if_that_it_was_stored_was_not_
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = site.process(1)
-    create = Keyed.create
+    create = KeyValue.create
 
-    async def lost(self: Keyed, subject: str, payload: bytes, *, within: float = 5.0) -> int | None:
+    async def lost(self: KeyValue, subject: str, payload: bytes, *, within: float = 5.0) -> int | None:
         await create(self, subject, payload, within=within)
         raise BusUnavailable("no answer")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Keyed, "create", lost)
+        patched.setattr(KeyValue, "create", lost)
         with pytest.raises(StateUnavailable):
             await one.claim(ASKED, TIMEOUT)
     with pytest.raises(BusyEffect):

@@ -75,7 +75,12 @@ async def test_what_a_bucket_needs_is_said_in_one_line(lab: Lab, tmp_path: Path)
 
 
 @pytest.mark.nats
-async def test_what_is_pushed_decides_and_revokes_in_one_turn_of_the_loop(lab: Lab, tmp_path: Path) -> None:
+async def test_what_is_pushed_decides_and_revokes_in_one_turn_of_the_loop(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: Path) -> bytes:
+        raise ConfigurationError(f"{file} was read again")
+
     (tmp_path / "key.pem").write_text(public_pem(KEY.public), encoding="ascii")
     policy = changed(PLAIN, bundle="nats://policies", cache=tmp_path / "cache", keys=(tmp_path / "key.pem",))
     async with lab.connection("a") as connection:
@@ -93,6 +98,8 @@ async def test_what_is_pushed_decides_and_revokes_in_one_turn_of_the_loop(lab: L
                 return (await engine.status()).revision.partition(".")[2], source.in_force.revoked_before
 
             assert await seen() == ("platform-1", {})
+            # In memory: what is composed is not read back from where it is kept.
+            monkeypatch.setattr("sealbus.policies.bundle.files.read_file", refuse)
             found = await store.read("platform")
             assert found is not None
             raw = sign_bundle(

@@ -85,14 +85,16 @@ async def measure(rounds: int = 5) -> Figures:
 async def _rounds(rounds: int, figures: Figures, connection: Connection, plain: JetStreamContext) -> None:
     transport = NatsTransport(connection)
     for number in range(rounds):
-        await api(connection, "STREAM.CREATE.TASKS", {"name": "TASKS", "subjects": ["task.>"], "storage": "file"})
+        await api(
+            connection.jetstream, "STREAM.CREATE.TASKS", {"name": "TASKS", "subjects": ["task.>"], "storage": "file"}
+        )
         await figures.add("nats-py publish", lambda: _plain_publish(plain))
         await figures.add("publish", lambda: _publish(transport))
         # The default argument binds the round's number; mypy cannot infer the type of a lambda that has one.
         await figures.add("nats-py fetch", lambda number=number: _plain_pull(plain, f"plain-{number}"))  # type: ignore[misc]
         await figures.add("pull", lambda number=number: _pull(transport, f"fast-{number}"))  # type: ignore[misc]
         await figures.add("read", lambda: _read(transport))
-        await api(connection, "STREAM.DELETE.TASKS")
+        await api(connection.jetstream, "STREAM.DELETE.TASKS")
 
 
 async def _publish(transport: NatsTransport) -> None:

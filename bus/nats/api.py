@@ -1,6 +1,6 @@
 """The JetStream API: streams and consumers, read, created and updated as JSON.
 
-Streams are asked about through a port, a function, so that an operator's command, a worker and a test use the same code
+It is asked through a port, a function, so that an operator's command, a worker and a test use the same code
 over whatever connection they have. Whether a configuration is right is not decided here.
 """
 
@@ -14,9 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
-from sealbus.bus.nats.connection.connection import Connection, decoded
 from sealbus.bus.nats.connection.frames import check_pattern
-from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.ports import JsonObject, Request, StreamRefused
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
@@ -36,7 +34,6 @@ __all__ = [
     "bind",
     "closed_subject",
     "create_stream",
-    "delete_reader",
     "existing_stream",
     "iso_time",
     "make_reader",
@@ -50,7 +47,6 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-API_SECONDS = 5.0
 
 EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
 """Header of a publish that is to be stored only after this sequence of its subject."""
@@ -120,30 +116,31 @@ class Bound:
     ack_floor: int
 
 
-async def api(connection: Connection, subject: str, body: Mapping[str, object] | None = None) -> JsonObject:
+async def api(request: Request, subject: str, body: Mapping[str, object] | None = None) -> JsonObject:
     """Ask `$JS.API.<subject>`, return its answer. Raises `StreamRefused` for a refusal, else `BusUnavailable`."""
-    full = f"$JS.API.{subject}"
-    payload = json.dumps(body).encode() if body is not None else b""
-    return decoded(full, await connection.request(full, payload, deadline=API_SECONDS))
+    answer = await _ask(request, f"$JS.API.{subject}", body or {})
+    if (error := _error(answer)) is not None:
+        raise StreamRefused(f"{error[1]} ({error[0]})", error[0])
+    return answer
 
 
-async def bind(connection: Connection, spec: DurableSpec) -> Bound:
+async def bind(request: Request, spec: DurableSpec) -> Bound:
     """Make sure that the durable consumer of `spec` is there, creating it or bringing it up to date.
 
     Raises `ConfigurationError` if one of that name exists that cannot be made so; `BusUnavailable`.
     """
     try:
-        info = await api(connection, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
+        info = await api(request, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
     except StreamRefused as error:
         if error.err_code != CONSUMER_NOT_FOUND:
             raise
         try:
-            return _bound(await _create(connection, spec, "create"))
+            return _bound(await _create(request, spec, "create"))
         except StreamRefused as refused:
             if refused.err_code not in CONSUMER_EXISTS:
                 raise
             # Another replica was quicker.
-            info = await api(connection, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
+            info = await api(request, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
     found = info.get("config")
     if not isinstance(found, dict):
         raise BusUnavailable(f"consumer {spec.name} of {spec.stream}: the answer about it is not one")
@@ -157,12 +154,12 @@ async def bind(connection: Connection, spec: DurableSpec) -> Bound:
     if any(found.get(key) != wanted[key] for key in changing) or _subjects(found) != set(spec.subjects):
         kept = {key: found[key] for key in ("deliver_policy", "opt_start_seq", "opt_start_time") if key in found}
         _log.info("consumer %s of %s: brought up to date", spec.name, spec.stream)
-        return _bound(await _create(connection, spec, "update", kept))
+        return _bound(await _create(request, spec, "update", kept))
     return _bound(info)
 
 
 async def make_reader(
-    connection: Connection, stream: str, name: str, subjects: tuple[str, ...], start: int, since: int
+    request: Request, stream: str, name: str, subjects: tuple[str, ...], start: int, since: int
 ) -> int:
     """Create a consumer in memory, without acknowledgement, gone by itself; return how many messages it has."""
     config: dict[str, object] = {
@@ -180,17 +177,10 @@ async def make_reader(
         del config["opt_start_seq"]
         config |= {"deliver_policy": "by_start_time", "opt_start_time": iso_time(since)}
     info = await api(
-        connection, f"CONSUMER.CREATE.{stream}.{name}{_suffix(subjects)}", {"stream_name": stream, "config": config}
+        request, f"CONSUMER.CREATE.{stream}.{name}{_suffix(subjects)}", {"stream_name": stream, "config": config}
     )
     pending = info.get("num_pending", 0)
     return pending if isinstance(pending, int) else 0
-
-
-def delete_reader(link: Link, stream: str, name: str) -> None:
-    """Ask for a reader's consumer to be deleted, and wait for nothing. Raises `BusUnavailable`."""
-    # A reply subject that nobody waits on: without one the server would not take this for a question.
-    nobody = link.replies.inbox + b"gone"
-    link.write(b"PUB $JS.API.CONSUMER.DELETE.%b.%b %b 0\r\n\r\n" % (stream.encode(), name.encode(), nobody))
 
 
 def iso_time(time: int) -> str:
@@ -200,11 +190,11 @@ def iso_time(time: int) -> str:
 
 
 async def _create(
-    connection: Connection, spec: DurableSpec, action: str, kept: Mapping[str, object] | None = None
+    request: Request, spec: DurableSpec, action: str, kept: Mapping[str, object] | None = None
 ) -> JsonObject:
     config = spec.config() | dict(kept or {})
     body = {"stream_name": spec.stream, "config": config, "action": action}
-    return await api(connection, f"CONSUMER.CREATE.{spec.stream}.{spec.name}{_suffix(spec.subjects)}", body)
+    return await api(request, f"CONSUMER.CREATE.{spec.stream}.{spec.name}{_suffix(spec.subjects)}", body)
 
 
 def _suffix(subjects: tuple[str, ...]) -> str:

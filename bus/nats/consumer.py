@@ -236,7 +236,7 @@ class NatsPull:
             if state.created != self._created:
                 self._floor = 0
             start = self._acks.lowest(self._floor + 1) if self._floor else 0
-            bound = await bind(self._connection, replace(self._spec, start=start))
+            bound = await bind(self._connection.jetstream, replace(self._spec, start=start))
         except SealbusError as error:
             if not self._created and isinstance(error, ConfigurationError):
                 raise

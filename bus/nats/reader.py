@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
 from sealbus.bus.nats.acks import AckSubjects
-from sealbus.bus.nats.api import StreamState, delete_reader, existing_stream, make_reader
+from sealbus.bus.nats.api import StreamState, existing_stream, make_reader
 from sealbus.bus.nats.connection.connection import Connection, ask
 from sealbus.bus.nats.connection.frames import check_pattern, check_subject, header_value, status_of
 from sealbus.bus.nats.connection.link import Link
@@ -59,7 +59,7 @@ class _Reader:
     async def open(self, connection: Connection, subjects: tuple[str, ...], start: int, since: int) -> None:
         """Make the consumer, which starts at sequence `start`, or at the time `since` if there is one."""
         self.link.watchers.append(self.arrived.set)
-        self._pending = await make_reader(connection, self._stream, self._name, subjects, start, since)
+        self._pending = await make_reader(connection.jetstream, self._stream, self._name, subjects, start, since)
         self._pulls = PullRequests(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}",
             PullRequest(batch=BATCH),
@@ -105,7 +105,7 @@ class _Reader:
             self._pulls.asking = False
             self._pulls.close(self.link)
             with contextlib.suppress(BusUnavailable):
-                delete_reader(self.link, self._stream, self._name)
+                _delete(self.link, self._stream, self._name)
 
     def _deliver(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
         found = self._acks.parse(reply)
@@ -145,6 +145,13 @@ class _Reader:
     def _break(self, reason: str) -> None:
         self.broken = self.broken or reason
         self.arrived.set()
+
+
+def _delete(link: Link, stream: str, name: str) -> None:
+    """Ask for a reader's consumer to be deleted, and wait for nothing. Raises `BusUnavailable`."""
+    # A reply subject that nobody waits on: without one the server would not take this for a question.
+    nobody = link.replies.inbox + b"gone"
+    link.write(b"PUB $JS.API.CONSUMER.DELETE.%b.%b %b 0\r\n\r\n" % (stream.encode(), name.encode(), nobody))
 
 
 async def read(

@@ -186,7 +186,7 @@ class ObjectStore:
                 raise BusUnavailable(f"{self.stream}: a chunk was not stored: {answer}") from answer
 
     async def _purge(self, subject: str) -> None:
-        await api(self._connection, f"STREAM.PURGE.{self.stream}", {"filter": subject})
+        await api(self._connection.jetstream, f"STREAM.PURGE.{self.stream}", {"filter": subject})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

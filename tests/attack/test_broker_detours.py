@@ -267,7 +267,7 @@ async def test_what_is_pushed_onto_a_served_subject_is_refused(tmp_path: Path) -
             "deliver_group": "orders",
         }
         made = await api(
-            attacker,
+            attacker.jetstream,
             "CONSUMER.CREATE.TASKS.shop-web.task.shop-web.>",
             {"stream_name": "TASKS", "config": config},
         )

@@ -53,7 +53,7 @@ async def working(bus: RealBus, worker: Worker) -> AsyncIterator[None]:
 
 
 async def pending(bus: RealBus, stream: str, consumer: str) -> int:
-    info = await api(bus.connections["shop-web"], f"CONSUMER.INFO.{stream}.{consumer}")
+    info = await api(bus.connections["shop-web"].jetstream, f"CONSUMER.INFO.{stream}.{consumer}")
     count = info["num_ack_pending"]
     assert isinstance(count, int)
     return count
@@ -119,7 +119,7 @@ async def test_a_durable_of_before_is_given_its_new_bound(tmp_path: Path) -> Non
             shop = Shop()
             async with Worker(shop.inventory, node, limits) as worker, working(bus, worker):
                 await (await web.submit("inventory.update", Update(item_id="1"))).result(timeout=20)
-            info = await api(bus.connections["shop-web"], "CONSUMER.INFO.TASKS.inventory")
+            info = await api(bus.connections["shop-web"].jetstream, "CONSUMER.INFO.TASKS.inventory")
             config = info["config"]
             assert isinstance(config, dict)
             assert config["max_ack_pending"] == (pending_of_old or 8_192)

@@ -204,7 +204,7 @@ async def test_an_agent_with_the_real_command_line(site: CalloutSite, tmp_path: 
         config = {"name": "inventory", "durable_name": "inventory", "ack_policy": "explicit"}
         config["filter_subject"] = "task.inventory.>"
         made = {"stream_name": "TASKS", "config": config}
-        await api(connection, "CONSUMER.CREATE.TASKS.inventory.task.inventory.>", made)
+        await api(connection.jetstream, "CONSUMER.CREATE.TASKS.inventory.task.inventory.>", made)
     async with site.raw("inventory") as raw:
         await raw.request("state.inventory.effect.00", b"kept")
     assert await tried(cli(site, "inventory", tmp_path), INVENTORY) == wanted(INVENTORY)

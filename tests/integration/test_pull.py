@@ -56,7 +56,7 @@ async def publish(connection: Connection, *numbers: int, size: int = 0, subject:
 
 
 async def consumer(connection: Connection) -> dict[str, object]:
-    return await api(connection, "CONSUMER.INFO.TASKS.a")
+    return await api(connection.jetstream, "CONSUMER.INFO.TASKS.a")
 
 
 async def until_settled(connection: Connection) -> None:
@@ -255,7 +255,7 @@ async def test_a_deleted_consumer_is_made_anew_where_it_was(connection: Connecti
     worker = Worker(pull_of(connection), handle)
     await publish(connection, *range(200))
     await until(lambda: len(worker.seen) == 200)
-    await api(connection, "CONSUMER.DELETE.TASKS.a")
+    await api(connection.jetstream, "CONSUMER.DELETE.TASKS.a")
     await publish(connection, *range(200, 300))
     await until(lambda: 299 in worker.seen)
     # Nothing below the retried message comes again, and that one does: its redelivery was the deleted consumer's.
@@ -268,7 +268,7 @@ async def test_a_stream_made_anew(connection: Connection) -> None:
     worker = Worker(pull_of(connection))
     await publish(connection, *range(20))
     await until(lambda: len(worker.seen) == 20)
-    await api(connection, "STREAM.DELETE.TASKS")
+    await api(connection.jetstream, "STREAM.DELETE.TASKS")
     await make_stream(connection)
     created = await NatsTransport(connection).created("TASKS")
     await publish(connection, *range(100, 110))
@@ -322,7 +322,7 @@ def waits(connection: Connection) -> bool:
 
 async def test_another_kind_of_consumer_of_that_name_is_refused(connection: Connection) -> None:
     body = {"stream_name": "TASKS", "config": {"durable_name": "a", "name": "a", "ack_policy": "none"}}
-    await api(connection, "CONSUMER.CREATE.TASKS.a", body)
+    await api(connection.jetstream, "CONSUMER.CREATE.TASKS.a", body)
     with pytest.raises(ConfigurationError, match="explicit acknowledgement"):
         await anext(pull_of(connection).batches())
     assert connection._attachments == []
@@ -386,5 +386,5 @@ async def test_answers_from_elsewhere_are_not_deliveries(connection: Connection)
 
 async def test_the_api_is_asked_by_the_port_of_streams_too(connection: Connection) -> None:
     with pytest.raises(StreamRefused, match="not found"):
-        await api(connection, "CONSUMER.INFO.TASKS.none")
+        await api(connection.jetstream, "CONSUMER.INFO.TASKS.none")
     assert json.loads(await connection.jetstream("$JS.API.STREAM.NAMES", b"{}"))["streams"] == ["TASKS"]

@@ -63,7 +63,7 @@ async def at_work(bus: RealBus, prices: Prices, engine: ScriptedEngine) -> Async
 
 async def consumers(bus: RealBus) -> object:
     """Return the names of the consumers that RESULTS has."""
-    return (await api(bus.connections["operator"], "CONSUMER.NAMES.RESULTS")).get("consumers") or []
+    return (await api(bus.connections["operator"].jetstream, "CONSUMER.NAMES.RESULTS")).get("consumers") or []
 
 
 async def gone(bus: RealBus) -> None:

@@ -85,7 +85,7 @@ async def running(folder: Path, *agents: str | User, **server: object) -> AsyncI
 async def make_stream(connection: Connection, name: str = "TASKS", *subjects: str, **config: object) -> None:
     """Create a stream on disk."""
     await api(
-        connection,
+        connection.jetstream,
         f"STREAM.CREATE.{name}",
         {"name": name, "subjects": list(subjects or ("task.>",)), "storage": "file", **config},
     )

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import random as random_module
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 from weakref import WeakSet
 
 from sealbus.bus.nats.connection.client import NkeyLogin
@@ -29,12 +28,12 @@ from sealbus.bus.nats.connection.rotation import (
     rotate_after,
     seconds_left,
 )
-from sealbus.bus.ports import Clock, Identity, JsonObject, StreamRefused, wall_clock
+from sealbus.bus.ports import Clock, Identity, wall_clock
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, SealbusError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Answer", "Connection", "ask", "decoded"]
+__all__ = ["Answer", "Connection", "ask"]
 
 _log = logging.getLogger(__name__)
 
@@ -338,19 +337,3 @@ async def ask(link: Link, subject: str, payload: bytes, *, deadline: float) -> A
     if status == 503:
         raise BusUnavailable(f"{subject}: nobody answers there; is JetStream on, and does the stream exist?")
     return answer
-
-
-def decoded(subject: str, answer: Answer) -> JsonObject:
-    """Return the JSON object of an API answer. Raises `StreamRefused` for an error in it, `BusUnavailable` for junk."""
-    try:
-        found = json.loads(answer.payload)
-    except ValueError as error:
-        raise BusUnavailable(f"{subject}: the answer is not JSON") from error
-    if not isinstance(found, dict):
-        raise BusUnavailable(f"{subject}: the answer is not a JSON object")
-    content = cast("JsonObject", found)
-    refusal = content.get("error")
-    if isinstance(refusal, dict):
-        code = refusal.get("err_code", refusal.get("code", 0))
-        raise StreamRefused(f"{refusal.get('description', 'refused')} ({code})", code if isinstance(code, int) else 0)
-    return content

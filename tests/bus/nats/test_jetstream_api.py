@@ -6,13 +6,17 @@ import pytest
 
 from sealbus.bus.nats.api import (
     StreamState,
+    api,
     create_stream,
     existing_stream,
     parse_time,
     stream_state,
     update_stream,
 )
+from sealbus.bus.ports import StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+
+INFO = "STREAM.INFO.TASKS"
 
 GOOD = {
     "config": {"name": "TASKS", "subjects": ["task.>"]},
@@ -171,3 +175,27 @@ def test_times_become_microseconds(text: str, micros: int) -> None:
 def test_other_texts_are_no_time(text: str) -> None:
     with pytest.raises(ValueError, match=r"RFC 3339|month"):
         parse_time(text)
+
+
+async def test_an_answer_is_a_json_object() -> None:
+    assert await api(Server(b'{"config":{}}'), INFO) == {"config": {}}
+    assert await api(Server(b'{"error":null}'), INFO) == {"error": None}
+    for junk in (b"", b"[1]", b"7", b"\xff", b"{"):
+        with pytest.raises(BusUnavailable, match="the answer is not"):
+            await api(Server(junk), INFO)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (b'{"code":404,"err_code":10059,"description":"stream not found"}', 10059),
+        (b'{"code":503}', 503),
+        (b"{}", 0),
+        (b'{"err_code":"x"}', 0),
+        (b'"a text"', 0),
+    ],
+)
+async def test_an_error_in_the_answer_is_a_refusal_with_its_code(error: bytes, code: int) -> None:
+    with pytest.raises(StreamRefused) as raised:
+        await api(Server(b'{"error":%b}' % error), INFO)
+    assert raised.value.err_code == code

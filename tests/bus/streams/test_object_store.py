@@ -53,7 +53,7 @@ async def put(store: ObjectStore, name: str, content: bytes, last: int = 0) -> O
 
 
 async def messages(connection: Connection) -> object:
-    state = (await api(connection, "STREAM.INFO.OBJ_policies"))["state"]
+    state = (await api(connection.jetstream, "STREAM.INFO.OBJ_policies"))["state"]
     assert isinstance(state, dict)
     return state["messages"]
 

@@ -7,10 +7,9 @@ from typing import cast
 
 import pytest
 
-from sealbus.bus.nats.connection.connection import Answer, ask, decoded
+from sealbus.bus.nats.connection.connection import Answer, ask
 from sealbus.bus.nats.connection.inbox import Replies
 from sealbus.bus.nats.connection.link import Link
-from sealbus.bus.ports import StreamRefused
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 API = "$JS.API.STREAM.INFO.TASKS"
@@ -113,30 +112,3 @@ async def test_nobody_there_is_said_in_words() -> None:
 
 def test_the_payload_stays_out_of_a_repr() -> None:
     assert "secret" not in repr(Answer(header_block=b"", payload=b"secret"))
-
-
-def answer(payload: bytes) -> Answer:
-    return Answer(header_block=b"", payload=payload)
-
-
-def test_an_answer_is_a_json_object() -> None:
-    assert decoded(API, answer(b'{"config":{}}')) == {"config": {}}
-    assert decoded(API, answer(b'{"error":null}')) == {"error": None}
-    for junk in (b"", b"[1]", b"7", b"\xff", b"{"):
-        with pytest.raises(BusUnavailable, match="the answer is not"):
-            decoded(API, answer(junk))
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (b'{"code":404,"err_code":10059,"description":"stream not found"}', 10059),
-        (b'{"code":503}', 503),
-        (b"{}", 0),
-        (b'{"err_code":"x"}', 0),
-    ],
-)
-def test_an_error_in_the_answer_is_a_refusal_with_its_code(error: bytes, code: int) -> None:
-    with pytest.raises(StreamRefused) as raised:
-        decoded(API, answer(b'{"error":%b}' % error))
-    assert raised.value.err_code == code

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PYRIGHT = ROOT / ".tools" / "pyright" / "node_modules" / "pyright" / "index.js"

@@ -153,7 +153,7 @@ def _gives(one: Type) -> Result:
 
 
 def _first(_: Sequence[Expression], types: Sequence[Type], __: Inside) -> Type:
-    return types[0]
+    return narrowed(types[0], frozenset({"object"}))
 
 
 def _item(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
@@ -161,7 +161,7 @@ def _item(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Typ
 
 
 def _member(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
-    return join(set_of(NEVER), inside.items(types[0]))
+    return narrowed(join(set_of(NEVER), inside.items(types[0])), frozenset({"set"}))
 
 
 def _array(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
@@ -177,7 +177,7 @@ def _merged(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> T
     merged = [inside.items(one) if "array" in one.names else one for one in types]
     values = [inside.items(one) for one in merged]
     if not any("object" in one.names for one in values):
-        return join_all([record({}), *merged])
+        return narrowed(join_all([record({}), *merged]), frozenset({"object"}))
     return narrowed(ANY if any(one.may_hold("set") for one in merged) else JSON, frozenset({"object"}))
 
 

@@ -138,20 +138,12 @@ def issuers_of(table: EdgeTable) -> tuple[Issuer, ...]:
     """Return the rows of the table of issuers; raise `ConfigurationError` for one that cannot be right, or none."""
     if not table.issuers:
         raise ConfigurationError("edge.issuers is empty: say whose access tokens the edge takes")
-    return tuple(
-        Issuer(
-            issuer=row.issuer,
-            audiences=frozenset(row.audiences or (_resource(table),)),
-            algorithms=frozenset(row.algorithms),
-            jwks_uri=row.jwks_uri,
-            types=frozenset(row.types),
-            claims=row.claims,
-            session_claim=row.session_claim,
-            tenant_claim=row.tenant_claim,
-            tenant=row.tenant,
-        )
-        for row in table.issuers
-    )
+    found = []
+    for row in table.issuers:
+        audiences = row.audiences or (_resource(table),)
+        sets = {"audiences": audiences, "algorithms": row.algorithms, "types": row.types}
+        found.append(Issuer(**{**dict(row), **{name: frozenset(values) for name, values in sets.items()}}))
+    return tuple(found)
 
 
 def minting_limits(table: EdgeTable, lifetimes: Lifetimes, limits: EdgeLimits = DEFAULT_EDGE_LIMITS) -> EdgeLimits:

@@ -18,18 +18,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from sealbus.agents.control.notary.log.store import LogStore
 from sealbus.agents.control.notary.publisher import RecordPublisher
 from sealbus.agents.identity.threads import in_thread
 from sealbus.agents.runtime.policy.history import former_policy
-from sealbus.agents.runtime.policy.source import anchors_of, file_verifier, open_sync
+from sealbus.agents.runtime.policy.source import PolicySource, anchors_of, open_source
 from sealbus.agents.runtime.policy.store import PolicyStore
-from sealbus.agents.runtime.policy.sync import PolicySync
 from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.telemetry import Counters
@@ -37,7 +35,6 @@ from sealbus.envelopes.errors import BusUnavailable, Code, ConfigurationError, E
 from sealbus.envelopes.export.policy_files import policy_digest, policy_path
 from sealbus.envelopes.records.notary import PolicyRecord
 from sealbus.envelopes.records.record import parse_record
-from sealbus.policies.bundle.files import changes, load_bundle, mark
 from sealbus.policies.bundle.format import Bundle, read_bundle
 from sealbus.policies.lint.module import PolicyRefused
 
@@ -75,8 +72,7 @@ class PolicyArchive:
     """Used from one event loop; nothing in it blocks."""
 
     def __init__(self) -> None:
-        self.problem = "no policy is followed"
-        """Why policies may be missing, in a few words; empty where the deployment's policy is followed."""
+        self.why: Callable[[], str] = lambda: "no policy is followed"
         self._records: dict[bytes, str] = {}
         self._kept: set[bytes] = set()
         self._revisions: set[str] = set()
@@ -84,6 +80,11 @@ class PolicyArchive:
         self._wanted: OrderedDict[str, None] = OrderedDict()
         self._given_up: OrderedDict[str, None] = OrderedDict()
         self._wanting = asyncio.Event()
+
+    @property
+    def problem(self) -> str:
+        """Why policies may be missing, in a few words; empty where the deployment's policy is followed."""
+        return self.why()
 
     def offer(self, bundle: Bundle) -> None:
         """Take a bundle that is or was current, unless it is recorded and kept."""
@@ -164,63 +165,44 @@ async def follow_policy(
     said = ""
     while True:
         try:
-            if policy.bucket is not None:
-                async with open_sync(name, policy, connection, counters=counters) as sync:
-                    await _follow_bucket(sync, policy, PolicyStore(connection, policy.bucket), archive)
-            elif policy.file is not None:
-                await _follow_file(policy.file, policy, archive)
-            else:
-                archive.problem = NONE
-                _log.warning("%s", NONE)
-                return
+            async with open_source(name, policy, connection, counters=counters) as source:
+                if source.in_force.bundle is None:
+                    archive.why = partial(str, NONE)
+                    _log.warning("%s", NONE)
+                    return
+                archive.why = partial(_unarchived, source)
+                with source.in_force.taken(archive.offer):
+                    await _look_for_former(policy, connection, archive)
         except ConfigurationError as error:
-            archive.problem = f"policies are not archived: {error.detail}"
+            archive.why = partial(str, f"policies are not archived: {error.detail}")
             if archive.problem != said:
                 said = archive.problem
                 _log.warning("%s", said)
         await asyncio.sleep(AGAIN_AFTER)
 
 
-async def _follow_bucket(sync: PolicySync, policy: PolicyTable, store: PolicyStore, archive: PolicyArchive) -> None:
-    anchors = await asyncio.to_thread(anchors_of, policy)
-
-    async def look_for_former() -> None:
-        while True:
-            revision = await archive.wanted()
-            try:
-                bundle = await former_policy(store, anchors, revision)
-            except BusUnavailable:
-                await asyncio.sleep(AGAIN_AFTER)
-                continue
-            if bundle is None:
-                _log.warning("no bundle is kept of policy %s: decisions by it cannot be made again", revision)
-                archive.give_up(revision)
-            else:
-                archive.offer(bundle)
-
-    def offer(bundle: Bundle) -> None:
-        archive.problem = sync.problem
-        archive.offer(bundle)
-
-    with sync.in_force.taken(offer):
-        await look_for_former()
+def _unarchived(source: PolicySource) -> str:
+    refused = source.in_force.problem
+    return f"the newest policy is not archived: {refused}" if refused else source.problem()
 
 
-async def _follow_file(file: Path, policy: PolicyTable, archive: PolicyArchive) -> None:
-    verifier = await asyncio.to_thread(file_verifier, policy)
-    since = mark(file)
-    bundle = await asyncio.to_thread(load_bundle, file, verifier)
-    archive.offer(bundle)
-    archive.problem = ""
-    async for _ in changes(file, since):
+async def _look_for_former(policy: PolicyTable, connection: Connection, archive: PolicyArchive) -> None:
+    if policy.bucket is None:
+        await asyncio.get_running_loop().create_future()
+        return
+    store, anchors = PolicyStore(connection, policy.bucket), await asyncio.to_thread(anchors_of, policy)
+    while True:
+        revision = await archive.wanted()
         try:
-            bundle = await asyncio.to_thread(load_bundle, file, verifier, after=bundle)
-        except ConfigurationError as error:
-            archive.problem = f"the newest policy is not archived: {error.detail}"
-            _log.warning("%s", archive.problem)
+            bundle = await former_policy(store, anchors, revision)
+        except BusUnavailable:
+            await asyncio.sleep(AGAIN_AFTER)
+            continue
+        if bundle is None:
+            _log.warning("no bundle is kept of policy %s: decisions by it cannot be made again", revision)
+            archive.give_up(revision)
         else:
             archive.offer(bundle)
-            archive.problem = ""
 
 
 def policy_record(bundle: Bundle) -> PolicyRecord:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.bus.background import Background
 from sealbus.bus.streams.object_store import ObjectInfo
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
@@ -155,7 +156,7 @@ def _keep(bundle: Bundle, file: Path, *, durable: bool) -> None:
 async def policy_synced(sync: PolicySync) -> AsyncGenerator[PolicySync, None]:
     """Start `sync` and run it while entered."""
     await sync.start()
-    async with asyncio.TaskGroup() as group:
+    async with Background() as group:
         running = group.create_task(sync.run(), name="policy-sync")
         try:
             yield sync

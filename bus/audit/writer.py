@@ -343,7 +343,7 @@ def decision_record(decided: Decided) -> DecisionRecord:
             else CorePlace(opened=opened.time)
         ),
         delivery=position.delivery if position is not None else 1,
-        allow=decided.allowed,
+        allow=code is None,
         code=code,
         input=decided.input_document or None,
         reasons=decision.reasons if decision is not None else (),

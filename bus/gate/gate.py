@@ -246,9 +246,10 @@ class Gate:
 
     async def _pass_on(self, decided: Decided, leaf: bytes, pull: Pull | None) -> None:
         opened = decided.opened
-        verdict = "allow" if decided.allowed else str(decided.code)
+        code = decided.code
+        verdict = "allow" if code is None else str(code)
         self._counters.add("sealbus_decisions_total", 1, action=opened.route.action, verdict=verdict)
-        if decided.allowed and decided.decision is not None:
+        if code is None and decided.decision is not None:
             permitted = Permitted(
                 message=opened.message,
                 value=decided.value,
@@ -260,7 +261,7 @@ class Gate:
             await self._executor.put(permitted, opened.delivery, pull)
             return
         extra = decided.error.detail if isinstance(decided.error, ObligationUnknown) else ""
-        code = decided.code or Code.DENIED
+        code = code or Code.DENIED
         self._said.message("denied", opened.message.header, action=opened.route.action, code=code, extra=extra)
         await self._executor.turn_down(decided, pull)
 

@@ -32,7 +32,6 @@ from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import Code, HandlingError, SealbusError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
-from sealbus.envelopes.message.kinds import Kind
 from sealbus.policies.decision.decision import shows_reasons
 
 __all__ = ["DurableWork"]
@@ -80,10 +79,6 @@ class DurableWork:
         self._clock = clock
         self._said = OperatorLog(_log)
 
-    def reporter(self, message: VerifiedMessage, delivery: Delivery) -> TaskReporter | None:
-        """Return the reporter of a task's status; `None` for every other kind, whose progress nobody waits for."""
-        return self._statuses.about(message, delivery.number) if message.header.kind is Kind.TASK else None
-
     async def handle(self, work: Work) -> None:
         """Run the handler if it may run; returns once what follows has begun, or waits for its turn."""
         if work.started >= work.header.exp:
@@ -128,7 +123,7 @@ class DurableWork:
         self, message: VerifiedMessage, delivery: Delivery, pull: Pull, code: Code, reasons: tuple[str, ...]
     ) -> None:
         """Tell the requester of a task that steps 14 to 17 said no, and end the delivery for good."""
-        if (reporter := self.reporter(message, delivery)) is not None:
+        if (reporter := self._statuses.reporter(message, delivery)) is not None:
             await reporter.tell(State.REJECTED, code=code, reasons=reasons)
         pull.term(delivery)
 
@@ -146,7 +141,7 @@ class DurableWork:
         )
         extra = f"for {delay:.1f} s" if again else "given up"
         self._said.message("put off", header, action="no handler here", code=Code.UNKNOWN_VERB, extra=extra)
-        reporter = self.reporter(message, delivery)
+        reporter = self._statuses.reporter(message, delivery)
         if reporter is not None and (not again or count == 1):
             await reporter.tell(State.WORKING if again else State.FAILED, code=Code.UNKNOWN_VERB)
         if not again:
@@ -159,7 +154,7 @@ class DurableWork:
 
     def _count(self, work: Work, code: Code | None) -> None:
         action = work.permitted.route.action
-        self._counters.add("sealbus_handled_total", 1, action=action, outcome=work.outcome(code))
+        self._counters.add("sealbus_handled_total", 1, action=action, outcome=code or "done")
 
     async def _done(self, work: Work, claim: Claim, result: Content) -> None:
         code: Code | None = None

@@ -60,6 +60,7 @@ class Executor:
         waiting: int = 1_024,
         clock: Clock = wall_clock,
     ) -> None:
+        self._statuses = statuses
         self._concurrency = concurrency
         self._clock = clock
         self._queue: asyncio.Queue[Work] = asyncio.Queue(waiting)
@@ -111,7 +112,7 @@ class Executor:
 
     def reporter(self, message: VerifiedMessage, delivery: Delivery) -> TaskReporter | None:
         """Return the reporter of a task's status; `None` for a call, which is answered, and an event."""
-        return self._durable.reporter(message, delivery)
+        return self._statuses.reporter(message, delivery)
 
     async def put(self, permitted: Permitted, delivery: Delivery, pull: Pull | None) -> None:
         """Queue one permitted message; waits while the queue is full."""

@@ -52,7 +52,7 @@ class Replier:
         except HandlingError as error:
             code = error.code
             answer = error_answer(code, error.reasons if shows_reasons(permitted.obligations) else ())
-        self._counters.add("sealbus_handled_total", 1, action=permitted.route.action, outcome=work.outcome(code))
+        self._counters.add("sealbus_handled_total", 1, action=permitted.route.action, outcome=code or "done")
         if answer is not None:
             await self._send(permitted.message, answer)
         await self._outcomes.settle(work, code)

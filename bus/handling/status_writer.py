@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
@@ -47,9 +48,9 @@ class Statuses:
         self._deadlines = Deadlines()
         self._said = OperatorLog(_log)
 
-    def about(self, message: VerifiedMessage, delivery: int) -> StatusReporter:
-        """Return what tells the requester of the task `message` how this `delivery` (from 1) of it goes."""
-        return StatusReporter(self, message, delivery)
+    def reporter(self, message: VerifiedMessage, delivery: Delivery) -> StatusReporter | None:
+        """Return the reporter of a task's status; `None` for every other kind, whose progress nobody waits for."""
+        return StatusReporter(self, message, delivery.number) if message.header.kind is Kind.TASK else None
 
     async def store(self, message: VerifiedMessage, status: Status) -> bool:
         """Store `status` of the task `message`; tell whether that was acknowledged in time. Raises nothing."""

@@ -6,7 +6,6 @@ from sealbus.bus.handling.idempotency.claim_store import Claim
 from sealbus.bus.handling.places import Cause, Places
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import Permitted, TaskReporter
-from sealbus.envelopes.errors import Code
 from sealbus.envelopes.message.header import Header
 
 __all__ = ["Work"]
@@ -19,10 +18,11 @@ class Work:
     it is settled, absent for a core call.
     """
 
-    __slots__ = ("_unsettled", "claim", "delivery", "permitted", "pull", "started")
+    __slots__ = ("_unsettled", "claim", "delivery", "header", "permitted", "pull", "started")
 
     def __init__(self, permitted: Permitted, delivery: Delivery, pull: Pull | None, unsettled: set[Work]) -> None:
         self.permitted = permitted
+        self.header: Header = permitted.message.header
         self.delivery = delivery
         self.pull = pull
         self.started = 0
@@ -32,11 +32,6 @@ class Work:
         self._unsettled = unsettled
         if pull is not None:
             unsettled.add(self)
-
-    @property
-    def header(self) -> Header:
-        """The message's header."""
-        return self.permitted.message.header
 
     @property
     def progress(self) -> TaskReporter | None:
@@ -60,7 +55,3 @@ class Work:
             raise TypeError("a call does not come again")
         places.put_off(Cause.PASSING, self.delivery, self.pull, seconds)
         self._unsettled.discard(self)
-
-    def outcome(self, code: Code | None) -> str:
-        """Return what the metric of handled messages says of `code`."""
-        return str(code) if code is not None else "done"

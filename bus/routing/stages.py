@@ -39,11 +39,12 @@ class Decided:
     @property
     def allowed(self) -> bool:
         """Tell whether the policy said exactly yes and no step failed."""
-        return self.error is None and self.decision is not None and self.decision.allow is True
+        return self.code is None
 
     @property
     def code(self) -> Code | None:
         """Return why the message is not handled; absent where it is."""
         if self.error is not None:
             return self.error.code
-        return None if self.allowed else Code.DENIED
+        decision = self.decision
+        return None if decision is not None and decision.allow is True else Code.DENIED

@@ -275,7 +275,8 @@ class Outbox:
     def _seal_together(self, batch: Sequence[_Waiting], sealer: Sealer, now: int) -> None:
         drafts = []
         for waiting in batch:
-            new_id, draft = self._new_id(now), waiting.message.draft
+            draft = waiting.message.draft
+            new_id = draft.id or self._new_id(now)
             if waiting.reseal and draft.idm is None and draft.kind in _KEYED:
                 waiting.message = waiting.message.with_entries(idm=new_id.hex())
             drafts.append(waiting.message.at(now, new_id=new_id))

@@ -6,20 +6,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
+from support.audit import opened
 
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.handling.completion import Outcomes
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import Permitted, Route
-from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.message.freshness import StreamArrival
 
 LEAF = b"l" * 32
-PERMITTED = Permitted(
-    message=cast("VerifiedMessage", None), value=None, route=cast("Route", None), leaf=LEAF, sent=[b"a" * 32]
-)
+PERMITTED = Permitted(message=opened(), value=None, route=cast("Route", None), leaf=LEAF, sent=[b"a" * 32])
 
 
 class Audit:

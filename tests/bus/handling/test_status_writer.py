@@ -12,12 +12,14 @@ from support.audit import opened
 from support.envelopes import NAMES
 
 from sealbus.bus.handling.status_writer import Statuses, StatusReporter
+from sealbus.bus.ports import Delivery
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.bus.sending.status import PER_DELIVERY, STATUS_TYPE, State, Status
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.errors import BusUnavailable, SealbusError
+from sealbus.envelopes.message.freshness import StreamArrival
 from sealbus.envelopes.message.kinds import Kind
 
 TASK = opened()
@@ -63,7 +65,10 @@ def counters() -> Counters:
 
 def reporter(box: Box, counters: Counters, *, delivery: int = 1, within: float = 5.0) -> StatusReporter:
     statuses = Statuses(names=NAMES, outbox=cast("Outbox", box), counters=counters, within=within)
-    return statuses.about(TASK, delivery)
+    arrival = StreamArrival("task.a.run", b"", "TASKS", 7, stored=1, created=1, delivery=delivery)
+    made = statuses.reporter(TASK, Delivery(subject="task.a.run", payload=b"", header_block=b"", arrival=arrival))
+    assert made is not None
+    return made
 
 
 async def test_a_status_goes_to_who_asked_about_what_it_asked(box: Box, counters: Counters) -> None:

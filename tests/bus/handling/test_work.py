@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import cast
 
 import pytest
+from support.audit import opened
 
 from sealbus.bus.handling.places import Places
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Delivery, Pull
-from sealbus.bus.routing.routes import Permitted
+from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.bus.telemetry import Counters
 
+PERMITTED = Permitted(message=opened(), value=None, route=cast("Route", None), leaf=b"")
 DELIVERY = Delivery(subject="task.a.run", payload=b"", header_block=b"")
 
 
@@ -36,7 +38,7 @@ class Consumer:
 
 
 def work(pull: Consumer | None, unsettled: set[Work]) -> Work:
-    return Work(cast("Permitted", None), DELIVERY, cast("Pull | None", pull), unsettled)
+    return Work(PERMITTED, DELIVERY, cast("Pull | None", pull), unsettled)
 
 
 def test_it_is_unsettled_until_it_is_acknowledged() -> None:

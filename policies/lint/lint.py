@@ -20,7 +20,8 @@ copy            a copy of a name, or an array taken apart by its name, in a body
 default         a default that is not made of literals
 depth           over 64 rules in a row
 division        `/`: OPA computes with decimal, regorus with binary fractions; policies count in whole numbers
-else            a value that may be undefined before an else: OPA goes on to the else, regorus has none
+else            a value that may be undefined before an else: OPA goes on to the else, regorus has none; and one that is
+                looked up there by a name of the body: regorus takes every key for it
 encoding        U+0000 and U+FEFF, which OPA reads nowhere
 function-value  a function that is not called, a variable that is
 import          anything but `data...`, `rego.v1` and `future.keywords` of if, in, every and contains; an import

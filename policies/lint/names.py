@@ -68,6 +68,8 @@ class _Names:
     in_term: bool = False
     in_head: bool = False
     """In what a head or an else says beside a body, where regorus runs no comprehension."""
+    before_else: bool = False
+    """In a head that an else follows, where regorus looks up every key in place of the one that the body has found."""
 
     # Rules and bodies
 
@@ -84,7 +86,9 @@ class _Names:
             if body.is_else:
                 self.optional(body.value)
             else:
+                self.before_else = len(rule.bodies) > 1
                 self.head(rule)
+                self.before_else = False
             self.in_head = False
             self.scope.close(arguments)
 
@@ -206,6 +210,9 @@ class _Names:
             else:
                 if binds and part.name in self.scope.frame.locals:
                     self.scope.frame.locals[part.name].bound = True
+                if self.before_else and self.scope.origin(part.name) in ("some", "assigned"):
+                    text = f"[{part.name}] in a value that an else follows: look it up in the body, then use the name"
+                    self.scope.refuse(part.place, "else", text)
                 self.use(part)
 
     def call(self, expression: Call, *, binds: bool) -> None:

@@ -289,7 +289,8 @@ class _Analysis:
 
     def note(self, frame: _Frame, expression: Expression, names: frozenset[str]) -> None:
         key = self.key(frame, expression)
-        if key is not None:
+        # From what holds nothing OPA's compiler learns nothing.
+        if key is not None and (names or not self.compiling):
             frame.asked[key] = frame.asked.get(key, names) & names
 
     def key(self, frame: _Frame, expression: Expression) -> _Key | None:

@@ -151,6 +151,9 @@ def test_what_could_fail_or_means_another_thing_to_opa(body: str, forms: list[st
         ("decide(request) := 1\nf(x) := trim_space(x) if is_string(x)", []),
         ("decide(request) := f(request.action.name)\nf(x) := trim_space(g(x))\ng(x) := x if x != \"\"", []),
         ("decide(request) := f(1)\nf(\"a\") := 1", ["match"]),
+        # From what holds nothing OPA's compiler learns nothing.
+        ("decide(request) := f(1)\nf(a) := 1 if { x := trim(\"ab\", \"b\"); x in []; x == 1 }", ["match"]),
+        ("decide(request) := f(1)\nf(a) := 1 if { x := trim(\"ab\", \"b\"); xs := [1]; x in []; xs[x] == 1 }", ["match"]),
         # What a builtin gives, whatever it is given.
         ("decide(request) := f({{1}})\nf(a) := 1 if { intersection({a}) == \"x\" }", ["match"]),
         ("decide(request) := f({{1}})\nf(a) := 1 if { union({a}) == \"x\" }", ["match"]),

@@ -121,6 +121,8 @@ class OpaServer:
         """Stop it where it is: it accepts connections and answers nothing."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        # A signal takes effect when the process is next scheduled, and on a busy machine it may answer until then.
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let it go on after `pause()`."""

@@ -1,4 +1,4 @@
-"""The `sealbus` command. Subcommands are imported when they are asked for, so that `--help` stays quick."""
+"""The `sealbus` command. Subcommands are imported only when they are used, so that `--help` stays quick."""
 
 from __future__ import annotations
 

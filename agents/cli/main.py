@@ -1,4 +1,4 @@
-"""The command's root: its subcommands by name, and how errors become exit codes."""
+"""The root command: subcommands by name, and the mapping of errors to exit codes."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ __all__ = ["EXIT_DENIED", "EXIT_ERROR", "EXIT_UNVERIFIED", "main", "root"]
 EXIT_ERROR = 1
 EXIT_DENIED = 3
 EXIT_UNVERIFIED = 4
-"""0 ok, 1 error, 2 usage (click's own), 3 denied, 4 verification failed; by SIGPIPE (141) where nobody reads any more."""
+"""0 ok, 1 error, 2 usage (click's own), 3 denied, 4 verification failed; SIGPIPE (141) if the reader of stdout is gone."""
 
 _COMMANDS = MappingProxyType(
     {
         "dev": ("sealbus.agents.cli.run.dev", "Run everything on this machine: NATS, Workload API, policy, IdP, edge."),
         "pub": ("sealbus.agents.cli.bus.pub", "Publish a task or an event."),
-        "task": ("sealbus.agents.cli.bus.task", "Ask what has come of a task."),
+        "task": ("sealbus.agents.cli.bus.task", "Ask for a task's status or result."),
         "call": ("sealbus.agents.cli.bus.call", "Call an action and print the answer."),
         "token": ("sealbus.agents.cli.bus.token", "Print an access token of a demo user of `sealbus dev`."),
         "worker": ("sealbus.agents.cli.run.worker", "Run an agent's handlers."),
         "edge": ("sealbus.agents.cli.run.edge", "Serve users and backends over HTTP."),
         "control": (
             "sealbus.agents.cli.run.control",
-            "Run the parts that a deployment has once: callout, policy, notary.",
+            "Run the central roles of a deployment: callout, policy, notary.",
         ),
         "audit": ("sealbus.agents.cli.audit.group", "Follow and replay the audit stream."),
         "notary": ("sealbus.agents.cli.operate.notary", "Make keys of a log, and hold checkpoints of other logs."),
         "identity": ("sealbus.agents.cli.operate.identity", "Show this workload's identity."),
-        "policy": ("sealbus.agents.cli.policy.group", "Test, build, sign and push policies, and try them on the past."),
+        "policy": ("sealbus.agents.cli.policy.group", "Test, build, sign, push and backtest policies."),
         "deny": (
             "sealbus.agents.cli.policy.deny",
             "Deny a workload, user, session or client from the next message on.",
         ),
-        "streams": ("sealbus.agents.cli.operate.streams", "Compare the streams with their declaration, and mend them."),
+        "streams": ("sealbus.agents.cli.operate.streams", "Compare streams with their declaration, and repair them."),
         "doctor": ("sealbus.agents.cli.operate.doctor", "Show the settings in force and what is wrong."),
         "demo": ("sealbus.agents.cli.run.demo", "Play the scenes: allowed, denied, refused, changed, replayed."),
     }
@@ -68,10 +68,10 @@ def root() -> None:
 
 
 def main() -> None:
-    """Run the command and exit: results on stdout, everything else on stderr, one line for what went wrong."""
+    """Run the command and exit: results go to stdout, everything else to stderr, one line for an error."""
     try:
         code = root(standalone_mode=False)
-        # What is still buffered is written here, where a reader that went away is no surprise.
+        # Flush here, where a broken pipe is handled.
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()
@@ -80,14 +80,14 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         _end_by_sigpipe()
-    except Exception as error:  # noqa: BLE001  the last border: what is ours becomes one line and an exit code
+    except Exception as error:  # noqa: BLE001  outermost boundary: errors of ours become one line and an exit code
         sys.exit(_report(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _end_by_sigpipe() -> NoReturn:
-    """End as every other tool does whose reader went away (`| head`): by the signal, so that a shell sees 141."""
-    # What is left in the buffer has no reader either, and its flush at the end would complain.
+    """End by SIGPIPE like other tools whose reader is gone (`| head`), so that a shell sees 141."""
+    # The buffered rest has no reader either, and flushing it at exit would complain.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.raise_signal(signal.SIGPIPE)

@@ -1,4 +1,4 @@
-"""What many commands share: options worded once, times as RFC 3339 or how long ago, and SIGINT and SIGTERM as an event."""
+"""What commands share: common options, times as RFC 3339 or a duration ago, and SIGINT and SIGTERM as an event."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def config_option(function: F) -> F:
         "--config",
         default=None,
         metavar="FILE",
-        help="Settings file; otherwise those of a running `sealbus dev`, or ./sealbus.toml.",
+        help="Settings file; by default those of a running `sealbus dev`, or ./sealbus.toml.",
     )(function)
 
 
@@ -46,17 +46,17 @@ def as_option(default: str) -> Callable[[F], F]:
         default=default,
         show_default=True,
         metavar="NAME",
-        help="Whose identity to use, where the settings' Workload API socket is one per name.",
+        help="Whose identity to use where the settings name one Workload API socket per workload.",
     )
 
 
 class Moment(click.ParamType[int]):
-    """Converts `2026-11-24T14:00:00Z` or `10m` (ago) to microseconds since the Unix epoch."""
+    """Parameter type for `2026-11-24T14:00:00Z` or `10m` (ago), converted to microseconds since the Unix epoch."""
 
     name = "time"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the time that `value` says, or fail the command's usage."""
+        """Return the time that `value` stands for, or fail with a usage error."""
         if isinstance(value, int):
             return value
         text = str(value)
@@ -73,7 +73,7 @@ class Moment(click.ParamType[int]):
 
 
 def stop_signalled() -> asyncio.Event:
-    """Return an event that is set by SIGINT or SIGTERM from now on, on the running loop."""
+    """Return an event that SIGINT and SIGTERM set from now on, on the running loop."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -83,7 +83,7 @@ def stop_signalled() -> asyncio.Event:
 
 @asynccontextmanager
 async def ended_by(stop: asyncio.Event) -> AsyncGenerator[None, None]:
-    """Run what is inside, such as the wait for an identity, at most until `stop` is set: look at `stop` afterwards."""
+    """Run the block, such as a wait for an identity, until `stop` is set at the latest; look at `stop` afterwards."""
     limit = asyncio.timeout(None)
     try:
         async with limit:

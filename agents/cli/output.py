@@ -1,4 +1,4 @@
-"""Results on stdout, as tables for people or as JSON, one object a line; everything else, progress too, on stderr."""
+"""Results on stdout, as tables for people or as JSON, one object a line; everything else, such as progress, on stderr."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["note", "print_json", "print_table", "printable", "progress_bar", "sh
 
 
 def print_json(value: object) -> None:
-    """Print one JSON value on one line of stdout, at once; escaped as ASCII where it holds half a character."""
+    """Print one JSON value on one line of stdout at once, escaped as ASCII if it holds a lone surrogate."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
     try:
         text.encode()
@@ -27,7 +27,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on stdout, as wide as the terminal; what a cell holds is text, and no markup or control sequence."""
+    """Print a table on stdout, as wide as the terminal; cells are plain text, without markup or control sequences."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -43,8 +43,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 def printable(text: str) -> str:
     """Return `text` on one line, with everything escaped that would not be seen as itself.
 
-    That is control characters, line ends, changes of direction, half a character. What comes from a log is whatever
-    somebody recorded, and a terminal obeys what it is sent.
+    That is control characters, line ends, changes of direction and lone surrogates. Anyone may have chosen what a log holds,
+    and a terminal obeys what it is sent.
     """
     if text.isprintable():
         return text
@@ -68,7 +68,7 @@ def as_mapping(value: object) -> Mapping[str, object]:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function that is told how much is done, of how much."""
+    """Give a function that takes how much is done, and of how much."""
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
         return

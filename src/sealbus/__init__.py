@@ -1,4 +1,4 @@
-"""Secure agent-to-agent messaging over NATS: who, for whom, may it, and the evidence.
+"""Secure agent-to-agent messaging over NATS: who acts, for whom, whether it is allowed, and the evidence.
 
 ::
 

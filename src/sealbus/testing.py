@@ -9,8 +9,8 @@
         await bus.idle()
         await bus.assert_allowed("inventory.update")
 
-What a task gave back is asked of its handle: `await (await client.submit(...)).result(Update)`. Time is the host's unless
-a clock is given. What is deployed runs the same code over NATS and the Workload API.
+A task's handle gives its result: `await (await client.submit(...)).result(Update)`. The clock is the host's unless
+another is given. Deployments run the same code over NATS and the Workload API.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ __all__ = ["TestBus"]
 
 
 class TestBus:
-    """Runs `agents` behind the gate in memory, decided by the policy folder `policy`, or by `engine` where one is given.
+    """A bus that runs `agents` behind the gate in memory, decided by the policy folder `policy`, or by `engine` if given.
 
-    Without either it is the starter policy. `redact` and `bodies` are as the settings `audit.redact` and `audit.bodies`.
+    Without either the starter policy decides. `redact` and `bodies` are as the settings `audit.redact` and `audit.bodies`.
     Enter with `async with`; leaving stops the workers and finishes their work.
     """
 
-    __test__ = False  # a class that pytest would otherwise collect by its name
+    __test__ = False  # pytest would otherwise collect the class by its name
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class TestBus:
         claims: Mapping[str, ClaimValue] | None = None,
         tenant: str | None = None,
     ) -> Statement:
-        """Return a signed user context, minted as the edge does for the workload named `workload`, and for no other."""
+        """Return a signed user context, minted as by the edge for the workload named `workload` and no other."""
         return mint_user(
             self.edge.sealer(),
             identifier,
@@ -179,7 +179,7 @@ class TestBus:
         )
 
     async def idle(self, within: float = 10.0) -> None:
-        """Wait until every stored task and event was settled by whoever consumes it; raises `TimeoutError`."""
+        """Wait until every stored task and event is settled by its consumer; raises `TimeoutError`."""
         async with asyncio.timeout(within):
             for pull in self.broker.consumers.values():
                 await _settled(pull)
@@ -214,13 +214,13 @@ class TestBus:
             raise AssertionError(f"{action}: {last.code}, {', '.join(last.reasons)}")
 
     async def assert_denied(self, action: str, code: str = "denied", reason: str | None = None) -> None:
-        """Raise `AssertionError` unless the last decision for `action` denied with `code` and, if given, `reason`."""
+        """Raise `AssertionError` unless the last decision for `action` was a denial with `code` and, if given, `reason`."""
         last = await self._last(action)
         if last.allow or last.code != code or (reason is not None and reason not in last.reasons):
             raise AssertionError(f"{action}: allow {last.allow}, code {last.code}, reasons {last.reasons}")
 
     async def statuses(self, handle: TaskHandle) -> list[Status]:
-        """Return the statuses of a task so far, as its requester reads them; its own policy is asked about a result."""
+        """Return the statuses of a task so far, as its requester reads them; its policy decides about a result."""
         async with aclosing(handle.reader.statuses(handle.task, follow=False)) as statuses:
             return [status async for status in statuses]
 
@@ -232,17 +232,17 @@ class TestBus:
             raise AssertionError(f"{handle.action}: {said[0]} {said[1]}".rstrip())
 
     def refusals(self) -> list[Mapping[str, object]]:
-        """Return what failed verification and was published so far; `await flush_refusals()` publishes what is counted."""
+        """Return the refusals published so far; `await flush_refusals()` also publishes those that are only counted yet."""
         return [json.loads(one.payload) for one in self.stored(REFUSALS)]
 
     async def flush_refusals(self) -> list[Mapping[str, object]]:
-        """Publish what was counted and return all refusals."""
+        """Publish the counted refusals and return all refusals."""
         for node in self._nodes.values():
             await node.refusals.flush()
         return self.refusals()
 
     def stored(self, stream: str) -> list[Delivery]:
-        """Return what a stream holds, as it was published: for captures, replays and damage in tests."""
+        """Return what a stream holds, as it was published, for captures, replays and damage in tests."""
         return list(self.broker.streams[stream].stored)
 
     async def _last(self, action: str) -> DecisionRecord:
@@ -261,5 +261,5 @@ async def _settled(pull: MemoryPull) -> None:
 
 
 def _stream_of(own: OwnSubject) -> str:
-    """Return the stream that stores an own subject; none stores calls."""
+    """Return the stream that stores an own subject, or "" for a call, which is not stored."""
     return {"event": EVENTS, "task": TASKS}.get(own.kind, "")

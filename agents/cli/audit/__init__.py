@@ -1,1 +1,1 @@
-"""`sealbus audit`: follow and replay the stream, export, verify and look into its log."""
+"""`sealbus audit`: follow and replay the audit stream; export, verify and search its log."""

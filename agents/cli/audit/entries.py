@@ -1,4 +1,4 @@
-"""Entries of the audit stream as lines for people and as JSON."""
+"""Audit entries as lines for people and as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["as_document", "as_line", "print_entry"]
 
 
 def print_entry(entry: AuditEntry | Finding, *, as_json: bool) -> int:
-    """Print one entry, a finding for people on stderr; return 1 for a finding."""
+    """Print one entry, or a finding (for people on stderr); return 1 for a finding, otherwise 0."""
     if isinstance(entry, Finding):
         if as_json:
             print_json(
@@ -41,7 +41,7 @@ def print_entry(entry: AuditEntry | Finding, *, as_json: bool) -> int:
 
 
 def as_document(entry: AuditEntry) -> Mapping[str, object]:
-    """Return one entry as a JSON object: what `--json` prints."""
+    """Return one entry as the JSON object that `--json` prints."""
     base: dict[str, object] = {
         "kind": entry.record.kind,
         "sequence": entry.sequence,
@@ -85,7 +85,7 @@ def as_document(entry: AuditEntry) -> Mapping[str, object]:
 
 
 def as_line(entry: AuditEntry) -> str:
-    """Return one entry as one line for people: when, verdict, what, from whom, for whom, why."""
+    """Return one entry as one line for people: time, verdict, action, sender, user and reasons."""
     head = f"{shown_time(entry.stored)} #{entry.sequence:<5}"
     sender = entry.decided.iss.path if entry.decided is not None else ""
     if isinstance(entry.record, DecisionRecord):

@@ -1,4 +1,4 @@
-"""`sealbus audit export DIR` and `sealbus audit root`: the log as a folder, and the file that it is verified with."""
+"""`sealbus audit export DIR` and `sealbus audit root`: the log as a folder, and the root file to verify it with."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _log_option = click.option(
 @config_option
 @as_option("operator")
 def export(folder: Path, root: Path | None, log_folder: Path | None, config: str | None, as_name: str) -> None:
-    """Write the log, as far as its last checkpoint, and all its messages into the new folder FOLDER.
+    """Write the log up to its last checkpoint, with all its messages, into the new folder FOLDER.
 
-    Nothing is verified but the checkpoint: `sealbus audit verify FOLDER` does that, then or years later.
+    Only the checkpoint is verified here: `sealbus audit verify FOLDER` verifies the rest, at once or years later.
     """
     trusted = trusted_root(root, live=True, log_folder=log_folder, config=config)
     with progress_bar("exporting") as progress:
         written = asyncio.run(export_live(folder, log_folder, config, as_name, trusted, progress))
     note(f"{folder}: {written.entries} entries, {written.policies} policy bundles")
     for path in written.missing_policies:
-        note(f"{path} is not in the notary's folder any more, and the log names it")
+        note(f"{path} is named in the log but no longer in the notary's folder")
     if written.missing_count:
         named = ", ".join(f"#{sequence}" for sequence in written.missing)
-        note(f"{written.missing_count} messages of the log are not in the stream any more: {named}")
+        note(f"{written.missing_count} messages of the log are no longer in the stream: {named}")
     if not written.whole:
         raise SystemExit(4)
 
@@ -46,13 +46,13 @@ def export(folder: Path, root: Path | None, log_folder: Path | None, config: str
 @click.command("root")
 @click.option("--key", "keys", multiple=True, required=True, help="Verifier key of the log; may be repeated.")
 @click.option(
-    "--origin", default=None, help="The log's; that of the settings or the name of the first key unless said."
+    "--origin", default=None, help="Origin of the log; by default that of the settings, or the name of the first key."
 )
 @click.option(
-    "--notary", "notaries", multiple=True, help="SPIFFE ID of a notary; that of the agent `notary` unless said."
+    "--notary", "notaries", multiple=True, help="SPIFFE ID of a notary; by default that of the agent `notary`."
 )
 @click.option("--checkpoint", "checkpoints", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
-              help="A checkpoint that somebody else holds; may be repeated.")  # fmt: skip
+              help="A checkpoint held by another party; may be repeated.")  # fmt: skip
 @_log_option
 @config_option
 def root_file(
@@ -65,8 +65,8 @@ def root_file(
 ) -> None:
     """Print the root file of this deployment's log, to be kept apart from every export.
 
-    Whoever runs this trusts the notary's folder as it is now: run it once, when the log begins. The first trust bundle of
-    the log is what it says of it; everything else comes from the settings and from what is given here.
+    This trusts the notary's folder as it is now: run it once, when the log begins. The first trust bundle is taken from the
+    log itself; everything else comes from the settings and the options.
     """
     from sealbus.agents.evidence.trust_root import make_root
     from sealbus.agents.runtime.settings.settings import load_settings

@@ -1,4 +1,4 @@
-"""`sealbus audit`: what was decided, why, and what came of it, in order, each record verified."""
+"""`sealbus audit`: decisions, reasons and outcomes in order, each record verified."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["command"]
 
 @click.group("audit")
 def command() -> None:
-    """Follow and replay the audit stream; export, verify and look into the log of it."""
+    """Follow and replay the audit stream; export, verify and search its log."""
 
 
 for _subcommand in (export, verify, receipt, show, stats, root_file):
@@ -32,7 +32,7 @@ command.add_command(reveal)
 
 
 _stream_option = click.option(
-    "--stream", default=None, metavar="NAME", help="A former period's stream; the current one unless said."
+    "--stream", default=None, metavar="NAME", help="The stream of a former period; by default the current one."
 )
 
 
@@ -61,7 +61,7 @@ def tail(follow: bool, last: int, stream: str | None, config: str | None, as_nam
     "--into",
     default=None,
     metavar="MODULE:AGENT",
-    help="Give the messages that TASKS still holds to this agent's handlers again, for debugging: nothing is sent, "
+    help="For debugging, run this agent's handlers again on messages that TASKS still holds: nothing is sent, "
     "acknowledged or recorded, and ctx.replay is true.",
 )
 @click.option("--last", default=100, show_default=True, type=click.IntRange(1, 10_000), help="Messages for --into.")
@@ -84,7 +84,7 @@ def replay(
     as_name: str,
     as_json: bool,
 ) -> None:
-    """Print in order what was decided, why, and what came of it."""
+    """Print decisions, reasons and outcomes in order."""
     wanted = AuditFilter(since=since or 0, until=until, subject=subject, agent=agent, decision=decision, user=user)
     if into is None:
         shown = _show(wanted, config, as_name, as_json=as_json, follow=follow, last=None, stream=stream)
@@ -92,7 +92,7 @@ def replay(
     from sealbus.agents.cli.audit.replay import replay_into
 
     if follow:
-        raise click.UsageError("--into replays what is stored, and does not follow")
+        raise click.UsageError("--into replays what is stored and cannot be used with --follow")
     raise SystemExit(asyncio.run(replay_into(into, wanted, config, as_name, most=last, as_json=as_json, stream=stream)))
 
 

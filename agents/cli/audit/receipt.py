@@ -1,4 +1,4 @@
-"""`sealbus audit receipt ID` and `receipt verify FILE`: one record proved in one text file that shows no other."""
+"""`sealbus audit receipt ID` and `receipt verify FILE`: one record, provable from one text file without any other record."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["receipt"]
 @click.command("receipt")
 @click.argument("words", nargs=-1, required=True, metavar="ID | verify FILE")
 @source_options
-@click.option("--output", default=None, type=click.Path(path_type=Path), metavar="FILE", help="Write it there.")
+@click.option("--output", default=None, type=click.Path(path_type=Path), metavar="FILE", help="Write it to FILE.")
 @json_option
 def receipt(
     words: tuple[str, ...],
@@ -33,9 +33,9 @@ def receipt(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Print the receipt of the record about message ID (32 hex digits), or of the record ID (64); or verify one.
+    """Print the receipt of the record about message ID (32 hex digits) or of the record ID (64), or verify a receipt.
 
-    Of several decisions about one message, one for each delivery, it is that of the last; say the record to have another.
+    A message delivered several times has several decisions: the receipt is that of the last one. Name a record for another.
     """
     match words:
         case ("verify", file):
@@ -50,7 +50,7 @@ def receipt(
                 output.write_bytes(data)
                 note(f"{output}: {len(data)} bytes")
         case _:
-            raise click.UsageError("say an ID, or verify and a FILE")
+            raise click.UsageError("give an ID, or verify and a FILE")
 
 
 def _make(
@@ -67,7 +67,7 @@ def _make(
         named = [found for found in lookup.found if found.leaf == name]
         chosen = named or [found for found in lookup.found if isinstance(found.record, DecisionRecord)]
         if not chosen:
-            raise ConfigurationError(f"no record about {wanted} is in this log")
+            raise ConfigurationError(f"this log has no record about {wanted}")
         return make_receipt(files, root, lookup, chosen[-1])
 
 

@@ -1,4 +1,4 @@
-"""`sealbus audit replay --into MODULE:AGENT`: recorded messages into a handler again, for debugging."""
+"""`sealbus audit replay --into MODULE:AGENT`: run a handler again on recorded messages, for debugging."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sealbus.envelopes.records.decision import DecisionRecord, StreamPlace
 __all__ = ["as_replayed", "replay_into", "replayed_lines"]
 
 _SHOWN = 4_096
-"""Bytes of a handler's result that are shown."""
+"""How many bytes of a handler's result are shown."""
 
 
 async def replay_into(
@@ -32,7 +32,7 @@ async def replay_into(
     as_json: bool,
     stream: str | None = None,
 ) -> int:
-    """Replay into the agent that `target` names, print each message, and return the exit code: 4 for any finding."""
+    """Replay into the agent that `target` names, print each message and return the exit code: 4 if there is any finding."""
     from sealbus.agents.runtime.open import deployment_of, open_audit_reading
     from sealbus.agents.runtime.settings.settings import load_settings
 
@@ -71,7 +71,7 @@ async def replay_into(
 
 
 async def _next(replayed: AsyncGenerator[Replayed, None]) -> Replayed | None:
-    """Return the next one; what handlers print meanwhile is not our result, and goes to stderr."""
+    """Return the next replayed message; anything handlers print meanwhile is not a result and goes to stderr."""
     with redirect_stdout(sys.stderr):
         return await anext(replayed, None)
 
@@ -93,12 +93,12 @@ def as_replayed(one: Replayed) -> Mapping[str, object]:
 
 
 def replayed_lines(one: Replayed) -> list[str]:
-    """Return one replayed message as lines for people: what was recorded, then what the handler did now."""
+    """Return one replayed message as lines for people: what was recorded, then what the handler did this time."""
     then = (str(one.outcome.code) if one.outcome.code else "done") if one.outcome is not None else "not recorded"
     lines = [as_line(one.entry), f"  {_place(one)}, outcome then: {then}"]
     text = {
-        Result.DENIED: "not given to the handler: it was denied",
-        Result.GONE: "not held any more",
+        Result.DENIED: "not given to the handler: denied",
+        Result.GONE: "no longer held",
         Result.OTHER: "NOT THE MESSAGE THAT WAS DECIDED ON",
         Result.UNKNOWN: "the agent has no handler for it",
     }.get(one.result)

@@ -1,4 +1,4 @@
-"""`sealbus audit reveal`: whose pseudonym it is, for who holds the key and can name the candidates."""
+"""`sealbus audit reveal`: find the user behind a pseudonym, given the key and candidates."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["command"]
     "--key",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     default=None,
-    help="The key file; otherwise the setting edge.pseudonym_key.",
+    help="The key file; by default the setting edge.pseudonym_key.",
 )
-@click.option("--issuer", "issuers", multiple=True, help="Whose users they are; otherwise those of edge.issuers.")
+@click.option("--issuer", "issuers", multiple=True, help="Issuer of the users; by default those of edge.issuers.")
 @click.option("--user", "named", multiple=True, metavar="ID", help="A candidate. May be repeated.")
 @click.option(
     "--users",
@@ -41,10 +41,10 @@ def command(
     config: str | None,
     as_json: bool,
 ) -> None:
-    """Say which of the candidates a PSEUDONYM stands for; without one, say the pseudonym of every candidate.
+    """Print which of the candidates a PSEUDONYM stands for; without one, print the pseudonym of every candidate.
 
-    A pseudonym cannot be turned back into an id: the candidates' are computed and compared. Exit codes: 0 all found, 1 one
-    of them is nobody's of the candidates.
+    A pseudonym cannot be turned back into an id: those of the candidates are computed and compared. Exit codes: 0 all found,
+    1 one of them belongs to none of the candidates.
     """
     from sealbus.agents.edge.oauth.user_context import PSEUDONYM_PREFIX, Pseudonyms
 
@@ -52,7 +52,7 @@ def command(
         raise click.UsageError("name candidates: --user ID, or --users FILE")
     wrong = [one for one in pseudonyms if not one.startswith(PSEUDONYM_PREFIX)]
     if wrong:
-        raise click.UsageError(f"{wrong[0]!r} is no pseudonym: those begin with {PSEUDONYM_PREFIX}")
+        raise click.UsageError(f"{wrong[0]!r} is not a pseudonym: pseudonyms begin with {PSEUDONYM_PREFIX}")
     if key is None or not issuers:
         key, issuers = _settings(config, key, issuers)
     under = Pseudonyms.read(key)
@@ -70,7 +70,7 @@ def command(
         if pseudonyms and not wanted:
             break
     for one in sorted(wanted):
-        note(f"{one} is none of the candidates under this key")
+        note(f"{one} matches none of the candidates under this key")
     raise SystemExit(1 if wanted else 0)
 
 
@@ -81,14 +81,14 @@ def _settings(config: str | None, key: Path | None, issuers: tuple[str, ...]) ->
     key = key or edge.pseudonym_key
     issuers = issuers or tuple(one.issuer for one in edge.issuers)
     if key is None:
-        raise click.UsageError("say --key FILE: the setting edge.pseudonym_key is not set")
+        raise click.UsageError("give --key FILE: the setting edge.pseudonym_key is not set")
     if not issuers:
-        raise click.UsageError("say --issuer URL: the setting edge.issuers is empty")
+        raise click.UsageError("give --issuer URL: the setting edge.issuers is empty")
     return key, issuers
 
 
 def _candidates(named: tuple[str, ...], users: Path | None) -> Iterator[str]:
-    """Yield candidates as they are read: a directory of users may be long."""
+    """Yield candidates as they are read: a list of users may be long."""
     yield from named
     if users is None:
         return

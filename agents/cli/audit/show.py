@@ -1,4 +1,4 @@
-"""`sealbus audit show ID`: one message, its chain drawn as a tree, what was decided, what came of it, and the proofs."""
+"""`sealbus audit show ID`: one message with its chain as a tree, the decision, the outcomes and the proofs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def show(
     as_name: str,
     as_json: bool,
 ) -> None:
-    """Show the message ID (32 hex digits), or the message or record of a hash (64): everything verified anew."""
+    """Show the message ID (32 hex digits), or the message or record with a hash (64): everything is verified again."""
     from sealbus.agents.evidence.lookup import identifier, look_up, tell
     from sealbus.envelopes.errors import ConfigurationError
 
@@ -45,7 +45,7 @@ def show(
         lookup = look_up(files, trusted, name)
     told = tell(lookup, trusted)
     if not lookup.found:
-        raise ConfigurationError(f"nothing about {wanted} is in this log")
+        raise ConfigurationError(f"this log has nothing about {wanted}")
     if as_json:
         for decision in told.decisions:
             print_json(as_document(decision, lookup))
@@ -59,7 +59,7 @@ def show(
 
 
 def as_document(told: ToldDecision, lookup: Lookup) -> dict[str, object]:
-    """Return one decision and all about it, as `--json` prints it."""
+    """Return one decision and everything about it, as `--json` prints it."""
     header, record, context = told.decided.header, told.record, told.decided.context
     return {
         "kind": "decision",
@@ -86,7 +86,7 @@ def as_document(told: ToldDecision, lookup: Lookup) -> dict[str, object]:
 
 
 def _place(found: FoundRecord, lookup: Lookup) -> dict[str, object]:
-    """Return where a record stands: its proof begins here."""
+    """Return a record's place in the log, where its proof begins."""
     return {
         "record": found.leaf.hex(),
         "sequence": found.frame.sequence,
@@ -102,7 +102,7 @@ def _print(told: Told, lookup: Lookup) -> None:
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        # Whoever reads it from a file or a pipe wants whole lines.
+        # Readers of a file or a pipe want whole lines.
         console.width = _WIDE
     for decision in told.decisions:
         console.print(as_tree(decision))
@@ -113,7 +113,7 @@ def _print(told: Told, lookup: Lookup) -> None:
 
 
 def as_tree(told: ToldDecision) -> Tree:
-    """Return the chain of one decided message as a tree: who sent what to whom, down to what came of it."""
+    """Return the chain of one decided message as a tree: who sent what to whom, down to the outcomes."""
     from rich.text import Text
     from rich.tree import Tree
 

@@ -1,4 +1,4 @@
-"""Where commands about evidence read from: an exported folder, or the running deployment, exported for the moment."""
+"""The source that evidence commands read: an exported folder, or a temporary export of the running deployment."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def source_options(function: F) -> F:
             default=None,
             type=click.Path(path_type=Path),
             metavar="DIR",
-            help="Without --export: the folder in which the notary keeps the log.",
+            help="The folder in which the notary keeps the log, without --export.",
         ),
         click.option(
             "--export",
@@ -43,7 +43,7 @@ def source_options(function: F) -> F:
             default=None,
             type=click.Path(path_type=Path),
             metavar="DIR",
-            help="Read this export; otherwise the running deployment.",
+            help="Read this export; by default the running deployment.",
         ),
         root_option,
     ):
@@ -59,20 +59,20 @@ def root_option(function: F) -> F:
         default=None,
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="What is known from elsewhere: the log's keys, its first trust bundle, checkpoints that others hold. "
-        "Needed for exports; a running deployment is otherwise believed about itself.",
+        help="What another source says of the log: the log's keys, its first trust bundle, checkpoints that others hold. "
+        "Needed for exports; without it, a running deployment's own settings are trusted.",
     )(function)
 
 
 def trusted_root(path: Path | None, *, live: bool, log_folder: Path | None, config: str | None) -> Root:
-    """Return the root file at `path`; without one, for what is `live`, that which the deployment's own settings give.
+    """Return the root file at `path`; without one and if `live`, the root given by the deployment's own settings.
 
-    Raises `UsageError` for anything else without a root file: it would vouch for itself.
+    Raises `UsageError` for an export without a root file: it would vouch for itself.
     """
     if path is not None:
         return read_root(path)
     if not live:
-        raise click.UsageError("say --root FILE: an export cannot vouch for itself")
+        raise click.UsageError("give --root FILE: an export cannot vouch for itself")
     from sealbus.agents.control.notary.keys import load_signers
     from sealbus.agents.evidence.trust_root import make_root
     from sealbus.agents.runtime.settings.settings import load_settings
@@ -81,14 +81,14 @@ def trusted_root(path: Path | None, *, live: bool, log_folder: Path | None, conf
     settings = load_settings(config).for_command()
     table = settings.control.notary
     if table.origin is None:
-        raise ConfigurationError("control.notary.origin is not set: say --root FILE")
+        raise ConfigurationError("control.notary.origin is not set: give --root FILE")
     note("no --root FILE: the deployment's own settings and keys are trusted")
     keys = [signer.verifier.text for signer in load_signers(table.keys, table.origin)]
     return make_root(settings, keys=keys, folder=log_folder)
 
 
 def read_root(path: Path) -> Root:
-    """Return the root file at `path`; raise `ConfigurationError` if it cannot be read or is none."""
+    """Return the root file at `path`; raise `ConfigurationError` if it cannot be read or is not a root file."""
     from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.export.trust_root import Root
 
@@ -103,7 +103,7 @@ def read_root(path: Path) -> Root:
 def opened_source(
     export: Path | None, log_folder: Path | None, config: str | None, as_name: str, root: Root
 ) -> Iterator[FolderFiles]:
-    """Open the files of `export` or, where that is None, of an export that is made now and removed afterwards."""
+    """Open the files of `export` or, if that is None, of an export made now and removed afterwards."""
     from sealbus.agents.evidence.files import FolderFiles
 
     if export is not None:

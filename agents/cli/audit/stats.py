@@ -1,4 +1,4 @@
-"""`sealbus audit stats`: how often who decided what, and what came of it; only what verifies counts."""
+"""`sealbus audit stats`: decisions and outcomes counted; only what verifies counts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def stats(
 ) -> None:
     """Count decisions and outcomes by agent, action, verdict and code, over all time or a span of it.
 
-    The whole log is verified for it: exit code 4 if anything is found, and what does not verify is not counted.
+    The whole log is verified first: exit code 4 if there is any finding; what does not verify is not counted.
     """
     from sealbus.agents.evidence.verify import verify_export
     from sealbus.envelopes.export.tally import Span

@@ -24,11 +24,11 @@ _UNVERIFIED = 4
 @click.command("verify")
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @root_option
-@click.option("--live", is_flag=True, help="Verify the running deployment in place of an export.")
+@click.option("--live", is_flag=True, help="Verify the running deployment instead of an export.")
 @click.option("--log", "log_folder", default=None, type=click.Path(path_type=Path), metavar="DIR",
               help="With --live: the folder in which the notary keeps the log.")  # fmt: skip
-@click.option("--decisions", is_flag=True, help="Make every decision again by its archived policy as well.")
-@click.option("--processes", default=None, type=click.IntRange(1, 1_024), help="How many; as many as cores otherwise.")
+@click.option("--decisions", is_flag=True, help="Also make every decision again by its archived policy.")
+@click.option("--processes", default=None, type=click.IntRange(1, 1_024), help="How many; by default one per core.")
 @config_option
 @as_option("operator")
 @json_option
@@ -45,16 +45,16 @@ def verify(
 ) -> None:
     """Verify an export in FOLDER, or the running deployment with --live: nothing missing, changed, added or reordered.
 
-    With --decisions each decision that can be made again is, on the embedded engine: what does not follow from its
-    recorded input and policy is a finding (bad_decision), what cannot be made again is counted and told.
+    With --decisions each decision is made again on the embedded engine where possible: a decision that does not follow from
+    its recorded input and policy is a finding (bad_decision); those that cannot be made again are counted and reported.
 
-    Exit code 4 if anything at all is found. --root must not come out of the export itself.
+    Exit code 4 if there is any finding. --root must not come from the export itself.
     """
     from sealbus.agents.evidence.decisions import redecide
     from sealbus.agents.evidence.verify import verify_export
 
     if (folder is None) is not live:
-        raise click.UsageError("say a FOLDER or --live, one of them")
+        raise click.UsageError("give either a FOLDER or --live")
     trusted = trusted_root(root, live=live, log_folder=log_folder, config=config)
     with opened_source(folder, log_folder, config, as_name, trusted) as files, progress_bar("verifying") as progress:
         report = verify_export(files, trusted, processes=processes, progress=progress)
@@ -67,7 +67,7 @@ def verify(
 
 
 def show_report(report: Verification, *, as_json: bool, made: BacktestReport | None = None) -> int:
-    """Print every finding and what was seen; return the exit code. `made` is what came of making decisions again."""
+    """Print every finding and the counts; return the exit code. `made` is the result of making decisions again."""
     for finding in report.findings:
         if as_json:
             place = {"file": _shown(finding.file)} if finding.file else {"sequence": finding.sequence}
@@ -116,5 +116,5 @@ def counted(findings: int) -> str:
 
 
 def _shown(name: str) -> str:
-    """Return a file's name without what a terminal would take for a command, whoever named it so."""
+    """Return a file's name without characters that a terminal would obey: anyone may have chosen it."""
     return ascii(name)[1:-1]

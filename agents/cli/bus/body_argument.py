@@ -12,9 +12,9 @@ __all__ = ["json_body"]
 
 
 def json_body(text: str) -> bytes:
-    """Return the bytes of `text`, or of standard input for `-`. Raises `click.UsageError` for what is not JSON.
+    """Return the bytes of `text`, or of standard input for `-`. Raises `click.UsageError` for anything but JSON.
 
-    An agent would refuse it, after it was stored.
+    Without this check an agent would refuse the body only after it was stored.
     """
     body = sys.stdin.buffer.read() if text == "-" else text.encode(errors="surrogateescape")
     try:
@@ -27,7 +27,7 @@ def json_body(text: str) -> bytes:
 
 
 def _no_json(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no value")
+    raise ValueError(f"{text} is not a JSON value")
 
 
 def _reason(error: ValueError | RecursionError) -> str:

@@ -16,13 +16,13 @@ __all__ = ["command"]
 @click.command("call")
 @click.argument("action")
 @click.argument("body")
-@click.option("--user", default=None, metavar="ID", help="For this user; only where `sealbus dev` can mint (its edge).")
+@click.option("--user", default=None, metavar="ID", help="Act for this user; only where a `sealbus dev` edge can mint.")
 @click.option("--session", default="", help="The user's session.")
 @click.option("--timeout", default=10.0, show_default=True, type=click.FloatRange(0.1, 60), help="Seconds.")
 @click.option("--chunks", is_flag=True, help="Print each chunk of the answer as it comes.")
 @config_option
 @as_option("shop-web")
-@click.option("--json", "as_json", is_flag=True, help="Accepted for evenness: answers are JSON always.")
+@click.option("--json", "as_json", is_flag=True, help="Accepted as everywhere; answers are always JSON.")
 def command(
     action: str,
     body: str,

@@ -23,12 +23,12 @@ __all__ = ["command"]
 @click.command("pub")
 @click.argument("subject")
 @click.argument("body")
-@click.option("--user", default=None, metavar="ID", help="For this user; only where `sealbus dev` can mint (its edge).")
+@click.option("--user", default=None, metavar="ID", help="Act for this user; only where a `sealbus dev` edge can mint.")
 @click.option("--session", default="", help="The user's session.")
 @click.option("--life", default=3_600.0, show_default=True, type=click.FloatRange(1, 86_400), help="Seconds.")
 @click.option("--partition", default=None)
 @click.option(
-    "--count", default=1, show_default=True, type=click.IntRange(1, 100_000), help="Publish it so many times."
+    "--count", default=1, show_default=True, type=click.IntRange(1, 100_000), help="How many times to publish it."
 )
 @click.option(
     "--wait",
@@ -37,7 +37,7 @@ __all__ = ["command"]
     default=None,
     type=click.FloatRange(0.1, 86_400),
     metavar="[SECONDS]",
-    help="Wait for a task's result, 60 s unless said, and print it; exit with 3 if it was denied.",
+    help="Wait for a task's result (60 s by default) and print it; exit with 3 if it was denied.",
 )
 @config_option
 @as_option("shop-web")
@@ -55,7 +55,7 @@ def command(
     as_name: str,
     as_json: bool,
 ) -> None:
-    """Publish BODY (JSON, or - for standard input) to SUBJECT: task.<agent>.<verb>, event.<own name>.<name>, an own one.
+    """Publish BODY (JSON, or - for standard input) to SUBJECT: task.<agent>.<verb>, event.<own name>.<name> or your own.
 
     Without --wait a task's handle is printed, for `sealbus task status` and `sealbus task result`.
     """
@@ -95,7 +95,7 @@ async def _publish(
     if kind not in ("task", "event") or not name:
         raise click.UsageError("SUBJECT is task.<agent>.<verb> or event.<own name>.<name>; `sealbus call` is for calls")
     if wait is not None and kind != "task":
-        raise click.UsageError("--wait is for tasks: nothing answers to an event")
+        raise click.UsageError("--wait is for tasks: events have no result")
     statement = await minted_user(settings, user, as_name, session) if user is not None else None
     answer = Content(body=payload, typ=JSON)
     async with Client(as_name, settings=settings) as bus:

@@ -1,4 +1,4 @@
-"""`sealbus task status|result HANDLE`: what has come of a task, by the handle that `sealbus pub` printed."""
+"""`sealbus task status|result HANDLE`: status and result of a task, by the handle that `sealbus pub` printed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["command", "finish"]
 
 @click.group("task")
 def command() -> None:
-    """Ask what has come of a task."""
+    """Ask for a task's status or result."""
 
 
 @command.command("status")
@@ -64,9 +64,9 @@ async def _result(text: str, wait: float, config: str | None, as_name: str, *, a
 
 
 async def finish(handle: TaskHandle, wait: float, *, as_json: bool) -> None:
-    """Wait for the task's final status and print it: its result alone, or all of it as one JSON object.
+    """Wait for the task's final status and print its result alone or, as JSON, the whole status.
 
-    Raises what a status without a result stands for; the command then ends with its line and exit code.
+    Raises the error that a status without a result stands for; the command then ends with its line and exit code.
     """
     from sealbus.agents.sdk.task_handle import failure_of
 
@@ -76,7 +76,7 @@ async def finish(handle: TaskHandle, wait: float, *, as_json: bool) -> None:
             async for one in statuses:
                 last = one
     except TimeoutError as error:
-        so_far = "no worker has told anything of it: is one running?" if last is None else last.state.value
+        so_far = "no worker has reported on it: is one running?" if last is None else last.state.value
         raise click.ClickException(
             f"{handle.action}: not done within {wait:g} s ({so_far}); ask again: sealbus task result {handle}"
         ) from error
@@ -100,7 +100,7 @@ async def _opened(text: str, config: str | None, as_name: str) -> AsyncGenerator
     try:
         parse_handle(text)
     except EnvelopeError as error:
-        raise click.BadParameter(f"this is no handle of a task ({error.detail})", param_hint="HANDLE") from error
+        raise click.BadParameter(f"this is not a task handle ({error.detail})", param_hint="HANDLE") from error
     async with Client(as_name, settings=load_settings(config).for_command()) as bus:
         yield bus.handle(text)
 
@@ -142,7 +142,7 @@ def _print_result(answer: Content) -> None:
 
 
 def _value(answer: Content) -> object:
-    """Return a result as what JSON can show: bytes as their base64."""
+    """Return a result as JSON can show it: bytes as base64."""
     from base64 import b64encode
 
     from sealbus.agents.sdk.bodies import OCTETS, body_of, decoded

@@ -12,11 +12,11 @@ __all__ = ["command"]
 
 @click.command("token")
 @click.option(
-    "--user", required=True, metavar="ID", help="A demo user: alice, bob, carol, dave, or one of [dev.users]."
+    "--user", required=True, metavar="ID", help="A demo user: alice, bob, carol, dave, or one from [dev.users]."
 )
-@click.option("--client", default="dev", show_default=True, metavar="ID", help="The OAuth client that the token is of.")
+@click.option("--client", default="dev", show_default=True, metavar="ID", help="The OAuth client that gets the token.")
 @click.option(
-    "--audience", default="", metavar="URI", help="Who the token is for; otherwise the edge of `sealbus dev`."
+    "--audience", default="", metavar="URI", help="Who the token is for; the edge of `sealbus dev` by default."
 )
 @click.option("--scope", default="", help="Scopes, separated by spaces.")
 @click.option(
@@ -24,15 +24,15 @@ __all__ = ["command"]
     default=900,
     show_default=True,
     type=click.IntRange(-86_400, 86_400),
-    help="Seconds; below 0 the token has expired already.",
+    help="Seconds; below 0 the token is already expired.",
 )
-@click.option("--session", default="", metavar="ID", help="The login session; otherwise a new one.")
+@click.option("--session", default="", metavar="ID", help="The login session; by default a new one.")
 @config_option
 @json_option
 def command(
     user: str, client: str, audience: str, scope: str, expires_in: int, session: str, config: str | None, as_json: bool
 ) -> None:
-    """Print an access token as a login at the development identity provider would give it."""
+    """Print an access token as a login at the development identity provider would issue it."""
     from sealbus.agents.dev.idp.access import fetch_token, read_access
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.envelopes.errors import ConfigurationError

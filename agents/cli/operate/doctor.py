@@ -1,4 +1,4 @@
-"""`sealbus doctor`: the settings in force with their origin, then each part in turn: what is wrong, what to do."""
+"""`sealbus doctor`: the settings in force with their origin, then a check of each part: what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from sealbus.policies.decision.engine import EngineStatus
 __all__ = ["Check", "command", "examine", "policy_status"]
 
 LATE: Final = 0.25
-"""Share of an X.509-SVID's life: SPIRE renews at half of it, so that less than this means that nobody does."""
+"""Least share of an X.509-SVID's life that must be left: SPIRE renews at half, so less means that nothing renews it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What was found about one part."""
+    """The result of checking one part."""
 
     part: str
     ok: bool
@@ -52,10 +52,10 @@ class Check:
 async def examine(
     settings: Settings, name: str, *, opa: str | None = None, nats_monitors: Sequence[str] = ()
 ) -> list[Check]:
-    """Check identity, NATS and streams as the workload `name`, and the policy.
+    """Check identity, NATS, streams and policy as the workload `name`.
 
-    Beyond that: a running OPA by its URL, and of nats-servers, by the URLs of their monitoring ports, whether what they
-    acknowledge is on the disk.
+    Optionally also check a running OPA by its URL and, by the URLs of their monitoring ports, whether nats-servers
+    acknowledge only what is on the disk.
     """
     settings = settings.for_command()
     checks = [
@@ -80,7 +80,7 @@ async def _check(part: str, look: Callable[[], Awaitable[str]]) -> Check:
 
 
 async def _identity(settings: Settings, name: str) -> str:
-    """Whose identity it is, and whether it is renewed in time."""
+    """Check whose identity it is and whether it is renewed in time."""
     async with open_identity(name, settings) as identity:
         now, own = wall_clock(), identity.x509()
         left, life = own.not_after - now, own.not_after - own.not_before
@@ -94,7 +94,7 @@ async def _identity(settings: Settings, name: str) -> str:
 
 
 async def _trust(settings: Settings, name: str) -> str:
-    """Whether the X.509 trust bundle will outlive the certificates that it is to vouch for."""
+    """Check that the X.509 trust bundle outlives the certificates that it vouches for."""
     from sealbus.agents.identity.x509_svid import authority_end
 
     async with open_identity(name, settings) as identity:
@@ -112,7 +112,7 @@ async def _trust(settings: Settings, name: str) -> str:
 
 
 async def _clock(settings: Settings, name: str) -> str:
-    """How far our clock is from the broker's, by whose stored times messages are judged (SPEC.md section 7, step 5)."""
+    """Check this host's clock against the broker's, whose stored times messages are judged by (SPEC.md section 7, step 5)."""
     async with open_connection(name, settings) as (_, connection):
         before = wall_clock()
         state = await existing_stream(connection.jetstream, TASKS)
@@ -137,7 +137,7 @@ async def _disk(monitor: str) -> str:
 
 
 async def _context(settings: Settings) -> str:
-    """Whether the edge mints user contexts that agents take, and how long a key of it could start and go on after its end."""
+    """Check that agents accept the user contexts that the edge mints; report for how long one may start and go on."""
     from sealbus.agents.edge.edge import minting_limits
 
     minted, taken = minting_limits(settings.edge, settings.lifetimes), settings.lifetimes
@@ -160,20 +160,20 @@ async def _policy(settings: Settings, name: str) -> str:
 
 
 async def _newest_of_dev(folder: Path | None, revision: str) -> str:
-    """Return why a running `sealbus dev` does not have what is in its policy folder now in force; empty where it has."""
+    """Return why the policy folder of a running `sealbus dev` is not in force as it is now; empty if it is."""
     if folder is None:
         return ""
     try:
         newest = await asyncio.to_thread(build_bundle, folder)
     except ConfigurationError as error:
-        return f"{folder} as it is now is refused: {error.detail}".replace("\n", "; ")
-    return "" if newest.revision == revision else f"{folder} was changed and is not published: look at `sealbus dev`"
+        return f"{folder} is refused as it is now: {error.detail}".replace("\n", "; ")
+    return "" if newest.revision == revision else f"{folder} was changed but is not published: look at `sealbus dev`"
 
 
 async def policy_status(settings: Settings, name: str) -> EngineStatus:
-    """Return what the policy engine of the settings says of itself, asked as the workload `name`."""
+    """Return the status that the policy engine of the settings reports, asked as the workload `name`."""
     async with AsyncExitStack() as stack:
-        # Only the central engine needs to be somebody: the others are looked at without a Workload API, too.
+        # Only the central engine needs an identity: the others are checked even without a Workload API.
         central = settings.policy.engine == "central"
         identity = await stack.enter_async_context(open_identity(name, settings)) if central else None
         engine = await stack.enter_async_context(open_engine(settings.policy, identity))
@@ -188,7 +188,7 @@ async def _stored_policy(settings: Settings, name: str) -> str:
     ):
         status = await engine.status()
         problem = "; ".join(one for one in (source.problem(), status.problem) if one).replace("\n", "; ")
-    # Not inside, where the tasks of what is open would make a group of it.
+    # Raised out here because the task groups of what is open would wrap it in an exception group.
     if problem:
         raise ConfigurationError(f"{status.engine}, revision {status.revision} stays in force: {problem}")
     return f"{status.engine}, revision {status.revision} from bucket {settings.policy.bucket}"

@@ -1,4 +1,4 @@
-"""`sealbus identity show|write`: who this workload is, and until when; its X.509-SVID as files for a server."""
+"""`sealbus identity show|write`: this workload's identity and its expiry; its X.509-SVID as files for a server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["command"]
 
 @click.group("identity")
 def command() -> None:
-    """Show this workload's identity, or keep it as files."""
+    """Show this workload's identity, or keep it in files."""
 
 
 @command.command("show")
@@ -30,7 +30,7 @@ def command() -> None:
 @as_option("shop-web")
 @json_option
 def show(config: str | None, as_name: str, as_json: bool) -> None:
-    """Ask the Workload API and print the SPIFFE ID, the SVIDs' ends and the trust bundles; no key, no token."""
+    """Ask the Workload API and print the SPIFFE ID, the expiry of the SVIDs and the trust bundles; no key, no token."""
     asyncio.run(_show(config, as_name, as_json=as_json))
 
 
@@ -59,13 +59,13 @@ async def _show(config: str | None, as_name: str, *, as_json: bool) -> None:
 
 @command.command("write")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--once", is_flag=True, help="Write what there is now, and end.")
+@click.option("--once", is_flag=True, help="Write the current identity and exit.")
 @click.option(
     "--within",
     default=None,
     type=click.FloatRange(0.1, 3_600),
     metavar="SECONDS",
-    help="Wait so long for the first identity: 60, and 5 with --once, unless said.",
+    help="How long to wait for the first identity; by default 60, or 5 with --once.",
 )
 @click.option(
     "--reload",
@@ -80,9 +80,9 @@ async def _show(config: str | None, as_name: str, *, as_json: bool) -> None:
     "health",
     multiple=True,
     metavar="URL",
-    help="Health address of an auth callout responder; may be repeated. No reload unless one of them answers 200.",
+    help="Health address of an auth callout responder; may be repeated. Reload only once one of them answers 200.",
 )
-@click.option("--id", "spiffe_id", default=None, metavar="SPIFFE_ID", help="Which identity, where there are several.")
+@click.option("--id", "spiffe_id", default=None, metavar="SPIFFE_ID", help="Which identity, if there are several.")
 @click.option(
     "--also-trust",
     "domains",
@@ -91,7 +91,7 @@ async def _show(config: str | None, as_name: str, *, as_json: bool) -> None:
     help="Add this federated trust domain to bundle.pem; may be repeated. Only behind an auth callout.",
 )
 @click.option(
-    "--socket", default=None, metavar="ADDRESS", help="The Workload API, unix:///path; otherwise as elsewhere."
+    "--socket", default=None, metavar="ADDRESS", help="The Workload API, unix:///path; by default as elsewhere."
 )
 @config_option
 @as_option("nats")
@@ -109,9 +109,9 @@ def write(
     as_name: str,
     as_json: bool,
 ) -> None:
-    """Keep this workload's X.509-SVID in DIR for a server that speaks no SPIFFE, until SIGTERM.
+    """Keep this workload's X.509-SVID in DIR for a server that does not speak SPIFFE, until SIGTERM.
 
-    DIR/svid.pem (chain), DIR/svid.key (mode 0600) and DIR/bundle.pem (trust bundle) change together, at each rotation.
+    DIR/svid.pem (chain), DIR/svid.key (mode 0600) and DIR/bundle.pem (trust bundle) change together at each rotation.
     """
     from sealbus.agents.identity.svid_files.files import SvidFiles
     from sealbus.agents.identity.svid_files.server import HealthAddresses, ServerProcess
@@ -122,7 +122,7 @@ def write(
     from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
     if health and pid_file is None:
-        raise click.UsageError("--callout-health is about --reload: say both")
+        raise click.UsageError("--callout-health needs --reload")
     try:
         wanted = SpiffeId(spiffe_id) if spiffe_id is not None else None
         also_trusted = [TrustDomain(one) for one in domains]
@@ -157,7 +157,7 @@ def write(
 
 
 def _address(config: str | None, as_name: str) -> str | None:
-    """Return the Workload API's address: a server's machine has SPIFFE_ENDPOINT_SOCKET and need have no settings."""
+    """Return the Workload API's address: a server's machine has SPIFFE_ENDPOINT_SOCKET and may have no settings."""
     from sealbus.agents.identity import ENVIRONMENT_VARIABLE
     from sealbus.agents.runtime.open import workload_api_of
     from sealbus.agents.runtime.settings.settings import load_settings

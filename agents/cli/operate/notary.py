@@ -1,4 +1,4 @@
-"""`sealbus notary keygen|show|hold`: keys of a log, its last checkpoint, and checkpoints of others' logs."""
+"""`sealbus notary keygen|show|hold`: keys of a log, its last checkpoint, and checkpoints held for other logs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def command() -> None:
 @click.argument("origin")
 @click.argument("file", type=click.Path(path_type=Path))
 def keygen(origin: str, file: Path) -> None:
-    """Make a key of the log ORIGIN in FILE (mode 0600), and print its verifier key.
+    """Make a key for the log ORIGIN in FILE (mode 0600), and print its verifier key.
 
-    Give the verifier key to whoever is to verify the log. To replace a key, list the new file beside the old one in
+    Give the verifier key to everyone who verifies the log. To replace a key, list the new file after the old one in
     control.notary.keys until all verifiers know it.
     """
     from sealbus.agents.control.notary.keys import make_key_file
@@ -34,10 +34,10 @@ def keygen(origin: str, file: Path) -> None:
 @command.command("show")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--key", "keys", multiple=True, required=True, help="Verifier key of the log; may be repeated.")
-@click.option("--origin", help="Origin of the log; the name of its first key unless said.")
+@click.option("--origin", help="Origin of the log; by default the name of its first key.")
 @json_option
 def show(folder: Path, keys: tuple[str, ...], origin: str | None, as_json: bool) -> None:
-    """Check all tiles of the log in FOLDER against its checkpoint, and print it. The stream is not asked."""
+    """Check all tiles of the log in FOLDER against its checkpoint, and print the checkpoint. The stream is not read."""
     from sealbus.agents.control.notary.log.folder_store import FolderStore
     from sealbus.agents.control.notary.log.ledger import stored_checkpoint
     from sealbus.envelopes.errors import ConfigurationError
@@ -61,9 +61,9 @@ def show(folder: Path, keys: tuple[str, ...], origin: str | None, as_json: bool)
 @click.argument("log", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--key", "keys", multiple=True, required=True, help="Verifier key of that log; may be repeated.")
-@click.option("--origin", help="Origin of that log; the name of its first key unless said.")
+@click.option("--origin", help="Origin of that log; by default the name of its first key.")
 def hold(log: Path, folder: Path, keys: tuple[str, ...], origin: str | None) -> None:
-    """Keep the checkpoint of another LOG (a folder of its tiles) in FOLDER, if it extends the one that is held there."""
+    """Keep the checkpoint of another LOG (a folder of its tiles) in FOLDER if it extends the one held there."""
     from sealbus.agents.control.notary.keys import CheckpointHolder
     from sealbus.agents.control.notary.log.folder_store import FolderStore
     from sealbus.agents.control.notary.log.store import CHECKPOINT
@@ -77,4 +77,4 @@ def hold(log: Path, folder: Path, keys: tuple[str, ...], origin: str | None) -> 
         raise ConfigurationError(f"{log} holds no checkpoint")
     holder = CheckpointHolder(folder, origin=origin or verifiers[0].name, verifiers=verifiers)
     held = holder.hold_from(found, tile_reader(store.get)).checkpoint
-    note(f"{held.origin}: {held.size} entries are held")
+    note(f"{held.origin}: {held.size} entries held")

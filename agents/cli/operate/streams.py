@@ -1,4 +1,4 @@
-"""`sealbus streams plan|apply`: the streams as they are declared, under an operator's identity."""
+"""`sealbus streams plan|apply|roll`: the declared streams, compared and created under an operator's identity."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["command"]
 
 @click.group("streams")
 def command() -> None:
-    """Compare the streams with their declaration, and mend them."""
+    """Compare the streams with their declaration, and repair them."""
 
 
 @command.command("plan")
@@ -23,7 +23,7 @@ def command() -> None:
 @as_option("operator")
 @json_option
 def plan(config: str | None, as_name: str, as_json: bool) -> None:
-    """Print what would be changed; exit code 1 if anything would."""
+    """Print what would change; exit code 1 if anything would."""
     raise SystemExit(1 if asyncio.run(_streams(config, as_name, as_json=as_json, change=False)) else 0)
 
 
@@ -32,20 +32,20 @@ def plan(config: str | None, as_name: str, as_json: bool) -> None:
 @as_option("operator")
 @json_option
 def apply(config: str | None, as_name: str, as_json: bool) -> None:
-    """Create and change the streams so that they are as declared."""
+    """Create or change the streams so that they match their declaration."""
     asyncio.run(_streams(config, as_name, as_json=as_json, change=True))
 
 
 @command.command("roll")
 @click.option("--to", "to", required=True, metavar="NAME", help="Stream of the new period, for instance AUDIT-2026-12.")
-@click.option("--from", "since", metavar="NAME", help="The stream that was closed, where an earlier run was cut off.")
+@click.option("--from", "since", metavar="NAME", help="The closed stream, if an earlier run was interrupted.")
 @config_option
 @as_option("operator")
 @json_option
 def roll(to: str, since: str | None, config: str | None, as_name: str, as_json: bool) -> None:
-    """Begin a new period of the audit stream: the current one is closed and kept, NAME takes its place.
+    """Begin a new period of the audit stream: the current stream is closed and kept, NAME takes its place.
 
-    Nothing is restarted, and nothing is deleted: see docs/evidence.md for what comes after.
+    Nothing is restarted or deleted: docs/evidence.md says what to do next.
     """
     asyncio.run(_roll(to, since, config, as_name, as_json=as_json))
 

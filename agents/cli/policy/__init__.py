@@ -1,1 +1,1 @@
-"""`sealbus policy` and `sealbus deny`: test, build, sign, push, deny, and try policies on the past."""
+"""`sealbus policy` and `sealbus deny`: test, build, sign, push, deny, and try policies on recorded decisions."""

@@ -1,4 +1,4 @@
-"""`sealbus policy backtest`: what another policy would have decided, or whether the log follows from its own."""
+"""`sealbus policy backtest`: what another policy would have decided, or whether decisions follow from their own policy."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ __all__ = [
 ]
 
 FINDINGS_SHOWN = 20
-"""Findings that are told one by one; all are counted."""
+"""How many findings are printed one by one; all are counted."""
 
 _ERROR: Final = 1
 _UNVERIFIED: Final = 4
 _GROUPS_SHOWN: Final = 5
 _GROUPS_PRINTED: Final = 100
-"""Of each dimension: on a screen, and in JSON."""
+"""How many values of each dimension are shown, on a screen and in JSON."""
 
 
 class Limit(click.ParamType[tuple[str, int]]):
-    """Converts `deny-to-allow=0` to what is counted and how much of it may be."""
+    """Parameter type for `deny-to-allow=0`, converted to what is counted and the most that is allowed."""
 
     name = "name=most"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
-        """Return name and number, or fail the command's usage."""
+        """Return name and number, or fail with a usage error."""
         if isinstance(value, tuple):
             return value
         name, _, most = str(value).partition("=")
@@ -71,7 +71,7 @@ class Limit(click.ParamType[tuple[str, int]]):
     "--bundles",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     default=None,
-    help="Without --policy: the bundle files that were in force; otherwise those that the notary or the export keeps.",
+    help="Without --policy: the bundle files that were in force; by default those kept by the notary or the export.",
 )
 @click.option(
     "--export",
@@ -79,7 +79,7 @@ class Limit(click.ParamType[tuple[str, int]]):
     type=click.Path(path_type=Path),
     default=None,
     metavar="DIR",
-    help="Read this export, with --root; otherwise the running deployment.",
+    help="Read this export, with --root; by default the running deployment.",
 )
 @click.option(
     "--root",
@@ -87,7 +87,7 @@ class Limit(click.ParamType[tuple[str, int]]):
     type=click.Path(path_type=Path),
     default=None,
     metavar="FILE",
-    help="What is known of the log of --export from elsewhere.",
+    help="What is known of the log of --export from another source.",
 )
 @click.option(
     "--log",
@@ -95,7 +95,7 @@ class Limit(click.ParamType[tuple[str, int]]):
     type=click.Path(path_type=Path),
     default=None,
     metavar="DIR",
-    help="Without --policy, --bundles and --export: the folder in which the notary keeps the log, and policies in it.",
+    help="Without --policy, --bundles and --export: the folder in which the notary keeps the log and policies.",
 )
 @click.option("--since", type=Moment(), default=None, help="From this time on: RFC 3339, or 10m, 2h, 3d ago.")
 @click.option("--until", type=Moment(), default=None, help="Before this time.")
@@ -106,7 +106,7 @@ class Limit(click.ParamType[tuple[str, int]]):
     "limits",
     type=Limit(),
     multiple=True,
-    help="Exit with 1 where more than so many are counted, for instance deny-to-allow=0. May be repeated.",
+    help="Exit with 1 if more than this are counted, for instance deny-to-allow=0. May be repeated.",
 )
 @config_option
 @as_option("operator")
@@ -128,10 +128,10 @@ def command(
 ) -> None:
     """Ask a policy about the recorded decisions of the audit stream, and compare.
 
-    With --policy it is a candidate, and what would change is shown, the risk first. Without, each decision is made again
+    With --policy it is a candidate, and what would change is shown, the risks first. Without it, each decision is made again
     by the policy that made it, and any difference is a finding. With --export the whole export is verified first.
 
-    Exit codes: 0 done; 1 over a --fail-on, or questions that the engine left unanswered; 2 usage; 4 records that do not
+    Exit codes: 0 done; 1 over a --fail-on limit, or the engine left questions unanswered; 2 usage; 4 records that do not
     verify or, without --policy, do not follow from their input and policy.
     """
     from sealbus.agents.evidence.decisions import POLICIES
@@ -140,7 +140,7 @@ def command(
     from sealbus.agents.runtime.settings.settings import load_settings
 
     if policy is not None and bundles is not None:
-        raise click.UsageError("say either --policy or --bundles")
+        raise click.UsageError("give either --policy or --bundles")
     if (export is None) is not (root is None):
         raise click.UsageError("--export and --root go together")
     if (engine == "sidecar") is (opa is None):
@@ -175,7 +175,7 @@ async def run_backtest(
     limits: tuple[tuple[str, int], ...],
     digests: Set[bytes] | None = None,
 ) -> BacktestResult:
-    """Ask `policy`, or else each decision's own among `bundles`, about the decisions of `entries`.
+    """Ask `policy`, or else each decision's own policy from `bundles`, about the decisions of `entries`.
 
     With `digests` only the bundles with these hashes count (`ArchivedPolicies`).
     """
@@ -215,9 +215,9 @@ async def backtest_export(
     opa: Path | None,
     limits: tuple[tuple[str, int], ...],
 ) -> BacktestResult:
-    """Verify the export in `folder` with the root file `root`, then do `run_backtest` on its decisions.
+    """Verify the export in `folder` with the root file `root`, then `run_backtest` on its decisions.
 
-    Without `policy` and `bundles` each decision is asked of its own policy among those that the log names.
+    Without `policy` and `bundles` each decision is checked against its own policy from those that the log names.
     """
     from sealbus.agents.evidence.decisions import POLICIES, decision_entries
     from sealbus.agents.evidence.files import FolderFiles
@@ -234,14 +234,14 @@ async def backtest_export(
 
 
 def _place(finding: Finding) -> str:
-    # Anybody may have named a file of an export: nothing in it is for the terminal.
+    # Anyone may have chosen a file name in an export: print it escaped.
     place = ascii(finding.subject)[1:-1] if not finding.sequence else f"#{finding.sequence}"
     return f"{shown_time(finding.stored)} {place}" if finding.stored else place
 
 
 @dataclass(slots=True, kw_only=True)
 class BacktestResult:
-    """One finished backtest: what was asked, what came out, how many records did not verify."""
+    """A finished backtest: what was asked, the results, and how many records did not verify."""
 
     limits: Sequence[tuple[str, int]] = ()
     own_policies: bool = False
@@ -253,20 +253,20 @@ class BacktestResult:
 
     @property
     def failed(self) -> list[str]:
-        """Which limits are exceeded, in words."""
+        """Describe the limits that are exceeded."""
         counted = self.report.counted()
         return [f"{name}: {counted[name]}, at most {most}" for name, most in self.limits if counted[name] > most]
 
     @property
     def exit_code(self) -> int:
-        """Return what the command exits with."""
+        """Return the command's exit code."""
         if self.findings or (self.own_policies and self.report.contradictions):
             return _UNVERIFIED
         return _ERROR if self.failed or self.report.unanswered else 0
 
 
 def as_document(result: BacktestResult) -> Mapping[str, object]:
-    """Return a result as one JSON object; the risks come first in each part."""
+    """Return a result as one JSON object; each part lists the risks first."""
     report = result.report
     return {
         "asked": "own" if result.own_policies else "candidate",
@@ -301,7 +301,7 @@ def as_document(result: BacktestResult) -> Mapping[str, object]:
 
 
 def print_result(result: BacktestResult) -> None:
-    """Print tables on stdout, the risk first, and what the exit code says on stderr."""
+    """Print tables on stdout, the risks first, and the reasons for the exit code on stderr."""
     report = result.report
     asked = "its own policy" if result.own_policies else f"revision {result.revision}"
     rows = [(str(change), str(report.changes[change])) for change in Change]
@@ -328,7 +328,7 @@ def print_result(result: BacktestResult) -> None:
     if result.own_policies and report.contradictions:
         note(f"{report.contradictions} decisions do not follow from their recorded input and policy")
     if report.unanswered:
-        note(f"{report.unanswered} questions were not answered: nothing is known about these")
+        note(f"{report.unanswered} questions were not answered: nothing is known about their decisions")
     for text in result.failed:
         note(f"failed on {text}")
 

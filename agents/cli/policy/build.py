@@ -1,4 +1,4 @@
-"""`sealbus policy build|sign`: from a folder to a bundle file, and its signature in OPA's format."""
+"""`sealbus policy build|sign`: make a bundle file from a folder, and sign it in OPA's format."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _out = click.option(
 @click.command("build")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @_out
-@click.option("--revision", default="", help="Otherwise that of .manifest, or one of the contents.")
+@click.option("--revision", default="", help="By default that of .manifest, or one made from the contents.")
 @click.option("--serial", default=0, type=click.IntRange(0), help="For a bundle that is to be signed and pushed.")
-@click.option("--part", is_flag=True, help="Of a platform or a team: it need not have the entry points.")
+@click.option("--part", is_flag=True, help="A part of a platform or a team, which need not have the entry points.")
 @json_option
 def build(folder: Path, output: Path, revision: str, serial: int, part: bool, as_json: bool) -> None:
     """Check the policy in FOLDER and write it as a bundle."""
@@ -35,12 +35,12 @@ def build(folder: Path, output: Path, revision: str, serial: int, part: bool, as
 
 @click.command("sign")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--name", required=True, help="What it is to be pushed as: platform, or the name of a team.")
+@click.option("--name", required=True, help="What it will be pushed as: platform, or the name of a team.")
 @key_option()
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Otherwise FILE.")
 @json_option
 def sign(file: Path, name: str, key_file: Path, output: Path | None, as_json: bool) -> None:
-    """Sign the bundle FILE for its NAME."""
+    """Sign the bundle FILE to be pushed as NAME."""
     from sealbus.envelopes.trust.keys import key_id
     from sealbus.policies.bundle.files import read_file, write_file
     from sealbus.policies.bundle.format import read_bundle

@@ -1,4 +1,4 @@
-"""`sealbus deny add|ls|rm`: nobody waits for a release to stop a workload, user, session or client."""
+"""`sealbus deny add|ls|rm`: stop a workload, user, session or client without waiting for a release."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def command() -> None:
     "--issued-before",
     type=Moment(),
     default=None,
-    help="Of a workload, only credentials issued before then: its keys are replaced, and the old ones count no more.",
+    help="Deny only a workload's credentials issued before then, for instance after its keys were replaced.",
 )
-@click.option("--reason", default="", help="For those who read the list.")
+@click.option("--reason", default="", help="Shown to readers of the list.")
 @key_option()
 @config_option
 @as_option("operator")
@@ -56,7 +56,7 @@ def add(
 @as_option("operator")
 @json_option
 def ls(config: str | None, as_name: str, as_json: bool) -> None:
-    """List who is denied."""
+    """List everything that is denied."""
     asyncio.run(_ls(config, as_name, as_json=as_json))
 
 
@@ -68,7 +68,7 @@ def ls(config: str | None, as_name: str, as_json: bool) -> None:
 @as_option("operator")
 @json_option
 def rm(kind: str, one: str, key_file: Path, config: str | None, as_name: str, as_json: bool) -> None:
-    """Deny ID no longer."""
+    """Remove ID from the deny list."""
     asyncio.run(_rm(kind, one, key_file, config, as_name, as_json=as_json))
 
 
@@ -123,7 +123,7 @@ def _document(one: Denial) -> dict[str, str]:
 
 
 def _named(kind: str, one: str, config: str | None) -> str:
-    """Return the id as the registry has it: of a workload the SPIFFE ID, whatever name it was given by."""
+    """Return the id as the registry has it: for a workload its SPIFFE ID, even if it was given by name."""
     if kind != "workload":
         return one
     from sealbus.agents.runtime.settings.settings import load_settings

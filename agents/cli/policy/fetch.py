@@ -1,4 +1,4 @@
-"""`sealbus policy fetch`: the policy from the bucket into the folder of a workload, for who starts before the workload."""
+"""`sealbus policy fetch`: copy the policy from the bucket into a workload's folder before the workload starts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["fetch"]
 @config_option
 @json_option
 def fetch(name: str, config: str | None, as_json: bool) -> None:
-    """Put the policy in force where the workload NAME will keep it (`policy.cache`), and end.
+    """Put the policy in force where the workload NAME keeps it (`policy.cache`), and exit.
 
-    For an OPA beside the workload, which does not start without a bundle. It is verified as the workload verifies it.
+    For an OPA that runs with the workload and does not start without a bundle. The policy is verified as by the workload.
     """
     asyncio.run(_fetch(name, config, as_json=as_json))
 

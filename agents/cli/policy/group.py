@@ -31,12 +31,12 @@ def command() -> None:
 @command.command("test")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False)
 @click.option(
-    "--opa", type=click.Path(path_type=Path), default=None, help="The opa executable; otherwise that on PATH."
+    "--opa", type=click.Path(path_type=Path), default=None, help="The opa executable; by default that on PATH."
 )
-@click.option("--part", is_flag=True, help="Of a platform or a team: it need not have the entry points.")
+@click.option("--part", is_flag=True, help="A part of a platform or a team, which need not have the entry points.")
 @json_option
 def test(folder: Path | None, opa: Path | None, part: bool, as_json: bool) -> None:
-    """Run the Rego tests of FOLDER (or of the starter policy) on the embedded engine and, where there is one, on OPA."""
+    """Run the Rego tests of FOLDER (or of the starter policy) on the embedded engine and, if available, on OPA."""
     from sealbus.agents.dev.environment import starter_policy
     from sealbus.policies.rego_tests import run_tests
 
@@ -64,14 +64,14 @@ def test(folder: Path | None, opa: Path | None, part: bool, as_json: bool) -> No
         engines = sorted({one.engine for one in results})
         note(f"{len(results) - len(failed)} passed, {len(failed)} failed, on {' and '.join(engines)}")
         if not found:
-            note("opa was not found: only the embedded engine was asked")
+            note("opa was not found: only the embedded engine was used")
     raise SystemExit(0 if results and all(one.passed for one in results) else 1)
 
 
 @command.command("query")
 @click.argument("query")
 @click.option(
-    "--opa", "url", required=True, metavar="URL", help="Of a running OPA, for instance http://127.0.0.1:8181."
+    "--opa", "url", required=True, metavar="URL", help="URL of a running OPA, for instance http://127.0.0.1:8181."
 )
 @click.option(
     "--input",
@@ -93,19 +93,19 @@ def query(query: str, url: str, input_file: Path | None, as_json: bool) -> None:
 
 
 @click.command("opa-config")
-@click.option("--url", required=True, metavar="URL", help="The policy server: https, its host named in its SVID.")
+@click.option("--url", required=True, metavar="URL", help="The policy server: https, with a host that its SVID names.")
 @click.option(
     "--signer", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True,
     help="Public key in PEM of policy.serve_key.",
 )  # fmt: skip
-@click.option("--certificate", type=_file, required=True, help="OPA's own SVID, as a file that is kept fresh.")
+@click.option("--certificate", type=_file, required=True, help="OPA's own SVID, in a file that is kept up to date.")
 @click.option("--private-key", type=_file, required=True, help="Its key.")
 @click.option("--trust-bundle", type=_file, required=True, help="The trust domain's X.509 bundle.")
-@click.option("--persist", type=_file, default=None, help="Folder to start from while the policy server is away.")
+@click.option("--persist", type=_file, default=None, help="Folder to start from without the policy server.")
 def opa_config(
     url: str, signer: Path, certificate: Path, private_key: Path, trust_bundle: Path, persist: Path | None
 ) -> None:
-    """Print OPA's configuration, JSON: `opa run --server --config-file FILE`."""
+    """Print OPA's configuration as JSON, for `opa run --server --config-file FILE`."""
     from sealbus.envelopes.trust.keys import read_public_key
     from sealbus.policies.opa import config
 

@@ -1,4 +1,4 @@
-"""`--key FILE`: the private key that a bundle is signed with, read when it is needed."""
+"""`--key FILE`: the private key that signs a bundle, read when it is needed."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def key_option(*, required: bool = True) -> Callable[[F], F]:
 
 
 def read_key(file: Path | None) -> SigningKey:
-    """Return the key in `file`. Raises `ConfigurationError` for anything else there, and where none was named."""
+    """Return the key in `file`. Raises `ConfigurationError` if there is no such key or no file was named."""
     from sealbus.envelopes.errors import ConfigurationError
     from sealbus.envelopes.trust.keys import read_signing_key
 
     if file is None:
-        raise ConfigurationError("say which key signs: --key FILE")
+        raise ConfigurationError("name the signing key: --key FILE")
     return read_signing_key(file.read_bytes(), name=str(file))

@@ -1,4 +1,4 @@
-"""`sealbus policy push|rollback`: a part of the policy into the store that every process follows."""
+"""`sealbus policy push|rollback`: put a part of the policy into the store that every process follows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["open_store", "push", "rollback", "tell"]
 
 
 _opa = click.option(
-    "--opa", type=click.Path(path_type=Path), default=None, help="The opa executable; otherwise that on PATH."
+    "--opa", type=click.Path(path_type=Path), default=None, help="The opa executable; by default that on PATH."
 )
 
 
@@ -34,7 +34,7 @@ _opa = click.option(
 @click.option("--name", default="platform", show_default=True, help="platform, or the name of a team.")
 @key_option(required=False)
 @_opa
-@click.option("--revision", default="", help="Otherwise that of .manifest, or one of the contents.")
+@click.option("--revision", default="", help="By default that of .manifest, or one made from the contents.")
 @config_option
 @as_option("operator")
 @json_option
@@ -42,16 +42,16 @@ def push(
     source: Path, name: str, key_file: Path | None, opa: Path | None, revision: str, config: str | None, as_name: str,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Push a policy folder or a bundle, signed with --key under the next serial; without, a bundle that is signed."""
+    """Push a policy folder or a bundle signed with --key under the next serial; without --key, push a signed bundle."""
     if key_file is None and source.is_dir():
-        raise click.UsageError("a folder is signed here: say --key FILE")
+        raise click.UsageError("a folder must be signed: give --key FILE")
     signed = source.read_bytes() if key_file is None else None
     asyncio.run(_push(source, signed, name, key_file, opa, revision, config, as_name, as_json=as_json))
 
 
 @click.command("rollback")
 @click.argument("name")
-@click.option("--to", "serial", type=click.IntRange(1), required=True, help="A serial of `sealbus policy status`.")
+@click.option("--to", "serial", type=click.IntRange(1), required=True, help="A serial from `sealbus policy status`.")
 @key_option()
 @_opa
 @config_option
@@ -60,7 +60,7 @@ def push(
 def rollback(
     name: str, serial: int, key_file: Path, opa: Path | None, config: str | None, as_name: str, as_json: bool
 ) -> None:
-    """Push what the part NAME was under an older serial once more, under a new one."""
+    """Push the part NAME as it was under an older serial again, under a new serial."""
     asyncio.run(_rollback(name, serial, key_file, opa, config, as_name, as_json=as_json))
 
 
@@ -95,7 +95,7 @@ def _check(said: Path | None) -> Callable[[Bundle], None] | None:
 
     opa = find_opa(said)
     if opa is None:
-        note("opa was not found: what only its own compiler refuses was not looked for")
+        note("opa was not found: the checks of its own compiler were left out")
         return None
     return partial(opa_check, opa=opa)
 
@@ -121,7 +121,7 @@ async def open_store(
 
 
 def tell(pushed: Pushed, *, as_json: bool) -> None:
-    """Print what is in the store now."""
+    """Print what the store holds now."""
     if as_json:
         print_json(
             {
@@ -134,4 +134,4 @@ def tell(pushed: Pushed, *, as_json: bool) -> None:
         return
     note(f"{pushed.name} is pushed under serial {pushed.serial}: policy {pushed.composed}")
     for team, why in pushed.fallen.items():
-        note(f"{team} fell out, its agents are denied until it is pushed again: {why}")
+        note(f"{team} was left out; its agents are denied until it is pushed again: {why}")

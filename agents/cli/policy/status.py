@@ -1,4 +1,4 @@
-"""`sealbus policy status`: the parts in the store and what they come to, or what the engine or a running OPA has."""
+"""`sealbus policy status`: the parts in the store and their composition, or the policy that an engine or OPA has."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["status"]
 @as_option("operator")
 @json_option
 def status(url: str | None, of_engine: bool, config: str | None, as_name: str, as_json: bool) -> None:
-    """Print which parts are in force, under which serial and by which key; exit code 1 if one is refused."""
+    """Print which parts are in force, under which serial and which key; exit code 1 if one is refused."""
     if url is not None:
         raise SystemExit(asyncio.run(_of_opa(url, as_json=as_json)))
     if of_engine:

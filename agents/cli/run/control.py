@@ -1,4 +1,4 @@
-"""`sealbus control run|keygen`: the roles of the control process, until SIGTERM; the keys of the auth callout."""
+"""`sealbus control run|keygen`: run the roles of the control process until SIGTERM; make the keys of the auth callout."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ ROLES = MappingProxyType(
         "notary": "sealbus.agents.control.notary.role:open_notary",
     }
 )
-"""What opens each role, as `module:name`: imported only where it runs."""
+"""How each role is opened, as `module:name`; imported only where it runs."""
 
 
 @click.group("control")
 def command() -> None:
-    """Run what a deployment has beside its workers and its edge."""
+    """Run the central roles of a deployment."""
 
 
 @command.command("keygen")
@@ -43,7 +43,7 @@ def command() -> None:
 def keygen(folder: Path, as_json: bool) -> None:
     """Make the keys of the auth callout in FOLDER, and print the public ones for the NATS server.
 
-    Seeds are for `control.callout.issuer`, `.xkey` and `.nkey`, mode 0600; public.env holds the variables that
+    The seeds (mode 0600) are for `control.callout.issuer`, `.xkey` and `.nkey`; public.env holds the variables that
     deploy/local/nats/nats.conf names.
     """
     from sealbus.agents.control.callout.key_files import write_keys
@@ -54,7 +54,7 @@ def keygen(folder: Path, as_json: bool) -> None:
     else:
         for name, value in public.items():
             click.echo(f"{name}={value}")
-        note(f"seeds are in {folder}, for the responders alone")
+        note(f"seeds are in {folder}, only for the responders")
 
 
 @command.command("run")
@@ -63,13 +63,13 @@ def keygen(folder: Path, as_json: bool) -> None:
     default=",".join(ROLES),
     show_default=True,
     metavar="ROLE,...",
-    help="Roles of this process; what only one may do at a time is elected among all processes with the role.",
+    help="Roles of this process; work for one at a time goes to the elected one of all processes with the role.",
 )
 @click.option("--health", default=None, metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics here.")
 @config_option
 @json_option
 def run(roles: str, health: str | None, config: str | None, as_json: bool) -> None:
-    """Run the chosen roles side by side; the process ends if one of them does."""
+    """Run the chosen roles together; the process ends if one of them does."""
     chosen = tuple(dict.fromkeys(role.strip() for role in roles.split(",")))
     unknown = [role for role in chosen if role not in ROLES]
     if unknown:

@@ -1,4 +1,4 @@
-"""`sealbus demo`: play the scenes, print each, and fail if one surprises."""
+"""`sealbus demo`: play the scenes, print each, and fail if one does not end as expected."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ __all__ = ["command", "show_scenes"]
     type=click.Path(path_type=Path),
     default=None,
     metavar="DIR",
-    help="Keep a log meanwhile and leave it here, for `sealbus audit verify`; root.json stands beside it.",
+    help="Keep a log here for `sealbus audit verify`; root.json is written next to the folder.",
 )
 @json_option
 def command(engine: str, opa: Path | None, state: Path, evidence: Path | None, as_json: bool) -> None:
-    """Play the scenes on a bus of its own: real NATS, Workload API, policy engine and audit stream."""
+    """Play the scenes on their own bus: real NATS, Workload API, policy engine and audit stream."""
     raise SystemExit(0 if asyncio.run(_demo(engine, opa, state, evidence, as_json=as_json)) else 1)
 
 
@@ -48,7 +48,7 @@ async def _demo(engine: str, opa: Path | None, state: Path, evidence: Path | Non
 
 
 async def show_scenes(opening: AbstractAsyncContextManager[Stage], *, as_json: bool) -> bool:
-    """Open the stage, play all scenes on it, print each as it ends, and say whether none surprised."""
+    """Open the stage, play all scenes, print each as it ends, and return whether all ended as expected."""
     from sealbus.agents.dev.demo.play import SCENES, play
 
     results = []
@@ -62,7 +62,7 @@ async def show_scenes(opening: AbstractAsyncContextManager[Stage], *, as_json: b
     if as_json:
         print_json({"scenes": [_document(result) for result in results], "ok": ok, "records": records})
     else:
-        verdict = "all as it must be" if ok else "FAILED"
+        verdict = "all as expected" if ok else "FAILED"
         note(f"{len(results)} scenes; {records} records read back and verified, {findings} findings; {verdict}")
     return ok
 
@@ -78,7 +78,7 @@ def _document(result: SceneResult) -> dict[str, object]:
 
 
 def _print(result: SceneResult) -> None:
-    """Print who, for whom, what, the decision, its code and reasons."""
+    """Print who acted, for whom, what was done, the decision, its code and reasons."""
     scene, got = result.scene, result.got
     why = ", ".join((got.code, *got.reasons) if got.code else got.reasons)
     click.echo(f"{'ok  ' if result.ok else 'FAIL'} {got.got!s:<8} {scene.name}{f': {why}' if why else ''}")

@@ -16,25 +16,25 @@ __all__ = ["command"]
 
 
 @click.command("dev")
-@click.option("--agent", "agents", multiple=True, metavar="NAME", help="An agent beside those of sealbus.toml.")
+@click.option("--agent", "agents", multiple=True, metavar="NAME", help="An agent in addition to those of sealbus.toml.")
 @click.option("--state", type=click.Path(path_type=Path), default=Path(STATE_FOLDER), show_default=True)
-@click.option("--port", type=click.IntRange(0, 65_535), default=4222, show_default=True, help="NATS; 0: any free one.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=4222, show_default=True, help="NATS; 0: any free port.")
 @click.option(
-    "--edge-port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="Edge; 0: any free one."
+    "--edge-port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="Edge; 0: any free port."
 )
 @click.option(
     "--idp-port",
     type=click.IntRange(0, 65_535),
     default=0,
     show_default=True,
-    help="Of the development identity provider; 0: any free one.",
+    help="Of the development identity provider; 0: any free port.",
 )
 @click.option("--engine", type=click.Choice(["embedded", "sidecar"]), default="embedded", show_default=True)
 @click.option("--opa", type=click.Path(path_type=Path), default=None, help="The opa executable, for --engine sidecar.")
 @click.option("--policy", type=click.Path(path_type=Path, exists=True, file_okay=False), default=None)
 @click.option("--watch/--no-watch", default=True, help="Publish the policy folder again when it changes.")
 @click.option(
-    "--fast", is_flag=True, help="Let NATS acknowledge before the disk has it: a power failure loses up to 2 minutes."
+    "--fast", is_flag=True, help="Let NATS acknowledge before writing to disk: a power failure loses up to 2 minutes."
 )
 @click.option("--clean", is_flag=True, help="Remove the state folder first.")
 @json_option
@@ -52,7 +52,7 @@ def command(
     clean: bool,
     as_json: bool,
 ) -> None:
-    """Run NATS, the Workload API, the policy, the identity provider and the edge, and say what to type next."""
+    """Run NATS, the Workload API, the policy, the identity provider and the edge, and print what to type next."""
     from sealbus.agents.dev.environment import DevOptions
     from sealbus.agents.dev.settings_file import read_declared
 
@@ -101,7 +101,7 @@ async def _run(options: object, *, watch: bool, as_json: bool) -> None:
             note(f"edge at {environment.edge.front.resource}")
             note(f"development IdP, without passwords: {environment.idp.issuer}")
             if options.declared.unused:
-                note(f"of sealbus.toml not used here: {', '.join(options.declared.unused)}")
+                note(f"settings of sealbus.toml not used here: {', '.join(options.declared.unused)}")
             note("in other terminals, in this folder, for instance:")
             note("  sealbus worker run app.py:agent")
             note("""  sealbus pub task.inventory.update '{"item_id": "42", "quantity": 3}' --user alice --wait""")

@@ -1,4 +1,4 @@
-"""`sealbus edge serve`: the door between HTTP with OAuth and the bus, until SIGTERM, then a graceful stop."""
+"""`sealbus edge serve`: the edge between HTTP with OAuth and the bus, until SIGTERM, then a graceful stop."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def command() -> None:
 
 
 @command.command("serve")
-@click.option("--address", default=None, metavar="HOST:PORT", help="Listen here, in place of edge.address.")
+@click.option("--address", default=None, metavar="HOST:PORT", help="Listen here, instead of edge.address.")
 @click.option("--health", default=None, metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics here.")
 @config_option
 @json_option
 def serve(address: str | None, health: str | None, config: str | None, as_json: bool) -> None:
-    """Take access tokens, mint user contexts, and pass tasks and calls on to agents."""
+    """Accept access tokens, mint user contexts, and pass tasks and calls on to agents."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     asyncio.run(_serve(address, health, config, as_json=as_json))
 
@@ -35,11 +35,11 @@ def serve(address: str | None, health: str | None, config: str | None, as_json: 
 @command.command("pseudonym-key")
 @click.argument("file", type=click.Path(path_type=Path))
 def pseudonym_key(file: Path) -> None:
-    """Write a new key for edge.pseudonym_key to FILE, which must not be there yet, for its owner alone."""
+    """Write a new key for edge.pseudonym_key to FILE, which must not exist yet, readable by its owner alone."""
     from sealbus.agents.edge.oauth.user_context import write_pseudonym_key
 
     write_pseudonym_key(file)
-    note(f"{file} is a new key: keep a copy where the log is kept, or its pseudonyms will be nobody's")
+    note(f"{file} is a new key: keep a copy where the log is kept: without it no pseudonym can be revealed")
 
 
 async def _serve(address: str | None, health: str | None, config: str | None, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`sealbus worker run MODULE:AGENT`: one agent's handlers, until SIGTERM, then a drain."""
+"""`sealbus worker run MODULE:AGENT`: run one agent's handlers until SIGTERM, then drain."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def command() -> None:
 
 @command.command("run")
 @click.argument("target", metavar="MODULE:AGENT")
-@click.option("--concurrency", default=None, type=click.IntRange(1, 10_000), help="Handlers at a time.")
+@click.option("--concurrency", default=None, type=click.IntRange(1, 10_000), help="How many handlers run at a time.")
 @click.option("--health", default=None, metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics here.")
 @config_option
 @json_option
@@ -43,20 +43,20 @@ def run(target: str, concurrency: int | None, health: str | None, config: str | 
 
 
 def load_agent(target: str) -> Agent:
-    """Return the `Agent` that `MODULE:AGENT` names; raises `ConfigurationError` with one line for what is wrong."""
+    """Return the `Agent` that `MODULE:AGENT` names; raise `ConfigurationError` with one line if there is none."""
     from sealbus.agents.sdk.agent import Agent
     from sealbus.envelopes.errors import ConfigurationError
 
     module_name, _, name = target.partition(":")
     if not module_name or not name:
-        raise ConfigurationError(f"{target}: say MODULE:AGENT, for instance app.py:agent")
+        raise ConfigurationError(f"{target}: give MODULE:AGENT, for instance app.py:agent")
     try:
         if module_name.endswith(".py"):
             path = Path(module_name)
             spec = importlib.util.spec_from_file_location(path.stem, path)
             if spec is None or spec.loader is None or not path.exists():
                 raise ConfigurationError(f"{module_name}: no such file")
-            # As Python itself does for a file that it runs: what lies beside it can be imported.
+            # As Python does for a file that it runs: modules in the same folder can be imported.
             sys.path.insert(0, str(path.absolute().parent))
             module = importlib.util.module_from_spec(spec)
             sys.modules[path.stem] = module

@@ -29,7 +29,7 @@ def test_what_the_stream_no_longer_holds_is_said(
     result = CliRunner().invoke(command, ["export", str(tmp_path / "out"), "--root", str(tmp_path / "root.json")])
     assert result.exit_code == code
     assert "12 entries" in result.stderr
-    assert ("2 messages of the log are not in the stream any more: #3, #9" in result.stderr) == bool(missing)
+    assert ("2 messages of the log are no longer in the stream: #3, #9" in result.stderr) == bool(missing)
 
 
 def test_a_policy_that_is_not_in_the_archive_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +41,7 @@ def test_a_policy_that_is_not_in_the_archive_is_said(tmp_path: Path, monkeypatch
     result = CliRunner().invoke(command, ["export", str(tmp_path / "out"), "--root", str(tmp_path / "root.json")])
     assert result.exit_code == 4
     assert "12 entries, 2 policy bundles" in result.stderr
-    assert "policies/x.tar.gz is not in the notary's folder any more" in result.stderr
+    assert "policies/x.tar.gz is named in the log but no longer in the notary's folder" in result.stderr
 
 
 def test_the_root_file_is_printed(tmp_path: Path) -> None:

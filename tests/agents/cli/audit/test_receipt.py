@@ -85,7 +85,7 @@ def test_the_root_files_checkpoints_are_asked(root: Path) -> None:
 
 
 def test_what_is_not_there(root: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no record about"):
+    with pytest.raises(ConfigurationError, match="this log has no record about"):
         run(root, "00" * 16, "--export", str(root.parent / "export"))
     with pytest.raises(ConfigurationError, match="cannot be read"):
         run(root, "verify", str(root.parent / "none.txt"))

@@ -43,7 +43,7 @@ def test_who_is_none_of_them_is_not_found(key: Path) -> None:
     for issuer, user in ((IDP, "bob"), ("https://other.example.org", "alice")):
         found = run(pseudonym, "--key", key, "--issuer", issuer, "--user", user)
         assert (found.exit_code, found.stdout) == (1, "")
-        assert "is none of the candidates" in found.stderr
+        assert "matches none of the candidates" in found.stderr
 
 
 def test_without_a_pseudonym_that_of_each_candidate_is_told(key: Path) -> None:
@@ -73,9 +73,9 @@ issuer = "{IDP}"
     found = run("--user", "alice", "--config", settings)
     assert found.stdout == f"{Pseudonyms.read(key).of(IDP, 'alice')}  alice  {IDP}\n"
     settings.write_text(text.replace("pseudonym_key", "# "))
-    assert "say --key FILE" in run("--user", "alice", "--config", settings).stderr
+    assert "give --key FILE" in run("--user", "alice", "--config", settings).stderr
     settings.write_text(text.partition("[[edge")[0])
-    assert "say --issuer URL" in run("--user", "alice", "--config", settings).stderr
+    assert "give --issuer URL" in run("--user", "alice", "--config", settings).stderr
 
 
 @pytest.mark.parametrize(

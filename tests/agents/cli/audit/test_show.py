@@ -79,5 +79,5 @@ def test_what_does_not_verify(tmp_path: Path) -> None:
 
 
 def test_nothing_of_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="nothing about"):
+    with pytest.raises(ConfigurationError, match="this log has nothing about"):
         shown(make_world(2, 12), tmp_path, "00" * 16)

@@ -63,7 +63,7 @@ def test_only_what_is_running_may_vouch_for_itself(tmp_path: Path, capsys: pytes
     log = written(kept_files(WORLD), tmp_path / "log")
     log_settings(tmp_path)
     config = str(tmp_path / "sealbus.toml")
-    with pytest.raises(ConfigurationError, match="say --root FILE"):
+    with pytest.raises(ConfigurationError, match="give --root FILE"):
         trusted_root(None, live=True, log_folder=log, config=config)
     key = tmp_path / "key"
     key.write_text(SIGNER.secret_text() + "\n")

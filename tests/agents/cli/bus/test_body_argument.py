@@ -26,7 +26,7 @@ def test_json_goes_as_it_was_typed(text: str) -> None:
         ("item", "Expecting value"),
         ("{'a': 1}", "property name"),
         ('{"a": 1} x', "Extra data at line 1, column 10"),
-        ("NaN", "NaN is no value"),
+        ("NaN", "NaN is not a JSON value"),
         ("[" * 200_000, "too deep"),
         ("\udcff", "not UTF-8"),
     ],

@@ -81,7 +81,7 @@ async def test_a_policy_whose_newest_state_dev_refuses_is_not_fine(settings: Set
     module.write_text(module.read_text() + "\n# a change\n")
     edited = await found()
     assert not edited.ok
-    assert f"stays in force: {folder} was changed and is not published" in edited.text
+    assert f"stays in force: {folder} was changed but is not published" in edited.text
     (folder / "extra.rego").write_text("package extra\n\nx :=\n")
     refused = await found()
     assert not refused.ok

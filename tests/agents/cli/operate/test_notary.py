@@ -72,7 +72,7 @@ def test_a_log_is_shown_after_it_was_checked(tmp_path: Path) -> None:
 def test_a_checkpoint_is_held_and_a_rewritten_log_is_not(tmp_path: Path) -> None:
     text, signer = key(tmp_path)
     write_log(tmp_path / "log", signer, 5)
-    assert "5 entries are held" in run("hold", tmp_path / "log", tmp_path / "held", "--key", text).stderr
+    assert "5 entries held" in run("hold", tmp_path / "log", tmp_path / "held", "--key", text).stderr
     write_log(tmp_path / "longer", signer, 300)
     run("hold", tmp_path / "longer", tmp_path / "held", "--key", text)
     write_log(tmp_path / "forged", signer, 400, b"forged")

@@ -20,5 +20,5 @@ def test_what_is_no_key_is_named(tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text("junk", encoding="ascii")
     with pytest.raises(ConfigurationError, match=r"key\.pem: not a private key"):
         read_key(tmp_path / "key.pem")
-    with pytest.raises(ConfigurationError, match="say which key signs"):
+    with pytest.raises(ConfigurationError, match="name the signing key"):
         read_key(None)

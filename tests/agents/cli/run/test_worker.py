@@ -35,9 +35,9 @@ def test_a_module_is_found_in_the_current_folder(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("app.py", "say MODULE:AGENT"),
-        (":agent", "say MODULE:AGENT"),
-        ("app.py:", "say MODULE:AGENT"),
+        ("app.py", "give MODULE:AGENT"),
+        (":agent", "give MODULE:AGENT"),
+        ("app.py:", "give MODULE:AGENT"),
         ("/nowhere/app.py:agent", "no such file"),
         ("no_such_module_anywhere:agent", "no_such_module_anywhere"),
         ("APP:missing", "missing is not an Agent"),

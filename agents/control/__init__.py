@@ -1,4 +1,4 @@
-"""The control process: what a deployment has beside its workers and its edge, each part as a role of its own.
+"""The control process: the central roles of a deployment, in addition to its workers and its edge.
 
-One process may have all roles, or each a process to itself; what only one may do at a time is elected by the role.
+One process may have all roles, or each role its own process; a role elects one process for work that only one may do.
 """

@@ -1,7 +1,7 @@
-"""Runs the roles of one control process side by side, until it is told to stop or one of them ends.
+"""Runs the roles of one control process together, until it is told to stop or one of them ends.
 
-A role is something that is opened, runs until it is cancelled, and can say what is wrong with it. They are opened one
-after the other, each while those before it run already: no other role can connect to NATS before the callout answers.
+A role is opened, runs until it is cancelled, and reports its problems. Roles are opened one after the other while those
+before already run: no other role can connect to NATS before the callout answers.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ STARTING: Final = "starting"
 
 
 class Role(Protocol):
-    """One part of the control process, entered already."""
+    """One part of the control process, already entered."""
 
     @property
     def problem(self) -> str:
-        """Why this role cannot do its work now, in a few words without content; empty where it can."""
+        """The reason why this role cannot do its work now, in a few words without content; empty if it can."""
         ...
 
     async def run(self) -> None:
-        """Do the role's work until cancelled. Raises where no further try can help: the process then ends."""
+        """Do the role's work until cancelled. Raises if retrying cannot help: the process then ends."""
 
 
 class Opener(Protocol):
-    """Opens a role by the settings: connections, keys and files are there once it is entered, and closed afterwards."""
+    """The opening of a role by the settings: connections, keys and files are open while it is entered."""
 
     def __call__(self, settings: Settings, *, counters: Counters) -> AbstractAsyncContextManager[Role]:
-        """Return the role to enter, which raises `SealbusError` with one line for what is missing."""
+        """Return the role to enter, which raises `SealbusError` with one line if something is missing."""
         ...
 
 
@@ -49,7 +49,7 @@ class Control:
 
     def __init__(self, openers: Mapping[str, Callable[[], AbstractAsyncContextManager[Role]]]) -> None:
         if not openers:
-            raise ConfigurationError("no role to run: say at least one")
+            raise ConfigurationError("no role to run: name at least one")
         self.started = asyncio.Event()
         """Set once every role runs."""
         self._openers = dict(openers)
@@ -58,8 +58,8 @@ class Control:
     async def run(self, stop: asyncio.Event) -> None:
         """Open and run every role until `stop` is set.
 
-        A role that ends before, or raises, ends the others and is raised: half a control process would look well to
-        whoever watches the process, and the one that started it can start it anew.
+        A role that ends early or raises ends the others, and its error is raised: half a control process would look healthy
+        from outside; an ended one is started again.
         """
         async with asyncio.TaskGroup() as group:
             running = []
@@ -76,7 +76,7 @@ class Control:
                 task.cancel()
 
     def not_ready(self) -> dict[str, str]:
-        """Return why no further work can be done, by role; empty where all is well. Answers from memory."""
+        """Return the reason why each role cannot do its work, by role; empty if all can. Answers from memory."""
         found = {name: self._roles[name].problem if name in self._roles else STARTING for name in self._openers}
         return {name: problem for name, problem in found.items() if problem}
 
@@ -87,7 +87,7 @@ class Control:
             self._roles[name] = role
             entered.set()
             await role.run()
-        raise ConfigurationError(f"the role {name} has ended, which it must not while the process runs")
+        raise ConfigurationError(f"the role {name} has ended while the process runs")
 
 
 async def _first_of(*events: asyncio.Event) -> None:

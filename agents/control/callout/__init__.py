@@ -1,4 +1,4 @@
-"""The auth callout: NATS asks who a connection is, sealbus answers by its verified certificate and by policy.
+"""The auth callout: NATS asks who a connection is; sealbus answers by its verified certificate and by policy.
 
 ::
 

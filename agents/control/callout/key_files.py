@@ -1,13 +1,13 @@
-"""The three keys of a responder, as files that only it reads: made once for a deployment, by `sealbus control keygen`.
+"""The three keys of a responder, in files that only it reads; made once per deployment by `sealbus control keygen`.
 
 ::
 
     issuer.seed   SA...   signs answers and user JWTs; the server's `auth_callout.issuer` is its public key
-    xkey.seed     SX...   opens what the server asks; the server's `auth_callout.xkey`
+    xkey.seed     SX...   opens the server's requests; the server's `auth_callout.xkey`
     user.seed     SU...   how responders log in; the server's `auth_callout.auth_users`
     public.env            the three public keys, as variables for the server's configuration
 
-Responders of one deployment share them. Whoever has the issuer's seed decides who may do what on this NATS.
+Responders of one deployment share them. The holder of the issuer's seed decides who may do what on this NATS.
 """
 
 from __future__ import annotations
@@ -55,8 +55,7 @@ class CalloutKeys:
 def write_keys(folder: Path) -> CalloutKeys:
     """Make new keys and write them into `folder`, which is made with mode 0700; seeds have mode 0600.
 
-    Raises `ConfigurationError` if one of the files is there already, or the folder is open to others: nothing that is
-    in use is ever overwritten.
+    Raises `ConfigurationError` if one of the files exists or the folder is open to others: keys are never overwritten.
     """
     keys = CalloutKeys(
         issuer=SigningKey.generate(Prefix.ACCOUNT), xkey=CurveKey.generate(), user=SigningKey.generate(Prefix.USER)
@@ -65,7 +64,7 @@ def write_keys(folder: Path) -> CalloutKeys:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.stat().st_mode & _OTHERS:
-            raise ConfigurationError(f"{folder} is open to others: chmod 700, or name a folder that is not there yet")
+            raise ConfigurationError(f"{folder} is open to others: chmod 700, or name a new folder")
         there = [name for name in (ISSUER, XKEY, USER, PUBLIC) if (folder / name).exists()]
         if there:
             raise ConfigurationError(f"{folder} holds {', '.join(there)} already: keys are never overwritten")
@@ -79,7 +78,7 @@ def write_keys(folder: Path) -> CalloutKeys:
 
 
 def load_keys(*, issuer: Path, xkey: Path, user: Path) -> CalloutKeys:
-    """Read the seeds. Raises `ConfigurationError` for a file that is not there, is open to others, or holds no such seed."""
+    """Read the seeds. Raises `ConfigurationError` for a file that is missing, open to others, or not such a seed."""
     return CalloutKeys(
         issuer=_load(issuer, lambda text: SigningKey.from_seed(text, Prefix.ACCOUNT)),
         xkey=_load(xkey, CurveKey.from_seed),

@@ -1,13 +1,13 @@
-"""NATS' keys as text, and what is signed and sealed with them: JWTs and boxes, as far as the auth callout has them.
+"""NATS keys as text, and the JWTs and boxes that they sign and seal, as far as the auth callout needs them.
 
 A public key is `<prefix><32 bytes>`, a seed `<seed prefix and prefix><32 bytes>`, both with their CRC-16/XMODEM in little
 endian, base32 without padding (github.com/nats-io/nkeys, `strkey.go`).
 
-What is sealed is `xkv1`, a nonce of 24 bytes and a NaCl box (X25519, XSalsa20, Poly1305): from its sender, for its
-reader only (github.com/nats-io/nkeys, `xkeys.go`).
+A sealed message is `xkv1`, a nonce of 24 bytes and a NaCl box (X25519, XSalsa20, Poly1305), from its sender for its reader
+only (github.com/nats-io/nkeys, `xkeys.go`).
 
-A JWT is compact and signed with Ed25519, the issuer's nkey in `iss`, with claims in `nats` beside the registered ones
-(github.com/nats-io/jwt, version 2). Before its signature holds, only `iss` is looked at, which says whose it should be.
+A JWT is compact and signed with Ed25519, with the issuer's nkey in `iss` and claims in `nats` in addition to the registered
+ones (github.com/nats-io/jwt, version 2). Until its signature is verified, only `iss` is read, to know the key.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _JWT_NESTING: Final = 8
 
 
 class Prefix(IntEnum):
-    """What a key is for: the first byte, chosen so that the text begins with this letter."""
+    """The purpose of a key: its first byte, chosen so that the text begins with this letter."""
 
     ACCOUNT = 0
     SERVER = 13 << 3
@@ -70,12 +70,12 @@ class Prefix(IntEnum):
 
     @property
     def letter(self) -> str:
-        """What the public key's text begins with."""
+        """The first letter of the public key's text."""
         return {Prefix.ACCOUNT: "A", Prefix.SERVER: "N", Prefix.USER: "U", Prefix.CURVE: "X"}[self]
 
 
 class NkeyError(ValueError):
-    """A text is not the key that it should be. Says nothing of what it is."""
+    """A text is not the expected key. The error does not contain the text."""
 
 
 def encode_public(prefix: Prefix, key: bytes) -> str:
@@ -85,7 +85,7 @@ def encode_public(prefix: Prefix, key: bytes) -> str:
     return _encode(bytes([prefix]) + key)
 
 
-@lru_cache(maxsize=256)  # those of a server and of its curve key are asked for at each request
+@lru_cache(maxsize=256)  # the keys of servers and their curve keys are decoded at each request
 def decode_public(text: str, prefix: Prefix) -> bytes:
     """Return the 32 bytes of a public key; raise `NkeyError` unless `text` is one of this prefix, CRC included."""
     raw = _decode(text, _PUBLIC_LENGTH)
@@ -155,15 +155,15 @@ def _encode(raw: bytes) -> str:
 
 
 def _decode(text: str, length: int) -> bytes:
-    # Length first: base32 without padding has spellings of one value that differ in their last bits.
+    # Check the length first: base32 without padding has several spellings of a value, which differ in their last bits.
     if len(text) != length or not text.isascii():
-        raise NkeyError("not an nkey: it has another length")
+        raise NkeyError("not an nkey: wrong length")
     try:
         raw = base64.b32decode(text + "=" * (-length % 8))
     except ValueError as error:
         raise NkeyError("not an nkey: not base32") from error
     if _crc(raw[:-2]) != raw[-2:] or _encode(raw[:-2]) != text:
-        raise NkeyError("not an nkey: its check sum is wrong")
+        raise NkeyError("not an nkey: wrong checksum")
     return raw[:-2]
 
 
@@ -179,7 +179,7 @@ class CurveKey:
     def __init__(self, seed: bytes) -> None:
         self._key: Final = PrivateKey(seed)
         self.public: Final = encode_public(Prefix.CURVE, bytes(self._key.public_key))
-        # What two keys share is computed once for each server, whose key lives as long as it does.
+        # The secret shared by two keys is computed once per server, whose key lives as long as it does.
         self._box = lru_cache(maxsize=64)(self._make_box)
 
     @classmethod
@@ -197,11 +197,11 @@ class CurveKey:
         return encode_seed(Prefix.CURVE, bytes(self._key))
 
     def seal(self, data: bytes, reader: str) -> bytes:
-        """Return `data` sealed for the public curve key `reader`; raise `NkeyError` if that is none."""
+        """Return `data` sealed for the public curve key `reader`; raise `NkeyError` if `reader` is not one."""
         return _XKEY_VERSION + self._box(reader).encrypt(data)
 
     def open(self, sealed: bytes, sender: str) -> bytes:
-        """Return what `sender`, a public curve key, sealed for us; raise `NkeyError` for anything else."""
+        """Return the message that `sender`, a public curve key, sealed for us; raise `NkeyError` for anything else."""
         if len(sealed) < _SEALED_LEAST or not sealed.startswith(_XKEY_VERSION):
             raise NkeyError("not a sealed message")
         try:
@@ -224,9 +224,9 @@ def encode_jwt(claims: Mapping[str, object], key: SigningKey, *, issued: int) ->
 
 
 def decode_jwt(token: bytes, prefix: Prefix) -> dict[str, Json]:
-    """Return the claims of a JWT that an nkey of `prefix` signed, `iss`; raise `NkeyError` for anything else.
+    """Return the claims of a JWT signed by the nkey of `prefix` in its `iss`; raise `NkeyError` for anything else.
 
-    Who `iss` is, what the JWT is for and until when, is for the caller.
+    The caller checks who `iss` is, and the JWT's purpose and expiry.
     """
     if len(token) > JWT_BYTES:
         raise NkeyError(f"a JWT of {len(token)} bytes")

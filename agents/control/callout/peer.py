@@ -1,9 +1,9 @@
-"""Who connects: the one SPIFFE ID of the client's certificate, if its own trust domain vouches for it.
+"""The connecting peer: the one SPIFFE ID of the client's certificate, if its own trust domain vouches for it.
 
-nats-server verifies a client's chain against all authorities of its `ca_file`, and asks nobody which of them may vouch
-for which trust domain: with two in the file, either could name itself the other's agent. So the chain is verified here
-once more, against the bundle of the trust domain in the certificate, as the Workload API has it now (X509-SVID.md
-sections 2, 4 and 5).
+nats-server verifies a client's chain against all authorities of its `ca_file` and does not check which of them may vouch for
+which trust domain: with two in the file, either could issue an SVID for the other's agents. So the chain is verified again
+here, against the bundle of the trust domain in the certificate, as the Workload API has it now (X509-SVID.md sections 2, 4
+and 5).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 __all__ = ["VerifiedPeer", "verify_peer"]
 
 _LEAST_LIFE: Final = SECOND
-"""A user JWT ends in whole seconds: less than one is none."""
+"""A user JWT ends on a whole second: less than one second left is too little for one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedPeer:
-    """A connecting workload, verified, and until when its X.509-SVID is valid, in microseconds."""
+    """A connecting workload, verified, and when its X.509-SVID expires, in microseconds."""
 
     spiffe_id: SpiffeId
     not_after: int
@@ -41,10 +41,10 @@ def verify_peer(
 ) -> VerifiedPeer:
     """Return the workload of `chains`, PEM certificates from the leaf to a root, at `now` microseconds.
 
-    Verified: the leaf has exactly one URI name, which is a SPIFFE ID, and is an X.509-SVID and no authority; one chain
-    ends in an authority of that trust domain's own bundle (`bundles`, DER by trust domain); and the leaf verifies
-    against this bundle alone. Raises `ConnectRefused`: `no_client_certificate`, `bad_svid`, `not_one_uri`,
-    `unknown_trust_domain`, `wrong_authority`, `svid_expired`.
+    Verified: the leaf has exactly one URI name, which is a SPIFFE ID, and is an X.509-SVID and not an authority; one chain
+    ends in an authority of that trust domain's own bundle (`bundles`, DER by trust domain); and the leaf verifies against
+    this bundle alone. Raises `ConnectRefused`: `no_client_certificate`, `bad_svid`, `not_one_uri`, `unknown_trust_domain`,
+    `wrong_authority`, `svid_expired`.
     """
     if not chains:
         raise ConnectRefused(Code.NO_CLIENT_CERTIFICATE)
@@ -76,7 +76,7 @@ def verify_peer(
 
 @lru_cache(maxsize=16)
 def _store(anchors: tuple[bytes, ...]) -> Store:
-    """Return a bundle as the verifier takes it; there are as many as trust domains, and each is asked for often."""
+    """Return a bundle as the verifier takes it, cached: there is one per trust domain, and each is needed often."""
     return Store([x509.load_der_x509_certificate(one) for one in anchors])
 
 
@@ -101,7 +101,7 @@ def _spiffe_id(leaf: x509.Certificate) -> SpiffeId:
 
 
 def _is_leaf(extensions: x509.Extensions) -> bool:
-    """Say whether this is no authority, and may sign (X509-SVID.md sections 4.1 and 4.3)."""
+    """Return whether this is not an authority and may sign (X509-SVID.md sections 4.1 and 4.3)."""
     for one in extensions:
         if isinstance(one.value, x509.BasicConstraints) and one.value.ca:
             return False

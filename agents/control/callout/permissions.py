@@ -1,7 +1,8 @@
-"""From the policy's answer to what a user JWT holds: subjects with tokens for SPIFFE IDs, in an account that may be given.
+"""The policy's answer as the contents of a user JWT: subjects with tokens for SPIFFE IDs, in an account that is allowed.
 
-The policy speaks of workloads, NATS of subjects: `status.{spiffe://example.org/agent/shop}.*` becomes `status.shop.*` by
-the settings' names, and `{self}` the token of who connects. Where no such workload can be, the answer is not used at all.
+The policy speaks of workloads, NATS of subjects: `status.{spiffe://example.org/agent/shop}.*` becomes `status.shop.*` by the
+settings' names, and `{self}` becomes the connecting workload's token. An answer with a workload that cannot exist is rejected
+as a whole.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _WORKLOAD: Final = re.compile(r"\{([^{}]*)\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grants:
-    """What one connection may do, in NATS' words."""
+    """The permissions of one connection, in NATS' terms."""
 
     account: str
     publish: tuple[str, ...]
@@ -38,7 +39,7 @@ class Grants:
 
 
 def own_facts(own: Collection[OwnSubject]) -> tuple[OwnSubjectFacts, ...]:
-    """Return the settings' own subjects as the policy is told of them."""
+    """Return the settings' own subjects in the form given to the policy."""
     return tuple(
         OwnSubjectFacts(
             subject=one.subject,
@@ -52,9 +53,9 @@ def own_facts(own: Collection[OwnSubject]) -> tuple[OwnSubjectFacts, ...]:
 
 
 def grants_of(decision: ConnectDecision, *, own: SpiffeId, names: Names, accounts: Collection[str]) -> Grants:
-    """Return what `decision`, which allows `own`, grants; raise `PolicyFailed` for an account that is none of `accounts`.
+    """Return the grants of `decision`, which allows `own`; raise `PolicyFailed` for an account that is not in `accounts`.
 
-    A policy must be able to place workloads in accounts of tenants, and never in the server's own.
+    A policy may place workloads in accounts of tenants, but never in the server's own.
     """
     if decision.account not in accounts:
         raise PolicyFailed(f"the policy names account {decision.account}, which control.callout.accounts does not have")
@@ -78,7 +79,7 @@ def _named(rules: SubjectRules, own: str, names: Names) -> SubjectRules:
             raise PolicyFailed("the policy names something in braces that is not a SPIFFE ID") from error
 
     def named(subjects: tuple[str, ...]) -> tuple[str, ...]:
-        # Most are of who connects, and few have anything else in braces.
+        # Most subjects are those of the connecting workload; few have anything else in braces.
         mine = [one.replace(_SELF, own) for one in subjects]
         return tuple(_WORKLOAD.sub(token, one) if "{" in one else one for one in mine)
 

@@ -1,7 +1,7 @@
-"""By what policy the callout decides where policies come from a bucket of the NATS that it guards.
+"""The policy that the callout decides by, if policies come from a bucket of the NATS that it guards.
 
-It has to answer before anybody can read the bucket. So it starts with what it had, or with a bundle that the operator put
-beside it, and follows the bucket once it has let its own process in.
+The callout must answer before anyone can read the bucket. So it starts with the last policy it had, or a bundle supplied by
+the operator, and follows the bucket once it has admitted its own process.
 """
 
 from __future__ import annotations
@@ -25,26 +25,25 @@ __all__ = ["CACHE", "first_bundle", "follow_bucket"]
 _log: Final = logging.getLogger(__name__)
 
 CACHE: Final = "callout"
-"""Folder of its own in `policy.cache`."""
+"""The callout's folder within `policy.cache`."""
 
 AGAIN_AFTER: Final = 1.0
-"""Seconds to the next look into a bucket that has no policy yet."""
+"""Seconds until the next look into a bucket without a policy."""
 
 
 def first_bundle(policy: PolicyTable, bootstrap: Path | None) -> Bundle | None:
-    """Return the bundle to decide by from the start where `policy` is a bucket, else None.
+    """Return the bundle to decide by from the start if `policy` is a bucket, else None.
 
-    Only the embedded engine reads a bundle: an OPA has its own from elsewhere. `bootstrap` counts only where nothing was
-    ever taken from the bucket. Raises `ConfigurationError`, one line, for what is missing or may not be put in force.
-    Blocks.
+    Only the embedded engine reads a bundle: an OPA gets its own elsewhere. `bootstrap` counts only if no policy was ever
+    taken from the bucket. Raises `ConfigurationError`, one line, for what is missing or may not be put in force. Blocks.
     """
     if policy.bucket is None or policy.engine != "embedded":
         return None
     if policy.cache is None:
-        raise ConfigurationError("policy.cache is not set: the policy from the bus is kept in this folder")
+        raise ConfigurationError("policy.cache is not set: it names the folder that keeps the policy from the bus")
     file = policy.cache / CACHE / "composed" / "bundle.tar.gz"
     if file.exists():
-        # It is its own: verified part by part before it was composed.
+        # The callout wrote the file itself: each part was verified before it was composed.
         return load_bundle(file)
     if bootstrap is None:
         raise ConfigurationError(
@@ -54,7 +53,7 @@ def first_bundle(policy: PolicyTable, bootstrap: Path | None) -> Bundle | None:
 
 
 async def follow_bucket(policy: PolicyTable, connection: Connection, counters: Counters, in_force: InForce) -> None:
-    """Put in force what the bucket says, until cancelled."""
+    """Put in force what the bucket holds, until cancelled."""
     said = ""
     while True:
         try:

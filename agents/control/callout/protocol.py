@@ -1,11 +1,11 @@
-"""What a NATS server asks the auth callout, verified and typed, and what it is answered: a user JWT, or that there is none.
+"""Requests of a NATS server to the auth callout, verified and typed, and the answers: a user JWT or a refusal.
 
-The server signs its request with the nkey that is its ID. That key is new at every start of a server, so that what ties a
-request to a server of ours is the way that it came: on a connection to a server with the expected SPIFFE ID, on a subject
-that no client may publish to, sealed for our curve key. Who runs servers with fixed nkeys can list them.
+The server signs its request with the nkey that is its ID. That key is new at every start of a server, so what ties a request
+to one of our servers is the way it came: on a connection to a server with the expected SPIFFE ID, on a subject that no client
+may publish to, sealed for our curve key. Operators of servers with fixed nkeys can list them.
 
-The user in the answer has no name: with one, nats-server drops every client at every reload of its configuration, for it
-looks for a user of this name there. Without one it asks again for each client, and keeps those that are still allowed.
+The user in the answer has no name: with one, nats-server drops every client at each reload of its configuration, because it
+looks for a user of this name there. Without one it asks again for each client and keeps those still allowed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["AuthorizationRequest", "allowing", "refusing", "user_jwt", "verify_r
 
 AUDIENCE: Final = "nats-authorization-request"
 LONGEST: Final = 120 * SECOND
-"""How long a server may wait for an answer; one that is valid for longer could be kept, and sent again."""
+"""How long a server may wait for an answer; a request valid for longer could be kept and sent again."""
 KIND: Final = "Client"
 CHAINS: Final = 8
 CERTIFICATES: Final = 8
-"""Verified chains of one connection, and certificates of one chain."""
+"""Most verified chains of a connection, and most certificates of a chain."""
 
 _CLAIMS_VERSION: Final = 2
 
@@ -51,12 +51,11 @@ class AuthorizationRequest:
 
 
 def verify_request(token: bytes, *, now: int, servers: Collection[str] = ()) -> AuthorizationRequest:
-    """Return the request that `token` is; `now` is in microseconds.
+    """Return the request in `token`; `now` is in microseconds.
 
     Verified are its form, its signature by the server that it names as its own issuer, its audience, that it is about a
-    client, and its expiry, at most two minutes ahead, with the tolerance for clocks of SPEC.md section 7. Raises
-    `ConnectRefused` with `bad_auth_request`, `unknown_server` if `servers` are given and it is none of them, or
-    `auth_request_expired`.
+    client, and its expiry, at most two minutes ahead, with the clock tolerance of SPEC.md section 7. Raises `ConnectRefused`
+    with `bad_auth_request`, `unknown_server` if `servers` are given and do not include it, or `auth_request_expired`.
     """
     try:
         claims = decode_jwt(token, Prefix.SERVER)
@@ -68,7 +67,7 @@ def verify_request(token: bytes, *, now: int, servers: Collection[str] = ()) -> 
     if claims.get("aud") != AUDIENCE or asked.get("type") != "authorization_request":
         raise ConnectRefused(Code.BAD_AUTH_REQUEST, "not an authorization request")
     if not isinstance(issuer, str) or server.get("id") != issuer:
-        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "signed by another server than it names")
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "not signed by the server that it names")
     if servers and issuer not in servers:
         raise ConnectRefused(Code.UNKNOWN_SERVER, issuer)
     expires = claims.get("exp")
@@ -85,9 +84,9 @@ def verify_request(token: bytes, *, now: int, servers: Collection[str] = ()) -> 
         if xkey:
             decode_public(xkey, Prefix.CURVE)
     except NkeyError as error:
-        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "its keys are none") from error
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "its keys are not nkeys") from error
     client = _object(asked, "client_info")
-    # A leaf node would bring a whole server's clients in under one workload's name.
+    # A leaf node would bring all clients of a server in under one workload's name.
     if _text(client, "kind") != KIND:
         raise ConnectRefused(Code.BAD_AUTH_REQUEST, "not about a client")
     return AuthorizationRequest(
@@ -105,7 +104,7 @@ def _chains(tls: Json) -> tuple[tuple[str, ...], ...]:
     if found is None:
         return ()
     if not isinstance(found, list) or len(found) > CHAINS:
-        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "its certificate chains are none, or too many")
+        raise ConnectRefused(Code.BAD_AUTH_REQUEST, "its certificate chains are not a list, or too many")
     return tuple(_chain(chain) for chain in found)
 
 
@@ -149,12 +148,12 @@ def user_jwt(grants: Grants, *, user: str, issuer: SigningKey, not_after: int, n
 
 
 def allowing(request: AuthorizationRequest, token: str, *, issuer: SigningKey, now: int) -> bytes:
-    """Return the answer that lets the connection of `request` in with the user JWT `token`."""
+    """Return the answer that admits the connection of `request` with the user JWT `token`."""
     return _answer(request, {"jwt": token}, issuer, now)
 
 
 def refusing(request: AuthorizationRequest, code: Code, *, issuer: SigningKey, now: int) -> bytes:
-    """Return the answer that refuses the connection of `request`; the server logs the code, its client hears nothing."""
+    """Return the answer that refuses the connection of `request`; the server logs the code, its client is not told."""
     return _answer(request, {"error": str(code)}, issuer, now)
 
 

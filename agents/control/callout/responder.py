@@ -1,8 +1,8 @@
-"""The responder: answers NATS' authorization requests one by one, each once, and refuses whatever it cannot be sure of.
+"""The responder: answers NATS' authorization requests, each once, and refuses whatever it cannot be sure of.
 
-Several run side by side in one queue group, in one process or many; each is on its own connection, logged in by an nkey
-over mutual TLS, in an account that holds nothing else. A request that cannot be opened or verified is not answered: the
-server refuses by itself once its time has run out. Every other refusal is answered, with its code for the server's log.
+Several run in one queue group, in one process or many; each has its own connection, logged in by an nkey over mutual TLS, in
+an account that holds nothing else. A request that cannot be opened or verified is not answered: the server refuses by itself
+once its time has run out. Every other refusal is answered, with its code for the server's log.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ ANSWER_WITHIN: Final = 1.5
 """Seconds from a request's arrival; the server waits 2 s unless its `authorization.timeout` says otherwise."""
 CONCURRENCY: Final = 64
 PENDING: Final = 4_096
-"""Requests that wait: what one responder answers in some seconds. The server's time runs out for more."""
+"""Most waiting requests: as many as one responder answers in a few seconds. More would exceed the server's timeout."""
 
 _XKEY_HEADER: Final = "Nats-Server-Xkey"
 
 MOST: Final = 65_536
-"""Requests that are remembered: they are fresh for seconds, and one responder answers some thousands in these."""
+"""Most remembered requests: they stay fresh for seconds, in which one responder answers a few thousand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedConnection:
-    """One refusal. `subject` is the SPIFFE ID of who was refused, once it was verified; empty before that.
+    """One refusal. `subject` is the verified SPIFFE ID of the refused workload, empty if it was not verified.
 
-    `reasons` are the policy's. `server` is the server's nkey, empty where no request was verified.
+    `reasons` are the policy's. `server` is the server's nkey, empty if no request was verified.
     """
 
     code: Code
@@ -63,11 +63,11 @@ class RefusedConnection:
 
 
 class Callout:
-    """One responder; `run` serves until it is cancelled. Connection, identity and engine are entered, and outlive it.
+    """One responder; `run` serves until it is cancelled. Connection, identity and engine are already entered and outlive it.
 
-    `accounts` are those in which the policy may place a connection; `servers`, if there are any, the nkeys of the only
-    servers that are answered; `longest` the most seconds that a connection lasts, 0 for as long as its X.509-SVID.
-    `on_refused` hears of each refusal; it must not block or raise.
+    `accounts` are those in which the policy may place a connection; `servers`, if not empty, the nkeys of the only servers
+    that are answered; `longest` the most seconds that a connection lasts, 0 for as long as its X.509-SVID. `on_refused` is
+    called for each refusal; it must not block or raise.
     """
 
     def __init__(
@@ -101,15 +101,13 @@ class Callout:
         self._seen = SeenRequests()
         self._said = OperatorLog(_log)
         self._answering: Responder | None = None
-        self._counters.describe(
-            {"sealbus_callout_total": "Connections to NATS that were asked about, by what came of it."}
-        )
+        self._counters.describe({"sealbus_callout_total": "Connections to NATS that were asked about, by result."})
 
     @property
     def problem(self) -> str:
-        """One line on why connections cannot be answered now; empty where they can."""
+        """The reason why connections cannot be answered now, one line; empty if they can."""
         if self._answering is None:
-            return "the auth callout does not run"
+            return "the auth callout is not running"
         if self._answering.refused:
             return f"the server does not let this responder answer: {self._answering.refused}"
         if not self._connection.connected:
@@ -134,10 +132,10 @@ class Callout:
                 self._answering = None
 
     async def answer(self, asked: Asked) -> bytes | None:
-        """Return the sealed answer to a request, or nothing where it is not a request of a server of ours."""
+        """Return the sealed answer to a request, or None if it is not a request of one of our servers."""
         sender = header_value(asked.header_block, _XKEY_HEADER)
         if asyncio.get_running_loop().time() > asked.arrived + ANSWER_WITHIN:
-            # The server has given up by now. Whoever tries again is answered sooner if this takes no more time.
+            # The server has given up by now. Spending no more time on this answers new attempts sooner.
             self._refused(ConnectRefused(Code.OVERLOADED, "waited too long"), None, None)
             return None
         try:
@@ -164,13 +162,13 @@ class Callout:
         except NkeyError as error:
             raise ConnectRefused(Code.BAD_AUTH_REQUEST, f"{error}: is auth_callout.xkey our public key?") from error
         request = verify_request(token, now=self._clock(), servers=self._servers)
-        # The header is not signed, what the server signed is: the answer must be for the server alone.
+        # The header is not signed, the request is: the answer must be readable by the server alone.
         if request.server_xkey != sender:
-            raise ConnectRefused(Code.BAD_AUTH_REQUEST, "sealed by another key than its server's")
+            raise ConnectRefused(Code.BAD_AUTH_REQUEST, "not sealed by its server's key")
         return request
 
     async def _allowed(self, request: AuthorizationRequest, peer: VerifiedPeer, arrived: float) -> bytes:
-        """Return the answer that lets `peer` in; raise the `SealbusError` that says why not."""
+        """Return the answer that admits `peer`; raise the `SealbusError` with the reason for a refusal."""
         now = self._clock()
         document = connect_document(
             ConnectRequest(
@@ -209,7 +207,7 @@ class Callout:
         self._counters.add("sealbus_callout_total", 1, outcome=str(error.code))
         self._said.warning(
             "connection refused: %s, %s%s",
-            refused.subject or "not known who",
+            refused.subject or "unknown workload",
             refused.code,
             f" ({', '.join(refused.reasons) or refused.detail})" if refused.reasons or refused.detail else "",
         )
@@ -217,7 +215,7 @@ class Callout:
 
 
 class _Denied(ConnectRefused):
-    """The policy said no."""
+    """The policy denied the connection."""
 
     def __init__(self, reasons: tuple[str, ...]) -> None:
         super().__init__(Code.DENIED, ", ".join(reasons))
@@ -225,10 +223,10 @@ class _Denied(ConnectRefused):
 
 
 class SeenRequests:
-    """Remembers requests by the nkey that the server makes for each. Each responder remembers its own.
+    """The requests seen so far, by the nkey that the server makes for each. Each responder remembers its own.
 
-    A copy that another responder answers gives a user JWT for a key that nobody has, sealed for the server: the copies
-    are refused because nobody honest makes any.
+    A copy answered by another responder gives a user JWT for a key that nobody has, sealed for the server: copies are refused
+    because no honest server makes them.
     """
 
     def __init__(self, most: int = MOST) -> None:

@@ -1,7 +1,7 @@
-"""The auth callout as a role of the control process: from the settings to a running responder and its refusals' reports.
+"""The auth callout as a role of the control process: opens a responder from the settings and publishes its refusals.
 
-Refusals are published over an ordinary connection, which the callout itself has to let in: it can be made only once the
-callout answers, so that nothing may wait for it before that. Until then they are kept, up to a bound.
+Refusals are published over an ordinary connection, which the callout itself must admit: it can be made only once the callout
+answers, so nothing may wait for it before that. Until then refusals are kept, up to a bound.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ INBOX: Final = "_INBOX.callout."
 """Inbox prefix of responders in their account."""
 
 Use = Callable[[Connection], Awaitable[None]]
-"""Something that is done over a connection until it is cancelled; what it raises has all be begun anew."""
+"""A use of a connection, run until it is cancelled; if one raises, all start again."""
 
 KEPT_REFUSALS: Final = 256
-"""Refusals that are kept while there is no connection to publish them on; of more, the oldest are dropped and counted."""
+"""Refusals kept while there is no connection to publish them on; beyond this the oldest are dropped and counted."""
 
 _BACKOFF: Final = ConnectionOptions().backoff
 
 
 class CalloutRole:
-    """A responder that runs, and an ordinary connection that it lets in."""
+    """A running responder, and an ordinary connection that it admits."""
 
     def __init__(self, callout: Callout, ordinary: Ordinary) -> None:
         self._callout = callout
@@ -71,7 +71,7 @@ class CalloutRole:
 
     @property
     def problem(self) -> str:
-        """Why connections cannot be answered now; empty where they can."""
+        """The reason why connections cannot be answered now; empty if they can."""
         return self._callout.problem
 
     async def run(self) -> None:
@@ -83,7 +83,7 @@ class CalloutRole:
 
 @asynccontextmanager
 async def open_callout_role(settings: Settings, *, counters: Counters) -> AsyncGenerator[CalloutRole, None]:
-    """Open identity, policy engine and the responder's connection. Raises `SealbusError` for what is missing."""
+    """Open identity, policy engine and the responder's connection. Raises `SealbusError` if something is missing."""
     policy, in_force = settings.policy, InForce()
     first = await asyncio.to_thread(first_bundle, policy, settings.control.callout.bootstrap)
     async with open_identity(CONTROL, settings, counters=counters) as identity:
@@ -119,8 +119,8 @@ async def open_callout(
 ) -> AsyncGenerator[Callout, None]:
     """Read the keys, connect to NATS as a responder with `identity`, and yield the `Callout` to `run`.
 
-    `engine` is entered. Raises `ConfigurationError` for a key that is missing or wrong, `BusUnavailable` where the
-    first connect fails.
+    `engine` is already entered. Raises `ConfigurationError` for a key that is missing or wrong, `BusUnavailable` if the first
+    connect fails.
     """
     table = settings.control.callout
     keys = load_keys(
@@ -130,7 +130,7 @@ async def open_callout(
         try:
             decode_public(server, Prefix.SERVER)
         except NkeyError as error:
-            raise ConfigurationError(f"control.callout.servers: {server!r} is no server's nkey (N...)") from error
+            raise ConfigurationError(f"control.callout.servers: {server!r} is not a server's nkey (N...)") from error
     counters = counters or Counters()
     async with Connection(
         settings.nats,
@@ -157,9 +157,9 @@ async def open_callout(
 
 
 def into_refusals(refusals: Refusals) -> Callable[[RefusedConnection], None]:
-    """Return what counts refused connections in the refusals stream, under the subject that NATS asks on.
+    """Return the function that counts refused connections in the refusals stream, under the subject that NATS asks on.
 
-    The sample is what was verified of the first one; the request itself may hold passwords that a client sent.
+    The sample holds what was verified of the first one; the request itself may hold passwords that a client sent.
     """
 
     def note(refused: RefusedConnection) -> None:
@@ -187,14 +187,14 @@ def _said(name: str, path: Path | None) -> Path:
 
 
 class Ordinary:
-    """Connects by `connect` and does `uses` over it, again and again where that fails, while `run` does."""
+    """A connection made by `connect` for `uses`, which are started again after a failure, while `run` runs."""
 
     def __init__(self, connect: Callable[[], AbstractAsyncContextManager[Connection]], uses: Sequence[Use]) -> None:
         self._connect = connect
         self._uses = tuple(uses)
 
     async def run(self) -> None:
-        """Do so until cancelled."""
+        """Connect and run the uses until cancelled."""
         attempt = 0
         while True:
             attempt += 1
@@ -204,7 +204,7 @@ class Ordinary:
                     await self._do(connection)
             except* SealbusError as group:
                 _log.warning("the control process has no ordinary connection: %s", _first(group))
-            await asyncio.sleep(_BACKOFF.interval(attempt, random.random()))  # noqa: S311  # no secret
+            await asyncio.sleep(_BACKOFF.interval(attempt, random.random()))  # noqa: S311  not a secret
 
     async def _do(self, connection: Connection) -> None:
         async with asyncio.TaskGroup() as group:
@@ -224,7 +224,7 @@ def _first(group: BaseExceptionGroup[SealbusError]) -> str:
 
 
 class RefusedConnections:
-    """Takes down refused connections, and publishes their counts and samples under `subject` while `publish` runs."""
+    """Refused connections, kept until `publish` publishes their counts and samples under `subject`."""
 
     def __init__(self, *, subject: str, counters: Counters) -> None:
         self._subject = subject
@@ -233,7 +233,7 @@ class RefusedConnections:
         self._note: Callable[[RefusedConnection], None] | None = None
 
     def note(self, refused: RefusedConnection) -> None:
-        """Take down one; never blocks."""
+        """Keep one refusal for publication; never blocks."""
         if self._note is not None:
             self._note(refused)
             return
@@ -243,7 +243,7 @@ class RefusedConnections:
         self._kept.append(refused)
 
     async def publish(self, connection: Connection) -> None:
-        """Publish what was taken down and what comes, until cancelled."""
+        """Publish the kept refusals and new ones, until cancelled."""
         refusals = Refusals(transport=NatsTransport(connection), subject=self._subject, counters=self._counters)
         self._note = into_refusals(refusals)
         try:

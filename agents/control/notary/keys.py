@@ -1,6 +1,6 @@
-"""The files of the keys that sign checkpoints, and the checkpoints of other logs, held where their notary cannot reach them.
+"""Files of the keys that sign checkpoints, and checkpoints of other logs, held where their notary cannot reach them.
 
-A key file holds one private key, readable by its owner alone. What is held makes a rewritten log evident::
+A key file holds one private key, readable by its owner alone. Held checkpoints make a rewritten log evident::
 
     <folder>/<first 32 hex digits of H(origin)>/<size, 16 digits>      the note as it came
 """
@@ -30,7 +30,7 @@ _SIZE_DIGITS: Final = 16
 
 
 def make_key_file(path: Path, origin: str) -> NoteSigner:
-    """Make a key of the log `origin`, write it to `path`, which must not exist, with mode 0600, and return it.
+    """Make a key for the log `origin`, write it to `path`, which must not exist, with mode 0600, and return it.
 
     Raises `ConfigurationError` if the file cannot be made, or `origin` cannot be the name of a key.
     """
@@ -46,7 +46,7 @@ def make_key_file(path: Path, origin: str) -> NoteSigner:
             file.flush()
             os.fsync(file.fileno())
     except FileExistsError as error:
-        raise ConfigurationError(f"{path} exists already: no key is ever written over") from error
+        raise ConfigurationError(f"{path} exists already: keys are never overwritten") from error
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
     return signer
@@ -55,10 +55,11 @@ def make_key_file(path: Path, origin: str) -> NoteSigner:
 def load_signers(paths: Sequence[Path], origin: str) -> tuple[NoteSigner, ...]:
     """Return the keys in `paths`, all of the log `origin`: one, or two while one replaces the other.
 
-    A key is of the log that it is named after, and of those whose origins go on from its name after a slash: one key
-    may serve the logs of several periods.
+    A key belongs to the log that it is named after, and to logs whose origins continue that name after a slash: one key may
+    serve the logs of several periods.
 
-    Raises `ConfigurationError` for none, for a file that cannot be read or that others can, and for what is no such key.
+    Raises `ConfigurationError` if there is none, for a file that cannot be read or that others can read, and for anything
+    that is not such a key.
     """
     if not paths:
         raise ConfigurationError("control.notary.keys is not set: make a key with `sealbus notary keygen`")
@@ -76,22 +77,22 @@ def _load(path: Path) -> NoteSigner:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if os.fstat(file.fileno()).st_mode & _OTHERS:
-                raise ConfigurationError(f"{path} can be used by others than its owner: chmod 600 {path}")
+                raise ConfigurationError(f"{path} can be used by others: chmod 600 {path}")
             text = file.read(_BYTES).decode("utf-8").removesuffix("\n")
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is no key of a log") from error
+        raise ConfigurationError(f"{path} is not a key of a log") from error
     try:
         return NoteSigner.parse(text)
     except LogError as error:
-        raise ConfigurationError(f"{path} is no key of a log: {error.detail}") from error
+        raise ConfigurationError(f"{path} is not a key of a log: {error.detail}") from error
 
 
 class CheckpointHolder:
     """Holds the checkpoints of one other log, each of which must extend the one before. Calls block.
 
-    `verifiers` are the keys of that log, known from elsewhere. Raises `StateUnavailable` if the folder cannot be used.
+    `verifiers` are the keys of that log, known from another source. Raises `StateUnavailable` if the folder cannot be used.
     """
 
     def __init__(self, folder: Path, *, origin: str, verifiers: Sequence[NoteVerifier]) -> None:
@@ -100,7 +101,7 @@ class CheckpointHolder:
         self._verifiers = tuple(verifiers)
 
     def latest(self) -> SignedCheckpoint | None:
-        """Return the largest checkpoint that is held, `None` before the first. Raises `LogError` if it is not one."""
+        """Return the largest checkpoint that is held, `None` before the first. Raises `LogError` if the file is not one."""
         try:
             names = sorted(one.name for one in self._folder.iterdir() if len(one.name) == _SIZE_DIGITS)
             note = (self._folder / names[-1]).read_bytes() if names else None
@@ -113,8 +114,8 @@ class CheckpointHolder:
     def hold(self, note: bytes, path: Sequence[bytes] = ()) -> SignedCheckpoint:
         """Keep `note` and return its checkpoint; `path` proves that it extends the one that is held last.
 
-        The same size again is kept once. Raises `LogError`: what `open_checkpoint` and `verify_extension` say;
-        `inconsistent_log` is the proof that somebody rewrote that log: keep both notes.
+        The same size again is kept once. Raises the `LogError`s of `open_checkpoint` and `verify_extension`;
+        `inconsistent_log` proves that the other log was rewritten: keep both notes.
         """
         found, held = self._open(note), self.latest()
         if held is not None:
@@ -130,7 +131,7 @@ class CheckpointHolder:
         return found
 
     def hold_from(self, note: bytes, read: ReadTile) -> SignedCheckpoint:
-        """Keep `note` as `hold` does, the proof being made from that log's own tiles, which `read` gives.
+        """Keep `note` as `hold` does, with a proof made from that log's own tiles, which `read` returns.
 
         Tiles that are wrong or missing raise `LogError` (`bad_tile`, `bad_proof`), and the note is not kept.
         """

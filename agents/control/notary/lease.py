@@ -1,15 +1,15 @@
-"""Who may write the log: a lease in the stream STATE, taken by comparison, with a number that only grows.
+"""The right to write the log: a lease in the stream STATE, taken by compare-and-set, with a number that only grows.
 
 ::
 
     state.<own token>.notary-<first 16 bytes of H(origin)>       [payload, signature, key, token]   (signed_value.py)
 
-The payload names the holder, its number and what it is about to sign: size and root. Whoever takes over makes no
-checkpoint before its own tree has come to that size, and none at all if it has another root there. So two notaries can
-never sign two histories, whatever was paused, delayed or lost between a comparison and a write.
+The payload names the holder, its number and what it is about to sign: size and root. A successor makes no
+checkpoint before its own tree has reached that size, and none at all if it has another root there. So two notaries can
+never sign two histories, whatever is paused, delayed or lost between a comparison and a write.
 
-A holder that does not renew is given up after a time that its successor measures with its own clock alone. One that held
-it from the same store is known to be gone: the store is locked.
+A holder that does not renew loses the lease after a time measured by its successor's own clock. A holder
+that used the same store is known to be gone: the store is locked.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from sealbus.envelopes.trust.caches import Caches
 __all__ = ["LEASE_TYPE", "Lease", "LeaseLost", "Leased", "lease_subject"]
 
 LEASE_TYPE: Final = "application/vnd.sealbus.lease.v1"
-"""What the signature is for; none of another type is one of these."""
+"""The type of the signature; a signature of another type does not count."""
 
 _ID_BYTES: Final = 16
 _BYTES: Final = 16_384
 _POLL: Final = 0.25
-"""Seconds between two looks at a lease that somebody else holds."""
+"""Seconds between two looks at a lease that another process holds."""
 
 
 class LeaseLost(StateUnavailable):
-    """Another notary has taken the lease, or may have: nothing may be signed under it any more."""
+    """Another notary has taken the lease, or may have: nothing more may be signed under it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leased:
-    """What is stored: the holder's `number`, process and store, and what it is about to sign, at its own time `at`."""
+    """The stored value: the holder's `number`, process and store, and what it is about to sign, at its own time `at`."""
 
     number: int
     by: bytes
@@ -80,7 +80,7 @@ class Leased:
 
     @classmethod
     def parse(cls, payload: bytes) -> Leased:
-        """Return what `payload` is; raise `EnvelopeError` (`malformed`, step 0) for anything else."""
+        """Return the value in `payload`; raise `EnvelopeError` (`malformed`, step 0) for anything else."""
         keys = RecordMap(decode(payload, step=0))
         try:
             leased = cls(
@@ -115,7 +115,7 @@ class Lease:
         clock: Clock,
         waiting: Callable[[], None] = lambda: None,
     ) -> None:
-        """`seconds` is how long a silent holder is waited for; `waiting` is called whenever one is waited for."""
+        """Set up the lease; `seconds` is how long to wait for a silent holder, `waiting` is called at each wait for one."""
         self._keyed = keyed
         self._subject = subject
         self._identity = identity
@@ -129,7 +129,7 @@ class Lease:
         self._said = (0, sha256().digest())
         self._renewed = 0.0
         self.number = 0
-        """The number that we hold it under; 0 while we do not."""
+        """The number under which this process holds the lease; 0 while it does not."""
 
     async def acquire(self, place: bytes, *, above: int) -> Leased | None:
         """Wait until the lease is ours, and return what its last holder was about to sign; `None` if there was none.
@@ -145,7 +145,7 @@ class Lease:
             leased = self._read(stored)
             if sequence != seen:
                 seen, since = sequence, now
-            # A value that is not ours to read was planted there: who held the lease before it may still believe it does.
+            # A value that we cannot read was planted there: the previous holder may still believe that it holds the lease.
             free = found is None or (leased is not None and leased.place == place) or now - since >= self._seconds
             if free and await self._take(max(above, leased.number if leased is not None else 0) + 1, leased, sequence):
                 return leased
@@ -153,7 +153,7 @@ class Lease:
             await asyncio.sleep(min(_POLL, self._seconds / 4))
 
     async def renew(self, size: int, root: bytes) -> None:
-        """Announce that `size` and `root` are to be signed next, or are the last signed. Raises `LeaseLost`."""
+        """Announce that `size` and `root` are signed next, or were signed last. Raises `LeaseLost`."""
         if not self.number:
             raise LeaseLost("the lease is not held")
         started = asyncio.get_running_loop().time()
@@ -165,12 +165,12 @@ class Lease:
         self._last, self._renewed, self._said = written, started, (size, root)
 
     async def keep(self) -> None:
-        """Renew with what was announced last. Raises `LeaseLost`."""
+        """Renew with the last announcement. Raises `LeaseLost`."""
         await self.renew(*self._said)
 
     @property
     def due(self) -> float:
-        """When it has to be renewed, by the event loop's clock."""
+        """When the lease must be renewed, by the event loop's clock."""
         return self._renewed + self._seconds / 3
 
     async def _take(self, number: int, before: Leased | None, last: int) -> bool:
@@ -192,7 +192,7 @@ class Lease:
         return encode([*signed(leased.payload(), LEASE_TYPE, self._identity.sealer())], text_bytes=_BYTES)
 
     def _read(self, stored: bytes) -> Leased | None:
-        """Return what we, under whatever process, wrote there; `None` for anything else."""
+        """Return a value written by this identity, by any of its processes; `None` for anything else."""
         try:
             array = decode(stored, text_bytes=_BYTES, step=0) if 0 < len(stored) <= _BYTES else None
             parts = [one for one in array if isinstance(one, bytes)] if isinstance(array, list) else []

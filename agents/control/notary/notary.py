@@ -5,9 +5,9 @@
     standing by --lease--> taking up: tiles and stream against the last checkpoint --> following --> ...
          ^                              |                                                  |
          `------ lease lost, no broker -+--------------------------------------------------'
-                                        `-- LogError: the log, the stream or a clock is not what it must be; it ends
+                                        `-- LogError: the log, the stream or a clock is wrong; the notary ends
 
-Nothing is signed that was not announced in the lease, and nothing is published that is not stored for good.
+Nothing is signed before it is announced in the lease, and nothing is published before it is stored durably.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ _log: Final = logging.getLogger(__name__)
 
 _BACKOFF: Final = Backoff(initial_interval=0.2, maximum_interval=3.0)
 _LONG: Final = 60.0
-"""Seconds after which a term counts as one that went well."""
+"""Seconds after which a term counts as a success."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotaryOptions:
-    """What is to be kept, with which keys. `lease` is how many seconds a silent notary is waited for."""
+    """The log to keep, and its keys. `lease` is how many seconds to wait for a silent notary."""
 
     plan: LogPlan
     signers: tuple[NoteSigner, ...]
@@ -58,7 +58,7 @@ class NotaryOptions:
 
 
 class Notary:
-    """A role of the control process. Identity, transport and outbox are entered already and outlive it."""
+    """A role of the control process. Identity, transport and outbox are already entered and outlive it."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Notary:
         self._counters = counters or Counters()
         self._counters.describe(
             {
-                "sealbus_notary_entries_total": "Entries that the log was given.",
+                "sealbus_notary_entries_total": "Entries added to the log.",
                 "sealbus_notary_checkpoints_total": "Checkpoints that were published.",
                 "sealbus_notary_policies_total": "Policy bundles that were archived and recorded.",
             }
@@ -107,20 +107,19 @@ class Notary:
 
     @property
     def problem(self) -> str:
-        """Why nothing is added to the log now, in a few words; empty while it follows the stream."""
+        """The reason why nothing is added to the log now, in a few words; empty while the notary follows the stream."""
         return self._problem
 
     @property
     def note(self) -> str:
-        """Why policies may be missing in the archive, in a few words; empty where they are followed. The log goes on."""
+        """The reason why the archive may miss policies, in a few words; empty while they are followed. The log continues."""
         return self._policies.problem
 
     async def run(self) -> None:
         """Keep the log until cancelled.
 
-        What may pass (another notary, no broker, no identity, a full disk) is waited for. Raises `LogError` where tiles,
-        stream or clock are not what they must be, and `ConfigurationError` for what an operator has to mend: nothing is
-        added to the log then.
+        Passing conditions (another notary, no broker, no identity, a full disk) are waited for. Raises `LogError` if tiles,
+        stream or clock are wrong, and `ConfigurationError` for what an operator must fix: then nothing is added to the log.
         """
         failures = 0
         loop = asyncio.get_running_loop()
@@ -147,7 +146,7 @@ class Notary:
         changed = asyncio.Event()
         forget = self._identity.on_rotation(changed.set)
         try:
-            # In here, for a cancellation that comes meanwhile is raised once the store is entered.
+            # Inside the try: a cancellation that arrives meanwhile is raised only after the store is entered.
             await in_thread(store.enter)
             leased = await self._lease.acquire(store.place, above=await in_thread(store.fence))
             await in_thread(lambda: store.claim(self._lease.number))
@@ -157,7 +156,7 @@ class Notary:
             )
             announced = None
             if leased is not None and leased.place != store.place and leased.size:
-                # From this store nothing was published that is not in it.
+                # This store holds everything that was published from it.
                 announced = Checkpoint(plan.origin, leased.size, leased.root)
             taken = await self._while_leased(
                 take_up(
@@ -197,7 +196,7 @@ class Notary:
             await in_thread(store.leave)
 
     async def _while_leased(self, work: Coroutine[None, None, Taken]) -> Taken:
-        """Return what `work` returns, the lease being kept meanwhile: a long log takes longer than it lasts."""
+        """Return the result of `work`, renewing the lease meanwhile: checking a long log outlasts it."""
         working, keeping = asyncio.ensure_future(work), asyncio.ensure_future(self._keep())
         try:
             await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
@@ -207,7 +206,7 @@ class Notary:
             await asyncio.wait({working, keeping})
         if not keeping.cancelled() and (lost := keeping.exception()) is not None:
             if not working.cancelled():
-                # Whatever it found, it was found without the lease.
+                # Retrieve the error and drop it: the work went on without the lease.
                 working.exception()
             raise lost
         return working.result()

@@ -1,16 +1,16 @@
 """The policies by which the log's decisions were made: followed, kept in the log's folder, and recorded in the log.
 
-Decisions name the revision of their policy. What became current is offered here by whoever follows the deployment's policy;
-what a decision names and nobody offered (the notary was away, or another process composed other parts while a push
-spread) is wanted, and looked for among former bundles. Evidence does not wait for policies: whatever is wrong with them is
-said, tried again, and ends nothing.
+Decisions name the revision of their policy. The follower of the deployment's policy offers each one that becomes current. A
+revision that a decision names but nobody offered (the notary was away, or another process composed other parts while a push
+spread) is wanted, and looked for among former bundles. The log does not wait for policies: problems with them are reported
+and retried, and stop nothing.
 
 ::
 
     policies/<sha256>.tar.gz      a bundle, complete and durable before its record is published
     policy-records/<sha256>       its `policy` record, once a checkpoint covers it
 
-A bundle without a record is what a process left that was killed in between: it is recorded at the next start.
+A bundle without a record is left over from a process killed in between: it is recorded at the next start.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ __all__ = [
 ]
 
 OFFERED: Final = 16
-"""Bundles that wait to be recorded, in memory; the first of them is dropped for another, and wanted once it is missed."""
+"""Most bundles waiting in memory to be recorded; beyond it the first is dropped, and wanted again once it is missed."""
 WANTED: Final = 256
-"""Revisions that are looked for, one after the other: whoever records made-up ones fills no memory."""
+"""Most revisions looked for, one after the other: a recorder that invents revisions cannot fill the memory."""
 GIVEN_UP: Final = 1_024
-"""Revisions that nobody has, remembered lest they be looked for again with every decision."""
+"""Revisions that were not found, remembered so that not every decision starts another search."""
 
 _log: Final = logging.getLogger(__name__)
 
 AGAIN_AFTER: Final = 1.0
-"""Seconds to the next try where there is no policy, or the store is not to be read."""
+"""Seconds until the next try if there is no policy, or the store cannot be read."""
 NONE: Final = "policies are not archived: neither a bucket nor a file is set (policy.bundle)"
 
 _POLICIES: Final = "policies"
@@ -69,7 +69,7 @@ _RECORDS: Final = "policy-records"
 
 
 class PolicyArchive:
-    """Used from one event loop; nothing in it blocks."""
+    """The bundles to archive and those archived. Used from one event loop; nothing in it blocks."""
 
     def __init__(self) -> None:
         self.why: Callable[[], str] = lambda: "no policy is followed"
@@ -83,11 +83,11 @@ class PolicyArchive:
 
     @property
     def problem(self) -> str:
-        """Why policies may be missing, in a few words; empty where the deployment's policy is followed."""
+        """The reason why policies may be missing, in a few words; empty if the deployment's policy is followed."""
         return self.why()
 
     def offer(self, bundle: Bundle) -> None:
-        """Take a bundle that is or was current, unless it is recorded and kept."""
+        """Take a bundle that is or was current, unless it is already recorded and kept."""
         digest = bundle.digest
         self._wanted.pop(bundle.revision, None)
         if not (digest in self._records and digest in self._kept):
@@ -96,7 +96,7 @@ class PolicyArchive:
                 self._offered.popitem(last=False)
 
     def next(self) -> Bundle | None:
-        """Return a bundle that is to be kept and recorded; None if there is none."""
+        """Return a bundle to keep and record; None if there is none."""
         return next(iter(self._offered.values()), None)
 
     def kept(self, digest: bytes) -> None:
@@ -105,35 +105,35 @@ class PolicyArchive:
         self._settle(digest)
 
     def is_kept(self, digest: bytes) -> bool:
-        """Tell whether the folder holds the bundle with this hash."""
+        """Return whether the folder holds the bundle with this hash."""
         return digest in self._kept
 
     def recorded(self, record: PolicyRecord) -> None:
-        """Note that the stream holds this record, by whichever notary of this log; its bundle is wanted if not kept."""
+        """Note that the stream holds this record, by any notary of this log; its bundle is wanted if not kept."""
         self._records[record.digest] = record.revision
         self._settle(record.digest)
         if record.digest not in self._kept and record.digest not in self._offered:
             self._want(record.revision)
 
     def is_recorded(self, digest: bytes) -> bool:
-        """Tell whether the stream holds a record of the bundle with this hash."""
+        """Return whether the stream holds a record of the bundle with this hash."""
         return digest in self._records
 
     def seen(self, revisions: Iterable[str]) -> None:
-        """Take the revisions that verified decisions name."""
+        """Note the revisions that verified decisions name."""
         for revision in revisions:
             if revision not in self._revisions and revision not in self._given_up:
                 self._missed(revision)
 
     async def wanted(self) -> str:
-        """Return a revision that is to be looked for, once there is one: then it is offered, or given up."""
+        """Wait for a revision to look for and return it; the caller then offers its bundle or gives it up."""
         while not self._wanted:
             self._wanting.clear()
             await self._wanting.wait()
         return next(iter(self._wanted))
 
     def give_up(self, revision: str) -> None:
-        """Note that nobody has it: decisions by it cannot be made again, and are counted as such."""
+        """Note that no bundle has this revision: its decisions cannot be made again, and are counted as such."""
         self._wanted.pop(revision, None)
         self._given_up[revision] = None
         if len(self._given_up) > GIVEN_UP:
@@ -160,7 +160,7 @@ async def follow_policy(
 ) -> None:
     """Offer `archive` each policy that is current, and former ones that it wants, until cancelled.
 
-    `name` is the folder's in `policy.cache`. Without a bucket or a file there is nothing to do, which is said.
+    `name` is the folder's in `policy.cache`. Without a bucket or a file this logs a warning and returns.
     """
     said = ""
     while True:
@@ -213,14 +213,14 @@ def policy_record(bundle: Bundle) -> PolicyRecord:
 
 
 def record_path(record: PolicyRecord) -> str:
-    """Return where the record is kept once the log holds it."""
+    """Return the path that keeps the record once the log holds it."""
     return f"{_RECORDS}/{record.digest.hex()}"
 
 
 async def recall_policies(store: LogStore, archive: PolicyArchive) -> None:
-    """Tell `archive` what the folder holds; what was never recorded is offered again.
+    """Tell `archive` what the folder holds; bundles that were never recorded are offered again.
 
-    Raises `LogError` (`log_mismatch`) for a file that is not what its name says, `StateUnavailable`.
+    Raises `LogError` (`log_mismatch`) for a file that does not match its name, `StateUnavailable`.
     """
     kept, records, orphans = await in_thread(lambda: _read(store))
     for digest in kept:
@@ -232,7 +232,7 @@ async def recall_policies(store: LogStore, archive: PolicyArchive) -> None:
 
 
 async def archive_policies(store: LogStore, fence: int, archive: PolicyArchive, recording: RecordPublisher) -> int:
-    """Keep what `archive` was offered, each durably before it is recorded; return how many. Raises as both do."""
+    """Store each offered bundle of `archive` durably, then record it; return how many. Raises as both do."""
     count = 0
     while (bundle := archive.next()) is not None:
         if not archive.is_kept(bundle.digest):
@@ -255,7 +255,7 @@ def _read(store: LogStore) -> tuple[list[bytes], list[PolicyRecord], list[Bundle
         try:
             orphans.append(read_bundle(store.get(policy_path(digest)) or b""))
         except PolicyRefused as error:
-            raise LogError(Code.LOG_MISMATCH, f"{policy_path(digest)} is no policy bundle") from error
+            raise LogError(Code.LOG_MISMATCH, f"{policy_path(digest)} is not a policy bundle") from error
         if orphans[-1].digest != digest:
             raise LogError(Code.LOG_MISMATCH, f"{policy_path(digest)} is not the bundle of its name")
     return kept, records, orphans
@@ -265,7 +265,7 @@ def _record(store: LogStore, path: str) -> PolicyRecord:
     try:
         record = parse_record(store.get(path) or b"")
     except EnvelopeError as error:
-        raise LogError(Code.LOG_MISMATCH, f"{path} is no policy record") from error
+        raise LogError(Code.LOG_MISMATCH, f"{path} is not a policy record") from error
     if not isinstance(record, PolicyRecord) or record_path(record) != path:
         raise LogError(Code.LOG_MISMATCH, f"{path} is not the policy record of its name")
     return record

@@ -1,4 +1,4 @@
-"""What the notary itself puts into the stream: checkpoints, and trust bundles and policies as they become current."""
+"""The notary's own records in the stream: checkpoints, and trust bundles and policies as they become current."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ __all__ = ["RecordPublisher", "new_bundles"]
 
 _LIFE: Final = 3_600 * SECOND
 _NONE: Final = b'{"keys":[]}'
-"""The bundle of a trust domain that has none any more: nothing of it opens from then on."""
+"""The bundle of a trust domain that no longer has one: none of its messages opens from then on."""
 _REMEMBERED: Final = 256
 _CERTIFICATES: Final = 32
-"""What a `bundle` record holds of an X.509 bundle (SPEC.md section 8)."""
+"""The contents of an X.509 bundle in a `bundle` record (SPEC.md section 8)."""
 
 
 def new_bundles(identity: Identity, history: TrustHistory, now: int, judged: int) -> list[BundleRecord]:
-    """Return a record for each trust domain whose bundles are not those that `history` has last, or are gone.
+    """Return a record for each trust domain whose bundles differ from its last in `history`, or are gone.
 
-    They are current from `now` on, and later than `judged`, the latest stored time of what was judged without them, so
-    that whoever reads the log finds for each message the bundles that it was judged with.
+    They are current from `now` on, and later than `judged`, the latest stored time judged without them, so that readers of
+    the log find for each message the bundles that it was judged with.
     """
     found, bundles = [], identity.bundles()
     for domain in sorted({*bundles, *history.trust_domains}, key=lambda one: one.name):
@@ -42,14 +42,14 @@ def new_bundles(identity: Identity, history: TrustHistory, now: int, judged: int
             (bundles[domain].jwks, _certificates(identity, domain)) if domain in bundles else (_NONE, ())
         )
         if last is None or (last.jwt, last.x509) != (jwks, certificates):
-            # Nor before the one that it replaces, whatever a clock says that was set back.
+            # Nor before the one that it replaces, even if a clock was set back.
             current = max(now, judged + 1, last.current + 1 if last is not None else 0)
             found.append(BundleRecord(trust_domain=domain, current=current, jwt=jwks, x509=certificates))
     return found
 
 
 class RecordPublisher:
-    """Puts records on the notary's own subject, and returns once the stream has acknowledged them."""
+    """Publishes records on the notary's own subject; each call returns once the stream has acknowledged them."""
 
     def __init__(
         self,
@@ -68,23 +68,23 @@ class RecordPublisher:
         self._stream = stream
         self._within = within
         self.sent: dict[int, int] = {}
-        """When what is in the stream under a sequence was sent, for whoever reads it back; the last few."""
+        """When each of the last few records was sent, by its sequence in the stream, for comparison when it is read back."""
 
     async def checkpoint(self, note: bytes) -> None:
         """Publish a checkpoint. Raises as `Outbox.publish` does."""
         await self._publish([CheckpointRecord(note=note)])
 
     async def bundles(self, history: TrustHistory, judged: int) -> bool:
-        """Record the bundles that are new, each added to `history` once it is stored; say whether there were any."""
+        """Record the new bundles, adding each to `history` once it is stored; return whether there were any."""
         records = new_bundles(self._identity, history, self._clock(), judged)
         for record in records:
-            # Alone: two of the largest are more than a message may hold.
+            # Each alone: two of the largest exceed a message.
             await self._publish([record])
             history.add(record)
         return bool(records)
 
     async def policy(self, record: PolicyRecord) -> None:
-        """Record a policy bundle, which is kept already. Raises as `Outbox.publish` does."""
+        """Record a policy bundle that is kept already. Raises as `Outbox.publish` does."""
         await self._publish([record])
 
     async def _publish(self, records: Sequence[CheckpointRecord | BundleRecord | PolicyRecord]) -> None:
@@ -104,7 +104,7 @@ class RecordPublisher:
         )
         posted = await self._outbox.publish(message, within=self._within)
         if posted.ack is not None and posted.ack.stream == self._stream:
-            # A closed period's last checkpoint is published in the next one's stream, and not read back from there.
+            # A closed period's last checkpoint is published in the next period's stream, and not read back from there.
             self.sent[posted.ack.sequence] = posted.sealed.header.iat
             while len(self.sent) > _REMEMBERED:
                 del self.sent[next(iter(self.sent))]

@@ -1,4 +1,4 @@
-"""Taking a log up where it was: its own tiles, the stream, and what was published are compared before anything is added."""
+"""Resuming a log: its tiles, the stream and the published checkpoints are compared before anything is added."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ _Own: TypeAlias = BundleRecord | CheckpointRecord | PolicyRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPlan:
-    """Which log of which stream: its origin, the keys that its checkpoints are verified with, and what it begins with.
+    """Which log of which stream: its origin, the keys that verify its checkpoints, and its first entries.
 
-    `previous` is the last checkpoint of the previous period's log, as a note; empty where there was none. `whole` makes
-    the notary compare all of the stream at each start, not only its last messages.
+    `previous` is the last checkpoint of the previous period's log, as a note; empty if there was none. `whole` makes the
+    notary compare the whole stream at each start, not only its last messages.
     """
 
     origin: str
@@ -75,13 +75,13 @@ class LogPlan:
 
 @dataclass(slots=True, kw_only=True)
 class Taken:
-    """A log that may go on. `floor` is what it must come to before anything is signed, with exactly this root."""
+    """A log that may be continued. Before anything is signed it must reach `floor`, with exactly this root."""
 
     ledger: Ledger
     last: Checkpoint | None
     floor: Checkpoint | None
     unpublished: bytes | None
-    """The last checkpoint's note, where the stream does not hold it."""
+    """The last checkpoint's note, if the stream does not hold it."""
 
 
 async def take_up(
@@ -96,12 +96,11 @@ async def take_up(
     policies: PolicyArchive,
     announced: Checkpoint | None,
 ) -> Taken:
-    """Return the log in `store`, checked; a new one where there is none.
+    """Return the log in `store`, checked; a new one if there is none.
 
-    `announced` is what another notary was about to sign, `subject` is where our own records are. `history` and `policies`
-    are added to.
-    Our own records are opened with the bundles that are current now as well: a store that is empty knows no others.
-    Raises `LogError` if tiles or stream do not match the last checkpoint, or it is not one of ours; `BusUnavailable`.
+    `announced` is what another notary was about to sign, `subject` is that of our own records. `history` and `policies` are
+    added to. Our own records are also opened with the current bundles: an empty store knows no others. Raises `LogError` if
+    tiles or stream do not match the last checkpoint, or it is not one of ours; `BusUnavailable`.
     """
     created = await transport.created(plan.stream)
     beginning = plan.beginning(created)
@@ -113,7 +112,7 @@ async def take_up(
     else:
         last, note = signed.checkpoint, signed.note
         if last.size == 0:
-            raise LogError(Code.LOG_MISMATCH, "a checkpoint of nothing, which this notary never makes")
+            raise LogError(Code.LOG_MISMATCH, "an empty checkpoint, which this notary never makes")
         ledger = await asyncio.to_thread(Ledger.resume, store, last)
         await asyncio.to_thread(check_beginning, store, last.size, beginning)
         first = 0 if plan.whole else (last.size - 1) // TILE_WIDTH * TILE_WIDTH
@@ -149,14 +148,14 @@ def _check_floor(store: LogStore, last: Checkpoint, other: Checkpoint) -> None:
 
 
 def remembered(store: LogStore) -> list[BundleRecord]:
-    """Return the trust bundles that the log holds so far. Raises `LogError` (`log_mismatch`) for a file that is no such."""
+    """Return the trust bundles in the log so far. Raises `LogError` (`log_mismatch`) for a file that does not hold one."""
     records = []
     for path in store.names(TRUST):
         data = store.get(path) or b""
         try:
             record = parse_record(data)
         except EnvelopeError as error:
-            raise LogError(Code.LOG_MISMATCH, f"{path} is no bundle record") from error
+            raise LogError(Code.LOG_MISMATCH, f"{path} is not a bundle record") from error
         if not isinstance(record, BundleRecord) or trust_path(record) != path:
             raise LogError(Code.LOG_MISMATCH, f"{path} is not the bundle record of its name")
         records.append(record)
@@ -164,19 +163,19 @@ def remembered(store: LogStore) -> list[BundleRecord]:
 
 
 def trust_path(record: BundleRecord) -> str:
-    """Return where a bundle record is kept: by its time, and the hash of its bytes."""
+    """Return the path of a bundle record: its time, and the hash of its bytes."""
     return f"{TRUST}/{record.current:016d}-{sha256(record.encode()).hexdigest()[:32]}"
 
 
 def own_checkpoint(record: CheckpointRecord, plan: LogPlan) -> Checkpoint | None:
-    """Return the checkpoint of this log that a record of ours holds, `None` if it is of another, the previous for one.
+    """Return the checkpoint in a record of ours; `None` for one of another log, such as the previous period's.
 
-    Raises `LogError` for one of this log that no key of ours has signed.
+    Raises `LogError` for a checkpoint of this log that none of our keys signed.
     """
     try:
         return open_checkpoint(record.note, origin=plan.origin, verifiers=plan.verifiers).checkpoint
     except LogError as error:
-        # A key that was replaced long ago, another log, or no checkpoint: it says nothing about this log now.
+        # A key replaced long ago, another log, or not a checkpoint: irrelevant to this log now.
         if error.code is Code.BAD_NOTE_SIGNATURE:
             raise
         return None
@@ -202,9 +201,9 @@ def check_beginning(store: LogStore, size: int, beginning: Sequence[Entry]) -> N
 
 
 async def check_stream(transport: Transport, stream: str, store: LogStore, size: int, *, first: int) -> None:
-    """Raise `LogError` (`log_mismatch`) unless the stream holds what entries `first` to `size` say, and no more before.
+    """Raise `LogError` (`log_mismatch`) unless the stream matches entries `first` to `size`, with nothing more in between.
 
-    Whether a message that counts as verified verifies is not asked again: its header is compared.
+    Messages that count as verified are not verified again: their headers are compared.
     """
     last = _last(store, size)
     expected = _expected(store, size, first)
@@ -224,7 +223,7 @@ async def check_stream(transport: Transport, stream: str, store: LogStore, size:
             place, entry = next(expected, (None, b""))
             following = position.sequence + 1
     if place is not None:
-        raise LogError(Code.LOG_MISMATCH, f"the stream ends before sequence {place.sequence}, which the log has")
+        raise LogError(Code.LOG_MISMATCH, f"the stream ends before sequence {place.sequence}, which the log holds")
 
 
 def _expected(store: LogStore, size: int, first: int) -> Iterator[tuple[Place, bytes]]:
@@ -265,4 +264,4 @@ def _computed(place: Place | None, delivery: Delivery) -> Entry | None:
 def _compare(place: Place | None, entry: bytes, computed: Entry | None) -> None:
     if place is None or computed is None or (computed.hash, place_of(computed)) != (entry, place):
         where = place.sequence if place is not None else "the log's last"
-        raise LogError(Code.LOG_MISMATCH, f"the stream is not what the log says from sequence {where} on")
+        raise LogError(Code.LOG_MISMATCH, f"the stream differs from the log from sequence {where} on")

@@ -1,4 +1,4 @@
-"""From settings to a notary: its keys, its folder, its identity and connection, the policy that it archives."""
+"""Opens a notary from the settings: its keys, folder, identity, connection and policy archive."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from sealbus.envelopes.log.note import parse_note
 __all__ = ["NAME", "notary_options", "open_notary"]
 
 NAME = "notary"
-"""Name of the workload, where the settings give each a Workload API of its own."""
+"""Name of the workload, if the settings give each a Workload API of its own."""
 
 
 def notary_options(table: NotaryTable) -> NotaryOptions:
-    """Return what the settings say of the log. Raises `ConfigurationError` for what is missing or cannot be read."""
+    """Return the options of the log in the settings. Raises `ConfigurationError` for what is missing or cannot be read."""
     if table.origin is None:
         raise ConfigurationError(
             "control.notary.origin is not set: the name of the log, for instance log.example.org/audit"
@@ -50,11 +50,11 @@ def notary_options(table: NotaryTable) -> NotaryOptions:
 async def open_notary(
     settings: Settings, *, counters: Counters | None = None, name: str = NAME
 ) -> AsyncGenerator[Notary, None]:
-    """Open the notary that `control.notary` describes, to be `run`; raise `ConfigurationError` for what is missing."""
+    """Open the notary that `control.notary` describes, ready to `run`; raise `ConfigurationError` for what is missing."""
     table = settings.control.notary
     options = notary_options(table)
     if table.folder is None:
-        raise ConfigurationError("control.notary.folder is not set: where the log is kept")
+        raise ConfigurationError("control.notary.folder is not set: it names where the log is kept")
     counters, policies = counters or Counters(), PolicyArchive()
     async with (
         open_connection(name, settings, counters=counters) as (identity, connection),
@@ -75,7 +75,7 @@ async def open_notary(
 
 @asynccontextmanager
 async def _in_background(work: Coroutine[None, None, None]) -> AsyncGenerator[None, None]:
-    """Run `work` while entered. Not in a group: what ends the notary comes out as it is."""
+    """Run `work` while entered. Not in a task group, so that an error that ends the notary is not wrapped in a group."""
     task = asyncio.create_task(work, name="policy-archive")
     try:
         yield
@@ -93,5 +93,5 @@ def _previous(path: Path) -> bytes:
     except OSError as error:
         raise ConfigurationError(f"control.notary.previous: {path} cannot be read: {error.strerror}") from error
     except LogError as error:
-        raise ConfigurationError(f"control.notary.previous: {path} is no checkpoint: {error.detail}") from error
+        raise ConfigurationError(f"control.notary.previous: {path} is not a checkpoint: {error.detail}") from error
     return note

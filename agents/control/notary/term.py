@@ -1,4 +1,4 @@
-"""One term of a notary: from taking the log up until the lease is lost, the broker is, or it is cancelled."""
+"""One term of a notary: from resuming the log until the lease or the broker is lost, or the term is cancelled."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ __all__ = ["ENTRIES", "SECONDS", "Term"]
 
 ENTRIES: Final = 1_000
 SECONDS: Final = 1.0
-"""A checkpoint is due when there are so many entries, or the first that counts is so old (SPEC.md section 13)."""
+"""A checkpoint is due after this many entries, or when the first that counts is this old (SPEC.md section 13)."""
 
 _AT_ONCE: Final = 200
 _BYTES_AT_ONCE: Final = 2 * 1_048_576
-"""Messages verified in one go, which is one stay in a thread, and their bytes: the lease is kept between two."""
+"""Most messages, and their bytes, verified in one go in a thread; the lease is renewed in between."""
 _TICK: Final = 1.0
-"""Seconds until a message of an unknown key is tried again, unless bundles change before."""
+"""Seconds until a message with an unknown key is tried again, unless bundles change before."""
 
 
 class Term:
-    """Follows the stream for one log that was taken up under a lease. `changed` is set when trust bundles change."""
+    """Follows the stream for one log that was resumed under a lease. `changed` is set when trust bundles change."""
 
     def __init__(
         self,
@@ -80,19 +80,19 @@ class Term:
         self._records: dict[str, bytes] = {}
         self._pending = 0
         self._due: float | None = None
-        # A new log has its first entries to sign for.
+        # A new log already has its first entries to sign.
         if taken.last is None:
             self._due = asyncio.get_running_loop().time() + SECONDS
 
     async def run(self) -> None:
-        """Follow until something ends the term, which is raised: `LeaseLost`, `BusUnavailable`, `LogError` and others."""
+        """Follow until something ends the term, and raise that: `LeaseLost`, `BusUnavailable`, `LogError` and others."""
         failure: SealbusError | None = None
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(self._read(), name="notary-reading")
             try:
                 await self._follow()
             except SealbusError as error:
-                # Raised below: out of here it would come as a group of one.
+                # Raised after the group, which would wrap it in an exception group.
                 failure = error
             finally:
                 reading.cancel()
@@ -106,7 +106,7 @@ class Term:
                 async for batch in batches:
                     await self._arrived.put(batch)
         except SealbusError as error:
-            # Whoever follows raises it.
+            # `_follow` raises it.
             await self._arrived.put(error)
 
     async def _follow(self) -> None:
@@ -134,7 +134,7 @@ class Term:
                 await self._rest(min(until, due) if due is not None else until, blocked=blocked)
 
     async def _rest(self, until: float, *, blocked: bool) -> None:
-        """Wait for messages or, where one that is here has to wait, for other bundles; until `until` at the latest."""
+        """Wait until `until` for messages or, if a present message has to wait, for other bundles."""
         try:
             async with asyncio.timeout_at(until):
                 if blocked:
@@ -148,7 +148,7 @@ class Term:
         self._waiting.extend(item)
 
     async def _judge(self) -> bool:
-        """Take what is waiting into the ledger, up to a full checkpoint; say whether the next message has to wait."""
+        """Add waiting messages to the ledger, up to a full checkpoint; return whether the next one has to wait."""
         if not self._waiting:
             return False
         some, size = list[Delivery](), 0
@@ -188,13 +188,13 @@ class Term:
             self._floor = None
 
     async def _compare(self, record: CheckpointRecord) -> None:
-        """Refuse a checkpoint of ours that the stream holds and that is not of this log as it is here."""
+        """Refuse one of our checkpoints in the stream that does not match this log."""
         found = own_checkpoint(record, self._plan)
         if found is None or found.size <= self._reached:
-            # What was signed before what we had to come to is part of it.
+            # Checkpoints before the floor, which was reached, are part of it.
             return
         if self._last is None or found.size > self._last.size:
-            # Where another has taken over while we were paused, it is theirs, and we are told so here.
+            # If another notary took over while this one was paused, the checkpoint is theirs, and `keep` raises `LeaseLost`.
             await self._lease.keep()
             raise LogError(Code.INCONSISTENT_LOG, "a published checkpoint is ahead of this log")
         tree = TiledTree(self._last.size, tile_reader(self._store.get))
@@ -205,7 +205,7 @@ class Term:
         return self._floor is None and self._ledger.settled and self._unpublished is None
 
     async def _checkpoint(self) -> None:
-        """Announce, sign, store; the note is published by whoever calls next."""
+        """Announce, sign, store; the note is published in the next round of `_follow`."""
         ledger = self._ledger
         checkpoint = Checkpoint(self._plan.origin, ledger.size, ledger.root())
         await self._lease.renew(checkpoint.size, checkpoint.root)

@@ -1,6 +1,6 @@
-"""`GET /bundles/sealbus.tar.gz` as OPA's bundle plugin asks it: ETag, 304, and `Prefer: modes=...;wait=N`.
+"""`GET /bundles/sealbus.tar.gz` as OPA's bundle plugin requests it: ETag, 304, and `Prefer: modes=...;wait=N`.
 
-The bundle is signed once, told apart by its ETag, and awaited by those who have it already.
+The bundle is signed once and identified by its ETag; clients that have it already wait for the next one.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _log: Final = logging.getLogger(__name__)
 
 BUNDLE_PATH: Final = f"/bundles/{COMPOSED}.tar.gz"
 MEDIA_TYPE: Final = "application/vnd.openpolicyagent.bundles"
-"""OPA goes on with long polling only where the answer, 304 as well, is of this type."""
+"""OPA continues long polling only if the answer, even a 304, has this content type."""
 WAIT_MOST: Final = 60.0
-"""Seconds that a question may wait; OPA asks again."""
+"""Most seconds that a request may wait; OPA asks again."""
 
 _WAIT: Final = re.compile(r"(?:^|[;,\s])wait=([0-9]{1,6})(?:$|[;,\s])")
 
 
 class Served:
-    """The newest composed bundle under the signature of `key`."""
+    """The newest composed bundle with the signature of `key`."""
 
     def __init__(self, key: SigningKey) -> None:
         self._key = key
@@ -48,11 +48,11 @@ class Served:
         self._stopping = False
         self.raw = b""
         self.etag = ""
-        """Of the content, whoever signed it: the same at every replica. Empty before there is a bundle."""
+        """ETag of the content, not of the signature: the same at every replica. Empty before there is a bundle."""
         self.revision = ""
 
     def put(self, bundle: Bundle) -> None:
-        """Serve `bundle` from now on, and wake up who waits for it."""
+        """Serve `bundle` from now on, and wake the waiting requests."""
         etag = f'"{bundle.digest.hex()}"'
         if etag == self.etag:
             return
@@ -61,12 +61,12 @@ class Served:
         self._wake()
 
     def stop(self) -> None:
-        """Let nobody wait any longer."""
+        """End all waits, now and from now on."""
         self._stopping = True
         self._wake()
 
     async def other_than(self, etag: str, seconds: float) -> bool:
-        """Wait for at most `seconds` until something else than `etag` is served; tell whether it is."""
+        """Wait for at most `seconds` until something other than `etag` is served; return whether it is."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.etag == etag and not self._stopping:
@@ -74,13 +74,13 @@ class Served:
         return self.etag != etag
 
     def _wake(self) -> None:
-        # A new event for who waits next: all who wait for this one have been told.
+        # A new event for later waiters: all present ones are being woken.
         self._changed.set()
         self._changed = asyncio.Event()
 
 
 class PolicyApplication:
-    """Serves `served`; to be run by `PeerProtocol` only, which says who asks. `clock` is microseconds."""
+    """Serves `served`; to be run only by `PeerProtocol`, which identifies the peer. `clock` is in microseconds."""
 
     def __init__(self, served: Served, *, counters: Counters, clock: Callable[[], int]) -> None:
         self._served = served
@@ -95,7 +95,7 @@ class PolicyApplication:
     async def _bundle(self, request: Request) -> Response:
         peer = request.scope.get(PEER)
         if not isinstance(peer, Peer) or peer.expires <= self._clock():
-            # A connection outlives the certificate that it was made with.
+            # A connection may outlive the certificate that it was made with.
             return self._answer(401, peer)
         served = self._served
         if not served.etag:
@@ -114,6 +114,6 @@ class PolicyApplication:
 
 
 def _patience(prefer: str) -> float:
-    """Return how long the asker wants to wait for news, seconds (RFC 7240's `wait`, as OPA writes it)."""
+    """Return how long the client wants to wait for news, in seconds (RFC 7240's `wait`, as OPA writes it)."""
     found = _WAIT.search(prefer)
     return min(float(found[1]), WAIT_MOST) if found is not None else 0.0

@@ -1,4 +1,4 @@
-"""The role `policy` of `sealbus control`: follows the store, composes, signs, and serves what came of it."""
+"""The role `policy` of `sealbus control`: follows the store, composes and signs the policy, and serves it."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ __all__ = ["PolicyServer", "open_policy_role", "open_policy_server"]
 _log: Final = logging.getLogger(__name__)
 
 CACHE: Final = "policy-server"
-"""Folder of its own in `policy.cache`."""
+"""The policy server's folder within `policy.cache`."""
 
 
 class PolicyServer:
-    """Serves while it runs. Any number may run at a time: all serve the same content."""
+    """Serves the newest policy while it runs. Any number may run at a time: all serve the same content."""
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class PolicyServer:
 
     @property
     def problem(self) -> str:
-        """Why the newest of some part is not served, or the store is not read; empty where all is well."""
+        """The reason why a part's newest version is not served, or the store is not read; empty if all is well."""
         return self._sync.problem
 
     async def run(self) -> None:
-        """Listen and serve the newest policy until cancelled; `sync` is entered. Raises `ConfigurationError`."""
+        """Listen and serve the newest policy until cancelled; `sync` is already entered. Raises `ConfigurationError`."""
         with self._sync.in_force.taken(self.served.put):
             async with listening(
                 self._application,
@@ -84,7 +84,7 @@ class PolicyServer:
                 try:
                     await asyncio.get_running_loop().create_future()
                 finally:
-                    # Long polls would otherwise be waited for.
+                    # Otherwise shutdown would wait for long polls.
                     self.served.stop()
                     self.listening.clear()
 
@@ -93,18 +93,18 @@ class PolicyServer:
 async def open_policy_server(
     settings: Settings, identity: Identity, connection: Connection, *, counters: Counters | None = None
 ) -> AsyncGenerator[PolicyServer, None]:
-    """Return the policy server of the settings, on the identity and the connection of `sealbus control`; then `run` it.
+    """Return the policy server of the settings, on the identity and connection of `sealbus control`; then `run` it.
 
-    Where there is an `opa` (SEALBUS_OPA, or on PATH), it must be able to compile what is served. Raises
-    `ConfigurationError`, one line that names the setting, for what is missing, and where nothing was pushed yet.
+    If there is an `opa` (SEALBUS_OPA, or on PATH), it must be able to compile what is served. Raises `ConfigurationError`,
+    one line that names the setting, for what is missing, and before the first push.
     """
     policy = settings.policy
     if policy.serve is None or policy.serve_key is None:
-        raise ConfigurationError("policy.serve and policy.serve_key are not set: where to listen, and the key for OPA")
+        raise ConfigurationError("policy.serve (where to listen) and policy.serve_key (the key for OPA) are not set")
     key = await asyncio.to_thread(_read_key, policy.serve_key)
     opa = find_opa()
     if opa is None:
-        _log.warning("opa was not found: what only its own compiler refuses is served, and refused by every OPA")
+        _log.warning("opa was not found: what only its own compiler refuses is served, and then refused by every OPA")
     check = partial(opa_check, opa=opa) if opa is not None else None
     async with open_sync(CACHE, policy, connection, counters=counters, check=check) as sync:
         yield PolicyServer(sync, key, address=policy.serve, identity=identity, counters=counters)

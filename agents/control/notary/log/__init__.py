@@ -1,1 +1,1 @@
-"""The notary's log: its tree and entries, where its tiles are stored, who verifies what goes in."""
+"""The notary's log: its tree and entries, the storage of its tiles, and the verification of what is added."""

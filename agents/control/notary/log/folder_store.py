@@ -1,6 +1,6 @@
-"""A log in a folder: each file written whole, made durable and renamed, the checkpoint last.
+"""A log in a folder: each file is written whole, made durable and renamed, the checkpoint last.
 
-Whatever ends the process or the machine, a file is there for good, or not at all.
+Whenever the process or the machine stops, a file is complete and durable, or not there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LOCK: Final = "notary.lock"
 _PLACE: Final = "notary.place"
 _FENCE: Final = "notary.fence"
 _UNDER_WAY: Final = "under-way"
-"""Files that are not complete; what a killed process left there is removed."""
+"""Folder of incomplete files; leftovers of a killed process are removed."""
 _PLACE_BYTES: Final = 16
 _FULL_TILE: Final = re.compile(r"tile/[^.]+", re.ASCII)
 
@@ -31,8 +31,8 @@ _FULL_TILE: Final = re.compile(r"tile/[^.]+", re.ASCII)
 class FolderStore:
     """The `LogStore` on a local folder, which other programs may read or serve as it is (C2SP tlog-tiles).
 
-    The kernel keeps a second process of the same machine out, and forgets a dead one. The folder is made if it is not
-    there. A folder that several machines share must not be used by several notaries at a time: give each its own.
+    The kernel keeps out a second process on the same machine, and releases the lock of a dead one. The folder is made if it
+    does not exist. Several notaries must not use a folder shared between machines at a time: give each its own.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,11 +42,11 @@ class FolderStore:
 
     @property
     def place(self) -> bytes:
-        """16 bytes that are this folder's own; empty before `enter`."""
+        """16 bytes unique to this folder; empty before `enter`."""
         return self._place
 
     def enter(self) -> None:
-        """Take the folder's lock; raise `StateUnavailable` if another process has it, or the folder cannot be used."""
+        """Take the folder's lock; raise `StateUnavailable` if another process holds it, or the folder cannot be used."""
         self.leave()
         try:
             self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ class FolderStore:
             raise StateUnavailable(f"{self.folder} cannot be used: {error.strerror}") from error
 
     def leave(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -90,21 +90,21 @@ class FolderStore:
             raise StateUnavailable(f"{self.folder / folder} cannot be read: {error.strerror}") from error
 
     def fence(self) -> int:
-        """Return the highest number that was claimed; raises `LogError` (`log_mismatch`) if the file holds none."""
+        """Return the highest number that was claimed; raise `LogError` (`log_mismatch`) if it is not a number."""
         data = self.get(_FENCE)
         if data is None:
             return 0
         if not data.isdigit() or len(data) > 16:
-            raise LogError(Code.LOG_MISMATCH, f"{self.folder / _FENCE} holds no number")
+            raise LogError(Code.LOG_MISMATCH, f"{self.folder / _FENCE} does not hold a number")
         return int(data)
 
     def claim(self, fence: int) -> None:
-        """Write the number down, unless a higher one stands there, which raises `LogError` (`log_mismatch`)."""
+        """Store the number, unless a higher one is stored, which raises `LogError` (`log_mismatch`)."""
         self._check(fence)
         self._store({_FENCE: str(fence).encode()})
 
     def keep(self, fence: int, files: Mapping[str, bytes]) -> None:
-        """Store `files`, which no checkpoint rests on yet."""
+        """Store `files` that no checkpoint depends on yet."""
         self._check(fence)
         self._store(files)
 
@@ -134,8 +134,8 @@ class FolderStore:
 def write_durably(folder: Path, files: Mapping[str, bytes], under_way: Path) -> None:
     """Write `files`, by path under `folder`: all are complete and durable before the first has its name.
 
-    `under_way` is a folder of the same file system for what is not complete; nobody else writes there. Folders that are
-    missing are made. When this returns, nothing of it can be lost any more. Raises `OSError`.
+    `under_way` is a folder of the same file system for incomplete files; nothing else writes there. Missing folders are made.
+    When this returns, everything is durable. Raises `OSError`.
     """
     written: list[tuple[Path, Path]] = []
     for number, (path, data) in enumerate(files.items()):
@@ -155,7 +155,7 @@ def write_durably(folder: Path, files: Mapping[str, bytes], under_way: Path) -> 
 
 
 def _make(folder: Path, changed: dict[Path, None]) -> None:
-    """Make `folder` and those above it that are missing, and note whose entries have changed."""
+    """Make `folder` and its missing parents, and note which folders have changed entries."""
     if folder.is_dir():
         return
     _make(folder.parent, changed)

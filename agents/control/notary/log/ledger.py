@@ -1,4 +1,4 @@
-"""The log as it grows in memory: what is new since the last checkpoint, as the files that it will be stored as."""
+"""The log as it grows in memory: what is new since the last checkpoint, as the files to store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Ledger", "entry_rows", "stored_checkpoint"]
 
 
 def stored_checkpoint(store: LogStore, origin: str, verifiers: Sequence[NoteVerifier]) -> SignedCheckpoint | None:
-    """Return the last checkpoint of `store`, `None` if there is none; raise `LogError` unless one of `verifiers` signed."""
+    """Return the last checkpoint of `store`, or `None`; raise `LogError` unless one of `verifiers` signed it."""
     note = store.get(CHECKPOINT)
     return open_checkpoint(note, origin=origin, verifiers=verifiers) if note is not None else None
 
@@ -29,7 +29,7 @@ def entry_rows(store: LogStore, index: int, width: int) -> tuple[tuple[Place, ..
 
 
 class Ledger:
-    """Takes entries, and says what has to be stored. Nothing is stored here, and nothing is true yet."""
+    """Takes entries and returns what must be stored. Stores nothing itself, and nothing in it counts until it is stored."""
 
     def __init__(self) -> None:
         """Begin with no entries."""
@@ -39,11 +39,11 @@ class Ledger:
         self._places: list[Place] = []
         self._filled: dict[str, bytes] = {}
         self.latest = 0
-        """The latest stored time of any entry, as far as it was read: of the last tile on, where the log was resumed."""
+        """The latest stored time of any entry read so far: in a resumed log, from the last tile on."""
 
     @classmethod
     def resume(cls, store: LogStore, checkpoint: Checkpoint) -> Ledger:
-        """Return the ledger that goes on after `checkpoint`, whose tiles are all checked against it.
+        """Return the ledger that continues after `checkpoint`, whose tiles are all checked against it.
 
         Raises `LogError`: `log_mismatch` if they do not lead to its root, `bad_tile`, `bad_entry`.
         """
@@ -66,12 +66,12 @@ class Ledger:
 
     @property
     def next(self) -> int:
-        """Sequence of the message that comes next."""
+        """Sequence of the next message."""
         return self._order.next
 
     @property
     def settled(self) -> bool:
-        """Whether a checkpoint may lie here."""
+        """Whether the log may have a checkpoint at its present size."""
         return self._order.settled
 
     def root(self) -> bytes:
@@ -100,7 +100,7 @@ class Ledger:
         return files
 
     def stored(self) -> None:
-        """Forget what was filled: it is stored."""
+        """Forget the returned files: they are stored."""
         self._filled.clear()
 
     def _add_beside(self, files: dict[str, bytes], index: int) -> None:

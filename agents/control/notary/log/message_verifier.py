@@ -1,4 +1,4 @@
-"""What each message of the stream is to the log: verified, not verifiable, or to be looked at again (SPEC.md section 13)."""
+"""How each message of the stream enters the log: verified, not verifiable, or to be tried again (SPEC.md section 13)."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = ["CLOCK_SECONDS", "RETRY_SECONDS", "LoggedMessage", "MessageVerifier"]
 
 CLOCK_SECONDS = 60
-"""How far the broker's clock may be from ours before nothing is added any more."""
+"""How far the broker's clock may be from ours before entries are no longer added."""
 RETRY_SECONDS = 60
-"""How long after it was stored a message of an unknown key is tried again."""
+"""How long after it was stored a message with an unknown key is tried again."""
 
 _LATER = frozenset({Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedMessage:
-    """One message with its entries: its own and, where sequences are missing before it, that of the gap, first.
+    """One message with its entries: its own and, if sequences are missing before it, that of the gap first.
 
-    `own` are the records of a message that the notary itself sealed, under whatever process. `revisions` are those of
-    the policies by which the decisions in it were made, as they say.
+    `own` are the records of a message that the notary itself sealed, in any of its processes. `revisions` are those of the
+    policies by which the decisions in it were made, as they claim.
     """
 
     entries: tuple[Entry, ...]
@@ -43,12 +43,12 @@ class LoggedMessage:
 
     @property
     def counts(self) -> bool:
-        """Whether a checkpoint has to follow: not for checkpoints alone."""
+        """Whether a checkpoint must follow: not if the message only holds checkpoints."""
         return len(self.entries) > 1 or not self.own or not all(isinstance(one, CheckpointRecord) for one in self.own)
 
 
 class MessageVerifier:
-    """Verifies messages in their order. Takes time, and is used from one thread at a time."""
+    """Verifies messages in order. Takes time, and is used from one thread at a time."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class MessageVerifier:
         history: TrustHistory,
         sent: MutableMapping[int, int] | None = None,
     ) -> None:
-        """`sent` is when this process itself sent the message of a sequence, by our clock; what was looked at goes."""
+        """Set up the verifier; `sent` maps sequences to the time, by our clock, at which this process sent them."""
         self._profile = profile
         self._own = own
         self._history = history
@@ -66,7 +66,7 @@ class MessageVerifier:
         self._caches = Caches()
 
     def verify(self, deliveries: Sequence[Delivery], following: int, now: int) -> Iterator[LoggedMessage]:
-        """Yield what the messages are, the first of which may be sequence `following`, up to one that has to wait.
+        """Yield the messages verified, the first of which may be sequence `following`, up to one that has to wait.
 
         `now` is our clock's time. Raises `LogError`: `log_mismatch` for a sequence that was there before,
         `clock_disagreement`.
@@ -75,7 +75,7 @@ class MessageVerifier:
             position = placed(delivery)
             if position.stored > now + CLOCK_SECONDS * SECOND:
                 raise LogError(Code.CLOCK_DISAGREEMENT, f"sequence {position.sequence} was stored in our future")
-            # Under a clock that is far behind, not even our own message verifies: whether it does is not asked.
+            # With a clock far behind, not even our own message verifies: so do not ask whether it does.
             _same_time(position, self._sent.pop(position.sequence, position.stored))
             if position.sequence < following:
                 raise LogError(Code.LOG_MISMATCH, f"sequence {position.sequence} comes again")
@@ -96,9 +96,9 @@ class MessageVerifier:
             following = position.sequence + 1
 
     def open(self, delivery: Delivery, also: Sequence[TrustBundles] = ()) -> VerifiedAudit:
-        """Return the audit message that opens under one of the sets of bundles of its time, or of `also`.
+        """Return the audit message, opened with one of the sets of bundles of its time, or of `also`.
 
-        Raises `EnvelopeError`, of several the one that a newer bundle could mend.
+        Raises `EnvelopeError`; of several, one that a newer bundle could resolve.
         """
         position = placed(delivery)
         refused = EnvelopeError(Code.UNKNOWN_TRUST_DOMAIN, 7, "no bundle is known")
@@ -119,7 +119,7 @@ class MessageVerifier:
         raise refused
 
     def _records(self, audit: VerifiedAudit, position: StreamArrival) -> tuple[Record, ...]:
-        """Return the records of a message of our own, whose two times were read from the two clocks."""
+        """Return the records of a message of our own, whose two times come from the two clocks."""
         if audit.header.iss != self._own:
             return ()
         _same_time(position, audit.header.iat)
@@ -132,16 +132,16 @@ def _revisions(audit: VerifiedAudit) -> frozenset[str]:
 
 
 def _same_time(position: StreamArrival, sent: int) -> None:
-    """Refuse a stored time that is not about when a message of our own was sent.
+    """Refuse a stored time that is not close to when a message of our own was sent.
 
-    A publisher repeats the same bytes for half a minute at most, so that no other delay is as long.
+    A publisher repeats the same bytes for half a minute at most, so no other delay is as long.
     """
     if abs(position.stored - sent) > CLOCK_SECONDS * SECOND:
         raise LogError(Code.CLOCK_DISAGREEMENT, f"our own sequence {position.sequence} was stored at another time")
 
 
 def placed(delivery: Delivery) -> StreamArrival:
-    """Return where the broker stored `delivery`; raise `ValueError` for what came over core NATS."""
+    """Return where the broker stored `delivery`; raise `ValueError` if it came over core NATS."""
     if delivery.arrival is None:
         raise ValueError("an audit message comes from a stream")
     return delivery.arrival

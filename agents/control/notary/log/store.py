@@ -1,4 +1,4 @@
-"""Where a log is kept: files by path, and one checkpoint that says how far they count."""
+"""The storage of a log: files by path, and one checkpoint that says how far they count."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ __all__ = ["CHECKPOINT", "TRUST", "LogStore"]
 CHECKPOINT: Final = "checkpoint"
 """Path of the checkpoint (C2SP tlog-tiles)."""
 TRUST: Final = "trust"
-"""Folder of the `bundle` records that the log holds so far, one a file."""
+"""Folder of the `bundle` records in the log so far, one per file."""
 
 
 class LogStore(Protocol):
     """One log's files. Calls block, and come from one thread at a time.
 
-    Failures raise `StateUnavailable`, which may be tried again after `enter`; `LogError` (`log_mismatch`) where another
-    notary has taken over.
+    Failures raise `StateUnavailable`, which may be tried again after `enter`; `LogError` (`log_mismatch`) if another notary
+    has taken over.
     """
 
     @property
     def place(self) -> bytes:
-        """16 bytes that are this store's own, made when it was first used."""
+        """16 bytes unique to this store, made when it was first used."""
 
     def enter(self) -> None:
-        """Make sure that nobody else writes here while this process lives; raises if somebody may."""
+        """Make sure that nothing else writes here while this process lives; raise if something may."""
 
     def leave(self) -> None:
         """Let others write."""
@@ -37,16 +37,16 @@ class LogStore(Protocol):
         """Return the paths of the files in `folder`, sorted."""
 
     def fence(self) -> int:
-        """Return the highest number that was ever claimed; 0 before the first."""
+        """Return the highest number ever claimed; 0 before the first."""
 
     def claim(self, fence: int) -> None:
         """Refuse every commit under a smaller number from now on."""
 
     def keep(self, fence: int, files: Mapping[str, bytes]) -> None:
-        """Store `files` for good, whatever becomes of the checkpoint."""
+        """Store `files` durably, whatever happens to the checkpoint."""
 
     def commit(self, fence: int, files: Mapping[str, bytes], note: bytes) -> None:
-        """Store `files`, all of them for good, and only then `note` as the checkpoint, at once or not at all.
+        """Store all `files` durably, and only then `note` as the checkpoint, atomically.
 
-        Whatever happens on the way, the checkpoint is the old one or the new one, and its files are there.
+        Whatever fails on the way, the checkpoint is the old one or the new one, and its files are there.
         """

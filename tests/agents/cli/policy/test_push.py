@@ -85,7 +85,7 @@ def test_a_team_that_loses_its_place_is_told_of(desk: Desk) -> None:
     desk.push_both()
     (desk.platform / "sealbus" / "platform" / "owners" / "data.json").write_text("{}", encoding="ascii")
     result = desk.run(push, desk.platform, "--key", desk.root)
-    assert "stock fell out" in result.stderr
+    assert "stock was left out" in result.stderr
 
 
 @pytest.mark.opa

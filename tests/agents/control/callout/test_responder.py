@@ -262,4 +262,4 @@ async def test_an_expired_request_and_one_of_a_server_that_is_not_ours_are_not_a
 
 
 async def test_a_responder_that_does_not_run_says_so(engine: PolicyEngine) -> None:
-    assert Asker(engine).callout.problem == "the auth callout does not run"
+    assert Asker(engine).callout.problem == "the auth callout is not running"

@@ -69,7 +69,7 @@ def test_what_is_no_key(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.key"
     path.write_bytes(content)
     path.chmod(0o600)
-    with pytest.raises(ConfigurationError, match="no key of a log"):
+    with pytest.raises(ConfigurationError, match="not a key of a log"):
         load_signers([path], ORIGIN)
 
 

@@ -44,7 +44,7 @@ def test_what_is_missing_or_wrong(tmp_path: Path) -> None:
         (NotaryTable(), "origin is not set"),
         (NotaryTable(origin=ORIGIN), "keys is not set"),
         (NotaryTable(origin=ORIGIN, keys=keys, previous=tmp_path / "missing"), "cannot be read"),
-        (NotaryTable(origin=ORIGIN, keys=keys, previous=tmp_path / "note"), "is no checkpoint"),
+        (NotaryTable(origin=ORIGIN, keys=keys, previous=tmp_path / "note"), "is not a checkpoint"),
     ]:
         with pytest.raises(ConfigurationError, match=what):
             notary_options(table)

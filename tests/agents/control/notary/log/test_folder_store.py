@@ -146,7 +146,7 @@ def test_a_smaller_number_is_fenced_off(store: FolderStore) -> None:
 
 def test_a_number_that_is_none_is_no_zero(store: FolderStore) -> None:
     (store.folder / "notary.fence").write_bytes(b"x")
-    with pytest.raises(LogError, match="holds no number"):
+    with pytest.raises(LogError, match="does not hold a number"):
         store.fence()
 
 

@@ -1,1 +1,1 @@
-"""What stands in for the real services during development and tests, and is never used in production."""
+"""Stand-ins for the real services during development and tests, never used in production."""

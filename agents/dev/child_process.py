@@ -1,4 +1,4 @@
-"""A server as a child process: it dies with us, its log is kept and listened to, and it is stopped for certain."""
+"""A server as a child process: it dies with its parent, its log is kept and read, and it is stopped reliably."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Final
 __all__ = ["ChildProcess"]
 
 _LINE_BYTES: Final = 65_536
-"""What is kept of one line without an end."""
+"""Bytes kept of a line that does not end."""
 
 _LOG_BYTES: Final = 8_388_608
-"""Size at which a log file is put aside as `.1` and begun anew: a storm of refused connections must not fill a disk."""
+"""Size at which a log file is moved to `.1` and a new one begun: a storm of refused connections must not fill a disk."""
 
-# Run in the child before the server. Between fork and exec of a process with threads (gRPC has some) hardly anything
-# may be called, hence a small program of its own rather than a hook. PR_SET_PDEATHSIG is 1; it survives exec.
+# Run in the child before the server. Between fork and exec of a process with threads (gRPC has some) hardly anything may be
+# called, hence a small program instead of a hook. PR_SET_PDEATHSIG is 1; it survives exec.
 _DIE_WITH_PARENT: Final = """
 import os, signal, sys
 parent, *command = sys.argv[1:]
@@ -37,8 +37,8 @@ os.execv(command[0], command)
 class ChildProcess:
     """One process, made by `start`. Give `drain` and `wait` to a task each; end it with `stop`.
 
-    It is sent SIGTERM when we end, however we end (Linux), and not at a Ctrl-C that was meant for us. `on_line` is
-    called with each line of its standard error as it comes, `held` are file descriptors that it keeps open to its end.
+    It is sent SIGTERM when this process ends for any reason (Linux), but not at a Ctrl-C meant for this process. `on_line` is
+    called with each line of its standard error as it comes; `held` are file descriptors that it keeps open until it ends.
     """
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path, on_line: Callable[[str], None]) -> None:
@@ -58,7 +58,7 @@ class ChildProcess:
     ) -> ChildProcess:
         """Start `command`, whose first word is an absolute path, with no input and its output in the file `log`.
 
-        `environment` is all that it gets; without it, ours.
+        `environment` is its whole environment; without it, ours.
         """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -75,7 +75,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """The process ID, also after the end."""
+        """The process ID, also after its end."""
         return self._process.pid
 
     async def drain(self) -> None:
@@ -99,11 +99,11 @@ class ChildProcess:
                 self._heard(rest)
 
     async def wait(self) -> int:
-        """Return the exit code when the process has ended; negative for a signal."""
+        """Wait for the process to end and return its exit code; negative for a signal."""
         return await self._process.wait()
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal, if the process still runs."""
+        """Send a signal if the process is still running."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
 

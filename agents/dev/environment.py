@@ -1,8 +1,8 @@
-"""The development environment: Workload API, NATS, policy, identity provider, edge, OPA where asked for; in one folder.
+"""The development environment: Workload API, NATS, policy, identity provider, edge and, if chosen, OPA; in one folder.
 
-Everything is real but its scale: SVIDs come over the Workload API and rotate, NATS speaks mTLS, streams are declared and
-checked, the policy is a bundle that is published again when its folder changes; a bad change leaves the old one in force.
-The authority is for development only.
+Everything but its scale is real: SVIDs come over the Workload API and rotate, NATS speaks mTLS, streams are declared and
+checked, the policy is a bundle that is published again when its folder changes; a bad change leaves the old one in force. The
+authority is for development only.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
 __all__ = ["DevOptions", "Environment", "open_environment", "republish"]
 
 STREAM_BYTES = 1 << 30
-"""What TASKS and AUDIT may hold each in `sealbus dev`: 1 GiB."""
+"""Most that TASKS and AUDIT may each hold in `sealbus dev`: 1 GiB."""
 
 STORE_SPARE = 1 << 26
-"""What JetStream may hold beyond the streams' own limits: 64 MiB."""
+"""Most that JetStream may hold beyond the streams' own limits: 64 MiB."""
 
 LOCK_TRIES = 10
-"""A command that looks whether we run holds our lock for microseconds; another environment holds it for good."""
+"""A command that checks whether `sealbus dev` runs holds the lock for microseconds; another environment holds it on."""
 
 ALWAYS = ("operator", "cli")
-"""Names that exist beside the declared agents: who manages streams and reads the audit, and who types commands."""
+"""Names in addition to the declared agents: who manages streams and reads the audit, and who runs commands."""
 
 _ROLES = {"operator": BrokerRole.OPERATOR, NOTARY: BrokerRole.NOTARY}
 
@@ -64,10 +64,10 @@ LOOK_EVERY = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevOptions:
-    """What `sealbus dev` is asked for. `policy` is a folder of Rego and data; absent, the starter policy.
+    """The options of `sealbus dev`. `policy` is a folder of Rego and data; by default the starter policy.
 
-    Ports of the edge and of the identity provider are any free ones unless said. With `notary` a log of the audit stream
-    is kept.
+    Ports of the edge and of the identity provider are any free ones by default. With `notary` a log of the audit stream is
+    kept.
     """
 
     folder: Path
@@ -84,12 +84,12 @@ class DevOptions:
     jwt_ttl: int = 300
     max_bytes: int = STREAM_BYTES
     sync: bool = True
-    """Whether what NATS acknowledges is on the disk; without it a power failure takes up to two minutes of work."""
+    """Whether NATS acknowledges only what is on the disk; without it a power failure loses up to two minutes of work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What runs: the settings file that other commands use, and what the demo reaches into."""
+    """The running environment: the settings file that other commands use, and the parts that the demo changes."""
 
     settings_file: Path
     settings: Settings
@@ -113,8 +113,8 @@ class Environment:
 
 @asynccontextmanager
 async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, None]:
-    """Start everything, apply the streams, write the settings file, and stop all of it in reverse order at the end."""
-    # Before all that takes its time: these are the mistakes that are made most often.
+    """Start everything, apply the streams, write the settings file, and stop everything in reverse order at the end."""
+    # Check first what takes no time: these are the most common mistakes.
     _check_free("--edge-port", options.edge_port)
     _check_free("--idp-port", options.idp_port)
     folder = options.folder.absolute()
@@ -152,7 +152,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
                 max_store_bytes=STORE_SPARE + sum(one.max_bytes for one in declared_streams(sizes, own=own)),
             )
         )
-        # A CA that was rotated must reach the server, or it refuses the SVIDs of the new one.
+        # The server must get a rotated CA, or it refuses the SVIDs of the new one.
         stack.callback(authority.on_change(nats.renew))
         opa, process = "", None
         if options.engine == "sidecar":
@@ -161,7 +161,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
             socket = folder / "opa" / "opa.sock"
             process = await stack.enter_async_context(OpaProcess(_opa(options), socket=socket, bundle=bundle))
             opa = str(socket)
-        # Only here: who builds a bundle (`sealbus policy test`) needs no web framework.
+        # Imported here: building a bundle (`sealbus policy test`) needs no web framework.
         from sealbus.agents.dev.idp import DevelopmentIdp
 
         edge_address = f"127.0.0.1:{options.edge_port or _free_port()}"
@@ -192,7 +192,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
             edge_id=names.id_of("edge"),
             edge_address=edge_address,
             token_service=f"127.0.0.1:{_free_port()}",
-            # Whatever agent there is; what may be done with it is for its policy to say.
+            # Every agent; its policy decides what may be done with it.
             actions=tuple(f"{name}.*" for name in workloads if name not in (*ALWAYS, NOTARY, "edge")),
             max_bytes=options.max_bytes,
             policy=policy.absolute(),
@@ -226,7 +226,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
 
 
 def starter_policy() -> Path:
-    """Return the folder of the starter policy that comes with sealbus."""
+    """Return the folder of the starter policy that is installed with sealbus."""
     import sealbus.policies
 
     return Path(sealbus.policies.__path__[0]) / "rego"
@@ -239,7 +239,7 @@ def _workloads(options: DevOptions, names: Names) -> dict[str, SpiffeId]:
 
 
 async def _hold(folder: Path, stack: AsyncExitStack) -> None:
-    """Make the folder ours until the end, so that what is written there counts exactly as long as this process lives."""
+    """Lock the folder until the end, so that files in it count exactly as long as this process lives."""
     for left in range(LOCK_TRIES, 0, -1):
         try:
             stack.callback(os.close, lock_folder(folder, DEV_LOCK))
@@ -255,13 +255,13 @@ async def _hold(folder: Path, stack: AsyncExitStack) -> None:
 
 def _check_free(option: str, port: int) -> None:
     with socket.socket() as probe:
-        # As those who will listen do: what a former process left behind does not count.
+        # As the later listeners do: a port just left by a former process is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise ConfigurationError(
-                f"port {port} of 127.0.0.1 cannot be used: {error.strerror}; say another by {option}, 0 for any free one"
+                f"port {port} of 127.0.0.1 cannot be used: {error.strerror}; choose another by {option}, 0: any"
             ) from error
 
 
@@ -273,7 +273,7 @@ def _free_port() -> int:
 
 
 def _link(folder: Path, name: str, address: str) -> None:
-    """Give the socket of a workload its name, so that settings can say `{name}.sock`."""
+    """Link the socket of a workload under its name, so that settings can name `{name}.sock`."""
     target = Path(address.removeprefix("unix://"))
     link = folder / f"{name}.sock"
     if target == link:
@@ -290,7 +290,7 @@ def _opa(options: DevOptions) -> Path:
 
 
 async def republish(environment: Environment) -> None:
-    """Look at the folder until cancelled, and publish what changed."""
+    """Watch the folder until cancelled, and publish changes."""
     seen = _stamp(environment)
     while True:
         await asyncio.sleep(LOOK_EVERY)

@@ -1,7 +1,7 @@
 """The settings of `sealbus dev`: what it takes from ./sealbus.toml, and the file that it writes for other terminals.
 
-Taken over are names, own subjects, users and how work is done; not places. Among them stands the log of its notary, in the
-state folder, with a key that is made at the first start.
+Names, own subjects, users and how work is done are taken over, addresses and paths are not. The written file also describes
+the log of the development notary, in the state folder, with a key made at the first start.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _TEMPLATE = "/agent/{name}"
 
 _READ: Final = frozenset({"trust_domain", "agents", "subjects"})
 _KEPT: Final = frozenset({"audit", "chain", "context", "identity", "limits", "streams", "worker"})
-"""Tables that hold as they stand: they are about work, not about where things are."""
+"""Tables that apply unchanged: they are about work, not about addresses."""
 _OURS: Final = frozenset({("context", "minters"), ("streams", "replicas")})
-"""Of these, what the development environment says: its edge mints, and it is one server."""
+"""Keys of these tables that the development environment sets: its edge mints, and it has one server."""
 
 NOTARY = "notary"
-"""The name of its workload."""
+"""The workload name of its notary."""
 
 
 def write_settings(
@@ -63,7 +63,7 @@ def write_settings(
     policy: Path,
     log: DevLog | None = None,
 ) -> None:
-    """Write `path` by rename, mode 0600. TOML basic strings and JSON strings are the same for what stands here."""
+    """Write `path` by rename, mode 0600. For these values TOML basic strings and JSON strings are the same."""
     lines = [
         "# Written by `sealbus dev`, and gone when it stops.",
         f"trust_domain = {_text(declared.trust_domain)}",
@@ -97,7 +97,7 @@ def write_settings(
         "[[edge.issuers]]",
         f"issuer = {_text(issuer)}",
         'algorithms = ["ES256"]',
-        # All that users were declared with: what an edge passes on is an allow-list, also here.
+        # Every claim of the declared users: the edge passes on only listed claims, here too.
         "[edge.issuers.claims]",
         *(f"{name} = {_text(name)}" for name in sorted({claim for user in declared.users for claim in user.claims})),
         *(_notary(log) if log is not None else []),
@@ -116,7 +116,7 @@ def write_settings(
 
 
 def _text(value: object) -> str:
-    # Not as JSON's escapes for what is not ASCII: TOML has no surrogates.
+    # No JSON escapes for non-ASCII characters: TOML has no surrogates.
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -148,7 +148,7 @@ def _own_subject(one: OwnSubject) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """What a project says about itself. `agents` are the names that it mentions, also as owners of own subjects."""
+    """What a project declares. `agents` are the names that it mentions, including owners of own subjects."""
 
     trust_domain: str = DEFAULT_TRUST_DOMAIN
     template: str = _TEMPLATE
@@ -157,14 +157,14 @@ class Declared:
     own: tuple[OwnSubject, ...] = ()
     users: tuple[DemoUser, ...] = DEMO_USERS
     kept: Mapping[Key, object] = field(default_factory=lambda: MappingProxyType({}))
-    """Settings that hold as they stand."""
+    """Settings that apply unchanged."""
     max_bytes: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    """Of `kept`, how much each stream may hold, by its name."""
+    """Most bytes of each stream in `kept`, by its name."""
     unused: tuple[str, ...] = ()
-    """What the file says that does not hold here, as tables or keys."""
+    """Tables or keys in the file that do not apply here."""
 
     def names(self) -> Names:
-        """Return names and SPIFFE IDs as the project has them; `edge` stands for the edge unless it is listed."""
+        """Return names and SPIFFE IDs as the project declares them; `edge` stands for the edge unless it is listed."""
         domain = TrustDomain(self.trust_domain)
         return Names(domain, self.template, {"edge": domain.id(EDGE_PATH), **self.table})
 
@@ -172,7 +172,7 @@ class Declared:
 def read_declared(path: Path) -> Declared:
     """Return what the settings file `path` declares; nothing if there is no such file.
 
-    Raises `ConfigurationError`, one line, for what the settings would not take either.
+    Raises `ConfigurationError`, one line, for what the settings would not accept either.
     """
     if not path.exists():
         return Declared()
@@ -181,7 +181,7 @@ def read_declared(path: Path) -> Declared:
     settings = load_settings(
         path,
         environment={},
-        # These are the development environment's own; a file need not say them, and they do not matter here.
+        # The development environment sets these itself; a file may leave them out, and their values do not matter here.
         flags=[
             Flag(option="sealbus dev", key="nats", value=["tls://127.0.0.1:4222"]),
             Flag(option="sealbus dev", key="policy.engine", value="embedded"),
@@ -192,7 +192,7 @@ def read_declared(path: Path) -> Declared:
     listed = [key[1] for key in entries if key[0] == "agents" and key[1] != "template"]
     owners = [name for one in settings.own_subjects if (name := names.name_of(one.owner)) is not None]
     template = entries.get(("agents", "template"))
-    # Read again as it stands: a user without claims is an empty table, which is no value of any key.
+    # Read again unparsed: a user without claims is an empty table, which the settings' keys do not represent.
     users = tomllib.loads(path.read_text(encoding="utf-8")).get("dev", {}).get("users", {})
     return Declared(
         trust_domain=settings.trust_domain.name,
@@ -221,7 +221,7 @@ def _shown(key: Key) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DevLog:
-    """Where the log and its key are, and what it is called."""
+    """The places of the log and its key, and its name."""
 
     origin: str
     key: Path
@@ -229,7 +229,7 @@ class DevLog:
 
     @classmethod
     def prepared(cls, state: Path, trust_domain: TrustDomain) -> DevLog:
-        """Return the log in the state folder, its key made if there is none."""
+        """Return the log in the state folder; make its key if there is none."""
         made = cls(origin=f"{trust_domain.name}/development/audit", key=state / "log.key", folder=state / "log")
         if not made.key.exists():
             make_key_file(made.key, made.origin)

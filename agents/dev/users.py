@@ -1,6 +1,6 @@
-"""User contexts for development: what the edge would mint after a login, minted without one. Never for production.
+"""User contexts for development, minted as the edge would after a login, but without one. Never for production.
 
-`--user` of the commands stands on them, in `sealbus dev` only.
+The commands' `--user` is based on them, in `sealbus dev` only.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ __all__ = ["DEV_IDP", "EDGE_PATH", "mint_user", "minted_user"]
 EDGE_PATH: Final = "/edge"
 """Path of the edge's SPIFFE ID."""
 DEV_IDP: Final = "https://idp.sealbus.invalid"
-"""Issuer of development users where no development IdP runs, in `sealbus.testing` for instance: a name that can never
-resolve (RFC 2606), so that it is not taken for a real one."""
+"""Issuer of development users where no development IdP runs, as in `sealbus.testing`: a name that can never resolve (RFC
+2606), so that it is not taken for a real one."""
 
 START: Final = 15 * 60 * SECOND
 """How long a chain may start with the context (SPEC.md section 6)."""
@@ -78,11 +78,11 @@ def mint_user(
 async def minted_user(settings: Settings, identifier: str, workload: str, session: str = "") -> Statement:
     """Return a context of `identifier` for the workload named `workload`, signed by the edge's identity.
 
-    Raises `ConfigurationError` where no `sealbus dev` runs, or its identity provider does not know the user.
+    Raises `ConfigurationError` if no `sealbus dev` is running, or its identity provider does not know the user.
     """
     if settings.workload_api is None or "{name}" not in settings.workload_api or settings.dev.access is None:
         raise ConfigurationError("--user needs a running `sealbus dev`: elsewhere the edge mints user contexts")
-    # Who could not log in has no context either; the token is of no further use.
+    # A user who cannot log in gets no context; the token itself is not used further.
     await asyncio.to_thread(fetch_token, read_access(settings.dev.access), {"user": identifier, "client": "dev"})
     async with WorkloadIdentity.connect(workload_api_of(settings, "edge")) as edge:
         return mint_user(

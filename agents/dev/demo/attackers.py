@@ -1,4 +1,4 @@
-"""Scenes with attackers: bytes that were captured, changed, redirected or put together by who has no right to them."""
+"""Scenes with attackers: bytes captured, changed, redirected or put together by someone without the right to."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def _sent_again(stage: Stage) -> Outcome:
 
 
 async def _sent_again_otherwise(stage: Stage) -> Outcome:
-    """Publish them under another id, so that the stream takes them."""
+    """Publish a captured task's bytes under another id, so that the stream stores them."""
     task = await stage.stored(TASKS, UPDATES)
     before = _count(stage, Code.MALFORMED)
     await _publish(stage, task, "0" * 32)
@@ -48,7 +48,7 @@ async def _flipped_bit(stage: Stage) -> Outcome:
 
 
 async def _redirected(stage: Stage) -> Outcome:
-    """Ask for the answer to be sent to somebody else's inbox."""
+    """Ask for the answer to go to another client's inbox."""
     node = stage.clients["shop-web"].node
     names = node.deployment.names
     message = (await _call(stage, node)).with_entries(rpl=f"{names.inbox_prefix(names.id_of(STRANGER))}r.0.1")
@@ -56,7 +56,7 @@ async def _redirected(stage: Stage) -> Outcome:
 
 
 async def _copied_context(stage: Stage) -> Outcome:
-    """Attach a context that the shop was given to a message of the stranger's own."""
+    """Attach a context that the shop was given to one of the stranger's own messages."""
     statement = await stage.clients["shop-web"].user_context(stage.door.token("alice"))
     before = _count(stage, Code.BAD_CHAIN)
     await stage.clients[STRANGER].submit("inventory.update", Update(item_id="42", quantity=1), user=statement)
@@ -64,7 +64,7 @@ async def _copied_context(stage: Stage) -> Outcome:
 
 
 async def _event_as_parent(stage: Stage) -> Outcome:
-    """Call an event, which anybody may read, the message that a task was sent for."""
+    """Claim an event, which anyone may read, as the message that a task was sent for."""
     event = parse_envelope((await stage.stored(EVENTS, "event.inventory.updated")).payload)
     node = stage.clients[STRANGER].node
     parent = Ancestor(header=event.header, proof=event.proof, credential=event.credential)
@@ -97,7 +97,7 @@ def _sealed(node: Node, message: OutgoingMessage) -> Envelope:
 
 
 async def _send(stage: Stage, node: Node, envelope: Envelope, code: Code) -> Outcome:
-    """Send on core NATS, which carries what a stream would not store twice."""
+    """Send on core NATS, which carries what a stream would deduplicate."""
     before = _count(stage, code)
     node.transport.send([Outgoing(subject="call.inventory.read", payload=encode_envelope(envelope))])
     return await _refused(stage, code, before)

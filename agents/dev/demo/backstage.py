@@ -1,7 +1,7 @@
-"""What stands behind the stage: whoever runs the shop, and can change its policy and stop what decides.
+"""The demo's backstage: the operator of the shop, who can change its policy and stop the policy engine.
 
-The scenes are the same wherever they are played: in the development environment of one process, and on a deployment of
-real components that somebody else has started.
+The scenes are the same in every setting: the development environment of one process, or a deployment of real components
+started elsewhere.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from sealbus.agents.runtime.settings.settings import Settings
 __all__ = ["Backstage", "DevBackstage"]
 
 WITHIN = 15.0
-"""Seconds that anything on the stage may take before the demonstration gives up."""
+"""Seconds that any step may take before the demonstration gives up."""
 
 _LOOK_EVERY = 0.02
-"""Seconds between two looks at which revision an engine has: it tells nobody by itself."""
+"""Seconds between two looks at the revision of an engine, which does not notify."""
 
 
 class Backstage(Protocol):
-    """A running shop: the example agents as workers, the edge, an identity provider, and a policy that may be changed."""
+    """A running shop: the example agents as workers, the edge, an identity provider, and a policy that can be changed."""
 
     @property
     def settings(self) -> Settings:
@@ -45,7 +45,7 @@ class Backstage(Protocol):
         ...
 
     def token(self, user: str, *, session: str, audience: str, expires_in: int) -> str:
-        """Return an access token as `user` would get it by a login."""
+        """Return an access token as a login of `user` would issue it."""
         ...
 
     async def change_data(self, document: str, change: Callable[[dict[str, object]], None]) -> None:
@@ -53,16 +53,16 @@ class Backstage(Protocol):
         ...
 
     async def stop_policy(self) -> None:
-        """Stop what decides for the workers."""
+        """Stop the policy engine of the workers."""
         ...
 
     async def start_policy(self) -> None:
-        """Start it again."""
+        """Start the policy engine of the workers again."""
         ...
 
 
 class DevBackstage:
-    """The development environment, whose workers' nodes are in this process."""
+    """The development environment, with the workers' nodes in this process."""
 
     def __init__(self, environment: Environment, policy: Path, database: Path) -> None:
         self.settings = environment.settings
@@ -77,7 +77,7 @@ class DevBackstage:
         return self.environment.idp.token(user, session=session, audience=audience, expires_in=expires_in)
 
     async def change_data(self, document: str, change: Callable[[dict[str, object]], None]) -> None:
-        """Change one data document of the policy folder, build it anew, and wait for every worker's engine."""
+        """Change one data document of the policy folder, build it again, and wait for every worker's engine."""
         change_document(self._policy, document, change)
         revision = await asyncio.to_thread(self.environment.publish_policy)
         async with asyncio.timeout(WITHIN):
@@ -91,7 +91,7 @@ class DevBackstage:
             await one.__aexit__(None, None, None)
 
     async def start_policy(self) -> None:
-        """Start it again."""
+        """Start what was stopped."""
         for one in self._deciders():
             await one.__aenter__()
 

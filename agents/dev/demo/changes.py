@@ -22,7 +22,7 @@ TRIES: Final = 4
 
 
 async def _hours_moved(stage: Stage) -> Outcome:
-    """Close the region of item 42 by its data, try, and open it again."""
+    """Close the region of item 42 in its data, try an update, and open the region again."""
     hours: dict[str, object] = {}
 
     def close(regions: dict[str, object]) -> None:
@@ -49,9 +49,9 @@ async def _limit_raised(stage: Stage) -> Outcome:
 
 
 async def _session_revoked(stage: Stage) -> Outcome:
-    """Let the planner begin for a session, revoke it before the planner's own message is decided on, and see that denied.
+    """Start the planner for a session, revoke the session before the planner's own message is decided, and see that denied.
 
-    Where the change takes longer than inventory may load an item, nobody has decided, and it is tried with another session.
+    If the change takes longer than inventory may load an item, nothing was decided, and another session is tried.
     """
     for number in range(TRIES):
         outcome = await _revoked_meanwhile(stage, f"{STOLEN}-{number}")
@@ -61,7 +61,7 @@ async def _session_revoked(stage: Stage) -> Outcome:
 
 
 async def _revoked_meanwhile(stage: Stage, session: str) -> Outcome | None:
-    """Play it once; `None` where nothing was decided in time.
+    """Play the scene once; `None` if nothing was decided in time.
 
     Inventory loads the item before it asks the policy; while its database is held, the planner's message waits there.
     """
@@ -81,7 +81,7 @@ async def _revoked_meanwhile(stage: Stage, session: str) -> Outcome | None:
         except BaseException:
             asked.cancel()
             raise
-    # The planner's answer is for the revoked session too: the shop's own policy refuses it.
+    # The planner's answer is for the revoked session as well: the shop's own policy refuses it.
     try:
         await asked
     except Denied:
@@ -97,7 +97,7 @@ async def _revoked_meanwhile(stage: Stage, session: str) -> Outcome | None:
 
 
 async def _engine_stopped(stage: Stage) -> Outcome:
-    """Stop what decides and submit a task: it is put off, and nothing is decided, recorded or handled."""
+    """Stop the policy engine and submit a task: it is deferred, and nothing is decided, recorded or handled."""
     await stage.backstage.stop_policy()
     before = stage.refused.get(str(Code.POLICY_UNAVAILABLE), 0)
     answer = await stage.door.post(
@@ -110,7 +110,7 @@ async def _engine_stopped(stage: Stage) -> Outcome:
 
 
 async def _engine_started(stage: Stage) -> Outcome:
-    """Start it again: the task that waited is decided on and handled."""
+    """Start the policy engine again: the waiting task is decided and handled."""
     await stage.backstage.start_policy()
     got = outcome_of(await stage.decision_on(stage.waiting))
     state = await stage.door.last_state(stage.waiting, stage.door.token("alice"))
@@ -118,7 +118,7 @@ async def _engine_started(stage: Stage) -> Outcome:
 
 
 async def _replayed(stage: Stage) -> Outcome:
-    """Read the whole audit stream again for one user: every record verifies, and all of the user's decisions are there."""
+    """Read the whole audit stream again for one user: every record verifies, and all the user's decisions are there."""
     decisions, findings = await stage.replay("carol")
     found = [outcome_of(_record(one)) for one in decisions]
     if findings or stage.findings:
@@ -133,7 +133,7 @@ def _table(value: object) -> dict[str, object]:
 
 
 def _is(entry: AuditEntry, action: str, session: str) -> bool:
-    """Tell whether this is the decision on `action` for `session`."""
+    """Return whether this is the decision on `action` for `session`."""
     record = _record(entry)
     if record.input is None or record.action != action:
         return False

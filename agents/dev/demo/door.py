@@ -34,7 +34,7 @@ class Door:
         await self._http.__aexit__(kind, error, trace)
 
     def token(self, user: str, *, session: str = "", audience: str = "", expires_in: int = 300) -> str:
-        """Return an access token as `user` would get it by a login."""
+        """Return an access token as a login of `user` would issue it."""
         return self._backstage.token(user, session=session, audience=audience, expires_in=expires_in)
 
     async def post(self, path: str, body: object, token: str = "") -> httpx2.Response:
@@ -43,7 +43,7 @@ class Door:
         return await self._http.post(path, json=body, headers=headers)
 
     async def last_state(self, task: str, token: str) -> dict[str, object]:
-        """Follow a task's states to the last and return it."""
+        """Follow a task's states and return the last."""
         url, headers = f"/v1/tasks/{task}/events", {"Authorization": f"Bearer {token}"}
         async with self._http.stream("GET", url, headers=headers) as response:
             async for line in response.aiter_lines():

@@ -1,4 +1,4 @@
-"""Scenes with people: they log in, call the edge, and every agent on the way decides for itself."""
+"""Scenes with people: they log in and call the edge, and every agent on the way decides for itself."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ SHOP: Final = "the shop's web page, through the edge"
 
 
 def allowed() -> Outcome:
-    """Return what an allowed message must come to."""
+    """Return the expected outcome of an allowed message."""
     return Outcome(got=ALLOW)
 
 
 def denied(*reasons: str) -> Outcome:
-    """Return what a message must come to that the policy denies for `reasons`."""
+    """Return the expected outcome of a message that the policy denies for `reasons`."""
     return Outcome(got=DENY, code=str(Code.DENIED), reasons=reasons)
 
 
 def outcome_of(record: DecisionRecord) -> Outcome:
-    """Return what was decided."""
+    """Return the outcome that a decision record holds."""
     if record.allow:
         return allowed()
     return Outcome(got=DENY, code=str(record.code), reasons=record.reasons)
 
 
 async def through_the_edge(stage: Stage, user: str, item: str, quantity: int, *, session: str = "") -> Outcome:
-    """Submit an update over HTTP as `user`, and see that the decision and the task's last state agree."""
+    """Submit an update over HTTP as `user`, and check that the decision and the task's last state agree."""
     token = stage.door.token(user, session=session)
     answer = await stage.door.post("/v1/tasks/inventory/update", {"item_id": item, "quantity": quantity}, token)
     if answer.status_code != 202:
@@ -56,7 +56,7 @@ def task(user: str, *, item: str = "42", quantity: int = 3, session: str = "") -
 
 
 async def _without_the_right(stage: Stage) -> Outcome:
-    """`pricing` exchanges alice's token for a context of its own, as any backend may, and asks for what it may not."""
+    """Exchange alice's token for a context of `pricing`, as any backend may, and request an action that `pricing` may not."""
     client = stage.clients["pricing"]
     user = await client.user_context(stage.door.token("alice"))
     handle = await client.submit("inventory.update", Update(item_id="42", quantity=3), user=user)
@@ -69,7 +69,7 @@ async def _stranger(stage: Stage) -> Outcome:
 
 
 async def _three_hops(stage: Stage) -> Outcome:
-    """Call the planner, and find its third hop among the decisions, with alice and everyone on the way in its input."""
+    """Call the planner, and find its third hop among the decisions, with alice and all agents on the way in its input."""
     before = len(stage.entries)
     answer = await stage.door.post(
         "/v1/calls/planner/plan", {"item_ids": ["42"], "quantity": 12}, stage.door.token("alice")

@@ -1,4 +1,4 @@
-"""All scenes in their order, and how they are played."""
+"""All scenes in order, and how they are played."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ SCENES: Final[tuple[Scene, ...]] = (*PEOPLE, *ATTACKERS, *CHANGES)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneResult:
-    """How one scene went."""
+    """The result of one scene."""
 
     scene: Scene
     got: Outcome
 
     @property
     def ok(self) -> bool:
-        """Tell whether it went as it must, to the code and the reasons."""
+        """Return whether the scene ended as expected, including the code and the reasons."""
         return self.got == self.scene.expected
 
 
 async def play(scenes: Sequence[Scene], stage: Stage) -> AsyncGenerator[SceneResult, None]:
-    """Play the scenes in order and yield how each went; a scene that breaks is a result, not the end."""
+    """Play the scenes in order and yield each result; a scene that breaks is a result and does not end the play."""
     for scene in scenes:
         try:
             got = await scene.play(stage)
@@ -41,6 +41,6 @@ async def play(scenes: Sequence[Scene], stage: Stage) -> AsyncGenerator[SceneRes
         except TimeoutError:
             got = Outcome(got="error", code="timeout")
         except LookupError:
-            # What an earlier scene should have left behind is not there.
+            # An earlier scene did not leave what this one needs.
             got = Outcome(got="error", code="missing")
         yield SceneResult(scene=scene, got=got)

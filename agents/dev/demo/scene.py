@@ -1,4 +1,4 @@
-"""What a scene is: who does what for whom, and what must come of it."""
+"""Scenes: who does what for whom, and the expected outcome."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REFUSED = "refused"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of something: `allow`, `deny`, `refused` or an HTTP status, with its stable code and the policy's reasons."""
+    """An outcome: `allow`, `deny`, `refused` or an HTTP status, with its stable code and the policy's reasons."""
 
     got: str | int
     code: str = ""
@@ -30,7 +30,7 @@ Play: TypeAlias = "Callable[[Stage], Awaitable[Outcome]]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """One scene. `who` acts, for the user `user` where there is one; `expected` is what must come of it."""
+    """One scene. `who` acts, for the user `user` if there is one; `expected` is the outcome that it must have."""
 
     name: str
     who: str

@@ -1,6 +1,6 @@
-"""What the scenes play on: a running shop with its example agents as workers, and the audit stream read as it grows.
+"""The stage of the scenes: a running shop with its example agents as workers, and the audit stream read as it grows.
 
-What it leaves behind is its log as an export, and the root file that this is verified with.
+It can leave its log as an export, with the root file to verify it with.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ STRANGER = "stranger"
 """An agent with a good identity that the policy does not know."""
 
 ROOT_FILE: Final = "root.json"
-"""Beside the export, and not inside: nothing inside an export can introduce trust."""
+"""Stored next to the export, not inside it: nothing inside an export can introduce trust."""
 
 _LOOK_EVERY: Final = 0.05
 
 
 class Stage:
-    """The running shop; scenes read decisions and refusals from it by waiting, never by sleeping."""
+    """The running shop; scenes await decisions and refusals from it, and never sleep."""
 
     def __init__(self, backstage: Backstage, operator: NatsTransport) -> None:
         self.backstage = backstage
@@ -65,7 +65,7 @@ class Stage:
         self._changed = asyncio.Condition()
 
     async def decision(self, found: Callable[[AuditEntry], bool]) -> AuditEntry:
-        """Wait for the first recorded decision that `found` says yes to."""
+        """Wait for the first recorded decision that `found` accepts."""
 
         def look() -> list[AuditEntry]:
             return [entry for entry in self.entries if isinstance(entry.record, DecisionRecord) and found(entry)]
@@ -96,7 +96,7 @@ class Stage:
 
     @contextmanager
     def database_held(self) -> Iterator[None]:
-        """Keep the agents from reading their database, so that who loads a resource waits until we are done."""
+        """Keep the agents from reading their database, so that loading a resource waits until this ends."""
         connection = sqlite3.connect(self.backstage.database, isolation_level=None)
         try:
             connection.execute("BEGIN EXCLUSIVE")
@@ -106,7 +106,7 @@ class Stage:
             connection.close()
 
     async def replay(self, user: str) -> tuple[list[AuditEntry], list[Finding]]:
-        """Read the audit stream anew from its beginning: the decisions for `user`, and what does not verify."""
+        """Read the audit stream again from its beginning: the decisions for `user`, and what does not verify."""
         decisions: list[AuditEntry] = []
         findings: list[Finding] = []
         async with open_audit_trail("operator", self.backstage.settings) as trail:
@@ -143,7 +143,7 @@ async def open_stage(
 ) -> AsyncGenerator[Stage, None]:
     """Start everything in `folder`, on free ports, with a copy of the starter policy that scenes may change.
 
-    With `evidence` a notary keeps a log meanwhile, and leaves it in that folder at the end.
+    With `evidence` a notary keeps a log meanwhile, which is exported into that folder at the end.
     """
     policy = await asyncio.to_thread(_fresh_policy, folder)
     database = folder / "shop.sqlite"
@@ -172,14 +172,14 @@ async def open_stage(
         stage = await stack.enter_async_context(stage_before(backstage))
         yield stage
         if evidence is not None and environment.log is not None:
-            # Only here: who plays without it needs none of its parts.
+            # Imported here: without a stage of its own, a demonstration needs none of this.
 
             await leave_evidence(stage, environment.log, evidence)
 
 
 @asynccontextmanager
 async def stage_before(backstage: Backstage) -> AsyncGenerator[Stage, None]:
-    """Open the stage of a shop that runs: the door, the clients of the scenes, and the operator who reads along."""
+    """Open the stage of a running shop: the door, the clients of the scenes, and the operator who reads the audit stream."""
     settings = backstage.settings
     async with AsyncExitStack() as stack:
         _, connection = await stack.enter_async_context(open_connection("operator", settings))
@@ -196,7 +196,7 @@ async def stage_before(backstage: Backstage) -> AsyncGenerator[Stage, None]:
 
 @contextmanager
 def _database(path: Path) -> Iterator[None]:
-    """Have the example agents share one file, as the environment would have them do."""
+    """Make the example agents share one file, as the environment would."""
     before = os.environ.get(DATABASE_VARIABLE)
     os.environ[DATABASE_VARIABLE] = str(path)
     try:
@@ -221,14 +221,14 @@ async def _finish(stop: asyncio.Event, running: asyncio.Task[bool]) -> None:
 
 
 async def leave_evidence(stage: Stage, log: DevLog, folder: Path) -> int:
-    """Export the log into `folder`, which is emptied first, put the root file beside it, and return the entries.
+    """Export the log into `folder`, which is emptied first, write the root file next to it, and return the number of entries.
 
-    Waits until the log holds every decision that the scenes have come to.
+    Waits until the log holds every decision made in the scenes.
     """
     last = max((entry.sequence for entry in stage.entries), default=0)
     root = await asyncio.to_thread(make_root, stage.backstage.settings, keys=[log.verifier])
     async with asyncio.timeout(WITHIN):
-        # The first entry is the stream's creation, so that one of a number more is the message of that number.
+        # The first entry is the stream's creation, so entry n + 1 is message n.
         while await asyncio.to_thread(_size, log.folder, root) <= last:  # noqa: ASYNC110  a file has no event
             await asyncio.sleep(_LOOK_EVERY)
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -241,7 +241,7 @@ async def leave_evidence(stage: Stage, log: DevLog, folder: Path) -> int:
 
 
 def _size(folder: Path, root: Root) -> int:
-    """Return how many entries the last checkpoint is of."""
+    """Return the number of entries under the last checkpoint."""
     path = folder / CHECKPOINT
     if not path.exists():
         return 0

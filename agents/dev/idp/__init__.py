@@ -23,7 +23,7 @@ __all__ = ["DEMO_USERS", "DemoUser", "DevelopmentIdp"]
 
 
 def __getattr__(name: str) -> object:
-    # The server alone needs the web framework and the OAuth library; who adds users needs neither.
+    # Only the server needs the web framework and the OAuth library; adding users needs neither.
     if name == "DevelopmentIdp":
         from sealbus.agents.dev.idp.server import DevelopmentIdp
 

@@ -1,4 +1,4 @@
-"""How scripts reach the development IdP: a file of the state folder that only its owner can read."""
+"""Access of scripts to the development IdP: a file in the state folder that only its owner can read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST_BYTES: Final = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScriptAccess:
-    """Where the IdP is, and the secret that its grant for scripts asks for."""
+    """The IdP's address, and the secret for its script grant."""
 
     issuer: str
     secret: str = field(repr=False)
@@ -38,7 +38,7 @@ def write_access(path: Path, access: ScriptAccess) -> None:
 
 
 def read_access(path: Path) -> ScriptAccess:
-    """Read what `write_access` wrote; raise `ConfigurationError` if it is not there, not ours alone, or not that."""
+    """Read what `write_access` wrote; raise `ConfigurationError` if it is missing, readable by others, or something else."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
@@ -50,7 +50,7 @@ def read_access(path: Path) -> ScriptAccess:
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}; is `sealbus dev` running?") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{path}: not what `sealbus dev` writes there") from error
+        raise ConfigurationError(f"{path}: not a file of `sealbus dev`") from error
     parts = urlsplit(access.issuer)
     if parts.scheme != "http" or parts.hostname not in {"127.0.0.1", "::1"}:
         raise ConfigurationError(f"{path}: the issuer is not on loopback")
@@ -58,9 +58,9 @@ def read_access(path: Path) -> ScriptAccess:
 
 
 def fetch_token(access: ScriptAccess, asked: Mapping[str, str]) -> dict[str, object]:
-    """Ask the IdP for a token as `asked` says, and return its answer. Raises `ConfigurationError` with the IdP's reason.
+    """Ask the IdP for a token with the parameters `asked`; return its answer, or raise `ConfigurationError` with its reason.
 
-    It blocks, for a few seconds at most. No proxy is asked: the secret must not leave this machine.
+    Blocks for a few seconds at most. No proxy is used: the secret must not leave this machine.
     """
     parts = urlsplit(access.issuer)
     credentials = f"sealbus-token:{quote(access.secret, safe='')}"

@@ -1,4 +1,4 @@
-"""The grants of the development IdP, over authlib's own: code with PKCE, the device flow (RFC 8628), one for scripts."""
+"""The grants of the development IdP, on authlib's own: code with PKCE, the device flow (RFC 8628), one for scripts."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _TEXT: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _SECONDS: Final = re.compile(r"-?[0-9]{1,5}")
 
 SLOWER: Final = 5
-"""Seconds that each early question adds to a device's interval (RFC 8628 section 3.5)."""
+"""Seconds that each early poll adds to a device's interval (RFC 8628 section 3.5)."""
 
 
 class S256Only(CodeChallenge):  # type: ignore[misc]  # authlib is not typed
-    """PKCE by S256 for everybody: without a challenge, or with `plain`, there is no page and no code (RFC 9700)."""
+    """PKCE by S256 for every client: without a challenge, or with `plain`, there is no page and no code (RFC 9700)."""
 
     SUPPORTED_CODE_CHALLENGE_METHOD = ("S256",)
     CODE_CHALLENGE_METHODS = {"S256": compare_s256_code_challenge}  # noqa: RUF012  authlib's attribute
@@ -72,12 +72,12 @@ class CodeGrant(Issuing, AuthorizationCodeGrant):  # type: ignore[misc]  # authl
         )
 
     def query_authorization_code(self, code: str, client: DevClient) -> IssuedCode | None:
-        """Take the code: whoever shows it, rightly or wrongly, was the last one who could."""
+        """Return the code and forget it: it can be used once, even if the attempt fails."""
         issued = self.server.codes.take(code)
         return issued if issued is not None and issued.login.client_id == client.client_id else None
 
     def delete_authorization_code(self, authorization_code: IssuedCode) -> None:
-        """Do nothing: it is gone since it was looked up."""
+        """Do nothing: the code is gone since it was looked up."""
 
     def authenticate_user(self, authorization_code: IssuedCode) -> Login:
         """Return the login behind the code."""
@@ -85,13 +85,13 @@ class CodeGrant(Issuing, AuthorizationCodeGrant):  # type: ignore[misc]  # authl
 
 
 class ScriptGrant(Issuing, TokenEndpointMixin):  # type: ignore[misc]  # authlib is not typed
-    """A token of any user, for whoever holds the secret of the state folder: `sealbus token`."""
+    """A token for any user, for the holder of the secret in the state folder: `sealbus token`."""
 
     GRANT_TYPE = SCRIPTS
     TOKEN_ENDPOINT_AUTH_METHODS = ("client_secret_basic",)
 
     def validate_token_request(self) -> None:
-        """Check the secret and what the token is to say."""
+        """Check the secret and the requested contents of the token."""
         client = self.authenticate_token_endpoint_client()
         if not client.check_grant_type(self.GRANT_TYPE):
             raise UnauthorizedClientError
@@ -123,23 +123,23 @@ class ScriptGrant(Issuing, TokenEndpointMixin):  # type: ignore[misc]  # authlib
 
 
 class DeviceAuthorization(DeviceAuthorizationEndpoint):  # type: ignore[misc]  # authlib is not typed
-    """Gives a device its codes."""
+    """The endpoint that gives a device its codes."""
 
     CLIENT_AUTH_METHODS = ("none",)
     EXPIRES_IN = 600
     server: OAuthServer
 
     def create_endpoint_response(self, request: Any) -> Any:
-        """Answer the device, and remember for which resource it asked."""
+        """Answer the device, and remember which resource it asked for."""
         audience = checked_resource(request.payload.data)
         status, data, headers = super().create_endpoint_response(request)
         device = self.server.devices.get(data["device_code"])
-        assert device is not None  # noqa: S101  it was put there a moment ago
+        assert device is not None  # noqa: S101  stored a moment ago
         device.audience = audience
         return status, data, headers
 
     def authenticate_client(self, request: Any) -> DevClient:
-        """Return the client, if it may use devices."""
+        """Return the client if it may use the device flow."""
         client = cast("DevClient", super().authenticate_client(request))
         if not client.check_grant_type(DEVICE_CODE):
             raise UnauthorizedClientError
@@ -169,7 +169,7 @@ class DeviceAuthorization(DeviceAuthorizationEndpoint):  # type: ignore[misc]  #
 
 
 class DeviceGrant(Issuing, DeviceCodeGrant):  # type: ignore[misc]  # authlib is not typed
-    """The device flow (RFC 8628); a code that was answered for good is forgotten."""
+    """The device flow (RFC 8628); a code is forgotten once its final answer was given."""
 
     TOKEN_ENDPOINT_AUTH_METHODS = ("none",)
     _device: DeviceLogin | None = None
@@ -180,18 +180,18 @@ class DeviceGrant(Issuing, DeviceCodeGrant):  # type: ignore[misc]  # authlib is
         return _Asking(self.server, device_code, self._device) if self._device is not None else None
 
     def validate_device_credential(self, credential: _Asking) -> Login:
-        """Return the login that the user gave the device; raise what else it is to know (RFC 8628 section 3.5)."""
+        """Return the user's login for the device; raise the error that it gets otherwise (RFC 8628 section 3.5)."""
         if credential.device.decided:
             self.server.devices.take(credential.code)
         return cast("Login", super().validate_device_credential(credential))
 
     def query_user_grant(self, user_code: str) -> tuple[Login | None, bool] | None:
-        """Return what the user answered; `None` if nothing yet."""
+        """Return the user's answer; `None` if there is none yet."""
         device = self._device
         return (device.login, not device.denied) if device is not None and device.decided else None
 
     def should_slow_down(self, credential: _Asking) -> bool:
-        """Say whether the device asked too early, and make its interval longer if so."""
+        """Return whether the device polled too early, and make its interval longer if so."""
         device, now = credential.device, self.server.clock()
         early = device.asked is not None and now - device.asked < device.interval * SECOND
         device.asked = now
@@ -222,7 +222,7 @@ class _Asking:
 
 
 def register_grants(server: OAuthServer) -> None:
-    """Let the authorization `server` grant what stands here."""
+    """Register the grants of this module at the authorization `server`."""
     server.register_grant(CodeGrant, [S256Only()])
     server.register_grant(DeviceGrant)
     server.register_grant(ScriptGrant)

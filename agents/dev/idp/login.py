@@ -1,4 +1,4 @@
-"""A login: who logged in, for whom, until when; and the pages on which a person does it (pure).
+"""A login: who logged in, for which client, until when; and the pages to log in on (pure).
 
 Pages are plain HTML, every value escaped, no script.
 """
@@ -39,7 +39,7 @@ _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).
 
 
 def valid_resource(resource: str) -> bool:
-    """Say whether `resource` may be an audience: an absolute URI without a fragment (RFC 8707 section 2)."""
+    """Return whether `resource` may be an audience: an absolute URI without a fragment (RFC 8707 section 2)."""
     try:
         parts = urlsplit(resource)
     except ValueError:
@@ -53,7 +53,7 @@ def valid_resource(resource: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
-    """One login. Times are seconds since the Unix epoch; `expires_in` is how long tokens of it live."""
+    """One login. Times are seconds since the Unix epoch; `expires_in` is the lifetime of its tokens."""
 
     user: DemoUser
     client_id: str
@@ -67,7 +67,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuedCode:
-    """What an authorization code stands for; answers the questions of authlib's `AuthorizationCodeMixin`."""
+    """What an authorization code stands for; implements authlib's `AuthorizationCodeMixin`."""
 
     login: Login
     redirect_uri: str
@@ -75,17 +75,17 @@ class IssuedCode:
     code_challenge_method: str
 
     def get_redirect_uri(self) -> str:
-        """Return where the code was sent."""
+        """Return the URI that the code was sent to."""
         return self.redirect_uri
 
     def get_scope(self) -> str:
-        """Return what was asked for."""
+        """Return the requested scope."""
         return self.login.scope
 
 
 @dataclass(slots=True, kw_only=True)
 class DeviceLogin:
-    """A device that waits for its user (RFC 8628). `login` is what the user gave it, `denied` that they did not."""
+    """A device that waits for its user (RFC 8628). `login` is the user's login, `denied` that the user refused."""
 
     client_id: str
     user_code: str
@@ -94,22 +94,22 @@ class DeviceLogin:
     expires: int
     """In microseconds since the Unix epoch."""
     interval: int
-    """Seconds that must pass between two questions; grows by 5 with each one that came too early."""
+    """Seconds required between two polls; grows by 5 with each early one."""
     asked: int | None = None
-    """When the device asked last, in microseconds."""
+    """When the device polled last, in microseconds."""
     login: Login | None = None
     denied: bool = False
 
     @property
     def decided(self) -> bool:
-        """Whether the user has answered; they answer once."""
+        """Whether the user has answered, which happens once."""
         return self.denied or self.login is not None
 
 
 def content_security_policy(*forms_lead_to: str) -> str:
-    """Return the policy of a page: nothing is loaded or run, nobody frames it, and its form leads only to these origins.
+    """Return the policy of a page: nothing is loaded or run, no frame may show it, and its form leads only to these origins.
 
-    Browsers hold a redirect after the form to `form-action`, too, hence the client's own origin.
+    Browsers also check a redirect after the form against `form-action`, hence the client's own origin.
     """
     targets = " ".join(("'self'", *forms_lead_to))
     return (
@@ -121,7 +121,7 @@ def content_security_policy(*forms_lead_to: str) -> str:
 def users_page(
     *, action: str, hidden: Mapping[str, str], client: str, users: Iterable[DemoUser], device_code: str = ""
 ) -> str:
-    """Return the page on which a person is whoever they choose to be, for `client`; `device_code` is what a device shows."""
+    """Return the page to choose a user on, for `client`; `device_code` is the code shown by a device."""
     fields = "".join(f'<input type="hidden" name="{escape(k)}" value="{escape(v)}">' for k, v in hidden.items())
     buttons = "".join(
         f'<button name="user" value="{escape(user.identifier)}">{escape(user.name)} '
@@ -151,7 +151,7 @@ def code_page(*, action: str, wrong: bool = False) -> str:
 
 
 def message_page(title: str, text: str) -> str:
-    """Return a page that says one thing."""
+    """Return a page with one message."""
     return _page(title, f"<p>{escape(text)}</p>")
 
 

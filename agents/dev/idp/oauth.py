@@ -1,9 +1,8 @@
 """The authorization server: authlib's flows over our stores, in memory, for one process.
 
-What authlib decides: the order of checks, which errors go to the client and which to the page, client authentication,
-PKCE, the states of the device flow. What is decided here: that PKCE is S256 and always asked for, that codes are good
-once, which resource a token is for and what it says. All of it is synchronous, so that between the check and the use of a
-code nothing can happen.
+authlib decides the order of checks, which errors go to the client and which to the page, client authentication, PKCE and the
+states of the device flow. Decided here: that PKCE is required and S256, that codes are good once, which resource a token is
+for and what it contains. All of it is synchronous, so nothing can happen between the check and the use of a code.
 """
 
 from __future__ import annotations
@@ -33,19 +32,19 @@ from sealbus.envelopes.limits import SECOND
 __all__ = ["AuthorizationRefused", "Issuing", "OAuthServer", "Reply", "checked_resource"]
 
 TOKEN_SECONDS: Final = 900
-"""Life of an access token: as long as a chain may start with the context that the edge makes of it."""
+"""Life of an access token: as long as a chain may start with the context that the edge makes from it."""
 CODE_SECONDS: Final = 60
 """Life of an authorization code; RFC 6749 section 4.1.2 allows ten minutes at most."""
 LOGIN_SECONDS: Final = 600
-"""How long the page of users may stand open, and a device may wait."""
+"""How long the page of users may stay open, and a device may wait."""
 MOST: Final = 1_000
 DEVICE_AUTHORIZATION: Final = "device_authorization"
-"""What authlib calls the endpoint of RFC 8628 section 3.1."""
-"""Entries of each store."""
+"""authlib's name of the endpoint of RFC 8628 section 3.1."""
+"""Most entries of each store."""
 
 
 class TokenReply(dict[str, object]):
-    """A token response, whose text shows nothing of it: authlib logs it at DEBUG."""
+    """A token response with an empty text: authlib logs it at DEBUG."""
 
     def __repr__(self) -> str:
         return "<token response>"
@@ -53,7 +52,7 @@ class TokenReply(dict[str, object]):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP answer: a JSON object, or nothing but headers."""
+    """An HTTP answer: a JSON object, or headers only."""
 
     status: int
     body: Mapping[str, object] | None
@@ -61,7 +60,7 @@ class Reply:
 
 
 class AuthorizationRefused(Exception):
-    """An authorization request that gets an error: by a redirect, or shown to the user if no client can be trusted."""
+    """An authorization request that gets an error: by a redirect, or on a page if the client cannot be trusted."""
 
     def __init__(self, error: str, location: str | None) -> None:
         super().__init__(error)
@@ -70,7 +69,7 @@ class AuthorizationRefused(Exception):
 
 
 class _Request(OAuth2Request):  # type: ignore[misc]  # authlib is not typed
-    """Parameters that were parsed before, each once."""
+    """Parameters that are already parsed, each once."""
 
     def __init__(self, method: str, uri: str, parameters: Mapping[str, str], authorization: str = "") -> None:
         super().__init__(method, uri, headers={"Authorization": authorization} if authorization else {})
@@ -86,7 +85,7 @@ class _Request(OAuth2Request):  # type: ignore[misc]  # authlib is not typed
 
 
 class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not typed
-    """Answer OAuth requests of `issuer`; `audience` is what tokens are for unless a request names another resource."""
+    """The OAuth server of `issuer`; `audience` is what tokens are for unless a request names another resource."""
 
     def __init__(
         self,
@@ -107,7 +106,7 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
         self.clock = clock
         self.codes: Expiring[IssuedCode] = Expiring(seconds=CODE_SECONDS, most=MOST, clock=clock)
         self.pending: Expiring[dict[str, str]] = Expiring(seconds=LOGIN_SECONDS, most=MOST, clock=clock)
-        # Twice as long as they are good for, so that a device is told that its code has expired.
+        # Kept twice as long as they are valid, so that a device is told that its code has expired.
         self.devices: Expiring[DeviceLogin] = Expiring(seconds=2 * LOGIN_SECONDS, most=MOST, clock=clock)
 
     def begin(self, parameters: Mapping[str, str]) -> tuple[str, str, str]:
@@ -123,9 +122,9 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
         return key, parameters["client_id"], cast("str", grant.redirect_uri)
 
     def finish(self, key: str, user: str | None) -> str | None:
-        """Return where the browser goes after the user's choice, `None` being a no; `None` if the key or user is not good.
+        """Return where the browser goes after the user's choice (`None`: refused); `None` if the key or user is not valid.
 
-        The key is good once. Raises `AuthorizationRefused` where the answer is an error.
+        The key is good once. Raises `AuthorizationRefused` if the answer is an error.
         """
         parameters = self.pending.take(key)
         if parameters is None or (user is not None and user not in self.users):
@@ -176,7 +175,7 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
         expires_in: int = TOKEN_SECONDS,
         nonce: str = "",
     ) -> Login:
-        """Return a login of now."""
+        """Return a login that happens now."""
         return Login(
             user=user,
             client_id=client_id,
@@ -200,20 +199,20 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
             reply["id_token"] = self.signer.id_token(login)
         return reply
 
-    # What authlib asks of an integration.
+    # The interface that authlib requires.
 
     def query_client(self, client_id: str) -> DevClient | None:
         """Return a client by its identifier."""
         return self.clients.get(client_id)
 
     def save_token(self, token: object, request: object) -> None:
-        """Keep nothing: tokens prove themselves."""
+        """Keep nothing: tokens are self-contained."""
 
     def send_signal(self, name: str, *args: object, **kwargs: object) -> None:
-        """Tell nobody."""
+        """Send no signal."""
 
     def validate_requested_scope(self, scope: str | None) -> None:
-        """Refuse a malformed scope; any other may be asked for."""
+        """Refuse a malformed scope; any other may be requested."""
         if not valid_scope(scope or ""):
             raise OAuth2Error(error="invalid_scope")
 
@@ -240,7 +239,7 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
         return AuthorizationRefused(str(error.error), location)
 
     def _location(self, location: str) -> str:
-        """Add who answers to a redirect, so that a client of several servers can tell (RFC 9207)."""
+        """Add the issuer to a redirect, so that a client of several servers can tell them apart (RFC 9207)."""
         return cast("str", add_params_to_uri(location, [("iss", self.issuer)]))
 
     def _request(self, method: str, endpoint: str, parameters: Mapping[str, str], authorization: str = "") -> _Request:
@@ -248,7 +247,7 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
 
 
 def checked_resource(data: dict[str, str]) -> str:
-    """Return the resource that a request names, empty if none; raises authlib's error for what no audience can be."""
+    """Return the resource that a request names, empty if none; raise authlib's error if it cannot be an audience."""
     resource = data.get("resource", "")
     if resource and not valid_resource(resource):
         raise OAuth2Error("resource must be an absolute URI without a fragment", error="invalid_target")
@@ -256,7 +255,7 @@ def checked_resource(data: dict[str, str]) -> str:
 
 
 class Issuing(BaseGrant):  # type: ignore[misc]  # authlib is not typed
-    """Makes the token response of a login; `request.user` is one."""
+    """A base of grants that makes the token response of a login; `request.user` is one."""
 
     IDENTITY = False
     server: OAuthServer
@@ -270,8 +269,8 @@ class Issuing(BaseGrant):  # type: ignore[misc]  # authlib is not typed
         include_refresh_token: bool = False,
     ) -> TokenReply:
         """Return the token response of the login `user`; raise authlib's error if the request names another resource."""
-        assert user is not None  # noqa: S101  authlib has asked `authenticate_user`
+        assert user is not None  # noqa: S101  authlib has called `authenticate_user`
         asked = checked_resource(self.request.payload.data)
         if asked and asked != user.audience:
-            raise OAuth2Error("resource is not the one that was asked for at first", error="invalid_target")
+            raise OAuth2Error("resource differs from the one first requested", error="invalid_target")
         return self.server.issue(user, identity=self.IDENTITY)

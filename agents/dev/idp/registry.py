@@ -1,6 +1,6 @@
-"""What the development IdP knows beforehand: OAuth clients, as the OAuth library asks about them, and demo users (pure).
+"""The registry of the development IdP: OAuth clients in the form that the OAuth library needs, and demo users (pure).
 
-The users are those that the starter policy knows, and what `[dev.users]` of sealbus.toml adds.
+The users are those that the starter policy knows, and those added in `[dev.users]` of sealbus.toml.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 CODE: Final = "authorization_code"
 DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 SCRIPTS: Final = "urn:x-sealbus:development-only:user"
-"""The grant of `sealbus token`: whoever holds the secret of the state folder names a user. No other server has it."""
+"""The grant of `sealbus token`: the holder of the state folder's secret names a user. No other server has it."""
 
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,64}(?: [\x21\x23-\x5b\x5d-\x7e]{1,64}){0,31}")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
@@ -45,25 +45,25 @@ RESERVED_CLAIMS: Final = frozenset(
     {"iss", "exp", "nbf", "aud", "sub", "client_id", "iat", "jti", "scope", "sid", "auth_time", "nonce", "acr", "amr"}
     | {"cnf", "act", "may_act", "azp"}
 )
-"""Claims that a token has by what it is; no user can be declared to have them."""
+"""Claims that every token sets itself; no user can be declared with them."""
 
 MOST_USERS: Final = 200
-"""They stand on one page."""
+"""Most users, as they share one page."""
 MOST_CLAIMS: Final = 32
 LONGEST_CLAIM: Final = 256
-"""Characters of a text."""
+"""Most characters of a text."""
 
 
 def valid_scope(scope: str) -> bool:
-    """Say whether `scope` is empty or up to 32 scope tokens of RFC 6749 section 3.3."""
+    """Return whether `scope` is empty or up to 32 scope tokens of RFC 6749 section 3.3."""
     return not scope or _SCOPE.fullmatch(scope) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevClient:
-    """One client: public unless it has a `secret`. Redirect URIs are compared exactly, but for a loopback port.
+    """One client: public unless it has a `secret`. Redirect URIs are compared exactly, except for a loopback port.
 
-    It answers the questions of authlib's `ClientMixin`, whose names it has.
+    It implements authlib's `ClientMixin`, hence its names.
     """
 
     client_id: str
@@ -76,36 +76,36 @@ class DevClient:
         return self.client_id
 
     def get_default_redirect_uri(self) -> None:
-        """Return nothing: a request must say where its answer goes."""
+        """Return nothing: a request must name its redirect URI."""
         return
 
     def get_allowed_scope(self, scope: str | None) -> str | None:
-        """Return the scope asked for, nothing if it is malformed; what a scope allows is the policy's to decide."""
+        """Return the requested scope, nothing if it is malformed; what a scope allows is up to the policy."""
         return scope or "" if valid_scope(scope or "") else None
 
     def check_redirect_uri(self, redirect_uri: str) -> bool:
-        """Say whether an answer may go to `redirect_uri` (RFC 9700 section 2.1, RFC 8252 section 7.3)."""
+        """Return whether an answer may go to `redirect_uri` (RFC 9700 section 2.1, RFC 8252 section 7.3)."""
         return any(redirect_uri == one or _same_but_port(redirect_uri, one) for one in self.redirect_uris)
 
     def check_client_secret(self, secret: str) -> bool:
-        """Say whether `secret` is the client's; one without a secret has none that is right."""
+        """Return whether `secret` is the client's; always false for a client without one."""
         return bool(self.secret) and hmac.compare_digest(self.secret.encode(), secret.encode())
 
     def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
-        """Say whether the client proves itself so: by its secret if it has one."""
+        """Return whether the client authenticates by `method`: by its secret if it has one."""
         return method == ("client_secret_basic" if self.secret else "none")
 
     def check_response_type(self, response_type: str) -> bool:
-        """Say whether the client may use the authorization endpoint so."""
+        """Return whether the client may use the authorization endpoint with this response type."""
         return response_type == "code" and CODE in self.grants
 
     def check_grant_type(self, grant_type: str) -> bool:
-        """Say whether the client may use a grant; nobody has refresh tokens."""
+        """Return whether the client may use a grant; refresh tokens are never granted."""
         return grant_type in self.grants
 
 
 def _same_but_port(asked: str, registered: str) -> bool:
-    """Compare with any port where the registered URI is one of a loopback address: native apps get a port at run time."""
+    """Compare with any port if the registered URI has a loopback address: native apps get a port at run time."""
     try:
         one, other = urlsplit(asked), urlsplit(registered)
         port = one.port
@@ -114,7 +114,7 @@ def _same_but_port(asked: str, registered: str) -> bool:
     if other.scheme != "http" or other.hostname not in _LOOPBACK or other.port is not None or not port:
         return False
     host = f"[{other.hostname}]" if ":" in (other.hostname or "") else other.hostname
-    # Put together anew and compared as text, so that nothing hides in what a parser forgives: user names, case, "#".
+    # Rebuilt and compared as text, so that nothing hides in what a parser forgives: user names, case, "#".
     return asked == f"http://{host}:{port}{other.path}{f'?{other.query}' if other.query else ''}"
 
 
@@ -139,9 +139,9 @@ def script_client(secret: str) -> DevClient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoUser:
-    """A person who can log in without a password: the identifier is the token's `sub`, the claims stand in it as they are.
+    """A person who can log in without a password: the identifier is the token's `sub`, the claims are copied into it.
 
-    The claim `name` is what the page of users shows. Raises `ConfigurationError` for what no token may hold.
+    The page of users shows the claim `name`. Raises `ConfigurationError` for what no token may hold.
     """
 
     identifier: str
@@ -166,7 +166,7 @@ class DemoUser:
 
     @property
     def name(self) -> str:
-        """What people see."""
+        """The name that people see."""
         said = self.claims.get("name")
         return said if isinstance(said, str) else self.identifier
 
@@ -177,13 +177,13 @@ DEMO_USERS: Final = (
     DemoUser(identifier="carol", claims={"name": "Carol Clark", "department": "accounts", "region": "us"}),
     DemoUser(identifier="dave", claims={"name": "Dave Davis", "department": "guests", "region": "us"}),
 )
-"""alice, bob and carol are users of the starter policy's data; it knows nothing about dave."""
+"""alice, bob and carol are users in the starter policy's data, dave is not."""
 
 
 def merged_users(more: Mapping[str, Mapping[str, object]]) -> tuple[DemoUser, ...]:
     """Return the demo users and `more`, each an identifier with claims; the same identifier replaces a demo user.
 
-    Raises `ConfigurationError` for a claim that is not a text, a whole number, true or false, or a list of texts.
+    Raises `ConfigurationError` for a claim other than a text, a whole number, true or false, or a list of texts.
     """
     users = {user.identifier: user for user in DEMO_USERS}
     for identifier, claims in more.items():
@@ -200,4 +200,4 @@ def _claim(identifier: str, name: str, value: object) -> ClaimValue:
         return value
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         return tuple(value)
-    raise ConfigurationError(f"demo user {identifier}: claim {name} must be a text, a whole number, a truth or texts")
+    raise ConfigurationError(f"demo user {identifier}: claim {name} must be a text, whole number, boolean or texts")

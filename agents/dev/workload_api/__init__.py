@@ -8,7 +8,7 @@
         async with WorkloadIdentity.connect(socket=address) as identity:
             ...
 
-It speaks the real protocol, so that everything which uses it runs on SPIRE unchanged.
+It speaks the real protocol, so that its clients run on SPIRE unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["DevelopmentAuthority", "EmbeddedWorkloadApi", "ServerSvidFiles", "wr
 
 
 def __getattr__(name: str) -> object:
-    # The server alone needs gRPC, which is most of the import; `sealbus.testing` needs only the authority.
+    # Only the server needs gRPC, which is most of the import; `sealbus.testing` needs only the authority.
     if name == "EmbeddedWorkloadApi":
         from sealbus.agents.dev.workload_api.server import EmbeddedWorkloadApi
 

@@ -1,4 +1,4 @@
-"""The development authority of one trust domain: its CA, its JWT signing keys, and whom it federates with."""
+"""The development authority of one trust domain: its CA, its JWT signing keys, and the trust domains it federates with."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ CA_TTL = 365 * 86_400
 """Seconds that a development CA lives: longer than any development state folder should."""
 
 _LEAST_CA_LIFE = 86_400
-"""Seconds: a stored CA with less left is replaced when it is opened."""
+"""Seconds: a stored CA with less time left is replaced when it is opened."""
 
 
 class DevelopmentAuthority:
-    """Issue SVIDs for any SPIFFE ID of one trust domain, and rotate the keys behind them on request.
+    """An authority that issues SVIDs for any SPIFFE ID of one trust domain, and rotates its keys on request.
 
-    In memory unless made by `open`. Anyone who holds this object can be any workload: development and tests only.
-    Used from one thread; nothing here blocks for longer than a P-256 signature, but `open` and the rotations of a
-    stored authority write one small file.
+    In memory unless made by `open`. Anyone who holds this object can be any workload: development and tests only. Used from
+    one thread; nothing here blocks for longer than a P-256 signature, but `open` and the rotations of a stored authority
+    write one small file.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class DevelopmentAuthority:
     ) -> DevelopmentAuthority:
         """Read the authority kept in the file `path`, or make one and keep it there (mode 0600).
 
-        Keys survive a restart, so that what was sealed before it still verifies. Raises `ConfigurationError` if the
-        file is not readable, is open to others, or is of another trust domain.
+        Keys survive a restart, so that earlier messages still verify. Raises `ConfigurationError` if the file is not
+        readable, is open to others, or is of another trust domain.
         """
         state = load_state(path, trust_domain)
         authority = cls(trust_domain, clock=clock, ca_ttl=ca_ttl, state=state, path=path)
@@ -113,7 +113,7 @@ class DevelopmentAuthority:
         return {name: authority.jwt_bundle() for name, authority in self._domains().items()}
 
     def federate(self, other: DevelopmentAuthority) -> Callable[[], None]:
-        """Hand out `other`'s bundles too, as they are at each moment; return what ends it."""
+        """Hand out `other`'s bundles too, as they are at each moment; return the function that ends this."""
         if other.trust_domain == self.trust_domain:
             raise ValueError("a trust domain does not federate with itself")
         self._federated[other.trust_domain] = other
@@ -151,7 +151,7 @@ class DevelopmentAuthority:
         self._rotated()
 
     def prune_x509(self) -> None:
-        """Take the old CAs out of the bundle: what they signed verifies no longer."""
+        """Remove the old CAs from the bundle: certificates that they signed no longer verify."""
         self.x509.prune()
         self._rotated()
 
@@ -161,12 +161,12 @@ class DevelopmentAuthority:
         self._rotated()
 
     def activate_jwt(self) -> None:
-        """Sign JWT-SVIDs with the prepared key; tokens of the old key stay valid but are handed out no longer."""
+        """Sign JWT-SVIDs with the prepared key; tokens of the old key stay valid but are no longer handed out."""
         self.jwt.activate()
         self._rotated()
 
     def prune_jwt(self) -> None:
-        """Take the old JWT keys out of the bundle: what they signed verifies no longer."""
+        """Remove the old JWT keys from the bundle: tokens that they signed no longer verify."""
         self.jwt.prune()
         self._rotated()
 

@@ -18,7 +18,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 __all__ = ["BACKDATED", "IssuedSvid", "X509Authority", "issue_svid", "make_authority", "pem"]
 
 BACKDATED = 5
-"""Seconds that a certificate's notBefore lies in the past: the clock skew that the envelope format allows."""
+"""Seconds by which a certificate's notBefore lies in the past: the clock skew that the envelope format allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class X509Authority:
 
     @property
     def der(self) -> bytes:
-        """The certificate as DER, as it stands in a bundle."""
+        """The certificate as DER, as in a bundle."""
         return self.certificate.public_bytes(serialization.Encoding.DER)
 
 
@@ -48,8 +48,8 @@ class IssuedSvid:
 def make_authority(trust_domain: TrustDomain, *, now: int, ttl: int) -> X509Authority:
     """Make a CA for `trust_domain` that is valid for `ttl` seconds from `now` (microseconds).
 
-    Each has a subject of its own, so that chains never match one CA's name with another's key, and so that no leaf has
-    the subject of its CA: verifiers then take it for self-signed.
+    Each CA has its own subject, so that chains never match one CA's name with another's key, and so that no leaf has the
+    subject of its CA: verifiers would take it for self-signed.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     serial = x509.random_serial_number()
@@ -84,7 +84,7 @@ def issue_svid(
 ) -> IssuedSvid:
     """Issue an X.509-SVID with a new P-256 key that is valid for `ttl` seconds from `now` (microseconds).
 
-    The leaf has exactly one URI SAN. `dns_names` become DNS SANs, or IP SANs where they are addresses.
+    The leaf has exactly one URI SAN. `dns_names` become DNS SANs, or IP SANs if they are addresses.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     moment = _moment(now)

@@ -16,17 +16,17 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = ["DeclaredIdentity"]
 
 _RENEWED_AT = 0.45
-"""Share of an X.509-SVID's life after which it is replaced: before half life, as SPIRE's agent does."""
+"""Share of an X.509-SVID's life after which it is replaced: before half its life, as SPIRE's agent does."""
 
 _MAX_TOKENS = 1_000
 """JWT-SVIDs kept, one per set of audiences: `jwt_svid_cache_max_size` of SPIRE's agent."""
 
 _ROUNDING = 0.02
-"""Seconds that a stream wakes late: clock and event loop round differently, and waking early would renew nothing."""
+"""Seconds by which a stream wakes late: clock and event loop round differently, and waking early would renew nothing."""
 
 
 class DeclaredIdentity:
-    """What one socket serves: one X.509-SVID for all streams, and each JWT-SVID until half of its life is over."""
+    """The identity behind one socket: one X.509-SVID for all streams, and each JWT-SVID until half of its life is over."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class DeclaredIdentity:
 
     @property
     def version(self) -> int:
-        """A number that grows with every change that streams have to tell of at once."""
+        """A number that grows with every change that streams must report at once."""
         return self._version
 
     def svid(self) -> IssuedSvid:
@@ -80,13 +80,13 @@ class DeclaredIdentity:
         return token
 
     def touch(self) -> None:
-        """Wake every stream: something that it has to tell of has changed."""
+        """Wake every stream to report a change."""
         self._version += 1
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     def renew(self) -> None:
-        """Replace the X.509-SVID now and forget the JWT-SVIDs: a rotation ahead of its time."""
+        """Replace the X.509-SVID now and forget the JWT-SVIDs: an early rotation."""
         self._svid = None
         self._tokens.clear()
         self.touch()
@@ -100,14 +100,14 @@ class DeclaredIdentity:
         self.touch()
 
     async def next_svid(self, seen: int) -> None:
-        """Return when the X.509-SVID is due for renewal, or at once when the version is not `seen` any more."""
+        """Return when the X.509-SVID is due for renewal, or at once when the version is no longer `seen`."""
         wait = (self._due() - self.authority.clock()) / SECOND
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(wait, 0) + _ROUNDING):
                 await self.next_version(seen)
 
     async def next_version(self, seen: int) -> None:
-        """Return when the version is not `seen` any more."""
+        """Return when the version is no longer `seen`."""
         while self._version == seen:
             await self._changed.wait()
 

@@ -1,4 +1,4 @@
-"""JWT-SVIDs as SPIRE mints them, the JWKS that they are checked with (SPIFFE JWT-SVID.md), and the generations of a key."""
+"""JWT-SVIDs as SPIRE mints them, the JWKS to check them with (SPIFFE JWT-SVID.md), and the generations of a key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ K = TypeVar("K")
 
 
 class TokenError(Exception):
-    """A token is not a valid JWT-SVID of this authority; the text says why and holds nothing of it."""
+    """A token is not a valid JWT-SVID of this authority; the text gives the reason and holds nothing of the token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +72,8 @@ def check_token(
 ) -> dict[str, object]:
     """Return the claims of a JWT-SVID for `audience` that is valid at `now` (microseconds); raise `TokenError`.
 
-    `keys` holds, by `kid`, each trusted key with the one trust domain that it may vouch for. Only for
-    `ValidateJWTSVID`: whoever accepts messages uses `sealbus.envelopes.trust.credential`, which is stricter.
+    `keys` holds, by `kid`, each trusted key with the one trust domain that it may vouch for. Only for `ValidateJWTSVID`:
+    messages are verified by `sealbus.envelopes.trust.credential`, which is stricter.
     """
     try:
         signed, _, signature = token.rpartition(".")
@@ -119,10 +119,10 @@ def _unpart(part: str) -> bytes:
 
 
 class KeyRing(Generic[K]):
-    """Rotate in three steps, so that whoever verifies always learns of a key before it is used.
+    """The generations of a key, rotated in three steps, so that verifiers always learn of a key before it is used.
 
-    `prepare` publishes the next key, `activate` signs with it while the one before stays trusted, `prune` ends that
-    trust. SPIRE's server rotates alike.
+    `prepare` publishes the next key, `activate` signs with it while the one before stays trusted, `prune` ends that trust.
+    SPIRE's server rotates in the same way.
     """
 
     def __init__(self, current: K, *, prepared: K | None = None, old: tuple[K, ...] = ()) -> None:
@@ -137,7 +137,7 @@ class KeyRing(Generic[K]):
 
     @property
     def prepared(self) -> K | None:
-        """The key that will sign next, trusted already."""
+        """The key that will sign next, already trusted."""
         return self._prepared
 
     @property
@@ -147,7 +147,7 @@ class KeyRing(Generic[K]):
 
     @property
     def trusted(self) -> tuple[K, ...]:
-        """Every key that a bundle holds: the current one, the prepared one if any, the old ones."""
+        """Every key in the bundle: the current one, the prepared one if any, the old ones."""
         prepared = () if self._prepared is None else (self._prepared,)
         return (self._current, *prepared, *self._old)
 
@@ -165,5 +165,5 @@ class KeyRing(Generic[K]):
         self._current, self._prepared = self._prepared, None
 
     def prune(self) -> None:
-        """Trust the old keys no longer."""
+        """End the trust in the old keys."""
         self._old = ()

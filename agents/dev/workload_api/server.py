@@ -1,11 +1,11 @@
-"""The embedded Workload API over gRPC: what a SPIRE agent is in production, for `sealbus dev` and the tests.
+"""The embedded Workload API over gRPC, in place of a production SPIRE agent, for `sealbus dev` and the tests.
 
-It answers for one declared identity on one unix socket (SPIFFE_Workload_API.md, SPIFFE_Workload_Endpoint.md), in a folder
-that only its owner may enter.
+It answers for one declared identity per unix socket (SPIFFE_Workload_API.md, SPIFFE_Workload_Endpoint.md), in a folder that
+only its owner may enter.
 
-The messages are those of `spiffe._proto`: stubs generated anew would register the same symbols twice in one process.
-`FetchWITSVID` and `FetchWITBundles` are not in them, so that gRPC itself answers `Unimplemented`, as the standard asks
-of an endpoint without that profile.
+The messages are those of `spiffe._proto`: newly generated stubs would register the same symbols twice in one process.
+`FetchWITSVID` and `FetchWITBundles` are missing there, so gRPC itself answers `Unimplemented`, as the standard requires of an
+endpoint without that profile.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ __all__ = [
 _OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", 1_000))
 
 _SECURITY_HEADER = ("workload.spiffe.io", "true")
-"""Proves that a caller knows that it speaks to a Workload API: SPIFFE_Workload_Endpoint.md section 3."""
+"""Header that proves a caller knows it speaks to a Workload API: SPIFFE_Workload_Endpoint.md section 3."""
 
 MAX_SOCKET_PATH = 107
-"""Bytes of `sun_path` on Linux, less the closing zero byte."""
+"""Bytes of `sun_path` on Linux, less the terminating zero byte."""
 
 _CONNECT_SECONDS = 1.0
 
 
 class _GrpcServer(Protocol):
-    """What of `grpc.aio.Server` is used here."""
+    """The part of `grpc.aio.Server` that is used here."""
 
     def add_insecure_port(self, address: str) -> int:
         """Bind `address`."""
@@ -75,12 +75,12 @@ class _Endpoint:
 
 
 class EmbeddedWorkloadApi:
-    """Serve the SPIFFE Workload API on one unix socket per declared identity, as an async context manager.
+    """The SPIFFE Workload API on one unix socket per declared identity, as an async context manager.
 
-    Sockets have mode 0600 in `folder`, which gets mode 0700: whoever may open a socket is that workload, and nothing
-    else is attested. X.509-SVIDs live `x509_ttl` seconds and are replaced at 45 % of that, JWT-SVIDs `jwt_ttl` seconds
-    and are replaced at half, so that rotation happens all the time. Identities come and go while it runs. Everything
-    stops with the context, streams included.
+    Sockets have mode 0600 in `folder`, which gets mode 0700: a process that may open a socket is that workload, and nothing
+    else is attested. X.509-SVIDs live `x509_ttl` seconds and are replaced at 45 % of that, JWT-SVIDs `jwt_ttl` seconds and
+    are replaced at half, so that rotation happens all the time. Identities come and go while it runs. Everything stops with
+    the context, streams included.
     """
 
     def __init__(
@@ -103,21 +103,21 @@ class EmbeddedWorkloadApi:
     ) -> None:
         while self._endpoints:
             _, endpoint = self._endpoints.popitem()
-            # The server first: a client is to see an agent that is gone, not an identity that was taken from it.
+            # The server first: a client must see an agent that is gone, not an identity that was taken from it.
             await endpoint.server.stop(None)
             endpoint.identity.remove()
             endpoint.path.unlink(missing_ok=True)
 
     @property
     def identities(self) -> tuple[SpiffeId, ...]:
-        """The identities that are served now, in the order in which they were declared."""
+        """The identities served now, in the order in which they were declared."""
         return tuple(name for name, endpoint in self._endpoints.items() if not endpoint.identity.removed)
 
     async def add_identity(self, spiffe_id: SpiffeId, *, dns_names: Sequence[str] = ()) -> str:
         """Serve `spiffe_id` and return its address for `SPIFFE_ENDPOINT_SOCKET`, `unix:///...`.
 
-        One that was removed is served again on its old socket. Raises `ConfigurationError` for an ID of another trust
-        domain, one that is served already, a socket path that is too long, or one where another process listens.
+        A removed identity is served again on its old socket. Raises `ConfigurationError` for an ID of another trust domain,
+        one that is already served, a socket path that is too long, or one where another process listens.
         """
         if spiffe_id.trust_domain != self.authority.trust_domain:
             raise ConfigurationError(f"{spiffe_id} is not of the trust domain {self.authority.trust_domain}")
@@ -143,7 +143,7 @@ class EmbeddedWorkloadApi:
         return f"unix://{self._endpoint(spiffe_id).path}"
 
     def renew(self, spiffe_ids: Iterable[SpiffeId] = ()) -> None:
-        """Replace the SVIDs of these identities, or of all, now: a rotation ahead of its time."""
+        """Replace the SVIDs of these identities, or of all, now: an early rotation."""
         for spiffe_id in tuple(spiffe_ids) or self.identities:
             self._endpoint(spiffe_id).identity.renew()
 
@@ -157,7 +157,7 @@ class EmbeddedWorkloadApi:
         try:
             return self._endpoints[spiffe_id]
         except KeyError as error:
-            raise ConfigurationError(f"{spiffe_id} is not declared to the embedded Workload API") from error
+            raise ConfigurationError(f"{spiffe_id} is not declared in the embedded Workload API") from error
 
     async def _listen(self, identity: DeclaredIdentity) -> _Endpoint:
         path = socket_path(self.folder, identity.spiffe_id)
@@ -178,7 +178,7 @@ class EmbeddedWorkloadApi:
 
 
 class ServiceContext(Protocol):
-    """What of gRPC's servicer context is used here; `abort` raises."""
+    """The part of gRPC's servicer context that is used here; `abort` raises."""
 
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
         """Return the headers that the caller sent."""
@@ -188,19 +188,19 @@ class ServiceContext(Protocol):
 
 
 class WorkloadServicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
-    """Answer for exactly one identity, whoever asks: the socket's file mode is the attestation."""
+    """A servicer that answers for exactly one identity, for every caller: the socket's file mode is the attestation."""
 
     def __init__(self, identity: DeclaredIdentity) -> None:
         self._identity = identity
 
     def assign(self, identity: DeclaredIdentity) -> None:
-        """Answer for `identity` from the next message of each stream on: one that was removed is declared again."""
+        """Answer for `identity` from the next message of each stream on, after a removed one is declared again."""
         self._identity = identity
 
     async def FetchX509SVID(  # noqa: N802 - names of the protocol
         self, request: proto.X509SVIDRequest, context: ServiceContext
     ) -> AsyncIterator[proto.X509SVIDResponse]:
-        """Stream the X.509-SVID with all bundles, anew at each renewal and each change of a bundle."""
+        """Stream the X.509-SVID with all bundles, again at each renewal and each change of a bundle."""
         while True:
             await self._admit(context)
             version = self._identity.version
@@ -210,7 +210,7 @@ class WorkloadServicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
     async def FetchX509Bundles(  # noqa: N802  the names of the protocol
         self, request: proto.X509BundlesRequest, context: ServiceContext
     ) -> AsyncIterator[proto.X509BundlesResponse]:
-        """Stream the X.509 bundles, anew at each change."""
+        """Stream the X.509 bundles, again at each change."""
         while True:
             await self._admit(context)
             version = self._identity.version
@@ -223,7 +223,7 @@ class WorkloadServicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
     async def FetchJWTSVID(  # noqa: N802  the names of the protocol
         self, request: proto.JWTSVIDRequest, context: ServiceContext
     ) -> proto.JWTSVIDResponse:
-        """Return a JWT-SVID for the audiences asked for: any, as SPIRE does; the SPIFFE ID must be its own, or none."""
+        """Return a JWT-SVID for any requested audiences, as SPIRE does; a requested SPIFFE ID must be its own."""
         await self._admit(context)
         own = str(self._identity.spiffe_id)
         audience = [value for value in request.audience if value]
@@ -237,7 +237,7 @@ class WorkloadServicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
     async def FetchJWTBundles(  # noqa: N802  the names of the protocol
         self, request: proto.JWTBundlesRequest, context: ServiceContext
     ) -> AsyncIterator[proto.JWTBundlesResponse]:
-        """Stream the JWT bundles, anew at each change."""
+        """Stream the JWT bundles, again at each change."""
         while True:
             await self._admit(context)
             version = self._identity.version
@@ -301,10 +301,10 @@ def socket_path(folder: Path, spiffe_id: SpiffeId) -> Path:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make `folder` with mode 0700, or take one that is already there and ours; raise `ConfigurationError` if not.
+    """Make `folder` with mode 0700, or take an existing one of ours; raise `ConfigurationError` otherwise.
 
-    The mode of the folder, not of the sockets, keeps others out: between `bind` and `chmod` a socket is as open as the
-    umask lets it be.
+    The mode of the folder, not of the sockets, keeps others out: between `bind` and `chmod` a socket is as open as the umask
+    allows.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

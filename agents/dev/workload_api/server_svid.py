@@ -1,4 +1,4 @@
-"""Server SVIDs as files, for servers that speak no SPIFFE: nats-server reads these and reloads on a signal."""
+"""Server SVIDs as files, for servers that do not speak SPIFFE: nats-server reads these and reloads on a signal."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["ServerSvidFiles", "write_server_svid"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSvidFiles:
-    """Where a server SVID was written, all as PEM: the chain leaf first, the key (0600), and the trust bundle.
+    """The files of a server SVID, all as PEM: the chain with the leaf first, the key (0600), and the trust bundle.
 
-    `not_after` is the leaf's, in microseconds: whoever wrote it writes it again in time and reloads the server.
+    `not_after` is the leaf's, in microseconds: the writer writes a new SVID in time and reloads the server.
     """
 
     certificate: Path
@@ -39,9 +39,9 @@ def write_server_svid(
 ) -> ServerSvidFiles:
     """Issue an X.509-SVID that lives `ttl` seconds and write it to `folder` as svid.pem, svid.key and bundle.pem.
 
-    `dns` names (or IP addresses) are for peers that check host names, such as other nats-servers; sealbus checks the
-    SPIFFE ID instead. Each file is replaced whole. The key is written before the certificate, so that a server that
-    reloads in between keeps what it has: a pair that does not match is refused.
+    `dns` names (or IP addresses) are for peers that check host names, such as other nats-servers; sealbus checks the SPIFFE
+    ID instead. Each file is replaced whole. The key is written before the certificate, so that a server that reloads in
+    between keeps what it has: a pair that does not match is refused.
     """
     svid = authority.issue_x509(spiffe_id, dns_names=dns, ttl=ttl)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -35,7 +35,7 @@ PUBLIC = 0o644
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorityState:
-    """Everything that an authority needs to go on where it stopped."""
+    """Everything that an authority needs to continue after a restart."""
 
     x509: KeyRing[X509Authority]
     jwt: KeyRing[JwtKey]
@@ -57,10 +57,10 @@ def save_state(path: Path, trust_domain: TrustDomain, state: AuthorityState) -> 
 
 
 def load_state(path: Path, trust_domain: TrustDomain) -> AuthorityState | None:
-    """Read what `save_state` wrote, or return None if there is no such file.
+    """Read what `save_state` wrote; return None if there is no such file.
 
-    Raises `ConfigurationError`, naming the file and what to do, if others may read it, if it is damaged, or if it
-    belongs to another trust domain.
+    Raises `ConfigurationError`, naming the file and what to do, if others may read it, if it is damaged, or if it belongs to
+    another trust domain.
     """
     try:
         mode = path.stat().st_mode

@@ -88,7 +88,7 @@ async def test_what_its_settings_lack_is_one_line(connection: Connection, lab: L
     plain = PolicyTable(engine="embedded", opa=(), deadline=1.0, bundle="nats://policies")
     file, _ = key_file(tmp_path / "composer.pem")
     for policy, says in (
-        (plain, r"policy\.serve and policy\.serve_key are not set"),
+        (plain, r"policy\.serve .* and policy\.serve_key .* are not set"),
         (changed(plain, serve=":0", serve_key=tmp_path / "none"), r"policy\.serve_key: .*none cannot be read"),
         (changed(plain, serve=":0", serve_key=file), r"policy\.cache is not set"),
     ):

@@ -210,7 +210,7 @@ async def test_it_stops_also_while_somebody_holds_a_connection() -> None:
             writer.write(b"POST /development-only/token HTTP/1.1\r\nHost: 127.0.0.1")
             await writer.drain()
         writer.close()
-        with pytest.raises(RuntimeError, match="does not run"):
+        with pytest.raises(RuntimeError, match="is not running"):
             idp.token("alice")
 
 

@@ -70,12 +70,12 @@ def test_any_free_port_may_be_asked_for() -> None:
 @pytest.mark.parametrize("path", ["relative", "/with\nnewline", "/with\x7fdelete"])
 def test_a_path_that_the_server_would_misread_is_refused(path: str) -> None:
     for name in ("certificate", "key", "bundle", "store"):
-        with pytest.raises(ConfigurationError, match="cannot stand in the server's configuration"):
+        with pytest.raises(ConfigurationError, match="cannot be in the server's configuration"):
             replace(CONFIG, **{name: Path(path)})  # type: ignore[arg-type]
 
 
 def test_no_one_is_two_users() -> None:
-    with pytest.raises(ConfigurationError, match="two NATS users have one SPIFFE ID"):
+    with pytest.raises(ConfigurationError, match="two NATS users have the same SPIFFE ID"):
         replace(CONFIG, users=(USER, USER))
 
 

@@ -50,7 +50,7 @@ async def test_a_taken_port_is_recognized() -> None:
 
 async def test_the_last_words_are_the_last_complaint() -> None:
     said = ServerLog()
-    assert said.last_words == "it said nothing"
+    assert said.last_words == "it logged nothing"
     said.heard("panic: oh")
     assert said.last_words == "panic: oh"
     said.heard("nats-server: nats.conf:3:1: unknown field")

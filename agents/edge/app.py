@@ -1,4 +1,4 @@
-"""The edge's HTTP application: its routes, one answer for every error, and one line of access log a request."""
+"""The edge's HTTP application: its routes, one answer for every error, and one line of access log per request."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ __all__ = ["Application", "Methods", "edge_app"]
 _log: Final = logging.getLogger(__name__)
 
 _ROUTE: Final = "sealbus.route"
-"""Key of the scope under which the path is noted once it is one of ours: others are a stranger's text."""
+"""Key of the scope that marks a path as one of our routes: other paths are a stranger's text."""
 
-_STOPPING: Final = "The edge stops. Whether it was done is not known."
+_STOPPING: Final = "The edge is stopping. Whether the request was done is not known."
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Methods:
-    """One resource: a handler for each method that it has; 405 for the others."""
+    """One resource: a handler for each of its methods; 405 for others."""
 
     def __init__(self, **handlers: Handler) -> None:
         self._handlers = handlers
@@ -56,9 +56,9 @@ class Methods:
 
 
 class Application:
-    """Serves `routes`. `answer_of` makes answers of errors; `addresses` bounds how often one address may ask at all.
+    """The ASGI application of `routes`. `answer_of` turns errors into answers; `addresses` limits requests per address.
 
-    `secure` is for what is reached by https: browsers are told to use nothing else.
+    `secure` is for access by https: browsers are told to use nothing else.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Application:
         self._secure = secure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, whatever happens, and tell the log."""
+        """Answer one request in every case, and log it."""
         started, status = time.perf_counter(), 0
         client: Mapping[int, object] | None = scope.get("client")
         address = str(client[0]) if client else ""
@@ -88,8 +88,7 @@ class Application:
                     message["headers"] = [*message["headers"], HSTS]
             await send(message)
 
-        # As it was sent: no path of ours needs an escape, and whoever stands in front may judge paths before or after
-        # they are unescaped.
+        # The raw path: our paths need no escapes, and a proxy in front may judge paths before or after unescaping them.
         scope["path"] = scope["raw_path"].decode("latin-1")
         try:
             try:
@@ -100,11 +99,11 @@ class Application:
                     raise
                 await self._answer_of(error)(scope, receive, noting)
         except asyncio.CancelledError:
-            # The edge stops, and waited as long as it does.
+            # The edge is stopping, and waited for this request as long as it may.
             if not status:
                 await self._answer_of(EdgeError(Code.BUS_UNAVAILABLE, 503, _STOPPING))(scope, receive, noting)
             raise
-        except Exception as error:  # noqa: BLE001  the last border: nothing of an unforeseen error leaves by the answer
+        except Exception as error:  # noqa: BLE001  outermost boundary: nothing of an unforeseen error gets into the answer
             _log.error("%s at %s", type(error).__name__, _place(error))
             if not status:
                 await problem(Code.INTERNAL, status=HTTPStatus.INTERNAL_SERVER_ERROR)(scope, receive, noting)
@@ -154,7 +153,7 @@ def edge_app(front: Front) -> Application:
 
 
 class _TaskPaths:
-    """`/v1/tasks/{a}/{b}`: an action to POST to, or what a task has to GET. An agent may be named like an id."""
+    """`/v1/tasks/{a}/{b}`: an action to POST to, or a part of a task to GET. An agent's name may look like an id."""
 
     def __init__(self, tasks: Tasks, events: TaskEvents) -> None:
         self._submit = Methods(POST=tasks.submit)

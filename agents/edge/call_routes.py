@@ -1,4 +1,4 @@
-"""`POST /v1/calls/{agent}/{verb}`: ask, and get the answer in the same response."""
+"""`POST /v1/calls/{agent}/{verb}`: call an agent, with its answer in the same response."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["Calls"]
 
 
 class Calls:
-    """The resource of calls. Denials, failures and silence come back as errors (`problem.py`)."""
+    """The resource of calls. Denials, failures and timeouts come back as errors (`problem.py`)."""
 
     def __init__(self, front: Front) -> None:
         self._front = front
 
     async def call(self, request: Request) -> Response:
-        """Return the agent's answer. What goes to the agent is the body as it came, decoded by nobody on the way.
+        """Return the agent's answer. The agent gets the body as it came, not decoded on the way.
 
-        One answer is what HTTP carries here, and the call says so: an agent that answers in chunks does not run it, which
-        is a 406. One that does not know of that mark runs it, and is a 502.
+        HTTP carries one answer here, and the call says so: an agent that answers in chunks does not run it (406). An agent
+        that does not know this mark runs it anyway (502).
         """
         front = self._front
         token = await front.admitted(request)

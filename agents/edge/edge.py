@@ -33,12 +33,12 @@ from sealbus.envelopes.limits import SECOND
 __all__ = ["EDGE", "RunningEdge", "connection_limits", "issuers_of", "minting_limits", "open_edge", "serve_edge"]
 
 EDGE: Final = "edge"
-"""Name of the edge among the agents: the settings' [agents] table says which SPIFFE ID it stands for."""
+"""Name of the edge among the agents: the settings' [agents] table gives its SPIFFE ID."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningEdge:
-    """An edge that listens: its node, and the ports that it has; `token_port` is None without a token service."""
+    """A listening edge: its node and its ports; `token_port` is None without a token service."""
 
     node: Node
     front: Front
@@ -48,12 +48,12 @@ class RunningEdge:
 
 @asynccontextmanager
 async def open_edge(settings: Settings) -> AsyncGenerator[RunningEdge, None]:
-    """Open the edge that the settings describe; leaving stops to listen, finishes what is being answered, and closes all.
+    """Open the edge that the settings describe; leaving stops listening, finishes open requests, and closes everything.
 
     Raises `ConfigurationError`, one line that names the setting, for what is missing or cannot be used.
     """
     table = settings.edge
-    # All that can be wrong with the settings is told before anything is opened.
+    # Report errors in the settings before anything is opened.
     _resource(table)
     issuers_of(table)
     Exposed(table.actions, settings.names)
@@ -80,7 +80,7 @@ async def serve_edge(
 ) -> AsyncGenerator[RunningEdge, None]:
     """Serve an edge on an entered node, which outlives it; raises as `open_edge` does.
 
-    `issuer_tls` says whom to believe to be an issuer's server; the system's authorities unless given.
+    `issuer_tls` verifies the issuers' servers; by default with the system's authorities.
     """
     connections = connections or connection_limits(table)
     limits = minting_limits(table, node.deployment.lifetimes, limits)
@@ -119,13 +119,13 @@ async def serve_edge(
                     protocol=partial(PeerProtocol, trust_domain=node.own.trust_domain),
                 )
             )
-        # Runs first at the end: streams of states would otherwise be waited for.
+        # Runs first at the end, which would otherwise wait for streams of states.
         stack.callback(front.stopping.set)
         yield RunningEdge(node=node, front=front, port=port, token_port=token_port)
 
 
 def connection_limits(table: EdgeTable) -> ConnectionLimits:
-    """Return the bounds of connections. With `plaintext` all of them come from what is in front, which does the bounding."""
+    """Return the bounds of connections. With `plaintext` all come from the proxy in front, which does the bounding."""
     whole = table.connections
     of_address = table.connections_of_address or (whole if table.plaintext else max(1, whole // 8))
     of_network = max(of_address, whole if table.plaintext else whole // 2)
@@ -135,9 +135,9 @@ def connection_limits(table: EdgeTable) -> ConnectionLimits:
 
 
 def issuers_of(table: EdgeTable) -> tuple[Issuer, ...]:
-    """Return the rows of the table of issuers; raise `ConfigurationError` for one that cannot be right, or none."""
+    """Return the rows of the table of issuers; raise `ConfigurationError` for an invalid one, or if there is none."""
     if not table.issuers:
-        raise ConfigurationError("edge.issuers is empty: say whose access tokens the edge takes")
+        raise ConfigurationError("edge.issuers is empty: name the issuers whose access tokens the edge accepts")
     found = []
     for row in table.issuers:
         audiences = row.audiences or (_resource(table),)
@@ -147,15 +147,15 @@ def issuers_of(table: EdgeTable) -> tuple[Issuer, ...]:
 
 
 def minting_limits(table: EdgeTable, lifetimes: Lifetimes, limits: EdgeLimits = DEFAULT_EDGE_LIMITS) -> EdgeLimits:
-    """Return `limits` with the times of the contexts that are minted: as said, else at most what readers take.
+    """Return `limits` with the lifetimes of minted contexts: the configured ones, else the most that readers accept.
 
-    Raises `ConfigurationError` if more is said than readers take, whose settings this process has as well.
+    Raises `ConfigurationError` if the configured ones exceed what readers accept, whose settings this process has too.
     """
     start, life = lifetimes.context_start // SECOND, lifetimes.context_life // SECOND
     for name, said, most in (("start", table.context_start, start), ("life", table.context_life, life)):
         if said is not None and said > most:
             raise ConfigurationError(
-                f"edge.context_{name} is {said} s, and readers take {most} s (context.{name}): "
+                f"edge.context_{name} is {said} s, but readers accept {most} s (context.{name}): "
                 "no agent would accept a context of this edge"
             )
     life = table.context_life or min(limits.context_end_seconds, life)
@@ -186,7 +186,7 @@ def _public_tls(table: EdgeTable) -> RotatingContext | None:
     host, _ = parse_address(table.address, "edge.address")
     if not table.plaintext and not is_loopback(host):
         raise ConfigurationError(
-            f"edge.address {table.address} is not loopback: say edge.certificate and edge.key, "
-            "or edge.plaintext = true where something in front of it does TLS"
+            f"edge.address {table.address} is not loopback: set edge.certificate and edge.key, "
+            "or edge.plaintext = true if a proxy in front of it does TLS"
         )
     return None

@@ -1,4 +1,4 @@
-"""What all of the edge's resources stand on: its node, who it believes, and what of the bus it shows to the outside."""
+"""What all resources of the edge share: its node, the issuers that it trusts, and the parts of the bus that it exposes."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _ALL: Final = "*"
 
 
 class Exposed:
-    """Which actions can be asked for from outside: `inventory.update`, or `inventory.*` for all verbs of an agent.
+    """The actions that can be requested from outside: `inventory.update`, or `inventory.*` for all verbs of an agent.
 
-    Under `*` the edge does not know which verbs there are: one that the agent does not have is sent, and never handled.
-    A subject of `own` is reached by its action only: its text may look like an action, and it stands for another one.
-    Raises `ConfigurationError` for a pattern of another form, or an agent without an identity.
+    Under `*` the edge does not know which verbs exist: one that the agent does not have is sent, and never handled. A subject
+    of `own` is reached by its action only: its text may look like an action, but it stands for another one. Raises
+    `ConfigurationError` for a pattern of another form, or an agent without an identity.
     """
 
     def __init__(self, patterns: Sequence[str], names: Names, own: OwnSubjects = NO_SUBJECTS) -> None:
@@ -52,7 +52,7 @@ class Exposed:
         self._own: Final = own
 
     def action(self, agent: str, verb: str) -> str:
-        """Return the action that a path names; raise 404 for one that is not shown, be it there or not."""
+        """Return the action that a path names; raise 404 for one that is not exposed, whether or not it exists."""
         action = f"{agent}.{verb}"
         if is_token(agent) and is_token(verb) and (action in self._patterns or f"{agent}.{_ALL}" in self._patterns):
             declared = self._own.get(action)
@@ -63,9 +63,9 @@ class Exposed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """One edge. `resource` is its identifier of RFC 9728, an URL; `stopping` is set when open streams are to end.
+    """One edge. `resource` is its identifier of RFC 9728, a URL; `stopping` is set when open streams must end.
 
-    `pseudonyms` stand for users in the contexts that it mints; without, their ids do.
+    `pseudonyms` stand for users in the contexts that it mints; without them, the users' ids do.
     """
 
     node: Node
@@ -84,13 +84,13 @@ class Front:
         object.__setattr__(self, "users", users)
 
     async def admitted(self, request: Request) -> AccessToken:
-        """Return what the request's access token says; raise 401, 400, 503, or 429 for a user who asks too often."""
+        """Return the contents of the request's access token; raise 401, 400, 503, or 429 for a user over the limit."""
         token = await authenticated(request.headers, self.verifier, now=self.node.clock())
         self._take(token, 1.0)
         return token
 
     async def body(self, request: Request, token: AccessToken) -> Content:
-        """Return the request's body, which counts by its size; raises as `read_body`, or 429."""
+        """Return the request's body, whose size counts towards the rate; raises as `read_body`, or 429."""
         return await read_body(request, self.limits, lambda size: self._take(token, size / self.limits.charged_bytes))
 
     def _take(self, token: AccessToken, cost: float) -> None:
@@ -112,5 +112,5 @@ class Front:
 
 
 def too_often(wait: float) -> EdgeError:
-    """Return the 429 that asks for `wait` seconds of patience."""
+    """Return the 429 that asks the client to wait for `wait` seconds."""
     return EdgeError(Code.RATE_LIMITED, 429, retry_after=int(wait) + 1)

@@ -1,8 +1,8 @@
-"""Whose task it is: what the edge must know of a task to show it to who submitted it, and to nobody else.
+"""The owner of a task: what the edge must know to show a task to the user who submitted it, and to nobody else.
 
-Kept on the bus (`state.<edge>.request.<task id>`), so that any process of the edge can answer, also after a restart. It
-holds the handle and a hash of the user, not the user, and is signed: agents can have the broker store bytes of theirs
-there, and who handled a task knows all that its handle is made of.
+Kept on the bus (`state.<edge>.request.<task id>`), so that any process of the edge can answer, also after a restart. The
+value holds the handle and a hash of the user, not the user, and is signed: agents can make the broker store bytes there, and
+the agent that handled a task knows everything in its handle.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = ["TaskOwners"]
 _ID: Final = re.compile("[0-9a-f]{32}")
 _VERSION: Final = 1
 _TYPE: Final = "application/vnd.sealbus.task-owner.v1"
-"""What the signature is for."""
+"""The type of the signature."""
 _BYTES: Final = 16_384
-"""Of one part: a handle, which is under 8,192, and what stands beside it; or a token."""
+"""Most bytes of one part: a handle, which is under 8,192, with its fields; or a token."""
 
 FRESH_SECONDS: Final = 5
-"""A replica of the stream may be a moment behind the one that took the task: for so long, absence is looked at again."""
+"""A replica of the stream may lag behind the one that took the task: for this long, a missing task is looked up again."""
 _LOOKS: Final = 4
 _PAUSE: Final = 0.25
 
@@ -43,7 +43,7 @@ _PAUSE: Final = 0.25
 class TaskOwners:
     """Remembers and finds tasks of one edge.
 
-    With `pseudonyms` it keeps one in place of a hash of the user, which who has a list of users could compute.
+    With `pseudonyms` it keeps a pseudonym instead of a hash of the user, which anyone with a list of users could compute.
     """
 
     def __init__(self, node: Node, pseudonyms: Pseudonyms | None = None) -> None:

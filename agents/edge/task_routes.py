@@ -1,4 +1,4 @@
-"""`/v1/tasks`: submit a task, ask what became of it, and follow its states as server-sent events (HTML, section 9.2)."""
+"""`/v1/tasks`: submit a task, get its state or result, and follow its states as server-sent events (HTML, section 9.2)."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ from sealbus.envelopes.limits import SECOND
 __all__ = ["SUBMITTED", "TaskEvents", "Tasks", "answer_of", "status_document"]
 
 SUBMITTED = "submitted"
-"""The state of a task of which nothing was heard yet."""
+"""The state of a task without any status yet."""
 
 _KEY_NOTE: Final = (
     "Idempotency-Key goes with the task: its copies are one effect where the agent declares the action `once`, and otherwise "
     "only as far as one process of the agent remembers"
 )
-"""What an action is declared as is not known here, so that it is said with every key."""
+"""The edge does not know how an action is declared, so it says this with every key."""
 
 _TOKEN: Final = r"[A-Za-z0-9!#$&^_.+-]{1,127}"
 _MEDIA_TYPE: Final = re.compile(rf'{_TOKEN}/{_TOKEN}(?:; ?{_TOKEN}=(?:{_TOKEN}|"[ !#-\[\]-~]{{0,127}}"))*')
-"""RFC 9110 section 8.3.1, names as RFC 6838 section 4.2 has them: it becomes a field, and agents choose it."""
+"""RFC 9110 section 8.3.1, with names as in RFC 6838 section 4.2: it becomes a header field, and agents choose it."""
 
 _LAST: Final = re.compile(r"[0-9]{1,15}")
 _COMMENT: Final = b":\n\n"
 
 
 class Tasks:
-    """The resources of tasks. A task is there for the user who submitted it, whatever the client or session."""
+    """The resources of tasks. A task is visible to the user who submitted it, with any client or session."""
 
     def __init__(self, front: Front) -> None:
         self._front = front
         self.owners = TaskOwners(front.node, front.pseudonyms)
 
     async def submit(self, request: Request) -> Response:
-        """`POST /v1/tasks/{agent}/{verb}`: 202 with the status URL once the task is stored, its agent up or not."""
+        """`POST /v1/tasks/{agent}/{verb}`: 202 with the status URL once the task is stored, whether or not its agent runs."""
         front = self._front
         token = await front.admitted(request)
         action = front.exposed.action(request.path_params["agent"], request.path_params["verb"])
@@ -66,7 +66,7 @@ class Tasks:
                 )
                 await self.owners.keep(handle, token)
         except TimeoutError as error:
-            raise BusUnavailable("the task was not acknowledged in time, and may be stored all the same") from error
+            raise BusUnavailable("the task was not acknowledged in time, but may be stored") from error
         url = f"/v1/tasks/{handle.message_id}"
         document: dict[str, object] = {"id": handle.message_id, "status_url": url}
         if key is not None:
@@ -81,7 +81,7 @@ class Tasks:
     async def result(self, request: Request) -> Response:
         """`GET /v1/tasks/{id}/result`: the result as the agent gave it; 202 with the state while there is none.
 
-        A task that ended without one answers as a call would have: 403 for a denial, and so on.
+        A task that ended without a result is answered as a call would be: 403 for a denial, and so on.
         """
         _, handle = await self.found(request)
         newest = await _newest(handle)
@@ -98,7 +98,7 @@ class Tasks:
 
 
 def status_document(handle: TaskHandle, status: Status | None) -> dict[str, object]:
-    """Return a state as JSON has it; `code`, `reasons` and `note` only where there are any."""
+    """Return a state as JSON; `code`, `reasons` and `note` only if there are any."""
     url = f"/v1/tasks/{handle.message_id}"
     document: dict[str, object] = {"id": handle.message_id, "action": handle.action}
     if status is None:
@@ -116,7 +116,7 @@ def status_document(handle: TaskHandle, status: Status | None) -> dict[str, obje
 
 
 def answer_of(answer: Content) -> Response:
-    """Return an agent's answer as it gave it, under its own media type; raise 502 if that is none."""
+    """Return an agent's answer unchanged, under its own media type; raise 502 if that is not a media type."""
     if not _MEDIA_TYPE.fullmatch(answer.typ):
         raise EdgeError(Code.BAD_RESULT, 502)
     return Response(answer.body, 200, {**HEADERS, "content-type": answer.typ})
@@ -144,17 +144,17 @@ class TaskEvents:
 
     @property
     def streaming(self) -> int:
-        """How many streams there are now."""
+        """The number of open streams."""
         return self._open.total()
 
     async def follow(self, request: Request) -> Response:
-        """Stream what comes after `Last-Event-ID`, up to the final state, the token's end, or `event_seconds`."""
+        """Stream the states after `Last-Event-ID`, up to the final state, the token's end, or `event_seconds`."""
         token, handle = await self._tasks.found(request)
         after = _last_event(request)
         limits, user = self._front.limits, (token.issuer, token.subject)
         if self._open.total() >= limits.event_streams or self._open[user] >= limits.event_streams_of_user:
             raise EdgeError(Code.RATE_LIMITED, 429, "too many streams are open", retry_after=int(limits.event_seconds))
-        # Counted here: what asks at the same moment must see it, and the stream begins some turns of the loop later.
+        # Counted here: a concurrent request must see it, and the stream begins only some turns of the loop later.
         self._open[user] += 1
         return _EventStream(self._events(handle, token, after), lambda: self._left(user))
 
@@ -199,7 +199,7 @@ class TaskEvents:
 
 
 class _EventStream(StreamingResponse):
-    """Sends `events`, and calls `left` when that has ended, also where it never began."""
+    """Sends `events`, and calls `left` when that has ended, even if it never began."""
 
     def __init__(self, events: AsyncGenerator[bytes, None], left: Callable[[], None]) -> None:
         super().__init__(events, 200, HEADERS, "text/event-stream")
@@ -220,7 +220,7 @@ async def _next(statuses: AsyncGenerator[Status, None]) -> Status | None:
 
 
 async def _ended(future: asyncio.Future[Any]) -> None:
-    """Cancel `future` and wait for it, so that nothing runs on in a generator that is to be closed."""
+    """Cancel `future` and wait for it, so that nothing still runs in a generator that is being closed."""
     future.cancel()
     with suppress(asyncio.CancelledError, SealbusError):
         await future

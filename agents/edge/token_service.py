@@ -1,7 +1,7 @@
 """`POST /token`: a workload that holds a user's access token gets a user context minted for itself (RFC 8693).
 
-The caller is who its X.509-SVID says (mutual TLS, `peer.py`); there are no client secrets. What it gets starts a chain
-only when sealed by that workload (`wkl`, SPEC.md section 6), so that a copy is of no use to anybody else.
+The caller is identified by its X.509-SVID (mutual TLS, `peer.py`); there are no client secrets. The context starts a chain
+only when sealed by that workload (`wkl`, SPEC.md section 6), so a copy is of no use to anyone else.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MOST_FIELDS: Final = 16
 
 
 def token_app(front: Front) -> Application:
-    """Return the application of the token service; it is to be served by `PeerProtocol` only."""
+    """Return the application of the token service; to be served by `PeerProtocol` only."""
     limits = front.limits
     workloads = TokenBuckets(rate=limits.workload_rate, burst=limits.workload_burst, entries=limits.rate_entries)
 
@@ -55,7 +55,7 @@ def token_app(front: Front) -> Application:
         try:
             token = await front.verifier.verify(subject_token, now=now)
         except EdgeError as error:
-            # RFC 8693 section 2.2.2: a token that is not taken makes the request invalid, not the client.
+            # RFC 8693 section 2.2.2: a token that is not accepted makes the request invalid, not the client.
             status = 400 if error.status == 401 else error.status
             raise EdgeError(
                 error.code, status, error.detail, error="invalid_request", retry_after=error.retry_after
@@ -77,8 +77,8 @@ def token_app(front: Front) -> Application:
 def _peer(request: Request, now: int) -> Peer:
     peer = request.scope.get(PEER)
     if not isinstance(peer, Peer) or peer.expires <= now:
-        # A connection outlives the certificate that it was made with: its end ends what can be asked for over it.
-        raise EdgeError(Code.CREDENTIAL_EXPIRED, 401, "the client's X.509-SVID has ended", error="invalid_client")
+        # A connection may outlive the certificate that it was made with: then nothing more can be requested over it.
+        raise EdgeError(Code.CREDENTIAL_EXPIRED, 401, "the client's X.509-SVID has expired", error="invalid_client")
     return peer
 
 
@@ -100,7 +100,7 @@ def _form(body: bytes) -> Mapping[str, str]:
 
 
 def _checked(form: Mapping[str, str], trust_domain: str) -> str:
-    """Return the subject token of a request that asks for what there is; raise for any other."""
+    """Return the subject token of a request for a user context; raise for any other request."""
     if form.get("grant_type") != GRANT_TYPE:
         raise EdgeError(Code.MALFORMED, 400, f"grant_type must be {GRANT_TYPE}", error="unsupported_grant_type")
     if "resource" in form or form.get("audience", trust_domain) != trust_domain:
@@ -110,14 +110,14 @@ def _checked(form: Mapping[str, str], trust_domain: str) -> str:
     if form.get("requested_token_type", USER_CONTEXT_TYPE) != USER_CONTEXT_TYPE:
         raise _invalid(f"requested_token_type must be {USER_CONTEXT_TYPE}")
     if "actor_token" in form or "actor_token_type" in form:
-        raise _invalid("the actor is who the client's certificate says")
+        raise _invalid("the actor is the workload in the client's certificate")
     if not form.get("subject_token"):
         raise _invalid("subject_token is missing")
     return form["subject_token"]
 
 
 def _narrowed(token: AccessToken, scope: str | None) -> AccessToken:
-    """Return `token` with the scope that was asked for, which can only be a part of its own."""
+    """Return `token` with the requested scope, which can only be a part of its own."""
     if scope is None:
         return token
     wanted = tuple(dict.fromkeys(scope.split(" ")))
@@ -127,7 +127,7 @@ def _narrowed(token: AccessToken, scope: str | None) -> AccessToken:
 
 
 def _refusal(error: SealbusError) -> Response:
-    """Return the JSON of RFC 6749 section 5.2, with the code of sealbus beside it."""
+    """Return the JSON of RFC 6749 section 5.2, with the code of sealbus."""
     status = error.status if isinstance(error, EdgeError) else STATUS.get(error.code, 500)
     word = error.error if isinstance(error, EdgeError) and error.error else ""
     if not word:

@@ -1,1 +1,1 @@
-"""Evidence for people: exports of the audit log, their verification on all cores, receipts, and what they tell."""
+"""Evidence for people: exports of the audit log, their verification on all cores, receipts, and lookups in them."""

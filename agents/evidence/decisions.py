@@ -1,4 +1,4 @@
-"""The verified decisions of an export: read one after the other for a backtest, and each made again by its own policy."""
+"""The verified decisions of an export: read in order for a backtest, or each made again by its own policy."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ POLICIES: Final = "policies"
 async def decision_entries(
     files: ExportFiles, root: Root, report: Verification, wanted: AuditFilter | None = None
 ) -> AsyncGenerator[AuditEntry | Finding, None]:
-    """Yield what `report` of the verification of `files` found, and then the decisions and counted denials that verify.
+    """Yield the findings in `report`, which verified `files`, and then the decisions and counted denials that verify.
 
-    Every message is opened again as of its entry: what does not open or cannot be proved is among the findings already, and
-    is left out. Entries come in the order of the log, those that `wanted` wants. Files that change meanwhile can only make
-    fewer of them.
+    Every message is opened again as of its entry: one that does not open or cannot be proved is among the findings already
+    and left out. Entries come in the order of the log, as selected by `wanted`. Files that change meanwhile can only reduce
+    their number.
     """
     for finding in report.findings:
         yield finding_entry(finding)
@@ -57,7 +57,7 @@ async def decision_entries(
 
 
 def finding_entry(finding: ExportFinding) -> Finding:
-    """Return a finding of an export as one of a stream; a file stands where a subject would."""
+    """Return a finding of an export as one of a stream, with the file in place of the subject."""
     return Finding(
         sequence=finding.sequence, stored=0, subject=finding.file, code=finding.code, step=0, detail=finding.detail
     )
@@ -86,12 +86,12 @@ class _Reader:
                     if frame.kind is EntryKind.VERIFIED:
                         found += self._entries(frame, again)
         except LogError:
-            # Cut in a frame, which is a finding already.
+            # Cut within a frame, which is a finding already.
             return found
         return found
 
     def _entries(self, frame: Frame, again: set[bytes]) -> list[AuditEntry]:
-        """Return the entries of one message, but for records named in `again`, to which they are added."""
+        """Return the entries of one message, without records named in `again`; adds the new names to it."""
         try:
             audit = open_frame(frame, self._root, self._trust, self._caches)
         except EnvelopeError:
@@ -124,7 +124,7 @@ class _Reader:
 
 
 def archived_policies(files: FolderFiles, report: Verification, *, opa: Path | None = None) -> ArchivedPolicies:
-    """Return the policies of an export, to be entered: those alone that its log names, of whose bytes it has the hash."""
+    """Return the policies of an export, to be entered: only those whose bundle hashes its log holds."""
     return ArchivedPolicies(
         files.folder / POLICIES, open_engine=lambda file: open_policy(file, opa=opa), digests=report.policies
     )
@@ -133,15 +133,15 @@ def archived_policies(files: FolderFiles, report: Verification, *, opa: Path | N
 async def redecide(files: FolderFiles, root: Root, report: Verification) -> tuple[BacktestReport, dict[str, str]]:
     """Ask the embedded engine about each recorded input; add a finding (`bad_decision`) to `report` for each difference.
 
-    Return what was asked and what could not be, counted by why, and the bundles that are not used. Only what verified
-    is asked: `report` is that of `verify_export`.
+    Return the results, with the reasons why decisions could not be made again, counted, and the bundles that are not used.
+    Only verified decisions are asked: `report` is that of `verify_export`.
     """
 
     def differs(recorded: RecordedDecision, why: Sequence[str]) -> None:
         detail = f"does not follow from its input and policy: {', '.join(why)}"
         report.found([ExportFinding("", recorded.sequence, FindingCode.BAD_DECISION, detail)])
 
-    # What was found before is found: it is not to be counted twice.
+    # Earlier findings must not be counted twice.
     verified = replace(report, findings=[], count=0)
     async with (
         archived_policies(files, report) as policies,

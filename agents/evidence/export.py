@@ -1,6 +1,6 @@
-"""Exports a log out of a running deployment: the notary's tiles as they are, the messages of its stream, its policies.
+"""Exports a log from a running deployment: the notary's tiles unchanged, the messages of its stream, its policies.
 
-Messages stand where the log's places say; the policy bundles that the log names come out of the notary's archive.
+Messages are placed by the log's places; the policy bundles that the log names come from the notary's archive.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = ["ExportWriter", "Written", "export_log", "log_files"]
 
 _NAMED: Final = 100
-"""Sequences named of those with which log and stream do not agree; the others are counted."""
+"""How many sequences are named where log and stream disagree; the others are counted."""
 _ROWS: Final = {"entries": 34, "places": PLACE_BYTES}
 
 GetFile = Callable[[str], bytes | None]
@@ -47,11 +47,12 @@ async def export_log(
     previous: bytes = b"",
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Written:
-    """Write the log that `get` gives by path, with the messages of `stream` and its policies, into the new `folder`.
+    """Write the log that `get` returns by path, with the messages of `stream` and its policies, into the new `folder`.
 
-    As far as its last checkpoint, which must be one that `root` leads to (`LogError`); the rest is for verification.
-    `previous` is the checkpoint that the log begins with, where it does. `progress` is told entries, of how many.
-    Raises `ConfigurationError` for a folder that is not empty and for a log without a checkpoint, `BusUnavailable`.
+    The log is written up to its last checkpoint, which must be one that `root` leads to (`LogError`); the rest is left to
+    verification. `previous` is the checkpoint that the log begins with, if any. `progress` gets the number of entries
+    written, and of all. Raises `ConfigurationError` for a folder that is not empty and for a log without a checkpoint,
+    `BusUnavailable`.
     """
     note = await asyncio.to_thread(get, CHECKPOINT)
     if note is None:
@@ -79,7 +80,7 @@ async def export_log(
 
 
 def log_files(folder: Path) -> Callable[[str], bytes | None]:
-    """Return what gives the files of a log that a notary keeps in `folder`; raise `ConfigurationError` without one."""
+    """Return a function that reads the files of the log in a notary's `folder`; raise `ConfigurationError` without a log."""
     if not (folder / CHECKPOINT).is_file():
         raise ConfigurationError(f"{folder} holds no log with a checkpoint")
 
@@ -98,29 +99,29 @@ def log_files(folder: Path) -> Callable[[str], bytes | None]:
 
 @dataclass(slots=True)
 class Written:
-    """What was written, and where log and stream do not agree: verification of the export says so too."""
+    """The result of an export, and where log and stream disagree, which verification of the export also reports."""
 
     entries: int = 0
     missing: list[int] = field(default_factory=list)
-    """Sequences that the log has and the stream does not hold; the first of them."""
+    """The first of the sequences that the log has but the stream does not hold."""
     missing_count: int = 0
     policies: int = 0
     """Policy bundles that were written."""
     missing_policies: list[str] = field(default_factory=list)
-    """Paths of those that the log names and the archive does not hold."""
+    """Paths of bundles that the log names but the archive does not hold."""
 
     @property
     def whole(self) -> bool:
-        """Whether all is there that the log is of and names."""
+        """Whether everything that the log covers or names is there."""
         return not (self.missing_count or self.missing_policies)
 
 
 class ExportWriter:
-    """Writes the log of `size` entries that `get` gives by path, while messages of its stream are handed over in order.
+    """Writes the log of `size` entries that `get` returns by path, while messages of its stream are passed in order.
 
-    `notaries` are whose messages name policy bundles. Calls block. `folder` is new or empty, or `ConfigurationError` is
-    raised. What the log has and the stream does not is written without its bytes, so that it does not verify. Raises
-    `LogError` (`bad_tile`) for a tile that is not there.
+    `notaries` are the senders whose messages name policy bundles. Calls block. `folder` must be new or empty, or
+    `ConfigurationError` is raised. A message that the log has but the stream does not is written without its bytes, so that
+    it does not verify. Raises `LogError` (`bad_tile`) for a missing tile.
     """
 
     def __init__(
@@ -151,11 +152,11 @@ class ExportWriter:
 
     @property
     def next(self) -> int | None:
-        """The sequence whose message is waited for; None once all are there."""
+        """The sequence of the next message; None once all are there."""
         return self._place.sequence if self._place is not None else None
 
     def take(self, messages: Iterable[tuple[int, int, bytes]]) -> None:
-        """Take messages in their order: sequence, stored time and payload of each. What the log has not is left out."""
+        """Take messages in order: sequence, stored time and payload of each. Those not in the log are left out."""
         for sequence, stored, payload in messages:
             while self._place is not None and self._place.sequence < sequence:
                 self._miss(self._place)
@@ -164,7 +165,7 @@ class ExportWriter:
                 self._advance()
 
     def end(self, note: bytes) -> Written:
-        """Write what is left: tiles, policies and, last of all, the checkpoint, without which an export is none."""
+        """Write the rest: tiles, policies and, last of all, the checkpoint, without which the folder is not an export."""
         while self._place is not None:
             self._miss(self._place)
         self.close()
@@ -182,14 +183,14 @@ class ExportWriter:
             self._file = None
 
     def _advance(self) -> None:
-        """Go to the next place that a message of the stream belongs to, and write what is before it."""
+        """Go to the next place of a message of the stream, and write what is before it."""
         for place, following in self._places:
             if place.kind in (EntryKind.UNVERIFIED, EntryKind.VERIFIED):
                 self._place = place
                 return
             data = self._beginning.get(place.kind)
             if data is None:
-                # A gap ends before the next message; without one there would be no entry for it.
+                # A gap ends before the next message; without one it would have no entry.
                 count = following.sequence - place.sequence if following is not None else 0
                 data = max(count, 0).to_bytes(8, "big")
             self._write(Frame(place.kind, place.sequence, place.time, data))
@@ -221,7 +222,7 @@ class ExportWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("xb")
         if self._file is None:
-            raise ConfigurationError("an export that is closed takes no more messages")
+            raise ConfigurationError("a closed export takes no more messages")
         self._file.write(encode_frame(frame))
         if (message := self._messages.read(frame)) is not None:
             self._policies.take(message.body.records.values())
@@ -238,13 +239,13 @@ class ExportWriter:
                 self.written.policies += 1
 
     def _tile(self, name: TileName) -> bytes:
-        """Return a tile as it is for this size; where a partial one is gone, the beginning of the full one."""
+        """Return a tile as it is for this size; if a partial one is gone, the beginning of the full one."""
         data = self._get(name.path)
         if data is None and name.width < TILE_WIDTH:
             data = self._get(name.full.path)
             data = data[: name.width * _ROWS.get(str(name.level), 32)] if data is not None else None
         if data is None:
-            raise LogError(Code.BAD_TILE, f"{name.path} is not there")
+            raise LogError(Code.BAD_TILE, f"{name.path} is missing")
         return data
 
     def _store(self, path: str, data: bytes) -> None:

@@ -1,6 +1,6 @@
-"""Where a log's files are: those of an export, in a folder or in memory, and those of the running deployment.
+"""Access to a log's files: those of an export, in a folder or in memory, and those of the running deployment.
 
-Links are not followed: what is elsewhere is not in the export.
+Links are not followed: files elsewhere are not in the export.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class ExportFiles(Protocol):
     """Reads an export; pickled, it reads the same one in another process."""
 
     def paths(self) -> Iterator[str]:
-        """Yield every file's path, with slashes; whatever is neither file nor folder is named too."""
+        """Yield every file's path, with slashes; anything that is neither file nor folder is named too."""
         ...
 
     def read(self, path: str, most: int) -> bytes | None:
-        """Return a file's first `most` bytes and at most one more, which tells that it is too long; None if missing."""
+        """Return a file's first `most` bytes and at most one more, which shows that it is too long; None if missing."""
         ...
 
     def open(self, path: str) -> AbstractContextManager[BinaryIO] | None:
-        """Open a file to be read on and on; None if it is missing."""
+        """Open a file for reading; None if it is missing."""
         ...
 
 
@@ -70,7 +70,7 @@ class FolderFiles:
     def open(self, path: str) -> AbstractContextManager[BinaryIO] | None:
         """Open a file."""
         found = self.folder / path
-        # Lest a pipe in the folder keep everybody waiting, or a link lead somewhere else.
+        # Otherwise a pipe in the folder could block for ever, or a link lead somewhere else.
         if found.is_symlink() or not found.is_file():
             return None
         try:
@@ -81,7 +81,7 @@ class FolderFiles:
 
 @dataclass(frozen=True, slots=True)
 class MemoryFiles:
-    """Files that are in memory, by path."""
+    """Files in memory, by path."""
 
     files: Mapping[str, bytes] = field(repr=False)
 
@@ -102,7 +102,7 @@ class MemoryFiles:
 
 @dataclass(frozen=True, slots=True)
 class LogPlace:
-    """The folder of a log, the stream that it is of, and the previous log's checkpoint where it begins with one."""
+    """The folder of a log, its stream, and the previous log's checkpoint if it begins with one."""
 
     folder: Path
     stream: str = AUDIT
@@ -110,14 +110,14 @@ class LogPlace:
 
     @classmethod
     def of(cls, settings: Settings, folder: Path | None) -> LogPlace:
-        """Return what `control.notary` says, with `folder` in place of its own where that is given.
+        """Return the places in `control.notary`, with `folder` instead of the configured one if given.
 
-        Raises `ConfigurationError` if neither says a folder, or the previous checkpoint cannot be read.
+        Raises `ConfigurationError` if neither names a folder, or the previous checkpoint cannot be read.
         """
         table = settings.control.notary
         chosen = folder or table.folder
         if chosen is None:
-            raise ConfigurationError("control.notary.folder is not set, and no --log DIR: where the log is kept")
+            raise ConfigurationError("control.notary.folder is not set: name the folder of the log with --log DIR")
         if table.previous is None:
             return cls(chosen, table.stream)
         try:

@@ -1,4 +1,4 @@
-"""What an export tells of one message or record: who sent it for whom, what was decided, what came of it; verified."""
+"""Looks up one message or record in an export: who sent it for whom, the decision and the outcome; verified."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _DIGEST_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class FoundRecord:
-    """A record and where it stands: entry `index` of the log, item number `item` of its audit message. Not verified."""
+    """A record and its place: entry `index` of the log, item number `item` of its audit message. Not verified."""
 
     index: int
     frame: Frame
@@ -66,7 +66,7 @@ class FoundRecord:
 
 @dataclass(frozen=True, slots=True)
 class LoggedBundle:
-    """A bundle record that counts, and where it stands."""
+    """A bundle record that counts, and its place."""
 
     index: int
     frame: Frame
@@ -77,7 +77,7 @@ class LoggedBundle:
 
 @dataclass(slots=True)
 class Lookup:
-    """What was found, in the order of the log, and what the log says about trust."""
+    """The records found, in the order of the log, and what the log says about trust."""
 
     checkpoint: SignedCheckpoint
     trust: TrustReader
@@ -86,7 +86,7 @@ class Lookup:
 
 
 def identifier(text: str) -> bytes:
-    """Return the bytes of an id: 32 hex digits of a message's, or 64 of a record's leaf or a header's hash.
+    """Return the bytes of an id: 32 hex digits of a message, or 64 of a record's leaf or a header's hash.
 
     Raises `ConfigurationError` for any other text.
     """
@@ -102,8 +102,8 @@ def identifier(text: str) -> bytes:
 def look_up(files: ExportFiles, root: Root, wanted: bytes) -> Lookup:
     """Return the decisions about the message `wanted`, or the record of that leaf, and the outcomes of all of them.
 
-    Raises `LogError` for a checkpoint that the root does not lead to, and for a file that is cut; nothing else in the
-    export is verified here.
+    Raises `LogError` for a checkpoint that the root does not lead to, and for a truncated file; nothing else in the export is
+    verified here.
     """
     note = files.read(CHECKPOINT, DEFAULT_LIMITS.published_note_bytes)
     if note is None:
@@ -114,7 +114,7 @@ def look_up(files: ExportFiles, root: Root, wanted: bytes) -> Lookup:
         known = len(lookup.trust.archive)
         lookup.trust.take(frame, index)
         brought = len(lookup.trust.archive) > known
-        # By its bytes, unless it is a leaf: that stands nowhere.
+        # Searched for by its bytes, unless it is a leaf, whose hash is not stored.
         if frame.kind is EntryKind.VERIFIED and (brought or len(wanted) == _DIGEST_BYTES or _holds(frame, needles)):
             _take(lookup, index, frame, wanted, needles, brought=brought)
     return lookup
@@ -138,7 +138,7 @@ def _take(lookup: Lookup, index: int, frame: Frame, wanted: bytes, needles: set[
         items, first = items_of(frame)
         records = [(number, parse_record(items[number])) for number in range(first, len(items))]
     except EnvelopeError:
-        # Whoever verifies the export says what is wrong with it.
+        # Verification of the export reports what is wrong with it.
         return
     for number, record in records:
         if brought and isinstance(record, BundleRecord):
@@ -168,14 +168,14 @@ def items_of(frame: Frame) -> tuple[tuple[bytes, ...], int]:
     """Return the items of a frame's audit body, and the number of its first record."""
     body = parse_envelope(frame.data).body
     parse_audit_body(body)
-    # Its form is known by now; what was parsed does not say which item each record was.
+    # Its form has been checked; the parsed body does not say which item each record was.
     _, evidence, records = cast("tuple[int, list[bytes], list[bytes]]", decode(body, items=DEFAULT_LIMITS.batch_leaves))
     return (*evidence, *records), len(evidence)
 
 
 @dataclass(frozen=True, slots=True)
 class ToldOutcome:
-    """What came of a decision."""
+    """The outcome of a decision."""
 
     found: FoundRecord
     record: OutcomeRecord
@@ -183,7 +183,7 @@ class ToldOutcome:
 
 @dataclass(slots=True)
 class ToldDecision:
-    """A decision, the message that it is about, proved again, and what came of it."""
+    """A decision, the message that it is about, proved again, and its outcomes."""
 
     found: FoundRecord
     record: DecisionRecord
@@ -194,7 +194,7 @@ class ToldDecision:
 
 @dataclass(slots=True)
 class Told:
-    """All that was found and verifies, and of what does not verify where it stands and why."""
+    """Everything found that verifies; and where and why the rest does not verify."""
 
     decisions: list[ToldDecision] = field(default_factory=list)
     others: list[FoundRecord] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Makes the receipt of a record out of an export, and makes sure that it proves what it should before anybody has it."""
+"""Makes the receipt of a record from an export, and verifies that it proves the record before it is handed out."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ __all__ = ["make_receipt"]
 def make_receipt(files: ExportFiles, root: Root, lookup: Lookup, found: FoundRecord) -> bytes:
     """Return the receipt of a record that `look_up` found.
 
-    Raises `EnvelopeError` or `LogError` if the record, or the export around it, is not authentic: nothing that does not
-    verify is ever handed out.
+    Raises `EnvelopeError` or `LogError` if the record, or the export around it, is not authentic: only what verifies is ever
+    handed out.
     """
     caches, size = Caches(), lookup.checkpoint.checkpoint.size
     tree = TiledTree(size, lambda name: _tile(files, name))
@@ -68,10 +68,10 @@ def make_receipt(files: ExportFiles, root: Root, lookup: Lookup, found: FoundRec
 
 
 def _leading(bundles: Sequence[LoggedBundle], root: Root, tokens: Iterable[bytes]) -> list[LoggedBundle]:
-    """Return those of `bundles` that lead from `root` to the keys of `tokens`: of each key the first bundle with it.
+    """Return those of `bundles` that lead from `root` to the keys of `tokens`: for each key the first bundle that holds it.
 
-    The notary's message with a bundle is opened with a key of an earlier one, and that with a key of one still earlier,
-    until one that the root file names holds the key itself: one message for each key that the notary had since.
+    The notary's message with a bundle is opened with a key of an earlier one, and that with a key of one still earlier, until
+    one that the root file names holds the key itself: one message for each key that the notary has had since.
     """
     pinned: dict[tuple[str, str], LoggedBundle] = {}
     first: dict[tuple[str, str], LoggedBundle] = {}
@@ -98,14 +98,14 @@ def _token(frame: Frame) -> bytes:
 
 
 def _key_of(token: bytes) -> tuple[str, str]:
-    """Return trust domain and key id of a JWT-SVID that was verified."""
+    """Return trust domain and key id of a verified JWT-SVID."""
     jws = split_compact(token)
     sub, kid = parse_object(jws.payload, depth=8)["sub"], parse_object(jws.header, depth=8)["kid"]
     return SpiffeId(cast("str", sub)).trust_domain.name, cast("str", kid)
 
 
 def _tokens(evidence: Iterable[bytes]) -> list[bytes]:
-    """Return the tokens of the credentials among items of evidence."""
+    """Return the tokens of the credentials in items of evidence."""
     return [one.token for item in evidence for one in parse_evidence([item]).credentials.values()]
 
 
@@ -123,7 +123,7 @@ def _shown(index: int, frame: Frame, items: Sequence[bytes], shown: Sequence[int
 
 
 def _evidence(found: FoundRecord, audit: VerifiedAudit, root: Root, lookup: Lookup, caches: Caches) -> list[int]:
-    """Return the numbers of the items that a decision rests on, and of no others."""
+    """Return the numbers of the evidence items that a decision depends on, and no others."""
     record = found.record
     if not isinstance(record, DecisionRecord):
         return []
@@ -142,5 +142,5 @@ def _evidence(found: FoundRecord, audit: VerifiedAudit, root: Root, lookup: Look
 def _tile(files: ExportFiles, name: TileName) -> bytes:
     data = files.read(name.path, name.width * 32)
     if data is None:
-        raise LogError(Code.BAD_TILE, f"{name.path} is not there")
+        raise LogError(Code.BAD_TILE, f"{name.path} is missing")
     return data

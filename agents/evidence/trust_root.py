@@ -1,4 +1,4 @@
-"""Makes the root file of a deployment, once, where its log begins: trust on first use, by whoever keeps the file."""
+"""Makes the root file of a deployment once, when its log begins: trust on first use, by the keeper of the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = ["make_root"]
 
 _TRUST = "trust"
-"""Where a notary keeps the bundle records of its log, named so that they sort by time."""
+"""The notary's folder of bundle records, whose names sort by time."""
 
 
 def make_root(
@@ -32,9 +32,8 @@ def make_root(
 ) -> Root:
     """Return the root of the deployment of `settings`, whose log's verifier keys are `keys`.
 
-    The origin is that of the settings or, where they say none, the name of the first key; the notary is the workload
-    `notary`, unless said otherwise. Raises `ConfigurationError` for a key, ID or checkpoint that is none, and for a log
-    that holds no trust bundle yet.
+    The origin is that of the settings or, without one, the name of the first key; the notary is by default the workload
+    `notary`. Raises `ConfigurationError` for an invalid key, ID or checkpoint, and for a log that holds no trust bundle yet.
     """
     place = LogPlace.of(settings, folder)
     try:
@@ -54,12 +53,12 @@ def make_root(
 
 
 def _first_bundle(folder: Path, settings: Settings) -> bytes:
-    """Return the hash of the first JWT bundle of the own trust domain that the log holds."""
+    """Return the hash of the first JWT bundle in the log for the deployment's own trust domain."""
     for path in sorted((folder / _TRUST).glob("*")):
         try:
             record = parse_record(_read(path))
         except EnvelopeError as error:
-            raise ConfigurationError(f"{path} is no bundle record") from error
+            raise ConfigurationError(f"{path} is not a bundle record") from error
         if isinstance(record, BundleRecord) and record.trust_domain == settings.trust_domain:
             return sha256(record.jwt).digest()
     raise ConfigurationError(f"{folder} holds no trust bundle of {settings.trust_domain} yet: is the notary running?")

@@ -1,7 +1,7 @@
 """Verifies an export: every file, every byte, every record, on all cores, in memory that does not grow with it.
 
-What must be one after the other (trust as it changed, the order of entries) is read first, in a light pass; then tiles
-are verified in any order, in processes of their own, and put together again in theirs.
+What must be read in order (changes of trust, the order of entries) is read first, in a light pass; then tiles are verified in
+any order, in separate processes, and their results put together in order.
 """
 
 from __future__ import annotations
@@ -45,32 +45,32 @@ __all__ = [
 ]
 
 KEPT_FINDINGS: Final = 10_000
-"""Findings kept with their words; what is over is counted."""
+"""Findings kept with their texts; further ones are counted."""
 _OPENING: Final = 65_536
-"""Messages of kind 0x00 that open, for which a copy of kind 0x01 is looked for; what is over are findings."""
+"""Messages of kind 0x00 that open, for which a copy of kind 0x01 is looked for; further ones are findings."""
 _AHEAD: Final = 4
 """Tiles under way for each process."""
 
 Progress = Callable[[int, int], None]
-"""Told how many tiles are done, of how many, both passes counted."""
+"""Called with the number of tiles done, and of all, in both passes."""
 
 _HASH_ROW = 32
 _ENTRY_ROW = 34
 
 _readers: list[SegmentReader] = []
-"""The reader of a worker process: one export for all its life."""
+"""The reader of a worker process, for one export all its life."""
 
 
 @dataclass(slots=True)
 class Verification:
-    """What a verification came to. `count` findings, of which the first are kept."""
+    """The result of a verification: `count` findings, of which the first are kept."""
 
     checkpoint: Checkpoint | None = None
     findings: list[Finding] = field(default_factory=list)
     count: int = 0
     tally: Tally = field(default_factory=Tally)
     trust: TrustArchive = field(default_factory=TrustArchive, repr=False, compare=False)
-    """Which trust bundles the log leads to; whatever is read of it again is opened with these."""
+    """The trust bundles that the log leads to; messages read again are opened with these."""
     policies: frozenset[bytes] = frozenset()
     """The hashes of the policy bundles that the log names."""
     repeated: Mapping[int, frozenset[bytes]] = field(default_factory=dict, repr=False, compare=False)
@@ -97,11 +97,11 @@ def verify_export(
     span: Span | None = None,
     progress: Progress = lambda _done, _total: None,
 ) -> Verification:
-    """Verify the export `files` against `root`, which must have come from elsewhere; return what was found.
+    """Verify the export `files` against `root`, which must come from another source; return the result.
 
-    Whatever the files hold, this ends with findings and not with an error; files that the system does not let it read,
-    and processes that it kills, raise `ConfigurationError`. `processes`: as many as there are cores, unless said. `span`
-    is what is counted by row.
+    Any contents of the files end in findings and not in an error; files that the system does not let it read, and processes
+    that it kills, raise `ConfigurationError`. `processes` are by default as many as there are cores. `span` limits what is
+    counted by row.
     """
     report = Verification()
     checkpoint = _open_checkpoint(files, root, report)
@@ -149,7 +149,7 @@ def _open_checkpoint(files: ExportFiles, root: Root, report: Verification) -> Ch
         report.found([of_file(CHECKPOINT, FindingCode.MISSING_FILE)])
         return None
     try:
-        # Of what is longer than any note that is published, a byte too many was read, and no signature line ends there.
+        # Of a file longer than any published note, one byte too many was read, so no signature line ends there.
         report.checkpoint = open_strictly(note, root.origin, root.keys).checkpoint
     except LogError as error:
         report.found([of_file(CHECKPOINT, error.code, error.detail)])
@@ -157,9 +157,9 @@ def _open_checkpoint(files: ExportFiles, root: Root, report: Verification) -> Ch
 
 
 def _check_files(files: ExportFiles, size: int, policies: set[bytes], report: Verification) -> bool:
-    """Look for files that nothing covers, and for those that are missing; False where hardly any is there.
+    """Look for uncovered and missing files; return False if hardly any are there.
 
-    Policy bundles are added to `policies`: which of them the log covers, the first pass says.
+    Policy bundles are added to `policies`: the first pass finds out which of them the log covers.
     """
     present = 0
     for path in files.paths():
@@ -169,7 +169,7 @@ def _check_files(files: ExportFiles, size: int, policies: set[bytes], report: Ve
         elif not is_expected(path, size):
             report.found([of_file(path, FindingCode.UNKNOWN_FILE, "nothing covers it")])
     if tiles_of(size) > present:
-        # Not even the messages are there. Lest a checkpoint of 2^53 entries keep anybody busy, that is all that is said.
+        # Not even the messages are there. Stop here, so that a claimed checkpoint of 2^53 entries costs no time.
         report.found([of_file("messages", FindingCode.MISSING_FILE, "fewer files than the checkpoint says")])
         return False
     level = 0
@@ -191,7 +191,7 @@ def _is_there(files: ExportFiles, path: str) -> bool:
 
 
 def _first_pass(files: ExportFiles, root: Root, size: int, report: Verification, progress: Progress) -> TrustReader:
-    """Read what has an order: entries, and what the notary recorded."""
+    """Read what has an order: entries, and the records of the notary."""
     trust, order, total = TrustReader(root), OrderReader(), tiles_of(size)
     for task in tasks_of(size, ()):
         index = start = task.index * 256
@@ -206,7 +206,7 @@ def _first_pass(files: ExportFiles, root: Root, size: int, report: Verification,
                         trust.take(frame, index)
                         index += 1
         except LogError:
-            # The second pass says so.
+            # The second pass reports it.
             order.lose()
         if index < start + task.width:
             order.lose()
@@ -223,7 +223,7 @@ def _first_pass(files: ExportFiles, root: Root, size: int, report: Verification,
 
 
 def _count_once(segment: Segment, size: int, repeated: RepeatedRecords, report: Verification) -> None:
-    """Take away what was counted of records that stand in an earlier tile already."""
+    """Subtract the counts of records that an earlier tile also holds."""
     report.repeated = repeated.again()
     reader = SegmentReader(segment)
     for index, names in report.repeated.items():
@@ -244,7 +244,7 @@ def _verified(files: ExportFiles, size: int, digests: set[bytes]) -> set[bytes]:
                     if frame.kind is EntryKind.VERIFIED:
                         found.add(entry_of(frame).digest)
         except (EnvelopeError, LogError):
-            # A finding already.
+            # Already a finding.
             continue
         found &= digests
     return found
@@ -256,14 +256,14 @@ def _opens(sequence: int) -> Finding:
 
 
 def _read_tiles(segment: Segment, tasks: Iterable[TileTask], total: int, processes: int | None) -> Iterator[TileResult]:
-    """Yield the results of `tasks` in their order, from as many processes as there is work for."""
+    """Yield the results of `tasks` in order, from as many processes as there is work for."""
     workers = min(processes or os.cpu_count() or 1, total)
     if workers < 2:
         reader = SegmentReader(segment)
         for task in tasks:
             yield reader.read(task)
         return
-    # Fresh processes: a fork of one that has threads, as a progress bar has, may hang.
+    # Fresh processes: forking a process with threads, which a progress bar starts, may hang.
     pool = ProcessPoolExecutor(workers, get_context("spawn"), begin_worker, (segment,))
     try:
         waiting: deque[Future[TileResult]] = deque()
@@ -274,9 +274,7 @@ def _read_tiles(segment: Segment, tasks: Iterable[TileTask], total: int, process
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
-        raise ConfigurationError(
-            "a process that verified was killed: was there too little memory? say fewer"
-        ) from error
+        raise ConfigurationError("a verifying process was killed: if memory was short, use fewer") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -298,18 +296,18 @@ def _compare_roots(
 
 
 class Segment(NamedTuple):
-    """All that a process needs to read any tile of one export, as values that can be sent to it."""
+    """Everything that a process needs to read any tile of one export, as picklable values."""
 
     files: ExportFiles
     root: bytes
     """The root file."""
     bundles: tuple[tuple[int, str, bytes], ...]
-    """The trust archive: since when, of which trust domain, the JWK set."""
+    """The trust archive: start time, trust domain, JWK set."""
     span: Span
 
     @classmethod
     def of(cls, files: ExportFiles, root: Root, archive: TrustArchive, span: Span) -> Segment:
-        """Return what processes get."""
+        """Return the values that processes get."""
         bundles = tuple((since, bundle.trust_domain.name, bundle.jwks) for since, bundle in archive)
         return cls(files, root.encode(), bundles, span)
 
@@ -340,12 +338,12 @@ class SegmentReader:
 
 
 def tile_bytes(files: ExportFiles, name: TileName) -> bytes | None:
-    """Return the file of a tile, and never more of it than a byte too many; None if it is missing."""
+    """Return the file of a tile, at most one byte too many; None if it is missing."""
     return files.read(name.path, name.width * (_ENTRY_ROW if name.level == "entries" else _HASH_ROW))
 
 
 def begin_worker(segment: Segment) -> None:
-    """Make this worker process ready to read tiles."""
+    """Prepare this worker process to read tiles."""
     _readers[:] = [SegmentReader(segment)]
 
 

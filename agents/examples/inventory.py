@@ -27,13 +27,13 @@ class Update(BaseModel):
 
 
 class Read(BaseModel):
-    """Ask how many are there."""
+    """Ask for the stock of an item."""
 
     item_id: str
 
 
 class Stock(BaseModel):
-    """How many of an item are there, and what they are worth together."""
+    """The stock of an item, and its total worth."""
 
     item_id: str
     quantity: int
@@ -48,19 +48,18 @@ async def lifespan() -> AsyncIterator[None]:
 
 
 async def item(body: Update | Read) -> Resource:
-    """Load the item for the policy. Who owns it is in our own data: what a message says about that counts for nothing."""
+    """Load the item for the policy. The owner comes from our own data, never from the message."""
     row = await store.row("SELECT owner, customer, region FROM items WHERE item_id = ?", body.item_id)
     if row is None:
         raise ResourceNotFound("no such item")
     return Resource("item", body.item_id, **row)
 
 
-# `facts` names the fields that the policy may judge: it knows the limit, we don't.
-# `once`: a copy of an old update that is delivered again must not undo a newer one.
+# `facts` names the fields that the policy may judge: the policy knows the limit, the agent does not.
 @agent.task("update", resource=item, facts=["quantity"], once=True)
 async def update(body: Update, ctx: Context) -> Stock:
-    """Set the stock, and tell everybody who listens. The requester reads the answer from the task's handle."""
-    # The user and the chain go along with each message that we send through `ctx`; pricing decides with both.
+    """Set the stock, and publish an event about it. The requester reads the result from the task's handle."""
+    # The user and the chain go along with each message sent through `ctx`; pricing decides with both.
     price = await ctx.call(pricing.quote, pricing.Quote(item_id=body.item_id))
     await store.change("UPDATE items SET quantity = ? WHERE item_id = ?", body.quantity, body.item_id)
     await ctx.emit("updated", body)
@@ -69,7 +68,7 @@ async def update(body: Update, ctx: Context) -> Stock:
 
 @agent.call("read", resource=item)
 async def read(body: Read, ctx: Context) -> Stock:
-    """Tell the stock and its worth."""
+    """Return the stock and its worth."""
     price = await ctx.call(pricing.quote, pricing.Quote(item_id=body.item_id))
     row = await store.row(
         "SELECT quantity, quantity * ? AS cents FROM items WHERE item_id = ?", price.cents, body.item_id

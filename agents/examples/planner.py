@@ -2,7 +2,8 @@
 
 Run it with `sealbus worker run sealbus.agents.examples.planner:agent`.
 
-It knows no owners and no limits. Each agent on the way decides for itself whether this planner may do this for this user.
+The planner knows no owners and no limits. Each agent on the way decides for itself whether the planner may do this for this
+user.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ agent = Agent("planner")
 store = Store()
 
 ONLY_PRICES = ("pricing.quote",)
-"""What may follow from our messages: inventory has more rights than it needs to help us, and gets no use of them here."""
+"""The actions that may follow from our messages: inventory has more rights than this needs, and cannot use them here."""
 
 
 class Plan(BaseModel):
@@ -32,7 +33,7 @@ class Plan(BaseModel):
 
 
 class Line(BaseModel):
-    """How many of an item are missing. `refused`: inventory did not tell, this user may not know."""
+    """How many of an item are missing. `refused`: inventory did not answer, because this user may not know."""
 
     item_id: str
     missing: int = 0
@@ -40,7 +41,7 @@ class Line(BaseModel):
 
 
 class Proposal(BaseModel):
-    """What is missing of each item that was asked for."""
+    """The missing number of each requested item."""
 
     lines: list[Line]
 
@@ -54,14 +55,14 @@ async def lifespan() -> AsyncIterator[None]:
 
 @agent.call("plan", facts=["quantity"])
 async def plan(body: Plan, ctx: Context) -> Proposal:
-    """Say what is missing; nothing is changed."""
+    """Return what is missing; nothing is changed."""
     return await _proposal(body, ctx)
 
 
 # `once`: a second copy of this task must not order a second time.
 @agent.task("replan", facts=["quantity"], once=True)
 async def replan(body: Plan, ctx: Context) -> Proposal:
-    """Order what is missing: an update of the inventory for each item, which it decides about by itself, later."""
+    """Order what is missing: an update of the inventory for each item, which inventory decides later by itself."""
     proposal = await _proposal(body, ctx)
     for line in proposal.lines:
         if line.missing:

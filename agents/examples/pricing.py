@@ -1,4 +1,4 @@
-"""`pricing`: tells what an item costs. The smallest of the three agents; read this one first.
+"""`pricing`: returns the price of an item. The smallest of the three agents; read this one first.
 
 Run it with `sealbus worker run sealbus.agents.examples.pricing:agent`.
 """
@@ -19,13 +19,13 @@ store = Store()
 
 
 class Quote(BaseModel):
-    """Ask what an item costs."""
+    """Ask for the price of an item."""
 
     item_id: str
 
 
 class Price(BaseModel):
-    """What one piece of an item costs."""
+    """The price of one piece of an item."""
 
     item_id: str
     cents: int
@@ -39,7 +39,7 @@ async def lifespan() -> AsyncIterator[None]:
 
 
 async def price(body: Quote) -> Resource:
-    """Load what is asked about, before the policy is: the body says which item, our own data says whether there is one."""
+    """Load the resource before the policy is asked: the body names the item, our own data says whether it exists."""
     if await store.row("SELECT item_id FROM prices WHERE item_id = ?", body.item_id) is None:
         raise ResourceNotFound("no such item")
     return Resource("price", body.item_id)
@@ -47,6 +47,6 @@ async def price(body: Quote) -> Resource:
 
 @agent.call("quote", resource=price)
 async def quote(body: Quote, ctx: Context) -> Price:
-    """Answer from the price list. Whoever calls was allowed to by the policy: nothing about rights stands here."""
+    """Answer from the price list. The policy has already allowed the caller, so there are no checks of rights here."""
     del ctx
     return Price.model_validate(await store.row("SELECT item_id, cents FROM prices WHERE item_id = ?", body.item_id))

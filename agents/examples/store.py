@@ -1,6 +1,6 @@
-"""`Store`: where the example agents keep their data. SQLite, so that nothing has to be installed or started.
+"""`Store`: the data of the example agents. SQLite, so that nothing has to be installed or started.
 
-Any database will do in its place: what matters to sealbus is only that an agent loads a resource from data of its own.
+Any database will do: what matters to sealbus is only that an agent loads a resource from its own data.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ __all__ = ["DATABASE_VARIABLE", "Store"]
 T = TypeVar("T")
 
 DATABASE_VARIABLE: Final = "SEALBUS_EXAMPLES_DB"
-"""The environment variable with the path of the file. Without it data is in memory, and gone with the agent."""
+"""The environment variable with the path of the file. Without it, data is in memory and gone with the agent."""
 
 BUSY: Final = 5.0
-"""Seconds that a statement waits where another process is writing to the same file."""
+"""Seconds that a statement waits while another process writes to the same file."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS items (
@@ -47,8 +47,8 @@ _PRICES: Final = (("42", 1_999), ("43", 250), ("77", 49_900))
 class Store:
     """One connection to the shop's database, open inside `async with`.
 
-    SQLite blocks, so the connection lives in a thread of its own, which does one statement after the other. A statement
-    that has begun is finished there even if whoever waits for it is cancelled: it is done as a whole or not at all.
+    SQLite blocks, so the connection lives in its own thread, which runs one statement after the other. A statement that has
+    begun is finished there even if its waiter is cancelled: it is done as a whole or not at all.
     """
 
     def __init__(self, path: str | None = None) -> None:
@@ -73,7 +73,7 @@ class Store:
         await self._close()
 
     async def row(self, statement: LiteralString, *values: str | int) -> dict[str, Any] | None:
-        """Return the first row, by column. Values stand as `?` in the statement, and never become part of it."""
+        """Return the first row, by column. Values are passed as `?`, and never become part of the statement."""
 
         def run() -> dict[str, Any] | None:
             found = self._connected().execute(statement, values).fetchone()
@@ -82,7 +82,7 @@ class Store:
         return await self._run(run)
 
     async def change(self, statement: LiteralString, *values: str | int) -> int:
-        """Run a statement that writes, in a transaction of its own; return how many rows it touched."""
+        """Run a statement that writes, in its own transaction; return how many rows it touched."""
 
         def run() -> int:
             with self._connected() as connection:
@@ -96,7 +96,7 @@ class Store:
         connection.row_factory = sqlite3.Row
         connection.executescript(_SCHEMA)
         with connection:
-            # What is there already stays: agents may share a file, and be started again.
+            # Existing rows stay: agents may share a file, and be started again.
             connection.executemany("INSERT OR IGNORE INTO items VALUES (?, ?, ?, ?, ?)", _ITEMS)
             connection.executemany("INSERT OR IGNORE INTO prices VALUES (?, ?)", _PRICES)
 

@@ -1,7 +1,7 @@
-"""Who may have how many connections to one listener: bounds for an address, for its network, and for all together.
+"""Limits on connections to one listener: for an address, for its network, and for all together.
 
-They count from the moment a connection is accepted, before its TLS handshake, so that nobody takes everybody's places by
-opening connections, whatever is or is not sent on them.
+Connections count from the moment they are accepted, before the TLS handshake, so that nobody can take all places by opening
+connections, whether or not anything is sent on them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _REFUSED: Final = "sealbus_edge_connections_refused_total"
 
 
 class Admission:
-    """Places for connections. For the event loop's thread only; no key is remembered longer than it has connections."""
+    """Places for connections. For the event loop's thread only; a key is remembered only while it has connections."""
 
     def __init__(self, *, whole: int, of_network: int, of_address: int, counters: Counters, listener: str) -> None:
         self._bounds: Final = {"whole": whole, "network": of_network, "address": of_address}
@@ -37,7 +37,7 @@ class Admission:
             counters.add(_REFUSED, 0, listener=listener, bound=bound)
 
     def enter(self, host: str) -> Callable[[], None] | None:
-        """Take a place for a connection from `host` and return what gives it back, once; None where there is no place."""
+        """Take a place for a connection from `host` and return the function that gives it back, once; None if full."""
         keys = (("address", address_key(host)), ("network", network_key(host)), ("whole", ""))
         for key in keys:
             if self._taken.get(key, 0) >= self._bounds[key[0]]:

@@ -1,4 +1,4 @@
-"""Bodies of requests: their type, size, time and depth, before anything else looks at them."""
+"""Request bodies: their type, size, time and depth are checked before anything else looks at them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _KEY: Final = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 
 
 async def read_body(request: Request, limits: EdgeLimits, charge: Callable[[int], None] | None = None) -> Content:
-    """Return the body with its media type, JSON or msgpack, well formed and no deeper than `limits` say.
+    """Return the body with its media type, JSON or msgpack, well formed and no deeper than `limits` allow.
 
-    `charge` is told its size before it is parsed, and may raise.
-    Raises `EdgeError`: 415 for another type or a content coding, 413, 408, 400 (`malformed`) for what is not of its type.
+    `charge` is called with its size before it is parsed, and may raise. Raises `EdgeError`: 415 for another type or a content
+    coding, 413, 408, 400 (`malformed`) for a body that does not match its type.
     """
     typ = media_type(request, (JSON, MSGPACK))
     body = await read_bytes(request, limits.body_bytes, limits.body_seconds)
@@ -43,19 +43,19 @@ async def read_body(request: Request, limits: EdgeLimits, charge: Callable[[int]
 
 
 def media_type(request: Request, allowed: tuple[str, ...]) -> str:
-    """Return the request's media type, one of `allowed`; raise 415 otherwise, or for a body that is encoded."""
+    """Return the request's media type, one of `allowed`; raise 415 otherwise, or if the body has a content coding."""
     said = request.headers.getlist("content-type")
     found = _MEDIA_TYPE.fullmatch(said[0].strip().lower()) if len(said) == 1 else None
     if found is None or found[1] not in allowed:
         raise EdgeError(Code.UNSUPPORTED_MEDIA_TYPE, 415, f"Content-Type must be {' or '.join(allowed)}")
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise EdgeError(Code.UNSUPPORTED_MEDIA_TYPE, 415, "Content-Encoding is not taken")
+        raise EdgeError(Code.UNSUPPORTED_MEDIA_TYPE, 415, "Content-Encoding is not accepted")
     return found[1]
 
 
 async def read_bytes(request: Request, limit: int, seconds: float) -> bytes:
     """Return the whole body; raise 413 for one over `limit` bytes, 408 for one that takes over `seconds`."""
-    # h11 has seen to it that there is one length, in digits, or none.
+    # h11 has made sure that there is one length, in digits, or none.
     if int(request.headers.get("content-length", "0")) > limit:
         raise _too_large(limit)
     body = bytearray()
@@ -73,7 +73,7 @@ async def read_bytes(request: Request, limit: int, seconds: float) -> bytes:
 
 
 def idempotency_key(request: Request) -> str | None:
-    """Return the value of `Idempotency-Key`, None without one; raise 400 for two or one that is no key."""
+    """Return the value of `Idempotency-Key`, None without one; raise 400 for two or for an invalid one."""
     said = request.headers.getlist("idempotency-key")
     if not said:
         return None

@@ -1,4 +1,4 @@
-"""Every size, count and time that the edge bounds, with its unit and where the number comes from."""
+"""Every size, count and time that the edge limits, with its unit and its source."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["DEFAULT_EDGE_LIMITS", "EdgeLimits"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeLimits:
-    """The limits of an edge. Names say the unit: `_bytes`, `_seconds`, else a count."""
+    """The limits of an edge. Names give the unit: `_bytes`, `_seconds`, else a count."""
 
     # Access tokens.
     token_bytes: int = 16_384
-    """Longest access token. Twice what the common servers take as one header line; tokens of real issuers are 1 to 4 KiB."""
+    """Longest access token. Twice what common servers accept as a header line; tokens of real issuers have 1 to 4 KiB."""
     token_nesting: int = 8
-    """Depth of a token's JSON, as that of JWT-SVIDs (SPEC.md section 5)."""
+    """Depth of a token's JSON, as for JWT-SVIDs (SPEC.md section 5)."""
     key_id_bytes: int = 256
     """Longest `kid` that is looked up: it becomes a key of a cache."""
     future_seconds: int = 5
@@ -32,35 +32,35 @@ class EdgeLimits:
     keys: int = 64
     """Keys in a key set; large issuers publish about ten."""
     rsa_bits: int = 8_192
-    """Longest RSA modulus: what a verification costs grows with its square. The shortest is 2,048 (RFC 7518 section 3.3)."""
+    """Longest RSA modulus: the cost of a verification grows with its square. The shortest is 2,048 (RFC 7518 section 3.3)."""
     keys_fresh_seconds: int = 300
-    """How long a key set counts where the response says nothing: a key that the issuer withdrew is gone by then."""
+    """How long a key set counts if the response does not say: a key that the issuer withdrew is gone by then."""
     keys_fresh_least_seconds: int = 60
     """Shortest time that Cache-Control can say, so that an issuer cannot make us ask at every token."""
     keys_fresh_most_seconds: int = 3_600
-    """Longest time that Cache-Control can say: how long a withdrawn key may go on being taken."""
+    """Longest time that Cache-Control can say: how long a withdrawn key may still be accepted."""
     keys_stale_seconds: int = 3_600
-    """How long after that the last good key set still counts while no new one can be had."""
+    """How long after that the last good key set still counts while no new one is available."""
     metadata_seconds: int = 3_600
     """How long an issuer's `jwks_uri` counts before its metadata is read again."""
     cool_down_seconds: int = 10
-    """Least time between two fetches that an unknown `kid` or a failure causes, for each issuer."""
+    """Least time between two fetches for an issuer that are caused by an unknown `kid` or a failure."""
     absent_key_seconds: int = 300
-    """How long a `kid` that a fetch did not bring causes no further one."""
+    """How long a `kid` that a fetch did not find causes no further fetch."""
     absent_keys: int = 1_024
-    """How many such are remembered for each issuer; the oldest gives way."""
+    """Most such `kid`s remembered for each issuer; the oldest gives way."""
 
     # User contexts.
     context_start_seconds: int = 900
     """How long a chain may start with a context (SPEC.md section 6); never longer than the token lives."""
     context_end_seconds: int = 28_800
-    """How long what it started may go on: a working day. SPEC.md section 6 allows 24 h."""
+    """How long the work that it started may go on: a working day. SPEC.md section 6 allows 24 h."""
 
     # Requests.
     body_bytes: int = DEFAULT_LIMITS.body_bytes
-    """What an envelope can carry (SPEC.md section 2)."""
+    """The most that an envelope can carry (SPEC.md section 2)."""
     body_nesting: int = 64
-    """Depth of a JSON body. Bodies of people's applications nest under ten deep; parsers give up at some 1,000."""
+    """Depth of a JSON body. Bodies of human applications nest under ten deep; parsers give up at some 1,000."""
     body_seconds: float = 10.0
     """For the whole body: 896 KiB in that time are 0.7 Mbit/s."""
     form_bytes: int = 32_768
@@ -71,7 +71,7 @@ class EdgeLimits:
     charged_bytes: int = 65_536
     """Each so many bytes of a body count as one more request of its user: the largest takes 0.1 s to parse."""
     address_rate: float = 200.0
-    """Requests a second of one address, before its token is looked at: many people share one."""
+    """Requests a second of one address, counted before its token is read: many people share one."""
     address_burst: int = 400
     workload_rate: float = 500.0
     """Token exchanges a second of one workload; one costs the edge under a millisecond."""
@@ -90,9 +90,11 @@ class EdgeLimits:
     """Status streams at a time; each is a consumer on the server."""
     event_streams_of_user: int = 16
     event_seconds: float = 900.0
-    """Longest status stream, and never longer than its token lives; clients come again with Last-Event-ID."""
+    """Longest status stream, never longer than its token lives; clients reconnect with Last-Event-ID."""
     event_pause_seconds: float = 15.0
-    """A comment line after that much silence, so that middleboxes keep the connection: their least is about 30 s."""
+    """A comment line after that much silence, so that middleboxes keep the connection: their shortest timeout is
+    about 30 s.
+    """
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:

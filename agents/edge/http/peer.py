@@ -1,4 +1,4 @@
-"""Who is on the other side of a connection with mutual TLS: the peer's SPIFFE ID, for the application behind it."""
+"""The peer of a connection with mutual TLS: its SPIFFE ID, for the application behind it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["PEER", "Peer", "PeerProtocol", "peer_of"]
 _log: Final = logging.getLogger(__name__)
 
 PEER: Final = "sealbus.peer"
-"""Key of the request's scope under which the `Peer` stands."""
+"""Key of the request's scope that holds the `Peer`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Peer:
 
 
 def peer_of(tls: ssl.SSLObject | None, trust_domain: TrustDomain) -> Peer:
-    """Return who shook hands on `tls`; raise `ValueError` unless it is one workload of `trust_domain`.
+    """Return the peer of the handshake on `tls`; raise `ValueError` unless it is one workload of `trust_domain`.
 
     OpenSSL has verified the chain. The one URI SAN must be a SPIFFE ID with a path (X509-SVID.md sections 2 and 4).
     """
@@ -62,7 +62,7 @@ class PeerProtocol(EdgeProtocol):
         self._trust_domain = trust_domain
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it so too
-        """Take the peer from the TLS connection, whose handshake is over by now."""
+        """Take the peer from the TLS connection, whose handshake is complete by now."""
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
         try:

@@ -1,20 +1,20 @@
-"""What the edge answers in place of a result: an error, as problem+json (RFC 9457) with the code of sealbus beside it.
+"""The edge's answer for an error: problem+json (RFC 9457) with the code of sealbus.
 
 ::
 
     {"type": "about:blank", "title": "Forbidden", "status": 403, "code": "denied", "detail": "...", "reasons": [...]}
 
-`code` is what programs go by; it is that of the errors of sealbus (SPEC.md section 10). `detail` is one fixed sentence
-a code, or what the edge itself found wrong with the request; nothing that an agent or a token says gets into it.
-`reasons` are there only where the policy that denied lets them be shown.
+Programs go by `code`, the code of the sealbus error (SPEC.md section 10). `detail` is one fixed sentence
+per code, or what the edge itself found wrong with the request; nothing from an agent or a token gets into it.
+`reasons` are there only if the policy that denied lets them be shown.
 
 ::
 
-    EdgeError                 root of what the edge itself refuses; has .status, .code, .error and .retry_after
-    +-- TokenRefused          401: the access token is not one that this edge takes
-    +-- KeysUnavailable       503: the issuer's keys cannot be had, so no token of it can be judged
+    EdgeError                 root of the edge's own refusals; has .status, .code, .error and .retry_after
+    +-- TokenRefused          401: this edge does not accept the access token
+    +-- KeysUnavailable       503: the issuer's keys are not available, so its tokens cannot be verified
 
-Texts name the field or rule that was broken and never hold a token, a part of one, or anything that a token says.
+Texts name the field or rule that was broken and never hold a token, a part of one, or its contents.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HEADERS: Final[Mapping[str, str]] = {
     # Results are data. A browser that is pointed at one must not run what an agent put into it.
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
 }
-"""What stands on every answer of the edge."""
+"""Headers of every answer of the edge."""
 
 STATUS: Final[Mapping[Code, int]] = {
     Code.MALFORMED: 400,
@@ -78,7 +78,7 @@ STATUS: Final[Mapping[Code, int]] = {
     Code.EXPIRED: 504,
     Code.HANDLER_TIMEOUT: 504,
 }
-"""The status of each code; every other one is our own fault towards the caller: 500."""
+"""The status of each code; any other is our own fault towards the caller: 500."""
 
 _DETAIL: Final[Mapping[Code, str]] = {
     Code.NO_TOKEN: "An access token is needed.",
@@ -88,32 +88,32 @@ _DETAIL: Final[Mapping[Code, str]] = {
     Code.REVOKED: "The session or the client was revoked.",
     Code.NOT_FOUND: "There is nothing here.",
     Code.RESOURCE_NOT_FOUND: "What the request is about does not exist.",
-    Code.METHOD_NOT_ALLOWED: "This is not done here.",
-    Code.NOT_ACCEPTABLE: "The agent answers in chunks, which a call over HTTP does not carry. It was not done.",
+    Code.METHOD_NOT_ALLOWED: "The method is not allowed here.",
+    Code.NOT_ACCEPTABLE: "The agent answers in chunks, which a call over HTTP does not carry. The call was not done.",
     Code.IDEMPOTENCY_CONFLICT: "The idempotency key was used with another body.",
-    Code.CANCELED: "It was canceled.",
-    Code.BAD_BODY: "The body is not what the agent takes.",
+    Code.CANCELED: "The task was canceled.",
+    Code.BAD_BODY: "The agent does not accept this body.",
     Code.RATE_LIMITED: "Too many requests.",
-    Code.UNKNOWN_VERB: "The agent does not know how to do this.",
+    Code.UNKNOWN_VERB: "The agent has no such action.",
     Code.HANDLER_FAILED: "The agent failed.",
     Code.BAD_RESULT: "The agent's answer cannot be used.",
-    Code.OUTCOME_UNKNOWN: "Whether it was done is not known, and it is not done again.",
+    Code.OUTCOME_UNKNOWN: "Whether this was done is not known, and it is not tried again.",
     Code.OVERLOADED: "Too busy now; try again.",
-    Code.EXPIRED: "No answer in time. Whether it was done is not known.",
+    Code.EXPIRED: "No answer in time. Whether this was done is not known.",
     Code.HANDLER_TIMEOUT: "The agent took too long.",
 }
 _AGAIN: Final = "Not possible now; try again."
 _OURS: Final = "The edge failed."
 
 RETRY_SECONDS: Final = 1
-"""`Retry-After` of a 503 that does not know better."""
+"""`Retry-After` of a 503 without a better value."""
 
 
 def problem_of(error: SealbusError) -> Response:
-    """Return the answer that stands for `error`."""
+    """Return the answer for `error`."""
     if isinstance(error, EdgeError):
         return problem(error.code, detail=error.detail, status=error.status, retry_after=error.retry_after)
-    # Our own policy's reasons for refusing an answer are not the caller's business.
+    # Our own policy's reasons for refusing an answer are not for the caller.
     shown = error.reasons if isinstance(error, Denied) and not isinstance(error, AnswerDenied) else ()
     return problem(error.code, reasons=shown)
 
@@ -126,7 +126,7 @@ def problem(
     reasons: tuple[str, ...] = (),
     retry_after: int | None = None,
 ) -> Response:
-    """Return an answer with `code`; `detail` replaces the sentence that the code has."""
+    """Return an answer with `code`; `detail` replaces the code's sentence."""
     status = status or STATUS.get(code, 500)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR and code not in STATUS:
         code, detail = Code.INTERNAL, _OURS
@@ -143,16 +143,16 @@ def problem(
     if status == HTTPStatus.SERVICE_UNAVAILABLE or retry_after is not None:
         headers["retry-after"] = str(retry_after or RETRY_SECONDS)
     if code in (Code.REQUEST_TIMEOUT, Code.TOO_LARGE):
-        # The rest of the body is not waited for.
+        # Do not wait for the rest of the body.
         headers["connection"] = "close"
     return Response(json.dumps(body, ensure_ascii=False), status, headers, PROBLEM)
 
 
 class EdgeError(SealbusError):
-    """A request ends at the edge. `detail` may be shown to whoever sent it.
+    """A request that ends at the edge. `detail` may be shown to its sender.
 
-    `status` is the HTTP status, `error` the word of RFC 6750 section 3.1 or RFC 8693 section 2.2.2 ("" where none
-    fits), `retry_after` whole seconds after which another try makes sense.
+    `status` is the HTTP status, `error` the word of RFC 6750 section 3.1 or RFC 8693 section 2.2.2 ("" if none fits),
+    `retry_after` whole seconds after which another try makes sense.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class EdgeError(SealbusError):
 
 
 class TokenRefused(EdgeError):
-    """401: the access token is malformed, of an unknown issuer, for someone else, expired, or not signed by its issuer.
+    """401: the access token is malformed, of an unknown issuer, for another audience, expired, or not signed by its issuer.
 
     `code` is `bad_token`, `unknown_issuer`, `token_audience` or `token_expired`.
     """
@@ -176,7 +176,7 @@ class TokenRefused(EdgeError):
 
 
 class KeysUnavailable(EdgeError):
-    """503: no key set of the issuer is young enough to judge with, and a new one cannot be had now."""
+    """503: no key set of the issuer is recent enough to verify with, and a new one is not available now."""
 
     def __init__(self, detail: str, *, retry_after: int) -> None:
         super().__init__(

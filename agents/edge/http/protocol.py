@@ -1,11 +1,12 @@
 """HTTP/1.1 on one connection of the edge: uvicorn's protocol on h11, with deadlines for slow peers and strict heads.
 
-uvicorn waits for a request's head, for the rest of a body that nobody wants and for a reader for as long as it takes.
-Here each has its time. Bodies that are wanted have theirs where they are read (`bodies.py`).
+uvicorn waits without limit for a request's head, for the rest of an unread body and for a slow reader. Here each has a
+deadline. Bodies that are read have theirs in `bodies.py`.
 
 h11 is lenient where RFC 9112 lets it: it ends lines at a bare line feed, joins folded lines, takes one length of several
 equal ones, prefers chunks to a length, and bounds a head only while it is incomplete. A proxy in front may choose otherwise,
-and then one of the two sees a request that the other does not (request smuggling): what can be read in two ways is refused.
+and then one of the two sees a request that the other does not (request smuggling): anything that can be read in two ways is
+refused.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ _SILENT.disabled = True
 
 _PROBLEM: Final = b"application/problem+json"
 HSTS: Final = (b"strict-transport-security", b"max-age=31536000")
-"""On every answer that was asked for by https (RFC 6797): a browser that had one asks for no other for a year."""
+"""On every answer to a request by https (RFC 6797): a browser that got it uses nothing but https for a year."""
 _TITLES: Final = {
-    400: ("Bad Request", "malformed", "The request is not HTTP/1.1 as RFC 9112 has it."),
+    400: ("Bad Request", "malformed", "The request is not HTTP/1.1 as RFC 9112 defines it."),
     408: ("Request Timeout", "request_timeout", "The request's head took too long."),
     431: ("Request Header Fields Too Large", "too_large", "The request's head is too large."),
 }
@@ -49,34 +50,34 @@ _CODING_FIELD: Final = b"transfer-encoding"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """What one listener gives to its connections."""
+    """The limits of one listener's connections."""
 
     connections: int = 1_024
-    """At a time; more are closed at once. Each costs some 40 kB while it is idle."""
+    """At a time; further ones are closed at once. Each costs some 40 kB while it is idle."""
     connections_of_address: int = 128
-    """Of one IPv4 address or IPv6 /64, behind which a site's people may all be: an eighth of all."""
+    """Of one IPv4 address or IPv6 /64, which all people of a site may share: an eighth of all."""
     connections_of_network: int = 512
-    """Of one IPv4 /24 or IPv6 /48, which one party may have as a whole: half of all."""
+    """Of one IPv4 /24 or IPv6 /48, which one party may own as a whole: half of all."""
     head_bytes: int = 24_576
-    """Request line and fields: the longest access token that is looked at, and half as much again."""
+    """Request line and fields: the longest accepted access token, and half as much again."""
     head_fields: int = 100
     """Browsers send about 20, and every proxy on the way adds a few."""
     head_seconds: float = 5.0
     """From the connection, or from the first byte of a further request, to the end of the head."""
     unread_seconds: float = 5.0
-    """For the rest of a body after the answer was sent without it."""
+    """For the rest of a body after it was answered unread."""
     write_seconds: float = 20.0
-    """How long a peer may read nothing of what waits for it."""
+    """How long a peer may leave waiting output unread."""
     idle_seconds: int = 5
     """Between two requests of one connection."""
     handshake_seconds: float = 5.0
-    """For TLS."""
+    """For the TLS handshake."""
     stop_seconds: int = 5
-    """For requests that are being answered when the server stops."""
+    """For open requests when the server stops."""
 
 
 class EdgeProtocol(H11Protocol):
-    """One connection. Answers that come before there is a request to route are problem+json as well."""
+    """One connection. Answers sent before there is a request to route are problem+json as well."""
 
     def __init__(self, config: Config, server_state: ServerState, limits: ConnectionLimits) -> None:
         super().__init__(config, server_state, {}, asyncio.get_running_loop())
@@ -84,10 +85,10 @@ class EdgeProtocol(H11Protocol):
         """Called at the end of the connection."""
         self._limits = limits
         self.conn = StrictConnection(head_bytes=limits.head_bytes, fields=limits.head_fields)
-        # All that uvicorn says about a request is said elsewhere (`app.py`) without what a peer sent, or is a peer's
-        # doing. Of a request that is cut off at the end it would write a traceback.
+        # `app.py` logs requests without anything that a peer sent; what else uvicorn logs is caused by peers. For a request
+        # cut off at the end it would write a traceback.
         self.logger = _SILENT
-        # uvicorn turns its own access log on for whoever has a handler, and writes queries: tokens have been seen there.
+        # uvicorn turns its access log on if the logger has a handler, and writes queries: tokens have been seen there.
         self.access_log = False
         self._slow: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
@@ -99,30 +100,30 @@ class EdgeProtocol(H11Protocol):
         self._await_peer(self._limits.head_seconds)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes in; a head that began must end in time, however its bytes are spread."""
+        """Take bytes in; a head that has begun must end in time, however its bytes are spread."""
         if self._refused:
             return
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
-        """Go on with the connection, which may hold the next request already."""
+        """Continue with the connection, which may already hold the next request."""
         super().on_response_complete()
         self._watch()
 
     def eof_received(self) -> None:
-        """End the connection; one that was refused has been read to its end now."""
+        """End the connection; a refused one has now been read to its end."""
         if self._refused:
             self.transport.close()
 
     def pause_writing(self) -> None:
-        """Begin to wait for the peer to read."""
+        """Start the deadline for the peer to read."""
         super().pause_writing()
         if self._stuck is None:
             self._stuck = self.loop.call_later(self._limits.write_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on writing."""
+        """Continue writing."""
         if self._stuck is not None:
             self._stuck.cancel()
             self._stuck = None
@@ -137,7 +138,7 @@ class EdgeProtocol(H11Protocol):
         self.lost()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what h11 refuses: 431 for a head that is too large, else 400. Called while h11's error is handled."""
+        """Answer a request that h11 refuses, while its error is handled: 431 for a head that is too large, else 400."""
         del msg
         error = sys.exc_info()[1]
         hint = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
@@ -178,16 +179,16 @@ class EdgeProtocol(H11Protocol):
             self.transport.abort()
 
     def _refuse(self, status: int) -> None:
-        """Answer `status`, if nothing was answered to this request yet, and end the connection.
+        """Answer `status`, unless this request was answered already, and end the connection.
 
-        What the peer is still sending is taken and thrown away for a while: closing before it was read would reset the
-        connection, and the answer could be lost with it.
+        What the peer still sends is read and dropped for a while: closing with unread input would reset the connection, and
+        the answer could be lost with it.
         """
         self._disarm()
         self._refused = True
         cycle: Any = self.cycle
         if cycle is not None and not cycle.response_complete:
-            # It may be waiting for a body that is not one.
+            # The application may be waiting for the body of a malformed request.
             cycle.disconnected = True
             cycle.message_event.set()
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
@@ -229,7 +230,7 @@ class StrictConnection(h11.Connection):
         self._fields: Final = fields
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """Return the next event as h11 does; raise `h11.RemoteProtocolError` for more than h11 does."""
+        """Return the next event as h11 does; raise `h11.RemoteProtocolError` in more cases than h11."""
         if self.their_state is h11.IDLE:
             self._check_lines(self.trailing_data[0])
         event = super().next_event()
@@ -256,5 +257,5 @@ class StrictConnection(h11.Connection):
         if len(names) > self._fields:
             raise h11.RemoteProtocolError("too many fields", error_status_hint=431)
         if _CODING_FIELD in names and (_LENGTH_FIELD in names or request.http_version == b"1.0"):
-            # RFC 9112 section 6.1 lets both pass, and calls them attempts at smuggling.
-            raise h11.RemoteProtocolError("a transfer coding beside a length, or in HTTP/1.0")
+            # RFC 9112 section 6.1 permits both, and calls them attempts at smuggling.
+            raise h11.RemoteProtocolError("a transfer coding with a length, or in HTTP/1.0")

@@ -1,4 +1,4 @@
-"""How often one user, client or address may ask: token buckets, bounded in number."""
+"""Rate limits per user, client or address: token buckets, bounded in number."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Final
 __all__ = ["TokenBuckets", "address_key", "network_key"]
 
 _NETWORK_BITS: Final = 64
-"""Of an IPv6 address: whoever has one has the whole /64 (RFC 6177 section 2)."""
+"""Prefix of an IPv6 address: the owner of one has the whole /64 (RFC 6177 section 2)."""
 _SITE_BITS: Final = {4: 24, 6: 48}
-"""Of a network: the shortest IPv4 prefix that is routed by itself, and the most that RFC 6177 gives to one site."""
+"""Prefixes of a network: the longest IPv4 prefix that is routed by itself, and the most that RFC 6177 gives to one site."""
 
 
 class TokenBuckets:
-    """One bucket a key: `burst` requests at once, then `rate` a second. For the event loop's thread only.
+    """One bucket per key: `burst` requests at once, then `rate` a second. For the event loop's thread only.
 
-    At most `entries` keys are remembered. Beyond that the longest unused is forgotten, which forgives what it owed: who
-    can have that many keys is not held off by any of them, and memory is.
+    At most `entries` keys are remembered. Beyond that the longest unused is forgotten with its debt: buckets do not stop a
+    client with that many keys, but memory stays bounded.
     """
 
     def __init__(self, *, rate: float, burst: int, entries: int, clock: Callable[[], float] = time.monotonic) -> None:
         if rate <= 0 or burst < 1 or entries < 1:
-            raise ValueError("a rate over 0, and at least one request and one entry")
+            raise ValueError("the rate must be over 0, with at least one request and one entry")
         self._rate: Final = rate
         self._burst: Final = float(burst)
         self._entries: Final = entries
@@ -37,9 +37,9 @@ class TokenBuckets:
         return len(self._levels)
 
     def take(self, key: Hashable, cost: float = 1.0) -> float:
-        """Take `cost` requests from the bucket of `key`; return 0, or the seconds after which there are as many again.
+        """Take `cost` requests from the bucket of `key`; return 0, or the seconds until there are enough.
 
-        What costs more than a whole bucket is taken from a full one.
+        A cost of more than a whole bucket is taken from a full one.
         """
         cost = min(cost, self._burst)
         now = self._clock()
@@ -54,7 +54,7 @@ class TokenBuckets:
 
 @functools.lru_cache(maxsize=1_024)
 def address_key(host: str) -> str:
-    """Return what of a peer's address is counted: an IPv4 address, or an IPv6 address's /64."""
+    """Return the part of a peer's address that is counted: an IPv4 address, or an IPv6 address's /64."""
     address = _address(host)
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, _NETWORK_BITS), strict=False))

@@ -43,7 +43,7 @@ async def listening(
     tls: ssl.SSLContext | None = None,
     protocol: ProtocolFactory = EdgeProtocol,
 ) -> AsyncGenerator[int, None]:
-    """Serve `app` on `address` (`parse_address`) and yield the port; at the end, finish what is being answered.
+    """Serve `app` on `address` (`parse_address`) and yield the port; at the end, finish open requests.
 
     Raises `ConfigurationError`, one line that names `setting`, if the address cannot be used.
     """
@@ -77,12 +77,12 @@ def _config(app: ASGIApp, limits: ConnectionLimits) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         interface="asgi3",
-        # uvicorn tells of each start, stop and malformed request: the first two we tell ourselves, the last is a peer's
-        # doing. Requests are told of in the access log of `app.py`.
+        # uvicorn would log each start, stop and malformed request: the first two are logged here, the last is caused by a
+        # peer. `app.py` logs requests.
         log_config=None,
         log_level=logging.ERROR,
         access_log=False,
-        # What a peer says of who it forwards for is not believed, and nobody needs to know what serves.
+        # A peer's claim to forward for another is not believed, and answers do not name the server.
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=limits.idle_seconds,
@@ -114,18 +114,18 @@ class _HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the command that we run in."""
+        """Leave signals to the command that runs this."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen. uvicorn's own has no deadline for TLS handshakes and ends the process where it fails."""
+        """Listen. uvicorn's own has no deadline for TLS handshakes and ends the process if it fails."""
         del sockets
         self._listener.listen(BACKLOG)
         self.started = True
         self.live.set()
 
     async def main_loop(self) -> None:
-        """Take connections until the end is asked for, which uvicorn looks for ten times a second; keep the Date right."""
+        """Accept connections until told to end, which uvicorn checks ten times a second; keep the Date header right."""
         async with asyncio.TaskGroup() as group:
             accepting = group.create_task(self._accept(), name="accept")
             while not await self.on_tick(0):
@@ -135,8 +135,8 @@ class _HttpServer(uvicorn.Server):
             accepting.cancel()
 
     async def _accept(self) -> None:
-        # Not by `create_server`, which tells of a connection when its TLS handshake is over: until then nobody counts it.
-        # Nor by `sock_accept`, which loses a connection that comes together with the end.
+        # Not by `create_server`, which reports a connection after its TLS handshake: until then it would not be counted. Nor
+        # by `sock_accept`, which loses a connection that comes together with the end.
         async with asyncio.TaskGroup() as welcomes:
             while True:
                 try:
@@ -145,7 +145,7 @@ class _HttpServer(uvicorn.Server):
                     await _readable(self._listener)
                     continue
                 except OSError as error:
-                    # No descriptors, or one that was gone before it was taken.
+                    # No file descriptors left, or the connection was gone before it was accepted.
                     _log.warning("edge: cannot accept a connection: %s", error.strerror)
                     await asyncio.sleep(_ACCEPT_PAUSE_SECONDS)
                     continue
@@ -166,7 +166,7 @@ class _HttpServer(uvicorn.Server):
         try:
             await loop.connect_accepted_socket(protocol, connection, ssl=self._tls, ssl_handshake_timeout=handshake)
         except OSError:
-            # A handshake that failed or took too long is its peer's doing.
+            # A failed or slow handshake is caused by its peer.
             leave()
         except BaseException:
             leave()
@@ -174,7 +174,7 @@ class _HttpServer(uvicorn.Server):
             raise
 
     async def cut(self) -> None:
-        """End whatever is left, where the graceful end did not come to it."""
+        """End whatever is left after the graceful end."""
         self._listener.close()
         for connection in tuple(self.server_state.connections):
             if connection.transport is not None:
@@ -186,7 +186,7 @@ class _HttpServer(uvicorn.Server):
 
 
 async def _readable(listener: socket.socket) -> None:
-    """Wait until a connection can be taken."""
+    """Wait until a connection can be accepted."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(listener, readable.set)
@@ -200,7 +200,7 @@ def _bound(address: str, setting: str) -> socket.socket:
     host, port = parse_address(address, setting)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        # Named as TCP, or asyncio would leave Nagle's algorithm on: 40 ms for an answer of two writes.
+        # With the protocol named, or asyncio would leave Nagle's algorithm on: 40 ms for an answer of two writes.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,7 +1,7 @@
-"""TLS of the edge's two listeners: a server context that is made anew when its certificate changes.
+"""TLS of the edge's two listeners: a server context that is replaced when its certificate changes.
 
-`ssl` can add to a context but take nothing away, and asyncio keeps the one it was given. So what it is given makes a
-new inner context whenever the material behind it is another, and every handshake uses the newest.
+`ssl` can add to a context but remove nothing, and asyncio keeps the one that it was given. So that one makes a new inner
+context whenever the material behind it changes, and every handshake uses the newest.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _log: Final = logging.getLogger(__name__)
 
 
 class RotatingContext(ssl.SSLContext):
-    """What asyncio is given: each handshake is made by the context that `current` returns at that moment."""
+    """The context that asyncio is given: each handshake uses the context that `current` returns at that moment."""
 
     _current: Callable[[], ssl.SSLContext]
 
     def __new__(cls, current: Callable[[], ssl.SSLContext]) -> Self:
-        """Make the outer context, which never shakes hands itself; `ssl` wants the protocol here."""
+        """Make the outer context, which never shakes hands itself; `ssl` requires the protocol here."""
         del current
         return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
 
@@ -38,12 +38,12 @@ class RotatingContext(ssl.SSLContext):
         self._current = current
 
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
-        """Return a connection of the newest context; what it raises ends this connection only."""
+        """Return a connection of the newest context; an error ends this connection only."""
         return self._current().wrap_bio(*args, **options)
 
 
 def svid_context(identity: Identity, trust_domain: TrustDomain) -> RotatingContext:
-    """Return the context of a listener that shows `identity`'s X.509-SVID and wants one of `trust_domain` in return."""
+    """Return the context of a listener that shows `identity`'s X.509-SVID and requires one of `trust_domain`."""
     made: tuple[X509Material, ssl.SSLContext] | None = None
 
     def current() -> ssl.SSLContext:
@@ -60,9 +60,9 @@ def svid_context(identity: Identity, trust_domain: TrustDomain) -> RotatingConte
 
 
 def file_context(certificate: Path, key: Path) -> RotatingContext:
-    """Return the context of the public listener; files that are replaced are read again at the next handshake.
+    """Return the context of the public listener; replaced files are read again at the next handshake.
 
-    Raises `ConfigurationError` if they cannot be used now. If they cannot later, the last good ones stay in use.
+    Raises `ConfigurationError` if they cannot be used now. If they cannot be used later, the last good ones stay in use.
     """
     made = (_stamp(certificate, key), _from_files(certificate, key))
     told = ""
@@ -74,7 +74,7 @@ def file_context(certificate: Path, key: Path) -> RotatingContext:
             try:
                 made = (stamp, _from_files(certificate, key))
             except ConfigurationError as error:
-                # A certificate and its key are two files: between their two replacements they do not fit.
+                # A certificate and its key are two files: between their two replacements they do not match.
                 if error.detail != told:
                     told = error.detail
                     _log.warning("edge: the last good certificate stays in use: %s", told)
@@ -100,7 +100,7 @@ def _from_files(certificate: Path, key: Path) -> ssl.SSLContext:
 
 
 def _check_private(key: Path) -> None:
-    # Its group may read it: that is how Kubernetes gives a secret to who does not run as root.
+    # Its group may read it: that is how Kubernetes gives a secret to a process that does not run as root.
     try:
         mode = key.stat().st_mode
     except OSError as error:
@@ -108,7 +108,7 @@ def _check_private(key: Path) -> None:
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise ConfigurationError(
             f"edge.key {key} can be used by everybody on this machine (mode {stat.S_IMODE(mode):04o}): chmod 600 it, or in "
-            "Kubernetes say defaultMode: 0440"
+            "Kubernetes set defaultMode: 0440"
         )
 
 

@@ -1,6 +1,6 @@
-"""Access tokens as JWTs (RFC 9068), judged against the table of issuers.
+"""Access tokens as JWTs (RFC 9068), verified against the table of issuers.
 
-Claims are read by type: what is missing or of another type is refused, never guessed.
+Claims are read by type: a missing claim or one of another type is refused, never guessed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from sealbus.envelopes.message.user_context import ClaimValue
 __all__ = ["AccessToken", "AccessTokenVerifier", "Claims"]
 
 _KEYS_IN_HEADER: Final = ("jku", "jwk", "x5u", "x5c")
-"""Where a token would say itself with which key it is to be verified (RFC 7515 section 4.1). No server of ours sends
-them, and refusing them leaves no doubt that none is followed."""
+"""Headers in which a token names its own verification key (RFC 7515 section 4.1). No server we support sends them, and
+refusing them makes sure that none is followed."""
 _EXTENSIONS: Final = ("crit", "b64", "zip", "enc")
-"""What would change how the rest is to be read."""
+"""Headers that change how the rest must be read."""
 _REGISTRY: Final = JWSRegistry(algorithms=sorted(ALGORITHMS))
 
 _MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
@@ -42,10 +42,10 @@ _ITEMS: Final = DEFAULT_LIMITS.text_items
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessToken:
-    """What a verified access token says, as far as the edge uses it; the token itself is not kept.
+    """The contents of a verified access token that the edge uses; the token itself is not kept.
 
-    Times are microseconds since the Unix epoch. `claims` are those of the issuer's allow-list, by their names in the
-    user context. `session` is the session that the issuer names, or else the token's own id. Its text shows no user.
+    Times are microseconds since the Unix epoch. `claims` are those of the issuer's allow-list, by their names in the user
+    context. `session` is the session that the issuer names, or else the token's own id. Its text shows no user.
     """
 
     issuer: str
@@ -66,27 +66,27 @@ class AccessToken:
 
 
 class AccessTokenVerifier:
-    """Judges access tokens by the rows of `issuers`, with the keys that `keys` finds.
+    """Verifies access tokens by the rows of `issuers`, with the keys that `keys` finds.
 
-    Raises `ConfigurationError` where two rows have one issuer.
+    Raises `ConfigurationError` if two rows have the same issuer.
     """
 
     def __init__(self, issuers: Sequence[Issuer], keys: KeySource, limits: EdgeLimits = DEFAULT_EDGE_LIMITS) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         if len(self._issuers) != len(issuers):
-            raise ConfigurationError("an issuer has two rows")
+            raise ConfigurationError("two rows have the same issuer")
         self._keys = keys
         self._limits = limits
 
     async def verify(self, token: str, *, now: int) -> AccessToken:
-        """Return what `token` says at `now`, microseconds since the Unix epoch.
+        """Return the contents of `token` at `now`, microseconds since the Unix epoch.
 
         In this order: length, form, header, issuer, type, algorithm, key, signature, audience, times, claims. Until the
-        signature holds, a token decides nothing but which row of the table and which of its issuer's keys are used.
+        signature holds, a token only selects the row of the table and the issuer's key.
 
-        Raises `TokenRefused`, or `KeysUnavailable` where its issuer's keys cannot be had.
+        Raises `TokenRefused`, or `KeysUnavailable` if its issuer's keys are not available.
         """
-        # Characters, not bytes: what is not ASCII is refused next, and each character is a byte at least.
+        # Characters, not bytes: non-ASCII is refused next, and each character has at least one byte.
         if len(token) > self._limits.token_bytes:
             raise TokenRefused("too long")
         parsed = _parsed(token, self._limits)
@@ -108,7 +108,7 @@ class AccessTokenVerifier:
         return issuer
 
     def _judged(self, claims: Claims, issuer: Issuer, now: int) -> AccessToken:
-        """Return what the verified `claims` say; raise unless they are for us, now, and complete (RFC 9068 section 2.2)."""
+        """Return the contents of verified `claims`; raise unless for us, valid now and complete (RFC 9068 section 2.2)."""
         if issuer.audiences.isdisjoint(claims.audiences("aud")):
             raise TokenRefused("aud", code=Code.TOKEN_AUDIENCE)
         issued, expires = claims.time("iat"), claims.time("exp")
@@ -120,8 +120,8 @@ class AccessTokenVerifier:
         if "nbf" in claims and claims.time("nbf") > latest:
             raise TokenRefused("nbf is in the future")
         if "cnf" in claims:
-            # Bound to a key whose possession is not proved here: taken as a bearer token it would lose its protection.
-            raise TokenRefused("cnf: tokens that are bound to a key are not taken")
+            # Bound to a key whose possession is not proved here: accepted as a bearer token it would lose its protection.
+            raise TokenRefused("cnf: tokens that are bound to a key are not accepted")
         token_id = claims.text("jti")
         return AccessToken(
             issuer=issuer.issuer,
@@ -142,8 +142,8 @@ class AccessTokenVerifier:
 def _parsed(token: str, limits: EdgeLimits) -> tuple[CompactJws, dict[str, Json], dict[str, Json]] | None:
     """Return the token's parts, its header and its claims, each of which has one meaning; nothing is verified.
 
-    None for anything else, and no exception: those of the parsers hold what was parsed, and would be the context of
-    whatever is raised while they are handled.
+    None for anything else instead of an exception: those of the parsers hold the parsed text, and would become the context of
+    exceptions raised while they are handled.
     """
     try:
         jws = split_compact(token.encode("ascii"))
@@ -172,10 +172,10 @@ def _checked_header(header: Mapping[str, Json], issuer: Issuer, limits: EdgeLimi
 
 
 def _is_signed(jws: CompactJws, algorithm: str, key: VerificationKey) -> bool:
-    """Say whether the signature is one by `key`, under an algorithm that fits it."""
+    """Return whether the signature is one by `key`, under an algorithm that fits it."""
     try:
         method = _REGISTRY.get_alg(algorithm)
-        # The key was chosen to fit; a choice that went wrong must not become a verification.
+        # The key was chosen to fit; a wrong choice must not pass verification.
         method.check_key(key)
         return method.verify(jws.signed, jws.signature, key) is True
     except (JoseError, ValueError):
@@ -185,8 +185,8 @@ def _is_signed(jws: CompactJws, algorithm: str, key: VerificationKey) -> bool:
 class Claims:
     """The claims of one token. Every method but `allowed` raises `TokenRefused`, which names the claim.
 
-    A text is 1 to 256 bytes without control characters, as in a user context: what could not be carried on is refused
-    here, where it can be said to whoever sent it.
+    A text is 1 to 256 bytes without control characters, as in a user context: a claim that could not be passed on is refused
+    here, where its sender can be told.
     """
 
     __slots__ = ("_claims",)
@@ -224,7 +224,7 @@ class Claims:
         return texts
 
     def scope(self, name: str) -> tuple[str, ...]:
-        """Return the scope values that a text lists, divided by single spaces (RFC 6749 section 3.3); none if absent."""
+        """Return the scope values in a text, separated by single spaces (RFC 6749 section 3.3); none if absent."""
         value = self._claims.get(name, "")
         if type(value) is not str:
             raise TokenRefused(name)
@@ -234,7 +234,7 @@ class Claims:
         return values
 
     def time(self, name: str) -> int:
-        """Return a time in microseconds since the Unix epoch. Whole seconds only: no server of note sends fractions."""
+        """Return a time in microseconds since the Unix epoch. Whole seconds only: no major server sends fractions."""
         value = self._claims.get(name)
         if type(value) is not int or not 0 <= value <= _LATEST:
             raise TokenRefused(name)
@@ -243,8 +243,8 @@ class Claims:
     def allowed(self, names: Mapping[str, str]) -> Mapping[str, ClaimValue]:
         """Return the claims that `names` lists, under the names that it gives them.
 
-        What is absent or cannot stand in a user context (SPEC.md section 6: a text, an integer, a boolean or an array
-        of texts, within its limits) is left out: a policy that needs it then denies.
+        A claim that is absent or cannot be in a user context (SPEC.md section 6: a text, an integer, a boolean or an array of
+        texts, within its limits) is left out: a policy that needs it then denies.
         """
         found = {ours: _claim_value(self._claims.get(theirs)) for theirs, ours in names.items()}
         return MappingProxyType({name: value for name, value in found.items() if value is not None})

@@ -1,6 +1,6 @@
-"""The access token of a request: taken from its one place, verified, and forgotten (RFC 6750, RFC 9068).
+"""The access token of a request: read from its one place, verified, and forgotten (RFC 6750, RFC 9068).
 
-Where clients learn who issues tokens stands here too: `/.well-known/oauth-protected-resource` (RFC 9728).
+Also `/.well-known/oauth-protected-resource` (RFC 9728), where clients learn who issues tokens.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ CACHE_SECONDS: Final = 300
 
 
 class NoToken(EdgeError):
-    """401: the request has no access token, and so is told nothing but where one is to be had (RFC 6750 section 3.1)."""
+    """401: the request has no access token, so it is only told where to get one (RFC 6750 section 3.1)."""
 
     def __init__(self) -> None:
         super().__init__(Code.NO_TOKEN, 401)
 
 
 def bearer_token(headers: Headers) -> str:
-    """Return the access token that stands in `Authorization`; nowhere else is one looked for.
+    """Return the access token in `Authorization`; no other place is searched.
 
-    Raises `NoToken` where there is none, `EdgeError` (400 `malformed`, `invalid_request`) for more than one or none of
-    RFC 6750's form.
+    Raises `NoToken` if there is none, `EdgeError` (400 `malformed`, `invalid_request`) for more than one or for one that does
+    not have the form of RFC 6750.
     """
     values = headers.getlist("authorization")
     if not values:
@@ -66,12 +66,12 @@ def bearer_token(headers: Headers) -> str:
 
 
 async def authenticated(headers: Headers, verifier: AccessTokenVerifier, *, now: int) -> AccessToken:
-    """Return what the request's access token says; raises as `bearer_token` and `AccessTokenVerifier.verify` do."""
+    """Return the contents of the request's access token; raises as `bearer_token` and `AccessTokenVerifier.verify` do."""
     return await verifier.verify(bearer_token(headers), now=now)
 
 
 def challenge(answer: Response, error: EdgeError, resource: str) -> None:
-    """Write `WWW-Authenticate` on the answer to a request whose token is missing or not taken."""
+    """Write `WWW-Authenticate` on the answer to a request whose token is missing or not accepted."""
     parameters = [f'resource_metadata="{metadata_url(resource)}"']
     if error.error:
         parameters.insert(0, f'error="{error.error}"')
@@ -79,7 +79,7 @@ def challenge(answer: Response, error: EdgeError, resource: str) -> None:
 
 
 def metadata_path(resource: str) -> str:
-    """Return the path under which the metadata of `resource` stands: inserted before the resource's own (section 3.1)."""
+    """Return the path of the metadata of `resource`: the well-known part precedes its own path (section 3.1)."""
     return WELL_KNOWN + urlsplit(resource).path.rstrip("/")
 
 
@@ -90,7 +90,7 @@ def metadata_url(resource: str) -> str:
 
 
 def metadata_answer(resource: str, issuers: Sequence[Issuer]) -> Response:
-    """Return the metadata of section 2. Tokens are taken from the `Authorization` field only."""
+    """Return the metadata of section 2. Tokens are read from the `Authorization` field only."""
     document = {
         "resource": resource,
         "authorization_servers": sorted(issuer.issuer for issuer in issuers),

@@ -1,4 +1,4 @@
-"""Documents of issuers over HTTP: bounded in size, and no further than where the issuer itself points."""
+"""Documents of issuers over HTTP: bounded in size, and only from where the issuer itself points."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _MAX_AGE: Final = re.compile(r'max-age="?([0-9]{1,10})"?', re.IGNORECASE)
 _UNCACHEABLE: Final = frozenset({"no-store", "no-cache"})
 _HEADERS: Final = {
     "Accept": "application/json, application/jwk-set+json",
-    # A compressed answer could grow without bound while it is decoded, so none is asked for and none is taken.
+    # A compressed answer could grow without bound while it is decoded, so none is requested or accepted.
     "Accept-Encoding": "identity",
     "User-Agent": "sealbus",
 }
 
 
 class FetchFailed(Exception):
-    """An issuer's document could not be had, or is not what it must be. The text is for the operator's log."""
+    """An issuer's document is not available or not valid. The text is for the operator's log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchedKeys:
-    """A key set, and for how many seconds its response said that it counts (None: it did not say)."""
+    """A key set, and for how many seconds its response says that it counts (None: it does not say)."""
 
     keys: KeySet
     max_age: int | None
@@ -43,9 +43,8 @@ class FetchedKeys:
 class Documents:
     """Reads metadata and key sets. Use with `async with`; each read needs a deadline around it.
 
-    `tls` is what https is verified with, the system's certificates by default. No redirect is followed: metadata and
-    key sets have fixed addresses, and one that moves elsewhere is refused. Neither proxies nor credentials are taken
-    from the environment.
+    `tls` verifies https, by default with the system's authorities. No redirect is followed: metadata and key sets have fixed
+    addresses, and one that moves elsewhere is refused. Neither proxies nor credentials are taken from the environment.
     """
 
     def __init__(self, limits: EdgeLimits, tls: ssl.SSLContext | None = None) -> None:
@@ -69,9 +68,9 @@ class Documents:
         await self._client.__aexit__(kind, error, trace)
 
     async def jwks_uri(self, issuer: Issuer) -> str:
-        """Return where the keys of `issuer` are: from its OpenID Connect metadata, or else from that of RFC 8414.
+        """Return the URL of the keys of `issuer`: from its OpenID Connect metadata, or else from that of RFC 8414.
 
-        Raises `FetchFailed`, also if the metadata is of another issuer or points to what is not https.
+        Raises `FetchFailed`, also if the metadata is of another issuer or points to a URL that is not https.
         """
         for url in _metadata_urls(issuer.issuer):
             status, document, _ = await self._get(url)
@@ -83,7 +82,7 @@ class Documents:
                 metadata = parse_object(document, depth=self._limits.document_nesting)
             except ValueError as error:
                 raise FetchFailed("metadata: not a JSON object") from error
-            # Character by character, or one issuer could speak for another (RFC 8414 section 3.3).
+            # Compared character by character, or one issuer could speak for another (RFC 8414 section 3.3).
             if metadata.get("issuer") != issuer.issuer:
                 raise FetchFailed("metadata: of another issuer")
             found = metadata.get("jwks_uri")
@@ -121,7 +120,7 @@ class Documents:
 
 
 def _metadata_urls(issuer: str) -> tuple[str, str]:
-    """Return both places of metadata: OpenID Connect appends its path, RFC 8414 section 3.1 puts its own before."""
+    """Return both URLs of metadata: OpenID Connect appends its path, RFC 8414 section 3.1 puts its own in front."""
     parts = urlsplit(issuer)
     path = parts.path.rstrip("/")
     return (
@@ -131,7 +130,7 @@ def _metadata_urls(issuer: str) -> tuple[str, str]:
 
 
 def _max_age(cache_control: str) -> int | None:
-    """Return the seconds that Cache-Control allows: 0 for no caching, None where it says nothing."""
+    """Return the seconds that Cache-Control allows: 0 for no caching, None if it does not say."""
     directives = [directive.strip() for directive in cache_control.split(",")]
     if not _UNCACHEABLE.isdisjoint(directive.lower() for directive in directives):
         return 0

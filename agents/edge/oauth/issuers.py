@@ -1,4 +1,4 @@
-"""The issuers whose access tokens an edge takes: one row of its table each, checked when it is made."""
+"""The issuers whose access tokens an edge accepts: one row of its table each, checked when it is made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["ACCESS_TOKEN_TYPES", "ALGORITHMS", "Issuer", "is_loopback", "is_secu
 ALGORITHMS: Final = frozenset(
     {"ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "Ed25519"}
 )
-"""All that a row may allow: signatures only, so that neither `none` nor a MAC can be configured.
+"""All algorithms that a row may allow: signatures only, so that neither `none` nor a MAC can be configured.
 
 Ed25519 goes by its name of RFC 9864; `EdDSA`, which leaves the curve open, is deprecated there.
 """
@@ -36,12 +36,12 @@ _URL: Final = re.compile(
 class Issuer:
     """One issuer. Raises `ConfigurationError` for what cannot be right.
 
-    `issuer` is compared character by character with `iss` of a token and with `issuer` of the metadata. It is `https`,
-    or `http` on a loopback address. `audiences` are the names under which this edge is meant; a token must be for one.
-    `jwks_uri` replaces discovery. `types` are what `typ` of a token may be, in lower case; `""` stands for none, for
-    servers that set none. `claims` lists what of a token goes into the user context: claim of the token to claim of the
-    context, and nothing else does. `session_claim` names the session, `jti` does where a token has no such claim.
-    The tenant is that of `tenant_claim`, which a token must then have, or always `tenant`.
+    `issuer` is compared character by character with `iss` of a token and with `issuer` of the metadata. It is `https`, or
+    `http` on a loopback address. `audiences` are the names of this edge; a token must be for one of them. `jwks_uri` replaces
+    discovery. `types` are the accepted values of a token's `typ`, in lower case; `""` accepts tokens without one. `claims`
+    lists the claims that go into the user context, and no others do: claim of the token to claim of the context.
+    `session_claim` names the session; `jti` does for a token without that claim. The tenant is that of `tenant_claim`, which
+    a token must then have, or always `tenant`.
     """
 
     issuer: str
@@ -74,17 +74,17 @@ class Issuer:
         if len(self.claims) > DEFAULT_LIMITS.text_items or not all(map(_is_name, names)):
             raise ConfigurationError(f"claims of {self.issuer}: at most 32, with names of at most 256 bytes")
         if len(set(self.claims.values())) != len(self.claims):
-            raise ConfigurationError(f"claims of {self.issuer}: two claims become one")
+            raise ConfigurationError(f"claims of {self.issuer}: two claims get the same name")
         if self.tenant_claim is not None and self.tenant is not None:
             raise ConfigurationError(f"tenant of {self.issuer}: either from a claim or fixed")
         if not all(name is None or _is_name(name) for name in (self.tenant_claim, self.tenant)):
             raise ConfigurationError(f"tenant of {self.issuer}: must be a text of 1 to 256 bytes")
-        # What was checked cannot be changed through the caller's own map.
+        # The checked claims cannot be changed through the caller's own map.
         object.__setattr__(self, "claims", MappingProxyType(dict(self.claims)))
 
 
 def is_secure_url(url: str, *, plain: bool = True) -> bool:
-    """Say whether `url` is an https URL without credentials and fragment, or, if `plain`, http on a loopback address."""
+    """Return whether `url` is an https URL without credentials and fragment, or, if `plain`, http on a loopback address."""
     found = _URL.fullmatch(url)
     if found is None:
         return False
@@ -92,7 +92,7 @@ def is_secure_url(url: str, *, plain: bool = True) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether `host` is `localhost` or an address of the loopback interface; nothing is resolved."""
+    """Return whether `host` is `localhost` or an address of the loopback interface; nothing is resolved."""
     try:
         address: IPv4Address | IPv6Address = ip_address(host)
     except ValueError:

@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Row:
-    """What is known of one issuer's keys. All times are microseconds since the Unix epoch, of the callers' clock."""
+    """The state of one issuer's keys. All times are microseconds since the Unix epoch, of the callers' clock."""
 
     keys: KeySet | None = None
     fresh_until: int = 0
@@ -36,18 +36,18 @@ class _Row:
     jwks_uri: str | None = None
     uri_until: int = 0
     absent: OrderedDict[str, int] = field(default_factory=OrderedDict)
-    """Key ids that a refresh did not bring, and until when that is believed."""
+    """Key ids that a refresh did not find, and until when they count as absent."""
     flight: asyncio.Task[None] | None = None
 
 
 class KeySource:
     """The keys of all issuers of one edge. Use with `async with`, which ends all fetching.
 
-    Whoever needs a refresh of an issuer's keys waits for the one that is under way; it goes on when its first waiter
-    is cancelled. A key set counts as long as its Cache-Control says, within bounds. After that it is refreshed before
-    the next token is judged; where that fails the old set goes on counting for a bounded time, and tokens wait no
-    more. A `kid` that is not in the set causes a refresh, unless one began within the cool-down or the same `kid` was
-    looked for in vain before: so many made-up ids cause at most one fetch for each cool-down.
+    Callers that need a refresh of an issuer's keys wait for the one under way; it continues when its first waiter is
+    cancelled. A key set counts as long as its Cache-Control says, within bounds. After that it is refreshed before the next
+    token is verified; if that fails the old set still counts for a bounded time, and tokens no longer wait. A `kid` that is
+    not in the set causes a refresh, unless one began within the cool-down or the same `kid` was missing before: many made-up
+    ids cause at most one fetch for each cool-down.
     """
 
     def __init__(self, limits: EdgeLimits = DEFAULT_EDGE_LIMITS, *, tls: ssl.SSLContext | None = None) -> None:
@@ -74,9 +74,9 @@ class KeySource:
     async def key(self, issuer: Issuer, kid: str | None, algorithm: str, *, now: int) -> VerificationKey:
         """Return the key of `issuer` called `kid` that may verify `algorithm`.
 
-        Without `kid`, the only key of the issuer that may. Raises `TokenRefused` where the issuer has no such key as
-        of at most a cool-down ago, `KeysUnavailable` where it could not be asked. `issuer` is a row of the operator's
-        table: nothing is ever kept for an issuer that only a token names.
+        Without `kid`, the only key of the issuer that may. Raises `TokenRefused` if the issuer had no such key at most a
+        cool-down ago, `KeysUnavailable` if it could not be asked. `issuer` is a row of the operator's table: nothing is ever
+        kept for an issuer that only a token names.
         """
         row = self._rows.setdefault(issuer.issuer, _Row())
         await self._ensure(row, issuer, now)
@@ -91,21 +91,21 @@ class KeySource:
         if found is not None:
             return found
         if row.failed and kid is not None and kid not in row.absent:
-            # It may be a new key, and the issuer cannot be asked: no fault of the token is known.
+            # It may be a new key, and the issuer cannot be asked: the token may be good.
             raise KeysUnavailable(
                 "the issuer cannot be asked for a new key", retry_after=self._limits.cool_down_seconds
             )
         raise TokenRefused("no such key of the issuer")
 
     async def _ensure(self, row: _Row, issuer: Issuer, now: int) -> None:
-        """Refresh a set that is missing or no longer fresh; wait for it only where that can help."""
+        """Refresh a set that is missing or no longer fresh; wait for it only if that can help."""
         if row.keys is not None and now < row.fresh_until:
             return
         usable = row.keys is not None and now < row.stale_until
         if row.flight is None and self._cooling(row, now):
             return
         flight = self._fly(row, issuer, now)
-        # With an issuer that does not answer, every token would wait for the whole deadline.
+        # If the issuer does not answer, every token would wait for the whole deadline.
         if not (usable and row.failed):
             await _ended(flight)
 
@@ -134,14 +134,14 @@ class KeySource:
         return row.flight
 
     async def _fetch(self, row: _Row, issuer: Issuer, now: int) -> None:
-        """Read the issuer's keys into `row`; a failure is logged, and leaves the old ones."""
+        """Read the issuer's keys into `row`; a failure is logged and keeps the old ones."""
         failed = True
         try:
             async with asyncio.timeout(self._limits.fetch_seconds):
                 url = issuer.jwks_uri or await self._jwks_uri(row, issuer, now)
                 fetched = await self._documents.keys(url)
         except (FetchFailed, TimeoutError) as error:
-            # The key set may have moved: next time the metadata says anew where it is.
+            # The key set may have moved: next time the metadata is read again.
             row.jwks_uri = None
             _log.warning("keys of issuer %s not refreshed: %s", issuer.issuer, str(error) or "too slow")
         else:
@@ -162,5 +162,5 @@ class KeySource:
 
 
 async def _ended(flight: asyncio.Task[None]) -> None:
-    """Wait until `flight` has ended; a waiter that is cancelled leaves it alone."""
+    """Wait until `flight` has ended; cancelling the waiter leaves it running."""
     await asyncio.wait({flight})

@@ -1,4 +1,4 @@
-"""An issuer's key set (RFC 7517), parsed into the keys that can verify access tokens; anything secret in it refuses it."""
+"""An issuer's key set (RFC 7517), parsed into the keys that can verify access tokens; any secret in it refuses the set."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VerificationKey: TypeAlias = "ECKey | RSAKey | OKPKey"
 """A public key of joserfc."""
 
 _SECRET_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
-"""What only private and symmetric keys have (RFC 7518 section 6; `priv` of the AKP keys that follow it)."""
+"""Members that only private and symmetric keys have (RFC 7518 section 6; `priv` of the AKP keys that follow it)."""
 _CURVES: Final[Mapping[str, tuple[str, int, ec.EllipticCurve]]] = MappingProxyType(
     {
         "P-256": ("ES256", 32, ec.SECP256R1()),
@@ -32,7 +32,7 @@ _CURVES: Final[Mapping[str, tuple[str, int, ec.EllipticCurve]]] = MappingProxyTy
 _RSA_ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _LEAST_RSA_BITS: Final = 2_048
 _EXPONENT_BITS: Final = 64
-"""Real exponents have 17 bits; a long one only makes a verification slow."""
+"""Real exponents have 17 bits; a long one only makes verification slow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +52,16 @@ class KeySet:
 
     @classmethod
     def parse(cls, document: bytes, limits: EdgeLimits) -> KeySet:
-        """Return the keys of a JWK set; raise `ValueError` for what is none, is too long, or holds a secret.
+        """Return the keys of a JWK set; raise `ValueError` for anything else, and if it is too long or holds a secret.
 
-        A set with a private or symmetric key in it is refused as a whole: its issuer has lost control of its keys, and
-        a reader that took the rest would hide that. Keys that cannot verify signatures of ours are left out, as RFC
-        7517 section 5 says: other types and curves, other uses, RSA below 2,048 bits or with an even
-        modulus, points off their curve or with a coordinate that is not below the field's prime.
+        A set that holds a private or symmetric key is refused as a whole: its issuer has lost control of its keys, and using
+        the rest would hide that. Keys that cannot verify accepted signatures are left out, as RFC 7517 section 5 says: other
+        types and curves, other uses, RSA below 2,048 bits or with an even modulus, points off their curve or with a
+        coordinate that is not below the field's prime.
         """
         listed = _parsed(document, limits).get("keys")
         if type(listed) is not list:
-            raise ValueError("no list of keys")
+            raise ValueError("not a list of keys")
         if len(listed) > limits.keys:
             raise ValueError("too many keys")
         entries = []
@@ -69,16 +69,16 @@ class KeySet:
             if type(jwk) is not dict:
                 raise ValueError("a key is not an object")
             if jwk.get("kty") == "oct" or not _SECRET_MEMBERS.isdisjoint(jwk):
-                raise ValueError("a private or symmetric key is in it")
+                raise ValueError("it holds a private or symmetric key")
             entry = _entry(jwk, limits)
             if entry is not None:
                 entries.append(entry)
         return cls(tuple(entries))
 
     def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
-        """Return the one key called `kid` that may verify `algorithm`; without `kid`, the one of all that may.
+        """Return the one key called `kid` that may verify `algorithm`; without `kid`, the only one of all that may.
 
-        None as well where several would fit: trying them in turn is how the wrong one gets taken.
+        None also if several would fit: trying them in turn is how the wrong one gets accepted.
         """
         fit = [
             entry.key for entry in self.entries if algorithm in entry.algorithms and (kid is None or entry.kid == kid)
@@ -90,12 +90,12 @@ def _parsed(document: bytes, limits: EdgeLimits) -> dict[str, Json]:
     try:
         return parse_object(document, depth=limits.document_nesting)
     except ValueError:
-        # Its own text is for a parser's user, and could quote the document.
+        # The parser's own message could quote the document.
         raise ValueError("not a JSON object") from None
 
 
 def _entry(jwk: dict[str, Json], limits: EdgeLimits) -> _Entry | None:
-    """Return the usable key that `jwk` is, or None."""
+    """Return the usable key in `jwk`, or None."""
     kid, use, operations, algorithm = (jwk.get(name) for name in ("kid", "use", "key_ops", "alg"))
     if not (kid is None or type(kid) is str) or not (use is None or use == "sig"):
         return None
@@ -113,9 +113,9 @@ def _entry(jwk: dict[str, Json], limits: EdgeLimits) -> _Entry | None:
 
 
 def _key(jwk: dict[str, Json], limits: EdgeLimits) -> tuple[VerificationKey, frozenset[str]]:
-    """Return the public key and all algorithms that its type allows; raise for what is none.
+    """Return the public key and all algorithms that its type allows; raise if it is not a key.
 
-    Only the members that make the key are handed on, so that no certificate or URL beside them is ever looked at.
+    Only the members that make the key are passed on, so that no certificate or URL in the entry is ever looked at.
     """
     match jwk.get("kty"):
         case "EC":
@@ -141,7 +141,7 @@ def _key(jwk: dict[str, Json], limits: EdgeLimits) -> tuple[VerificationKey, fro
             rsa.get_op_key("verify")
             return rsa, _RSA_ALGORITHMS
         case "OKP" if jwk.get("crv") == "Ed25519":
-            # Spelled canonically; joserfc checks the length.
+            # Must be canonically encoded; joserfc checks the length.
             _octets(jwk["x"])
             okp = OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": _text(jwk["x"])})
             okp.get_op_key("verify")

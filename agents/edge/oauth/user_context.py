@@ -1,9 +1,9 @@
-"""From a verified access token to a signed user context; nothing else of the token goes further than here.
+"""Mints a signed user context from a verified access token; nothing else of the token goes further than here.
 
-In place of the user's id a user context may hold a pseudonym, so that the id is in no message and no log. A pseudonym is
-HMAC-SHA-256 under a key of the deployment, and cannot be turned back: whoever holds the key can only tell whether it is that
-of somebody they name (`sealbus audit reveal`). The same user has the same one for as long as the key stays, so that policies,
-revocations and resources can name it; without the key nobody can compute it from a list of ids.
+Instead of the user's id a user context may hold a pseudonym, so that the id is in no message and no log. A pseudonym is
+HMAC-SHA-256 under a key of the deployment, and cannot be turned back: the holder of the key can only check whether it is that
+of a named user (`sealbus audit reveal`). A user keeps the same pseudonym while the key stays, so that policies, revocations
+and resources can name it; without the key nobody can compute it from a list of ids.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _NO_REQUEST: Final[Mapping[str, str]] = {}
 
 KEY_BYTES: Final = 32
 PSEUDONYM_PREFIX: Final = "pseudonym:"
-"""What every pseudonym begins with, so that nobody takes it for an id of the identity provider's."""
+"""Prefix of every pseudonym, so that it is not taken for an id of the identity provider."""
 
 _PSEUDONYM_CONTEXT: Final = b"sealbus.pseudonym.v1"
 _KEY_FORM: Final = re.compile(rb"([0-9a-f]{64})\n?")
 _FILE_BYTES: Final = 128
-"""Bytes that are read of a key file: more than a key has."""
+"""Bytes read of a key file: more than a key has."""
 
 
 def mint(
@@ -55,17 +55,17 @@ def mint(
 ) -> Statement:
     """Return the user context of `token`, signed by `sealer` at `now`, for `workload` alone if it is given.
 
-    With `pseudonyms` it names the user by one of them. `request` are facts about the HTTP request, such as `ip`. A chain
-    may start with the context as long as the token lives and `limits` allow, and go on until `limits.context_end_seconds`
-    from now.
+    With `pseudonyms` it names the user by a pseudonym. `request` are facts about the HTTP request, such as `ip`. A chain may
+    start with the context as long as the token lives and `limits` allow, and go on until `limits.context_end_seconds` from
+    now.
 
-    Raises `TokenRefused` for a token that has ended by now (`token_expired`) or says more than a context can hold
-    (`bad_token`), `IdentityUnavailable` if the sealer's credential has ended.
+    Raises `TokenRefused` for a token that has expired by now (`token_expired`) or holds more than a context can
+    (`bad_token`), `IdentityUnavailable` if the sealer's credential has expired.
     """
     if now >= token.expires:
         raise TokenRefused("exp", code=Code.TOKEN_EXPIRED)
     if now >= sealer.expires:
-        raise IdentityUnavailable("the edge's credential has ended")
+        raise IdentityUnavailable("the edge's credential has expired")
     draft = ContextDraft(
         txn=os.urandom(16),
         aud=trust_domain,
@@ -104,12 +104,12 @@ class Pseudonyms:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """Return those under the key in `file`: 64 hexadecimal digits, readable by its owner alone (mode 0600).
+        """Return the pseudonyms under the key in `file`: 64 hexadecimal digits, readable by its owner alone (mode 0600).
 
         Raises `ConfigurationError` for any other file. Blocks.
         """
         try:
-            # A fifo in its place is refused, not waited for.
+            # A FIFO in its place is refused, not waited for.
             descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with os.fdopen(descriptor, "rb") as opened:
                 about = os.fstat(opened.fileno())
@@ -120,20 +120,20 @@ class Pseudonyms:
             raise ConfigurationError(f"the pseudonym key {file} can be read by others: chmod 600 it")
         found = _KEY_FORM.fullmatch(content)
         if found is None:
-            raise ConfigurationError(f"{file} is no pseudonym key: `sealbus edge pseudonym-key FILE` makes one")
+            raise ConfigurationError(f"{file} is not a pseudonym key: `sealbus edge pseudonym-key FILE` makes one")
         return cls(bytes.fromhex(found[1].decode()))
 
     def of(self, issuer: str, subject: str) -> str:
-        """Return the pseudonym of the user whom `issuer` calls `subject`; never the same for two issuers' users."""
+        """Return the pseudonym of the user whom `issuer` calls `subject`; users of two issuers never share one."""
         name = issuer.encode()
         message = _PSEUDONYM_CONTEXT + len(name).to_bytes(4, "big") + name + subject.encode()
         return PSEUDONYM_PREFIX + hmac.new(self._key, message, hashlib.sha256).hexdigest()
 
 
 def write_pseudonym_key(file: Path) -> None:
-    """Write a new random key to `file`, which must not be there yet, with mode 0600; raises `ConfigurationError`.
+    """Write a new random key to `file`, which must not exist yet, with mode 0600; raises `ConfigurationError`.
 
-    Blocks until it is on the disk: pseudonyms under a key that is lost are nobody's.
+    Blocks until it is on the disk: pseudonyms under a lost key can never be revealed.
     """
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

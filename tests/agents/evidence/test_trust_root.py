@@ -51,5 +51,5 @@ def test_what_is_not_as_it_must_be(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         make_root(log_settings(tmp_path), keys=KEYS, folder=log, checkpoints=[tmp_path / "none"])
     written({"trust/0": b"no record"}, log)
-    with pytest.raises(ConfigurationError, match="no bundle record"):
+    with pytest.raises(ConfigurationError, match="not a bundle record"):
         make_root(log_settings(tmp_path), keys=KEYS, folder=log)

@@ -57,7 +57,7 @@ async def test_an_edge_that_mints_for_longer_than_agents_take_is_told(settings: 
     edge = settings.edge.model_copy(update={"context_life": 7_201})
     found = (await examine(changed(settings, edge=edge), "pricing"))[4]
     assert (found.part, found.ok) == ("context", False)
-    assert "edge.context_life is 7201 s, and readers take 7200 s (context.life)" in found.text
+    assert "edge.context_life is 7201 s, but readers accept 7200 s (context.life)" in found.text
 
 
 async def test_a_policy_that_is_not_there_says_which_file(settings: Settings) -> None:

@@ -460,7 +460,7 @@ async def test_logs_name_issuer_and_reason_and_hold_no_key(
     caplog.set_level(logging.DEBUG, logger="sealbus")
     private_key(issuer)
     await unavailable(keys, issuer)
-    assert f"keys of issuer {issuer.issuer} not refreshed: key set: a private or symmetric key is in it" in caplog.text
+    assert f"keys of issuer {issuer.issuer} not refreshed: key set: it holds a private or symmetric key" in caplog.text
     assert str(issuer.keys["key-2"].as_dict(private=True)["d"]) not in caplog.text
 
 

@@ -178,7 +178,7 @@ def number(value: int, length: int | None = None) -> str:
     ],
 )
 def test_a_secret_in_it_refuses_the_whole_set(secret: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="a private or symmetric key is in it"):
+    with pytest.raises(ValueError, match="it holds a private or symmetric key"):
         parse(EC, secret)
 
 

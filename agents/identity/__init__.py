@@ -1,8 +1,8 @@
-"""Who a workload is: X.509-SVIDs, JWT-SVIDs and trust bundles from any SPIFFE Workload API, always current.
+"""The identity of a workload: X.509-SVIDs, JWT-SVIDs and trust bundles from any SPIFFE Workload API, always current.
 
 ::
 
-    async with WorkloadIdentity.connect() as identity:        # SPIFFE_ENDPOINT_SOCKET says where
+    async with WorkloadIdentity.connect() as identity:        # at SPIFFE_ENDPOINT_SOCKET
         identity.spiffe_id                                    # spiffe://example.org/agent/planner
         identity.sealer()                                     # this process's key, vouched for by a JWT-SVID
         identity.x509()                                       # for the connection to NATS

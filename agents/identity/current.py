@@ -1,4 +1,4 @@
-"""What is known of a workload's identity at this moment, and who wants to hear of changes. Event loop's thread only."""
+"""The current state of a workload's identity, and the listeners to its changes. Event loop's thread only."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _log = logging.getLogger(__name__)
 X509_SVID = "x509_svid"
 JWT_BUNDLES = "jwt_bundles"
 JWT_SVID = "jwt_svid"
-"""The three sources of an identity, as counters and logs call them."""
+"""The three sources of an identity, by their names in counters and logs."""
 
 
 class CurrentIdentity:
-    """X.509-SVID, JWT bundles and credential as they are now; `apply_*` and `failed` are how they change."""
+    """X.509-SVID, JWT bundles and credential as they are now; changed by `apply_*` and `failed`."""
 
     def __init__(
         self, endpoint: Endpoint, *, wanted: SpiffeId | None, counters: Counters, patient: bool = False
@@ -37,7 +37,7 @@ class CurrentIdentity:
         self.jwt_bundles = TrustBundles()
         self.credential = KeyCredential()
         self.failures: dict[str, str] = {}
-        """By source, why it failed last, until it works again."""
+        """The last failure of each source that does not work now."""
         self.settled = asyncio.Event()
         """Set once there is a whole identity, or `final_failure` says that there will be none without help."""
         self.final_failure = ""
@@ -50,13 +50,13 @@ class CurrentIdentity:
         counters.describe(
             {
                 "sealbus_identity_failures_total": "Failures of the Workload API, by source and gRPC status.",
-                "sealbus_identity_refused_total": "Bundles that were refused; the one before stays in force.",
+                "sealbus_identity_refused_total": "Refused bundles; the one before stays in force.",
                 "sealbus_identity_updates_total": "Changes of X.509-SVID, JWT bundles and JWT-SVID.",
             }
         )
 
     def apply_x509(self, reading: X509Reading) -> None:
-        """Take an X.509-SVID into use; from the first one on, the SPIFFE ID is settled."""
+        """Put an X.509-SVID in force; the first one fixes the SPIFFE ID."""
         self._worked(X509_SVID, reading.refused)
         material = reading.material
         if material == self.material:
@@ -66,7 +66,7 @@ class CurrentIdentity:
         self._changed(X509_SVID)
 
     def apply_jwt_bundles(self, reading: BundlesReading) -> None:
-        """Take JWT bundles into use."""
+        """Put JWT bundles in force."""
         self._worked(JWT_BUNDLES, reading.refused)
         if reading.bundles == self.jwt_bundles:
             return
@@ -74,7 +74,7 @@ class CurrentIdentity:
         self._changed(JWT_BUNDLES)
 
     def apply_token(self, token: str, spiffe_id: SpiffeId, now: int) -> None:
-        """Take a JWT-SVID into use; raise `EnvelopeError` if it does not verify, leaving the one before."""
+        """Put a JWT-SVID in force; raise `EnvelopeError` if it does not verify, keeping the one before."""
         before = self.credential.says
         self.credential.accept(token, spiffe_id, self.jwt_bundles, now)
         self._worked(JWT_SVID, ())
@@ -88,8 +88,8 @@ class CurrentIdentity:
         """Note a failure of `source`; `PermissionDenied` withdraws what it gave: both SVIDs, or the JWT bundles."""
         status, text = status_of(error), explain(error, self.endpoint)
         self._counters.add("sealbus_identity_failures_total", 1, source=source, status=status)
-        # Once for each new reason: a source that is down for an hour fails a thousand times. Not to who connects and
-        # does not wait: it is told by the error.
+        # Logged once for each new reason: a source that is down for an hour fails a thousand times. An impatient caller that
+        # is still connecting gets the error instead of a log line.
         known = text in self.failures.values() or not (self._whole or self._patient)
         level = logging.DEBUG if known else logging.WARNING
         _log.log(level, "workload identity: %s %s: %s", source, "failed" if self._whole else "is waited for", text)
@@ -117,7 +117,7 @@ class CurrentIdentity:
         return "; ".join(dict.fromkeys(self.failures.values())) or f"{self.endpoint} has given nothing newer"
 
     async def news(self, seconds: float | None = None) -> None:
-        """Return once anything has changed or failed since the last call, or after `seconds`. For one caller only."""
+        """Wait for any change or failure since the last call, at most `seconds`. For one caller only."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -147,6 +147,6 @@ class CurrentIdentity:
         for listener in tuple(self._listeners.values()):
             try:
                 listener()
-            except Exception:  # noqa: BLE001 - the reason is below
-                # One listener's fault must neither keep the others from hearing nor end the source.
+            except Exception:  # noqa: BLE001  logged below
+                # A failing listener must not keep others from being called or end the source.
                 _log.exception("workload identity: a rotation callback failed")

@@ -1,6 +1,6 @@
-"""A workload's identity from any SPIFFE Workload API: the `Identity` port of the bus, kept current on its own.
+"""A workload's identity from any SPIFFE Workload API: the `Identity` port of the bus, kept current.
 
-What operators see of it is no key and no token, only whose, from where, and until when.
+Operators see no key and no token of it, only whose it is, where it comes from, and until when it is valid.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ __all__ = ["IdentityStatus", "WorkloadIdentity"]
 
 
 class WorkloadIdentity:
-    """Who this process is, always current. Made by `connect`; every value is read without waiting.
+    """The identity of this process, always current. Made by `connect`; every value is read without waiting.
 
-    Two streams and a refresh loop keep it so, in threads and tasks that end with the context. A source that dies is
-    rebuilt with backoff (0.1 to 5 s) while what it gave stays in force, until it expires. An identity that the Workload
-    API withdraws (`PermissionDenied`) is not used from that moment on (SPIFFE_Workload_API.md section 5.2.1).
-    Not to be used after a fork: connect in the child instead.
+    Two streams and a refresh loop keep it current, in threads and tasks that end with the context. A source that dies is
+    rebuilt with backoff (0.1 to 5 s) while what it gave stays in force, until it expires. An identity that the Workload API
+    withdraws (`PermissionDenied`) is not used from that moment on (SPIFFE_Workload_API.md section 5.2.1). Not to be used
+    after a fork: connect in the child instead.
     """
 
     def __init__(self, current: CurrentIdentity, clock: Clock) -> None:
-        """Use `connect`: an object made here is not kept current by anything."""
+        """Do not call this, use `connect`: nothing keeps an object made here current."""
         self._current = current
         self._clock = clock
         self._closed = False
@@ -57,12 +57,12 @@ class WorkloadIdentity:
     ) -> AsyncIterator[Self]:
         """Connect to the Workload API at `socket` (default `SPIFFE_ENDPOINT_SOCKET`) and wait for a whole identity.
 
-        Whole means an X.509-SVID, the JWT bundles, and a JWT-SVID for this process's key, all verified. `spiffe_id`
-        chooses among several identities; without it the Workload API's default one is taken. It does not change later.
-        What failed is tried again, with backoff and jitter, for `deadline` seconds. A `patient` one waits for everything
-        that may yet come, also for a Workload API that is not started and an entry that is not there; without, these end
-        it at once, and only one that is overloaded is asked again. Raises `IdentityUnavailable`, and `ConfigurationError`
-        for an address that cannot be one: each with one line that names the socket, the cause and what to do.
+        Whole means an X.509-SVID, the JWT bundles, and a JWT-SVID for this process's key, all verified. `spiffe_id` chooses
+        among several identities; without it the Workload API's default one is taken. It does not change later. Failures are
+        retried, with backoff and jitter, for `deadline` seconds. If `patient`, also those that may end without help: a
+        Workload API that is not started, an entry that does not exist yet; otherwise these end the wait at once, and only an
+        overloaded one is asked again. Raises `IdentityUnavailable`, and `ConfigurationError` for an invalid address: each
+        with one line that names the socket, the cause and what to do.
         """
         endpoint = Endpoint.find(socket)
         if not patient:
@@ -84,7 +84,7 @@ class WorkloadIdentity:
     def spiffe_id(self) -> SpiffeId:
         """The workload's own SPIFFE ID."""
         if self._current.spiffe_id is None:
-            raise IdentityUnavailable("the Workload API has not said yet who this workload is")
+            raise IdentityUnavailable("the Workload API has not given this workload an identity yet")
         return self._current.spiffe_id
 
     def sealer(self) -> Sealer:
@@ -95,7 +95,7 @@ class WorkloadIdentity:
         return self._current.credential.sealer(self._clock())
 
     def bundles(self) -> TrustBundles:
-        """Return the JWT bundles of every trust domain that the Workload API gave, each under its own name."""
+        """Return the JWT bundles that the Workload API gave, each for its own trust domain."""
         return self._current.jwt_bundles
 
     def x509(self) -> X509Material:
@@ -111,12 +111,12 @@ class WorkloadIdentity:
     def on_rotation(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back on the event loop after each change of the X.509-SVID or of bundles; return the unsubscriber.
 
-        Also after a withdrawal; then `x509` raises. The callback must not block; what it raises is logged.
+        Also after a withdrawal; then `x509` raises. The callback must not block; its exceptions are logged.
         """
         return self._current.subscribe(callback)
 
     def status(self) -> IdentityStatus:
-        """Return what operators may see of this identity now."""
+        """Return the status of this identity for operators."""
         material, says = self._current.material, self._current.credential.says
         return IdentityStatus(
             endpoint=str(self._current.endpoint),
@@ -134,7 +134,7 @@ class WorkloadIdentity:
     def _silence(self) -> str:
         endpoint = self._current.endpoint
         busy = (
-            f"the Workload API at {endpoint} listens and has not answered: it is overloaded or hangs, look at its log"
+            f"the Workload API at {endpoint} listens but has not answered: it is overloaded or hangs, look at its log"
         )
         return endpoint.absence() or busy
 
@@ -143,7 +143,7 @@ class WorkloadIdentity:
             raise IdentityUnavailable("the workload identity is closed")
 
     async def _first(self, deadline: float) -> None:
-        """Wait for the first whole identity, or raise `IdentityUnavailable` with the one line that says why not."""
+        """Wait for the first whole identity, or raise `IdentityUnavailable` with the reason in one line."""
         current = self._current
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(deadline):
@@ -161,10 +161,10 @@ class WorkloadIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityStatus:
-    """One moment of a workload's identity. Times are microseconds, 0 where there is no such SVID.
+    """The state of a workload's identity at one moment. Times are microseconds, 0 if there is no such SVID.
 
-    `thumbprint` is the signing key's URN, the audience of its JWT-SVIDs. `x509_trust` and `jwt_trust` are the trust
-    domains whose bundles are in force. `failure` is the last failure of a source that has not recovered, or empty.
+    `thumbprint` is the signing key's URN, the audience of its JWT-SVIDs. `x509_trust` and `jwt_trust` are the trust domains
+    whose bundles are in force. `failure` is the last failure of a source that has not recovered, or empty.
     """
 
     endpoint: str

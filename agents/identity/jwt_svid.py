@@ -1,6 +1,6 @@
-"""The process's signing key with the JWT-SVID that vouches for it, and the JWT bundles that others' are checked with.
+"""The process's signing key with the JWT-SVID that vouches for it, and the JWT bundles to verify others' JWT-SVIDs with.
 
-Each bundle that the Workload API streams is judged alone and kept under its own trust domain.
+Each bundle that the Workload API streams is checked alone and kept under its own trust domain.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = ["ASK_AGAIN", "LEAST_LIFE", "BundlesReading", "KeyCredential", "read_jwt_bundles"]
 
 LEAST_LIFE: Final = 20 * SECOND
-"""Nothing is sealed with a credential that has less left (SPEC.md section 5)."""
+"""Nothing is sealed with a credential that has less time left (SPEC.md section 5)."""
 
 ASK_AGAIN: Final = 5 * SECOND
-"""SPIRE's agent hands out one token until about half of its life is over; asking again sooner gives the same one."""
+"""SPIRE's agent hands out one token until about half of its life is over; asking again sooner returns the same one."""
 
 
 class KeyCredential:
@@ -43,12 +43,12 @@ class KeyCredential:
 
     @property
     def key(self) -> PublicKey:
-        """The public half; its thumbprint is the one audience that JWT-SVIDs are asked for."""
+        """The public half; its thumbprint is the only audience that JWT-SVIDs are requested for."""
         return self._key.public
 
     @property
     def says(self) -> VerifiedCredential | None:
-        """What the current JWT-SVID says, or None if there is none."""
+        """The verified contents of the current JWT-SVID, or None if there is none."""
         return self._says
 
     def sealer(self, now: int) -> Sealer:
@@ -63,9 +63,9 @@ class KeyCredential:
         return self._sealer
 
     def accept(self, token: str, spiffe_id: SpiffeId, bundles: TrustBundles, now: int) -> None:
-        """Use `token` from now on, if it verifies as any reader will verify it; raise `EnvelopeError` if not.
+        """Use `token` from now on if it verifies as readers will verify it; otherwise raise `EnvelopeError`.
 
-        The same token again, or one that ends no later, changes nothing but when to ask next.
+        The same token again, or one that does not end later, only changes when to ask next.
         """
         credential = Credential(JWT_SVID, token.encode("ascii", "replace"))
         says = self._verify(credential, spiffe_id, bundles, now)
@@ -75,7 +75,7 @@ class KeyCredential:
             self._sealer = Sealer(iss=spiffe_id, key=self._key, credential=credential, expires=says.exp)
 
     def holds(self, bundles: TrustBundles, now: int) -> bool:
-        """Say whether readers with these bundles still accept the current JWT-SVID: its signing key may be gone."""
+        """Return whether readers with these bundles still accept the current JWT-SVID: its signing key may be gone."""
         if self._sealer is None:
             return False
         try:
@@ -85,13 +85,13 @@ class KeyCredential:
         return True
 
     def due(self) -> int:
-        """Return when to ask for the next one: at half life, but not within 5 s of asking last; 0 if there is none."""
+        """Return when to ask for the next one: at half life, but not within 5 s of the last request; 0 if there is none."""
         if self._says is None:
             return 0
         return max(self._says.iat + (self._says.exp - self._says.iat) // 2, self._asked + ASK_AGAIN)
 
     def withdraw(self) -> None:
-        """Seal no more: the Workload API says that this workload has no identity."""
+        """Stop sealing: the Workload API says that this workload has no identity."""
         self._sealer = self._says = None
 
     def _verify(
@@ -110,7 +110,7 @@ class KeyCredential:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundlesReading:
-    """One response, read: the bundles now in force, whether they differ from before, and why some were refused."""
+    """One parsed response: the bundles now in force, whether they differ from before, and why some were refused."""
 
     bundles: TrustBundles
     changed: bool
@@ -120,8 +120,8 @@ class BundlesReading:
 def read_jwt_bundles(given: Mapping[str, bytes], before: TrustBundles) -> BundlesReading:
     """Return the bundles in force after a response with `given`: JWK sets by the SPIFFE ID of their trust domain.
 
-    A bundle that is refused leaves the old one of its trust domain in force; one that is absent is gone
-    (SPIFFE_Workload_API.md section 4.4); one whose bytes are the same is not parsed again.
+    A refused bundle leaves the old one of its trust domain in force; an absent one is gone (SPIFFE_Workload_API.md section
+    4.4); one with the same bytes is not parsed again.
     """
     bundles: list[JwtBundle] = []
     refused: list[str] = []

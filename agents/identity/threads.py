@@ -1,4 +1,4 @@
-"""Blocking calls in threads that have an owner: awaited to their end, also when the one who waits is canceled."""
+"""Blocking calls in threads that have an owner: awaited to their end, even if the waiter is cancelled."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["in_thread", "run_in_thread"]
 T = TypeVar("T")
 
 _STOP_SECONDS = 5.0
-"""How long a canceled call may take to notice `stop`; gRPC takes milliseconds."""
+"""How long a cancelled call may take to notice `stop`; gRPC takes milliseconds."""
 
 
 async def run_in_thread(function: Callable[[], T], *, name: str, stop: Callable[[], None]) -> T:
-    """Run `function` in a daemon thread of its own and return its result, or raise what it raised.
+    """Run `function` in its own daemon thread and return its result, or raise its exception.
 
-    When the caller is canceled, `stop` is called, from the event loop's thread, and has to make `function` return soon;
-    the cancellation goes on once the thread is gone. Not `asyncio.to_thread`: that one leaves the thread running and
-    keeps it in a pool that lives as long as the loop.
+    When the caller is cancelled, `stop` is called, from the event loop's thread, and must make `function` return soon; the
+    cancellation continues once the thread is gone. Not `asyncio.to_thread`: that leaves the thread running, and keeps it in a
+    pool that lives as long as the loop.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[T] = loop.create_future()
@@ -39,9 +39,9 @@ async def run_in_thread(function: Callable[[], T], *, name: str, stop: Callable[
         raised: BaseException | None = None
         try:
             result.append(function())
-        except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+        except BaseException as error:  # noqa: BLE001  passed on to the caller
             raised = error
-        # The loop is closed only if its owner did not wait for us; then nobody is left to tell.
+        # The loop is closed only if its owner did not wait for this thread; then nobody is left to tell.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, raised)
 
@@ -51,13 +51,13 @@ async def run_in_thread(function: Callable[[], T], *, name: str, stop: Callable[
         return await asyncio.shield(ended)
     except asyncio.CancelledError:
         stop()
-        # What it still raises is nobody's, also if it comes after we were canceled a second time, in this wait.
+        # Nobody waits for what it still raises, also if that comes after a second cancellation, in this wait.
         ended.add_done_callback(_retrieve)
         await asyncio.wait({ended}, timeout=_STOP_SECONDS)
         raise
     finally:
         if ended.done():
-            # It has nothing left to do but return.
+            # The thread has nothing left to do but return.
             thread.join(_STOP_SECONDS)
 
 
@@ -67,9 +67,9 @@ def _retrieve(ended: asyncio.Future[T]) -> None:
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Return what `work` returns, done in a thread; a cancellation meanwhile is raised once it is done.
+    """Return the result of `work`, run in a thread; a cancellation meanwhile is raised once it is done.
 
-    A thread cannot be cancelled: whoever held a lock for it would give it back while it still wrote.
+    A thread cannot be cancelled: a caller holding a lock for it would release the lock while it still wrote.
     """
     task = asyncio.ensure_future(asyncio.to_thread(work))
     try:
@@ -77,6 +77,6 @@ async def in_thread(work: Callable[[], T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait({task})
         if not task.cancelled():
-            # Seen by nobody else; the cancellation says enough.
+            # Retrieve and drop the error; the cancellation says enough.
             task.exception()
         raise

@@ -1,6 +1,6 @@
-"""What keeps an identity current: two streams, and the refresh of the JWT-SVID (SPEC.md section 5).
+"""Keeps an identity current: two streams, and the refresh of the JWT-SVID (SPEC.md section 5).
 
-A stream is watched for ever: one that ends, for whatever reason, is opened anew.
+A stream is watched for ever: if it ends for any reason, it is opened again.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ R = TypeVar("R")
 V = TypeVar("V")
 
 BACKOFF: Final = Backoff(initial_interval=0.1, maximum_interval=5.0, jitter=0.5)
-"""The intervals are those of `spiffe` and of SPIRE's own clients."""
+"""The backoff intervals of `spiffe` and of SPIRE's own clients."""
 
 _APPLY_SECONDS = 5.0
 
 
 class Upkeep:
-    """Keep `current` current until canceled. All tasks and threads belong to `run`."""
+    """Keeps `current` up to date until cancelled. All tasks and threads belong to `run`."""
 
     def __init__(self, current: CurrentIdentity, *, clock: Clock, random: Callable[[], float]) -> None:
         self._current = current
@@ -58,7 +58,7 @@ class Upkeep:
         self._jwt_bundles = TrustBundles()
 
     async def run(self) -> None:
-        """Watch X.509-SVID and JWT bundles, refresh the JWT-SVID; return never, end when canceled."""
+        """Watch X.509-SVID and JWT bundles, refresh the JWT-SVID; never returns, ends when cancelled."""
         current = self._current
         x509 = Watch[proto.X509SVIDResponse, X509Reading](
             current.endpoint,
@@ -83,8 +83,8 @@ class Upkeep:
             group.create_task(bundles.run(), name="workload-api-jwt-bundles")
             group.create_task(self._refresh(), name="workload-api-jwt-svid")
 
-    # The readers run in the threads of their streams, one at a time, and keep what came before themselves: `current`
-    # belongs to the event loop's thread. Only the SPIFFE ID is read from there, which is settled once and for all.
+    # The readers run in the threads of their streams, one at a time, and keep the previous values themselves: `current`
+    # belongs to the event loop's thread. They read only the SPIFFE ID from it, which is fixed once.
 
     def _read_x509(self, response: proto.X509SVIDResponse) -> X509Reading:
         reading = read_x509(response, wanted=self._current.spiffe_id, before=self._x509_bundles, now=self._clock())
@@ -111,7 +111,7 @@ class Upkeep:
             try:
                 token = await self._fetch(spiffe_id)
                 self._current.apply_token(token, spiffe_id, self._clock())
-            except Exception as error:  # noqa: BLE001 - whatever it was, asking again is all that can help
+            except Exception as error:  # noqa: BLE001  after any error, asking again is all that can help
                 attempt += 1
                 self._current.failed(JWT_SVID, error)
                 await asyncio.sleep(BACKOFF.interval(attempt, self._random()))
@@ -120,14 +120,14 @@ class Upkeep:
                 await self._until_due()
 
     async def _ready(self) -> SpiffeId:
-        """Wait until there is someone to ask for and something to verify the answer with."""
+        """Wait until the SPIFFE ID is known and there are bundles to verify the JWT-SVID with."""
         current = self._current
         while current.material is None or not current.jwt_bundles:
             await current.news()
         return current.material.spiffe_id
 
     async def _until_due(self) -> None:
-        """Wait until half life; less if readers would accept the JWT-SVID no longer, its signing key being gone."""
+        """Wait until half life, or until readers would no longer accept the JWT-SVID because its signing key is gone."""
         while True:
             now = self._clock()
             left = (self._current.credential.due() - now) / SECOND
@@ -150,9 +150,9 @@ class Upkeep:
 class Watch(Generic[R, V]):
     """A stream's responses of type R, read in the stream's thread into values of type V, applied on the event loop.
 
-    `open_stream` blocks and delivers; `read` judges a response and may raise, which ends the stream as a failure;
-    `apply` runs on the event loop and must not raise. `failed` is told of each end. Every attempt has a client of its
-    own and, because every response holds everything, starts from nothing.
+    `open_stream` blocks and delivers; `read` checks a response and may raise, which ends the stream as a failure; `apply`
+    runs on the event loop and must not raise. `failed` is called at each end. Every attempt has its own client and starts
+    from nothing, as every response holds everything.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class Watch(Generic[R, V]):
         self._delivered = False
 
     async def run(self) -> None:
-        """Watch until canceled; then the stream's thread is gone."""
+        """Watch until cancelled; then the stream's thread is gone."""
         attempt = 0
         while True:
             cancel = StreamCancelHandler()
@@ -185,7 +185,7 @@ class Watch(Generic[R, V]):
             try:
                 await self._attempt(cancel)
                 error = WorkloadApiError("UNAVAILABLE", "the stream ended")
-            except Exception as raised:  # noqa: BLE001 - whatever it was, the next attempt is all that can help
+            except Exception as raised:  # noqa: BLE001  after any error, the next attempt is all that can help
                 error = raised
             attempt = 1 if self._delivered else attempt + 1
             self._failed(error)

@@ -1,14 +1,14 @@
-"""Blocking calls to a Workload API, as raw as the protocol gives them, and its failures in one line that says what to do.
+"""Blocking calls to a Workload API, returned as raw as the protocol has them, and its failures in one line with advice.
 
-It listens where `SPIFFE_ENDPOINT_SOCKET` or the settings say (SPIFFE_Workload_Endpoint.md).
+It listens at the address in `SPIFFE_ENDPOINT_SOCKET` or the settings (SPIFFE_Workload_Endpoint.md).
 
-`spiffe` parses what it receives in ways that do not fit here: it folds repeated key IDs of a JWT bundle, uses keys that
-are marked for something else, hides the bytes, and ends a source for ever at the first response that it cannot parse.
-So its client is used for address, channel and security header, and the responses are handed on unparsed; who receives
-them judges them. The version of `spiffe` is pinned because of what is overridden here.
+`spiffe` parses what it receives in ways that do not fit here: it folds repeated key IDs of a JWT bundle, uses keys that are
+marked for another use, hides the bytes, and ends a source for ever at the first response that it cannot parse. So its client
+is used for address, channel and security header, and the responses are passed on unparsed for the callers to check. The
+version of `spiffe` is pinned because of what is overridden here.
 
-Everything blocks: call it from threads (`sealbus.agents.identity.threads`). Not to be used on after a fork, which gRPC
-does not survive: a child process connects anew.
+Everything blocks: call it from threads (`sealbus.agents.identity.threads`). gRPC does not survive a fork: a child process
+must connect again.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ __all__ = [
 Response_co = TypeVar("Response_co", covariant=True)
 
 _CHANNEL_OPTIONS = (
-    # gRPC's own waiting grows to two minutes; ours is in the supervisor, which is to find a restarted agent soon.
+    # gRPC's own backoff grows to two minutes; ours is in the supervisor, which must find a restarted agent soon.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # A rebuilt client gets a connection of its own, not one from gRPC's pool that may be in backoff.
+    # A rebuilt client gets its own connection, not one from gRPC's pool that may be in backoff.
     ("grpc.use_local_subchannel_pool", 1),
-    # Four megabytes is gRPC's default, written down: what an agent may make us hold at once.
+    # Four megabytes is gRPC's default, written down: the most that an agent can make us hold at once.
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
 )
 
@@ -90,10 +90,10 @@ class _ResponseStream(Protocol[Response_co]):
 
 
 class RawClient(WorkloadApiClient):
-    """One connection to a Workload API. Close it after use; closing ends every call that is still under way."""
+    """One connection to a Workload API. Close it after use; closing ends every open call."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        """Raise `WorkloadApiError` (`UNAVAILABLE`) if there is no socket."""
+        """Open the client; raise `WorkloadApiError` (`UNAVAILABLE`) if there is no socket."""
         try:
             super().__init__(str(endpoint))
         except ArgumentError as error:
@@ -107,7 +107,7 @@ class RawClient(WorkloadApiClient):
     def watch_x509(self, deliver: Callable[[proto.X509SVIDResponse], None], cancel: StreamCancelHandler) -> None:
         """Call `deliver` with each response of `FetchX509SVID` until the stream ends or `cancel` is used.
 
-        Returns at the end of the stream; raises `WorkloadApiError` for every other end, and what `deliver` raises.
+        Returns at the end of the stream; raises `WorkloadApiError` for any other end, and exceptions of `deliver`.
         """
         with _failures():
             _pump(self._spiffe_workload_api_stub.FetchX509SVID(proto.X509SVIDRequest()), deliver, cancel)
@@ -122,8 +122,8 @@ class RawClient(WorkloadApiClient):
     def fetch_token(self, spiffe_id: SpiffeId, key: PublicKey, *, timeout: float) -> str:
         """Return a JWT-SVID of `spiffe_id` whose one audience is `key`'s thumbprint, waiting at most `timeout` seconds.
 
-        There is no way to ask for another audience here: whoever could choose it could have a foreign key vouched for
-        (SPEC.md section 5). Nothing about the token is verified. Raises `WorkloadApiError`.
+        There is no way to ask for another audience here: with it a caller could have a foreign key vouched for (SPEC.md
+        section 5). Nothing about the token is verified. Raises `WorkloadApiError`.
         """
         request = proto.JWTSVIDRequest(audience=[key.thumbprint], spiffe_id=str(spiffe_id))
         with _failures():
@@ -172,9 +172,9 @@ class Endpoint:
 
     @classmethod
     def find(cls, socket: str | None = None) -> Endpoint:
-        """Return the endpoint that `socket` names, or else `SPIFFE_ENDPOINT_SOCKET`: `unix:///path` or a plain path.
+        """Return the endpoint in `socket`, or else in `SPIFFE_ENDPOINT_SOCKET`: `unix:///path` or a plain path.
 
-        Raises `ConfigurationError` where neither is set, or for another scheme (`tcp:` is not supported by `spiffe`).
+        Raises `ConfigurationError` if neither is set, or for another scheme (`tcp:` is not supported by `spiffe`).
         """
         text = socket or os.environ.get(ENVIRONMENT_VARIABLE, "")
         if not text:
@@ -189,16 +189,16 @@ class Endpoint:
         return cls(text)
 
     def check(self) -> None:
-        """Raise `IdentityUnavailable` with one line that says what to do if nobody can be behind this socket.
+        """Raise `IdentityUnavailable`, with one line of advice, if nothing can be listening at this socket.
 
-        That somebody answers there is not known afterwards.
+        A return does not mean that something answers there.
         """
         try:
             mode = Path(self.path).stat().st_mode
         except OSError as error:
             raise IdentityUnavailable(
                 f"no Workload API at {self}: {error.strerror}; start the SPIRE agent or `sealbus dev` "
-                f"(with --agent for a name that it does not know), or correct {ENVIRONMENT_VARIABLE}"
+                f"(with --agent for an undeclared name), or correct {ENVIRONMENT_VARIABLE}"
             ) from error
         if not stat.S_ISSOCK(mode):
             raise IdentityUnavailable(f"no Workload API at {self}: not a socket; correct {ENVIRONMENT_VARIABLE}")
@@ -206,9 +206,9 @@ class Endpoint:
             raise IdentityUnavailable(f"no access to the Workload API at {self}: run as the user that owns the socket")
 
     def absence(self) -> str:
-        """Return in one line why nobody is behind this socket; empty if somebody listens there, however busy.
+        """Return in one line why nothing listens at this socket; empty if something does, however busy it is.
 
-        The kernel knows it at once. gRPC tells an agent that is not there by the same status as one that is overloaded.
+        The kernel knows it at once. gRPC reports an absent agent with the same status as an overloaded one.
         """
         try:
             self.check()
@@ -219,7 +219,7 @@ class Endpoint:
             try:
                 probe.connect(self.path)
             except BlockingIOError:
-                # More wait to be accepted than the listener's queue holds.
+                # More connections are waiting than the listener's queue holds.
                 return ""
             except OSError:
                 return f"the Workload API at {self} does not answer: start the SPIRE agent or `sealbus dev`"
@@ -227,7 +227,7 @@ class Endpoint:
 
 
 def is_withdrawal(error: Exception) -> bool:
-    """Say whether the Workload API said with `error` that what it gave before may not be used any more.
+    """Return whether `error` means that what the Workload API gave before may no longer be used.
 
     SPIFFE_Workload_API.md sections 5.2.1, 5.2.2 and 6.2.2.
     """
@@ -235,12 +235,12 @@ def is_withdrawal(error: Exception) -> bool:
 
 
 def is_final(error: Exception) -> bool:
-    """Say whether no waiting helps after `error`: whoever listens there is no Workload API."""
+    """Return whether waiting cannot help after `error`: the listener is not a Workload API."""
     return isinstance(error, WorkloadApiError) and error.status in _ANOTHER_SERVICE
 
 
 def is_momentary(error: Exception, endpoint: Endpoint) -> bool:
-    """Say whether `error` may be over in seconds with nobody's help: an overload, or keys that are still on their way."""
+    """Return whether `error` may end within seconds without help: an overload, or keys that have not arrived yet."""
     if isinstance(error, WorkloadApiError):
         return error.status in _BUSY and not endpoint.absence()
     # A JWT-SVID that does not verify may only have overtaken the bundle that holds its key.
@@ -255,7 +255,7 @@ def status_of(error: Exception) -> str:
 
 
 def explain(error: Exception, endpoint: Endpoint) -> str:
-    """Return one line about `error` for whoever runs the workload; it holds no token and no key."""
+    """Return one line about `error` for the operator of the workload; it holds no token and no key."""
     where = f"the Workload API at {endpoint}"
     if isinstance(error, WorkloadApiError):
         return _explain_status(error, where, endpoint)

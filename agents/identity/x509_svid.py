@@ -1,7 +1,7 @@
-"""What the Workload API says about our X.509-SVID, verified before it is used (SPIFFE X509-SVID.md section 5).
+"""Verifies our X.509-SVID from the Workload API before it is used (SPIFFE X509-SVID.md section 5).
 
-A chain that peers would refuse is refused here, where the operator sees why, and not at the first connection. Chains and
-bundles come as certificates that follow each other without anything in between.
+A chain that peers would refuse is refused here, where the operator sees the reason, and not at the first connection. Chains
+and bundles are certificates joined without anything in between.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ __all__ = [
 _SCHEME = "spiffe://"
 
 MAX_CERTIFICATES = 64
-"""Certificates in one chain or bundle: a trust domain rotates two CAs or three at a time."""
+"""Most certificates in one chain or bundle: a trust domain rotates two or three CAs at a time."""
 
 _SEQUENCE = 0x30
 _LONG_FORM = 0x80
 
 
 class SvidError(Exception):
-    """The Workload API gave no X.509-SVID that can be used; the text says why."""
+    """The Workload API gave no usable X.509-SVID; the text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class X509Reading:
-    """One response, read: the material, and why bundles of federated trust domains were refused, if any were."""
+    """One parsed response: the material, and why any bundles of federated trust domains were refused."""
 
     material: X509Material
     refused: tuple[str, ...]
@@ -61,10 +61,10 @@ def read_x509(
 ) -> X509Reading:
     """Return our X.509-SVID: the one of `wanted`, or without it the first, which is the default identity.
 
-    Verified at `now` (microseconds): exactly one URI SAN, which is the SPIFFE ID that the response names; key usage and
-    basic constraints of a leaf; the key fits; the chain leads to the bundle of its own trust domain and no other.
-    Raises `SvidError`. Bundles of other trust domains are kept apart, each by its name; one that cannot be parsed
-    leaves that of `before` in force, one that is absent is gone (SPIFFE_Workload_API.md section 4.4).
+    Verified at `now` (microseconds): exactly one URI SAN, which is the SPIFFE ID that the response names; key usage and basic
+    constraints of a leaf; the key fits; the chain leads to the bundle of its own trust domain and no other. Raises
+    `SvidError`. Bundles of other trust domains are kept apart, each by its name; one that cannot be parsed leaves that of
+    `before` in force, an absent one is gone (SPIFFE_Workload_API.md section 4.4).
     """
     given = _choose(response.svids, wanted)
     try:
@@ -77,7 +77,7 @@ def read_x509(
     leaf = chain[0]
     _check_leaf(leaf, spiffe_id)
     if leaf.public_key() != key.public_key():
-        raise SvidError(f"the key given with the X.509-SVID of {spiffe_id} is another one's")
+        raise SvidError(f"the key given with the X.509-SVID of {spiffe_id} does not belong to it")
     _check_chain(chain, own, spiffe_id, now)
     bundles, refused = _bundles(response.federated_bundles, spiffe_id.trust_domain, before or {})
     bundles[spiffe_id.trust_domain] = _der(own)
@@ -93,7 +93,7 @@ def read_x509(
 
 
 def authority_end(der: bytes) -> int:
-    """Return when an authority of a trust bundle ends, in microseconds. Raises `ValueError` for what is no certificate."""
+    """Return when an authority of a trust bundle expires, in microseconds. Raises `ValueError` if it is not a certificate."""
     return _microseconds(x509.load_der_x509_certificate(der).not_valid_after_utc)
 
 
@@ -112,7 +112,7 @@ def _choose(svids: Sequence[proto.X509SVID], wanted: SpiffeId | None) -> proto.X
             return svid
     others = ", ".join(svid.spiffe_id[:256] for svid in svids[:4])
     raise SvidError(
-        f"the Workload API gives this workload {others}, not {wanted}: mend its entry or the [agents] table"
+        f"the Workload API gives this workload {others}, not {wanted}: correct its entry or the [agents] table"
     )
 
 
@@ -161,7 +161,7 @@ def _bundles(
             refused.append(f"X.509 bundle of {name[:256]!r}: not a trust domain")
             continue
         if trust_domain == own:
-            # The SVID came with the bundle of its own trust domain; a second opinion on that one is not asked for.
+            # The SVID came with the bundle of its own trust domain; a second one is not accepted.
             refused.append(f"X.509 bundle of {trust_domain}: given as a federated one too")
             continue
         try:
@@ -200,7 +200,7 @@ def parse_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
 
 
 def _end_of_sequence(data: bytes, start: int) -> int:
-    """Return where the DER SEQUENCE at `start` ends (X.690 section 8.1.3: definite lengths)."""
+    """Return the end of the DER SEQUENCE at `start` (X.690 section 8.1.3: definite lengths)."""
     if len(data) < start + 2 or data[start] != _SEQUENCE:
         raise ValueError("not a certificate")
     length, position = data[start + 1], start + 2
@@ -210,5 +210,5 @@ def _end_of_sequence(data: bytes, start: int) -> int:
             raise ValueError("not a certificate's length")
         length, position = int.from_bytes(data[position : position + octets], "big"), position + octets
     if position + length > len(data):
-        raise ValueError("a certificate is cut off")
+        raise ValueError("a certificate is truncated")
     return position + length

@@ -1,1 +1,1 @@
-"""What a process runs on: node, worker, client, health, settings, policy, and replay."""
+"""The parts that a process runs on: node, worker, client, health, settings, policy, and replay."""

@@ -1,4 +1,4 @@
-"""`Client`: what is not an agent's handler and wants to submit, call, emit and read, with an identity of its own."""
+"""`Client`: submits, calls, emits and reads with its own identity, outside of an agent's handlers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Res = TypeVar("Res")
 
 
 class Client:
-    """`async with Client("shop-web") as bus:` its identity, servers and policy come from the settings.
+    """`async with Client("shop-web") as bus:` takes its identity, servers and policy from the settings.
 
     `user` is a signed user context, minted by the edge; it is sent along unmodified and never made here.
     """
@@ -63,7 +63,7 @@ class Client:
 
     @property
     def node(self) -> Node:
-        """The node that this client is on. Raises `RuntimeError` outside `async with`."""
+        """The node of this client. Raises `RuntimeError` outside `async with`."""
         if self._node is None:
             raise RuntimeError("use the client inside `async with`")
         return self._node
@@ -100,7 +100,7 @@ class Client:
         idempotency_key: str | None = None,
         media_type: str = JSON,
     ) -> TaskHandle[Res]:
-        """Submit a task; see `Sender.submit`. `await handle.result()` waits for what comes of it."""
+        """Submit a task; see `Sender.submit`. `await handle.result()` waits for its result."""
         return await self.node.sending.submit(
             action,
             body,
@@ -115,13 +115,13 @@ class Client:
     async def user_context(self, token: str, *, within: float = 10.0) -> Statement:
         """Exchange a user's access token at the edge's token service for a context of our own; the token goes no further.
 
-        Raises `ConfigurationError` unless the settings say `client.token_service`, else as `TokenExchange.user_context`.
+        Raises `ConfigurationError` unless `client.token_service` is set, else as `TokenExchange.user_context`.
         """
         if self._exchange is None:
             from sealbus.agents.sdk.token_exchange import TokenExchange
 
             if self._token_service is None:
-                raise ConfigurationError("client.token_service is not set: say the URL of the edge's token service")
+                raise ConfigurationError("client.token_service is not set: it is the URL of the edge's token service")
             exchange = TokenExchange(
                 self._token_service, identity=self.node.identity, edges=self.node.deployment.minters
             )
@@ -129,7 +129,7 @@ class Client:
         return await self._exchange.user_context(token, within=within)
 
     def handle(self, text: str) -> TaskHandle:
-        """Return the handle of a task that this identity submitted, here or anywhere; see `Sender.handle`."""
+        """Return the handle of a task that any process of this identity submitted; see `Sender.handle`."""
         return self.node.sending.handle(text)
 
     @overload

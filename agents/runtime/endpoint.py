@@ -23,7 +23,7 @@ from sealbus.policies.decision.request import Resource as ResourceInput
 __all__ = ["HandlerEndpoint", "routes_of"]
 
 NO_RESOURCE = ResourceInput(type="none", id="none")
-"""What the policy is asked about where the handler declares no resource."""
+"""The resource for the policy if the handler declares none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class HandlerEndpoint:
     handler: Handler[Any, Any]
     sending: Sender
     kind: Kind
-    """That of the route: the handler of an own subject does not know its kind."""
+    """Kind of the route: the handler of an own subject does not know its kind."""
 
     def decode(self, body: bytes, typ: str) -> object:
         """Step 14."""
@@ -53,7 +53,7 @@ class HandlerEndpoint:
         return ResourceInput(type=resource.type, id=resource.id, properties=dict(resource.properties))
 
     async def handle(self, permitted: Permitted) -> Content | None:
-        """Step 18. A call is always answered; a task's or event's value is encoded too, so that a bad one is noticed."""
+        """Step 18. A call is always answered; a task's or event's value is encoded too, so that an invalid one is noticed."""
         result = await self.handler.function(permitted.value, Context(permitted, self.sending))
         if result is None and self.kind is not Kind.CALL:
             return None
@@ -71,8 +71,8 @@ class HandlerEndpoint:
 def routes_of(agent: Agent, *, sending: Sender, names: Names, own_subjects: OwnSubjects) -> list[Route]:
     """Return a route for each handler of `agent`.
 
-    Raises `ConfigurationError` for a subject that nobody declared, an own task or call that belongs to another agent,
-    and an own subject whose declared action or kind the handler contradicts.
+    Raises `ConfigurationError` for an undeclared subject, an own task or call that belongs to another agent, and an own
+    subject whose declared action or kind the handler contradicts.
     """
     own = names.id_of(agent.name)
     token = names.token(own)
@@ -107,13 +107,13 @@ def routes_of(agent: Agent, *, sending: Sender, names: Names, own_subjects: OwnS
 
 
 def _declared(handler: Handler[Any, Any], own: SpiffeId, own_subjects: OwnSubjects) -> OwnSubject:
-    """Return the settings' declaration of the handler's own subject; raise where the two don't fit."""
+    """Return the settings' declaration of the handler's own subject; raise if the two do not match."""
     subject = handler.subject
     declared = own_subjects.get(subject)
     if declared is None:
         raise ConfigurationError(f"{subject}: declare it under [subjects] with kind, owner and action")
     if declared.kind is not Kind.EVENT and declared.owner != own:
-        # Whoever sends it addresses the owner, so that it would be refused here at step 4.
+        # Senders address the owner, so any other agent would refuse it at step 4.
         raise ConfigurationError(f"{subject}: only its owner {declared.owner} can handle this {declared.kind}")
     if handler.action not in (subject, declared.action):
         raise ConfigurationError(

@@ -1,11 +1,11 @@
 """`/healthz`, `/readyz` and `/metrics` for operators and orchestrators: a minimal HTTP/1.1 server, GET only.
 
-It answers from memory, holds no secret, and serves one short request per connection, bounded in size and time, so that
-it needs no web framework and cannot be kept busy. It speaks no TLS: keep it on loopback, or on a network of your own.
+It answers from memory, holds no secret, and serves one short request per connection, bounded in size and time, so that it
+needs no web framework and cannot be kept busy. It has no TLS: keep it on loopback, or on a private network.
 
-`/readyz` says part by part whether a node can take work now. Its reasons are shown to whoever may connect there: they name
-parts and codes, never content. What only deserves to be noted (the newest policy bundle was refused, and the old one stays
-in force) does not make a node unready.
+`/readyz` says for each part whether a node can take work now. Its reasons are visible to everyone who can connect: they name
+parts and codes, never content. Mere notes (the newest policy bundle was refused, and the old one stays in force) do not make
+a node unready.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ __all__ = ["ASK_EVERY", "HealthServer", "Probes", "Readiness", "parse_address"]
 _log: Final = logging.getLogger(__name__)
 
 REQUEST_BYTES: Final = 4_096
-"""Longest request head; Kubernetes' and Prometheus' own are under 500 bytes."""
+"""Longest request head; those of Kubernetes and Prometheus are under 500 bytes."""
 REQUEST_SECONDS: Final = 2.0
 """For the whole request and its answer."""
 CONNECTIONS: Final = 32
-"""Connections at a time; more are closed at once."""
+"""Connections at a time; further ones are closed at once."""
 
 _LOOPBACK: Final = "127.0.0.1"
 _REQUEST_LINE: Final = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,255}) HTTP/1\.[01]")
@@ -50,22 +50,22 @@ _PLAIN: Final = "text/plain; charset=utf-8"
 _JSON: Final = "application/json"
 
 ASK_EVERY = 2.0
-"""Seconds between two questions to the policy engine; a sidecar may have gone since the last decision."""
+"""Seconds between two queries of the policy engine; a sidecar may have gone since the last decision."""
 
 ASK_SECONDS = 1.0
 """For the server's answer, which comes from its memory."""
 
 _DISK = "its disk is full or failing; make room, then restart it, for it tries no failed stream again"
-"""Seen with nats-server 2.15.1: such a stream takes nothing until the server was restarted, and publishes get no answer."""
+"""Seen with nats-server 2.15.1: such a stream stores nothing until the server is restarted, and publishes get no answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probes:
-    """What is asked of the process. Each returns the reasons for a no by name, empty for a yes; neither may block.
+    """The state of the process. Each probe returns the reasons for a no by name, empty for a yes; none may block.
 
-    `healthy`: whether it is worth keeping; a no makes an orchestrator restart it. `ready`: whether it can take work
-    now. `notes` are shown beside the latter's reasons, and change no answer. All are shown to whoever may connect: they
-    name parts and codes, never content.
+    `healthy`: whether it is worth keeping; a no makes an orchestrator restart it. `ready`: whether it can take work now.
+    `notes` are shown with the latter's reasons, and change no answer. All are visible to everyone who can connect: they name
+    parts and codes, never content.
     """
 
     healthy: Callable[[], Mapping[str, str]]
@@ -74,7 +74,7 @@ class Probes:
 
 
 def parse_address(text: str, setting: str = "health.address") -> tuple[str, int]:
-    """Return host and port of `host:port`, `:port`, `port` or `[ipv6]:port`; loopback where no host is named.
+    """Return host and port of `host:port`, `:port`, `port` or `[ipv6]:port`; loopback if no host is named.
 
     Port 0 is any free one. Raises `ConfigurationError`, which names `setting`, for anything else.
     """
@@ -89,7 +89,7 @@ def parse_address(text: str, setting: str = "health.address") -> tuple[str, int]
 
 
 class HealthServer:
-    """Serve `probes` and `counters` on `address` (`parse_address`) as an async context manager."""
+    """Serves `probes` and `counters` on `address` (`parse_address`), as an async context manager."""
 
     def __init__(self, address: str, *, probes: Probes, counters: Counters) -> None:
         self._host, self._port = parse_address(address)
@@ -127,7 +127,7 @@ class HealthServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101  the server runs this in a task of its own
+        assert task is not None  # noqa: S101  the server runs this in its own task
         self._open.add(task)
         try:
             if len(self._open) <= CONNECTIONS:
@@ -143,7 +143,7 @@ class HealthServer:
             writer.transport.abort()
 
     def _answer(self, head: bytes) -> bytes:
-        """Return the whole response to a request head; an empty head is one that was too long or incomplete."""
+        """Return the whole response to a request head; an empty head means that it was too long or incomplete."""
         found = _REQUEST_LINE.fullmatch(head.partition(b"\r\n")[0])
         if found is None:
             return _response(400, "one short HTTP/1.1 request, please\n", _PLAIN)
@@ -151,7 +151,7 @@ class HealthServer:
             return _response(405, "GET only\n", _PLAIN)
         try:
             status, text, media_type = self._page(found[2].partition(b"?")[0])
-        except Exception as error:  # noqa: BLE001  a probe that fails is an answer: something is wrong
+        except Exception as error:  # noqa: BLE001  a failing probe is an answer: something is wrong
             _log.exception("health: a probe failed")
             status, text, media_type = _report({"probe": type(error).__name__})
         return _response(status, text, media_type, body=found[1] == b"GET")
@@ -194,7 +194,7 @@ def _response(status: int, text: str, media_type: str, *, body: bool = True) -> 
 
 
 class Readiness:
-    """Looks at one entered node. Await `run` to keep what the policy engine says of itself current."""
+    """The readiness of one entered node. Await `run` to keep the policy engine's status current."""
 
     def __init__(self, node: Node, *, every: float = ASK_EVERY) -> None:
         self._node = node
@@ -203,7 +203,7 @@ class Readiness:
         self._unstored = ""
 
     async def run(self) -> None:
-        """Ask the policy engine for its status, and NATS where it stores nothing, now and again, until cancelled."""
+        """Query the policy engine, and NATS where it stores nothing, from time to time, until cancelled."""
         while True:
             self._unstored = await self._looked_at_stores()
             found = await self._node.engine.status()
@@ -217,17 +217,17 @@ class Readiness:
                 _log.info(
                     "policy engine %s: %s",
                     found.engine,
-                    "has a problem" if found.problem or found.missed else "well again",
+                    "has a problem" if found.problem or found.missed else "recovered",
                 )
             self._engine = found
             await asyncio.sleep(self._every)
 
     def reasons(self) -> dict[str, str]:
-        """Return why no work can be taken now, by part; empty where it can. Answers from memory."""
+        """Return why no work can be taken now, by part; empty if it can. Answers from memory."""
         reasons = {}
         clocks = self._node.clocks
         if clocks.ahead is not None and (skew := clocks.problem) is not None:
-            # Whether an SVID has ended is not to be told by such a clock.
+            # Such a clock cannot tell whether an SVID has expired.
             reasons["clock"] = str(skew)
         else:
             try:
@@ -248,9 +248,9 @@ class Readiness:
         return reasons
 
     async def _looked_at_stores(self) -> str:
-        """Return what nats-server does not store though it answers; empty where it stores, or does not answer either."""
+        """Return what nats-server does not store although it answers; empty if it stores, or does not answer either."""
         node = self._node
-        # With a spool records count as stored without the stream, and the audit writer notes how far that is behind.
+        # With a spool, records count as stored without the stream, and the audit writer reports the backlog.
         silent = [token for token in node.outbox.unstored if token != "audit" or node.spool is None]
         if not silent:
             return ""
@@ -259,10 +259,10 @@ class Readiness:
                 await node.transport.audit_stream()
         except (SealbusError, TimeoutError):
             return ""
-        return f"nats-server answers and does not store {', '.join(f'{token}.*' for token in silent)}: {_DISK}"
+        return f"nats-server answers but does not store {', '.join(f'{token}.*' for token in silent)}: {_DISK}"
 
     def notes(self) -> dict[str, str]:
-        """Return what an operator should look at though work is taken, by part."""
+        """Return what an operator should look at although work is taken, by part."""
         notes = {}
         engine = self._engine
         if engine is not None and engine.revision and engine.missed:

@@ -1,4 +1,4 @@
-"""Reads the monitoring port of a nats-server, which tells operators what no client is told."""
+"""Reads the monitoring port of a nats-server, which tells operators what clients cannot see."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["read_varz"]
 
 ANSWER_SECONDS: Final = 5.0
 ANSWER_BYTES: Final = 1_048_576
-"""Of /varz; that of a nats-server 2.15.1 has some 5 KB."""
+"""Most bytes of /varz; that of a nats-server 2.15.1 has some 5 KB."""
 _OK: Final = 200
 
 
 async def read_varz(url: str) -> bytes:
     """Return the document `/varz` at the monitoring address `url`, such as `http://127.0.0.1:8222`.
 
-    Raises `BusUnavailable`, one line, where there is no such answer within five seconds.
+    Raises `BusUnavailable`, one line, without such an answer within five seconds.
     """
     try:
         async with (

@@ -1,4 +1,4 @@
-"""`Node`: one identity's standing on the bus. What a worker and a client have in common."""
+"""`Node`: the connection of one identity to the bus, common to workers and clients."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Deployment:
 class Node:
     """Outbox, audit writer, refusals and requests of one identity; enter with `async with`.
 
-    Identity, transport and engine are entered already and outlive the node.
+    Identity, transport and engine are already entered and outlive the node.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class Node:
         self.transport = transport
         self.engine = engine
         self.connected = connected
-        """Tells whether the transport has a broker now; one in memory always has."""
+        """Whether the transport has a broker now; one in memory always has."""
         self.policy_problem = policy_problem
-        """Tells why the newest policy is not in force, or is not looked for; empty where all is well."""
+        """Why the newest policy is not in force or not looked for; empty if all is well."""
         self._revoked_before = revoked_before
         self._revoked = revoked_before()
         self._trust = Trust(bundles=identity.bundles(), revoked_before=self._revoked)
@@ -147,18 +147,18 @@ class Node:
         self._refusing: asyncio.Task[None] | None = None
 
     async def _broker_time(self) -> int:
-        # Who serves only calls has no consumer to ask about; about the audit stream each has to ask anyway.
+        # A node that serves only calls has no consumer to ask about, but each must ask about the audit stream.
         if not self._audit_stream:
             self._audit_stream, _ = await self.transport.audit_stream()
         try:
             return await self.transport.broker_time(self._audit_stream)
         except ConfigurationError:
-            # A period's stream may be gone when the next one is current.
+            # The stream of a period may be gone when the next one is current.
             self._audit_stream = ""
             raise
 
     def trust(self) -> Trust:
-        """Return the trust bundles, and the operator's revocations by time, as they are now."""
+        """Return the current trust bundles, and the operator's revocations by time."""
         bundles, revoked = self.identity.bundles(), self._revoked_before()
         if self._trust.bundles is not bundles or self._revoked is not revoked:
             self._trust, self._revoked = Trust(bundles=bundles, revoked_before=revoked), revoked

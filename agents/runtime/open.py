@@ -1,4 +1,4 @@
-"""From settings to a running node: identity from the Workload API, a connection to NATS, a policy engine."""
+"""Opens a node from the settings: identity from the Workload API, a connection to NATS, a policy engine."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 def deployment_of(settings: Settings) -> Deployment:
-    """Return what every node of the deployment agrees on."""
+    """Return what all nodes of the deployment must agree on."""
     return Deployment(
         names=settings.names,
         minters=settings.minters,
@@ -57,12 +57,12 @@ def deployment_of(settings: Settings) -> Deployment:
 
 
 def streams_of(settings: Settings) -> tuple[Stream, ...]:
-    """Return the streams as they are declared by the settings."""
+    """Return the streams as the settings declare them."""
     return declared_streams(settings.max_bytes, own=settings.own_subjects, replicas=settings.streams.replicas)
 
 
 def spool_of(settings: Settings, own: SpiffeId) -> SpoolOptions | None:
-    """Return where the records of the identity `own` are spooled; `None` where the stream has to acknowledge them."""
+    """Return where the records of the identity `own` are spooled; `None` if the stream must acknowledge them."""
     if settings.audit.spool is None:
         return None
     return SpoolOptions(
@@ -73,7 +73,7 @@ def spool_of(settings: Settings, own: SpiffeId) -> SpoolOptions | None:
 
 
 def workload_api_of(settings: Settings, name: str) -> str | None:
-    """Return the Workload API's address for the workload `name`; `{name}` stands for it where there is a socket each."""
+    """Return the Workload API's address for the workload `name`, which replaces `{name}` if each has its own socket."""
     address = settings.workload_api
     return address.replace("{name}", name) if address is not None else None
 
@@ -84,7 +84,7 @@ async def open_identity(
 ) -> AsyncGenerator[WorkloadIdentity, None]:
     """Open the identity of the workload `name`, which must be of the settings' trust domain.
 
-    One workload may have several identities (SPIRE gives all that its selectors match): it is asked for by name.
+    One workload may have several identities (SPIRE gives all that its selectors match): this one is requested by name.
     """
     wanted = settings.names.id_of(name)
     async with WorkloadIdentity.connect(
@@ -96,7 +96,7 @@ async def open_identity(
     ) as identity:
         if identity.spiffe_id.trust_domain != settings.trust_domain:
             raise ConfigurationError(
-                f"this workload is {identity.spiffe_id}, and the settings say trust domain {settings.trust_domain}"
+                f"this workload is {identity.spiffe_id}, but the settings' trust domain is {settings.trust_domain}"
             )
         yield identity
 
@@ -105,7 +105,7 @@ async def open_identity(
 async def open_connection(
     name: str, settings: Settings, *, counters: Counters | None = None
 ) -> AsyncGenerator[tuple[WorkloadIdentity, Connection], None]:
-    """Open the identity of the workload `name` and its connection to NATS; each failure is one line that names the thing."""
+    """Open the identity of the workload `name` and its connection to NATS; each failure is one line that names the cause."""
     async with (
         open_identity(name, settings, counters=counters) as identity,
         connection_of(name, settings, identity, counters) as connection,
@@ -129,7 +129,7 @@ def connection_of(name: str, settings: Settings, identity: WorkloadIdentity, cou
 async def open_engine(
     policy: PolicyTable, identity: Identity | None = None, in_force: InForce | None = None
 ) -> AsyncGenerator[PolicyEngine, None]:
-    """Open the policy engine that the settings name: the central one asks by `identity`.
+    """Open the policy engine that the settings name; the central one uses `identity` for its requests.
 
     The embedded one decides by what is `in_force`, or else by the settings' file.
     """
@@ -163,7 +163,7 @@ async def open_engine(
         if len({one.trust_domain for one in policy.opa_ids}) != 1:
             raise ConfigurationError("policy.opa_ids must all be of one trust domain: one bundle vouches for them")
         if identity is None:
-            raise ConfigurationError("the central engine needs an identity, with which it asks OPA")
+            raise ConfigurationError("the central engine needs an identity, to ask OPA with")
         tls = OpaTls(identity, expected=frozenset(policy.opa_ids))
         async with CentralEngine(policy.opa, tls=tls, deadline=policy.deadline) as central:
             yield central
@@ -182,7 +182,7 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
         source = await stack.enter_async_context(open_source(name, settings.policy, connection, counters=counters))
         engine = await stack.enter_async_context(open_engine(settings.policy, identity, source.in_force))
         if settings.policy.bucket is None:
-            # Last: what is wrong with a file is told before anything is connected to.
+            # Last: problems with files are reported before anything is connected.
             await stack.enter_async_context(connection)
         group = await stack.enter_async_context(Background())
         streams = streams_of(settings)
@@ -213,7 +213,7 @@ async def open_audit_trail(
 ) -> AsyncGenerator[AuditTrail, None]:
     """Open the audit stream for reading under the identity `name`, which must be allowed to.
 
-    `stream` is that of a former period; the current one, unless said.
+    `stream` is that of a former period; by default the current one.
     """
     async with open_audit_reading(name, settings, stream=stream) as (_, trail):
         yield trail
@@ -223,7 +223,7 @@ async def open_audit_trail(
 async def open_audit_reading(
     name: str, settings: Settings, *, stream: str | None = None
 ) -> AsyncGenerator[tuple[Transport, AuditTrail], None]:
-    """Open the audit stream as `open_audit_trail` does, and what the other streams are read by beside it."""
+    """Open the audit stream as `open_audit_trail` does, with the transport to read the other streams."""
     async with open_connection(name, settings) as (identity, connection):
         transport = NatsTransport(connection)
         yield (

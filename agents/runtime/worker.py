@@ -39,7 +39,7 @@ __all__ = ["Worker", "WorkerLimits", "settle_collector"]
 _log = logging.getLogger(__name__)
 
 YOUNG: Final = 20_000
-"""New containers until the young ones are looked at: a batch of messages makes a few thousand, all short-lived."""
+"""New containers between looks at the young ones: a batch of messages makes a few thousand, all short-lived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +51,15 @@ class WorkerLimits:
     batch: int = 256
     """Deliveries opened, decided and recorded together."""
     ack_wait: float = 30.0
-    """Seconds until the broker redelivers what gave no sign of life."""
+    """Seconds until the broker redelivers a message without a sign of life."""
     max_ack_pending: int = 8_192
-    """Deliveries of one consumer, over all replicas, that are handled or put off; see `sealbus.bus.handling.places`."""
+    """Deliveries of one consumer, over all replicas, being handled or deferred; see `sealbus.bus.handling.places`."""
     pending_calls: int = 4_096
-    """Core calls that wait to be opened; more are dropped and counted."""
+    """Core calls that wait to be opened; further ones are dropped and counted."""
     replay_entries: int = 100_000
-    """Core calls remembered until they expire (step 6); full memory refuses."""
+    """Core calls remembered until they expire (step 6); full memory refuses further ones."""
     claim_margin: float = MARGIN
-    """Seconds beyond a handler's `timeout` after which another process gives its claim up (`once`)."""
+    """Seconds beyond a handler's `timeout` after which another process may take over its claim (`once`)."""
     drain: float = 20.0
     """Seconds that handlers have to finish after a stop."""
 
@@ -86,9 +86,9 @@ class Worker:
             )
         )
         self.ready = asyncio.Event()
-        """Set once no call can be missed any more: the broker has seen every subscription."""
+        """Set once no call can be missed: the broker has seen every subscription."""
         self._apart = asyncio.Event()
-        """Set once our clock and the broker's do not agree any more: everything that is taken from is left."""
+        """Set once our clock and the broker's no longer agree: no source is taken from any more."""
         self._readiness = Readiness(node)
         self._places = Places(self.limits.max_ack_pending, counters=node.counters)
         self._stack = AsyncExitStack()
@@ -97,7 +97,7 @@ class Worker:
         node, limits = self.node, self.limits
         _, created = await node.transport.audit_stream()
         async with AsyncExitStack() as stack:
-            # The first to be entered is the last to be left: no handler runs outside of the agent's lifespan.
+            # Entered first, so left last: no handler runs outside of the agent's lifespan.
             await stack.enter_async_context(self.agent.open_lifespan())
             self._executor = await stack.enter_async_context(
                 Executor(
@@ -148,7 +148,7 @@ class Worker:
         await self._stack.__aexit__(kind, error, trace)
 
     async def run(self, stop: asyncio.Event) -> bool:
-        """Consume until `stop` is set, then take nothing more and finish what was taken; tell whether all of it was."""
+        """Consume until `stop` is set, then take nothing more and finish what was taken; return whether all of it was."""
         async with asyncio.TaskGroup() as group:
             running = [
                 group.create_task(self._take(), name="taking"),
@@ -164,11 +164,11 @@ class Worker:
         except TimeoutError:
             drained = False
         if not drained:
-            _log.warning("stopped with work unfinished: it will be delivered again")
+            _log.warning("stopped with work unfinished: it will be redelivered")
         return drained
 
     async def _take(self) -> None:
-        """Take from all sources while our clock and the broker's agree: what we leave alone another replica gets."""
+        """Take from all sources while our clock and the broker's agree: what is not taken goes to another replica."""
         while True:
             await self.node.clocks.agree()
             self._apart.clear()
@@ -191,16 +191,16 @@ class Worker:
         self._apart.set()
 
     def not_ready(self) -> dict[str, str]:
-        """Return why no work can be taken now, by part; empty where it can."""
+        """Return why no work can be taken now, by part; empty if it can."""
         sources = {} if self.ready.is_set() else {"sources": "not consuming"}
         return sources | self._readiness.reasons()
 
     def notes(self) -> dict[str, str]:
-        """Return what an operator should look at though work is taken, by part."""
+        """Return what an operator should look at although work is taken, by part."""
         return self._readiness.notes() | self._places.notes()
 
     async def settle(self) -> None:
-        """Wait until what was taken so far is handled, without stopping."""
+        """Wait until everything taken so far is handled, without stopping."""
         await self._gate.settle()
         await self._executor.drain(self.limits.drain)
 
@@ -230,7 +230,7 @@ class Worker:
         ]
 
     def _served(self) -> list[str]:
-        """Return what to subscribe to for calls: each verb by itself, so that NATS routes a call to who knows it."""
+        """Return the subjects to subscribe to for calls: one per verb, so that NATS routes calls to agents that have it."""
         return list(self.routes.subjects(Kind.CALL))
 
     def _claims(self) -> ClaimStore:
@@ -256,7 +256,7 @@ class Worker:
         await self._admit(source, None)
 
     async def _announce(self, served: Iterable[asyncio.Event]) -> None:
-        """Say that we are ready once no call can be missed any more; tasks and events wait in their streams."""
+        """Report readiness once no call can be missed; tasks and events wait in their streams."""
         for live in served:
             await live.wait()
         self.ready.set()
@@ -271,15 +271,15 @@ class Worker:
                     return
                 await self._gate.admit(batch, pull, turn)
                 if pull is not None:
-                    # Not before a batch is admitted: what was delivered would come again meanwhile, and be handled twice.
+                    # Wait for room first: messages delivered before would be redelivered meanwhile, and handled twice.
                     await self._places.room()
 
 
 def settle_collector() -> None:
-    """Set what start-up made aside, and look at the young less often than Python does unasked (every 700).
+    """Freeze what start-up made, and collect the young less often than Python's default (every 700).
 
-    Modules, compiled policies and models live as long as the process; looking at them again and again took a tenth of the
-    gate's time. Call once, in a process of ours, when it is ready; never in a library's user's.
+    Modules, compiled policies and models live as long as the process; collecting them again and again took a tenth of the
+    gate's time. Call once, in a process of ours, when it is ready; never in that of a library's user.
     """
     gc.collect()
     gc.freeze()

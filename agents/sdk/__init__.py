@@ -1,1 +1,1 @@
-"""What agents are written with: `Agent`, `Context`, `Resource`, bodies, task handles."""
+"""The interface for writing agents: `Agent`, `Context`, `Resource`, bodies, task handles."""

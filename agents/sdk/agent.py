@@ -1,4 +1,4 @@
-"""`Agent`: one workload's handlers, each with the action it stands for and the resource it acts on."""
+"""`Agent`: one workload's handlers, each with its action and the resource that it acts on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Loader = Callable[[Any], Awaitable[Resource]]
 class Handler(Generic[Req, Given_co]):
     """A declared handler. Call it like the function it wraps; give it to `Context.call` for a typed answer.
 
-    It takes a `Req` and gives what the function gives: a coroutine with the answer, or an iterator over chunks.
+    It takes a `Req` and returns what the function returns: a coroutine with the answer, or an iterator over chunks.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Handler(Generic[Req, Given_co]):
         honours: Sequence[str] = (),
     ) -> None:
         self.kind = kind
-        """Absent for an own subject: the settings say what it is, when a worker takes the agent."""
+        """Absent for an own subject: the settings give it when a worker takes the agent."""
         self.subject = subject
         self.action = action
         self.function = function
@@ -84,8 +84,8 @@ class Handler(Generic[Req, Given_co]):
 class Agent:
     """The handlers of one named agent: `agent = Agent("inventory")`, then `@agent.task("update")`.
 
-    The name stands for the SPIFFE ID that the settings' template or `[agents]` table gives it. Nothing runs until a
-    worker (`sealbus worker run MODULE:AGENT`, or `sealbus.testing.TestBus`) takes the agent.
+    The name stands for the SPIFFE ID that the settings' template or `[agents]` table gives it. Nothing runs until a worker
+    (`sealbus worker run MODULE:AGENT`, or `sealbus.testing.TestBus`) takes the agent.
     """
 
     def __init__(self, name: str) -> None:
@@ -98,10 +98,10 @@ class Agent:
     def lifespan(self, function: Callable[[], AsyncIterator[None]]) -> Callable[[], AsyncIterator[None]]:
         """Declare what a worker runs around all handlers: `@agent.lifespan` on an async generator that yields once.
 
-        What stands before the `yield` is done before the first message is taken; if it raises, the worker does not
-        start. What stands after it is done once every handler and resource loader has ended, so that what they use can
-        be closed there; where the worker itself fails, its error is raised at the `yield`, as in any context manager.
-        An agent has one lifespan; each worker that takes the agent runs it.
+        The part before the `yield` runs before the first message is taken; if it raises, the worker does not start. The part
+        after it runs once every handler and resource loader has ended, so that what they use can be closed there; if the
+        worker itself fails, its error is raised at the `yield`, as in any context manager. An agent has one lifespan; each
+        worker that takes the agent runs it.
         """
         if not inspect.isasyncgenfunction(function) or inspect.signature(function).parameters:
             raise ConfigurationError("a lifespan is an async function without parameters that yields once")
@@ -111,7 +111,7 @@ class Agent:
         return function
 
     def open_lifespan(self) -> AbstractAsyncContextManager[None]:
-        """Return the declared lifespan, to be entered by whoever runs the handlers; without one, nothing happens."""
+        """Return the declared lifespan, to be entered by the runner of the handlers; without one, nothing happens."""
         return self._lifespan() if self._lifespan is not None else nullcontext()
 
     def task(
@@ -128,15 +128,15 @@ class Agent:
     ) -> Callable[[Callable[[Req, Context], Coro]], Handler[Req, Coro]]:
         """Declare a handler of durable tasks on `task.<agent>.<verb>`, action `<agent>.<verb>`.
 
-        `resource` loads what the task is about; `facts` are fields of the body that reach the policy as
-        `action.properties`; a failed attempt is tried again `retry` times with backoff, then buried with its reason;
-        `timeout` is seconds for one attempt. `once` claims the effect in the STATE stream before each attempt, so that
-        no copy of the task is handled after one was, by any process; where a process died in the middle it cannot be
-        known, and the task ends with `outcome_unknown` instead of being handled again. `status=False` leaves its
-        requester without word of progress and of the result; failures and denials are told all the same.
+        `resource` loads what the task is about; `facts` are fields of the body that reach the policy as `action.properties`;
+        a failed attempt is retried `retry` times with backoff, then the task becomes a dead letter with its reason; `timeout`
+        is seconds for one attempt. `once` claims the effect in the STATE stream before each attempt, so that no copy of the
+        task is handled after one was, by any process; if a process died in the middle, the outcome cannot be known, and the
+        task ends with `outcome_unknown` instead of being handled again. With `status=False` its requester gets no progress
+        and no result; failures and denials are still reported.
 
-        `honours` are the types of obligations that the handler does (`ctx.obligations`): what the policy allows and obliges
-        to anything else is denied with `obligation_unknown`.
+        `honours` are the types of obligations that the handler fulfils (`ctx.obligations`): a message that the policy allows
+        with any other obligation is denied with `obligation_unknown`.
         """
         return self._declare(
             Kind.TASK,
@@ -181,9 +181,9 @@ class Agent:
     ) -> Callable[[Callable[[Req, Context], Given]], Handler[Req, Given]]:
         """Declare a handler of another agent's events: `@agent.on("event.pricing.changed")`, or of an own subject.
 
-        An event's action is `<emitter>.<name>` unless said. An own subject must stand in the settings' `[subjects]`,
-        which say whether it is a task, a call or an event, and its action; a task or call only its owner may handle.
-        `once` is as for `task`, for this agent alone: others that listen have claims of their own. So is `honours`.
+        An event's action is by default `<emitter>.<name>`. An own subject must be in the settings' `[subjects]`, which define
+        its kind (task, call or event) and its action; only its owner may handle a task or call. `once` is as for `task`, for
+        this agent alone: other listeners have their own claims. So is `honours`.
         """
         event = subject.startswith("event.")
         said = action or (subject.removeprefix("event.") if event else subject)
@@ -250,7 +250,7 @@ def checked_timeout(action: str, kind: Kind | None, timeout: object) -> float:
 
 
 def _signature(function: Callable[..., object], streams: bool) -> tuple[type, type]:
-    """Return what the handler takes and gives, from its annotations."""
+    """Return what the handler takes and returns, from its annotations."""
     name = getattr(function, "__name__", "handler")
     if not streams and not inspect.iscoroutinefunction(function):
         raise ConfigurationError(f"{name}: a handler is an async function")

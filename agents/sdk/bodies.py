@@ -1,4 +1,4 @@
-"""Bodies as typed values: pydantic models as JSON by default, msgpack where asked for, bytes as they are."""
+"""Bodies as typed values: pydantic models as JSON by default, msgpack if requested, bytes as they are."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ JSON = "application/json"
 MSGPACK = "application/msgpack"
 """Bodies of this type are in the canonical encoding of SPEC.md section 1: no floats, no nil."""
 BODY_ITEMS = 4_096
-"""Items of an array, and entries of a map, in a msgpack body: they bound what is allocated for hostile ones."""
+"""Most items of an array, and entries of a map, in a msgpack body: they bound the allocation for hostile ones."""
 
 OCTETS = "application/octet-stream"
 
 
 class TypedAction(Protocol[Req_contra, Given_co]):
-    """An action that says what it takes and gives: a declared handler (`sealbus.agents.sdk.agent`).
+    """An action with declared types: a declared handler (`sealbus.agents.sdk.agent`).
 
-    To be called it gives an `Awaitable[Answer]`, to be streamed an `AsyncIterator[Chunk]`.
+    To be called it returns an `Awaitable[Answer]`, to be streamed an `AsyncIterator[Chunk]`.
     """
 
     @property
@@ -41,14 +41,14 @@ class TypedAction(Protocol[Req_contra, Given_co]):
 
     @property
     def kind(self) -> Kind | None:
-        """How it is asked for; absent for an own subject."""
+        """The kind of message that requests it; absent for an own subject."""
 
     @property
     def gives(self) -> Body[object]:
         """The type of its answer, or of each chunk."""
 
     def __call__(self, body: Req_contra, context: Never, /) -> Given_co:
-        """Handle a body; nothing here looks at the context."""
+        """Handle a body; the type of the context does not matter here."""
 
 
 class Body(Generic[T]):
@@ -60,18 +60,18 @@ class Body(Generic[T]):
         self._adapter: pydantic.TypeAdapter[T] | None = None if self._raw else pydantic.TypeAdapter(of)
 
     def decode(self, body: bytes, typ: str) -> T:
-        """Step 14: return the typed body; raises `BadBody` for another media type or what the type does not allow."""
+        """Step 14: return the typed body; raises `BadBody` for another media type or a value that the type does not allow."""
         if self._adapter is None:
             if typ != OCTETS:
                 raise BadBody("expected application/octet-stream")
-            return cast("T", body)  # T is bytes exactly where there is no adapter
+            return cast("T", body)  # T is bytes exactly if there is no adapter
         try:
             if typ == JSON:
                 return self._adapter.validate_json(body)
             if typ == MSGPACK:
                 return self._adapter.validate_python(_unpacked(body))
         except pydantic.ValidationError as error:
-            # The error's own text quotes the input, which is a payload: only where it is wrong may be told.
+            # The error's own text quotes the input, which is a payload: only the place of the error may be shown.
             places = sorted({".".join(str(part) for part in one["loc"]) or "body" for one in error.errors()})
             raise BadBody(f"does not fit at {', '.join(places)[:200]}") from None
         except EnvelopeError as error:
@@ -79,14 +79,14 @@ class Body(Generic[T]):
         raise BadBody("media type not known")
 
     def encode(self, value: object, typ: str = JSON) -> Content:
-        """Return `value` encoded as `typ`; raises `HandlingError` `bad_result` for what the type does not allow."""
+        """Return `value` encoded as `typ`; raises `HandlingError` `bad_result` for a value that the type does not allow."""
         if self._adapter is None:
             if not isinstance(value, bytes):
                 raise HandlingError(Code.BAD_RESULT, "expected bytes")
             return Content(body=value, typ=OCTETS)
         try:
             valid = self._adapter.validate_python(value)
-            # A warning instead of an error would print the value, which is a payload, and send what does not fit.
+            # A warning instead of an error would print the value, which is a payload, and send the invalid value.
             if typ == MSGPACK:
                 plain: Value = self._adapter.dump_python(valid, mode="json", warnings="error")
                 return Content(body=encode(plain, text_bytes=DEFAULT_LIMITS.body_bytes), typ=MSGPACK)
@@ -109,7 +109,7 @@ def body_of(type_: type[T]) -> Body[T]:
 
 
 def decoded(gives: Body[T], answer: Content) -> T:
-    """Return an answer as its type; raises `HandlingError` `bad_result` where it does not fit."""
+    """Return an answer as its type; raises `HandlingError` `bad_result` if it does not fit."""
     try:
         return gives.decode(answer.body, answer.typ)
     except BadBody as error:

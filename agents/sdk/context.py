@@ -1,4 +1,4 @@
-"""`Context`: what a handler knows of the message it handles, and its way to send while handling it."""
+"""`Context`: what a handler knows of its message, and its way to send while handling it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Res = TypeVar("Res")
 
 
 class Context:
-    """One handling of one permitted message. What is sent through it carries the message's user and chain.
+    """One handling of one permitted message. Messages sent through it carry the message's user and chain.
 
-    Every fact here was verified and decided on; nothing is taken from headers of NATS.
+    Every fact here was verified and decided on; nothing is taken from NATS headers.
     """
 
     def __init__(self, permitted: Permitted, sending: Sender) -> None:
@@ -37,24 +37,24 @@ class Context:
 
     @property
     def _message(self) -> VerifiedMessage | VerifiedDecided:
-        """The message that is handled."""
+        """The message being handled."""
         return self._permitted.message
 
     @property
     def _sent(self) -> list[bytes] | None:
-        """Where the hashes of what is sent here are noted, for the outcome record."""
+        """The list that collects the hashes of messages sent here, for the outcome record."""
         return self._permitted.sent
 
     @property
     def _origin(self) -> Origin:
-        """What a message that is sent here comes from; most handlers send none."""
+        """The origin of messages sent here, made when needed; most handlers send none."""
         return Origin.message(self._permitted.message)
 
     @property
     def replay(self) -> bool:
         """Whether this is a recorded message that is replayed for debugging: nothing is sent, nothing is recorded.
 
-        What a handler does by other ways than this context is its own, and happens: look here before it does.
+        Effects that a handler has outside of this context do happen: check this before them.
         """
         return False
 
@@ -70,17 +70,17 @@ class Context:
 
     @property
     def caller(self) -> SpiffeId:
-        """Who sealed the message."""
+        """The workload that sealed the message."""
         return self._message.header.iss
 
     @property
     def chain(self) -> tuple[SpiffeId, ...]:
-        """Who sealed each message of the chain, the root first, the caller last. Provenance, not a right."""
+        """The workloads that sealed the messages of the chain, the root first, the caller last. Provenance, not a right."""
         return tuple(header.iss for header in self._message.chain)
 
     @property
     def user(self) -> UserContext | None:
-        """The user behind the message, as the edge signed it; absent where there is none."""
+        """The user behind the message, as the edge signed it; absent if there is none."""
         return self._message.context
 
     @property
@@ -90,21 +90,21 @@ class Context:
 
     @property
     def obligations(self) -> tuple[Mapping[str, object], ...]:
-        """What the policy obliges the handler to."""
+        """The obligations that the policy gives the handler."""
         return self._permitted.obligations
 
     async def progress(self, note: str) -> None:
-        """Tell the requester of this task how it goes: `note` is a line of at most 256 bytes of UTF-8.
+        """Report progress to the requester of this task: `note` is a line of at most 256 bytes of UTF-8.
 
-        Returns once that is stored, or could not be within 10 s: a lost note ends no work. Raises `ValueError` for
-        another note and `SealError` where the message is no task.
+        Returns once the note is stored, or could not be stored within 10 s: a lost note ends no work. Raises `ValueError` for
+        an invalid note and `SealError` if the message is not a task.
         """
         await self._tell(State.WORKING, note)
 
     async def input_required(self, note: str) -> None:
         """Tell the requester that the task waits for what `note` says; otherwise like `progress`.
 
-        Whatever comes in answer is a message of its own, and this handler is what waits for it.
+        An answer to it is a separate message, and this handler must wait for it.
         """
         await self._tell(State.INPUT_REQUIRED, note)
 
@@ -192,7 +192,7 @@ class Context:
         )
 
     async def emit(self, name: str, body: object, *, media_type: str = JSON) -> Receipt:
-        """Emit an event of this agent that says it follows from the handled message; it carries no user and no chain."""
+        """Emit an event of this agent, marked as following from the handled message; it carries no user and no chain."""
         return await self._sending.emit(
             name,
             body,

@@ -1,4 +1,4 @@
-"""From an action and a body to a message to be sealed: subject, audience, life, and what of the handled one goes along."""
+"""Makes a message to seal from an action and a body: subject, audience, life, and what it inherits from the handled one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 
 NO_SUBJECTS: OwnSubjects = MappingProxyType({})
 TASK_LIFE = 3_600 * SECOND
-"""A task lives an hour unless said, or as long as its chain may go on if that is less."""
+"""The default life of a task is an hour, or as long as its chain may go on if that is less."""
 CALL_LIFE = 30 * SECOND
 EVENT_LIFE = 3_600 * SECOND
 TASK_END = 3_600 * SECOND
@@ -42,7 +42,7 @@ TASK_END = 3_600 * SECOND
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What a message comes from: nothing, a user's context, or the message that is being handled.
+    """The origin of a message: nothing, a user's context, or the message being handled.
 
     `statement` and `ancestors` go along unmodified; `end` bounds the child's, `not_before` its `iat` (SPEC.md section 3).
     """
@@ -63,7 +63,7 @@ class Origin:
 
     @classmethod
     def message(cls, message: VerifiedMessage) -> Origin:
-        """Continue the chain of the message that is being handled; an event starts a chain of its own."""
+        """Continue the chain of the message being handled; an event starts a new chain."""
         header = message.header
         if header.kind not in (Kind.TASK, Kind.CALL):
             return cls(tid=header.tid, not_before=header.iat)
@@ -86,9 +86,9 @@ def split_action(action: str) -> tuple[str, str]:
 
 
 def own_subject(kind: Kind, name: str, own: OwnSubjects) -> OwnSubject | None:
-    """Return the own subject of `kind` that `name` means, by its text or its action; `None` where it means none.
+    """Return the own subject of `kind` that `name` means, by its text or its action; `None` if there is none.
 
-    What the settings declare comes before our own scheme. Raises `SealError` for an action that two subjects stand for.
+    The settings' declarations come before our own scheme. Raises `SealError` for an action that two subjects stand for.
     """
     if not own:
         return None
@@ -115,7 +115,7 @@ def task_message(
 ) -> OutgoingMessage:
     """Return a task for `action`, or for the own subject that it means; it carries the origin's user and chain.
 
-    `life` is microseconds; raises `SealError` for one that no task may have, or that its chain cannot last for.
+    `life` is microseconds; raises `SealError` for one that a task may not have, or that its chain does not last for.
     """
     declared = own_subject(Kind.TASK, action, own)
     if declared is None:
@@ -148,7 +148,7 @@ def task_message(
 
 
 def _task_life(asked: int | None, origin: Origin) -> int:
-    """Return how long a task lives. One that was asked for is given as it is, or refused: nobody is told of less."""
+    """Return how long a task lives. A requested life is granted as it is, or refused, never shortened."""
     if asked is None:
         return TASK_LIFE
     longest = RULES[Kind.TASK].life
@@ -156,8 +156,8 @@ def _task_life(asked: int | None, origin: Origin) -> int:
         raise SealError(f"life is over 0 and at most {longest // SECOND} s for a task, not {asked / SECOND:.10g} s")
     if origin.end is not None and asked > (lasts := origin.end - origin.not_before):
         raise SealError(
-            f"life is at most {lasts // SECOND} s here, not {asked / SECOND:.10g} s: so long may the user's context, or the "
-            "task that is being handled, go on"
+            f"life is at most {lasts // SECOND} s here, not {asked / SECOND:.10g} s: the user's context, or the "
+            "task being handled, goes on no longer"
         )
     return asked
 
@@ -175,7 +175,7 @@ def call_message(
 ) -> OutgoingMessage:
     """Return a call of `action`, or of the own subject that it means, whose replies go to `reply_to`.
 
-    It carries the origin's user and chain. Raises `SealError` for a `life` that no call may have.
+    It carries the origin's user and chain. Raises `SealError` for a `life` that a call may not have.
     """
     longest = RULES[Kind.CALL].life
     if not 0 < life <= longest:
@@ -222,7 +222,7 @@ def event_message(
 ) -> OutgoingMessage:
     """Return an event of our own, `event.<agent>.<name>` or the own subject that `name` means.
 
-    It carries no user and no chain, since anybody may read it; `re` says what it follows. Raises `SealError` for an own
+    It carries no user and no chain, since anyone may read it; `re` names what it follows. Raises `SealError` for an own
     subject of another emitter.
     """
     declared = own_subject(Kind.EVENT, name, own_subjects)

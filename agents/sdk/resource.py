@@ -1,4 +1,4 @@
-"""What an action is done to, with attributes that the agent vouches for."""
+"""The object of an action, with attributes that the agent vouches for."""
 
 from __future__ import annotations
 

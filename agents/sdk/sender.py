@@ -31,7 +31,7 @@ Res = TypeVar("Res")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """An event that was stored: its id and hash, and where its stream keeps it."""
+    """A stored event: its id and hash, and its place in its stream."""
 
     message_id: str
     digest: bytes
@@ -42,20 +42,20 @@ class Receipt:
 
 class _Options(TypedDict, total=False):
     grants: Sequence[str] | None
-    """The only actions that may follow from it; any, unless said."""
+    """The only actions that may follow from it; by default any."""
     media_type: str
-    """Of the body: JSON unless said, or `application/msgpack`."""
+    """Media type of the body, by default JSON; or `application/msgpack`."""
 
 
 class CallOptions(_Options, total=False):
-    """What may be said of a call."""
+    """Options of a call."""
 
     timeout: float
-    """Seconds for the answer to come, 30 unless said."""
+    """Seconds to wait for the answer, by default 30."""
 
 
 class SubmitOptions(_Options, total=False):
-    """What may be said of a task."""
+    """Options of a task."""
 
     life: float | None
     """Seconds until it may no longer be handled; see `Sender.submit`."""
@@ -64,7 +64,7 @@ class SubmitOptions(_Options, total=False):
 
 
 class Sender:
-    """Sends for one identity. Bodies are pydantic models or what pydantic can adapt, JSON unless said."""
+    """Sends for one identity. Bodies are pydantic models or what pydantic can adapt, by default as JSON."""
 
     def __init__(
         self,
@@ -99,11 +99,11 @@ class Sender:
     ) -> TaskHandle[Res]:
         """Store a task for `action` and return its handle.
 
-        `action` is a declared handler or a text: `<agent>.<verb>`, or an own subject or its action. Who consumes the task
-        decides about it later: a denial is seen by the handle. `life` is seconds until it may no longer
-        be handled: at most a day, and no longer than the user's context or the handled task may go on; an hour, or what is
-        left of these, unless said. Raises `Overloaded` if the stream is full, `BusUnavailable`, `SealError` for what no
-        reader would accept, `IdentityUnavailable`.
+        `action` is a declared handler or a text: `<agent>.<verb>`, or an own subject or its action. The recipient decides
+        about the task later: the handle shows a denial. `life` is seconds until the task may no longer be handled: at most a
+        day, and no longer than the user's context or the handled task may go on; by default an hour, or what is left of
+        these. Raises `Overloaded` if the stream is full, `BusUnavailable`, `SealError` for what no reader would accept,
+        `IdentityUnavailable`.
         """
         origin = origin or Origin.user(user)
         name = _name_of(action, Kind.TASK)
@@ -135,9 +135,9 @@ class Sender:
         )
 
     def handle(self, text: str) -> TaskHandle:
-        """Return the handle that `text` is; raises `EnvelopeError` (`malformed`, step 0) for any other text.
+        """Return the handle in `text`; raises `EnvelopeError` (`malformed`, step 0) for any other text.
 
-        It answers in every process of the identity that submitted the task; for another's, nothing ever comes.
+        It works in every process of the identity that submitted the task; another identity never gets an answer.
         """
         return TaskHandle(task=parse_handle(text), reader=self._reader)
 
@@ -178,8 +178,8 @@ class Sender:
     ) -> Res:
         """Call `action` and return its answer as `returns` (or as the handler itself declares).
 
-        Raises `Denied` if the other side's policy or ours says no, `RemoteError` with the other side's code for all else
-        that ends a call there, `BusUnavailable` with the code `expired` where no answer came in `timeout` seconds.
+        Raises `Denied` if the other side's policy or ours denies, `RemoteError` with the other side's code for any other
+        failure there, `BusUnavailable` with the code `expired` if no answer came in `timeout` seconds.
         """
         gives: Body[Res] = _gives(action, returns)
         message, name = self._call(action, body, origin or Origin.user(user), timeout, grants, media_type)
@@ -238,7 +238,7 @@ class Sender:
 
 
 def encoded(body: object, media_type: str) -> Content:
-    """Return `body` encoded by its own type; raises `SealError` for what cannot be."""
+    """Return `body` encoded by its own type; raises `SealError` if it cannot be encoded."""
     if isinstance(body, Content):
         return body
     try:
@@ -252,7 +252,7 @@ def _name_of(action: TypedAction[Any, object] | str, kind: Kind) -> str:
     if isinstance(action, str):
         return action
     if action.kind not in (kind, None):
-        raise SealError(f"{action.action} is a handler of another kind: it cannot be asked for as a {kind}")
+        raise SealError(f"{action.action} is a handler of another kind: it cannot be requested as a {kind}")
     return action.action
 
 
@@ -260,7 +260,7 @@ def _gives(action: TypedAction[Any, Awaitable[Res] | AsyncIterator[Res]] | str, 
     if returns is not None:
         return body_of(returns)
     if isinstance(action, str):
-        raise SealError("say what the call returns: returns=SomeType")
+        raise SealError("give the type that the call returns: returns=SomeType")
     return cast("Body[Res]", action.gives)  # read from the same annotation as `Res`
 
 

@@ -1,7 +1,7 @@
-"""`TaskHandle`: what a submitted task is asked about by, from any process of the same identity and after a restart.
+"""`TaskHandle`: gives a submitted task's status and result, in any process of the same identity and after a restart.
 
-A handle's text is the unpadded base64url of an encoded map (SPEC.md section 1) of `v` 1, `act`, the task's action, and
-`req`, the request as SPEC.md section 7 writes it. It holds nothing secret; a handle is as trusted as where it is kept.
+A handle's text is the unpadded base64url of an encoded map (SPEC.md section 1) of `v` 1, `act`, the task's action, and `req`,
+the request as SPEC.md section 7 writes it. It holds nothing secret; a handle is as trusted as where it is kept.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _VERSION: Final = 1
 class TaskHandle(Generic[Res_co]):
     """A task of ours. `await handle.result()`; `str(handle)` is kept and read again with `client.handle(text)`.
 
-    What it gives is known where a declared handler was submitted; for a text, say `handle.result(SomeType)`.
-    `subject`, `stream` and `sequence` say where the task was stored; a handle that was read from text does not know.
+    The result's type is known if a declared handler was submitted; for a text, use `handle.result(SomeType)`. `subject`,
+    `stream` and `sequence` are where the task was stored; a handle read from text does not know them.
     """
 
     task: AskedTask = field(repr=False)
@@ -53,7 +53,7 @@ class TaskHandle(Generic[Res_co]):
 
     @property
     def action(self) -> str:
-        """The action that was asked for."""
+        """The requested action."""
         return self.task.action
 
     @property
@@ -63,12 +63,12 @@ class TaskHandle(Generic[Res_co]):
 
     @property
     def digest(self) -> bytes:
-        """The hash of the task's header, by which audit records name it."""
+        """The hash of the task's header, which names it in audit records."""
         return self.task.pending.digest
 
     @property
     def end(self) -> int:
-        """Until when the task is open, in microseconds since the Unix epoch; a result may come until then."""
+        """The end of the task's life, in microseconds since the Unix epoch; a result may come until then."""
         return self.task.pending.end
 
     @property
@@ -84,15 +84,15 @@ class TaskHandle(Generic[Res_co]):
         return self.text
 
     def statuses(self, *, after: int = -1) -> AsyncGenerator[Status, None]:
-        """Yield the task's statuses, those numbered up to `after` left out, as they come and up to the final one.
+        """Yield the task's statuses with numbers above `after`, as they come and up to the final one.
 
-        Use it inside `contextlib.aclosing` where it may be left early. At `end` the last one is `expired`. Raises as
+        Use it inside `contextlib.aclosing` if it may be left early. At `end` the last one is `expired`. Raises as
         `StatusReader.statuses` does: a result that our own policy refuses is not yielded but raised as `Denied`.
         """
         return self.reader.statuses(self.task, after=after)
 
     async def status(self, *, timeout: float = 10.0) -> Status | None:
-        """Return the newest status that is stored now; None while the task is submitted and nothing more.
+        """Return the newest stored status; None while the task is submitted and nothing more.
 
         Raises as `statuses` does, `TimeoutError` if the stream could not be read within `timeout` seconds.
         """
@@ -109,9 +109,9 @@ class TaskHandle(Generic[Res_co]):
     async def result(self, returns: type[Other] | None = None, *, timeout: float = 60.0) -> Res_co | Other:
         """Wait until the task is done, at most `timeout` seconds, and return its result, as `returns` if that is given.
 
-        Raises `Denied` with its reasons if the other side's policy or ours says no, `RemoteError` with the other side's
-        code for all else that ends a task there, `CallExpired` once `end` has passed, `HandlingError` (`bad_result`)
-        for a result of another type, and `TimeoutError` while the task is still open: it can be asked for again.
+        Raises `Denied` with its reasons if the other side's policy or ours denies, `RemoteError` with the other side's code
+        for any other failure there, `CallExpired` once `end` has passed, `HandlingError` (`bad_result`) for a result of
+        another type, and `TimeoutError` while the task is still open: then it can be called again.
         """
         gives: Body[Any] = body_of(returns) if returns is not None else self.gives or body_of(object)
         last: Status | None = None
@@ -130,13 +130,13 @@ class TaskHandle(Generic[Res_co]):
 
 
 def failure_of(status: Status) -> SealbusError:
-    """Return what a final status without a result is raised as."""
+    """Return the error to raise for a final status without a result."""
     if status.state is State.EXPIRED:
         return CallExpired("the task was not done before its end")
     if status.code == Code.DENIED:
-        return Denied("the other side's policy says no", status.reasons)
+        return Denied("the other side's policy denies this", status.reasons)
     if status.code == Code.OBLIGATION_UNKNOWN:
-        return ObligationUnknown("the other side does not honour what its policy obliges to", status.reasons)
+        return ObligationUnknown("the other side does not honour an obligation of its policy", status.reasons)
     if status.state is State.CANCELED:
         return RemoteError(Code.CANCELED, "the task was canceled")
     try:
@@ -147,14 +147,14 @@ def failure_of(status: Status) -> SealbusError:
 
 
 def parse_handle(text: str) -> AskedTask:
-    """Return the task that a handle's text names; raise `EnvelopeError` (`malformed`, step 0) for every other text."""
+    """Return the task that a handle's text names; raise `EnvelopeError` (`malformed`, step 0) for any other text."""
     if len(text) > _TEXT_BYTES:
         raise _malformed("too long")
     try:
         raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError as error:
         raise _malformed("not base64url") from error
-    # The decoder skips strange characters; there is one spelling of a handle.
+    # The decoder skips invalid characters; a handle has one spelling.
     if urlsafe_b64encode(raw).rstrip(b"=").decode() != text:
         raise _malformed("not canonical")
     keys = RecordMap(decode(raw, text_bytes=DEFAULT_LIMITS.text_bytes, step=0))

@@ -1,12 +1,12 @@
-"""The client's side of the edge's token service: a user's access token for a user context of our own (RFC 8693).
+"""The client's side of the edge's token service: exchanges a user's access token for our own user context (RFC 8693).
 
 ::
 
     async with Client("shop-web") as bus:
         user = await bus.user_context(access_token)
 
-The server is who the settings name as a minter of contexts, checked inside the handshake before the token leaves. It hands
-the context out as text, base64url of `[1, payload, proof, credential]`: the statement that travels in an envelope (SPEC.md
+The settings must name the server as a minter; the handshake checks that before the token is sent. The server returns
+the context as text, base64url of `[1, payload, proof, credential]`: the statement that travels in an envelope (SPEC.md
 sections 2 and 6), in the same canonical encoding.
 """
 
@@ -51,10 +51,10 @@ __all__ = [
 ]
 
 USER_CONTEXT_TYPE: Final = "urn:sealbus:params:oauth:token-type:user-context"
-"""`requested_token_type` and `issued_token_type` of the token service (RFC 8693 section 3 lets anybody's URI stand there)."""
+"""`requested_token_type` and `issued_token_type` of the token service (RFC 8693 section 3 allows any URI here)."""
 
 CONTEXT_TOKEN_BYTES: Final = 20_480
-"""Characters of the text: a payload, a credential and a proof at their largest, and a third more for base64."""
+"""Most characters of the text: a payload, a credential and a proof at their largest, and a third more for base64."""
 
 _FORMAT: Final = 1
 
@@ -63,7 +63,7 @@ _ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
 _ANSWER_BYTES: Final = CONTEXT_TOKEN_BYTES + 4_096
 _CONNECTIONS: Final = 32
 _KEPT_SECONDS: Final = 4.0
-"""Below what the edge keeps an idle connection for, so that no request meets its end."""
+"""Shorter than the edge keeps an idle connection, so that no request meets its end."""
 
 
 def context_token(statement: Statement) -> str:
@@ -88,7 +88,7 @@ def parse_context_token(text: str) -> Statement:
     try:
         raw = text.encode("ascii")
         value = decode(base64.b64decode(raw + b"=" * (-len(raw) % 4), altchars=b"-_", validate=True), step=0)
-        # Values of any type may stand here: what is no statement does not encode to the same text again, or not at all.
+        # Values of any type may be here: anything but a statement does not encode to the same text again, or not at all.
         format_, payload, (size, index, path, signature), (kind, token) = value  # type: ignore[misc, str-unpack]
         statement = Statement(
             payload,  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ class TokenServiceUnavailable(InfrastructureError):
 
 
 class ExchangeRefused(SealbusError):
-    """The token service does not take the access token; `code` says why, as the edge's answers to users do."""
+    """The token service does not accept the access token; `code` gives the reason, as the edge's answers to users do."""
 
     def __init__(self, code: Code, detail: str = "") -> None:
         super().__init__(detail)
@@ -118,7 +118,7 @@ class ExchangeRefused(SealbusError):
 
 
 class TokenExchange:
-    """Exchanges tokens for one workload; enter with `async with`. `url` is https, `edges` are who may answer there."""
+    """Exchanges tokens for one workload; enter with `async with`. `url` is https, `edges` are the servers that may answer."""
 
     def __init__(self, url: str, *, identity: Identity, edges: frozenset[SpiffeId]) -> None:
         parts = urlsplit(url)
@@ -142,8 +142,8 @@ class TokenExchange:
     async def user_context(self, token: str, *, within: float = 10.0) -> Statement:
         """Return a user context of the user of `token`, usable by this workload alone.
 
-        Raises `ExchangeRefused` with the code of the edge, `TokenServiceUnavailable`, `IdentityUnavailable`. What the
-        context says is verified by whoever consumes a message with it; here only that it is one, and ours.
+        Raises `ExchangeRefused` with the code of the edge, `TokenServiceUnavailable`, `IdentityUnavailable`. The recipient of
+        a message with the context verifies it; here only its form and that it is for this workload are checked.
         """
         form = {
             "grant_type": _GRANT,
@@ -165,7 +165,7 @@ class TokenExchange:
                         trouble = "the answer is too long"
                         break
         except (httpx2.HTTPError, TimeoutError) as error:
-            # Its text names hosts and TLS reasons only. Its request holds the form, so that nothing may be chained to it.
+            # Its text names hosts and TLS reasons only. Its request holds the form, so nothing may be chained to it.
             trouble = str(error)[:300] or type(error).__name__
         if trouble:
             raise TokenServiceUnavailable(f"{self._url}: {trouble}")
@@ -182,12 +182,12 @@ class TokenExchange:
         except EnvelopeError as error:
             raise TokenServiceUnavailable("the answer is not a user context") from error
         if context.wkl != self._identity.spiffe_id or context.iss not in self._edges:
-            raise TokenServiceUnavailable("the answer is a context for somebody else, or of somebody else")
+            raise TokenServiceUnavailable("the answer is a context for another workload, or from another minter")
         return statement
 
     @asynccontextmanager
     async def _client(self) -> AsyncGenerator[httpx2.AsyncClient, None]:
-        """Lend a client that shows the X.509-SVID of now; one of a former SVID is closed once nobody has it any more."""
+        """Lend a client that shows the current X.509-SVID; one of a former SVID is closed once nothing uses it any more."""
         material = self._identity.x509()
         before, pool = self._pool, self._pool
         if pool is None or pool.material is not material:
@@ -204,7 +204,7 @@ class TokenExchange:
 
 
 class _Pool:
-    """The connections that were made with one X.509-SVID, and how many requests use them."""
+    """The connections made with one X.509-SVID, and how many requests use them."""
 
     def __init__(self, material: X509Material, edges: frozenset[SpiffeId]) -> None:
         self.material: Final = material
@@ -231,5 +231,5 @@ def _refusal(status: int, said: dict[str, object]) -> SealbusError:
     except ValueError:
         return TokenServiceUnavailable(f"the token service answered {status}")
     if status >= 500:
-        return TokenServiceUnavailable(f"the token service is not able to: {code}")
+        return TokenServiceUnavailable(f"the token service failed: {code}")
     return ExchangeRefused(code, str(said.get("error_description", ""))[:256])

@@ -78,7 +78,7 @@ async def test_a_full_disk_is_named_by_who_stores_and_forgotten_with_it(disk: Pa
             for readiness, stream in ((worker.not_ready, "audit"), (requester.reasons, "task")):
                 await until(lambda readiness=readiness: "disk" in readiness(), seconds=KNOWN_WITHIN)  # type: ignore[misc]
                 said = readiness()["disk"]
-                assert said.startswith("nats-server answers and does not store ")
+                assert said.startswith("nats-server answers but does not store ")
                 assert f"{stream}.*" in said
                 assert "its disk is full or failing; make room, then restart it" in said
             for one in asking:

@@ -110,7 +110,7 @@ async def test_who_starts_before_its_agent_gets_its_identity_from_it(running: Sp
 
 
 async def test_an_identity_that_is_not_ours_is_refused(running: Spire) -> None:
-    with pytest.raises(IdentityUnavailable, match=r"not spiffe://example\.org/agent/inventory: mend its entry"):
+    with pytest.raises(IdentityUnavailable, match=r"not spiffe://example\.org/agent/inventory: correct its entry"):
         async with WorkloadIdentity.connect(
             running.agent.address, spiffe_id=SpiffeId("spiffe://example.org/agent/inventory")
         ):

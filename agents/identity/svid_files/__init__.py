@@ -1,1 +1,1 @@
-"""SVIDs as files, kept fresh for programs that read files, and the server process that reads them."""
+"""SVIDs as files, kept up to date for programs that read files, and the server process that reads them."""

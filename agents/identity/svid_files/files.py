@@ -1,10 +1,10 @@
-"""An X.509-SVID as PEM files, for servers that speak no SPIFFE: chain, key and trust bundle change together or not at all.
+"""An X.509-SVID as PEM files, for servers that do not speak SPIFFE: chain, key and bundle change together.
 
 ::
 
     DIR/svid.pem    -> .current/svid.pem        the chain, leaf first
     DIR/svid.key    -> .current/svid.key        its private key, PKCS#8, mode 0600
-    DIR/bundle.pem  -> .current/bundle.pem      whom it may be checked against
+    DIR/bundle.pem  -> .current/bundle.pem      the authorities to trust
     DIR/.current    -> .set-<random>            replaced by rename
 
 A reader that resolves a path of DIR sees whole files. One that opens `.current` once and reads from that folder sees
@@ -36,10 +36,10 @@ _WRITTEN_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 class SvidFiles:
-    """The files of one identity in `folder`; one writer at a time, which is its caller's to see to.
+    """The files of one identity in `folder`, for one writer at a time, which the caller ensures.
 
-    `bundle.pem` holds the X.509 authorities of the SVID's own trust domain. Those of `also_trusted` are added, and a
-    server cannot tell them apart: a federated authority could then name itself one of ours (nats-server does not bind a
+    `bundle.pem` holds the X.509 authorities of the SVID's own trust domain. Those of `also_trusted` are added, and a server
+    cannot tell them apart: a federated authority could then issue an SVID for one of our IDs (nats-server does not bind a
     trust domain to its bundle). Only for a server whose clients' chains are checked again, as an auth callout does.
     """
 
@@ -62,9 +62,8 @@ class SvidFiles:
     def write(self, material: X509Material) -> tuple[TrustDomain, ...]:
         """Put `material` in force for readers from now on, durably.
 
-        Returns the trust domains of `also_trusted` that have no bundle now, and so are not trusted: they must not keep
-        our own SVID from being renewed. Raises `ConfigurationError` if the disk does not take it; then the set before
-        stays in force.
+        Returns the trust domains of `also_trusted` that have no bundle now, and so are not trusted: they must not keep our
+        own SVID from being renewed. Raises `ConfigurationError` if writing fails; then the set before stays in force.
         """
         untrusted = tuple(one for one in self._also_trusted if one not in material.bundles)
         contents = {
@@ -87,7 +86,7 @@ class SvidFiles:
         return untrusted
 
     def withdraw(self) -> None:
-        """Remove chain, key and bundle: the Workload API says that this workload has no identity any more."""
+        """Remove chain, key and bundle: the Workload API says that this workload no longer has an identity."""
         try:
             (self.folder / ".current").unlink(missing_ok=True)
             self._remove_all_but()
@@ -126,7 +125,7 @@ class SvidFiles:
         if path.is_symlink() and str(path.readlink()) == target:
             return
         if os.path.lexists(path):
-            raise ConfigurationError(f"{path} is there already, and not of this command: choose another folder")
+            raise ConfigurationError(f"{path} exists already, and is not from this command: choose another folder")
         path.symlink_to(target)
 
 

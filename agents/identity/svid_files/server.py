@@ -1,6 +1,6 @@
-"""The server that is to read its files again: found by its PID file, signaled only if it listens to the signal.
+"""The server that must read its files again: found by its PID file, signaled only if it handles the signal.
 
-Before that, one of several health addresses may have to say yes: such as those of the callout responders.
+Before that, one of several health addresses, such as those of the callout responders, may have to be healthy.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ _HEALTHY: Final = 200
 
 
 class NotRunning(Exception):
-    """There is no such server now; the text says how that was found."""
+    """The server is not running; the text says how that was found."""
 
 
 class ServerProcess:
-    """The process whose ID stands in `pid_file`, looked up anew each time."""
+    """The process whose ID is in `pid_file`, looked up again each time."""
 
     def __init__(self, pid_file: Path) -> None:
         self.pid_file: Final = pid_file.absolute()
 
     def check(self) -> None:
-        """Raise what `reload` would raise now, and send nothing."""
+        """Raise the error that `reload` would raise now, and send nothing."""
         self._signal(0)
 
     def reload(self) -> None:
         """Send SIGHUP.
 
-        Raises `NotRunning` without a PID file or a process, and `ConfigurationError` where signaling would be wrong: a
-        file that holds no process ID, another user's process, or one that SIGHUP would end because it does not catch
-        it, such as one that got the ID of a server that has ended (seen on Linux only).
+        Raises `NotRunning` without a PID file or a process, and `ConfigurationError` if signaling would be wrong: a file
+        without a process ID, another user's process, or one that SIGHUP would end because it does not catch it, such as one
+        that got the ID of a server that has ended (detected on Linux only).
         """
         self._signal(signal.SIGHUP)
 
@@ -72,9 +72,9 @@ class ServerProcess:
         except OSError as error:
             raise ConfigurationError(f"{self.pid_file} cannot be read: {error.strerror}") from error
         if not text.strip():
-            # Between its making and its writing.
+            # Between its creation and the write.
             raise NotRunning(f"{self.pid_file} is empty")
-        # Not 0 and nothing negative: those would be all processes of a group, or all that we may signal.
+        # Not 0 and nothing negative: those mean all processes of a group, or all that this user may signal.
         if _PID.fullmatch(text) is None:
             raise ConfigurationError(f"{self.pid_file} does not hold a process ID")
         return int(text)
@@ -94,9 +94,9 @@ def _check_caught(pid: int) -> None:
 
 
 class HealthAddresses:
-    """Addresses such as `http://host:port/readyz`, each of which answers 200 while what is behind it is healthy.
+    """Addresses such as `http://host:port/readyz`, each of which answers 200 while the process behind it is healthy.
 
-    Raises `ConfigurationError` for what is no such address.
+    Raises `ConfigurationError` for a text that is not such an address.
     """
 
     def __init__(self, urls: Sequence[str]) -> None:
@@ -106,7 +106,7 @@ class HealthAddresses:
         self.urls: Final = tuple(urls)
 
     async def any_healthy(self) -> bool:
-        """Ask all at once and say within two seconds whether any is healthy; what is no answer is a no."""
+        """Ask all at once and return within two seconds whether any is healthy; no answer means unhealthy."""
         async with httpx2.AsyncClient(trust_env=False, follow_redirects=False, timeout=ANSWER_SECONDS) as client:
             asking = [asyncio.create_task(_answers(client, url)) for url in self.urls]
             try:
@@ -133,7 +133,7 @@ def _is_http(url: str) -> bool:
 
 async def _answers(client: httpx2.AsyncClient, url: str) -> bool:
     try:
-        # The body is not read: a page without end is nobody's business here.
+        # The body is not read: an endless page does no harm here.
         async with client.stream("GET", url) as answer:
             return answer.status_code == _HEALTHY
     except httpx2.HTTPError:

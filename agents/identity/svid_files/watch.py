@@ -1,4 +1,4 @@
-"""The X.509-SVID alone, for whoever seals nothing: a server's identity asks for no JWT-SVID."""
+"""Watches the X.509-SVID alone, for identities that seal nothing: a server's needs no JWT-SVID."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _log = logging.getLogger(__name__)
 
 
 class X509Watch:
-    """Watch the X.509-SVID of `wanted`, or of the default identity, verified as `read_x509` does.
+    """Watches the X.509-SVID of `wanted`, or of the default identity, verified as `read_x509` does.
 
-    `changed` is called on the event loop with each new one, and with None when the Workload API withdraws it;
-    `failed` with one line about each failure and the failure, after which the stream is opened anew. The SPIFFE ID does
-    not change later.
+    `changed` is called on the event loop with each new one, and with None when the Workload API withdraws it; `failed` with
+    one line about each failure and the failure itself, after which the stream is reopened. The SPIFFE ID does not change
+    later.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class X509Watch:
         )
 
     async def run(self) -> None:
-        """Watch until canceled."""
+        """Watch until cancelled."""
         await self._watch.run()
 
     def _read(self, response: proto.X509SVIDResponse) -> X509Reading:
-        # In the stream's thread, which alone touches the bundles; the SPIFFE ID is settled by the first response.
+        # In the stream's thread, which alone touches the bundles; the first response fixes the SPIFFE ID.
         reading = read_x509(response, wanted=self._wanted, before=self._bundles, now=self._clock())
         self._bundles = reading.material.bundles
         return reading

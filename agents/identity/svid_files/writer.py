@@ -1,4 +1,4 @@
-"""What `sealbus identity write` does: a server's SVID on disk, always current, and a server that is told to read it."""
+"""The work of `sealbus identity write`: keeps a server's SVID on disk current, and makes the server reload it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["ReloadedServer", "SvidWriter"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReloadedServer:
-    """The server that reads the files, and the responders without one of which it is never told to reload.
+    """The server that reads the files, and the responders of which one must be healthy for a reload.
 
-    A reload of nats-server asks the callout for every connection anew, one after the other. With no responder each waits
+    On a reload nats-server asks the callout about every connection again, one after the other. Without a responder each waits
     for its time-out and is dropped, and the responder itself cannot connect until the reload is over.
     """
 
@@ -33,9 +33,9 @@ class ReloadedServer:
     responders: HealthAddresses | None = None
 
     async def reload(self) -> None:
-        """Have it reload now, or raise what `ServerProcess.reload` raises, or `BusUnavailable` with no responder.
+        """Make the server reload now, or raise as `ServerProcess.reload`, or `BusUnavailable` without a healthy responder.
 
-        Responders are asked only if the server runs: before it does they have nothing to be connected to.
+        Responders are asked only if the server runs: before that they have nothing to connect to.
         """
         self.process.check()
         if self.responders is not None and not await self.responders.any_healthy():
@@ -44,11 +44,11 @@ class ReloadedServer:
 
 
 class SvidWriter:
-    """Write the X.509-SVID of `endpoint` to `files`, and have `server` reload after each change.
+    """Writes the X.509-SVID of `endpoint` to `files`, and makes `server` reload after each change.
 
-    `written` is told of each set that is in force, `say` of what people should know, one line each: a failure once, not
-    at each of its repetitions. An SVID that is withdrawn is removed from the disk; the server is not told, because it
-    could only refuse to reload.
+    `written` is called with each set that comes into force, `say` with messages for people, one line each: a failure is
+    reported once, not at each repetition. A withdrawn SVID is removed from the disk; the server does not reload, because it
+    could only refuse to.
     """
 
     def __init__(
@@ -75,18 +75,18 @@ class SvidWriter:
         self._latest: X509Material | None = None
         self._news = asyncio.Event()
         self._begun = False
-        """Whether there was an SVID; before that a failure may end it, and later it is said."""
+        """Whether there has been an SVID; before that a failure may end the run, later it is only reported."""
         self._patient = False
         self._failure = ""
         self._reload_due = asyncio.Event()
         self._untrusted = _Once(say)
 
     async def once(self, *, deadline: float = 5.0, patience: float = 30.0) -> None:
-        """Write one set, have the server reload if it runs, and return.
+        """Write one set, make the server reload if it runs, and return.
 
-        Raises `IdentityUnavailable` without an SVID within `deadline` seconds, at once where the Workload API says so;
-        `ConfigurationError` for files that cannot be written or a server that cannot be signaled; `BusUnavailable` if
-        no responder has got healthy within `patience` seconds: then the files are new, and the server has the old ones.
+        Raises `IdentityUnavailable` without an SVID within `deadline` seconds, at once if the Workload API refuses one;
+        `ConfigurationError` for files that cannot be written or a server that cannot be signaled; `BusUnavailable` if no
+        responder becomes healthy within `patience` seconds: then the files are new, but the server still uses the old ones.
         """
         async with self._watching():
             await self._first(deadline)
@@ -94,9 +94,9 @@ class SvidWriter:
             await self._reload_once(self._server, patience)
 
     async def run(self, *, deadline: float = 5.0, patient: bool = False) -> None:
-        """Write the first set or raise as `once` does; then keep it fresh, whatever happens, until canceled.
+        """Write the first set or raise as `once` does; then keep it current, despite all failures, until cancelled.
 
-        A `patient` one waits the whole `deadline` also where the Workload API has no identity for it yet.
+        If `patient`, wait the whole `deadline` even if the Workload API has no identity for it yet.
         """
         self._patient = patient
         async with self._watching() as watching:
@@ -149,7 +149,7 @@ class SvidWriter:
         self._written(material)
         if untrusted:
             names = ", ".join(str(one) for one in untrusted)
-            self._untrusted(f"not trusted, because the Workload API gives no X.509 bundle of it: {names}")
+            self._untrusted(f"not trusted, because the Workload API gives no X.509 bundle for it: {names}")
         else:
             self._untrusted.reset()
 
@@ -194,7 +194,7 @@ class SvidWriter:
                     said(f"not reloading: {unhealthy.detail}; trying again")
                     await asyncio.sleep(BACKOFF.interval(attempt, self._random()))
         except TimeoutError as error:
-            raise BusUnavailable(f"the files are new and the server is not reloaded: {unhealthy.detail}") from error
+            raise BusUnavailable(f"the files are new but the server is not reloaded: {unhealthy.detail}") from error
 
     async def _keep_reloaded(self, server: ReloadedServer) -> None:
         said = _Once(self._say)
@@ -207,8 +207,8 @@ class SvidWriter:
                 await server.reload()
             except NotRunning as error:
                 if first:
-                    # A server that is not started yet will read what is there. Later, it may be about to start with
-                    # what was there before: it is told when it has.
+                    # A server that is not started yet will read the new files. One that is just starting may have read the
+                    # old ones: it is signaled once it runs.
                     continue
                 reason = str(error)
             except SealbusError as error:
@@ -226,12 +226,12 @@ class SvidWriter:
 
 
 async def _ended(watching: asyncio.Task[None]) -> None:
-    """Fail with what ended the watch, which nothing but a fault of ours can."""
+    """Wait for the watch to fail, which only a fault of ours can cause, and raise that."""
     await watching
 
 
 class _Once:
-    """Say a line unless it was the last that was said."""
+    """Passes on a line unless it equals the last one."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say: Final = say

@@ -1,1 +1,1 @@
-"""Policies of a process: from where, kept where, in step with the bucket; pushing and denying."""
+"""The policy of a process: its source, its store, keeping in step with the bucket, pushing and denying."""

@@ -1,7 +1,7 @@
-"""Who is denied whatever policies say: the platform's registry of the revoked, as documents that are pushed.
+"""The deny list: the platform's registry of the revoked, as policy data that is pushed, and valid for every policy.
 
 `data.sealbus.registry.revoked` by kind and id, and `data.sealbus.registry.issued_before` by SPIFFE ID for the keys of a
-workload (`sealbus.policies.bundle.revocations`). The first is for policies to read, as the starter and the platform's do.
+workload (`sealbus.policies.bundle.revocations`). Policies must read the first, as the starter and the platform's do.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sealbus.policies.decision.documents import DataDocument
 __all__ = ["KINDS", "Denial", "add", "carry", "denials", "forget"]
 
 KINDS: Final = MappingProxyType({"workload": "agents", "user": "users", "session": "sessions", "client": "clients"})
-"""What can be denied, and where in the registry it stands."""
+"""The kinds that can be denied, and their places in the registry."""
 
 _BEFORE: Final = "issued_before"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
-    """One that is denied. `before` is microseconds: only credentials issued before then; 0 for all of it."""
+    """One denied id. `before` is microseconds: only credentials issued before then are denied; 0 for all of it."""
 
     kind: str
     id: str
@@ -36,7 +36,7 @@ class Denial:
 
 
 def denials(data: DataDocument) -> Iterator[Denial]:
-    """Yield all that the registry denies, by kind and id."""
+    """Yield everything that the registry denies, by kind and id."""
     revoked = _table(_registry(data), "revoked", make=False)
     for kind, name in KINDS.items():
         for one, said in sorted(_table(revoked, name, make=False).items()):
@@ -64,7 +64,7 @@ def add(denial: Denial) -> Callable[[DataDocument], None]:
 
 
 def forget(kind: str, one: str) -> Callable[[DataDocument], None]:
-    """Return the change that removes every denial of `one`; raises `ConfigurationError` in it where there is none."""
+    """Return the change that removes every denial of `one`; the change raises `ConfigurationError` if there is none."""
 
     def change(data: DataDocument) -> None:
         registry = _registry(data)
@@ -78,9 +78,9 @@ def forget(kind: str, one: str) -> Callable[[DataDocument], None]:
 
 
 def carry(data: DataDocument, current: DataDocument) -> bool:
-    """Add what `current` denies and `data` does not; tell whether there was anything.
+    """Add what `current` denies and `data` does not; return whether there was anything.
 
-    For every change but `forget`: a policy folder knows nothing of who was denied since it was written.
+    For every change but `forget`: a policy folder knows nothing of denials since it was written.
     """
     known = {(one.kind, one.id, bool(one.before)): one for one in denials(data)}
     missing = [
@@ -100,5 +100,5 @@ def _registry(data: DataDocument) -> DataDocument:
 def _table(data: DataDocument, name: str, *, make: bool = True) -> DataDocument:
     found: Json = data.setdefault(name, {}) if make else data.get(name, {})
     if not isinstance(found, dict):
-        raise ConfigurationError(f"{name} is no object in the policy's data")
+        raise ConfigurationError(f"{name} is not an object in the policy's data")
     return found

@@ -1,7 +1,7 @@
-"""Composes again what a process decided by in the past, from the former bundles in the store.
+"""Composes former policies of a process again, from the former bundles in the store.
 
-The revision of a composed bundle names each part with its serial, and begins with a hash of their contents: so it can be
-made again, and be known to be the one, for as long as the store keeps those parts.
+The revision of a composed bundle names each part with its serial, and begins with a hash of their contents: so the bundle can
+be composed again and recognized, as long as the store keeps those parts.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _REVISION: Final = re.compile(r"[0-9a-f]{12}((?:\.[a-z][a-z0-9_]{0,31}-[1-9][0-9
 
 
 def parts_of(revision: str) -> Mapping[str, int]:
-    """Return the serial of each part that a composed bundle of `revision` has, the platform first.
+    """Return the serial of each part of a composed bundle of `revision`, the platform first.
 
-    Empty for what is no such revision, and for one that is too long to name all its parts.
+    Empty for another form of revision, and for one that is too long to name all its parts.
     """
     found = _REVISION.fullmatch(revision)
     named = found[1][1:].split(".") if found is not None else []
@@ -38,10 +38,9 @@ def parts_of(revision: str) -> Mapping[str, int]:
 
 
 async def former_policy(store: PolicyStore, anchors: Mapping[str, PublicKey], revision: str) -> Bundle | None:
-    """Return the composed bundle of `revision`, each of its parts verified anew with `anchors`.
+    """Return the composed bundle of `revision`, with each of its parts verified again with `anchors`.
 
-    None where a part is not kept any more, is refused today, or does not come to this very revision. Raises
-    `BusUnavailable`.
+    None if a part is no longer kept, is refused today, or the parts do not compose to this revision. Raises `BusUnavailable`.
     """
     parts = PartSet(anchors)
     named = parts_of(revision)

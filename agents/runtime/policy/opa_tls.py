@@ -1,4 +1,4 @@
-"""TLS to central OPAs: our X.509-SVID is shown, and the handshake ends only where the server is one of theirs."""
+"""TLS to central OPAs: shows our X.509-SVID, and completes the handshake only with an expected server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sealbus.policies.engines.svid_sessions import ClientTls
 __all__ = ["MARGIN", "OpaTls"]
 
 MARGIN: Final = 1.0
-"""Seconds before its certificate's `notAfter` at which a connection has ended, as for those to NATS."""
+"""Seconds before its certificate's `notAfter` at which a connection must have ended, as for those to NATS."""
 
 
 class OpaTls:
@@ -27,10 +27,10 @@ class OpaTls:
         self._made: tuple[X509Material, ClientTls] | None = None
 
     def current(self) -> ClientTls:
-        """Return the TLS context of the X.509-SVID of now, the same one until it or a trust bundle changes.
+        """Return the TLS context of the current X.509-SVID, the same one until it or a trust bundle changes.
 
-        Raises `IdentityUnavailable` without an X.509-SVID that has over a second of life left, `ConfigurationError`
-        where `expected` are not of one trust domain or the Workload API gave no bundle of it.
+        Raises `IdentityUnavailable` without an X.509-SVID that has over a second of life left, `ConfigurationError` if
+        `expected` are not of one trust domain or the Workload API gave no bundle for it.
         """
         material = self._identity.x509()
         if self._made is None or self._made[0] is not material:

@@ -1,7 +1,7 @@
-"""What operators and teams do to the store: push a part, put an older content back, and deny.
+"""Changes of the store by operators and teams: push a part, roll it back, and deny.
 
-Each change is judged as every consumer will judge it (`PartSet`) before it is written, so that whoever pushes sees what is
-wrong, with file and line, and nobody else does.
+Each change is checked as every consumer will check it (`PartSet`) before it is written, so that only the pusher sees what is
+wrong, with file and line.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from sealbus.policies.lint.module import PolicyRefused
 __all__ = ["Pushed", "change_platform", "content_of", "push_content", "push_signed", "roll_back", "stored_parts"]
 
 Content = Callable[[int], Bundle]
-"""Makes the bundle that is to be pushed, with the serial that it gets."""
+"""Makes the bundle to push, with the serial that it gets."""
 Check = Callable[[Bundle], None]
-"""Raises `PolicyRefused` for what the parts must not come to (`sealbus.policies.opa.compiler`)."""
+"""Raises `PolicyRefused` if the parts compose to something invalid (`sealbus.policies.opa.compiler`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pushed:
-    """What is in the store now. `composed` is the revision that consumers will have; `fallen` why teams fell out."""
+    """The store after a push. `composed` is the revision that consumers will have; `fallen` why teams were left out."""
 
     name: str
     serial: int
@@ -42,7 +42,7 @@ class Pushed:
 
 
 async def stored_parts(store: PolicyStore, anchors: Mapping[str, PublicKey]) -> tuple[PartSet, dict[str, StoredPart]]:
-    """Return what the store's current bundles come to, and the bundles; what is refused stands in `problems`."""
+    """Return the composition of the store's current bundles, and the bundles; refused ones are in `problems`."""
     current = await store.current()
     parts = PartSet(anchors)
     for name in sorted(current, key=lambda one: (one != PLATFORM, one)):
@@ -58,11 +58,10 @@ async def push_content(
     key: SigningKey,
     check: Check | None = None,
 ) -> Pushed:
-    """Sign what `content` makes and push it as the part `name`, under the serial after the current one.
+    """Sign the bundle that `content` makes and push it as the part `name`, under the serial after the current one.
 
-    Whom the platform denies now stays denied, whatever `content` says of it: only `forget` ends a denial.
-
-    Raises `PolicyRefused` for what no consumer would take, `ConfigurationError` where somebody else pushed meanwhile.
+    What the platform denies now stays denied, whatever `content` says: only `forget` ends a denial. Raises `PolicyRefused`
+    for a bundle that consumers would refuse, `ConfigurationError` if somebody else pushed meanwhile.
     """
     parts, current = await stored_parts(store, anchors)
     bundle = _carrying(parts, name, content(await _next(store, parts, name)))
@@ -72,9 +71,9 @@ async def push_content(
 async def push_signed(
     store: PolicyStore, anchors: Mapping[str, PublicKey], name: str, raw: bytes, check: Check | None = None
 ) -> Pushed:
-    """Push a bundle that was signed elsewhere, with a serial of its own.
+    """Push a bundle that was signed elsewhere, with its own serial.
 
-    Raises as above, and `ConfigurationError` for a platform's that would end a denial.
+    Raises as above, and `ConfigurationError` for a platform bundle that would end a denial.
     """
     parts, current = await stored_parts(store, anchors)
     bundle = read_bundle(raw)
@@ -94,7 +93,7 @@ async def roll_back(
     key: SigningKey,
     check: Check | None = None,
 ) -> Pushed:
-    """Push what `name` was under `serial` once more, as the newest. Raises as above, and where that is not kept."""
+    """Push `name` as it was under `serial` again, as the newest. Raises as above, and if that serial is not kept."""
     old = read_bundle(await store.former(name, serial))
     return await push_content(store, anchors, name, lambda new: _again(old, old.data, new, old.revision), key, check)
 
@@ -102,13 +101,13 @@ async def roll_back(
 async def change_platform(
     store: PolicyStore, anchors: Mapping[str, PublicKey], change: Callable[[DataDocument], None], key: SigningKey
 ) -> Pushed:
-    """Push the platform's bundle that is in force with its data changed by `change`. Raises as above."""
+    """Push the platform's bundle in force with its data changed by `change`. Raises as above."""
 
     def content(serial: int) -> Bundle:
         platform = parts.bundle(PLATFORM)
         if platform is None:
             raise ConfigurationError("there is no platform's bundle in force: push one first")
-        # Read anew: what is in force is not to be changed in place.
+        # Read again: the bundle in force must not be changed in place.
         data = read_bundle(platform.raw).data
         change(data)
         return _again(platform, data, serial, "")
@@ -154,7 +153,7 @@ async def _push(
 
 
 def _carrying(parts: PartSet, name: str, bundle: Bundle) -> Bundle:
-    """Return `bundle`, with the denials of the platform's that is in force where it lacks some."""
+    """Return `bundle`, with the denials in force added that it lacks if it is the platform's."""
     platform = parts.bundle(PLATFORM)
     if name != PLATFORM or platform is None:
         return bundle
@@ -163,7 +162,7 @@ def _carrying(parts: PartSet, name: str, bundle: Bundle) -> Bundle:
 
 
 async def _next(store: PolicyStore, parts: PartSet, name: str) -> int:
-    """Return a serial after all that were pushed, be the current bundle in force or not (its signer may be another)."""
+    """Return a serial after all that were pushed, whether or not the current one is in force (its signer may differ)."""
     known = parts.bundle(name)
     return max(known.serial if known is not None else 0, *await store.serials(name), 0) + 1
 
@@ -177,4 +176,4 @@ def _offered(parts: PartSet, part: StoredPart) -> None:
     try:
         parts.offer(part.name, part.raw)
     except PolicyRefused:
-        return  # it stands in `problems`
+        return  # it is in `problems`

@@ -1,8 +1,8 @@
-"""Where a process has its policy from: a file, or a bucket that is kept in one; and what of it is no engine's business.
+"""The source of a process's policy: a file, or a bucket that is mirrored to one; and the revocations by time.
 
-Revocations by time (`sealbus deny add --issued-before`) are part of the policy's data and act before any policy is asked. So
-every process reads them from its bundle, whichever engine it has; without one (an OPA elsewhere, and no `policy.bundle`) it
-knows of none.
+Revocations by time (`sealbus deny add --issued-before`) are part of the policy's data and take effect before any policy is
+asked. So every process reads them from its bundle, with any engine; without a bundle (an OPA elsewhere, and no
+`policy.bundle`) it knows of none.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from sealbus.policies.bundle.signing import BundleVerifier
 __all__ = ["PolicySource", "anchors_of", "file_verifier", "open_source", "open_sync"]
 
 REPLICAS: Final = 64
-"""Processes of one agent on one machine, each with a folder of its own."""
+"""Most processes of one agent on one machine, each with its own folder."""
 _LOCK: Final = "lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySource:
-    """`in_force` is what the embedded engine decides by, empty where only an OPA elsewhere knows the policy."""
+    """`in_force` is what the embedded engine decides by, empty if only an OPA elsewhere has the policy."""
 
     in_force: InForce
     problem: Callable[[], str] = str
-    """Why the newest policy of a bucket is not in force; empty where all is well."""
+    """Why the newest policy of a bucket is not in force; empty if all is well."""
 
 
 @asynccontextmanager
@@ -52,7 +52,7 @@ async def open_source(
 ) -> AsyncGenerator[PolicySource, None]:
     """Follow the policy that the settings name for the workload `name`. Only a bucket needs the `connection` entered.
 
-    Raises `ConfigurationError`, one line, for a setting that is missing and for a policy that may not be put in force.
+    Raises `ConfigurationError`, one line, for a missing setting and for a policy that may not be put in force.
     """
     if policy.bucket is not None:
         async with open_sync(name, policy, connection, counters=counters) as sync:
@@ -80,16 +80,16 @@ async def open_sync(
     check: Callable[[Bundle], None] | None = None,
     in_force: InForce | None = None,
 ) -> AsyncGenerator[PolicySync, None]:
-    """Follow the bucket that the settings name; `check` as in `PartSet`. What it has is put into `in_force`.
+    """Follow the bucket that the settings name; `check` as in `PartSet`. Its policy is put into `in_force`.
 
     Raises `ConfigurationError`, one line that names what is missing.
     """
     if policy.bucket is None:
-        raise ConfigurationError("policy.bundle is no bucket: say nats://policies")
+        raise ConfigurationError("policy.bundle is not a bucket: set nats://policies")
     if policy.cache is None:
-        raise ConfigurationError("policy.cache is not set: the policy from the bus is kept in this folder")
+        raise ConfigurationError("policy.cache is not set: it names the folder that keeps the policy from the bus")
     if not policy.keys:
-        raise ConfigurationError("policy.keys is not set: say which keys sign the policy that is taken from the bus")
+        raise ConfigurationError("policy.keys is not set: it names the keys that sign the policy from the bus")
     anchors = await asyncio.to_thread(anchors_of, policy)
     async with AsyncExitStack() as stack:
         folder, lock = await asyncio.to_thread(_own_folder, policy.cache, name)
@@ -103,7 +103,7 @@ async def open_sync(
 def _own_folder(cache: Path, name: str) -> tuple[Path, int]:
     """Return the first folder for `name` that no living process has, and the lock that makes it ours.
 
-    Two in one folder could put back what the other has just replaced.
+    Two processes in one folder could put back what the other has just replaced.
     """
     for number in range(1, REPLICAS + 1):
         folder = cache / (name if number == 1 else f"{name}-{number}")
@@ -118,7 +118,7 @@ def _own_folder(cache: Path, name: str) -> tuple[Path, int]:
 
 
 def anchors_of(policy: PolicyTable) -> Mapping[str, PublicKey]:
-    """Return the keys of `policy.keys` by key id. Raises `ConfigurationError` for a file that holds none. Blocks."""
+    """Return the keys of `policy.keys` by key id. Raises `ConfigurationError` for a file that holds no key. Blocks."""
     found: dict[str, PublicKey] = {}
     for file in policy.keys:
         try:
@@ -131,5 +131,5 @@ def anchors_of(policy: PolicyTable) -> Mapping[str, PublicKey]:
 
 
 def file_verifier(policy: PolicyTable) -> BundleVerifier | None:
-    """Return who verifies the bundle file of `policy`, None where it need not be signed. Raises and blocks as above."""
+    """Return the verifier of the bundle file of `policy`, None if it need not be signed. Raises and blocks as above."""
     return BundleVerifier(keys=anchors_of(policy), scope=PLATFORM) if policy.keys else None

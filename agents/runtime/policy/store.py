@@ -1,7 +1,7 @@
-"""Bundles in NATS: the bucket that they are pushed to, the newest of each part and those before it.
+"""Bundles in NATS: the bucket that they are pushed to, with the newest and former ones of each part.
 
-An object's name is the part's (`platform`, or a team's), its bytes the signed bundle that is current; `stock@7` is what the
-part was under serial 7. Nothing here verifies: whoever reads does, with `PartSet`.
+An object's name is the part's (`platform`, or a team's), its bytes the current signed bundle; `stock@7` is the part under
+serial 7. Nothing here verifies bundles: readers do, with `PartSet`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from sealbus.policies.bundle.ownership import is_part
 __all__ = ["BUCKET_BYTES", "SCHEME", "PolicyStore", "StoredPart"]
 
 SCHEME: Final = "nats://"
-"""How `policy.bundle` names a bucket: `nats://policies`."""
+"""Prefix by which `policy.bundle` names a bucket: `nats://policies`."""
 BUCKET_BYTES: Final = 33_554_432
 KEPT: Final = 20
-"""Former bundles of each part, for `sealbus policy rollback`."""
+"""Former bundles kept of each part, for `sealbus policy rollback`."""
 TRIES: Final = 5
 
 _FORMER: Final = re.compile(r"([a-z0-9_]+)@([1-9][0-9]{0,15})")
@@ -29,9 +29,9 @@ _FORMER: Final = re.compile(r"([a-z0-9_]+)@([1-9][0-9]{0,15})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPart:
-    """The current bundle of one part, as it lies in the store; `raw` is empty where it is broken there.
+    """The current bundle of one part as the store holds it; `raw` is empty if the object is damaged.
 
-    `last` is for who replaces it.
+    `last` is needed to replace it.
     """
 
     name: str
@@ -46,11 +46,11 @@ class PolicyStore:
         self.objects = ObjectStore(connection, bucket)
 
     async def create(self, *, replicas: int = 1) -> None:
-        """Make the bucket unless it is there."""
+        """Make the bucket if it does not exist."""
         await self.objects.create(max_bytes=BUCKET_BYTES, replicas=replicas)
 
     async def current(self) -> dict[str, StoredPart]:
-        """Return what is current, by the name of the part. Raises `BusUnavailable`, `ConfigurationError`."""
+        """Return the current bundles by part name. Raises `BusUnavailable`, `ConfigurationError`."""
         found: dict[str, StoredPart] = {}
         for info in await self.objects.objects():
             if is_part(info.name):
@@ -75,7 +75,7 @@ class PolicyStore:
     async def push(self, name: str, raw: bytes, serial: int, *, last: int) -> None:
         """Make `raw` the current bundle of `name`, in place of the one that was read with `last`, 0 for none.
 
-        It is kept under its serial, too. Raises `ConfigurationError` if somebody else pushed meanwhile, `BusUnavailable`.
+        It is also kept under its serial. Raises `ConfigurationError` if somebody else pushed meanwhile, `BusUnavailable`.
         """
         former = f"{name}@{serial}"
         there = await self.objects.info(former)
@@ -86,7 +86,7 @@ class PolicyStore:
             await self.objects.remove(old)
 
     async def former(self, name: str, serial: int) -> bytes:
-        """Return what `name` was under `serial`. Raises `ConfigurationError` if that is not kept."""
+        """Return the bundle of `name` under `serial`. Raises `ConfigurationError` if that is not kept."""
         info = await self.objects.info(f"{name}@{serial}")
         raw = await self.objects.get(info) if info is not None else None
         if raw is None:

@@ -1,13 +1,13 @@
-"""Keeps the policy of a process what the store says: verified parts from NATS, composed into the bundle in force.
+"""Keeps the policy of a process in step with the store: verified parts from NATS, composed into the bundle in force.
 
-The process has it in memory (`InForce`), an OPA beside it in a file. That lasts: a process that starts while NATS is away
-decides by what it had, and one that starts again takes nothing older than that. In the folder::
+The process has the bundle in memory (`InForce`), a local OPA in a file. Both survive restarts: a process that starts while
+NATS is unreachable decides by its last policy, and takes nothing older than that. In the folder::
 
     parts/platform.tar.gz       the parts in force, as they were signed; verified again at each start
     composed/bundle.tar.gz      what they compose to, replaced by rename
 
-A part that is refused leaves the old one in force and everything else going on: the log, `problem` and the counters say
-so, and `sealbus doctor` and `sealbus policy status` tell why.
+A refused part leaves the old one in force and everything else working: the log, `problem` and the counters report it, and
+`sealbus doctor` and `sealbus policy status` give the reason.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ __all__ = ["PolicySync", "policy_synced"]
 _log: Final = logging.getLogger(__name__)
 
 AGAIN_AFTER: Final = 1.0
-"""Seconds to the next try where the store could not be read."""
+"""Seconds until the next try if the store could not be read."""
 
 
 class PolicySync:
-    """The parts of one process, which alone has `folder`; `check` as in `PartSet`."""
+    """The parts of one process, which alone uses `folder`; `check` as in `PartSet`."""
 
     def __init__(
         self,
@@ -65,14 +65,14 @@ class PolicySync:
 
     @property
     def problem(self) -> str:
-        """Why the newest of some part is not in force, or the store is not read; empty where all is well."""
+        """Why the newest of some part is not in force, or the store is not read; empty if all is well."""
         refused = [f"{name}: {text}" for name, text in sorted(self.parts.problems.items())]
         return "\n".join(refused + ([self._reading] if self._reading else []))
 
     async def start(self) -> None:
         """Put in force what the folder has and then what the store has.
 
-        Raises `ConfigurationError` where neither has a platform's bundle that may be put in force.
+        Raises `ConfigurationError` if neither has a platform bundle that may be put in force.
         """
         await asyncio.to_thread(self._restore)
         await self._enforce()
@@ -85,7 +85,7 @@ class PolicySync:
             raise ConfigurationError(f"there is no policy in the store: {text}")
 
     async def run(self) -> None:
-        """Take what is pushed, as it is pushed, until cancelled."""
+        """Follow pushes until cancelled."""
         while True:
             try:
                 async with aclosing(self._store.objects.watch()) as changes:
@@ -102,7 +102,7 @@ class PolicySync:
 
     async def _take(self, infos: Iterable[ObjectInfo]) -> None:
         newest = {info.name: info for info in infos if is_part(info.name) and not info.deleted}
-        # The platform says which teams there are.
+        # The platform's bundle says which teams exist.
         for name in sorted(newest, key=lambda one: (one != PLATFORM, one)):
             if self._seen.get(name, 0) < newest[name].sequence:
                 part = await self._store.read(name)
@@ -121,11 +121,11 @@ class PolicySync:
             self._counters.add("sealbus_policy_accepted_total", part=name)
 
     async def _enforce(self) -> None:
-        """Put what the parts come to on the disk and in force."""
+        """Put the composition of the parts in force and on the disk."""
         composed = self.parts.composed
         if composed is None or composed is self._kept:
             return
-        # First, and without waiting for the disk: it is composed anew at each start.
+        # In force first, without waiting for the disk: it is composed again at each start.
         await asyncio.to_thread(_keep, composed, self.bundle, durable=False)
         if self.in_force.put(composed):
             _log.info("policy %s is in force", composed.revision)

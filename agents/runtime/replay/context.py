@@ -1,4 +1,4 @@
-"""`ReplayContext`: what a handler is given for a message that was decided on long ago; nothing leaves through it."""
+"""`ReplayContext`: the context of a handler for a message that was decided in the past; nothing is sent through it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ __all__ = ["ReplayContext"]
 
 
 class ReplayContext(Context):
-    """The facts of a recorded message, as its evidence proves them, and an `Unsent` in place of the bus.
+    """The facts of a recorded message, as its evidence proves them, with an `Unsent` in place of the bus.
 
-    It is made from what an audit record holds, never from `Permitted`: nothing was permitted here, and nothing is
-    handled.
+    It is made from an audit record, never from `Permitted`: nothing is permitted or handled here.
     """
 
     def __init__(
@@ -63,9 +62,9 @@ class ReplayContext(Context):
 
     @property
     def obligations(self) -> tuple[Mapping[str, object], ...]:
-        """What the policy obliged the handler to, as recorded."""
+        """The recorded obligations of the handler."""
         return self._obligations
 
     async def _tell(self, state: State, note: str) -> None:
-        Status(state=state, note=note)  # raises for a note that no status can have
+        Status(state=state, note=note)  # raises for an invalid note
         self._unsent.note("status", state.value, len(note.encode()))

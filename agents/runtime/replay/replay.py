@@ -1,7 +1,7 @@
-"""Recorded messages into a handler again, for debugging: read from TASKS, checked against their decision, never handled.
+"""Runs a handler again on recorded messages, for debugging: read from TASKS and checked against their decision.
 
-Nothing is acknowledged, sealed, published or recorded. Which messages there are is taken from verified decision records
-alone, and a stored message counts only if it is, byte for byte, the one that was decided on.
+Nothing is acknowledged, sealed, published or recorded. The messages to replay come from verified decision records alone, and
+a stored message counts only if it is, byte for byte, the one that was decided on.
 """
 
 from __future__ import annotations
@@ -36,32 +36,32 @@ from sealbus.policies.decision.decision import OBLIGATION_NESTING
 __all__ = ["MOST", "Replay", "Replayed", "Result"]
 
 MOST: Final = 100
-"""Messages that are replayed, the newest."""
+"""Most messages that are replayed, the newest ones."""
 
 
 class Result(StrEnum):
-    """What came of one replayed message."""
+    """The result of one replayed message."""
 
     DONE = "done"
     FAILED = "failed"
-    """The handler raised, hung, or gave back what cannot be encoded; or its resource or body could not be loaded."""
+    """The handler raised, hung, or returned what cannot be encoded; or its resource or body could not be loaded."""
     STOPPED = "stopped"
-    """The handler asked for an answer of somebody else, which a replay does not get."""
+    """The handler asked another agent for an answer, which a replay does not get."""
     DENIED = "denied"
-    """It was not allowed: the handler never had it, and does not get it now."""
+    """It was denied: the handler did not get it then and does not get it now."""
     GONE = "gone"
-    """The stream does not hold it any more, and its body was not recorded."""
+    """The stream no longer holds it, and its body was not recorded."""
     OTHER = "other"
-    """The stream holds something else in its place: a finding."""
+    """The stream holds another message in its place: a finding."""
     UNKNOWN = "unknown"
     """The agent has no handler for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """One message: what was recorded of it, and what the handler did now.
+    """One message: what was recorded of it, and what the handler did this time.
 
-    `error` is what it ended with; `resource` what its loader gave; `micros` how long the handler took.
+    `error` is what it ended with; `resource` what its loader returned; `micros` how long the handler took.
     """
 
     entry: AuditEntry
@@ -85,7 +85,7 @@ class _Held:
 class Replay:
     """Replays into `agent`, under the names and subjects of `deployment`; `transport` reads TASKS.
 
-    Enter the agent's lifespan around it where the handlers need one.
+    Enter the agent's lifespan around it if the handlers need one.
     """
 
     agent: Agent
@@ -93,12 +93,12 @@ class Replay:
     transport: Transport
     most: int = MOST
     on_finding: Callable[[Finding], None]
-    """Told of every record that does not verify."""
+    """Called with every record that does not verify."""
 
     async def replay(self, entries: AsyncIterable[AuditEntry | Finding]) -> AsyncGenerator[Replayed, None]:
         """Yield the newest messages that the agent has decided on among `entries`, in stream order, each replayed.
 
-        Of a message that was delivered several times, the last decision counts.
+        If a message was delivered several times, its last decision counts.
         """
         held = await self._decided(entries)
         if not held:
@@ -120,7 +120,7 @@ class Replay:
             yield await self._given(one, body) if body is not None else _came_to(one, Result.GONE)
 
     async def _decided(self, entries: AsyncIterable[AuditEntry | Finding]) -> Mapping[int, _Held]:
-        """Return the newest decisions by the sequence of their message, with what came of them."""
+        """Return the newest decisions by the sequence of their message, with their outcomes."""
         own = self.deployment.names.id_of(self.agent.name)
         held: OrderedDict[int, _Held] = OrderedDict()
         by_leaf: dict[bytes, _Held] = {}
@@ -147,7 +147,7 @@ class Replay:
         return OrderedDict(sorted(held.items()))
 
     async def _one(self, held: _Held, subject: str, payload: bytes) -> Replayed:
-        """Replay what the stream holds where the decided message was, if it is that message."""
+        """Replay the message that the stream holds at the decided one's place, if it is that message."""
         message = held.entry.message
         try:
             envelope = parse_envelope(payload)
@@ -200,7 +200,7 @@ async def _run(
             answer = handler.gives.encode(given) if given is not None else None
     except NotSent as stopped:
         result, error = Result.STOPPED, stopped
-    except Exception as failed:  # noqa: BLE001  a handler may raise anything; whoever replays it wants to see what
+    except Exception as failed:  # noqa: BLE001  a handler may raise anything, which is shown
         result, error = Result.FAILED, failed
     return Replayed(
         entry=held.entry,
@@ -215,7 +215,7 @@ async def _run(
 
 
 def _obligations(recorded: bytes) -> tuple[Mapping[str, object], ...]:
-    """Return recorded obligations; none where they are not what a policy can have answered."""
+    """Return recorded obligations; none if they are not in the form of a policy's answer."""
     if not recorded:
         return ()
     try:

@@ -1,4 +1,4 @@
-"""`Unsent`: a `Sender` that sends nothing and notes what it would have sent; for handlers that are replayed."""
+"""`Unsent`: a `Sender` that sends nothing and notes what it would have sent, for replayed handlers."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = ["NOTED", "NotSent", "Unsent", "WouldSend"]
 
 NOTED = 1_000
-"""Messages of one handling that are noted; a handler that goes on sending is ended there."""
+"""Most messages noted in one handling; a handler that sends more is ended."""
 _NO_ID = bytes(16)
 _NO_DIGEST = bytes(32)
 
 
 class NotSent(SealError):
-    """A replayed handler asked for an answer, and nothing was asked: whoever replays it sees what it got as far as."""
+    """A replayed handler asked for an answer, which no one was asked for: the replay shows how far it got."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WouldSend:
-    """What would have been sent: its kind, or `status` for word to the requester; its subject; the bytes of its body."""
+    """A message that would have been sent: its kind, or `status` for the requester; its subject; the size of its body."""
 
     kind: str
     subject: str
@@ -39,15 +39,15 @@ class WouldSend:
 
 
 class Unsent(Sender):
-    """Composes every message as `Sender` would, so that what cannot be composed fails alike, and then lets it be.
+    """Composes every message as `Sender` would, so that composing fails in the same cases, and drops it.
 
-    What only sealing refuses, an envelope over its limit for instance, is not found out. `own` is who would send. Tasks
-    and events are noted, and the handler goes on with a handle and a receipt that name no message; where it needs an
-    answer, it ends with `NotSent`.
+    Refusals by sealing, such as of an envelope over its limit, are not found. `own` is the sender. Tasks and events are
+    noted, and the handler continues with a handle and a receipt that name no message; where it needs an answer, it ends with
+    `NotSent`.
     """
 
     def __init__(self, *, own: SpiffeId, names: Names, own_subjects: OwnSubjects = NO_SUBJECTS) -> None:
-        # Not the base's: there is no outbox that anything could be sent by.
+        # Not the base's: there is no outbox to send by.
         self._own = own
         self._names = names
         self._own_subjects = own_subjects
@@ -62,7 +62,7 @@ class Unsent(Sender):
         self.noted.append(WouldSend(kind=kind, subject=subject, size=size))
 
     def note_message(self, message: OutgoingMessage) -> None:
-        """Note one message that was composed."""
+        """Note one composed message."""
         self.note(message.draft.kind.value, message.draft.to, len(message.draft.body))
 
     async def _emitted(self, message: OutgoingMessage, sent: list[bytes] | None) -> Receipt:
@@ -75,10 +75,10 @@ class Unsent(Sender):
 
 
 class _NoRequests(Requests):
-    """What nothing can be called by."""
+    """Requests that call nothing."""
 
     def __init__(self, unsent: Unsent) -> None:
-        # Not the base's: there is no inbox that anything could answer to.
+        # Not the base's: there is no inbox for answers.
         self._unsent = unsent
 
     def address(self) -> str:
@@ -95,19 +95,19 @@ class _NoRequests(Requests):
     async def stream(
         self, message: OutgoingMessage, *, action: str, within: float, sent: list[bytes] | None = None
     ) -> AsyncGenerator[Content, None]:
-        """Note a call, and raise `NotSent` in place of the first chunk."""
+        """Note a call, and raise `NotSent` instead of yielding a first chunk."""
         yield await self.call(message, action=action, within=within)
 
 
 class _NoStatuses(StatusReader):
-    """What nothing can be read by."""
+    """A status reader that reads nothing."""
 
     def __init__(self) -> None:
-        # Not the base's: there is no stream that anything could be read from.
+        # Not the base's: there is no stream to read from.
         pass
 
     async def statuses(self, task: AskedTask, *, after: int = -1, follow: bool = True) -> AsyncGenerator[Status, None]:
         """Raise `NotSent`."""
         del after, follow
         raise NotSent(f"this is a replay: {task.action} was not submitted, and has no result")
-        yield  # which makes this a generator, as the base's is
+        yield  # makes this a generator, as the base's is

@@ -1,1 +1,1 @@
-"""Settings: their schema, where they come from, and the state folder of `sealbus dev`."""
+"""Settings: their schema, their sources, and the state folder of `sealbus dev`."""

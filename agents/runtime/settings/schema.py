@@ -1,4 +1,4 @@
-"""Every setting there is: its key, its type, its default. The one place where a setting is declared.
+"""Every setting: its key, its type, its default. The one place where a setting is declared.
 
 Keys are those of `sealbus.toml`; the environment writes `policy.engine` as `SEALBUS_POLICY__ENGINE`.
 """
@@ -87,7 +87,7 @@ Id = Annotated[SpiffeId, PlainValidator(_spiffe_id)]
 Size = Annotated[int, PlainValidator(_size)]
 Server = Annotated[str, BeforeValidator(_server)]
 FileOrUrl = Annotated[str, "file or URL"]
-"""A relative file starts at the settings file's folder, like every `Path`."""
+"""A relative file starts at the settings file's folder, as every `Path` does."""
 Addresses = Annotated[tuple[FileOrUrl, ...], BeforeValidator(_addresses)]
 SubjectPattern = Annotated[str, AfterValidator(_subject_pattern)]
 InputPointer = Annotated[str, AfterValidator(_input_pointer)]
@@ -102,14 +102,14 @@ class _Table(BaseModel):
 
 
 class PolicyTable(_Table):
-    """How decisions are made. Which engine must be said: nothing decides by accident.
+    """How decisions are made. The engine must be set explicitly: nothing decides by accident.
 
-    `opa` is the sidecar's unix socket, or the https URLs of central OPAs, the preferred first; `opa_ids` are who may
-    answer there, `/opa` of the trust domain unless said.
+    `opa` is the sidecar's unix socket, or the https URLs of central OPAs, the preferred first; `opa_ids` are the servers that
+    may answer there, by default `/opa` of the trust domain.
 
-    `bundle` is a file, or `nats://<bucket>` for what is pushed there; then `cache` is the folder where it is kept. `keys`
-    are public keys in PEM that sign the policy (the platform's part, where there are several), and must be said for a
-    bucket. `serve` and `serve_key` are of the policy server alone: its address, and the key that signs what OPA gets.
+    `bundle` is a file, or `nats://<bucket>` for what is pushed there; then `cache` is the folder where it is kept. `keys` are
+    public keys in PEM that sign the policy (the platform's part, if there are several), required for a bucket. `serve` and
+    `serve_key` are for the policy server alone: its address, and the key that signs bundles for OPA.
     """
 
     engine: Literal["embedded", "sidecar", "central"]
@@ -129,7 +129,7 @@ class PolicyTable(_Table):
 
     @property
     def file(self) -> Path | None:
-        """The file of the bundle, where there is no bucket."""
+        """The file of the bundle, if there is no bucket."""
         return Path(self.bundle) if self.bundle and self.bucket is None else None
 
 
@@ -145,8 +145,8 @@ class AgentsTable(_Table):
 class ContextTable(_Table):
     """Who may mint user contexts, and how many seconds readers let one live: the same in every process of a deployment.
 
-    A chain may start with a context for `start` and go on for `life`, whatever the context says. What an edge's key could
-    do after its end is bounded by these, so keep them as short as the work allows (docs/guide.md, "What is not protected").
+    A chain may start with a context for `start` and go on for `life`, whatever the context says. These bound what an edge's
+    key could do after its end, so keep them as short as the work allows (docs/guide.md, "What is not protected").
     """
 
     minters: tuple[Id, ...] = ()
@@ -157,7 +157,7 @@ class ContextTable(_Table):
 class ChainTable(_Table):
     """Seconds for which readers let a chain go on: `life` one without a user, `after` any after an ancestor's credential.
 
-    `after` is not asked unless said: a task may lawfully wait longer than an SVID lives.
+    `after` is not checked by default: a task may lawfully wait longer than an SVID lives.
     """
 
     life: Life = DEFAULT_LIFETIMES.chain_life // SECOND
@@ -165,7 +165,7 @@ class ChainTable(_Table):
 
 
 class MaxBytesTable(_Table):
-    """How much each stream may hold. TASKS and AUDIT must be said by whoever declares streams (`bus.streams`)."""
+    """How much each stream may hold. TASKS and AUDIT are required where streams are declared (`bus.streams`)."""
 
     tasks: Size | None = None
     events: Size | None = None
@@ -177,14 +177,14 @@ class MaxBytesTable(_Table):
 
 
 class StreamsTable(_Table):
-    """What the streams are declared with."""
+    """How the streams are declared."""
 
     replicas: Literal[1, 3, 5] = 1
     max_bytes: MaxBytesTable = MaxBytesTable()
 
 
 class OwnSubjectTable(_Table):
-    """One own subject. `owner` is an agent's name or a SPIFFE ID; `action` is the subject itself unless said."""
+    """One own subject. `owner` is an agent's name or a SPIFFE ID; `action` is by default the subject itself."""
 
     kind: Literal["task", "call", "event"]
     owner: str
@@ -194,10 +194,10 @@ class OwnSubjectTable(_Table):
 class AuditTable(_Table):
     """How the audit writer waits, how many denials of one sender it records one by one in a minute, and what it keeps.
 
-    `redact` has JSON pointers into input documents by the subject pattern of the decided message; what they point to is
-    decided on and not recorded. `bodies` are patterns of the subjects whose bodies are recorded: of none, unless said.
-    `spool` is a folder of this machine in which records count as stored until the stream has them, up to `spool_max` bytes:
-    none unless said, and then nothing is handled that the stream has not acknowledged.
+    `redact` has JSON pointers into input documents by the subject pattern of the decided message; the values they point to
+    are decided on but not recorded. `bodies` are patterns of the subjects whose bodies are recorded, by default none. `spool`
+    is a local folder in which records count as stored until the stream has them, up to `spool_max` bytes; without it, which
+    is the default, nothing is handled that the stream has not acknowledged.
     """
 
     within: Seconds = 10.0
@@ -211,8 +211,8 @@ class AuditTable(_Table):
 class IdentityTable(_Table):
     """How many seconds the Workload API has to give the first identity.
 
-    `within` is for what runs on, which also waits for an agent that is not started and an entry that is not there yet;
-    `command_within` for a command that a person waits for, which waits for an overloaded one only.
+    `within` is for services, which also wait for an agent that is not started and an entry that does not exist yet;
+    `command_within` for a command that a person waits for, which only waits for an overloaded one.
     """
 
     within: Seconds = 60.0
@@ -220,20 +220,20 @@ class IdentityTable(_Table):
 
 
 class LimitsTable(_Table):
-    """Bounds of what a worker keeps in memory; its `WorkerLimits` have them under these names."""
+    """Bounds of what a worker keeps in memory; `WorkerLimits` has the same names."""
 
     pending_calls: Count = 4_096
     replay_entries: Count = 100_000
 
 
 class HealthTable(_Table):
-    """Where /healthz, /readyz and /metrics are served; nowhere unless said."""
+    """Where /healthz, /readyz and /metrics are served; by default nowhere."""
 
     address: str | None = None
 
 
 class WorkerTable(_Table):
-    """How a worker works; its `WorkerLimits` have this under these names."""
+    """How a worker works; `WorkerLimits` has the same names."""
 
     concurrency: Count = 64
     batch: Annotated[int, Field(ge=1, le=4_096)] = 256
@@ -243,9 +243,9 @@ class WorkerTable(_Table):
 
 
 class IssuerTable(_Table):
-    """One issuer of access tokens; what each means stands in `agents/edge/oauth/issuers.py`.
+    """One issuer of access tokens; `agents/edge/oauth/issuers.py` explains each field.
 
-    `audiences` is the edge's `resource` unless said; the token claims of `claims` alone reach the user context.
+    `audiences` is by default the edge's `resource`; only the token claims in `claims` reach the user context.
     """
 
     issuer: str
@@ -263,16 +263,16 @@ class IssuerTable(_Table):
 
 
 class EdgeTable(_Table):
-    """The edge: where it listens, which access tokens it takes, and which actions it shows.
+    """The edge: where it listens, which access tokens it accepts, and which actions it exposes.
 
     `resource` is the URL by which tokens name the edge. `address` needs `certificate` and `key` unless it is loopback;
-    `plaintext` says that something in front of it does TLS. `connections` are those of each listener at a time,
-    `connections_of_address` those of one address, an eighth of all unless said, or with `plaintext` all.
-    `token_service` is where backends get user contexts over mutual TLS; nowhere unless said. `actions` are
-    `<agent>.<verb>` or `<agent>.*`; everything else is not there. With `pseudonym_key`, a file that `sealbus edge
-    pseudonym-key` made, user contexts hold pseudonyms in place of users' ids.
-    `context_start` and `context_life` are seconds for which a chain may start with a context that it mints, and go on: 15
-    minutes and 8 hours, or what readers take if that is less (`context.start`, `context.life`), and never more than that.
+    `plaintext` says that a proxy in front of it does TLS. `connections` are those of each listener at a time,
+    `connections_of_address` those of one address, by default an eighth of all, or with `plaintext` all. `token_service` is
+    where backends get user contexts over mutual TLS, by default nowhere. `actions` are `<agent>.<verb>` or `<agent>.*`;
+    nothing else is exposed. With `pseudonym_key`, a file made by `sealbus edge pseudonym-key`, user contexts hold pseudonyms
+    instead of users' ids. `context_start` and `context_life` are seconds for which a chain may start with a context that it
+    mints, and go on: 15 minutes and 8 hours, or what readers accept if that is less (`context.start`, `context.life`), and
+    never more than that.
     """
 
     address: str = "127.0.0.1:8080"
@@ -291,13 +291,13 @@ class EdgeTable(_Table):
 
 
 class ClientTable(_Table):
-    """What clients need beside the bus: the edge's token service, an https URL."""
+    """What clients need besides the bus: the edge's token service, an https URL."""
 
     token_service: str | None = None
 
 
 class DevTable(_Table):
-    """Of `sealbus dev` only: users of its identity provider by name, and what it tells commands in other terminals."""
+    """For `sealbus dev` only: users of its identity provider by name, and what it tells commands in other terminals."""
 
     users: dict[str, dict[str, object]] = {}
     issuer: str | None = None
@@ -309,9 +309,9 @@ class CalloutTable(_Table):
     """The auth callout: files of its seeds (`sealbus control keygen`), and what the policy may give.
 
     `issuer` signs answers, `xkey` opens requests, `nkey` is how responders log in. `accounts` are those of the server in
-    which a policy may place connections; `servers`, nkeys, the only ones that are answered, all unless said; `longest`
-    is seconds after which a connection must be made anew, only at the end of its X.509-SVID unless said. `bootstrap` is
-    the bundle file by which the first connections are decided where the policy comes from a bucket of this NATS.
+    which a policy may place connections; `servers` the nkeys of the only servers that are answered, by default all; `longest`
+    is seconds after which a connection must be made again, by default only at the end of its X.509-SVID. `bootstrap` is the
+    bundle file that decides the first connections if the policy comes from a bucket of this NATS.
     """
 
     issuer: Path | None = None
@@ -326,9 +326,9 @@ class CalloutTable(_Table):
 class NotaryTable(_Table):
     """The notary of a control process: `origin` names one log of one stream, `keys` are files of `sealbus notary keygen`.
 
-    `folder` is where the log is kept. `previous` is a file with the last checkpoint of the previous period's log. `lease`
-    is how many seconds a silent notary is waited for before another takes over; `whole` compares all of the stream with
-    the log at each start, not only its last messages.
+    `folder` is where the log is kept. `previous` is a file with the last checkpoint of the previous period's log. `lease` is
+    how many seconds to wait for a silent notary before another takes over; `whole` compares the whole stream with the log at
+    each start, not only its last messages.
     """
 
     origin: str | None = None

@@ -48,9 +48,9 @@ CONFIG_VARIABLE: Final = "SEALBUS_CONFIG"
 SPIFFE_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
 FILE_NAME: Final = "sealbus.toml"
 SERVER_PATH: Final = "/nats"
-"""Path of a NATS server's SPIFFE ID in the local trust domain, unless `nats_ids` says otherwise."""
+"""Path of a NATS server's SPIFFE ID in the local trust domain, unless `nats_ids` is set."""
 OPA_PATH: Final = "/opa"
-"""Path of a central OPA's SPIFFE ID in the local trust domain, unless `policy.opa_ids` says otherwise."""
+"""Path of a central OPA's SPIFFE ID in the local trust domain, unless `policy.opa_ids` is set."""
 
 
 _UNSAID: Final = Entry(None, DEFAULT)
@@ -58,7 +58,7 @@ _UNSAID: Final = Entry(None, DEFAULT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingLine:
-    """One setting in force, for people: `value` is as in TOML but for quotes, `not set` where there is none."""
+    """One setting in force, for people: `value` is as in TOML but without quotes, `not set` if there is none."""
 
     key: str
     value: str
@@ -74,14 +74,14 @@ class Settings(Document):
     _for_command: bool = False
 
     def model_post_init(self, entries: Mapping[Key, Entry], /) -> None:
-        """Refuse names and own subjects that cannot be. `entries` say where each value was said."""
+        """Refuse impossible names and own subjects. `entries` hold the origin of each value."""
         self._names = Names(self.trust_domain, self.agents.template, dict(self.agents.__pydantic_extra__ or {}))
         self._own_subjects = tuple(_own_subject(subject, one, self._names) for subject, one in self.subjects.items())
         self._entries = entries
 
     @property
     def names(self) -> Names:
-        """Names and SPIFFE IDs, as the table `agents` has them."""
+        """Names and SPIFFE IDs from the table `agents`."""
         return self._names
 
     @property
@@ -91,7 +91,7 @@ class Settings(Document):
 
     @property
     def minters(self) -> frozenset[SpiffeId]:
-        """Who may mint user contexts."""
+        """The workloads that may mint user contexts."""
         return frozenset(self.context.minters)
 
     @property
@@ -106,12 +106,12 @@ class Settings(Document):
 
     @property
     def max_bytes(self) -> Mapping[str, int]:
-        """The sizes of streams that were said, by stream name."""
+        """The configured sizes of streams, by stream name."""
         return {name.upper(): size for name, size in self.streams.max_bytes if size is not None}
 
     @property
     def identity_patient(self) -> bool:
-        """Whether a Workload API that is not there, or has no identity yet, is waited for."""
+        """Whether to wait for a Workload API that is not there, or has no identity yet."""
         return not self._for_command
 
     @property
@@ -128,7 +128,7 @@ class Settings(Document):
         )
 
     def for_command(self) -> Self:
-        """Return these settings for a command that a person waits for: it does not wait for who may come later."""
+        """Return these settings for a command that a person waits for: it does not wait for what may come later."""
         changed = self.model_copy()
         changed._for_command = True
         return changed
@@ -141,12 +141,12 @@ def load_settings(
     flags: Sequence[Flag] = (),
     folder: Path | None = None,
 ) -> Settings:
-    """Read the settings file (`find_settings_file`), the environment and the flags; return what is in force.
+    """Read the settings file (`find_settings_file`), the environment and the flags; return the settings in force.
 
-    `SPIFFE_ENDPOINT_SOCKET` is where the Workload API is unless `workload_api` is said anywhere.
+    `SPIFFE_ENDPOINT_SOCKET` is the address of the Workload API unless `workload_api` is set anywhere.
 
-    Raises `ConfigurationError`, one line that names the key, where it was said and what to do: for an unknown key, a
-    value of the wrong form, or one that must be said and was not.
+    Raises `ConfigurationError`, one line that names the key, its origin and what to do, for an unknown key, a value of the
+    wrong form, or a required value that is not set.
     """
     environment = os.environ if environment is None else environment
     path = find_settings_file(config, environment=environment, folder=folder)
@@ -171,8 +171,8 @@ def find_settings_file(
 ) -> Path | None:
     """Return `config`, or the file that `SEALBUS_CONFIG` names; else that of a running `sealbus dev`, or sealbus.toml.
 
-    The last two are looked for in `folder`, the current one unless said; `None` if there is none. Whether a named file
-    is there is found out by reading it. What a killed `sealbus dev` left behind is ignored, with one line in the log.
+    The last two are looked for in `folder`, by default the current one; `None` if there is none. Reading a named file shows
+    whether it exists. The file of a killed `sealbus dev` is ignored, with one line in the log.
     """
     named = config or environment.get(CONFIG_VARIABLE)
     if named:
@@ -182,13 +182,13 @@ def find_settings_file(
     if written.exists():
         if is_locked(written.parent, DEV_LOCK):
             return written
-        _log.warning("%s is left of a `sealbus dev` that no longer runs, and is ignored", written)
+        _log.warning("%s is left over from a `sealbus dev` that no longer runs, and is ignored", written)
     path = folder / FILE_NAME
     return path if path.exists() else None
 
 
 def _workload_api(environment: Mapping[str, str]) -> dict[Key, Entry]:
-    """Return what the variable of every SPIFFE workload says (SPIFFE_Workload_Endpoint.md section 4)."""
+    """Return the Workload API's address from the standard variable (SPIFFE_Workload_Endpoint.md section 4)."""
     socket = environment.get(SPIFFE_VARIABLE)
     return {("workload_api",): Entry(socket, SettingOrigin("environment", SPIFFE_VARIABLE))} if socket else {}
 
@@ -198,14 +198,14 @@ def _validated(entries: Mapping[Key, Entry]) -> Settings:
     for key, entry in entries.items():
         table = content
         for part in key[:-1]:
-            # A key is a value or a table, never both: that was seen to when the sources were read.
+            # A key is a value or a table, never both: the sources were checked for that.
             table = cast("dict[str, object]", table.setdefault(part, {}))
         table[key[-1]] = entry.value
     try:
         return Settings.model_validate(content, context=entries)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
-        # What was said wrongly comes before what was not said.
+        # Report wrong values before missing ones.
         first = min(found, key=lambda one: one["type"] == "missing")
         key = tuple(str(part) for part in first["loc"])
         raise ConfigurationError(_complaint(key, first["type"], first["msg"], entries)) from error
@@ -219,7 +219,7 @@ def _complaint(key: Key, kind: str, message: str, entries: Mapping[Key, Entry]) 
         how = f"say {what} in {FILE_NAME}, or in {variable(key)}, or run `sealbus dev` in this folder"
         return f"{dotted(key)} is not set: {how}"
     text = message.removeprefix("Value error, ")
-    # The place may be inside of a value that was said, an item of a list for instance.
+    # The place may be inside a configured value, an item of a list for instance.
     said = next(key[:length] for length in range(len(key), 0, -1) if key[:length] in entries)
     return f"{entries[said].origin}: {dotted(said)}: {text[:1].lower()}{text[1:]}"
 

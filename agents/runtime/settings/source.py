@@ -1,4 +1,4 @@
-"""Where settings come from: a file, the environment, flags; each value with its origin, each unknown key refused.
+"""The sources of settings: a file, the environment, flags; each value with its origin, each unknown key refused.
 
 Later sources win value by value. A list is one value; the open tables `[agents]` and `[subjects]` grow entry by entry.
 """
@@ -35,7 +35,7 @@ __all__ = [
 
 PREFIX: Final = "SEALBUS_"
 RESERVED: Final = frozenset({"SEALBUS_CONFIG", "SEALBUS_OPA", "SEALBUS_EXAMPLES_DB"})
-"""Variables that are no setting: the settings file's path, where the tests and `sealbus dev` find the opa executable, and
+"""Variables that are not settings: the settings file's path, where the tests and `sealbus dev` find the opa executable, and
 where the agents in `agents/examples` keep their data."""
 
 Key = tuple[str, ...]
@@ -44,7 +44,7 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class SettingOrigin:
-    """Where a value was said: `name` is the file, variable or option; empty for a default."""
+    """The origin of a value: `name` is the file, variable or option; empty for a default."""
 
     kind: str
     name: str = ""
@@ -58,7 +58,7 @@ DEFAULT: Final = SettingOrigin("default")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One value as it was said."""
+    """One value as its source gives it."""
 
     value: object
     origin: SettingOrigin
@@ -87,7 +87,7 @@ def variable(key: Key) -> str:
 
 
 def file_entries(path: Path) -> dict[Key, Entry]:
-    """Return what the settings file `path` says. Raises `ConfigurationError`, one line, naming the file."""
+    """Return the values in the settings file `path`. Raises `ConfigurationError`, one line, naming the file."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -104,7 +104,7 @@ def file_entries(path: Path) -> dict[Key, Entry]:
 
 
 def environment_entries(environment: Mapping[str, str]) -> dict[Key, Entry]:
-    """Return what the variables `SEALBUS_*` say; an empty one says nothing.
+    """Return the values of the variables `SEALBUS_*`; an empty one counts as not set.
 
     Lists are separated by commas or written as JSON, tables are JSON objects. Raises `ConfigurationError`.
     """
@@ -122,7 +122,7 @@ def environment_entries(environment: Mapping[str, str]) -> dict[Key, Entry]:
 
 
 def flag_entries(flags: Iterable[Flag]) -> dict[Key, Entry]:
-    """Return what the options say that were given. Raises `ConfigurationError`."""
+    """Return the values of the options that were given. Raises `ConfigurationError`."""
     found: dict[Key, Entry] = {}
     for flag in flags:
         key = tuple(flag.key.split("."))
@@ -147,7 +147,7 @@ def _entries(table: Mapping[str, object], above: Key, origin: SettingOrigin) -> 
 
 
 def _parsed(value: str, place: object, key: Key, origin: SettingOrigin) -> object:
-    """Return what a text stands for where TOML would have a list or a table."""
+    """Return the value of a text where TOML would have a list or a table."""
     is_list = get_origin(place) is tuple
     if is_list and not value.lstrip().startswith("["):
         return [item.strip() for item in value.split(",")]
@@ -160,7 +160,7 @@ def _parsed(value: str, place: object, key: Key, origin: SettingOrigin) -> objec
 
 
 def _place(key: Key, origin: SettingOrigin) -> object:
-    """Return the declared type of a key's value; raise `ConfigurationError` for a key that nobody declared."""
+    """Return the declared type of a key's value; raise `ConfigurationError` for an undeclared key."""
     place: object = Document
     for part in key:
         place = _inside(place, part)
@@ -206,7 +206,7 @@ def _nested(key: Key, value: object) -> dict[str, object]:
 
 
 def _is_file(place: object) -> bool:
-    """Say whether a value of the type `place` names a file, or is a list of such."""
+    """Return whether a value of the type `place` names a file, or is a list of files."""
     return not {Path, FileOrUrl}.isdisjoint(get_args(place))
 
 

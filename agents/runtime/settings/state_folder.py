@@ -1,6 +1,6 @@
-"""The state folder of a development environment: its name, and the lock that says that one is running.
+"""The state folder of a development environment: its name, and the lock that shows that one is running.
 
-The kernel gives the lock back however its holders end.
+The kernel releases the lock however its holders end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STATE_FOLDER: Final = ".sealbus"
 """The one folder that `sealbus dev` writes to."""
 
 DEV_LOCK: Final = "dev"
-"""Name of the lock in it that a running `sealbus dev` holds: what it wrote there is good as long as it does."""
+"""Name of the lock in it that a running `sealbus dev` holds: what it wrote there is valid while it does."""
 
 STARTER_AGENTS: Final = ("shop-web", "planner", "inventory", "pricing")
 """The agents that the starter policy knows."""
@@ -27,8 +27,8 @@ STARTER_AGENTS: Final = ("shop-web", "planner", "inventory", "pricing")
 def lock_folder(folder: Path, name: str) -> int:
     """Lock `folder` by its file `<name>.lock` and return the open file descriptor that holds the lock.
 
-    Whoever inherits the descriptor holds the lock, too, so that a child that outlives us still keeps others away.
-    Raises `ConfigurationError` if another process holds it, and names that process by `<name>.pid` where it left one.
+    A process that inherits the descriptor holds the lock too, so a child that outlives its parent still keeps others away.
+    Raises `ConfigurationError` if another process holds it, and names that process by `<name>.pid` if it left one.
     """
     path = folder / f"{name}.lock"
     try:
@@ -46,7 +46,7 @@ def lock_folder(folder: Path, name: str) -> int:
 
 
 def is_locked(folder: Path, name: str) -> bool:
-    """Say whether somebody holds the lock of `lock_folder`: whoever it is, they live; the kernel keeps no dead one's.
+    """Return whether a living process holds the lock of `lock_folder`: the kernel keeps none of a dead one.
 
     It takes the lock for a moment, shared, so that several may ask at once.
     """

@@ -23,7 +23,7 @@ def test_another_folder_is_enough(tmp_path: Path) -> None:
 
 
 def test_no_folder_and_no_previous_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no --log DIR"):
+    with pytest.raises(ConfigurationError, match="with --log DIR"):
         LogPlace.of(log_settings(tmp_path), None)
     with pytest.raises(ConfigurationError, match="cannot be read"):
         LogPlace.of(log_settings(tmp_path, 'previous = "/nowhere/previous"'), tmp_path)

@@ -256,7 +256,7 @@ async def test_silence_ends_at_the_deadline(scripted: ScriptedWorkloadApi) -> No
         no_thread_left(),
         pytest.raises(
             IdentityUnavailable,
-            match=r"no identity within 0\.2 s.*listens and has not answered: it is overloaded or hangs",
+            match=r"no identity within 0\.2 s.*listens but has not answered: it is overloaded or hangs",
         ),
     ):
         async with WorkloadIdentity.connect(scripted.address, deadline=0.2):
@@ -266,7 +266,7 @@ async def test_silence_ends_at_the_deadline(scripted: ScriptedWorkloadApi) -> No
 async def test_a_missing_identity_is_named(running: RunningWorkloadApi) -> None:
     """Asked for one that this socket does not have."""
     with pytest.raises(
-        IdentityUnavailable, match=r"agent/planner, not spiffe://example\.org/agent/other: mend its entry"
+        IdentityUnavailable, match=r"agent/planner, not spiffe://example\.org/agent/other: correct its entry"
     ):
         async with WorkloadIdentity.connect(running.address("planner"), spiffe_id=running.spiffe_id("other")):
             pass

@@ -44,7 +44,7 @@ def test_nobody_gets_more_than_the_burst_and_the_rate(steps: list[tuple[int, flo
 
 @pytest.mark.parametrize("bad", [{"rate": 0.0}, {"burst": 0}, {"entries": 0}])
 def test_bounds_that_bound_nothing_are_refused(bad: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="rate over 0"):
+    with pytest.raises(ValueError, match="rate must be over 0"):
         TokenBuckets(**{"rate": 1.0, "burst": 1, "entries": 1, **bad})  # type: ignore[arg-type]
 
 

@@ -174,6 +174,6 @@ def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
 def test_files_of_somebody_else_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "svid.key").write_text("mine")
     tmp_path.chmod(0o700)
-    with pytest.raises(ConfigurationError, match="not of this command"):
+    with pytest.raises(ConfigurationError, match="not from this command"):
         SvidFiles(tmp_path).prepare()
     assert (tmp_path / "svid.key").read_text() == "mine"

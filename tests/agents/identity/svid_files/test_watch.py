@@ -81,7 +81,7 @@ async def test_what_does_not_verify_is_not_told(scripted: ScriptedWorkloadApi, s
     scripted.identity.renew()
     async with asyncio.timeout(10):
         text, error = await seen.failures.get()
-    assert "is another one's" in text
+    assert "does not belong to it" in text
     assert isinstance(error, SvidError)
     assert seen.changes.empty()
     scripted.x509 = lambda response: response

@@ -265,7 +265,7 @@ async def test_a_trust_domain_that_is_not_federated_with_is_said_once(bench: Ben
         bench.api.identity.renew()
     task.cancel()
     await asyncio.wait({task})
-    assert bench.lines == ["not trusted, because the Workload API gives no X.509 bundle of it: partner.org"]
+    assert bench.lines == ["not trusted, because the Workload API gives no X.509 bundle for it: partner.org"]
 
 
 async def test_a_disk_that_is_full_is_said_once_and_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def test_nothing_is_denied_by_an_empty_policy_or_by_false() -> None:
 
 
 def test_a_registry_of_another_form() -> None:
-    with pytest.raises(ConfigurationError, match="registry is no object"):
+    with pytest.raises(ConfigurationError, match="registry is not an object"):
         list(denials({"sealbus": {"registry": []}}))
 
 

@@ -65,7 +65,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
 async def test_what_a_bucket_needs_is_said_in_one_line(lab: Lab, tmp_path: Path) -> None:
     async with lab.connection("a") as connection:
         for policy, says in (
-            (PLAIN, "no bucket"),
+            (PLAIN, "not a bucket"),
             (changed(PLAIN, bundle="nats://policies"), r"policy\.cache is not set"),
             (changed(PLAIN, bundle="nats://policies", cache=tmp_path), r"policy\.keys is not set"),
         ):

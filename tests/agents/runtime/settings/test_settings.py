@@ -109,7 +109,7 @@ def test_what_a_killed_dev_left_behind_is_ignored_with_one_line(
     os.close(lock_folder(dev.parent, DEV_LOCK))
     assert find_settings_file(environment={}, folder=tmp_path) == (own if own_is_there else None)
     (record,) = caplog.records
-    assert record.getMessage() == f"{dev} is left of a `sealbus dev` that no longer runs, and is ignored"
+    assert record.getMessage() == f"{dev} is left over from a `sealbus dev` that no longer runs, and is ignored"
     # Who names it gets it.
     assert find_settings_file(dev, environment={}, folder=tmp_path) == dev
 

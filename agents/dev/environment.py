@@ -49,7 +49,7 @@ STORE_SPARE = 1 << 26
 """Most that JetStream may hold beyond the streams' own limits: 64 MiB."""
 
 LOCK_TRIES = 10
-"""A command that checks whether `sealbus dev` runs holds the lock for microseconds; another environment holds it on."""
+"""A command that checks whether `sealbus dev` runs holds the lock for microseconds; another environment holds it for good."""
 
 ALWAYS = ("operator", "cli")
 """Names in addition to the declared agents: who manages streams and reads the audit, and who runs commands."""

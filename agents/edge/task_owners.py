@@ -41,7 +41,7 @@ _PAUSE: Final = 0.25
 
 
 class TaskOwners:
-    """Remembers and finds tasks of one edge.
+    """The owners of one edge's tasks.
 
     With `pseudonyms` it keeps a pseudonym instead of a hash of the user, which anyone with a list of users could compute.
     """

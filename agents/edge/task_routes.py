@@ -199,7 +199,7 @@ class TaskEvents:
 
 
 class _EventStream(StreamingResponse):
-    """Sends `events`, and calls `left` when that has ended, even if it never began."""
+    """A response of `events` that calls `left` when it has ended, even if it never began."""
 
     def __init__(self, events: AsyncGenerator[bytes, None], left: Callable[[], None]) -> None:
         super().__init__(events, 200, HEADERS, "text/event-stream")

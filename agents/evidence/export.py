@@ -117,7 +117,7 @@ class Written:
 
 
 class ExportWriter:
-    """Writes the log of `size` entries that `get` returns by path, while messages of its stream are passed in order.
+    """A writer of the log of `size` entries that `get` returns by path; its stream's messages are passed in order.
 
     `notaries` are the senders whose messages name policy bundles. Calls block. `folder` must be new or empty, or
     `ConfigurationError` is raised. A message that the log has but the stream does not is written without its bytes, so that

@@ -21,7 +21,7 @@ __all__ = ["ExportFiles", "FolderFiles", "LogPlace", "MemoryFiles"]
 
 
 class ExportFiles(Protocol):
-    """Reads an export; pickled, it reads the same one in another process."""
+    """A reader of an export; pickled, it reads the same one in another process."""
 
     def paths(self) -> Iterator[str]:
         """Yield every file's path, with slashes; anything that is neither file nor folder is named too."""

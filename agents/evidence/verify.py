@@ -314,7 +314,7 @@ class Segment(NamedTuple):
 
 @dataclass(slots=True)
 class SegmentReader:
-    """Reads tiles of one export, and remembers what it has verified from one to the next."""
+    """A reader of one export's tiles that remembers what it has verified from one to the next."""
 
     segment: Segment
     _reader: EntryReader = field(init=False)

@@ -48,7 +48,7 @@ _APPLY_SECONDS = 5.0
 
 
 class Upkeep:
-    """Keeps `current` up to date until cancelled. All tasks and threads belong to `run`."""
+    """The tasks that keep `current` up to date until cancelled. All tasks and threads belong to `run`."""
 
     def __init__(self, current: CurrentIdentity, *, clock: Clock, random: Callable[[], float]) -> None:
         self._current = current

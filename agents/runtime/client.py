@@ -25,7 +25,7 @@ Res = TypeVar("Res")
 
 
 class Client:
-    """`async with Client("shop-web") as bus:` takes its identity, servers and policy from the settings.
+    """A client: `async with Client("shop-web") as bus:` with identity, servers and policy from the settings.
 
     `user` is a signed user context, minted by the edge; it is sent along unmodified and never made here.
     """

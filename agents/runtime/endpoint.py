@@ -28,7 +28,7 @@ NO_RESOURCE = ResourceInput(type="none", id="none")
 
 @dataclass(frozen=True, slots=True)
 class HandlerEndpoint:
-    """Runs one declared handler with a `Context` that sends for the worker's identity."""
+    """One declared handler, run with a `Context` that sends for the worker's identity."""
 
     handler: Handler[Any, Any]
     sending: Sender
@@ -36,7 +36,7 @@ class HandlerEndpoint:
     """Kind of the route: the handler of an own subject does not know its kind."""
 
     def decode(self, body: bytes, typ: str) -> object:
-        """Step 14."""
+        """Return the typed body (step 14)."""
         return self.handler.takes.decode(body, typ)
 
     def properties(self, value: object) -> Mapping[str, object]:
@@ -46,14 +46,14 @@ class HandlerEndpoint:
         return {fact: getattr(value, fact) for fact in self.handler.facts}
 
     async def resource(self, value: object) -> ResourceInput:
-        """Step 15: load from the agent's own data."""
+        """Load the resource from the agent's own data (step 15)."""
         if self.handler.resource is None:
             return NO_RESOURCE
         resource = await self.handler.resource(value)
         return ResourceInput(type=resource.type, id=resource.id, properties=dict(resource.properties))
 
     async def handle(self, permitted: Permitted) -> Content | None:
-        """Step 18. A call is always answered; a task's or event's value is encoded too, so that an invalid one is noticed."""
+        """Run the handler (step 18). A call is always answered; other values are encoded too, to notice invalid ones."""
         result = await self.handler.function(permitted.value, Context(permitted, self.sending))
         if result is None and self.kind is not Kind.CALL:
             return None

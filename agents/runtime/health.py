@@ -89,7 +89,7 @@ def parse_address(text: str, setting: str = "health.address") -> tuple[str, int]
 
 
 class HealthServer:
-    """Serves `probes` and `counters` on `address` (`parse_address`), as an async context manager."""
+    """A server of `probes` and `counters` on `address` (`parse_address`), as an async context manager."""
 
     def __init__(self, address: str, *, probes: Probes, counters: Counters) -> None:
         self._host, self._port = parse_address(address)

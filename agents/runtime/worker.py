@@ -39,7 +39,7 @@ __all__ = ["Worker", "WorkerLimits", "settle_collector"]
 _log = logging.getLogger(__name__)
 
 YOUNG: Final = 20_000
-"""New containers between looks at the young ones: a batch of messages makes a few thousand, all short-lived."""
+"""New containers between collections of the young ones: a batch of messages makes a few thousand, all short-lived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -244,7 +244,7 @@ def checked_timeout(action: str, kind: Kind | None, timeout: object) -> float:
     longest = RULES[kind or Kind.TASK].life // SECOND
     number = float(timeout) if isinstance(timeout, int | float) and not isinstance(timeout, bool) else 0.0
     if not 0 < number <= longest:
-        why = ": a call lives no longer, so let a task take it" if kind is Kind.CALL else ""
+        why = ": a call lives no longer, so use a task" if kind is Kind.CALL else ""
         raise ConfigurationError(f"{action}: timeout is over 0 and at most {longest} s, not {timeout}{why}")
     return number
 

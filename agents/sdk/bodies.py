@@ -52,7 +52,7 @@ class TypedAction(Protocol[Req_contra, Given_co]):
 
 
 class Body(Generic[T]):
-    """Encodes and decodes bodies of one type: a pydantic model, anything pydantic can adapt, `bytes`, or `None`."""
+    """A codec of bodies of one type: a pydantic model, anything pydantic can adapt, `bytes`, or `None`."""
 
     def __init__(self, of: type[T]) -> None:
         self.type = of
@@ -60,7 +60,7 @@ class Body(Generic[T]):
         self._adapter: pydantic.TypeAdapter[T] | None = None if self._raw else pydantic.TypeAdapter(of)
 
     def decode(self, body: bytes, typ: str) -> T:
-        """Step 14: return the typed body; raises `BadBody` for another media type or a value that the type does not allow."""
+        """Return the typed body (step 14); raises `BadBody` for another media type or a value that does not fit."""
         if self._adapter is None:
             if typ != OCTETS:
                 raise BadBody("expected application/octet-stream")

@@ -64,7 +64,7 @@ class SubmitOptions(_Options, total=False):
 
 
 class Sender:
-    """Sends for one identity. Bodies are pydantic models or what pydantic can adapt, by default as JSON."""
+    """The sender of one identity. Bodies are pydantic models or what pydantic can adapt, by default as JSON."""
 
     def __init__(
         self,

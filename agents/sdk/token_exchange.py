@@ -118,7 +118,7 @@ class ExchangeRefused(SealbusError):
 
 
 class TokenExchange:
-    """Exchanges tokens for one workload; enter with `async with`. `url` is https, `edges` are the servers that may answer."""
+    """The exchange of tokens for one workload; enter with `async with`. `url` is https, `edges` may answer there."""
 
     def __init__(self, url: str, *, identity: Identity, edges: frozenset[SpiffeId]) -> None:
         parts = urlsplit(url)

@@ -55,7 +55,7 @@ def tail(follow: bool, last: int, stream: str | None, config: str | None, as_nam
 @click.option("--subject", default=None, help="Only messages to this subject.")
 @click.option("--agent", default=None, help="Only what this agent recorded.")
 @click.option("--decision", type=click.Choice(["allow", "deny"]), default=None)
-@click.option("--user", default=None, help="Only what was asked for this user.")
+@click.option("--user", default=None, help="Only what was requested for this user.")
 @click.option("--follow", is_flag=True, help="Wait for more.")
 @click.option(
     "--into",

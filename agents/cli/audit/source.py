@@ -59,7 +59,7 @@ def root_option(function: F) -> F:
         default=None,
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="What another source says of the log: the log's keys, its first trust bundle, checkpoints that others hold. "
+        help="From another source: the log's keys, its first trust bundle, checkpoints that others hold. "
         "Needed for exports; without it, a running deployment's own settings are trusted.",
     )(function)
 

@@ -20,9 +20,7 @@ def json_body(text: str) -> bytes:
     try:
         json.loads(body.decode(), parse_constant=_no_json)
     except (ValueError, RecursionError) as error:
-        raise click.UsageError(
-            f"BODY is not JSON: {_reason(error)}; texts stand in quotes, as in '\"text\"'"
-        ) from error
+        raise click.UsageError(f"BODY is not JSON: {_reason(error)}; texts need quotes, as in '\"text\"'") from error
     return body
 
 

@@ -117,7 +117,7 @@ async def _clock(settings: Settings, name: str) -> str:
         before = wall_clock()
         state = await existing_stream(connection.jetstream, TASKS)
         if not state.told:
-            raise BusUnavailable("the server does not tell its time")
+            raise BusUnavailable("the server does not report its time")
         ahead = (before + wall_clock()) // 2 - state.told
         text = f"this host is {abs(ahead) / SECOND:.2f} s {'ahead of' if ahead > 0 else 'behind'} the broker"
         if abs(ahead) > DEFAULT_LIMITS.clock_skew:

@@ -63,7 +63,7 @@ def keygen(folder: Path, as_json: bool) -> None:
     default=",".join(ROLES),
     show_default=True,
     metavar="ROLE,...",
-    help="Roles of this process; work for one at a time goes to the elected one of all processes with the role.",
+    help="Roles of this process; if only one may act at a time, it is elected among all processes with the role.",
 )
 @click.option("--health", default=None, metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics here.")
 @config_option

@@ -62,5 +62,5 @@ async def follow_bucket(policy: PolicyTable, connection: Connection, counters: C
         except ConfigurationError as error:
             if error.detail != said:
                 said = error.detail
-                _log.warning("the callout goes on with the policy that it has: %s", said)
+                _log.warning("the callout keeps using its present policy: %s", said)
         await asyncio.sleep(AGAIN_AFTER)

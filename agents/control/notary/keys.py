@@ -90,7 +90,7 @@ def _load(path: Path) -> NoteSigner:
 
 
 class CheckpointHolder:
-    """Holds the checkpoints of one other log, each of which must extend the one before. Calls block.
+    """The held checkpoints of one other log, each of which must extend the one before. Calls block.
 
     `verifiers` are the keys of that log, known from another source. Raises `StateUnavailable` if the folder cannot be used.
     """

@@ -1,8 +1,8 @@
-"""`Notary`: one writer of one log. It waits for the lease, takes the log up where it was, and follows the stream.
+"""`Notary`: one writer of one log. It waits for the lease, resumes the log, and follows the stream.
 
 ::
 
-    standing by --lease--> taking up: tiles and stream against the last checkpoint --> following --> ...
+    standing by --lease---> resuming: tiles and stream against the last checkpoint --> following --> ...
          ^                              |                                                  |
          `------ lease lost, no broker -+--------------------------------------------------'
                                         `-- LogError: the log, the stream or a clock is wrong; the notary ends

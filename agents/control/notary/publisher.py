@@ -49,7 +49,7 @@ def new_bundles(identity: Identity, history: TrustHistory, now: int, judged: int
 
 
 class RecordPublisher:
-    """Publishes records on the notary's own subject; each call returns once the stream has acknowledged them."""
+    """The publisher of the notary's own records; each call returns once the stream has acknowledged them."""
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ _TICK: Final = 1.0
 
 
 class Term:
-    """Follows the stream for one log that was resumed under a lease. `changed` is set when trust bundles change."""
+    """The following of the stream for one log, resumed under a lease. `changed` is set when trust bundles change."""
 
     def __init__(
         self,

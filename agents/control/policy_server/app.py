@@ -80,7 +80,7 @@ class Served:
 
 
 class PolicyApplication:
-    """Serves `served`; to be run only by `PeerProtocol`, which identifies the peer. `clock` is in microseconds."""
+    """The ASGI application of `served`; run it only by `PeerProtocol`, which identifies the peer. `clock` is microseconds."""
 
     def __init__(self, served: Served, *, counters: Counters, clock: Callable[[], int]) -> None:
         self._served = served

@@ -37,7 +37,7 @@ CACHE: Final = "policy-server"
 
 
 class PolicyServer:
-    """Serves the newest policy while it runs. Any number may run at a time: all serve the same content."""
+    """The server of the newest policy. Any number may run at a time: all serve the same content."""
 
     def __init__(
         self,

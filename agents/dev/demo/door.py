@@ -16,7 +16,7 @@ _SECONDS = 20.0
 
 
 class Door:
-    """Calls the edge over HTTP; enter with `async with`. Tokens are those of the shop's identity provider."""
+    """A client of the edge over HTTP; enter with `async with`. Tokens are those of the shop's identity provider."""
 
     def __init__(self, backstage: Backstage) -> None:
         self._backstage = backstage

@@ -66,7 +66,7 @@ class AccessToken:
 
 
 class AccessTokenVerifier:
-    """Verifies access tokens by the rows of `issuers`, with the keys that `keys` finds.
+    """A verifier of access tokens by the rows of `issuers`, with the keys that `keys` finds.
 
     Raises `ConfigurationError` if two rows have the same issuer.
     """

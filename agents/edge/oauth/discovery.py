@@ -41,7 +41,7 @@ class FetchedKeys:
 
 
 class Documents:
-    """Reads metadata and key sets. Use with `async with`; each read needs a deadline around it.
+    """A reader of metadata and key sets. Use with `async with`; each read needs a deadline around it.
 
     `tls` verifies https, by default with the system's authorities. No redirect is followed: metadata and key sets have fixed
     addresses, and one that moves elsewhere is refused. Neither proxies nor credentials are taken from the environment.

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class X509Watch:
-    """Watches the X.509-SVID of `wanted`, or of the default identity, verified as `read_x509` does.
+    """A watch on the X.509-SVID of `wanted`, or of the default identity, verified as `read_x509` does.
 
     `changed` is called on the event loop with each new one, and with None when the Workload API withdraws it; `failed` with
     one line about each failure and the failure itself, after which the stream is reopened. The SPIFFE ID does not change

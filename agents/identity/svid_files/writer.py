@@ -44,7 +44,7 @@ class ReloadedServer:
 
 
 class SvidWriter:
-    """Writes the X.509-SVID of `endpoint` to `files`, and makes `server` reload after each change.
+    """A writer of the X.509-SVID of `endpoint` to `files`, which makes `server` reload after each change.
 
     `written` is called with each set that comes into force, `say` with messages for people, one line each: a failure is
     reported once, not at each repetition. A withdrawn SVID is removed from the disk; the server does not reload, because it
@@ -231,7 +231,7 @@ async def _ended(watching: asyncio.Task[None]) -> None:
 
 
 class _Once:
-    """Passes on a line unless it equals the last one."""
+    """A filter that passes on a line unless it equals the last one."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say: Final = say

@@ -1,4 +1,4 @@
-"""The deny list: the platform's registry of the revoked, as policy data that is pushed, and valid for every policy.
+"""The deny list: the platform's registry of the revoked, as policy data that is pushed.
 
 `data.sealbus.registry.revoked` by kind and id, and `data.sealbus.registry.issued_before` by SPIFFE ID for the keys of a
 workload (`sealbus.policies.bundle.revocations`). Policies must read the first, as the starter and the platform's do.

@@ -39,7 +39,7 @@ _LOCK: Final = "lock"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySource:
-    """`in_force` is what the embedded engine decides by, empty if only an OPA elsewhere has the policy."""
+    """A process's policy: `in_force` decides in the embedded engine; it is empty if only an OPA elsewhere has the policy."""
 
     in_force: InForce
     problem: Callable[[], str] = str

@@ -83,7 +83,7 @@ class _Held:
 
 @dataclass(slots=True, kw_only=True)
 class Replay:
-    """Replays into `agent`, under the names and subjects of `deployment`; `transport` reads TASKS.
+    """A replay into `agent`, under the names and subjects of `deployment`; `transport` reads TASKS.
 
     Enter the agent's lifespan around it if the handlers need one.
     """

@@ -39,7 +39,7 @@ class WouldSend:
 
 
 class Unsent(Sender):
-    """Composes every message as `Sender` would, so that composing fails in the same cases, and drops it.
+    """A `Sender` that composes every message, so that composing fails in the same cases, and then drops it.
 
     Refusals by sealing, such as of an envelope over its limit, are not found. `own` is the sender. Tasks and events are
     noted, and the handler continues with a handle and a receipt that name no message; where it needs an answer, it ends with

@@ -29,7 +29,7 @@ def entry_rows(store: LogStore, index: int, width: int) -> tuple[tuple[Place, ..
 
 
 class Ledger:
-    """Takes entries and returns what must be stored. Stores nothing itself, and nothing in it counts until it is stored."""
+    """The entries of a log, and the files to store for them. It stores nothing itself, and no entry counts before that."""
 
     def __init__(self) -> None:
         """Begin with no entries."""

@@ -48,7 +48,7 @@ class LoggedMessage:
 
 
 class MessageVerifier:
-    """Verifies messages in order. Takes time, and is used from one thread at a time."""
+    """The verifier of a stream's messages, in order. Its calls take time, and come from one thread at a time."""
 
     def __init__(
         self,

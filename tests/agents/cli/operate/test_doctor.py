@@ -180,7 +180,7 @@ async def test_a_trust_bundle_that_ends_before_the_certificate(
         (0.0, "the broker"),
         (-3600.0, "behind the broker, 5 s are allowed: synchronize the clocks"),
         (3600.0, "ahead of the broker, 5 s are allowed: synchronize the clocks"),
-        (None, "does not tell its time"),
+        (None, "does not report its time"),
     ],
 )
 async def test_the_clock_is_held_against_the_brokers(

@@ -293,6 +293,11 @@ class _Analysis:
         if key is not None and (names or not self.compiling):
             frame.asked[key] = frame.asked.get(key, names) & names
 
+    def compiled(self, frame: _Frame, expression: Expression, names: frozenset[str]) -> None:
+        """Note what OPA's compiler takes a name to be from where it stands: an argument, an operand, a key."""
+        if self.compiling and isinstance(expression, Variable):
+            self.note(frame, expression, names)
+
     def key(self, frame: _Frame, expression: Expression) -> _Key | None:
         """Return how to know `expression` again, where it is a name or something found in one by names and variables."""
         if isinstance(expression, Variable):
@@ -435,6 +440,7 @@ class _Analysis:
 
     def operands(self, frame: _Frame, expression: Infix, types: Sequence[Type], names: tuple[str, ...]) -> None:
         for side, one in zip((expression.left, expression.right), types, strict=True):
+            self.compiled(frame, side, frozenset({*names, "set"} if expression.operator == "Sub" else names))
             if not one.names <= set(names):
                 self.unfit(frame, side, one, f"this takes a {names[0]}", names)
 
@@ -473,6 +479,7 @@ class _Analysis:
         for number_of, (argument, said, one) in enumerate(
             zip(builtin.arguments, expression.arguments, types, strict=True), 1
         ):
+            self.compiled(frame, said, frozenset(argument.names))
             if not argument.fits(said, one, self.data):
                 self.unfit(frame, said, one, f"argument {number_of} of {name} is {argument.text}", argument.names)
         return builtin.result(expression.arguments, types, self.data)
@@ -531,6 +538,7 @@ class _Analysis:
                     self.refuse(frame, part.place, "lookup", text)
             if self.nowhere(frame, found, part, below):
                 self.refuse(frame, part.place, "match", "there is nothing here, ever")
+            self.compiled(frame, part, self.data.keys(found).names)
             if found.names == {"set"}:
                 # What is found in a set is what was looked for.
                 sought = self.sought(frame, part).names

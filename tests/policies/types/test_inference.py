@@ -16,6 +16,7 @@ DATA: Json = {
     "odd": {"a": 1, "b": "x"},
     "empty": {},
 }
+UNCALLED = "decide(request) := 1 if { some x in []; f(x) }\n"
 HEAD = "package sealbus.authz\n\nimport data.people as everybody\n\ndecision := decide(input)\n\n"
 
 
@@ -151,6 +152,11 @@ def test_what_could_fail_or_means_another_thing_to_opa(body: str, forms: list[st
         ("decide(request) := 1\nf(x) := trim_space(x) if is_string(x)", []),
         ("decide(request) := f(request.action.name)\nf(x) := trim_space(g(x))\ng(x) := x if x != \"\"", []),
         ("decide(request) := f(1)\nf(\"a\") := 1", ["match"]),
+        # From where an argument stands OPA's compiler learns what it is.
+        (UNCALLED + "f(a) := 1 if { endswith(a, \"x\"); xs := [1]; xs[a] == 1 }", ["match"]),
+        (UNCALLED + "f(a) := 1 if { x := a + 1; xs := {\"k\": 1}; xs[a] == x }", ["match"]),
+        (UNCALLED + "f(a) := 1 if { xs := {\"k\": 1}; xs[a] == 1; a == 1 }", ["match"]),
+        (UNCALLED + "f(a) := 1 if { not endswith(a, \"x\"); xs := [1]; xs[a] == 1 }", ["match"]),
         # From what holds nothing OPA's compiler learns nothing.
         ("decide(request) := f(1)\nf(a) := 1 if { x := trim(\"ab\", \"b\"); x in []; x == 1 }", ["match"]),
         ("decide(request) := f(1)\nf(a) := 1 if { x := trim(\"ab\", \"b\"); xs := [1]; x in []; xs[x] == 1 }", ["match"]),

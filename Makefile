@@ -1,5 +1,5 @@
-# Each target does all its own set-up on a machine that has Python 3.11 or newer and make (and Go, gcc and npm for `make tools`).
-# Set PYTHON to choose the interpreter, VENV to put the environment elsewhere.
+# Each target does its own set-up on a machine with Python 3.11 or newer and make (and Go, gcc and npm for `make tools`).
+# PYTHON chooses the interpreter, VENV the folder of the environment.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -32,14 +32,14 @@ $(READY): requirements.txt requirements-dev.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-setup: $(READY) ## make the environment with everything locked by hash
+setup: $(READY) ## make the environment, with every package locked by hash
 
 $(TOOLS)/opa: deploy/tools/opa/go.mod deploy/tools/opa/go.sum
 	@mkdir -p $(TOOLS)
 	@cd deploy/tools/opa && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install tool
 	@touch $@
 
-# Each in a module of its own: what one of them depends on must not choose the versions of another.
+# Each has its own Go module: the dependencies of one must not choose the versions of another.
 $(TOOLS)/nats: deploy/tools/nats/go.mod deploy/tools/nats/go.sum
 	@mkdir -p $(TOOLS)
 	@cd deploy/tools/nats && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install tool
@@ -50,7 +50,7 @@ $(TOOLS)/helm: deploy/tools/helm/go.mod deploy/tools/helm/go.sum
 	@cd deploy/tools/helm && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=0 go install tool
 	@touch $@
 
-# The server's SQLite is C; it takes minutes the first time. One after the other, because both compile the same packages.
+# The server's SQLite is C, and takes minutes the first time. One after the other, because both compile the same packages.
 $(TOOLS)/spire-server: deploy/tools/spire/go.mod deploy/tools/spire/go.sum
 	@mkdir -p $(TOOLS)
 	@cd deploy/tools/spire && GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=readonly CGO_ENABLED=1 go install github.com/spiffe/spire/cmd/spire-server
@@ -76,80 +76,80 @@ tools: $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire
 
 EVIDENCE := .sealbus/evidence
 
-demo: $(READY) ## the scenes: allowed, denied, refused, changed, replayed; then its log, verified and tampered with
+demo: $(READY) ## play the scenes (allowed, denied, refused, changed, replayed), then verify the log and tamper with copies
 	@$(if $(filter sidecar,$(ENGINE)),$(MAKE) --no-print-directory $(TOOLS)/opa,:)
 	@$(BIN)/sealbus demo --engine $(ENGINE) $(if $(filter sidecar,$(ENGINE)),--opa $(TOOLS)/opa) --export $(EVIDENCE)
 	@$(BIN)/python scripts/show_tampering.py $(EVIDENCE) $(dir $(EVIDENCE))root.json
 
 STACK := PYTHONPATH=deploy/local $(BIN)/python -m stack
 
-stack: $(READY) $(TOOLS)/opa $(TOOLS)/spire-server $(TOOLS)/spire-agent ## start SPIRE, NATS, OPA, control, edge and the example agents here, each as a user of its own (root)
+stack: $(READY) $(TOOLS)/opa $(TOOLS)/spire-server $(TOOLS)/spire-agent ## start SPIRE, NATS, OPA, control, edge and the example agents here, each as its own user (root)
 	@$(STACK) up
 
-stack-demo: $(READY) ## play the scenes on the stack that runs
+stack-demo: $(READY) ## play the scenes on the running stack
 	@$(STACK) demo
 
-soak: $(READY) $(TOOLS)/opa $(TOOLS)/spire-server $(TOOLS)/spire-agent ## work on a stack for SECONDS (600) while everything rotates, and print the counts
+soak: $(READY) $(TOOLS)/opa $(TOOLS)/spire-server $(TOOLS)/spire-agent ## put a stack under load for SECONDS (600) while everything rotates, and print the counts
 	@$(STACK) soak --folder .soak --seconds $(SECONDS)
 
-chaos: $(READY) $(TOOLS)/powercut ## kill everything KILLS times under RATE tasks a second, and count what was lost, doubled, unrecorded (root)
+chaos: $(READY) $(TOOLS)/powercut ## cause KILLS faults under RATE tasks a second, and count what was lost, doubled or unrecorded (root)
 	@PYTHONPATH=tests:deploy/local $(BIN)/python -m ledger --kills $(KILLS) --rate $(RATE)
 
-stack-down: $(READY) ## stop it
+stack-down: $(READY) ## stop the stack
 	@$(STACK) down
 
 BUILT := $(if $(CI),tools,$(if $(and $(shell command -v go),$(shell command -v gcc),$(shell command -v npm)),tools))
-# By file, so that what a module has set up is set up once. One more than cores, because servers and timers are waited for.
+# By file, so that a module's fixtures are set up once. One worker more than cores, because tests wait for servers and timers.
 PARALLEL := --dist loadfile --no-loadscope-reorder --numprocesses
 PURE := tests/envelopes tests/policies
 
-test: $(READY) $(BUILT) ## all tests but those of `make test-systems`, with the coverage of the pure parts
+test: $(READY) $(BUILT) ## run all tests except those of `make test-systems`, with the coverage of the pure parts
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest $(PARALLEL) $(CORES) $(PYTEST_ARGS) $(PURE)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100 --skip-covered --show-missing
 	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not serial' $(PURE:%=--ignore=%) $(PYTEST_ARGS)
 
-test-systems: $(READY) $(BUILT) ## whole systems that are killed and rotated under load, one after another
+test-systems: $(READY) $(BUILT) ## kill and rotate whole systems under load, one after another
 	@$(BIN)/python -m pytest -m serial $(PYTEST_ARGS)
 
-test-quick: $(READY) ## what needs no server and no build
+test-quick: $(READY) ## run the tests that need no server and no build
 	@$(BIN)/python -m pytest $(PARALLEL) $(CORES) -m 'not (nats or opa or idp or pyright or serial or slow)' $(PYTEST_ARGS)
 
-policies-hour: $(READY) $(TOOLS)/opa ## write policies for SECONDS (3600) from SEED (0) on, and compare the embedded engine with OPA on each
+policies-hour: $(READY) $(TOOLS)/opa ## generate policies for SECONDS (3600) from SEED (0) on, and compare the embedded engine with OPA on each
 	@PYTHONPATH=tests $(BIN)/python -m support.engine_differences --seconds $(HOUR) --seed $(SEED)
 
-removal: $(READY) ## remove each acceptance check in turn, and weaken those that changed since BASE (HEAD~1) and a tenth of all others
+removal: $(READY) ## remove each acceptance check in turn; weaken the comparisons changed since BASE (HEAD~1) and a tenth of the others
 	@$(BIN)/python scripts/check_removal.py
 	@$(BIN)/python scripts/check_weakening.py --since $(BASE)
 
-weaken: $(READY) ## weaken each comparison of what verifies in turn: one of its tests must fail (some minutes)
+weaken: $(READY) ## weaken each comparison of the verifying code in turn; one of its tests must fail (some minutes)
 	@$(BIN)/python scripts/check_weakening.py
 
-check: $(READY) ## format, lint, types, import contracts, the rules of the house
+check: $(READY) ## check format, lint, types, import contracts, and names of modules and classes
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo --no-cache
 	@$(BIN)/python scripts/check_house.py
 
-format: $(READY) ## format and mend what can be mended
+format: $(READY) ## format, and fix what can be fixed automatically
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(READY) ## each figure beside its limit
+bench: $(READY) ## print each figure with its limit
 	@$(BIN)/python -m bench
 
-bench-audit: $(READY) ## the audit path beside its limits, with RECORDS records verified on top
+bench-audit: $(READY) ## print the figures of the audit path with their limits; also verify an export of RECORDS records
 	@$(BIN)/python -m bench.audit $(if $(RECORDS),--records $(RECORDS))
 
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
-lock: ## write the locked requirements of what pyproject.toml says; what is locked already stays
+lock: ## write the locked requirements for pyproject.toml; packages that are locked already keep their versions
 	@test -x $(BIN)/dependency-groups || $(MAKE) setup
 	@$(COMPILE) --output-file requirements.txt pyproject.toml
 	@$(BIN)/dependency-groups dev | $(COMPILE) --allow-unsafe --output-file requirements-dev.txt requirements.txt -
 	@sed -i 's/-r -$$/sealbus (pyproject.toml, dependency group dev)/' requirements-dev.txt
 
-clean: ## remove what the targets made
+clean: ## remove everything that the targets made
 	@rm -rf $(VENV) .tools .sealbus .stack .stack.log .soak dist build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

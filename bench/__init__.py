@@ -1,1 +1,1 @@
-"""Figures beside their limits; `python -m bench` prints all of them in one run."""
+"""Figures with their limits; `python -m bench` prints all of them in one run."""

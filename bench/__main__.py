@@ -1,4 +1,4 @@
-"""`python -m bench` (`make bench`): every figure beside its limit; exit code 1 if one does not hold."""
+"""`python -m bench` (`make bench`): every figure with its limit; exit code 1 if one exceeds it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The audit path (`make bench-audit`): what recording costs, what syncing costs, the notary, `audit verify`, backtest.
+"""The audit path (`make bench-audit`): the cost of recording and of syncing, the notary, `audit verify`, backtest.
 
-`python -m bench.audit [--records N]`: verification is measured with 10^4 and 10^5 records, and with N on top.
+`python -m bench.audit [--records N]`: verification is measured with 10^4 and 10^5 records, and also with N.
 """
 
 from __future__ import annotations
@@ -56,19 +56,19 @@ __all__ = ["main"]
 BATCH = 100
 ROUNDS = 40
 USERS = (1, 10, 50)
-"""Users whose tasks are in one batch."""
+"""Numbers of users whose tasks share a batch."""
 STREAMED = 20_000
-"""Records that are written to each server."""
+"""Records written to each server."""
 IN_FLIGHT = 4
-"""Batches whose acknowledgement is awaited at a time, as in the gate."""
+"""Batches that await their acknowledgement at the same time, as in the gate."""
 LOGGED = 8_000
-"""Audit messages that the notary and a bare pull read, of 8 records each, sealed as they waited."""
+"""Audit messages that the notary and a bare pull read, each of 8 records."""
 GOALS = {32: 25_000.0, 1: 10_000.0}
 BIG = 1 << 30
 
 
 async def recording() -> AsyncIterator[Figure]:
-    """Take the writer's own time from decisions to a sealed message that a broker in memory takes, in batches of 100."""
+    """Measure the writer's own time, from decisions to sealed messages for a broker in memory, in batches of 100."""
     for users in USERS:
         world, broker, counters, costs = AuditWorld(users), MemoryBroker(), Counters(), []
         broker.add_stream("AUDIT", ["audit.>"], max_bytes=BIG)
@@ -84,7 +84,7 @@ async def recording() -> AsyncIterator[Figure]:
                 costs.append((time.process_time() - started) / BATCH * 1e6)
                 assert all(isinstance(one, bytes) for one in answers)
         size = broker.streams["AUDIT"].size / ROUNDS / BATCH
-        # A user's context and its credential are stored once in a message: the limits are for what one costs.
+        # A message stores a user's context and its credential once: the limits are for one user.
         first = users == USERS[0]
         label = f"batches of {BATCH}, {users} user{'s' if users > 1 else ''}"
         yield Figure(name=f"recording, {label}", value=min(costs), unit="us", limit=12.0 if first else None)
@@ -119,7 +119,7 @@ async def _connection(server: NatsServer, ca: ThrowawayCa, memory: MemoryIdentit
 
 
 async def syncing(folder: Path) -> AsyncIterator[Figure]:
-    """Write the same records to servers that sync every two minutes and always, and to a spool; they take turns."""
+    """Write the same records in turns to a server that syncs every two minutes, one that always syncs, and a spool."""
     world = AuditWorld()
     batches = [world.decided(BATCH, 32) for _ in range(STREAMED // BATCH)]
     rates: dict[str, list[float]] = {"lazy": [], "always": [], "spool": []}
@@ -155,7 +155,7 @@ async def syncing(folder: Path) -> AsyncIterator[Figure]:
 
 
 def _bare_sync(folder: Path) -> float:
-    """Return the best time of a write as large as a batch of records, and its sync."""
+    """Return the best time of a write as large as a batch of records, with its sync."""
     data, times = os.urandom(131_072), []
     with (folder / "bare").open("wb") as file:
         for _ in range(30):
@@ -168,7 +168,7 @@ def _bare_sync(folder: Path) -> float:
 
 
 async def _write(writer: AuditWriter, batches: Sequence[Sequence[Decided]]) -> float:
-    """Return how many records a second are promised."""
+    """Return how many records a second are acknowledged or durable."""
     room = asyncio.Semaphore(IN_FLIGHT)
 
     async def one(decided: Sequence[Decided]) -> None:
@@ -184,7 +184,7 @@ async def _write(writer: AuditWriter, batches: Sequence[Sequence[Decided]]) -> f
 
 
 async def keeping(folder: Path) -> AsyncIterator[Figure]:
-    """Have a notary log a stream from its start, and nats-py fetch and acknowledge the same messages, in turns."""
+    """Measure in turns a notary that logs a stream from its start, and nats-py that fetches and acks the same messages."""
     world, signer = AuditWorld(), NoteSigner(ORIGIN, bytes(range(32)))
     logged, bare = [], []
     async with _server(folder / "server") as (server, ca), _connection(server, ca, world.inventory) as connection:
@@ -214,7 +214,7 @@ async def keeping(folder: Path) -> AsyncIterator[Figure]:
 
 async def _keep(world: AuditWorld, signer: NoteSigner, server: NatsServer, ca: ThrowawayCa, folder: Path) -> float:
     counters = Counters()
-    # A log of its own each time, so that the lease and the records of the one before say nothing about it.
+    # Each run has its own log, so that the lease and records of the one before do not matter.
     plan = LogPlan(origin=f"{ORIGIN}/{folder.name}", verifiers=(signer.verifier,))
     async with _connection(server, ca, world.notary) as connection:
         transport = NatsTransport(connection)
@@ -260,7 +260,7 @@ async def _bare_pull(server: NatsServer, ca: ThrowawayCa, durable: str) -> float
 
 
 def verifying(folder: Path, counts: Sequence[int]) -> Iterator[Figure]:
-    """Verify exports with so many decisions, on one core, in a process of its own."""
+    """Verify exports with each number of decisions, on one core, in a separate process."""
     for together, goal in GOALS.items():
         memory = []
         for count in counts:
@@ -291,9 +291,9 @@ async def _all(found: AsyncIterator[Figure]) -> list[Figure]:
 
 
 def main() -> int:
-    """Print the machine, then all figures; exit code 1 if one does not hold."""
+    """Print the machine, then all figures; exit code 1 if one exceeds its limit."""
     parser = argparse.ArgumentParser(prog="python -m bench.audit")
-    parser.add_argument("--records", type=int, help="verify an export with so many records too")
+    parser.add_argument("--records", type=int, help="also verify an export with this many records")
     wanted: int | None = parser.parse_args().records
     counts = [10_000, 100_000, *([wanted] if wanted else [])]
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}")

@@ -1,4 +1,4 @@
-"""`python -m bench.audit_verify EXPORT ROOT`: verify in this process alone, and print its own time and memory as JSON."""
+"""`python -m bench.audit_verify EXPORT ROOT`: verify in this process alone, and print its time and memory as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sealbus.envelopes.export.trust_root import Root
 
 
 def main() -> None:
-    """Verify once; that it passes is asserted, since what does not is not what is measured."""
+    """Verify once, and assert that it passes, because a failing verification would be another measurement."""
     files, root = FolderFiles(Path(sys.argv[1])), Root.parse(Path(sys.argv[2]).read_bytes())
     started = time.process_time()
     report = verify_export(files, root, processes=1)
@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def _most_resident() -> float:
-    """Return the largest resident size so far; `ru_maxrss` would be at least that of the process that started this one."""
+    """Return the largest resident size so far; `ru_maxrss` would be at least that of the parent process."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

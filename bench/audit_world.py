@@ -1,7 +1,7 @@
-"""Decided tasks and logs of them, for the figures of the audit path: real keys, real sealing, nothing on any wire.
+"""Decided tasks and logs of them, for the figures of the audit path: real keys and sealing, but no network.
 
-Each task is the planner's to the inventory, for one of some users whom the edge vouched for, with a 1 KiB body and an
-input document of the usual size.
+Each task is from the planner to the inventory, for one of several users whom the edge vouched for, with a 1 KiB body and
+an input document of the usual size.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ BODY = b"x" * 1_024
 
 
 class AuditWorld:
-    """Who takes part, and a count of what was sent."""
+    """The workloads that take part, and the number of messages sent."""
 
     def __init__(self, users: int = 10) -> None:
         self.many = users
@@ -80,7 +80,7 @@ class AuditWorld:
         self.sent = 0
 
     def decided(self, count: int, together: int) -> list[Decided]:
-        """Return `count` allowed tasks that were sealed `together` at a time, as they come to the audit writer."""
+        """Return `count` allowed tasks, sealed `together` at a time, in the form that the audit writer gets."""
         found = []
         if wall_clock() - self.minted > FRESH:
             self._mint()
@@ -202,7 +202,7 @@ class AuditWorld:
 
 
 def root_file(signer: NoteSigner, jwks: bytes) -> bytes:
-    """Return what a verifier is given from elsewhere."""
+    """Return the root file, which a verifier gets from elsewhere."""
     document: dict[str, object] = {
         "v": 1,
         "origin": ORIGIN,

@@ -1,4 +1,4 @@
-"""Recorded decisions asked again of the starter policy, embedded: decisions a second of this process's own time."""
+"""A backtest of the starter policy on recorded decisions, embedded: decisions per second of this process's CPU time."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = ["figures"]
 COUNT = 20_000
 RUNS = 3
 RATIO = 0.65
-"""What checking, counting and comparing may leave of the engine's own rate, which is most of the time."""
+"""The least share of the engine's own rate that checking, counting and comparing may leave."""
 
 
 def figures() -> Iterator[Figure]:
-    """Decide on the documents by the engine alone, then by a backtest that finds no change; the best of several runs."""
+    """Measure the engine alone, then a backtest of the same documents that finds no change; the best of several runs."""
     alone, whole = asyncio.run(_measure())
     yield Figure(name="embedded engine alone, starter policy", value=alone, unit="/s")
     yield Figure(name="backtest, starter policy", value=whole, unit="/s")

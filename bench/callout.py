@@ -1,9 +1,8 @@
 """Connecting to NATS with the auth callout and without: the same client, the same certificate, in turn, in the same run.
 
-`python -m bench.callout` prints both and their ratio. The responder shares its process with the client, so that its work
-is in what is measured; the server without a callout maps the certificate to a user of its configuration, who has the
-permissions of an agent as well. Both take turns, in rounds; the
-least ratio of a round is held to the limit, for what else the machine does adds to the side that has more to wait for.
+`python -m bench.callout` prints both and their ratio. The responder runs in the client's process, so its work is included;
+the server without a callout maps the certificate to a user of its configuration with an agent's permissions. Both take
+turns, in rounds; the least ratio of a round counts, because other load adds more to the side that waits for more.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ LIMIT = 1.6
 
 
 async def figures(rounds: int = ROUNDS) -> AsyncIterator[Figure]:
-    """Measure connects one by one on both servers in turn; a round's ratio is of its medians."""
+    """Measure connects one by one on both servers in turn; a round's ratio is that of its medians."""
     without: list[float] = []
     with_callout: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +54,7 @@ async def figures(rounds: int = ROUNDS) -> AsyncIterator[Figure]:
                     without.append(one)
                     with_callout.append(other)
             answered = site.responders[0].counters.render()
-            # Each was really asked about.
+            # The callout was asked about each.
             assert f'sealbus_callout_total{{outcome="allowed"}} {WARM + rounds * CONNECTS}' in answered, answered
     starts = range(0, rounds * CONNECTS, CONNECTS)
     ratios = [

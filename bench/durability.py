@@ -1,4 +1,4 @@
-"""What it costs that NATS syncs before it acknowledges: the same work on two servers that take turns."""
+"""The cost of syncing before acknowledging in NATS: the same work on two servers that take turns."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SERVERS = {"every 2 min": "", "always": ", sync_interval: always"}
 
 async def figures() -> AsyncIterator[Figure]:
     """Submit and handle tasks with everything on; the best of each server's rounds counts."""
-    # After the path: it puts the folder of the tests there.
+    # After the import of `bench.gate` above, which puts the folder of the tests on the path.
     from support.real_bus import real_bus
 
     rates: dict[str, list[tuple[float, float, float]]] = {name: [] for name in SERVERS}
@@ -59,7 +59,7 @@ async def figures() -> AsyncIterator[Figure]:
 
 
 async def _submit(client: Client, count: int, in_flight: int) -> float:
-    """Return how many tasks a second are acknowledged. Nobody handles them: their verb is another."""
+    """Return how many tasks a second are acknowledged. No worker handles them: they have another verb."""
 
     async def lane(number: int) -> None:
         for _ in range(number, count, in_flight):

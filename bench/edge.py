@@ -1,9 +1,9 @@
-"""What the edge adds to a call: HTTP, the token's verification, a fresh user context and what that costs its consumer.
+"""What the edge adds to a call: HTTP, the token's verification, a fresh user context and its cost for the consumer.
 
 The same call is made over HTTP and from the edge's own node with a context that was minted before, in turn, on the same
-server, worker and edge in this process; the figure is the median of the differences within each pair, which a machine
-that is busy for a while cannot shift. The client over HTTP is a process by itself and takes its own time: here it would
-wait for what a call leaves to be done after its answer. Tokens take turns, and each is verified at each call.
+server, worker and edge in this process. The figure is the median of the differences within each pair, which temporary load
+cannot shift. The HTTP client is a separate process that measures its own time: in this one it would wait for work that a
+call leaves after its answer. Tokens take turns, and each is verified at each call.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ CLIENT = Path(__file__).with_name("edge_client.py")
 IN_FLIGHT = 32
 BODY = b'{"item_id":"42"}'
 
-# The example's contract without its database and its call of `pricing`: a second hop would be in both ways, and its
-# verification of the fresh context in one only.
+# The example without its database and its call of `pricing`: a second hop would be in both measurements, but its
+# verification of the fresh context in only one.
 inventory = Agent("inventory")
 
 
 async def item(body: Read) -> Resource:
-    """Return the item as the starter policy wants to know it."""
+    """Return the item with the attributes that the starter policy needs."""
     return Resource("item", body.item_id, owner="alice", customer="acme", region="always")
 
 
@@ -63,7 +63,7 @@ async def read(body: Read, ctx: Context) -> Stock:
 
 
 async def figures() -> AsyncIterator[Figure]:
-    """Measure a lone call both ways in turn, then how many requests a second one edge takes with 32 in flight."""
+    """Measure a lone call both ways in turn, then how many requests a second one edge answers with 32 in flight."""
     limits = replace(DEFAULT_EDGE_LIMITS, user_rate=1e6, user_burst=10**6, address_rate=1e6, address_burst=10**6)
     with tempfile.TemporaryDirectory() as folder:
         async with (
@@ -95,7 +95,7 @@ async def figures() -> AsyncIterator[Figure]:
 
 
 async def _in_turn(client: Client, user: Statement, port: int, requests: Iterator[bytes]) -> tuple[float, float, float]:
-    """Return the medians of the direct call, of the one over HTTP and of their difference, in milliseconds."""
+    """Return the medians of the direct call, of the call over HTTP and of their difference, in milliseconds."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, str(CLIENT), str(port), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )

@@ -1,7 +1,7 @@
-"""The client of `bench/edge.py`, a process by itself so that its own work is not counted as the edge's.
+"""The client of `bench/edge.py`, a separate process so that its work is not counted as the edge's.
 
-`edge_client.py PORT`: for each line on standard input, a request as base64, one line on standard output: seconds that it
-took, from the first byte sent to the last one received.
+`edge_client.py PORT` reads one request per line as base64, and writes one line for each: the seconds from the first byte sent
+to the last byte received.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__: list[str] = []
 
 
 def main() -> None:
-    """Ask one request a line."""
+    """Send one request per line."""
     connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for line in sys.stdin.buffer:

@@ -46,7 +46,7 @@ class Quote(BaseModel):
 
 @dataclass(slots=True)
 class Rates:
-    """Messages a second, of each round."""
+    """Messages per second, one entry a round."""
 
     reporting: list[float] = field(default_factory=list)
     silent: list[float] = field(default_factory=list)
@@ -56,9 +56,9 @@ class Rates:
 
 
 async def figures() -> AsyncIterator[Figure]:
-    """Let the gate, with everything on, and nats-py's own calls take turns; the best of each counts.
+    """Measure the gate, with everything on, and nats-py's own calls in turns; the best round of each counts.
 
-    Anything else on the machine only slows one down, and a round is over before it changes much.
+    Other load on the machine only slows a round down, and changes little during one.
     """
     rates = Rates()
     with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +81,7 @@ async def figures() -> AsyncIterator[Figure]:
     yield Figure(name="bare nats-py fetch(200) + ack", value=bare_pull, unit="/s")
     yield Figure(name="gate on a full stream, everything on", value=silent, unit="/s")
     yield Figure(name="  ratio to bare", value=silent / bare_pull, unit="x", limit=GATE_GOAL, at_least=True)
-    yield Figure(name="gate that tells each task's result too", value=reporting, unit="/s")
+    yield Figure(name="gate that also publishes each task's result", value=reporting, unit="/s")
     yield Figure(name="  ratio to bare", value=reporting / bare_pull, unit="x")
     yield Figure(name=f"bare nats-py requests, {IN_FLIGHT} in flight", value=bare_requests, unit="/s")
     yield Figure(name=f"calls, {IN_FLIGHT} in flight, everything on", value=calls, unit="/s")
@@ -89,7 +89,7 @@ async def figures() -> AsyncIterator[Figure]:
 
 
 async def task_rate(client: Client, node: Node, *, status: bool) -> float:
-    """Fill the stream, and return how many tasks a second a worker takes from it."""
+    """Fill the stream, and return how many of its tasks a worker handles per second."""
     agent = Agent("pricing")
     done = asyncio.Event()
     handled = 0

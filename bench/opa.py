@@ -1,4 +1,4 @@
-"""Decisions by a sidecar and a central OPA, against bare aiohttp that asks the same OPA the same in the same run.
+"""Decisions by a sidecar and a central OPA, against bare aiohttp with the same questions to the same OPA in the same run.
 
 `python -m bench.opa` runs this alone.
 """
@@ -34,19 +34,19 @@ from sealbus.policies.opa.wire import BATCH_PATH, batch_question
 __all__ = ["figures"]
 
 ROUNDS = 15
-"""Each of bare and ours, one after the other; the best of each counts, for what else runs here only slows down."""
+"""Rounds of bare aiohttp and of the engine, in turns; the best of each counts, because other load only slows one down."""
 ALONE = 400
 BATCHES = 30
 GOAL = 0.8
 
 Ask = Callable[[Sequence[bytes]], Awaitable[int]]
-"""Asks about some documents at once, and returns how many decisions came."""
+"""A function that asks about several documents at once, and returns how many decisions came."""
 
 
 async def figures() -> AsyncIterator[Figure]:
-    """Ask one document at a time, then 50 at a time, one question after the other, by bare aiohttp and by the engine."""
+    """Ask about one document at a time, then 50 at a time, one question after the other, with bare aiohttp and the engine."""
     if find_opa() is None:
-        print("no opa, so no figures of it: `make tools` builds one", file=sys.stderr)
+        print("no figures for OPA, because there is no opa: `make tools` builds it", file=sys.stderr)
         return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bundle.tar.gz"
@@ -97,7 +97,7 @@ async def _compare(engine: PolicyEngine, bare: Ask) -> AsyncIterator[Figure]:
 
 
 async def _rate(ask: Ask, questions: Sequence[Sequence[bytes]]) -> float:
-    """Return decisions a second, one question after the other."""
+    """Return decisions per second, one question after the other."""
     started = time.perf_counter()
     decided = 0
     for documents in questions:

@@ -1,4 +1,4 @@
-"""One process of `policy_push`: some engines that are asked again and again, and tell when another revision answers."""
+"""One process of `policy_push`: engines that are asked repeatedly, and that report when another revision answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sealbus.policies.engines.embedded import EmbeddedEngine
 from sealbus.policies.engines.sidecar import SidecarEngine
 
 ASK_EVERY = 0.05
-"""Seconds between two questions of one engine: how exact the figures are."""
+"""Seconds between two questions to one engine: the resolution of the figures."""
 
 
 class _Identity:
@@ -52,7 +52,7 @@ class _Identity:
 
 
 async def consume(said: dict[str, Any]) -> None:
-    """Open the engines that `said` describes, and print a line for each revision that each of them comes to."""
+    """Open the engines that `said` describes, and print a line for each revision that each of them reaches."""
     async with AsyncExitStack() as stack:
         engines: list[PolicyEngine] = []
         if said["opa"]:

@@ -1,6 +1,6 @@
-"""How soon what is pushed decides, everywhere: 20 pushes, 50 engines in 5 processes, embedded and through OPA.
+"""How soon a pushed policy decides everywhere: 20 pushes, 50 engines in 5 processes, embedded and through OPA.
 
-From the beginning of the push, which judges the part as consumers do, to the first decision of each engine under the new
+Measured from the start of the push, which checks the part as consumers do, to each engine's first decision under the new
 revision. `python -m bench.policy_push` needs the opa of `make tools`.
 """
 
@@ -43,7 +43,7 @@ OPA_GOAL = 2.0
 
 @dataclass
 class _Consumers:
-    """The processes, and when each engine came to each revision."""
+    """The processes, and when each engine reached each revision."""
 
     at: dict[str, dict[tuple[int, int], float]] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -65,7 +65,7 @@ class _Consumers:
 
 
 async def figures() -> AsyncIterator[Figure]:
-    """Push, and wait for all to decide by it, 20 times; first with embedded engines, then through one OPA a process."""
+    """Push 20 times, each time until all engines decide by it; first embedded, then through one OPA per process."""
     for name, through_opa, goal in (("embedded", False, EMBEDDED_GOAL), ("through OPA", True, OPA_GOAL)):
         taken = await _measure(through_opa=through_opa)
         taken.sort()
@@ -131,7 +131,7 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 async def main() -> int:
-    """Print the figures; exit code 1 if one does not hold."""
+    """Print the figures; exit code 1 if one exceeds its limit."""
     holds = True
     async for figure in figures():
         show(figure)

@@ -1,4 +1,4 @@
-"""Whole processes: how soon they answer, and what an idle worker holds."""
+"""Whole processes: how soon they answer, and how much memory an idle worker holds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WITHIN = 30
 
 
 def figures() -> Iterator[Figure]:
-    """Measure `--help`, `sealbus dev`, and the resident memory of a worker that has nothing to do."""
+    """Measure `--help`, `sealbus dev`, and the resident memory of an idle worker."""
     times = []
     for _ in range(5):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""One line a figure: what it is, what was measured, what its limit is, and whether it holds."""
+"""One line per figure: its name, the measured value, its limit, and whether the limit holds."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["Figure", "show"]
 class Figure:
     """A measured value with its limit; `at_least` says on which side of the limit it must be.
 
-    `beside` is what else helps to read it, such as how often a bare operation of the same run goes into it: a limit that
-    was measured on one machine says little about another.
+    `beside` is a comparison, such as the equivalent number of bare operations of the same run, because a limit that was
+    measured on one machine says little about another.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Figure:
 
     @property
     def holds(self) -> bool:
-        """Tell whether the value is on the right side of the limit; always so without one."""
+        """Whether the value is on the right side of the limit, or there is none."""
         if self.limit is None:
             return True
         return self.value >= self.limit if self.at_least else self.value <= self.limit

@@ -1,7 +1,7 @@
 """Sealing and opening 1 KiB bodies, alone and in batches of 32, against 1.3 times the prototype's figures.
 
-Beside each stands how many bare ES256 operations of the same run it takes: signatures for sealing, verifications for
-opening. The prototype's figures are of another machine, and its ratios are not known.
+Each is also given in bare ES256 operations of the same run: signatures for sealing, verifications for opening. The
+prototype's figures are from another machine, and its ratios are not known.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ LIMITS = {("seal", 1): 38.0, ("seal", 32): 8.2, ("open", 1): 87.0, ("open", 32):
 
 
 def figures() -> Iterator[Figure]:
-    """Measure each in turn; the best of many short passes, since anything else on the machine only slows one down.
+    """Measure each in turn; the best of many short passes, because other load only slows one down.
 
-    What ES256 alone takes comes first: a batch of one needs it once, and no code around it makes it faster.
+    Bare ES256 comes first: a batch of one needs one operation, and no code around it makes that faster.
     """
     bare = list(_es256())
     yield from bare

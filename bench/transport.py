@@ -1,7 +1,7 @@
 """Publishing and pulling 1 KiB over mTLS: the bus against nats-py's own calls, in turn, in the same run.
 
-`python bench/transport.py` prints each figure and its ratio to nats-py's. Rates depend on the machine and on what else
-it does; ratios of rounds that take turns do so much less.
+`python bench/transport.py` prints each figure and its ratio to nats-py's. Rates depend on the machine and its other
+load; ratios of rounds that take turns depend on them much less.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SUBJECT = "task.bench.run"
 
 @dataclass(slots=True)
 class Figures:
-    """Messages per second by name, one entry a round."""
+    """Messages per second by name, one entry per round."""
 
     rates: dict[str, list[float]] = field(default_factory=dict)
 
@@ -55,7 +55,7 @@ class Figures:
         return statistics.median(one / other for one, other in zip(self.rates[name], self.rates[base], strict=True))
 
     async def add(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Run once, and note the rate."""
+        """Run once, and store the rate."""
         start = time.perf_counter()
         await run()
         self.rates.setdefault(name, []).append(MESSAGES / (time.perf_counter() - start))
@@ -98,7 +98,7 @@ async def _rounds(rounds: int, figures: Figures, connection: Connection, plain: 
 
 
 async def _publish(transport: NatsTransport) -> None:
-    """256 messages a batch and 8 batches in flight, as the outbox does."""
+    """Publish as the outbox does: 256 messages per batch and 8 batches in flight."""
     room = asyncio.Semaphore(8)
 
     async def one(messages: Sequence[Outgoing]) -> None:
@@ -113,7 +113,7 @@ async def _publish(transport: NatsTransport) -> None:
 
 
 async def _plain_publish(plain: JetStreamContext) -> None:
-    """nats-py's `publish`, 256 in flight."""
+    """Publish with nats-py's `publish`, 256 in flight."""
     room = asyncio.Semaphore(256)
 
     async def one() -> None:
@@ -136,7 +136,7 @@ async def _pull(transport: NatsTransport, name: str) -> None:
 
 
 async def _plain_pull(plain: JetStreamContext, name: str) -> None:
-    """nats-py's `fetch(200)` and `ack` of each."""
+    """Pull with nats-py's `fetch(200)`, and `ack` each message."""
     config = ConsumerConfig(max_ack_pending=8192)
     subscription = await plain.pull_subscribe("task.bench.>", durable=name, stream="TASKS", config=config)
     seen = 0

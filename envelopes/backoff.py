@@ -10,7 +10,7 @@ __all__ = ["Backoff"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
-    """Waits in seconds: the first is `initial_interval`, each other `coefficient` times the one before.
+    """Waits in seconds: the first is `initial_interval`, each other `backoff_coefficient` times the one before.
 
     None is over `maximum_interval`. Up to the share `jitter` of each is taken off at random, so that what failed together
     does not come back together. Raises `ValueError` for a backoff that would not wait, shrink, or never end a wait.
@@ -18,14 +18,14 @@ class Backoff:
 
     initial_interval: float
     maximum_interval: float
-    coefficient: float = 2.0
+    backoff_coefficient: float = 2.0
     jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.initial_interval <= self.maximum_interval < math.inf:
             raise ValueError("initial_interval must be over 0 and at most maximum_interval, in seconds")
-        if not 1 <= self.coefficient < math.inf:
-            raise ValueError("coefficient must be 1 or more")
+        if not 1 <= self.backoff_coefficient < math.inf:
+            raise ValueError("backoff_coefficient must be 1 or more")
         if not 0 <= self.jitter < 1:
             raise ValueError("jitter must be from 0 to under 1")
 
@@ -33,8 +33,8 @@ class Backoff:
         """Return the seconds to wait after failure number `failures`, from 1; `random` is from [0, 1)."""
         # By logarithms, because a power of any count of failures would overflow.
         steps = failures - 1
-        if steps * math.log(self.coefficient) < math.log(self.maximum_interval / self.initial_interval):
-            whole = self.initial_interval * self.coefficient**steps
+        if steps * math.log(self.backoff_coefficient) < math.log(self.maximum_interval / self.initial_interval):
+            whole = self.initial_interval * self.backoff_coefficient**steps
         else:
             whole = self.maximum_interval
         return whole * (1.0 - self.jitter * random)

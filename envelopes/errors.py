@@ -31,11 +31,13 @@ Texts are for operators and hold no payload, token or key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 __all__ = [
+    "CODE_FORM",
     "RETRIED_CODES",
     "UNAUTHENTICATED_CODES",
     "AuditUnavailable",
@@ -151,6 +153,9 @@ class Code(StrEnum):
     CANCELED = "canceled"
 
 
+CODE_FORM: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+"""What a code is made of; a newer writer, and a handler that rejects, have codes that are not listed above."""
+
 RETRIED_CODES = frozenset(
     {
         Code.UNKNOWN_KEY,
@@ -173,7 +178,7 @@ UNAUTHENTICATED_CODES = frozenset({Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN})
 class SealbusError(Exception):
     """Root of every error that sealbus raises on purpose."""
 
-    code: Code
+    code: str
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail)
@@ -190,6 +195,8 @@ class EnvelopeError(SealbusError):
     `detail` names the field or rule, never its content.
     """
 
+    code: Code
+
     def __init__(self, code: Code, step: int, detail: str = "") -> None:
         super().__init__(detail)
         self.code = code
@@ -203,7 +210,7 @@ class EnvelopeError(SealbusError):
 class SealError(SealbusError):
     """What was to be encoded or sealed breaks a rule that every reader would refuse; nothing was sent."""
 
-    code = Code.SEAL_REFUSED
+    code: Code = Code.SEAL_REFUSED
 
 
 class LogError(SealbusError):
@@ -211,6 +218,8 @@ class LogError(SealbusError):
 
     `detail` names the part or rule, never its content.
     """
+
+    code: Code
 
     ALLOWED: ClassVar[frozenset[Code]] = frozenset(
         {
@@ -236,6 +245,8 @@ class LogError(SealbusError):
 
 class DecisionError(SealbusError):
     """A genuine message is not handled: recorded as a decision with `allow` false and this code."""
+
+    code: Code
 
 
 class BadBody(DecisionError):
@@ -268,6 +279,8 @@ class ObligationUnknown(Denied):
 
 class InfrastructureError(SealbusError):
     """Our own side cannot answer now: fail closed, and try again where the message is durable."""
+
+    code: Code
 
 
 class ResourceUnavailable(InfrastructureError):
@@ -321,6 +334,8 @@ class BusUnavailable(InfrastructureError):
 class ConnectRefused(SealbusError):
     """The auth callout refuses a connection to NATS; `code` says why, the client hears of an authorization violation."""
 
+    code: Code
+
     def __init__(self, code: Code, detail: str = "") -> None:
         super().__init__(detail)
         self.code = code
@@ -331,6 +346,8 @@ class HandlingError(SealbusError):
 
     Where something that it asked for was denied, that is a denial of this, too: `reasons` are those that it was told.
     """
+
+    code: Code
 
     ALLOWED: ClassVar[frozenset[Code]] = frozenset(
         {
@@ -357,7 +374,7 @@ class HandlingError(SealbusError):
 class ConfigurationError(SealbusError):
     """A setting, file or stream is not as it must be; the text names the thing and what to do."""
 
-    code = Code.CONFIGURATION
+    code: Code = Code.CONFIGURATION
 
 
 class BundleRefused(ConfigurationError):

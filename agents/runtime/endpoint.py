@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -96,6 +97,7 @@ def routes_of(agent: Agent, *, sending: Sender, names: Names, own_subjects: OwnS
                 endpoint=HandlerEndpoint(handler, sending, kind),
                 retry=handler.retry,
                 timeout=handler.timeout,
+                total_timeout=handler.total_timeout,
                 loads_resource=handler.resource is not None,
                 once=handler.once,
                 honours=handler.honours,
@@ -119,8 +121,10 @@ def _declared(handler: Handler[Any, Any], own: SpiffeId, own_subjects: OwnSubjec
         raise ConfigurationError(
             f"{subject}: the handler says action {handler.action}, [subjects] says {declared.action}"
         )
-    if handler.once and declared.kind is Kind.CALL:
-        raise ConfigurationError(f"{subject}: a call is never delivered again, so that `once` does not apply to it")
+    if declared.kind is Kind.CALL and (handler.once or handler.total_timeout != math.inf):
+        raise ConfigurationError(
+            f"{subject}: a call is never delivered again, so that `once` and `total_timeout` do not apply to it"
+        )
     checked_timeout(subject, declared.kind, handler.timeout)
     if handler.streams and declared.kind is not Kind.CALL:
         raise ConfigurationError(

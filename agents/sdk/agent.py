@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, TypedDict, TypeVar, Unpack, get_type_hints
 
 import pydantic
 
 from sealbus.agents.sdk.bodies import Body
 from sealbus.agents.sdk.context import Context
 from sealbus.agents.sdk.resource import Resource
-from sealbus.bus.routing.retry import RetrySchedule
+from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import RULES, Kind
@@ -42,10 +43,11 @@ class Handler(Generic[Req, Given_co]):
         subject: str,
         action: str,
         function: Callable[[Req, Context], Given_co],
-        resource: Loader | None,
-        facts: Sequence[str],
-        retry: RetrySchedule,
-        timeout: float,
+        resource: Loader | None = None,
+        facts: Sequence[str] = (),
+        retry: int | RetryPolicy = 5,
+        timeout: float = 30.0,
+        total_timeout: float | None = None,
         once: bool = False,
         status: bool = True,
         honours: Sequence[str] = (),
@@ -57,8 +59,9 @@ class Handler(Generic[Req, Given_co]):
         self.function = function
         self.resource = resource
         self.facts = tuple(facts)
-        self.retry = retry
+        self.retry = _retry_policy(action, retry)
         self.timeout = checked_timeout(action, kind, timeout)
+        self.total_timeout = math.inf if total_timeout is None else checked_timeout(action, kind, total_timeout)
         self.once = once
         self.status = status
         if isinstance(honours, str) or not all(honours):
@@ -79,6 +82,19 @@ class Handler(Generic[Req, Given_co]):
     def __call__(self, body: Req, context: Context) -> Given_co:
         """Run the function itself: no gate, no policy, no record. For unit tests of its own logic."""
         return self.function(body, context)
+
+
+class _Declaration(TypedDict, total=False):
+    """What a declaration says of its handler beside what it handles."""
+
+    resource: Loader | None
+    facts: Sequence[str]
+    retry: int | RetryPolicy
+    timeout: float
+    total_timeout: float | None
+    once: bool
+    status: bool
+    honours: Sequence[str]
 
 
 class Agent:
@@ -120,20 +136,24 @@ class Agent:
         *,
         resource: Loader | None = None,
         facts: Sequence[str] = (),
-        retry: int = 5,
+        retry: int | RetryPolicy = 5,
         timeout: float = 30.0,
+        total_timeout: float | None = None,
         once: bool = False,
         status: bool = True,
         honours: Sequence[str] = (),
     ) -> Callable[[Callable[[Req, Context], Coro]], Handler[Req, Coro]]:
         """Declare a handler of durable tasks on `task.<agent>.<verb>`, action `<agent>.<verb>`.
 
-        `resource` loads what the task is about; `facts` are fields of the body that reach the policy as `action.properties`;
-        a failed attempt is retried `retry` times with backoff, then the task becomes a dead letter with its reason; `timeout`
-        is seconds for one attempt. `once` claims the effect in the STATE stream before each attempt, so that no copy of the
-        task is handled after one was, by any process; if a process died in the middle, the outcome cannot be known, and the
-        task ends with `outcome_unknown` instead of being handled again. With `status=False` its requester gets no progress
-        and no result; failures and denials are still reported.
+        `resource` loads what the task is about; `facts` are fields of the body that reach the policy as `action.properties`.
+        `retry` is a `RetryPolicy`, or how often a failed attempt is retried with backoff; then the task becomes a dead letter
+        with its reason. The handler itself can raise `Retry` or `Reject`. `timeout` is seconds for one attempt,
+        `total_timeout` seconds from when the task was stored, for all attempts together.
+
+        `once` claims the effect in the STATE stream before each attempt, so that no copy of the task is handled after one
+        was, by any process; if a process died in the middle, the outcome cannot be known, and the task ends with
+        `outcome_unknown` instead of being handled again. With `status=False` its requester gets no progress and no result;
+        failures and denials are still reported.
 
         `honours` are the types of obligations that the handler fulfils (`ctx.obligations`): a message that the policy allows
         with any other obligation is denied with `obligation_unknown`.
@@ -141,11 +161,12 @@ class Agent:
         return self._declare(
             Kind.TASK,
             f"task.{self.name}.{verb}",
-            verb,
-            resource,
-            facts,
-            retry,
-            timeout,
+            self._action(verb),
+            resource=resource,
+            facts=facts,
+            retry=retry,
+            timeout=timeout,
+            total_timeout=total_timeout,
             once=once,
             status=status,
             honours=honours,
@@ -165,7 +186,15 @@ class Agent:
 
         `honours` is as for `task`.
         """
-        return self._declare(Kind.CALL, f"call.{self.name}.{verb}", verb, resource, facts, 0, timeout, honours=honours)
+        return self._declare(
+            Kind.CALL,
+            f"call.{self.name}.{verb}",
+            self._action(verb),
+            resource=resource,
+            facts=facts,
+            timeout=timeout,
+            honours=honours,
+        )
 
     def on(
         self,
@@ -174,8 +203,9 @@ class Agent:
         action: str | None = None,
         resource: Loader | None = None,
         facts: Sequence[str] = (),
-        retry: int = 5,
+        retry: int | RetryPolicy = 5,
         timeout: float = 30.0,
+        total_timeout: float | None = None,
         once: bool = False,
         honours: Sequence[str] = (),
     ) -> Callable[[Callable[[Req, Context], Given]], Handler[Req, Given]]:
@@ -191,48 +221,29 @@ class Agent:
             Kind.EVENT if event else None,
             subject,
             said,
-            resource,
-            facts,
-            retry,
-            timeout,
-            action=said,
+            resource=resource,
+            facts=facts,
+            retry=retry,
+            timeout=timeout,
+            total_timeout=total_timeout,
             once=once,
             honours=honours,
         )
 
-    def _declare(
-        self,
-        kind: Kind | None,
-        subject: str,
-        verb: str,
-        resource: Loader | None,
-        facts: Sequence[str],
-        retry: int,
-        timeout: float,
-        *,
-        action: str | None = None,
-        once: bool = False,
-        status: bool = True,
-        honours: Sequence[str] = (),
-    ) -> Callable[[Callable[[Req, Context], Given_co]], Handler[Req, Given_co]]:
-        if action is None and not is_token(verb):
+    def _action(self, verb: str) -> str:
+        if not is_token(verb):
             raise ConfigurationError(f"verb {verb!r}: letters, digits, - and _ only")
+        return f"{self.name}.{verb}"
+
+    def _declare(
+        self, kind: Kind | None, subject: str, action: str, **options: Unpack[_Declaration]
+    ) -> Callable[[Callable[[Req, Context], Given_co]], Handler[Req, Given_co]]:
         if subject in self.handlers:
             raise ConfigurationError(f"{subject} has two handlers in agent {self.name}: declare one")
 
         def declare(function: Callable[[Req, Context], Given_co]) -> Handler[Req, Given_co]:
             handler = self.handlers[subject] = Handler(
-                kind=kind,
-                subject=subject,
-                action=action or f"{self.name}.{verb}",
-                function=function,
-                resource=resource,
-                facts=facts,
-                retry=RetrySchedule(retries=retry),
-                timeout=timeout,
-                once=once,
-                status=status,
-                honours=honours,
+                kind=kind, subject=subject, action=action, function=function, **options
             )
             return handler
 
@@ -247,6 +258,15 @@ def checked_timeout(action: str, kind: Kind | None, timeout: object) -> float:
         why = ": a call lives no longer, so use a task" if kind is Kind.CALL else ""
         raise ConfigurationError(f"{action}: timeout is over 0 and at most {longest} s, not {timeout}{why}")
     return number
+
+
+def _retry_policy(action: str, retry: object) -> RetryPolicy:
+    """Return the policy that `retry` says: itself, or so many tries after the first."""
+    if isinstance(retry, RetryPolicy):
+        return retry
+    if type(retry) is not int or retry < 0:
+        raise ConfigurationError(f"{action}: retry is a RetryPolicy or 0 or more tries after the first, not {retry!r}")
+    return RetryPolicy(maximum_attempts=retry + 1)
 
 
 def _signature(function: Callable[..., object], streams: bool) -> tuple[type, type]:

@@ -17,7 +17,7 @@ from typing_extensions import TypeVar
 
 from sealbus.agents.sdk.bodies import Body, body_of, decoded
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
-from sealbus.bus.sending.answer import CallExpired, RemoteError
+from sealbus.bus.sending.answer import CallExpired, RemoteError, code_of
 from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import decode, encode
@@ -139,11 +139,7 @@ def failure_of(status: Status) -> SealbusError:
         return ObligationUnknown("the other side does not honour an obligation of its policy", status.reasons)
     if status.state is State.CANCELED:
         return RemoteError(Code.CANCELED, "the task was canceled")
-    try:
-        code = Code(status.code)
-    except ValueError:
-        return RemoteError(Code.BAD_RESULT, f"the task was {status.state} for a reason unknown here: {status.code}")
-    return RemoteError(code, f"the task was {status.state}")
+    return RemoteError(code_of(status.code or Code.BAD_RESULT), f"the task was {status.state}", status.note)
 
 
 def parse_handle(text: str) -> AskedTask:

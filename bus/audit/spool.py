@@ -41,7 +41,7 @@ T = TypeVar("T")
 _TOGETHER: Final = 32
 """Audit messages that are sent together; the next follow when all of them are acknowledged."""
 _TOGETHER_BYTES: Final = 2 * 1_048_576
-_BACKOFF: Final = Backoff(initial_interval=0.1, coefficient=5.0, maximum_interval=2.0)
+_BACKOFF: Final = Backoff(initial_interval=0.1, backoff_coefficient=5.0, maximum_interval=2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -250,7 +250,7 @@ class AuditWriter:
         self,
         *,
         decision: bytes,
-        code: Code | None,
+        code: str | None,
         micros: int,
         delivery: int,
         sent: Sequence[bytes],

@@ -21,11 +21,13 @@ from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
 from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
 from sealbus.bus.routing.timers import Deadlines
-from sealbus.bus.sending.answer import ONE_ANSWER, CallExpired, ChunkedAnswer, RemoteError
+from sealbus.bus.sending.answer import ONE_ANSWER, CallExpired, ChunkedAnswer, RemoteError, code_of
 from sealbus.bus.sending.message import ERROR_TYPE, Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
+from sealbus.bus.sending.status import NOTE_BYTES
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_reply
+from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import Code, Denied, EnvelopeError, ObligationUnknown, SealbusError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Sealed
@@ -256,12 +258,13 @@ def _answer(result: VerifiedResult) -> Content:
         return Content(body=result.body, typ=result.header.typ)
     try:
         said = json.loads(result.body)
-        code = Code(said["code"])
+        code = code_of(said["code"])
         reasons = tuple(str(reason)[:256] for reason in said.get("reasons", ()))[:32]
+        note = str(said.get("note", ""))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RemoteError(Code.BAD_RESULT, "an error reply that is none") from error
     if code is Code.DENIED:
         raise Denied("the other side's policy says no", reasons)
     if code is Code.OBLIGATION_UNKNOWN:
         raise ObligationUnknown("the other side does not honour what its policy obliges to", reasons)
-    raise RemoteError(code, "the other side did not handle the call")
+    raise RemoteError(code, "the other side did not handle the call", note if is_text(note, NOTE_BYTES) else "")

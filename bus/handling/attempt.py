@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from sealbus.bus.routing.retry import Reject, Retry, leaves
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.routing.timers import Deadlines, being_cancelled
 from sealbus.bus.sending.answer import AnswerDenied, RemoteError, takes_one_answer
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.errors import Code, Denied, HandlingError, SealbusError
 
-__all__ = ["LASTING", "SendChunk", "attempt"]
+__all__ = ["LASTING", "REJECTED", "SendChunk", "attempt"]
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +26,9 @@ SendChunk = Callable[[Permitted, Content, int, bool], Awaitable[None]]
 LASTING = frozenset({Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.IDEMPOTENCY_CONFLICT, Code.OUTCOME_UNKNOWN})
 """What another agent says that another try would not change: a handler that lets it pass is not tried again."""
 
+REJECTED = "rejected"
+"""What all rejections of handlers are counted as: their codes may be many."""
+
 FRAMES = 8
 """Innermost frames of a failed handler that are logged."""
 
@@ -31,13 +36,17 @@ END = Content(body=b"", typ="application/octet-stream")
 """The chunk that ends an answer in chunks."""
 
 
-async def attempt(permitted: Permitted, send: SendChunk, deadlines: Deadlines) -> Content | None:
-    """Run the handler once; raise `HandlingError` and nothing else but cancellation.
+async def attempt(
+    permitted: Permitted, send: SendChunk, deadlines: Deadlines, *, left: float = math.inf
+) -> Content | None:
+    """Run the handler once, at most `left` seconds.
 
-    An answer in chunks is sent by `send` as it comes, and nothing is returned for it.
+    Raises `HandlingError`, what the handler says itself (`Reject`, `Retry`), and nothing else but cancellation. An answer in
+    chunks is sent by `send` as it comes, and nothing is returned for it.
     """
     route = permitted.route
-    deadline = deadlines.within(route.timeout)
+    seconds = min(route.timeout, left)
+    deadline = deadlines.within(seconds)
     try:
         with deadline:
             chunks = route.endpoint.stream(permitted)
@@ -53,46 +62,40 @@ async def attempt(permitted: Permitted, send: SendChunk, deadlines: Deadlines) -
             return None
     except TimeoutError as error:
         if deadline.expired:
-            raise HandlingError(Code.HANDLER_TIMEOUT, f"over {route.timeout:g} s") from error
+            raise HandlingError(Code.HANDLER_TIMEOUT, f"over {seconds:g} s") from error
         raise HandlingError(Code.HANDLER_FAILED, "TimeoutError") from error
     except asyncio.CancelledError as error:
         if being_cancelled():
             raise
         raise HandlingError(Code.HANDLER_FAILED, "CancelledError") from error
-    except HandlingError:
+    except (HandlingError, Reject, Retry):
         raise
     except Exception as error:
         raise _failure(error, route.action) from error
 
 
-def _failure(error: Exception, action: str) -> HandlingError:
-    """Return what a handler's error ends its attempt as; of a group, as task groups raise it, all have to be lasting."""
-    lasting = [_lasting(one) for one in _each(error)]
-    if lasting[0] is not None and None not in lasting:
-        return lasting[0]
+def _failure(error: Exception, action: str) -> HandlingError | Reject | Retry:
+    """Return what a handler's error ends its attempt as; of a group, as task groups raise it, all have to be clear."""
+    clear = [_clear(one) for one in leaves(error)]
+    if clear[0] is not None and None not in clear:
+        return clear[0]
     if isinstance(error, SealbusError):
         return HandlingError(Code.HANDLER_FAILED, f"{type(error).__name__}: {error.code}")
     _log.error("handler of %s failed: %s", action, _where(error))
     return HandlingError(Code.HANDLER_FAILED, type(error).__name__)
 
 
-def _lasting(error: Exception) -> HandlingError | None:
-    """Return what an error ends an attempt as that another try would end as, too; `None` for every other."""
+def _clear(error: BaseException) -> HandlingError | Reject | Retry | None:
+    """Return what an error ends an attempt as that says what is to follow; `None` for every other."""
+    if isinstance(error, Reject | Retry):
+        return error
     if isinstance(error, Denied):
         # Why our own policy refuses an answer is for us alone.
         reasons = () if isinstance(error, AnswerDenied) else error.reasons
         return HandlingError(Code.DENIED, "what the handler asked for was denied", reasons)
     if isinstance(error, RemoteError) and error.code in LASTING:
-        return HandlingError(error.code, "what the handler asked for ended so")
+        return HandlingError(Code(error.code), "what the handler asked for ended so")
     return None
-
-
-def _each(error: Exception) -> Iterator[Exception]:
-    if isinstance(error, ExceptionGroup):
-        for one in error.exceptions:
-            yield from _each(one)
-    else:
-        yield error
 
 
 def _check_chunks_are_taken(permitted: Permitted) -> None:

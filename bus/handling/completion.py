@@ -19,7 +19,6 @@ from sealbus.bus.ports import Clock, wall_clock
 from sealbus.bus.routing.routes import TaskReporter
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State
-from sealbus.envelopes.errors import Code
 
 __all__ = ["Completion", "Done", "Outcomes"]
 
@@ -37,11 +36,11 @@ class Outcomes:
         self._audit = audit
         self._clock = clock
 
-    async def settle(self, work: Work, code: Code | None) -> None:
+    async def settle(self, work: Work, code: str | None) -> None:
         """Record the outcome; the delivery is acknowledged once that was tried, so that both go out together."""
         await self.note(work, code, work.ack)
 
-    async def note(self, work: Work, code: Code | None, then: Callable[[], None] = lambda: None) -> None:
+    async def note(self, work: Work, code: str | None, then: Callable[[], None] = lambda: None) -> None:
         """Record the outcome of this attempt and call `then` once that was tried."""
         permitted = work.permitted
         await self._audit.outcome(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 
 from sealbus.bus.background import Beside
-from sealbus.bus.handling.attempt import LASTING, attempt
+from sealbus.bus.handling.attempt import LASTING, REJECTED, attempt
 from sealbus.bus.handling.completion import Completion, Done, Outcomes
 from sealbus.bus.handling.dead_letters import DeadLetters
 from sealbus.bus.handling.idempotency.claim import RESULT_BYTES
@@ -22,14 +23,13 @@ from sealbus.bus.handling.places import Cause, Places
 from sealbus.bus.handling.status_writer import NOTHING, Statuses
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
-from sealbus.bus.routing.retry import UNTIL_EXPIRY, VERB_AWAITED, RetrySchedule
+from sealbus.bus.routing.retry import UNTIL_EXPIRY, VERB_AWAITED, Reject, Retry, RetryPolicy
 from sealbus.bus.routing.routes import Permitted, TaskReporter
 from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.live import VerifiedMessage
-from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import Code, HandlingError, SealbusError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.policies.decision.decision import shows_reasons
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 BURY_AGAIN = 5.0
 """Seconds until a delivery comes again whose dead letter could not be stored."""
 
-TELL_AGAIN = RetrySchedule(retries=8, backoff=Backoff(initial_interval=5.0, maximum_interval=60.0, jitter=0.5))
+TELL_AGAIN = RetryPolicy(initial_interval=5.0, maximum_attempts=9)
 """For a result that its requester could not be told: what is done stays done, and a few more deliveries say so."""
 
 WORKING_AFTER = 1.0
@@ -99,17 +99,28 @@ class DurableWork:
             await self._beside.start(self._not_again, work, begun)
             return
         work.claim = begun
+        left = (_deadline(work) - self._clock()) / SECOND
         try:
+            if left <= 0:
+                raise _over(work)
             if (progress := work.progress) is None:
-                content = await attempt(work.permitted, _no_chunks, self._deadlines)
+                content = await attempt(work.permitted, _no_chunks, self._deadlines, left=left)
             else:
                 with self._deadlines.after(WORKING_AFTER, partial(self._still_working, progress)):
-                    content = await attempt(work.permitted, _no_chunks, self._deadlines)
+                    content = await attempt(work.permitted, _no_chunks, self._deadlines, left=left)
+        except Reject as rejected:
+            self._count(work, REJECTED)
+            await self._beside.start(self._rejected, work, begun, rejected)
+            return
+        except Retry as asked:
+            self._count(work, Code.HANDLER_FAILED)
+            await self._beside.start(self._failed, work, begun, HandlingError(Code.HANDLER_FAILED, "Retry"), asked)
+            return
         except HandlingError as failure:
             self._count(work, failure.code)
             await self._beside.start(self._failed, work, begun, failure)
             return
-        self._count(work, None)
+        self._count(work, "done")
         result = content or NOTHING
         if begun.last or (progress is not None and len(result.body) > RESULT_BYTES):
             await self._beside.start(self._done, work, begun, result)
@@ -152,9 +163,8 @@ class DurableWork:
         if not progress.begun:
             self._beside.start_at_once(_store(progress, progress.numbered(State.WORKING)))
 
-    def _count(self, work: Work, code: Code | None) -> None:
-        action = work.permitted.route.action
-        self._counters.add("sealbus_handled_total", 1, action=action, outcome=code or "done")
+    def _count(self, work: Work, outcome: str) -> None:
+        self._counters.add("sealbus_handled_total", 1, action=work.permitted.route.action, outcome=outcome)
 
     async def _done(self, work: Work, claim: Claim, result: Content) -> None:
         code: Code | None = None
@@ -198,19 +208,28 @@ class DurableWork:
                 return
         await self._outcomes.settle(work, Code.REPLAYED)
 
-    async def _failed(self, work: Work, claim: Claim, failure: HandlingError) -> None:
-        """Try a task or event again by its route's schedule, or bury it with its reason; what was denied is denied."""
+    async def _failed(self, work: Work, claim: Claim, failure: HandlingError, asked: Retry | None = None) -> None:
+        """Try a task or event again by its route's policy, or bury it with its reason; what was denied is denied."""
         await self._effects.failed(claim)
         if failure.code is Code.DENIED:
             await self._denied(work, failure)
             return
-        delay = None if failure.code in LASTING else self._delay(work, work.permitted.route.retry)
-        if delay is None:
+        policy, number = work.permitted.route.retry, self._places.attempt(work.delivery)
+        if failure.code in LASTING or policy.is_last(number) or not policy.is_retryable(failure):
             await self._bury(work, failure)
             return
-        await self._note_and_tell(work, failure.code, work.progress)
-        extra = f"attempt {work.delivery.number} failed, the next in {delay:.1f} s"
-        self._say("retried", work, failure.code, extra)
+        delay = policy.delay(
+            number,
+            random=self._random(),
+            now=self._clock(),
+            until=min(work.header.exp, _deadline(work)),
+            after=asked.after if asked is not None else None,
+        )
+        if delay is None:
+            await self._bury(work, failure if _deadline(work) >= work.header.exp else _over(work))
+            return
+        await self._note_and_tell(work, failure.code, work.progress, asked)
+        self._say("retried", work, failure.code, f"attempt {number} failed, the next in {delay:.1f} s")
         work.put_off(delay, self._places)
 
     async def _denied(self, work: Work, failure: HandlingError) -> None:
@@ -220,6 +239,14 @@ class DurableWork:
             reasons = failure.reasons if shows_reasons(work.permitted.obligations) else ()
             await reporter.tell(State.REJECTED, code=failure.code, reasons=reasons)
         await self._outcomes.settle(work, failure.code)
+
+    async def _rejected(self, work: Work, claim: Claim, rejected: Reject) -> None:
+        """End what its handler does not take, as it says: nobody has to look, so that there is no dead letter."""
+        await self._effects.failed(claim)
+        self._say("rejected", work, rejected.code, "by its handler")
+        if (reporter := work.permitted.reporter) is not None:
+            await reporter.tell(State.FAILED, code=rejected.code, note=rejected.note)
+        await self._outcomes.settle(work, rejected.code)
 
     async def _bury(self, work: Work, failure: HandlingError) -> None:
         try:
@@ -256,17 +283,31 @@ class DurableWork:
             await reporter.tell(State.EXPIRED, code=code)
         await self._outcomes.settle(work, code)
 
-    async def _note_and_tell(self, work: Work, code: Code, progress: TaskReporter | None) -> None:
+    async def _note_and_tell(
+        self, work: Work, code: Code, progress: TaskReporter | None, asked: Retry | None = None
+    ) -> None:
         """Record what came of an attempt that is not the last, and tell `progress` of it."""
-        told = (progress.tell(State.WORKING, code=code),) if progress is not None else ()
+        # Who asks for another try has not failed as far as the requester is concerned.
+        why, note = (code, "") if asked is None else ("", asked.note)
+        told = (progress.tell(State.WORKING, code=why, note=note),) if progress is not None else ()
         await asyncio.gather(self._outcomes.note(work, code), *told)
 
-    def _delay(self, work: Work, schedule: RetrySchedule) -> float | None:
+    def _delay(self, work: Work, schedule: RetryPolicy) -> float | None:
         """Return the seconds until the next delivery; `None` where there is none any more."""
         return schedule.delay(work.delivery.number, random=self._random(), now=self._clock(), until=work.header.exp)
 
-    def _say(self, event: str, work: Work, code: Code, extra: str = "") -> None:
+    def _say(self, event: str, work: Work, code: str, extra: str = "") -> None:
         self._said.message(event, work.header, action=work.permitted.route.action, code=code, extra=extra)
+
+
+def _deadline(work: Work) -> float:
+    """Return when all attempts have to be over, in microseconds; infinite where the handler does not say."""
+    position = work.delivery.arrival
+    return position.stored + work.permitted.route.total_timeout * SECOND if position is not None else math.inf
+
+
+def _over(work: Work) -> HandlingError:
+    return HandlingError(Code.HANDLER_TIMEOUT, f"over {work.permitted.route.total_timeout:g} s in all")
 
 
 async def _store(reporter: TaskReporter, status: Status | None) -> None:

@@ -18,6 +18,7 @@ from typing import Final
 
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.telemetry import Counters, OperatorLog
+from sealbus.envelopes.trust.caches import BoundedMap
 
 __all__ = ["Cause", "Places"]
 
@@ -55,13 +56,24 @@ class Places:
         self._held: dict[Cause, list[tuple[float, str]]] = {cause: [] for cause in Cause}
         """When each delivery comes again, and whose it is where that counts; the soonest first."""
         self._of_one: Counter[str] = Counter()
+        self._unattempted: BoundedMap[tuple[str, int], int] = BoundedMap(max_ack_pending)
+        """How often what stands there in a stream was put off though its handler had not run."""
         self._said = OperatorLog(_log)
 
-    def put_off(self, cause: Cause, delivery: Delivery, pull: Pull, seconds: float, *, sender: str = "") -> bool:
+    def put_off(
+        self,
+        cause: Cause,
+        delivery: Delivery,
+        pull: Pull,
+        seconds: float,
+        *,
+        sender: str = "",
+        attempted: bool = False,
+    ) -> bool:
         """Have `delivery` come again in `seconds` if there is a place, and say whether there was.
 
         For what fails for a passing reason there always is: `room` keeps these in bounds. `sender` is who sealed a
-        message for a verb that nobody knows.
+        message for a verb that nobody knows, `attempted` whether its handler ran.
         """
         held = self._held[cause]
         if cause is not Cause.PASSING and (
@@ -73,9 +85,21 @@ class Places:
         heapq.heappush(held, (self._clock() + seconds, sender))
         if sender:
             self._of_one[sender] += 1
+        if not attempted and (position := delivery.arrival) is not None:
+            known = self._unattempted.get((position.stream, position.sequence)) or 0
+            self._unattempted.put((position.stream, position.sequence), known + 1)
         self._counters.add("sealbus_put_off_total", 1, cause=cause.value)
         pull.retry(delivery, seconds)
         return True
+
+    def attempt(self, delivery: Delivery) -> int:
+        """Return which attempt a delivery is, from 1: the broker's count, without those that were put off here unhandled.
+
+        What is not remembered, for another process put it off or too much came between, counts as an attempt.
+        """
+        position = delivery.arrival
+        unattempted = self._unattempted.get((position.stream, position.sequence)) if position is not None else None
+        return max(1, delivery.number - (unattempted or 0))
 
     def waiting(self, cause: Cause) -> int:
         """Return how many deliveries are put off for `cause` now."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 
-from sealbus.bus.handling.attempt import attempt
+from sealbus.bus.handling.attempt import REJECTED, attempt
 from sealbus.bus.handling.completion import Outcomes
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.routing.retry import Reject, Retry
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.message import ERROR_TYPE, Content, OutgoingMessage
@@ -46,18 +47,25 @@ class Replier:
         if work.started >= work.header.exp:
             await self._outcomes.settle(work, Code.EXPIRED)
             return
-        code: Code | None = None
+        code: str | None = None
+        counted = "done"
         try:
             answer = await attempt(permitted, self._chunk, self._deadlines)
+        except Reject as rejected:
+            code, counted = rejected.code, REJECTED
+            answer = error_answer(code, (), rejected.note)
+        except Retry:
+            code = counted = Code.HANDLER_FAILED
+            answer = error_answer(code, ())
         except HandlingError as error:
-            code = error.code
+            code = counted = error.code
             answer = error_answer(code, error.reasons if shows_reasons(permitted.obligations) else ())
-        self._counters.add("sealbus_handled_total", 1, action=permitted.route.action, outcome=code or "done")
+        self._counters.add("sealbus_handled_total", 1, action=permitted.route.action, outcome=counted)
         if answer is not None:
             await self._send(permitted.message, answer)
         await self._outcomes.settle(work, code)
 
-    async def refuse(self, message: VerifiedMessage, code: Code, reasons: tuple[str, ...]) -> None:
+    async def refuse(self, message: VerifiedMessage, code: str, reasons: tuple[str, ...]) -> None:
         """Answer a call that is not handled."""
         await self._send(message, error_answer(code, reasons))
 
@@ -72,10 +80,10 @@ class Replier:
         await self._outbox.send(reply_message(permitted.message, chunk, seq=number, fin=fin))
 
 
-def error_answer(code: Code, reasons: tuple[str, ...]) -> Content:
-    """Return the body of an error reply: a code, and reasons only where the policy lets them be shown."""
-    body = json.dumps({"code": str(code), "reasons": list(reasons)}, separators=(",", ":")).encode()
-    return Content(body=body, typ=ERROR_TYPE)
+def error_answer(code: str, reasons: tuple[str, ...], note: str = "") -> Content:
+    """Return the body of an error reply: a code, reasons only where the policy lets them be shown, a handler's note."""
+    said = {"code": str(code), "reasons": list(reasons)} | ({"note": note} if note else {})
+    return Content(body=json.dumps(said, separators=(",", ":")).encode(), typ=ERROR_TYPE)
 
 
 def reply_message(

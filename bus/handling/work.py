@@ -53,5 +53,5 @@ class Work:
         """Have the delivery come again in `seconds`; only for what came from a stream."""
         if self.pull is None:
             raise TypeError("a call does not come again")
-        places.put_off(Cause.PASSING, self.delivery, self.pull, seconds)
+        places.put_off(Cause.PASSING, self.delivery, self.pull, seconds, attempted=self.claim is not None)
         self._unsettled.discard(self)

@@ -1,1 +1,1 @@
-"""Routes of handlers, the stages of a delivery, retry schedules, and timers."""
+"""Routes of handlers, the stages of a delivery, retry policies, and timers."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sealbus.bus.routing.retry import RetrySchedule
+from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.accept.live import VerifiedMessage
@@ -99,9 +100,11 @@ class Route:
     subject: str
     action: str
     endpoint: Endpoint
-    retry: RetrySchedule
+    retry: RetryPolicy
     timeout: float = 30.0
     """Seconds that one attempt of the handler may take."""
+    total_timeout: float = math.inf
+    """Seconds from when a task or event was stored that all its attempts may take together."""
     resource_timeout: float = 5.0
     """Seconds that loading the resource may take."""
     loads_resource: bool = False

@@ -45,6 +45,6 @@ class Decided:
     def code(self) -> Code | None:
         """Return why the message is not handled; absent where it is."""
         if self.error is not None:
-            return self.error.code
+            return Code(self.error.code)
         decision = self.decision
         return None if decision is not None and decision.allow is True else Code.DENIED

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sealbus.envelopes.errors import BusUnavailable, Code, Denied, SealbusError
+from sealbus.envelopes.errors import CODE_FORM, BusUnavailable, Code, Denied, SealbusError
 from sealbus.envelopes.message.header import ExtValue, Header
 
-__all__ = ["ONE_ANSWER", "AnswerDenied", "CallExpired", "ChunkedAnswer", "RemoteError", "takes_one_answer"]
+__all__ = ["ONE_ANSWER", "AnswerDenied", "CallExpired", "ChunkedAnswer", "RemoteError", "code_of", "takes_one_answer"]
 
 ONE_ANSWER: Final[Mapping[str, ExtValue]] = {"_one": True}
 """On a call whose sender takes one answer: a handler that answers in chunks is not run for it.
@@ -17,21 +17,37 @@ A name in a header's `ext` that begins with `_` is a mark (SPEC.md section 3). O
 """
 
 
+_KNOWN: Final = frozenset(code.value for code in Code)
+
+
 def takes_one_answer(header: Header) -> bool:
     """Say whether the sender of this call takes one answer only."""
     return header.ext is not None and header.ext.get("_one") is True
 
 
 class RemoteError(SealbusError):
-    """The other side verified the call and did not handle it; `code` is what it says."""
+    """The other side verified the request, and did not handle it or failed; `code` is what it says, a `Code` where known.
 
-    def __init__(self, code: Code, detail: str = "") -> None:
+    A handler that rejects (`Reject`) has a code of its own, and perhaps a `note`.
+    """
+
+    def __init__(self, code: str, detail: str = "", note: str = "") -> None:
         super().__init__(detail)
         self.code = code
+        self.note = note
+
+
+def code_of(said: object) -> str:
+    """Return the code that another side says, as a `Code` where it is known; raise `ValueError` for what is none."""
+    if not isinstance(said, str) or not CODE_FORM.fullmatch(said):
+        raise ValueError("not a code")
+    return Code(said) if said in _KNOWN else said
 
 
 class ChunkedAnswer(RemoteError):
     """The other side answers in chunks, and one answer was asked for: `stream` takes them. It was handled all the same."""
+
+    code: Code
 
     def __init__(self, action: str) -> None:
         super().__init__(Code.BAD_RESULT, f"{action} answers in chunks: use stream")

@@ -7,7 +7,6 @@ one knows by then who wrote it, not that it is well-formed.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,7 +15,7 @@ from typing import Final
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
-from sealbus.envelopes.errors import BadBody
+from sealbus.envelopes.errors import CODE_FORM, BadBody
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 
 __all__ = ["FINAL", "NOTE_BYTES", "PER_DELIVERY", "STATUS_TYPE", "State", "Status", "encode", "parse", "sequence_of"]
@@ -37,7 +36,6 @@ _NESTING: Final = 2
 _DELIVERIES: Final = 2**16
 """Deliveries with numbers of their own: `seq` is under 2^32."""
 
-_CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _KEYS: Final = frozenset({"state", "code", "reasons", "note"})
 
 
@@ -80,7 +78,7 @@ class Status:
             raise ValueError("a completed status has nothing beside its result")
         if self.result is not None and self.result.typ == STATUS_TYPE:
             raise ValueError("a result cannot have the media type of a status")
-        if self.code and not _CODE.fullmatch(self.code):
+        if self.code and not CODE_FORM.fullmatch(self.code):
             raise ValueError("the code is not one")
         if len(self.reasons) > DEFAULT_LIMITS.text_items or not all(is_text(reason) for reason in self.reasons):
             raise ValueError(f"reasons are at most {DEFAULT_LIMITS.text_items} short texts")

@@ -6,11 +6,10 @@ parsing and raises `EnvelopeError`: there the bytes are.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from sealbus.envelopes.encoding.codec import Value, is_text
-from sealbus.envelopes.errors import Code, EnvelopeError, SealError
+from sealbus.envelopes.errors import CODE_FORM, Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.proof import Proof
 
@@ -36,8 +35,6 @@ SIGNATURE_BYTES = 64
 
 
 _CODES = frozenset(code.value for code in Code)
-_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
-"""Form of every code, known or not (SPEC.md section 8)."""
 
 _MAX_INTEGER = DEFAULT_LIMITS.max_integer
 
@@ -70,7 +67,7 @@ def check_bytes(name: str, value: bytes, *, least: int = 1, most: int) -> None:
 
 def check_code(name: str, value: str) -> None:
     """Raise `SealError` unless `value` has the form of a code, which a newer writer may have made up."""
-    if _CODE.fullmatch(value) is None:
+    if CODE_FORM.fullmatch(value) is None:
         raise SealError(f"{name} is not a code")
 
 
@@ -213,7 +210,7 @@ class RecordMap:
 def _code(key: str, text: str) -> str:
     if text in _CODES:
         return Code(text)
-    if _CODE.fullmatch(text) is None:
+    if CODE_FORM.fullmatch(text) is None:
         raise _malformed(key)
     return text
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sealbus.agents.sdk.context import Context
     from sealbus.agents.sdk.resource import Resource
     from sealbus.agents.sdk.task_handle import TaskHandle
+    from sealbus.bus.routing.retry import Reject, Retry, RetryPolicy
     from sealbus.bus.sending.answer import CallExpired, RemoteError
     from sealbus.envelopes.errors import Denied, ResourceNotFound, SealbusError
 
@@ -28,9 +29,12 @@ __all__ = [
     "Client",
     "Context",
     "Denied",
+    "Reject",
     "RemoteError",
     "Resource",
     "ResourceNotFound",
+    "Retry",
+    "RetryPolicy",
     "SealbusError",
     "TaskHandle",
 ]
@@ -42,9 +46,12 @@ _HOMES = MappingProxyType(
         "Client": "sealbus.agents.runtime.client",
         "Context": "sealbus.agents.sdk.context",
         "Denied": "sealbus.envelopes.errors",
+        "Reject": "sealbus.bus.routing.retry",
         "RemoteError": "sealbus.bus.sending.answer",
         "Resource": "sealbus.agents.sdk.resource",
         "ResourceNotFound": "sealbus.envelopes.errors",
+        "Retry": "sealbus.bus.routing.retry",
+        "RetryPolicy": "sealbus.bus.routing.retry",
         "SealbusError": "sealbus.envelopes.errors",
         "TaskHandle": "sealbus.agents.sdk.task_handle",
     }

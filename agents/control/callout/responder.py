@@ -151,7 +151,7 @@ class Callout:
             answer = await self._allowed(request, peer, asked.arrived)
         except SealbusError as error:
             self._refused(error, request, peer)
-            answer = refusing(request, error.code, issuer=self._keys.issuer, now=now)
+            answer = refusing(request, Code(error.code), issuer=self._keys.issuer, now=now)
         else:
             self._counters.add("sealbus_callout_total", 1, outcome="allowed")
         return self._keys.xkey.seal(answer, sender)
@@ -198,7 +198,7 @@ class Callout:
 
     def _refused(self, error: SealbusError, request: AuthorizationRequest | None, peer: VerifiedPeer | None) -> None:
         refused = RefusedConnection(
-            code=error.code,
+            code=Code(error.code),
             detail=error.detail,
             subject=str(peer.spiffe_id) if peer is not None else "",
             reasons=error.reasons if isinstance(error, _Denied) else (),

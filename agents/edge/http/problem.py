@@ -41,7 +41,7 @@ HEADERS: Final[Mapping[str, str]] = {
 }
 """Headers of every answer of the edge."""
 
-STATUS: Final[Mapping[Code, int]] = {
+STATUS: Final[Mapping[str, int]] = {
     Code.MALFORMED: 400,
     Code.NO_TOKEN: 401,
     Code.BAD_TOKEN: 401,
@@ -78,9 +78,12 @@ STATUS: Final[Mapping[Code, int]] = {
     Code.EXPIRED: 504,
     Code.HANDLER_TIMEOUT: 504,
 }
-"""The status of each code; any other is our own fault towards the caller: 500."""
+"""The status of each code of sealbus; any other is our own fault towards the caller: 500."""
 
-_DETAIL: Final[Mapping[Code, str]] = {
+REJECTED: Final = 422
+"""The status of a code of the handler's own (`Reject`): it understood the request and will never do it."""
+
+_DETAIL: Final[Mapping[str, str]] = {
     Code.NO_TOKEN: "An access token is needed.",
     Code.DENIED: "The policy does not allow this.",
     Code.OBLIGATION_UNKNOWN: "The policy does not allow this.",
@@ -102,6 +105,7 @@ _DETAIL: Final[Mapping[Code, str]] = {
     Code.EXPIRED: "No answer in time. Whether this was done is not known.",
     Code.HANDLER_TIMEOUT: "The agent took too long.",
 }
+_REJECTED: Final = "The agent rejected this."
 _AGAIN: Final = "Not possible now; try again."
 _OURS: Final = "The edge failed."
 
@@ -119,7 +123,7 @@ def problem_of(error: SealbusError) -> Response:
 
 
 def problem(
-    code: Code,
+    code: str,
     *,
     detail: str = "",
     status: int | None = None,
@@ -127,6 +131,8 @@ def problem(
     retry_after: int | None = None,
 ) -> Response:
     """Return an answer with `code`; `detail` replaces the code's sentence."""
+    if not isinstance(code, Code):
+        status, detail = REJECTED, _REJECTED
     status = status or STATUS.get(code, 500)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR and code not in STATUS:
         code, detail = Code.INTERNAL, _OURS
@@ -154,6 +160,8 @@ class EdgeError(SealbusError):
     `status` is the HTTP status, `error` the word of RFC 6750 section 3.1 or RFC 8693 section 2.2.2 ("" if none fits),
     `retry_after` whole seconds after which another try makes sense.
     """
+
+    code: Code
 
     def __init__(
         self, code: Code, status: int, detail: str = "", *, error: str = "", retry_after: int | None = None

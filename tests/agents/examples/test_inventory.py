@@ -11,7 +11,7 @@ from support.restarted import restarted
 from sealbus import Denied
 from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.sdk.task_handle import TaskHandle
-from sealbus.bus.routing.retry import RetrySchedule
+from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.envelopes.errors import Code
 from sealbus.testing import TestBus
@@ -114,7 +114,7 @@ async def test_an_update_that_comes_again_after_a_restart_is_not_done_again(kept
 
 
 async def test_without_a_price_nothing_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inventory.update, "retry", RetrySchedule(retries=0))
+    monkeypatch.setattr(inventory.update, "retry", RetryPolicy(maximum_attempts=1))
     async with TestBus(inventory.agent, pricing.agent) as bus:
         await pricing.store.change("DELETE FROM prices WHERE item_id = ?", "42")
         handle = await submit(bus, "alice")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from support.shop import Shop, Update
 
-from sealbus import Agent, Context
+from sealbus import Agent, Context, RetryPolicy
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
 
@@ -53,6 +54,24 @@ def test_a_subject_has_one_handler() -> None:
 def test_a_fact_is_a_field() -> None:
     with pytest.raises(ConfigurationError, match="no field price"):
         Agent("inventory").task("update", facts=["price"])(handle)
+
+
+def test_how_a_handler_is_tried_again_is_a_policy_or_a_number_of_tries_after_the_first() -> None:
+    agent, policy = Agent("inventory"), RetryPolicy(maximum_attempts=2)
+    assert agent.task("a", retry=policy)(handle).retry is policy
+    assert agent.task("b", retry=0)(handle).retry == RetryPolicy(maximum_attempts=1)
+    assert agent.task("c")(handle).retry == RetryPolicy(maximum_attempts=6)
+    for retry in (-1, True, 1.5, "often"):
+        with pytest.raises(ConfigurationError, match="a RetryPolicy or 0 or more tries after the first"):
+            agent.task("update", retry=retry)(handle)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan, math.inf, 86_401.0, True, "long"])
+def test_all_attempts_together_have_no_longer_than_a_message_lives(seconds: Any) -> None:
+    with pytest.raises(ConfigurationError, match="timeout is over 0 and at most 86400 s"):
+        Agent("inventory").task("update", total_timeout=seconds)(handle)
+    with pytest.raises(ConfigurationError, match="timeout is over 0 and at most 86400 s"):
+        Agent("inventory").on("event.shop.happened", total_timeout=seconds)(handle)
 
 
 def plain(body: Update, ctx: Context) -> None:

@@ -9,7 +9,7 @@ import pytest
 from support.audit import opened
 
 from sealbus.bus.handling.attempt import attempt
-from sealbus.bus.routing.retry import RetrySchedule
+from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.answer import AnswerDenied, CallExpired, RemoteError
@@ -53,7 +53,7 @@ class Scripted:
 
 def permitted(endpoint: Scripted, timeout: float = 5.0) -> Permitted:
     route = Route(
-        kind=Kind.TASK, subject="task.a.run", action="a.run", endpoint=endpoint, retry=RetrySchedule(), timeout=timeout
+        kind=Kind.TASK, subject="task.a.run", action="a.run", endpoint=endpoint, retry=RetryPolicy(), timeout=timeout
     )
     return Permitted(message=opened(), value=None, route=route, leaf=bytes(32))
 

@@ -15,7 +15,7 @@ from sealbus.bus.handling.idempotency.effects import Effects
 from sealbus.bus.handling.status_writer import Statuses, StatusReporter
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Delivery
-from sealbus.bus.routing.retry import RetrySchedule
+from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.routing.routes import Endpoint, Permitted, Route
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State, Status
@@ -25,7 +25,7 @@ from sealbus.envelopes.message.kinds import Kind
 
 TASK = opened()
 ROUTE = Route(
-    kind=Kind.TASK, subject="task.a.run", action="a.run", endpoint=cast("Endpoint", None), retry=RetrySchedule()
+    kind=Kind.TASK, subject="task.a.run", action="a.run", endpoint=cast("Endpoint", None), retry=RetryPolicy()
 )
 
 

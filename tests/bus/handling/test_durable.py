@@ -20,20 +20,19 @@ from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.handling import durable
 from sealbus.bus.handling.idempotency import effects
 from sealbus.bus.ports import Delivery, StreamRefused
-from sealbus.bus.routing.retry import RetrySchedule
+from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.bus.sending.status import State, Status
-from sealbus.envelopes.backoff import Backoff
 from sealbus.envelopes.errors import BusUnavailable, Code, SealbusError, SealError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.testing import TestBus
 
 
-def pausing(first: float, most: float) -> Backoff:
-    return Backoff(initial_interval=first, maximum_interval=most)
+def pausing(first: float, most: float, attempts: int | None) -> RetryPolicy:
+    return RetryPolicy(initial_interval=first, maximum_interval=most, jitter=0.0, maximum_attempts=attempts)
 
 
 class Job(BaseModel):
@@ -407,7 +406,7 @@ async def test_an_event_is_handled_once_and_tells_nobody(bus: TestBus, works: Wo
 
 @pytest.fixture
 def tell_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable, "TELL_AGAIN", RetrySchedule(retries=20, backoff=pausing(0.02, 0.02)))
+    monkeypatch.setattr(durable, "TELL_AGAIN", pausing(0.02, 0.02, 21))
 
 
 async def unstored(bus: TestBus, outcome: str = "bus_unavailable") -> None:
@@ -458,7 +457,7 @@ async def test_a_result_that_could_not_be_told_in_an_outage_is_told_after_it(
 async def test_a_result_that_can_never_be_told_does_not_come_again_for_ever(
     bus: TestBus, works: Works, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(durable, "TELL_AGAIN", RetrySchedule(retries=2, backoff=pausing(0.01, 0.01)))
+    monkeypatch.setattr(durable, "TELL_AGAIN", pausing(0.01, 0.01, 3))
     bus.broker.fail("RESULTS", BusUnavailable("away"))
     await submit(bus, "works.once")
     await bus.idle()
@@ -495,7 +494,7 @@ async def test_nothing_final_is_said_of_a_task_whose_other_copy_is_being_handled
     monkeypatch.setattr(effects, "BUSY_AGAIN", 3_600.0)
     first = await submit(bus, "works.wait", idempotency_key="k")
     await works.entered.wait()
-    monkeypatch.setattr(durable, "UNTIL_EXPIRY", RetrySchedule(retries=0))
+    monkeypatch.setattr(durable, "UNTIL_EXPIRY", RetryPolicy(maximum_attempts=1))
     copy = await submit(bus, "works.wait", idempotency_key="k")
     await until(lambda: len(bus.stored("AUDIT")) == 3)  # two decisions, and what came of the copy
     assert await outcomes(bus) == [Code.REPLAYED]
@@ -512,7 +511,7 @@ async def test_copies_of_what_is_being_handled_are_looked_at_ever_less_often(
     monkeypatch.setattr(
         durable,
         "UNTIL_EXPIRY",
-        RetrySchedule(retries=None, backoff=pausing(0.01, 0.08)),
+        pausing(0.01, 0.08, None),
     )
     delays: list[float] = []
     retry = MemoryPull.retry

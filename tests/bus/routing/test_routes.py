@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 
 import pytest
 
-from sealbus.bus.routing.retry import RetrySchedule
+from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.routing.routes import Permitted, Route, RouteTable
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
@@ -34,7 +34,7 @@ class Nothing:
 
 
 def route(subject: str, kind: Kind = Kind.TASK) -> Route:
-    return Route(kind=kind, subject=subject, action="a.run", endpoint=Nothing(), retry=RetrySchedule())
+    return Route(kind=kind, subject=subject, action="a.run", endpoint=Nothing(), retry=RetryPolicy())
 
 
 TABLE = RouteTable([route("task.a.run"), route("task.a.run.*"), route("call.a.ask", Kind.CALL)])

@@ -122,7 +122,7 @@ def test_two_checkpoints_of_another_history_in_one_message(world: World) -> None
         assert (f"#{world.sequence}", "inconsistent_log") in found(world)
 
 
-def refused(world: World, receipt: RecordReceipt, *held: bytes) -> Code:
+def refused(world: World, receipt: RecordReceipt, *held: bytes) -> str:
     with pytest.raises((EnvelopeError, LogError)) as raised:
         check_receipt(receipt.encode(), Root.parse(json.dumps(world.root(*held)).encode()))
     return raised.value.code

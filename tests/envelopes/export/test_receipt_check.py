@@ -144,7 +144,7 @@ def root_of(made: World) -> Root:
     return Root.parse(json.dumps(made.root()).encode())
 
 
-def refused(made: World, receipt: RecordReceipt) -> Code:
+def refused(made: World, receipt: RecordReceipt) -> str:
     with pytest.raises(REFUSED) as raised:
         check_receipt(receipt.encode(), root_of(made))
     return raised.value.code

@@ -44,7 +44,7 @@ async def read(made: Request, charge: Callable[[int], None] = lambda _: None) ->
     return await read_body(made, LIMITS, charge)
 
 
-async def refused(made: Request) -> tuple[int, Code]:
+async def refused(made: Request) -> tuple[int, str]:
     with pytest.raises(EdgeError) as raised:
         await read(made)
     return raised.value.status, raised.value.code

@@ -34,6 +34,7 @@ SECRET = "a text that quotes a payload"
         (RemoteError(Code.HANDLER_FAILED, SECRET), 502, "handler_failed"),
         (RemoteError(Code.HANDLER_TIMEOUT, SECRET), 504, "handler_timeout"),
         (RemoteError(Code.BAD_SIGNATURE, SECRET), 500, "internal"),
+        (RemoteError("sold_out", SECRET, SECRET), 422, "sold_out"),
         (HandlingError(Code.BAD_RESULT, SECRET), 502, "bad_result"),
         (CallExpired(SECRET), 504, "expired"),
         (IdentityUnavailable(SECRET), 503, "identity_unavailable"),

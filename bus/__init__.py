@@ -1,1 +1,1 @@
-"""The bus: connection, streams, the gate, the outbox, the audit writer; the only place that imports `nats`."""
+"""The bus: connection, streams, the gate, the outbox, the audit writer; the only package that imports `nats`."""

@@ -1,4 +1,4 @@
-"""Tasks that go on beside a body, whose own error comes out as itself."""
+"""Tasks that run in the background of a block, whose own exception is not wrapped in a group."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _Arguments = ParamSpec("_Arguments")
 
 
 class Background(asyncio.TaskGroup):
-    """A `TaskGroup` for what an `async with` of ours runs beside the code of whoever entered it.
+    """A `TaskGroup` for background tasks of an `async with` block that runs a caller's code.
 
-    What that code raises is its own affair, and `except Denied` around the whole has to meet it: it is not wrapped. What
-    else failed by then is named in a note. Where only tasks fail, that is an `ExceptionGroup` as ever.
+    What the caller's code raises is not wrapped, so that `except Denied` around the block works; tasks that failed by then
+    are named in a note. If only tasks fail, an `ExceptionGroup` is raised as usual.
     """
 
     async def __aexit__(
@@ -29,12 +29,12 @@ class Background(asyncio.TaskGroup):
                 raise
             for other in group.exceptions:
                 if other is not error:
-                    # Its type alone: the text of somebody else's error may hold anything.
-                    error.add_note(f"beside it, a task failed: {type(other).__name__}")
+                    # Only its type: the text of another's exception may hold anything.
+                    error.add_note(f"a background task failed too: {type(other).__name__}")
 
 
 class Beside:
-    """Runs what takes round trips beside whoever asks for it, `at_a_time` at most, in tasks of `group`."""
+    """Background work that takes round trips, at most `at_a_time` at once, in tasks of `group`."""
 
     def __init__(self, group: asyncio.TaskGroup, at_a_time: int) -> None:
         self._group = group
@@ -47,12 +47,12 @@ class Beside:
         *arguments: _Arguments.args,
         **named: _Arguments.kwargs,
     ) -> None:
-        """Run `function` in a task of its own; returns once there is room for it."""
+        """Run `function` in a task of its own; return once there is room for it."""
         await self._room.acquire()
         self._start(function(*arguments, **named), self._ended)
 
     def start_at_once(self, running: Coroutine[None, None, None]) -> None:
-        """Run what is bounded by what asks for it."""
+        """Run at once what its caller bounds."""
         self._start(running, self._running.discard)
 
     async def idle(self) -> None:

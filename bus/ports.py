@@ -1,8 +1,8 @@
-"""The two ports of the bus: where identity comes from, and what carries bytes; with the clock, ids, and final failures.
+"""The two ports of the bus, identity and transport; with the clock, ids, and the failures of a transport.
 
 `Identity` is implemented by `sealbus.agents.identity` on the Workload API; `Transport` by `sealbus.bus.nats.transport` on
 NATS and by `sealbus.testing` in memory. Everything between them (gate, outbox, audit, requests) is the same code. Clock and
-ids are passed to whatever needs them, so that tests can pass their own.
+ids are passed to the code that needs them, so that tests can pass their own.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 JsonObject = dict[str, object]
-"""A JSON object, nothing about its members checked."""
+"""A JSON object, its members unchecked."""
 
 Request = Callable[[str, bytes], Awaitable[bytes]]
 """Sends a payload to a subject and returns the payload of the one answer; `BusUnavailable` if none comes in time."""
@@ -53,12 +53,12 @@ Clock = Callable[[], int]
 """Returns microseconds since the Unix epoch."""
 
 NewId = Callable[[int], bytes]
-"""Returns a fresh UUIDv7 of 16 bytes for a time in microseconds."""
+"""Returns a new UUIDv7 of 16 bytes for a time in microseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class X509Material:
-    """One X.509-SVID as it is now, with the X.509 bundle of each trust domain that it may be checked against.
+    """The current X.509-SVID, with the X.509 bundle of each trust domain whose peers may be verified.
 
     `chain` is DER, the leaf first; `key` is the leaf's private key as PKCS#8 DER and never leaves the process;
     `not_before` and `not_after` are the leaf's, in microseconds.
@@ -73,17 +73,17 @@ class X509Material:
 
 
 class Identity(Protocol):
-    """What the bus asks of a workload's identity. Values are current at each call and never block."""
+    """What the bus needs of a workload's identity. Values are current at each call and never block."""
 
     @property
     def spiffe_id(self) -> SpiffeId:
         """The workload's own SPIFFE ID."""
 
     def sealer(self) -> Sealer:
-        """Return the signing key with its credential; raise `IdentityUnavailable` with under 20 s of life left."""
+        """Return the signing key with its credential; raise `IdentityUnavailable` with less than 20 s of life left."""
 
     def bundles(self) -> TrustBundles:
-        """Return the JWT bundles of every trust domain that the Workload API gave."""
+        """Return the JWT bundles of all trust domains that the Workload API gave."""
 
     def x509(self) -> X509Material:
         """Return the current X.509-SVID; raise `IdentityUnavailable` if there is none or it has expired."""
@@ -92,12 +92,12 @@ class Identity(Protocol):
         """Call back on the event loop after each change of the X.509-SVID or bundles; return the unsubscriber."""
 
 
-# Named tuples, because one or two of each are made for every message, and a frozen dataclass costs several times as much.
+# Named tuples, because one or two of each are made per message, and a frozen dataclass costs several times as much.
 # Those that hold payloads do not show them.
 
 
 class Delivery(NamedTuple):
-    """One message as it arrived, nothing verified. `token` names it to the transport that is to acknowledge it.
+    """One message as it arrived, unverified. `token` identifies it to the transport for acknowledgement.
 
     `header_block` is the raw NATS header block, empty if there was none. `arrival` is absent for core NATS.
     """
@@ -110,7 +110,7 @@ class Delivery(NamedTuple):
 
     @property
     def number(self) -> int:
-        """Which delivery this is, from 1."""
+        """The number of this delivery, from 1."""
         return self.arrival.delivery if self.arrival is not None else 1
 
     def __repr__(self) -> str:
@@ -118,7 +118,7 @@ class Delivery(NamedTuple):
 
 
 class Outgoing(NamedTuple):
-    """One message to publish. `message_id`, if not empty, becomes the one `Nats-Msg-Id` line (32 hex digits)."""
+    """One message to publish. A non-empty `message_id` (32 hex digits) becomes the `Nats-Msg-Id` line."""
 
     subject: str
     payload: bytes
@@ -150,20 +150,20 @@ class Pull(Protocol):
         """Ask for redelivery after `delay` seconds."""
 
     def term(self, delivery: Delivery) -> None:
-        """End the delivery for good without handling it."""
+        """Terminate the delivery without handling it."""
 
     def working(self, delivery: Delivery) -> None:
-        """Tell the broker that the delivery is still being handled, so that it isn't redelivered meanwhile."""
+        """Tell the broker that the delivery is still being handled, so that it is not redelivered."""
 
 
 class Transport(Protocol):
-    """What carries bytes. Failures raise `BusUnavailable`; nothing here reads a payload."""
+    """A carrier of bytes. Failures raise `BusUnavailable`; nothing here reads a payload."""
 
     async def publish(self, messages: Sequence[Outgoing], *, deadline: float) -> Sequence[PubAck | Exception]:
         """Publish to streams in one write and await each PubAck for at most `deadline` seconds.
 
-        The answers are in the order of the messages: a `PubAck`, or the `BusUnavailable` that stands for a refusal
-        by the stream (its detail holds the broker's error code) or for silence. Nothing is repeated here.
+        The answers are in the order of the messages: a `PubAck`, or a `BusUnavailable` for a refusal by the stream (its
+        detail holds the broker's error code) or for silence. Nothing is retried here.
         """
 
     def send(self, messages: Sequence[Outgoing]) -> None:
@@ -174,8 +174,8 @@ class Transport(Protocol):
     ) -> AsyncGenerator[Sequence[Delivery], None]:
         """Subscribe on core NATS and yield what is waiting, at least one message at a time, until closed.
 
-        `subject` may hold wildcards. `live` is set once the broker has seen the subscription: what anybody sends from
-        then on arrives. More than `pending` messages waiting: the newest are dropped and counted.
+        `subject` may hold wildcards. `live` is set once the broker has seen the subscription: messages sent after that
+        arrive. If more than `pending` messages wait, the newest are dropped and counted.
         """
 
     def pull(
@@ -192,7 +192,7 @@ class Transport(Protocol):
         """
 
     async def last(self, stream: str, subject: str, *, within: float) -> tuple[int, bytes] | None:
-        """Return sequence and payload of the last message that `stream` holds of `subject`, `None` if there is none.
+        """Return the sequence and payload of the last message of `subject` in `stream`, or `None` if there is none.
 
         Raises `BusUnavailable` if no answer comes within `within` seconds.
         """
@@ -201,10 +201,10 @@ class Transport(Protocol):
         """Return the name of the stream that takes records now, and when it was created (microseconds)."""
 
     async def created(self, stream: str) -> int:
-        """Return when the stream was created, microseconds by the broker's clock."""
+        """Return when the stream was created, in microseconds by the broker's clock."""
 
     async def broker_time(self, stream: str) -> int:
-        """Return when the broker answered this question about `stream`, microseconds by its clock; 0 if it doesn't say."""
+        """Return when the broker answered a request about `stream`, in microseconds by its clock; 0 if it does not say."""
 
 
 def wall_clock() -> int:
@@ -221,7 +221,7 @@ def uuid7(now: int) -> bytes:
 
 
 class StreamRefused(BusUnavailable):
-    """The stream answered a publish with an error. `err_code` is JetStream's, for instance 10077: at its maximum size."""
+    """An error answer of a stream to a publish. `err_code` is JetStream's, for instance 10077: at its maximum size."""
 
     def __init__(self, detail: str, err_code: int) -> None:
         super().__init__(detail)
@@ -229,20 +229,20 @@ class StreamRefused(BusUnavailable):
 
 
 class Overloaded(BusUnavailable):
-    """A stream is full: nothing was stored, and the sender is told at once (code `overloaded`)."""
+    """A full stream: nothing was stored, and the sender is told at once (code `overloaded`)."""
 
     code = Code.OVERLOADED
 
 
 class NotAcknowledged(BusUnavailable):
-    """The server has not said in time that it stored what it was sent: nats-server answers nothing where its disk fails."""
+    """No acknowledgement in time: nats-server does not answer when its disk fails."""
 
 
 class NotPermitted(BusUnavailable):
-    """The server does not let this workload publish to the subject; who may what at NATS is the operator's to say."""
+    """The server does not permit this workload to publish to the subject; NATS permissions are the operator's."""
 
 
 class DuplicateFirstAttempt(BusUnavailable):
-    """The stream called the first attempt a duplicate: somebody else used this id (code `replayed`)."""
+    """The stream called the first attempt a duplicate: another sender used this id (code `replayed`)."""
 
     code = Code.REPLAYED

@@ -1,4 +1,4 @@
-"""The names of the streams, and the subjects of our own scheme that each takes."""
+"""The names of the streams, and the subjects of our scheme that each takes."""
 
 from __future__ import annotations
 
@@ -27,4 +27,4 @@ SUBJECTS: Final[Mapping[str, str]] = MappingProxyType(
         STATE: "state.>",
     }
 )
-"""In the order in which streams are declared."""
+"""The subjects of each stream, in the order in which streams are declared."""

@@ -1,12 +1,11 @@
-"""What operators see of a process: counters, rendered as Prometheus text, and one line about each notable message.
+"""What operators see of a process: counters, rendered as Prometheus text, and one log line per notable message.
 
-What peers send (a subject, a SPIFFE ID) may end up in a label, so the number of label sets per counter is bounded: what
-comes on top is counted under `other`, never forgotten and never a reason to grow. Counters are plain integers, for one
-thread only; no locks.
+Labels may hold what peers send (a subject, a SPIFFE ID), so the number of label sets per counter is bounded: further ones
+are counted under `other`. Counters are plain integers, for one thread only, without locks.
 
-Whoever can make us refuse or deny can do so thousands of times a second; what happened to each message stands in the
-audit stream, the counters and the refusals. So lines are never a flood, and name who, where, what and why: no payload, no
-token, no key.
+A peer that can cause refusals or denials can do so thousands of times a second, and the audit stream, the counters and the
+refusals hold what happened to each message. So log lines are rate-limited; they name who, where, what and why, and hold no
+payload, token or key.
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of `Counters.render` (Prometheus text exposition format 0.0.4)."""
 
 OTHER = "other"
-"""Value of every label of what is counted beyond the bound."""
+"""The value of all labels beyond the bound."""
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _LABEL_BYTES = 256
-"""Longest label value that is kept, in characters; the bound of a subject (SPEC.md section 1)."""
+"""Longest label value that is kept, in characters: the bound of a subject (SPEC.md section 1)."""
 
 
 class Counters:
-    """Counts by name and labels. A counter's first use fixes its label names; another set is an error in the code.
+    """Counters by name and labels. A counter's first use fixes its label names; a different set is an error in the code.
 
-    `label_sets` bounds the distinct label values per counter.
+    `label_sets` bounds the distinct label sets per counter.
     """
 
     def __init__(self, *, label_sets: int = 512) -> None:
         if label_sets < 1:
-            raise ValueError("label_sets must be 1 or more")
+            raise ValueError("label_sets must be at least 1")
         self._label_sets = label_sets
         self._labels: dict[str, tuple[str, ...]] = {}
         self._values: dict[str, dict[tuple[str, ...], int]] = {}
@@ -47,13 +46,13 @@ class Counters:
         self._help: dict[str, str] = {}
 
     def describe(self, texts: Mapping[str, str]) -> None:
-        """Give names their line of help for `render`. Names need not have been counted yet."""
+        """Set the help lines of names for `render`. Names need not have been counted yet."""
         self._help.update(texts)
 
     def add(self, name: str, n: int = 1, /, **labels: str) -> None:
-        """Add `n`, 0 or more, to the counter `name` under `labels`; adding 0 makes it show before its first event."""
+        """Add `n`, 0 or more, to the counter `name` under `labels`; adding 0 shows it before its first event."""
         if n < 0:
-            raise ValueError(f"{name} only counts up")
+            raise ValueError(f"{name} can only count up")
         names = self._labels.get(name)
         if names is None:
             names = self._declare(name, tuple(sorted(labels)))
@@ -71,11 +70,11 @@ class Counters:
     def gauge(self, name: str, read: Callable[[], float]) -> None:
         """Show what `read` returns at each `render` under `name`. `read` must neither block nor raise."""
         if not _NAME.fullmatch(name) or name in self._values or name in self._gauges:
-            raise ValueError(f"{name!r} is no name for a gauge, or taken")
+            raise ValueError(f"{name!r} is not a valid name for a gauge, or taken")
         self._gauges[name] = read
 
     def value(self, name: str, /, **labels: str) -> int:
-        """Return the count of `name` under exactly `labels`, or over all label sets if none is given; else 0."""
+        """Return the count of `name` under exactly `labels`, or over all label sets without `labels`; 0 if there is none."""
         values = self._values.get(name, {})
         if not labels:
             return sum(values.values())
@@ -99,7 +98,7 @@ class Counters:
 
     def _declare(self, name: str, labels: tuple[str, ...]) -> tuple[str, ...]:
         if name in self._gauges or not all(_NAME.fullmatch(text) for text in (name, *labels)):
-            raise ValueError(f"{name!r} is no name for a counter, or taken")
+            raise ValueError(f"{name!r} is not a valid name for a counter, or taken")
         self._values[name] = {}
         self._labels[name] = labels
         return labels
@@ -130,7 +129,7 @@ class OperatorLog:
         self._left_out = 0
 
     def message(self, event: str, header: Header, *, action: str, code: str, extra: str = "") -> None:
-        """Say what happened to a verified message: `event` is one word, `code` why, `extra` a few words of our own."""
+        """Log what happened to a verified message: `event` in one word, `code` why, `extra` a few words of ours."""
         self._write(
             logging.INFO,
             "%s: %s, message %s on %s from %s, %s%s",
@@ -144,12 +143,12 @@ class OperatorLog:
         )
 
     def refused(self, subject: str, *, code: str, step: int) -> None:
-        """Say that something on `subject` failed verification; nothing in it is known to be true."""
-        # The subject is a stranger's choice within our subscription, and may hold what a terminal obeys.
+        """Log that a delivery on `subject` failed verification; nothing in it is known to be true."""
+        # A stranger chooses the subject within our subscription, and it may hold terminal control sequences.
         self._write(logging.INFO, "refused: on %.255a, %s at step %d", subject, code, step)
 
     def warning(self, text: str, *args: object) -> None:
-        """Say that something of ours failed, which a sender can bring about as often as it likes."""
+        """Log a failure of ours that a sender can cause as often as it likes."""
         self._write(logging.WARNING, text, *args)
 
     def _write(self, level: int, text: str, *args: object) -> None:
@@ -164,6 +163,6 @@ class OperatorLog:
         self._written += 1
         left_out, self._left_out = self._left_out, 0
         if left_out:
-            self._log.log(level, text + " (%d lines like it were left out before)", *args, left_out)
+            self._log.log(level, text + " (%d such lines were left out before)", *args, left_out)
         else:
             self._log.log(level, text, *args)

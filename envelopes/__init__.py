@@ -1,7 +1,7 @@
 r"""The sealed envelope: who sent a message, for whom, through which hops, and that nothing in it changed (SPEC.md).
 
 Pure: bytes, values, times, trust bundles and bounded caches go in; values or an error of `errors` come out. No clock,
-no randomness, no I/O. Names are loaded when first used. `seal`, the function, stands in the module of its name.
+no randomness, no I/O. Names are loaded when first used. The function `seal` is imported from the module of its name.
 
     >>> import json
     >>> from base64 import urlsafe_b64encode
@@ -11,7 +11,7 @@ no randomness, no I/O. Names are loaded when first used. `seal`, the function, s
     ...     StreamArrival, Trust, TrustBundles, TrustDomain, accept_live)
     >>> from sealbus.envelopes.message.seal import seal
 
-A stand-in for SPIRE vouches for a key that the planner has just made, and gives everybody its bundle:
+A stand-in for SPIRE vouches for a key that the planner has just made, and publishes its bundle:
 
     >>> issuer, key = (SigningKey(ec.generate_private_key(ec.SECP256R1())) for _ in range(2))
     >>> domain, now = TrustDomain("example.org"), 1_764_000_000_000_000
@@ -23,7 +23,7 @@ A stand-in for SPIRE vouches for a key that the planner has just made, and gives
     >>> x, y = b64(issuer.public.raw[:32]), b64(issuer.public.raw[32:])
     >>> jwks = json.dumps({"keys": [{"kty": "EC", "crv": "P-256", "kid": "1", "x": x, "y": y}]}).encode()
 
-The planner seals an event, and the inventory opens what it got from the stream:
+The planner seals an event, and the inventory opens what it received from the stream:
 
     >>> planner = Sealer(iss=SpiffeId("spiffe://example.org/agent/planner"), key=key,
     ...                  credential=Credential(1, token), expires=now + 300_000_000)
@@ -170,7 +170,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Return a public name from its module: who needs the error tree does not wait for the cryptography."""
+    """Import a public name from its module on first use, so that the error tree loads without the cryptography."""
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

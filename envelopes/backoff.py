@@ -1,4 +1,4 @@
-"""Exponential backoff: how long to wait before what failed is tried again. Pure; its words are those of Temporal."""
+"""Exponential backoff: how long to wait before a retry. Pure; the names are those of Temporal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["Backoff"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
-    """Waits in seconds: the first is `initial_interval`, each other `backoff_coefficient` times the one before.
+    """Intervals in seconds: the first is `initial_interval`, each further one `backoff_coefficient` times the one before.
 
-    None is over `maximum_interval`. Up to the share `jitter` of each is taken off at random, so that what failed together
-    does not come back together. Raises `ValueError` for a backoff that would not wait, shrink, or never end a wait.
+    None exceeds `maximum_interval`. Up to the share `jitter` of each is taken off at random, so that what failed together
+    is not retried together. Raises `ValueError` for values that would not wait, would shrink, or would wait for ever.
     """
 
     initial_interval: float
@@ -31,7 +31,7 @@ class Backoff:
 
     def interval(self, failures: int, random: float = 0.0) -> float:
         """Return the seconds to wait after failure number `failures`, from 1; `random` is from [0, 1)."""
-        # By logarithms, because a power of any count of failures would overflow.
+        # By logarithms, because a power could overflow for a large count of failures.
         steps = failures - 1
         if steps * math.log(self.backoff_coefficient) < math.log(self.maximum_interval / self.initial_interval):
             whole = self.initial_interval * self.backoff_coefficient**steps

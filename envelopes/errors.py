@@ -1,31 +1,31 @@
-"""The error tree of sealbus: whose fault it is, a stable code, and what is done next.
+"""The error tree of sealbus: whose fault an error is, its stable code, and what is done next.
 
 ::
 
     SealbusError                 root; has .code
     +-- EnvelopeError            the peer's fault: what it sent fails acceptance step .step (1 to 13)
-    +-- SealError                the caller's fault: what was to be sealed may not be
-    +-- LogError                 the log's fault: a note, tile, proof, entry or receipt is not what it must be
-    +-- DecisionError            steps 14 to 16: the message is genuine, and is not handled
+        +-- SealError                the caller's fault: what was to be sealed may not be sealed
+        +-- LogError                 the log's fault: an invalid note, tile, proof, entry or receipt
+        +-- DecisionError            steps 14 to 16: the message is genuine, but is not handled
     |   +-- BadBody              14: the body does not fit the handler's model
     |   +-- ResourceNotFound     15: the handler's agent knows no such resource
-    |   +-- Denied               16: the policy said no; has .reasons
-    |       +-- ObligationUnknown  16: it said yes, and obliges to what nobody here has declared to honour
-    +-- InfrastructureError      our own side cannot answer now; nothing is handled, durable tasks are tried again
+        |   +-- Denied               16: the policy denied; has .reasons
+        |       +-- ObligationUnknown  16: the policy allowed with an obligation that no handler has declared to honour
+        +-- InfrastructureError      our own side cannot answer now; nothing is handled, durable tasks are retried
     |   +-- ResourceUnavailable  15: loading the resource failed or took too long
     |   +-- PolicyUnavailable    16: no answer from the policy engine
     |   +-- PolicyFailed         16: the engine answered, but not with a decision
     |   +-- AuditUnavailable     17: the decision is not stored
-    |   +-- StateUnavailable     18: whether the effect has happened cannot be claimed or learnt
+    |   +-- StateUnavailable     18: the effect cannot be claimed, nor whether it has happened be known
     |   +-- ClockSkew            our clock is too far from the broker's for anything to be decided
     |   +-- IdentityUnavailable  no SVID with enough life left
     |   +-- BusUnavailable       no connection, or no acknowledgement within the deadline
     +-- ConnectRefused           a connection to NATS that the auth callout refuses
-    +-- HandlingError            18: the handler failed, hung, or answered what cannot be encoded
+    +-- HandlingError            18: the handler failed, timed out, or returned what cannot be encoded
     +-- ConfigurationError       the operator's fault: a setting, a file, a stream that is not as declared
-        +-- BundleRefused        a JWT bundle breaks a rule of SPEC.md section 5; the one before it stays in force
+        +-- BundleRefused        a JWT bundle breaks a rule of SPEC.md section 5; the previous one stays in force
 
-Codes are part of the wire contract (error replies, records, refusals) and never change their meaning.
+        Codes are part of the wire contract (error replies, records, refusals) and never change their meaning.
 Texts are for operators and hold no payload, token or key.
 """
 
@@ -124,7 +124,7 @@ class Code(StrEnum):
     RATE_LIMITED = "rate_limited"
     TOKEN_SERVICE_UNAVAILABLE = "token_service_unavailable"
     INTERNAL = "internal"
-    # The auth callout, towards NATS (beside `replayed`, `overloaded`, `unknown_trust_domain` and those of step 16).
+    # The auth callout, towards NATS (with `replayed`, `overloaded`, `unknown_trust_domain` and those of step 16).
     BAD_AUTH_REQUEST = "bad_auth_request"
     UNKNOWN_SERVER = "unknown_server"
     AUTH_REQUEST_EXPIRED = "auth_request_expired"
@@ -133,7 +133,7 @@ class Code(StrEnum):
     BAD_SVID = "bad_svid"
     WRONG_AUTHORITY = "wrong_authority"
     SVID_EXPIRED = "svid_expired"
-    # The audit log: what a verifier of it says.
+    # The audit log: findings of its verifiers.
     BAD_NOTE = "bad_note"
     UNTRUSTED_NOTE = "untrusted_note"
     BAD_NOTE_SIGNATURE = "bad_note_signature"
@@ -168,11 +168,11 @@ RETRIED_CODES = frozenset(
         Code.CLOCK_SKEW,
     }
 )
-"""Stream deliveries that fail with these are tried again with backoff until `exp`; every other code ends them
-(SPEC.md section 7). A handler's own failures are tried again as its declaration says, which is not decided here."""
+"""Stream deliveries that fail with these are retried with backoff until `exp`; every other code ends them (SPEC.md
+section 7). A handler's own failures are retried as its declaration says, which is not decided here."""
 
 UNAUTHENTICATED_CODES = frozenset({Code.UNKNOWN_KEY, Code.UNKNOWN_TRUST_DOMAIN})
-"""Those of them that say nothing about who sent it: tried again for a short time only, and not many at once."""
+"""Those of them where the sender is not authenticated: retried only for a short time, and few at once."""
 
 
 class SealbusError(Exception):
@@ -191,7 +191,7 @@ class SealbusError(Exception):
 class EnvelopeError(SealbusError):
     """A message, statement or record failed acceptance: the only error that hostile bytes can raise.
 
-    `step` is the number of the acceptance step in SPEC.md section 7; 0 where bytes are parsed outside a profile.
+    `step` is the number of the acceptance step in SPEC.md section 7; 0 if bytes are parsed outside a profile.
     `detail` names the field or rule, never its content.
     """
 
@@ -208,13 +208,13 @@ class EnvelopeError(SealbusError):
 
 
 class SealError(SealbusError):
-    """What was to be encoded or sealed breaks a rule that every reader would refuse; nothing was sent."""
+    """A value to be encoded or sealed breaks a rule, so that every reader would refuse it; nothing was sent."""
 
     code: Code = Code.SEAL_REFUSED
 
 
 class LogError(SealbusError):
-    """Bytes of an audit log are not what they must be: the only error that hostile ones can raise (SPEC.md section 13).
+    """Bytes of an audit log are invalid: the only error that hostile bytes can raise (SPEC.md section 13).
 
     `detail` names the part or rule, never its content.
     """
@@ -256,7 +256,7 @@ class BadBody(DecisionError):
 
 
 class ResourceNotFound(DecisionError):
-    """Step 15: raised by a resource loader for what does not exist."""
+    """Step 15: raised by a resource loader for a resource that does not exist."""
 
     code = Code.RESOURCE_NOT_FOUND
 
@@ -272,13 +272,13 @@ class Denied(DecisionError):
 
 
 class ObligationUnknown(Denied):
-    """Step 16: the policy allowed, and obliges to something that neither sealbus nor the handler understands: a denial."""
+    """Step 16: the policy allowed with an obligation that neither sealbus nor the handler honours, which is a denial."""
 
     code = Code.OBLIGATION_UNKNOWN
 
 
 class InfrastructureError(SealbusError):
-    """Our own side cannot answer now: fail closed, and try again where the message is durable."""
+    """Our own side cannot answer now: fail closed, and retry if the message is durable."""
 
     code: Code
 
@@ -296,7 +296,7 @@ class PolicyUnavailable(InfrastructureError):
 
 
 class PolicyFailed(InfrastructureError):
-    """Step 16: the engine answered with an error or with something that is not a decision; not tried again."""
+    """Step 16: the engine answered with an error or with something that is not a decision; not retried."""
 
     code = Code.POLICY_ERROR
 
@@ -332,7 +332,7 @@ class BusUnavailable(InfrastructureError):
 
 
 class ConnectRefused(SealbusError):
-    """The auth callout refuses a connection to NATS; `code` says why, the client hears of an authorization violation."""
+    """The auth callout refuses a connection to NATS; `code` says why, the client gets an authorization violation."""
 
     code: Code
 
@@ -344,7 +344,7 @@ class ConnectRefused(SealbusError):
 class HandlingError(SealbusError):
     """Step 18: the handler failed, or may not run (again); `code` says how or why not.
 
-    Where something that it asked for was denied, that is a denial of this, too: `reasons` are those that it was told.
+    If a request of the handler was denied, this is a denial too: `reasons` are those that the handler was given.
     """
 
     code: Code
@@ -372,10 +372,10 @@ class HandlingError(SealbusError):
 
 
 class ConfigurationError(SealbusError):
-    """A setting, file or stream is not as it must be; the text names the thing and what to do."""
+    """A setting, file or stream is invalid; the text names it and what to do."""
 
     code: Code = Code.CONFIGURATION
 
 
 class BundleRefused(ConfigurationError):
-    """A trust domain's JWT bundle breaks a rule of SPEC.md section 5; the one before it stays in force."""
+    """A trust domain's JWT bundle breaks a rule of SPEC.md section 5; the previous one stays in force."""

@@ -1,7 +1,7 @@
 """How long a reader lets user contexts and chains live: its own settings, within what format 1 allows.
 
-Contexts and ancestors are judged at their own `iat`. So a key that is no longer anybody's can still sign one of a time at
-which it was; what it signs ends as these say (SPEC.md section 7, steps 10 and 11).
+Contexts and ancestors are judged at their own `iat`. So a key that is no longer in use can still sign one dated to a time
+when it was; these limits end what it signs (SPEC.md section 7, steps 10 and 11).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _LONGEST: Final = DEFAULT_LIMITS.live_seconds * SECOND
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lifetimes:
-    """What one reader takes at most, in microseconds. Raises `ConfigurationError` for what format 1 does not allow."""
+    """The most that one reader accepts, in microseconds. Raises `ConfigurationError` for what format 1 does not allow."""
 
     context_start: int = 3_600 * SECOND
     """A context's `exp - iat`: how long a chain may start with it. Four times what the edge mints."""
     context_life: int = 28_800 * SECOND
-    """A context's `end - iat`: how long that chain may go on. A working day, which is what the edge mints."""
+    """A context's `end - iat`: how long that chain may continue. A working day, which is what the edge mints."""
     chain_life: int = _LONGEST
-    """A root's `end - iat`, of a chain without a context."""
+    """A root's `end - iat`, for a chain without a context."""
     chain_after: int | None = None
-    """How long after an ancestor's credential a chain may go on; None: that is not asked. A task may lawfully wait longer
-    than an SVID lives."""
+    """How long a chain may continue after an ancestor's credential expired; None for no limit. A task may legitimately wait
+    longer than an SVID lives."""
 
     def __post_init__(self) -> None:
         for name in ("context_start", "context_life", "chain_life"):
@@ -41,4 +41,4 @@ class Lifetimes:
 
 DEFAULT_LIFETIMES: Final = Lifetimes()
 FORMAT_LIFETIMES: Final = Lifetimes(context_start=_LONGEST, context_life=_LONGEST)
-"""What the format itself allows; the archive's, which knows no reader's settings (SPEC.md section 7)."""
+"""The limits of the format itself, used by the archive, which knows no reader's settings (SPEC.md section 7)."""

@@ -1,4 +1,4 @@
-"""Every size, count and age that the envelope format bounds, with its unit and where the number comes from."""
+"""Every size, count and age that the envelope format bounds, with its unit and the source of the number."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Limits:
     """Whole envelope: the default `max_payload` of nats-server."""
     header_bytes: int = 8_192
     body_bytes: int = 917_504
-    """896 KiB: what is left of `max_payload` beside eight ancestors at their largest (SPEC.md section 2)."""
+    """896 KiB: what is left of `max_payload` with eight ancestors of the largest size (SPEC.md section 2)."""
     token_bytes: int = 4_096
     context_bytes: int = 8_192
     ancestors: int = 8
@@ -39,7 +39,7 @@ class Limits:
     stored_within: int = 60 * SECOND
     """Stream messages are stored at most this long after `iat` (step 6); half of the least `duplicate_window`."""
     key_awaited: int = 60 * SECOND
-    """How long after it was stored a message waits for a key or trust domain that is not known (SPEC.md section 7)."""
+    """How long after it was stored a message waits for an unknown key or trust domain (SPEC.md section 7)."""
     live_seconds: int = 86_400
     """Longest life of any message, context, chain or credential."""
     bundle_keys: int = 32
@@ -49,7 +49,7 @@ class Limits:
     input_document_bytes: int = 65_536
     refusal_sample_bytes: int = 1_024
     note_bytes: int = 131_072
-    """A signed note: 16 signatures, which every verifier must take (C2SP signed-note), at 5 kB of each, and some more."""
+    """A signed note: 16 signatures, which every verifier must accept (C2SP signed-note), of 5 kB each, and some more."""
     note_signatures: int = 64
     published_note_bytes: int = 8_192
     """A note that the notary publishes: what a `checkpoint` record holds (SPEC.md section 8)."""

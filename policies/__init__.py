@@ -1,4 +1,4 @@
-"""Policy: what is asked, what is answered, the engines that answer, and the bundles they decide by.
+"""Policy: the questions, the answers, the engines that decide, and the bundles they decide by.
 
 An engine is entered once and asked about documents, many at a time::
 
@@ -6,8 +6,8 @@ An engine is entered once and asked about documents, many at a time::
         [answer] = await engine.decide([input_document(request)])
         allowed = isinstance(answer, Decision) and answer.allow is True
 
-`EmbeddedEngine` decides in this process, `SidecarEngine` by OPA on a unix socket, `CentralEngine` by OPAs elsewhere over
-mutual TLS; all give the same answers, for what they would decide otherwise is refused before a policy is in force
+`EmbeddedEngine` decides in this process, `SidecarEngine` by OPA on a unix socket, `CentralEngine` by remote OPAs over mutual
+TLS. All give the same answers, because forms that they would decide differently are refused before a policy is in force
 (`sealbus.policies.lint.lint`). Import what an engine needs from its module: `sealbus.policies.engines.embedded`,
 `engines.sidecar`, `engines.central`, `bundle.files`, `opa.process`, `opa.admin`.
 """

@@ -64,7 +64,7 @@ def forms(word: str) -> set[str]:
 
 
 def differ_by_an_ending(one: str, other: str) -> bool:
-    """Tell whether two names are not the same, but word by word forms of the same."""
+    """Return whether two names are not the same, but word by word forms of the same."""
     words, others = one.split("_"), other.split("_")
     return (
         one != other

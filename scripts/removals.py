@@ -129,7 +129,7 @@ def _replaced(statements: list[ast.stmt], statement: ast.stmt, other: ast.stmt) 
 
 
 def _is_hook(module: str, function: ast.FunctionDef, statement: ast.Raise) -> bool:
-    """Say whether `function` does nothing but refuse, whatever calls it."""
+    """Return whether `function` does nothing but refuse, whatever calls it."""
     documented = isinstance(function.body[0], ast.Expr)
     return _is_refusal(module, statement) and function.body[documented:] == [statement]
 

@@ -76,18 +76,18 @@ class Weaker:
         return bool(one == other)
 
     def holds(self, how: str, one: object, many: object) -> bool:
-        """Tell whether `many` holds something that `how` finds like `one`."""
+        """Return whether `many` holds something that `how` finds like `one`."""
         found = bool(one in many)  # type: ignore[operator]  # whatever it is, the module asked this
         if found or _text(one) is None or not isinstance(many, Iterable) or isinstance(many, str | bytes):
             return found
         return any(getattr(self, how)(one, other) for other in many)
 
     def starts(self, whole: object, part: object) -> bool:
-        """Tell whether a text begins with another, without case."""
+        """Return whether a text begins with another, without case."""
         return _at_an_end("startswith", whole, part)
 
     def ends(self, whole: object, part: object) -> bool:
-        """Tell whether a text ends with another, without case."""
+        """Return whether a text ends with another, without case."""
         return _at_an_end("endswith", whole, part)
 
     def first(self, many: Iterable[object]) -> list[object]:
@@ -152,7 +152,7 @@ class Probe(Weaker):
 
 
 def _fits(how: str, one: object, other: object) -> bool:
-    """Say whether `how` can find two things alike that are not the same."""
+    """Return whether `how` can find two things alike that are not the same."""
     left, right = _text(one), _text(other)
     if left is None or right is None:
         return how == "prefix" and type(one) is bytes and type(other) is bytes
@@ -393,7 +393,7 @@ def _compared(node: ast.Compare) -> Iterator[tuple[ast.expr, str]]:
 
 
 def _refuses(loop: ast.For) -> bool:
-    """Say whether something in `loop` may end its function."""
+    """Return whether something in `loop` may end its function."""
     return any(
         isinstance(node, ast.Raise | ast.Return)
         or (isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2].lstrip("_").startswith(_REFUSING))

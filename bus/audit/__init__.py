@@ -1,1 +1,1 @@
-"""Evidence on the bus: the writer of records, the budget of denials, redaction, the spool, and the trail that reads."""
+"""Evidence on the bus: the record writer, the denial budget, redaction, the spool, and the trail that reads records back."""

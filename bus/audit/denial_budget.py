@@ -1,8 +1,8 @@
-"""How many denials of one sender are recorded one by one: beyond a budget they are counted (SPEC.md section 8).
+"""The denial budget: how many denials of one sender are recorded singly; the rest are counted (SPEC.md section 8).
 
-A sender that is refused by policy can send as fast as it likes, and a record of each denial would fill the audit stream,
-which stops all handling once it is full. So each issuer has a budget of recorded denials a minute; what comes on top is
-decided and answered like any other, and stands in one signed `denials` record of that issuer and minute.
+A sender that policy denies can send as fast as it likes, and a record of each denial would fill the audit stream, which
+stops all handling once it is full. So each issuer has a budget of recorded denials per minute. Denials beyond it are
+decided and answered as usual, and are counted in one signed `denials` record for that issuer and minute.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Denials"]
 _log = logging.getLogger(__name__)
 
 KEPT = 8_192
-"""Records that wait to be stored while the audit stream is away; what comes on top is lost, counted and logged."""
+"""Records that wait to be stored while the audit stream is unavailable; more are dropped, counted and logged."""
 
 
 @dataclass(slots=True)
@@ -35,11 +35,11 @@ class _Issuer:
 
 
 class Denials:
-    """Keeps the budgets of one recorder. `store` takes the records; await `run` to have them stored minute by minute.
+    """The budgets of one recorder. `store` takes the records; await `run` to have them stored minute by minute.
 
-    `budget` is denials of one issuer that are recorded in a minute; `issuers` is how many are remembered within a
-    minute. Those of one more are all recorded one by one: its ID was proved, so that they are not cheap to make up, and
-    evidence is not to be lost for want of memory.
+    `budget` is how many denials of one issuer are recorded in a minute; `issuers` is how many issuers are tracked within
+    a minute. Denials of any further issuer are all recorded singly: its ID was proved, so they are not cheap to make up,
+    and evidence must not be lost for lack of memory.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class Denials:
         self._minute = 0
         self._issuers: dict[SpiffeId, _Issuer] = {}
         self._ended: deque[DenialsRecord] = deque()
-        """Records of minutes that are over and not stored yet, at most `KEPT`."""
+        """Records of past minutes that are not stored yet, at most `KEPT`."""
 
     def only_counted(self, issuer: SpiffeId, code: Code) -> bool:
-        """Take note of a denial by `code` now; tell whether it was counted here, and so is not to be recorded."""
+        """Note a denial by `code` now; return whether it was counted here, and so is not to be recorded."""
         self._turn()
         found = self._issuers.get(issuer)
         if found is None:
@@ -77,14 +77,14 @@ class Denials:
         return True
 
     async def run(self) -> None:
-        """Store what was counted in each minute when it has ended, until cancelled."""
+        """Store the counts of each minute once it has ended, until cancelled."""
         while True:
             left = MINUTE - self._clock() % MINUTE
             await asyncio.sleep(left / SECOND)
             await self.flush()
 
     async def flush(self, *, closing: bool = False) -> None:
-        """Store the records of the minutes that have ended; when `closing`, those of the current one too."""
+        """Store the records of the minutes that have ended; when `closing`, also those of the current one."""
         self._turn()
         if closing:
             self._end_minute()
@@ -109,4 +109,4 @@ class Denials:
         self._ended.extend(records[: len(records) - len(lost)])
         if lost:
             self._counters.add("sealbus_denials_lost_total", sum(sum(one.counts.values()) for one in lost))
-            _log.error("denials of %d senders in one minute were not recorded: nothing is being stored", len(lost))
+            _log.error("denials of %d senders in one minute were not recorded: the stream stores nothing", len(lost))

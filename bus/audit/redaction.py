@@ -1,6 +1,6 @@
-"""What is recorded of a decided message beside the decision: its input document, all of it or not, its body where said.
+"""What is recorded of a message with its decision: the input document, redacted where configured, and on request its body.
 
-Parts of an input document are taken out by JSON pointers (RFC 6901).
+Redaction removes parts of an input document by JSON pointers (RFC 6901).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sealbus.envelopes.records.decision import RECORDED_BODY_BYTES, DecisionReco
 __all__ = ["DECISIONS_ALONE", "Pointer", "Recording", "redact"]
 
 REMEMBERED: Final = 1_024
-"""Subjects for which is remembered what is recorded: those of replies come and go."""
+"""Subjects whose choice is cached; bounded, because reply subjects come and go."""
 
 _PATTERN: Final = re.compile(r"(?:(?:[^\s.*>]+|\*)\.)*(?:[^\s.*>]+|[*>])")
 
@@ -28,18 +28,18 @@ _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,5}")
 
 
 class _Chosen(NamedTuple):
-    """What holds for one subject."""
+    """What is recorded for one subject."""
 
     pointers: tuple[Pointer, ...]
     body: bool
 
 
 class Recording:
-    """Chooses by the subject of the decided message.
+    """The choice of what is recorded, by the subject of the decided message.
 
-    `pointers` are JSON pointers into input documents by subject pattern, to what is not recorded; a subject that several
-    patterns match has the pointers of all. `bodies` are patterns of the subjects whose bodies are recorded. Raises
-    `ConfigurationError` for what is no pattern or no pointer, and for more pointers than one record can name.
+    `pointers` are, by subject pattern, the JSON pointers to what is left out of input documents; a subject that several
+    patterns match has the pointers of all. `bodies` are the patterns of the subjects whose bodies are recorded. Raises
+    `ConfigurationError` for an invalid pattern or pointer, and for more pointers than one record can name.
     """
 
     def __init__(self, pointers: Mapping[str, Sequence[str]], bodies: Sequence[str] = ()) -> None:
@@ -48,14 +48,14 @@ class Recording:
                 raise ConfigurationError(f"{pattern!r} is not a subject pattern such as task.payroll.>")
         self._pointers = {pattern: tuple(Pointer(text) for text in texts) for pattern, texts in pointers.items()}
         if len({one.text for several in self._pointers.values() for one in several}) > DEFAULT_LIMITS.text_items:
-            raise ConfigurationError(f"audit.redact: a record can name {DEFAULT_LIMITS.text_items} places, and no more")
+            raise ConfigurationError(f"audit.redact: a record can name at most {DEFAULT_LIMITS.text_items} places")
         self._bodies = tuple(bodies)
         self._remembered: dict[str, _Chosen] = {}
 
     def record(self, record: DecisionRecord, subject: str, body: bytes) -> DecisionRecord:
         """Return `record`, about a message to `subject` with `body`, as it is to be stored.
 
-        A body over 65,536 bytes is left out. Raises `SealError` where the input document is too long then to be recorded:
+        A body over 65,536 bytes is left out. Raises `SealError` if the redacted input document is too long to be recorded:
         null may take more room than what it replaces.
         """
         if not self._pointers and not self._bodies:
@@ -86,11 +86,11 @@ class Recording:
 
 
 DECISIONS_ALONE: Final = Recording({})
-"""All of what was decided on is recorded, and no body."""
+"""The whole input document is recorded, and no body."""
 
 
 class Pointer:
-    """A JSON pointer below the whole document. Raises `ConfigurationError` for a text that is none, or over 256 bytes."""
+    """A JSON pointer below the whole document. Raises `ConfigurationError` for a text that is not one or over 256 bytes."""
 
     __slots__ = ("_steps", "text")
 
@@ -105,7 +105,7 @@ class Pointer:
         return f"Pointer({self.text!r})"
 
     def take_out(self, document: object) -> bool:
-        """Put null where this points to inside `document`; tell whether there was anything else before."""
+        """Replace what this points to inside `document` with null; return whether anything but null was there."""
         *way, last = self._steps
         for step in way:
             document = _below(document, step)
@@ -119,9 +119,9 @@ class Pointer:
 
 
 def redact(document: bytes, pointers: Sequence[Pointer]) -> tuple[bytes, tuple[str, ...]]:
-    """Return the input document without what `pointers` point to, null in its place, and the pointers that found anything.
+    """Return the input document with null in place of what `pointers` point to, and the pointers that found anything.
 
-    `document` is one that `input_document` made. The very same bytes come back where nothing was found.
+    `document` is one that `input_document` made. It is returned byte for byte if nothing was found.
     """
     value = json.loads(document)
     found = tuple(pointer.text for pointer in pointers if pointer.take_out(value))
@@ -131,7 +131,7 @@ def redact(document: bytes, pointers: Sequence[Pointer]) -> tuple[bytes, tuple[s
 
 
 def _below(document: object, step: str) -> object:
-    """Return the member or item `step` of `document`; None where there is none."""
+    """Return the member or item `step` of `document`, or None if there is none."""
     if isinstance(document, dict):
         return document.get(step)
     if isinstance(document, list) and _INDEX.fullmatch(step) and int(step) < len(document):

@@ -1,9 +1,9 @@
 """The local audit spool: a record counts as recorded once it is on this machine's disk, and reaches the stream later.
 
-For operators who prefer availability (`audit.spool`): work that was delivered is handled while NATS is away, and no
-handler waits for an acknowledgement. What is spooled survives the process and the operating system, and not the machine: a
-disk that is lost takes records of handled messages with it. Decisions on core calls never pass through here: their guard
-id has to be known to the stream before the call is handled (SPEC.md section 7, step 6).
+For operators who prefer availability (`audit.spool`): delivered work is handled while NATS is unavailable, and no handler
+waits for an acknowledgement. Spooled records survive the process and the operating system but not the machine: losing the
+disk loses records of handled messages. Decisions on core calls are never spooled: the stream must know their guard id
+before the call is handled (SPEC.md section 7, step 6).
 
 ::
 
@@ -46,7 +46,7 @@ _BACKOFF: Final = Backoff(initial_interval=0.1, backoff_coefficient=5.0, maximum
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolOptions:
-    """Where records are spooled and how much. `drain` is seconds that a process that ends waits for the stream."""
+    """Where records are spooled and how much. `drain` is how many seconds a process that ends waits for the stream."""
 
     folder: Path
     max_bytes: int = 268_435_456
@@ -58,8 +58,8 @@ class SpoolOptions:
 class Spool:
     """The spool of one identity, whose records go to `subject`; enter it with `async with`.
 
-    Entering raises `ConfigurationError` as `SpoolFiles.open` does. Leaving waits for the stream for a while; what it did
-    not take stays in the folder for the next process.
+    Entering raises `ConfigurationError` as `SpoolFiles.open` does. Leaving waits up to `drain` seconds for the stream;
+    what the stream did not take stays in the folder for the next process.
     """
 
     def __init__(self, options: SpoolOptions, *, subject: str, outbox: Outbox, counters: Counters) -> None:
@@ -67,7 +67,7 @@ class Spool:
         self._subject = subject
         self._outbox = outbox
         self._counters = counters
-        # Two, so that reading for the stream does not wait behind what else the process does in threads.
+        # Two of its own: reading for the stream waits neither for a write nor for the process's other work in threads.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="audit-spool")
         self._files: SpoolFiles | None = None
         self._pending: list[tuple[ClosedBatch, asyncio.Future[None]]] = []
@@ -86,7 +86,7 @@ class Spool:
         )
         self._files = files
         if files.torn:
-            _log.warning("audit spool: %d bytes cut off that were being written when a process ended", files.torn)
+            _log.warning("audit spool: cut off %d bytes that were being written when a process ended", files.torn)
         if files.frames:
             _log.warning("audit spool: %d audit messages of an earlier process are sent now", files.frames)
             self._filled.set()
@@ -114,7 +114,7 @@ class Spool:
             await self._group.__aexit__(kind, error, trace)
         finally:
             files = self._open()
-            # Waits for a thread that still writes.
+            # Waits for a thread that is still writing.
             await asyncio.shield(self._in_thread(files.close))
             self._threads.shutdown(wait=False)
             if files.frames:
@@ -122,19 +122,19 @@ class Spool:
 
     @property
     def problem(self) -> str:
-        """The code that this process ends all handling with once the disk failed under it; empty until then."""
+        """The code with which all handling fails once the disk has failed; empty until then."""
         return str(AuditUnavailable.code) if self._open().broken else ""
 
     @property
     def behind(self) -> str:
-        """What an operator should look at though records are taken: empty where the stream takes them, too."""
+        """A note for operators while records are spooled but the stream does not take them; otherwise empty."""
         if not self._stuck:
             return ""
         files = self._open()
         return f"{files.frames} audit messages ({files.bytes} bytes) wait on disk: the stream does not take them"
 
     async def store(self, closed: ClosedBatch) -> None:
-        """Return once `closed` is on the disk for good. Raises `AuditUnavailable` if there is no room, or the disk failed."""
+        """Return once `closed` is durably on disk. Raises `AuditUnavailable` if there is no room, or the disk failed."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending.append((closed, future))
         self._empty.clear()
@@ -142,7 +142,7 @@ class Spool:
         await future
 
     async def _commit(self) -> None:
-        """Write what is waiting, all of it together, until cancelled."""
+        """Write all that is waiting, together, until cancelled."""
         files = self._open()
         try:
             while True:
@@ -159,12 +159,12 @@ class Spool:
             await self._in_thread(partial(files.append, [closed for closed, _ in waiting]))
         except AuditUnavailable as error:
             if len(waiting) > 1:
-                # There may be room for some: those that came first.
+                # There may be room for some; take them in order.
                 for one in waiting:
                     await self._write(files, [one])
                 return
             if not self._refusing:
-                _log.error("audit spool: %s; nothing is handled meanwhile", error.detail)
+                _log.error("audit spool: %s; nothing is handled until this is resolved", error.detail)
             self._refusing = True
             _refuse(waiting[0][1], error)
             self._settle(files)
@@ -182,7 +182,7 @@ class Spool:
                 future.set_result(None)
 
     async def _flush(self) -> None:
-        """Send what is on the disk, the oldest first, until cancelled."""
+        """Send what is on disk, oldest first, until cancelled."""
         files = self._open()
         failed = 0
         while True:
@@ -201,7 +201,7 @@ class Spool:
             self._settle(files)
 
     async def _send(self, frames: Sequence[Frame], failed: int) -> int:
-        """Return once the stream has acknowledged all of `frames`; repeats for as long as that takes."""
+        """Send `frames`, repeating until the stream has acknowledged all of them."""
         left = list(frames)
         while True:
             messages = [record_message(self._subject, frame.closed) for frame in left]

@@ -1,16 +1,16 @@
 """The files of one process's audit spool: append durably, read from the front, drop what is acknowledged.
 
-A folder (0700) of files (0600), each named by the number of its first frame. Whoever has it open holds a lock on it, which
-the kernel lets go of however the process ends. All methods block; they may be called from several threads.
+A folder (0700) of files (0600), each named by the number of its first frame. The process that has it open holds a lock on
+it, which the kernel releases however the process ends. All methods block; they may be called from several threads.
 
 ::
 
     file   the line sealbus.spool.1, frames
     frame  u32(length of the rest behind the checksum), H(u32 || u64 || dig || body), u64(number), dig (32 bytes), body
 
-Integers are big-endian, H is SHA-256. Numbers rise by one from frame to frame, so that none can be missing, twice, or
-elsewhere. The checksum tells damage; it is no signature: whoever may write these files runs as the workload, and could
-have anything sealed in its name.
+Integers are big-endian, H is SHA-256. Numbers rise by one from frame to frame, so that no frame can be missing, repeated
+or misplaced unnoticed. The checksum detects damage; it is not a signature: anyone who can write these files runs as the
+workload, and could have anything sealed in its name.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ _DIG_BYTES: Final = 32
 _FIXED: Final = _NUMBER.size + _DIG_BYTES
 
 HEAD_BYTES: Final = _LENGTH.size + _SUM_BYTES
-"""What has to be read before it is known how long a frame is."""
+"""Bytes to read before a frame's length is known."""
 
 SEGMENT_BYTES: Final = 4 * 1_048_576
-"""Size at which the next file is begun. What was acknowledged and lies before something that was not is sent again after
-a crash, and so is at most about this much."""
+"""Size at which the next file is begun. After a crash, acknowledged frames that precede an unacknowledged one in the same
+file are sent again: at most about this much."""
 
 _FILE_NAME: Final = re.compile(r"([0-9]{20})\.spool")
 _PRIVATE_FOLDER: Final = 0o700
@@ -66,11 +66,11 @@ _PRIVATE_FILE: Final = 0o600
 
 
 class BadFrame(Exception):
-    """These bytes are no frame, or not the one that has to be here. The text is for people and shows nothing of them."""
+    """Bytes that are not a frame, or not the frame expected here. The text is for people and shows none of the bytes."""
 
 
 class Frame(NamedTuple):
-    """One batch of records that was promised, under its number; `size` is what it takes of the file."""
+    """One batch of records that is durably stored, under its number; `size` is its length in the file."""
 
     number: int
     closed: ClosedBatch
@@ -92,7 +92,7 @@ def encode_frame(number: int, closed: ClosedBatch) -> bytes:
 
 
 def parse_head(data: bytes) -> FrameHead:
-    """Return what the first `HEAD_BYTES` of a frame say; raise `BadFrame` for a length that no frame has."""
+    """Parse the first `HEAD_BYTES` of a frame; raise `BadFrame` for a length that no frame has."""
     (length,) = _LENGTH.unpack_from(data)
     if not _FIXED < length <= _FIXED + DEFAULT_LIMITS.body_bytes:
         raise BadFrame("a length that no frame has")
@@ -108,7 +108,7 @@ def parse_frame(head: FrameHead, rest: bytes, expected: int | None) -> Frame:
         raise BadFrame("a checksum that does not match")
     (number,) = _NUMBER.unpack_from(rest)
     if expected is not None and number != expected:
-        raise BadFrame(f"frame {number} where {expected} has to be")
+        raise BadFrame(f"frame {number} where {expected} is expected")
     return Frame(number, ClosedBatch(rest[_FIXED:], rest[_NUMBER.size : _FIXED]), HEAD_BYTES + head.length)
 
 
@@ -119,7 +119,7 @@ class _Segment:
 
 
 class SpoolFiles:
-    """Made by `open`; `close` it. Frames are numbered from 1 on."""
+    """One process's spool folder, made by `open` and to be closed. Frames are numbered from 1."""
 
     def __init__(self, folder: Path, lock: int, max_bytes: int, segment_bytes: int) -> None:
         self._folder = folder
@@ -130,25 +130,25 @@ class SpoolFiles:
         self._writing: int | None = None
         self._next = 1
         self._front = len(MAGIC)
-        """Where in the first file the first frame that is not dropped begins."""
+        """Offset in the first file of the first frame that is not dropped."""
         self._mutex = threading.Lock()
         self._closed = False
         self.torn = 0
-        """Bytes at ends of files that were being written when a process or machine ended: nobody was promised them."""
+        """Bytes at ends of files that were being written when a process or machine ended; no `append` had returned."""
         self.broken = False
-        """Whether the disk failed in a way after which nothing can be promised any more by this process."""
+        """Whether the disk failed in such a way that this process can promise durability no more."""
         self.frames = 0
         """Frames that are not dropped."""
         self.bytes = 0
-        """What all files take."""
+        """Total size of all files."""
 
     @classmethod
     def open(cls, folder: Path, *, max_bytes: int, segment_bytes: int = SEGMENT_BYTES) -> Self:
         """Open `folder`, making it where it is missing, and check every frame that an earlier process left there.
 
-        An incomplete frame at the end of the last file is cut off: its writing was not over, so that nothing rests on it.
-        Raises `ConfigurationError` if another process has the folder open, if it or a file of it is readable for
-        others, and for anything in it that is damaged; nothing is mended then.
+        An incomplete frame at the end of the last file is cut off: its write had not finished, so nothing relies on it.
+        Raises `ConfigurationError` if another process has the folder open, if others can read it or one of its files, and
+        if anything in it is damaged; nothing is repaired then.
         """
         try:
             folder.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ class SpoolFiles:
         return files
 
     def append(self, batches: Sequence[ClosedBatch]) -> None:
-        """Store `batches` for good, all or none; when this returns they survive the process and the operating system.
+        """Store `batches` durably, all or none; once this returns they survive the process and the operating system.
 
         Raises `AuditUnavailable` if there is no room for them, by `max_bytes` or on the disk, and if the disk failed.
         """
@@ -195,7 +195,7 @@ class SpoolFiles:
             try:
                 os.fdatasync(self._descriptor())
             except OSError as error:
-                # What is on the disk now cannot be known, and asking again would hide it: the kernel reports it once.
+                # What is on disk now is unknown, and a second sync would hide it: the kernel reports a failure only once.
                 self.broken = True
                 raise AuditUnavailable(f"the audit spool's disk failed: {error.strerror}") from error
             segment.size += len(data)
@@ -204,9 +204,9 @@ class SpoolFiles:
             self.frames += len(batches)
 
     def peek(self, most: int, most_bytes: int) -> list[Frame]:
-        """Return the first frames in order, at most `most`, and beyond the first at most `most_bytes`; empty if none.
+        """Return the first frames in order: at most `most`, and at most `most_bytes` unless the first alone has more.
 
-        Raises `AuditUnavailable` if they cannot be read, or are not what was written.
+        Empty if there are none. Raises `AuditUnavailable` if they cannot be read, or are not what was written.
         """
         with self._mutex:
             found: list[Frame] = []
@@ -226,9 +226,9 @@ class SpoolFiles:
             return found
 
     def drop(self, frames: Sequence[Frame]) -> None:
-        """Forget `frames`, which are the first: the audit stream has acknowledged them.
+        """Drop `frames`, which must be the first: the audit stream has acknowledged them.
 
-        That they were acknowledged is not stored by itself: after a crash they may be returned again.
+        The acknowledgement itself is not stored: after a crash they may be returned again.
         """
         with self._mutex:
             if self._closed or not frames:
@@ -241,18 +241,18 @@ class SpoolFiles:
             self._front = len(MAGIC)
             self.bytes -= segment.size
             if self._writing is not None and len(self._segments) == 1:
-                # The one that is written to goes on empty. Should this not reach the disk, its frames come again.
+                # The file being written stays, emptied. If this does not reach the disk, its frames are sent again.
                 os.ftruncate(self._writing, len(MAGIC))
                 segment.size = len(MAGIC)
                 self.bytes += segment.size
             else:
                 self._segments.popleft()
                 segment.path.unlink()
-                # Files go in order, or a file that came back after a power failure would be one too many.
+                # Files are removed in order, or one that reappeared after a power failure would leave a gap in the numbers.
                 _sync_folder(self._folder)
 
     def close(self) -> None:
-        """Let the files and the lock go; a file without frames is removed. Twice does no harm."""
+        """Close the files and release the lock; remove a file without frames. Idempotent."""
         with self._mutex:
             if self._closed:
                 return
@@ -281,8 +281,8 @@ class SpoolFiles:
             except BadFrame as error:
                 if not isinstance(error, _Torn) or place != len(names) - 1:
                     raise ConfigurationError(
-                        f"audit.spool: {path} is damaged at byte {end}: {error}. What it holds from there on is lost as "
-                        "evidence; move it away to go on without"
+                        f"audit.spool: {path} is damaged at byte {end}: {error}. What it holds from there is lost as "
+                        "evidence; move it away to continue without it"
                     ) from error
                 self.torn += segment.size - end
                 os.truncate(path, end)
@@ -295,7 +295,7 @@ class SpoolFiles:
         self._next = expected or 1
 
     def _segment(self) -> _Segment:
-        """Return the file to write to, beginning the next one where that is due."""
+        """Return the file to write to, starting the next one when due."""
         if self._writing is not None and self._segments[-1].size < self._segment_bytes:
             return self._segments[-1]
         path = self._folder / f"{self._next:020d}.spool"
@@ -335,13 +335,13 @@ class _Torn(BadFrame):
 
 
 def _frames(path: Path, start: int, end: int, expected: int | None = None) -> Iterator[Frame]:
-    """Yield the frames of the file between two places. Raises `BadFrame`, of the sort `_Torn` where the file ends early."""
+    """Yield the frames of a file between two offsets. Raises `BadFrame`, or its `_Torn` if the file ends early."""
     with path.open("rb") as file:
         magic = file.read(len(MAGIC))
         if magic != MAGIC:
             if MAGIC.startswith(magic):
                 raise _Torn("it ends in its first line")
-            raise BadFrame("no spool of this version")
+            raise BadFrame("not a spool of this version")
         file.seek(start)
         place = start
         while place < end:
@@ -362,15 +362,15 @@ def _check_body(frame: Frame) -> None:
     try:
         body = parse_audit_body(frame.closed.body)
     except EnvelopeError as error:
-        raise BadFrame("records that are none") from error
+        raise BadFrame("contents that are not records") from error
     if body.root != frame.closed.dig:
-        raise BadFrame("a root that is not that of its records")
+        raise BadFrame("a Merkle root that does not match its records")
 
 
 def _check_private(path: Path) -> None:
     found = path.lstat()
     if found.st_mode & 0o077 or found.st_uid != os.geteuid():
-        raise ConfigurationError(f"audit.spool: {path} must be this user's, and nobody else may have any right to it")
+        raise ConfigurationError(f"audit.spool: {path} must belong to this user and be inaccessible to others")
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:

@@ -1,7 +1,7 @@
-"""Reads the audit stream back: each audit message verified as of its stored time, its records in order, joined.
+"""The audit trail: the audit stream read back, each message verified as of its stored time, outcomes joined to decisions.
 
 Records that do not verify are yielded as findings, never skipped: a reader must see that something is wrong. Only the
-trust bundles that are current now are known here; an archive of them is the notary's.
+current trust bundles are known here; their archive is kept by the notary.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sealbus.policies.decision.documents import NESTING
 __all__ = ["AuditEntry", "AuditFilter", "AuditTrail", "Finding", "recorded_decisions"]
 
 JOINED = 65_536
-"""Decisions remembered to be joined with their outcomes; of older ones the outcome stands alone."""
+"""Decisions remembered to be joined with their outcomes; the outcome of an older one stands alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +53,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """One record as it was found. `recorder` sealed it; `decided` is the header of the message a decision is about.
+    """One record as found. `recorder` sealed it; `decided` is the header of the message that a decision is about.
 
-    `message` is that message as the evidence proves it, with its user and chain, for a decision alone.
+    `message`, for decisions only, is that message as the evidence proves it, with its user and chain.
     """
 
     sequence: int
@@ -66,24 +66,24 @@ class AuditEntry:
     decided: Header | None = None
     message: VerifiedDecided | None = None
     decision: DecisionRecord | None = None
-    """For an outcome: the decision that it belongs to, where it was read too."""
+    """For an outcome: its decision, if that was read too."""
 
     @property
     def input(self) -> dict[str, object]:
-        """Return the recorded input document, decoded; empty where there was none, or nothing that anybody can read."""
+        """Return the recorded input document, decoded; empty if there is none or it cannot be decoded."""
         record = self.record if isinstance(self.record, DecisionRecord) else self.decision
         if record is None or record.input is None:
             return {}
         try:
             return cast("dict[str, object]", parse_object(record.input, depth=NESTING))
         except ValueError:
-            # Whoever seals a record can put any bytes there.
+            # The recorder can put any bytes there.
             return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """Which entries to show; an outcome is shown with its decision. Absent means all."""
+    """Which entries to show; an outcome is shown with its decision. An absent field matches all."""
 
     since: int = 0
     until: int | None = None
@@ -93,7 +93,7 @@ class AuditFilter:
     user: str | None = None
 
     def wants(self, entry: AuditEntry) -> bool:
-        """Tell whether `entry` is asked for."""
+        """Return whether the filter matches `entry`."""
         record = entry.record if isinstance(entry.record, DecisionRecord) else entry.decision
         if entry.stored < self.since or (self.until is not None and entry.stored >= self.until):
             return False
@@ -111,7 +111,7 @@ class AuditFilter:
 
 
 class AuditTrail:
-    """Reads with the bundles that `bundles` gives at each message."""
+    """A reader of the audit stream; `bundles` is called for the trust bundles at each message."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class AuditTrail:
         bundles: Callable[[], TrustBundles],
         stream: str | None = None,
     ) -> None:
-        """`stream` is that of a former period; the one that takes records when reading begins, unless said."""
+        """Read `stream` (of a former period, for instance), by default the one that takes records when reading begins."""
         self._transport = transport
         self._stream = stream
         self._profile = profile
@@ -133,9 +133,9 @@ class AuditTrail:
     async def entries(
         self, wanted: AuditFilter | None = None, *, follow: bool = False
     ) -> AsyncGenerator[AuditEntry | Finding, None]:
-        """Yield what is wanted in stream order; all findings always. Ends at the stream's end unless `follow`.
+        """Yield the wanted entries and every finding, in stream order. Ends at the stream's end unless `follow`.
 
-        Begins after the last message that this trail has read, so that a second call goes on.
+        Starts after the last message that this trail has read, so a second call continues.
         """
         chosen = wanted or AuditFilter()
         if self._stream is None:
@@ -225,7 +225,7 @@ async def recorded_decisions(
 ) -> AsyncGenerator[Recorded, None]:
     """Yield the decisions of `entries`, and the denials that were only counted, in order.
 
-    Each finding is given to `on_finding` and is no decision. Other records say nothing that a policy could be asked.
+    Each finding is passed to `on_finding`. All other records are left out: they hold nothing to ask a policy about.
     """
     async for entry in entries:
         if isinstance(entry, Finding):

@@ -1,8 +1,8 @@
-"""The audit writer: decisions are stored before anything is handled, outcomes after; one signed message for many records.
+"""The audit writer: stores decisions before anything is handled, outcomes after; one signed message for many records.
 
-Evidence (credentials, contexts, ancestors) is stored once per audit message, found by the hash that a header already holds
-(SPEC.md section 8). The decision on a core call is alone in its message, under the guard id that all replicas share.
-With a spool everything else counts as stored once it is on the local disk; calls still wait for the stream.
+Evidence (credentials, contexts, ancestors) is stored once per audit message and found by the hash that a header already
+holds (SPEC.md section 8). The decision on a core call is alone in its message, under the guard id that all replicas share.
+With a spool, everything else counts as stored once it is on the local disk; calls still wait for the stream.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ __all__ = ["COUNTED", "AuditLimits", "AuditWriter", "decision_record"]
 _log = logging.getLogger(__name__)
 
 RECENT = 30.0
-"""Seconds that a refused record is told of (`AuditWriter.problem`)."""
+"""Seconds for which `AuditWriter.problem` reports a refused record."""
 _TAKEN = ("", 0.0)
 
 COUNTED = b""
-"""In place of a leaf: a denial that stands in its minute's `denials` record, and in no record of its own."""
+"""Stands for the leaf of a denial that is counted in its minute's `denials` record and has no record of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +49,15 @@ class AuditLimits:
     """Bounds and waits of the audit writer."""
 
     waiting: int = 16_384
-    """Outcomes that wait to be stored; whoever finds it full waits, which holds the executor up."""
+    """Outcomes that wait to be stored; when full, handlers wait for room, which slows the executor."""
     batch: int = 512
     """Outcomes in one audit message."""
     within: float = 10.0
-    """Seconds that the stream has to acknowledge a decision; then `audit_unavailable`."""
+    """Seconds within which the stream must acknowledge a decision; after that `audit_unavailable`."""
     denials: int = 600
-    """Denials of one sender that are recorded one by one in a minute; more are only counted (SPEC.md section 8)."""
+    """Denials of one sender that are recorded singly in a minute; more are only counted (SPEC.md section 8)."""
     issuers: int = 1_024
-    """Senders whose denials are kept count of within a minute."""
+    """Senders whose denials are counted within a minute."""
 
 
 class _Noted(NamedTuple):
@@ -67,7 +67,7 @@ class _Noted(NamedTuple):
 
 
 class AuditWriter:
-    """Stores the records of one identity on `subject`; enter with `async with`, leave it and what waits is stored first."""
+    """The writer of one identity's records to `subject`; enter with `async with`. Leaving stores what waits first."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class AuditWriter:
         self._period: tuple[str, int] | None = None
         self._limits = limits or AuditLimits()
         self.recording = recording
-        """What is recorded beside a decision; asked by whoever makes a record that is to be stored here."""
+        """What is recorded with a decision; callers that make records to be stored here apply it."""
         self._noted: asyncio.Queue[_Noted | None] = asyncio.Queue(self._limits.waiting)
         self._denials = Denials(
             store=self.note,
@@ -124,7 +124,7 @@ class AuditWriter:
     def problem(self) -> str:
         """The code with which stream or spool refused the last record, for `RECENT` seconds after it; empty otherwise.
 
-        It wears off, so that a worker that nothing is sent to while it is not ready does not stay so for ever.
+        It expires, because a worker that is not ready is sent nothing and would otherwise never become ready again.
         """
         if self._spool is not None and self._spool.problem:
             return self._spool.problem
@@ -133,7 +133,7 @@ class AuditWriter:
 
     @property
     def behind(self) -> str:
-        """What an operator should look at though records are taken; empty where there is nothing."""
+        """The spool's note for operators (`Spool.behind`); empty if there is none."""
         return self._spool.behind if self._spool is not None else ""
 
     def _heard(self, error: SealbusError | None) -> None:
@@ -145,8 +145,8 @@ class AuditWriter:
     async def decisions(self, decided: Sequence[Decided]) -> Sequence[bytes | SealbusError]:
         """Store the decisions of one batch of stream deliveries; return each record's leaf, or why it is not stored.
 
-        Returns only when the stream acknowledged (step 17), or where there is a spool, when they are on its disk. One
-        message, or as few as the limit of a body allows. The leaf of a denial that was only counted is `COUNTED`.
+        Returns once the stream has acknowledged them (step 17) or, with a spool, once they are on its disk. They go in one
+        message, or as few as the body limit allows. The leaf of a denial that was only counted is `COUNTED`.
         """
         batches: list[tuple[AuditBatch, list[int]]] = [(AuditBatch(), [])]
         leaves: list[bytes | SealbusError] = []
@@ -178,15 +178,15 @@ class AuditWriter:
         return leaves
 
     async def call_decisions(self, decided: Sequence[Decided]) -> Sequence[bytes | SealbusError]:
-        """Store each decision on a core call alone, all in one write; a replica that was first makes it `replayed`.
+        """Store each decision on a core call in its own message, all in one write; `replayed` if another replica was first.
 
-        Never by way of a spool: only the stream knows the guard ids of all replicas.
+        Never through a spool: only the stream knows the guard ids of all replicas.
         """
         answers: list[bytes | SealbusError] = []
         messages: list[tuple[int, OutgoingMessage]] = []
         for place, one in enumerate(decided):
             if self._only_counted(one):
-                # Its guard id is not needed: another replica denies the same call too, or handles it alone.
+                # Needs no guard id: another replica either denies the same call too, or is the only one to handle it.
                 answers.append(COUNTED)
                 continue
             batch = AuditBatch()
@@ -213,10 +213,10 @@ class AuditWriter:
         return answers
 
     async def _before_period(self, posted: Posted, decided: Decided) -> SealbusError | None:
-        """Return why a call may not be handled whose decision was stored by a stream that does not know all earlier ids.
+        """Return why a call may not be handled if the stream that stored its decision may not know its id.
 
-        A period may have begun since this process started (SPEC.md section 7, step 6: `iat` not before the audit stream
-        was created): then the ids of calls from before it are in the stream before, and this one's may be, too.
+        A period may have begun since this process started (SPEC.md section 7, step 6: `iat` not before the audit stream was
+        created). The ids of calls sent before that are in the former stream, and this call's may be one of them.
         """
         if self._created is None or posted.ack is None:
             return None
@@ -236,14 +236,14 @@ class AuditWriter:
         return self.recording.record(decision_record(decided), message.header.to, message.body)
 
     def _only_counted(self, decided: Decided) -> bool:
-        """Tell whether this is a denial beyond its sender's budget; what is allowed is always recorded."""
+        """Return whether this is a denial beyond its sender's budget; allowed messages are always recorded."""
         code = decided.code
         return code in DECISION_CODES and self._denials.only_counted(decided.opened.message.header.iss, code)
 
     async def note(
         self, record: Record, then: Callable[[], None] = lambda: None, about: VerifiedResult | None = None
     ) -> None:
-        """Store `record` soon, together with what else waits, and call `then` once that was tried."""
+        """Queue `record` to be stored with others that wait, and call `then` once that was tried."""
         await self._noted.put(_Noted(record=record, then=then, about=about))
 
     async def outcome(
@@ -256,7 +256,7 @@ class AuditWriter:
         sent: Sequence[bytes],
         then: Callable[[], None],
     ) -> None:
-        """Note what came of an allowed decision, whose record's leaf is `decision`."""
+        """Queue the outcome of an allowed decision, whose record's leaf is `decision`."""
         record = OutcomeRecord.of(decision=decision, code=code, micros=micros, delivery=delivery, sent=tuple(sent))
         await self.note(record, then)
 
@@ -303,13 +303,13 @@ class AuditWriter:
         try:
             await self._store(batch)
         except SealbusError as error:
-            # The effect has happened and its decision is stored; handling again would not bring the outcome back.
+            # The effect has happened and its decision is stored; handling it again would not recover the outcome.
             self._counters.add("sealbus_outcomes_lost_total", len(batch))
             _log.error("%d outcomes not stored: %s", len(batch), error)
 
 
 def _not_stored(error: SealbusError) -> SealbusError:
-    """Return what a call ends with whose decision the stream did not take under its guard id."""
+    """Return the error for a call whose decision the stream did not store under its guard id."""
     if isinstance(error, DuplicateFirstAttempt):
         return EnvelopeError(Code.REPLAYED, 13, "another replica decided on this call")
     refused = AuditUnavailable(f"decision not stored: {error.code}")
@@ -318,7 +318,7 @@ def _not_stored(error: SealbusError) -> SealbusError:
 
 
 def _unrecordable(error: SealError | None) -> AuditUnavailable:
-    """Return why one decision cannot be recorded: it ends that message alone, and is ours to mend."""
+    """Return the error for one decision that cannot be recorded; it affects that message alone."""
     _log.error("a decision cannot be recorded: %s", error.detail if error is not None else "no room")
     refused = AuditUnavailable("the decision cannot be recorded")
     refused.__cause__ = error
@@ -326,7 +326,7 @@ def _unrecordable(error: SealError | None) -> AuditUnavailable:
 
 
 def decision_record(decided: Decided) -> DecisionRecord:
-    """Return the record of what was decided about one delivery."""
+    """Return the record of the decision about one delivery."""
     opened = decided.opened
     message, position = opened.message, opened.delivery.arrival
     decision = decided.decision

@@ -1,1 +1,1 @@
-"""The gate: steps 1 to 17 of SPEC.md for what is delivered, the answers to what we asked, and refusals."""
+"""The gate: steps 1 to 17 of SPEC.md for deliveries, the answers to our own requests, and refusals."""

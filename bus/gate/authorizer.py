@@ -1,4 +1,4 @@
-"""Steps 14 to 16: decode the body, load the resource, ask the policy; batches end to end, each message on its own."""
+"""Steps 14 to 16: decode the body, load the resource, ask the policy; in batches, each message failing on its own."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ __all__ = ["NO_RESOURCE", "Authorizer", "user_input"]
 _log = logging.getLogger(__name__)
 
 NO_RESOURCE = Resource(type="none", id="none")
-"""What the policy is asked about where there is no resource to load."""
+"""The resource in the policy's input if there is none to load."""
 
 LOADING = 32
-"""Resources of one batch that are loaded at a time."""
+"""Resources of one batch that are loaded concurrently."""
 
 
 class Authorizer:
-    """Asks one engine about opened messages."""
+    """Asks one policy engine about opened messages."""
 
     def __init__(self, *, engine: PolicyEngine, clock: Clock = wall_clock) -> None:
         self._engine = engine
@@ -48,7 +48,7 @@ class Authorizer:
         self._said = OperatorLog(_log)
 
     async def authorize(self, opened: Sequence[Opened]) -> list[Decided]:
-        """Return what was decided about each message, in order; a failure of one is its own."""
+        """Return the decision about each message, in order; a failure affects only its own message."""
         if not opened:
             return []
         prepared: list[_Prepared] = []
@@ -67,7 +67,7 @@ class Authorizer:
                 ready.error = BadBody(type(error).__name__)
                 continue
             if one.route.loads_resource:
-                # Whatever becomes of the loading: without a resource there is nothing to ask the policy about.
+                # However loading ends: without a resource there is nothing to ask the policy about.
                 ready.error = ResourceUnavailable("not loaded")
                 loading.append(ready)
         if loading:
@@ -79,7 +79,7 @@ class Authorizer:
         return [ready.decided() for ready in prepared]
 
     async def decide(self, documents: Sequence[bytes]) -> Sequence[Decision | PolicyUnavailable | PolicyFailed]:
-        """Ask the engine itself; what it raises, or an answer too few, is no decision for all."""
+        """Ask the engine; if it raises or returns a wrong number of answers, no message has a decision."""
         try:
             answers = await self._engine.decide(documents)
         except (PolicyUnavailable, PolicyFailed) as error:
@@ -88,7 +88,7 @@ class Authorizer:
             if being_cancelled():
                 raise
             return [PolicyUnavailable("CancelledError")] * len(documents)
-        except Exception as error:  # noqa: BLE001  an engine's own fault ends no worker; only its type is told
+        except Exception as error:  # noqa: BLE001  an engine's fault must not end a worker; only its type is logged
             _log.warning("the policy engine failed: %s", type(error).__name__)
             return [PolicyUnavailable(type(error).__name__)] * len(documents)
         if len(answers) != len(documents):
@@ -96,9 +96,9 @@ class Authorizer:
         return answers
 
     async def _load(self, loading: Sequence[_Prepared]) -> None:
-        """Step 15 for a batch: a few tasks that take one message after the other, each load under its own deadline.
+        """Do step 15 for a batch: a few tasks take one message after the other, each load under its own deadline.
 
-        Together they have twice as long: what is not loaded by then is unavailable, and the next batch has its turn.
+        The whole batch has twice that time: what is not loaded by then is unavailable, and the next batch has its turn.
         """
         rest = iter(loading)
 
@@ -132,13 +132,13 @@ class Authorizer:
                 ready.decision = answer
                 unknown = unknown_obligation(answer.obligations, ready.opened.route.honours)
                 if answer.allow is True and unknown is not None:
-                    ready.error = ObligationUnknown(f"nobody honours {unknown[:64]!a}")
+                    ready.error = ObligationUnknown(f"no handler honours {unknown[:64]!a}")
             else:
                 ready.error = answer
 
 
 class _Prepared:
-    """One message on its way through the authorizer; becomes a `Decided` at the end."""
+    """One message inside the authorizer; becomes a `Decided`."""
 
     __slots__ = ("decision", "document", "error", "opened", "properties", "resource", "value")
 
@@ -170,8 +170,8 @@ async def _load_one(ready: _Prepared, said: OperatorLog) -> None:
     except ResourceNotFound as error:
         ready.error = error
     except ConfigurationError as error:
-        # The loader's own mistake, the same at each try; its text names an attribute and no value.
-        said.warning("the resource for %s is none to ask the policy about: %s", route.action, error.detail)
+        # The loader's own mistake, the same at each try; the text names an attribute and no value.
+        said.warning("the resource for %s is not valid policy input: %s", route.action, error.detail)
         ready.error = PolicyFailed(error.detail)
     except asyncio.CancelledError:
         if being_cancelled():
@@ -179,13 +179,13 @@ async def _load_one(ready: _Prepared, said: OperatorLog) -> None:
         ready.error = ResourceUnavailable("CancelledError")
     except TimeoutError:
         ready.error = ResourceUnavailable(f"not loaded within {route.resource_timeout:g} s")
-    except Exception as error:  # noqa: BLE001  a loader may raise anything; only its type is told, never its text
+    except Exception as error:  # noqa: BLE001  a loader may raise anything; only its type is logged, never its text
         said.warning("loading the resource for %s failed: %s", route.action, type(error).__name__)
         ready.error = ResourceUnavailable(type(error).__name__)
 
 
 def request_of(opened: Opened, properties: object, resource: Resource, *, now: int) -> Request:
-    """Return what the policy is asked about one opened message."""
+    """Return the policy request for one opened message."""
     message = opened.message
     header = message.header
     context = message.context
@@ -208,7 +208,7 @@ def request_of(opened: Opened, properties: object, resource: Resource, *, now: i
 
 
 def user_input(context: UserContext | None) -> User:
-    """Return the user of a context as the policy sees it; nobody where there is none."""
+    """Return the user of a context as the policy sees it; the empty user if there is no context."""
     if context is None:
         return NO_USER
     return User(
@@ -225,7 +225,7 @@ def user_input(context: UserContext | None) -> User:
 
 
 def _grant(message: VerifiedMessage) -> tuple[str, ...] | None:
-    """Return what the nearest limiting ancestor allows; step 12 has checked every one of them."""
+    """Return the grant of the nearest limiting ancestor; step 12 has checked every ancestor."""
     for link in reversed(message.chain[:-1]):
         if link.grt is not None:
             return link.grt

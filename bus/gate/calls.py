@@ -1,7 +1,7 @@
-"""Calls of ours: sent, answered on our own inbox, verified as results, decided by our own policy, then given back.
+"""The caller's side: calls are sent, answers arrive on our inbox, are verified, decided by our policy, and returned.
 
 A reply is decided too, action `<action>.reply` (SPEC.md section 7); its record is not awaited. An answer that fails
-verification changes no state: the call stays open until its own end.
+verification changes no state: the call stays open until its end.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ __all__ = ["Requests"]
 _log = logging.getLogger(__name__)
 
 CHUNKS_WAITING = 256
-"""Chunks of one answer that wait for their reader; one that lags further behind loses the call."""
+"""Chunks of one answer that wait for their reader; a reader that lags further behind loses the call."""
 
 BYTES_WAITING = 16_777_216
-"""Bytes of these: whom we ask decides how large a chunk is."""
+"""Bytes of these chunks: the recipient decides how large a chunk is."""
 
 
 class _Open:
-    """One call of ours that is open, what its answers are decided by, and its answers that nobody has taken yet."""
+    """One open call of ours, what its answers are decided by, and the answers that wait for their reader."""
 
     __slots__ = ("_answers", "_arrived", "_bytes", "action", "context", "digest", "sent")
 
@@ -59,14 +59,14 @@ class _Open:
         self.action = action
         self.context = context
         self.sent = sent
-        """Where the call is noted as sent, if anywhere."""
+        """The list in which the call is noted as sent, if any."""
         self.digest = b""
         self._answers: deque[VerifiedResult | SealbusError] = deque()
         self._bytes = 0
         self._arrived: asyncio.Future[None] | None = None
 
     def put(self, answer: VerifiedResult | SealbusError) -> bool:
-        """Add an answer; return False if `CHUNKS_WAITING` or `BYTES_WAITING` wait already. One always has room."""
+        """Add an answer; return False if `CHUNKS_WAITING` or `BYTES_WAITING` wait already. A first one always has room."""
         size = len(answer.body) if isinstance(answer, VerifiedResult) else 0
         if self._answers and (len(self._answers) >= CHUNKS_WAITING or self._bytes + size > BYTES_WAITING):
             return False
@@ -77,7 +77,7 @@ class _Open:
         return True
 
     async def take(self) -> VerifiedResult:
-        """Wait for the next answer; raise it if it is why there is none. One reader at a time."""
+        """Wait for the next answer, or raise the error that stands for it. One reader at a time."""
         while not self._answers:
             self._arrived = asyncio.get_running_loop().create_future()
             await self._arrived
@@ -89,7 +89,7 @@ class _Open:
 
 
 class Requests:
-    """The requester side of one identity; enter with `async with`, which subscribes to its own inbox."""
+    """The calls of one identity; enter with `async with`. The first call subscribes to the identity's inbox."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class Requests:
         await self._group.__aexit__(kind, error, trace)
 
     def address(self) -> str:
-        """Return a fresh subject of our own inbox for one call's answers."""
+        """Return a new subject of our inbox for one call's answers."""
         self._number += 1
         return f"{self._prefix}.{self._number}"
 
@@ -143,9 +143,9 @@ class Requests:
     ) -> Content:
         """Send a call and return its one answer.
 
-        Raises `Denied`, `RemoteError`, `CallExpired`, `BusUnavailable`, `SealError`, or what our own policy says. A handler
-        that answers in chunks is not run for it, and `RemoteError` (`not_acceptable`) raised; one that does not know of the
-        mark and answers in chunks all the same ends as `ChunkedAnswer`: the first alone would look like all of it.
+        Raises `Denied`, `RemoteError`, `CallExpired`, `BusUnavailable`, `SealError`, or why our own policy refuses the
+        answer. A handler that answers in chunks is not run; `RemoteError` (`not_acceptable`) is raised. If the recipient does
+        not know the mark and answers in chunks, `ChunkedAnswer` is raised: the first chunk would look like the whole answer.
         """
         waiting = self._waiting(message, action, sent)
         message = message.with_entries(ext={**(message.draft.ext or {}), **ONE_ANSWER})
@@ -186,7 +186,7 @@ class Requests:
         return _Open(action, context, sent)
 
     async def _ask(self, message: OutgoingMessage, waiting: _Open) -> None:
-        """Send the call. It is open from the moment that it is sealed, until `_forget`."""
+        """Send the call. It is open from its sealing until `_forget`."""
 
         def leaving(sealed: Sealed) -> None:
             waiting.digest = digest = sealed.header.digest
@@ -203,7 +203,7 @@ class Requests:
         self._requests.pop(digest, None)
 
     async def _listen(self) -> None:
-        """Subscribe to our inbox with the first call: a process that never calls needs none."""
+        """Subscribe to our inbox at the first call: a process that never calls needs no inbox."""
         if self._listening is None:
             self._listening = self._group.create_task(self._receive(), name="replies")
         await self._live.wait()
@@ -214,7 +214,7 @@ class Requests:
                 await self._take(batch)
 
     async def _take(self, deliveries: Sequence[Delivery]) -> None:
-        """Verify a batch of answers, decide about them together, and hand on what is allowed."""
+        """Verify a batch of answers, decide on them together, and hand on the allowed ones."""
         results: list[tuple[_Open, VerifiedResult]] = []
         trust, now = self._trust(), self._clock()
         for delivery in deliveries:
@@ -232,7 +232,7 @@ class Requests:
                 self._refusals.count(error, delivery)
             else:
                 results.append((self._open[result.request.digest], result))
-        # A stream of chunks is one decision: its first chunk's.
+        # A stream of chunks is decided once, at its first chunk.
         asked = [
             Received(action=one.action, context=one.context, result=result, place=CorePlace(opened=now))
             for one, result in results
@@ -253,7 +253,7 @@ def _expired(action: str, within: float) -> CallExpired:
 
 
 def _answer(result: VerifiedResult) -> Content:
-    """Return the answer's body; raise what an error reply says."""
+    """Return the answer's body, or raise the error that an error reply states."""
     if result.header.typ != ERROR_TYPE:
         return Content(body=result.body, typ=result.header.typ)
     try:
@@ -262,9 +262,9 @@ def _answer(result: VerifiedResult) -> Content:
         reasons = tuple(str(reason)[:256] for reason in said.get("reasons", ()))[:32]
         note = str(said.get("note", ""))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RemoteError(Code.BAD_RESULT, "an error reply that is none") from error
+        raise RemoteError(Code.BAD_RESULT, "an invalid error reply") from error
     if code is Code.DENIED:
-        raise Denied("the other side's policy says no", reasons)
+        raise Denied("the recipient's policy denies the call", reasons)
     if code is Code.OBLIGATION_UNKNOWN:
-        raise ObligationUnknown("the other side does not honour what its policy obliges to", reasons)
-    raise RemoteError(code, "the other side did not handle the call", note if is_text(note, NOTE_BYTES) else "")
+        raise ObligationUnknown("the recipient does not honour an obligation of its policy", reasons)
+    raise RemoteError(code, "the recipient did not handle the call", note if is_text(note, NOTE_BYTES) else "")

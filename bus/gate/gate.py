@@ -4,10 +4,10 @@
 
     deliveries --1..13--> Opened --14..16--> Decided --17 recorded--> Permitted --18--> handler
          |       `-- a verb that is unknown here: put off for a replica that has it
-         `-- refusal (counted)   `-- tried again, or decided against: recorded, never handled
+                  `-- refusal (counted)   `-- retried, or denied: recorded, never handled
 
 There is no other way to a handler: `Permitted` is built here, after the audit stream acknowledged the decision. The next
-batch is opened and decided while the records of the one before are on their way; handlers start in order of arrival.
+batch is opened and decided while the previous one is being recorded; handlers start in order of arrival.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ __all__ = ["CoreOrigin", "Gate", "Turn"]
 _log = logging.getLogger(__name__)
 
 RECORDING = 4
-"""Batches whose records are on their way at a time: enough to hide the acknowledgement's round trip."""
+"""Batches that are being recorded at a time: enough to hide the acknowledgement's round trip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreOrigin:
-    """What step 6 needs for core calls: when this process started and when its audit stream was created."""
+    """The times that step 6 needs for core calls: when this process started and when its audit stream was created."""
 
     started: int
     audit_created: int
 
 
 class Gate:
-    """Takes deliveries of one agent; `executor` runs the handlers of what it lets through.
+    """The gate of one agent's deliveries; `executor` runs the handlers of what is permitted.
 
-    Enter with `async with`, then `settle` before leaving: what was not handed on by then is left to be delivered again.
+    Enter with `async with`, and call `settle` before leaving: what was not handed on by then will be redelivered.
     """
 
     def __init__(
@@ -109,16 +109,16 @@ class Gate:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # After `settle` nothing is left; without it, what waits for room in the executor would be waited for as well.
+        # After `settle` nothing is left; without it, this would also wait for what waits for room in the executor.
         for task in self._finishing:
             task.cancel()
         await self._group.__aexit__(kind, error, trace)
 
     async def admit(self, deliveries: Sequence[Delivery], pull: Pull | None, turn: Turn) -> None:
-        """Open and decide one batch now; record and hand it to the executor after the batch before it, in a task of its own.
+        """Open and decide one batch now; record it and hand it to the executor, after the batch before it, in a new task.
 
-        `pull` settles stream deliveries and is `None` for core calls. `turn` keeps the order of one source. Returns
-        once the batch is decided, and waits where `RECORDING` batches are on their way already.
+        `pull` settles stream deliveries and is `None` for core calls. `turn` keeps the order of one source. Returns once the
+        batch is decided; waits first while `RECORDING` batches are being recorded.
         """
         opened, unknown = self._open(deliveries, pull)
         if pull is not None:
@@ -133,12 +133,12 @@ class Gate:
         task.add_done_callback(self._finishing.discard)
 
     def turn_away(self, deliveries: Sequence[Delivery], pull: Pull | None, error: SealbusError) -> None:
-        """Refuse to open a batch, for a reason of our own: it is tried again like any other, and a call is not answered."""
+        """Refuse a batch unopened, for a reason of our own: deliveries are retried as usual, and calls are not answered."""
         for delivery in deliveries:
             self._refuse(error, delivery, pull)
 
     async def settle(self) -> None:
-        """Wait until the records of every admitted batch are stored, or refused, and handed on."""
+        """Wait until every admitted batch is recorded, or its records were refused, and handed on."""
         for _ in range(RECORDING):
             await self._recording.acquire()
         for _ in range(RECORDING):
@@ -147,7 +147,7 @@ class Gate:
     def _open(
         self, deliveries: Sequence[Delivery], pull: Pull | None
     ) -> tuple[list[Opened], list[tuple[VerifiedMessage, Delivery]]]:
-        """Return what passed steps 1 to 13, and apart from it what did for a verb that has no handler here."""
+        """Return the messages that passed steps 1 to 13, and separately those whose verb has no handler here."""
         trust = self._trust()
         opened: list[Opened] = []
         unknown: list[tuple[VerifiedMessage, Delivery]] = []
@@ -175,7 +175,7 @@ class Gate:
         return opened, unknown
 
     def _unknown_action(self, delivery: Delivery) -> str:
-        """Return the action that a subject without a handler stands for; a call that nobody here serves is refused."""
+        """Return the action that a subject without a handler stands for; refuse a call without a handler."""
         subject = delivery.subject
         if delivery.arrival is None:
             return self._routes.of(subject).action
@@ -188,7 +188,7 @@ class Gate:
         return CoreArrival(subject=delivery.subject, started=self._core.started, audit_created=self._core.audit_created)
 
     def _refuse(self, error: SealbusError, delivery: Delivery, pull: Pull | None) -> None:
-        """Count a refusal; it is never answered. A stream delivery is tried again or ended for good, by its code."""
+        """Count a refusal, which is never answered. A stream delivery is retried or terminated, by its code."""
         self._refusals.count(error, delivery)
         if pull is None or delivery.arrival is None:
             return
@@ -198,7 +198,7 @@ class Gate:
             until = delivery.arrival.stored + DEFAULT_LIMITS.key_awaited
         else:
             cause, schedule = Cause.PASSING, UNTIL_EXPIRY
-            # The message's `exp` is not known here where it failed early; a try after it ends at step 5.
+            # The message's `exp` is unknown if it failed early; a retry after `exp` ends at step 5.
             until = now + DEFAULT_LIMITS.live_seconds * SECOND
         delay = schedule.delay(delivery.number, random=self._random(), now=now, until=until)
         again = error.code in RETRIED_CODES and delay is not None
@@ -206,7 +206,7 @@ class Gate:
             pull.term(delivery)
 
     def _try_again(self, decided: Decided, pull: Pull | None) -> bool:
-        """Put off a delivery that failed for a passing reason, as a refusal, unless this was its last chance."""
+        """Retry a delivery that failed for a temporary reason, counted as a refusal, unless this was its last try."""
         delivery = decided.opened.delivery
         if decided.error is None or decided.error.code not in RETRIED_CODES or pull is None or delivery.arrival is None:
             return False
@@ -220,7 +220,7 @@ class Gate:
     async def _finish(
         self, decided: Sequence[Decided], pull: Pull | None, before: asyncio.Event, done: asyncio.Event
     ) -> None:
-        """Step 17, then the executor: a batch whose records are not stored is not handled."""
+        """Do step 17, then hand on to the executor: a message whose record is not stored is not handled."""
         try:
             leaves = await self._record(decided, pull)
             await before.wait()
@@ -228,8 +228,8 @@ class Gate:
                 if isinstance(leaf, bytes):
                     await self._pass_on(one, leaf, pull)
                 else:
-                    # A call that another replica took is refused like any replay, and what is refused is never
-                    # answered: an answer from here would end the call that is being handled there.
+                    # A call that another replica took is refused like any replay and never answered:
+                    # an answer from here would end the call that is being handled there.
                     if not isinstance(leaf, EnvelopeError):
                         await self._executor.answer_error(one, leaf)
                     self._refuse(leaf, one.opened.delivery, pull)
@@ -267,13 +267,13 @@ class Gate:
 
 
 class Turn:
-    """Keeps the batches of one source in order through their concurrent recording."""
+    """The order of one source's batches, which are recorded concurrently."""
 
     def __init__(self) -> None:
         self._last = asyncio.Event()
         self._last.set()
 
     def take(self) -> tuple[asyncio.Event, asyncio.Event]:
-        """Return the event to wait for and the one to set."""
+        """Return the event of the batch before, to wait for, and the one to set."""
         before, self._last = self._last, asyncio.Event()
         return before, self._last

@@ -1,4 +1,4 @@
-"""Counts of what failed verification, with one sample each, in a stream that never holds anybody up (SPEC.md section 8).
+"""Counts of what failed verification, with one sample each, in a stream that never blocks handling (SPEC.md section 8).
 
 A refusal proves nothing and gates nothing: garbage is cheap to send, so it must be cheap to refuse. Counts are kept per
 (code, subject, minute) in bounded memory and published unsigned; what cannot be published is counted and dropped.
@@ -23,7 +23,7 @@ __all__ = ["Refusals"]
 _log = logging.getLogger(__name__)
 
 MAX_KEYS = 512
-"""Distinct (code, subject) pairs a minute; what comes on top is counted under the subject `other`."""
+"""Distinct (code, subject) pairs per minute; further ones are counted under the subject `other`."""
 
 _MINUTE = 60 * SECOND
 
@@ -57,7 +57,7 @@ class Refusals:
         self._said = OperatorLog(_log)
 
     def count(self, error: SealbusError, delivery: Delivery) -> None:
-        """Count one refused delivery; the first of its key leaves a sample of at most 1,024 bytes of its payload."""
+        """Count one refused delivery; of the first of its key, keep a sample of at most 1,024 bytes of its payload."""
         self._counters.add("sealbus_refused_total", 1, code=str(error.code))
         minute = self._clock() // _MINUTE
         key = (str(error.code), delivery.subject, minute)
@@ -77,7 +77,7 @@ class Refusals:
         )
 
     async def run(self) -> None:
-        """Publish what was counted, now and again, until cancelled; then once more."""
+        """Publish the counts periodically until cancelled, then once more."""
         try:
             while True:
                 await asyncio.sleep(self._every)
@@ -88,7 +88,7 @@ class Refusals:
                     await self.flush()
 
     async def flush(self) -> None:
-        """Publish the counts so far; never raises for a broker that doesn't answer."""
+        """Publish the counts so far; never raises if the broker does not answer."""
         counts, self._counts = self._counts, {}
         if not counts:
             return

@@ -1,6 +1,6 @@
-"""Answers are decided too: our own policy is asked `<action>.reply` before an answer to us is given back.
+"""Decisions on answers: our own policy is asked about `<action>.reply` before an answer is returned to the caller.
 
-Replies, chunks and results of tasks alike (SPEC.md section 7). The decision's record is noted and not awaited.
+This holds for replies, chunks and results of tasks (SPEC.md section 7). The decision's record is queued, not awaited.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A verified answer to a request of ours for `action`; `context` is the user whom we asked for, where we know."""
+    """A verified answer to our request for `action`; `context` is the user on whose behalf we asked, if known."""
 
     action: str
     context: UserContext | None
@@ -35,16 +35,16 @@ class Received:
 
 
 class ReplyPolicy:
-    """Asks our own policy about answers, and notes what it said."""
+    """Asks our own policy about answers, and records its decisions."""
 
     def __init__(self, *, authorizer: Authorizer, audit: AuditWriter) -> None:
         self._authorizer = authorizer
         self._audit = audit
 
     async def decide(self, received: Sequence[Received], *, now: int) -> list[SealbusError | None]:
-        """Return for each answer, in order, why it may not be used: `Denied`, or what kept the policy from deciding.
+        """Return for each answer, in order, why it may not be used: `Denied`, or why the policy could not decide.
 
-        None stands for an answer that may. `now` (microseconds) is the time that the policy is told.
+        None means that the answer may be used. `now` (microseconds) is the time given to the policy.
         """
         refused: list[SealbusError | None] = [None] * len(received)
         asked: list[tuple[int, bytes]] = []
@@ -70,14 +70,14 @@ class ReplyPolicy:
 
 
 def _refusal(one: Received, answer: Decision | SealbusError) -> SealbusError | None:
-    """Return why an answer may not be used; `None` where it may."""
+    """Return why an answer may not be used, or `None` if it may."""
     if not isinstance(answer, Decision):
         return answer
     if answer.allow is not True:
-        return AnswerDenied(f"our policy refuses the answer to {one.action}", answer.reasons)
+        return AnswerDenied(f"our policy denies the answer to {one.action}", answer.reasons)
     if unknown_obligation(answer.obligations, frozenset()) is not None:
         return AnswerDenied(
-            f"our policy obliges to something about the answer to {one.action}", code=Code.OBLIGATION_UNKNOWN
+            f"our policy puts an obligation on the answer to {one.action}", code=Code.OBLIGATION_UNKNOWN
         )
     return None
 

@@ -1,9 +1,9 @@
-"""The requester's side of a task: its statuses read from their stream, verified, and its result decided on.
+"""The requester's side of a task: its statuses are read from their stream and verified, and its result is decided on.
 
-Each reading reads `status.<requester>.<id>` by itself and keeps what has counted for itself alone, so that any process of
-the same identity may read, at any time, as often as it likes (SPEC.md section 7). Nothing of it stays anywhere once it has
-ended. What fails verification is counted as a refusal and changes nothing; a status of a key that is not known yet is read
-again a little later, for the trust bundle may be behind the worker that signed it.
+Each reading reads `status.<requester>.<id>` independently and keeps its state to itself, so any process of the same
+identity may read, at any time, as often as it likes (SPEC.md section 7). A reading leaves no state behind. What fails
+verification is counted as a refusal and changes nothing; a status signed by a key that is not known yet is read again a
+little later, because the trust bundle may lag behind the worker that signed it.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ class StatusLimits:
     """Bounds and waits of reading statuses; times are seconds."""
 
     readers: int = 1_024
-    """Readings of one identity at a time: each is a consumer in the server's memory and two requests."""
+    """Concurrent readings of one identity: each costs the server a consumer in memory and two requests."""
     settle: float = DEFAULT_LIMITS.clock_skew / SECOND
-    """After `end`: by then all that the broker stored before it by its own clock can be read (SPEC.md section 3)."""
+    """After `end`: by then everything that the broker stored before `end`, by its clock, can be read (SPEC.md section 3)."""
     unknown: float = 60.0
-    """How long after it was stored a status of an unknown key is tried again: the bundle may be a little behind."""
+    """How long after it was stored a status with an unknown key is tried again: the bundle may lag a little."""
     postponed: int = 16
-    """Statuses of unknown keys that one reading tries again; those beyond are refused at once."""
+    """Statuses with unknown keys that one reading tries again; further ones are refused at once."""
     backoff: Backoff = Backoff(initial_interval=0.25, maximum_interval=5.0)
-    """Before a reading begins again."""
+    """Pause before a reading starts again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedTask:
-    """A task that we asked for: what its statuses are known by, and what its result is decided by.
+    """A task that we sent: how its statuses are recognised, and how its result is decided.
 
-    `action` is the task's own; `context` the user whom we asked for, known only to the process that asked.
+    `action` is the task's; `context` is the user on whose behalf we asked, known only to the process that asked.
     """
 
     pending: PendingRequest
@@ -72,7 +72,7 @@ class AskedTask:
 
 
 class _Request(OpenRequest):
-    """A request that notes an answer only once its body was understood too: whether `fin` is right stands there."""
+    """A request that accepts an answer only once its body was parsed too: only the body shows whether `fin` is right."""
 
     __slots__ = ("_taken",)
 
@@ -81,17 +81,17 @@ class _Request(OpenRequest):
         self._taken: Header | None = None
 
     def take(self, header: Header) -> None:
-        """Remember what passed all steps."""
+        """Remember the header that passed all steps."""
         self._taken = header
 
     def keep(self) -> None:
-        """Note what was remembered."""
+        """Accept the header that was remembered."""
         if self._taken is not None:
             super().take(self._taken)
 
 
 class StatusReading:
-    """One reading of one task's statuses: where it is in the stream, and what has counted."""
+    """One reading of one task's statuses: its position in the stream, and what it has accepted."""
 
     def __init__(self, reader: StatusReader, task: AskedTask, after: int) -> None:
         self._reader = reader
@@ -101,17 +101,17 @@ class StatusReading:
         self._request = _Request(task.pending)
         self._subject = task.pending.answers_to(reader.profile.own, reader.profile.names)
         self._last = 0
-        """The highest stream sequence that was taken."""
+        """The highest stream sequence that was read."""
         self._postponed: set[int] = set()
         """Sequences of this pass whose key is not known yet."""
         self._retried: set[int] = set()
-        """Those of the pass before it."""
+        """Such sequences of the previous pass."""
         self._follow = False
         self._failures = 0
         self._again = 0.0
 
     async def run(self, *, follow: bool) -> AsyncGenerator[Status, None]:
-        """Read, pass after pass, until there is nothing more to come."""
+        """Read, pass after pass, until nothing more can come."""
         self._follow = follow
         while True:
             ended = self._left() <= 0
@@ -134,7 +134,7 @@ class StatusReading:
                 await asyncio.sleep(self._again - asyncio.get_running_loop().time())
 
     async def _pass(self, *, follow: bool) -> AsyncGenerator[Status, None]:
-        """Read from the first status that was not taken yet, until it is time to begin again or to conclude."""
+        """Read from the first status that was not taken yet, until a new pass is due or the reading concludes."""
         start = min(self._postponed, default=self._last + 1)
         self._retried, self._postponed = self._postponed, set()
         source = self._reader.transport.read(RESULTS, [self._subject], start=start, follow=follow)
@@ -161,7 +161,7 @@ class StatusReading:
                     return
 
     async def _status(self, delivery: Delivery) -> Status | None:
-        """Return the status that a delivery is; None for one that counts for nothing."""
+        """Return the status in a delivery, or None if the delivery does not count."""
         position = delivery.arrival
         if position is None:
             return None
@@ -192,7 +192,7 @@ class StatusReading:
         return status
 
     async def _decide(self, result: VerifiedResult, position: StreamArrival) -> None:
-        """Ask our own policy about a result, and raise why it may not be used."""
+        """Ask our own policy about a result; raise if it may not be used."""
         received = Received(
             action=self._task.action,
             context=self._task.context,
@@ -204,7 +204,7 @@ class StatusReading:
             raise refused
 
     def _postpone(self, position: StreamArrival) -> bool:
-        """Say whether a status of an unknown key is tried again. What is kept is its sequence: it is read again."""
+        """Return whether a status with an unknown key is tried again. Only its sequence is kept: it is read again."""
         fresh = self._reader.clock() < position.stored + int(self._limits.unknown * SECOND)
         if not self._follow or not fresh or len(self._postponed) >= self._limits.postponed:
             return False
@@ -214,7 +214,7 @@ class StatusReading:
         return True
 
     def _fail(self) -> None:
-        """Have a new pass begin after a pause."""
+        """Start a new pass after a pause."""
         self._failures += 1
         self._again = asyncio.get_running_loop().time() + self._limits.backoff.interval(self._failures)
 

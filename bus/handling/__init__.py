@@ -1,1 +1,1 @@
-"""Step 18: the executor, durable work, attempts and what comes of them, statuses, dead letters."""
+"""Step 18: the executor, durable work, attempts and their completion, statuses, dead letters."""

@@ -1,4 +1,4 @@
-"""One attempt of one handler, under its deadline: what it returned, or how it failed."""
+"""One attempt of one handler, under its deadline: its result or its failure."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["LASTING", "REJECTED", "SendChunk", "attempt"]
 _log = logging.getLogger(__name__)
 
 SendChunk = Callable[[Permitted, Content, int, bool], Awaitable[None]]
-"""Sends chunk number so many of the answer to a call; the last argument says that it ends the answer."""
+"""Sends one numbered chunk of the answer to a call; the last argument marks the final chunk."""
 
 LASTING = frozenset({Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.IDEMPOTENCY_CONFLICT, Code.OUTCOME_UNKNOWN})
-"""What another agent says that another try would not change: a handler that lets it pass is not tried again."""
+"""Errors of another agent that a retry would not change: a handler that does not catch one is not retried."""
 
 REJECTED = "rejected"
 """What all rejections of handlers are counted as: their codes may be many."""
@@ -41,8 +41,8 @@ async def attempt(
 ) -> Content | None:
     """Run the handler once, at most `left` seconds.
 
-    Raises `HandlingError`, what the handler says itself (`Reject`, `Retry`), and nothing else but cancellation. An answer in
-    chunks is sent by `send` as it comes, and nothing is returned for it.
+    Raises nothing but `HandlingError`, the handler's own `Reject` or `Retry`, and cancellation. An answer in chunks is sent
+    by `send` as it comes; `None` is returned for it.
     """
     route = permitted.route
     seconds = min(route.timeout, left)
@@ -52,7 +52,7 @@ async def attempt(
             chunks = route.endpoint.stream(permitted)
             if chunks is None:
                 return await route.endpoint.handle(permitted)
-            # Nothing of the handler has run yet: a generator begins with its first step.
+            # None of the handler's code has run yet: a generator starts at its first step.
             _check_chunks_are_taken(permitted)
             number = 0
             async for chunk in chunks:
@@ -75,7 +75,7 @@ async def attempt(
 
 
 def _failure(error: Exception, action: str) -> HandlingError | Reject | Retry:
-    """Return what a handler's error ends its attempt as; of a group, as task groups raise it, all have to be clear."""
+    """Return the failure of the attempt for a handler's error; all errors of an exception group must be clear."""
     clear = [_clear(one) for one in leaves(error)]
     if clear[0] is not None and None not in clear:
         return clear[0]
@@ -86,25 +86,25 @@ def _failure(error: Exception, action: str) -> HandlingError | Reject | Retry:
 
 
 def _clear(error: BaseException) -> HandlingError | Reject | Retry | None:
-    """Return what an error ends an attempt as that says what is to follow; `None` for every other."""
+    """Return the failure for an error that says what is to follow; `None` for every other error."""
     if isinstance(error, Reject | Retry):
         return error
     if isinstance(error, Denied):
-        # Why our own policy refuses an answer is for us alone.
+        # The reasons for which our own policy denies an answer are for us alone.
         reasons = () if isinstance(error, AnswerDenied) else error.reasons
-        return HandlingError(Code.DENIED, "what the handler asked for was denied", reasons)
+        return HandlingError(Code.DENIED, "a request of the handler was denied", reasons)
     if isinstance(error, RemoteError) and error.code in LASTING:
-        return HandlingError(Code(error.code), "what the handler asked for ended so")
+        return HandlingError(Code(error.code), "a request of the handler failed for good")
     return None
 
 
 def _check_chunks_are_taken(permitted: Permitted) -> None:
     if takes_one_answer(permitted.message.header):
-        raise HandlingError(Code.NOT_ACCEPTABLE, "answers in chunks, and one answer was asked for")
+        raise HandlingError(Code.NOT_ACCEPTABLE, "the handler answers in chunks, and one answer was asked for")
 
 
 def _where(error: Exception) -> str:
-    """Return what was raised and by which lines, the innermost first; its text may hold what the message held."""
+    """Return the error's type and its lines, innermost first; never its text, which may hold the message's contents."""
     frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
     places = [f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames]
     return " < ".join([type(error).__name__, *reversed(places)])

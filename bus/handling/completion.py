@@ -1,7 +1,7 @@
-"""What follows a handler: its outcome is recorded, its delivery settled, its requester told; many of them together.
+"""What follows a handler, in batches: the outcome is recorded, the delivery settled, the requester told.
 
-A terminal status is stored before its delivery is acknowledged: a process that dies between the two says it again, and
-its reader takes the first. Tasks that were done are told in one write, so that none waits for a round trip of its own.
+A terminal status is stored before its delivery is acknowledged: if a process dies between the two, the status is stored
+again and its reader takes the first. The statuses of completed tasks are stored in one write, to save round trips.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from sealbus.bus.sending.status import State
 __all__ = ["Completion", "Done", "Outcomes"]
 
 TOGETHER: Final = 256
-"""Tasks whose statuses leave together: no more than the outbox puts under one signature."""
+"""Tasks whose statuses are stored together: no more than the outbox puts under one signature."""
 
 AT_A_TIME: Final = 4
-"""Such batches at a time: one that waits for its acknowledgements does not hold up the next."""
+"""Such batches at a time: one that waits for its acknowledgements does not block the next."""
 
 
 class Outcomes:
-    """Records outcomes for one worker; each was decided and recorded as allowed before."""
+    """Records outcomes for one worker; each decision was recorded as allowed before."""
 
     def __init__(self, audit: AuditWriter, clock: Clock = wall_clock) -> None:
         self._audit = audit
         self._clock = clock
 
     async def settle(self, work: Work, code: str | None) -> None:
-        """Record the outcome; the delivery is acknowledged once that was tried, so that both go out together."""
+        """Record the outcome, then acknowledge the delivery once that was tried, so that both go out together."""
         await self.note(work, code, work.ack)
 
     async def note(self, work: Work, code: str | None, then: Callable[[], None] = lambda: None) -> None:
@@ -63,9 +63,9 @@ class Done(NamedTuple):
 
 
 class Completion:
-    """Tells and settles the tasks that were done, for one worker.
+    """Stores the final statuses of completed tasks and settles their deliveries, for one worker.
 
-    Start `AT_A_TIME` tasks that `run`, and `close` it to end them.
+    Start `AT_A_TIME` tasks that await `run`, and call `close` to end them.
     """
 
     def __init__(self, *, statuses: Statuses, effects: Effects, outcomes: Outcomes, waiting: int = 1_024) -> None:
@@ -75,20 +75,20 @@ class Completion:
         self._queue: asyncio.Queue[Done | None] = asyncio.Queue(waiting)
 
     async def put(self, done: Done) -> None:
-        """Take over one task; waits where too many wait already."""
+        """Queue one task; waits while the queue is full."""
         await self._queue.put(done)
 
     async def join(self) -> None:
-        """Wait until everything that was taken over is settled."""
+        """Wait until everything that was queued is settled."""
         await self._queue.join()
 
     async def close(self) -> None:
-        """End what runs, once everything that was taken over is settled."""
+        """Settle everything that was queued, then end `run`."""
         for _ in range(AT_A_TIME):
             await self._queue.put(None)
 
     async def run(self) -> None:
-        """Tell and settle what waits, together, until this is closed."""
+        """Tell requesters and settle deliveries in batches, until closed."""
         last = False
         while not last:
             batch: list[Done] = []

@@ -1,4 +1,4 @@
-"""Dead letters: what could not be handled, verbatim, with its reason as a sealed event beside it."""
+"""Dead letters: deliveries that could not be handled, stored verbatim, each with a sealed event that gives the reason."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from sealbus.envelopes.message.seal import Draft
 __all__ = ["DEAD_EVENT", "DeadLetters"]
 
 DEAD_EVENT = "dead"
-"""Name of the event: `event.<agent>.dead`."""
+"""Name of the event, sent on `event.<agent>.dead`."""
 
 EVENT_LIFE = 3_600 * SECOND
 DETAIL = 256
 """Characters of the failure's detail that the event holds."""
 STORE_WITHIN = 5.0
-"""Seconds that the DEAD stream has to acknowledge."""
+"""Seconds within which the DEAD stream must acknowledge."""
 
 
 class DeadLetters:
-    """Buries the deliveries of one agent, whose subject token is `token`."""
+    """The dead letters of one agent, whose subject token is `token`."""
 
     def __init__(self, *, token: str, transport: Transport, outbox: Outbox) -> None:
         self._token = token
@@ -34,9 +34,9 @@ class DeadLetters:
         self._outbox = outbox
 
     async def bury(self, work: Work, failure: HandlingError) -> None:
-        """Store the delivery's bytes on `dead.<agent>.<verb>` and say why on `event.<agent>.dead`.
+        """Store the delivery's bytes on `dead.<agent>.<verb>` and publish the reason on `event.<agent>.dead`.
 
-        Raises `BusUnavailable` if either is not acknowledged; the same bytes may be buried again, they are stored once.
+        Raises `BusUnavailable` if either is not acknowledged. The same bytes may be buried again: they are stored once.
         """
         header = work.header
         verb = work.delivery.subject.split(".", 2)[-1]
@@ -56,7 +56,7 @@ class DeadLetters:
             "message": header.id.hex(),
             "subject": work.delivery.subject,
             "code": str(failure.code),
-            # A handler's own words may be of any length, and the event must not fail for it.
+            # A handler's detail may be of any length, and the event must not fail because of it.
             "detail": failure.detail[:DETAIL],
             "deliveries": work.delivery.number,
         }

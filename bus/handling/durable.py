@@ -1,7 +1,8 @@
-"""Tasks and events at their handler: claimed, attempted, told, and settled last of all (SPEC.md section 7).
+"""Handles tasks and events: claim, attempt, status, and acknowledgement last of all (SPEC.md section 7).
 
-A terminal status is stored before its delivery is acknowledged: a process that dies between the two says it again, and
-its reader takes the first. What follows the handler takes round trips to the broker, and goes on beside the next one.
+A terminal status is stored before its delivery is acknowledged: if a process dies between the two, the status is stored
+again and its reader takes the first. What follows a handler takes round trips to the broker, and so runs in the
+background while the next handler runs.
 """
 
 from __future__ import annotations
@@ -39,17 +40,17 @@ __all__ = ["DurableWork"]
 _log = logging.getLogger(__name__)
 
 BURY_AGAIN = 5.0
-"""Seconds until a delivery comes again whose dead letter could not be stored."""
+"""Seconds until redelivery if the dead letter could not be stored."""
 
 TELL_AGAIN = RetryPolicy(initial_interval=5.0, maximum_attempts=9)
-"""For a result that its requester could not be told: what is done stays done, and a few more deliveries say so."""
+"""For a result that its requester could not be told: the effect is not repeated, a few redeliveries tell the result."""
 
 WORKING_AFTER = 1.0
-"""Seconds that a handler runs before its requester is told that it does: most are done by then, and say so at once."""
+"""Seconds that a handler runs before its requester is told so: most handlers are done by then and need no such status."""
 
 
 class DurableWork:
-    """Handles the tasks and events of one worker; what takes round trips runs `beside`, in a bounded time."""
+    """Handles the tasks and events of one worker; round trips run in `beside`, each in bounded time."""
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class DurableWork:
         self._said = OperatorLog(_log)
 
     async def handle(self, work: Work) -> None:
-        """Run the handler if it may run; returns once what follows has begun, or waits for its turn."""
+        """Run the handler if it may run; return once what follows has been started or queued."""
         if work.started >= work.header.exp:
             await self._beside.start(self._expired, work, Code.EXPIRED)
             return
@@ -133,17 +134,16 @@ class DurableWork:
     async def reject(
         self, message: VerifiedMessage, delivery: Delivery, pull: Pull, code: Code, reasons: tuple[str, ...]
     ) -> None:
-        """Tell the requester of a task that steps 14 to 17 said no, and end the delivery for good."""
+        """Tell the requester of a task that steps 14 to 17 refused it, and terminate the delivery."""
         if (reporter := self._statuses.reporter(message, delivery)) is not None:
             await reporter.tell(State.REJECTED, code=code, reasons=reasons)
         pull.term(delivery)
 
     async def put_off(self, message: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
-        """Put off a genuine message for a verb that has no handler here, for a replica that has one, until its `exp`.
+        """Put off a genuine message whose verb has no handler here, for a replica that has one, until its `exp`.
 
-        Its requester hears of it at the first delivery, so that a mistyped verb is known at once. At the last try, or
-        where no place is left, the task has failed; there is no dead letter, for DEAD drops the oldest, and anybody who
-        may send could flush it so.
+        The requester is told at the first delivery, so that a mistyped verb shows at once. At the last try, or if no place
+        is left, the task fails. There is no dead letter: DEAD drops the oldest, so any permitted sender could flush it.
         """
         header, count = message.header, delivery.number
         delay = VERB_AWAITED.delay(count, random=self._random(), now=self._clock(), until=header.exp)
@@ -159,7 +159,7 @@ class DurableWork:
             pull.term(delivery)
 
     def _still_working(self, progress: TaskReporter) -> None:
-        """Tell that the handler works, unless it has said so itself, or what it waits for: the newest status counts."""
+        """Report that the handler is working, unless it has reported a status itself: the newest status counts."""
         if not progress.begun:
             self._beside.start_at_once(_store(progress, progress.numbered(State.WORKING)))
 
@@ -176,20 +176,20 @@ class DurableWork:
             await self._effects.done(claim, None)
             await progress.tell(State.FAILED, code=code, note="done, but its result is too large to be sent")
         elif len(result.body) > RESULT_BYTES:
-            # Nobody could say it again, so it is said before the effect counts as done.
+            # No process could tell this result again, so it is told before the effect counts as done.
             await progress.completed(result)
             await self._effects.done(claim, None)
         else:
             await self._effects.done(claim, result)
             if not await progress.completed(result):
                 self._effects.untold(claim)
-                # Only where STATE keeps the result is it said again, and not the handler run again elsewhere.
+                # Only if STATE keeps the result does a redelivery tell it again instead of running the handler elsewhere.
                 if claim.last and await self._tell_later(work, code):
                     return
         await self._outcomes.settle(work, code)
 
     async def _tell_later(self, work: Work, code: Code | None) -> bool:
-        """Have a delivery come again whose result was not stored for its requester; say whether it will."""
+        """Put off a delivery whose result was not stored for its requester; return whether it will be redelivered."""
         delay = self._delay(work, TELL_AGAIN)
         if delay is None:
             return False
@@ -198,7 +198,7 @@ class DurableWork:
         return True
 
     async def _not_again(self, work: Work, done: AlreadyDone) -> None:
-        """Acknowledge what has been done before, and say its result to a requester that may not know it."""
+        """Acknowledge a delivery whose effect has happened, and tell its result to a requester that may not know it."""
         self._say("not done again", work, Code.REPLAYED)
         if (progress := work.progress) is not None and not done.told:
             if done.result is None:
@@ -209,7 +209,7 @@ class DurableWork:
         await self._outcomes.settle(work, Code.REPLAYED)
 
     async def _failed(self, work: Work, claim: Claim, failure: HandlingError, asked: Retry | None = None) -> None:
-        """Try a task or event again by its route's policy, or bury it with its reason; what was denied is denied."""
+        """Retry a task or event by its route's policy, or bury it with its reason; a denial is not retried."""
         await self._effects.failed(claim)
         if failure.code is Code.DENIED:
             await self._denied(work, failure)
@@ -233,8 +233,8 @@ class DurableWork:
         work.put_off(delay, self._places)
 
     async def _denied(self, work: Work, failure: HandlingError) -> None:
-        """End what asked for something that was denied: the next try would ask the same, and hear the same."""
-        self._say("denied", work, failure.code, "by what its handler asked for")
+        """End a task or event whose own request was denied: a retry would make the same request and be denied again."""
+        self._say("denied", work, failure.code, "a request of its handler was denied")
         if (reporter := work.permitted.reporter) is not None:
             reasons = failure.reasons if shows_reasons(work.permitted.obligations) else ()
             await reporter.tell(State.REJECTED, code=failure.code, reasons=reasons)
@@ -252,7 +252,7 @@ class DurableWork:
         try:
             await self._dead.bury(work, failure)
         except SealbusError as error:
-            _log.warning("dead letter not stored, trying again later: %s", error)
+            _log.warning("dead letter not stored, will be retried: %s", error)
             work.put_off(BURY_AGAIN, self._places)
             return
         self._say("dead-lettered", work, failure.code, f"after {work.delivery.number} deliveries")
@@ -261,13 +261,13 @@ class DurableWork:
         await self._outcomes.settle(work, failure.code)
 
     async def _again(self, work: Work, code: Code, delay: float | None) -> None:
-        """Put a delivery off that was not handled, at least `delay` seconds and with backoff, unless it expires before."""
+        """Put off a delivery that was not handled, at least `delay` seconds and with backoff, unless it expires before."""
         backoff = self._delay(work, UNTIL_EXPIRY)
         if delay is None or self._clock() + delay * SECOND >= work.header.exp:
-            # What we wait for may have until after our own time; but it may be done, or have failed, long before.
+            # The copy that we wait for may have more time than we have, but it may be done, or have failed, long before.
             delay = backoff
         elif backoff is not None:
-            # Each look is a decision and its record: copies of one long task must not fill the audit stream.
+            # Each try costs a decision and its record: copies of one long task must not fill the audit stream.
             delay = max(delay, backoff)
         if delay is None:
             await self._expired(work, code)
@@ -278,7 +278,7 @@ class DurableWork:
 
     async def _expired(self, work: Work, code: Code) -> None:
         self._say("expired", work, code)
-        # While another copy is being handled nothing final is known: it may be done any moment, and would not be heard.
+        # While another copy is being handled nothing final is known: its result may come any moment and would go unheard.
         if (reporter := work.permitted.reporter) is not None and code is not Code.REPLAYED:
             await reporter.tell(State.EXPIRED, code=code)
         await self._outcomes.settle(work, code)
@@ -286,14 +286,14 @@ class DurableWork:
     async def _note_and_tell(
         self, work: Work, code: Code, progress: TaskReporter | None, asked: Retry | None = None
     ) -> None:
-        """Record what came of an attempt that is not the last, and tell `progress` of it."""
-        # Who asks for another try has not failed as far as the requester is concerned.
+        """Record the outcome of an attempt that is not the last, and report it to `progress`."""
+        # A handler that asks for another attempt has not failed as far as the requester is concerned.
         why, note = (code, "") if asked is None else ("", asked.note)
         told = (progress.tell(State.WORKING, code=why, note=note),) if progress is not None else ()
         await asyncio.gather(self._outcomes.note(work, code), *told)
 
     def _delay(self, work: Work, schedule: RetryPolicy) -> float | None:
-        """Return the seconds until the next delivery; `None` where there is none any more."""
+        """Return the seconds until the next delivery, or `None` if there is none."""
         return schedule.delay(work.delivery.number, random=self._random(), now=self._clock(), until=work.header.exp)
 
     def _say(self, event: str, work: Work, code: str, extra: str = "") -> None:
@@ -315,5 +315,5 @@ async def _store(reporter: TaskReporter, status: Status | None) -> None:
 
 
 async def _no_chunks(permitted: Permitted, chunk: Content, number: int, fin: bool) -> None:
-    """Refuse to send: only a call is answered in chunks, and no other handler can be declared so."""
+    """Refuse to send: only a call is answered in chunks, and only its handler can be declared so."""
     raise HandlingError(Code.HANDLER_FAILED, "chunks without a caller")

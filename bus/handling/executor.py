@@ -1,8 +1,8 @@
 """Runs the handlers of permitted messages: bounded, in order of arrival, each under its deadline, each with an outcome.
 
-So many handlers run at a time, each in a task that takes the next piece of work from one bounded queue; a full queue
-holds the gate up, which holds the pull up. What a handler raises ends its attempt, never that task. What follows the
-handler of a task or event (its status, its record, its acknowledgement) goes on beside, while the next one runs.
+A fixed number of handlers run at a time, each in a task that takes work from one bounded queue; a full queue blocks the
+gate, which blocks the pull. An exception from a handler ends its attempt, never that task. What follows the handler of a
+task or event (status, record, acknowledgement) runs in the background while the next handler runs.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from sealbus.policies.decision.decision import shows_reasons
 __all__ = ["Executor"]
 
 FINISHING = 1_024
-"""Deliveries whose handler is done and whose status, mark or record is on its way: beyond, handlers and gate wait."""
+"""Deliveries whose handler is done and whose status, mark or record is being stored; beyond that, handlers and gate wait."""
 
 WORKING_EVERY = 10.0
-"""Seconds between two signs of life for deliveries that wait or are handled: a third of the consumers' `ack_wait`."""
+"""Seconds between two progress signals for deliveries that wait or are handled: a third of the consumers' `ack_wait`."""
 
 
 class Executor:
-    """`concurrency` handlers at a time; enter with `async with`, then `drain` before leaving to finish what was taken."""
+    """Runs `concurrency` handlers at a time; enter with `async with`, and `drain` before leaving to finish queued work."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Executor:
             self._deadlines.close()
 
     def reporter(self, message: VerifiedMessage, delivery: Delivery) -> TaskReporter | None:
-        """Return the reporter of a task's status; `None` for a call, which is answered, and an event."""
+        """Return the reporter of a task's status, or `None` for a call or an event."""
         return self._statuses.reporter(message, delivery)
 
     async def put(self, permitted: Permitted, delivery: Delivery, pull: Pull | None) -> None:
@@ -119,7 +119,7 @@ class Executor:
         await self._queue.put(Work(permitted, delivery, pull, self._unsettled))
 
     async def drain(self, within: float) -> bool:
-        """Wait until everything queued was handled, at most `within` seconds; tell whether that was so."""
+        """Wait at most `within` seconds until everything queued was handled; return whether it was."""
         try:
             async with asyncio.timeout(within):
                 await self._queue.join()
@@ -130,11 +130,11 @@ class Executor:
         return True
 
     async def put_off(self, message: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
-        """Put off what is for a verb that has no handler here, and tell its requester; returns once there is room."""
+        """Put off a message whose verb has no handler here, and tell its requester; return once there is room."""
         await self._beside.start(self._durable.put_off, message, delivery, pull)
 
     async def turn_down(self, decided: Decided, pull: Pull | None) -> None:
-        """End what steps 14 to 16 decided against: answer a call, tell a task's requester, and settle for good.
+        """End what steps 14 to 16 refused: answer the call or tell the task's requester, and settle the delivery for good.
 
         Returns once there is room to do so.
         """
@@ -145,7 +145,7 @@ class Executor:
             await self._beside.start(self._durable.reject, message, decided.opened.delivery, pull, code, reasons)
 
     async def answer_error(self, decided: Decided, error: SealbusError) -> None:
-        """Answer a call whose decision is not recorded; a stream delivery is tried again, and nobody is told."""
+        """Answer a call whose decision is not recorded; a stream delivery is retried instead, without a status."""
         message = decided.opened.message
         if message.header.kind is Kind.CALL:
             await self._beside.start(self._replier.refuse, message, error.code, _shown(decided))
@@ -170,7 +170,7 @@ class Executor:
 
 
 def _shown(decided: Decided) -> tuple[str, ...]:
-    """Return the policy's reasons where one of its obligations lets them be shown."""
+    """Return the policy's reasons if one of its obligations allows showing them, else none."""
     decision = decided.decision
     if decision is None or not shows_reasons(decision.obligations):
         return ()

@@ -1,8 +1,8 @@
-"""Deliveries that wait at the broker to come again: how many, and for what, one process puts off at a time.
+"""Places for deliveries that were put off: how many one process may put off at a time, by cause.
 
-A delivery that is put off holds a place among its consumer's `max_ack_pending` until it comes again; where all are held
-the agent stands still. So what nobody has authenticated, and verbs that nobody here knows, get a share each, which leaves
-half of the places free where 16 processes have one agent (SPEC.md section 7).
+A delivery that is put off holds a place among its consumer's `max_ack_pending` until it is redelivered; once all places
+are held, the agent stands still. So unauthenticated messages and unknown verbs have a limited share each, which leaves half
+of the places free even if 16 processes serve one agent (SPEC.md section 7).
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ class Cause(StrEnum):
     """Why a delivery is put off."""
 
     UNAUTHENTICATED = "unauthenticated"
-    """A key or trust domain that is not known: nothing in the message is known to be true."""
+    """An unknown key or trust domain: nothing in the message is known to be true."""
     UNKNOWN_VERB = "unknown_verb"
-    """Genuine, for a verb that another version of this agent may have."""
+    """A genuine message, for a verb that another version of this agent may have."""
     PASSING = "passing"
-    """An engine, a resource, a stream or a handler failed: the message is good, and is never given up for want of room."""
+    """An engine, resource, stream or handler failed: the message is good, and is never given up for lack of room."""
 
 
 SHARE: Final = {Cause.UNAUTHENTICATED: 64, Cause.UNKNOWN_VERB: 64, Cause.PASSING: 4}
 """Each cause has this fraction of `max_ack_pending`: 128, 128 and 2,048 of 8,192."""
 
 ONE_SENDER: Final = 128
-"""Verbs that nobody knows have this fraction for each sender: 64 of 8,192."""
+"""Unknown verbs have this fraction for each sender: 64 of 8,192."""
 
 
 class Places:
-    """The places of one process. `max_ack_pending` is that of its consumers; each cause has one at least."""
+    """The places of one process. `max_ack_pending` is that of its consumers; each cause has at least one place."""
 
     def __init__(
         self, max_ack_pending: int, *, counters: Counters, clock: Callable[[], float] = time.monotonic
@@ -54,7 +54,7 @@ class Places:
         self._counters = counters
         self._clock = clock
         self._held: dict[Cause, list[tuple[float, str]]] = {cause: [] for cause in Cause}
-        """When each delivery comes again, and whose it is where that counts; the soonest first."""
+        """When each delivery is redelivered, with its sender where that counts; soonest first."""
         self._of_one: Counter[str] = Counter()
         self._unattempted: BoundedMap[tuple[str, int], int] = BoundedMap(max_ack_pending)
         """How often what stands there in a stream was put off though its handler had not run."""
@@ -70,10 +70,10 @@ class Places:
         sender: str = "",
         attempted: bool = False,
     ) -> bool:
-        """Have `delivery` come again in `seconds` if there is a place, and say whether there was.
+        """Have `delivery` redelivered in `seconds` if there is a place; return whether there was.
 
-        For what fails for a passing reason there always is: `room` keeps these in bounds. `sender` is who sealed a
-        message for a verb that nobody knows, `attempted` whether its handler ran.
+        `Cause.PASSING` always has a place: `room` keeps it in bounds. `sender` is the sender of a message with an unknown
+        verb; `attempted` tells whether its handler ran.
         """
         held = self._held[cause]
         if cause is not Cause.PASSING and (
@@ -113,13 +113,13 @@ class Places:
         return len(held)
 
     async def room(self) -> None:
-        """Wait until no more than its share of deliveries is put off for passing reasons."""
+        """Wait until no more than their share of deliveries is put off for temporary failures."""
         while self.waiting(Cause.PASSING) >= self._most[Cause.PASSING]:
             self._said.warning("nothing new is taken: %d deliveries are put off", len(self._held[Cause.PASSING]))
             await asyncio.sleep(max(0.0, self._held[Cause.PASSING][0][0] - self._clock()))
 
     def notes(self) -> dict[str, str]:
-        """Return what an operator should look at, by part."""
+        """Return notes for operators, by part."""
         notes = {}
         if verbs := self.waiting(Cause.UNKNOWN_VERB):
             notes["verbs"] = f"{verbs} tasks or events for verbs that this version does not have wait for one that does"

@@ -1,4 +1,4 @@
-"""Calls at their handler: answered first, then recorded, and never tried again (SPEC.md section 7)."""
+"""Handles calls: answered first, then recorded, and never retried (SPEC.md section 7)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Replier:
         self._clock = clock
 
     async def handle(self, work: Work) -> None:
-        """Run the handler of a call, answer, and record what came of it."""
+        """Run the handler of a call, answer it, and record the outcome."""
         permitted = work.permitted
         if work.started >= work.header.exp:
             await self._outcomes.settle(work, Code.EXPIRED)
@@ -70,7 +70,7 @@ class Replier:
         await self._send(message, error_answer(code, reasons))
 
     async def _send(self, message: VerifiedMessage, answer: Content) -> None:
-        """Send a reply; one that cannot leave is logged, and its caller concludes `expired`."""
+        """Send a reply; if it cannot be sent this is logged, and its caller concludes `expired`."""
         try:
             await self._outbox.send(reply_message(message, answer))
         except SealbusError as error:
@@ -81,7 +81,7 @@ class Replier:
 
 
 def error_answer(code: str, reasons: tuple[str, ...], note: str = "") -> Content:
-    """Return the body of an error reply: a code, reasons only where the policy lets them be shown, a handler's note."""
+    """Return the body of an error reply: a code, reasons only if the policy allows showing them, a handler's note."""
     said = {"code": str(code), "reasons": list(reasons)} | ({"note": note} if note else {})
     return Content(body=json.dumps(said, separators=(",", ":")).encode(), typ=ERROR_TYPE)
 
@@ -89,7 +89,7 @@ def error_answer(code: str, reasons: tuple[str, ...], note: str = "") -> Content
 def reply_message(
     message: VerifiedMessage, answer: Content, *, seq: int | None = None, fin: bool = False
 ) -> OutgoingMessage:
-    """Return the reply, or the chunk numbered `seq`, to a call."""
+    """Return the reply to a call, or the chunk `seq` of it."""
     header = message.header
     if header.rpl is None:
         raise Denied("the message has no reply subject")

@@ -1,7 +1,7 @@
-"""Statuses of tasks, as the worker that handles them writes them: `status.<requester>.<task id>` (SPEC.md section 7).
+"""The worker's side of task statuses, published on `status.<requester>.<task id>` (SPEC.md section 7).
 
-A status that cannot be stored holds nothing up for ever: it is tried for a bounded time, then counted and logged, and
-its requester concludes `expired` at the task's end.
+Storing a status is tried for a bounded time; a failure is then counted and logged, and the requester concludes `expired`
+at the task's end.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ __all__ = ["StatusReporter", "Statuses"]
 _log = logging.getLogger(__name__)
 
 STATUS_LIFE = 86_400 * SECOND
-"""The longest that its kind may have: a requester may ask long after."""
+"""The longest life that its kind may have: a requester may ask long after."""
 
 NOTHING = Content(body=b"null", typ="application/json")
 """The result of a handler that returned nothing."""
 
 _STORED = "stored"
-"""What became of a status that was acknowledged in time."""
+"""Metric label of a status that was acknowledged in time."""
 
 
 class Statuses:
-    """Writes the statuses of the tasks that one worker handles; `within` seconds for each to be stored."""
+    """Writes the statuses of one worker's tasks; each has `within` seconds to be stored."""
 
     def __init__(self, *, names: Names, outbox: Outbox, counters: Counters, within: float = 10.0) -> None:
         self._names = names
@@ -49,11 +49,11 @@ class Statuses:
         self._said = OperatorLog(_log)
 
     def reporter(self, message: VerifiedMessage, delivery: Delivery) -> StatusReporter | None:
-        """Return the reporter of a task's status; `None` for every other kind, whose progress nobody waits for."""
+        """Return the reporter of a task's status, or `None` for kinds that have none."""
         return StatusReporter(self, message, delivery.number) if message.header.kind is Kind.TASK else None
 
     async def store(self, message: VerifiedMessage, status: Status) -> bool:
-        """Store `status` of the task `message`; tell whether that was acknowledged in time. Raises nothing."""
+        """Store `status` of the task `message`; return whether that was acknowledged in time. Raises nothing."""
         try:
             with self._deadlines.within(self._within):
                 await self._outbox.publish(self._outgoing(message, status), within=self._within)
@@ -64,7 +64,7 @@ class Statuses:
         return self._note(message, status, _STORED)
 
     async def store_each(self, told: Sequence[tuple[VerifiedMessage, Status | None]]) -> list[bool]:
-        """Store statuses of several tasks in one write; tell for each what `store` would; None is not stored."""
+        """Store statuses of several tasks in one write; return for each what `store` would. None is not stored."""
         saying = [(message, status) for message, status in told if status is not None]
         outcomes: list[str]
         try:
@@ -97,7 +97,7 @@ class Statuses:
         )
 
     def _note(self, message: VerifiedMessage, status: Status, outcome: str) -> bool:
-        """Count what became of a status, and say whether it was stored."""
+        """Count the outcome of storing a status; return whether it was stored."""
         self._counters.add("sealbus_statuses_total", 1, state=status.state.value, outcome=outcome)
         if outcome != _STORED:
             self._said.warning("status %s of a task of %s not stored: %s", status.state, message.header.iss, outcome)
@@ -105,7 +105,7 @@ class Statuses:
 
 
 class StatusReporter:
-    """Tells one requester about one delivery of one task, in numbered statuses."""
+    """Reports one delivery of one task to its requester, in numbered statuses."""
 
     def __init__(self, statuses: Statuses, message: VerifiedMessage, delivery: int) -> None:
         self._statuses = statuses
@@ -115,7 +115,7 @@ class StatusReporter:
 
     @property
     def begun(self) -> bool:
-        """Whether a status of this delivery that is not its last was numbered."""
+        """Whether a status other than the last was numbered for this delivery."""
         return self._next > 0
 
     def numbered(
@@ -127,10 +127,10 @@ class StatusReporter:
         note: str = "",
         result: Content | None = None,
     ) -> Status | None:
-        """Return the next status, to be stored by `store`: numbers are given in the order of these calls.
+        """Return the next status, to be stored by `store`; statuses are numbered in the order of these calls.
 
-        A delivery has 65,536 numbers, the last of them for its end; `None` stands for what is too much before. Raises
-        `ValueError` for what no status can say (`Status`).
+        A delivery has 65,536 numbers, the last reserved for its final status; `None` means that the others are used up.
+        Raises `ValueError` for an invalid status (`Status`).
         """
         final = state in FINAL
         number = PER_DELIVERY - 1 if final else self._next
@@ -150,7 +150,7 @@ class StatusReporter:
         return status
 
     async def store(self, status: Status | None) -> bool:
-        """Store what `numbered` returned; tell whether that was acknowledged within a bounded time. Raises nothing."""
+        """Store what `numbered` returned; return whether that was acknowledged within a bounded time. Raises nothing."""
         return status is not None and await self._statuses.store(self._message, status)
 
     async def tell(
@@ -166,5 +166,5 @@ class StatusReporter:
         return await self.store(self.numbered(state, code=code, reasons=reasons, note=note, result=result))
 
     async def completed(self, result: Content | None) -> bool:
-        """Store the last status of a task that was done; `None` is a handler that returned nothing."""
+        """Store the final status of a completed task; `None` stands for a handler that returned nothing."""
         return await self.tell(State.COMPLETED, result=result or NOTHING)

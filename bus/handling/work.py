@@ -1,4 +1,4 @@
-"""One delivery at its handler: what was permitted, when its turn came, who hears how it goes, and how it is settled."""
+"""One delivery being handled: the permitted message, its start, its status reporter, and its settlement."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["Work"]
 class Work:
     """A permitted message with its delivery, which is settled once: by `ack` or `put_off`.
 
-    Until then it stands in `unsettled`, whose owner tells the broker that it is being handled (`alive`). `pull` is where
-    it is settled, absent for a core call.
+    Until then it is in `unsettled`, whose owner tells the broker that it is being handled (`alive`). `pull` is where it
+    is settled, absent for a core call.
     """
 
     __slots__ = ("_unsettled", "claim", "delivery", "header", "permitted", "pull", "started")
@@ -28,18 +28,18 @@ class Work:
         self.started = 0
         """When its turn came, in microseconds."""
         self.claim: Claim | None = None
-        """Its claim on the effect, from before the handler runs."""
+        """Its claim on the effect, made before the handler runs."""
         self._unsettled = unsettled
         if pull is not None:
             unsettled.add(self)
 
     @property
     def progress(self) -> TaskReporter | None:
-        """Who tells the requester that the handler works and what it returned, where its route has that told."""
+        """The reporter of progress and result, if the route reports them to the requester."""
         return self.permitted.reporter if self.permitted.route.status else None
 
     def alive(self) -> None:
-        """Tell the broker that the delivery is being handled, so that it is not delivered again meanwhile."""
+        """Tell the broker that the delivery is being handled, so that it is not redelivered."""
         if self.pull is not None:
             self.pull.working(self.delivery)
 
@@ -50,8 +50,8 @@ class Work:
         self._unsettled.discard(self)
 
     def put_off(self, seconds: float, places: Places) -> None:
-        """Have the delivery come again in `seconds`; only for what came from a stream."""
+        """Have the delivery redelivered in `seconds`; only for stream deliveries."""
         if self.pull is None:
-            raise TypeError("a call does not come again")
+            raise TypeError("a call is not redelivered")
         places.put_off(Cause.PASSING, self.delivery, self.pull, seconds, attempted=self.claim is not None)
         self._unsettled.discard(self)

@@ -1,1 +1,1 @@
-"""NATS beyond the connection: JetStream's API, publishing, pull consumers, acknowledgements, readers, subscriptions."""
+"""NATS on top of the connection: the JetStream API, publishing, pull consumers, acknowledgements, readers, subscriptions."""

@@ -1,6 +1,6 @@
-"""Acknowledgements: each delivery settled once, many in one write, and none forgotten for want of a connection.
+"""Acknowledgements: each delivery settled once, many in one write, and none lost with a connection.
 
-They go to the reply subject of a delivery, in which JetStream says what it is::
+They go to the reply subject of a delivery, in which JetStream describes the delivery::
 
     $JS.ACK.<stream>.<consumer>.<counts>                           9 tokens
     $JS.ACK.<domain>.<account>.<stream>.<consumer>.<counts>[.<any>]       11 or 12
@@ -22,16 +22,15 @@ from sealbus.envelopes.errors import BusUnavailable
 __all__ = ["FORGET", "AckSubject", "AckSubjects", "Acks"]
 
 FORGET = 600.0
-"""Seconds beyond its delay after which a message that was put off and did not come again is another replica's."""
+"""Seconds after its delay at which a message that was put off and not redelivered is taken to be another replica's."""
 
 
 class Acks:
     """The open deliveries of one consumer, by the reply subject that acknowledgements go to.
 
-    What is settled in one turn of the event loop leaves in one write at its end: handlers end one by one, and a write
-    through TLS costs more than everything else about an acknowledgement. It may go over any link: the consumer is
-    durable. What cannot be written is owed, and goes first over the next link; at most as much as the consumer's
-    `max_ack_pending` can be owed.
+    Everything settled in one turn of the event loop is sent in one write at its end: handlers end one by one, and a write
+    through TLS costs more than the rest of an acknowledgement. Any link will do: the consumer is durable. What cannot be
+    written is owed, at most the consumer's `max_ack_pending`, and goes first over the next link.
     """
 
     def __init__(self, connection: Connection, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -40,7 +39,7 @@ class Acks:
         self._written: list[str] = []
         self._open: dict[str, int] = {}
         self._again: dict[int, float] = {}
-        """Sequences that are to come again, and when it is no longer we who wait for them."""
+        """Sequences that are to be redelivered, and until when we expect them."""
         self._look = 0.0
         self._owed: list[bytes] = []
 
@@ -54,11 +53,11 @@ class Acks:
 
     @property
     def put_off(self) -> int:
-        """How many messages are remembered that are to come again."""
+        """How many messages that are to be redelivered are remembered."""
         return len(self._again)
 
     def drop(self, token: str, *, delay: float = 0.0) -> None:
-        """Forget a delivery that was not settled: the server is to give its message again, to us or to another."""
+        """Forget a delivery that was not settled: the server will redeliver its message, to us or to another."""
         sequence = self._open.pop(token, None)
         if sequence is None:
             return
@@ -74,11 +73,11 @@ class Acks:
         return min((*self._open.values(), *self._again), default=default)
 
     def settle(self, tokens: Iterable[str], how: str) -> None:
-        """Settle for good what `tokens` delivered, answering `how`; each only once."""
+        """Settle the deliveries of `tokens` for good, answering `how`; each only once."""
         self._write([token for token in tokens if self._open.pop(token, None) is not None], how)
 
     def again(self, tokens: Iterable[str], how: str, *, delay: float = 0.0) -> None:
-        """Ask for another delivery of what `tokens` delivered, answering `how`; it is to come after `delay` seconds."""
+        """Ask for redelivery of the deliveries of `tokens` after `delay` seconds, answering `how`."""
         taken = [token for token in tokens if token in self._open]
         for token in taken:
             self.drop(token, delay=delay)
@@ -96,7 +95,7 @@ class Acks:
         self._written += [f"PUB {token}{tail}" for token in tokens]
 
     def flush(self) -> None:
-        """Write now what was settled in this turn."""
+        """Write what was settled in this turn now."""
         if not self._written:
             return
         frames = "".join(self._written).encode()
@@ -107,13 +106,13 @@ class Acks:
             self._owed.append(frames)
 
     def touch(self, token: str) -> None:
-        """Say that an open delivery is still being worked on."""
+        """Tell the broker that an open delivery is still being handled."""
         if token in self._open:
             with contextlib.suppress(BusUnavailable):
                 self._connection.link.write(f"PUB {token} 4\r\n+WPI\r\n".encode())
 
     def pay(self, link: Link) -> None:
-        """Write to `link` what is owed. Raises `BusUnavailable`, and it stays owed."""
+        """Write to `link` what is owed. Raises `BusUnavailable`; it then stays owed."""
         self.flush()
         if self._owed:
             link.write(b"".join(self._owed))

@@ -1,7 +1,7 @@
 """The JetStream API: streams and consumers, read, created and updated as JSON.
 
-It is asked through a port, a function, so that an operator's command, a worker and a test use the same code
-over whatever connection they have. Whether a configuration is right is not decided here.
+Requests go through a port, a function, so that an operator's command, a worker and a test use the same code over their own
+connections. Whether a configuration is right is not decided here.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ _log = logging.getLogger(__name__)
 
 
 EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
-"""Header of a publish that is to be stored only after this sequence of its subject."""
+"""Header of a publish that is stored only if this is the last sequence of its subject."""
 NOT_THE_LAST: Final = frozenset({10_071, 10_164})
-"""JetStream: "wrong last sequence", with its number and without."""
+"""JetStream's codes for "wrong last sequence", with the sequence and without."""
 
 CONSUMER_NOT_FOUND = 10_014
 CONSUMER_EXISTS = frozenset({10_148, 10_012})
@@ -71,7 +71,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DurableSpec:
-    """A durable pull consumer as this program needs it. `ack_wait` in seconds; `start` is used when it is created."""
+    """A durable pull consumer as this program needs it. `ack_wait` is in seconds; `start` is used only at creation."""
 
     stream: str
     name: str
@@ -85,11 +85,11 @@ class DurableSpec:
             if not is_token(text):
                 raise ConfigurationError(f"{text[:255]!r} cannot be the name of a stream or consumer")
         if not self.subjects:
-            raise ConfigurationError(f"consumer {self.name}: it needs at least one subject")
+            raise ConfigurationError(f"consumer {self.name}: at least one subject is needed")
         for subject in self.subjects:
             check_pattern(subject)
         if self.ack_wait < 0.1 or self.max_ack_pending < 1:
-            raise ConfigurationError(f"consumer {self.name}: ack_wait at least 0.1 s, max_ack_pending at least 1")
+            raise ConfigurationError(f"consumer {self.name}: ack_wait is at least 0.1 s, max_ack_pending at least 1")
 
     def config(self) -> dict[str, object]:
         """Return the configuration as the API wants it."""
@@ -111,13 +111,13 @@ class DurableSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """A consumer that is as it should be. Everything up to `ack_floor` (a stream sequence) is acknowledged."""
+    """A consumer that matches its spec. Everything up to `ack_floor` (a stream sequence) is acknowledged."""
 
     ack_floor: int
 
 
 async def api(request: Request, subject: str, body: Mapping[str, object] | None = None) -> JsonObject:
-    """Ask `$JS.API.<subject>`, return its answer. Raises `StreamRefused` for a refusal, else `BusUnavailable`."""
+    """Ask `$JS.API.<subject>` and return its answer. Raises `StreamRefused` for a refusal, else `BusUnavailable`."""
     answer = await _ask(request, f"$JS.API.{subject}", body or {})
     if (error := _error(answer)) is not None:
         raise StreamRefused(f"{error[1]} ({error[0]})", error[0])
@@ -125,9 +125,9 @@ async def api(request: Request, subject: str, body: Mapping[str, object] | None 
 
 
 async def bind(request: Request, spec: DurableSpec) -> Bound:
-    """Make sure that the durable consumer of `spec` is there, creating it or bringing it up to date.
+    """Make sure that the durable consumer of `spec` exists, creating or updating it.
 
-    Raises `ConfigurationError` if one of that name exists that cannot be made so; `BusUnavailable`.
+    Raises `ConfigurationError` if a consumer of that name exists and cannot be updated to `spec`; `BusUnavailable`.
     """
     try:
         info = await api(request, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
@@ -143,7 +143,7 @@ async def bind(request: Request, spec: DurableSpec) -> Bound:
             info = await api(request, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
     found = info.get("config")
     if not isinstance(found, dict):
-        raise BusUnavailable(f"consumer {spec.name} of {spec.stream}: the answer about it is not one")
+        raise BusUnavailable(f"consumer {spec.name} of {spec.stream}: the server's answer is malformed")
     wanted = spec.config()
     fixed = ("ack_policy", "replay_policy")
     if found.get("deliver_subject") or any(found.get(key) != wanted[key] for key in fixed):
@@ -161,7 +161,7 @@ async def bind(request: Request, spec: DurableSpec) -> Bound:
 async def make_reader(
     request: Request, stream: str, name: str, subjects: tuple[str, ...], start: int, since: int
 ) -> int:
-    """Create a consumer in memory, without acknowledgement, gone by itself; return how many messages it has."""
+    """Create an in-memory consumer without acknowledgement, which the server removes itself; return its message count."""
     config: dict[str, object] = {
         "name": name,
         "ack_policy": "none",
@@ -198,7 +198,7 @@ async def _create(
 
 
 def _suffix(subjects: tuple[str, ...]) -> str:
-    # With one filter it stands in the API's subject too, so that permissions can name it.
+    # A single filter is also part of the API's subject, so that permissions can name it.
     return f".{subjects[0]}" if len(subjects) == 1 else ""
 
 
@@ -222,9 +222,9 @@ def _bound(info: JsonObject) -> Bound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamState:
-    """One stream as the server has it. `last` is a sequence.
+    """One stream as it is on the server. `last` is a sequence.
 
-    `created` and `told` (when it answered; 0 where it does not say) are microseconds by the server's clock, truncated.
+    `created` and `told` (when it answered; 0 if it does not say) are microseconds by the server's clock, truncated.
     """
 
     name: str
@@ -239,8 +239,8 @@ class StreamState:
 async def stream_state(request: Request, name: str) -> StreamState | None:
     """Return the stream `name`, or `None` if there is none. Raises `BusUnavailable` for any other answer.
 
-    It is looked up in the list of all. Who may ask for one alone (`STREAM.INFO`) may also ask which subjects it holds, and
-    some of ours end in the ids of other agents' tasks; the list tells no subject (SECURITY.md).
+    It is looked up in the list of all streams. A client that may ask for one (`STREAM.INFO`) may also ask which subjects it
+    holds, and some of ours end in the ids of other agents' tasks; the list shows no subjects (SECURITY.md).
     """
     seen = 0
     while True:
@@ -250,7 +250,7 @@ async def stream_state(request: Request, name: str) -> StreamState | None:
         if error is not None:
             raise BusUnavailable(f"stream {name}: the server cannot tell: {error[1]} ({error[0]})")
         if listed is None or missing is None or not isinstance(total, int):
-            raise BusUnavailable(f"stream {name}: the server's answer is no list of streams")
+            raise BusUnavailable(f"stream {name}: the server's answer is not a list of streams")
         for one in listed:
             if _name(one) == name:
                 return _state(name, cast("JsonObject", one))
@@ -262,17 +262,17 @@ async def stream_state(request: Request, name: str) -> StreamState | None:
 
 
 async def existing_stream(request: Request, name: str) -> StreamState:
-    """Return the stream `name` for who reads it. Raises `ConfigurationError` if there is none, `BusUnavailable`."""
+    """Return the stream `name`, to be read. Raises `ConfigurationError` if there is none, `BusUnavailable`."""
     if not is_token(name):
         raise ConfigurationError(f"{name[:255]!r} cannot be the name of a stream")
     state = await stream_state(request, name)
     if state is None:
-        raise ConfigurationError(f"stream {name} does not exist: sealbus streams apply")
+        raise ConfigurationError(f"stream {name} does not exist; run `sealbus streams apply`")
     return state
 
 
 async def stream_names(request: Request, subject: str) -> list[str]:
-    """Return the names of the streams that store what `subject` may match. Raises `BusUnavailable`."""
+    """Return the names of the streams that store subjects matching `subject`. Raises `BusUnavailable`."""
     answer = await _ask(request, "$JS.API.STREAM.NAMES", {"subject": subject})
     error, names = _error(answer), answer.get("streams")
     if error is not None:
@@ -287,7 +287,7 @@ async def stream_names(request: Request, subject: str) -> list[str]:
 async def audit_stream(request: Request, *, first: str = AUDIT) -> StreamState:
     """Return the stream that takes records now: `first`, unless it was closed or is gone.
 
-    Raises `ConfigurationError` if there is none, and `BusUnavailable` while one is about to be replaced.
+    Raises `ConfigurationError` if there is none, and `BusUnavailable` while one is being replaced.
     """
     state = await stream_state(request, first)
     if state is not None and takes_records(state):
@@ -297,7 +297,7 @@ async def audit_stream(request: Request, *, first: str = AUDIT) -> StreamState:
         return await existing_stream(request, names[0])
     if state is not None and closed_subject(first) in subjects_of(state):
         raise BusUnavailable(
-            "no stream takes audit records now: a period is being closed, or `streams roll` was cut off"
+            "no stream takes audit records now: a period is being closed, or `streams roll` was interrupted"
         )
     if state is None:
         raise ConfigurationError(f"stream {first}: does not exist; run `sealbus streams plan`")
@@ -305,17 +305,17 @@ async def audit_stream(request: Request, *, first: str = AUDIT) -> StreamState:
 
 
 def takes_records(state: StreamState) -> bool:
-    """Tell whether all records go to this stream."""
+    """Return whether all records go to this stream."""
     return any(one in (RECORDS, ">") for one in subjects_of(state))
 
 
 def closed_subject(name: str) -> str:
-    """Return what a stream listens to that takes no more records: a stream without a subject cannot be."""
+    """Return the subject of a stream that takes no more records: a stream cannot be without a subject."""
     return f"closed.{name}"
 
 
 def subjects_of(state: StreamState) -> list[str]:
-    """Return what a stream stores."""
+    """Return the subjects of a stream."""
     found = state.config.get("subjects")
     return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
 
@@ -331,7 +331,7 @@ async def update_stream(request: Request, config: Mapping[str, object]) -> Strea
 
 
 def parse_time(text: str) -> int:
-    """Return microseconds since the Unix epoch, truncated, of an RFC 3339 time. Raises `ValueError` for all else."""
+    """Return the microseconds since the Unix epoch, truncated, of an RFC 3339 time. Raises `ValueError` for anything else."""
     found = _TIME.fullmatch(text)
     if found is None:
         raise ValueError("not an RFC 3339 time")
@@ -375,7 +375,7 @@ def _error(answer: JsonObject) -> tuple[int, str] | None:
 
 
 def _array(answer: JsonObject, member: str) -> list[object] | None:
-    """Return an array of the answer, in which the server writes null for an empty one; None for anything else."""
+    """Return an array member of the answer, empty for null, which the server writes for empty; None for anything else."""
     found = answer.get(member)
     return [] if found is None else found if isinstance(found, list) else None
 
@@ -397,7 +397,7 @@ def _state(name: str, answer: JsonObject) -> StreamState:
         at = parse_time(created)
         heard = parse_time(told) if isinstance(told, str) else 0
     except ValueError as error:
-        raise BusUnavailable(f"stream {name}: the server's answer has a time that is none") from error
+        raise BusUnavailable(f"stream {name}: the server's answer has a malformed time") from error
     return StreamState(
         name=name,
         config=cast("JsonObject", config),

@@ -1,7 +1,7 @@
-"""How far this host's clock is from the broker's, by whose times messages are judged (SPEC.md section 3, *Life*).
+"""The difference of this host's clock from the broker's, by which messages are judged (SPEC.md section 3, *Life*).
 
-Measured now and again by a question to the broker, half of the round trip taken off; a clock that was set meanwhile is
-noticed without one. Beyond what the format allows nothing is to be decided: a policy would be asked about another time.
+It is measured periodically by a request to the broker, less half of the round trip; a clock that is set in between is
+noticed without a request. Beyond what the format allows nothing may be decided: a policy would be given a wrong time.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ EVERY: Final = 10.0
 """Seconds between two measurements while the clocks agree."""
 
 AGAIN: Final = 1.0
-"""Seconds until they are looked at again: whether ours was set, and while they do not agree, by another measurement."""
+"""Seconds between checks of whether our clock was set and, while the clocks disagree, between measurements."""
 
 STEP: Final = SECOND
-"""A clock that has moved by more than this beside the monotonic one was set: what was measured before does not hold."""
+"""A wall clock that drifts by more than this from the monotonic one was set; earlier measurements no longer hold."""
 
 TRIP: Final = 2 * SECOND
-"""Longer round trips say too little."""
+"""Longer round trips are too imprecise."""
 
 
 class ClockDifference:
-    """The difference to one broker. `ask` returns the broker's time (microseconds; 0 where it does not say)."""
+    """The difference to one broker. `ask` returns the broker's time (microseconds; 0 if it does not say)."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class ClockDifference:
         self._clock = clock
         self._elapsed = elapsed
         self._measured: tuple[int, int, int] | None = None
-        """How far ahead we were, give or take so much, and what our clock then was beside the monotonic one."""
+        """How far ahead our clock was, the uncertainty, and our clock's offset from the monotonic one at that time."""
         self._said = ""
 
     @property
@@ -60,16 +60,16 @@ class ClockDifference:
         return ahead + self._beside() - beside
 
     def seconds_ahead(self) -> float:
-        """Return `ahead` in seconds, as a metric shows it; not a number while nothing is known."""
+        """Return `ahead` in seconds, for a metric; NaN while nothing is known."""
         ahead = self.ahead
         return ahead / SECOND if ahead is not None else nan
 
     @property
     def problem(self) -> ClockSkew | None:
-        """Return why nothing may be decided now; `None` where the clocks agree."""
+        """Return why nothing may be decided now, or `None` if the clocks agree."""
         ahead = self.ahead
         if self._measured is None or ahead is None:
-            return ClockSkew("the broker has not told its time yet")
+            return ClockSkew("the broker's time is not known yet")
         if abs(ahead) - self._measured[1] <= DEFAULT_LIMITS.clock_skew:
             return None
         way = "ahead of" if ahead > 0 else "behind"
@@ -77,7 +77,7 @@ class ClockDifference:
         return ClockSkew(f"this host is {abs(ahead) / SECOND:.1f} s {way} the broker, {allowed} s are allowed")
 
     async def settle(self) -> ClockSkew | None:
-        """Return `problem`, after another measurement where our clock was set since the last one."""
+        """Return `problem`, after a new measurement if our clock was set since the last one."""
         if self._measured is None or abs(self._beside() - self._measured[2]) > STEP:
             await self._look()
         return self.problem
@@ -89,7 +89,7 @@ class ClockDifference:
             await self._look()
 
     async def disagree(self) -> None:
-        """Measure now and again, until the clocks do not agree any more."""
+        """Measure periodically until the clocks disagree."""
         due = self._elapsed() + EVERY
         while await self.settle() is None:
             await asyncio.sleep(AGAIN)
@@ -98,7 +98,7 @@ class ClockDifference:
                 due = self._elapsed() + EVERY
 
     async def _look(self) -> None:
-        """Measure. Without an answer what was known stays, moved by what our clock was set by."""
+        """Measure. Without an answer keep the last result, adjusted by how far our clock was set."""
         begun = self._elapsed()
         try:
             told = await self._ask()

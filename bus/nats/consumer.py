@@ -1,13 +1,13 @@
-"""The fast pull consumer: batches from one durable consumer, straight from the read loop, settled in one write.
+"""The pull consumer: batches from one durable consumer, straight from the read loop, settled in one write.
 
 ::
 
     server --deliveries--> pull requests (two, overlapping) --> buffer (bounded) --> batches()
-    ack, retry, term, working --> one write on whatever link is current
+    ack, retry, term, working --> one write on the current link
 
-Nothing runs in the background: pull requests are filled and made again by the read loop, everything else is done while
-somebody waits in `batches()`. A link that is replaced keeps its pull requests until they have ended, while those of
-the new link already ask.
+    Nothing runs in the background: the read loop fills and renews pull requests, and everything else is done while a caller
+    waits in `batches()`. A link that is being replaced keeps its pull requests until they have ended, while the new link
+    already makes its own.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["NatsPull"]
 _log = logging.getLogger(__name__)
 
 FRESH = 0.9
-"""Share of `ack_wait` after which a delivery that still waits here is dropped: the server is about to send it again."""
+"""Share of `ack_wait` after which a delivery that still waits here is dropped: the server is about to redeliver it."""
 
 FLUSH_SECONDS = 5.0
 
@@ -44,7 +44,7 @@ class NatsPull:
 
     def __init__(self, connection: Connection, spec: DurableSpec, *, batch: int) -> None:
         if batch < 1:
-            raise ConfigurationError(f"consumer {spec.name}: batch must be 1 or more")
+            raise ConfigurationError(f"consumer {spec.name}: batch must be at least 1")
         self._connection = connection
         self._spec = spec
         self._batch = batch
@@ -73,14 +73,14 @@ class NatsPull:
 
     @property
     def unsettled(self) -> int:
-        """How many deliveries were handed out, or wait to be, and are not settled."""
+        """How many deliveries are not settled, whether handed out or waiting to be."""
         return len(self._acks)
 
     async def batches(self) -> AsyncGenerator[Sequence[Delivery], None]:
         """Yield what has arrived (`Pull.batches`) until the connection is closed.
 
-        Raises `ConfigurationError` if the stream or consumer is not as it must be when this begins, `BusUnavailable` if
-        the server does not permit our inbox. Everything else is waited out.
+        Raises `ConfigurationError` if the stream or consumer is not as required at the start, `BusUnavailable` if the server
+        does not permit our inbox. All other failures are waited out.
         """
         self._open = True
         try:
@@ -102,7 +102,7 @@ class NatsPull:
             self._close()
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge for good, with all that is settled in this turn; once only, later if there is no connection now."""
+        """Acknowledge for good, once, with everything settled in this turn; later if there is no connection now."""
         self._acks.settle([delivery.token for delivery in deliveries], "+ACK")
 
     def retry(self, delivery: Delivery, delay: float) -> None:
@@ -110,15 +110,15 @@ class NatsPull:
         self._acks.again([delivery.token], f'-NAK {{"delay": {max(0, int(delay * 1e9))}}}', delay=delay)
 
     def term(self, delivery: Delivery) -> None:
-        """End the delivery for good without handling it."""
+        """Terminate the delivery without handling it."""
         self._acks.settle([delivery.token], "+TERM")
 
     def working(self, delivery: Delivery) -> None:
-        """Have the broker wait another `ack_wait` from now."""
+        """Make the broker wait another `ack_wait` from now."""
         self._acks.touch(delivery.token)
 
     def enter(self, link: Link) -> None:
-        """Open pull requests on `link`; they ask once the consumer was seen to be as it must."""
+        """Open pull requests on `link`, which are made once the consumer was checked."""
         self._pulls.open(link)
         self._links.append(link)
         self._pulls.asking = False
@@ -191,7 +191,7 @@ class NatsPull:
         self._arrived.set()
 
     def _ended(self, status: int, text: str) -> None:
-        """Go on after a request: at once where it brought all or ran out, after a pause where something is wrong."""
+        """Continue after a request: at once if it was filled or ran out, after a pause if something is wrong."""
         self._arrived.set()
         if status in (0, 404, 408) or "MaxBytes" in text or "Batch Completed" in text:
             self._ask()
@@ -215,7 +215,7 @@ class NatsPull:
         self._connection.counters.add("sealbus_bus_dropped_total", 1, reason=reason)
 
     def _look_again(self) -> float:
-        """Return when to look again though nothing arrived: a request may be forgotten, a pause over."""
+        """Return when to look again if nothing arrives: a request may be forgotten, or a pause over."""
         now = self._loop.time()
         if self._pulls.replace_silent(now):
             self._count("silent")
@@ -227,7 +227,7 @@ class NatsPull:
         return min(times, default=now + 60.0)
 
     async def _verify(self) -> None:
-        """See that stream and consumer are as they must be, at the start and on every new link."""
+        """Check that stream and consumer are as required, at the start and on every new link."""
         link = self._links[-1] if self._links else None
         if link is None or self._verified is link or self._loop.time() < self._pause_until:
             return
@@ -248,7 +248,7 @@ class NatsPull:
         self._failures = 0
 
     def _close(self) -> None:
-        """Give back what was not handed out, and what still arrives, so that another replica gets it at once."""
+        """Return what was not handed out, and what still arrives, so that another replica gets it at once."""
         self._open = False
         unread = [delivery.token for _, delivery in self._buffer]
         self._buffer.clear()

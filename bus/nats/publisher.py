@@ -1,7 +1,7 @@
 """Publishing to streams in bulk: many frames in one write, every PubAck through one inbox, one wait for all of them.
 
-nats-py's own publish costs a future, an inbox subject and a task switch a message, and its asynchronous form leaves
-futures behind for ever when the server dies. Here a batch has one future, and a lost link fails what it was owed.
+nats-py's own publish costs a future, an inbox subject and a task switch per message, and its asynchronous form leaks
+futures when the server dies. Here a batch has one future, and a lost link fails the answers that it owed.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from sealbus.envelopes.errors import BusUnavailable
 __all__ = ["BulkPublisher"]
 
 IN_FLIGHT = 4_096
-"""Messages that may wait for their PubAcks at a time. The window matters more for speed than anything else does."""
+"""Messages that may wait for their PubAcks at a time. This window matters more for speed than anything else."""
 
 IN_FLIGHT_BYTES = 16_777_216
-"""Payload bytes in flight; half of what a link lets wait for the network."""
+"""Payload bytes in flight; half of what may wait for the network on a link."""
 
 BATCH = 1_024
 """Messages that are written and awaited together."""
 
 TOO_LARGE = 10_054
-"""JetStream's error code for a message that is larger than allowed; the server would close the connection instead."""
+"""JetStream's error code for a message that is too large; the server itself would close the connection instead."""
 
 _Answer = PubAck | BusUnavailable
 
 
 class _Batch:
-    """Messages on their way on one link, and their answers in the order of the messages."""
+    """Messages in flight on one link, and their answers in the order of the messages."""
 
     def __init__(self, messages: Sequence[Outgoing]) -> None:
         self._messages = messages
@@ -46,14 +46,14 @@ class _Batch:
         self.done = asyncio.Event()
 
     def write(self, link: Link) -> None:
-        """Write all that the server would take; what is too large is answered at once."""
+        """Write all messages that the server would accept; fail those that are too large at once."""
         parts: list[bytes] = []
         inbox = link.replies.inbox
         fresh = tokens(len(self._messages))
         for index, message in enumerate(self._messages):
             before, after, size = publish_parts(message, replied=True)
             if size > link.max_payload:
-                text = f"{message.subject}: {size} bytes, and the server takes {link.max_payload}"
+                text = f"{message.subject}: {size} bytes, the server takes at most {link.max_payload}"
                 self._settle(index, StreamRefused(text, TOO_LARGE))
                 continue
             self._tokens.append(link.replies.expect(self, index, fresh[index]))
@@ -62,7 +62,7 @@ class _Batch:
             link.write(b"".join(parts))
 
     def end(self, link: Link, error: BusUnavailable) -> Sequence[_Answer]:
-        """Take no more answers; what has none by now has `error`."""
+        """Take no more answers; messages without one get `error`."""
         if self._owed:
             for token in self._tokens:
                 link.replies.forget(token)
@@ -85,7 +85,7 @@ class _Batch:
 
 
 class BulkPublisher:
-    """Publishes through the current link. A rotation keeps the link that a batch went out on until it is answered."""
+    """Publishes through the current link. A rotation keeps the link of a batch until the batch is answered."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -95,11 +95,11 @@ class BulkPublisher:
         self._turn = asyncio.Lock()
 
     async def publish(self, messages: Sequence[Outgoing], *, deadline: float) -> Sequence[PubAck | Exception]:
-        """Publish all, and return what became of each, in order (`Transport.publish`).
+        """Publish all `messages` and return the answer to each, in order (`Transport.publish`).
 
-        Each answer is a `PubAck`, `StreamRefused` or `BusUnavailable`; nothing is repeated. What was not even written
-        within `deadline` seconds, for want of room or of a connection, is `BusUnavailable` as well. Raises
-        `ConfigurationError` for a subject or header that may not be written; messages before it may be published.
+        An answer is a `PubAck`, `StreamRefused` or `BusUnavailable`; nothing is retried. A message that could not be written
+        within `deadline` seconds, for lack of room or connection, also gets `BusUnavailable`. Raises `ConfigurationError`
+        for a subject or header that may not be written; messages before it may be published.
         """
         until = asyncio.get_running_loop().time() + deadline
         answers: list[PubAck | Exception] = []
@@ -135,7 +135,7 @@ class BulkPublisher:
             self._room.set()
 
     async def _admit(self, count: int, size: int, until: float) -> bool:
-        """Wait for room, in turn; say whether there was any before `until`."""
+        """Wait for room, in turn; return whether there was any before `until`."""
         try:
             async with asyncio.timeout_at(until), self._turn:
                 while self._in_flight and (self._in_flight + count > IN_FLIGHT or self._bytes + size > IN_FLIGHT_BYTES):
@@ -149,7 +149,7 @@ class BulkPublisher:
 
 
 def _batches(messages: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:
-    """Cut `messages` into runs of at most `BATCH`, and of at most `IN_FLIGHT_BYTES` unless one alone is more."""
+    """Split `messages` into runs of at most `BATCH`, and at most `IN_FLIGHT_BYTES` unless one alone is larger."""
     start = 0
     size = 0
     for place, message in enumerate(messages):
@@ -176,4 +176,4 @@ def _parsed(subject: str, block: bytes, payload: bytes) -> _Answer:
             return StreamRefused(f"{subject}: {refusal.get('description', 'refused')} ({code})", code)
         return PubAck(stream=str(found["stream"]), sequence=int(found["seq"]), duplicate=found.get("duplicate") is True)
     except (ValueError, TypeError, KeyError, AttributeError):
-        return BusUnavailable(f"{subject}: the acknowledgement is not one")
+        return BusUnavailable(f"{subject}: the acknowledgement is malformed")

@@ -1,7 +1,7 @@
-"""The pull requests of one consumer: how many at a time, on which link, and what if the server forgets one.
+"""The pull requests of one consumer: how many at a time, on which link, and what happens if the server forgets one.
 
-Deliveries come under their own subject, with nothing that names the request; so each has an inbox that only it uses. What
-JetStream says about a request comes as a status, on the inbox itself.
+Deliveries come under their own subject, with nothing that names the request, so each request has its own inbox.
+JetStream reports the end of a request as a status, on that inbox.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from sealbus.envelopes.errors import BusUnavailable
 __all__ = ["OpenPull", "PullRequest", "PullRequests"]
 
 PULLS = 2
-"""Pull requests at a time and link: while one is drained, the next is already being filled."""
+"""Pull requests at a time per link: while one is drained, the next is already being filled."""
 
 ROOM = 3
-"""Batches that may be buffered or asked for; beyond, nothing is asked for until some were taken."""
+"""Batches that may be buffered or requested; beyond that nothing is requested until some were taken."""
 
 
 class PullRequests:
-    """Two at a time on each link that was opened and not closed; only the newest link's ask.
+    """Two pull requests on each open link; only those of the newest link are renewed.
 
-    `deliver` gets subject, reply subject, raw header block and payload of each message; `ended` status and text of each
-    request that is over; `refused` the server's words if it does not permit an inbox. `waiting()` is how many messages
-    were delivered and not taken.
+    `deliver` gets the subject, reply subject, raw header block and payload of each message; `ended` the status and text of
+    each request that is over; `refused` the server's text if it does not permit an inbox. `waiting()` is how many messages
+    were delivered but not taken.
     """
 
     def __init__(
@@ -58,17 +58,17 @@ class PullRequests:
         """Whether requests may be made now."""
 
     def open(self, link: Link) -> None:
-        """Open them on `link`, which is the newest now. Raises `BusUnavailable`."""
+        """Open pull requests on `link`, which is now the newest. Raises `BusUnavailable`."""
         self._pulls += [self._pull(link) for _ in range(PULLS)]
 
     def close(self, link: Link) -> None:
-        """Close those on `link`; what was sent to them already may still be delivered, while the link lives."""
+        """Close those on `link`; messages sent to them already may still be delivered while the link lives."""
         for pull in self._on(link):
             self._remove(pull)
         self._ended.set()
 
     async def finish(self, link: Link, seconds: float) -> None:
-        """Wait until the requests on `link` have ended by themselves, then close its places. Raises `BusUnavailable`."""
+        """Wait until the requests on `link` have ended by themselves, then close them. Raises `BusUnavailable`."""
         while self.busy(link):
             self._ended.clear()
             await self._ended.wait()
@@ -76,11 +76,11 @@ class PullRequests:
         await link.flush(seconds)
 
     def busy(self, link: Link) -> bool:
-        """Say whether a request waits on `link`."""
+        """Return whether a request waits on `link`."""
         return any(pull.remaining for pull in self._on(link))
 
     def ask(self) -> None:
-        """Ask on the newest link, as far as there is room; one request that has brought nothing yet is enough."""
+        """Make requests on the newest link as far as there is room; one that has brought nothing yet is enough."""
         if not self.asking or not self._pulls:
             return
         batch = self._request.batch
@@ -96,11 +96,11 @@ class PullRequests:
                 asked += batch
 
     def silent_at(self) -> float | None:
-        """Return when, by the loop's time, the first request counts as forgotten, if one waits."""
+        """Return when, by the loop's time, the first waiting request counts as forgotten; `None` if none waits."""
         return min((pull.silent_at for pull in self._pulls if pull.remaining), default=None)
 
     def replace_silent(self, now: float) -> int:
-        """Replace those that the server has forgotten, and return how many they were."""
+        """Replace the requests that the server has forgotten, and return how many there were."""
         silent = [pull for pull in self._pulls if pull.remaining and pull.silent_at <= now]
         for pull in silent:
             place = self._pulls.index(pull)
@@ -110,7 +110,7 @@ class PullRequests:
         return len(silent)
 
     def _pull(self, link: Link) -> OpenPull:
-        # Links whose certificates live shortly are left often, and a request keeps its link until it ends.
+        # Links with short-lived certificates are left often, and a request keeps its link until it ends.
         request = self._request.within(link.life / 10.0)
         return OpenPull(link, self._inbox_prefix, request, deliver=self._take, ended=self._end, refused=self._refused)
 
@@ -133,7 +133,7 @@ class PullRequests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullRequest:
-    """What is asked for: at most `batch` messages and `max_bytes`, waiting `expires` seconds for them.
+    """One pull request: at most `batch` messages and `max_bytes`, waiting `expires` seconds for them.
 
     While it waits, the server shows every `heartbeat` seconds that it has not forgotten the request.
     """
@@ -144,12 +144,12 @@ class PullRequest:
     heartbeat: float = 2.0
 
     def within(self, seconds: float) -> PullRequest:
-        """Return the same request, waiting no longer than `seconds`, but at least one."""
+        """Return the same request, waiting no longer than `seconds`, but at least one second."""
         expires = min(self.expires, max(1.0, seconds))
         return replace(self, expires=expires, heartbeat=min(self.heartbeat, 0.4 * expires))
 
     def encode(self) -> bytes:
-        """Return it as the API wants it."""
+        """Return the request as the API expects it."""
         return json.dumps(
             {
                 "batch": self.batch,
@@ -163,8 +163,8 @@ class PullRequest:
 class OpenPull:
     """A place for one pull request on one link.
 
-    `deliver(first, subject, reply, block, payload)` is called for each message, `first` telling whether it is the first
-    of its request; `ended(status, text)` when the request is over, with status 0 when all that it asked for has come.
+    `deliver(first, subject, reply, block, payload)` is called for each message, where `first` marks the first of its
+    request; `ended(status, text)` when the request is over, with status 0 if everything requested has come.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class OpenPull:
         self.remaining = 0
         """Messages that the request may still bring; 0 between requests."""
         self.untouched = False
-        """Whether a request waits that has brought nothing yet."""
+        """Whether a request is waiting that has brought nothing yet."""
         self._batch = request.batch
         self._body = request.encode()
         self._patience = 2.0 * request.heartbeat + 1.0
@@ -202,11 +202,11 @@ class OpenPull:
 
     @property
     def silent_at(self) -> float:
-        """When, by the loop's time, the request counts as forgotten unless the server is heard."""
+        """When, by the loop's time, the request counts as forgotten unless the server sends something."""
         return self._heard + self._patience
 
     def close(self) -> None:
-        """Want nothing any more. What the server has sent already is still delivered."""
+        """End the request. What the server has sent already is still delivered."""
         self.remaining = 0
         self.untouched = False
         self.link.end(self._sid)

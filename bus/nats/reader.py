@@ -1,10 +1,10 @@
-"""Reading a stream in order, for audit and replay: nothing left out, nothing twice, through restarts and rotations.
+"""Reading a stream in order, for audit and replay: nothing is skipped or repeated, through restarts and rotations.
 
-Each attempt is a consumer of its own that lives in the server's memory and acknowledges nothing. Whatever goes wrong
-(a gap in its count, a lost link, a deleted consumer) is answered by a new one that starts after the last sequence that
-was passed on. A message with a malformed header block is passed on like any other.
+Each attempt is its own consumer in the server's memory, without acknowledgements. After any failure (a gap in its
+count, a lost link, a deleted consumer) a new one starts after the last sequence that was passed on. A message with a
+malformed header block is passed on like any other.
 
-The last message of one subject is read by JetStream's direct get, which permissions can hold to a subject.
+The last message of one subject is read by JetStream's direct get, which permissions can limit to a subject.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ BATCH = 500
 READY_SECONDS = 30.0
 MOVED = "moved to a new connection"
 PASSING = (404, 408)
-"""Statuses of a request that only ran out."""
+"""Statuses of a request that merely ran out."""
 
 _NOT_FOUND = 404
 
 
 class _Reader:
-    """One attempt: a consumer on one link, and what it has brought in order."""
+    """One attempt: a consumer on one link, and what it has delivered in order."""
 
     def __init__(self, link: Link, stream: str, created: int) -> None:
         self.link = link
@@ -57,7 +57,7 @@ class _Reader:
         self._pulls: PullRequests | None = None
 
     async def open(self, connection: Connection, subjects: tuple[str, ...], start: int, since: int) -> None:
-        """Make the consumer, which starts at sequence `start`, or at the time `since` if there is one."""
+        """Create the consumer, which starts at sequence `start`, or at the time `since` if given."""
         self.link.watchers.append(self.arrived.set)
         self._pending = await make_reader(connection.jetstream, self._stream, self._name, subjects, start, since)
         self._pulls = PullRequests(
@@ -79,12 +79,12 @@ class _Reader:
 
     @property
     def silent_at(self) -> float:
-        """When the request that waits longest counts as forgotten."""
+        """When the request that has waited longest counts as forgotten."""
         silent = self._pulls.silent_at() if self._pulls is not None else None
         return asyncio.get_running_loop().time() + 1.0 if silent is None else silent
 
     def ask(self) -> None:
-        """Ask for more where there is room. The server serves requests in their order, so that two stay in order."""
+        """Ask for more if there is room. The server serves requests in order, so two of them keep the order."""
         if self._pulls is not None and not self.broken and self.link.alive:
             self._pulls.ask()
 
@@ -98,7 +98,7 @@ class _Reader:
         return batch
 
     def close(self) -> None:
-        """End the subscriptions and have the server forget the consumer, which it else does by itself a little later."""
+        """End the subscriptions and make the server delete the consumer, which it otherwise does itself a little later."""
         if self.arrived.set in self.link.watchers:
             self.link.watchers.remove(self.arrived.set)
         if self._pulls is not None:
@@ -137,7 +137,7 @@ class _Reader:
 
     def _ended(self, status: int, text: str) -> None:
         if status in PASSING:
-            self._pending = 0  # what it had when it was made may have expired since
+            self._pending = 0  # what it had when it was created may have expired since
         if status and status not in PASSING and "MaxBytes" not in text and "Batch Completed" not in text:
             self._break(f"{status} {text}")
         self.arrived.set()
@@ -148,8 +148,8 @@ class _Reader:
 
 
 def _delete(link: Link, stream: str, name: str) -> None:
-    """Ask for a reader's consumer to be deleted, and wait for nothing. Raises `BusUnavailable`."""
-    # A reply subject that nobody waits on: without one the server would not take this for a question.
+    """Ask for a reader's consumer to be deleted, without waiting for the answer. Raises `BusUnavailable`."""
+    # A reply subject that nobody waits on: without one the server would not treat this as a request.
     nobody = link.replies.inbox + b"gone"
     link.write(b"PUB $JS.API.CONSUMER.DELETE.%b.%b %b 0\r\n\r\n" % (stream.encode(), name.encode(), nobody))
 
@@ -165,8 +165,8 @@ async def read(
 ) -> AsyncGenerator[Sequence[Delivery], None]:
     """Yield what `stream` holds on `subjects` in order, from sequence `start` or time `since` (`Transport.read`).
 
-    Without `follow` it ends after the last message that was there when it began. Raises `ConfigurationError` if there
-    is no such stream, or another of its name after an interruption, `BusUnavailable` without a connection for 30 s.
+    Without `follow` it ends after the last message that was there when it began. Raises `ConfigurationError` if there is no
+    such stream or, after an interruption, a different one of that name; `BusUnavailable` without a connection for 30 s.
     """
     for subject in subjects:
         check_pattern(subject)
@@ -195,13 +195,13 @@ async def read(
         _log.warning("reading %s: %s; going on at %d", stream, reader.broken, position)
         await asyncio.sleep(connection.options.backoff.interval(failures, random.random()))  # noqa: S311  # no secret
         if (await _again(connection, stream)).created != first.created:
-            raise ConfigurationError(f"stream {stream} was deleted and made anew while it was read")
+            raise ConfigurationError(f"stream {stream} was deleted and created again while it was read")
 
 
 async def _batches(
     connection: Connection, reader: _Reader, last: int | None
 ) -> AsyncGenerator[Sequence[Delivery], None]:
-    """Yield what one attempt brings, until it is broken or has come to stream sequence `last`."""
+    """Yield what one attempt delivers, until it is broken or has reached stream sequence `last`."""
     while True:
         reader.arrived.clear()
         reader.ask()
@@ -219,7 +219,7 @@ async def _batches(
                 async with asyncio.timeout_at(reader.silent_at):
                     await reader.arrived.wait()
             except TimeoutError:
-                # A sign of life may have come meanwhile, which is no delivery and moves the time on.
+                # A heartbeat may have come meanwhile, which is not a delivery but extends the time.
                 if asyncio.get_running_loop().time() >= reader.silent_at:
                     reader.broken = "the server has forgotten the request"
 
@@ -239,10 +239,10 @@ def _sequence(delivery: Delivery) -> int:
 
 
 async def last(connection: Connection, stream: str, subject: str, *, within: float) -> tuple[int, bytes] | None:
-    """Return sequence and payload of the last message of `subject` in `stream`, or `None` if there is none.
+    """Return the sequence and payload of the last message of `subject` in `stream`, or `None` if there is none.
 
-    Any replica may answer, one that is a little behind, too. Raises `BusUnavailable` if no answer comes in `within`
-    seconds, `ConfigurationError` for no valid subject.
+    Any replica may answer, even one that is a little behind. Raises `BusUnavailable` if no answer comes within `within`
+    seconds, `ConfigurationError` for an invalid subject.
     """
     check_subject(subject)
     api = f"$JS.API.DIRECT.GET.{stream}.{subject}"

@@ -1,12 +1,12 @@
 """Subscriptions on core NATS through rotations: listening, and answering requests a bounded number at a time.
 
-While a connection is replaced, both are subscribed; nothing is lost, nothing comes twice, the order of each sender is kept.
-In a queue group the server gives each message to one of them. Without one both get it: then what the older connection
-delivers is passed on, what the newer one delivers is held back, and once the older one has ended, what it did not deliver
-is passed on as well.
+While a connection is replaced, both are subscribed; nothing is lost or duplicated, and each sender's order is kept. In a
+queue group the server gives each message to one of them. Without one both get it: what the older connection delivers is
+passed on, what the newer one delivers is held back, and once the older one has ended, what it did not deliver is passed
+on too.
 
-Answered are requests that the broker itself makes, the auth callout first of all, each on the link that it came on. Nothing
-of sealbus' envelopes is here: who may ask is for the account's permissions and for the handler.
+`Responder` answers requests that the broker itself makes, above all the auth callout, each on the link that it came on.
+No envelopes are involved: the account's permissions and the handler decide who may ask.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ __all__ = ["PENDING_BYTES", "Asked", "Responder", "listen"]
 FLUSH_SECONDS = 5.0
 
 PENDING_BYTES = 67_108_864
-"""Most payload bytes that wait for one listener, beside its bound on messages."""
+"""Most payload bytes that wait for one listener, in addition to its bound on messages."""
 
 _log: Final = logging.getLogger(__name__)
 
 DRAIN_SECONDS: Final = 2.0
-"""For what has arrived when this is left: others of the group answer all that comes later."""
+"""Seconds to answer what has arrived when this is left: others of the group answer what comes later."""
 
 
 @dataclass(slots=True)
 class _Stage:
-    """One link's part of a listener, by content of the messages.
+    """One link's part of a listener, with counts by message content.
 
-    `seen` counts what it delivered while a newer link was subscribed as well; `late` what an older one has delivered
-    and this one may still bring.
+    `seen` counts what it delivered while a newer link was subscribed too; `late` what an older link has delivered and this
+    one may still deliver.
     """
 
     link: Link
@@ -72,7 +72,7 @@ class _Listener:
         self.refused = ""
 
     def take(self) -> list[Delivery]:
-        """Return what is waiting, and wait no more for it."""
+        """Return what is waiting, and clear it."""
         self.arrived.clear()
         batch = list(self._waiting)
         self._waiting.clear()
@@ -95,7 +95,7 @@ class _Listener:
         await link.flush(FLUSH_SECONDS)
         self._end(stage)
         if self._stages and self._stages[0].late:
-            # The other copies may come later than ours did, over another server perhaps.
+            # The other copies may come later than ours did, perhaps over another server.
             following = self._stages[0]
             await asyncio.sleep(self._overlap)
             await following.link.flush(FLUSH_SECONDS)
@@ -136,7 +136,7 @@ class _Listener:
         self.arrived.set()
 
     def _end(self, stage: _Stage) -> None:
-        """Take `stage` out. If it was the oldest, the next one passes on what this one had not delivered."""
+        """Remove `stage`. If it was the oldest, the next one passes on what this one had not delivered."""
         stage.link.forget(stage.sid)
         oldest = self._stages[0] is stage
         self._stages.remove(stage)
@@ -156,7 +156,7 @@ class _Listener:
 
 
 def _once(counts: Counter[int], key: int) -> bool:
-    """Say whether `key` is still counted, and count it down."""
+    """Return whether `key` is still counted, and decrement it."""
     left = counts.get(key, 0)
     if left > 1:
         counts[key] = left - 1
@@ -174,9 +174,9 @@ async def listen(
 ) -> AsyncGenerator[Sequence[Delivery], None]:
     """Yield what arrives on `subject`, at least one message at a time, until the connection is closed.
 
-    `live` is set once the server has seen the subscription. More than `pending` messages, or `PENDING_BYTES`, waiting:
-    the newest are dropped and counted. Raises `BusUnavailable` if the server does not permit the subscription,
-    `ConfigurationError` for no valid subject.
+    `live` is set once the server has seen the subscription. If more than `pending` messages or `PENDING_BYTES` wait, the
+    newest are dropped and counted. Raises `BusUnavailable` if the server does not permit the subscription,
+    `ConfigurationError` for an invalid subject.
     """
     check_pattern(subject)
     if queue:
@@ -207,7 +207,7 @@ async def listen(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One request as it arrived, nothing verified. `arrived` is the event loop's time."""
+    """One request as it arrived, unverified. `arrived` is the event loop's time."""
 
     payload: bytes = field(repr=False)
     header_block: bytes = field(repr=False)
@@ -222,12 +222,12 @@ class _Pending:
 
 
 class Responder:
-    """Serves `subject` in the queue group `queue` while it is entered; `answer` returns the answer's payload.
+    """Serves `subject` in the queue group `queue` while entered; `answer` returns the answer's payload.
 
-    `answer` may return `None` for no answer; what it raises is logged, and nothing is answered: whoever asked counts on
-    its own time running out. At most `concurrency` requests are answered at a time and `pending` wait; on top of that
-    `overloaded` is called with each. Left, it takes no more and answers what it has, for two seconds at most. `refused`
-    is not empty once the server has refused the subscription.
+    `answer` may return `None` for no answer; what it raises is logged and not answered, so that the requester times out.
+    At most `concurrency` requests are answered at a time and `pending` wait; `overloaded` is called with each request
+    beyond that. On leaving it takes no new requests and answers those it has for at most two seconds. `refused` is not
+    empty once the server has refused the subscription.
     """
 
     def __init__(
@@ -244,7 +244,7 @@ class Responder:
         check_pattern(subject)
         check_pattern(queue)
         if concurrency < 1 or pending < 1:
-            raise ConfigurationError("concurrency and pending of who answers are 1 or more")
+            raise ConfigurationError("concurrency and pending of a responder must be at least 1")
         self._connection = connection
         self._subject = subject
         self._queue = queue
@@ -292,7 +292,7 @@ class Responder:
         )
 
     async def leave(self, link: Link) -> None:
-        """Unsubscribe from `link`; what came before is answered on it, or not at all if it ends first."""
+        """Unsubscribe from `link`; earlier requests are answered on it, or not at all if it ends first."""
         sid = self._links.pop(link, None)
         if sid is not None:
             link.unsubscribe(sid)
@@ -304,7 +304,7 @@ class Responder:
         self._links.pop(link, None)
 
     async def _drain(self) -> None:
-        """Unsubscribe everywhere, and return once all that came before is answered, or its time is over."""
+        """Unsubscribe everywhere, and return once all earlier requests are answered or their time is over."""
         for link, sid in self._links.items():
             link.unsubscribe(sid)
         with contextlib.suppress(TimeoutError, BusUnavailable):
@@ -342,9 +342,9 @@ class Responder:
                 if answer is not None:
                     waiting.link.write(publish_frame(Outgoing(subject=waiting.reply, payload=answer)))
             except (BusUnavailable, ConfigurationError) as error:
-                # The link is gone and its requests with it, or the reply subject is none.
+                # The link is gone and its requests with it, or the reply subject is invalid.
                 _log.info("%s: not answered: %s", self._subject, error.detail)
-            except Exception:  # noqa: BLE001 - one request's failure must not end who answers the others
+            except Exception:  # noqa: BLE001 - one request's failure must not end the responder
                 _log.exception("%s: not answered", self._subject)
             finally:
                 self._busy -= 1

@@ -1,4 +1,4 @@
-"""The `Transport` port on NATS: one connection, and on it publishing, sending, listening, pulling and reading."""
+"""The `Transport` port on NATS: publishing, sending, listening, pulling and reading over one connection."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["NatsTransport"]
 
 
 class NatsTransport:
-    """Carries bytes over an entered `Connection`, which outlives it. Nothing here reads a payload or trusts a header.
+    """A transport over an entered `Connection`, which outlives it. Nothing here reads a payload or trusts a header.
 
-    Beside what the port says, subjects and headers that NATS would not carry as they are raise `ConfigurationError`.
+    In addition to the port's errors, subjects and headers that NATS would not carry unchanged raise `ConfigurationError`.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -39,7 +39,7 @@ class NatsTransport:
         for message in messages:
             before, after, size = publish_parts(message, replied=False)
             if size > link.max_payload:
-                raise BusUnavailable(f"{message.subject}: {size} bytes, and the server takes {link.max_payload}")
+                raise BusUnavailable(f"{message.subject}: {size} bytes, the server takes at most {link.max_payload}")
             frames += (before, after, message.payload, b"\r\n")
         if frames:
             link.write(b"".join(frames))
@@ -53,7 +53,7 @@ class NatsTransport:
     def pull(
         self, stream: str, consumer: str, subjects: Sequence[str], *, batch: int, ack_wait: float, max_ack_pending: int
     ) -> Pull:
-        """Return the durable consumer of `stream`; it is created or checked once its `batches()` are asked for."""
+        """Return the durable consumer of `stream`; it is created or checked when `batches()` is first used."""
         spec = DurableSpec(
             stream=stream,
             name=consumer,

@@ -1,7 +1,7 @@
-"""When a handler is tried again, and how it says so itself: exponential backoff with jitter, pure, per handler.
+"""Retry policies, and how a handler itself asks for a retry: exponential backoff with jitter per handler, pure.
 
-An attempt is a delivery whose handler ran. The broker counts the deliveries, so a policy needs no memory of its own and
-survives a restarted worker.
+An attempt is a delivery whose handler ran. The broker counts the deliveries, so a policy needs no memory and survives a
+restart of the worker.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class Reject(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy(Backoff):
-    """How often and how far apart the attempts of one handler are, in the words of Temporal.
+    """How often and at what intervals one handler is attempted, with Temporal's parameters.
 
-    `initial_interval` and `maximum_interval` are seconds, up to the share `jitter` of each wait is taken off at random.
-    `maximum_attempts` counts the first one, too; None is as many as the message's life allows. `non_retryable` are types of
-    exceptions and codes (of `RemoteError`, or `handler_timeout` and the like): what ends so is not tried again. Raises
-    `ValueError` for a policy that cannot be.
+    `initial_interval` and `maximum_interval` are seconds; up to the share `jitter` of each wait is taken off at random.
+    `maximum_attempts` includes the first; None is as many as the message's life allows. `non_retryable` are types of
+    exceptions and codes (of `RemoteError`, or `handler_timeout` and the like) that are not retried. Raises `ValueError` for
+    an invalid policy.
     """
 
     initial_interval: float = 0.5
@@ -79,13 +79,13 @@ class RetryPolicy(Backoff):
             raise ValueError(f"non_retryable is a tuple of exception types and codes, not {self.non_retryable!r}")
 
     def is_last(self, attempt: int) -> bool:
-        """Tell whether `attempt`, counted from 1, is the last that this policy grants."""
+        """Return whether `attempt`, counted from 1, is the last that this policy allows."""
         return self.maximum_attempts is not None and attempt >= self.maximum_attempts
 
     def is_retryable(self, failure: BaseException) -> bool:
         """Tell whether what an attempt ended with may be tried again: the failure itself, and what caused it.
 
-        Of a group, as task groups raise it, one that may be is enough.
+        For an exception group, one retryable error is enough.
         """
         if self._is_named(failure):
             return False
@@ -117,7 +117,7 @@ def _is_nameable(one: object) -> bool:
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors that a group is of, or the one that is none."""
+    """Yield the errors of a group, or the error itself if it is not a group."""
     if isinstance(error, BaseExceptionGroup):
         for one in error.exceptions:
             yield from leaves(one)
@@ -132,14 +132,14 @@ def _checked_note(note: str) -> str:
 
 
 UNTIL_EXPIRY = RetryPolicy(maximum_attempts=None)
-"""For what is no fault of the message or the handler: an engine, a bundle or the audit stream that does not answer.
-Tried again until `exp` (SPEC.md section 7, the codes in `errors.RETRIED_CODES`)."""
+"""For failures that are not due to the message or the handler: an engine, a bundle or the audit stream is unavailable.
+Retried until `exp` (SPEC.md section 7, the codes in `errors.RETRIED_CODES`)."""
 
 KEY_AWAITED = RetryPolicy(maximum_interval=2.0, maximum_attempts=None)
-"""For a key or trust domain that is not known: the bundle is a moment behind, or it never comes. Pauses stay short, so that
-it is tried soon after the bundle has changed; how long in all, `Limits.key_awaited` says."""
+"""For an unknown key or trust domain: the bundle lags a moment, or it never comes. Pauses stay short, so that a retry comes
+soon after the bundle has changed; `Limits.key_awaited` bounds the total time."""
 
 VERB_AWAITED = RetryPolicy(initial_interval=0.02, backoff_coefficient=1.3, maximum_interval=30.0, maximum_attempts=None)
-"""For a verb that another version may have: many short pauses, then long ones. Of two versions every second try meets the
-right one, and the shorter a message waits, the more of them a sender's places are good for: the 28 tries of the first 80 s
-find one replica of five that has the verb with a chance of 0.998."""
+"""For a verb that another version may have: many short pauses, then long ones. With two versions every second try meets the
+right one, and the shorter a message waits, the more messages a sender's places can serve: the 28 tries of the first 80 s
+find the one replica of five that has the verb with probability 0.998."""

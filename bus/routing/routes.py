@@ -1,4 +1,4 @@
-"""What a handler is to the gate: a subject, an action, and the five things the gate asks of it, in order."""
+"""Routes: a handler as the gate sees it, with a subject, an action, and the five calls that the gate makes, in order."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["Endpoint", "Permitted", "Route", "RouteTable", "TaskReporter"]
 
 
 class TaskReporter(Protocol):
-    """What tells the requester of a task how it goes; `sealbus.bus.handling.status_writer` has it."""
+    """Reports a task's status to its requester; implemented in `sealbus.bus.handling.status_writer`."""
 
     @property
     def begun(self) -> bool:
-        """Whether a status of this delivery that is not its last was numbered."""
+        """Whether a status other than the last was numbered for this delivery."""
 
     def numbered(
         self,
@@ -35,10 +35,10 @@ class TaskReporter(Protocol):
         note: str = "",
         result: Content | None = None,
     ) -> Status | None:
-        """Return the next status, to be stored by `store`; `None` stands for what is too much."""
+        """Return the next status, to be stored by `store`; `None` if this delivery has no numbers left."""
 
     async def store(self, status: Status | None) -> bool:
-        """Store what `numbered` returned; tell whether that was acknowledged within a bounded time. Raises nothing."""
+        """Store what `numbered` returned; return whether that was acknowledged within a bounded time. Raises nothing."""
 
     async def tell(
         self,
@@ -52,15 +52,15 @@ class TaskReporter(Protocol):
         """Store the next status at once; see `numbered` and `store`."""
 
     async def completed(self, result: Content | None) -> bool:
-        """Store the last status of a task that was done; `None` is a handler that returned nothing."""
+        """Store the final status of a completed task; `None` stands for a handler that returned nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permitted:
-    """A message that was verified, decided and recorded: the only thing that a handler can be given.
+    """A message that was verified, allowed and recorded: the only input that a handler can get.
 
-    Built by the gate alone, after the audit stream acknowledged the decision. `leaf` names the decision record;
-    `sent` collects the hashes of what the handler sends meanwhile, for the outcome record.
+    Built only by the gate, after the audit stream acknowledged the decision. `leaf` names the decision record; `sent`
+    collects the hashes of the messages that the handler sends, for the outcome record.
     """
 
     message: VerifiedMessage
@@ -70,26 +70,26 @@ class Permitted:
     obligations: tuple[Mapping[str, object], ...] = ()
     sent: list[bytes] = field(default_factory=list)
     reporter: TaskReporter | None = None
-    """Tells the requester of a task how it goes; absent for every other kind."""
+    """The reporter of a task's status; absent for every other kind."""
 
 
 class Endpoint(Protocol):
     """The code behind a route; implemented by `sealbus.agents`."""
 
     def decode(self, body: bytes, typ: str) -> object:
-        """Step 14: return the typed body or raise `BadBody`. Must not block."""
+        """Do step 14: return the typed body or raise `BadBody`. Must not block."""
 
     def properties(self, value: object) -> Mapping[str, object]:
-        """Return the declared fields of the body that reach the policy as `action.properties`."""
+        """Return the declared fields of the body, which the policy gets as `action.properties`."""
 
     async def resource(self, value: object) -> Resource:
-        """Step 15: load the resource's attributes from the agent's own data, or raise `ResourceNotFound`."""
+        """Do step 15: load the resource's attributes from the agent's own data, or raise `ResourceNotFound`."""
 
     async def handle(self, permitted: Permitted) -> Content | None:
-        """Step 18: do the work. Whatever it raises is the handler's failure."""
+        """Do step 18: handle the message. Any exception is the handler's failure."""
 
     def stream(self, permitted: Permitted) -> AsyncGenerator[Content, None] | None:
-        """Return an iterator of answers for a call that is answered in chunks; `None` for every other route."""
+        """Return an iterator of chunks for a call that is answered in chunks, or `None` for every other route."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,13 +111,13 @@ class Route:
     once: bool = False
     """Whether the effect of a task or event is claimed before the handler runs, so that it cannot happen twice."""
     honours: frozenset[str] = frozenset()
-    """Types of obligations that the handler honours, beside our own."""
+    """Types of obligations that the handler honours, in addition to our own."""
     status: bool = True
-    """Whether a task's requester is told that its handler works and what it returned; failures are always told."""
+    """Whether progress and result are reported to a task's requester; failures always are."""
 
 
 class RouteTable:
-    """Finds the route of a delivered subject; two routes never share one."""
+    """The routes by subject; no two routes share one."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._exact: dict[str, Route] = {}
@@ -127,19 +127,19 @@ class RouteTable:
             if "*" in route.subject or ">" in route.subject:
                 self._patterns.append(route)
             elif route.subject in self._exact:
-                raise ConfigurationError(f"{route.subject} has two handlers: declare one")
+                raise ConfigurationError(f"{route.subject} has two handlers: declare only one")
             else:
                 self._exact[route.subject] = route
 
     def of(self, subject: str) -> Route:
-        """Return the route that handles `subject`; raises `EnvelopeError` `wrong_subject` where there is none (step 3)."""
+        """Return the route that handles `subject`; raise `EnvelopeError` `wrong_subject` if there is none (step 3)."""
         found = self.find(subject)
         if found is None:
             raise EnvelopeError(Code.WRONG_SUBJECT, 3, "no handler for this subject")
         return found
 
     def find(self, subject: str) -> Route | None:
-        """Return the route that handles `subject`; `None` where there is none."""
+        """Return the route that handles `subject`, or `None` if there is none."""
         found = self._exact.get(subject)
         if found is not None:
             return found
@@ -150,7 +150,7 @@ class RouteTable:
 
     @staticmethod
     def unknown_action(subject: str) -> str:
-        """Return the action that the subject of a task or event says, for a verb that has no route here.
+        """Return the action in the subject of a task or event whose verb has no route here.
 
         Raises `EnvelopeError` `wrong_subject` (step 3) for every other subject.
         """

@@ -1,4 +1,4 @@
-"""The stages of one message inside the gate, each a type of its own, so that no stage can be left out."""
+"""The stages of one message inside the gate, each its own type, so that no stage can be left out."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """An opened message after steps 14 to 16: what the policy decided, or the step that failed.
+    """An opened message after steps 14 to 16: the policy's decision, or the step that failed.
 
-    `input_document` is empty where a step failed before there was one. `value` is the typed body, absent likewise.
+    If a step failed before there was an input document or a typed body, `input_document` is empty and `value` absent.
     """
 
     opened: Opened
@@ -38,12 +38,12 @@ class Decided:
 
     @property
     def allowed(self) -> bool:
-        """Tell whether the policy said exactly yes and no step failed."""
+        """Return whether the policy allowed the message and no step failed."""
         return self.code is None
 
     @property
     def code(self) -> Code | None:
-        """Return why the message is not handled; absent where it is."""
+        """Return why the message is not handled; `None` if it is."""
         if self.error is not None:
             return Code(self.error.code)
         decision = self.decision

@@ -1,8 +1,8 @@
-"""Deadlines and alarms of many tasks on one timer, and whether a `CancelledError` is about us.
+"""Deadlines and alarms of many tasks on one timer, and whether a `CancelledError` is meant for the current task.
 
-`asyncio.timeout` and `call_later` put a timer on the loop's heap for each use and take it off again, which takes longer
-than all else about a handler that does not wait, or a call. Mostly they are not reached: here one timer stands at the
-first of them, stays where it is when they are left in time, and looks at all that are open when it rings.
+`asyncio.timeout` and `call_later` put a timer on the loop's heap for each use and remove it again, which takes longer
+than the rest of a call, or of a handler that does not wait. Most deadlines are never reached: here one timer is set to
+the first of them, is not moved when a block is left in time, and checks all open ones when it fires.
 
 Code that we run may raise a `CancelledError` of its own, or swallow one that is ours.
 """
@@ -18,7 +18,7 @@ __all__ = ["Alarm", "Deadline", "Deadlines", "being_cancelled", "cancellations",
 
 
 class Deadlines:
-    """Makes deadlines and alarms: `with deadlines.within(seconds) as deadline:`. One event loop has its own."""
+    """The deadlines and alarms of one event loop: `with deadlines.within(seconds) as deadline:`."""
 
     __slots__ = ("_open", "_timer")
 
@@ -30,25 +30,25 @@ class Deadlines:
         """Return a deadline for the current task, `seconds` from now."""
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("a deadline is for a task")
+            raise RuntimeError("a deadline needs a running task")
         return Deadline(self, task.get_loop().time() + seconds, task)
 
     def after(self, seconds: float, callback: Callable[[], object]) -> Alarm:
-        """Return an alarm that calls `callback` `seconds` from now; what that raises goes to the loop's handler."""
+        """Return an alarm that calls `callback` `seconds` from now; its exceptions go to the loop's handler."""
         return Alarm(self, asyncio.get_running_loop().time() + seconds, callback)
 
     def enter(self, alarm: Alarm) -> None:
-        """Watch over `alarm`; for alarms alone."""
+        """Start watching `alarm`; only for alarms to call."""
         self._open.add(alarm)
         if self._timer is None or alarm.until < self._timer.when():
             self._set(alarm.until)
 
     def leave(self, alarm: Alarm) -> None:
-        """Watch over `alarm` no more; for alarms alone."""
+        """Stop watching `alarm`; only for alarms to call."""
         self._open.discard(alarm)
 
     def close(self) -> None:
-        """Take the timer off the loop, where nothing is under an alarm any more."""
+        """Cancel the timer, once no alarm is open any more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -66,13 +66,13 @@ class Deadlines:
                 self._open.discard(alarm)
                 alarm.ring()
         finally:
-            # Also where one raises: the others ring all the same, at the next turn.
+            # Even if one raises: the others ring at the next turn.
             if self._open:
                 self._set(min([one.until for one in self._open]))
 
 
 class Alarm:
-    """Rings once if its block is not left by `until`, by the loop's time."""
+    """A block whose callback is called, once, if it is not left by `until`, by the loop's time."""
 
     __slots__ = ("_callback", "_owner", "until")
 
@@ -91,14 +91,14 @@ class Alarm:
         self._owner.leave(self)
 
     def ring(self) -> None:
-        """Call back; for `Deadlines` alone."""
+        """Call back; only for `Deadlines` to call."""
         self._callback()
 
 
 class Deadline(Alarm):
-    """A block that is not left by `until` is cancelled and ends with `TimeoutError`.
+    """A block that is cancelled, and ends with `TimeoutError`, if it is not left by `until`.
 
-    `expired` tells that it was this deadline. As with `asyncio.timeout`, a cancellation from elsewhere stays one.
+    `expired` tells whether this deadline ended it. As with `asyncio.timeout`, other cancellations stay cancellations.
     """
 
     __slots__ = ("_cancelling", "_task", "expired")
@@ -113,33 +113,33 @@ class Deadline(Alarm):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._owner.leave(self)
-        # The same rule as `asyncio.timeout` has: who else wanted the task to end is not to be denied.
+        # The same rule as in `asyncio.timeout`: a cancellation from elsewhere must not be swallowed.
         if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def ring(self) -> None:
-        """End the block: its time is over. For `Deadlines` alone."""
+        """Cancel the block: its time is over. Only for `Deadlines` to call."""
         self.expired = True
         self._task.cancel()
 
 
 def being_cancelled() -> bool:
-    """Say whether somebody wants the current task to end.
+    """Return whether a cancellation of the current task was requested.
 
-    Where not, a `CancelledError` came from what the task awaited: a future that others wait on too, and that one of them
-    has cancelled. That is a failure like any other, and must not end who waited.
+    If not, a `CancelledError` came from what the task awaited: a future that others await too, and that one of them has
+    cancelled. That is a failure like any other, and must not end the awaiting task.
     """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 
 
 def cancellations() -> int:
-    """Return how many cancellations of the current task are wanted by now, for `raise_if_cancelled_since`."""
+    """Return how many cancellations of the current task are requested, for `raise_if_cancelled_since`."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
 
 
 def raise_if_cancelled_since(before: int) -> None:
-    """Raise `CancelledError` if the task was cancelled since there were `before`: what it awaited took no notice."""
+    """Raise `CancelledError` if the task was cancelled since there were `before`: what it awaited swallowed that."""
     if cancellations() > before:
         raise asyncio.CancelledError

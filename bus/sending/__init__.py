@@ -1,1 +1,1 @@
-"""What is sent: messages before they are sealed, the outbox, and the body of a status."""
+"""Sending: messages before they are sealed, the outbox, and the body of a status."""

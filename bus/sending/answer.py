@@ -1,4 +1,4 @@
-"""Answers to calls and tasks: why there is none that counts, and the mark of a call that takes one only."""
+"""Answers to calls and tasks: the errors that stand for a missing answer, and the mark of a call that takes only one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sealbus.envelopes.message.header import ExtValue, Header
 __all__ = ["ONE_ANSWER", "AnswerDenied", "CallExpired", "ChunkedAnswer", "RemoteError", "code_of", "takes_one_answer"]
 
 ONE_ANSWER: Final[Mapping[str, ExtValue]] = {"_one": True}
-"""On a call whose sender takes one answer: a handler that answers in chunks is not run for it.
+"""Marks a call whose sender takes one answer: a handler that answers in chunks is not run for it.
 
-A name in a header's `ext` that begins with `_` is a mark (SPEC.md section 3). One that is not known is ignored.
+A name in a header's `ext` that begins with `_` is a mark (SPEC.md section 3). An unknown mark is ignored.
 """
 
 
@@ -21,12 +21,12 @@ _KNOWN: Final = frozenset(code.value for code in Code)
 
 
 def takes_one_answer(header: Header) -> bool:
-    """Say whether the sender of this call takes one answer only."""
+    """Return whether the sender of this call takes only one answer."""
     return header.ext is not None and header.ext.get("_one") is True
 
 
 class RemoteError(SealbusError):
-    """The other side verified the request, and did not handle it or failed; `code` is what it says, a `Code` where known.
+    """An error reply: the recipient verified the request, and did not handle it or failed; `code` is a `Code` if known.
 
     A handler that rejects (`Reject`) has a code of its own, and perhaps a `note`.
     """
@@ -45,7 +45,7 @@ def code_of(said: object) -> str:
 
 
 class ChunkedAnswer(RemoteError):
-    """The other side answers in chunks, and one answer was asked for: `stream` takes them. It was handled all the same."""
+    """An answer in chunks although one answer was asked for: use `stream`. The call was handled nevertheless."""
 
     code: Code
 
@@ -60,9 +60,9 @@ class CallExpired(BusUnavailable):
 
 
 class AnswerDenied(Denied):
-    """Our own policy refuses an answer. Its reasons are for us, and not for whoever we asked for.
+    """An answer that our own policy denies. The reasons are for us, not for the user on whose behalf we asked.
 
-    `code` is `obligation_unknown` where it allowed, and obliges to something: about an answer we honour nothing.
+    `code` is `obligation_unknown` if the policy allowed it with an obligation: on answers we honour none.
     """
 
     def __init__(self, detail: str, reasons: Sequence[str] = (), *, code: Code = Code.DENIED) -> None:

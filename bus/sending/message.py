@@ -1,4 +1,4 @@
-"""A message before it has an id and times: what the outbox seals, and seals again where that is allowed."""
+"""A message before it has an id and times, which the outbox seals, and may seal again if allowed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _new: Final = tuple.__new__
 class OutgoingMessage(NamedTuple):
     """One message to be sealed, perhaps more than once: its draft, and how its times follow from the time of sealing.
 
-    `life` is `exp - iat` in microseconds; `end_after`, where the kind has an end, `end - iat`. `end_at` bounds the end
-    from above: a child may not outlive its parent, nor a chain its user context. `not_before` is the latest of the
-    parent's and the context's `iat`: hosts may differ by a few seconds, and a child that were older than its parent would
-    be refused (SPEC.md section 3).
+    `life` is `exp - iat` in microseconds; `end_after`, if the kind has an end, is `end - iat`. `end_at` is the latest
+    end: a child may not outlive its parent, nor a chain its user context. `not_before` is the later of the parent's and
+    the context's `iat`: hosts' clocks may differ by a few seconds, and a child older than its parent would be refused
+    (SPEC.md section 3).
     """
 
     draft: Draft
-    """Without times. Only a decision on a call brings its own `id` (SPEC.md section 7), and is never sealed again."""
+    """The draft, without times. Only a decision on a call has its own `id` (SPEC.md section 7); it is never sealed again."""
     life: int
     end_after: int | None = None
     end_at: int | None = None
@@ -40,7 +40,7 @@ class OutgoingMessage(NamedTuple):
         return _new(type(self), (draft, *self[1:]))
 
     def at(self, now: int, *, new_id: bytes) -> Draft:
-        """Return what is sealed at `now`, under `new_id` unless it brings its own."""
+        """Return the draft to seal at `now`, with `new_id` unless it has its own."""
         draft = self.draft
         iat = max(now, self.not_before)
         exp = iat + self.life
@@ -61,13 +61,13 @@ RECORD_LIFE: Final = 3_600 * SECOND
 
 
 def record_message(subject: str, closed: ClosedBatch, id_: bytes = b"") -> OutgoingMessage:
-    """Return the message for the records of `closed` on `subject`; `id_` is the guard id of a decision on a call."""
+    """Return the message that carries the records of `closed` on `subject`; `id_` is the guard id of a decision on a call."""
     draft = Draft(kind=Kind.RECORD, to=subject, body=closed.body, typ=AUDIT_MEDIA_TYPE, dig=closed.dig, id=id_)
     return OutgoingMessage(draft, RECORD_LIFE)
 
 
 class Content(NamedTuple):
-    """What a handler gave back, encoded: `typ` is the media type of `body`."""
+    """An encoded value that a handler returned: `typ` is the media type of `body`."""
 
     body: bytes
     typ: str

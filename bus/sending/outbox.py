@@ -1,8 +1,8 @@
-"""The one way out: what waits is sealed together, published in one write, and repeated until it is acknowledged.
+"""The outbox, the only way out: waiting messages are sealed together, published in one write, and retried until acknowledged.
 
 Messages to different subjects and audiences share one signature (SPEC.md section 4), and no latency is added: a batch
 is what is already waiting. A stream message's bytes are repeated until the PubAck, `iat + 30 s`, or 10 s before the
-credential's `exp`, then sealed anew under a new `id` and the same `idm` (SPEC.md section 7).
+credential's `exp`, then the message is sealed again under a new `id` and the same `idm` (SPEC.md section 7).
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ __all__ = ["Outbox", "OutboxLimits", "Posted"]
 _log = logging.getLogger(__name__)
 
 RECENT = 30.0
-"""Seconds that an unacknowledged message is told of (`Outbox.unstored`): who is sent nothing because of it must try again."""
+"""Seconds for which `Outbox.unstored` reports an unacknowledged message; then an agent that is sent nothing because of it
+tries again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class OutboxLimits:
     """Bounds and waits of an outbox."""
 
     waiting: int = 8_192
-    """Messages that wait to be sealed; a sender that finds it full waits for room."""
+    """Messages that wait to be sealed; when full, a sender waits for room."""
     batch: int = 256
     """Messages under one signature: past 32 the signature's share is under a microsecond each."""
     in_flight: int = 8
@@ -65,14 +66,14 @@ class OutboxLimits:
 
 
 class Posted(NamedTuple):
-    """One sealed message that left; `ack` is absent for core NATS."""
+    """One sealed message that was sent; `ack` is absent for core NATS."""
 
     sealed: Sealed
     ack: PubAck | None = None
 
 
 class _Waiting:
-    """One message on its way. `future` is its sender's; `sealed` and `outgoing` come and go together."""
+    """One message in flight. `future` is its sender's; `sealed` and `outgoing` are set and cleared together."""
 
     __slots__ = (
         "attempts", "durable", "future", "leaving", "message", "outgoing", "repeat_is_ours", "repeat_until", "reseal",
@@ -104,7 +105,7 @@ class _Waiting:
 
 
 class Outbox:
-    """Seals and sends for one identity; enter it with `async with`, leave it and what still waits is sent first."""
+    """Seals and sends for one identity; enter with `async with`. Leaving sends what still waits first."""
 
     def __init__(
         self,
@@ -125,11 +126,11 @@ class Outbox:
         self._group = Background()
         self._closed = True
         self._unstored: dict[str, float] = {}
-        """By the first token of subjects, which our own declarations bound: when nothing was acknowledged, last."""
+        """When a message was last left unacknowledged, by its subject's first token; our own declarations bound these."""
 
     @property
     def unstored(self) -> tuple[str, ...]:
-        """The first tokens of subjects that the server was sent messages to of late and did not say that it stored one."""
+        """First tokens of subjects to which messages were sent recently without an acknowledgement that any was stored."""
         since = asyncio.get_running_loop().time() - RECENT
         return tuple(sorted(token for token, last in self._unstored.items() if last >= since))
 
@@ -150,10 +151,10 @@ class Outbox:
     async def publish(
         self, message: OutgoingMessage, *, within: float = 30.0, reseal: bool = True, repeat_is_ours: bool = True
     ) -> Posted:
-        """Seal `message`, store it in the stream of its subject and return it with its PubAck, `within` seconds.
+        """Seal `message`, store it in the stream of its subject within `within` seconds, and return it with its PubAck.
 
-        `reseal` allows a new id once the same bytes may no longer be repeated; the message then carries an `idm` from
-        its first sealing on. `repeat_is_ours=False` takes even a repeat's `duplicate` for somebody else's.
+        `reseal` allows a new id once the same bytes may no longer be repeated; the message then carries an `idm` from its
+        first sealing. With `repeat_is_ours=False` even a repeat's `duplicate` counts as another sender's.
         Raises `Overloaded` if the stream is full, `NotPermitted`, `DuplicateFirstAttempt`, `StreamRefused`,
         `BusUnavailable`, `SealError`, `IdentityUnavailable`.
         """
@@ -177,7 +178,7 @@ class Outbox:
         try:
             for waiting in batch:
                 await self._put(waiting)
-            # Most are done at once with the first: then no other is waited for, and nobody is called back about it.
+            # Most are done together with the first; these need neither a wait nor a callback.
             for waiting in batch:
                 if not waiting.future.done():
                     await asyncio.wait((waiting.future,))
@@ -187,7 +188,7 @@ class Outbox:
         return [_outcome(waiting.future) for waiting in batch]
 
     async def send(self, message: OutgoingMessage, *, leaving: Callable[[Sealed], None] | None = None) -> Posted:
-        """Seal `message` and send it on core NATS; `leaving` is told what was sealed before it leaves.
+        """Seal `message` and send it on core NATS; `leaving` is called with the sealed message before it is sent.
 
         Raises `BusUnavailable` if not connected, `SealError`, `IdentityUnavailable`.
         """
@@ -242,7 +243,7 @@ class Outbox:
                 return
 
     async def _dispatch(self, batch: Sequence[_Waiting]) -> None:
-        """Seal what has no bytes yet, send core messages at once and stream messages in a task of their own."""
+        """Seal what has no bytes yet, send core messages at once and stream messages in a new task."""
         self._seal([w for w in batch if w.sealed is None])
         core = [w for w in batch if not w.durable and w.outgoing is not None]
         if core:
@@ -334,7 +335,7 @@ class Outbox:
                 batch = [w for w in batch if not w.future.done()]
 
     def _settle(self, waiting: _Waiting, answer: PubAck | Exception, loop_time: float) -> bool:
-        """Resolve the sender's future if `answer` settles it; otherwise say whether the bytes may be repeated or not."""
+        """Resolve the sender's future if `answer` settles it; otherwise return whether the bytes may be repeated."""
         token = waiting.message.draft.to.partition(".")[0]
         if isinstance(answer, NotAcknowledged):
             self._unstored[token] = loop_time
@@ -375,7 +376,7 @@ def _outcome(future: asyncio.Future[Posted]) -> Posted | SealbusError:
 
 
 _KEYED = frozenset({Kind.TASK, Kind.EVENT})
-"""Kinds whose reader tells two sealings of one message by `idm`; a record says itself what it is about."""
+"""Kinds whose reader recognises two sealings of one message by `idm`; a record itself says what it is about."""
 
 _FULL = frozenset({10047, 10077})
 """JetStream: insufficient resources, and a stream at its `max_bytes` or `max_msgs` with `discard: new`."""

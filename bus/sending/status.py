@@ -1,7 +1,7 @@
-"""What a status says: the state of one task, as bytes and back (SPEC.md section 7, "Statuses").
+"""The body of a status, the state of one task: encoded and parsed (SPEC.md section 7, "Statuses").
 
-Pure. A completed task's status is the handler's result itself; every other one is a small JSON object. Whoever reads
-one knows by then who wrote it, not that it is well-formed.
+Pure. A completed task's status is the handler's result itself; every other one is a small JSON object. Before parsing, its
+writer is verified, but not that it is well-formed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 __all__ = ["FINAL", "NOTE_BYTES", "PER_DELIVERY", "STATUS_TYPE", "State", "Status", "encode", "parse", "sequence_of"]
 
 STATUS_TYPE: Final = "application/vnd.sealbus.status.v1+json"
-"""Media type of every status but a completed one, whose type is its result's."""
+"""Media type of every status but a completed one, which has the result's type."""
 
 PER_DELIVERY: Final = 65_536
-"""Numbers that one delivery of a task has for its statuses, so that those of a later delivery count up."""
+"""Sequence numbers for the statuses of one delivery of a task, so that those of a later delivery are higher."""
 
 NOTE_BYTES: Final = 256
 """UTF-8 bytes of a note: a line for a person, not a result."""
@@ -34,13 +34,13 @@ BODY_BYTES: Final = 65_536
 
 _NESTING: Final = 2
 _DELIVERIES: Final = 2**16
-"""Deliveries with numbers of their own: `seq` is under 2^32."""
+"""Deliveries with their own sequence numbers: `seq` is under 2^32."""
 
 _KEYS: Final = frozenset({"state", "code", "reasons", "note"})
 
 
 class State(StrEnum):
-    """Where a task is in its life."""
+    """The state of a task."""
 
     WORKING = "working"
     INPUT_REQUIRED = "input-required"
@@ -57,11 +57,11 @@ FINAL: Final = frozenset({State.COMPLETED, State.FAILED, State.REJECTED, State.C
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """One state of a task. Raises `ValueError` for what no status can be.
+    """One status of a task. Raises `ValueError` for an invalid one.
 
-    `code` says why, for a state that has a reason: a `Code`, or a newer writer's. `reasons` are the policy's, and empty
-    unless it lets them be shown. `result` is there for a completed task, and only then. `sequence` orders the statuses
-    of one task; 0 for one that its requester concluded by itself.
+    `code` gives the reason, for a state that has one: a `Code`, or a newer writer's. `reasons` are the policy's, and empty
+    unless it allows showing them. Only a completed task has a `result`. `sequence` orders the statuses of one task; 0 for
+    one that its requester concluded by itself.
     """
 
     state: State
@@ -73,19 +73,19 @@ class Status:
 
     def __post_init__(self) -> None:
         if (self.state is State.COMPLETED) != (self.result is not None):
-            raise ValueError("a completed status has a result, and no other has")
+            raise ValueError("a completed status, and no other, has a result")
         if self.result is not None and (self.code or self.reasons or self.note):
-            raise ValueError("a completed status has nothing beside its result")
+            raise ValueError("a completed status has nothing but its result")
         if self.result is not None and self.result.typ == STATUS_TYPE:
             raise ValueError("a result cannot have the media type of a status")
         if self.code and not CODE_FORM.fullmatch(self.code):
-            raise ValueError("the code is not one")
+            raise ValueError("the code is malformed")
         if len(self.reasons) > DEFAULT_LIMITS.text_items or not all(is_text(reason) for reason in self.reasons):
             raise ValueError(f"reasons are at most {DEFAULT_LIMITS.text_items} short texts")
         if self.note and not is_text(self.note):
             raise ValueError(f"a note is a text of at most {NOTE_BYTES} bytes without control characters")
         if self.sequence < 0:
-            raise ValueError("sequence is 0 or more")
+            raise ValueError("sequence must be 0 or more")
 
     @property
     def final(self) -> bool:
@@ -94,7 +94,7 @@ class Status:
 
 
 def encode(status: Status) -> Content:
-    """Return the body of `status` and its media type; `fin` of the header is to be `status.final`."""
+    """Return the body of `status` and its media type; the header's `fin` must be `status.final`."""
     if status.result is not None:
         return status.result
     said: dict[str, str | Sequence[str]] = {"state": status.state.value}
@@ -108,13 +108,13 @@ def encode(status: Status) -> Content:
 
 
 def parse(body: bytes, typ: str, *, fin: bool, sequence: int) -> Status:
-    """Return the status that a verified message says; raise `BadBody` for one that no writer could mean.
+    """Parse the status in a verified message; raise `BadBody` for an invalid one.
 
-    `typ`, `fin` and `sequence` are the header's `typ`, `fin` and `seq`. `fin` must stand exactly on final states.
+    `typ`, `fin` and `sequence` are the header's `typ`, `fin` and `seq`. `fin` must be set exactly on final states.
     """
     if typ != STATUS_TYPE:
         if not fin:
-            raise BadBody("a result whose status is not final")
+            raise BadBody("a result in a status that is not final")
         return Status(state=State.COMPLETED, result=Content(body=body, typ=typ), sequence=sequence)
     if len(body) > BODY_BYTES:
         raise BadBody("the status is too large")
@@ -130,14 +130,14 @@ def parse(body: bytes, typ: str, *, fin: bool, sequence: int) -> Status:
     except ValueError as error:
         raise BadBody("the status is not well-formed") from error
     if status.final != fin:
-        raise BadBody("fin does not agree with the state")
+        raise BadBody("fin does not match the state")
     return status
 
 
 def sequence_of(delivery: int, number: int) -> int:
     """Return the `seq` of status `number` (from 0) of one `delivery` (from 1) of a task."""
     if delivery < 1 or not 0 <= number < PER_DELIVERY:
-        raise ValueError(f"deliveries count from 1, their statuses from 0 to under {PER_DELIVERY}")
+        raise ValueError(f"deliveries count from 1, their statuses from 0 to below {PER_DELIVERY}")
     return (min(delivery, _DELIVERIES) - 1) * PER_DELIVERY + number
 
 

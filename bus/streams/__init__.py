@@ -1,1 +1,1 @@
-"""Streams as code: declared, checked, planned; periods of the audit stream; keys and objects on top."""
+"""Streams as code: declaration, check and plan; audit stream periods; and key-value and object stores on streams."""

@@ -1,9 +1,9 @@
-"""What a stream must be for acceptance to hold, checked by every consumer at start and on each new link.
+"""What acceptance requires of a stream, checked by every consumer at start and on each new link.
 
-Step 6 rests on the broker (SPEC.md section 7, "What the stream must be"): a message is stored once within the window,
-and its id is remembered for as long as a copy would be accepted. Whatever could store a message without its id, under
-another time or subject, or take it away early, is refused; so is a setting that this version has never heard of. It is
-checked again after a reconnect, for a server that came back may not be the one that was left.
+Step 6 relies on the broker (SPEC.md section 7, "What the stream must be"): a message is stored once within the window,
+and its id is remembered for as long as a copy would be accepted. Any setting that could store a message without its id,
+under another time or subject, or remove it early, is refused; so is a setting unknown to this version. It is checked
+again after a reconnect, because the server may be a different one.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ FORBIDDEN: Final = {
     "sources": "stores copies from elsewhere, under new times",
     "mirror": "is filled from elsewhere",
     "subject_transform": "stores messages under another subject than they were sent to",
-    "republish": "hands copies to whoever may read another subject",
+    "republish": "gives copies to readers of another subject",
     "allow_rollup_hdrs": "lets a message remove others, and their ids",
-    "allow_msg_ttl": "lets a message leave before a copy of it expires",
+    "allow_msg_ttl": "lets a message be removed before a copy of it expires",
     "subject_delete_marker_ttl": "puts messages of the server among ours",
     "allow_msg_schedules": "stores messages later than they were sent",
     "allow_msg_counter": "rewrites bodies",
-    "discard_new_per_subject": "goes with a limit per subject",
+    "discard_new_per_subject": "requires a limit per subject",
     "no_ack": "acknowledges nothing",
     "sealed": "stores nothing any more",
-    "allow_batched": "has a way to publish of its own, not shown to keep ids",
+    "allow_batched": "allows another way to publish, not shown to keep ids",
 }
-"""Settings that must be absent or off in every stream, and why. All are set by stream configuration alone."""
+"""Settings that must be absent or off in every stream, and why. All are set only by stream configuration."""
 
 INERT: Final = frozenset(
     {
@@ -84,12 +84,12 @@ _STATE: Final = frozenset({Guard.STATE})
 _EVIDENCE: Final = frozenset({Guard.EVIDENCE})
 
 AGAIN = 1.0
-"""Seconds until a check that got no answer is made again."""
+"""Seconds until a check that got no answer is repeated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """One thing about a stream that must be otherwise. Both texts are for people."""
+    """One setting of a stream that must be changed. Both texts are for people."""
 
     stream: str
     field: str
@@ -131,24 +131,24 @@ _CONDITIONS: Final = (
         f"none, or {KEPT_SECONDS} s (24 h 5 min) or more",
     ),
     _Condition("max_age", _EVIDENCE, lambda value: value in (None, 0), "none"),
-    _Condition("deny_delete", _IDS, lambda value: value is True, "true, or a message leaves with its id"),
-    _Condition("deny_purge", _IDS, lambda value: value is True, "true, or messages leave with their ids"),
-    _Condition("allow_direct", _STATE, lambda value: value is True, "true, or no process can read what it holds"),
+    _Condition("deny_delete", _IDS, lambda value: value is True, "true, or a message can be removed with its id"),
+    _Condition("deny_purge", _IDS, lambda value: value is True, "true, or messages can be removed with their ids"),
+    _Condition("allow_direct", _STATE, lambda value: value is True, "true, or no process can read its values"),
 )
 
 
 def violations(stream: Stream, state: StreamState) -> tuple[Violation, ...]:
-    """Return everything about the real stream that consumers of the declared `stream` must refuse; empty if it will do.
+    """Return why consumers of the declared `stream` must refuse the real one; empty if it is acceptable.
 
-    Stricter or larger than declared is no violation; `plan` is what compares exactly.
+    Stricter or larger than declared is not a violation; `plan` compares exactly.
     """
     return tuple(_violations(stream, state))
 
 
 def check_stream(stream: Stream, state: StreamState | None) -> StreamState:
-    """Return the real stream if it will do. Raises `ConfigurationError`, one line, for the first thing that will not.
+    """Return the real stream if it is acceptable. Raises `ConfigurationError`, one line, for the first violation.
 
-    The line names the stream, the field, what was found, what is needed and the command that tells more.
+    The line names the stream, the field, what was found, what is needed and the command that shows more.
     """
     if state is None:
         raise ConfigurationError(f"stream {stream.name}: does not exist; run `sealbus streams plan`")
@@ -162,18 +162,18 @@ async def check_streams(
 ) -> dict[str, StreamState]:
     """Read and check `streams` within `deadline` seconds in all; return them by name, for their creation times.
 
-    Needs no rights but `$JS.API.STREAM.LIST` and, once the audit stream's first period is over,
+    Needs only the rights to `$JS.API.STREAM.LIST` and, once the audit stream's first period is over,
     `$JS.API.STREAM.NAMES`; the audit stream's current period is returned under the declared name.
 
-    Raises `ConfigurationError` as `check_stream` does, and
-    `BusUnavailable` if the server does not answer in time: then nothing is known, and nothing may be consumed.
+    Raises `ConfigurationError` as `check_stream` does, and `BusUnavailable` if the server does not answer in time: then
+    nothing is known, and nothing may be consumed.
     """
     found = {}
     try:
         async with asyncio.timeout(deadline):
             for stream in streams:
                 if stream.guard is Guard.EVIDENCE:
-                    # Of several periods the current one: the name that it has now is not for each process to know.
+                    # The current one of several periods: processes need not know the name that it has now.
                     state = await audit_stream(request, first=stream.name)
                     found[stream.name] = check_stream(replace(stream, name=state.name), state)
                 else:
@@ -184,7 +184,7 @@ async def check_streams(
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Tell whether every subject that the filter `narrow` matches is matched by the filter `wide`, too."""
+    """Return whether the filter `wide` matches every subject that the filter `narrow` matches."""
     outer, inner = wide.split("."), narrow.split(".")
     for place, part in enumerate(outer):
         if part == ">":
@@ -195,7 +195,7 @@ def covers(wide: str, narrow: str) -> bool:
 
 
 def is_unset(value: object) -> bool:
-    """Tell whether a JSON `value` is what the server says, or leaves out, for a setting that is off."""
+    """Return whether a JSON `value` stands for a setting that is off: absent, or the server's empty value."""
     return value is None or value is False or value in (0, "", [], {})
 
 
@@ -221,49 +221,49 @@ def _violations(stream: Stream, state: StreamState) -> Iterable[Violation]:
     filters = [one for one in covered if isinstance(one, str)] if isinstance(covered, list) else []
     for subject in stream.subjects:
         if not any(covers(one, subject) for one in filters):
-            yield violation("subjects", f"{subject} among them")
+            yield violation("subjects", f"to include {subject}")
     for condition in _CONDITIONS:
         if stream.guard in condition.guards and not condition.holds(state.config.get(condition.field)):
             yield violation(condition.field, condition.needed)
     judged = {"subjects", *(condition.field for condition in _CONDITIONS)}
     for field, value in state.config.items():
         if field in FORBIDDEN and not is_unset(value):
-            yield violation(field, f"unset, it {FORBIDDEN[field]}")
+            yield violation(field, f"unset, because it {FORBIDDEN[field]}")
         elif field not in judged and field not in FORBIDDEN and field not in INERT and not is_unset(value):
-            yield violation(field, "unset, this version of sealbus does not know it")
+            yield violation(field, "unset, because this version of sealbus does not know it")
 
 
 class StreamGuard:
-    """Attach it to a connection and own its `run`, which raises `ConfigurationError` once a stream is not as declared."""
+    """Checks streams on each new link of a connection: attach it and run `run`, which raises `ConfigurationError`."""
 
     def __init__(self, streams: Sequence[Stream], connection: Connection) -> None:
         self._streams = tuple(streams)
         self._connection = connection
         self._entered = asyncio.Event()
         self.checked = asyncio.Event()
-        """Set once the streams were checked on the link that is in use now."""
+        """Set once the streams were checked on the current link."""
 
     def enter(self, link: Link) -> None:
-        """Ask for a check on the new link."""
+        """Request a check on the new link."""
         del link
         self.checked.clear()
         self._entered.set()
 
     async def leave(self, link: Link) -> None:
-        """Expect nothing from the old link."""
+        """Do nothing: no answer is expected from the old link."""
 
     def lost(self, link: Link) -> None:
-        """Expect nothing from a lost link."""
+        """Do nothing: no answer is expected from a lost link."""
 
     async def run(self) -> None:
-        """Check after each new link until cancelled."""
+        """Check on each new link until cancelled. Raises `ConfigurationError` once a stream is not acceptable."""
         while True:
             await self._entered.wait()
             self._entered.clear()
             try:
                 await check_streams(self._streams, self._connection.jetstream)
             except BusUnavailable as error:
-                _log.warning("streams not checked, trying again: %s", error)
+                _log.warning("streams not checked, will be retried: %s", error)
                 await asyncio.sleep(AGAIN)
                 self._entered.set()
             else:

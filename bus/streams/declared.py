@@ -1,4 +1,4 @@
-"""Streams as code: what each stream of sealbus is, frozen, and its configuration in the JetStream API's own words.
+"""Streams as code: the frozen declaration of each stream of sealbus, and its configuration for the JetStream API.
 
 ::
 
@@ -6,14 +6,14 @@
                                                     nothing can be deleted
     EVENTS     event.>     facts, fan-out           the same: what is handled needs the replay guard
     RESULTS    status.>    task life cycle          24 h 5 min, refuses when full
-    DEAD       dead.>      what could not be done   30 days, drops the oldest
-    AUDIT      audit.>     evidence                 for ever, refuses when full, nothing can be deleted
-    REFUSALS   refused.>   counts and samples       30 days, small, drops the oldest: never holds anybody up
+    DEAD       dead.>      what was not handled     30 days, drops the oldest
+        AUDIT      audit.>     evidence                 for ever, refuses when full, nothing can be deleted
+        REFUSALS   refused.>   counts and samples       30 days, small, drops the oldest: never blocks handling
     STATE      state.>     values by key            24 h 5 min, the last of each subject, refuses when full
 
-Why the replay guard of SPEC.md section 7 needs these settings: the server rebuilds its memory of message ids from what
-is stored, so that nothing may leave a stream within the time in which a copy of it would still be accepted. Nobody may
-purge TASKS or EVENTS for the same reason: after a flood an operator raises `max_bytes` (`sealbus streams apply`).
+The replay guard of SPEC.md section 7 needs these settings because the server rebuilds its memory of message ids from
+what is stored: nothing may be removed from a stream while a copy of it would still be accepted. For the same reason
+nobody may purge TASKS or EVENTS: after a flood an operator raises `max_bytes` (`sealbus streams apply`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 KEPT_SECONDS: Final = 86_700
-"""24 h 5 min: the longest life of a message and 5 min for clocks and restarts (SPEC.md section 7)."""
+"""24 h 5 min: the longest life of a message, plus 5 min for clocks and restarts (SPEC.md section 7)."""
 
 DUPLICATE_WINDOW: Final = 120
 """Seconds; twice the time within which a message must be stored after it was made (SPEC.md section 7)."""
@@ -62,8 +62,8 @@ DEFAULT_MAX_BYTES: Final[Mapping[str, int]] = MappingProxyType(
         STATE: 512 * _MEBIBYTE,
     }
 )
-"""Bytes of the streams that need not be said. TASKS and AUDIT must be: a full TASKS refuses senders, a full AUDIT stops
-all handling, and how soon that happens is the operator's to decide."""
+"""Default sizes in bytes. TASKS and AUDIT have none: a full TASKS refuses senders, a full AUDIT stops all handling, and
+how soon that happens is for the operator to decide."""
 
 
 class Guard(Enum):
@@ -72,16 +72,16 @@ class Guard(Enum):
     LIVE = "live"
     """Deliveries of the live profile: step 6 holds only if the stream remembers ids (SPEC.md section 7)."""
     EVIDENCE = "evidence"
-    """Signed records: nothing may leave, and replicas share the guard of calls through its memory of ids."""
+    """Signed records: nothing may be removed, and replicas share the guard of calls through its memory of ids."""
     STATE = "state"
-    """Values by key: what is claimed must not be forgotten while the message that it stands for could come again."""
+    """Values by key: a claim must not be forgotten while its message could be delivered again."""
     NONE = "none"
-    """Statuses count once by themselves; dead letters and refusals gate nothing."""
+    """Statuses are counted once by their readers; dead letters and refusals gate nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """One declared stream. `max_age` and `duplicate_window` are seconds, a `max_age` of 0 is none."""
+    """One declared stream. `max_age` and `duplicate_window` are seconds; a `max_age` of 0 means no limit."""
 
     name: str
     description: str
@@ -94,19 +94,19 @@ class Stream:
     deny_delete: bool = False
     deny_purge: bool = False
     per_subject: int = -1
-    """Messages kept of each subject; -1 for no bound."""
+    """Messages kept per subject; -1 for no bound."""
     direct: bool = False
-    """Whether a message may be read by its subject, which is what NATS permissions can hold a reader to."""
+    """Whether a message may be read by its subject, to which NATS permissions can limit a reader."""
     replicas: int = 1
 
     def __post_init__(self) -> None:
         if self.max_bytes < 1:
-            raise ConfigurationError(f"stream {self.name}: max_bytes must be 1 or more, not {self.max_bytes}")
+            raise ConfigurationError(f"stream {self.name}: max_bytes must be at least 1, not {self.max_bytes}")
         if self.replicas not in _REPLICAS:
             raise ConfigurationError(f"stream {self.name}: replicas must be 1, 3 or 5, not {self.replicas}")
 
     def config(self) -> JsonObject:
-        """Return the declared part of a JetStream stream configuration; what it leaves out is the operator's choice."""
+        """Return the declared part of a JetStream stream configuration; all other settings are the operator's choice."""
         config: JsonObject = {
             "name": self.name,
             "description": self.description,
@@ -132,14 +132,14 @@ class Stream:
 def declared_streams(
     max_bytes: Mapping[str, int], *, own: Sequence[OwnSubject] = (), replicas: int = 1
 ) -> tuple[Stream, ...]:
-    """Return the seven streams, in the order of `SUBJECTS`, as they have to be.
+    """Return the seven declared streams, in the order of `SUBJECTS`.
 
     `max_bytes` is by stream name; TASKS and AUDIT must be in it. Own subjects join TASKS or EVENTS by their kind; calls
     are never stored. Raises `ConfigurationError` for a size that is missing, unknown or not positive.
     """
     for name in max_bytes:
         if name not in SUBJECTS:
-            raise ConfigurationError(f"streams.max_bytes.{name.lower()}: there is no such stream")
+            raise ConfigurationError(f"streams.max_bytes.{name.lower()}: no such stream")
     sizes = {**DEFAULT_MAX_BYTES, **max_bytes}
     for name in SUBJECTS:
         if name not in sizes:
@@ -222,11 +222,11 @@ def declared_streams(
 
 
 def own_durable(subject: str) -> str:
-    """Return the name of the durable consumer of an own task subject, which has one of its own.
+    """Return the name of the durable consumer of an own task subject, which has a consumer to itself.
 
-    The server holds a consumer to the one filter that stands in the API's subject; with several filters in one consumer
-    nothing would keep its owner to the own subject. No agent has this name: none begins with `id-`, and the token of an
-    ID without a name goes on in hex digits only.
+    The server limits a consumer to a single filter, which is part of the API's subject; several filters in one consumer
+    would not limit its owner to the own subject. No agent can have this name: agent names never begin with `id-`, and the
+    token of an ID without a name continues in hex digits only.
     """
     return f"id-own-{hashlib.sha256(subject.encode()).hexdigest()[:32]}"
 

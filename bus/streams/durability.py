@@ -1,8 +1,8 @@
-"""What an acknowledgement by NATS is worth when the power fails: what can be seen of it, and what not (pure).
+"""What an acknowledgement by NATS guarantees in a power failure, and how much of that a client can see (pure).
 
 nats-server acknowledges a write first and syncs its files every two minutes, unless `jetstream { sync_interval: always }`
-says otherwise (nats-io/nats-server#7564; `tests/chaos/test_power_cut.py`). No client is told which it is: the JetStream
-API has replicas and `persist_mode`, the interval stands only in the server's configuration and on its monitoring port.
+is set (nats-io/nats-server#7564; `tests/chaos/test_power_cut.py`). Clients cannot see which: the JetStream API shows
+replicas and `persist_mode`, but the interval is only in the server's configuration and on its monitoring port.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 __all__ = ["acknowledged_means", "describe_sync"]
 
 VARZ_NESTING = 16
-"""Nesting of the monitoring port's document; nats-server 2.15.1 has 6."""
+"""Deepest nesting allowed in the monitoring port's document; nats-server 2.15.1 has 6."""
 
 
 def acknowledged_means(states: Mapping[str, StreamState]) -> str:
@@ -32,9 +32,9 @@ def acknowledged_means(states: Mapping[str, StreamState]) -> str:
 
 
 def describe_sync(varz: bytes) -> str:
-    """Return one line about a server whose `/varz` this is and which syncs before it acknowledges.
+    """Return one line about the server of this `/varz`, which syncs before it acknowledges.
 
-    Raises `ConfigurationError`, with what to do, for a server that does not; `BusUnavailable` for what is no such document.
+    Raises `ConfigurationError`, with advice, for a server that does not; `BusUnavailable` for any other document.
     """
     try:
         document = parse_object(varz, depth=VARZ_NESTING)
@@ -43,10 +43,10 @@ def describe_sync(varz: bytes) -> str:
         raise BusUnavailable("the monitoring port's answer is not /varz of a nats-server with JetStream") from error
     if config.get("sync_always") is not True:
         interval = config.get("sync_interval")
-        every = f"every {interval / 1e9:g} s" if type(interval) is int else "at times that it does not say"
+        every = f"every {interval / 1e9:g} s" if type(interval) is int else "at unknown intervals"
         raise ConfigurationError(
-            f"{name} acknowledges what is not on its disk, which it syncs {every}: a power failure loses what senders were "
-            "told is stored; set `jetstream { sync_interval: always }` in its configuration and restart it"
+            f"{name} acknowledges writes before they are on disk, which it syncs {every}: a power failure loses messages "
+            "reported as stored; set `jetstream { sync_interval: always }` in its configuration and restart it"
         )
     return f"{name} syncs its disk before it acknowledges"
 

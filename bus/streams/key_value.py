@@ -1,10 +1,10 @@
-"""Small values by subject, each held once for all processes of an identity: the stream STATE, written by comparison.
+"""Small values by subject, shared by all processes of an identity: the stream STATE, written by compare-and-set.
 
-What is written names the sequence that it replaces, so that of two processes that write at the same moment one is told.
-An identity reads and writes under `state.<own token>.` only (NATS permissions). Values are not signed by being here:
-whoever runs the broker can change them, and nats-server answers a client under whatever reply subject it names, so that
-any agent can have bytes of its own stored under another's token. What would do harm if it were forged is signed by its
-writer (`signed_value`).
+A write names the sequence that it replaces, so that of two processes that write at the same moment one fails. An
+identity reads and writes only under `state.<own token>.` (NATS permissions). Values here are not signed: the operator of
+the broker can change them, and nats-server answers a client under any reply subject that it names, so that any agent can
+have its bytes stored under another's token. A value that would do harm if forged is signed by its writer
+(`signed_value`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["KeyValue"]
 
 
 class KeyValue:
-    """Values on one transport. Every wait ends after `within` seconds, with `BusUnavailable`.
+    """The values on one transport. Every wait ends after `within` seconds, with `BusUnavailable`.
 
-    After `BusUnavailable` from a write nobody knows whether it was stored: read, and write again if it was not.
+    After `BusUnavailable` from a write it is unknown whether it was stored: read, and write again if it was not.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -29,12 +29,12 @@ class KeyValue:
     async def create(self, subject: str, payload: bytes, *, within: float = 5.0) -> int | None:
         """Store the first value of `subject`; return its sequence, or `None` if the subject holds one already.
 
-        Raises `BusUnavailable`, as well where the stream is full or does not exist.
+        Raises `BusUnavailable`, also if the stream is full or does not exist.
         """
         return await self._write(subject, payload, 0, within)
 
     async def replace(self, subject: str, payload: bytes, *, last: int, within: float = 5.0) -> int | None:
-        """Store a value in place of the one with sequence `last`; return the new sequence, or `None` if that is gone.
+        """Replace the value with sequence `last`; return the new sequence, or `None` if `last` is no longer current.
 
         Raises as `create` does.
         """
@@ -43,7 +43,7 @@ class KeyValue:
     async def get(self, subject: str, *, within: float = 5.0) -> tuple[int, bytes] | None:
         """Return the last value of `subject` with its sequence, or `None` if there is none. Raises `BusUnavailable`.
 
-        A replica answers, and may be behind: what must be true is written with `replace`, which only the leader takes.
+        A replica answers, and may be behind: to be certain, write with `replace`, which only the leader accepts.
         """
         return await self._transport.last(STATE, subject, within=within)
 

@@ -1,9 +1,9 @@
-"""A bucket of NATS' object store: files of some size by name, in the layout that the `nats` command line reads (ADR-20).
+"""A bucket of NATS' object store: larger files by name, in the layout that the `nats` command line reads (ADR-20).
 
-A bucket is the stream `OBJ_<bucket>`: what an object is stands in one message of `$O.<bucket>.M.<name in base64url>`, its
-bytes in chunks on `$O.<bucket>.C.<nuid>`. Chunks are written first, under a number of their own, and the one message
-about them last, by comparison with the one that it replaces: of two who write at a time one is told, and a reader sees
-the old object or the new one. Whoever runs the broker can change what is here: content that matters is signed.
+A bucket is the stream `OBJ_<bucket>`: one message on `$O.<bucket>.M.<name in base64url>` describes an object, whose bytes
+are in chunks on `$O.<bucket>.C.<nuid>`. Chunks are written first, under a new nuid, and the description last, by
+compare-and-set: of two concurrent writers one fails, and a reader sees either the old object or the new one. The operator
+of the broker can change what is here: content that matters is signed.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from sealbus.envelopes.trust.names import is_token
 __all__ = ["ObjectInfo", "ObjectStore", "digest_of", "parse_info"]
 
 CHUNK_BYTES: Final = 131_072
-"""What the `nats` command line uses."""
+"""The size that the `nats` command line uses."""
 OBJECT_BYTES: Final = 33_554_432
-"""Longest object that is read or written."""
+"""Largest object that is read or written."""
 WITHIN: Final = 5.0
-"""Seconds for one question or one write."""
+"""Seconds for one request or one write."""
 
 _NUID: Final = re.compile(r"[0-9A-Za-z]{1,64}")
 _NAME_BYTES: Final = 160
-"""In base64url it is a third longer, and a subject has at most 255 bytes."""
+"""Base64url makes it a third longer, and a subject has at most 255 bytes."""
 _INFO_BYTES: Final = 16_384
 
 
@@ -53,7 +53,7 @@ class ObjectStore:
         self._clock = clock
 
     async def create(self, *, max_bytes: int, replicas: int = 1) -> None:
-        """Make the bucket unless it is there; an operator's identity may. Raises `ConfigurationError`."""
+        """Create the bucket unless it exists; needs an operator's identity. Raises `ConfigurationError`."""
         if await stream_state(self._connection.jetstream, self.stream) is not None:
             return
         config: Mapping[str, object] = {
@@ -72,7 +72,7 @@ class ObjectStore:
         await create_stream(self._connection.jetstream, config)
 
     async def info(self, name: str) -> ObjectInfo | None:
-        """Return what the object `name` is now, None if there is none or it was deleted."""
+        """Return the description of the object `name`, or None if there is none or it was deleted."""
         found = await self._transport.last(self.stream, self._meta(name), within=WITHIN)
         if found is None:
             return None
@@ -80,9 +80,9 @@ class ObjectStore:
         return None if info is None or info.deleted else info
 
     async def get(self, info: ObjectInfo) -> bytes | None:
-        """Return the bytes of an object; None if they are not those that `info` describes.
+        """Return the bytes of an object, or None if they are not those that `info` describes.
 
-        So it is where the object was replaced meanwhile, where it is broken, and where it has over 32 MiB.
+        That is the case if the object was replaced meanwhile, is broken, or is larger than 32 MiB.
         """
         content = bytearray()
         if info.chunks:
@@ -96,9 +96,9 @@ class ObjectStore:
         return raw if digest_of(raw) == info.digest else None
 
     async def put(self, name: str, content: bytes, *, last: int) -> ObjectInfo | None:
-        """Store `content` in place of the object whose `sequence` is `last`, 0 for none; None if that is not the one.
+        """Replace the object whose `sequence` is `last` (0 for none) with `content`; return None if `last` is not current.
 
-        What it replaced is removed. Raises `BusUnavailable`: nobody knows then whether it was stored.
+        The chunks that it replaced are removed. After `BusUnavailable` it is unknown whether it was stored.
         """
         if len(content) > OBJECT_BYTES:
             raise ConfigurationError(f"{name}: over {OBJECT_BYTES} bytes")
@@ -122,12 +122,12 @@ class ObjectStore:
         return replace(info, sequence=sequence)
 
     async def remove(self, info: ObjectInfo) -> None:
-        """Remove an object without a trace."""
+        """Remove an object entirely."""
         await self._purge(self._meta(info.name))
         await self._purge(f"$O.{self.bucket}.C.{info.nuid}")
 
     async def objects(self) -> list[ObjectInfo]:
-        """Return all objects that there are now, by name."""
+        """Return all current objects, by name."""
         found: dict[str, ObjectInfo] = {}
         async with aclosing(self._infos(follow=False)) as batches:
             async for batch in batches:
@@ -135,9 +135,9 @@ class ObjectStore:
         return [info for _, info in sorted(found.items()) if not info.deleted]
 
     def watch(self) -> AsyncGenerator[list[ObjectInfo], None]:
-        """Yield what all objects are, then each change as it comes, deletions too, until closed.
+        """Yield all objects, then each change as it comes, including deletions, until closed.
 
-        Raises as `Transport.read` does, among others `ConfigurationError` where there is no such bucket.
+        Raises as `Transport.read` does, for instance `ConfigurationError` if there is no such bucket.
         """
         return self._infos(follow=True)
 
@@ -157,7 +157,7 @@ class ObjectStore:
         return f"$O.{self.bucket}.M.{urlsafe_b64encode(name.encode()).decode()}"
 
     async def _point(self, info: ObjectInfo, last: int) -> int | None:
-        """Write the message about an object; return its sequence, or None if another was written since `last`."""
+        """Write the description of an object; return its sequence, or None if another was written since `last`."""
         document = {
             "name": info.name,
             "bucket": self.bucket,
@@ -191,7 +191,7 @@ class ObjectStore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectInfo:
-    """One object as its bucket describes it; nothing is verified. `sequence` is the stream's, of this description.
+    """One object as its bucket describes it, unverified. `sequence` is the stream sequence of this description.
 
     `digest` is `SHA-256=` and base64url. A deleted object has neither chunks nor a digest.
     """
@@ -206,12 +206,12 @@ class ObjectInfo:
 
 
 def digest_of(content: bytes) -> str:
-    """Return the digest of `content` as the object store writes it."""
+    """Return the digest of `content` in the object store's format."""
     return "SHA-256=" + urlsafe_b64encode(hashlib.sha256(content).digest()).decode()
 
 
 def parse_info(payload: bytes, *, sequence: int) -> ObjectInfo | None:
-    """Return what `payload` says of an object; None for anything that is no such description, links among them."""
+    """Parse the description of an object; return None for anything else, links included."""
     try:
         said = json.loads(payload) if len(payload) <= _INFO_BYTES else None
     except (ValueError, RecursionError):

@@ -1,12 +1,12 @@
-"""Periods of the audit stream: one stream takes `audit.>` at a time, and an operator gives that to the next.
+"""Periods of the audit stream: one stream at a time takes `audit.>`, and an operator rolls it over to the next.
 
 ::
 
     roll     AUDIT: audit.> -> closed.AUDIT      then      AUDIT-2026-12 created with audit.>
 
-Between the two, for milliseconds, nothing stores records: whoever records repeats until it is acknowledged. Writers
-publish by subject and learn of the new stream from its acknowledgements; nothing is restarted, and nothing is copied
-or deleted. The former stream keeps all it has, takes nothing more, and is read under its own name.
+Between the two, for milliseconds, no stream stores records: writers retry until they are acknowledged. They publish by
+subject and learn of the new stream from its acknowledgements; nothing is restarted, copied or deleted. The former stream
+keeps everything, takes nothing more, and is read under its own name.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ __all__ = ["Rolled", "in_period", "roll"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rolled:
-    """Which stream took records before, and which takes them now."""
+    """The stream that took records before, and the one that takes them now."""
 
     former: str
     current: str
 
 
 async def in_period(streams: Sequence[Stream], request: Request) -> tuple[Stream, ...]:
-    """Return the declared `streams`, the audit stream under the name that it has now. Raises `BusUnavailable`."""
+    """Return the declared `streams`, with the audit stream under its current name. Raises `BusUnavailable`."""
     found = []
     for stream in streams:
         if stream.guard is Guard.EVIDENCE:
@@ -62,9 +62,9 @@ async def roll(
 ) -> Rolled:
     """Close the stream that takes records, and create `to`, as `declared`, in its place; return both names.
 
-    Run it under an operator's identity. Where it was cut off in between it goes on if it is run again with `since`, the
-    name of the stream that was closed. Raises `ConfigurationError` for a name that is taken or none, and with the server's
-    reason, in which case the former stream takes records again; `BusUnavailable` after `deadline` seconds.
+    Run it under an operator's identity. If it was interrupted in between, run it again with `since`, the name of the stream
+    that was closed. Raises `ConfigurationError` for a name that is taken or invalid, and with the server's reason if that
+    refuses, in which case the former stream takes records again; `BusUnavailable` after `deadline` seconds.
     """
     if not is_token(to):
         raise ConfigurationError(f"{to[:255]!r} cannot be the name of a stream")
@@ -80,9 +80,9 @@ async def _roll(declared: Stream, to: str, request: Request, since: str | None) 
     if names == [to]:
         raise ConfigurationError(f"stream {to} takes the records already")
     if await stream_state(request, to) is not None:
-        raise ConfigurationError(f"stream {to} exists: the next period needs a stream of its own")
+        raise ConfigurationError(f"stream {to} exists: the next period needs a new stream")
     if len(names) > 1 or (not names and since is None):
-        raise ConfigurationError("no single stream takes the records: say with --from which one was closed")
+        raise ConfigurationError("no single stream takes the records: give the closed one with --from")
     if names and since is not None and names != [since]:
         raise ConfigurationError(f"stream {names[0]} takes the records, not {since}")
     former = await existing_stream(request, names[0] if names else str(since))
@@ -102,6 +102,6 @@ def _writable(state: StreamState, subjects: list[str]) -> dict[str, object]:
     config = dict(state.config)
     metadata = config.get("metadata")
     if isinstance(metadata, dict):
-        # The server writes its own version there and does not want it back.
+        # The server writes its own version there, and does not accept it back.
         config["metadata"] = {key: value for key, value in metadata.items() if not str(key).startswith("_nats.")}
     return config | {"subjects": subjects}

@@ -1,4 +1,4 @@
-"""What it takes to make the real streams what is declared: a typed plan, and its application by an operator.
+"""The plan of changes that make the real streams match their declaration, and its application by an operator.
 
 Only an operator's identity may write streams. A worker never repairs one: it refuses to start (`check.py`).
 """
@@ -21,19 +21,19 @@ __all__ = ["Change", "Create", "Refuse", "Update", "apply", "plan", "read_stream
 _FIXED: Final = {
     "storage": "the server cannot change it",
     "persist_mode": "the server cannot change it",
-    "mirror": "what it was filled with was stored without the replay guard",
+    "mirror": "its contents were stored without the replay guard",
     "allow_msg_ttl": "the server cannot switch it off",
     "subject_delete_marker_ttl": "the server cannot switch it off",
     "allow_msg_schedules": "the server cannot switch it off",
     "allow_msg_counter": "the server cannot change it",
     "sealed": "the server cannot unseal a stream",
 }
-"""What no update changes (seen with nats-server 2.15.1), or should not, and why."""
+"""Fields that an update cannot change (seen with nats-server 2.15.1), or should not, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create:
-    """The stream does not exist and will be made as declared."""
+    """Create a stream that does not exist, as declared."""
 
     stream: Stream
 
@@ -43,7 +43,7 @@ class Create:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """One field of an existing stream will change in place. `found` and `needed` are JSON values; `None` is unset."""
+    """Change one field of an existing stream in place. `found` and `needed` are JSON values; `None` is unset."""
 
     stream: str
     field: str
@@ -56,7 +56,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refuse:
-    """One field of an existing stream is not as declared and cannot be changed in place: nothing will be applied."""
+    """Refuse: one field of an existing stream differs and cannot be changed in place; nothing will be applied."""
 
     stream: str
     field: str
@@ -87,9 +87,9 @@ class _Difference:
 def plan(declared: Sequence[Stream], actual: Mapping[str, StreamState | None]) -> list[Change]:
     """Return what differs between `declared` and `actual` (by stream name), in the order of declaration.
 
-    Fields that a declaration does not speak of, such as `placement` or `compression`, are the operator's and stay. A
-    stream that only protects more than declared (`deny_delete`) stays, too. Streams that are not declared are not
-    looked at, and nothing is ever deleted. Pure.
+    Fields that a declaration does not mention, such as `placement` or `compression`, are the operator's and are kept. A
+    stream that merely protects more than declared (`deny_delete`) is left as it is. Streams that are not declared are
+    ignored, and nothing is ever deleted. Pure.
     """
     changes: list[Change] = []
     for stream in declared:
@@ -104,7 +104,7 @@ def plan(declared: Sequence[Stream], actual: Mapping[str, StreamState | None]) -
 async def read_streams(
     names: Iterable[str], request: Request, *, deadline: float = 10.0
 ) -> dict[str, StreamState | None]:
-    """Return the real streams by name, `None` where there is none. Raises `BusUnavailable` after `deadline` seconds."""
+    """Return the real streams by name, `None` for a missing one. Raises `BusUnavailable` after `deadline` seconds."""
     try:
         async with asyncio.timeout(deadline):
             return {name: await stream_state(request, name) for name in names}
@@ -113,7 +113,7 @@ async def read_streams(
 
 
 async def apply(declared: Sequence[Stream], request: Request, *, deadline: float = 30.0) -> list[Change]:
-    """Read, plan, and carry the plan out, all of it or, where one change is refused, none; return what was done.
+    """Read, plan, and apply the whole plan, or nothing if it refuses a change; return what was done.
 
     Run it under an operator's identity: it needs `$JS.API.STREAM.{INFO,CREATE,UPDATE}.<name>`. Running it again does
     nothing. Raises `ConfigurationError` for a refusal, by the plan or by the server; a refusal by the server may leave
@@ -146,7 +146,7 @@ def _differences(stream: Stream, state: StreamState) -> list[_Difference]:
         for field, needed in wanted.items()
         if not _same(field, state.config.get(field), needed)
     ]
-    # What no declaration speaks of, and yet no consumer would accept: it has to be unset.
+    # Not part of any declaration, yet no consumer would accept it: it has to be unset.
     extra = sorted({one.field for one in violations(stream, state)} - wanted.keys())
     return found + [_Difference(stream, state, field, None) for field in extra]
 
@@ -167,30 +167,30 @@ def _judged(one: _Difference) -> Change:
 
 
 def _obstacle(one: _Difference) -> str | None:
-    """Return why the difference cannot be mended in place, or `None` if it can."""
+    """Return why the difference cannot be fixed in place, or `None` if it can."""
     name = one.stream.name
     if one.field in _FIXED:
-        return f"{_FIXED[one.field]}; make {name} anew"
+        return f"{_FIXED[one.field]}; delete and create {name} again"
     if one.field == "retention" and one.found not in ("limits", "interest"):
-        return f"the server cannot change it from {one.found}; make {name} anew"
+        return f"the server cannot change it from {one.found}; delete and create {name} again"
     if one.field not in FORBIDDEN and one.needed is None:
         return "this version of sealbus does not know it; unset it yourself, or use a version that does"
     if one.field == "max_bytes" and one.stream.discard == "new" and one.stream.max_bytes < one.state.bytes:
-        # Not shown to delete anything with nats-server 2.15.1, but what is over its limit is at the server's mercy.
-        return f"{name} holds {one.state.bytes} bytes and would be over its limit at once; say more"
+        # Not seen to delete anything with nats-server 2.15.1, but nothing guarantees what is over the limit.
+        return f"{name} holds {one.state.bytes} bytes and would be over its limit at once; raise it"
     unguarded = one.field in {violation.field for violation in violations(one.stream, one.state)}
     if one.field == "duplicate_window" and unguarded and one.stream.guard is Guard.LIVE and one.state.messages:
         # Two copies that were stored under the short window would both pass step 6 once the window looks right.
-        return f"{name} holds {one.state.messages} messages that may be there twice; make {name} anew"
+        return f"{name} holds {one.state.messages} messages that may include duplicates; delete and create {name} again"
     return None
 
 
 def _updated(stream: Stream, state: StreamState) -> JsonObject:
-    """Return the whole configuration to send: the operator's own choices, without what has to go, and the declared."""
+    """Return the whole configuration to send: the declared part, and the operator's choices but for what must be unset."""
     kept = {field: value for field, value in state.config.items() if field not in FORBIDDEN or is_unset(value)}
     metadata = kept.get("metadata")
     if isinstance(metadata, dict):
-        # The server writes its own version there and does not want it back.
+        # The server writes its own version there, and does not accept it back.
         kept["metadata"] = {key: value for key, value in metadata.items() if not str(key).startswith("_nats.")}
     wanted = stream.config()
     for protection in ("deny_delete", "deny_purge"):

@@ -1,1 +1,1 @@
-"""Acceptance: the live profile, the result profile, and the requests that results are held against."""
+"""Acceptance: the live profile, the result profile, and the open requests that results must answer."""

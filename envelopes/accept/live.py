@@ -1,7 +1,7 @@
-"""The live profile: what a task, a call or an event passes before anybody is asked about it (SPEC.md section 7).
+"""The live profile: the checks on a task, a call or an event before the policy is asked (SPEC.md section 7).
 
-Steps are numbered as in SPEC.md. Cheap ones come before dear ones, the first failure ends it, and hostile bytes raise
-`EnvelopeError` and nothing else. What comes after step 13 (model, resource, policy, record) is the gate's.
+Steps are numbered as in SPEC.md. Cheap ones come before expensive ones, the first failure ends acceptance, and hostile
+bytes raise nothing but `EnvelopeError`. The gate does what follows step 13 (model, resource, policy, record).
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _new: Final = tuple.__new__
 class LiveProfile:
     """What one subscription of one agent accepts. Raises `ConfigurationError` for a kind that is not live.
 
-    `own` is the agent's SPIFFE ID. `minters` are who may mint user contexts: nobody, unless set. `lifetimes`
-    bound what they mint, and chains. `formats` are those that this reader is configured for.
+    `own` is the agent's SPIFFE ID. `minters` may mint user contexts: nobody, unless set. `lifetimes` bound user contexts
+    and chains. `formats` are those that this reader is configured for.
     """
 
     own: SpiffeId
@@ -68,8 +68,8 @@ class LiveProfile:
 class VerifiedMessage(NamedTuple):
     """A message that passed steps 1 to 13. Made by `accept_live` only: holding one proves it.
 
-    It is genuine, for us, of now and not seen before. Whether it may be handled is for the policy; `body` is as it was
-    signed and not yet decoded.
+    It is genuine, addressed to us, valid now and not seen before. The policy decides whether it may be handled; `body` is
+    as it was signed, not decoded.
     """
 
     header: Header
@@ -78,7 +78,7 @@ class VerifiedMessage(NamedTuple):
     credential: Credential
     context: UserContext | None
     statement: Statement | None
-    """The context as it was signed, which a child message carries on unmodified."""
+    """The context as it was signed, which child messages carry unmodified."""
     chain: tuple[Header, ...]
     """The root first, ending with this message's own header."""
     arrival: StreamArrival | CoreArrival
@@ -100,10 +100,10 @@ def accept_live(
     replay: ReplayMemory,
     now: int,
 ) -> VerifiedMessage:
-    """Return the message that `payload` is, if it passes steps 1 to 13; raise `EnvelopeError` at the first it fails.
+    """Verify `payload` by steps 1 to 13 and return its message; raise `EnvelopeError` at the first step that it fails.
 
     `action` is what the subscription is about to do. `now` is microseconds since the Unix epoch, by this host's clock.
-    Only `caches` and, for a call, `replay` are changed: a refused message is remembered in neither as accepted.
+    Only `caches` and, for a call, `replay` are changed: neither remembers a refused message as accepted.
     """
     # Step 1. Form.
     envelope = parse_envelope(payload, profile.formats)

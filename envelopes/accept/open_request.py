@@ -1,7 +1,7 @@
-"""An open request: what a requester keeps of it, and the one state machine for its replies, chunks and statuses.
+"""An open request: what its requester keeps, and the one state machine for its replies, chunks and statuses.
 
-Nothing here verifies anything. `counted` and `check` judge a header before the dear steps and change nothing; `take`
-notes one that passed them all. What is kept can be written as a handle (SPEC.md section 7).
+Nothing here verifies anything. `counted` and `check` judge a header before the expensive steps and change nothing; `take`
+notes one that passed all steps. A handle encodes what is kept (SPEC.md section 7).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = ["STATUSES", "OpenRequest", "PendingRequest"]
 
 STATUSES: Final = 4_096
-"""How many statuses of one request a reader counts that are not terminal: what it remembers is bounded."""
+"""Most non-terminal statuses of one request that a reader counts, which bounds its memory."""
 
 _ID_BYTES: Final = 16
 _HANDLE_BYTES: Final = 4_096
 
 
 class OpenRequest:
-    """A request while it is open: until its `end`, a reply or a `fin`, and never again afterwards."""
+    """A request while it is open: until its `end`, a reply or a `fin`; it never reopens."""
 
     __slots__ = ("_closed", "_counted", "_key", "_next", "pending")
 
@@ -47,31 +47,31 @@ class OpenRequest:
         return self._closed
 
     def expired(self, now: int) -> bool:
-        """Say whether the requester itself concludes `expired`: `end` has come and the last answer has not.
+        """Return whether the requester itself concludes `expired`: `end` has passed without a last answer.
 
         For a task, only once every status that was stored before `end` has been read.
         """
         return not self._closed and now >= self.pending.end
 
     def check_sender(self, header: Header) -> None:
-        """Raise `EnvelopeError` (`unexpected_reply`, step 4) unless `header` is from who was asked.
+        """Raise `EnvelopeError` (`unexpected_reply`, step 4) unless `header` is from the recipient of the request.
 
-        That replies answer calls and statuses answer tasks is seen by their subjects.
+        That replies answer calls and statuses answer tasks is checked by their subjects.
         """
         if header.iss != self.pending.aud:
             raise _unexpected("from another than was asked")
 
     def counted(self, header: Header) -> bool:
-        """Say whether a status of this number has counted before, so that this one is ignored.
+        """Return whether a status with this number was counted before, so that this one is ignored.
 
-        That holds for every header seen before, also after the terminal one: a stream may deliver again.
+        That holds for every header seen before, even after the terminal one: a stream may redeliver.
         """
         return header.seq in self._counted
 
     def check(self, header: Header, *, reference: int) -> None:
-        """Raise `EnvelopeError` (`unexpected_reply`, step 4) unless `header` may be what comes next.
+        """Raise `EnvelopeError` (`unexpected_reply`, step 4) unless `header` may come next.
 
-        `reference` is now or, of a status, its stored time. Chunks have one key and numbers without gaps from 0.
+        `reference` is now or, for a status, its stored time. Chunks have one key and are numbered from 0 without gaps.
         """
         if self._closed:
             raise _unexpected("closed")
@@ -86,7 +86,7 @@ class OpenRequest:
             raise _unexpected("too many statuses")
 
     def take(self, header: Header) -> None:
-        """Note an answer that `check` let pass and that passed all steps."""
+        """Note an answer that passed `check` and all steps."""
         if header.kind is Kind.REPLY or header.fin:
             self._closed = True
         if header.kind is Kind.CHUNK:
@@ -102,11 +102,11 @@ def _unexpected(detail: str) -> EnvelopeError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingRequest:
-    """A request of ours: enough to know its answers by, and nothing secret. Raises `SealError` for bad fields.
+    """Our request, as far as needed to recognise its answers; holds nothing secret. Raises `SealError` for bad fields.
 
-    `digest` is H(header), `id` the message id, `aud` who may answer, `end` until when (microseconds). `rpl` is where
-    replies go, for a call; None for a task, whose statuses go to the status subject of whoever asked.
-    Whoever hands over a handle decides what its reader takes for an answer: read handles only from where you keep them.
+    `digest` is H(header), `id` the message id, `aud` who may answer, `end` until when (microseconds). `rpl` is where the
+    replies to a call go; None for a task, whose statuses go to the requester's status subject. A handle decides what its
+    reader accepts as an answer: read handles only from a trusted store.
     """
 
     digest: bytes
@@ -124,13 +124,13 @@ class PendingRequest:
 
     @classmethod
     def of(cls, header: Header) -> PendingRequest:
-        """Return what to keep of a task or call that was sealed; raise `SealError` for other kinds."""
+        """Return what to keep of a sealed task or call; raise `SealError` for other kinds."""
         if header.aud is None or header.end is None:
             raise SealError(f"nothing answers to a {header.kind}")
         return cls(digest=header.digest, id=header.id, aud=header.aud, end=header.end, rpl=header.rpl)
 
     def answers_to(self, own: SpiffeId, names: Names) -> str:
-        """Return the subject that answers arrive on; `own` is who asked."""
+        """Return the subject that answers arrive on; `own` is the requester."""
         return self.rpl if self.rpl is not None else status_subject(names.token(own), self.id)
 
     def encode(self) -> bytes:
@@ -152,7 +152,7 @@ class PendingRequest:
 
     @classmethod
     def parse(cls, handle: bytes) -> PendingRequest:
-        """Return what `encode` wrote; raise `EnvelopeError` (`malformed`, step 0) for everything else."""
+        """Parse what `encode` wrote; raise `EnvelopeError` (`malformed`, step 0) for anything else."""
         if len(handle) > _HANDLE_BYTES:
             raise EnvelopeError(Code.MALFORMED, 0, "handle: too large")
         keys = RecordMap(decode(handle, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes, step=0))
@@ -171,13 +171,13 @@ class PendingRequest:
 
     @classmethod
     def from_text(cls, text: str) -> PendingRequest:
-        """Return what `to_text` wrote; raise `EnvelopeError` (`malformed`, step 0) for everything else."""
+        """Parse what `to_text` wrote; raise `EnvelopeError` (`malformed`, step 0) for anything else."""
         try:
             handle = urlsafe_b64decode(text + "=" * (-len(text) % 4))
         except ValueError as error:
             raise EnvelopeError(Code.MALFORMED, 0, "handle: not base64url") from error
         request = cls.parse(handle)
-        # The decoder skips strange characters; there is one spelling of a handle.
+        # The decoder skips invalid characters; a handle has only one spelling.
         if request.to_text() != text:
             raise EnvelopeError(Code.MALFORMED, 0, "handle: not canonical")
         return request

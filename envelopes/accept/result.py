@@ -1,7 +1,7 @@
 """The result profile: replies and chunks of our calls, statuses of our tasks (SPEC.md section 7).
 
-Steps are numbered as in SPEC.md; `accept` says what they have in common. Step 6 is skipped: that a message answers a
-request of ours that is open is its freshness. An answer that fails changes no state.
+Steps are numbered as in SPEC.md. Step 6 is skipped: an answer is fresh because it answers an open request of ours. An
+answer that fails changes no state.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _STATUSES: Final = frozenset({Kind.STATUS})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultProfile:
-    """Who asks: its SPIFFE ID, the names of the deployment, and the formats that it is configured for."""
+    """The requester: its SPIFFE ID, the names of the deployment, and the formats that it is configured for."""
 
     own: SpiffeId
     names: Names
@@ -44,9 +44,9 @@ class ResultProfile:
 
 
 class VerifiedResult(NamedTuple):
-    """An answer to a request of ours that passed its steps. Made by `accept_reply` and `accept_status` only.
+    """An answer to our request that passed its steps. Made by `accept_reply` and `accept_status` only.
 
-    `body` is as it was signed and not decoded. Whether it may be used is for the policy.
+    `body` is as it was signed, not decoded. The policy decides whether it may be used.
     """
 
     header: Header
@@ -74,7 +74,7 @@ def accept_reply(
     caches: Caches,
     now: int,
 ) -> VerifiedResult:
-    """Return the reply or chunk that `payload` is and note it in its request; raise `EnvelopeError` otherwise.
+    """Verify a reply or chunk, note it in its request and return it; raise `EnvelopeError` if it fails a step.
 
     `requests` are our calls, by H(header). `now` (microseconds) is the reference time.
     """
@@ -95,17 +95,17 @@ def accept_status(
     trust: Trust,
     caches: Caches,
 ) -> VerifiedResult | None:
-    """Return the status that `payload` is and note it in its request; None for one that counted before.
+    """Verify a status, note it in its request and return it, or None if it was counted before.
 
     `requests` are our tasks, by H(header). `stored` is the broker's stored time (microseconds), which is the reference
-    time; `trust` holds the bundles that were current then. That `fin` stands exactly on terminal ones is for the
-    reader of the body. Raises `EnvelopeError`.
+    time; `trust` holds the bundles that were current then. The reader of the body checks that `fin` is set exactly on
+    terminal statuses. Raises `EnvelopeError` if it fails a step.
     """
     envelope, header, request = _open(payload, subject, profile, requests, _STATUSES)
     if request.counted(header):
         return None
     request.check(header, reference=stored)
-    # Step 5. Time; whether it is still now < exp is not asked.
+    # Step 5. Time; now < exp is not required.
     check_times(header, reference=stored, now=None)
     return _verify(envelope, header, request, reference=stored, trust=trust, caches=caches)
 
@@ -117,7 +117,7 @@ def _open(
     requests: Mapping[bytes, OpenRequest],
     kinds: AbstractSet[Kind],
 ) -> tuple[Envelope, Header, OpenRequest]:
-    """Apply steps 1 to 4 but for what may come next of the request's answers, which differs."""
+    """Apply steps 1 to 4, except for which answer may come next, which differs."""
     # Step 1. Form.
     envelope = parse_envelope(payload, profile.formats)
     # Step 2. Header.
@@ -141,7 +141,7 @@ def _open(
 def _verify(
     envelope: Envelope, header: Header, request: OpenRequest, *, reference: int, trust: Trust, caches: Caches
 ) -> VerifiedResult:
-    """Apply steps 7 to 11 and only then note the answer."""
+    """Apply steps 7 to 11, and only then note the answer."""
     # Step 7. Credential.
     verify_credential(
         envelope.credential,

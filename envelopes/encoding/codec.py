@@ -4,9 +4,9 @@ Every value has exactly one encoding, so that two readers refuse the same bytes:
 and strictly ascending by their bytes, no float, no extension type, nothing after the value. Form is checked by
 encoding again and comparing, types and text by a walk over what was decoded.
 
-Declared lengths allocate next to nothing. The decoder in C is given bounds on arrays and maps, which it checks before
-it allocates, and it refuses by itself what nests deeper than its own stack of 1,024: at most 1,024 arrays of `items`
-are open at a time, 8 bytes an item.
+Declared lengths allocate next to nothing. The C decoder is given bounds on arrays and maps, which it checks before it
+allocates, and it refuses nesting deeper than its own stack of 1,024: at most 1,024 arrays of `items` are open at a
+time, 8 bytes per item.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, NoReturn, TypeAlias, cast
 
-import msgpack  # type: ignore[import-untyped]  # it has no types; what it returns is narrowed here
+import msgpack  # type: ignore[import-untyped]  # it is untyped; its results are narrowed here
 
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
@@ -23,7 +23,7 @@ from sealbus.envelopes.limits import DEFAULT_LIMITS
 __all__ = ["Value", "array_length", "decode", "encode", "is_text", "pack", "unpack"]
 
 Value: TypeAlias = "bool | int | str | bytes | list[Value] | dict[str, Value] | None"
-"""What can be encoded. Integers are within +-(2^53-1); text is bounded by what each use allows."""
+"""Values that can be encoded. Integers are within +-(2^53-1); text is bounded by each use."""
 
 _MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
 _NESTING: Final = DEFAULT_LIMITS.nesting
@@ -31,19 +31,19 @@ _REFUSED_IN_TEXT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """C0, DEL, C1 and surrogates. Nothing else is refused and nothing is normalized."""
 
 _idle_packers: Final[list[msgpack.Packer]] = []
-"""Packers between two uses: making one allocates its buffer, which costs as much as packing a header."""
+"""Idle packers: making one allocates its buffer, which costs as much as packing a header."""
 
 
 def is_text(text: str, limit: int = DEFAULT_LIMITS.text_bytes) -> bool:
-    """Say whether `text` is at most `limit` bytes of UTF-8 and holds no control character and no surrogate."""
+    """Return whether `text` is at most `limit` bytes of UTF-8 without control characters and surrogates."""
     if text.isascii():
-        # For ASCII, printable means 0x20..0x7e exactly; this decides nearly all text without a search.
+        # For ASCII, printable means exactly 0x20..0x7e; this decides nearly all texts without a search.
         return len(text) <= limit and text.isprintable()
     return len(text) <= limit and not _REFUSED_IN_TEXT.search(text) and len(text.encode()) <= limit
 
 
 def pack(value: object) -> bytes:
-    """Return the msgpack encoding of a value whose types, text and key order the caller has checked itself.
+    """Return the msgpack encoding of a value whose types, text and key order the caller has checked.
 
     Tuples are arrays. Raises what msgpack raises: `ValueError`, `TypeError` or `OverflowError`.
     """
@@ -52,18 +52,18 @@ def pack(value: object) -> bytes:
     except IndexError:
         packer = msgpack.Packer()
     encoded: bytes = packer.pack(value)
-    # Taken and given back by atomic operations, so that no packer is ever in two threads at a time and there are never
-    # more of them than there were threads; one that raised is dropped.
+    # Taken and returned by atomic operations, so that no packer is ever used by two threads and there are never more
+    # packers than threads; one that raised is dropped.
     _idle_packers.append(packer)
     return encoded
 
 
 def unpack(data: bytes, *, items: int, entries: int, lists: bool = False, step: int = 1) -> object:
-    """Return what `data` encodes, if every form is the shortest; arrays are tuples unless `lists` is set.
+    """Return the value that `data` encodes, if every form is the shortest; arrays are tuples unless `lists` is set.
 
     Arrays have at most `items` elements, maps at most `entries` entries and no two equal keys; with `entries` 0 there
-    are no maps at all. Neither types (a float, nil or extension may be inside), nor text, nor the order of keys, nor
-    nesting are checked: only for callers that check each node by its exact type. Everyone else uses `decode`.
+    are no maps at all. Types (a float, nil or extension may be inside), text, the order of keys and nesting are not
+    checked: this is only for callers that check each node by its exact type. All others use `decode`.
     Raises `EnvelopeError` (`malformed`, `step`).
     """
     try:
@@ -83,14 +83,14 @@ def unpack(data: bytes, *, items: int, entries: int, lists: bool = False, step: 
 
 
 def _refuse_map(entries: object) -> NoReturn:
-    # An empty map is one byte on the wire and 64 in memory; a megabyte of them ends at the first.
+    # An empty map is one byte on the wire and 64 in memory; a megabyte of them is refused at the first.
     raise ValueError("a map where there can be none")
 
 
 def array_length(data: bytes, outer: int, index: int) -> int | None:
     """Return the declared length of the array that is element `index` of `data`, an array of `outer`; else None.
 
-    Nothing is decoded and nothing allocated for what is declared: this tells *why* an oversized value was refused.
+    Nothing is decoded or allocated for the declared length: this tells *why* an oversized value was refused.
     """
     unpacker = msgpack.Unpacker(max_buffer_size=max(len(data), 1))
     unpacker.feed(data)
@@ -116,8 +116,8 @@ def decode(
 ) -> Value:
     """Return the value that `data` canonically encodes.
 
-    `items` and `entries` bound arrays and maps, `text_bytes` every text and key; negative integers and nil only where
-    asked for. What the value means is not checked. Raises `EnvelopeError` (`malformed`, `step`) for anything else.
+    `items` and `entries` bound arrays and maps, `text_bytes` every text and key; `negative` and `nil` allow negative
+    integers and nil. The value's meaning is not checked. Raises `EnvelopeError` (`malformed`, `step`) for anything else.
     """
     value = cast("Value", unpack(data, items=items, entries=entries, lists=True, step=step))
     try:
@@ -130,7 +130,7 @@ def decode(
 def encode(value: Value, *, text_bytes: int = DEFAULT_LIMITS.text_bytes) -> bytes:
     """Return the canonical encoding of `value`; the keys of maps are sorted here.
 
-    Raises `SealError` for what format 1 cannot hold: a float or any other type, or a subclass of one that it can; an
+    Raises `SealError` for what format 1 cannot hold: a float or any other type, or a subclass of an allowed type; an
     integer beyond +-(2^53-1); text that `is_text` refuses at `text_bytes`; nesting over 5.
     """
     try:
@@ -142,7 +142,7 @@ def encode(value: Value, *, text_bytes: int = DEFAULT_LIMITS.text_bytes) -> byte
 
 
 def _check(values: Iterable[object], depth: int, least: int, text_bytes: int, nil: bool) -> None:
-    """Raise `ValueError` unless each of `values`, which lie inside `depth` arrays and maps, is one of section 1."""
+    """Raise `ValueError` unless each of `values`, at nesting `depth`, is a value of section 1."""
     for value in values:
         kind = type(value)
         if kind is bytes or kind is bool:
@@ -178,7 +178,7 @@ def _check_keys(entries: dict[object, object], text_bytes: int) -> None:
 
 
 def _ordered(value: object, depth: int) -> object:
-    """Return `value` with its maps in the order of their keys; what is too deep stays as it is, for `_check`."""
+    """Return `value` with its maps in key order; what is nested too deep is left for `_check` to refuse."""
     if depth <= _NESTING:
         if type(value) is dict:
             entries = cast("dict[str, object]", value)

@@ -1,6 +1,6 @@
-"""JWS compact form and its algorithms, as far as JWT-SVIDs may use them (RFC 7515, RFC 7518; SPEC.md section 5).
+"""JWS compact form and the algorithms that JWT-SVIDs may use (RFC 7515, RFC 7518; SPEC.md section 5).
 
-Every function refuses by `ValueError`, and each caller gives that the code of its own step. Nothing here knows of
+Every function refuses with `ValueError`, which each caller turns into the code of its own step. Nothing here knows of
 bundles, times or SPIFFE IDs.
 """
 
@@ -48,7 +48,7 @@ def _rs(digest: HashAlgorithm) -> _Algorithm:
 
 
 def _ps(digest: HashAlgorithm) -> _Algorithm:
-    # The salt is as long as the hash (RFC 7518 section 3.5), and no length that the signature itself says.
+    # The salt is as long as the hash (RFC 7518 section 3.5), whatever length the signature itself claims.
     return _Algorithm(digest, padding=padding.PSS(mgf=padding.MGF1(digest), salt_length=digest.digest_size))
 
 
@@ -79,9 +79,9 @@ class CompactJws:
 
 
 def decode_base64url(text: bytes) -> bytes:
-    """Return what `text` encodes; raise `ValueError` unless it is the one canonical unpadded spelling (RFC 7515)."""
+    """Decode `text`; raise `ValueError` unless it is the one canonical unpadded spelling (RFC 7515)."""
     decoded = urlsafe_b64decode(text + b"=" * (-len(text) % 4))
-    # Python's decoder drops strange characters and ignores unused bits; encoding again finds all of that.
+    # Python's decoder drops invalid characters and ignores unused bits; encoding again detects both.
     if urlsafe_b64encode(decoded).rstrip(b"=") != text:
         raise ValueError("base64url is not canonical")
     return decoded
@@ -99,7 +99,7 @@ def split_compact(token: bytes) -> CompactJws:
 
 
 def check_fit(alg: str, key: VerificationKey) -> None:
-    """Raise `ValueError` unless `alg`, one of `ALGORITHMS`, is made for keys like `key`."""
+    """Raise `ValueError` unless `alg`, one of `ALGORITHMS`, fits the type of `key`."""
     algorithm = ALGORITHMS[alg]
     fits = key.curve.name == algorithm.curve if isinstance(key, ec.EllipticCurvePublicKey) else not algorithm.curve
     if not fits:
@@ -107,13 +107,13 @@ def check_fit(alg: str, key: VerificationKey) -> None:
 
 
 def verify_jws(alg: str, key: VerificationKey, signed: bytes, signature: bytes) -> None:
-    """Raise `ValueError` unless `signature` is one by `key` over `signed`, under an `alg` that fits (`check_fit`)."""
+    """Raise `ValueError` unless `signature` is by `key` over `signed`, under an `alg` that fits (`check_fit`)."""
     algorithm = ALGORITHMS[alg]
     try:
         if isinstance(key, ec.EllipticCurvePublicKey):
             key.verify(_der(signature, (key.curve.key_size + 7) // 8), signed, ec.ECDSA(algorithm.digest))
         else:
-            # Every algorithm that fits an RSA key has a padding.
+            # All algorithms that fit an RSA key have a padding.
             key.verify(signature, signed, cast("padding.AsymmetricPadding", algorithm.padding), algorithm.digest)
     except InvalidSignature as error:
         raise ValueError("signature") from error

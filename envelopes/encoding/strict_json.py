@@ -1,4 +1,4 @@
-"""JSON from strangers: one meaning or none (SPEC.md section 5; RFC 8259 leaves repeated names to the reader).
+"""Strict JSON for untrusted input: one meaning or none (SPEC.md section 5; RFC 8259 leaves repeated names to the reader).
 
 Only JOSE parts and JWK sets are JSON here. Both are parsed by these rules, so that no two readers of one token can see
 two different claims in it.
@@ -15,16 +15,16 @@ __all__ = ["Json", "deeper_than", "parse_object"]
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 _STRINGS: Final = re.compile(r'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
-"""A string up to its end or, if it has none, all that is left: no part of the text is looked at twice."""
+"""A string up to its end or, if it has none, the rest of the text: no part is scanned twice."""
 _BRACKETS: Final = re.compile(r"[\[{\]}]")
 
 
 def parse_object(data: bytes, *, depth: int) -> dict[str, Json]:
-    """Return the JSON object that `data` is; objects and arrays nest at most `depth` deep, the outermost is 1.
+    """Parse `data` as a JSON object; objects and arrays nest at most `depth` deep, the outermost is 1.
 
-    Refuses, by `ValueError` and by nothing else: what is not UTF-8, a byte order mark, a name that occurs twice in one
-    object, NaN and the infinities, anything but an object, anything after it. The caller bounds the length. Numbers
-    with a fraction or an exponent are floats, and no caller takes those for integers.
+    Raises only `ValueError`: for anything that is not UTF-8, a byte order mark, a name that occurs twice in one object,
+    NaN and the infinities, anything but an object, anything after it. The caller bounds the length. Numbers with a
+    fraction or an exponent are floats, which no caller accepts as integers.
     """
     text = data.decode("utf-8")
     if deeper_than(text, depth):
@@ -36,10 +36,10 @@ def parse_object(data: bytes, *, depth: int) -> dict[str, Json]:
 
 
 def deeper_than(text: str, depth: int) -> bool:
-    """Say whether brackets outside strings nest deeper than `depth`.
+    """Return whether brackets outside strings nest deeper than `depth`.
 
-    Asked before parsing, because json's parser recurses. Up to the first error of form, both see the same strings; what
-    is counted after it makes no difference, for the parser refuses there.
+    This is checked before parsing, because json's parser recurses. Up to the first syntax error both see the same strings;
+    what is counted after it makes no difference, because the parser refuses there.
     """
     if text.count("[") + text.count("{") <= depth:
         return False

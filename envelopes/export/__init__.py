@@ -1,5 +1,5 @@
-"""An exported audit log as bytes and rules: every byte of it is computed again, or it is a finding (SPEC.md section 14).
+"""Verification of an exported audit log: every byte is recomputed, or is a finding (SPEC.md section 14).
 
-Pure: who reads a folder, or shares the work among processes, gives bytes and gets values. `Root` is what is known from
-outside of the export and the only thing that introduces trust.
+Pure: callers that read a folder, or share the work among processes, pass bytes and get values. `Root` is what is known
+from outside the export, and the only source of trust.
 """

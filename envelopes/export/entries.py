@@ -1,6 +1,6 @@
-"""The second pass over an export, entry by entry: what opened does open, what was decided can be proved again, in order.
+"""The second pass over an export, entry by entry: messages open, decided messages are proved again, order is checked.
 
-Whether an entry is in its place is told of each, also after one was wrong (SPEC.md section 13, "Entries").
+Each entry's place is checked, even after a wrong one (SPEC.md section 13, "Entries").
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sealbus.envelopes.trust.caches import Caches
 __all__ = ["EntryReader", "OrderReader", "check_decision", "open_frame"]
 
 _NO_ENTRY = bytes(32)
-"""Stands in the tree for what is no entry, which then has another root."""
+"""Stands in the tree for what is not an entry, which changes the root."""
 
 _ANY_DIGEST = bytes(32)
 
@@ -37,12 +37,12 @@ def open_frame(frame: Frame, root: Root, archive: TrustArchive, caches: Caches) 
 def check_decision(
     record: DecisionRecord, audit: VerifiedAudit, root: Root, archive: TrustArchive, caches: Caches
 ) -> VerifiedDecided:
-    """Return the decided message, proved again; raise `EnvelopeError` if it cannot be (SPEC.md section 7, archive)."""
+    """Prove the decided message again and return it; raise `EnvelopeError` if that fails (SPEC.md section 7, archive)."""
     return accept_decided(record, audit, root.profile, bundles=archive.at(record.place.time), caches=caches)
 
 
 class EntryReader:
-    """Reads entries in any order; `findings` and `tally` are what they came to. `span` is what is counted by row."""
+    """Reads entries in any order; `findings` and `tally` are the results. `span` is the time that is counted by row."""
 
     def __init__(self, root: Root, archive: TrustArchive, *, span: Span | None = None) -> None:
         self._root = root
@@ -52,17 +52,17 @@ class EntryReader:
         self.begin()
 
     def begin(self, only: frozenset[bytes] | None = None) -> None:
-        """Begin anew with empty `findings`, `tally`, `names` and `opening`, and count the records named in `only` alone."""
+        """Start over with empty `findings`, `tally`, `names` and `opening`; count only records named in `only`, if given."""
         self._only = only
         self.findings: list[Finding] = []
         self.tally = Tally()
         self.names: dict[bytes, None] = {}
-        """What names the records that were counted (`RepeatedRecords`)."""
+        """The names of the records that were counted (`RepeatedRecords`)."""
         self.opening: list[tuple[int, bytes]] = []
-        """Sequence and H(header) of messages that are said to prove nothing, and open all the same."""
+        """Sequence and H(header) of messages that are logged as not opening, but do open."""
 
     def read(self, frame: Frame) -> bytes:
-        """Return the 32 bytes of the entry that `frame` gives, and note what is wrong with it."""
+        """Return the 32 bytes of the entry that follows from `frame`, and note what is wrong with it."""
         try:
             entry = entry_of(frame).hash
         except (EnvelopeError, LogError) as error:
@@ -81,7 +81,7 @@ class EntryReader:
         return entry
 
     def _look_into(self, frame: Frame) -> None:
-        """Note a message of kind 0x00 that opens with the bundles that the notary had when it came."""
+        """Note a message of kind 0x00 that does open with the bundles that the notary had when it came."""
         try:
             header = parse_header(parse_envelope(frame.data).header)
             bundles = self._archive.current(frame.stored)
@@ -112,7 +112,7 @@ class EntryReader:
             return
         aud = decided.header.aud
         if aud is not None and aud != audit.header.iss:
-            self._found(frame, FindingCode.WRONG_AUDIENCE, "a decision recorded by another than the message was for")
+            self._found(frame, FindingCode.WRONG_AUDIENCE, "a decision not recorded by the message's recipient")
 
     def _found(self, frame: Frame, code: FindingCode, detail: str) -> None:
         self.findings.append(Finding("", frame.sequence, code, detail))
@@ -123,21 +123,21 @@ def _by_another(record: Record) -> str:
 
 
 class OrderReader:
-    """Takes all frames of a log in order; `findings` are the places where another should stand."""
+    """Checks the order of a log's entries, all frames in turn; `findings` are the places with a wrong entry."""
 
     def __init__(self) -> None:
         self._order: EntryOrder | None = EntryOrder()
         self.findings: list[Finding] = []
 
     def take(self, frame: Frame, index: int) -> None:
-        """Take entry number `index`. What is no entry at all is for the second pass; order begins anew after it."""
+        """Take entry number `index`. Frames that are not entries are left to the second pass; order starts over after one."""
         try:
             entry = _place(frame)
         except LogError:
             self._order = None
             return
         if self._order is None:
-            # What came before is lost: nothing can be said of this one but that order begins with it.
+            # What came before is lost: order starts over with this one.
             self._order = EntryOrder(index, max(entry.sequence - 1, 0)) if index else EntryOrder()
         try:
             self._order.take(entry)
@@ -146,17 +146,17 @@ class OrderReader:
             self._order = EntryOrder(index + 1, entry.sequence + entry.count - 1) if entry.sequence else None
 
     def lose(self) -> None:
-        """Begin anew with the next entry: some before it are missing, and the second pass says which."""
+        """Start over with the next entry: some before it are missing, and the second pass says which."""
         self._order = None
 
     def end(self) -> None:
-        """Say whether a checkpoint may lie after the last one."""
+        """Check that a checkpoint may come after the last entry."""
         if self._order is not None and not self._order.settled:
-            self.findings.append(of_file("checkpoint", Code.BAD_ENTRY, "lies where no checkpoint may"))
+            self.findings.append(of_file("checkpoint", Code.BAD_ENTRY, "not at a place where a checkpoint may be"))
 
 
 def _place(frame: Frame) -> Entry:
-    """Return an entry of this place; order does not depend on its digest, but a gap's depends on its count."""
+    """Return an entry for this place; order does not depend on its digest, but a gap's does on its count."""
     match frame.kind:
         case EntryKind.GAP:
             return gap_entry(frame.sequence, int.from_bytes(frame.data[:8], "big"), time=frame.stored)

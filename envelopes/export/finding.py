@@ -1,4 +1,4 @@
-"""What a verifier found wrong with a log or an export: where, a stable code, and words (SPEC.md section 14)."""
+"""Findings: what a verifier found wrong with a log or an export: where, a stable code, and a detail (SPEC.md section 14)."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ __all__ = ["Finding", "FindingCode", "of_file", "of_sequence"]
 
 
 class FindingCode(StrEnum):
-    """What only a whole export can have wrong; all other codes are those of envelopes and of the log."""
+    """The codes of an export's own faults; all other codes are those of envelopes and of the log."""
 
     MISSING_FILE = "missing_file"
     UNKNOWN_FILE = "unknown_file"
     ROLLED_BACK = "rolled_back"
-    """Somebody holds a checkpoint of more entries than there are here."""
+    """A known checkpoint covers more entries than there are here."""
     NO_BUNDLE = "no_bundle"
     """No trust bundle that the root leads to: nothing can be verified."""
     BAD_BUNDLE = "bad_bundle"
-    """The notary recorded a bundle that breaks a rule of section 5; the one before it stays in force."""
+    """The notary recorded a bundle that breaks a rule of section 5; the previous one stays in force."""
     UNTRUSTED_BUNDLE = "untrusted_bundle"
     """A notary's bundle record that neither an earlier bundle nor the root vouches for."""
     NOT_THE_NOTARY = "not_the_notary"
-    """A record that counts only from the notary, by another."""
+    """A record that counts only from the notary, by another sender."""
     WRONG_AUDIENCE = "wrong_audience"
-    """A decision recorded by another than the message was for."""
+    """A decision not recorded by the message's recipient."""
     BAD_POLICY = "bad_policy"
     """A policy bundle that is not the one that the notary's record names."""
     BAD_DECISION = "bad_decision"
@@ -34,7 +34,7 @@ class FindingCode(StrEnum):
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong. `file` is a path in the export, or empty; `sequence` is that of the stream, or 0.
+    """One finding. `file` is a path in the export, or empty; `sequence` is that of the stream, or 0.
 
     `detail` names a field or rule and holds no content.
     """
@@ -51,11 +51,11 @@ class Finding(NamedTuple):
 
 
 def of_file(file: str, code: str, detail: str = "") -> Finding:
-    """Return what is wrong with a file."""
+    """Return a finding about a file."""
     return Finding(file, 0, str(code), detail)
 
 
 def of_sequence(sequence: int, error: EnvelopeError | LogError) -> Finding:
-    """Return what is wrong with the message of this sequence."""
+    """Return a finding about the message of this sequence."""
     step = f"step {error.step}: " if isinstance(error, EnvelopeError) else ""
     return Finding("", sequence, str(error.code), f"{step}{error.detail}".removesuffix(": "))

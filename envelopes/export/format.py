@@ -1,8 +1,8 @@
-"""The format of an export: which files one of a log of some size has, and the frames in its files of messages.
+"""The format of an export: the files for a log of a given size, and the frames in its message files.
 
 A frame is `kind || u64(sequence) || u64(stored time) || u32(length) || data`; its entry follows from it, so that no byte
-of it can change unseen. There is no subject: for what opened it is the header's `to`, for the rest it proves nothing.
-Any other file is a finding.
+of it can change unnoticed. It has no subject: for messages that open it is the header's `to`, for others it would prove
+nothing. Any other file is a finding.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 FRAME_DATA_BYTES: Final = 67_108_864
-"""The most that NATS lets an operator set as `max_payload`: what proves nothing may be as long as that."""
+"""The largest `max_payload` that NATS allows: a message that does not open may be as long as that."""
 _HEAD: Final = 21
 _KINDS: Final = {kind.value: kind for kind in EntryKind}
 _MAX: Final = DEFAULT_LIMITS.max_integer
@@ -63,9 +63,9 @@ def encode_frame(frame: Frame) -> bytes:
 
 
 def read_frames(read: Callable[[int], bytes]) -> Iterator[Frame]:
-    """Yield the frames of a file that `read`, given a number of bytes, reads on in; it gives fewer only at the end.
+    """Yield the frames of a file; `read` returns its next bytes, as many as asked for, and fewer only at the end.
 
-    Raises `LogError` (`bad_entry`) where what is left is no frame; nothing after that can be found.
+    Raises `LogError` (`bad_entry`) if the rest does not begin with a frame; nothing after that can be found.
     """
     while head := read(_HEAD):
         length = int.from_bytes(head[17:21], "big")
@@ -75,22 +75,22 @@ def read_frames(read: Callable[[int], bytes]) -> Iterator[Frame]:
             raise LogError(Code.BAD_ENTRY, "not a frame")
         data = read(length)
         if len(data) < length:
-            raise LogError(Code.BAD_ENTRY, "cut in a frame")
+            raise LogError(Code.BAD_ENTRY, "cut inside a frame")
         yield Frame(kind, sequence, stored, data)
 
 
 def entry_of(frame: Frame) -> Entry:
-    """Return the entry that follows from `frame`, whatever else is true of it.
+    """Return the entry that follows from `frame`, without judging anything else.
 
-    Raises `LogError` (`bad_entry`) for a gap, name or checkpoint that is none, and for a place that no entry can have;
-    `EnvelopeError` (step 1) for a message that is said to have opened and is no envelope.
+    Raises `LogError` (`bad_entry`) for a malformed gap, name or checkpoint, and for a place that no entry can have;
+    `EnvelopeError` (step 1) for a message that is marked as opened but is not an envelope.
     """
     data, count, begins = frame.data, 1, False
     match frame.kind:
         case EntryKind.VERIFIED:
             return Entry(frame.kind, frame.sequence, frame.stored, sha256(parse_envelope(data).header).digest())
         case EntryKind.GAP:
-            # Of eight bytes, or its digest is not that of the count.
+            # Eight bytes, or its digest is not that of the count.
             count = int.from_bytes(data[:_COUNT_BYTES], "big")
         case EntryKind.CREATION:
             begins = True
@@ -101,7 +101,7 @@ def entry_of(frame: Frame) -> Entry:
             if not 1 <= len(data) <= _NOTE_BYTES:
                 raise LogError(Code.BAD_ENTRY, "a previous checkpoint")
         case _:
-            pass  # Whatever did not open is covered as it is.
+            pass  # A message that did not open is covered as it is.
     return Entry(frame.kind, frame.sequence, frame.stored, sha256(data).digest(), 0 if begins else count)
 
 
@@ -114,12 +114,12 @@ def messages_path(tile: int) -> str:
 
 
 def tiles_of(size: int) -> int:
-    """Return how many tiles the entries of a log of `size` fill, the last one perhaps in part."""
+    """Return how many tiles the entries of a log of `size` take, the last one perhaps partial."""
     return -(-size // TILE_WIDTH)
 
 
 def is_expected(path: str, size: int) -> bool:
-    """Tell whether an export of `size` entries has a file at `path`; places are not exported (section 13)."""
+    """Return whether an export of `size` entries has a file at `path`; places are not exported (section 13)."""
     if path == CHECKPOINT:
         return True
     found = _MESSAGES.fullmatch(path)

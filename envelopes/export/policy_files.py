@@ -1,6 +1,6 @@
-"""The policy bundles of an export: a file for each one that a `policy` record of the notary names, and no other.
+"""The policy bundles of an export: exactly one file for each bundle that a `policy` record of the notary names.
 
-What a bundle says is nobody's business here; its bytes are covered by the hash that the log holds.
+The contents of bundles are not looked at here; the log holds the hash of their bytes.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from sealbus.envelopes.records.record import Record
 __all__ = ["POLICY_FILE_BYTES", "PolicyFiles", "policy_digest", "policy_path"]
 
 POLICY_FILE_BYTES: Final = 8_388_608
-"""What a policy bundle has at most."""
+"""Most bytes of a policy bundle."""
 _PATH: Final = re.compile(r"policies/([0-9a-f]{64})\.tar\.gz", re.ASCII)
 
 
 def policy_path(digest: bytes) -> str:
-    """Return where the bundle with this hash stands: in an export, and in a notary's folder."""
+    """Return the path of the bundle with this hash, in an export and in a notary's folder."""
     return f"policies/{digest.hex()}.tar.gz"
 
 
 def policy_digest(path: str) -> bytes | None:
-    """Return the hash that the bundle at `path` must have; None for a path that no bundle stands at."""
+    """Return the hash that the bundle at `path` must have, or None if `path` is not a bundle's."""
     found = _PATH.fullmatch(path)
     return bytes.fromhex(found[1]) if found is not None else None
 
 
 class PolicyFiles:
-    """Which bundles a log names: takes the records of the notary's messages, of which only `policy` count."""
+    """The bundles that a log names, from the records of the notary's messages, of which only `policy` records count."""
 
     def __init__(self) -> None:
         self._sizes: dict[bytes, set[int]] = {}
@@ -52,8 +52,8 @@ class PolicyFiles:
     def check(self, read: Callable[[str, int], bytes | None], present: Iterable[bytes]) -> Iterator[Finding]:
         """Yield what is wrong with the bundles of an export.
 
-        `read` gives the first bytes of the file at a path, as many as it is told and one more at most, and None where
-        there is none; `present` are the hashes in the names of the files that are there.
+        `read` returns the first bytes of the file at a path, at most one more than the given number, or None if there is no
+        file; `present` are the hashes in the names of the existing files.
         """
         for digest in sorted(set(present) - self.named):
             yield of_file(policy_path(digest), FindingCode.UNKNOWN_FILE, "no policy record of the notary names it")
@@ -63,6 +63,6 @@ class PolicyFiles:
             if data is None:
                 yield of_file(path, FindingCode.MISSING_FILE, "a policy record names it")
             elif len(data) > POLICY_FILE_BYTES or sha256(data).digest() != digest:
-                yield of_file(path, FindingCode.BAD_POLICY, "not the bytes that its name is the hash of")
+                yield of_file(path, FindingCode.BAD_POLICY, "its bytes do not have the hash in its name")
             elif self._sizes[digest] != {len(data)}:
-                yield of_file(path, FindingCode.BAD_POLICY, "another size than a policy record says")
+                yield of_file(path, FindingCode.BAD_POLICY, "its size is not the one in a policy record")

@@ -1,11 +1,11 @@
 """Receipts of records: one text file that proves one record and shows no other (SPEC.md section 15).
 
-It holds the record with its evidence, the audit message's header and what vouches for it, the trust bundles that lead from
-the root file to those, where all of that is in the log, that the log goes on from earlier checkpoints that the root file
-holds, and the log's checkpoint as C2SP `tlog-proof`.
+It holds the record with its evidence; the audit message's header and its credential; the trust bundles that lead from the
+root file to those; the places of all these in the log; proofs that the log extends earlier checkpoints in the root file;
+and the log's checkpoint as C2SP `tlog-proof`.
 
 It is checked as a whole log is verified: the trust bundles lead from the root file to the record, one vouching for the next,
-and the log is the one of which the root file holds checkpoints.
+and the log is the one whose checkpoints the root file holds.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class ShownBundle:
 
 @dataclass(frozen=True, slots=True)
 class EarlierCheckpoint:
-    """Size and root of the log at an earlier time, and the path that shows that the receipt's checkpoint goes on from it."""
+    """Size and root of the log at an earlier time, and the path that proves that the receipt's checkpoint extends it."""
 
     size: int
     root: bytes
@@ -83,7 +83,7 @@ class EarlierCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class RecordReceipt:
-    """A receipt of the right form; nothing is verified. `log` is the C2SP receipt of the entry of `message`."""
+    """A well-formed receipt, unverified. `log` is the C2SP receipt of the entry of `message`."""
 
     bundles: tuple[ShownBundle, ...]
     message: ShownMessage
@@ -106,7 +106,7 @@ class RecordReceipt:
 
     @classmethod
     def parse(cls, data: bytes) -> RecordReceipt:
-        """Return the receipt that `data` is; raise `LogError` (`bad_note`) for bytes of another form."""
+        """Parse a receipt; raise `LogError` (`bad_note`) for malformed bytes."""
         if len(data) > DEFAULT_LIMITS.receipt_bytes:
             raise LogError(Code.BAD_NOTE, "receipt: too large")
         head, _, log = data.partition(b"\n\n")
@@ -118,7 +118,7 @@ class RecordReceipt:
             raise LogError(Code.BAD_NOTE, "receipt: first line")
         bundles = []
         while lines and lines[0] == _BUNDLE:
-            # Without a path nothing is left for the message, which is refused.
+            # Without a path nothing is left for the message, and it is refused.
             end = next((at for at, line in enumerate(lines) if line.split(" ")[0] == _PATH), 0)
             bundles.append(ShownBundle(ShownMessage.parse(lines[1:end]), _path(lines[end].split(" ")[1:])))
             del lines[: end + 1]
@@ -159,14 +159,14 @@ class ProvenRecord(NamedTuple):
 def check_receipt(data: bytes, root: Root) -> ProvenRecord:
     """Return what the receipt `data` proves; raise `LogError` or `EnvelopeError` if it proves nothing.
 
-    Every byte counts: each line has one spelling, and what it says is used.
+    Every byte counts: each line has one spelling, and every value in it is used.
     """
     receipt = RecordReceipt.parse(data)
     checkpoint = open_strictly(receipt.log.note, root.origin, root.keys).checkpoint
     _check_earlier(receipt, checkpoint, root)
     caches, archive = Caches(), TrustArchive()
     if any(one.message.index >= other.message.index for one, other in pairwise(receipt.bundles)):
-        raise LogError(Code.BAD_NOTE, "receipt: bundles in another order than in the log")
+        raise LogError(Code.BAD_NOTE, "receipt: bundles are not in the order of the log")
     for bundle in receipt.bundles:
         _take_bundles(bundle, checkpoint, root, archive, caches)
     shown = receipt.message
@@ -175,7 +175,7 @@ def check_receipt(data: bytes, root: Root) -> ProvenRecord:
     record = parse_record(item.data)
     decided = None
     if record.kind in NOTARY_KINDS and header.iss not in root.notaries:
-        raise LogError(Code.BAD_ENTRY, "a record that counts only from the notary, by another")
+        raise LogError(Code.BAD_ENTRY, "a record that counts only from the notary, by another sender")
     if isinstance(record, DecisionRecord):
         audit = VerifiedAudit(
             header,
@@ -191,26 +191,28 @@ def check_receipt(data: bytes, root: Root) -> ProvenRecord:
         )
         decided = check_decision(record, audit, root, archive, caches)
         if decided.header.aud not in (None, header.iss):
-            raise EnvelopeError(Code.WRONG_AUDIENCE, 4, "a decision recorded by another than the message was for")
+            raise EnvelopeError(Code.WRONG_AUDIENCE, 4, "a decision not recorded by the message's recipient")
     elif evidence:
-        raise LogError(Code.BAD_NOTE, "receipt: evidence for a record that rests on none")
+        raise LogError(Code.BAD_NOTE, "receipt: evidence for a record that needs none")
     return ProvenRecord(record, header.iss, shown.sequence, shown.stored, decided, checkpoint)
 
 
 def _check_earlier(receipt: RecordReceipt, checkpoint: Checkpoint, root: Root) -> None:
-    """Raise `LogError` unless the log is one with each checkpoint that the root file holds (SPEC.md section 14)."""
+    """Raise `LogError` unless the log is consistent with each checkpoint in the root file (SPEC.md section 14)."""
     roots = {checkpoint.size: checkpoint.root}
     for one in receipt.earlier:
         if not 0 < one.size < checkpoint.size or one.size <= max(roots.keys() - {checkpoint.size}, default=0):
-            raise LogError(Code.BAD_NOTE, "receipt: earlier checkpoints are smaller, in ascending order")
+            raise LogError(Code.BAD_NOTE, "receipt: earlier checkpoints must be smaller and in ascending order")
         verify_consistency(one.size, one.root, checkpoint.size, checkpoint.root, one.path)
         roots[one.size] = one.root
     for held in root.held:
         size = held.checkpoint.size
         if size > checkpoint.size:
-            raise LogError(Code.INCONSISTENT_LOG, "rolled back: the root file holds a later checkpoint; make it anew")
+            raise LogError(
+                Code.INCONSISTENT_LOG, "rolled back: the root file has a later checkpoint; make a new receipt"
+            )
         if size and size not in roots:
-            raise LogError(Code.INCONSISTENT_LOG, "not shown to go on from a checkpoint of the root file; make it anew")
+            raise LogError(Code.INCONSISTENT_LOG, "does not extend a checkpoint of the root file; make a new receipt")
         if size and roots[size] != held.checkpoint.root:
             raise LogError(Code.INCONSISTENT_LOG, "the root file holds a checkpoint of another history")
 
@@ -218,7 +220,7 @@ def _check_earlier(receipt: RecordReceipt, checkpoint: Checkpoint, root: Root) -
 def _take_bundles(
     bundle: ShownBundle, checkpoint: Checkpoint, root: Root, archive: TrustArchive, caches: Caches
 ) -> None:
-    """Add to `archive` what a notary's message shows, if a bundle in it or the root file vouches for the message."""
+    """Add the bundles of a notary's message to `archive`, if a bundle in `archive` or the root file vouches for it."""
     shown = bundle.message
     records = [parse_record(item.data) for item in shown.items]
     bundles = [record for record in records if isinstance(record, BundleRecord)]
@@ -227,7 +229,7 @@ def _take_bundles(
     vouching = archive if _opens(bundle, checkpoint, root, archive, caches) else pinned_bundles(bundles, root)
     header = _open(shown, bundle.path, checkpoint, root, vouching, caches)
     if header.iss not in root.notaries:
-        raise LogError(Code.BAD_ENTRY, "a bundle record by another than the notary")
+        raise LogError(Code.BAD_ENTRY, "a bundle record not by the notary")
     for record in bundles:
         try:
             archive.add(parse_bundle(record))
@@ -251,7 +253,7 @@ def _open(
     archive: TrustArchive,
     caches: Caches,
 ) -> Header:
-    """Return the header of a message that is in the log as one that opened, its credential verified by `archive`."""
+    """Return the header of a message that the log holds as one that opened; verify its credential by `archive`."""
     header = parse_header(shown.header)
     if header.kind is not Kind.RECORD:
         raise EnvelopeError(Code.WRONG_KIND, 3, "not a record")
@@ -274,9 +276,9 @@ def _open(
 
 @dataclass(frozen=True, slots=True)
 class ShownItem:
-    """An item of an audit body, and its path to `dig`: each node, and whether it stands on the left.
+    """An item of an audit body, and its path to `dig`: each node, and whether it is on the left.
 
-    How many items there are, and the item's number, are not said: nothing in a receipt covers them.
+    The number of items and the item's number are left out: nothing in a receipt covers them.
     """
 
     data: bytes = field(repr=False)
@@ -284,13 +286,13 @@ class ShownItem:
 
     @property
     def place(self) -> tuple[bool, ...]:
-        """The way from the root to it, each time whether it goes right: places compare as items stand in the body."""
+        """The way from the root to it, each step whether it goes right: places compare in the order of items in the body."""
         return tuple(left for left, _ in reversed(self.path))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownMessage:
-    """An audit message as far as a receipt shows it; nothing is verified. `index` is the number of its entry in the log."""
+    """An audit message as far as a receipt shows it, unverified. `index` is the number of its entry in the log."""
 
     index: int
     sequence: int
@@ -299,15 +301,15 @@ class ShownMessage:
     proof: Proof = field(repr=False)
     credential: Credential
     items: tuple[ShownItem, ...]
-    """In their order: evidence, then the record, which is the last; or bundles."""
+    """In body order: evidence, then the record; or bundles."""
 
     def check_items(self, dig: bytes) -> None:
-        """Raise `EnvelopeError` (`bad_signature`) unless every item is what `dig` is over, where it says."""
+        """Raise `EnvelopeError` (`bad_signature`) unless `dig` covers every item at its place."""
         if any(root_of_sides(leaf_hash(item.data), item.path) != dig for item in self.items):
             raise EnvelopeError(Code.BAD_SIGNATURE, 8, "path leads to another root")
 
     def lines(self) -> list[str]:
-        """Return the lines of a receipt that say all this."""
+        """Return the lines of a receipt for this message."""
         size, index, nodes, signature = self.proof
         return [
             f"entry {self.index} {self.sequence} {self.stored}",
@@ -319,7 +321,7 @@ class ShownMessage:
 
     @classmethod
     def parse(cls, lines: Sequence[str]) -> ShownMessage:
-        """Return what `lines` say; raise `LogError` (`bad_note`) for lines of another form."""
+        """Parse `lines`; raise `LogError` (`bad_note`) for malformed ones."""
         if len(lines) < 5:
             raise LogError(Code.BAD_NOTE, "receipt: lines are missing")
         entry, header, proof, credential = (
@@ -343,7 +345,7 @@ class ShownMessage:
             items=tuple(_item(line) for line in lines[4:]),
         )
         if any(one.place >= other.place for one, other in pairwise(shown.items)):
-            raise LogError(Code.BAD_NOTE, "receipt: items in another order than in the body")
+            raise LogError(Code.BAD_NOTE, "receipt: items are not in the order of the body")
         try:
             check_proof("proof", shown.proof)
         except SealError as error:
@@ -352,7 +354,7 @@ class ShownMessage:
 
 
 def show_items(items: Sequence[bytes], shown: Iterable[int]) -> tuple[ShownItem, ...]:
-    """Return those of the items of a body whose numbers are in `shown`, in that order, each with its path."""
+    """Return the items of a body with the numbers in `shown`, in body order, each with its path."""
     leaves = [leaf_hash(item) for item in items]
     return tuple(
         ShownItem(items[index], tuple(zip(sides_of(len(items), index), path(leaves, index), strict=True)))
@@ -368,7 +370,7 @@ def _item(line: str) -> ShownItem:
 def _side(word: str) -> tuple[bool, bytes]:
     side, _, node = word.partition(":")
     if side not in (_LEFT, _RIGHT):
-        raise LogError(Code.BAD_NOTE, "receipt: a node stands left or right")
+        raise LogError(Code.BAD_NOTE, "receipt: a node must be left or right")
     return side == _LEFT, _nodes([node])[0]
 
 
@@ -384,7 +386,7 @@ def _line(head: str, nodes: Iterable[bytes]) -> str:
 def _words(line: str, name: str, least: int, most: int) -> list[str]:
     first, *words = line.split(" ")
     if first != name or not least <= len(words) <= most:
-        raise LogError(Code.BAD_NOTE, f"receipt: {name} is not where it must be")
+        raise LogError(Code.BAD_NOTE, f"receipt: {name} is misplaced or missing")
     return words
 
 

@@ -1,9 +1,9 @@
-"""What an export holds, counted: of how much, by whom, and what was decided.
+"""Counts over an export: entries, records, decisions and outcomes, by recorder.
 
-Finds the records that a log holds more than once: a record is named by its leaf, and counts where it stands first.
+Also finds the records that a log holds more than once: a record is named by its leaf, and counts at its first place.
 
-A recorder that was not sure whether the stream had a record stores it again; and whoever captured an audit message may
-have it stored again. 22 bytes for each record are all that is kept.
+A recorder that was not sure whether the stream had a record stores it again, and anyone who captured an audit message
+may have it stored again. Only 22 bytes per record are kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = ["MOST_ROWS", "NAME_BYTES", "RepeatedRecords", "Row", "Span", "Tally"]
 
 MOST_ROWS = 10_000
-"""Rows that are told apart; whoever makes up actions fills no memory, and what is over counts under `...`."""
+"""Most distinct rows, so that invented actions cannot fill memory; further ones count under `...`."""
 
 _CODES: Final = frozenset({"", *Code})
 
@@ -30,7 +30,7 @@ _new: Final = tuple.__new__
 
 
 class Row(NamedTuple):
-    """What counts together. `verdict` is allow, deny, done or failed; `code` is empty where there is none."""
+    """What is counted together. `verdict` is allow, deny, done or failed; `code` is empty if there is none."""
 
     agent: str
     action: str
@@ -39,13 +39,13 @@ class Row(NamedTuple):
 
 
 class Span(NamedTuple):
-    """From when until before when entries are counted by row, in microseconds; no end: None."""
+    """The time in which entries are counted by row, in microseconds, end excluded; None for no end."""
 
     since: int = 0
     until: int | None = None
 
     def holds(self, time: int) -> bool:
-        """Tell whether `time` lies in it."""
+        """Return whether `time` is within the span."""
         return time >= self.since and (self.until is None or time < self.until)
 
 
@@ -58,20 +58,20 @@ class Tally:
     rows: Counter[Row] = field(default_factory=Counter)
 
     def add(self, other: Tally) -> None:
-        """Add what another counted."""
+        """Add the counts of another tally."""
         self.entries.update(other.entries)
         self.records.update(other.records)
         for row, count in other.rows.items():
             self._count(row, count)
 
     def remove(self, other: Tally) -> None:
-        """Take records away that another counted; entries stay."""
+        """Subtract the record counts of another tally; entries stay."""
         self.records.subtract(other.records)
         for row, count in other.rows.items():
             self._count(row, -count)
 
     def take(self, record: Record, recorder: SpiffeId, *, counted: bool) -> None:
-        """Count a verified record; by row only where it is `counted`."""
+        """Count a verified record; by row only if it is `counted`."""
         self.records[record.kind] += 1
         if not counted:
             return
@@ -86,23 +86,23 @@ class Tally:
 
     def _count(self, row: Row, count: int) -> None:
         if len(self.rows) >= MOST_ROWS and row not in self.rows:
-            # Any text of the right form may be a code: whoever makes those up fills no memory either.
+            # Any text of the right form may be a code: invented codes must not fill memory either.
             row = Row("...", "...", row.verdict, row.code if row.code in _CODES else "...")
         self.rows[row] += count
 
 
 NAME_BYTES: Final = 16
-"""How much of a leaf tells records apart: two leaves that begin alike are found by nobody in 2^64 tries."""
+"""Bytes of a leaf that identify a record: two leaves with the same beginning take some 2^64 tries to find."""
 _TILE_BYTES: Final = 6
 """Tiles of a log of 2^53 entries have numbers below 2^45."""
 _ROW: Final = NAME_BYTES + _TILE_BYTES
 
 
 class RepeatedRecords:
-    """Takes the names of the records of each tile, in the order of tiles."""
+    """Finds repeated records from the names of each tile's records, in the order of tiles."""
 
     def __init__(self) -> None:
-        # In parts by the first byte of the name, so that names become objects of one part at a time only.
+        # In parts by the first byte of the name, so that only one part's names are objects at a time.
         self._parts = [bytearray() for _ in range(256)]
 
     def take(self, tile: int, names: bytes) -> None:
@@ -112,7 +112,7 @@ class RepeatedRecords:
             self._parts[names[at]] += names[at : at + NAME_BYTES] + place
 
     def again(self) -> dict[int, frozenset[bytes]]:
-        """Return by tile the names of those of its records that stand in an earlier tile, too."""
+        """Return by tile the names of its records that are also in an earlier tile."""
         found: dict[int, set[bytes]] = {}
         for part in self._parts:
             seen: set[bytes] = set()

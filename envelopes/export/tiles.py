@@ -1,4 +1,4 @@
-"""The tiles of an export: each, up to 256 frames, computed and compared alone; then the tree over them, in order."""
+"""The tiles of an export: each, up to 256 frames, is computed and compared alone; then the tree over them, in order."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ ReadTileFile = Callable[[TileName], bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class TileTask:
-    """Tile number `index` of `width` entries, and the numbers of its first entries whose roots are asked for."""
+    """Tile number `index` of `width` entries; roots are asked for over its first entries, by their numbers."""
 
     index: int
     width: int
     prefixes: tuple[int, ...] = ()
     only: frozenset[bytes] | None = None
-    """Names of the records that alone are counted; None: all."""
+    """Names of the only records to count; None for all."""
 
     @property
     def hashes(self) -> TileName:
@@ -49,7 +49,7 @@ class TileTask:
 
 @dataclass(frozen=True, slots=True)
 class TileResult:
-    """What one tile came to: the root of all its leaves, of its first ones as asked for, findings and counts."""
+    """The result of one tile: the root of all its leaves, the other roots asked for, findings and counts."""
 
     task: TileTask
     root: bytes
@@ -59,15 +59,15 @@ class TileResult:
     names: bytes = b""
     """The names of the records that were counted, joined (`RepeatedRecords`)."""
     opening: Sequence[tuple[int, bytes]] = ()
-    """Sequence and H(header) of messages of kind 0x00 that open all the same."""
+    """Sequence and H(header) of messages of kind 0x00 that do open."""
 
 
 def read_tile(
     task: TileTask, frames: Iterable[Frame], reader: EntryReader, *, hashes: bytes | None, entries: bytes | None
 ) -> TileResult:
-    """Read the frames of one tile. `hashes` and `entries` are the files of its tiles, None where they are missing.
+    """Read the frames of one tile. `hashes` and `entries` are the files of its tiles, None if missing.
 
-    `frames` may raise `LogError` where their file is cut; what is missing then stands in the tree as no entry.
+    `frames` may raise `LogError` if their file is cut; missing entries then have a placeholder in the tree.
     """
     found: list[Finding] = []
     rows: list[bytes] = []
@@ -100,16 +100,16 @@ def read_tile(
 
 
 def _first_other(rows: Sequence[bytes], sequences: Sequence[int], entries: bytes | None) -> list[Finding]:
-    """Return the first message whose entry is not the one in the tile: where to look, for the tile does not say it."""
+    """Return the first message whose entry differs from the one in the tile, which itself names no message."""
     if entries is not None:
         for number, (row, sequence) in enumerate(zip(rows, sequences, strict=True)):
             if entries[number * _ROW : number * _ROW + _ROW] != encode_entries([row]):
-                return [Finding("", sequence, Code.LOG_MISMATCH, "not what the log's entry is over")]
+                return [Finding("", sequence, Code.LOG_MISMATCH, "not the message that the log's entry covers")]
     return []
 
 
 def _counted(frames: Iterable[Frame], width: int) -> Iterator[Frame]:
-    """Yield `frames`; raise `LogError` (`bad_entry`) at the first too many, and at the end if there were too few."""
+    """Yield `frames`; raise `LogError` (`bad_entry`) at the first surplus frame, and at the end if there are too few."""
     count = 0
     for count, frame in enumerate(frames, 1):
         if count > width:
@@ -120,7 +120,7 @@ def _counted(frames: Iterable[Frame], width: int) -> Iterator[Frame]:
 
 
 def tasks_of(size: int, sizes: Iterable[int]) -> Iterator[TileTask]:
-    """Yield the tiles of a log of `size` entries; the roots at `sizes`, each at most `size`, will be asked for."""
+    """Yield the tasks for a log of `size` entries, including the roots at `sizes`, each at most `size`."""
     wanted: dict[int, set[int]] = {}
     for one in sizes:
         index, width = divmod(one, TILE_WIDTH)
@@ -132,10 +132,10 @@ def tasks_of(size: int, sizes: Iterable[int]) -> Iterator[TileTask]:
 
 
 class TreeReader:
-    """Takes the results of a log's tiles in order. Memory is that of the roots asked for, whatever the log's size."""
+    """Builds the tree from the results of a log's tiles, in order. Memory holds only the roots asked for."""
 
     def __init__(self, read: ReadTileFile, sizes: Iterable[int]) -> None:
-        """`read` gives the file of a tile, None where it is missing; `sizes` are those whose roots will be asked for."""
+        """Start empty. `read` returns the file of a tile, or None if missing; `sizes` are those with roots to ask for."""
         self._read = read
         self._wanted = set(sizes)
         self._roots: dict[int, bytes] = {}
@@ -159,12 +159,12 @@ class TreeReader:
             self._roots[start + TILE_WIDTH] = self._frontier.root()
 
     def end(self) -> None:
-        """Compare the tiles that never became full."""
+        """Compare the tiles that are not full."""
         for name, data in self._above.partial():
             self._compare(name, data)
 
     def root_at(self, size: int) -> bytes:
-        """Return the root of the first `size` entries, one of the sizes that were said; raise `KeyError` for others."""
+        """Return the root of the first `size` entries, one of the given `sizes`; raise `KeyError` for others."""
         return self._roots[size] if size else range_root(())
 
     def _compare(self, name: TileName, computed: bytes) -> None:

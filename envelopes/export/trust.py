@@ -1,9 +1,9 @@
 """Trust over time: which trust bundle was current when, as the notary recorded it (SPEC.md section 14).
 
 Every credential is judged as of its entry, with the bundles current then, long after all keys have been replaced. Bundles
-change what counts as verified, so a first pass over an export reads this much one after the other. It looks into the
-notary's messages only, and is cheap for that: a message that says that it is the notary's is one, until the second pass,
-which verifies all in any order, opens it or does not.
+change what counts as verified, so a first pass over an export reads them in sequence. It is cheap because it looks only
+into messages that claim to be the notary's; the second pass, which verifies all messages in any order, opens them or
+reports a finding.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ __all__ = [
 ]
 
 LATE: Final = 60 * SECOND
-"""How long after a bundle was replaced somebody may still have judged by it, in microseconds."""
+"""How long after a bundle was replaced a reader may still have used it, in microseconds."""
 
 _HEAD_BYTES = 8_300
-"""Where an envelope's header ends at the latest."""
+"""The latest end of an envelope's header."""
 
 
 class ArchivedBundle(NamedTuple):
-    """A bundle and since when it was current, in microseconds, by the notary's clock."""
+    """A bundle and the time from which it was current, in microseconds, by the notary's clock."""
 
     since: int
     bundle: JwtBundle
 
 
 class _BundlesOfTime(TrustBundles):
-    """The bundles of one moment. A key that the current bundle lacks is looked for in its neighbours, in their order."""
+    """The bundles of one moment. A key that the current bundle lacks is looked up in its neighbours, in their order."""
 
     __slots__ = ("_order",)
 
@@ -67,7 +67,7 @@ class _BundlesOfTime(TrustBundles):
         self._order: Final = order
 
     def key(self, trust_domain: TrustDomain, kid: str) -> BundleKey | None:
-        """Return the key `kid` of `trust_domain` and of no other; raise `KeyError` if nothing is known of that."""
+        """Return the key `kid` of `trust_domain` only; raise `KeyError` if that trust domain is unknown."""
         for bundle in self._order[trust_domain.name]:
             found = bundle.keys.get(kid)
             if found is not None:
@@ -76,9 +76,9 @@ class _BundlesOfTime(TrustBundles):
 
 
 class TrustArchive:
-    """The bundles of a log, in its order. A bundle counts from its `since` on, or that of the one before if later.
+    """The bundles of a log, in its order. A bundle counts from its `since`, or the `since` of the one before if later.
 
-    The first of a trust domain counts from the beginning: nobody knows of an earlier one.
+    The first of a trust domain counts from the beginning: no earlier one is known.
     """
 
     def __init__(self, bundles: Iterable[ArchivedBundle] = ()) -> None:
@@ -90,7 +90,7 @@ class TrustArchive:
             self.add(archived)
 
     def __iter__(self) -> Iterator[ArchivedBundle]:
-        """Yield the bundles, those of one trust domain in their order: a `TrustArchive` of them is this one."""
+        """Yield the bundles, each trust domain's in order; a `TrustArchive` of them equals this one."""
         for domain, bundles in self._bundles.items():
             yield from map(ArchivedBundle, self._times[domain], bundles)
 
@@ -108,12 +108,12 @@ class TrustArchive:
         self._known.clear()
 
     def at(self, time: int) -> TrustBundles:
-        """Return what is trusted at `time`, in microseconds.
+        """Return the bundles trusted at `time`, in microseconds.
 
-        A key is looked for in the bundle current then; else in later ones, the next first, for the notary may learn of
-        a bundle after agents did; else in those that were current during the `LATE` before, the latest first.
+        A key is looked up in the bundle current then; else in later ones, the next first, because the notary may learn of a
+        bundle after agents did; else in those that were current during the `LATE` before, the latest first.
         """
-        # Between two changes it is always the same; there are as many as there were bundles, twice.
+        # Between two changes it is always the same; there are twice as many changes as bundles.
         place = bisect_right(self._changes, time)
         found = self._known.get(place)
         if found is None:
@@ -121,7 +121,7 @@ class TrustArchive:
         return found
 
     def current(self, time: int) -> TrustBundles:
-        """Return the bundles that were current at `time` and no others: what whoever judged then had for certain."""
+        """Return only the bundles that were current at `time`, which every reader had for certain."""
         return TrustBundles(bundles[_last(self._times[domain], time)] for domain, bundles in self._bundles.items())
 
     def _made_for(self, time: int) -> TrustBundles:
@@ -134,7 +134,7 @@ class TrustArchive:
 
 
 def _last(times: Sequence[int], time: int) -> int:
-    """Return the number of the last bundle that had become current by `time`; the first where there was none."""
+    """Return the number of the last bundle that had become current by `time`, or of the first if there was none."""
     return max(bisect_right(times, time) - 1, 0)
 
 
@@ -147,9 +147,9 @@ class LoggedCheckpoint(NamedTuple):
 
 
 class TrustReader:
-    """Takes the frames of a log in order; `archive`, `checkpoints`, `policies` and `findings` are what they came to.
+    """The first pass over a log's frames, in order; the results are `archive`, `checkpoints`, `policies` and `findings`.
 
-    Nothing here decides whether a message counts as verified, except those that bring bundles.
+    It decides whether a message counts as verified only for those that bring bundles.
     """
 
     def __init__(self, root: Root) -> None:
@@ -174,7 +174,7 @@ class TrustReader:
         self._take_checkpoints(frame, index, body)
 
     def end(self) -> None:
-        """Say what is wrong with the whole: without a bundle nothing verifies."""
+        """Note a finding if there is no bundle at all: then nothing verifies."""
         if not len(self.archive):
             self.findings.append(of_file("messages", FindingCode.NO_BUNDLE, "none that the root file leads to"))
 
@@ -220,19 +220,19 @@ class TrustReader:
             return
         checkpoint = open_strictly(note, self._root.origin, self._root.keys).checkpoint
         if checkpoint.size > index:
-            raise LogError(Code.BAD_NOTE, "a checkpoint of more than had been logged")
+            raise LogError(Code.BAD_NOTE, "a checkpoint of more entries than were logged")
         self.checkpoints.append(LoggedCheckpoint(frame.sequence, checkpoint.size, checkpoint.root))
 
 
 def pinned_bundles(bundles: Iterable[BundleRecord], root: Root) -> TrustArchive:
-    """Return those of `bundles`, all of one message, that `root` counts without being vouched for."""
+    """Return those of `bundles`, all of one message, that `root` pins, so that no bundle needs to vouch for them."""
     found = TrustArchive()
     for record in bundles:
         if record.trust_domain == root.names.trust_domain and sha256(record.jwt).digest() in root.bundles:
             try:
                 found.add(parse_bundle(record))
             except BundleRefused:
-                # It was pinned all the same; what it would vouch for stays untrusted, which is a finding.
+                # It was pinned nevertheless; what it would vouch for stays untrusted, which is a finding.
                 continue
     return found
 
@@ -243,21 +243,21 @@ def parse_bundle(record: BundleRecord) -> ArchivedBundle:
 
 
 class NotaryMessage(NamedTuple):
-    """What a message says of itself."""
+    """A message as it describes itself, unverified."""
 
     header: Header
     body: AuditBody
 
 
 class NotaryMessages:
-    """The messages of `notaries`."""
+    """Reads the messages that claim to be by `notaries`."""
 
     def __init__(self, notaries: Iterable[SpiffeId]) -> None:
         self._notaries = frozenset(notaries)
         self._ids = [notary.value.encode() for notary in self._notaries]
 
     def read(self, frame: Frame) -> NotaryMessage | None:
-        """Return the message of `frame` if it says that it is a notary's; None for all others, and for what is none."""
+        """Return the message of `frame` if it claims to be a notary's, or None for all others and for non-messages."""
         head = frame.data[:_HEAD_BYTES]
         if frame.kind is not EntryKind.VERIFIED or not any(one in head for one in self._ids):
             return None
@@ -266,6 +266,6 @@ class NotaryMessages:
             header = parse_header(envelope.header)
             body = parse_audit_body(envelope.body) if header.iss in self._notaries else None
         except EnvelopeError:
-            # The second pass says what is wrong with it.
+            # The second pass reports what is wrong with it.
             return None
         return NotaryMessage(header, body) if body is not None else None

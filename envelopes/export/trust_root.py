@@ -1,4 +1,4 @@
-"""The root file: all that a verifier knows from outside of an export, and the only thing that introduces trust.
+"""The root file: all that a verifier knows from outside an export, and the only source of trust.
 
 Strict JSON, so that two readers see one meaning (SPEC.md section 14, "The root file").
 """
@@ -29,11 +29,11 @@ _MOST_BYTES: Final = 1_048_576
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
-    """What is trusted beforehand. Raises `ConfigurationError` for one that trusts nothing, or a checkpoint of another.
+    """What is trusted beforehand. Raises `ConfigurationError` if it trusts nothing, or has another log's checkpoint.
 
-    `keys` are the log's, several while one replaces another. `bundles` are H of the JWT bundles of the own trust domain
-    that count without being vouched for: that of the log's first `bundle` record, and any with which an operator has
-    begun anew. `checkpoints` are notes that somebody else kept.
+    `keys` are the log's, several while one replaces another. `bundles` are H of the own trust domain's JWT bundles that
+    are pinned, with no bundle vouching for them: that of the log's first `bundle` record, and any with which an operator
+    started over. `checkpoints` are notes that others kept.
     """
 
     origin: str
@@ -46,7 +46,7 @@ class Root:
     held: tuple[SignedCheckpoint, ...] = field(init=False, repr=False)
     """`checkpoints`, verified."""
     profile: ArchiveProfile = field(init=False, repr=False)
-    """How record messages of this deployment are read."""
+    """The profile for reading this deployment's record messages."""
 
     def __post_init__(self) -> None:
         for what, trusted in (("keys", self.keys), ("bundles", self.bundles), ("notaries", self.notaries)):
@@ -61,7 +61,7 @@ class Root:
 
     @classmethod
     def parse(cls, data: bytes) -> Root:
-        """Return the root that the file `data` says; raise `ConfigurationError` that names the key for anything else."""
+        """Parse a root file; raise `ConfigurationError`, which names the key, for an invalid one."""
         if len(data) > _MOST_BYTES:
             raise ConfigurationError(f"root file: over {_MOST_BYTES} bytes")
         try:
@@ -94,7 +94,7 @@ class Root:
         )
 
     def encode(self) -> bytes:
-        """Return the file; `parse` of it gives the same root."""
+        """Return the file; `parse` of it returns an equal root."""
         document = {
             "v": 1,
             "origin": self.origin,
@@ -124,12 +124,12 @@ def _texts(document: dict[str, Json], name: str) -> tuple[str, ...]:
         raise ValueError(f"{name} is not an array")
     texts = tuple(_text(name, one) for one in listed)
     if len(set(texts)) != len(texts):
-        raise ValueError(f"{name} says one thing twice")
+        raise ValueError(f"{name} repeats an item")
     return texts
 
 
 def _digest(text: str) -> bytes:
-    # `fromhex` takes white space and upper case as well: one spelling only.
+    # `fromhex` also accepts white space and upper case; only one spelling is allowed.
     digest = bytes.fromhex(text)
     if digest.hex() != text or len(text) != _DIGEST_HEX:
         raise ValueError("bundles are SHA-256 in lower-case hex")

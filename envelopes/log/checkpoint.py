@@ -1,6 +1,6 @@
 """Checkpoints: what a log commits itself to, its size and root, as a signed note (C2SP tlog-checkpoint).
 
-A C2SP verifier ignores what an unknown key signed; an export may not, and has checkpoints of which every byte counts.
+A C2SP verifier ignores signatures of unknown keys; in an export every byte of a checkpoint counts (`open_strictly`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _EMPTY_ROOT: Final = sha256().digest()
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Origin, number of entries, root. Raises `LogError` (`bad_note`) for what no checkpoint can say."""
+    """Origin, number of entries, root. Raises `LogError` (`bad_note`) for values that no checkpoint can have."""
 
     origin: str
     size: int
@@ -54,7 +54,7 @@ class Checkpoint:
         if not 0 <= self.size <= DEFAULT_LIMITS.max_integer or len(self.root) != len(_EMPTY_ROOT):
             raise LogError(Code.BAD_NOTE, "size or root")
         if self.size == 0 and self.root != _EMPTY_ROOT:
-            raise LogError(Code.BAD_NOTE, "the root of nothing is another")
+            raise LogError(Code.BAD_NOTE, "not the root of an empty log")
 
     @property
     def text(self) -> str:
@@ -68,14 +68,14 @@ class SignedCheckpoint:
 
     checkpoint: Checkpoint
     note: bytes = field(repr=False)
-    """Exactly as it came."""
+    """Exactly as received."""
     signers: tuple[NoteVerifier, ...]
 
 
 def parse_checkpoint(text: str) -> Checkpoint:
-    """Return the checkpoint that the text of a note is; raise `LogError` (`bad_note`) for any other text.
+    """Parse the text of a note as a checkpoint; raise `LogError` (`bad_note`) for any other text.
 
-    Extension lines are refused: nothing in sealbus writes them, and nobody could check what they say.
+    Extension lines are refused: nothing in sealbus writes them, and nothing could check them.
     """
     lines = text.split("\n")
     if len(lines) != _LINES + 1 or lines[-1]:
@@ -84,15 +84,15 @@ def parse_checkpoint(text: str) -> Checkpoint:
 
 
 def sign_checkpoint(checkpoint: Checkpoint, signers: Sequence[NoteSigner]) -> bytes:
-    """Return the note of `checkpoint`. Whoever signs has made sure that it extends every one that was signed before."""
+    """Return the note of `checkpoint`. The signer must make sure that it extends every checkpoint that was signed before."""
     return sign_note(checkpoint.text, signers)
 
 
 def open_checkpoint(note: bytes, *, origin: str, verifiers: Iterable[NoteVerifier]) -> SignedCheckpoint:
-    """Return the checkpoint of the log `origin` that `note` is, signed by one of `verifiers`, the keys of that log.
+    """Verify `note` as a checkpoint of the log `origin`, signed by one of `verifiers`, the keys of that log.
 
-    Raises `LogError` as `verify_note` does, `bad_note` for a text that is no checkpoint, `wrong_log` for one of another
-    log. That it fits earlier checkpoints is for `verify_extension`.
+    Raises `LogError` as `verify_note` does, `bad_note` for a text that is not a checkpoint, `wrong_log` for another log's.
+    `verify_extension` checks that it extends earlier checkpoints.
     """
     verified = verify_note(note, verifiers)
     checkpoint = parse_checkpoint(verified.text)
@@ -102,7 +102,7 @@ def open_checkpoint(note: bytes, *, origin: str, verifiers: Iterable[NoteVerifie
 
 
 def verify_extension(old: Checkpoint, new: Checkpoint, path: Sequence[bytes]) -> None:
-    """Raise `LogError` unless the log at `new` begins with all that it was at `old`.
+    """Raise `LogError` unless the log at `new` begins with the whole log at `old`.
 
     `wrong_log` for two origins; else `inconsistent_log` or `bad_proof`, as `verify_consistency` says.
     """
@@ -112,10 +112,10 @@ def verify_extension(old: Checkpoint, new: Checkpoint, path: Sequence[bytes]) ->
 
 
 def open_strictly(note: bytes, origin: str, keys: Sequence[NoteVerifier]) -> SignedCheckpoint:
-    """Return the checkpoint of the log `origin` that `note` is, every signature by one of `keys`, none of them twice.
+    """Verify `note` as a checkpoint of the log `origin`, every signature by one of `keys`, at most one by each.
 
     Raises `LogError` as `open_checkpoint` does; `untrusted_note` for a signature by any other key, `bad_note` for a
-    second one by the same.
+    second one by the same key.
     """
     signed = open_checkpoint(note, origin=origin, verifiers=keys)
     signatures = parse_note(note).signatures

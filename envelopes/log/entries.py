@@ -1,7 +1,7 @@
-"""Entries of the audit log: 32 bytes for each message of the stream, each gap, and what a log begins with.
+"""Entries of the audit log: 32 bytes for each message of the stream, each gap, and the beginning of a log.
 
-An entry says what was at a place and when, as a hash (SPEC.md section 13, "Entries"). Whether it is true is shown by
-computing it again from the stream or from an export. They stand in the order of the stream, every sequence once, from 1 on.
+An entry states what was at a place and when, as a hash (SPEC.md section 13, "Entries"). It is verified by computing it
+again from the stream or from an export. Entries are in the order of the stream, every sequence once, from 1.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MAX: Final = DEFAULT_LIMITS.max_integer
 
 
 class EntryKind(IntEnum):
-    """What an entry is for; the number is the byte that is hashed."""
+    """The kind of an entry; the number is the byte that is hashed."""
 
     UNVERIFIED = 0x00
     """A message that does not open under the archive profile. It proves nothing, and never changes."""
@@ -43,7 +43,7 @@ class EntryKind(IntEnum):
     CREATION = 0x03
     """The stream's creation: first in every log."""
     PREVIOUS = 0x04
-    """The last checkpoint of the previous period's log: second, where there was one."""
+    """The last checkpoint of the previous period's log: second, if there was one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +120,18 @@ def _count_digest(count: int) -> bytes:
 
 
 class EntryOrder:
-    """Takes the entries of one log one by one, from its first or from any place where a checkpoint may lie.
+    """The order of one log's entries, checked one by one, from the first or from any place where a checkpoint may be.
 
-    Nothing is said about whether an entry is true, nor about stored times: a broker whose clock is set back, or whose
-    leader changes, stores earlier times after later ones.
+    Neither the truth of an entry is checked nor stored times: a broker whose clock is set back, or whose leader changes,
+    stores earlier times after later ones.
     """
 
     __slots__ = ("_gap", "_last", "size")
 
     def __init__(self, size: int = 0, last: int = 0) -> None:
-        """Begin after `size` entries, of which the last was for sequence `last` (0: for none)."""
+        """Start after `size` entries, the last of which was for sequence `last` (0 if for none)."""
         if size < 0 or last < 0 or (last > 0 and size == 0):
-            raise LogError(Code.BAD_ENTRY, "no log has come so far")
+            raise LogError(Code.BAD_ENTRY, "no log can have this size and sequence")
         self.size = size
         self._last = last
         self._gap: Entry | None = None
@@ -143,11 +143,11 @@ class EntryOrder:
 
     @property
     def settled(self) -> bool:
-        """Whether a checkpoint may lie here: not before the first entry, and not between a gap and what ends it."""
+        """Whether a checkpoint may be here: not before the first entry, and not between a gap and the entry that ends it."""
         return self.size > 0 and self._gap is None
 
     def take(self, entry: Entry) -> None:
-        """Raise `LogError` (`bad_entry`) unless `entry` may come next; it has come then."""
+        """Take `entry` as the next one; raise `LogError` (`bad_entry`) if it may not come next."""
         kind = entry.kind
         if (kind is EntryKind.CREATION) != (self.size == 0):
             raise LogError(Code.BAD_ENTRY, "a log begins with its stream's creation, and nothing else does")

@@ -1,6 +1,6 @@
-"""Signed notes: a text and who signed it, by keys with a name and an id (C2SP signed-note; Ed25519, type 0x01).
+"""Signed notes: a text with signatures by keys that have a name and an id (C2SP signed-note; Ed25519, type 0x01).
 
-What notes share with checkpoints and receipts stands here too: strict base64, decimal numbers, and names.
+What notes share with checkpoints and receipts is here too: strict base64, decimal numbers, and names.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _DASH: Final = "\u2014 "
 _KEY_ID: Final = 4
 
 KEY_BYTES: Final = 32
-"""Of a public key, and of the seed that a private one is made from (RFC 8032)."""
+"""Bytes of a public key, and of the seed of a private one (RFC 8032)."""
 _ED25519: Final = b"\x01"
 _PRIVATE: Final = "PRIVATE+KEY+"
 
 
 class NoteSignature(NamedTuple):
-    """One signature line, not verified."""
+    """One signature line, unverified."""
 
     name: str
     key_id: bytes
@@ -51,7 +51,7 @@ class NoteSignature(NamedTuple):
 
 
 class Note(NamedTuple):
-    """A note of the right form. Its text must be ignored until somebody known has signed it."""
+    """A well-formed note. Its text must be ignored until a known key is found to have signed it."""
 
     text: str
     signatures: tuple[NoteSignature, ...]
@@ -62,11 +62,11 @@ class VerifiedNote(NamedTuple):
 
     text: str
     signers: tuple[NoteVerifier, ...]
-    """Known keys whose signatures it has."""
+    """The known keys that have signed it."""
 
 
 def parse_note(data: bytes) -> Note:
-    """Return the note that `data` is; raise `LogError` (`bad_note`) for bytes of another form. Nothing is verified.
+    """Parse a note; raise `LogError` (`bad_note`) for malformed bytes. Nothing is verified.
 
     At most 131,072 bytes and 64 signatures.
     """
@@ -87,10 +87,10 @@ def parse_note(data: bytes) -> Note:
 
 
 def verify_note(data: bytes, verifiers: Iterable[NoteVerifier]) -> VerifiedNote:
-    """Return the note that `data` is, signed by at least one of `verifiers`.
+    """Parse a note and verify that at least one of `verifiers` signed it.
 
-    Signatures of other keys are ignored; of a known one every signature must verify. Raises `LogError`: `bad_note` for
-    another form, `bad_note_signature` for a bad signature of a known key, `untrusted_note` if no known key signed.
+    Signatures of other keys are ignored; every signature of a known key must verify. Raises `LogError`: `bad_note` for
+    malformed bytes, `bad_note_signature` for a bad signature of a known key, `untrusted_note` if no known key signed.
     Raises `ConfigurationError` for two verifiers of one name and key id.
     """
     known: dict[tuple[str, bytes], NoteVerifier] = {}
@@ -111,7 +111,7 @@ def verify_note(data: bytes, verifiers: Iterable[NoteVerifier]) -> VerifiedNote:
 
 
 def sign_note(text: str, signers: Sequence[NoteSigner]) -> bytes:
-    """Return `text` as a note signed by each of `signers`; two overlap while a key is being replaced.
+    """Return `text` as a note signed by each of `signers`; there are two while a key is being replaced.
 
     Raises `LogError` (`bad_note`) for a text that no note can have, for no signer, and for more bytes than may be
     published (8,192).
@@ -119,7 +119,7 @@ def sign_note(text: str, signers: Sequence[NoteSigner]) -> bytes:
     if not signers:
         raise LogError(Code.BAD_NOTE, "nobody signs")
     if not text.endswith("\n"):
-        raise LogError(Code.BAD_NOTE, "a text ends with a newline")
+        raise LogError(Code.BAD_NOTE, "the text must end with a newline")
     _check_characters(text)
     try:
         message = text.encode()
@@ -158,7 +158,7 @@ class NoteVerifier:
     name: str
     public: bytes = field(repr=False)
     key_id: bytes = field(init=False)
-    """The first 4 bytes of `H(name || 0x0a || 0x01 || public)`; an identifier, and no strong hash."""
+    """The first 4 bytes of `H(name || 0x0a || 0x01 || public)`; an identifier, not a strong hash."""
     _loaded: Ed25519PublicKey = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -173,11 +173,11 @@ class NoteVerifier:
 
     @classmethod
     def parse(cls, text: str) -> NoteVerifier:
-        """Return the key of a vkey, `name+id+base64(0x01 || public key)`; raise `LogError` (`bad_note`)."""
+        """Parse a vkey, `name+id+base64(0x01 || public key)`; raise `LogError` (`bad_note`)."""
         name, key_id, raw = _parts(text)
         verifier = cls(name, raw)
         if verifier.key_id.hex() != key_id:
-            raise LogError(Code.BAD_NOTE, "verifier key: its id is another")
+            raise LogError(Code.BAD_NOTE, "verifier key: its id does not match")
         return verifier
 
     @property
@@ -194,7 +194,7 @@ class NoteVerifier:
 
 
 class NoteSigner:
-    """A private key that signs notes. Never shown, never pickled; whoever makes its 32-byte seed keeps it safe."""
+    """A private key that signs notes. Never shown, never pickled; the caller keeps its 32-byte seed safe."""
 
     __slots__ = ("_private", "_seed", "verifier")
 
@@ -202,9 +202,9 @@ class NoteSigner:
     """The public half."""
 
     def __init__(self, name: str, seed: bytes) -> None:
-        """Raise `LogError` (`bad_note`) for a name that keys cannot have, or a seed that is not 32 bytes."""
+        """Make the key; raise `LogError` (`bad_note`) for an invalid name, or a seed that is not 32 bytes."""
         if len(seed) != KEY_BYTES:
-            raise LogError(Code.BAD_NOTE, "a seed is 32 bytes")
+            raise LogError(Code.BAD_NOTE, "a seed must be 32 bytes")
         self._seed = bytes(seed)
         self._private = Ed25519PrivateKey.from_private_bytes(self._seed)
         self.verifier = NoteVerifier(name, self._private.public_key().public_bytes_raw())
@@ -217,17 +217,17 @@ class NoteSigner:
 
     @classmethod
     def parse(cls, text: str) -> NoteSigner:
-        """Return the key that `secret_text` wrote; raise `LogError` (`bad_note`) for any other text."""
+        """Parse what `secret_text` wrote; raise `LogError` (`bad_note`) for any other text."""
         if not text.startswith(_PRIVATE):
-            raise LogError(Code.BAD_NOTE, "not a private key of a note")
+            raise LogError(Code.BAD_NOTE, "not a private key for notes")
         name, key_id, seed = _parts(text.removeprefix(_PRIVATE))
         signer = cls(name, seed)
         if signer.verifier.key_id.hex() != key_id:
-            raise LogError(Code.BAD_NOTE, "private key: its id is another")
+            raise LogError(Code.BAD_NOTE, "private key: its id does not match")
         return signer
 
     def secret_text(self) -> str:
-        """Return the key as text, for a file that nobody else can read: the form of Go's `sumdb/note`."""
+        """Return the key as text, for a file that only its owner can read: the format of Go's `sumdb/note`."""
         return f"{_PRIVATE}{self.verifier.name}+{self.verifier.key_id.hex()}+{base64_text(_ED25519 + self._seed)}"
 
     def sign(self, message: bytes) -> bytes:
@@ -236,13 +236,13 @@ class NoteSigner:
 
 
 def _parts(text: str) -> tuple[str, str, bytes]:
-    # A name holds no plus, and base64 may: split from the left.
+    # Base64 may hold a plus and a name may not: split from the left.
     parts = text.split("+", 2)
     if len(parts) != 3:
         raise LogError(Code.BAD_NOTE, "a key has three parts")
     raw = parse_base64(parts[2], "key")
     if raw[:1] != _ED25519 or len(raw) != 1 + KEY_BYTES:
-        raise LogError(Code.BAD_NOTE, "a key of another type than Ed25519")
+        raise LogError(Code.BAD_NOTE, "the key's type is not Ed25519")
     return parts[0], parts[1], raw[1:]
 
 
@@ -252,19 +252,19 @@ def base64_text(data: bytes) -> str:
 
 
 def parse_base64(text: str, what: str) -> bytes:
-    """Return what `text` is the one base64 spelling of; raise `LogError` (`bad_note`) for any other text."""
+    """Decode `text`; raise `LogError` (`bad_note`) unless it is the one canonical base64 spelling."""
     try:
         data = b64decode(text.encode("ascii"), validate=True)
     except ValueError as error:
         raise LogError(Code.BAD_NOTE, f"{what}: not base64") from error
     if b64encode(data).decode("ascii") != text:
-        raise LogError(Code.BAD_NOTE, f"{what}: not the one spelling in base64")
+        raise LogError(Code.BAD_NOTE, f"{what}: not canonical base64")
     return data
 
 
 def parse_number(text: str, what: str) -> int:
-    """Return a decimal number without leading zeroes, at most 2^53-1; raise `LogError` (`bad_note`) for other text."""
-    # Sixteen digits hold 2^53-1, and no longer text is given to int().
+    """Parse a decimal number without leading zeroes, at most 2^53-1; raise `LogError` (`bad_note`) for other text."""
+    # Sixteen digits hold 2^53-1; longer text is never passed to int().
     if not (text.isascii() and text.isdigit() and len(text) <= 16) or str(number := int(text)) != text:
         raise LogError(Code.BAD_NOTE, f"{what}: not a number")
     if number > DEFAULT_LIMITS.max_integer:
@@ -275,7 +275,7 @@ def parse_number(text: str, what: str) -> int:
 def check_key_name(name: str) -> None:
     """Raise `LogError` (`bad_note`) unless `name` may name a key: not empty, at most 256 bytes, no space and no plus.
 
-    No control character and no surrogate either, which a note could not hold.
+    Nor may it hold control characters or surrogates, which a note cannot hold.
     """
     if not name or len(name) > DEFAULT_LIMITS.log_name_bytes or "+" in name:
         raise LogError(Code.BAD_NOTE, "key name")

@@ -1,7 +1,7 @@
-"""Places: which message of the stream each entry is for, in rows beside the entries (SPEC.md section 13, "Places").
+"""Places: which message of the stream each entry is for, in rows parallel to the entries (SPEC.md section 13, "Places").
 
-Entries are hashes and do not tell. A reader that has the message computes the entry again from its place and compares;
-a place that is wrong leads to another entry, so that nothing has to be trusted here.
+Entries are hashes and do not show it. A reader that has the message computes the entry again from its place and compares;
+a wrong place leads to another entry, so that nothing here needs to be trusted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX: Final = DEFAULT_LIMITS.max_integer
 
 
 class Place(NamedTuple):
-    """Where an entry stands in the stream: `kind || u64(sequence) || u64(time)` of the entry."""
+    """The place of an entry in the stream: `kind || u64(sequence) || u64(time)` of the entry."""
 
     kind: EntryKind
     sequence: int
@@ -34,14 +34,14 @@ def place_of(entry: Entry) -> Place:
 
 
 def encode_places(places: Sequence[Place]) -> bytes:
-    """Return the rows of `places`."""
+    """Encode `places` as rows."""
     return b"".join(
         bytes((place.kind,)) + place.sequence.to_bytes(8, "big") + place.time.to_bytes(8, "big") for place in places
     )
 
 
 def parse_places(data: bytes, width: int) -> tuple[Place, ...]:
-    """Return the `width` places that `data` holds; raise `LogError` (`bad_tile`) for any other bytes."""
+    """Parse `width` places; raise `LogError` (`bad_tile`) for any other bytes."""
     if len(data) != width * PLACE_BYTES:
         raise LogError(Code.BAD_TILE, "places: length")
     return tuple(_place(data[start : start + PLACE_BYTES]) for start in range(0, len(data), PLACE_BYTES))

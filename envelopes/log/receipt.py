@@ -1,4 +1,4 @@
-"""Receipts: that one entry is in a log, to be checked offline (C2SP tlog-proof)."""
+"""Receipts: proofs that one entry is in a log, to be checked offline (C2SP tlog-proof)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _FIRST: Final = "c2sp.org/tlog-proof@v1"
 _EXTRA: Final = "extra "
 _INDEX: Final = "index "
 _NODES: Final = 63
-"""More than any tree of 2^53 leaves has; what is over cannot verify."""
+"""More nodes than any path in a tree of 2^53 leaves has; a longer path cannot verify."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One entry's place, its path to the root, and the checkpoint as a note. Nothing is verified here.
+    """One entry's place, its path to the root, and the checkpoint as a note, unverified.
 
-    `extra` is opaque and not authenticated; empty: there is none.
+    `extra` is opaque and not authenticated; empty if there is none.
     """
 
     index: int
@@ -53,9 +53,9 @@ def encode_receipt(receipt: Receipt) -> bytes:
 
 
 def parse_receipt(data: bytes) -> Receipt:
-    """Return the receipt that `data` is; raise `LogError` (`bad_note`) for bytes of another form.
+    """Parse a receipt; raise `LogError` (`bad_note`) for malformed bytes.
 
-    The checkpoint in it is kept as it came, and is looked into by `verify_receipt`.
+    The checkpoint in it is kept as it is, for `verify_receipt` to check.
     """
     if len(data) > DEFAULT_LIMITS.receipt_bytes:
         raise LogError(Code.BAD_NOTE, "receipt: too large")
@@ -82,10 +82,10 @@ def parse_receipt(data: bytes) -> Receipt:
 
 
 def verify_receipt(receipt: Receipt, leaf: bytes, *, origin: str, verifiers: Iterable[NoteVerifier]) -> Checkpoint:
-    """Return the checkpoint that shows `leaf`, the hash of an entry, to be number `receipt.index` of the log `origin`.
+    """Verify that `leaf`, the hash of an entry, is number `receipt.index` of the log `origin`; return the checkpoint.
 
-    Raises `LogError` as `open_checkpoint` does, and `bad_proof` if the path does not lead to its root. `extra` is not
-    looked at.
+    Raises `LogError` as `open_checkpoint` does, and `bad_proof` if the path does not lead to its root. `extra` is
+    ignored.
     """
     checkpoint = open_checkpoint(receipt.note, origin=origin, verifiers=verifiers).checkpoint
     verify_inclusion(leaf, receipt.index, checkpoint.size, receipt.path, checkpoint.root)

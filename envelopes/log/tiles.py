@@ -1,7 +1,7 @@
-"""Tiles: names, paths and bytes of what a log's tree is stored and served as (C2SP tlog-tiles; SPEC.md section 13).
+"""Tiles, in which a log's tree is stored and served: names, paths and bytes (C2SP tlog-tiles; SPEC.md section 13).
 
-A tile of level L holds up to 256 hashes, each the root of 256**L leaves. Beside those of the tree there is a tile of
-entries and one of places for every tile of level 0. Roots, frontiers and proofs of any size are read from a few at a time.
+A tile of level L holds up to 256 hashes, each the root of 256**L leaves. Every tile of level 0 also has a tile of
+entries and one of places. Roots, frontiers and proofs of any size need only a few tiles at a time.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
 TILE_WIDTH: Final = 256
 HASH_BYTES: Final = 32
 Level: TypeAlias = int | Literal["entries", "places"]
-"""Of the tree, from 0; or what stands beside its level 0. `places` are ours and not of C2SP."""
+"""The tree's levels from 0, or the tiles parallel to level 0. `places` are ours, not part of C2SP."""
 
 TILE_HEIGHT: Final = 8
 _MOST_LEVEL: Final = 63
@@ -55,12 +55,12 @@ _ENTRY_HEAD: Final = ENTRY_BYTES.to_bytes(2, "big")
 _ENTRY_ROW: Final = len(_ENTRY_HEAD) + ENTRY_BYTES
 
 _KEPT: Final = 64
-"""Tiles kept: as many as all proofs of one place need in a tree of 2^53 leaves, several times over."""
+"""Tiles kept: several times what all proofs of one place need in a tree of 2^53 leaves."""
 
 
 @dataclass(frozen=True, slots=True)
 class TileName:
-    """Names one tile; partial if `width` is under 256. Raises `LogError` (`bad_tile`) for what no tile can be."""
+    """The name of one tile; partial if `width` is under 256. Raises `LogError` (`bad_tile`) for an invalid one."""
 
     level: Level
     index: int
@@ -83,18 +83,18 @@ class TileName:
 
     @property
     def bytes(self) -> int:
-        """How many bytes it has."""
+        """The length of the tile in bytes."""
         row = _ENTRY_ROW if self.level == "entries" else PLACE_BYTES if self.level == "places" else HASH_BYTES
         return self.width * row
 
     @property
     def full(self) -> TileName:
-        """The full tile that this one is, or becomes."""
+        """The full tile that this one is, or will become."""
         return TileName(self.level, self.index)
 
     @classmethod
     def parse(cls, path: str) -> TileName:
-        """Return the tile at `path`; raise `LogError` (`bad_tile`) for any other text than its one spelling."""
+        """Parse a tile's path; raise `LogError` (`bad_tile`) for anything but its one spelling."""
         found = _PATH.fullmatch(path) if len(path) <= DEFAULT_LIMITS.text_bytes else None
         if found is None:
             raise LogError(Code.BAD_TILE, "path")
@@ -107,7 +107,7 @@ class TileName:
 
 
 def tile_for(level: int, index: int, size: int) -> tuple[TileName, int]:
-    """Return the tile of a tree of `size` leaves that holds hash number `index` of tile level `level`, and where in it.
+    """Return the tile with hash number `index` of tile level `level` in a tree of `size` leaves, and its place there.
 
     Raises `LogError` (`bad_tile`) if a tree of this size has no such complete subtree.
     """
@@ -119,9 +119,9 @@ def tile_for(level: int, index: int, size: int) -> tuple[TileName, int]:
 
 
 def grown_tiles(old: int, new: int, *, beside: bool = True) -> Iterator[TileName]:
-    """Yield the tiles that a tree of `new` leaves has and one of `old` has not, as they are for `new`.
+    """Yield the tiles, as they are for `new`, that a tree of `new` leaves has and one of `old` leaves has not.
 
-    From `old` 0 that is all of them. `beside`: with the tiles of entries and places, each before the hashes over it.
+    For `old` 0 these are all tiles. `beside` includes the tiles of entries and places, each before the hashes over it.
     """
     level = 0
     while new >> (TILE_HEIGHT * level):
@@ -137,9 +137,9 @@ def grown_tiles(old: int, new: int, *, beside: bool = True) -> Iterator[TileName
 
 
 def tile_reader(get: Callable[[str], bytes | None]) -> Callable[[TileName], bytes]:
-    """Return what gives tiles out of wherever `get` looks a path up, which gives None for what is not there.
+    """Return a function that reads tiles; `get` looks up a path, and returns None if there is nothing.
 
-    In place of a partial tile that is gone it gives the beginning of the full one. Raises `LogError` (`bad_tile`) where
+    Instead of a partial tile that is gone it returns the beginning of the full one. Raises `LogError` (`bad_tile`) if
     there is neither.
     """
 
@@ -156,19 +156,19 @@ def tile_reader(get: Callable[[str], bytes | None]) -> Callable[[TileName], byte
 
 
 def parse_hashes(data: bytes, width: int) -> tuple[bytes, ...]:
-    """Return the `width` hashes of a tile; raise `LogError` (`bad_tile`) for bytes of another length."""
+    """Parse the `width` hashes of a tile; raise `LogError` (`bad_tile`) for any other length."""
     if len(data) != width * HASH_BYTES:
         raise LogError(Code.BAD_TILE, "hashes: length")
     return tuple(data[start : start + HASH_BYTES] for start in range(0, len(data), HASH_BYTES))
 
 
 def encode_entries(entries: Sequence[bytes]) -> bytes:
-    """Return a tile of entries: each of 32 bytes, after its length as a big-endian uint16."""
+    """Encode a tile of entries: each of 32 bytes, after its length as a big-endian uint16."""
     return b"".join(_ENTRY_HEAD + entry for entry in entries)
 
 
 def parse_entries(data: bytes, width: int) -> tuple[bytes, ...]:
-    """Return the `width` entries of a tile; raise `LogError` (`bad_tile`) for entries of other lengths than 32."""
+    """Parse the `width` entries of a tile; raise `LogError` (`bad_tile`) for entries that are not 32 bytes."""
     if len(data) != width * _ENTRY_ROW:
         raise LogError(Code.BAD_TILE, "entries: length")
     rows = [data[start : start + _ENTRY_ROW] for start in range(0, len(data), _ENTRY_ROW)]
@@ -178,14 +178,14 @@ def parse_entries(data: bytes, width: int) -> tuple[bytes, ...]:
 
 
 ReadTile: TypeAlias = Callable[[TileName], bytes]
-"""Gives the bytes of a tile. Where a partial tile is gone, the full one may be given: its first hashes are the same."""
+"""Returns the bytes of a tile, or those of the full tile if a partial one is gone: its first hashes are the same."""
 
 
 class TiledTree:
     """The tree of the first `size` leaves. Tiles are checked for their form only.
 
     A tile with a wrong hash gives a wrong root or a proof that does not verify: compare `root` with a checkpoint first.
-    What `read` raises comes through; misshapen tiles raise `LogError` (`bad_tile`).
+    Exceptions of `read` pass through; malformed tiles raise `LogError` (`bad_tile`).
     """
 
     def __init__(self, size: int, read: ReadTile) -> None:
@@ -203,7 +203,7 @@ class TiledTree:
         return hashes[0]
 
     def root(self, size: int | None = None) -> bytes:
-        """Return the root of the first `size` leaves, of all unless given."""
+        """Return the root of the first `size` leaves, by default of all."""
         return range_root([self.node(*place) for place in subtrees(0, self.size if size is None else size)])
 
     def frontier(self) -> Frontier:
@@ -211,11 +211,11 @@ class TiledTree:
         return Frontier(self.size, [self.node(*place) for place in subtrees(0, self.size)])
 
     def inclusion(self, index: int, size: int | None = None) -> tuple[bytes, ...]:
-        """Return the inclusion path of entry `index` in the tree of the first `size` leaves, of all unless given."""
+        """Return the inclusion path of entry `index` in the tree of the first `size` leaves, by default of all."""
         return inclusion_path(index, self.size if size is None else size, self.node)
 
     def consistency(self, old: int, new: int | None = None) -> tuple[bytes, ...]:
-        """Return the proof that the tree of `new` leaves, of all unless given, begins with the one of `old`."""
+        """Return the proof that the tree of `new` leaves, by default of all, begins with the one of `old`."""
         return consistency_path(old, self.size if new is None else new, self.node)
 
     def _hashes(self, name: TileName) -> tuple[bytes, ...]:

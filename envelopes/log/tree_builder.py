@@ -1,4 +1,4 @@
-"""A growing tree and the tiles that it becomes: what the notary writes, and what a whole log's tiles are checked against.
+"""A growing tree and its tiles: the notary writes them, and a whole log's tiles are checked against them.
 
 Memory is O(log n).
 """
@@ -25,20 +25,20 @@ __all__ = ["TreeBuilder", "check_tiles"]
 
 
 class TreeBuilder:
-    """The right edge of a tree: of each level the hashes of its last tile, as far as it is not full."""
+    """The right edge of a tree: for each level the hashes of its last tile, unless that is full."""
 
     __slots__ = ("_frontier", "_rows")
 
     def __init__(self) -> None:
-        """Begin with no leaves."""
+        """Start without leaves."""
         self._frontier = Frontier()
         self._rows: list[list[bytes]] = []
 
     @classmethod
     def resume(cls, size: int, root: bytes, read: ReadTile) -> TreeBuilder:
-        """Return the tree of a tree of `size` leaves, its right edge read from tiles.
+        """Return a builder for a tree of `size` leaves, with its right edge read from tiles.
 
-        Raises `LogError` (`log_mismatch`) unless they lead to `root`, (`bad_tile`) if one is misshapen, and what `read`
+        Raises `LogError` (`log_mismatch`) unless they lead to `root`, (`bad_tile`) if one is malformed, and what `read`
         raises. Tiles to the left of the edge are not read.
         """
         tree, level, nodes = cls(), 0, list[bytes]()
@@ -68,7 +68,7 @@ class TreeBuilder:
         return self._frontier.root()
 
     def append(self, leaf: bytes) -> list[tuple[TileName, bytes]]:
-        """Add one leaf, given as its hash; return the tiles that it filled, the lowest first."""
+        """Add one leaf, given as its hash; return the tiles that it filled, lowest first."""
         self._frontier.append(leaf)
         filled: list[tuple[TileName, bytes]] = []
         level, node = 0, leaf
@@ -100,7 +100,7 @@ def _folded(hashes: list[bytes], times: int) -> list[bytes]:
 
 
 def _complete(row: list[bytes]) -> list[bytes]:
-    """Return the roots of the complete subtrees that the hashes of a partial tile fall into, the largest first."""
+    """Return the roots of the complete subtrees that make up the hashes of a partial tile, largest first."""
     nodes, start = list[bytes](), 0
     while start < len(row):
         height = (len(row) - start).bit_length() - 1
@@ -110,11 +110,11 @@ def _complete(row: list[bytes]) -> list[bytes]:
 
 
 def check_tiles(size: int, root: bytes, read: ReadTile) -> TreeBuilder:
-    """Return the tree of the first `size` entries, which `read` gives, from which the log can grow.
+    """Check the tiles of the first `size` entries, read by `read`, and return their tree, from which the log can grow.
 
     Raises `LogError`: `log_mismatch` for a tile that does not follow from the entries, or entries that do not lead to
-    `root`; `bad_tile` for one of the wrong form; and what `read` raises. Places are checked for their form only: what
-    they say is compared with messages.
+    `root`; `bad_tile` for a malformed one; and what `read` raises. Places are checked only for their form: their contents
+    are compared with messages.
     """
     tree = TreeBuilder()
     for index in range(-(-size // TILE_WIDTH)):

@@ -1,7 +1,7 @@
 """Inclusion and consistency proofs of large trees: made from subtree roots, and verified (RFC 9162 sections 2.1.3, 2.1.4).
 
-What makes a proof asks for the roots of complete subtrees only, which is what tiles hold. A tree that only grows needs no
-more for its root: memory is O(log n) (section 2.1).
+Making a proof needs only the roots of complete subtrees, which are what tiles hold. A tree that only grows needs no more
+for its root: memory is O(log n) (section 2.1).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = [
 ]
 
 NodeOf: TypeAlias = Callable[[int, int], bytes]
-"""Gives the root of the complete subtree number `index` of height `level`: of leaves `index * 2**level` and on."""
+"""Returns the root of the complete subtree number `index` of height `level`, which starts at leaf `index * 2**level`."""
 
 
 def subtrees(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield level and index of the complete subtrees that leaves `start` to `end` fall into, the largest first.
+    """Yield level and index of the complete subtrees that make up leaves `start` to `end`, largest first.
 
     `start` is a multiple of the least power of two that is not less than `end - start`, as RFC 9162 splits.
     """
@@ -78,7 +78,7 @@ def consistency_path(old: int, new: int, node_of: NodeOf) -> tuple[bytes, ...]:
             path.append(_root(low, middle, node_of))
             low = middle
     if low:
-        # What is left is a subtree of both; where nothing was cut off on its left, it is the old tree, known already.
+        # What is left is a subtree of both; if nothing was cut off on its left, it is the old tree, known already.
         path.append(_root(low, high, node_of))
     return tuple(reversed(path))
 
@@ -86,7 +86,7 @@ def consistency_path(old: int, new: int, node_of: NodeOf) -> tuple[bytes, ...]:
 def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:
     """Raise `LogError` (`bad_proof`) unless `leaf` is number `index` of the tree of `size` with this root.
 
-    RFC 9162 section 2.1.3.2; a missing, a left-over and a misshapen node fail.
+    RFC 9162 section 2.1.3.2; a missing, left-over or malformed node fails.
     """
     _check_nodes(path)
     try:
@@ -98,8 +98,8 @@ def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], 
 def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, path: Sequence[bytes]) -> None:
     """Raise `LogError` unless the tree of `new` leaves begins with the one of `old` (RFC 9162 section 2.1.4.2).
 
-    `inconsistent_log`: fewer leaves than before, or as many and another root. `bad_proof`: the path does not show it,
-    which may be the fault of whoever made the path.
+    `inconsistent_log`: fewer leaves than before, or as many with another root. `bad_proof`: the path does not prove it,
+    which may be the fault of the path's maker.
     """
     if new < old:
         raise LogError(Code.INCONSISTENT_LOG, "smaller than before")
@@ -110,7 +110,7 @@ def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, pat
             raise LogError(Code.BAD_PROOF, "consistency: left-over node")
         return
     _check_nodes(path)
-    # The old tree itself is the node to begin with if it is complete; it is not repeated in the path.
+    # If the old tree is complete, it is itself the first node, and not repeated in the path.
     nodes = [old_root, *path] if old & (old - 1) == 0 else [*path]
     if not path:
         raise LogError(Code.BAD_PROOF, "consistency: missing node")
@@ -135,7 +135,7 @@ def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, pat
     if last != 0:
         raise LogError(Code.BAD_PROOF, "consistency: missing node")
     if before != old_root or after != new_root:
-        raise LogError(Code.BAD_PROOF, "consistency: leads to other roots")
+        raise LogError(Code.BAD_PROOF, "consistency: does not lead to both roots")
 
 
 def _split(size: int) -> int:
@@ -158,7 +158,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 def range_root(nodes: Sequence[bytes]) -> bytes:
-    """Return the root over complete subtrees that stand side by side, each smaller than the one before; of none, H()."""
+    """Return the root over adjacent complete subtrees, each smaller than the one before; H() for none."""
     if not nodes:
         return sha256().digest()
     result = nodes[-1]
@@ -168,12 +168,12 @@ def range_root(nodes: Sequence[bytes]) -> bytes:
 
 
 class Frontier:
-    """The complete subtrees of a tree of `size` leaves, the largest first: one for each bit of `size` that is set."""
+    """The complete subtrees of a tree of `size` leaves, largest first: one for each bit of `size` that is set."""
 
     __slots__ = ("_nodes", "size")
 
     def __init__(self, size: int = 0, nodes: Iterable[bytes] = ()) -> None:
-        """Raise `LogError` (`bad_tile`) unless there are as many nodes of 32 bytes as a tree of `size` leaves has."""
+        """Make the frontier; raise `LogError` (`bad_tile`) unless `nodes` are as many, of 32 bytes, as `size` needs."""
         self._nodes = list(nodes)
         self.size = size
         if size < 0 or len(self._nodes) != size.bit_count() or any(len(node) != 32 for node in self._nodes):

@@ -1,4 +1,4 @@
-"""Which trust bundles were current when, from the `bundle` records of the notary (SPEC.md section 13, "Trust")."""
+"""The history of trust bundles, from the `bundle` records of the notary (SPEC.md section 13, "Trust")."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["TrustHistory"]
 class TrustHistory:
     """The bundles of each trust domain in the order in which they became current.
 
-    Whether a record is the notary's is for whoever adds it. Times are those of the records, in microseconds.
+    The caller checks that records are the notary's. Times are those of the records, in microseconds.
     """
 
     def __init__(self, records: Iterable[BundleRecord] = ()) -> None:
-        """Begin with `records`; raises as `add` does."""
+        """Start with `records`; raises as `add` does."""
         self._times: dict[TrustDomain, list[int]] = {}
         self._records: dict[TrustDomain, list[BundleRecord]] = {}
         self._bundles: dict[TrustDomain, list[JwtBundle]] = {}
@@ -28,7 +28,7 @@ class TrustHistory:
             self.add(record)
 
     def add(self, record: BundleRecord) -> bool:
-        """Add what became current at `record.current`; return False, with nothing changed, if it is there already.
+        """Add the bundle that became current at `record.current`; return False, changing nothing, if it is there already.
 
         Raises `BundleRefused` for a bundle that breaks a rule of SPEC.md section 5.
         """
@@ -46,20 +46,20 @@ class TrustHistory:
 
     @property
     def trust_domains(self) -> tuple[TrustDomain, ...]:
-        """The trust domains of which something is known."""
+        """The trust domains with a known bundle."""
         return tuple(self._records)
 
     def last(self, trust_domain: TrustDomain) -> BundleRecord | None:
-        """Return what became current last in `trust_domain`, None if nothing is known of it."""
+        """Return the record of the latest bundle of `trust_domain`, or None if it is unknown."""
         records = self._records.get(trust_domain)
         return records[-1] if records else None
 
     def at(self, time: int) -> tuple[TrustBundles, ...]:
-        """Return the sets of bundles under one of which a message of `time` must open, at most two.
+        """Return at most two sets of bundles; a message of `time` must open under one of them.
 
-        The one that was in force then, of each trust domain; and the next one of each, because a key is used as soon as
-        it is there, and the notary learns of it later. What was in force before the first record is not known, and the
-        first stands for it. Empty where nothing is known at all.
+        The first has each trust domain's bundle of that time; the second the next bundle of each, because a key is used as
+        soon as it exists, and the notary learns of it later. For times before the first record its bundle is used. Empty if
+        nothing is known at all.
         """
         places = tuple(max(bisect_right(times, time) - 1, 0) for times in self._times.values())
         found = self._answers.get(places)
@@ -69,6 +69,6 @@ class TrustHistory:
             after = TrustBundles(bundles[min(place + 1, len(bundles) - 1)] for bundles, place in rows)
             changed = any(place + 1 < len(bundles) for bundles, place in rows)
             found = () if not rows else (then, after) if changed else (then,)
-            # One answer holds between two changes, which is for hours: the last is enough.
+            # An answer holds between two changes, which means for hours: caching the last is enough.
             self._answers = {places: found}
         return found

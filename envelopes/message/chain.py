@@ -184,5 +184,5 @@ def check_grants(ancestors: Iterable[Header], action: str, *, step: int = 12) ->
 
 
 def covers(grants: Iterable[str], action: str) -> bool:
-    """Say whether one of `grants` is `action`, or `p.*` where `action` starts with `p.` (SPEC.md section 3)."""
+    """Return whether one of `grants` is `action`, or `p.*` where `action` starts with `p.` (SPEC.md section 3)."""
     return any(grant == action or (grant.endswith(".*") and action.startswith(grant[:-1])) for grant in grants)

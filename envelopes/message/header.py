@@ -90,17 +90,17 @@ class Header(NamedTuple):
 
 
 def is_uuid7(value: bytes) -> bool:
-    """Say whether 16 bytes carry the version and variant bits of a UUIDv7 (RFC 9562); its time is not looked at."""
+    """Return whether 16 bytes carry the version and variant bits of a UUIDv7 (RFC 9562); its time is not looked at."""
     return value[6] >> 4 == 7 and value[8] >> 6 == 2
 
 
 def is_subject(text: str) -> bool:
-    """Say whether `text` is tokens joined by dots, at most 255 bytes; what they mean is for `subjects`."""
+    """Return whether `text` is tokens joined by dots, at most 255 bytes; what they mean is for `subjects`."""
     return len(text) <= DEFAULT_LIMITS.subject_bytes and _SUBJECT.fullmatch(text) is not None
 
 
 def is_grant(text: str) -> bool:
-    """Say whether `text` can stand in `grt`: an action, or `p.*` for all that start with `p.`; at most 256 bytes."""
+    """Return whether `text` can stand in `grt`: an action, or `p.*` for all that start with `p.`; at most 256 bytes."""
     return len(text) <= DEFAULT_LIMITS.text_bytes and _GRANT.fullmatch(text) is not None
 
 

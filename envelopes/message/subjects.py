@@ -185,7 +185,7 @@ def check_addressing(header: Header, subject: str, names: Names, own: OwnSubject
 
 
 def _fits(kind: Kind, subject: str, party: SpiffeId, names: Names) -> bool:
-    """Say whether `subject`, which is tokens joined by dots, is one of our scheme for `kind` and `party`."""
+    """Return whether `subject`, which is tokens joined by dots, is one of our scheme for `kind` and `party`."""
     start = _STARTS[kind] + names.token(party)
     if kind is _RECORD:
         return subject == start
@@ -203,7 +203,7 @@ def _refused(detail: str) -> EnvelopeError:
 
 
 def matches(pattern: str, subject: str) -> bool:
-    """Tell whether `subject` is matched by `pattern`, where `*` stands for one token and a last `>` for one or more."""
+    """Return whether `subject` is matched by `pattern`, where `*` stands for one token and a last `>` for one or more."""
     if pattern == subject:
         return True
     wanted = pattern.split(".")

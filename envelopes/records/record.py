@@ -62,7 +62,7 @@ def parse_record(item: bytes) -> Record:
 
 
 def _is_flat(decoded: dict[object, object]) -> bool:
-    """Tell whether this is a decision or an outcome with its keys in order: all but a few of the records there are.
+    """Return whether this is a decision or an outcome with its keys in order: all but a few of the records there are.
 
     What these two hold is checked node by node by their constructors, so that a walk over all of it would find nothing
     more; it costs as much as everything else that is done with a record.
@@ -72,7 +72,7 @@ def _is_flat(decoded: dict[object, object]) -> bool:
 
 @lru_cache(maxsize=256)
 def _are_keys(keys: tuple[object, ...]) -> bool:
-    """Tell whether `keys` are in order, and of three characters at most, as all of these tables' are."""
+    """Return whether `keys` are in order, and of three characters at most, as all of these tables' are."""
     return all(type(key) is str and len(key) <= 3 for key in keys) and tuple(sorted(cast("list[str]", keys))) == keys
 
 

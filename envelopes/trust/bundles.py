@@ -46,7 +46,7 @@ class BundleKey:
         object.__setattr__(self, "digest", sha256(info).digest())
 
     def is_same(self, other: BundleKey) -> bool:
-        """Say whether `other` is this key; a bundle that came anew holds new objects for the same keys."""
+        """Return whether `other` is this key; a bundle that came anew holds new objects for the same keys."""
         return self is other or self.digest == other.digest
 
 

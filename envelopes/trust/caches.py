@@ -41,7 +41,7 @@ class VerifiedRoots:
         return len(self._seen)
 
     def knows(self, payload_type: str, key: PublicKey, root: bytes, size: int, signature: bytes) -> bool:
-        """Say whether exactly this was remembered."""
+        """Return whether exactly this was remembered."""
         return self._seen.get((payload_type, key.raw, root, size, signature)) is not None
 
     def remember(self, payload_type: str, key: PublicKey, root: bytes, size: int, signature: bytes) -> None:
@@ -82,7 +82,7 @@ class ReplayMemory:
         return len(self._until)
 
     def seen(self, key: ReplayKey, *, now: int) -> bool:
-        """Say whether `key` was remembered and its message is still within its life at `now`."""
+        """Return whether `key` was remembered and its message is still within its life at `now`."""
         self._purge(now)
         return key in self._until
 

@@ -107,7 +107,7 @@ def verify_credential(
 
 
 def _is_of(svid: _JwtSvid, credential: Credential, iss: SpiffeId, key: PublicKey) -> bool:
-    """Say whether a remembered `svid` is this credential for this ID and key; equal bytes need no hashing."""
+    """Return whether a remembered `svid` is this credential for this ID and key; equal bytes need no hashing."""
     return (
         credential.kind == JWT_SVID
         and credential.token == svid.token

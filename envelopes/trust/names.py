@@ -22,7 +22,7 @@ _PLACE: Final = "{name}"
 
 
 def is_token(text: str) -> bool:
-    """Say whether `text` can stand between the dots of a subject."""
+    """Return whether `text` can stand between the dots of a subject."""
     return _TOKEN.fullmatch(text) is not None
 
 

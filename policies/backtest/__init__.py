@@ -1,1 +1,1 @@
-"""Recorded decisions made again by another policy, or by the policy of their time."""
+"""Backtests: recorded decisions made again by another policy, or by the policy of their time."""

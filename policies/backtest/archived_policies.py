@@ -1,4 +1,4 @@
-"""Policy bundles of the past, by revision: a folder of bundle files, and engines for those that are asked now."""
+"""Past policy bundles by revision: a folder of bundle files, and engines for those in use."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from sealbus.policies.lint.module import PolicyRefused
 __all__ = ["ENGINES", "ArchivedPolicies"]
 
 ENGINES: Final = 4
-"""Engines that are open at a time; the one that was asked longest ago is closed for another."""
+"""Engines that are open at a time; the least recently used one is closed for another."""
 
 
 class ArchivedPolicies:
-    """The bundles of `folder`, whatever their files are called; `open_engine` opens an engine for a bundle file.
+    """The bundles of `folder`, whatever their file names; `open_engine` opens an engine for a bundle file.
 
-    With `digests` only the files count that are named by one of these SHA-256 (`<hex>.tar.gz`) and are those bytes: what
-    else lies there was put there by anybody. Enter with `async with`, which raises `ConfigurationError` for what is no
-    folder; a file that is no bundle, or a bundle that may not be put in force, stands in `problems` by its name.
+    With `digests` only files count that are named by one of these SHA-256 (`<hex>.tar.gz`) and have that hash: anyone may
+    have put other files there. Enter with `async with`, which raises `ConfigurationError` if it is not a folder; a file
+    that is not a bundle, or may not be put in force, is listed in `problems` by its name.
 
-    One revision may have several bundles: an operator chose it for two, or a newer version composes the same parts to other
-    bytes. They are told apart by hash, a decision names only the revision, and so each of them may have made it.
+    One revision may have several bundles: an operator chose it twice, or a newer version composes the same parts to other
+    bytes. A decision names only the revision, so each of the bundles, which differ by hash, may have made it.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class ArchivedPolicies:
 
     @property
     def revisions(self) -> frozenset[str]:
-        """The revisions that are there."""
+        """The revisions in the folder."""
         return frozenset(self._files)
 
     def has(self, revision: str) -> bool:
-        """Tell whether there is a bundle of `revision` that was not refused yet."""
+        """Return whether there is a bundle of `revision` that was not refused yet."""
         return bool(self.count(revision))
 
     def count(self, revision: str) -> int:
@@ -75,7 +75,7 @@ class ArchivedPolicies:
     async def engine(self, revision: str, number: int = 0) -> PolicyEngine | None:
         """Return an open engine that decides by the bundle `number` of `revision`, valid until the next call.
 
-        None where there is none, or the bundle is refused, which then has no number any more.
+        Returns None if there is none, or if the bundle is refused, which then loses its number.
         """
         files = self._files.get(revision, [])
         if number >= len(files):
@@ -91,7 +91,7 @@ class ArchivedPolicies:
         try:
             engine = await opening.__aenter__()
         except PolicyRefused as error:
-            # What was in force once may be refused today: the rules of what both engines decide alike have grown.
+            # A bundle that was in force once may be refused today: the rules that keep the engines alike have grown.
             files.pop(number)
             self.problems[file.name] = error.detail
             return None
@@ -121,7 +121,7 @@ class ArchivedPolicies:
         return {revision: list(files.values()) for revision, files in found.items()}
 
     def _candidates(self) -> Iterator[tuple[Path, bytes | None]]:
-        """Yield the files to be read, each with the hash that it must have if one is known."""
+        """Yield the files to read, each with the hash that it must have, if known."""
         if self._digests is not None:
             for digest in sorted(self._digests):
                 yield self._folder / f"{digest.hex()}.tar.gz", digest
@@ -134,7 +134,7 @@ class ArchivedPolicies:
 
 
 def _bundle(file: Path) -> Bundle:
-    # Lest a pipe of that name keep everybody waiting.
+    # Otherwise a pipe of that name would block.
     if not file.is_file():
         raise ConfigurationError(f"{file} cannot be read: there is no such file")
     try:

@@ -1,13 +1,13 @@
-"""What another policy would have decided: recorded inputs asked again, in batches, and compared.
+"""Backtests: recorded inputs are decided again, in batches, and the decisions compared.
 
 ::
 
     async with open_policy(Path("candidate")) as engine:
         report = await backtest(decisions, engine)
-    report.changes[Change.DENY_TO_ALLOW]        # the risk: what was denied and would be handled
+    report.changes[Change.DENY_TO_ALLOW]        # the risk: denied then, handled now
 
-`reproduce` asks each decision of its own archived policy instead: whatever differs there contradicts the log. Memory
-stays what a few batches take, however long the log is.
+`reproduce` asks each decision's own archived policy instead: any difference there contradicts the log. Memory stays at a
+few batches, however long the log is.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from sealbus.policies.decision.engine import Answer, PolicyEngine
 __all__ = ["BATCH", "WAITING", "OnContradiction", "backtest", "reproduce"]
 
 BATCH: Final = 512
-"""Decisions asked about together."""
+"""Decisions that are asked about together."""
 WAITING: Final = 4_096
-"""Decisions of several revisions that wait for their batch: policies change over gradually, and engines are few."""
+"""Decisions of several revisions that wait for their batch: a new policy spreads gradually, and engines are few."""
 
 OnContradiction: TypeAlias = Callable[[RecordedDecision, Sequence[str]], None]
 
@@ -35,7 +35,7 @@ _Asked: TypeAlias = "tuple[RecordedDecision, InputDocument]"
 
 
 async def backtest(source: RecordedSource, engine: PolicyEngine, *, batch: int = BATCH) -> BacktestReport:
-    """Ask `engine`, which is entered, about every decision of `source` that can be made again; return what differs.
+    """Ask the entered `engine` about every decision of `source` that can be made again; return the differences.
 
     Raises what `source` raises.
     """
@@ -59,11 +59,11 @@ async def reproduce(
     batch: int = BATCH,
     on_contradiction: OnContradiction = lambda _recorded, _why: None,
 ) -> BacktestReport:
-    """Ask each decision's own policy, by its recorded revision; return what does not come out as recorded.
+    """Ask each decision's own policy, by its recorded revision; return the differences from the records.
 
-    A decision whose revision `policies` do not have is counted as not replayable. Where there are several bundles of a
-    revision, one that decides as recorded is enough. `on_contradiction` is told each decision that does not follow
-    from its record, and how it differs. Raises what `source` raises.
+    A decision whose revision `policies` do not have is counted as not replayable. If a revision has several bundles, one
+    that decides as recorded is enough. `on_contradiction` is called with each decision that does not follow from its
+    record, and how it differs. Raises what `source` raises.
     """
     report = BacktestReport()
     asked: dict[str, list[_Asked]] = {}
@@ -103,7 +103,7 @@ async def _ask_archived(
     number = 0
     for _ in range(policies.count(revision)):
         engine = await policies.engine(revision, number)
-        # Where it is refused, the next one has its number now.
+        # If it was refused, the next one now has its number.
         number += engine is not None
         await _ask_again(asked, engine, answers)
     for at, (recorded, _) in enumerate(asked):
@@ -118,13 +118,13 @@ async def _ask_archived(
 
 
 async def _ask_again(asked: Sequence[_Asked], engine: PolicyEngine | None, answers: dict[int, Answer]) -> None:
-    """Ask about what no bundle has decided as recorded so far."""
+    """Ask about the decisions that no bundle has made as recorded so far."""
     again = [at for at, (recorded, _) in enumerate(asked) if not _agrees(recorded, answers.get(at))]
     if engine is None or not again:
         return
     found = await engine.decide([asked[at][1] for at in again])
     for at, answer in zip(again, found, strict=True):
-        # What one bundle left unanswered is not known, whatever another says.
+        # What one bundle left unanswered is unknown, whatever another says.
         if at not in answers or isinstance(answer, PolicyUnavailable) or _agrees(asked[at][0], answer):
             answers[at] = answer
 

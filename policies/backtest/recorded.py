@@ -1,4 +1,4 @@
-"""What a log says was decided, as a backtest needs it, and how a decision made now differs from it."""
+"""Recorded decisions as a backtest needs them, and how a new decision differs from a recorded one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NOT_ASKED: Final = frozenset({Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.RESO
 
 
 class Verdict(StrEnum):
-    """What a policy said about one document; `error` is anything that is no decision, and allows nothing."""
+    """A policy's verdict on one document; `error` is anything that is not a decision, and allows nothing."""
 
     ALLOW = "allow"
     DENY = "deny"
@@ -42,27 +42,27 @@ class NotReplayable(StrEnum):
     """Why a recorded decision cannot be made again."""
 
     NOT_ASKED = "not_asked"
-    """The message never came to the policy: its body was bad, or its resource not there."""
+    """The message never reached the policy: its body was bad, or its resource not found."""
     UNANSWERED = "unanswered"
     """The engine did not answer (`policy_unavailable`): there is nothing to compare with."""
     NO_INPUT = "no_input"
     """No input document could be made."""
     REDACTED = "redacted"
-    """A part of the input document was taken out before it was recorded."""
+    """A part of the input document was redacted before it was recorded."""
     BAD_INPUT = "bad_input"
-    """The recorded input is no document that an engine may be given, so that no engine was given it."""
+    """The recorded input is not a valid input document, so no engine can have been given it."""
     COUNTED = "counted"
-    """A denial beyond its sender's budget: counted, and not recorded one by one."""
+    """A denial beyond its sender's budget: counted, not recorded singly."""
     NO_BUNDLE = "no_bundle"
-    """The policy bundle of the recorded revision is not at hand, or is refused."""
+    """The policy bundle of the recorded revision is not available, or is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedDecision:
-    """One verified decision record: what the policy was asked and what it said.
+    """One verified decision record: the policy's input and its answer.
 
     `sequence` and `time` (microseconds) are those of the audit message that holds it, `leaf` names the record there;
-    `caller` is who sealed the decided message. `obligations` is a JSON array, empty for none.
+    `caller` is the sender of the decided message. `obligations` is a JSON array, empty for none.
     """
 
     sequence: int
@@ -82,7 +82,7 @@ class RecordedDecision:
 
     @classmethod
     def of(cls, record: DecisionRecord, *, sequence: int, time: int, leaf: bytes, recorder: str, caller: str) -> Self:
-        """Take what a backtest needs out of a record that its reader has verified."""
+        """Take what a backtest needs from a record that its reader has verified."""
         return cls(
             sequence=sequence,
             time=time,
@@ -102,7 +102,7 @@ class RecordedDecision:
 
     @property
     def verdict(self) -> Verdict:
-        """What the policy said at the time; every failure is an error, whoever failed."""
+        """The policy's verdict at the time; every failure is an error, whatever failed."""
         if self.code is None or self.code is Code.OBLIGATION_UNKNOWN:
             return Verdict.ALLOW
         return Verdict.DENY if self.code is Code.DENIED else Verdict.ERROR
@@ -110,7 +110,7 @@ class RecordedDecision:
     def question(self) -> InputDocument | NotReplayable:
         """Return the document to ask an engine about, or why there is nothing to ask.
 
-        A decision can be made again where the policy was asked and answered: it allowed, it denied, or its answer was no
+        A decision can be made again if the policy was asked and answered: it allowed, it denied, or its answer was not a
         decision (`policy_error`).
         """
         if self.code in _NOT_ASKED:
@@ -129,7 +129,7 @@ class RecordedDecision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountedDenials:
-    """Denials of one caller in one minute that were only counted: they stand in the log without their inputs."""
+    """Denials of one caller in one minute that were only counted: the log does not hold their inputs."""
 
     caller: str
     count: int
@@ -138,7 +138,7 @@ class CountedDenials:
 Recorded: TypeAlias = RecordedDecision | CountedDenials
 
 RecordedSource: TypeAlias = AsyncIterator[Recorded]
-"""Where a backtest reads from, in the order of the log. Verifying is the source's own part: it yields what holds."""
+"""What a backtest reads, in the order of the log. The source verifies, and yields only what verifies."""
 
 
 class Change(StrEnum):
@@ -146,7 +146,7 @@ class Change(StrEnum):
 
     DENY_TO_ALLOW = "deny-to-allow"
     ERROR_TO_ALLOW = "error-to-allow"
-    """The recorded policy failed on it, so that nothing was handled; now it is allowed."""
+    """The recorded policy failed, so that nothing was handled; now it is allowed."""
     ALLOW_TO_DENY = "allow-to-deny"
     ALLOW_TO_ERROR = "allow-to-error"
     DENY_TO_ERROR = "deny-to-error"
@@ -158,24 +158,24 @@ class Change(StrEnum):
 
 
 RISKS: Final = frozenset({Change.DENY_TO_ALLOW, Change.ERROR_TO_ALLOW})
-"""What was not handled then and would be now."""
+"""Changes by which a message that was not handled then would be now."""
 
 _VERDICTS: Final = {(then, now): f"{then}-to-{now}" for then in Verdict for now in Verdict if then is not now}
 _TURNED: Final = {pair: Change(name) for pair, name in _VERDICTS.items()}
 
 
 def verdict_of(answer: Answer) -> Verdict:
-    """Return the verdict that an engine's answer is."""
+    """Return the verdict of an engine's answer."""
     if not isinstance(answer, Decision):
         return Verdict.ERROR
     return Verdict.ALLOW if answer.allow is True else Verdict.DENY
 
 
 def changes_of(recorded: RecordedDecision, answer: Answer) -> tuple[Change, ...]:
-    """Return how `answer` differs from what was recorded about the same document; empty where it does not.
+    """Return how `answer` differs from the recorded decision on the same document; empty if it does not.
 
-    A turned verdict is one change, whatever else changed with it. Reasons are compared in their order, obligations as
-    JSON values. Two errors are the same: an error's text is not recorded.
+    A changed verdict is one change, whatever else changed with it. Reasons are compared in order, obligations as JSON
+    values. Two errors are equal: an error's text is not recorded.
     """
     then, now = recorded.verdict, verdict_of(answer)
     if then is not now:
@@ -185,7 +185,7 @@ def changes_of(recorded: RecordedDecision, answer: Answer) -> tuple[Change, ...]
     if recorded.code is Code.OBLIGATION_UNKNOWN and (
         unknown_obligation(answer.obligations, frozenset()) is None or not _obliges(recorded, answer)
     ):
-        # It was allowed, and not handled for what it obliged to: without that it would be.
+        # It was allowed, but not handled because of an obligation: without that it would be.
         return (Change.DENY_TO_ALLOW,)
     reasons = (Change.REASONS,) if answer.reasons != recorded.reasons else ()
     return reasons if _obliges(recorded, answer) else (*reasons, Change.OBLIGATIONS)
@@ -197,9 +197,9 @@ def _obliges(recorded: RecordedDecision, answer: Decision) -> bool:
 
 
 def _again(recorded: bytes) -> bytes | None:
-    """Return recorded obligations as `obligations_json` writes them; None for what no policy can have answered."""
+    """Return recorded obligations as `obligations_json` writes them, or None if no policy can have given them."""
     try:
-        # Strict parsing is for objects: more than the one name means that the bytes were no JSON value.
+        # Strict parsing is for objects: more than the one name means that the bytes were not one JSON value.
         document = parse_object(b'{"all":' + recorded + b"}", depth=OBLIGATION_NESTING + 3)
         if document.keys() != {"all"}:
             return None

@@ -1,4 +1,4 @@
-"""What a backtest found: counts, groups, a few samples and how long decisions took; its size does not grow with the log."""
+"""The report of a backtest: counts, groups, a few samples and latencies; its size does not grow with the log."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _STEPS: Final = 8
 """Counters for each doubling, so that a quantile is at most an eighth too high."""
 
 GROUPS: Final = 1_000
-"""Different values of one dimension that are counted apart for one change; what comes later is counted as `OTHERS`."""
+"""Values of one dimension that are counted separately for one change; later ones are counted as `OTHERS`."""
 OTHERS: Final = "(others)"
 SAMPLES: Final = 10
-"""Decisions shown for each change, the first that came."""
+"""Decisions shown for each change: the first ones."""
 ENGINES: Final = 8
-"""Engines whose recorded times are kept apart."""
+"""Engines whose recorded times are counted separately."""
 _TEXT: Final = 256
 
 
@@ -57,11 +57,11 @@ class Latencies:
 
     @property
     def mean(self) -> float:
-        """The arithmetic mean; 0 of none."""
+        """The arithmetic mean; 0 if there are none."""
         return self._sum / self.count if self.count else 0.0
 
     def quantile(self, share: float) -> int:
-        """Return a bound that at least `share` (over 0, up to 1) of all are not above, at most 1/8 too high; 0 of none."""
+        """Return an upper bound of at least `share` (over 0, up to 1) of all, at most 1/8 too high; 0 if there are none."""
         wanted = math.ceil(share * self.count)
         for bucket, count in sorted(self._buckets.items()):
             wanted -= count
@@ -71,7 +71,7 @@ class Latencies:
 
 
 def _bucket(micros: int) -> int:
-    """Return the number of the counter for `micros`: small values have one each, later ones share."""
+    """Return the number of the counter for `micros`: small values have one each, larger ones share."""
     if micros < 2 * _STEPS:
         return micros
     doubling = micros.bit_length() - _STEPS.bit_length()
@@ -97,7 +97,7 @@ class Dimension(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One changed decision, as recorded and as made now. `error` is the engine's text where it made none."""
+    """One changed decision, as recorded and as made now. `error` is the engine's text if it made none."""
 
     recorded: RecordedDecision
     resource: str
@@ -110,10 +110,10 @@ class Sample:
 
 @dataclass(slots=True, kw_only=True)
 class BacktestReport:
-    """Grows by `question` and `compare`; everything in it is bounded.
+    """The report, filled by `question` and `compare`; everything in it is bounded.
 
-    `read` counts decisions of the log, those that were only counted there included. `unanswered` are questions that the
-    engine of the backtest left without an answer: nothing is known about those.
+    `read` counts decisions of the log, including those that were only counted there. `unanswered` are questions that the
+    backtest's engine did not answer: nothing is known about them.
     """
 
     read: int = 0
@@ -129,7 +129,7 @@ class BacktestReport:
     latency: Latencies = field(default_factory=Latencies)
 
     def question(self, recorded: Recorded) -> InputDocument | None:
-        """Count one entry of the log; return the document to ask an engine about, None where it is not replayable."""
+        """Count one entry of the log; return the document to ask an engine about, or None if it is not replayable."""
         if isinstance(recorded, CountedDenials):
             self.read += recorded.count
             self.not_replayable[NotReplayable.COUNTED] += recorded.count
@@ -142,7 +142,7 @@ class BacktestReport:
         return question
 
     def compare(self, recorded: RecordedDecision, answer: Answer) -> tuple[Change, ...]:
-        """Count what `answer`, made now from the recorded document, is to what was recorded; return how it differs."""
+        """Count how `answer`, made now from the recorded document, differs from the recorded decision, and return that."""
         self.compared += 1
         if recorded.micros is not None:
             engine = _counted_as(recorded.engine, self.recorded_latency, ENGINES)
@@ -170,11 +170,11 @@ class BacktestReport:
 
     @property
     def contradictions(self) -> int:
-        """How many records do not follow from their own input and policy, where these are what was asked."""
+        """How many records contradict their own input and policy, if that policy was asked."""
         return self.differing + self.not_replayable[NotReplayable.BAD_INPUT]
 
     def counted(self) -> Mapping[str, int]:
-        """Return every count that a limit may be set for, by name."""
+        """Return every count that may have a limit, by name."""
         turned_to_error = (Change.ALLOW_TO_ERROR, Change.DENY_TO_ERROR)
         return {
             **{str(change): self.changes[change] for change in Change},
@@ -202,7 +202,7 @@ class BacktestReport:
 
 
 def _sample(recorded: RecordedDecision, answer: Answer) -> Sample:
-    # Only what an engine was asked comes here: it is one well-formed JSON object.
+    # Only documents that an engine was asked about come here: one well-formed JSON object each.
     document = json.loads(recorded.input or b"{}")
     decision = answer if isinstance(answer, Decision) else None
     resource = f"{_text(document, 'resource', 'type')}:{_text(document, 'resource', 'id')}"
@@ -222,7 +222,7 @@ def _counted_as(value: str, counted: Collection[str], most: int) -> str:
 
 
 def _text(document: object, *path: str) -> str:
-    """Return the text at `path`, shortened; empty where there is none, whatever else is there."""
+    """Return the text at `path`, shortened; empty if there is no text."""
     for name in path:
         document = document.get(name) if isinstance(document, dict) else None
     return document[:_TEXT] if isinstance(document, str) else ""

@@ -1,1 +1,1 @@
-"""Policy bundles: their format, signatures, owners, checks, and the one that several are composed to."""
+"""Policy bundles: format, signatures, owners, checks, and the composition of several into one."""

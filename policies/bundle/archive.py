@@ -1,4 +1,4 @@
-"""The file of a bundle: a gzipped tar, read with every bound before it is believed, written alike for like contents."""
+"""The file of a bundle: a gzipped tar, bounded before it is parsed, with equal bytes for equal contents."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sealbus.policies.lint.module import PolicyRefused, Problem
 __all__ = ["BUNDLE_BYTES", "BUNDLE_FILES", "UNPACKED_BYTES", "pack_archive", "unpack_archive"]
 
 BUNDLE_BYTES: Final = 8_388_608
-"""Of the file itself."""
+"""Bytes of the file itself."""
 UNPACKED_BYTES: Final = 33_554_432
-"""Of the tar inside; OPA keeps about twenty times the size of its data in memory."""
+"""Bytes of the tar inside; OPA keeps about twenty times the size of its data in memory."""
 BUNDLE_FILES: Final = 1_000
 
 
@@ -40,7 +40,7 @@ def unpack_archive(raw: bytes) -> dict[str, bytes]:
     """
     if len(raw) > BUNDLE_BYTES:
         raise refused_file("", f"the bundle has over {BUNDLE_BYTES} bytes")
-    unpacker = zlib.decompressobj(wbits=31)  # gzip alone, and no more than is asked for
+    unpacker = zlib.decompressobj(wbits=31)  # gzip only, and no more than is asked for
     try:
         archive = unpacker.decompress(raw, UNPACKED_BYTES)
         if not unpacker.eof or unpacker.unused_data:
@@ -61,7 +61,7 @@ def _untar(archive: bytes) -> dict[str, bytes]:
                 raise refused_file(path, "the file is there twice")
             if len(contents) == BUNDLE_FILES:
                 raise refused_file("", f"over {BUNDLE_FILES} files")
-            # Read from the bytes in hand, not by name: the tar cannot lead anywhere else.
+            # Read from the bytes in memory, not by name: the tar cannot point anywhere else.
             start = entry.offset_data
             contents[path] = archive[start : start + entry.size]
             if len(contents[path]) != entry.size:
@@ -80,5 +80,5 @@ def _path(entry: tarfile.TarInfo) -> str:
 
 
 def refused_file(path: str, text: str) -> PolicyRefused:
-    """Return why the file at `path`, or with an empty one the bundle itself, is not taken."""
+    """Return the refusal of the file at `path`, or of the bundle itself if `path` is empty."""
     return PolicyRefused([Problem(file=path or "the bundle", line=0, column=0, form="bundle", text=text)])

@@ -1,6 +1,6 @@
-"""Whether a bundle may be put in force: forms, entry points, data beside rules, roots, and that it compiles.
+"""The check of a bundle before it is put in force: forms, entry points, data against rules, roots, and compilation.
 
-The entry points of a policy must ask one function: one message alone and many at once are decided alike.
+The entry points of a policy must call one function, so that a single message and a batch are decided alike.
 
 ::
 
@@ -10,8 +10,8 @@ The entry points of a policy must ask one function: one message alone and many a
     batch := [decide(request) | some request in input.batch]
     decide(request) := {"allow": true, ...} if { ... } else := {"allow": false, ...}
 
-Anything else that read `input` would see one request where `decision` is asked, and a list of them where `batch` is: it
-would then be missing, and a `not` over it hold.
+Any other rule that read `input` would see one request for `decision`, but a list of them for `batch`: what it looks up
+would then be undefined, and a `not` over it true.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ from sealbus.policies.types.inference import type_problems
 __all__ = ["BATCH", "DECISION", "PACKAGE", "check_bundle", "check_part", "entrypoint_problems", "input_problems"]
 
 _passed: Final[deque[tuple[bytes, bool]]] = deque(maxlen=16)
-"""What passed of late, by its contents: who pushes, composes and decides in one process looks at the same only once."""
+"""Recently passed bundles by contents: a process that pushes, composes and decides checks each only once."""
 
 PACKAGE: Final[Names] = ("sealbus", "authz")
 DECISION: Final = "data.sealbus.authz.decision"
-"""The rule that decides one request, the input itself."""
+"""The rule that decides one request, which is the input itself."""
 BATCH: Final = "data.sealbus.authz.batch"
 """The rule that decides `input.batch`, an array of requests, in order."""
 
@@ -62,15 +62,15 @@ _BATCH_TEXT: Final = "batch := [decide(request) | some request in input.batch]"
 
 
 def check_bundle(bundle: Bundle) -> None:
-    """Raise `PolicyRefused` with every problem of `bundle`, each with its file and line, if there is one.
+    """Raise `PolicyRefused` with all problems of `bundle`, each with file and line, if there are any.
 
-    Takes some tens of milliseconds of processor time, and more for a large registry; may be asked in any thread.
+    Takes some tens of milliseconds of processor time, and more for a large registry; may be called in any thread.
     """
     _check(bundle, whole=True)
 
 
 def check_part(bundle: Bundle) -> None:
-    """Do as `check_bundle` for a bundle that is only part of a policy, which need not have the entry points."""
+    """Check as `check_bundle` does a bundle that is only part of a policy, and so needs no entry points."""
     _check(bundle, whole=False)
 
 
@@ -94,7 +94,7 @@ def _check(bundle: Bundle, *, whole: bool) -> None:
 
 
 def _contents(bundle: Bundle, data: bytes) -> bytes:
-    """Return the digest of all that is checked."""
+    """Return the digest of everything that is checked."""
     roots: list[Json] = list(bundle.roots)
     summary = sha256(canonical(roots) + data)
     for module in bundle.modules:
@@ -127,7 +127,7 @@ def _path(root: str) -> Names:
 
 
 def _tops(data: Json, path: Names) -> Iterator[Names]:
-    """Yield the paths of all that is no object, and of empty objects."""
+    """Yield the paths of all values that are not objects, and of empty objects."""
     if isinstance(data, dict) and data:
         for name, value in data.items():
             yield from _tops(value, (*path, name))
@@ -140,7 +140,7 @@ def _related(path: Names, root: Names) -> bool:
 
 
 def _stands_at(data: Json, path: Names) -> bool:
-    """Say whether `data` has a value at `path`, or something other than an object on the way there."""
+    """Return whether `data` has a value at `path`, or something other than an object on the way there."""
     value: Json = data
     for name in path:
         if not isinstance(value, dict):
@@ -174,7 +174,7 @@ def _named(file: File, name: str) -> Iterator[Rule]:
 
 
 def input_problems(files: Iterable[File]) -> Iterator[Problem]:
-    """Yield every place that reads `input` and is no entry point."""
+    """Yield every place outside the entry points that reads `input`."""
     for file in files:
         for rule in file.rules:
             if isinstance(rule.head, Variable) and (

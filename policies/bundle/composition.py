@@ -1,12 +1,12 @@
-"""One policy of several bundles: the platform's and each team's, always the same bytes for the same parts.
+"""Composition: one policy from several bundles, the platform's and each team's; the same parts give the same bytes.
 
-The composed bundle is what every engine decides by, the embedded one and OPA alike. Its revision names each part with
-its serial: `1f0c2d3e4a5b.platform-12.pricing-3.stock-7`. The Rego of one part may refer to itself and the platform, so that
-nobody decides by what another team pushes.
+Every engine decides by the composed bundle, the embedded one and OPA alike. Its revision names each part with its serial:
+`1f0c2d3e4a5b.platform-12.pricing-3.stock-7`. The Rego of one part may refer only to itself and the platform, so that no
+team's decisions depend on what another team pushes.
 
-Each offer of a part is taken whole, or refused and the old one stays: that costs nobody else anything, other teams go on
-pushing. No I/O: whoever brings parts (`sealbus.agents.runtime.policy.sync`, `sealbus policy push`) decides where they come
-from and where the composed bundle goes.
+An offered part is taken whole, or refused and the old one stays, without effect on other teams. No I/O: the callers
+(`sealbus.agents.runtime.policy.sync`, `sealbus policy push`) decide where parts come from and where the composed bundle
+goes.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ _ENTRY: Final[Names] = ("sealbus", "authz")
 def check_platform(bundle: Bundle) -> None:
     """Raise `PolicyRefused` unless `bundle` may be the platform's: the whole policy, or the part above its teams.
 
-    With teams it leaves the roots `sealbus/authz` and `sealbus/teams` alone, has the function `denials(request)` in
-    package sealbus.platform, and refers to nothing of any team.
+    With teams it must not define the roots `sealbus/authz` and `sealbus/teams`, must have the function `denials(request)`
+    in package sealbus.platform, and must not refer to anything of a team.
     """
     if owners_of(bundle) is None:
         check_bundle(bundle)
@@ -74,10 +74,10 @@ def check_platform(bundle: Bundle) -> None:
 
 
 def check_team(bundle: Bundle, team: str) -> None:
-    """Raise `PolicyRefused` unless `bundle` may be the part of `team`: with file and line where there is one.
+    """Raise `PolicyRefused`, with file and line if possible, unless `bundle` may be the part of `team`.
 
-    It has the one root of the team and defines nothing outside of it, has the function `decide(request)` in package
-    sealbus.teams.<team>, refers to no other team, and calls no function but its own.
+    It must have the team's one root and define nothing outside it, have the function `decide(request)` in package
+    sealbus.teams.<team>, refer to no other team, and call only its own functions.
     """
     if bundle.roots != (team_root(team),):
         text = f"the roots of {team} are {team_root(team)} alone, not {', '.join(bundle.roots)}"
@@ -87,10 +87,10 @@ def check_team(bundle: Bundle, team: str) -> None:
 
 
 def compose(platform: Bundle, teams: Mapping[str, Bundle]) -> Bundle:
-    """Return the bundle of `platform` and of those of `teams` (by name) that it names, checked as a whole.
+    """Compose `platform` and those of `teams` (by name) that it names into one bundle, checked as a whole.
 
-    Each has passed its own check. Raises `PolicyRefused`, with the part before the path of the file where there are
-    teams, if they do not go together.
+    Each part has passed its own check. Raises `PolicyRefused` if they do not fit together; with teams, the part's name
+    precedes the path of the file.
     """
     owners = owners_of(platform)
     parts = {PLATFORM: platform, **{team: teams[team] for team in sorted(teams.keys() & (owners or {}).keys())}}
@@ -117,7 +117,7 @@ def compose(platform: Bundle, teams: Mapping[str, Bundle]) -> Bundle:
 def _revision(parts: Mapping[str, Bundle]) -> str:
     summary = sha256()
     for name, part in parts.items():
-        # Of the contents, not of the file: a part that was signed again says the same.
+        # Of the contents, not of the file: a part that was signed again has the same contents.
         said: Json = [name, part.serial, part.revision, list(part.roots), part.data]
         summary.update(canonical(said))
         for module in part.modules:
@@ -169,10 +169,10 @@ class PartInForce:
 
 
 class PartSet:
-    """Starts empty. `anchors` are the keys, by key id, that sign the platform's bundle: all that is trusted beforehand.
+    """The parts in force, empty at first. `anchors`, the keys by key id for the platform's bundle, are trusted beforehand.
 
-    `check` may refuse what the parts come to, too (`opa.compiler`). Blocking work of some ten milliseconds; use it from one
-    thread at a time.
+    `check` may refuse the composed bundle, too (`opa.compiler`). Calls block for some ten milliseconds; use from one thread
+    at a time.
     """
 
     def __init__(self, anchors: Mapping[str, PublicKey], check: Callable[[Bundle], None] | None = None) -> None:
@@ -180,15 +180,15 @@ class PartSet:
         self._check = check
         self._parts: dict[str, VerifiedBundle] = {}
         self._last: dict[str, Bundle] = {}
-        """What each part was when it was last in force, so that one that was dropped cannot come back older."""
+        """Each part as it was last in force, so that a dropped part cannot return with an older serial."""
         self._refused: dict[str, bytes] = {}
-        """What a team offered last, where it was refused: another platform bundle may think otherwise of it."""
+        """The refused latest offer of each team: with another platform bundle it may be accepted."""
         self._problems: dict[str, str] = {}
         self._composed: Bundle | None = None
 
     @property
     def composed(self) -> Bundle | None:
-        """The bundle in force, None before there was a platform's."""
+        """The bundle in force, None before there is a platform part."""
         return self._composed
 
     @property
@@ -201,7 +201,7 @@ class PartSet:
 
     @property
     def problems(self) -> Mapping[str, str]:
-        """Why the newest bundle of a part is not in force, by the name of the part; empty where all are."""
+        """Why the newest bundle of a part is not in force, by the name of the part; empty if all are."""
         return MappingProxyType(self._problems)
 
     def bundle(self, name: str) -> Bundle | None:
@@ -210,10 +210,10 @@ class PartSet:
         return part.bundle if part is not None else None
 
     def offer(self, name: str, raw: bytes) -> None:
-        """Put the bundle `raw` in force as the part `name`, if it may be: see `problems` for the parts that fell out.
+        """Put the bundle `raw` in force as the part `name`, if allowed; `problems` names parts that were dropped by that.
 
-        Raises `PolicyRefused` if it may not (`BundleVerifier`, `newer`, `check_platform`, `check_team`, `compose`): all
-        stays as it is.
+        Raises `PolicyRefused` if it is not (`BundleVerifier`, `newer`, `check_platform`, `check_team`, `compose`); nothing
+        changes then.
         """
         try:
             if name == PLATFORM:
@@ -221,7 +221,7 @@ class PartSet:
             else:
                 self._offer_team(name, raw)
         except PolicyRefused as refused:
-            # Whoever can offer under names of his choice does not fill our memory with them.
+            # Offers under invented names must not fill our memory.
             if name in self._problems or len(self._problems) <= MOST_TEAMS:
                 self._problems[name] = refused.detail
                 if name != PLATFORM:
@@ -275,7 +275,7 @@ class PartSet:
         self._last |= {name: part.bundle for name, part in parts.items()}
 
     def _ask_again(self, owners: Mapping[str, Owner]) -> None:
-        """Offer once more what teams offered before: it may be the new platform bundle that makes them one."""
+        """Offer again what teams offered before: the new platform bundle may accept it."""
         for team in sorted(self._refused.keys() & owners.keys()):
             try:
                 self._offer_team(team, self._refused[team])
@@ -291,10 +291,10 @@ def _unowned(team: str) -> PolicyRefused:
 
 
 def reference_problems(files: Iterable[File], team: str | None) -> Iterator[Problem]:
-    """Yield every place of `files`, those of `team` or (None) of the platform, that may mean another team's documents.
+    """Yield every place of `files`, of `team` or (None) of the platform, that may refer to another team's documents.
 
-    What is looked up under `data` with a name that is not written out may mean any, and so is refused above the roots
-    of teams. The entry points are above all parts: what asks them asks everybody.
+    A lookup under `data` by a name that is not a literal may refer to any document, and so is refused above the roots of
+    teams. The entry points are above all parts: asking them asks every team.
     """
     for file in files:
         for one in file.imports:

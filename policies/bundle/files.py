@@ -1,4 +1,4 @@
-"""From a folder of Rego files and data documents to a bundle, and from there to the file that engines watch."""
+"""Building a bundle from a folder of Rego files and data documents, and the bundle file that engines watch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ STARTER: Final = Path(__file__).parents[1] / "rego"
 _LEFT_OUT: Final = frozenset({".md", ".txt"})
 
 LOOK_EVERY: Final = 0.05
-"""Seconds between two looks: a quarter of what a change may take to reach every process."""
+"""Seconds between two looks: a quarter of the time in which a change must reach every process."""
 
 Mark: TypeAlias = tuple[int, int, int, int]
 
@@ -55,13 +55,13 @@ Mark: TypeAlias = tuple[int, int, int, int]
 def build_bundle(folder: Path, *, revision: str = "", serial: int = 0, part: bool = False) -> Bundle:
     """Return the checked bundle of `folder`; the same content gives the same bytes.
 
-    `*.rego` become its policy, each `data.json` its data under the path of the folder it is in. Its roots are those of
-    `.manifest`, everything without one; a revision there counts where none is given, else it comes from the contents.
-    Tests (`*_test.rego`), texts (`*.md`, `*.txt`), links and names that start with a dot are left out; any other file
-    is refused, for OPA would not read it. `serial` is for a bundle that is to be pushed; a `part` is checked without
-    entry points, which only the composition of all parts has.
+    `*.rego` become its policy, each `data.json` its data under the path of its folder. Its roots are those of `.manifest`,
+    or everything without one; the revision is `revision`, else that of `.manifest`, else derived from the contents. Tests
+    (`*_test.rego`), texts (`*.md`, `*.txt`), links and names that start with a dot are left out; any other file is
+    refused, because OPA would not read it. `serial` is for a bundle to be pushed; a `part` is checked without entry
+    points, which only the composition of all parts has.
 
-    Raises `PolicyRefused` with file and line, `ConfigurationError` for what is no folder. Blocks.
+    Raises `PolicyRefused` with file and line, `ConfigurationError` if `folder` is not a folder. Blocks.
     """
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder: name the one that holds the policy")
@@ -93,9 +93,9 @@ def build_bundle(folder: Path, *, revision: str = "", serial: int = 0, part: boo
 
 
 def remembered_bundle(folder: Path) -> Bundle:
-    """Return `build_bundle(folder)`, built anew only where a file of the folder changed since; for tests by the hundred.
+    """Return `build_bundle(folder)`, built again only if a file of the folder has changed; for tests by the hundred.
 
-    Files are compared by what `stat` says of them. Raises and blocks as `build_bundle` does.
+    Files are compared by `stat`. Raises and blocks as `build_bundle` does.
     """
     return _build_once(folder, tuple((file.as_posix(), mark(file)) for file in sorted(folder.rglob("*"))))
 
@@ -107,10 +107,10 @@ def _build_once(folder: Path, content: tuple[tuple[str, Mark | None], ...]) -> B
 
 
 def load_bundle(file: Path, verifier: BundleVerifier | None = None, *, after: Bundle | None = None) -> Bundle:
-    """Return the checked bundle that stands in `file`; raise `PolicyRefused`, or `ConfigurationError` if unreadable.
+    """Return the checked bundle in `file`; raise `PolicyRefused`, or `ConfigurationError` if unreadable.
 
-    With a `verifier` it must be signed as that wants, have a serial, and not be older than the bundle `after` (`newer`).
-    Blocks; may be called in any thread.
+    With a `verifier` it must pass that, have a serial, and not be older than the bundle `after` (`newer`). Blocks; may be
+    called in any thread.
     """
     raw = read_file(file)
     bundle = read_bundle(raw) if verifier is None else verifier.verify(raw).bundle
@@ -121,7 +121,7 @@ def load_bundle(file: Path, verifier: BundleVerifier | None = None, *, after: Bu
 
 
 def read_file(file: Path) -> bytes:
-    """Return the bytes of the bundle `file`, or one more than a bundle may have; raise `ConfigurationError`. Blocks."""
+    """Read the bundle `file`, at most one byte more than a bundle may have; raise `ConfigurationError`. Blocks."""
     try:
         with file.open("rb") as opened:
             return opened.read(BUNDLE_BYTES + 1)
@@ -130,18 +130,18 @@ def read_file(file: Path) -> bytes:
 
 
 def write_bundle(bundle: Bundle, file: Path) -> None:
-    """Put `bundle` in the place of `file`, all or nothing, after checking it as an engine would.
+    """Replace `file` with `bundle` atomically, after checking it as an engine would.
 
-    The folder of `file` must hold nothing else that changes: OPA loads the bundle anew whenever anything in it does.
-    Blocks until the bytes are on the disk. Raises `PolicyRefused` for what an engine would not take; the file there is
-    untouched then, and after any other error.
+    The folder of `file` must hold nothing else that changes: OPA reloads the bundle whenever anything in it does. Blocks
+    until the bytes are on disk. Raises `PolicyRefused` for what an engine would not accept; the file is untouched then,
+    and after any other error.
     """
     check_bundle(bundle)
     write_file(bundle.raw, file)
 
 
 def write_file(raw: bytes, file: Path, *, durable: bool = True) -> None:
-    """Put the bytes `raw` in the place of `file`, all or nothing; on the disk, unless it need not be `durable`. Blocks."""
+    """Replace `file` with the bytes `raw` atomically, and sync it to disk if `durable`. Blocks."""
     descriptor, name = tempfile.mkstemp(prefix=".bundle-", dir=file.parent)
     written = Path(name)
     try:
@@ -165,7 +165,7 @@ def write_file(raw: bytes, file: Path, *, durable: bool = True) -> None:
 
 
 def mark(file: Path) -> Mark | None:
-    """Return what tells two files at one path apart, None where there is none; takes microseconds."""
+    """Return a mark that distinguishes successive files at one path, or None if there is no file; takes microseconds."""
     try:
         there = file.stat()
     except OSError:
@@ -174,10 +174,10 @@ def mark(file: Path) -> Mark | None:
 
 
 async def changes(file: Path, since: Mark | None, *, every: float = LOOK_EVERY) -> AsyncGenerator[Mark, None]:
-    """Yield the mark of `file` whenever another one stands there than `since`, then than the one yielded last.
+    """Yield the mark of `file` whenever it differs from `since`, and then from the one yielded last.
 
-    Take `since` before reading the file, so that no change in between is lost. A file that is missing is no change.
-    Looks every `every` seconds for as long as it is iterated.
+    Take `since` before reading the file, so that no change in between is lost. A missing file is not a change. Looks every
+    `every` seconds for as long as it is iterated.
     """
     while True:
         there = mark(file)

@@ -1,10 +1,10 @@
 """The OPA bundle format: a gzipped tar of `.manifest`, Rego files and `data.json` under the folders of their data path.
 
-Reading is for files that anybody may have written: everything is bounded before it is believed. Signatures are not
-verified here (`signing.py`).
+Files to be read may come from anyone: everything is bounded before it is parsed. Signatures are not verified here
+(`signing.py`).
 
-A bundle that is pushed carries a serial in its manifest, `{"metadata": {"sealbus": {"serial": 7}}}`: a positive whole
-number that only grows. OPA passes over metadata, and signs it with the rest; what it means stands in `newer`.
+A bundle that is pushed has a serial in its manifest, `{"metadata": {"sealbus": {"serial": 7}}}`: a positive whole number
+that only grows. OPA ignores metadata, and signs it with the rest; `newer` defines its meaning.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ _KNOWN: Final = frozenset({"revision", "roots", "rego_version", "metadata"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a `.manifest` says: the paths, parts joined by `/`, that the bundle may define; the empty one is everything.
+    """The contents of a `.manifest`: `roots` are the paths, joined by `/`, that the bundle may define; empty is everything.
 
-    `revision` is empty where none is said, `serial` 0. `parts` are told to people only: name and revision of each bundle
-    that this one was composed of.
+    Without a revision `revision` is empty, without a serial `serial` is 0. `parts` are only for people: name and revision
+    of each bundle that this one was composed from.
     """
 
     revision: str = ""
@@ -64,9 +64,9 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A bundle whose files are well formed. Whether its policy may be put in force, `check_bundle` says.
+    """A bundle whose files are well formed. `check_bundle` checks whether its policy may be put in force.
 
-    `raw` are the bytes of the file; `data` is one document of all that it holds, no number in it with a fraction.
+    `raw` are the bytes of the file; `data` is one document of all its data, without fractions.
     """
 
     revision: str
@@ -108,18 +108,18 @@ def _metadata(manifest: Manifest) -> DataDocument:
 
 
 def read_bundle(raw: bytes) -> Bundle:
-    """Return the bundle that `raw` is; raise `PolicyRefused` for anything unusual in it.
+    """Parse a bundle; raise `PolicyRefused` for anything unusual in it.
 
     Refused are: over 8 MiB packed, 32 MiB unpacked or 1,000 files; links, devices and other special entries; absolute
-    paths, `..`, a path twice; any file but `.manifest`, `*.rego`, `data.json` and `.signatures.json`; test files; a
+    paths, `..`, a repeated path; any file but `.manifest`, `*.rego`, `data.json` and `.signatures.json`; test files; a
     manifest without a revision, with another Rego version or with keys that change what OPA does; data that two engines
-    might read otherwise.
+    might read differently.
     """
     return bundle_of(unpack_archive(raw), raw)
 
 
 def bundle_of(contents: Mapping[str, bytes], raw: bytes) -> Bundle:
-    """Return the bundle of the files `contents`, which `raw` was unpacked to; raise as `read_bundle` does."""
+    """Return the bundle with the files `contents`, unpacked from `raw`; raise as `read_bundle` does."""
     contents = {path: content for path, content in contents.items() if path != SIGNATURES}
     if MANIFEST not in contents:
         raise refused_file(MANIFEST, "the bundle has none: build it with a revision")
@@ -146,7 +146,7 @@ def bundle_of(contents: Mapping[str, bytes], raw: bytes) -> Bundle:
 
 
 def parse_manifest(content: bytes) -> Manifest:
-    """Return what the `.manifest` with this `content` says; raise `PolicyRefused` for what is not understood."""
+    """Parse a `.manifest`; raise `PolicyRefused` for anything that is not understood."""
     try:
         manifest = parse_data(content)
     except ValueError as error:

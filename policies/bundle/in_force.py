@@ -1,4 +1,4 @@
-"""The checked bundle that a process decides by, handed on in memory from whoever checked it to all who need it."""
+"""The checked bundle that a process decides by, passed on in memory to all who need it."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _log: Final = logging.getLogger(__name__)
 
 
 class InForce:
-    """One bundle at a time, none at first: put here once it is checked, and taken by engines in the same turn of the loop."""
+    """The bundle in force, none at first: put here once it is checked, and taken by engines in the same turn of the loop."""
 
     def __init__(self) -> None:
         self.bundle: Bundle | None = None
         self.revoked_before: Mapping[SpiffeId, int] = MappingProxyType({})
-        """Its revocations by time, which act before any policy is asked."""
+        """Its revocations by time, which apply before any policy is asked."""
         self.problem = ""
-        """Why a newer one is not in force; empty where there is none."""
+        """Why a newer bundle is not in force; empty if there is none."""
         self._taking: list[Callable[[Bundle], None]] = []
 
     def put(self, bundle: Bundle) -> bool:
-        """Put the checked `bundle` in force; tell whether it is another than before. What takes it may refuse it."""
+        """Put the checked `bundle` in force; return whether it differs from the one before. Takers may refuse it."""
         different = self.bundle is None or bundle.raw != self.bundle.raw
         if different:
             revoked_before = issued_before(bundle.data)
@@ -46,7 +46,7 @@ class InForce:
 
     @contextmanager
     def taken(self, take: Callable[[Bundle], None]) -> Iterator[None]:
-        """While entered, call `take` with the bundle that is in force, if there is one, and with each that comes."""
+        """While entered, call `take` with the bundle in force, if there is one, and with each new one."""
         if self.bundle is not None:
             take(self.bundle)
         self._taking.append(take)
@@ -57,9 +57,9 @@ class InForce:
 
 
 class BundleFile:
-    """Puts in force what stands in `file`, and within 200 ms of its replacement the new bundle.
+    """Puts the bundle in `file` in force, and each new one within 200 ms of the file's replacement.
 
-    One that is refused (`load_bundle`) leaves the old one in force.
+    A refused one (`load_bundle`) leaves the old one in force.
     """
 
     def __init__(self, file: Path, verifier: BundleVerifier | None = None) -> None:

@@ -1,15 +1,15 @@
-"""Who owns which part of a policy: a document of the platform's bundle, signed with it, and the entry points that follow.
+"""Ownership of the parts of a policy: a document in the signed platform bundle, and the entry points derived from it.
 
 `data.sealbus.platform.owners`, by the name of a team::
 
     {"stock": {"agents": {"inventory": true}, "signers": {"<key id>": "-----BEGIN PUBLIC KEY-----..."}}}
 
-The team `stock` owns the root `sealbus/teams/stock`, which only a bundle that one of its signers signed may define, and
+The team `stock` owns the root `sealbus/teams/stock`, which only a bundle signed by one of its signers may define, and
 decides every action of its agents (`inventory.update`). A platform bundle without the document is the whole policy.
 
-The entry points of a policy of several teams are written by us from this document, so that nobody can write them. The
-platform's word comes first, and it is a list of reasons to deny: it has no way to allow. Then the one team that owns the
-action's agent decides. Whatever is undefined on the way denies.
+The entry points of a policy with teams are generated from this document, so that no part can write them. The platform is
+asked first, for a list of reasons to deny: it cannot allow. Then the one team that owns the action's agent decides.
+Anything undefined on the way denies.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ __all__ = [
 ]
 
 PLATFORM: Final = "platform"
-"""Name of the part that is above all others, and scope of its signature."""
+"""Name of the part above all others, and scope of its signature."""
 OWNERS: Final = ("sealbus", "platform", "owners")
 TEAMS_ROOT: Final = ("sealbus", "teams")
 MOST_TEAMS: Final = 256
 MOST_SIGNERS: Final = 16
 
 _TEAM: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
-"""A name of a Rego package; keywords make packages that cannot be referred to, and fail where they are composed."""
+"""A valid name in a Rego package; keywords would make packages that cannot be referred to, and fail in composition."""
 
 DISPATCH_PATH: Final = "sealbus/authz/dispatch.rego"
 
@@ -78,12 +78,12 @@ of_team(team, request) := {"allow": false, "reasons": [team], "obligations": [],
 	request.action.name
 }
 """
-"""Asked by nobody, for no agent has a team; what is called must be there."""
+"""Never called, because no agent has a team, but the function must exist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """One team: whose actions it decides, and which keys (by `key_id`) sign its bundle."""
+    """One team: the agents whose actions it decides, and the keys (by `key_id`) that sign its bundle."""
 
     team: str
     agents: tuple[str, ...]
@@ -96,14 +96,14 @@ def team_root(team: str) -> str:
 
 
 def is_part(name: str) -> bool:
-    """Say whether `name` can be that of a part: the platform, or a team."""
+    """Return whether `name` can be that of a part: the platform, or a team."""
     return _TEAM.fullmatch(name) is not None
 
 
 def owners_of(platform: Bundle) -> Mapping[str, Owner] | None:
-    """Return the teams that a platform bundle names, in the order of their names; None where it is the whole policy.
+    """Return the teams that a platform bundle names, sorted by name, or None if it is the whole policy.
 
-    Raises `PolicyRefused` for a document of another form, an agent of two teams, or a key under another's id.
+    Raises `PolicyRefused` for a malformed document, an agent of two teams, or a key under another's id.
     """
     value: Json = platform.data
     for name in OWNERS:
@@ -153,8 +153,8 @@ def _refused(text: str) -> PolicyRefused:
 def dispatch_text(owners: Iterable[Owner]) -> str:
     """Return the Rego of the entry points for the teams `owners`, each of which has a bundle with `decide(request)`.
 
-    An action is of the agent before its first dot, a reply too: `pricing.quote.reply` is the word of pricing. One of an
-    agent that no team owns is denied.
+    An action belongs to the agent before its first dot, replies too: `pricing.quote.reply` belongs to pricing. An action of
+    an agent that no team owns is denied.
     """
     decided = [owner for owner in owners if owner.agents]
     if not decided:

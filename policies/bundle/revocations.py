@@ -1,6 +1,6 @@
-"""The operator's revocations by time: credentials of a workload that were issued before a moment count no more.
+"""The operator's revocations by time: credentials of a workload that were issued before a given time are refused.
 
-They stand in the policy's data, so that they are pushed, signed and put in force by the same path as everything else:
+They are part of the policy's data, so that they are pushed, signed and put in force in the same way as everything else:
 `data.sealbus.registry.issued_before`, microseconds since the Unix epoch by SPIFFE ID. Rego never reads them: a credential is
 refused before any policy is asked (SPEC.md section 5).
 """
@@ -23,9 +23,9 @@ ISSUED_BEFORE: Final = ("sealbus", "registry", "issued_before")
 
 
 def issued_before(data: DataDocument) -> Mapping[SpiffeId, int]:
-    """Return the revocations that a policy's `data` holds, none where there is no such document.
+    """Return the revocations in a policy's `data`, none if there is no such document.
 
-    Raises `ValueError` for anything but times by SPIFFE ID: a revocation that nobody understood would revoke nothing.
+    Raises `ValueError` for anything but times by SPIFFE ID: a misread revocation would revoke nothing.
     """
     value: Json = data
     for name in ISSUED_BEFORE:

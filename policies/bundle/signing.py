@@ -1,8 +1,8 @@
 """Signatures of bundles in OPA's own format: `.signatures.json`, one JWT over the hash of every other file.
 
-What is signed here OPA verifies (`keys` and `bundles.<name>.signing` of its configuration), and what `opa sign` signs
-with ES256 is verified here. The JWT's `scope` is the name of the bundle: a bundle that is signed for one name is worth
-nothing under another. Files are hashed as OPA does (its v1/bundle/hash.go): Rego as it is, JSON in a canonical form.
+OPA verifies what is signed here (`keys` and `bundles.<name>.signing` of its configuration), and what `opa sign` signs with
+ES256 is verified here. The JWT's `scope` is the name of the bundle: a bundle that is signed for one name is not valid
+under another. Files are hashed as OPA does (its v1/bundle/hash.go): Rego as it is, JSON in a canonical form.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class VerifiedBundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleVerifier:
-    """Takes bundles that one of `keys` (by `key_id`) signed for `scope`, and no others."""
+    """A verifier that accepts only bundles signed by one of `keys` (by `key_id`) for `scope`."""
 
     keys: Mapping[str, PublicKey]
     scope: str
 
     def verify(self, raw: bytes) -> VerifiedBundle:
-        """Return the bundle `raw`, verified; whether it may be put in force is still to be checked.
+        """Verify the bundle `raw` and return it; whether it may be put in force is checked separately.
 
-        Raises `PolicyRefused` as `read_bundle` does, and with the form `signature` where there is no signature, more
-        than one, one by another key or for another scope, a file that is not signed or another one than was signed, or
-        a signed one that is missing.
+        Raises `PolicyRefused` as `read_bundle` does, and with the form `signature` for a missing signature, more than one,
+        one by another key or for another scope, and for a file that is not signed, differs from the signed one, or is
+        missing.
         """
         contents = unpack_archive(raw)
         signer = self._verified(contents)
@@ -76,7 +76,7 @@ class BundleVerifier:
         return signer
 
     def _signer(self, token: CompactJws) -> str:
-        """Return the id of the key that signed `token`; what the header claims only chooses among our own keys."""
+        """Return the id of the key that signed `token`; the header's claim only chooses among our own keys."""
         header = parse_object(token.header, depth=_DEPTH)
         if header.get("alg") != _ALGORITHM:
             raise ValueError(f"alg is not {_ALGORITHM}")
@@ -85,7 +85,7 @@ class BundleVerifier:
             [said] = self.keys
         if not isinstance(said, str) or said not in self.keys:
             raise ValueError("it is by a key that may not sign this bundle")
-        # OPA's own signatures may have `s` in either half of the group order: it is the bytes that count here, not the
+        # OPA's own signatures may have `s` in either half of the group order: the signed bytes count here, not the
         # signature, so that a second form of it changes nothing.
         verify_jws(_ALGORITHM, self.keys[said].loaded, token.signed, token.signature)
         return said
@@ -109,7 +109,7 @@ class BundleVerifier:
 
 
 def sign_bundle(bundle: Bundle, key: SigningKey, *, scope: str) -> Bundle:
-    """Return `bundle` with the signature of `key` for `scope`, in place of any that it had."""
+    """Return `bundle` signed by `key` for `scope`, replacing any signature that it had."""
     contents = unpack_archive(bundle.raw)
     contents.pop(SIGNATURES, None)
     name = key_id(key.public)
@@ -125,10 +125,10 @@ def sign_bundle(bundle: Bundle, key: SigningKey, *, scope: str) -> Bundle:
 
 
 def newer(bundle: Bundle, current: Bundle | None) -> None:
-    """Raise `PolicyRefused` unless `bundle` may follow `current`: a positive serial, and a greater one than that.
+    """Raise `PolicyRefused` unless `bundle` may follow `current`: it needs a positive serial, greater than the current one.
 
-    The one exception is `current` itself, which may be offered again. So an older bundle that was genuine once cannot
-    be put in force again: what it said is pushed anew, under a new serial.
+    The one exception is `current` itself, which may be offered again. So an older genuine bundle cannot be put in force
+    again: its contents must be pushed under a new serial.
     """
     if bundle.serial < 1:
         raise _refused(MANIFEST, "the bundle has no serial: push it, or build it with --serial", form="serial")
@@ -160,8 +160,8 @@ def _digest(path: str, content: bytes) -> str:
 def _as_go_writes(value: Json) -> bytes:
     """Return compact JSON with sorted names as Go's encoder writes it without its escapes for HTML.
 
-    Beside quotes, backslashes and control characters it escapes U+2028 and U+2029. Numbers are whole here, so that
-    there is one way to write them.
+    Besides quotes, backslashes and control characters it escapes U+2028 and U+2029. Numbers are whole here, so there is
+    only one way to write them.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").encode()

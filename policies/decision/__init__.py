@@ -1,1 +1,1 @@
-"""What is asked and what is answered: input documents, decisions, connections, and the port of engines."""
+"""Questions and answers: input documents, decisions, connections, and the port of engines."""

@@ -1,8 +1,8 @@
-"""May this workload connect to NATS, and what may it do there: the question to the policy, and its answer, typed.
+"""Decisions on connections to NATS: may this workload connect, and what may it do; the typed question and answer.
 
-Asked at `data.sealbus.connect.decision`. The answer names subjects as NATS does, with one thing on top: a SPIFFE ID in
-braces stands for its subject token, `status.{spiffe://example.org/agent/shop}.*`, and `{self}` for that of who connects.
-How workloads are named is for the settings, and no policy has to know it.
+The policy is asked at `data.sealbus.connect.decision`. The answer names subjects as NATS does, with one addition: a SPIFFE
+ID in braces stands for its subject token, `status.{spiffe://example.org/agent/shop}.*`, and `{self}` for the token of the
+connecting workload. The settings name workloads, so that policies need not know their tokens.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ __all__ = [
 ]
 
 CONNECT: Final = "data.sealbus.connect.decision"
-"""The rule that decides one connection, the input itself."""
+"""The rule that decides one connection, which is the input itself."""
 
 SUBJECTS: Final = 4_096
-"""Subjects of one list: a user JWT of that many is still far below NATS' largest message."""
+"""Most subjects in one list: a user JWT with that many is still far below NATS' largest message."""
 
 _TOKEN: Final = r"(?:[^\s.*>{}]|\{self\}|\{spiffe://[^\s{}]+\})+"
 _SUBJECT: Final = re.compile(rf"(?:(?:{_TOKEN}|\*)\.)*(?:{_TOKEN}|\*|>)")
@@ -79,7 +79,7 @@ class ConnectRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubjectRules:
-    """NATS subject filters in the policy's words: what is in `allow` and not in `deny` is permitted."""
+    """NATS subject filters as the policy gives them: what is in `allow` and not in `deny` is permitted."""
 
     allow: tuple[str, ...]
     deny: tuple[str, ...]
@@ -96,9 +96,9 @@ class ConnectLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectDecision:
-    """One decision about one connection. Where `allow` is false there are reasons, and everything else is empty.
+    """One decision on one connection. If `allow` is false there are reasons, and everything else is empty.
 
-    `revision` is that of the policy bundle that decided, `micros` what the engine took.
+    `revision` is that of the policy bundle that decided, `micros` the engine's time.
     """
 
     allow: bool
@@ -114,11 +114,11 @@ class ConnectDecision:
 
 
 ConnectAnswer: TypeAlias = ConnectDecision | PolicyUnavailable | PolicyFailed
-"""What an engine answers; errors are values here, as with `Answer`."""
+"""An engine's answer; errors are values here, as with `Answer`."""
 
 
 def connect_document(request: ConnectRequest) -> InputDocument:
-    """Return the exact JSON bytes that are decided on: compact UTF-8, every key there, in a fixed order.
+    """Return the exact JSON bytes that are decided on: compact UTF-8, every key present, in a fixed order.
 
     Raises `PolicyFailed` for a document of over 65,536 bytes and for text that is not Unicode.
     """
@@ -156,7 +156,7 @@ def connect_document(request: ConnectRequest) -> InputDocument:
 
 
 def parse_connect(answer: object, *, revision: str, engine: str, micros: int) -> ConnectDecision:
-    """Return the decision that `answer`, decoded JSON, is; raise `PolicyFailed` for anything that is not exactly one.
+    """Parse a decision on a connection from decoded JSON; raise `PolicyFailed` for anything that is not exactly one.
 
     ::
 
@@ -165,8 +165,8 @@ def parse_connect(answer: object, *, revision: str, engine: str, micros: int) ->
          "publish": {"allow": [...], "deny": []}, "subscribe": {"allow": [...], "deny": []},
          "limits": {"subscriptions": 8192, "payload": -1, "data": -1}}
 
-    Each list holds at most 4,096 subjects, each with wildcards as NATS has them; one to subscribe to may be followed by
-    a space and the only queue group that it is permitted in.
+    Each list holds at most 4,096 subjects, with NATS wildcards; one to subscribe to may be followed by a space and the
+    only permitted queue group.
     """
     if type(answer) is not dict:
         raise PolicyFailed("the answer is not an object")
@@ -211,7 +211,7 @@ def _reasons(value: object) -> tuple[str, ...]:
 def _rules(where: str, value: object, form: re.Pattern[str]) -> SubjectRules:
     if type(value) is not dict or value.keys() != {"allow", "deny"}:
         raise PolicyFailed(f"{where} is not an object of allow and deny")
-    # With nothing in allow NATS would permit everything: who may use no subject has no reason to connect.
+    # With nothing in allow NATS would permit everything; a workload that may use no subject need not connect.
     if not value["allow"]:
         raise PolicyFailed(f"{where} allows nothing, which NATS takes for everything")
     return SubjectRules(
@@ -228,7 +228,7 @@ def _subjects(where: str, value: object, form: re.Pattern[str]) -> tuple[str, ..
     return tuple(sorted(set(value)))
 
 
-@lru_cache(maxsize=16_384)  # most subjects are granted to many, and at every connection
+@lru_cache(maxsize=16_384)  # most subjects are granted to many workloads, and at every connection
 def _is_subject(text: str, form: re.Pattern[str]) -> bool:
     return len(text) <= _SUBJECT_LENGTH and form.fullmatch(text) is not None
 

@@ -1,4 +1,4 @@
-"""What a policy engine answered: a decision, exactly shaped, or an error. Only `allow is True` allows."""
+"""A policy engine's answer: a decision, exactly shaped, or an error. Only `allow is True` allows."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ __all__ = [
 ]
 
 OBLIGATIONS: Final = 16
-"""Obligations of one decision."""
+"""Most obligations of one decision."""
 OBLIGATION_NESTING: Final = 8
 OBLIGATION_VALUES: Final = 256
-"""Values inside all obligations of one decision, each text at most 256 bytes: what one record can hold."""
+"""Most values inside all obligations of one decision, each text at most 256 bytes: what one record can hold."""
 
 SHOW_REASONS: Final = "show_reasons"
-"""The obligation that sealbus itself honours, everywhere: the reasons may be told to whoever asked."""
+"""The obligation that sealbus itself honours everywhere: the reasons may be told to the requester."""
 
 _KEYS: Final = frozenset({"allow", "reasons", "obligations", "policy"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """One decision about one input document, as an engine made it.
+    """One decision on one input document, as an engine made it.
 
-    `revision` is that of the policy bundle that decided; `micros` what the engine took, for one of many asked together
-    its share. Reasons, and the policy's name for itself, are texts that a record can hold.
+    `revision` is that of the policy bundle that decided; `micros` the engine's time, or its share if many documents were
+    asked about together. Reasons, and the policy's name for itself, are texts that a record can hold.
     """
 
     allow: bool
@@ -57,7 +57,7 @@ class Decision:
 
 
 def parse_decision(answer: object, *, revision: str, engine: str, micros: int) -> Decision:
-    """Return the decision that `answer` is; raise `PolicyFailed` for anything that is not exactly one.
+    """Parse a decision; raise `PolicyFailed` for anything that is not exactly one.
 
     `answer` is decoded JSON: an object with the keys allow (boolean), reasons (at most 32 texts of at most 256 bytes),
     obligations (at most 16 objects) and policy (text of 1 to 256 bytes), no more and no fewer. Undefined, a bare
@@ -82,7 +82,7 @@ def parse_decision(answer: object, *, revision: str, engine: str, micros: int) -
 
 
 def obligations_json(decision: Decision | None) -> bytes:
-    """Return a decision's obligations as a compact JSON array with sorted names, empty for none: what is recorded."""
+    """Return a decision's obligations as they are recorded: a compact JSON array with sorted names, empty for none."""
     if decision is None or not decision.obligations:
         return b""
     return json.dumps(
@@ -91,15 +91,15 @@ def obligations_json(decision: Decision | None) -> bytes:
 
 
 def shows_reasons(obligations: Sequence[Mapping[str, object]]) -> bool:
-    """Tell whether the reasons of a decision with these obligations may be told to whoever asked."""
+    """Return whether the reasons of a decision with these obligations may be told to the requester."""
     return any(one.get("type") == SHOW_REASONS for one in obligations)
 
 
 def unknown_obligation(obligations: Sequence[Mapping[str, object]], honours: AbstractSet[str]) -> str | None:
-    """Return the type of the first obligation that is neither ours nor in `honours`; `None` where all are understood.
+    """Return the type of the first obligation that is neither ours nor in `honours`, or `None` if all are honoured.
 
-    One without a type, or whose type is no text, is understood by nobody and has the type "". Of an allow, such a one
-    makes a denial: who enforces a decision must not take half of it.
+    An obligation without a type, or with a type that is not a text, is never honoured and has the type "". It turns an
+    allow into a denial: a decision must not be enforced in part.
     """
     for one in obligations:
         named = one.get("type")
@@ -134,7 +134,7 @@ def _obligations(value: object) -> tuple[Mapping[str, object], ...]:
 
 
 def _count(value: object, depth: int, left: int) -> int:
-    """Return how many values may still follow after `value`; below zero where it is too much, too deep or too long."""
+    """Return how many values may still follow `value`; below zero if it is too much, too deep or too long."""
     if isinstance(value, str) and len(value) > DEFAULT_LIMITS.text_bytes:
         return -1
     left -= 1

@@ -1,6 +1,6 @@
 """JSON that both engines read alike: input documents as exact bytes, and the data documents of a bundle.
 
-Numbers are whole and within 2^53-1: OPA computes with decimal, regorus with binary fractions. No name occurs twice.
+Numbers are whole and within 2^53-1: OPA computes with decimal, regorus with binary fractions. Names do not repeat.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 NESTING: Final = 32
-"""Objects and arrays inside one another; regorus refuses over 128."""
+"""Deepest nesting of objects and arrays; regorus refuses over 128."""
 
 DataDocument: TypeAlias = "dict[str, Json]"
 
@@ -31,17 +31,17 @@ DataDocument: TypeAlias = "dict[str, Json]"
 class InputDocument(bytes):
     """The exact bytes of one JSON object, at most 65,536, that passed the rules of this module.
 
-    Made by `input_document` and `checked_document` alone. Engines join these bytes into one question without looking at
-    them again: bytes that are not one JSON value could move the answers of their neighbours.
+    Made only by `input_document` and `checked_document`. Engines join these bytes into one question unchecked: bytes that
+    are not one JSON value could shift the answers of their neighbours.
     """
 
     __slots__ = ()
 
 
 def checked_document(data: bytes) -> InputDocument:
-    """Return `data` as a document that an engine may be given; raise `PolicyFailed` for anything else.
+    """Check `data` and return it as an input document; raise `PolicyFailed` for anything else.
 
-    For documents that were not built here: recorded ones, and those of tests. Which keys there are is not checked.
+    For documents that were not built here: recorded ones, and those of tests. Which keys it has is not checked.
     """
     if len(data) > DEFAULT_LIMITS.input_document_bytes:
         raise PolicyFailed(f"the input document has {len(data)} bytes")
@@ -53,7 +53,7 @@ def checked_document(data: bytes) -> InputDocument:
 
 
 def _check_whole(data: bytes) -> None:
-    """Raise `ValueError` where `whole_numbers(parse_object(data))` does, in half of the time: a log holds many."""
+    """Raise `ValueError` whenever `whole_numbers(parse_object(data))` does, in half the time: a log holds many."""
     text = data.decode()
     if deeper_than(text, NESTING):
         raise ValueError("nested too deep")
@@ -73,7 +73,7 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _whole_number(text: str) -> int:
-    # `int` itself refuses, by ValueError, over 4,300 digits.
+    # `int` itself raises ValueError over 4,300 digits.
     number = int(text)
     if abs(number) > DEFAULT_LIMITS.max_integer:
         raise ValueError("an integer is beyond 9007199254740991")
@@ -90,7 +90,7 @@ _WHOLE: Final = json.JSONDecoder(
 
 
 def parse_data(data: bytes) -> DataDocument:
-    """Return the data document that `data` is; raise `ValueError` for what the engines might read otherwise."""
+    """Parse a data document; raise `ValueError` for anything that the engines might read differently."""
     document = parse_object(data, depth=NESTING)
     whole_numbers(document)
     return document

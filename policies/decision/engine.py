@@ -14,16 +14,16 @@ from sealbus.policies.decision.decision import Decision
 __all__ = ["Answer", "EngineStatus", "PolicyEngine"]
 
 Answer: TypeAlias = Decision | PolicyUnavailable | PolicyFailed
-"""What comes back for one document. Errors are values here, so that one does not end the others."""
+"""The answer to one document. Errors are values here, so that one does not end the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStatus:
-    """What an engine says of itself.
+    """The status of an engine.
 
-    `revision` is the policy bundle's in force, empty where there is none. `problem` is for operators, with file and
-    line where there are some: why the newest bundle is not in force, or why the engine does not answer; empty where all
-    is well. `missed` are those of several OPAs that are not as they should be while another decides, each with why.
+    `revision` is that of the policy bundle in force, empty if there is none. `problem` tells operators, with file and line
+    if possible, why the newest bundle is not in force or why the engine does not answer; empty if all is well. `missed` are
+    those of several OPAs that have a problem while another decides, each with the reason.
     """
 
     engine: str
@@ -33,7 +33,7 @@ class EngineStatus:
 
 
 class PolicyEngine(Protocol):
-    """Decides. Entered with `async with`, once; used by the event loop that entered it."""
+    """A policy engine. Entered once with `async with`; used by the event loop that entered it."""
 
     @property
     def name(self) -> str:
@@ -42,19 +42,19 @@ class PolicyEngine(Protocol):
     async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
         """Return one answer for each input document, in order, within the engine's deadline.
 
-        Documents that `input_document` did not make are checked first (`checked_document`). Anything that goes wrong
-        with one document is its own answer: `PolicyUnavailable` where the engine did not answer in time,
-        `PolicyFailed` where it answered with anything but a decision. Nothing is raised but `CancelledError`.
+        Documents that `input_document` did not make are checked first (`checked_document`). A failure for one document is
+        its answer: `PolicyUnavailable` if the engine did not answer in time, `PolicyFailed` if it answered with anything but
+        a decision. Nothing is raised but `CancelledError`.
         """
 
     async def connect(self, document: bytes) -> ConnectAnswer:
-        """Return what the policy says to one connection to NATS (`connect_document`), within the engine's deadline.
+        """Return the decision on one connection to NATS (`connect_document`), within the engine's deadline.
 
-        Asked at `data.sealbus.connect.decision`. Fails as `decide` does: nothing is raised but `CancelledError`.
+        The policy is asked at `data.sealbus.connect.decision`. Failures are answers, as with `decide`.
         """
 
     async def status(self) -> EngineStatus:
-        """Return what is in force now."""
+        """Return the current status."""
 
     async def __aenter__(self) -> Self: ...
 

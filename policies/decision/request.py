@@ -1,7 +1,7 @@
-"""What a policy is asked: one input document, AuthZEN-shaped, complete and typed before any engine sees it.
+"""The policy request: one input document, AuthZEN-shaped, complete and typed before any engine sees it.
 
 No key is ever missing and no value null: engines differ on malformed input, and a deny rule that silently does not fire
-is how policies fail open. Absent things have an empty value of their type.
+makes a policy fail open. Absent things have an empty value of their type.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """What the action is done to, as the agent that owns it knows it."""
+    """The resource of the action, as the agent that owns it knows it."""
 
     type: str
     id: str
@@ -35,7 +35,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """The user behind the message, as the edge signed it; `auth_time` in seconds since the Unix epoch, 0: unknown."""
+    """The user behind the message, as the edge signed it; `auth_time` in seconds since the Unix epoch, 0 if unknown."""
 
     present: bool = True
     id: str = ""
@@ -56,10 +56,10 @@ NO_USER: Final = User(present=False)
 class Request:
     """One question: may this workload do this to this resource, now, for this user, through this chain.
 
-    `time` is in microseconds since the Unix epoch; `chain` holds SPIFFE IDs, the root first; `grant` the actions that
-    the chain's narrowest grant allows, None for no limit. Construction raises `PolicyFailed` for what both engines
-    would not read alike: properties and claims hold text, booleans, integers within 2^53-1 and lists of these, neither
-    null nor fractions nor anything nested; every text is one.
+    `time` is in microseconds since the Unix epoch; `chain` holds SPIFFE IDs, the root first; `grant` the actions that the
+    chain's narrowest grant allows, None for no limit. Construction raises `PolicyFailed` for values that the engines might
+    read differently: properties and claims hold text, booleans, integers within 2^53-1 and lists of these, without null,
+    fractions or nesting; every text field must be text.
     """
 
     subject: str
@@ -80,7 +80,7 @@ class Request:
     def __post_init__(self) -> None:
         user, resource = self.user, self.resource
         try:
-            # Joining asks each for being text, in C: this is done for every message.
+            # Joining checks in C that each is text: this is done for every message.
             "".join((
                 self.subject, self.trust_domain, self.action, self.nats_subject, self.kind, self.message_id,
                 self.tenant, resource.type, resource.id, user.id, user.idp, user.session, user.txn, user.client,
@@ -104,8 +104,8 @@ class Request:
 def input_document(request: Request) -> InputDocument:
     """Return the exact JSON bytes that are decided on and recorded: compact UTF-8, equal for equal requests.
 
-    Keys stand in a fixed order, those of properties and claims sorted. Raises `PolicyFailed` for a document of over
-    65,536 bytes and for text that is not Unicode.
+    Keys are in a fixed order, those of properties and claims sorted. Raises `PolicyFailed` for a document of over 65,536
+    bytes and for text that is not Unicode.
     """
     user, resource, grant = request.user, request.resource, request.grant
     document = {
@@ -149,11 +149,11 @@ def input_document(request: Request) -> InputDocument:
     return InputDocument(encoded)
 
 
-@lru_cache(maxsize=64)  # the messages of one second ask for the same text
+@lru_cache(maxsize=64)  # messages of the same second have the same text
 def rfc3339(seconds: int) -> str:
     """Return `seconds` since the Unix epoch as RFC 3339 in UTC with `Z`, to the second.
 
-    All have one length, so that they compare as texts; a fraction would break that, and one engine's parser takes forms
+    All have one length, so that they compare as texts; a fraction would break that, and one engine's parser accepts forms
     that the other's refuses.
     """
     try:
@@ -167,11 +167,11 @@ def _sorted(properties: Mapping[str, object]) -> dict[str, object]:
 
 
 def check_properties(where: str, properties: Mapping[str, object]) -> None:
-    """Raise `PolicyFailed` that names the first property which both engines would not read alike (`Request`)."""
+    """Raise `PolicyFailed`, naming it, for the first property that the engines might read differently (`Request`)."""
     for name, value in properties.items():
         if not isinstance(name, str):
             raise PolicyFailed(f"{where} has a name that is no text")
-        # Most are text; the other questions are for the rest.
+        # Most are text; the other checks are for the rest.
         if isinstance(value, str):
             continue
         for item in value if isinstance(value, list | tuple) else (value,):

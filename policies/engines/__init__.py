@@ -1,1 +1,1 @@
-"""Engines: embedded, a sidecar, central ones with failover, and which one the settings name."""
+"""Engines: embedded, sidecar, and central with failover."""

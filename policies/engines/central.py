@@ -1,8 +1,8 @@
-"""The central engine: real OPAs elsewhere, asked over mutual TLS; the first that is well decides.
+"""The central engine: remote OPAs, asked over mutual TLS; the first healthy one decides.
 
-There is no cache of decisions. A right key would be everything that the policy reads and its revision: the whole input
+There is no cache of decisions. A correct key would be everything that the policy reads and its revision: the whole input
 document, which differs from message to message by its time and id, so that nothing would ever be found. A smaller key
-is a claim about what the policy does not read, and a policy may be replaced at any time by one that reads it.
+assumes what the policy does not read, and a policy may be replaced at any time by one that reads it.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from sealbus.policies.opa.wire import BATCH_PATH, NoPolicy, Reply, batch_questio
 __all__ = ["IN_FLIGHT", "URLS", "CentralEngine", "CentralServer"]
 
 IN_FLIGHT: Final = 4
-"""Questions under way at a time, to all servers together; more wait here, where the deadline sees them."""
+"""Questions in flight at a time, to all servers together; more wait here, where the deadline applies to them."""
 URLS: Final = 8
 
 T = TypeVar("T")
 
 
 class CentralEngine:
-    """Decides by asking the OPAs at `urls`, https, over TLS by `tls`, which also says who may answer there.
+    """Decides by asking the OPAs at `urls`, https, over TLS by `tls`, which also defines who may answer there.
 
-    The first of them that is well is asked, so that decisions keep to one revision while a new one spreads. One that
-    fails three questions in a row is left alone for 0.2 s, then for longer up to 10 s, and tried with one question
-    first. A question goes on to the next server where one fails, and each gets its share of the time that is left.
+    The first healthy one is asked, so that decisions keep to one revision while a new one spreads. One that fails three
+    questions in a row is not asked for 0.2 s, then for longer up to 10 s, and then tried with one question first. If a
+    server fails, the question goes to the next one; each gets its share of the time that is left.
 
-    `deadline` is in seconds and for one call of `decide`, whatever it asks of whom: what has no answer by then is
-    `PolicyUnavailable`, and so is, at once, what comes while no server may be asked. Documents are asked about in
-    questions of at most 50, four at a time; each question is decided by one server under one revision. No OPA need be
-    there when the engine is entered. Raises `ConfigurationError` for no URL, over 8, or one that is not https.
+    `deadline` is in seconds, for one whole call of `decide`: documents without an answer by then are `PolicyUnavailable`,
+    and at once if no server may be asked. Documents are asked about in questions of at most 50, four at a time; each
+    question is decided by one server under one revision. No OPA needs to be up when the engine is entered. Raises
+    `ConfigurationError` for no URL, over 8, or one that is not https.
     """
 
     def __init__(self, urls: Sequence[str], *, tls: TlsSource, deadline: float = DEADLINE) -> None:
@@ -71,7 +71,7 @@ class CentralEngine:
     ) -> None:
         running, self._running = self._running, None
         if running is not None:
-            # What ended the caller's block is not told to the group: it would come back wrapped in another.
+            # The group is not given the exception that ended the caller's block: it would wrap it.
             await running.__aexit__(None, None, None)
 
     @asynccontextmanager
@@ -88,15 +88,15 @@ class CentralEngine:
         return await decide_all(inputs, self.ask, engine=self.name, until=until)
 
     async def connect(self, document: bytes) -> ConnectAnswer:
-        """Return what the policy says to one connection to NATS."""
+        """Return the decision on one connection to NATS."""
         until = asyncio.get_running_loop().time() + self._deadline
         return await ask_connect(document, self.ask, engine=self.name, until=until)
 
     async def status(self) -> EngineStatus:
-        """Ask every server about nothing, also those that are left alone, and return what the one that decides says.
+        """Ask every server an empty question, even with an open circuit, and return the status of the one that decides.
 
-        `missed` names the servers that do not answer, and those that decide by another revision. One that answers may
-        be asked again from then on.
+        `missed` names the servers that do not answer, and those that decide by another revision. One that answers may be
+        asked again from then on.
         """
         until = asyncio.get_running_loop().time() + self._deadline
         try:
@@ -118,7 +118,7 @@ class CentralEngine:
         return EngineStatus(engine=self.name, revision=revision, missed=tuple(missed))
 
     async def ask(self, path: str, question: bytes, parse: Callable[[int, bytes], T], *, until: float) -> T:
-        """Ask the first server that is well, then the next, as `Ask` says."""
+        """Ask the first healthy server, then the next, as `Ask` defines."""
         try:
             async with asyncio.timeout_at(until):
                 await self._turns.acquire()
@@ -139,7 +139,7 @@ class CentralEngine:
             if passage is None:
                 continue
             share = (until - now) / (len(self._servers) - number)
-            # What is left of a call's time may be too little for any server: that is no failure of this one.
+            # The time that is left may be too little for any server: that is not a failure of this one.
             counts = share >= self._deadline / (2 * len(self._servers))
             try:
                 return await server.ask(
@@ -164,7 +164,7 @@ class CentralEngine:
 
 
 class CentralServer:
-    """The OPA at `url`, asked over at most `connections` connections; `sessions.run()` must run meanwhile.
+    """The OPA at `url`, asked over at most `connections` connections while `sessions.run()` runs.
 
     Raises `ConfigurationError` unless `url` is https://HOST or https://HOST:PORT and no more.
     """
@@ -174,7 +174,7 @@ class CentralServer:
         self.sessions: Final = SvidSessions(self.url, connections=connections)
         self.breaker: Final = Breaker()
         self.reason = ""
-        """Why it last gave no answer."""
+        """The reason for its last missing answer."""
         self._connections: Final = connections
 
     async def ask(
@@ -188,10 +188,10 @@ class CentralServer:
         passage: Passage,
         counts: bool,
     ) -> T:
-        """Ask one question by `passage`; an answer that did not come is its failure if `counts`.
+        """Ask one question by `passage`; a missing answer fails the passage if `counts`.
 
-        Raises `PolicyUnavailable` where there is no answer by `until`, and what `parse` raises. That OPA could not
-        evaluate is no failure of it, that it has no policy is.
+        Raises `PolicyUnavailable` if there is no answer by `until`, and what `parse` raises. An evaluation error does not
+        count as a failure of the server; having no policy does.
         """
         try:
             value = await self._ask(path, question, parse, tls=tls, until=until)
@@ -210,7 +210,7 @@ class CentralServer:
             passage.released()
 
     async def look(self, *, tls: ClientTls, until: float) -> Reply | PolicyUnavailable | PolicyFailed:
-        """Return what it says to a question about nothing, which is asked whether it may be or not.
+        """Ask an empty question, even with an open breaker, and return the answer.
 
         An answer closes the breaker.
         """

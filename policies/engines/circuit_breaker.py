@@ -1,4 +1,4 @@
-"""A circuit breaker: what keeps failing is left alone for a while, then tried with one question before any others."""
+"""A circuit breaker: a server that keeps failing is not asked for a while, then tried with a single question."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from sealbus.envelopes.backoff import Backoff
 __all__ = ["AFTER", "PAUSES", "Breaker", "Passage"]
 
 AFTER: Final = 3
-"""Failures in a row that open the breaker: one slow answer among good ones takes nobody's OPA away."""
+"""Failures in a row that open the breaker: one slow answer among good ones must not."""
 PAUSES: Final = Backoff(initial_interval=0.2, maximum_interval=10.0)
-"""For how long an open breaker lets nothing through: longer with each trial that fails."""
+"""Seconds that an open breaker blocks: longer after each failed trial."""
 
 
 class Breaker:
-    """Closed: all may pass. Open: nothing may, until a pause is over. Then half open: one may pass, as a trial.
+    """A circuit breaker. Closed, all may pass; open, none until a pause is over; then half open, one may pass as a trial.
 
-    `now` is in seconds by any clock that never goes back.
+    `now` is in seconds by any monotonic clock.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Breaker:
         self._trial: Passage | None = None
 
     def admit(self, now: float) -> Passage | None:
-        """Let one pass at `now`, if it may; whoever gets the passage says what became of it."""
+        """Let one pass at `now`, if allowed; the caller must report the result to the passage."""
         if self._openings and (self._trial is not None or now < self._until):
             return None
         passage = Passage(self)
@@ -42,7 +42,7 @@ class Breaker:
         self._trial = None
 
     def seconds_left(self, now: float) -> float:
-        """Return for how long nothing passes from `now` on; 0 where the next may, or where a trial is under way."""
+        """Return for how long nothing may pass from `now`; 0 if the next may, or a trial is in progress."""
         return max(0.0, self._until - now) if self._openings else 0.0
 
     def _failed(self, passage: Passage, now: float) -> None:
@@ -52,7 +52,7 @@ class Breaker:
             self._failures += 1
             if self._failures >= AFTER:
                 self._open(now)
-        # Otherwise it passed before the breaker opened, and says nothing new.
+        # Otherwise it passed before the breaker opened, and is no news.
 
     def _released(self, passage: Passage) -> None:
         if passage is self._trial:
@@ -65,7 +65,7 @@ class Breaker:
 
 
 class Passage:
-    """One that a breaker let pass. Exactly one of the three is said of it, and the first counts."""
+    """One request that a breaker let pass. Exactly one of the three results is reported; the first counts."""
 
     def __init__(self, breaker: Breaker) -> None:
         self._breaker: Breaker | None = breaker
@@ -76,12 +76,12 @@ class Passage:
             breaker.close()
 
     def failed(self, now: float) -> None:
-        """Count a failure: the third in a row opens the breaker, that of a trial opens it for twice as long."""
+        """Count a failure: the third in a row opens the breaker, a failed trial opens it for twice as long."""
         if (breaker := self._take()) is not None:
             breaker._failed(self, now)
 
     def released(self) -> None:
-        """Say that nothing was seen, by a cancellation for instance: the next may be the trial in its place."""
+        """Report no result, for instance after a cancellation: the next request may be the trial instead."""
         if (breaker := self._take()) is not None:
             breaker._released(self)
 

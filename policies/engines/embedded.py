@@ -1,8 +1,8 @@
-"""The embedded engine: regorus' interpreter in this process, by a bundle file that may be replaced at any time.
+"""The embedded engine: regorus' interpreter in this process, with a bundle that may be replaced at any time.
 
 The interpreter is bound to its thread, which is the event loop's: a decision takes tens of microseconds, and a long
-batch yields to the loop between slices. A single decision cannot be interrupted, so that the deadline is looked at
-between slices only.
+batch yields to the loop between slices. A single decision cannot be interrupted, so the deadline is checked only
+between slices.
 """
 
 from __future__ import annotations
@@ -56,13 +56,12 @@ class _Compiled:
 
 
 class EmbeddedEngine:
-    """Decides by what is in force: what is put there, or what stands in a bundle file (`BundleFile`).
+    """Decides by the bundle in force: one that was put there, or the one in a bundle file (`BundleFile`).
 
     Entering raises `PolicyRefused` for a first bundle that may not be put in force, `ConfigurationError` for one that
-    cannot be read. Later ones that are refused leave the old in force, and `status` says why. `deadline` is in seconds
-    and for one call of `decide`: what has not had its turn by then is `PolicyUnavailable`. With a `verifier`, bundles
-    of a file must be signed as it wants and have a serial that only grows: what is unsigned, tampered with, by another
-    key or older than the one in force is refused.
+    cannot be read. Later refused ones leave the old one in force, and `status` says why. `deadline` is in seconds, for one
+    call of `decide`: documents that have not had their turn by then are `PolicyUnavailable`. With a `verifier`, the file's
+    bundles must pass it and have a growing serial: unsigned, tampered, wrongly signed and older ones are refused.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class EmbeddedEngine:
     ) -> None:
         running, self._running = self._running, None
         if running is not None:
-            # What ended the caller's block is not told to the group: it would come back wrapped in another.
+            # The group is not given the exception that ended the caller's block: it would wrap it.
             await running.__aexit__(None, None, None)
 
     @asynccontextmanager
@@ -122,7 +121,7 @@ class EmbeddedEngine:
             self._compiled = None
 
     def _take(self, bundle: Bundle) -> None:
-        # Compiled here, in the thread that will ask it; the checks before took most of the time.
+        # Compiled here, in the thread that will use it; the earlier checks took most of the time.
         self._compiled = _Compiled.of(bundle)
         _log.info("policy revision %s is in force", bundle.revision)
 
@@ -144,7 +143,7 @@ class EmbeddedEngine:
         return answers
 
     async def connect(self, document: bytes) -> ConnectAnswer:
-        """Return what the policy says to one connection to NATS, under the revision in force when asked."""
+        """Return the decision on one connection to NATS, under the revision in force when asked."""
         compiled = self._compiled
         if compiled is None:
             return PolicyUnavailable("the engine is not entered")
@@ -165,7 +164,7 @@ class EmbeddedEngine:
         return EngineStatus(engine=self.name, revision=compiled.bundle.revision, problem=self._in_force.problem)
 
     def _slice(self, compiled: _Compiled, inputs: Sequence[bytes]) -> list[Answer]:
-        """Ask for many at once, which costs a fifth less; one that fails, fails all, and then each is asked alone."""
+        """Decide many at once, which costs a fifth less; if one fails, all fail, and each is then decided alone."""
         if len(inputs) > 1 and all(isinstance(document, InputDocument) for document in inputs):
             started = time.perf_counter_ns()
             try:
@@ -196,6 +195,6 @@ class EmbeddedEngine:
 def _afresh(error: PolicyFailed) -> PolicyFailed:
     """Return the same failure without its traceback.
 
-    The frames there hold the interpreter, which only its own thread may drop: the answer goes where it likes.
+    Its frames hold the interpreter, which only its own thread may drop, while the answer may go anywhere.
     """
     return PolicyFailed(error.detail)

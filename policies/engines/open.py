@@ -1,4 +1,4 @@
-"""A policy opened for questions out of turn, on either engine: nothing that runs is touched by it."""
+"""A policy opened for separate questions, on either engine, without touching anything that runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sealbus.policies.opa.process import OpaProcess
 __all__ = ["DEADLINE", "open_policy"]
 
 DEADLINE: Final = 60.0
-"""Seconds for one batch: nobody waits for these answers but who asked."""
+"""Seconds for one batch: only the caller waits for these answers."""
 
 
 @asynccontextmanager

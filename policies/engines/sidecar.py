@@ -1,4 +1,4 @@
-"""The sidecar engine: a real OPA on a unix socket beside the worker, asked over HTTP about many documents at once."""
+"""The sidecar engine: a real OPA on a unix socket next to the worker, asked over HTTP about many documents at once."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sealbus.policies.opa.http import open_session, post
 __all__ = ["IN_FLIGHT", "SidecarEngine"]
 
 IN_FLIGHT: Final = 2
-"""Connections, so questions under way at a time; more wait here, where the deadline sees them, and not inside OPA."""
+"""Connections, and so questions in flight; more wait here, where the deadline applies, rather than inside OPA."""
 SOCKET_PATH_BYTES: Final = 107
-"""What a unix socket's address holds on Linux, without its closing zero."""
+"""Length of a unix socket's address on Linux, without its closing zero."""
 
 T = TypeVar("T")
 
@@ -29,10 +29,10 @@ T = TypeVar("T")
 class SidecarEngine:
     """Decides by asking the OPA that listens on the unix socket `socket`.
 
-    `deadline` is in seconds and for one call of `decide`: what has no answer by then is `PolicyUnavailable`. Documents
-    are asked about in questions of at most 50, two at a time; each question is decided under one revision. A question
-    that OPA could not evaluate is asked again in halves, down to the one document that fails alone. OPA need not be
-    there when the engine is entered.
+    `deadline` is in seconds, for one call of `decide`: documents without an answer by then are `PolicyUnavailable`.
+    Documents are asked about in questions of at most 50, two at a time; each question is decided under one revision. A
+    question that OPA could not evaluate is asked again in halves, down to the one document that fails alone. OPA need not
+    be up when the engine is entered.
     """
 
     def __init__(self, socket: Path, *, deadline: float = DEADLINE) -> None:
@@ -66,12 +66,12 @@ class SidecarEngine:
         return await decide_all(inputs, self.ask, engine=self.name, until=until)
 
     async def connect(self, document: bytes) -> ConnectAnswer:
-        """Return what the policy says to one connection to NATS."""
+        """Return the decision on one connection to NATS."""
         until = asyncio.get_running_loop().time() + self._deadline
         return await ask_connect(document, self.ask, engine=self.name, until=until)
 
     async def status(self) -> EngineStatus:
-        """Ask OPA about nothing, and return the revision that answers."""
+        """Ask OPA an empty question, and return the revision that answers."""
         until = asyncio.get_running_loop().time() + self._deadline
         try:
             reply = await ask_batch([], self.ask, until=until)
@@ -80,7 +80,7 @@ class SidecarEngine:
         return EngineStatus(engine=self.name, revision=reply.revision)
 
     async def ask(self, path: str, question: bytes, parse: Callable[[int, bytes], T], *, until: float) -> T:
-        """Ask OPA one question, as `Ask` says."""
+        """Ask OPA one question, as `Ask` defines."""
         session = self._session
         if session is None:
             raise PolicyUnavailable("the engine is not entered")

@@ -1,6 +1,6 @@
 """Connections to one OPA over mutual TLS, which follow the rotation of our X.509-SVID.
 
-Nothing here knows SPIFFE: a `TlsSource` gives TLS contexts that prove us and check the server inside the handshake.
+Nothing here knows SPIFFE: a `TlsSource` gives TLS contexts that authenticate us and check the server in the handshake.
 """
 
 from __future__ import annotations
@@ -22,26 +22,25 @@ __all__ = ["ClientTls", "SvidSessions", "TlsSource"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientTls:
-    """A client's TLS context. Connections made with it must have ended at `ends` by the event loop's clock."""
+    """A client's TLS context. Connections made with it must end by `ends`, by the event loop's clock."""
 
     context: ssl.SSLContext
     ends: float
 
 
 class TlsSource(Protocol):
-    """Where TLS contexts come from."""
+    """The source of TLS contexts."""
 
     def current(self) -> ClientTls:
-        """Return the context for connections made from now on: the same object until there is a newer certificate.
+        """Return the context for new connections: the same object until there is a newer certificate.
 
-        It shows our X.509-SVID, and its handshake ends only where the server is who it should be. Raises
-        `IdentityUnavailable` where there is no certificate that may still be used, `ConfigurationError` without the
-        bundle of the server's trust domain.
+        It presents our X.509-SVID, and its handshake succeeds only with the expected server. Raises `IdentityUnavailable`
+        without a usable certificate, `ConfigurationError` without the bundle of the server's trust domain.
         """
 
 
 class SvidSessions:
-    """Lends HTTP sessions to the OPA at `base_url`; a coroutine `run` must run as long as they are used."""
+    """Lends HTTP sessions to the OPA at `base_url`; its `run` must run as long as they are used."""
 
     def __init__(self, base_url: str, *, connections: int) -> None:
         self._base_url: Final = base_url
@@ -52,7 +51,7 @@ class SvidSessions:
 
     @asynccontextmanager
     async def lend(self, tls: ClientTls) -> AsyncGenerator[aiohttp.ClientSession, None]:
-        """Lend the session whose connections are made with `tls`; those of another are closed once nobody uses them.
+        """Lend the session whose connections are made with `tls`; those of another are closed once unused.
 
         Raises `PolicyUnavailable` once `run` has ended.
         """
@@ -71,7 +70,7 @@ class SvidSessions:
                 self._changed.set()
 
     async def run(self) -> None:
-        """Close connections of former certificates once nobody uses them, and all at the end of their certificate.
+        """Close connections of former certificates once unused, and all at the end of their certificate.
 
         Runs until cancelled, then closes the rest.
         """
@@ -92,7 +91,7 @@ class SvidSessions:
             self._pools.clear()
 
     async def _change(self, until: float | None) -> None:
-        """Wait until there may be something to close; at `until` there is."""
+        """Wait until there may be something to close, at most until `until`."""
         try:
             async with asyncio.timeout_at(until):
                 await self._changed.wait()
@@ -101,7 +100,7 @@ class SvidSessions:
 
 
 class _Pool:
-    """The connections that were made with one certificate, and how many questions use them."""
+    """The connections made with one certificate, and how many questions use them."""
 
     def __init__(self, base_url: str, tls: ClientTls, connections: int) -> None:
         self.tls: Final = tls

@@ -272,7 +272,7 @@ class _Names:
 
 
 def _has_every(statement: Statement) -> bool:
-    """Say whether `statement` is an `every`, or holds one in a comprehension."""
+    """Return whether `statement` is an `every`, or holds one in a comprehension."""
     return isinstance(statement, Every) or any(
         isinstance(one, Comprehension) and any(map(_has_every, one.body.statements))
         for one in expressions_of(statement)

@@ -302,7 +302,7 @@ class SourceText:
         return self.text[start:end].decode()
 
     def follows(self, span: object, text: str) -> bool:
-        """Say whether `text` stands right after what stands at `span`."""
+        """Return whether `text` stands right after what stands at `span`."""
         _, end = _offsets(span)
         return self.text.startswith(text.encode(), end)
 

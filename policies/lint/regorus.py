@@ -92,7 +92,7 @@ def check_compiles(modules: Iterable[Module], data: bytes) -> None:
 
 @lru_cache(maxsize=256)  # bounded; the patterns of one policy are looked at whenever it is loaded
 def regex_compiles(pattern: str) -> bool:
-    """Say whether regorus takes the regular expression `pattern`, of ASCII characters: Rust bounds the compiled size."""
+    """Return whether regorus takes the regular expression `pattern`, of ASCII characters: Rust bounds the compiled size."""
     engine = cast("_Engine", Engine())
     return _failure(engine.eval_query_as_json, f'regex.match({json.dumps(pattern)}, "")') is None
 

@@ -105,7 +105,7 @@ class RuleTable:
         return self._entries[path].kind if path in self._entries else ""
 
     def around(self, path: Names) -> bool:
-        """Say whether there are rules below `path`."""
+        """Return whether there are rules below `path`."""
         return path in self._below
 
     def outside(self, file: File) -> dict[str, Literal["value", "function"]]:

@@ -329,7 +329,7 @@ def children(expression: Expression) -> tuple[Expression, ...]:
 
 
 def constant(expression: Expression) -> bool:
-    """Say whether `expression` is made of literals alone."""
+    """Return whether `expression` is made of literals alone."""
     if isinstance(expression, Array | SetLiteral | ObjectLiteral):
         return all(constant(item) for item in expression.items)
     return isinstance(expression, Scalar | Text | Number)

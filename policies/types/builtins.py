@@ -81,7 +81,7 @@ class Builtin:
 
 
 def mixed(*types: Type) -> bool:
-    """Say whether values of `types` may hold both sets and objects, which the engines put in different orders."""
+    """Return whether values of `types` may hold both sets and objects, which the engines put in different orders."""
     return all(any(one.may_hold(name) for one in types) for name in ("set", "object"))
 
 

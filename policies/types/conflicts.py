@@ -66,7 +66,7 @@ def conflicts(
 
 
 def unique(key: Expression, value: Expression, body: Body) -> bool:
-    """Say whether no key of `{key: value | body}` can come with two values."""
+    """Return whether no key of `{key: value | body}` can come with two values."""
     if constant(value):
         return True
     solutions = _solutions(body)
@@ -107,7 +107,7 @@ def _values(rule: Rule) -> list[Expression | None]:
 
 
 def _apart(rules: Sequence[Rule]) -> bool:
-    """Say whether no two of `rules` hold together: another literal is asked for, or the opposite, of the same thing."""
+    """Return whether no two of `rules` hold together: another literal is asked for, or the opposite, of the same thing."""
     asked = [_asked(rule) for rule in rules]
     return all(_excluded(one, other) for one, other in combinations(asked, 2))
 
@@ -140,7 +140,7 @@ def _excluded(one: Sequence[tuple[str, object, object]], other: Sequence[tuple[s
 
 
 def _keyed(rule: Rule) -> bool:
-    """Say whether no key of a rule such as `r[key] := value if ...` can come with two values."""
+    """Return whether no key of a rule such as `r[key] := value if ...` can come with two values."""
     path = rule.head.path if isinstance(rule.head, Reference) else ()
     value = rule.value
     if value is None or len(path) != len(leading_names(rule.head)) or _iterates(path[-1]) or _iterates(value):
@@ -170,7 +170,7 @@ def _solutions(body: Body | None) -> list[object]:
 
 
 def _iterates(expression: Expression) -> bool:
-    """Say whether `expression` stands for several values, by `_`."""
+    """Return whether `expression` stands for several values, by `_`."""
     if isinstance(expression, Comprehension):
         return False
     if isinstance(expression, Variable):

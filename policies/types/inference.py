@@ -323,7 +323,7 @@ class _Analysis:
         return None if key is None else ("[", repr(key))
 
     def certain(self, frame: _Frame, expression: Expression) -> bool:
-        """Say whether `expression` has a value wherever the statements before it hold."""
+        """Return whether `expression` has a value wherever the statements before it hold."""
         match expression:
             case Scalar() | Text() | Number() | Comprehension():
                 return True
@@ -552,7 +552,7 @@ class _Analysis:
         return ANY if isinstance(part, Variable) and self.unbound(frame, part) else self.expression(frame, part)
 
     def nowhere(self, frame: _Frame, one: Type, part: Expression, below: Type) -> bool:
-        """Say whether OPA's compiler knows that `part` finds nothing in what is of type `one`.
+        """Return whether OPA's compiler knows that `part` finds nothing in what is of type `one`.
 
         It also learns types from the calls that an argument is given to: these are seen here without `compiling`.
         """
@@ -569,7 +569,7 @@ class _Analysis:
         return known or _never_equal(self.expression(frame, part), self.data.keys(one))
 
     def unbound(self, frame: _Frame, variable: Variable) -> bool:
-        """Say whether a reference gives `variable` its value: one of `some x` that has none yet."""
+        """Return whether a reference gives `variable` its value: one of `some x` that has none yet."""
         if variable.name in frame.names:
             return False
         return self.table.resolve((variable.name,), frame.file.package, data_aliases(frame.file)) is None and (
@@ -582,7 +582,7 @@ class _Analysis:
 
 
 def _never_equal(left: Type, right: Type) -> bool:
-    """Say whether OPA's compiler knows that two values differ in type, at any depth of arrays."""
+    """Return whether OPA's compiler knows that two values differ in type, at any depth of arrays."""
     if not left.names or not right.names:
         return False
     if not left.names & right.names:

@@ -53,7 +53,7 @@ class Type:
         return not self.names & _COLLECTIONS
 
     def may_hold(self, name: str) -> bool:
-        """Say whether a value of the type `name` may be this value, or anywhere inside it."""
+        """Return whether a value of the type `name` may be this value, or anywhere inside it."""
         if name in self.names:
             return True
         if self.scalar:

@@ -50,7 +50,7 @@ async def test_the_error_of_a_body_is_not_wrapped_and_its_tasks_are_ended() -> N
 async def test_what_failed_beside_it_is_noted_by_its_type() -> None:
     with pytest.raises(Denied) as raised:
         await run(Denied("no"), fail_when_cancelled())
-    assert raised.value.__notes__ == ["beside it, a task failed: ValueError"]
+    assert raised.value.__notes__ == ["a background task failed too: ValueError"]
 
 
 async def test_a_task_that_fails_ends_the_body_and_is_raised_in_a_group() -> None:

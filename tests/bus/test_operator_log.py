@@ -47,7 +47,7 @@ def test_a_flood_is_cut_off_and_counted(lines: pytest.LogCaptureFixture) -> None
     log.refused("task.inventory.update", code="malformed", step=1)
     log.refused("task.inventory.update", code="malformed", step=1)
     assert len(lines.messages) == 5
-    assert "47 lines" in lines.messages[3]
+    assert "47 such lines" in lines.messages[3]
     assert "left out" not in lines.messages[4]
 
 

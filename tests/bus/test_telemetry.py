@@ -63,18 +63,18 @@ def test_a_counter_keeps_its_label_names(labels: dict[str, str]) -> None:
 
 
 def test_counters_only_count_up() -> None:
-    with pytest.raises(ValueError, match="only counts up"):
+    with pytest.raises(ValueError, match="can only count up"):
         Counters().add("refused_total", -1)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "1a", 'a{b="c"}'])
 def test_names_that_would_break_the_format_are_refused(name: str) -> None:
     counters = Counters()
-    with pytest.raises(ValueError, match="no name"):
+    with pytest.raises(ValueError, match="not a valid name"):
         counters.add(name)
-    with pytest.raises(ValueError, match="no name"):
+    with pytest.raises(ValueError, match="not a valid name"):
         counters.gauge(name, lambda: 0)
-    with pytest.raises(ValueError, match="no name"):
+    with pytest.raises(ValueError, match="not a valid name"):
         counters.add("fine_total", 1, **{name: "x"})
 
 

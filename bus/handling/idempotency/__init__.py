@@ -1,1 +1,1 @@
-"""Effects that happen once: claims, where they are kept, and values under their owner's signature."""
+"""Effects that happen once: claims, the store of claims, and values signed by their owner."""

@@ -1,13 +1,13 @@
-"""What is stored about an effect that may happen only once: its claim, as bytes and back (SPEC.md section 7, "Effects").
+"""The stored claim on an effect that may happen only once, encoded and parsed (SPEC.md section 7, "Effects").
 
 ::
 
     [payload]                                  while it is started or unknown
     [payload, signature, key, token]           free or done: signed by the identity that made it
 
-That an effect has happened, with what result, or that it has not and may be tried again, is believed only if this
-identity signed it. Others can have the broker store bytes of theirs here, and so they could have a handler run twice, or
-not at all, or put words into a worker's mouth. Everything here is pure.
+That an effect has happened, with what result, or that it has not and may be retried, is believed only if this identity
+signed it. Others can make the broker store their bytes here; unsigned, these could make a handler run twice or not at
+all, or forge a worker's result. Everything here is pure.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 CLAIM_TYPE: Final = "application/vnd.sealbus.claim.v1"
-"""What the signature is for; none of another type is one of these."""
+"""Payload type of the signature, so that no other signature of this identity passes for one of these."""
 
 RESULT_BYTES: Final = 65_536
 """Largest result that is kept with its claim."""
@@ -50,7 +50,7 @@ _UNSIGNED, _SIGNED = 1, PARTS
 
 
 class Stage(StrEnum):
-    """How far an effect has come."""
+    """The progress of an effect."""
 
     STARTED = "started"
     """A handler runs, or ran in a process that is gone."""
@@ -58,19 +58,19 @@ class Stage(StrEnum):
     """A handler failed: the next delivery may claim again."""
     DONE = "done"
     UNKNOWN = "unknown"
-    """Its process was gone before it said what came of it; nobody runs it again."""
+    """Its process was gone before it wrote an outcome; the handler is not run again."""
 
 
 SIGNED: Final = frozenset({Stage.FREE, Stage.DONE})
-"""Stages that are worth nothing without a signature: what they say lets a handler run again, or never."""
+"""Stages that are believed only with a signature: they let a handler run again, or never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredClaim:
-    """One claim. `key` names the effect, `dig` the body it was claimed for, `first` is H(header) of who claimed it.
+    """One claim: `key` names the effect, `dig` its body; `first` is H(header) of the message that claimed it first.
 
-    `by` is the process, and until `until` (microseconds) its handler may be running. `at` is when this was written.
-    `result` is what the handler returned, if it is done and small.
+    `by` is the process whose handler may be running until `until` (microseconds). `at` is when this was written. `result`
+    is what the handler returned, if it is done and the result is small.
     """
 
     key: bytes
@@ -89,7 +89,7 @@ class StoredClaim:
         check_uint("at", self.at)
         check_uint("until", self.until)
         if self.result is not None and (self.stage is not Stage.DONE or len(self.result.body) > RESULT_BYTES):
-            raise SealError("a result stands with what is done, and is small")
+            raise SealError("a claim has a result only if it is done and the result is small")
 
     def payload(self) -> bytes:
         """Return the encoded map."""
@@ -110,21 +110,21 @@ class StoredClaim:
 
 
 def unsigned(claim: StoredClaim) -> bytes:
-    """Return what is stored of a claim without a result."""
+    """Encode a claim without a result, unsigned."""
     if claim.result is not None:
-        raise SealError("a result is kept signed only")
+        raise SealError("a result is stored only signed")
     return encode([claim.payload()], text_bytes=_BYTES)
 
 
 def sign(claim: StoredClaim, sealer: Sealer) -> bytes:
-    """Return what is stored of a claim, signed by `sealer`, whose credential must be valid at `claim.at`."""
+    """Encode a claim, signed by `sealer`, whose credential must be valid at `claim.at`."""
     return encode([*signed(claim.payload(), CLAIM_TYPE, sealer)], text_bytes=_BYTES)
 
 
 def parse(stored: bytes, *, own: SpiffeId, trust: Trust, caches: Caches) -> tuple[StoredClaim, bool]:
-    """Return the claim that was stored, and whether `own` signed it; a result that it did not sign is left out.
+    """Parse a stored claim; return it and whether `own` signed it. A result that `own` did not sign is left out.
 
-    Raises `EnvelopeError` (`malformed`, step 0) for anything else than a claim.
+    Raises `EnvelopeError` (`malformed`, step 0) for anything but a claim.
     """
     array = decode(stored, text_bytes=_BYTES, step=0) if len(stored) <= 2 * _BYTES else None
     if not isinstance(array, list) or len(array) not in (_UNSIGNED, _SIGNED):

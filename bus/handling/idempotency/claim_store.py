@@ -1,16 +1,16 @@
-"""ClaimStore effects in STATE: what holds for all processes of one identity, and outlives them (SPEC.md section 7).
+"""Claims on effects in STATE, which hold for all processes of one identity and outlive them (SPEC.md section 7).
 
 ::
 
-    nothing --create--> started --handler returned--> done       found: not handled again, its result said again
+    nothing --create--> started --handler returned--> done       found: not handled again, its result told again
                ^           |`-----handler raised----> free       found: claimed again
                |           |                           |
-               |           `--its time is over------> unknown    found: not handled again, a person has to look
+               |           `--its time is over------> unknown    found: not handled again, an operator must decide
                `--------------------------------------'
 
-Who finds `started` waits until that handler's time is over, for it cannot be seen whether its process still lives.
-What is concluded is written by comparison, so that of two processes that conclude differently only one is right.
-`done` and `free` are signed; who finds them otherwise, or something unreadable, concludes `unknown` as well.
+A process that finds `started` waits until that handler's time is over, because it cannot see whether the other process
+still lives. Conclusions are written by compare-and-set, so that of two processes that conclude differently only one
+succeeds. `done` and `free` are signed; if they are not, or the claim is unreadable, the conclusion is `unknown` too.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ __all__ = ["MARGIN", "AlreadyDone", "BusyEffect", "Claim", "ClaimStore", "same_b
 _log = logging.getLogger(__name__)
 
 MARGIN: Final = 15.0
-"""Seconds beyond a handler's own time after which its claim is given up: for marking it, and for clocks that differ."""
+"""Seconds after a handler's own time at which its claim is given up: covers marking it, and clocks that differ."""
 
 WITHIN: Final = 5.0
 """Seconds for one read or write of STATE."""
 
 _MARKS: Final = 3
-"""How often a mark is tried that is not acknowledged."""
+"""Tries to write a mark that is not acknowledged."""
 _ROUNDS: Final = 4
-"""How often a claim is tried that another process was quicker with."""
+"""Tries to write a claim while other processes are quicker."""
 _IDLE: Final = 4_096
-"""Claims of ours that a process remembers to be idle; one that it has forgotten ends as anybody else's would."""
+"""Own claims that a process remembers as idle; a forgotten one is treated like another process's claim."""
 
 
 class BusyEffect(Exception):
-    """Another copy is being handled, perhaps; look again in `seconds`."""
+    """Another copy may be being handled; look again in `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)
@@ -65,7 +65,7 @@ class BusyEffect(Exception):
 
 
 class Claim(NamedTuple):
-    """The handler may run; say afterwards what came of it, by `done` or `failed`. `last` is 0 without a stored claim."""
+    """Permission to run the handler; report its end by `done` or `failed`. `last` is 0 without a stored claim."""
 
     key: bytes
     dig: bytes
@@ -76,9 +76,9 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlreadyDone:
-    """The effect has happened. `result` is absent if it is not kept (any more).
+    """The effect has happened. `result` is absent if it is not, or no longer, kept.
 
-    `told` tells that the copy before us is the message that caused it, and that its requester knows the result.
+    `told` means that this delivery is a copy of the message that caused it, and that its requester knows the result.
     """
 
     result: Content | None
@@ -86,7 +86,7 @@ class AlreadyDone:
 
 
 class ClaimStore:
-    """Claims of one worker, whose subject token is `token`. `instance` (16 bytes) names this process among others."""
+    """The claims of one worker, whose subject token is `token`. `instance` (16 bytes) names this process."""
 
     def __init__(
         self,
@@ -111,25 +111,25 @@ class ClaimStore:
         self._margin = margin
         self._clock = clock
         self._idle: BoundedMap[bytes, bool] = BoundedMap(_IDLE)
-        """Effects that stand as started by us, perhaps, and whose handler did not run or has failed."""
+        """Effects that STATE may show as started by us, but whose handler did not run or has failed."""
 
     async def claim(self, claim: Claim, timeout: float) -> Claim | AlreadyDone:
         """Claim for a handler that may take `timeout` seconds, unless the effect has happened.
 
         Raises `BusyEffect`; `HandlingError` `idempotency_conflict`, or `outcome_unknown` if a process was gone before it
-        said what came of it; `StateUnavailable`. To be called only while this process does not run the same effect.
+        wrote an outcome; `StateUnavailable`. Call it only while this process does not run the same effect.
         """
         try:
             begun = await self._claim(claim, timeout)
         except BusUnavailable as error:
-            # Perhaps our claim was stored all the same.
+            # Our claim may have been stored nevertheless.
             self._idle.put(claim.key, True)
             raise StateUnavailable("the effect cannot be claimed") from error
         self._idle.put(claim.key, False)
         return begun
 
     async def kept(self, claim: Claim) -> Content | None:
-        """Return the result that is kept of an effect that has happened; `None` if there is none, or it cannot be read."""
+        """Return the stored result of an effect that has happened; `None` if there is none, or it cannot be read."""
         try:
             found = await self._keyed.get(self._prefix + claim.key.hex(), within=WITHIN)
             return self._held(found[1], claim).result if found is not None else None
@@ -137,7 +137,7 @@ class ClaimStore:
             return None
 
     async def mark(self, claim: Claim, stage: Stage, result: Content | None) -> None:
-        """Write what became of a claim; one that cannot be written is counted and logged. Raises nothing."""
+        """Write the outcome of a claim; a failure to write it is counted and logged. Raises nothing."""
         subject = self._prefix + claim.key.hex()
         outcome = ""
         for _ in range(_MARKS):
@@ -149,7 +149,7 @@ class ClaimStore:
             except SealbusError as error:
                 outcome = str(error.code)
             else:
-                # Either an earlier try was stored and not acknowledged, or our time was over and another concluded.
+                # Either an earlier try was stored but not acknowledged, or our time was over and another process concluded.
                 outcome = "replaced"
                 break
         if outcome == "replaced" and await self._is_marked(subject, stage):
@@ -178,8 +178,8 @@ class ClaimStore:
         raise StateUnavailable("other processes claim the same effect")
 
     async def _take_over(self, subject: str, last: int, held: StoredClaim, mine: StoredClaim) -> int | None:
-        """Write in place of a claim that is not done; `None` if somebody else was quicker."""
-        # That we started it is not enough: it may have happened, and only that it was marked so may have failed.
+        """Replace a claim that is not done; return `None` if another process was quicker."""
+        # That we started it is not enough: it may have happened, and only marking it done may have failed.
         ours = held.by == self._instance and self._idle.get(held.key) is True
         if held.stage is Stage.FREE or (held.stage is Stage.STARTED and ours):
             return await self._keyed.replace(subject, unsigned(mine), last=last, within=WITHIN)
@@ -203,12 +203,12 @@ class ClaimStore:
         try:
             held, signed = parse(stored, own=self._identity.spiffe_id, trust=self._trust(), caches=self._caches)
         except EnvelopeError as error:
-            # Somebody else's bytes, or a newer version's: whether it has happened cannot be told, so it may not again.
+            # Another's bytes, or a newer version's: whether the effect has happened is unknown, so it must not happen again.
             raise HandlingError(Code.OUTCOME_UNKNOWN, "its claim is not readable") from error
         if held.key != claim.key:
             raise HandlingError(Code.OUTCOME_UNKNOWN, "its claim is another effect's")
         if held.stage in SIGNED and not signed:
-            raise HandlingError(Code.OUTCOME_UNKNOWN, f"its claim says {held.stage}, and that we did not sign")
+            raise HandlingError(Code.OUTCOME_UNKNOWN, f"its claim says {held.stage} without our signature")
         same_body(held.dig, claim.dig)
         return held
 
@@ -228,7 +228,7 @@ class ClaimStore:
         except IdentityUnavailable as error:
             if mark.stage is not Stage.DONE:
                 raise
-            # Others conclude `unknown` from this at once, where a claim that is only started would have them wait.
+            # Others conclude `unknown` from this at once; a claim that is only started would make them wait.
             _log.warning("an effect is marked done without a signature: %s", error)
             return unsigned(replace(mark, result=None))
 
@@ -248,6 +248,6 @@ class ClaimStore:
 
 
 def same_body(known: bytes, dig: bytes) -> None:
-    """Raise `HandlingError` `idempotency_conflict` if one effect was asked for with two bodies."""
+    """Raise `HandlingError` `idempotency_conflict` if one effect was requested with two bodies."""
     if known != dig:
         raise HandlingError(Code.IDEMPOTENCY_CONFLICT, "the same idempotency key with another body")

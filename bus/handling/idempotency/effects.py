@@ -1,7 +1,7 @@
-"""Which effects have happened: so that a redelivery, or the same message sealed anew, is not handled again.
+"""The effects that have happened, so that a redelivery, or the same message sealed again, is not handled again.
 
-Every process remembers what it handled, within bounds. A handler declared `once` has more: its effect is claimed in
-STATE before it runs and marked there afterwards (`claim_store`), which outlives the process and holds for all replicas.
+Every process remembers what it handled, within bounds. The effect of a handler declared `once` is also claimed in STATE
+before it runs and marked there afterwards (`claim_store`), which outlives the process and holds for all replicas.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from sealbus.envelopes.trust.caches import BoundedMap
 __all__ = ["BUSY_AGAIN", "Effects", "effect_key"]
 
 REMEMBERED: Final = 65_536
-"""Effects that a process remembers to have handled."""
+"""Handled effects that a process remembers."""
 
 RESULTS: Final = 4_096
-"""Results that a process remembers beside them, each of at most `REMEMBERED_BYTES`."""
+"""Results that a process remembers with them, each of at most `REMEMBERED_BYTES`."""
 REMEMBERED_BYTES: Final = 4_096
 
 BUSY_AGAIN: Final = 1.0
-"""Seconds until a copy is looked at again whose first one this process is handling."""
+"""Seconds until a copy is tried again while this process handles the first one."""
 
 
 class _Remembered(NamedTuple):
@@ -36,7 +36,7 @@ class _Remembered(NamedTuple):
 
 
 class Effects:
-    """The memory of one worker."""
+    """The effects of one worker."""
 
     def __init__(self, claims: ClaimStore) -> None:
         self._claims = claims
@@ -47,8 +47,8 @@ class Effects:
     async def begin(self, permitted: Permitted) -> Claim | AlreadyDone:
         """Claim the effect of a message, in STATE if its route says `once`, before its handler runs.
 
-        Raises `BusyEffect`, `StateUnavailable` and `HandlingError` as `ClaimStore.claim` does; without `once` only for what
-        this process knows.
+        Raises `BusyEffect`, `StateUnavailable` and `HandlingError` as `ClaimStore.claim` does; without `once`, only from
+        this process's own memory.
         """
         header = permitted.message.header
         key = effect_key(permitted.message)
@@ -76,10 +76,10 @@ class Effects:
         return begun
 
     async def done(self, claim: Claim, result: Content | None) -> None:
-        """Note that the effect has happened; its claim is marked for as long as that takes, but not for ever.
+        """Note that the effect has happened, and mark its claim, with a bounded number of tries.
 
-        `result` is kept if it is small. A mark that cannot be stored is counted and logged: this process still knows,
-        and another one concludes `outcome_unknown`, which handles nothing twice.
+        `result` is kept if it is small. A mark that cannot be stored is counted and logged: this process still knows, and
+        another one concludes `outcome_unknown`, so that nothing is handled twice.
         """
         self._handled.put(claim.key, _Remembered(claim.dig, claim.first))
         if result is not None and len(result.body) <= REMEMBERED_BYTES:
@@ -90,11 +90,11 @@ class Effects:
             await self._claims.mark(claim, Stage.DONE, kept)
 
     def untold(self, claim: Claim) -> None:
-        """Note that the requester was not told what came of an effect that has happened."""
+        """Note that the requester was not told the result of an effect that has happened."""
         self._handled.put(claim.key, _Remembered(claim.dig, b""))
 
     async def failed(self, claim: Claim) -> None:
-        """Give the claim back, so that the next delivery may handle it again."""
+        """Release the claim, so that the next delivery may be handled."""
         try:
             if claim.last:
                 await self._claims.mark(claim, Stage.FREE, None)
@@ -103,9 +103,9 @@ class Effects:
 
 
 def effect_key(message: VerifiedMessage) -> bytes:
-    """Return what names the effect of a message: its idempotency key as SPEC.md section 7 has it, else H(header).
+    """Return the key of a message's effect: from its idempotency key (SPEC.md section 7) if it has one, else H(header).
 
-    Two copies of one message have the same header and so the same key, whichever it is.
+    Two copies of one message have the same header, and so the same key in either case.
     """
     header, context = message.header, message.context
     if header.idm is None:

@@ -1,10 +1,10 @@
-"""Bytes that one identity keeps where others can write too: what it wrote itself is told from what it did not.
+"""Values that one identity stores where others can write too, signed so that it recognises its own.
 
 ::
 
     [payload, signature, key, token]           an encoded array; the signature is over H(0x00 || payload), under a type
 
-Everything here is pure. Whoever keeps such bytes puts into them where they belong, for they can be moved and repeated.
+Everything here is pure. A payload must itself say where it belongs, because signed values can be moved and replayed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = ["PARTS", "is_own", "signed"]
 
 PARTS: Final = 4
-"""Parts of what `signed` returns."""
+"""Number of parts that `signed` returns."""
 
 
 def signed(payload: bytes, payload_type: str, sealer: Sealer) -> tuple[bytes, bytes, bytes, bytes]:
@@ -37,7 +37,7 @@ def signed(payload: bytes, payload_type: str, sealer: Sealer) -> tuple[bytes, by
 
 
 def is_own(parts: Sequence[bytes], payload_type: str, *, own: SpiffeId, at: int, trust: Trust, caches: Caches) -> bool:
-    """Say whether `own` made what `signed` gave these `parts`, with a credential that was valid at `at` (microseconds)."""
+    """Return whether `own` signed these `parts` with a credential that was valid at `at` (microseconds)."""
     if len(parts) != PARTS:
         return False
     payload, signature, raw, token = parts

@@ -1,15 +1,15 @@
-"""nats-py's client, made fit for hostile peers: nothing that a peer publishes can deafen, stall or downgrade it.
+"""nats-py's client, hardened against hostile peers: nothing that a peer publishes can silence, stall or downgrade it.
 
-Overridden are private parts of nats-py, which is why its version is pinned. What is kept of it: INFO, CONNECT and
-authentication, PING and PONG, closing. One client is one connection to one server and never reconnects; making new ones
-is the business of `Connection`, where a lost connection and a rotated one are the same thing.
+This overrides private parts of nats-py, which is why its version is pinned. Kept from it are INFO, CONNECT and
+authentication, PING and PONG, and closing. One client is one connection to one server and never reconnects; `Connection`
+makes new ones, and treats a lost connection and a rotated one alike.
 
-nats-py alone goes on in the clear when the server does not ask for TLS. Here the handshake comes before the server's
-first line, so that there is no clear text to be tricked into.
+nats-py itself continues in clear text if the server does not ask for TLS. Here the handshake comes before the server's
+first line, so no server can cause a fallback to clear text.
 
-An nkey beside the client certificate is for who must be known before certificates mean anything: the responder of the auth
-callout, which tells a NATS server who may do what. It cannot wait for itself, and a server that maps certificates to users
-asks nobody which authority may vouch for which trust domain.
+An nkey in addition to the client certificate is for the responder of the auth callout, which tells a NATS server who may
+do what. It must log in before any certificate is mapped to a user: it cannot wait for its own answer, and a server that
+maps certificates to users by itself does not check which authority may vouch for which trust domain.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ __all__ = ["READ_BYTES", "NkeyLogin", "SafeClient", "TlsStream"]
 _log = logging.getLogger(__name__)
 
 READ_BYTES = 262_144
-"""Most bytes taken from the connection at a time, and what `ssl` of CPython holds at most."""
+"""Most bytes read from the connection at a time; also the most that CPython's `ssl` holds."""
 
 CLOSE_SECONDS = 2.0
-"""How long the peer may take to answer the end of TLS before the connection is cut."""
+"""Seconds that the peer has to answer the end of TLS before the connection is cut."""
 
 
 class SafeClient(Client):
     """A NATS client whose raw subscriptions call a `Sink` for each message, straight from the read loop.
 
-    `on_lost` is called once, with the reason, when the connection ended other than by `close()`; `on_violation` with
-    the server's words when it refused a subject; `on_dropped` when a message could not be taken in. `login` is by an nkey.
+    `on_lost` is called once, with the reason, if the connection ends other than by `close()`; `on_violation` with the
+    server's text when it refuses a subject; `on_dropped` when a message could not be processed. `login` adds an nkey.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SafeClient(Client):
         super().__init__()
         self._login = login
         if login is not None:
-            # nats-py takes a public nkey only together with its seed, and signs with a package of its own.
+            # nats-py accepts a public nkey only with its seed, and signs with a separate package.
             self._public_nkey = login.public
         self._sinks: dict[int, Sink] = {}
         self._ps = ProtocolParser(self, self._sinks)
@@ -90,15 +90,15 @@ class SafeClient(Client):
                     error_cb=self._note,
                     allow_reconnect=False,
                     connect_timeout=max(1, int(seconds)),
-                    tls=self._stream._context,  # nats-py wants one; the stream is what uses it
+                    tls=self._stream._context,  # nats-py wants one; the stream uses it
                     tls_handshake_first=True,
-                    ping_interval=ping_seconds,  # type: ignore[arg-type]  # it is only slept, fractions are fine
+                    ping_interval=ping_seconds,  # type: ignore[arg-type]  # only passed to sleep, fractions are fine
                     max_outstanding_pings=2,
                     lame_duck_mode_cb=on_lame_duck,
                     signature_cb=self._login.signature if self._login is not None else None,
                 )
             # nats-py awaits with `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes in the same
-            # turn as the server's line: whoever waits for the cancelled task would then wait for ever.
+            # turn as the server's line: a task that awaits the cancelled one would then wait for ever.
             raise_if_cancelled_since(before)
         except BaseException:
             self._reported = True
@@ -108,14 +108,14 @@ class SafeClient(Client):
             self._reading_task.add_done_callback(self._reading_ended)
 
     def subscribe_raw(self, subject: str, queue: str, sink: Sink) -> int:
-        """Subscribe and return the subscription's number; the frame is written, not yet seen by the server."""
+        """Subscribe and return the subscription's number; the frame is written but the server may not have seen it."""
         self._sid += 1
         self._sinks[self._sid] = sink
         self.write(f"SUB {subject} {queue + ' ' if queue else ''}{self._sid}\r\n".encode())
         return self._sid
 
     def unsubscribe_raw(self, sid: int) -> None:
-        """End a subscription. Messages on their way are still given to its sink until `forget_raw`."""
+        """End a subscription. Its sink still gets messages that are on their way, until `forget_raw`."""
         if self.is_connected:
             self.write(b"UNSUB %d\r\n" % sid)
 
@@ -128,11 +128,11 @@ class SafeClient(Client):
         self._stream.write(data)  # type: ignore[no-untyped-call]  # untyped in nats-py
 
     def buffered(self) -> int:
-        """Return the bytes that wait for the network."""
+        """Return how many bytes wait for the network."""
         return self._stream.buffered()
 
     async def drained(self) -> None:
-        """Wait until the bytes that wait for the network are few."""
+        """Wait until few bytes wait for the network."""
         await self._stream.drain()  # type: ignore[no-untyped-call]  # untyped in nats-py
 
     def ping(self) -> asyncio.Future[bool]:
@@ -147,11 +147,11 @@ class SafeClient(Client):
         self._stream.abort()
 
     def sink_failed(self, error: Exception) -> None:
-        """Report a message that its sink could not take."""
+        """Report a message that its sink failed to process."""
         self._on_dropped(error)
 
     async def _select_next_server(self) -> None:
-        # nats-py's own goes round its pool for ever where a port is closed. One server, one attempt.
+        # nats-py's own version cycles through its pool for ever if a port is closed. One server, one attempt.
         server = self._server_pool[0]
         self._transport = self._stream
         await self._stream.connect(server.uri, READ_BYTES, self.options["connect_timeout"])
@@ -165,12 +165,12 @@ class SafeClient(Client):
                     break
                 await self._ps.parse(data)
             error: Exception = errors.UnexpectedEOF()
-        except Exception as failure:  # noqa: BLE001 - whatever ends reading ends the connection; silence is deafness
+        except Exception as failure:  # noqa: BLE001 - or the connection would silently receive nothing
             error = failure
         await self._process_op_err(error)
 
     def _reading_ended(self, _: asyncio.Task[None]) -> None:
-        # Also where something outside cancelled the task: without it the connection looks alive and hears nothing.
+        # Also if something outside cancelled the task: otherwise the connection looks alive and receives nothing.
         self._report(errors.UnexpectedEOF())
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
@@ -180,8 +180,8 @@ class SafeClient(Client):
             self._on_dropped(error)
 
     async def _process_err(self, err_msg: str) -> None:
-        # nats-py closes for good at an expired user JWT and at any error that it does not know. Here every error but a
-        # refused subject ends this connection, and the next one is made with the certificate of that time.
+        # nats-py closes for good at an expired user JWT and at any unknown error. Here every error but a refused
+        # subject ends this connection, and the next one is made with the certificate current by then.
         text = err_msg.strip().strip("'")
         if text.lower().startswith("permissions violation"):
             self._on_violation(text)
@@ -189,7 +189,7 @@ class SafeClient(Client):
         await self._process_op_err(errors.Error(text))
 
     async def _process_pong(self) -> None:
-        # nats-py's sets the result of a future that may have been cancelled, which ends its read loop.
+        # nats-py's version sets the result of a future that may have been cancelled, which ends its read loop.
         self._pings_outstanding = 0
         self._pongs_received += 1
         if self._pongs:
@@ -209,7 +209,7 @@ class SafeClient(Client):
         await super().close()
 
     async def _cut_and_close(self) -> None:
-        # What nats-py has queued would be written to a connection that is no more, and raise.
+        # What nats-py has queued would be written to a closed connection, and raise.
         self._pending = []
         self._pending_data_size = 0
         self._stream.abort()
@@ -233,7 +233,7 @@ class TlsStream(TcpTransport):
         self._handshake_seconds = handshake_seconds
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: float) -> None:
-        """Connect and shake hands in `connect_timeout` seconds. Raises `OSError` (`ssl.SSLError`), `TimeoutError`."""
+        """Connect and do the handshake in `connect_timeout` seconds. Raises `OSError` (`ssl.SSLError`), `TimeoutError`."""
         async with asyncio.timeout(connect_timeout):
             reader, writer = await asyncio.open_connection(
                 uri.hostname,
@@ -249,13 +249,13 @@ class TlsStream(TcpTransport):
     async def connect_tls(
         self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: float
     ) -> None:
-        """Only make sure that TLS is there; `connect` has done the handshake."""
+        """Check that TLS is in use; `connect` has done the handshake."""
         writer = self._io_writer
         if writer is None or writer.get_extra_info("ssl_object") is None:
             raise ConnectionError("the connection is not encrypted")
 
     def buffered(self) -> int:
-        """Return how many bytes were written and not yet taken by the operating system."""
+        """Return how many written bytes the operating system has not taken yet."""
         writer = self._io_writer
         return 0 if writer is None else writer.transport.get_write_buffer_size()
 
@@ -265,7 +265,7 @@ class TlsStream(TcpTransport):
             self._io_writer.transport.abort()
 
     async def wait_closed(self) -> None:
-        """Wait until the connection is closed, or cut it; how it ended is of no interest any more."""
+        """Wait until the connection is closed, or cut it; errors at this point are ignored."""
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS + 1.0):
                 await super().wait_closed()  # type: ignore[no-untyped-call]  # untyped in nats-py
@@ -275,11 +275,11 @@ class TlsStream(TcpTransport):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NkeyLogin:
-    """A user's public nkey (`U...`), and what signs with its seed: bytes in, the 64 bytes of an Ed25519 signature out."""
+    """A user's public nkey (`U...`) and its signing function: bytes in, the 64 bytes of an Ed25519 signature out."""
 
     public: str
     sign: Callable[[bytes], bytes] = field(repr=False)
 
     def signature(self, nonce: str) -> bytes:
-        """Return what CONNECT has as `sig`: the signature over the server's nonce, base64."""
+        """Return `sig` for CONNECT: the signature over the server's nonce, in base64."""
         return base64.b64encode(self.sign(nonce.encode()))

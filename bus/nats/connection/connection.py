@@ -1,7 +1,7 @@
-"""The connection of one workload to NATS: always one live link, replaced before it must end, found again when lost.
+"""The connection of one workload to NATS: always one live link, replaced before it must end, and after it is lost.
 
-A link that was lost and one whose certificate is to be replaced are the same case: a new link is made, everything
-enters it, publishers go over to it, and the old one, if it still lives, is left once nothing more is expected from it.
+A lost link and one whose certificate is to be replaced are the same case: a new link is made, everything enters it,
+publishers move to it, and the old one, if it still lives, is left once nothing more is expected from it.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ __all__ = ["Answer", "Connection", "ask"]
 _log = logging.getLogger(__name__)
 
 API_SECONDS = 5.0
-"""For one answer of the JetStream API."""
+"""Seconds for one answer of the JetStream API."""
 
 FOLLOW = 1.0
-"""Most seconds that a new link waits for what was written to the old one: keeping the order is not worth an outage."""
+"""Most seconds that a new link waits for writes to the old one: order is not worth an outage."""
 
 LOOK_AGAIN = 5.0
-"""Seconds between looks at the identity past a certificate's half life: its callback should have come by then."""
+"""Seconds between looks at the identity after a certificate's half-life: its callback should have come by then."""
 
 
 class Connection:
-    """Enter it with `async with`: the first connect fails at once and says why in one line; later ones never give up.
+    """The connection; entering it (`async with`) fails at once if the first connect does. Reconnecting never gives up.
 
     `servers` are `tls://host:port`; `server_ids` the SPIFFE IDs that a server may have, all of one trust domain;
     `inbox_prefix` the one prefix that we may subscribe to for answers, with its final dot (`Names.inbox_prefix`).
-    `login` is by an nkey, where the server does not go by the client certificate alone.
+    `login` is an nkey login, for a server that needs more than the client certificate.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Connection:
         self._random = random
         self._link: Link | None = None
         self._links: WeakSet[Link] = WeakSet()
-        """Every link that may still be open."""
+        """All links that may still be open."""
         self._attachments: list[Attachment] = []
         self._moving = asyncio.Lock()
         self._up = asyncio.Event()
@@ -99,7 +99,7 @@ class Connection:
         self._attempts = 0
         self._group = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
-        """The supervisor, and one for each link that is being left."""
+        """The supervisor, and one task for each link that is being left."""
         self._unsubscribe: Callable[[], None] = lambda: None
         self.closed = False
 
@@ -124,9 +124,9 @@ class Connection:
         if link is not None:
             for attachment in self._attachments:
                 attachment.lost(link)
-            # In the group it would be canceled before it began, should we be leaving because of an error.
+            # In the group it would be cancelled before it began if we leave because of an error.
             await leave_all((), link, overlap=0.0, seconds=self.options.settle if kind is None else 0.0)
-        # The group would wrap the caller's own error in an ExceptionGroup; all it has to know of is a cancellation.
+        # The group would wrap the caller's own error in an ExceptionGroup; it needs to know only of a cancellation.
         if kind is not None and issubclass(kind, asyncio.CancelledError):
             await self._group.__aexit__(kind, error, trace)
         else:
@@ -136,7 +136,7 @@ class Connection:
 
     @property
     def link(self) -> Link:
-        """The link to write to now. Raises `BusUnavailable` while there is none."""
+        """The link to write to. Raises `BusUnavailable` while there is none."""
         link = self._link
         if link is None or not link.alive or self.closed:
             raise BusUnavailable(self.state)
@@ -149,7 +149,7 @@ class Connection:
 
     @property
     def state(self) -> str:
-        """One line for operators: connected where, or why not."""
+        """One line for operators: where it is connected, or why it is not."""
         link = self._link
         if self.closed or link is None:
             return "the connection is closed"
@@ -165,12 +165,12 @@ class Connection:
         return self.link
 
     async def attach(self, attachment: Attachment) -> None:
-        """Put `attachment` on the current link and on every one after it; return once the server has seen it."""
+        """Put `attachment` on the current link and every later one; return once the server has seen it."""
         async with self._moving:
             self._attachments.append(attachment)
             link = self._link
             if link is None or not link.alive:
-                return  # the next link brings it
+                return  # the next link takes it in
             try:
                 await enter_all([attachment], link, self.options.connect)
             except BusUnavailable as error:
@@ -182,7 +182,7 @@ class Connection:
             self._attachments.remove(attachment)
 
     def rotate(self) -> None:
-        """Replace the current link soon, whatever the identity says."""
+        """Replace the current link soon, even if the identity has not changed."""
         self._asked = True
         self._wake.set()
 
@@ -239,7 +239,7 @@ class Connection:
                     await self._wake.wait()
 
     def _until_due(self, link: Link) -> float:
-        """Return how many seconds until `link` is to be replaced, or until to look again; 0 for now."""
+        """Return the seconds until `link` is to be replaced, or checked again; 0 for now."""
         now = self._clock()
         monotonic = asyncio.get_running_loop().time()
         if not self._asked and not self._dialer.newer_than(link):
@@ -252,7 +252,7 @@ class Connection:
         return max(0.0, self._rotate_at - monotonic)
 
     async def _replace(self, old: Link | None) -> None:
-        """Make one attempt to replace `old`, or to reconnect where it is absent; pause after a failure."""
+        """Make one attempt to replace `old`, or to reconnect if it is absent; pause after a failure."""
         try:
             link = await self._dialer.dial(self._lost, self._lame_duck)
             self._links.add(link)
@@ -290,7 +290,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the broker answered: the raw header block (empty if there was none) and the payload."""
+    """An answer of the broker: the raw header block (empty if there was none) and the payload."""
 
     header_block: bytes
     payload: bytes = field(repr=False)
@@ -320,7 +320,7 @@ class _Question:
 
 async def ask(link: Link, subject: str, payload: bytes, *, deadline: float) -> Answer:
     """Publish `payload` and return the answer. Raises `BusUnavailable` if none comes in `deadline` seconds."""
-    check_pattern(subject)  # the API has wildcards in its own subjects, where they name a filter
+    check_pattern(subject)  # API subjects may hold wildcards, where they name a filter
     question = _Question(subject)
     token = link.replies.expect(question, 0)
     try:
@@ -335,5 +335,5 @@ async def ask(link: Link, subject: str, payload: bytes, *, deadline: float) -> A
             question.answer.exception()
     status, _ = status_of(answer.header_block)
     if status == 503:
-        raise BusUnavailable(f"{subject}: nobody answers there; is JetStream on, and does the stream exist?")
+        raise BusUnavailable(f"{subject}: no responder; is JetStream enabled, and does the stream exist?")
     return answer

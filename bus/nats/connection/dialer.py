@@ -1,4 +1,4 @@
-"""Making links for one workload: with the certificate of the moment, to the next server in turn."""
+"""Making links for one workload: with its current certificate, to the next server in turn."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = ["Dialer", "Servers"]
 
 TOLD = 64
-"""Servers of the cluster that we remember beside the configured ones."""
+"""Servers of the cluster that are remembered besides the configured ones."""
 
 
 class Dialer:
-    """Knows the servers, who they may be, and who we are; makes one attempt at a time."""
+    """Makes links, one attempt at a time, given the servers, their expected IDs, and our identity."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Dialer:
         self._login = login
 
     async def dial_any(self, on_lost: Callable[[Link], None], on_lame_duck: Callable[[Link], None]) -> Link:
-        """Try each configured server once. Raises `BusUnavailable` that says in one line why each failed."""
+        """Try each configured server once. Raises `BusUnavailable`, which says in one line why each failed."""
         reasons = []
         for _ in self._servers.configured:
             try:
@@ -59,7 +59,7 @@ class Dialer:
         raise BusUnavailable("; ".join(reasons))
 
     async def dial(self, on_lost: Callable[[Link], None], on_lame_duck: Callable[[Link], None]) -> Link:
-        """Try the next server. Raises `BusUnavailable`, `IdentityUnavailable` without a certificate that is valid."""
+        """Try the next server. Raises `BusUnavailable`, or `IdentityUnavailable` without a valid certificate."""
         material = self._identity.x509()
         if material.spiffe_id != self._identity.spiffe_id:
             raise IdentityUnavailable(f"the X.509-SVID is {material.spiffe_id}, not {self._identity.spiffe_id}")
@@ -82,7 +82,7 @@ class Dialer:
         return link
 
     def newer_than(self, link: Link) -> bool:
-        """Say whether a link made now would stand on another certificate or bundle."""
+        """Return whether a link made now would use another certificate or bundle."""
         try:
             return fingerprint(self._identity.x509(), self._server_ids) != link.fingerprint
         except IdentityUnavailable:
@@ -90,9 +90,9 @@ class Dialer:
 
 
 class Servers:
-    """The configured `tls://host:port` and what the cluster tells of itself, in turn from a random one on.
+    """The configured `tls://host:port` and those that the cluster announces, in turn, from a random one.
 
-    What a server tells needs no trust: whoever answers there must prove to be one of the expected SPIFFE IDs.
+    Announced addresses need no trust: a server must prove that it has one of the expected SPIFFE IDs.
     """
 
     def __init__(self, urls: Sequence[str], random: Callable[[], float]) -> None:
@@ -103,13 +103,13 @@ class Servers:
         self._turn = int(random() * len(self.configured))
 
     def next(self) -> str:
-        """Return the address to try now."""
+        """Return the next address to try."""
         known = (*self.configured, *(url for url in self._told if url not in self.configured))
         self._turn += 1
         return known[(self._turn - 1) % len(known)]
 
     def told(self, urls: Sequence[str]) -> None:
-        """Remember what a server said of its cluster, instead of what was said before."""
+        """Replace the announced addresses with those that a server announced now."""
         self._told = tuple(urls[:TOLD])
 
 
@@ -120,6 +120,6 @@ def _checked(url: str) -> str:
     except ValueError:
         parts, port = urlsplit(""), 0
     if parts.scheme != "tls" or not parts.hostname or parts.username or parts.path or parts.query:
-        raise ConfigurationError(f"nats server {url!r}: write tls://host:port; there is no connection without TLS")
+        raise ConfigurationError(f"nats server {url!r}: write tls://host:port; connections without TLS are not made")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"tls://{host}:{port}"

@@ -1,7 +1,7 @@
 """What is written to and read from NATS, as bytes: publish frames, raw header blocks, and the rules of subjects.
 
-nats-py sends wildcards and empty tokens to the server as they are; here a subject is checked before anything is
-written, and nothing that a caller passes can end a protocol line.
+nats-py sends wildcards and empty tokens to the server unchecked; here a subject is checked before anything is written,
+and nothing that a caller passes can end a protocol line.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def check_subject(subject: str) -> None:
 
 
 def check_pattern(pattern: str) -> None:
-    """Raise `ConfigurationError` unless `pattern` may be subscribed to: tokens or `*`, at last perhaps `>`."""
+    """Raise `ConfigurationError` unless `pattern` may be subscribed to: tokens or `*`, the last one may be `>`."""
     if not _PATTERN.fullmatch(pattern) or len(pattern.encode()) > DEFAULT_LIMITS.subject_bytes:
         raise ConfigurationError(f"{pattern[:255]!r} is not a subject that can be subscribed to")
 
@@ -59,16 +59,16 @@ def header_lines(message_id: str, headers: Mapping[str, str]) -> bytes:
         if not _HEADER_NAME.fullmatch(name) or name.lower() == "nats-msg-id":
             raise ConfigurationError(f"{name[:64]!r} cannot be the name of a header")
         if not _HEADER_VALUE.fullmatch(value) or value != value.strip():
-            raise ConfigurationError(f"the value of header {name} is not printable ASCII without space at its ends")
+            raise ConfigurationError(f"the value of header {name} is not printable ASCII without spaces at its ends")
         lines.append(f"{name}: {value}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 def publish_parts(message: Outgoing, *, replied: bool) -> tuple[bytes, bytes, int]:
-    """Return what stands before and after the reply subject in the frame of `message`, and the bytes it carries.
+    """Return the parts before and after the reply subject in the frame of `message`, and its size for `max_payload`.
 
-    A frame is the two parts with the reply subject between them (nothing, unless `replied`), the payload and CRLF. The
-    bytes carried are those that `max_payload` bounds: header block and payload. Raises `ConfigurationError`.
+    A frame is the two parts with the reply subject between them (empty unless `replied`), the payload and CRLF. The size
+    is that of header block and payload, which `max_payload` bounds. Raises `ConfigurationError`.
     """
     name, payload, message_id, headers = message
     check_subject(name)
@@ -82,7 +82,7 @@ def publish_parts(message: Outgoing, *, replied: bool) -> tuple[bytes, bytes, in
 
 
 def publish_frame(message: Outgoing, reply: str = "") -> bytes:
-    """Return the whole frame that publishes `message`, answers to `reply` if given. Raises `ConfigurationError`."""
+    """Return the frame that publishes `message`, with the reply subject `reply` if given. Raises `ConfigurationError`."""
     before, after, _ = publish_parts(message, replied=bool(reply))
     return b"".join((before, reply.encode(), after, message.payload, b"\r\n"))
 
@@ -96,7 +96,7 @@ def status_of(block: bytes) -> tuple[int, str]:
 
 
 def header_value(block: bytes, name: str) -> str:
-    """Return the value of the first header `name` (in its exact letters) in `block`; empty if there is none."""
+    """Return the value of the first header `name` (case-sensitive) in `block`; empty if there is none."""
     start = block.find(b"\r\n%b: " % name.encode())
     if start < 0:
         return ""

@@ -1,8 +1,8 @@
 """One inbox for every answer that the broker owes a link: PubAcks by the thousand, and answers of the JetStream API.
 
-Peers may be allowed to publish under our inbox prefix, for that is how replies come. So every answer has a reply subject
-of its own with 96 random bits: whoever sees the one of a message that it subscribes to on core NATS learns nothing about
-those of others, and cannot forge the acknowledgement of an audit record.
+Peers may be allowed to publish under our inbox prefix, because replies come that way. So every answer has its own reply
+subject with 96 random bits: a peer that sees the reply subject of a message on core NATS learns nothing about others,
+and cannot forge the acknowledgement of an audit record.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TOKEN_BYTES = 12
 
 
 class Awaiting(Protocol):
-    """Who waits for answers, each to one of its messages by `index`."""
+    """A receiver of answers, each to one of its messages by `index`."""
 
     def subject_of(self, index: int) -> str:
         """Return the subject that message `index` was published to."""
@@ -28,18 +28,18 @@ class Awaiting(Protocol):
         """Take the raw header block and payload of the answer to message `index`; must not raise."""
 
     def failed(self, index: int, error: BusUnavailable) -> None:
-        """Learn that no answer to message `index` will come; must not raise."""
+        """Note that no answer to message `index` will come; must not raise."""
 
 
 def tokens(count: int) -> list[bytes]:
-    """Return `count` subject tokens that nobody can guess, not even from each other."""
+    """Return `count` subject tokens that cannot be guessed, not even from each other."""
     size = 2 * TOKEN_BYTES
     digits = secrets.token_hex(TOKEN_BYTES * count).encode()
     return [digits[start : start + size] for start in range(0, count * size, size)]
 
 
 class Replies:
-    """Hands out reply subjects under one inbox and gives each answer, once, to who waits for it."""
+    """Hands out reply subjects under one inbox and passes each answer, once, to its receiver."""
 
     def __init__(self, inbox_prefix: str) -> None:
         self.inbox = f"{inbox_prefix}{secrets.token_hex(8)}.".encode()
@@ -60,7 +60,7 @@ class Replies:
         return len(self._pending)
 
     def expect(self, awaiting: Awaiting, index: int, token: bytes | None = None) -> bytes:
-        """Return the token of the answer to message `index`, `token` if it is given; the reply subject is `inbox` + it."""
+        """Return the token (`token` if given) of the answer to message `index`; the reply subject is `inbox` + token."""
         token = token or tokens(1)[0]
         if not self._pending:
             self.settled.clear()
@@ -68,12 +68,12 @@ class Replies:
         return token
 
     def forget(self, token: bytes) -> None:
-        """Take no answer under `token` any more."""
+        """Stop taking an answer under `token`."""
         self._pending.pop(token, None)
         self._note()
 
     def take(self, subject: bytes, _: bytes, block: bytes, payload: bytes) -> None:
-        """Be the sink of the inbox. An answer that nobody waits for, or waits for no longer, is dropped."""
+        """Serve as the sink of the inbox. An answer that is not, or no longer, expected is dropped."""
         found = self._pending.pop(subject[self._place :], None)
         if found is not None:
             found[0].answered(found[1], block, payload)

@@ -1,6 +1,6 @@
 """A link: one connection to one server, made with one X.509-SVID, from its handshake to its end.
 
-Why one could not be made is said in one line, with what to do about it.
+If a link cannot be made, one line says why, and what to do about it.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _log = logging.getLogger(__name__)
 _VIOLATION = re.compile(r'Permissions Violation for (Publish|Subscription) to "([^"]*)"', re.IGNORECASE)
 
 WRITE_LIMIT = 33_554_432
-"""Bytes that may wait for the network; beyond, `write` refuses: a stalled server must not fill our memory."""
+"""Bytes that may wait for the network; beyond that `write` refuses: a stalled server must not fill our memory."""
 
 CLOSE_SECONDS = 5.0
 
 
 def fingerprint(material: X509Material, expected: frozenset[SpiffeId]) -> bytes:
-    """Return 32 bytes that change when a connection is to be made anew: with our certificate or the server's bundle."""
+    """Return 32 bytes that change with our certificate or the server's bundle, when a new connection must be made."""
     digest = hashlib.sha256(b"".join(material.chain))
     for domain in sorted({one.trust_domain for one in expected}, key=lambda one: one.name):
         for anchor in material.bundles.get(domain, ()):
@@ -55,10 +55,10 @@ class _Subscription:
 
 
 class Link:
-    """Open one with `Link.open`. `not_before` and `not_after` are those of its client certificate, in microseconds.
+    """One link, to be opened with `Link.open`. `not_before` and `not_after` are its client certificate's, in microseconds.
 
     `on_lost(link)` is called once if the link ends other than by `close()`; `on_dropped` with the class of what was
-    dropped; `on_lame_duck(link)` when its server is about to go.
+    dropped; `on_lame_duck(link)` when its server is about to shut down.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Link:
         self.alive = False
         self.ended = asyncio.Event()
         self.watchers: list[Callable[[], None]] = []
-        """Called once when the link has ended, however it did."""
+        """Called once when the link has ended, for whatever reason."""
         self.reason = ""
         self._own_id = str(material.spiffe_id)
         self._on_lost = on_lost
@@ -100,7 +100,7 @@ class Link:
         )
 
     async def open(self, *, name: str, seconds: float, ping_seconds: float) -> None:
-        """Connect within `seconds`. Raises `BusUnavailable` that says why in one line."""
+        """Connect within `seconds`. Raises `BusUnavailable`, which says why in one line."""
         try:
             await self._client.open(
                 self.url, name=name, seconds=seconds, ping_seconds=ping_seconds, on_lame_duck=self._lame_duck
@@ -115,17 +115,17 @@ class Link:
 
     @property
     def life(self) -> float:
-        """Seconds for which its client certificate was issued."""
+        """The lifetime of its client certificate, in seconds."""
         return (self.not_after - self.not_before) / 1e6
 
     @property
     def max_payload(self) -> int:
-        """The most bytes that header block and payload may have together, as the server says."""
+        """The most bytes that the server accepts for header block and payload together."""
         return self._client.max_payload
 
     @property
     def known_servers(self) -> tuple[str, ...]:
-        """Addresses of the cluster's servers that this one told us, as `tls://` URLs."""
+        """Addresses of the cluster's servers that this one announced, as `tls://` URLs."""
         told = self._client._server_info.get("connect_urls") or ()
         return tuple(f"tls://{address}" for address in told if isinstance(address, str))
 
@@ -141,13 +141,13 @@ class Link:
             self._held += frames
 
     def hold(self) -> None:
-        """Hold back what is written from now on, until `follow` has ended."""
+        """Hold back all further writes until `follow` has ended."""
         self._held = bytearray()
 
     async def follow(self, old: Link, seconds: float) -> None:
         """Write what is held back once the server has handled all that was written to `old`.
 
-        So a sender's messages keep their order through a rotation: the server serves two connections at once.
+        This keeps a sender's messages in order through a rotation: the server serves both connections concurrently.
         """
         try:
             await old.flush(seconds)
@@ -166,9 +166,9 @@ class Link:
     def subscribe(
         self, subject: str, sink: Sink, *, queue: str = "", refused: Callable[[str], None] | None = None
     ) -> int:
-        """Subscribe and return the number to end it by; `flush` makes sure that the server has seen it.
+        """Subscribe and return the subscription's number; `flush` makes sure that the server has seen it.
 
-        `refused` is called with the server's words if it does not allow this subscription.
+        `refused` is called with the server's text if it does not allow this subscription.
         """
         if not self.alive:
             raise BusUnavailable(f"{self.url}: the connection is gone")
@@ -177,7 +177,7 @@ class Link:
         return sid
 
     def unsubscribe(self, sid: int) -> None:
-        """End a subscription; what is on its way still reaches the sink until `forget`."""
+        """End a subscription; messages on their way still reach the sink until `forget`."""
         if self.alive:
             self._client.unsubscribe_raw(sid)
 
@@ -187,7 +187,7 @@ class Link:
         self._subscriptions.pop(sid, None)
 
     def end(self, sid: int) -> None:
-        """End a subscription and forget it, once all has come that the server sent before it saw the end."""
+        """End a subscription, and forget it once everything has come that the server sent before it saw the end."""
         if self.alive:
             self._client.unsubscribe_raw(sid)
             self._client.ping().add_done_callback(lambda _: self.forget(sid))
@@ -212,7 +212,7 @@ class Link:
             )
 
     async def close(self) -> None:
-        """Send what waits, close, and fail whoever still waits for an answer."""
+        """Send what waits, close, and fail all answers that are still expected."""
         self._end("the connection was closed")
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -260,7 +260,7 @@ class Link:
 
 
 def explain(url: str, own_id: str, error: BaseException) -> str:
-    """Return one line for the operator: the server's address, what was wrong, what to look at."""
+    """Return one line for the operator: the server's address, what was wrong, and what to check."""
     return f"{url}: {_cause(own_id, error)}"
 
 
@@ -286,7 +286,7 @@ def _cause(own_id: str, error: BaseException) -> str:
         case TimeoutError():
             return "no answer in time"
         case NatsError() if "authorization" in str(error).lower():
-            # The server says the same to whom it does not list, whom its auth callout refuses, and where that is silent.
+            # The server sends the same error for an unlisted user, a refusal by its auth callout, and a silent callout.
             return (
                 f"the server does not let {own_id} in: it lists no such user, or its auth callout refused it (see control's "
                 "log) or did not answer (does `sealbus control run` with the role callout run?)"

@@ -1,8 +1,8 @@
-"""Reads the server's protocol stream; a drop-in for nats-py's parser that hands raw messages on at once.
+"""The parser of the server's protocol stream; a drop-in for nats-py's that passes raw messages on at once.
 
-Three reasons to have our own. Messages of raw subscriptions reach their sink without a task, queue or object in between
-(half the time of a fast pull). Arguments are split at single spaces, as the server writes them: nats-py splits at every
-white space, so that a peer's subject with a form feed in it is read as a subject and another subscription's number. And
+There are three reasons for our own. Messages of raw subscriptions reach their sink without a task, queue or object in
+between (half the time of a fast pull). Arguments are split at single spaces, as the server writes them: nats-py splits at
+any white space, so that it reads a peer's subject with a form feed as a subject and another subscription's number. And
 header blocks are passed on as they are, so that a malformed one is an ordinary delivery.
 """
 
@@ -18,14 +18,14 @@ from nats.protocol.parser import Parser
 __all__ = ["ProtocolParser", "Sink"]
 
 Sink = Callable[[bytes, bytes, bytes, bytes], None]
-"""Takes subject, reply subject, raw header block (empty: none) and payload of one message; must not block."""
+"""Takes the subject, reply subject, raw header block (empty if none) and payload of one message; must not block."""
 
 LONGEST_LINE = 262_144
-"""Bytes of a control line; an INFO line lists the servers of a cluster."""
+"""Most bytes of a control line; an INFO line lists the servers of a cluster."""
 
 
 class Receiver(Protocol):
-    """What the parser tells of whatever is not a message of a raw subscription."""
+    """The receiver of everything but messages of raw subscriptions."""
 
     def sink_failed(self, error: Exception) -> None: ...
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None: ...
@@ -36,7 +36,7 @@ class Receiver(Protocol):
 
 
 class ProtocolParser(Parser):
-    """Takes bytes as they come. Raises nats-py's `ProtocolError` for what no server writes; that is the end."""
+    """Parses bytes as they come. Raises nats-py's `ProtocolError`, which is final, for what no server writes."""
 
     def __init__(self, receiver: Receiver, sinks: dict[int, Sink]) -> None:
         super().__init__(receiver)
@@ -44,14 +44,14 @@ class ProtocolParser(Parser):
         self._sinks = sinks
 
     def reset(self) -> None:
-        """Forget what was read of an incomplete frame."""
+        """Discard an incomplete frame."""
         super().reset()
         self._parts: list[bytes] = []
         self._have = 0
         self._need = 0
 
     async def parse(self, data: bytes = b"") -> None:
-        """Handle every complete frame in what was read so far, and keep the rest."""
+        """Handle every complete frame read so far, and keep the rest."""
         if self._parts:
             self._parts.append(data)
             self._have += len(data)
@@ -98,7 +98,7 @@ class ProtocolParser(Parser):
                 continue
             try:
                 sink(words[1], reply, data[start:head_end], data[head_end:stop])
-            except Exception as error:  # noqa: BLE001 - one message must not deafen the connection to all others
+            except Exception as error:  # noqa: BLE001 - one message must not stop the connection from receiving all others
                 self._receiver.sink_failed(error)
         if place < size:
             self._parts.append(data[place:])

@@ -1,7 +1,7 @@
-"""When a connection is made anew, and how everything moves to it: the new one first, then the old one is left.
+"""When a new connection is made, and how everything moves to it: the new one is entered first, then the old one is left.
 
-Expiry of a client certificate ends no TLS connection by itself, so that it is us who see to it that none lives on past
-its `notAfter`: a fresh certificate is used as soon as there is one, and without one the connection is cut in time.
+The expiry of a client certificate does not end a TLS connection, so we make sure that none lives past its `notAfter`: a
+new certificate is used as soon as there is one, and without one the connection is cut in time.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _log = logging.getLogger(__name__)
 
 
 LAST_SECONDS = 0.5
-"""For what is on its way when a link is closed; less than the margin that is kept to its certificate's end."""
+"""Seconds for what is on its way when a link is closed; less than the margin kept before its certificate's end."""
 
 
 class Attachment(Protocol):
-    """What lives on links and moves from one to the next: a subscription, a pull."""
+    """Something that lives on links and moves from one to the next: a subscription, a pull."""
 
     def enter(self, link: Link) -> None:
-        """Subscribe on `link` beside any link that is still in use. May raise `BusUnavailable`."""
+        """Subscribe on `link`, in addition to any link still in use. May raise `BusUnavailable`."""
 
     async def leave(self, link: Link) -> None:
         """Withdraw from `link`, and return once nothing more is expected from it. Another link was entered before."""
 
     def lost(self, link: Link) -> None:
-        """Learn that `link` is gone. Never raises; called for every link that was entered."""
+        """Note that `link` is gone. Never raises; called for every link that was entered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,22 +47,22 @@ class ConnectionOptions:
     connect: float = 5.0
     """For one attempt: TCP, TLS, CONNECT and the first PONG."""
     ping: float = 3.0
-    """Between PINGs. A server that leaves two unanswered is gone."""
+    """Between PINGs. A server that leaves two unanswered counts as gone."""
     backoff: Backoff = Backoff(initial_interval=0.05, maximum_interval=5.0, jitter=0.5)
     """Between attempts."""
     overlap: float = 0.25
-    """How long both connections stay subscribed, so that the interest in the new one has reached the whole cluster."""
+    """How long both connections stay subscribed, so that the new subscriptions reach the whole cluster."""
     settle: float = 10.0
-    """How long the old connection is kept for PubAcks and deliveries that are still to come."""
+    """How long the old connection is kept for outstanding PubAcks and deliveries."""
     jitter: float = 1.0
-    """A rotation starts after up to this long, at random: a new bundle reaches every workload at once."""
+    """A rotation starts after a random delay up to this: a new bundle reaches every workload at once."""
     margin: float = 1.0
     """A connection ends this long before its client certificate's `notAfter`."""
 
     def __post_init__(self) -> None:
         for name in ("connect", "ping", "overlap", "settle", "jitter", "margin"):
             if not 0 <= getattr(self, name) <= 3600:
-                raise ConfigurationError(f"connection option {name}: between 0 and 3600 seconds")
+                raise ConfigurationError(f"connection option {name}: must be between 0 and 3600 seconds")
 
 
 def seconds_left(link: Link, options: ConnectionOptions, now: int) -> float:
@@ -71,7 +71,7 @@ def seconds_left(link: Link, options: ConnectionOptions, now: int) -> float:
 
 
 def rotate_after(link: Link, options: ConnectionOptions, now: int, random: Callable[[], float]) -> float:
-    """Return how many seconds to wait before `link` is replaced, now that there is something newer than it."""
+    """Return how many seconds to wait before `link` is replaced, now that a newer certificate or bundle exists."""
     return random() * max(0.0, min(options.jitter, 0.1 * seconds_left(link, options, now)))
 
 
@@ -106,13 +106,13 @@ async def leave_all(attachments: Sequence[Attachment], link: Link, *, overlap: f
         for attachment in attachments:
             attachment.lost(link)
         if link.alive:
-            # Whatever was cut short has unsubscribed just now: take what was on its way.
+            # What was cut short has just unsubscribed: take what was on its way.
             with contextlib.suppress(BusUnavailable):
                 await link.flush(LAST_SECONDS)
         await link.close()
 
 
 async def _leave(attachment: Attachment, link: Link) -> None:
-    # A link that dies meanwhile is as good as left; the others are not to be disturbed by it.
+    # A link that dies meanwhile is as good as left, and must not disturb the others.
     with contextlib.suppress(BusUnavailable):
         await attachment.leave(link)

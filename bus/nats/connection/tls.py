@@ -1,7 +1,7 @@
 """TLS between SPIFFE workloads: the peer is a SPIFFE ID, checked inside the handshake, never a host name.
 
-A context is made for one X.509-SVID and never changed: `ssl` can add certificate authorities to a context but not take
-one away, so that a rotation makes a new context. Making one costs half a millisecond.
+A context is made for one X.509-SVID and never changed: `ssl` can add certificate authorities to a context but not remove
+one, so a rotation makes a new context. Making one costs half a millisecond.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ["SpiffeContext", "WrongPeer", "client_context", "server_context", "sp
 
 
 class WrongPeer(ssl.SSLCertVerificationError):
-    """The peer has a valid certificate of the right trust domain, but not as one of the expected SPIFFE IDs."""
+    """A peer with a valid certificate of the right trust domain, but not of an expected SPIFFE ID."""
 
 
 class _SpiffeObject(ssl.SSLObject):
-    """The TLS state of one connection: the handshake ends only once the peer's SPIFFE ID is an expected one."""
+    """The TLS state of one connection, whose handshake succeeds only if the peer's SPIFFE ID is an expected one."""
 
     def do_handshake(self) -> None:
-        """Do the handshake; raise `WrongPeer` before anything of ours, certificate included, has left."""
+        """Do the handshake; raise `WrongPeer` before anything of ours, including the certificate, is sent."""
         super().do_handshake()
         # OpenSSL has verified the chain by now; while it still needs bytes, the line above raises SSLWantReadError.
         context = self.context
@@ -68,7 +68,7 @@ class SpiffeContext(ssl.SSLContext):
         try:
             found = spiffe_id_of(certificate)
         except ValueError as error:
-            raise WrongPeer(1, f"the server's certificate is no X.509-SVID: {error}") from error
+            raise WrongPeer(1, f"the server's certificate is not an X.509-SVID: {error}") from error
         if found not in self._expected:
             wanted = " or ".join(sorted(self._expected))
             raise WrongPeer(1, f"the server is {found[:200]}, expected {wanted}")
@@ -77,8 +77,8 @@ class SpiffeContext(ssl.SSLContext):
 def spiffe_id_of(certificate: bytes) -> str:
     """Return the only URI SAN of a DER certificate, which must be a leaf (X509-SVID.md sections 2 and 4).
 
-    The chain is not verified here, nor is the URI parsed: callers compare it with IDs that they know. Raises
-    `ValueError` for other than exactly one URI SAN, a certificate authority, or what is not a certificate.
+    The chain is not verified here, nor is the URI parsed: callers compare it with known IDs. Raises `ValueError` unless it
+    is a certificate, not an authority's, with exactly one URI SAN.
     """
     parsed = x509.load_der_x509_certificate(certificate)
     try:
@@ -95,10 +95,10 @@ def spiffe_id_of(certificate: bytes) -> str:
 
 
 def client_context(material: X509Material, *, expected: frozenset[SpiffeId]) -> SpiffeContext:
-    """Return a context that proves us by `material` and accepts a server that is one of `expected`.
+    """Return a context that authenticates us by `material` and accepts a server that is one of `expected`.
 
-    All of `expected` are of one trust domain, whose X.509 bundle alone is trusted: with two, either's certificate
-    authority could name itself the other's server. Raises `ConfigurationError` otherwise, or without that bundle.
+    All of `expected` must be of one trust domain, and only its X.509 bundle is trusted: with two, the authority of either
+    could impersonate the other's server. Raises `ConfigurationError` otherwise, or without that bundle.
     """
     domains = {one.trust_domain for one in expected}
     if len(domains) != 1:
@@ -117,10 +117,10 @@ def client_context(material: X509Material, *, expected: frozenset[SpiffeId]) -> 
 
 
 def server_context(material: X509Material, *, trust_domain: TrustDomain) -> ssl.SSLContext:
-    """Return a context of TLS 1.3 that proves us by `material` and wants a certificate of `trust_domain` in return.
+    """Return a TLS 1.3 context that authenticates us by `material` and requires a client certificate of `trust_domain`.
 
-    Only that trust domain's X.509 bundle is trusted. Which of its workloads the client is, is for the caller to read
-    from the connection with `spiffe_id_of`. Raises `ConfigurationError` without that bundle.
+    Only that trust domain's X.509 bundle is trusted. The caller reads the client's SPIFFE ID from the connection with
+    `spiffe_id_of`. Raises `ConfigurationError` without that bundle.
     """
     anchors = material.bundles.get(trust_domain)
     if not anchors:
@@ -129,7 +129,7 @@ def server_context(material: X509Material, *, trust_domain: TrustDomain) -> ssl.
     context.verify_mode = ssl.CERT_REQUIRED
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    # A resumed session would carry a client's certificate on without looking at it, or at its end, again.
+    # A resumed session would keep a client's certificate without checking it, or its expiry, again.
     context.num_tickets = 0
     try:
         context.load_verify_locations(cadata=b"".join(anchors))
@@ -140,7 +140,7 @@ def server_context(material: X509Material, *, trust_domain: TrustDomain) -> ssl.
 
 
 def _load_identity(context: ssl.SSLContext, material: X509Material) -> None:
-    """Load certificate and key. `ssl` reads them from a file only: on Linux one that is memory and has no name."""
+    """Load certificate and key. `ssl` reads them only from a file: on Linux an anonymous one in memory."""
     chain = "".join(ssl.DER_cert_to_PEM_cert(one) for one in material.chain).encode()
     if hasattr(os, "memfd_create"):
         with _memory_file(chain + _pem_key(material.key)) as path:
@@ -165,7 +165,7 @@ def _memory_file(content: bytes) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _encrypted_file(chain: bytes, key: bytes, password: str) -> Iterator[str]:
-    """Elsewhere than on Linux: a file of mode 0600, the key in it encrypted under a password that only memory knows."""
+    """Make a file of mode 0600 (other systems than Linux), its key encrypted under a password kept only in memory."""
     encrypted = serialization.load_der_private_key(key, None).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,

@@ -69,7 +69,7 @@ def test_more_than_a_record_can_name_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="is not a JSON pointer"):
         Recording({">": ["a"]})
     Recording({str(number): [f"/{number}", "/a"] for number in range(31)})
-    with pytest.raises(ConfigurationError, match="can name 32"):
+    with pytest.raises(ConfigurationError, match="can name at most 32"):
         Recording({str(number): [f"/{number}"] for number in range(33)})
 
 

@@ -258,7 +258,7 @@ async def test_a_resource_that_no_policy_can_be_asked_about_is_told_by_the_name_
         await bus.assert_denied("till.pay", "policy_error")
         await bus.assert_denied("till.weigh", "policy_error")
     assert shop.handled == []
-    assert "till.pay is none to ask the policy about: resource sum.amount is or holds a float" in caplog.text
+    assert "the resource for till.pay is not valid policy input: resource sum.amount is or holds a float" in caplog.text
     assert "cannot be asked about till.weigh: action.properties.weight is or holds a float" in caplog.text
     assert "1.5" not in caplog.text
 

@@ -81,7 +81,7 @@ async def test_a_stream_whose_servers_do_not_answer_is_not_said_to_be_gone() -> 
 async def test_a_stream_that_is_not_there_is_none() -> None:
     missing = {"total": 0, "streams": None}
     assert await stream_state(Server(missing), "TASKS") is None
-    with pytest.raises(ConfigurationError, match="stream TASKS does not exist: sealbus streams apply"):
+    with pytest.raises(ConfigurationError, match="stream TASKS does not exist; run `sealbus streams apply`"):
         await existing_stream(Server(missing), "TASKS")
 
 
@@ -112,18 +112,18 @@ async def test_what_cannot_be_a_name_is_not_asked_about(name: str) -> None:
         ({"error": {"code": 503, "description": "no"}}, r"cannot tell: no \(503\)"),
         ({"error": {"err_code": "x"}}, r"no reason given \(0\)"),
         ({"error": "x"}, r"no reason given \(0\)"),
-        ({}, "no list of streams"),
-        ({"total": 1, "streams": ""}, "no list of streams"),
-        ({"total": 1, "streams": {}}, "no list of streams"),
-        ({"total": 1, "streams": "TASKS"}, "no list of streams"),
-        ({"total": None, "streams": []}, "no list of streams"),
-        ({"total": 0, "streams": [], "missing": "TASKS"}, "no list of streams"),
+        ({}, "not a list of streams"),
+        ({"total": 1, "streams": ""}, "not a list of streams"),
+        ({"total": 1, "streams": {}}, "not a list of streams"),
+        ({"total": 1, "streams": "TASKS"}, "not a list of streams"),
+        ({"total": None, "streams": []}, "not a list of streams"),
+        ({"total": 0, "streams": [], "missing": "TASKS"}, "not a list of streams"),
         (only(GOOD | {"created": 5}), "no config"),
         (only(GOOD | {"state": None}), "no config"),
         (only(GOOD | {"state": {"messages": 1}}), "no counts"),
         (only(GOOD | {"state": {"bytes": 1}}), "no counts"),
-        (only(GOOD | {"created": "yesterday"}), "a time that is none"),
-        (only(GOOD | {"ts": "now"}), "a time that is none"),
+        (only(GOOD | {"created": "yesterday"}), "a malformed time"),
+        (only(GOOD | {"ts": "now"}), "a malformed time"),
     ],
 )
 async def test_an_answer_that_says_nothing_is_no_answer(answer: object, text: str) -> None:

@@ -94,13 +94,13 @@ def test_the_sizes_of_tasks_and_audit_must_be_said(missing: str, key: str) -> No
 
 
 def test_a_size_for_no_stream_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"streams.max_bytes.task: there is no such stream"):
+    with pytest.raises(ConfigurationError, match=r"streams.max_bytes.task: no such stream"):
         declared_streams({**SIZES, "TASK": 5})
 
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_stream_without_a_bound_is_refused(size: int) -> None:
-    with pytest.raises(ConfigurationError, match="stream AUDIT: max_bytes must be 1 or more"):
+    with pytest.raises(ConfigurationError, match="stream AUDIT: max_bytes must be at least 1"):
         declared_streams({**SIZES, "AUDIT": size})
 
 

@@ -41,8 +41,8 @@ def test_a_server_that_syncs_before_it_acknowledges_is_well() -> None:
     [
         ({"sync_interval": 120_000_000_000}, "every 120 s"),
         ({"sync_always": False, "sync_interval": 1_000_000_000}, "every 1 s"),
-        ({"sync_always": "true"}, "at times that it does not say"),
-        ({}, "at times that it does not say"),
+        ({"sync_always": "true"}, "at unknown intervals"),
+        ({}, "at unknown intervals"),
     ],
 )
 def test_one_that_does_not_is_told_with_what_to_do(config: dict[str, object], how: str) -> None:

@@ -114,7 +114,7 @@ async def test_what_was_cut_off_in_between_goes_on(connection: Connection) -> No
     ("to", "since", "told"),
     [
         ("AUDIT", None, "takes the records already"),
-        ("TASKS", None, "a stream of its own"),
+        ("TASKS", None, "a new stream"),
         ("a.b", None, "cannot be the name"),
         ("AUDIT-2", "EVENTS", "not EVENTS"),
     ],

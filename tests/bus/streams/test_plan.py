@@ -70,14 +70,14 @@ def test_what_the_server_can_change_is_an_update(field: str, value: object, line
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("storage", "memory", "the server cannot change it; make TASKS anew"),
-        ("persist_mode", "async", "the server cannot change it; make TASKS anew"),
-        ("retention", "workqueue", "the server cannot change it from workqueue; make TASKS anew"),
-        ("mirror", {"name": "X"}, "stored without the replay guard; make TASKS anew"),
-        ("allow_msg_ttl", True, "cannot switch it off; make TASKS anew"),
-        ("subject_delete_marker_ttl", SECOND, "cannot switch it off; make TASKS anew"),
-        ("allow_msg_schedules", True, "cannot switch it off; make TASKS anew"),
-        ("allow_msg_counter", True, "the server cannot change it; make TASKS anew"),
+        ("storage", "memory", "the server cannot change it; delete and create TASKS again"),
+        ("persist_mode", "async", "the server cannot change it; delete and create TASKS again"),
+        ("retention", "workqueue", "the server cannot change it from workqueue; delete and create TASKS again"),
+        ("mirror", {"name": "X"}, "stored without the replay guard; delete and create TASKS again"),
+        ("allow_msg_ttl", True, "cannot switch it off; delete and create TASKS again"),
+        ("subject_delete_marker_ttl", SECOND, "cannot switch it off; delete and create TASKS again"),
+        ("allow_msg_schedules", True, "cannot switch it off; delete and create TASKS again"),
+        ("allow_msg_counter", True, "the server cannot change it; delete and create TASKS again"),
         ("sealed", True, "cannot unseal"),
         ("something_new", True, "does not know it"),
     ],
@@ -94,7 +94,7 @@ def test_a_short_window_is_not_mended_under_messages_that_may_be_there_twice() -
     short = {"duplicate_window": 5 * SECOND}
     (change,) = plan([TASKS], {"TASKS": state(TASKS, short, messages=3)})
     assert isinstance(change, Refuse)
-    assert change.reason == "TASKS holds 3 messages that may be there twice; make TASKS anew"
+    assert change.reason == "TASKS holds 3 messages that may include duplicates; delete and create TASKS again"
     # Calls are in no stream: the audit stream's window guards them from now on.
     (mended,) = plan([AUDIT], {"AUDIT": state(AUDIT, short, messages=3)})
     assert isinstance(mended, Update)
@@ -212,7 +212,7 @@ async def test_apply_writes_only_the_streams_that_differ() -> None:
 
 async def test_one_refused_change_means_that_nothing_is_applied() -> None:
     server = Server(state(TASKS, {"storage": "memory"}))
-    with pytest.raises(ConfigurationError, match=r"nothing applied: refuse TASKS: storage memory -> file.* anew$"):
+    with pytest.raises(ConfigurationError, match=r"nothing applied: refuse TASKS: storage memory -> file.* again$"):
         await apply(STREAMS, server)
     assert server.written == []
     server = Server(state(TASKS, {"storage": "memory", "sealed": True}))

@@ -85,7 +85,7 @@ def test_the_edges_of_what_a_frame_says() -> None:
         with pytest.raises(LogError, match="not a frame"):
             read(encode_frame(frame))
     longest = encode_frame(last)[:-4] + FRAME_DATA_BYTES.to_bytes(4, "big")
-    with pytest.raises(LogError, match="cut in a frame"):
+    with pytest.raises(LogError, match="cut inside a frame"):
         read(longest)
 
 

@@ -47,7 +47,7 @@ def test_each_finding_has_its_place(export: Path) -> None:
     message.write_bytes(message.read_bytes()[:-1])
     result = run(export)
     assert result.exit_code == 4
-    assert "messages/000 bad_entry cut in a frame\n" in result.stdout
+    assert "messages/000 bad_entry cut inside a frame\n" in result.stdout
     assert "strange\\x1b[31m\\n\\udcff unknown_file nothing covers it\n" in result.stdout
     assert result.stdout.endswith("findings\n")
     lines = [json.loads(line) for line in run(export, "--json").stdout.splitlines()]

@@ -19,7 +19,7 @@ def test_what_is_older_is_named_with_what_is_needed(version: str) -> None:
 
 @pytest.mark.parametrize("version", [None, 2, "", "2.15", "2.15.1.1", "two", "2.15.1\n", "٢.15.1", ["2.15.1"]])
 def test_who_does_not_say_is_not_used(version: object) -> None:
-    assert "does not say its version" in too_old(version)
+    assert "does not state its version" in too_old(version)
 
 
 def test_the_least_is_that_of_the_documents() -> None:

@@ -1,8 +1,8 @@
 """The Rego tests of a policy folder, run on the embedded engine and on OPA: both must give every test the same result.
 
 A test is a rule `test_...` of any Rego file in the folder, and it passes if it is `true`, as with `opa test`. The
-policy under test is what `build_bundle` makes of the folder; test files (`*_test.rego`) are laid over it, and never
-become part of a bundle.
+policy under test is what `build_bundle` makes of the folder; test files (`*_test.rego`) are added to it for the tests,
+and never become part of a bundle.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _PREFIX: Final = "test_"
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class RegoTestResult:
-    """What one engine (`embedded` or `opa`) made of one test.
+    """The result of one test on one engine (`embedded` or `opa`).
 
-    `package` is without `data.`; `error` is empty, or why there was no result to judge; `file` is relative to the
-    policy folder, `line` counts from 1.
+    `package` is without `data.`; `error` is empty, or why there was no result; `file` is relative to the policy folder,
+    `line` counts from 1.
     """
 
     package: str
@@ -55,15 +55,15 @@ def run_tests(
 ) -> tuple[RegoTestResult, ...]:
     """Return the results of all tests of `folder`, by package, name and engine.
 
-    Without the executable `opa` only the embedded engine is asked. With it, a test that one engine did not run has a
-    failed result there, so that all having passed means that the engines agree. `opa test` takes the error of a builtin
-    for undefined, while the embedded engine fails: under `not` that is a disagreement, and the finding.
+    Without the executable `opa` only the embedded engine runs. With it, a test that one engine did not run has a failed
+    result there, so that if all passed, the engines agree. `opa test` treats the error of a builtin as undefined, while the
+    embedded engine fails: under `not` that is a disagreement, and is reported.
 
     A `part` is that of a platform or a team, which has no entry points; its tests are in packages inside its roots.
 
-    Blocks. Raises `PolicyRefused`, with file and line, for what either engine cannot load and for forms that the two
-    would decide otherwise; `ConfigurationError` for a folder or an executable that is not there, and for an OPA that
-    takes longer than `deadline` seconds.
+    Blocks. Raises `PolicyRefused`, with file and line, for what either engine cannot load and for forms that the two would
+    decide differently; `ConfigurationError` for a missing folder or executable, and for an OPA that takes longer than
+    `deadline` seconds.
     """
     bundle = build_bundle(folder, part=part)
     modules = [*bundle.modules, *_tests(folder)]
@@ -129,7 +129,7 @@ def _evaluate(interpreter: Interpreter, rule: Rule, path: str) -> tuple[bool, st
 
 
 def _run_opa(folder: Path, opa: Path, deadline: float) -> list[RegoTestResult]:
-    # Found before the working directory changes, on which a relative path would depend.
+    # Resolved before the working directory changes, on which a relative path would depend.
     executable = Path(shutil.which(opa) or opa).absolute()
     command = [str(executable), "test", "--bundle", "--format=json", "."]
     try:

@@ -1,1 +1,1 @@
-"""Which Rego is admitted: parsed, named, and refused where engines would answer otherwise."""
+"""The lint of Rego: parsing, names, and refusal of forms that the engines would answer differently."""

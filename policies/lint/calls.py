@@ -1,6 +1,6 @@
-"""Calls of builtins: those of the closed list (`types.builtins`), and what is written in the literals of three.
+"""Calls of builtins: only those of the closed list (`types.builtins`), and checks of literal arguments.
 
-Of regular expressions the part passes that Go (OPA) and Rust (regorus) read alike, and that both compile.
+Regular expressions pass if Go (OPA) and Rust (regorus) read them alike, and both compile them.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from sealbus.policies.types.builtins import BUILTINS
 __all__ = ["TEST_BUILTINS", "call_problem", "regex_problem"]
 
 TEST_BUILTINS: Final = frozenset({"print"})
-"""What a test file may call besides."""
+"""What only a test file may call."""
 
 _LITERAL: Final = "patterns are literals: what they hold is checked when the policy is loaded"
 _VERBS: Final = re.compile(r"%(.?)", re.DOTALL)
 _INSTANT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 _FIRST: Final = 1970
 _LAST: Final = 2255
-"""The years that every engine counts in nanoseconds, and requests in microseconds."""
+"""The years that every engine can count in nanoseconds, and requests in microseconds."""
 
 _MOST_TIMES: Final = 1_000
-"""Go refuses more; Rust takes them, as long as what it compiles them to is small enough."""
+"""Go refuses more; Rust accepts them as long as the compiled size is small enough."""
 
 # \d, \w, \s and \b are ASCII in Go and Unicode in Rust; &&, -- and ~~ in a class are operators in Rust only.
 _ATOM: Final = re.compile(
@@ -45,7 +45,7 @@ _TIMES: Final = re.compile(r"(?:[*+?]|\{(?P<least>\d{1,4})(?:(?P<comma>,)(?P<mos
 
 
 def call_problem(call: Call, *, relaxed: bool = False) -> tuple[Place, str, str] | None:
-    """Return where, which form and why a call of a builtin is refused; None where both engines answer it alike."""
+    """Return where, which form and why a call of a builtin is refused; None if both engines answer it alike."""
     name = ".".join(call.name)
     builtin = BUILTINS.get(name)
     if builtin is None:
@@ -90,7 +90,7 @@ def _regex(pattern: Expression) -> tuple[Place, str, str] | None:
 
 def _instant(value: Expression) -> tuple[Place, str, str] | None:
     if not isinstance(value, Text):
-        return None  # its type tells
+        return None  # its type decides
     try:
         instant = datetime.strptime(value.value, "%Y-%m-%dT%H:%M:%SZ")
     except ValueError:
@@ -101,10 +101,10 @@ def _instant(value: Expression) -> tuple[Place, str, str] | None:
 
 
 def regex_problem(pattern: str) -> str | None:
-    """Return why the two engines might read `pattern` otherwise, or one of them not at all; None where both take it."""
+    """Return why the engines might read `pattern` differently, or one of them not at all; None if both accept it."""
     position = 0
     repeats = [1]
-    """For each group that is open, how often repetitions inside of it multiply."""
+    """For each open group, the product of the repetitions inside it."""
     while position < len(pattern):
         atom = _ATOM.match(pattern, position)
         if atom is None:

@@ -1,8 +1,8 @@
-"""Rego forms that OPA and the embedded interpreter would decide otherwise: refused before a policy is in force.
+"""Rego forms that OPA and the embedded interpreter would decide differently: refused before a policy is in force.
 
 Both engines must give one answer to one question. The table in tests/policies/forms holds several hundred forms,
-each decided by regorus 0.12.0 and by OPA 1.22.2 (strict builtin errors); what came out alike is accepted here, and what
-did not is refused with file and line. The stable names of what is refused:
+each decided by regorus 0.12.0 and by OPA 1.22.2 (strict builtin errors); forms that both decide alike are accepted here,
+all others are refused with file and line. The stable names of refused forms:
 
 =============== =====================================================================================================
 arity           a call with another number of arguments; a function without any
@@ -51,16 +51,16 @@ with            outside test files (`*_test.rego`), which may also call `print`
 `conflict` (`types.inference`), `lookup` (`undefined`, and numbers that look up a text), `entrypoint` (`bundle.check`),
 `roots`, and `conflict` where data stands in the place of a rule.
 
-What cannot be seen in the text, the complete and typed input document makes impossible: its keys are always there, and
-their types fixed; it holds no null, no fraction and no integer beyond 2^53-1, and the policy's data no fraction.
-The differences that are left (`differing.toml` beside the table):
+What the text does not show, the complete and typed input document rules out: its keys are always present and their
+types fixed; it holds no null, no fraction and no integer beyond 2^53-1, and the policy's data no fraction.
+The remaining differences (`differing.toml` next to the table):
 
-- OPA reads METADATA comments when it compiles. What it refuses there, it never decides. `opa check` and `sealbus policy
-  test` say so.
-- A number beyond 64 bits, which only sums and products reach, is exact in both, and written as a fraction where regorus
-  gives it as JSON: no decision can hold it, because obligations take numbers within 2^53-1 only.
-- A document that no gate made, such as a recorded one with a part taken out, may have other types than a policy was
-  checked for. What then fails in one engine is a denial there.
+- OPA reads METADATA comments when it compiles. A policy that it refuses there is never decided by OPA; `opa check` and
+  `sealbus policy test` report it.
+- A number beyond 64 bits, which only sums and products reach, is exact in both, but regorus writes it as a fraction in
+  JSON: no decision can hold it, because obligations hold only numbers within 2^53-1.
+- A document that no gate made, such as a redacted one, may have other types than a policy was checked for. An evaluation
+  that then fails in one engine is a denial there.
 """
 
 from __future__ import annotations
@@ -109,9 +109,9 @@ def parse_all(modules: Iterable[Module]) -> tuple[list[File], list[Problem]]:
 
 
 def refused_forms(files: Iterable[File]) -> list[Problem]:
-    """Return every form in `files` that the two engines would decide otherwise, in no particular order.
+    """Return every form in `files` that the engines would decide differently, in no particular order.
 
-    `files` must be all that are compiled together. An empty list says nothing about what the policy decides.
+    `files` must be all files that are compiled together. An empty list says nothing about what the policy decides.
     """
     table = RuleTable(files)
     problems: list[Problem] = []
@@ -132,7 +132,7 @@ def refused_forms(files: Iterable[File]) -> list[Problem]:
 
 
 def problem_at(file: File, place: Place, form: str, text: str) -> Problem:
-    """Return what is wrong at `place` of `file`."""
+    """Return a problem at `place` of `file`."""
     return Problem(file=file.path, line=place.line, column=place.column, form=form, text=text)
 
 

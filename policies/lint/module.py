@@ -1,4 +1,4 @@
-"""A Rego file as text, bounded before any parser sees it, and what is wrong with one: why a bundle is not put in force."""
+"""A Rego file as text, bounded before any parser sees it, and the problems for which a bundle is refused."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sealbus.envelopes.errors import ConfigurationError
 __all__ = ["MODULE_BYTES", "TEST_SUFFIX", "Module", "PolicyRefused", "Problem"]
 
 TEST_SUFFIX: Final = "_test.rego"
-"""Files that end so never become part of a bundle."""
+"""Files with this ending never become part of a bundle."""
 
 MODULE_BYTES: Final = 262_144
 NESTING: Final = 10
-"""Brackets of any kind; regorus' parser doubles its time with each level of arrays, sets or objects (12: 0.2 s)."""
+"""Nesting of brackets; regorus' parser doubles its time with each level of arrays, sets or objects (12: 0.2 s)."""
 OPERATORS: Final = 2_000
 """Infix operators of a file outside strings and comments; a single chain of 10,000 overflows regorus' stack."""
 
@@ -30,10 +30,10 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Module:
-    """A Rego file: `path` relative to its bundle, parts joined by `/`; `text` the whole of it.
+    """A Rego file: `path` relative to its bundle, parts joined by `/`; `text` its whole text.
 
     Construction raises `PolicyRefused` for a text that no parser should be given: over 262,144 bytes of UTF-8, brackets
-    nested over 10 deep, over 2,000 infix operators, U+0000 and U+FEFF. Whether it is Rego is not said.
+    nested over 10 deep, over 2,000 infix operators, U+0000 and U+FEFF. Whether it is Rego is not checked.
     """
 
     path: str
@@ -76,10 +76,9 @@ class Module:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Problem:
-    """One reason to refuse a policy or its data; `line` and `column` count from 1, 0 where the whole file is meant.
+    """One reason to refuse a policy or its data; `line` and `column` count from 1, or are 0 for the whole file.
 
-    `form` is the stable name of the rule that was broken (`lint.py` lists them); `text` says what is wrong and what to
-    write.
+    `form` is the stable name of the broken rule (`lint.py` lists them); `text` says what is wrong and what to write.
     """
 
     file: str
@@ -94,7 +93,7 @@ class Problem:
 
 
 class PolicyRefused(ConfigurationError):
-    """A policy bundle, or a file that should become part of one, is not put in force; what is in force stays."""
+    """A policy bundle, or a file for one, is not put in force; the one in force stays."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(sorted(problems))

@@ -1,4 +1,4 @@
-"""Names: what a rule's variables are, that each is declared before it is used, and once.
+"""The variables of a rule: each is declared once, before it is used.
 
 OPA and regorus both sort the statements of a body before they run them, by different rules. A body in which every name
 is declared before its use means the same in both, and leaves neither anything to sort.
@@ -44,10 +44,10 @@ __all__ = ["Frame", "Local", "Origin", "Outer", "Scope", "check_names"]
 _ROOTS: Final = frozenset({"input", "data"})
 
 Outer: TypeAlias = Literal["value", "function"]
-"""What a name outside a rule is: a rule or import that has a value, or a function."""
+"""What a name outside a rule is: a rule or import with a value, or a function."""
 
 Origin: TypeAlias = Literal["argument", "some", "every", "assigned"]
-"""How a variable comes by its value."""
+"""How a variable gets its value."""
 
 
 def check_names(path: str, rule: Rule, outside: Mapping[str, Outer], *, relaxed: bool = False) -> list[Problem]:
@@ -67,7 +67,7 @@ class _Names:
     relaxed: bool
     in_term: bool = False
     in_head: bool = False
-    """In what a head or an else says beside a body, where regorus runs no comprehension."""
+    """Whether in a head or else value with a body, where regorus runs no comprehension."""
     before_else: bool = False
     """In a head that an else follows, where regorus looks up every key in place of the one that the body has found."""
 
@@ -93,7 +93,7 @@ class _Names:
             self.scope.close(arguments)
 
     def head(self, rule: Rule) -> None:
-        """Check what a head says, after the body that gives its names their values."""
+        """Check a head, after the body that gives its names their values."""
         if isinstance(rule.head, Reference):
             for part in rule.head.path:
                 self.expression(part)
@@ -108,8 +108,8 @@ class _Names:
         copies: list[Variable] = []
         for statement in body.statements:
             if copies and _has_every(statement):
-                # regorus puts copies off until nothing else is left to do, and does not see that an `every` needs them: it
-                # runs the `every` without them, and takes a name without a value for any.
+                # regorus defers copies until nothing else is left to do, and does not see that an `every` needs them: it
+                # runs the `every` without them, and treats a name without a value as any value.
                 text = "an `every` follows this copy of a name, and may run before it: use the name itself"
                 for one in copies:
                     self.scope.refuse(one.place, "copy", text)
@@ -164,7 +164,7 @@ class _Names:
             if any(isinstance(one, Reference) and isinstance(one.head, Variable) for one in inside):
                 for one in inside:
                     if isinstance(one, Comprehension):
-                        # OPA takes the names of the comprehension for ones that the reference gives their values.
+                        # OPA assumes that the reference gives the names of the comprehension their values.
                         text = "a comprehension beside a reference: name it first (x := ...), then use the name"
                         self.scope.refuse(one.place, "closure", text)
         elif not expression.declares:
@@ -238,7 +238,7 @@ class _Names:
             self.expression(term)
             for name in _bare(term):
                 if self.scope.origin(name.name) == "argument":
-                    # OPA's compiler takes what is collected for nothing, and finds nothing in it.
+                    # OPA's compiler takes the collection for empty, and finds nothing in it.
                     text = (
                         f"the argument {name.name} as it is in a comprehension's term: name it first (x := {name.name})"
                     )
@@ -280,7 +280,7 @@ def _has_every(statement: Statement) -> bool:
 
 
 def _inside(expression: Expression) -> Iterator[Expression]:
-    """Yield `expression` and all inside it, but for comprehensions and calls of builtins, which OPA looks at before."""
+    """Yield `expression` and all inside it, except for comprehensions and calls of builtins, which OPA checks before."""
     yield expression
     if not isinstance(expression, Call) or ".".join(expression.name) not in BUILTINS:
         for child in children(expression):
@@ -288,7 +288,7 @@ def _inside(expression: Expression) -> Iterator[Expression]:
 
 
 def _bare(expression: Expression) -> Iterator[Variable]:
-    """Yield the variables that `expression` is, or holds as they are."""
+    """Yield the variables that `expression` is, or directly holds."""
     if isinstance(expression, Variable):
         yield expression
     elif isinstance(expression, Array | SetLiteral | ObjectLiteral):
@@ -304,7 +304,7 @@ def _has_literal(expression: Expression) -> bool:
 
 @dataclass(slots=True, kw_only=True)
 class Local:
-    """One variable; `bound` once it has a value, which only one of `some x` has not from the start."""
+    """One variable; `bound` once it has a value, which all but those of `some x` have from the start."""
 
     place: Place
     origin: Origin
@@ -351,7 +351,7 @@ class Scope:
         return None
 
     def origin(self, name: str) -> Origin | None:
-        """Return how the variable `name` came by its value, None for what is no variable or has no value yet."""
+        """Return how the variable `name` got its value; None if it is not a variable or has no value yet."""
         found = self.find(name)
         return found[1].origin if found is not None and found[1].bound else None
 
@@ -362,7 +362,7 @@ class Scope:
         return outside
 
     def close(self, outside: Frame) -> None:
-        """Leave the innermost frame for `outside`; OPA refuses what `some x` or `every` declared and nothing used."""
+        """Leave the innermost frame for `outside`; OPA refuses unused names of `some x` and `every`."""
         for name, local in self.frame.locals.items():
             if not local.used and local.origin in ("some", "every"):
                 self.refuse(local.place, "unused", f"{name} is declared and never used: write _ or leave it out")
@@ -383,7 +383,7 @@ class Scope:
             self.frame.locals[name] = Local(place=place, origin=origin, bound=bound)
 
     def declare_pattern(self, expression: Expression, origin: Origin) -> None:
-        """Declare the variables of what is matched: names, literals and arrays of these."""
+        """Declare the variables of a pattern: names, literals and arrays of these."""
         match expression:
             case Variable():
                 self.declare(expression, origin)

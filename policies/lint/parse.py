@@ -1,4 +1,4 @@
-"""From regorus' syntax tree, JSON values, to the values of `syntax`. What it does not know is refused, never passed over."""
+"""Converts regorus' syntax tree, JSON values, to the values of `syntax`. Unknown syntax is refused, never skipped."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _COMPREHENSIONS: Final[Mapping[str, Literal["array", "set", "object"]]] = {
 
 
 def parse(module: Module) -> File:
-    """Return the parsed `module`; raise `PolicyRefused` with file and line for what is not Rego as regorus reads it."""
+    """Parse `module`; raise `PolicyRefused` with file and line for what regorus does not read as Rego."""
     reader = _Reader(source=SourceText(path=module.path, text=module.text.encode()))
     return reader.file(as_map(parse_module(module)))
 
@@ -175,7 +175,7 @@ class _Reader:
             case "Bool" | "Null":
                 return Scalar(place=place, value=content["value"] is True if kind == "Bool" else None)
             case "String" | "RawString":
-                # Its span is what stands between the quotes.
+                # Its span is what is between the quotes.
                 return Text(place=Place(line=place.line, column=place.column - 1), value=str(content["value"]))
             case "Number":
                 return Number(place=place, written=self.source.written(content["span"]))
@@ -250,14 +250,14 @@ class _Reader:
 
 
 def as_map(value: object) -> dict[str, object]:
-    """Return `value`, which is an object."""
+    """Return `value`, which must be an object."""
     if not isinstance(value, dict):
         raise TypeError(f"regorus' syntax tree has a {type(value).__name__} where an object belongs")
     return value
 
 
 def as_list(value: object) -> list[object]:
-    """Return `value`, which is an array."""
+    """Return `value`, which must be an array."""
     if not isinstance(value, list):
         raise TypeError(f"regorus' syntax tree has a {type(value).__name__} where an array belongs")
     return value
@@ -284,7 +284,7 @@ class SourceText:
     path: str
     text: bytes
     lines: list[int] = field(init=False)
-    """Where each line starts."""
+    """The offset of each line."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lines", [0, *(found.end() for found in re.finditer(b"\n", self.text))])
@@ -297,17 +297,17 @@ class SourceText:
         return Place(line=line, column=len(before.decode()) + 1)
 
     def written(self, span: object) -> str:
-        """Return what stands at `span`."""
+        """Return the text at `span`."""
         start, end = _offsets(span)
         return self.text[start:end].decode()
 
     def follows(self, span: object, text: str) -> bool:
-        """Return whether `text` stands right after what stands at `span`."""
+        """Return whether `text` follows directly after `span`."""
         _, end = _offsets(span)
         return self.text.startswith(text.encode(), end)
 
     def unknown(self, kind: str, span: object) -> PolicyRefused:
-        """Return the refusal of a kind of syntax that nobody has compared."""
+        """Return the refusal of a kind of syntax that has not been compared."""
         place = self.place(span)
         problem = Problem(
             file=self.path, line=place.line, column=place.column, form="unknown", text=f"{kind} is not among the forms"

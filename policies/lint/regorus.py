@@ -1,7 +1,7 @@
-"""regorus' interpreter: the one module that imports it, and where its untyped answers become values.
+"""regorus' interpreter: the only module that imports it, where its untyped answers become values.
 
 Exactly version 0.12.0 of `Engine` is used. Its bytecode VM (`Rvm`) answers true for an `every` whose body is undefined,
-and later versions of the interpreter are slower by half; the table of forms is proved for this version only.
+and later versions of the interpreter are slower by half; the table of forms is verified for this version only.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sealbus.policies.lint.module import Module, PolicyRefused, Problem
 
 __all__ = ["Interpreter", "check_compiles", "parse_module", "regex_compiles"]
 
-# regorus takes down a backtrace with every error where RUST_BACKTRACE asks for one, and each costs some 40 ms of the event
-# loop: whoever can make a decision fail could hold up all others. This says no for errors only; panics keep theirs.
+# With RUST_BACKTRACE set, regorus takes a backtrace with every error, each some 40 ms of the event loop: a sender that can
+# make decisions fail could block all others. This disables it for errors only; panics keep theirs.
 os.environ.setdefault("RUST_LIB_BACKTRACE", "0")
 
 _PLACE: Final = re.compile(r"\A\s*--> (?P<file>[^\n]+):(?P<line>\d+):(?P<column>\d+)\n")
@@ -30,11 +30,11 @@ _FINE: Final = Problem(file="", line=0, column=0, form="", text="")
 """There is none."""
 _ERROR: Final = re.compile(r"^error: (?P<text>.*)$", re.MULTILINE)
 _BACKTRACE: Final = "\n\nStack backtrace:"
-"""regorus adds one where RUST_BACKTRACE is set; it says nothing about the policy."""
+"""regorus adds one if RUST_BACKTRACE is set; it says nothing about the policy."""
 
 
 class _Engine(Protocol):
-    """What is used of `regorus.Engine`, which carries no types."""
+    """The used part of `regorus.Engine`, which is untyped."""
 
     def add_policy(self, path: str, rego: str, /) -> str: ...
     def add_data_json(self, data: str, /) -> None: ...
@@ -63,10 +63,10 @@ class Interpreter:
         self._engine = engine
 
     def evaluate(self, rule: str, document: bytes) -> object:
-        """Return the value of `rule` (`data.` and dotted names) for the JSON input `document`, as JSON has it.
+        """Return the value of `rule` (`data.` and dotted names) for the JSON input `document`, as JSON values.
 
-        A rule without a value gives the text `<undefined>`, which is never a decision. Raises `PolicyFailed` where
-        evaluation fails; it says where, but not regorus' own text, which quotes values of the input.
+        A rule without a value gives the text `<undefined>`, which is never a decision. Raises `PolicyFailed` if evaluation
+        fails; it says where, but not regorus' own text, which quotes values of the input.
         """
         if threading.get_ident() != self._thread:
             raise RuntimeError("an interpreter is used by the thread that made it")
@@ -84,15 +84,15 @@ class Interpreter:
 
 
 def check_compiles(modules: Iterable[Module], data: bytes) -> None:
-    """Raise `PolicyRefused` where `modules` do not compile over `data`; may be asked in any thread."""
+    """Raise `PolicyRefused` unless `modules` compile over `data`; may be called in any thread."""
     _, problem = _compile(modules, data)
     if problem is not _FINE:
         raise PolicyRefused([problem])
 
 
-@lru_cache(maxsize=256)  # bounded; the patterns of one policy are looked at whenever it is loaded
+@lru_cache(maxsize=256)  # bounded; the patterns of a policy are checked whenever it is loaded
 def regex_compiles(pattern: str) -> bool:
-    """Return whether regorus takes the regular expression `pattern`, of ASCII characters: Rust bounds the compiled size."""
+    """Return whether regorus accepts the regular expression `pattern`, of ASCII characters: Rust bounds the compiled size."""
     engine = cast("_Engine", Engine())
     return _failure(engine.eval_query_as_json, f'regex.match({json.dumps(pattern)}, "")') is None
 
@@ -100,7 +100,7 @@ def regex_compiles(pattern: str) -> bool:
 def parse_module(module: Module) -> object:
     """Return regorus' syntax tree of `module` as JSON values; raise `PolicyRefused` for what it cannot parse.
 
-    The caller has bounded length, nesting and operators: regorus takes time exponential in the nesting. May be asked in
+    The caller has bounded length, nesting and operators: regorus takes time exponential in the nesting. May be called in
     any thread.
     """
     tree = _tree(module)
@@ -113,7 +113,7 @@ def parse_module(module: Module) -> object:
         raise PolicyRefused([Problem(file=module.path, line=0, column=0, form="nesting", text=text)]) from error
 
 
-# An engine must be dropped by the thread that made it. Nothing is raised where one is at hand: the traceback would keep
+# An engine must be dropped by the thread that made it. Nothing is raised while one is in scope: the traceback would keep
 # the engine alive, and take it wherever the exception goes.
 
 
@@ -125,7 +125,7 @@ def _compile(modules: Iterable[Module], data: bytes) -> tuple[_Engine | None, Pr
             return None, _problem(text, module.path)
     text = _failure(engine.add_data_json, data.decode())
     if text is None:
-        # Modules are analysed at the first question: asked here, a bad rule is found before the policy is in force.
+        # Modules are analysed at the first question: asking it here finds a bad rule before the policy is in force.
         text = _failure(engine.eval_query_as_json, "true")
     return (engine, _FINE) if text is None else (None, _problem(text, "data.json"))
 
@@ -137,7 +137,7 @@ def _tree(module: Module) -> str | Problem:
 
 
 def _failure(ask: Callable[..., object], *arguments: str) -> str | None:
-    """Return the text of the error that regorus answers with, None where it answers with a value."""
+    """Return the text of regorus' error, or None if it answers with a value."""
     try:
         ask(*arguments)
     except BaseException as error:  # noqa: BLE001  a panic is no Exception; `_own` raises again what is not regorus'
@@ -146,7 +146,7 @@ def _failure(ask: Callable[..., object], *arguments: str) -> str | None:
 
 
 def _own(error: BaseException) -> str:
-    """Return the text of an error of regorus; raise any other again.
+    """Return the text of an error of regorus; re-raise any other.
 
     A panic arrives as pyo3's `PanicException`, which is not an `Exception` and cannot be imported.
     """

@@ -1,7 +1,7 @@
-"""Rules together: one kind and one default each, no name for two things, no recursion.
+"""Checks across rules: one kind and one default each, no name for two things, no recursion.
 
 OPA finds all of this when it compiles. regorus takes the first of two defaults, the last of two kinds, and runs a
-recursive function until the process dies of it.
+recursive function until the process crashes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sealbus.policies.lint.syntax import (
 __all__ = ["DEPTH", "RuleTable", "data_aliases"]
 
 DEPTH: Final = 64
-"""Rules that call one another in a row; 1,500 overflow regorus' stack."""
+"""Length of a chain of rules that use one another; 1,500 overflow regorus' stack."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,7 +101,7 @@ class RuleTable:
                     self._refuse(entry.file, entry.place, "conflict", text)
 
     def kind(self, path: Names) -> str:
-        """Return what stands at `path`: `complete`, `contains`, `function` or `object`; empty where no rule does."""
+        """Return the kind of rule at `path`: `complete`, `contains`, `function` or `object`; empty if there is no rule."""
         return self._entries[path].kind if path in self._entries else ""
 
     def around(self, path: Names) -> bool:
@@ -109,7 +109,7 @@ class RuleTable:
         return path in self._below
 
     def outside(self, file: File) -> dict[str, Literal["value", "function"]]:
-        """Return the names that rules of `file`'s package and its imports give to a body, with what they are."""
+        """Return the names that a body can use from rules of `file`'s package and its imports, with what they are."""
         names: dict[str, Literal["value", "function"]] = {}
         depth = len(file.package)
         for path in self._below[file.package]:
@@ -124,7 +124,7 @@ class RuleTable:
         return names
 
     def check_uses(self, file: File, rule: Rule, *, relaxed: bool) -> None:
-        """Note what `rule` uses, and refuse calls that no function answers alike and functions that are not called."""
+        """Note what `rule` uses; refuse calls that the engines would answer differently, and uncalled functions."""
         aliases = data_aliases(file)
         entry = self._entries[file.package + leading_names(rule.head)]
         for expression in every_expression(rule):
@@ -165,14 +165,14 @@ class RuleTable:
                 self._refuse(file.path, expression.place, "function-value", f"{'.'.join(other)} is a function: call it")
 
     def check_depth(self) -> None:
-        """Refuse recursion and chains of over `DEPTH` rules; asked after `check_uses` of every rule."""
+        """Refuse recursion and chains of over `DEPTH` rules; call it after `check_uses` of every rule."""
         depths: dict[Names, int] = {}
         for start in sorted(self._entries):
             if start not in depths and not self._measure(start, depths):
                 return
 
     def _measure(self, start: Names, depths: dict[Names, int]) -> bool:
-        """Fill in the depth of `start` and of all it uses, without recursion of our own; False where one is refused."""
+        """Fill in the depth of `start` and of all it uses, without recursion of our own; return False if one is refused."""
         open_paths: dict[Names, Iterator[Names]] = {start: iter(sorted(self._entries[start].uses))}
         deepest: dict[Names, int] = defaultdict(int)
         while open_paths:

@@ -1,4 +1,4 @@
-"""Rego's syntax as typed values, made from regorus' own syntax tree, and the ways through it: what is inside what.
+"""Rego's syntax as typed values, made from regorus' own syntax tree, and functions to traverse it.
 
 Only what a check needs is kept. Every node knows where it starts (line and column from 1).
 """
@@ -59,7 +59,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """A name: a local, a rule, an import, `input` or `data`; `_` where nothing is named."""
+    """A name: a local, a rule, an import, `input` or `data`; `_` is a wildcard."""
 
     place: Place
     name: str
@@ -251,7 +251,7 @@ Statement: TypeAlias = Negation | Plain | SomeNames | SomeIn | Every
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """Statements that must all hold; `value` is what an `else` after which it stands gives."""
+    """Statements that must all hold; `value` is that of the `else` before it."""
 
     place: Place
     statements: tuple[Statement, ...]
@@ -295,7 +295,7 @@ class File:
 
 
 def leading_names(expression: Expression) -> Names:
-    """Return the plain parts at the start: `data.a[x].b` gives `("data", "a")`, what starts with no name nothing."""
+    """Return the plain parts at the start: `("data", "a")` for `data.a[x].b`, nothing if there is no name at the start."""
     if isinstance(expression, Variable):
         return (expression.name,)
     if not isinstance(expression, Reference) or not isinstance(expression.head, Variable):
@@ -309,7 +309,7 @@ def leading_names(expression: Expression) -> Names:
 
 
 def children(expression: Expression) -> tuple[Expression, ...]:
-    """Return the expressions directly inside `expression`; a comprehension's terms and body are not among them."""
+    """Return the expressions directly inside `expression`, without a comprehension's terms and body."""
     match expression:
         case Reference():
             return (expression.head, *expression.path)
@@ -329,14 +329,14 @@ def children(expression: Expression) -> tuple[Expression, ...]:
 
 
 def constant(expression: Expression) -> bool:
-    """Return whether `expression` is made of literals alone."""
+    """Return whether `expression` consists of literals only."""
     if isinstance(expression, Array | SetLiteral | ObjectLiteral):
         return all(constant(item) for item in expression.items)
     return isinstance(expression, Scalar | Text | Number)
 
 
 def statements(rule: Rule) -> Iterator[Statement]:
-    """Yield every statement of `rule`, those inside `every` and comprehensions as well."""
+    """Yield every statement of `rule`, including those inside `every` and comprehensions."""
     for body in rule.bodies:
         yield from _statements(body)
     for expression in every_expression(rule):
@@ -352,7 +352,7 @@ def _statements(body: Body) -> Iterator[Statement]:
 
 
 def every_expression(rule: Rule) -> Iterator[Expression]:
-    """Yield every expression of `rule`, each before those inside it; heads themselves are left out, their parts not."""
+    """Yield every expression of `rule`, each before those inside it; of heads only the parts."""
     if isinstance(rule.head, Reference):
         for part in rule.head.path:
             yield from _inside(part)
@@ -390,7 +390,7 @@ def _inside(expression: Expression) -> Iterator[Expression]:
     yield expression
     inside = children(expression)
     if isinstance(expression, Reference) and isinstance(expression.head, Variable):
-        # The reference says what it refers to; its first name alone would be a use of everything below that.
+        # The reference as a whole names its target; its first name alone would count as a use of everything below it.
         inside = expression.path
     for child in inside:
         yield from _inside(child)

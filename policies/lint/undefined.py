@@ -1,8 +1,8 @@
-"""Parts that may be undefined: under `not` OPA says undefined and regorus says true; in a lookup in the data they differ too.
+"""Parts that may be undefined: under `not` OPA gives undefined and regorus true; some lookups in the data differ too.
 
-OPA evaluates the parts of a negated expression before it, so that `not data.revoked[input.user]` without `input.user`
-is undefined; in regorus the part is undefined under `not`, which is true. Both agree where every part is a literal or
-a variable that has a value. OPA takes a text of digits for an index of an array in the data; regorus finds nothing.
+OPA evaluates the parts of a negated expression first, so that `not data.revoked[input.user]` without `input.user` is
+undefined; in regorus the part is undefined under `not`, which is true. Both agree if every part is a literal or a
+variable that has a value. OPA accepts a text of digits as an index of an array in the data; regorus finds nothing.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from sealbus.policies.lint.syntax import (
 __all__ = ["lookup_problems", "undefinable"]
 
 Origin: TypeAlias = Callable[[str], str | None]
-"""How a local came by its value (`argument`, `some`, `every`, `assigned`); None for what is no local with a value."""
+"""How a local got its value (`argument`, `some`, `every`, `assigned`); None for anything but a local with a value."""
 
 
 def undefinable(expression: Expression, origin: Origin) -> tuple[Place, str] | None:
-    """Return where and why two engines may disagree on `not expression`; None where they cannot.
+    """Return where and why the engines may disagree on `not expression`; None if they cannot.
 
     The expression itself may be undefined, and so may either side of ==: then `not` is true in both.
     """
@@ -69,7 +69,7 @@ def _reference(expression: Reference, origin: Origin) -> tuple[Place, str] | Non
         return expression.head.place, "under `not`: name what is looked into first"
     for part in expression.path:
         if isinstance(part, Variable) and origin(part.name) == "every":
-            # regorus 0.12 takes the variable for a new one, and looks for any that fits.
+            # regorus 0.12 treats the variable as a new one, and looks for any value that fits.
             text = f"{part.name} of `every` looks something up under `not`: write key := {part.name}, then use key"
             return part.place, text
         problem = _part(part, origin)
@@ -100,7 +100,7 @@ def _part(expression: Expression, origin: Origin) -> tuple[Place, str] | None:
 
 
 def lookup_problems(file: File, rule: Rule, data: Json) -> Iterator[Problem]:
-    """Yield every place of `rule` that looks something other than an index up where `data` has an array."""
+    """Yield every place of `rule` that looks up anything but an index where `data` has an array."""
     aliases = data_aliases(file)
     counted = {
         variable.name

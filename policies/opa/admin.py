@@ -1,4 +1,4 @@
-"""Questions to a running OPA over TCP, for operators: is it well, which policy is in force, what would it say.
+"""Questions to a running OPA over TCP, for operators: is it healthy, which policy is in force, how would it decide.
 
 Built on opa-python-client, which is imported only when something is asked. Never used on the path of a message.
 """
@@ -25,10 +25,10 @@ _STRICT: Final = {"strict-builtin-errors": "true"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpaStatus:
-    """What a running OPA says of itself; `revisions` by the names of its bundles, empty where it has none.
+    """The status of a running OPA; `revisions` by bundle name, empty if there are none.
 
-    `problems`, by the same names, are why the newest of a bundle is not in force: `healthy` stays true then. Only an OPA
-    whose configuration has `status` knows them.
+    `problems`, by bundle name, say why the newest bundle is not in force: `healthy` stays true then. Only an OPA whose
+    configuration has `status` knows them.
     """
 
     healthy: bool
@@ -38,7 +38,7 @@ class OpaStatus:
 
 
 class _Client(Protocol):
-    """What is used of `opa_client.AsyncOpaClient`, which carries no types."""
+    """The used part of `opa_client.AsyncOpaClient`, which is untyped."""
 
     async def check_health(self) -> bool: ...
     async def get_status(self) -> dict[str, object]: ...
@@ -54,7 +54,7 @@ class OpaAdmin:
     """Asks the OPA at `url`, such as `http://127.0.0.1:8181` or `https://opa.example.org:8443`.
 
     `token` is a bearer token; certificates are checked against the system's, or SSL_CERT_FILE's. Each question has
-    `seconds` and is asked once. Construction raises `ConfigurationError` for what is not such a URL.
+    `seconds` and is asked once. Construction raises `ConfigurationError` for any other URL.
     """
 
     def __init__(self, url: str, *, token: str = "", seconds: float = 5.0) -> None:
@@ -72,7 +72,7 @@ class OpaAdmin:
         self._seconds = seconds
 
     async def status(self) -> OpaStatus:
-        """Return health, version and bundle revisions; not healthy and nothing else where OPA does not answer."""
+        """Return health, version and bundle revisions; only `healthy` false if OPA does not answer."""
         try:
             async with self._client() as client:
                 healthy = await client.check_health()
@@ -107,11 +107,11 @@ class OpaAdmin:
         }
 
     async def query(self, query: str, document: object = None) -> object:
-        """Return what OPA answers to `query` with the input `document` (None for no input), as JSON values.
+        """Return OPA's answer to `query` with the input `document` (None for no input), as JSON values.
 
-        A plain path such as `data.sealbus.authz.decision` gives that document, None where it is undefined; anything
-        else is an ad-hoc query and gives its list of bindings. Raises `PolicyFailed` where OPA refuses the query or
-        cannot evaluate it, `PolicyUnavailable` where it does not answer.
+        A plain path such as `data.sealbus.authz.decision` gives that document, None if it is undefined; anything else is an
+        ad-hoc query and gives its list of bindings. Raises `PolicyFailed` if OPA refuses the query or cannot evaluate it,
+        `PolicyUnavailable` if it does not answer.
         """
         async with self._client() as client:
             if _DOCUMENT.fullmatch(query):

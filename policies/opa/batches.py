@@ -1,4 +1,4 @@
-"""Many documents in few questions: what the engines share that ask an OPA over HTTP."""
+"""Many documents in few questions, for the engines that ask an OPA over HTTP."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from sealbus.policies.opa.wire import (
 __all__ = ["BATCH", "DEADLINE", "ask_batch", "ask_connect", "decide_all"]
 
 BATCH: Final = 50
-"""Documents of one question: OPA evaluates a question on one core, and its own share of a call is small by then."""
+"""Documents per question: OPA evaluates a question on one core, and its overhead per call is small by then."""
 DEADLINE: Final = 1.0
-"""Seconds for one call of `decide`, unless the engine is told otherwise."""
+"""Default seconds for one call of `decide`."""
 
 
 async def decide_all(inputs: Sequence[bytes], ask: Ask, *, engine: str, until: float) -> Sequence[Answer]:
@@ -64,7 +64,7 @@ async def ask_batch(documents: Sequence[InputDocument], ask: Ask, *, until: floa
 
 
 async def ask_connect(document: bytes, ask: Ask, *, engine: str, until: float) -> ConnectAnswer:
-    """Return what the policy says to one connection to NATS, by asking until `until`; errors are answers."""
+    """Return the decision on one connection to NATS, asking until `until`; errors are answers."""
     started = time.perf_counter_ns()
     try:
         checked = document if isinstance(document, InputDocument) else checked_document(document)

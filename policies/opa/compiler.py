@@ -1,7 +1,7 @@
-"""What only OPA's own compiler finds, types above all: asked before a policy is put before an OPA.
+"""OPA's own compiler, asked before a policy reaches an OPA: it finds problems, mainly of types, that nothing else does.
 
-The embedded engine accepts some of it (`lint.lint` has the list), and so one team could push what every embedded engine
-takes and no OPA does: with it in the composition, OPA would take nobody's changes any more.
+The embedded engine accepts some of these (`lint.lint` has the list), so one team could push a part that every embedded
+engine accepts and no OPA does: with it in the composition, OPA would accept no team's changes any more.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _VARIABLE: Final = "SEALBUS_OPA"
 
 
 def find_opa(said: Path | None = None, environment: Mapping[str, str] | None = None) -> Path | None:
-    """Return the executable `said`, that of SEALBUS_OPA, or the one on PATH; None where there is none."""
+    """Return the executable `said`, that of SEALBUS_OPA, or the one on PATH; None if there is none."""
     environment = os.environ if environment is None else environment
     named = environment.get(_VARIABLE) or shutil.which("opa", path=environment.get("PATH"))
     return said or (Path(named) if named else None)
 
 
 def opa_check(bundle: Bundle, opa: Path, *, deadline: float = DEADLINE) -> None:
-    """Raise `PolicyRefused`, with file and line, for what the executable `opa` would not put in force.
+    """Raise `PolicyRefused`, with file and line, for a bundle that the executable `opa` would not put in force.
 
     Blocks for a tenth of a second, at most `deadline`. Raises `ConfigurationError` for an executable that cannot be run,
-    ends otherwise or does not end.
+    fails or does not end.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bundle.tar.gz"

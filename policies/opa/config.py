@@ -1,4 +1,4 @@
-"""OPA's configuration for bundles from the policy server: where to poll, with which certificates, and whom to believe."""
+"""OPA's configuration for bundles from the policy server: where to poll, with which certificates, and whom to trust."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["OpaFiles", "opa_config"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpaFiles:
-    """OPA's own SVID with its key, and the trust domain's X.509 bundle, all PEM; OPA reads them again by itself."""
+    """OPA's own SVID with its key, and the trust domain's X.509 bundle, all PEM; OPA reloads them by itself."""
 
     certificate: Path
     key: Path
@@ -31,8 +31,9 @@ def opa_config(
 ) -> str:
     """Return the configuration, JSON, for the policy server at `url` (`https://host:port`) that signs by `signer`.
 
-    OPA compares the host with the certificate: the server's SVID has it as a DNS name or an address. `wait` is seconds
-    of one long poll; with a folder `persist` OPA starts with what it had while the server is away, verified again.
+    OPA compares the host with the certificate: the server's SVID must have it as a DNS name or an address. `wait` is the
+    seconds of one long poll; with a folder `persist` OPA can start with its last bundle, verified again, while the server
+    is unavailable.
     """
     bundle: dict[str, object] = {
         "service": "sealbus",

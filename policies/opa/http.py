@@ -1,6 +1,6 @@
-"""One question to an OPA over HTTP: a POST whose answer is bounded, whatever stands at the other end.
+"""One question to an OPA over HTTP: a POST whose answer is bounded, whatever the server sends.
 
-Which document is asked for, and what an answer must look like, is the caller's: see `wire.py`.
+The caller chooses the document and checks the form of the answer: see `wire.py`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Ask(Protocol):
     """A way to ask OPA."""
 
     def __call__(self, path: str, question: bytes, parse: Callable[[int, bytes], T], *, until: float) -> Awaitable[T]:
-        """Ask the question `question` for the document at `path`, until `until` by the event loop's clock.
+        """Ask `question` of the document at `path`, until `until` by the event loop's clock.
 
-        Returns what `parse` makes of status and body. Raises what `parse` raises, and `PolicyUnavailable` where no
-        answer came in time.
+        Returns what `parse` returns for status and body. Raises what `parse` raises, and `PolicyUnavailable` if no answer
+        comes in time.
         """
 
 
@@ -46,11 +46,11 @@ def open_session(base_url: str, connector: aiohttp.BaseConnector) -> aiohttp.Cli
 async def post(
     session: aiohttp.ClientSession, path: str, question: bytes, *, kept: int, where: str
 ) -> tuple[int, bytes]:
-    """Return status and body of one question; raise `PolicyUnavailable` where there is no whole answer.
+    """Return status and body of one question; raise `PolicyUnavailable` if there is no complete answer.
 
-    `where` names OPA in texts. Asks again, at most `kept` times, where a connection was closed that was kept from
-    before OPA was restarted: there may be as many of those as there are connections. A question changes nothing, so
-    that asking twice is safe.
+    `where` names OPA in texts. Asks again, at most `kept` times, if a kept connection turns out closed because OPA was
+    restarted: there may be as many of those as there are connections. A question changes nothing, so asking twice is
+    safe.
     """
     left = kept
     while True:
@@ -81,9 +81,9 @@ async def _exchange(session: aiohttp.ClientSession, path: str, question: bytes) 
 
 
 def _cause(error: aiohttp.ClientError) -> str:
-    """Return what went wrong: aiohttp's word for it and, where TLS failed, OpenSSL's or ours."""
+    """Return what went wrong: aiohttp's name for it and, if TLS failed, OpenSSL's reason or ours."""
     name = type(error).__name__
-    # What the server says to our certificate comes after the handshake: a broken connection, with TLS' reason behind it.
+    # The server's verdict on our certificate comes after the handshake: a broken connection, caused by a TLS error.
     inner = error.__cause__
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         inner = error.certificate_error

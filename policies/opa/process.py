@@ -1,6 +1,6 @@
-"""OPA as a child process: started, kept running, and gone when its parent is, however that ends.
+"""OPA as a child process: started, kept running, and ended with its parent, however that ends.
 
-It decides beside a worker on a unix socket, or as a central one that is asked over mutual TLS.
+It decides next to a worker on a unix socket, or as a central OPA that is asked over mutual TLS.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _log: Final = logging.getLogger(__name__)
 READY_WITHIN: Final = 10.0
 STOP_WITHIN: Final = 2.0
 BACKOFF: Final = Backoff(initial_interval=0.2, maximum_interval=5.0)
-"""Before a child that ended is started again: longer each time that it does not become healthy."""
+"""Pause before a child that ended is started again: longer each time that it does not become healthy."""
 _LOOK_EVERY: Final = 0.02
 _WATCHED: Final = "Processed file watch event."
 _QUIET: Final = frozenset({"info", "warning"})
 """Levels that are not passed on: start messages, and that OPA runs as root."""
 
-# The launcher asks the kernel to kill it when its parent dies, then becomes OPA. Doing so in the child of a fork of our
-# own would run Python between fork and exec while other threads hold locks.
+# The launcher asks the kernel to kill it when its parent dies, then becomes OPA. Doing so in a forked child of our own
+# would run Python between fork and exec while other threads hold locks.
 _LAUNCHER: Final = """
 import ctypes, os, signal, sys
 parent, program = int(sys.argv[1]), sys.argv[2]
@@ -54,15 +54,15 @@ os.execv(program, sys.argv[2:])
 class OpaProcess:
     """Runs `opa run --server` on the unix socket `socket`, deciding by the bundle file `bundle`, which it watches.
 
-    With `tls` it is a central OPA: asked at that address over mutual TLS, while the socket tells its health only. Its
-    bundle must say its roots then, for OPA lets no other bundle stand beside one that may define everything.
+    With `tls` it is a central OPA: asked at that address over mutual TLS, while the socket serves only its health. Its
+    bundle must then declare its roots, because OPA allows no other bundle with one that may define everything.
 
-    Entering waits until OPA is healthy and raises `ConfigurationError` where `program` cannot be run, the bundle may
-    not be put in force or OPA does not become healthy within 10 s. While entered, a child that ends is started again.
-    Leaving ends it: SIGTERM, and SIGKILL after 2 s. On Linux the child dies with this process even if that is killed.
+    Entering waits until OPA is healthy and raises `ConfigurationError` if `program` cannot be run, the bundle may not be
+    put in force or OPA does not become healthy within 10 s. While entered, a child that ends is started again. Leaving
+    ends it: SIGTERM, and SIGKILL after 2 s. On Linux the child dies with this process even if that is killed.
 
-    The folder of `bundle` must hold nothing else that changes, and `socket` lies elsewhere: OPA loads anew whenever
-    anything in that folder does.
+    The folder of `bundle` must hold nothing else that changes, so `socket` must be elsewhere: OPA reloads whenever
+    anything in that folder changes.
     """
 
     def __init__(self, program: Path, *, socket: Path, bundle: Path, tls: MutualTls | None = None) -> None:
@@ -77,7 +77,7 @@ class OpaProcess:
 
     @property
     def problem(self) -> str:
-        """Return why OPA did not take the bundle as it is now, in OPA's words with file and line; empty if it did."""
+        """Return why OPA did not accept the current bundle, in OPA's words with file and line; empty if it did."""
         return self._problem
 
     async def __aenter__(self) -> Self:
@@ -91,7 +91,7 @@ class OpaProcess:
     ) -> None:
         running, self._running = self._running, None
         if running is not None:
-            # What ended the caller's block is not told to the group: it would come back wrapped in another.
+            # The group is not given the exception that ended the caller's block: it would wrap it.
             await running.__aexit__(None, None, None)
 
     @asynccontextmanager
@@ -138,7 +138,7 @@ class OpaProcess:
             await _stop(process)
 
     async def _listen(self, process: Process) -> None:
-        """Take down what OPA writes until it closes its end."""
+        """Read what OPA writes until it closes its end."""
         while (line := await _line(process)) is not None:
             said = _parse(line)
             if said.get("msg") == _WATCHED:
@@ -157,7 +157,7 @@ class OpaProcess:
                 while not await _answers(session):
                     if process.returncode is not None:
                         raise ConfigurationError(f"{self._program} ended at once: {await _rest(process)}")
-                    # There is no event for a socket that is not there yet.
+                    # There is no event for a socket that does not exist yet.
                     await asyncio.sleep(_LOOK_EVERY)
         except TimeoutError:
             raise ConfigurationError(f"{self._program} is not healthy within {READY_WITHIN:g} s") from None
@@ -186,7 +186,7 @@ async def _answers(session: aiohttp.ClientSession) -> bool:
 
 
 def _parse(line: str) -> dict[str, object]:
-    """Return a line of OPA's log; what is no JSON object says nothing that we know."""
+    """Parse a line of OPA's log; return an empty object for anything but a JSON object."""
     try:
         said = json.loads(line)
     except ValueError:
@@ -199,7 +199,7 @@ async def _line(process: Process) -> str | None:
     try:
         line = await cast("asyncio.StreamReader", process.stderr).readline()
     except ValueError:
-        return "(a line of over 64 KiB)"  # which the reader has dropped
+        return "(a line of over 64 KiB)"  # dropped by the reader
     return line.decode(errors="replace").rstrip("\n")[:2000] if line else None
 
 
@@ -229,8 +229,8 @@ class MutualTls:
     """An address where OPA is asked over mutual TLS 1.3, with the files that it reads again within a second of a change.
 
     `certificate` and `key` are OPA's X.509-SVID, PEM. `trust_bundle` is the X.509 bundle, PEM, of the one trust domain
-    whose workloads may come at all: with two, either's certificate authority could name a client for the other.
-    `system` is the folder of the policy bundle that says which of them may ask what, named `system` as its one root.
+    whose workloads may connect: with two, the authority of either could impersonate the other's clients. `system` is the
+    folder of the policy bundle that defines which of them may ask what, named `system` as its one root.
     """
 
     address: str
@@ -247,10 +247,10 @@ class MutualTls:
 def server_arguments(
     *, socket: Path, bundle: Path | None = None, config: Path | None = None, tls: MutualTls | None = None
 ) -> list[str]:
-    """Return what `opa` is started with: a server that decides by the bundle file `bundle`, which it watches.
+    """Return the arguments of `opa` for a server that decides by the bundle file `bundle`, which it watches.
 
-    Or by the bundles that its configuration file `config` tells it to take from elsewhere (`config.py`). It is asked
-    on the unix socket; with `tls` at that address, and the socket tells health and metrics only.
+    Or by the bundles that its configuration file `config` names (`config.py`). It is asked on the unix socket; with `tls`
+    at that address, and the socket serves only health and metrics.
     """
     if (bundle is None) == (config is None):
         raise ConfigurationError("OPA decides by a bundle file, or by what its configuration file names: say one")
@@ -266,8 +266,8 @@ def server_arguments(
         bundles[2:2] = [str(tls.system)] if bundle is not None else ["--bundle", str(tls.system)]
     return [
         "run", "--server", *address, *bundles, "--unix-socket-perm", "600", "--skip-version-check",
-        # Without it OPA converts the whole of the data at each question.
+        # Without it OPA converts all data at each question.
         "--optimize-store-for-read-speed",
-        # What became of a replaced bundle is told at this level; requests would be as well.
+        # The fate of a replaced bundle is logged at this level; requests would be, too.
         "--log-format", "json", "--log-level", "info", "--log-level-request", "debug",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is said to OPA and what comes back: the exact bytes of questions, and answers that are bounded before parsing.
+"""The wire format of OPA's API: the exact bytes of questions, and answers that are bounded before parsing.
 
 OPA is asked with `strict-builtin-errors`, so that an error of a builtin is an error and not undefined, and with
 `provenance`, for the revision that decided.
@@ -33,7 +33,7 @@ CONNECT_PATH: Final = "/v1/data/sealbus/connect/decision"
 QUERY: Final[Mapping[str, str]] = {"provenance": "true", "strict-builtin-errors": "true"}
 NESTING: Final = 32
 SYSTEM: Final = "system"
-"""Name of the bundle that guards OPA's own API, or of its folder. It decides about no message: no revision tells of it."""
+"""Name of the bundle that guards OPA's own API, or of its folder. It decides on no message, so no revision names it."""
 
 
 class NoPolicy(PolicyFailed):
@@ -49,20 +49,20 @@ class Reply:
 
 
 def batch_question(documents: Sequence[bytes]) -> bytes:
-    """Return the body that asks about `documents`, which are put in byte for byte.
+    """Return the body of a question about `documents`, which are inserted byte for byte.
 
-    Each must be one whole JSON value: `InputDocument` says so.
+    Each must be one whole JSON value, as `InputDocument` guarantees.
     """
     return b'{"input":{"batch":[' + b",".join(documents) + b"]}}"
 
 
 def connect_question(document: bytes) -> bytes:
-    """Return the body that asks about one connection; `document` is put in byte for byte."""
+    """Return the body of a question about one connection; `document` is inserted byte for byte."""
     return b'{"input":' + document + b"}"
 
 
 def parse_connect_reply(status: int, body: bytes) -> tuple[str, object]:
-    """Return the revision and the value that OPA answered about one connection; raises as `parse_reply` does."""
+    """Return the revision and value of OPA's answer about one connection; raises as `parse_reply` does."""
     answer = _evaluated(status, body)
     if "result" not in answer:
         raise NoPolicy("OPA knows no data.sealbus.connect.decision")
@@ -70,12 +70,11 @@ def parse_connect_reply(status: int, body: bytes) -> tuple[str, object]:
 
 
 def parse_reply(status: int, body: bytes, count: int) -> Reply:
-    """Return what OPA answered to a question about `count` documents.
+    """Parse OPA's answer to a question about `count` documents.
 
-    Raises `PolicyFailed` where OPA evaluated and there is no one answer for each document: an error of evaluation
-    (which is a 500 with the code `internal_error`), another number of answers; as `NoPolicy` where that is so for any
-    question: undefined, no revision. Raises `PolicyUnavailable` for everything else: another status, or a body that is
-    no answer of OPA's.
+    Raises `PolicyFailed` if OPA evaluated but there is not one answer for each document: an evaluation error (a 500 with
+    the code `internal_error`), or a wrong number of answers; `NoPolicy` if no question could be answered: undefined, or no
+    revision. Raises `PolicyUnavailable` for everything else: another status, or a body that is not an answer of OPA's.
     """
     answer = _evaluated(status, body)
     values = answer.get("result")
@@ -122,7 +121,7 @@ def _revision(provenance: object) -> str:
 
 
 def _codes(errors: list[Json]) -> str:
-    """Return OPA's codes of errors with their places; its messages are left out, for they quote values."""
+    """Return OPA's error codes with their places; its messages are left out, because they quote values."""
     found: list[str] = []
     for error in errors[:4]:
         code = error.get("code") if isinstance(error, dict) else None

@@ -1,1 +1,1 @@
-"""Types: of each value of a policy, so that nothing in it can fail when it is asked."""
+"""The types of a policy's values, inferred so that no evaluation can fail."""

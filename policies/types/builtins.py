@@ -1,9 +1,9 @@
-"""The closed list of builtins: the arguments that each takes, and what it gives.
+"""The closed list of builtins: the types of their arguments and results.
 
 Each was compared with OPA for values of exactly these types (tests/policies/types/test_builtins.py): both engines give
-the same value for every one, and neither an error nor nothing. For other types one of them fails, or they answer otherwise:
-`count` of a text counts bytes in one and characters in the other. Where a type is not known when a policy is loaded, the
-policy asks for it (`is_string(x)`).
+the same value for every one, and neither an error nor undefined. For other types one of them fails, or they differ: `count`
+of a text counts bytes in one and characters in the other. If a type is not known when a policy is loaded, the policy must
+check it (`is_string(x)`).
 
 What is not listed is refused: it is absent from regorus (`crypto`, `io.jwt`, `net.cidr_merge`), silently undefined there
 (`http.send`), reads a clock, chance or the process (`time.now_ns`, `rand.intn`, `opa.runtime`), answers otherwise for
@@ -40,32 +40,32 @@ from sealbus.policies.types.value import (
 __all__ = ["BUILTINS", "GUARDS", "LARGE", "Argument", "Builtin", "Inside", "mixed"]
 
 LARGE: Final = (1 << 63) - 1
-"""The greatest instant in nanoseconds that both engines can say the date of, in 2262; OPA rounds `abs` of larger numbers."""
+"""The greatest instant in nanoseconds that both engines convert to a date, in 2262; OPA rounds `abs` of larger numbers."""
 _INSTANT_MOST: Final = DEFAULT_LIMITS.max_integer * 1_000
 """The greatest instant of a request, which is counted in microseconds."""
 
 
 class Inside(Protocol):
-    """What types hold, with the policy's data at hand."""
+    """The contents of types, given the policy's data."""
 
     def items(self, one: Type, /) -> Type:
-        """Return the type of what arrays, sets and objects of this type hold."""
+        """Return the type of the items of arrays, sets and objects of this type."""
 
     def keys(self, one: Type, /) -> Type:
-        """Return the type of what they hold it under."""
+        """Return the type of their keys."""
 
     def field(self, one: Type, name: str, /) -> Type:
-        """Return the type of what objects of this type hold under `name`."""
+        """Return the type of the value under `name` in objects of this type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Argument:
-    """What stands in one place of a call: `text` says it, and `fits` whether an expression of a type is it."""
+    """One argument of a builtin: `text` describes it, and `fits` tells whether an expression of a type is valid for it."""
 
     text: str
     fits: Callable[[Expression, Type, Inside], bool]
     names: tuple[str, ...]
-    """The types that it may have, whatever more is asked of it."""
+    """The types that it may have, whatever else is required."""
 
 
 Result: TypeAlias = "Callable[[Sequence[Expression], Sequence[Type], Inside], Type]"
@@ -81,7 +81,7 @@ class Builtin:
 
 
 def mixed(*types: Type) -> bool:
-    """Return whether values of `types` may hold both sets and objects, which the engines put in different orders."""
+    """Return whether values of `types` may hold both sets and objects, which the engines order differently."""
     return all(any(one.may_hold(name) for one in types) for name in ("set", "object"))
 
 
@@ -173,7 +173,7 @@ def _joined(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> T
 
 
 def _merged(_: Sequence[Expression], types: Sequence[Type], inside: Inside) -> Type:
-    """Return the type of objects merged at every depth: what is inside is of the one, of the other, or merged too."""
+    """Return the type of objects merged at every depth: a value is of the one type, of the other, or merged too."""
     merged = [inside.items(one) if "array" in one.names else one for one in types]
     values = [inside.items(one) for one in merged]
     if not any("object" in one.names for one in values):
@@ -280,4 +280,4 @@ GUARDS: Final[Mapping[str, frozenset[str]]] = {
     "is_set": frozenset({"set"}),
     "is_string": frozenset({"text"}),
 }
-"""What is known of a value after a statement that asks for its type."""
+"""What is known of a value after a statement that checks its type."""

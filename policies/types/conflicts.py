@@ -1,8 +1,8 @@
-"""Conflicts: two values where only one may be, which both engines take for an error, but not always both.
+"""Conflicts: two values where only one may be, which is an error, but not always in both engines.
 
-OPA stops at the first of several definitions where all give the same constant, and regorus goes on. So a policy is
-refused where two values could meet: in a rule with several definitions, in one whose body has several solutions, and
-under one key of an object.
+OPA stops at the first of several definitions if all give the same constant, and regorus goes on. So a policy is refused
+if two values could meet: in a rule with several definitions, in one whose body has several solutions, and under one key
+of an object.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["conflicts", "unique"]
 def conflicts(
     definitions: Mapping[Names, Sequence[tuple[File, Rule]]], kind: Callable[[Names], str]
 ) -> Iterator[Problem]:
-    """Yield every definition that could give another value than one beside it, or than itself."""
+    """Yield every definition that could give a different value than another one, or several values itself."""
     for path, every_one in definitions.items():
         given = [(file, rule) for file, rule in every_one if rule.kind != "default"]
         if kind(path) == "contains":
@@ -82,7 +82,7 @@ def written(expression: Expression | None) -> object:
         return ("Scalar", True)
     own = [getattr(expression, name) for name in ("value", "written", "name", "operator") if hasattr(expression, name)]
     if isinstance(expression, Comprehension):
-        own = [expression.place]  # there is no need to know one again
+        own = [expression.place]  # never equal to another
     return (type(expression).__name__, *map(str, own), *map(written, children(expression)))
 
 
@@ -92,7 +92,7 @@ def _problem(file: File, rule: Rule, text: str) -> Problem:
 
 
 def _branches(rule: Rule) -> int:
-    """Return how many bodies of `rule` may hold beside one another."""
+    """Return how many bodies of `rule` may hold together."""
     return max(1, sum(not body.is_else for body in rule.bodies))
 
 
@@ -107,13 +107,13 @@ def _values(rule: Rule) -> list[Expression | None]:
 
 
 def _apart(rules: Sequence[Rule]) -> bool:
-    """Return whether no two of `rules` hold together: another literal is asked for, or the opposite, of the same thing."""
+    """Return whether no two of `rules` can hold together: they compare one thing with different literals, or oppositely."""
     asked = [_asked(rule) for rule in rules]
     return all(_excluded(one, other) for one, other in combinations(asked, 2))
 
 
 def _asked(rule: Rule) -> list[tuple[str, object, object]]:
-    """Return what `rule` asks for: `Eq` or `Ne`, of what, and which literal."""
+    """Return the comparisons with literals in `rule`: `Eq` or `Ne`, what is compared, and the literal."""
     found: list[tuple[str, object, object]] = [
         ("Eq", number, written(one))
         for number, one in enumerate(rule.arguments)

@@ -1,4 +1,4 @@
-"""The types of what stands in a policy's data, which is known when the policy is loaded."""
+"""The types of a policy's data, which is known when the policy is loaded."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _COLLECTIONS: Final = frozenset({"array", "set", "object"})
 
 
 class DataTypes:
-    """Types with the policy's data at hand.
+    """Types, given the policy's data.
 
-    Of a part of a policy only what stands below its own `roots` is known: the rest belongs to others, who may put
-    anything there. Where nothing at all is `known`, as for OPA's compiler, data may be anything.
+    For a part of a policy only the data below its own `roots` is known: the rest belongs to others and may be anything. If
+    nothing at all is `known`, as for OPA's compiler, data may be anything.
     """
 
     def __init__(self, data: Json, roots: Iterable[DataPath], *, known: bool = True) -> None:
@@ -36,7 +36,7 @@ class DataTypes:
         self._values: dict[DataPath, list[Json]] = {(): [data]}
 
     def at(self, path: DataPath) -> Type:
-        """Return the type of what stands at `path`, in which None is any name or index."""
+        """Return the type of the data at `path`, in which None is any name or index."""
         if not any(path[: len(root)] == root for root in self._roots):
             return self._unknown
         values = self._at(path)
@@ -52,7 +52,7 @@ class DataTypes:
         return found
 
     def items(self, one: Type) -> Type:
-        """Return the type of what arrays, sets and objects of this type hold."""
+        """Return the type of the items of arrays, sets and objects of this type."""
         if one.scalar:
             return NEVER
         if one.open:
@@ -61,7 +61,7 @@ class DataTypes:
         return join_all(inside if one.items is None else [one.items, *inside])
 
     def keys(self, one: Type) -> Type:
-        """Return the type of what they hold it under: indexes, the members of a set, the names of an object."""
+        """Return the type of their keys: indexes, the members of a set, the names of an object."""
         if one.open == "any":
             return NEVER if one.scalar else ANY
         found = NUMBER if "array" in one.names else NEVER
@@ -72,7 +72,7 @@ class DataTypes:
         return found
 
     def field(self, one: Type, name: str) -> Type:
-        """Return the type of what objects and sets of this type hold under `name`."""
+        """Return the type of the value under `name` in objects and sets of this type."""
         if one.scalar:
             return NEVER
         if one.open:

@@ -1,12 +1,12 @@
-"""Types: that nothing in a policy can fail when it is asked, and that no part of it is undefined where the engines differ.
+"""Type inference: no evaluation can fail, and no part is undefined where the engines would differ.
 
-Where an evaluation ends with an error, the two engines disagree about everything around it: OPA leaves out rules that its
-index excludes, stops at a first solution, and looks at the parts of an expression in an order of its own; regorus
-evaluates all of them, from the left. So every value is given a type, from the policy's text, its data and the shape of
-its questions, and each builtin and operator only takes what it cannot fail for. What is left is a value or none, in both.
+If an evaluation ends with an error, the engines disagree about everything around it: OPA leaves out rules that its index
+excludes, stops at a first solution, and evaluates the parts of an expression in its own order; regorus evaluates all of
+them, from the left. So every value is given a type, from the policy's text, its data and the shape of its questions, and
+each builtin and operator accepts only types for which it cannot fail. The result is then a value or undefined, in both.
 
-The types of a function's arguments are those of its calls. Where there are very many different ones they count as
-unknown, so that the time this takes is bounded.
+The types of a function's arguments are those of its calls. If there are too many different ones they count as unknown,
+so that the time this takes is bounded.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ from sealbus.policies.types.value import (
 __all__ = ["CALLS", "type_problems"]
 
 CALLS: Final = 16
-"""Different types of arguments that one function is looked at with, before they count as unknown."""
+"""Different argument types with which one function is analysed before they count as unknown."""
 
 _Key: TypeAlias = "tuple[tuple[str, str], ...]"
-"""A name, and the names and variables by which something is looked up in it."""
+"""A name, and the names and variables of the lookups in it."""
 
 _REQUESTS: Final[dict[Names, Type]] = {
     ("sealbus", "authz", "decide"): REQUEST,
@@ -86,7 +86,7 @@ _TEAMS: Final = ("sealbus", "teams")
 
 
 def type_problems(files: Iterable[File], data: Json, roots: Iterable[DataPath] = ((),)) -> list[Problem]:
-    """Return every place of `files` that could fail for some question, or mean another thing to OPA's compiler.
+    """Return every place of `files` that could fail for some question, or mean something else to OPA's compiler.
 
     `files` have passed the other checks. `data` is known below `roots`; the rest may be anything.
     """
@@ -109,9 +109,9 @@ class _Frame:
     file: File
     names: dict[str, Type] = field(default_factory=dict)
     asked: dict[_Key, frozenset[str]] = field(default_factory=dict)
-    """What statements before have asked of a name, or of what is found in it."""
+    """The types that earlier statements have checked, of a name or of a lookup in it."""
     stated: set[_Key] = field(default_factory=set)
-    """What stands before as a statement of its own, and so has a value."""
+    """What was an earlier statement by itself, and so has a value."""
 
     def inner(self) -> _Frame:
         return _Frame(file=self.file, names=dict(self.names), asked=dict(self.asked), stated=set(self.stated))
@@ -119,7 +119,7 @@ class _Frame:
 
 @dataclass(slots=True, kw_only=True)
 class _Analysis:
-    """One look at all rules; `compiling` as OPA's compiler does, which knows neither data nor arguments."""
+    """One analysis of all rules; `compiling` as OPA's compiler does, which knows neither data nor arguments."""
 
     table: RuleTable
     data: DataTypes
@@ -139,7 +139,7 @@ class _Analysis:
                 if request is not None and len(definitions[0][1].arguments) == 1:
                     self.function(path, [request])
         if not self.compiling:
-            # What nobody calls is looked at as if anybody could.
+            # A function that is never called is analysed as if with any arguments.
             for path, definitions in self.table.definitions.items():
                 if self.table.kind(path) == "function" and not self.calls[path]:
                     self.function(path, [ANY] * len(definitions[0][1].arguments))
@@ -174,7 +174,7 @@ class _Analysis:
         return found
 
     def definition(self, frame: _Frame, rule: Rule) -> Type:
-        """Return what one definition gives."""
+        """Return the type of one definition's value."""
         if not rule.bodies:
             return self.headed(frame, rule, rule.value)
         results: list[Type] = []
@@ -190,7 +190,7 @@ class _Analysis:
         return join_all(results)
 
     def headed(self, frame: _Frame, rule: Rule, value: Expression | None) -> Type:
-        """Return what a head gives after its body."""
+        """Return the type of a head's value after its body."""
         if rule.key is not None:
             key = self.expression(frame, rule.key)
             self.unmixed(frame, rule.key.place, key)
@@ -235,7 +235,7 @@ class _Analysis:
                 self.body(inner, statement.body)
 
     def stated(self, frame: _Frame, expression: Expression) -> None:
-        """Look at what stands as a statement, or under `not`: there a missing side of `in` is false to both engines."""
+        """Analyse a statement, or what is under `not`: there a missing side of `in` is false in both engines."""
         if isinstance(expression, Membership):
             self.sides(frame, expression)
             return
@@ -250,7 +250,7 @@ class _Analysis:
             self.unfit(frame, said, one, "`some ... in` takes an array, set or object", ("array",))
 
     def assign(self, frame: _Frame, pattern: Expression, said: Expression, one: Type) -> None:
-        """Bind the names of `pattern` to `said`, part by part where both are written out as arrays."""
+        """Bind the names of `pattern` to `said`, part by part if both are written out as arrays."""
         if isinstance(pattern, Array) and isinstance(said, Array) and len(pattern.items) == len(said.items):
             for item, part in zip(pattern.items, said.items, strict=True):
                 self.assign(frame, item, part, self.expression(frame, part))
@@ -267,7 +267,7 @@ class _Analysis:
                 self.bind(frame, item, self.data.items(one))
 
     def learn(self, frame: _Frame, expression: Expression) -> None:
-        """Note what is known after `expression` held."""
+        """Note what is known once `expression` holds."""
         key = self.key(frame, expression)
         if key is not None:
             frame.stated.add(key)
@@ -275,7 +275,7 @@ class _Analysis:
             case Call(name=(name,), arguments=(asked,)) if name in GUARDS:
                 known = self.expression(frame, asked).names
                 if self.compiling and known and not known & GUARDS[name]:
-                    # OPA goes on with the type that it knows, and refuses what is done with the other.
+                    # OPA continues with the type that it knows, and refuses operations on the other.
                     self.refuse(frame, asked.place, "match", f"{name} is never true of this")
                 self.note(frame, asked, GUARDS[name])
             case Infix(operator="Eq", left=left, right=right):
@@ -299,7 +299,7 @@ class _Analysis:
             self.note(frame, expression, names)
 
     def key(self, frame: _Frame, expression: Expression) -> _Key | None:
-        """Return how to know `expression` again, where it is a name or something found in one by names and variables."""
+        """Return a key for `expression` if it is a name, or a lookup in one by names and variables."""
         if isinstance(expression, Variable):
             return (("", expression.name),)
         if not isinstance(expression, Reference) or not isinstance(expression.head, Variable):
@@ -323,7 +323,7 @@ class _Analysis:
         return None if key is None else ("[", repr(key))
 
     def certain(self, frame: _Frame, expression: Expression) -> bool:
-        """Return whether `expression` has a value wherever the statements before it hold."""
+        """Return whether `expression` has a value whenever the statements before it hold."""
         match expression:
             case Scalar() | Text() | Number() | Comprehension():
                 return True
@@ -395,7 +395,7 @@ class _Analysis:
         self.body(inner, expression.body)
         terms = [self.expression(inner, term) for term in expression.terms]
         if expression.kind == "array":
-            # Of nothing at all OPA makes an array without items.
+            # OPA gives an empty literal the type of an array without items.
             return array_of(terms[0], None if terms[0].names else 0)
         self.unmixed(frame, expression.place, terms[0])
         if expression.kind == "set":
@@ -447,7 +447,7 @@ class _Analysis:
     def unfit(self, frame: _Frame, said: Expression, one: Type, text: str, names: Iterable[str]) -> None:
         wrong, right = one.names - set(names), one.names & set(names)
         if self.compiling and (right or not wrong):
-            # OPA refuses what cannot be, and asks for the rest when it is evaluated.
+            # OPA refuses what is impossible, and checks the rest at evaluation.
             return
         if wrong and right:
             guards = " or ".join(sorted(guard for guard, known in GUARDS.items() if known & right))
@@ -461,7 +461,7 @@ class _Analysis:
     # Calls
 
     def called(self, frame: _Frame, expression: Call) -> Names | None:
-        """Return the path of the function that is called; None where it is a builtin."""
+        """Return the path of the called function, or None for a builtin."""
         path = self.table.resolve(expression.name, frame.file.package, data_aliases(frame.file))
         return path if path is not None and self.table.kind(path) == "function" else None
 
@@ -502,7 +502,7 @@ class _Analysis:
         return self.steps(frame, found, path, key, alias=alias)
 
     def outside(self, frame: _Frame, expression: Variable | Reference) -> Type:
-        """Return the type of what stands in rules or data."""
+        """Return the type of a reference to rules or data."""
         aliases = data_aliases(frame.file)
         names = leading_names(expression)
         full = self.table.resolve(names, frame.file.package, aliases) or ()
@@ -540,7 +540,7 @@ class _Analysis:
                 self.refuse(frame, part.place, "match", "there is nothing here, ever")
             self.compiled(frame, part, self.data.keys(found).names)
             if found.names == {"set"}:
-                # What is found in a set is what was looked for.
+                # A lookup in a set gives the key itself.
                 sought = self.sought(frame, part).names
                 below = narrowed(below, sought) if sought else below
             step = self.step(frame, part)
@@ -552,9 +552,9 @@ class _Analysis:
         return ANY if isinstance(part, Variable) and self.unbound(frame, part) else self.expression(frame, part)
 
     def nowhere(self, frame: _Frame, one: Type, part: Expression, below: Type) -> bool:
-        """Return whether OPA's compiler knows that `part` finds nothing in what is of type `one`.
+        """Return whether OPA's compiler knows that `part` finds nothing in a value of type `one`.
 
-        It also learns types from the calls that an argument is given to: these are seen here without `compiling`.
+        It also infers types from the calls that an argument is passed to: these are seen here without `compiling`.
         """
         if not one.names or one.data or one.open:
             return False
@@ -569,7 +569,7 @@ class _Analysis:
         return known or _never_equal(self.expression(frame, part), self.data.keys(one))
 
     def unbound(self, frame: _Frame, variable: Variable) -> bool:
-        """Return whether a reference gives `variable` its value: one of `some x` that has none yet."""
+        """Return whether a reference gives `variable` its value: it is of `some x` and has none yet."""
         if variable.name in frame.names:
             return False
         return self.table.resolve((variable.name,), frame.file.package, data_aliases(frame.file)) is None and (
@@ -595,7 +595,7 @@ def _never_equal(left: Type, right: Type) -> bool:
 
 
 def _pattern(argument: Expression) -> Type:
-    """Return the type of what a function's argument matches."""
+    """Return the type that a function's argument pattern matches."""
     match argument:
         case Text():
             return TEXT

@@ -1,7 +1,7 @@
-"""The types of what a policy is asked: those that `input_document` and `connect_document` give their parts.
+"""The types of a policy's questions, as `input_document` and `connect_document` make them.
 
-Properties and claims are what agents and identity providers say: text, whole numbers, booleans and arrays of these, and
-no policy knows which until it asks.
+Properties and claims come from agents and identity providers: text, whole numbers, booleans and arrays of these, and a
+policy must check which.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ REQUEST: Final = record(
         ),
     }
 )
-"""What `decide(request)` and `denials(request)` are given."""
+"""The argument of `decide(request)` and `denials(request)`."""
 
 CONNECT_REQUEST: Final = record(
     {
@@ -73,7 +73,7 @@ CONNECT_REQUEST: Final = record(
         ),
     }
 )
-"""What `decide(request)` of package sealbus.connect is given."""
+"""The argument of `decide(request)` in package sealbus.connect."""
 
 
 def batch_of(request: Type) -> Type:

@@ -1,7 +1,7 @@
-"""What a value of a policy may be, as far as its text, its data and the shape of its questions tell.
+"""The type of a policy's value, as far as its text, its data and the shape of its questions determine it.
 
-A `Type` says too much rather than too little: a value that it does not allow cannot come about. Whether there is a value
-at all is no part of it, except that `NEVER` has none.
+A `Type` allows too much rather than too little: a value that it does not allow cannot occur. It does not say whether
+there is a value at all, except that `NEVER` has none.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ __all__ = [
 ]  # fmt: skip
 
 DataPath: TypeAlias = "tuple[str | None, ...]"
-"""A way into the policy's data; None stands for any name or index."""
+"""A path in the policy's data; None stands for any name or index."""
 
 UNBOUNDED: Final = 1 << 256
-"""Where no smaller bound of a number is known; both engines compute exactly, however long a number is."""
+"""The bound if no smaller bound of a number is known; both engines compute exactly, however long a number is."""
 _COLLECTIONS: Final = frozenset({"array", "set", "object"})
 _JSON_NAMES: Final = frozenset({"null", "boolean", "number", "text", "array", "object"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Type:
-    """What a value may be: `names` are those of Rego's types, `text` for a string.
+    """The possible types of a value: `names` are those of Rego's types, `text` for a string.
 
-    `most` bounds the magnitude of a number. `items` are what arrays and sets hold, and the values of an object beyond its
-    `fields`; `keys` those of an object, where they are not all texts. `open` is for what may hold any JSON value, or
-    any value at all, at every depth. `data` are the places of the policy's data that the value may be found at. `instant`
-    is for texts that are instants as `rfc3339` writes them. `lengths` are those that an array may have, where it was
-    written out.
+    `most` bounds the magnitude of a number. `items` is the type of the items of arrays and sets, and of the values of an
+    object beyond its `fields`; `keys` that of an object's keys, if they are not all texts. `open` means that it may hold any
+    JSON value, or any value at all, at every depth. `data` are the places in the policy's data where the value may be
+    found. `instant` marks texts that are instants as `rfc3339` writes them. `lengths` are the possible lengths of an array
+    that was written out.
     """
 
     names: frozenset[str]
@@ -80,7 +80,7 @@ def number(most: int) -> Type:
 
 
 def array_of(items: Type, length: int | None = None) -> Type:
-    """Return the type of arrays that hold `items`, `length` of them where that is known."""
+    """Return the type of arrays that hold `items`, `length` of them if that is known."""
     lengths: frozenset[int] = frozenset() if length is None else frozenset({length})
     return Type(names=frozenset({"array"}), items=items, lengths=lengths)
 
@@ -101,12 +101,12 @@ def record(fields: Mapping[str, Type]) -> Type:
 
 
 def narrowed(one: Type, names: frozenset[str]) -> Type:
-    """Return `one` without what is none of the types `names`."""
+    """Return `one` narrowed to the types `names`."""
     return replace(one, names=one.names & names)
 
 
 def join_all(types: Iterable[Type]) -> Type:
-    """Return the type of whatever is of one of `types`."""
+    """Return the union of `types`."""
     found = NEVER
     for one in types:
         found = join(found, one)
@@ -114,7 +114,7 @@ def join_all(types: Iterable[Type]) -> Type:
 
 
 def join(one: Type, other: Type) -> Type:
-    """Return the type of what is of the one or the other."""
+    """Return the union of two types."""
     if not other.names or one == other:
         return one
     if not one.names:

@@ -1,8 +1,8 @@
 # METADATA
 # title: The platform above its teams
 # description: |
-#   Reasons to deny a request whatever the team that owns its action says; an empty array where there is none. This is
-#   all that the platform can say: it cannot allow. Undefined, which is what an incomplete request gives, denies too.
+#   Reasons to deny a request, whatever the team that owns its action decides; an empty array if there are none. The
+#   platform can only deny, never allow. Undefined, which is the result for an incomplete request, denies too.
 package sealbus.platform
 
 denials(request) := words if {

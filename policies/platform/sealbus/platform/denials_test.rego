@@ -1,4 +1,4 @@
-# What the platform denies: those who are revoked, anywhere in the chain, and what is incomplete by being undefined.
+# The platform denies revoked workloads anywhere in the chain, and, by being undefined, incomplete requests.
 package sealbus.platform.denials_test
 
 import data.sealbus.platform

@@ -1,4 +1,4 @@
-# Who asks: the grant, the chain, and what was revoked.
+# The caller: its grant, its chain, and revocations.
 package sealbus.authz_test
 
 test_granted_action_is_allowed if {

@@ -3,8 +3,8 @@
 # description: |
 #   Decides one request (`decision`) or many (`batch`), each as
 #   {"allow": bool, "reasons": [string], "obligations": [object], "policy": string}.
-#   A request is allowed only where every condition of `decide` holds: whatever is missing, unknown or of another
-#   type denies. Who may do what stands in `data.sealbus.registry`, beside this folder.
+#   A request is allowed only if every condition of `decide` holds: anything missing, unknown or of a wrong type
+#   denies. `data.sealbus.registry`, next to this folder, defines who may do what.
 package sealbus.authz
 
 # METADATA
@@ -12,15 +12,15 @@ package sealbus.authz
 decision := decide(input)
 
 # METADATA
-# description: One decision for each request, in their order; `decide` is total, so that none is left out.
+# description: One decision for each request, in order; `decide` is total, so that none is left out.
 # entrypoint: true
 batch := [decide(request) | some request in input.batch]
 
-# Written for speed, since every message asks: the conditions stand here in full, the registry is looked up once, calls
-# are compared with true and all of it is one file, each of which saves the embedded engine a microsecond or more of
-# forty. OPA does its part when started with --optimize-store-for-read-speed; without, looking the registry up costs it
-# a conversion of the whole registry at each question.
-# Every condition has its word in `reasons`. The last branch is for a request, or a registry, that lacks what even the
+# Written for speed, because it runs for every message: the conditions are written out in full, the registry is looked up
+# once, calls are compared with true and all of it is one file, each of which saves the embedded engine a microsecond or
+# more of forty. OPA must be started with --optimize-store-for-read-speed; without it, looking up the registry converts
+# the whole registry at each question.
+# Every condition has its word in `reasons`. The last branch is for a request, or a registry, that lacks even what the
 # reasons need.
 decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "starter"} if {
 	registry := data.sealbus.registry
@@ -30,7 +30,7 @@ decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "
 	# The caller may do this.
 	registry.agents[request.subject.id].actions[request.action.name] == true
 
-	# Everyone that the work came through is known and in force, the caller among them: no chain, no answer.
+	# Everyone in the chain, including the caller, is known and not revoked; an empty chain is denied.
 	request.subject.id in request.context.chain
 	every hop in request.context.chain {
 		registry.agents[hop]
@@ -42,7 +42,7 @@ decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "
 	object.get(registry.revoked.sessions, user.session, false) == false
 	object.get(registry.revoked.clients, user.client, false) == false
 
-	# What the action was declared to need.
+	# The declared needs of the action.
 	user_may_reach(action, user, request.resource.properties, registry.users) == true
 	every field, limit in action.limits {
 		request.action.properties[field] >= 0
@@ -54,8 +54,8 @@ decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "
 	told := obligations(request, words)
 } else := {"allow": false, "reasons": ["incomplete"], "obligations": [], "policy": "starter"}
 
-# An owned item is for the user who owns it, and for those who manage the customer that it belongs to. Both attributes
-# are what the consuming agent loaded from its own data.
+# An owned item is for the user who owns it, and for those who manage the customer that it belongs to. The consuming
+# agent loaded both attributes from its own data.
 user_may_reach(action, user, properties, users) if {
 	action.resource == "owned"
 	action.user == "required"
@@ -80,8 +80,8 @@ user_as_needed(need, user) if {
 	need == "none"
 } else := false
 
-# A region's offset is fixed, because two engines carry time zone tables of different ages, and because a decision that
-# is replayed years later must come out the same: summer time is a change of data.
+# A region's offset is fixed, because the engines have time zone tables of different ages, and because a decision that
+# is replayed years later must be the same: summer time is a change of data.
 # Arrays compare element by element, so that at [18, 0, 0] a region that closes at [18, 0] is closed.
 within_hours(need, request, regions) if {
 	need == true
@@ -119,8 +119,7 @@ reasons(request) := words if {
 	words := sort([word | some word, holds in conditions; not holds])
 }
 
-# An action that nobody declared breaks only `unknown_action` and, mostly, `action_not_granted`: nothing says what else
-# it would need.
+# An undeclared action violates only `unknown_action` and, mostly, `action_not_granted`: its other needs are unknown.
 undeclared := {"user": "none", "resource": "any", "limits": {}, "hours": false}
 
 granted(agents, request) if {
@@ -144,7 +143,7 @@ none_revoked(revoked, ids) if {
 	}
 } else := false
 
-# A user who is missing where one is required is another word's matter, unless an item is owned: nobody owns it then.
+# A missing user who is required has another reason; this one counts only for an owned item, which nobody owns then.
 within_reach(action, user, properties, users) if {
 	action.resource == "any"
 } else := user_may_reach(action, user, properties, users)

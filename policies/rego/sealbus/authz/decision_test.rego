@@ -1,4 +1,4 @@
-# The answer: its shape, its reasons and obligations, and that there always is one.
+# The answer: its shape, its reasons and obligations, and that there is always one.
 package sealbus.authz_test
 
 test_decision_is_about_the_input if {

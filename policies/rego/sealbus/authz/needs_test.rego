@@ -1,4 +1,4 @@
-# What an action was declared to need: user, reach, limits, hours.
+# The declared needs of an action: user, reach, limits, hours.
 package sealbus.authz_test
 
 test_user_is_required if {

@@ -1,5 +1,5 @@
-# The world of the tests: a registry of their own, so that they judge the rules whatever the real one holds, and a
-# request that is allowed in it, which each test changes in one place.
+# The world of the tests: their own registry, so that they test the rules whatever the real one holds, and a request
+# that is allowed in it, which each test changes in one place.
 package sealbus.authz_test
 
 shop := "spiffe://example.org/agent/shop"
@@ -65,7 +65,7 @@ request := {
 
 allowed := {"allow": true, "reasons": [], "obligations": [], "policy": "starter"}
 
-# What the policy answers about the request with `changes` put over it.
+# The policy's answer to the request with `changes` applied.
 answer(changes) := answer_in(registry, changes)
 
 answer_in(world, changes) := decided(world, object.union(request, changes))
@@ -74,7 +74,7 @@ decided(world, asked) := found if {
 	found := data.sealbus.authz.decide(asked) with data.sealbus.registry as world
 }
 
-# The reasons of a denial; no value for anything that allows.
+# The reasons of a denial; undefined for an allowed request.
 why(changes) := why_in(registry, changes)
 
 why_in(world, changes) := found.reasons if {

@@ -2,9 +2,9 @@
 # title: Who may connect to NATS
 # description: |
 #   Decides one connection: the account it is placed in, and the subjects that it may publish and subscribe to.
-#   Everything follows from the registry: an agent may ask others only for actions that it is granted, and answer only
-#   those who may ask it. A SPIFFE ID in braces stands for its subject token, which the settings give it, and {self} for
-#   the token of who connects.
+#   Everything follows from the registry: an agent may request only actions that it is granted, and answer only agents
+#   that may ask it. A SPIFFE ID in braces stands for its subject token from the settings, and {self} for the token of
+#   the connecting workload.
 #   Denied with reasons: {"allow": false, "reasons": [string], "policy": string}.
 package sealbus.connect
 
@@ -29,19 +29,19 @@ decide(request) := {
 	account := registry.tenants[workload.tenant].account
 	limits := registry.tenants[workload.tenant].limits
 
-	# Without these there would be less to grant, and nobody would know why.
+	# Without these there would silently be less to grant.
 	request.subject.properties.token != ""
 	is_array(request.context.own_subjects)
 
-	# Named here and not written above: what is undefined there would leave one of the engines without an answer.
+	# Named here, not inlined above: an undefined value there would leave one of the engines without an answer.
 	publish := array.concat(publishes(registry, request), role.publish)
 	subscribe := array.concat(subscribes(request), role.subscribe)
 } else := {"allow": false, "reasons": words, "policy": "starter"} if {
 	words := reasons(request)
 } else := {"allow": false, "reasons": ["incomplete"], "policy": "starter"}
 
-# A workload that is listed has the role and tenant that stand there; every other agent of the registry is one of the
-# default tenant.
+# A listed workload has the role and tenant listed; every other agent of the registry is an agent of the default
+# tenant.
 placed(registry, id) := registry.workloads[id] if {
 	registry.workloads[id]
 } else := {"role": "agent", "tenant": "default"} if {
@@ -69,7 +69,7 @@ in_force(registry, id) if {
 	object.get(registry.revoked.agents, id, false) == false
 } else := false
 
-# What an unknown workload would be is another word's matter.
+# An unknown workload has another reason.
 role_known(registry, id) if {
 	registry.roles[placed(registry, id).role]
 } else if {
@@ -95,7 +95,7 @@ publishes(registry, request) := [subject |
 subscribes(request) := array.concat(
 	[
 		"_INBOX.{self}.>",
-		# In its own queue group only: nobody listens in on calls beside who answers them.
+		# In its own queue group only: nobody but the callee can listen to its calls.
 		"call.{self}.* {self}",
 	],
 	[sprintf("%v {self}", [one.subject]) |
@@ -114,7 +114,7 @@ own := [
 	"audit.{self}",
 	"refused.{self}",
 	"state.{self}.>",
-	# How streams are declared, and no STREAM.INFO: that also tells their subjects, which name others' tasks.
+	# The list of streams, but not STREAM.INFO: that also shows their subjects, which name others' tasks.
 	"$JS.API.STREAM.LIST",
 	"$JS.API.STREAM.NAMES",
 	"$JS.API.DIRECT.GET.STATE.state.{self}.>",
@@ -130,15 +130,15 @@ own := [
 	"$JS.API.CONSUMER.CREATE.RESULTS.*.status.{self}.*",
 	"$JS.API.CONSUMER.MSG.NEXT.RESULTS.*",
 	"$JS.API.CONSUMER.DELETE.RESULTS.*",
-	# The bucket that policies are pushed to, for reading: what is in it is signed, and no secret.
+	# The bucket that policies are pushed to, read only: its contents are signed, and not secret.
 	"$JS.API.DIRECT.GET.OBJ_policies.$O.policies.M.*",
 	"$JS.API.CONSUMER.CREATE.OBJ_policies.*.$O.policies.>",
 	"$JS.API.CONSUMER.MSG.NEXT.OBJ_policies.*",
 	"$JS.API.CONSUMER.DELETE.OBJ_policies.*",
 ]
 
-# What it may ask others for: a granted action `<agent>.<verb>` is a task or a call of that agent. Names of three parts
-# are answers, and what an agent emits under its own name is no request.
+# What it may request of others: a granted action `<agent>.<verb>` is a task or a call of that agent. Names of three
+# parts are answers, and what an agent emits under its own name is not a request.
 requested(registry, request) := array.concat(
 	[subject |
 		some action, granted in object.get(registry.agents, request.subject.id, {"actions": {}}).actions
@@ -164,15 +164,15 @@ may_publish(registry, request, own_subject) if {
 	registry.agents[request.subject.id].actions[own_subject.action] == true
 } else := false
 
-# Whom it may answer: whoever is granted an action of its. Statuses are read by who asked for the task, replies come to
-# the part of an inbox that is for them.
+# Whom it may answer: every agent that is granted one of its actions. Statuses go to the requester of the task, replies
+# to the part of an inbox that is reserved for them.
 answers(registry, request) := [subject |
 	some caller, granted in callers(registry, request)
 	granted == true
 	some subject in [sprintf("status.{%v}.*", [caller]), sprintf("_INBOX.{%v}.reply.*.*", [caller])]
 ]
 
-# Looking through all grants takes as long as there are many: a large registry lists callers by agent.
+# Searching all grants takes time in their number: a large registry lists callers by agent.
 callers(registry, request) := registry.callers[request.subject.properties.token] if {
 	registry.callers[request.subject.properties.token]
 } else := found if {
@@ -197,7 +197,7 @@ asking_for_own_subjects(registry, request) := {caller |
 	agent.actions[one.action] == true
 }
 
-# An own task subject has a consumer of its own, whose name the settings derive.
+# An own task subject has a consumer to itself, whose name the settings derive.
 owned_tasks(request) := [subject |
 	some one in request.context.own_subjects
 	one.kind == "task"

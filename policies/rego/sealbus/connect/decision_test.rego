@@ -1,4 +1,4 @@
-# Who may connect, and what the grants are made of: the tests bring a registry of their own.
+# Who may connect, and with which grants: the tests have their own registry.
 package sealbus.connect_test
 
 shop := "spiffe://example.org/agent/shop"

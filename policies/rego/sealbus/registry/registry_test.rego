@@ -1,4 +1,4 @@
-# What every registry must hold to: these tests judge the data documents beside this file, not the rules.
+# The rules for every registry: these tests check the data documents next to this file, not the rules.
 package sealbus.registry_test
 
 registry := data.sealbus.registry
@@ -57,7 +57,7 @@ test_limits_are_numbers if {
 	}
 }
 
-# Nobody owns anything where no user is there.
+# Without a user nothing is owned.
 test_owned_items_need_a_user if {
 	every needs in registry.actions {
 		[needs.user, needs.resource] != ["none", "owned"]
@@ -89,7 +89,7 @@ test_regions_name_weekdays if {
 	}
 }
 
-# Hours that pass midnight are two regions' work: a region opens before it closes, on one day.
+# A region opens before it closes, on one day: hours across midnight need two regions.
 test_regions_open_before_they_close if {
 	every region in registry.regions {
 		every edge in [region.open, region.close] {

@@ -1,9 +1,9 @@
-"""Hold the rules of the house that no linter knows (part of `make check`): circles, near names and names used twice.
+"""Check the rules of the house that no linter knows (part of `make check`): circles, near names and repeated names.
 
 1. No module imports itself through others. Imports in functions and under TYPE_CHECKING count: a reader follows them too.
-2. No two modules of a layer differ only by an ending: `claim` beside `claims` or `claiming` sends a reader to the wrong one.
-   The same name in two folders is fine, for the folder is said with it; folders may bear the word of a module.
-3. No class name stands twice in a layer.
+2. No two modules of a layer differ only by an ending: `claim` next to `claims` or `claiming` misleads a reader.
+   The same name in two folders is fine, because the folder is part of it; a folder may have the name of a module.
+3. No class name is used twice in a layer.
 
 Usage: check_house.py [FOLDER]
 """
@@ -21,9 +21,9 @@ from pathlib import Path
 LAYERS = ("agents", "bus", "envelopes", "policies")
 
 _ENDINGS = {"s": ("",), "es": ("",), "ies": ("y",), "ing": ("", "e"), "ed": ("", "e"), "er": ("", "e"), "ier": ("y",)}
-"""What a word may end in besides itself, and what stood in its place."""
+"""Endings of a word, and what they replace."""
 _SHORTEST = 3
-"""Letters that are a word: `ring` is no form of `r`."""
+"""Fewest letters of a word: `ring` is not a form of `r`."""
 
 
 def read_modules(folder: Path) -> dict[str, ast.Module]:
@@ -45,7 +45,7 @@ def imports(tree: ast.Module, modules: Iterable[str]) -> set[str]:
 
 
 def circles(modules: Mapping[str, ast.Module]) -> Iterator[str]:
-    """Yield one circle of imports, if there is any: the sorter names the first that it meets."""
+    """Yield one circle of imports, if there is any: the first that the sorter finds."""
     try:
         TopologicalSorter({name: imports(tree, modules) for name, tree in modules.items()}).prepare()
     except CycleError as error:
@@ -53,7 +53,7 @@ def circles(modules: Mapping[str, ast.Module]) -> Iterator[str]:
 
 
 def forms(word: str) -> set[str]:
-    """Return the words that `word` may be a form of, itself among them: `tile` and `til` of `tiling`."""
+    """Return the words that `word` may be a form of, including itself: `tile` and `til` for `tiling`."""
     bases = {
         word.removesuffix(ending) + instead
         for ending, replaced in _ENDINGS.items()
@@ -94,13 +94,13 @@ def repeated_classes(modules: Mapping[str, ast.Module]) -> Iterator[str]:
 
 
 def findings(folder: Path) -> list[str]:
-    """Return what breaks a rule of the house in the layers of `folder`."""
+    """Return the violations of the rules of the house in the layers of `folder`."""
     modules = read_modules(folder)
     return [*circles(modules), *near_names(modules), *repeated_classes(modules)]
 
 
 def main(arguments: list[str]) -> int:
-    """Print what was found; 1 if anything was."""
+    """Print the findings; return 1 if there are any."""
     found = findings(Path(*arguments) if arguments else Path(__file__).resolve().parent.parent)
     sys.stdout.writelines(f"{finding}\n" for finding in found)
     return 1 if found else 0

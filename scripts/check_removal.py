@@ -1,9 +1,9 @@
 """Remove each acceptance check in turn: a refusing test of its step must fail (`make removal`).
 
-A check is found by its shape, never listed by hand: an `if` that ends in raising a refusal, an operand of its
-condition, a link of a chained comparison, a predicate that such a condition asks, a call of a function that does
-nothing but refuse, an exception that is given a code. For each, a forked process with only that check disabled runs the
-tests `test_step_NN_refuses_*` of its steps, until one fails. What no test notices is a survivor, and makes this fail.
+Checks are found by their shape, never listed by hand: an `if` that ends in raising a refusal, an operand of its
+condition, a link of a chained comparison, a predicate in such a condition, a call of a function that only refuses, an
+exception that is given a code. For each, a forked process with only that check disabled runs the tests
+`test_step_NN_refuses_*` of its steps until one fails. A removal that no test notices is a survivor, and a failure.
 
 Usage: check_removal.py [--verbose] [MODULE ...]
 """
@@ -32,7 +32,7 @@ from _pytest.mark.structures import ParameterSet  # noqa: E402 -- what pytest.pa
 from removals import Removal, find_removals, unseen_refusals  # noqa: E402 -- beside this file
 
 TESTS = ("accept/test_steps", "accept/test_steps_form", "accept/test_steps_trust", "trust/test_bundles")
-"""Where refusing tests are: the step is in a test's name."""
+"""The folders of refusing tests: the step is in a test's name."""
 
 STEPS: dict[str, tuple[int, ...]] = {
     "encoding.codec": (1, 2, 10),
@@ -53,7 +53,7 @@ STEPS: dict[str, tuple[int, ...]] = {
     "message.chain": (11, 12),
     "accept.live": tuple(range(1, 14)),
 }
-"""The steps of what a module checks, where the check itself does not say its number."""
+"""The steps of a module's checks, if a check itself does not give its number."""
 
 _SIGNATURE = (
     "trust.keys.PublicKey.verify: len(signature) != 64 or not 1 <= r < _ORDER or (not 1 <= s <= _HALF_ORDER) -> "
@@ -83,10 +83,10 @@ SURVIVORS: dict[str, str] = {
         "the decoder bounds every array of an envelope by the same number; it counts where an envelope is made"
     ),
 }
-"""Removals that no test can notice, as they are reported, each with the reason why."""
+"""Removals that no test can notice, as they are reported, each with the reason."""
 
 _SECONDS = 30
-"""A process that a removal makes run for ever has failed."""
+"""Seconds after which a process that a removal makes run for ever counts as failed."""
 
 Case = tuple[str, Callable[[], object]]
 
@@ -132,7 +132,7 @@ class Target:
 
 
 def resolve(module: ModuleType, path: str) -> Target:
-    """Return the function at `path`, under whatever decorates it."""
+    """Return the function at `path`, without its decorators."""
     found: object = module
     for part in path.split("."):
         found = inspect.getattr_static(found, part)
@@ -167,7 +167,7 @@ def first_failure(cases: Sequence[Case]) -> str | None:
 
 
 def start(removal: Removal, cases: Sequence[Case]) -> int:
-    """Fork a process that removes one check and runs `cases`; it ends with 0 if one of them failed, else with 1."""
+    """Fork a process that removes one check and runs `cases`; it exits with 0 if one of them failed, else with 1."""
     target = resolve(importlib.import_module(f"sealbus.envelopes.{removal.module}"), removal.function)
     code = code_of(removal.code, removal.function)
     process = os.fork()

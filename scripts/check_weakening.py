@@ -1,9 +1,9 @@
-"""Weaken each comparison of what verifies, in turn: one of its tests must fail (`make weaken`; in part: `make removal`).
+"""Weaken each comparison of the verifying code in turn: one of its tests must fail (`make weaken`; in part: `make removal`).
 
-What may be weakened is found by shape (`weakenings.py`), in the acceptance steps, the gate, our verifier of the log, the
-one that shares no code with it and the edge's of access tokens. The tests of these are collected once. For each weakening a
-forked process that has only that one runs those of its module until one fails. What no test notices is a survivor: it is
-listed below with its reason, or makes this fail. So does a reason for what is none.
+Comparisons are found by shape (`weakenings.py`), in the acceptance steps, the gate, our verifier of the log, the one that
+shares no code with it, and the edge's verifier of access tokens. Their tests are collected once. For each weakening a
+forked process with only that one runs the tests of its module until one fails. A weakening that no test notices is a
+survivor: it is listed with its reason (`weakening_survivors.py`), or is a failure. So is a reason without a survivor.
 
 Usage: check_weakening.py [--since REF] [--share N] [--verbose] [MODULE ...]
 
@@ -179,11 +179,11 @@ TARGETS: dict[str, str] = {
         " envelopes/export/test_export_vectors"
     ),
 }
-"""What is weakened, and the tests that are asked, its own first. The last shares no code with ours."""
+"""The weakened modules, and the tests to run, the module's own first. The last module shares no code with ours."""
 
 
 def targets() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return each module that is weakened, with its file and the files of the tests that are asked."""
+    """Return each module to weaken, with its file and the files of its tests."""
     found: dict[str, tuple[str, tuple[str, ...]]] = {}
     for path, tests in TARGETS.items():
         name = path.removeprefix("tests/").replace("/", ".")
@@ -195,14 +195,14 @@ def targets() -> dict[str, tuple[str, tuple[str, ...]]]:
 SURVIVORS: dict[str, str] = {key: reason for reason, keys in EXPLAINED.items() for key in keys}
 
 _SECONDS = 60
-"""A test that a weakening makes run for ever has failed."""
+"""Seconds after which a test that a weakening makes run for ever counts as failed."""
 _NOTICED, _SURVIVED = 0, 1
 _PLACES = os.cpu_count() or 1
 
 
 @dataclass
 class Plan:
-    """What is to be weakened, the tests that are asked by module, and what came of it."""
+    """The weakenings, the tests to run by module, and the results."""
 
     weakenings: list[Weakening]
     tests: dict[str, tuple[str, ...]]
@@ -213,7 +213,7 @@ class Plan:
 
 
 class Weakened:
-    """A plugin that runs, in place of all tests once, those that may notice each weakening."""
+    """A plugin that runs, instead of all tests once, those that may notice each weakening."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -269,7 +269,7 @@ class Weakened:
             print(f"no test fails with it weaker: {one} (line {one.line})", flush=True)  # noqa: T201  a command prints
 
     def _check(self, killer: pytest.Item) -> None:
-        """Make sure, once, that a test that noticed something does not fail without it."""
+        """Check once that a test that noticed a weakening does not fail without it."""
         if killer.nodeid not in self._sound:
             process = os.fork()
             if process == 0:
@@ -335,7 +335,7 @@ def _probed(item: pytest.Item, probe: Probe) -> tuple[set[tuple[str, int]], set[
 
 
 def _hush() -> None:
-    """Let whatever a test prints go nowhere."""
+    """Discard the output of tests."""
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
@@ -346,7 +346,7 @@ def _fails(item: pytest.Item) -> bool:
 
 
 def _start(one: Weakening, items: Sequence[pytest.Item]) -> tuple[int, int]:
-    """Fork a process with one weakening; it ends with what came of it, and tells the number of the test that failed."""
+    """Fork a process with one weakening; it exits with the result, and sends the number of the test that failed."""
     target = resolve(importlib.import_module(one.module), one.function)
     code = code_of(one.make(), one.function)
     read, write = os.pipe()
@@ -368,7 +368,7 @@ def _start(one: Weakening, items: Sequence[pytest.Item]) -> tuple[int, int]:
 
 def changed_since(ref: str) -> set[str] | None:
     """Return the files that differ from where this branch left `ref`; None if git does not know."""
-    found = subprocess.run(  # noqa: S603  git, and a reference that whoever calls chose
+    found = subprocess.run(  # noqa: S603  git, and the caller's reference
         ["git", "diff", "--name-only", "--merge-base", ref],  # noqa: S607
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip

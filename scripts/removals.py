@@ -10,11 +10,11 @@ from types import CodeType
 __all__ = ["Removal", "find_removals", "unseen_refusals"]
 
 _OTHERS_FAULT = frozenset({"EnvelopeError", "BundleRefused", "_refused", "_malformed", "_misshapen", "error.at_step"})
-"""What a refusal is raised with. A `SealError` or `ConfigurationError` is about our own side."""
+"""The exceptions of refusals. A `SealError` or `ConfigurationError` is about our own side."""
 _VALUE_ERRORS = frozenset({"encoding.codec", "encoding.jws", "encoding.strict_json", "trust.bundles"})
 """Modules that refuse by `ValueError`, which their callers give a code."""
 _REFUSING = ("check", "verify", "prove", "judge", "remember")
-"""How a function's name starts that returns only if it has nothing against it."""
+"""Prefixes of functions that return only if they do not refuse."""
 _WRITING = frozenset(
     {
         "encoding.codec.encode",
@@ -23,11 +23,11 @@ _WRITING = frozenset(
         "trust.spiffe_id.TrustDomain.id",
     }
 )
-"""Functions that only whoever seals calls."""
+"""Functions that only senders call."""
 _ASKED_ELSEWHERE = frozenset({"is_text", "is_action", "is_grant", "is_subject", "is_uuid7", "covers"})
 """Predicates that conditions of other modules ask; the answer that refuses is False."""
 _NOT_REFUSING = frozenset({"roots.remember"})
-"""Remembering a verified root saves time and refuses nothing."""
+"""Caching a verified root saves time and refuses nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Removal:
     line: int
     what: str
     step: int | None
-    """The number that the check itself says, if any."""
+    """The step number in the check itself, if any."""
     code: CodeType
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ Site = tuple[ast.stmt, Callable[[], None], str]
 
 
 def _sites(module: str, function: ast.FunctionDef, fires: bool | None) -> Iterator[Site]:
-    """Disable one check of `function` after the other; whoever takes a site undoes it before the next."""
+    """Disable one check of `function` after the other; the caller undoes each before the next."""
     for statement, statements, after in _statements(function):
         if isinstance(statement, ast.If):
             condition_fires = _fires(module, statement, after, fires)
@@ -108,7 +108,7 @@ def _sites(module: str, function: ast.FunctionDef, fires: bool | None) -> Iterat
 
 
 def _statements(function: ast.FunctionDef) -> Iterator[tuple[ast.stmt, list[ast.stmt], ast.stmt | None]]:
-    """Yield each statement with the list it is in and the statement that runs next, where that is plain to see."""
+    """Yield each statement with its list and the statement that runs next, if that is evident."""
     next_of: dict[ast.stmt, ast.stmt | None] = {}
     for statements in _blocks(function):
         for index, statement in enumerate(statements):
@@ -135,7 +135,7 @@ def _is_hook(module: str, function: ast.FunctionDef, statement: ast.Raise) -> bo
 
 
 def unseen_refusals(module: str, source: str) -> list[str]:
-    """Return what refuses in `source` in a shape that `find_removals` does not know, so that it cannot be missed."""
+    """Return the refusals in `source` in a shape that `find_removals` does not know, so that none is missed."""
     tree = ast.parse(source)
     unseen = []
     for path, function in _functions(tree, ""):
@@ -163,9 +163,9 @@ def _conditions(statement: ast.If, fires: bool) -> Iterator[Site]:
 
 
 def _fires(module: str, statement: ast.If, after: ast.stmt | None, returns: bool | None) -> bool | None:
-    """Say which value of the condition refuses, or None if the statement is no check.
+    """Return which value of the condition refuses, or None if the statement is not a check.
 
-    `returns` is the value by which the function itself refuses, where it is a predicate.
+    `returns` is the value by which the function itself refuses, if it is a predicate.
     """
     last = statement.body[-1]
     if _is_refusal(module, last):

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Verifies an export with both verifiers, tampers with copies of it, and shows what each of the two finds.
+"""Verify an export with both verifiers, tamper with copies of it, and show what each of the two finds.
 
     python scripts/show_tampering.py EXPORT ROOT
 
-Fails if the export as it is does not verify, or if one of the verifiers misses one of the changes.
+Fails if the original export does not verify, or if a verifier misses one of the changes.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ CHANGES: dict[str, Callable[[Path], None] | None] = {
 
 
 def main(arguments: list[str]) -> int:
-    """Show each change and what was found; return 0 if all came out as they must."""
+    """Show each change and what was found; return 0 if every result is as expected."""
     export, root = Path(arguments[0]), Path(arguments[1])
     well = True
     for name, change in CHANGES.items():

@@ -1,4 +1,4 @@
-"""Weakenings that no test can notice, each with the reason why (for `check_weakening.py`)."""
+"""Weakenings that no test can notice, each with the reason (for `check_weakening.py`)."""
 
 __all__ = ["EXPLAINED"]
 

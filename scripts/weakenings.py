@@ -1,7 +1,7 @@
-"""Find the comparisons in a module's source, and make the module with one of them weaker (for `check_weakening.py`).
+"""Find the comparisons in a module's source, and compile the module with one of them weakened (for `check_weakening.py`).
 
-Weaker is: a text compared by prefix, an ID by its path alone, either without case, `<` for `<=` and the other way, the first
-or the last element alone of all, one part less under a hash, an await left out where nothing else orders.
+Weaker means: a text compared by prefix, an ID by its path only, either without case, `<` for `<=` and vice versa, only the
+first or the last of several elements, one part less under a hash, an await left out that only orders.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _BOUNDS: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
 }  # fmt: skip
 _BOUND_NAMES: Final = {"Lt": "lt", "LtE": "le", "Gt": "gt", "GtE": "ge"}
 _REFUSING: Final = ("check", "need", "prove", "take", "verify")
-"""How the names of functions start that return only if they have nothing against what they are given."""
+"""Prefixes of functions that return only if they do not refuse."""
 _HASHES: Final = frozenset({"sha256", "H", "leaf_hash", "leaf_of", "node_hash"})
 _ENDS: Final = {"startswith": "starts", "endswith": "ends"}
 _ORDERING: Final = frozenset({"before.wait"})
-"""What is awaited for its order alone."""
+"""Calls that are awaited only for their order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weakening:
-    """One comparison, weaker: the whole module's code with it."""
+    """One weakened comparison, and the code of the whole module with it."""
 
     module: str
     function: str
     number: int
-    """Which of its function's it is."""
+    """Its number within its function."""
     line: int
     what: str
     make: Callable[[], CodeType]
@@ -50,7 +50,7 @@ class Weakening:
 
 
 class Weaker:
-    """What weakened code calls in place of its comparisons."""
+    """The functions that weakened code calls instead of its comparisons."""
 
     def prefix(self, one: object, other: object) -> bool:
         """Compare texts by the shorter of the two, and bytes by all but the last."""
@@ -100,7 +100,7 @@ class Weaker:
 
 
 class Probe(Weaker):
-    """What probed code calls: it compares as ever, and notes which weakening would have said another thing.
+    """The functions that probed code calls: they compare as usual, and note which weakening would differ.
 
     `found` has (function, number) of each, `asked` of those that could for what is compared: no number has a prefix. Whoever
     runs the tests takes and clears them after each.

@@ -1,7 +1,7 @@
-"""The hop chain: which messages led to this one, and what each allowed to follow (steps 11 and 12).
+"""The hop chain: the messages that led to this one, and what each allowed to follow (steps 11 and 12).
 
-Every message that was sent while handling another carries its ancestors' signed headers. What is verified is that each
-was sent by who it says, to the one who sent the next, within its time, for the same user: provenance, not permission.
+Every message that was sent while handling another carries its ancestors' signed headers. Each is verified to have been
+sent by its issuer, to the sender of the next, within its time, for the same user: provenance, not permission.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LINK_KINDS: Final = frozenset({Kind.TASK, Kind.CALL})
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _CachedLink:
-    """An ancestor whose header was parsed and whose proof was verified under the header's own key, and no more."""
+    """An ancestor whose header was parsed and whose proof was verified under the header's own key, nothing more."""
 
     header: Header
     proof: Proof
@@ -56,8 +56,8 @@ def verify_chain(
     long the reader lets a chain go on. Codes, all counted at `step`: `bad_chain`, `chain_too_long`, and those of steps
     2, 7 and 8, which are applied to each ancestor at its own `iat`.
 
-    An ancestor's form and proof are remembered by H(header). How links fit each other, all times and all credentials
-    are judged at every call. Grants are for `check_grants`.
+    An ancestor's form and proof are cached by H(header). The fit of links, all times and all credentials are checked at
+    every call. `check_grants` checks grants.
     """
     if len(ancestors) > DEFAULT_LIMITS.ancestors:
         raise EnvelopeError(Code.CHAIN_TOO_LONG, step)
@@ -88,7 +88,7 @@ def verify_chain(
 
 
 def parsed_ancestor(raw: bytes, digest: bytes, caches: Caches) -> Header:
-    """Return the header `raw`, whose hash is `digest`; cheap where it was an ancestor before. Nothing is verified.
+    """Parse the header `raw`, whose hash is `digest`; cheap if it was an ancestor before. Nothing is verified.
 
     Raises `EnvelopeError` (`malformed`, step 2).
     """
@@ -98,14 +98,14 @@ def parsed_ancestor(raw: bytes, digest: bytes, caches: Caches) -> Header:
 
 def _find(ancestor: Ancestor, par: bytes | None, caches: Caches) -> _CachedLink | None:
     found = caches.links.get(par)
-    # Equal bytes need no hashing: what is remembered under `par` hashes to it.
+    # Equal bytes need no hashing: what is cached under `par` hashes to it.
     return found if isinstance(found, _CachedLink) and found.header.raw == ancestor.header else None
 
 
 def _parse(ancestor: Ancestor, par: bytes | None, caches: Caches, step: int) -> Header:
-    """Return the header of an ancestor whose hash is `par`; step 2, inside step 11.
+    """Parse the header of an ancestor whose hash must be `par`; step 2, inside step 11.
 
-    No hash is None: what follows a root is refused like what is not the parent.
+    No hash equals None: what follows a root is refused like a wrong parent.
     """
     if sha256(ancestor.header).digest() != par:
         raise EnvelopeError(Code.BAD_CHAIN, step, "par")
@@ -175,8 +175,8 @@ def _end(header: Header) -> int:
 def check_grants(ancestors: Iterable[Header], action: str, *, step: int = 12) -> None:
     """Step 12: raise `EnvelopeError` (`grant_exceeded`) unless every ancestor lets `action` follow from it.
 
-    `action` is what the consumer is about to do, and never one that the message chose. The message's own `grt` limits
-    only what follows from it.
+    `action` is what the consumer is about to do, never one that the message chose. The message's own `grt` limits only
+    what follows from it.
     """
     for ancestor in ancestors:
         if ancestor.grt is not None and not covers(ancestor.grt, action):

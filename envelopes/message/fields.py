@@ -1,7 +1,7 @@
-"""Checks shared by all record kinds: what a field of a record may hold, and how an exact key table is read.
+"""Checks shared by all record kinds: the values of fields, and the reading of an exact key table.
 
-The `check_*` functions serve constructors and raise `SealError`: there the caller is at fault. `RecordMap` serves
-parsing and raises `EnvelopeError`: there the bytes are.
+The `check_*` functions are for constructors and raise `SealError`, because the caller is at fault. `RecordMap` is for
+parsing and raises `EnvelopeError`, because the bytes are.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def parse_proof(name: str, value: Value) -> Proof:
 
 
 class RecordMap:
-    """A decoded record while its keys are taken one by one, each of its type; what is left over is refused.
+    """A decoded record whose keys are taken one by one, each with its type; left-over keys are refused.
 
     Every method raises `EnvelopeError` (`malformed`, step 0) that names the key, never its content. Ranges are left to
     the record's constructor.

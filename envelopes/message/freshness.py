@@ -1,8 +1,8 @@
-"""Is it of now, and is it the first of its kind: steps 5 and 6 of the live profile (SPEC.md section 7).
+"""Freshness and replay: steps 5 and 6 of the live profile (SPEC.md section 7).
 
 The guard against replay needs no database. A message from a stream counts only if the broker stored it within a minute
-of its making, under the id that is signed: within the stream's duplicate window the broker drops a second copy, and
-outside it this refuses one.
+of its `iat`, under the signed id: within the stream's duplicate window the broker drops a second copy, and outside it
+this refuses one.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _END: Final = b"\r\n\r\n"
 
 
 class StreamArrival(NamedTuple):
-    """How a message came from a stream, by the broker's word. Times are microseconds since the Unix epoch."""
+    """How a message came from a stream, as the broker says. Times are microseconds since the Unix epoch."""
 
     subject: str
     header_block: bytes
-    """The NATS headers exactly as they stood on the wire; empty where there were none."""
+    """The NATS headers exactly as received; empty if there were none."""
     stream: str
     sequence: int
     stored: int
@@ -38,7 +38,7 @@ class StreamArrival(NamedTuple):
     created: int
     """When the stream was created."""
     delivery: int
-    """Which delivery this is, from 1."""
+    """The number of this delivery, from 1."""
 
 
 class CoreArrival(NamedTuple):
@@ -75,7 +75,7 @@ def check_header_block(block: bytes, identifier: bytes) -> None:
     """
     line = b"Nats-Msg-Id: %b\r\n" % identifier.hex().encode()
     if block == b"%b%b\r\n" % (_START, line):
-        # This line and no other, byte for byte: there is nothing left to look for.
+        # Exactly this line, byte for byte: nothing is left to check.
         return
     if not block.startswith(_START):
         raise _malformed("start")
@@ -99,8 +99,8 @@ def check_header_block(block: bytes, identifier: bytes) -> None:
 def check_stored(header: Header, *, stored: int, created: int) -> None:
     """Step 6, stream: raise `EnvelopeError` (`replayed`) unless the broker stored the message within its window.
 
-    `created` is when the stream was: what was made before may have been in the one that it replaces. No need to check
-    `iat - 5 s <= stored`: it is the first clause of step 5, whose reference time is `stored`.
+    `created` is when the stream was created: an earlier message may have been in the stream that it replaces. No need to
+    check `iat - 5 s <= stored`: it is the first clause of step 5, whose reference time is `stored`.
     """
     if stored > header.iat + _STORED_WITHIN:
         raise EnvelopeError(Code.REPLAYED, 6, "stored too long after iat")
@@ -109,7 +109,7 @@ def check_stored(header: Header, *, stored: int, created: int) -> None:
 
 
 def check_core(header: Header, *, arrival: CoreArrival, replay: ReplayMemory, now: int) -> None:
-    """Step 6, core: raise `EnvelopeError` unless this call can be told from what was accepted before.
+    """Step 6, core: raise `EnvelopeError` unless this call is known not to have been accepted before.
 
     `replayed` if it was, or if it was made before this process or the audit stream could remember it; `overloaded` if
     there is no room to remember it. Nothing is remembered here: that is step 13.

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 ExtValue = bool | int | str | bytes
-"""What `ext` may hold; integers within +-(2^53-1), text like any other."""
+"""Values of `ext`; integers within +-(2^53-1), text as everywhere."""
 
 _TYPES: Final[Mapping[str, type]] = {
     "aud": str, "crd": bytes, "ctx": bytes, "dig": bytes, "end": int, "exp": int, "ext": dict, "fin": bool,
@@ -90,12 +90,12 @@ class Header(NamedTuple):
 
 
 def is_uuid7(value: bytes) -> bool:
-    """Return whether 16 bytes carry the version and variant bits of a UUIDv7 (RFC 9562); its time is not looked at."""
+    """Return whether 16 bytes have the version and variant bits of a UUIDv7 (RFC 9562); its time is not checked."""
     return value[6] >> 4 == 7 and value[8] >> 6 == 2
 
 
 def is_subject(text: str) -> bool:
-    """Return whether `text` is tokens joined by dots, at most 255 bytes; what they mean is for `subjects`."""
+    """Return whether `text` is tokens joined by dots, at most 255 bytes; their meaning is checked by `subjects`."""
     return len(text) <= DEFAULT_LIMITS.subject_bytes and _SUBJECT.fullmatch(text) is not None
 
 
@@ -107,8 +107,8 @@ def is_grant(text: str) -> bool:
 def parse_header(raw: bytes) -> Header:
     """Step 2: return the header that `raw` encodes, or raise `EnvelopeError` (`malformed`, step 2).
 
-    Checks the encoding, exactly the keys of its kind, types, IDs, the key on the curve, life and order of times. Says
-    nothing about who made it, on which subject, when, or for whom. The size of `raw` is for step 1.
+    Checks the encoding, exactly the keys of its kind, types, IDs, the key on the curve, life and order of times. Does not
+    check who made it, on which subject, when, or for whom. Step 1 checks the size of `raw`.
     """
     decoded = unpack(raw, items=_TEXT_ITEMS, entries=_ENTRIES, step=2)
     if type(decoded) is not dict:
@@ -136,7 +136,7 @@ _Values = tuple[
 
 
 class _Shape(NamedTuple):
-    """What is known of a header from its kind and keys alone: `pick` puts its values, and a None, in order."""
+    """What follows from a header's kind and keys alone: `pick` puts its values, and a None, in order."""
 
     kind: Kind
     life: int
@@ -166,7 +166,7 @@ def _shape(text: str, keys: tuple[str, ...]) -> _Shape:
 
 @lru_cache(maxsize=1024)
 def _addresses(iss: str, to: str, aud: str | None, typ: str, sch: str | None) -> tuple[SpiffeId, SpiffeId | None]:
-    """Return the SPIFFE IDs in these entries, each checked. They repeat from message to message, and are remembered."""
+    """Return the SPIFFE IDs in these entries, each checked. They repeat from message to message, and are cached."""
     if not is_subject(to):
         raise _malformed("to")
     if not is_text(typ) or (sch is not None and not is_text(sch)):
@@ -178,7 +178,7 @@ def _addresses(iss: str, to: str, aud: str | None, typ: str, sch: str | None) ->
 
 
 def _checked(decoded: dict[str, object], raw: bytes | None) -> Header:
-    """Return the header of `decoded`, each entry checked; `raw` is its encoding, made here if there is none yet."""
+    """Return the header of `decoded`, each entry checked; `raw` is its encoding, made here if None."""
     text = decoded.get("t")
     if type(text) is not str:
         raise _malformed("t")
@@ -211,7 +211,7 @@ def _checked(decoded: dict[str, object], raw: bytes | None) -> Header:
     extensions = _extensions(ext) if ext is not None else None
     if raw is None:
         raw = pack(decoded)
-    # In the order of the class, and past its own `__new__`: naming each of 25 costs as much as half of the checks.
+    # In the order of the class, bypassing its `__new__`: naming each of 25 costs as much as half of the checks.
     checked = (
         kind, ident, iss, to, aud, iat, exp, end, key, crd, dig, typ, sch, ctx, par, re_, rpl, seq, fin is not None,
         grants, idm, tid, extensions, raw, sha256(raw).digest(),
@@ -234,7 +234,7 @@ def _check_id_and_times(kind: Kind, life: int, ident: bytes, iat: int, exp: int,
 
 
 def _grants(items: tuple[object, ...]) -> tuple[str, ...]:
-    # Here and below, encodings that were not decoded are bounded too, as the decoder bounds those that were.
+    # Here and below, headers that are being made are bounded as the decoder bounds decoded ones.
     if len(items) > DEFAULT_LIMITS.text_items or not all(type(item) is str and is_grant(item) for item in items):
         raise _malformed("grt")
     return cast("tuple[str, ...]", items)

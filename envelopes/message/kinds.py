@@ -14,7 +14,7 @@ __all__ = ["KINDS", "RULES", "Kind", "KindRule", "Profile"]
 
 
 class Kind(StrEnum):
-    """What a message is; the value is the text of header key `t`."""
+    """The kind of a message; the value is the text of header key `t`."""
 
     TASK = "task"
     CALL = "call"
@@ -35,10 +35,10 @@ class Profile(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindRule:
-    """What a header of one kind looks like: keys that must be there, keys that may, and its longest life.
+    """The rule for headers of one kind: required keys, optional keys, and the longest life.
 
-    `must` and `may` are complete: they include the keys that every kind has or may have. `life` bounds `exp - iat`,
-    in microseconds.
+    `must` and `may` are complete: they include the keys that every kind has or may have. `life` bounds `exp - iat`, in
+    microseconds.
     """
 
     must: frozenset[str]
@@ -76,4 +76,4 @@ RULES: Final[Mapping[Kind, KindRule]] = MappingProxyType(
 """The table of SPEC.md section 3, by kind."""
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType({kind.value: kind for kind in Kind})
-"""Kinds by their text; a plain lookup where `Kind(text)` would raise on hostile text."""
+"""Kinds by their text; a plain lookup, because `Kind(text)` would raise on hostile text."""

@@ -1,4 +1,4 @@
-"""Sealing: drafts in, signed envelopes out, one signature for however many wait (SPEC.md sections 2 to 4).
+"""Sealing: drafts in, signed envelopes out, one signature for all of them (SPEC.md sections 2 to 4).
 
 ::
 
@@ -35,11 +35,11 @@ _new: Final = tuple.__new__
 
 
 class Draft(NamedTuple):
-    """A message before it is sealed: the header's entries, but for what the sealer adds and what follows from others.
+    """A message before it is sealed: the header's entries, except those that the sealer adds or that follow from others.
 
-    `ctx` is the hash of `context`, `par` the hash of the first of `ancestors`. `dig` is the hash of `body` and is not
-    given, except for a record, where it is the root of SPEC.md section 8 and must be. Not checked until it is sealed.
-    A named tuple, because one is made for every message.
+    `ctx` is the hash of `context`, `par` the hash of the first of `ancestors`. `dig` is the hash of `body` and is given
+    only for a record, where it must be the root of SPEC.md section 8. Not checked until it is sealed. A named tuple,
+    because one is made for every message.
     """
 
     kind: Kind
@@ -47,7 +47,7 @@ class Draft(NamedTuple):
     body: bytes
     typ: str
     id: bytes = b""
-    """Given at the latest when it is sealed, like `iat`, `exp` and `end`: no header is made without."""
+    """Set at the latest when it is sealed, like `iat`, `exp` and `end`: no header is made without."""
     iat: int = 0
     exp: int = 0
     end: int | None = None
@@ -72,9 +72,9 @@ class Draft(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sealer:
-    """Who seals: its SPIFFE ID, its key, and the credential that vouches for both until `expires` (microseconds).
+    """A sender: its SPIFFE ID, its key, and the credential that vouches for both until `expires` (microseconds).
 
-    Raises `SealError` for a token that no reader would take. That the token fits the ID and key is not checked here.
+    Raises `SealError` for a token that no reader would accept. Whether the token fits the ID and key is not checked here.
     """
 
     iss: SpiffeId
@@ -93,7 +93,7 @@ class Sealer:
 
 
 class Sealed(NamedTuple):
-    """A sealed message: the bytes to publish, its header, and what a child of it carries as its first ancestor."""
+    """A sealed message: the bytes to publish, its header, and the first ancestor for its children."""
 
     wire: bytes
     header: Header
@@ -107,14 +107,14 @@ def seal(drafts: Sequence[Draft], sealer: Sealer) -> list[Sealed]:
     """Seal 1 to 4,096 drafts under one signature and return them in the same order.
 
     All or none: raises `SealError` if a reader would refuse one of them at step 1 or 2 or for its credential's age.
-    Subjects, chain and context are checked as far as form goes only.
+    Subjects, chain and context are checked only for their form.
     """
     headers = [_header(draft, sealer) for draft in drafts]
     proofs = sign_batch([leaf_hash(header.raw) for header in headers], MESSAGE_TYPE, sealer.key)
     credential = sealer.credential
     sealed = []
     for draft, header, proof in zip(drafts, headers, proofs, strict=True):
-        # Each part is within its limit by now, and then the whole is within its own.
+        # Each part is within its limit, so the whole is within its own.
         wire = pack((FORMAT, header.raw, draft.body, proof, credential, draft.context, draft.ancestors))
         sealed.append(_new(Sealed, (wire, header, _new(Ancestor, (header.raw, proof, credential)))))
     return sealed
@@ -122,9 +122,9 @@ def seal(drafts: Sequence[Draft], sealer: Sealer) -> list[Sealed]:
 
 @lru_cache(maxsize=128)
 def _attached(context: Statement | None, ancestors: tuple[Ancestor, ...]) -> tuple[bytes | None, bytes | None]:
-    """Return `ctx` and `par` for what a message carries, checked as its readers do in step 1.
+    """Return `ctx` and `par` for the attachments of a message, checked as its readers do in step 1.
 
-    Remembered, because all messages of one chain carry the same.
+    Cached, because all messages of one chain carry the same.
     """
     check_attached(context, ancestors)
     return (

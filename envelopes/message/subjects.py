@@ -1,4 +1,4 @@
-"""Subjects: how they are built and matched, and which message may travel on which (SPEC.md sections 1 and 3; step 3)."""
+"""Subjects: building and matching them, and which messages may use which subject (SPEC.md sections 1 and 3; step 3)."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ __all__ = [
 ]
 
 RESERVED: Final = frozenset({"task", "call", "event", "status", "dead", "audit", "refused", "state", "_INBOX"})
-"""First tokens with a meaning of their own; so has everything that starts with `$`, which is no token at all."""
+"""First tokens with a special meaning; everything that starts with `$` is special too, but not a token."""
 
 REPLY_TOKEN: Final = "reply"
 """What follows the inbox prefix in every `rpl` that we send: `<inbox prefix>reply.<random>.<number>`.
 
-So that a broker can let agents answer each other without letting them near the rest of an inbox, where its own answers
-and a stream's deliveries come. Acceptance does not ask for it.
+It lets a broker allow agents to answer each other without access to the rest of an inbox, where its own answers and a
+stream's deliveries come. Acceptance does not require it.
 """
 
 _TASK_ID: Final = re.compile("[0-9a-f]{32}")
 _AGENT_KINDS: Final[Mapping[str, Kind]] = {"task": Kind.TASK, "call": Kind.CALL, "event": Kind.EVENT}
 _OF_ISSUER: Final = frozenset({Kind.EVENT, Kind.RECORD})
-"""Kinds whose subject names who sent them; that of the others names whom they are for."""
+"""Kinds whose subject names their sender; the subject of the others names the recipient."""
 _STARTS: Final[Mapping[Kind, str]] = {
     Kind.TASK: "task.",
     Kind.CALL: "call.",
@@ -55,16 +55,16 @@ _STARTS: Final[Mapping[Kind, str]] = {
     Kind.CHUNK: "_INBOX.",
     Kind.RECORD: "audit.",
 }
-"""What stands before the agent's token (SPEC.md section 3)."""
+"""What precedes the agent's token (SPEC.md section 3)."""
 _ANSWERS: Final = frozenset({Kind.REPLY, Kind.CHUNK})
-# Looking a member up in its class takes longer than all else that is done with it here.
+# Looking up a member in its class takes longer than everything else here.
 _TASK: Final = Kind.TASK
 _STATUS: Final = Kind.STATUS
 _RECORD: Final = Kind.RECORD
 
 
 def _built(*tokens: str) -> str:
-    """Join `tokens`; raise `ConfigurationError` if one is no token or the whole is over 255 bytes."""
+    """Join `tokens`; raise `ConfigurationError` for an invalid token or over 255 bytes in all."""
     for token in tokens:
         if not is_token(token):
             raise ConfigurationError(f"subject token {token!r}: letters, digits, _ and - only, not empty")
@@ -90,7 +90,7 @@ def event_subject(agent: str, name: str) -> str:
 
 
 def status_subject(requester: str, task: bytes) -> str:
-    """Return `status.<requester>.<hex id of the task>`; `requester` is the token of who asked."""
+    """Return `status.<requester>.<hex id of the task>`; `requester` is the token of the requester."""
     return _built("status", requester, task.hex())
 
 
@@ -113,8 +113,8 @@ def refused_subject(agent: str) -> str:
 class OwnSubject:
     """A subject outside our own scheme, declared in the settings. Raises `ConfigurationError` for a bad declaration.
 
-    `owner` is whom the subject belongs to: the one consumer of a task or call, the one emitter of an event.
-    `action` is what the policy is asked about.
+    `owner` is the owner of the subject: the one consumer of a task or call, the one emitter of an event. The policy is
+    asked about `action`.
     """
 
     subject: str
@@ -139,7 +139,7 @@ OwnSubjects = Mapping[str, OwnSubject]
 
 
 def own_subjects(*declared: OwnSubject) -> OwnSubjects:
-    """Return `declared` by subject; raise `ConfigurationError` where one is declared twice."""
+    """Return `declared` by subject; raise `ConfigurationError` if one is declared twice."""
     table = {own.subject: own for own in declared}
     if len(table) != len(declared):
         raise ConfigurationError("an own subject is declared twice")
@@ -164,9 +164,9 @@ def action_of(subject: str, own: OwnSubjects) -> str:
 def check_addressing(header: Header, subject: str, names: Names, own: OwnSubjects) -> None:
     """Step 3 without its first clause: raise `EnvelopeError` (`wrong_subject`) unless `header` belongs on `subject`.
 
-    `to` is the `subject` that it was delivered on; the agent token is that of `aud` or `iss` as the table of section 3
-    says; an own subject is declared for this kind and owner; `rpl` is under the inbox prefix of `iss`. That the kind is
-    one of the subscription's is for the caller (`wrong_kind`), and so is whether `aud` is us (step 4).
+    `to` is the `subject` that it was delivered on; the agent token is that of `aud` or `iss` as in the table of section 3;
+    an own subject is declared for this kind and owner; `rpl` is under the inbox prefix of `iss`. The caller checks that
+    the kind is one of the subscription's (`wrong_kind`), and that `aud` is us (step 4).
     """
     if header.to != subject:
         raise _refused("to")

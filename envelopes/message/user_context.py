@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 ClaimValue: TypeAlias = "str | int | bool | tuple[str, ...]"
-"""What `clm` may hold; integers within +-(2^53-1)."""
+"""Values of `clm`; integers within +-(2^53-1)."""
 
 _MUST: Final = frozenset(
     {"v", "txn", "iss", "aud", "iat", "exp", "end", "key", "crd", "sub", "idp", "sid", "cid", "scp", "clm"}
@@ -78,9 +78,9 @@ class UserContext:
 
 
 def parse_payload(payload: bytes, *, step: int = 10) -> UserContext:
-    """Return the context that `payload` encodes; raise `EnvelopeError` (`bad_context`, `step`) for any other bytes.
+    """Parse a context; raise `EnvelopeError` (`bad_context`, `step`) for any other bytes.
 
-    The size of `payload` is for step 1.
+    Step 1 checks the size of `payload`.
     """
     try:
         fields = decode(
@@ -189,9 +189,9 @@ def _misshapen(detail: str) -> EnvelopeError:
 
 
 class ContextDraft(NamedTuple):
-    """A user context before it is minted: the payload's entries, but for what the minting edge adds.
+    """A user context before it is minted: the payload's entries, except those that the minting edge adds.
 
-    Not checked until it is minted. It holds no token and no secret: a duty of whoever fills it in.
+    Not checked until it is minted. The caller must not put a token or secret in it.
     """
 
     txn: bytes
@@ -217,10 +217,10 @@ class ContextDraft(NamedTuple):
 
 
 def mint_context(draft: ContextDraft, sealer: Sealer) -> Statement:
-    """Return the statement that `sealer`, an edge, signs about a user; a batch of one.
+    """Sign a statement about a user by `sealer`, an edge; a batch of one.
 
-    `ctx` of the messages that carry it is H(payload). Raises `SealError` for what a reader would refuse at step 10 by
-    its form, size or times, or for a credential that ends before `iat`. Whether this edge may mint is for readers.
+    `ctx` of the messages that carry it is H(payload). Raises `SealError` for a form, size or times that a reader would
+    refuse at step 10, or for a credential that ends before `iat`. Readers decide whether this edge may mint.
     """
     if draft.iat >= sealer.expires:
         raise SealError("the credential expires before the context is minted")
@@ -255,7 +255,7 @@ def _value(claim: ClaimValue) -> Value:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _CachedContext:
-    """A context whose form and proof were verified under its own key; nothing is said about who holds that key."""
+    """A context whose form and proof were verified under its own key; not who holds that key."""
 
     payload: bytes
     proof: Proof
@@ -263,7 +263,7 @@ class _CachedContext:
 
 
 def parsed_context(payload: bytes, ctx: bytes, caches: Caches) -> UserContext:
-    """Return the context `payload`, whose hash is `ctx`; cheap where it was verified before. Nothing is verified.
+    """Parse the context `payload`, whose hash is `ctx`; cheap if it was verified before. Nothing is verified.
 
     Raises `EnvelopeError` (`bad_context`, step 10).
     """
@@ -288,14 +288,14 @@ def verify_context(
     which are applied at the context's own `iat`. `trust_domain` is the reader's own, `minters` are who may mint,
     `lifetimes` how long what they mint may live.
 
-    Form and proof are remembered by `ctx`; audience, life, issuer and credential are judged at every call. How the context's
-    times and `wkl` fit a message is for its chain (step 11).
+    Form and proof are cached by `ctx`; audience, life, issuer and credential are checked at every call. Step 11 checks how
+    the context's times and `wkl` fit the chain.
     """
     if statement is None:
         if ctx is None:
             return None
         raise EnvelopeError(Code.BAD_CONTEXT, step, "missing")
-    # No hash is None: a context without `ctx` is refused like one that is not of it.
+    # No hash equals None: a context without `ctx` is refused like a wrong one.
     found = caches.contexts.get(ctx)
     remembered = found if isinstance(found, _CachedContext) and found.payload == statement.payload else None
     if remembered is None and sha256(statement.payload).digest() != ctx:

@@ -103,7 +103,7 @@ def parse_envelope(data: bytes, formats: AbstractSet[int] = FORMATS) -> Envelope
 def encode_envelope(envelope: Envelope) -> bytes:
     """Return the wire form of `envelope`; raise `SealError` for what `parse_envelope` would refuse.
 
-    Nothing is said of the whole: parts that are all within their limits stay below its limit together.
+    The total size needs no check: parts within their limits stay below its limit together.
     """
     try:
         return pack(_envelope(envelope))

@@ -1,7 +1,7 @@
-"""The archive profile: audit messages at their log entry's time, and the messages that they say were decided.
+"""The archive profile: audit messages as of their log entry's time, and the decided messages that they hold.
 
-Steps are numbered as in SPEC.md section 7. Nothing here needs a log: the caller says when the message was stored and
-which bundles were current, and has its reasons to believe both.
+Steps are numbered as in SPEC.md section 7. Nothing here needs a log: the caller gives, and vouches for, the time at which
+the message was stored and the bundles that were current.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class ArchiveProfile:
 class VerifiedAudit(NamedTuple):
     """An audit message that passed its steps at `time`. Made by `accept_record` only.
 
-    Who signed it said all this, then. Whether what its records say is true is another question: of a decided message
-    `accept_decided` answers it, and what only the notary may record is compared with its SPIFFE IDs by the reader.
+    Its signer stated all this at that time. Whether the records are true is a separate question: `accept_decided` answers
+    it for a decided message, and the reader compares what only the notary may record with the notary's SPIFFE IDs.
     """
 
     header: Header
@@ -79,10 +79,10 @@ class VerifiedDecided(NamedTuple):
 def accept_record(
     payload: bytes, subject: str, profile: ArchiveProfile, *, time: int, bundles: TrustBundles, caches: Caches
 ) -> VerifiedAudit:
-    """Return the audit message that `payload` is; raise `EnvelopeError` at the first step that it fails.
+    """Verify an audit message and return it; raise `EnvelopeError` at the first step that it fails.
 
     `time` is its log entry's (microseconds), `bundles` those that were current then, `subject` where it was stored.
-    Revocations do not apply: what was said stays said.
+    Revocations do not apply: they do not undo what was recorded.
     """
     # Step 1. Form.
     envelope = parse_envelope(payload, profile.formats)
@@ -92,7 +92,7 @@ def accept_record(
     if header.kind not in _RECORDS:
         raise EnvelopeError(Code.WRONG_KIND, 3, "not a record")
     check_addressing(header, subject, profile.names, {})
-    # Steps 4 to 6 do not apply: a record is for whoever reads, and counts by its entry's time.
+    # Steps 4 to 6 do not apply: a record has no audience, and counts as of its entry's time.
     # Step 7. Credential.
     verify_credential(
         envelope.credential,
@@ -127,18 +127,18 @@ def accept_decided(
     caches: Caches,
     body: bytes | None = None,
 ) -> VerifiedDecided:
-    """Prove again the message that `decision`, a record of `audit`, is about; raise `EnvelopeError` if it can't be.
+    """Verify again the message that `decision`, a record of `audit`, is about; raise `EnvelopeError` if that fails.
 
-    `bundles` are those that were current at `decision.place.time`, which is the reference time. Credentials, context
-    and ancestors come from the evidence of `audit`; what is missing there fails as if the message had come without.
-    `body`, where somebody kept it, and that of the record, where there is one, are compared with `dig`; otherwise nothing
-    is said about it. Contexts and chains may live as long as the format allows: what their reader was set to is not known.
-    Nor does this say that the decision was right.
+    `bundles` are those that were current at `decision.place.time`, which is the reference time. Credentials, context and
+    ancestors come from the evidence of `audit`; missing evidence fails as if the message had come without it. `body`, if it
+    was kept, and the record's body, if it has one, are compared with `dig`; otherwise the body is not checked. Contexts and
+    chains may live as long as the format allows: the reader's settings are not known. Whether the decision was right is
+    not checked.
     """
     reference, trust, evidence = decision.place.time, Trust(bundles=bundles), audit.body.evidence
     # Step 2. Header.
     header = parse_header(decision.header)
-    # Step 5, as far as it is a record's: nobody decides on what is yet to come.
+    # Step 5, as far as it applies to a record: a decision cannot be about a future message.
     if reference > audit.time + DEFAULT_LIMITS.clock_skew:
         raise EnvelopeError(Code.NOT_YET_VALID, 5, "decided after it was recorded")
     # Step 7. Credential.
@@ -189,7 +189,7 @@ def _credential(evidence: Evidence, crd: bytes, step: int) -> Credential:
 
 
 def _statement(evidence: Evidence, ctx: bytes | None, caches: Caches) -> Statement | None:
-    """Return the statement named `ctx`, put together again; None where there is none, which `verify_context` judges."""
+    """Reassemble the statement named `ctx`; return None if there is none, which `verify_context` judges."""
     if ctx is None:
         return None
     found = evidence.contexts.get(ctx)
@@ -199,9 +199,9 @@ def _statement(evidence: Evidence, ctx: bytes | None, caches: Caches) -> Stateme
 
 
 def _ancestors(evidence: Evidence, header: Header, caches: Caches) -> tuple[Ancestor, ...]:
-    """Return the ancestors of `header`, the parent first. Names are hashes, so no chain leads back into itself."""
+    """Return the ancestors of `header`, the parent first. Names are hashes, so no chain is circular."""
     ancestors: list[Ancestor] = []
-    # One too many is enough for `verify_chain` to see that it is too long.
+    # One too many is enough for `verify_chain` to refuse the length.
     while header.par is not None and len(ancestors) <= DEFAULT_LIMITS.ancestors:
         found = evidence.ancestors.get(header.par)
         if found is None:

@@ -1,4 +1,4 @@
-"""A batch of records on its way to one audit message: one signature, evidence stored once (SPEC.md section 8)."""
+"""A batch of records for one audit message: one signature, evidence stored once (SPEC.md section 8)."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class ClosedBatch(NamedTuple):
 
 
 class AuditBatch:
-    """Records and the evidence that they rest on, while they wait for their audit message.
+    """Records and their evidence, while they wait for their audit message.
 
-    Full is 917,504 bytes or 4,096 items, evidence included; an empty batch has room for every record with its evidence.
-    Evidence is taken from verified messages only, whose hashes have been compared already, so nothing is hashed for it.
+    It is full at 917,504 bytes or 4,096 items, evidence included; an empty batch has room for any record with its evidence.
+    Evidence is taken only from verified messages, whose hashes have been compared already, so nothing is hashed for it.
     """
 
     __slots__ = ("_bytes", "_evidence", "_leaves", "_records")
@@ -50,14 +50,14 @@ class AuditBatch:
 
     @property
     def size(self) -> int:
-        """Bytes of the body as far as it has been filled, at most a few bytes for each item too many."""
+        """Bytes of the body so far, at most a few bytes too many for each item."""
         return self._bytes
 
     def add(self, record: bytes, message: VerifiedMessage | VerifiedResult | None = None) -> bytes | None:
         """Add an encoded record and return its leaf, by which it is named; None, with nothing added, if it has no room.
 
-        `message` is what a `decision` record is about; other records rest on nothing. One that is there already is not
-        added again. Raises `SealError` for a record that not even an empty batch has room for.
+        `message` is what a `decision` record is about; other records have no evidence. A record that is there already is not
+        added again. Raises `SealError` for a record that does not fit even into an empty batch.
         """
         leaf = leaf_hash(record)
         if leaf in self._leaves:
@@ -79,7 +79,7 @@ class AuditBatch:
         return leaf
 
     def close(self) -> ClosedBatch:
-        """Return the body and its root; raise `SealError` if nothing was added. The batch may go on filling."""
+        """Return the body and its root; raise `SealError` if nothing was added. More may be added afterwards."""
         evidence = list(self._evidence.values())
         body = encode_audit_body(evidence, self._records)
         return ClosedBatch(body, root([*map(leaf_hash, evidence), *self._leaves]))
@@ -110,7 +110,7 @@ class AuditBatch:
         # The chain has the root first and ends with the message; its ancestors have the message first.
         for parent, ancestor in zip(message.chain[-2::-1], message.ancestors[1:], strict=True):
             if parent.digest in self._evidence:
-                # It came with all of its own ancestors.
+                # It was added with all of its own ancestors.
                 return
             fresh[parent.digest] = ancestor_item(ancestor.header, ancestor.proof)
             if parent.crd not in self._evidence:

@@ -1,9 +1,9 @@
 """The body of an audit message: evidence and records under one Merkle root, which its header signs (SPEC.md section 8).
 
-A record is named by its leaf, H(0x00 || item). One signature covers all items, and whoever is shown one of them with
-its path sees no other.
+A record is named by its leaf, H(0x00 || item). One signature covers all items, and one item with its path can be shown
+without any other.
 
-Evidence is credentials, contexts and ancestors. A record names what it rests on by hashes only, so that what many records
+Evidence is credentials, contexts and ancestors. A record refers to its evidence only by hashes, so that what many records
 share is stored once. Names are computed here from the bytes, never read from them.
 """
 
@@ -46,18 +46,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditBody:
-    """An audit body whose every item is well formed. That its root is what a header signs is for `archive`, step 9."""
+    """An audit body with well-formed items. `archive` checks, at step 9, that a header signs its root."""
 
     evidence: Evidence
     records: Mapping[bytes, Record]
-    """By leaf, in the order of the body; a record that was repeated is there once."""
+    """By leaf, in the order of the body; a repeated record is there once."""
     leaves: tuple[bytes, ...]
-    """Of all evidence items, then of all records, repeats included: what `root` is over."""
+    """Of all evidence items, then of all records, repeats included: `root` covers these."""
     root: bytes
 
 
 def encode_audit_body(evidence: Sequence[bytes], records: Sequence[bytes]) -> bytes:
-    """Return the body `[1, evidence, records]`; the items are encoded already and are not looked into.
+    """Return the body `[1, evidence, records]`; the items are encoded already and are not checked.
 
     Raises `SealError` for none, for over 4,096 items, and for a body over 917,504 bytes.
     """
@@ -70,9 +70,9 @@ def encode_audit_body(evidence: Sequence[bytes], records: Sequence[bytes]) -> by
 
 
 def parse_audit_body(body: bytes) -> AuditBody:
-    """Return what `body` holds; raise `EnvelopeError` (`bad_digest`, step 9) for a body that is not of section 8.
+    """Parse an audit body; raise `EnvelopeError` (`bad_digest`, step 9) for one that does not follow section 8.
 
-    Every item is parsed, so that a record of no table cannot hide among good ones.
+    Every item is parsed, so that an invalid record cannot hide among good ones.
     """
     try:
         evidence, records = _halves(decode(body, items=DEFAULT_LIMITS.batch_leaves, step=9))
@@ -92,7 +92,7 @@ def parse_audit_body(body: bytes) -> AuditBody:
 
 
 def _halves(value: Value) -> tuple[list[bytes], list[bytes]]:
-    # The exact type: True equals 1 and is not it.
+    # The exact type: True equals 1 but is not 1.
     if not isinstance(value, list) or len(value) != 3 or type(value[0]) is not int or value[0] != _VERSION:
         raise _refused("form")
     halves = [_items(half) for half in value[1:]]
@@ -118,7 +118,7 @@ def _refused(detail: str) -> EnvelopeError:
 
 @dataclass(frozen=True, slots=True)
 class SignedBytes:
-    """A context's payload or an ancestor's header, with its proof. Not verified."""
+    """A context's payload or an ancestor's header, with its proof, unverified."""
 
     data: bytes
     proof: Proof
@@ -126,7 +126,7 @@ class SignedBytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """All evidence of one audit message. Every key is the hash of what it leads to; nothing else is verified."""
+    """All evidence of one audit message. Every key is the hash of its value; nothing else is verified."""
 
     credentials: Mapping[bytes, Credential]
     """By `crd`: H(token)."""
@@ -152,9 +152,9 @@ def ancestor_item(header: bytes, proof: Proof) -> bytes:
 
 
 def parse_evidence(items: Iterable[bytes]) -> Evidence:
-    """Return what `items` hold, by name; raise `EnvelopeError` (`malformed`, step 0) for an item of no table.
+    """Parse evidence, by name; raise `EnvelopeError` (`malformed`, step 0) for an invalid item.
 
-    Two items of one sort with one name are refused: a reader that took the first and one that took the last would
+    Two items of one sort with the same name are refused: a reader that took the first and one that took the last would
     verify different proofs.
     """
     credentials: dict[bytes, Credential] = {}

@@ -28,11 +28,11 @@ _NOT_ASKED = frozenset({Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.RESOURCE_UN
 _ANSWERED = frozenset({Code.DENIED, Code.OBLIGATION_UNKNOWN})
 
 DECISION_CODES = _NOT_ASKED | _ANSWERED | {Code.POLICY_UNAVAILABLE, Code.POLICY_ERROR}
-"""The failures of steps 14 to 16 that we know: what the code of a decision that did not allow may be."""
+"""The known failures of steps 14 to 16: the possible codes of a decision that did not allow."""
 
 
 RECORDED_BODY_BYTES: Final = 65_536
-"""How long a body may be that is recorded; of a longer one only the hash is kept, which the header holds."""
+"""Longest recorded body; of a longer one only the hash is kept, which the header holds."""
 
 _HEADER_BYTES: Final = DEFAULT_LIMITS.header_bytes
 _INPUT_BYTES: Final = DEFAULT_LIMITS.input_document_bytes
@@ -43,7 +43,7 @@ _ACTION: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 
 
 class StreamPlace(NamedTuple):
-    """Where the broker had stored a decided message: stream name, sequence (from 1) and stored time (microseconds).
+    """Where the broker stored a decided message: stream name, sequence (from 1) and stored time (microseconds).
 
     Checked by the record that it is put in.
     """
@@ -59,7 +59,7 @@ class StreamPlace(NamedTuple):
 
 
 class CorePlace(NamedTuple):
-    """A decided message that no stream had stored, and the time at which it was opened (microseconds)."""
+    """The place of a decided message that no stream stored: the time at which it was opened (microseconds)."""
 
     opened: int
 
@@ -89,15 +89,15 @@ class _Fields(NamedTuple):
 
 
 class DecisionRecord(_Fields):
-    """One decision, allow or not. Construction raises `SealError` for what SPEC.md section 8 does not allow together.
+    """One decision, allow or not. Construction raises `SealError` for combinations that SPEC.md section 8 does not allow.
 
-    `header` and `proof` are the decided message's as received; nothing about them is verified here (`archive` does).
-    `input` is the exact JSON document that the engine was given; `obligations` is a JSON array, or empty for none;
-    `micros` is what the engine took. What the policy was not asked for, or did not answer, is None. `redacted` are the
-    JSON pointers (RFC 6901) of what was taken out of `input` before it was recorded, null in its place: such a document
-    is not what the engine was given, and nobody can decide on it again. `code` is a `Code`, or the text of a newer writer's;
-    what stands together is checked for `DECISION_CODES`, and of every other nothing is known. `body` is the decided
-    message's, where whoever records was told to keep it; whether it is, `accept_decided` says.
+    `header` and `proof` are the decided message's as received; `archive` verifies them, not this class. `input` is the
+    exact JSON document that the engine was given; `obligations` is a JSON array, or empty for none; `micros` is the
+    engine's time. What the policy was not asked for, or did not answer, is None. `redacted` are the JSON pointers (RFC
+    6901) of what was replaced by null in `input` before it was recorded: such a document is not what the engine was given,
+    and cannot be decided again. `code` is a `Code`, or a newer writer's text; combinations are checked for
+    `DECISION_CODES`, of other codes nothing is known. `body` is the decided message's, if the recorder was told to keep it;
+    `accept_decided` checks it.
     """
 
     __slots__ = ()
@@ -122,7 +122,7 @@ class DecisionRecord(_Fields):
         body: bytes | None = None,
     ) -> Self:
         """Check all fields, by themselves and together."""
-        # Comparisons stand here in the open where a call for each would cost more than all of them.
+        # Comparisons are inlined: a call for each would cost more than all of them.
         if not 0 < len(header) <= _HEADER_BYTES:
             raise SealError("header is not 1 to 8,192 bytes")
         check_proof("proof", proof)
@@ -169,7 +169,7 @@ class DecisionRecord(_Fields):
 
     @classmethod
     def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]  # the base is generic in its own type
-        # `_replace` makes by this; what it makes is checked as well.
+        # `_replace` uses this; its result is checked too.
         return cls(*iterable)
 
     @property
@@ -186,8 +186,8 @@ class DecisionRecord(_Fields):
             header, proof, action, place, delivery, allow, code,
             input_, reasons, obligations, revision, policy, engine, micros, redacted, body,
         ) = self  # fmt: skip
-        # Every value was checked when this was made, and the keys are put in here in their order: packing suffices,
-        # and costs a third of `codec.encode`.
+        # Every value was checked at construction, and the keys are inserted here in order: packing suffices, and costs
+        # a third of `codec.encode`.
         record: dict[str, object] = {"act": action, "alw": allow}
         if body is not None:
             record["bdy"] = body
@@ -224,7 +224,7 @@ class DecisionRecord(_Fields):
 
     @classmethod
     def take(cls, keys: RecordMap) -> DecisionRecord:
-        """Take the keys of the table out of a decoded record; raise `EnvelopeError` or, for ranges, `SealError`."""
+        """Take the keys of the table from a decoded record; raise `EnvelopeError` or, for ranges, `SealError`."""
         place: StreamPlace | CorePlace
         if "opn" in keys:
             place = CorePlace(opened=keys.uint("opn"))
@@ -259,7 +259,7 @@ class DecisionRecord(_Fields):
 def _check_texts(
     action: str, stream: str, reasons: tuple[str, ...], revision: str | None, policy: str | None, engine: str | None
 ) -> None:
-    """Check all texts of a record at once: they come again together, and only what passed is remembered."""
+    """Check all texts of a record at once: they repeat together, and only texts that passed are cached."""
     check_text("action", action, least=1)
     if _ACTION.fullmatch(action) is None:
         raise SealError("action is not dotted tokens")

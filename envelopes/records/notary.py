@@ -1,6 +1,6 @@
-"""What only the notary may record: trust bundles, policy bundles and checkpoints as they came into force.
+"""The records that only the notary may make: trust bundles, policy bundles and checkpoints as they came into force.
 
-Whether the sender is the notary is not judged here; readers compare the record message's `iss` with their settings.
+Whether the sender is the notary is not checked here; readers compare the record message's `iss` with their settings.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class BundleRecord:
     """The bundles of one trust domain as they became current at `current` by the notary's clock.
 
     `jwt` is the JWK set exactly as the Workload API gave it, its hash H(jwt); `x509` are DER certificates in the order
-    given, empty where there is no X.509 bundle. Neither is parsed here.
+    given, empty if there is no X.509 bundle. Neither is parsed here.
     """
 
     kind: ClassVar[str] = "bundle"

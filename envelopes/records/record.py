@@ -39,10 +39,10 @@ _TAKERS: MappingProxyType[str, Callable[[RecordMap], Record]] = MappingProxyType
 
 
 def parse_record(item: bytes) -> Record:
-    """Return the record that `item` encodes; raise `EnvelopeError` (`malformed`, step 0) for everything else.
+    """Parse a record; raise `EnvelopeError` (`malformed`, step 0) for anything else.
 
-    Exactly the keys of its kind's table, of their types and within their limits. What a record says about a message
-    is not verified here.
+    It must have exactly the keys of its kind's table, with their types and limits. What a record says about a message is
+    not verified here.
     """
     decoded = unpack(item, items=SENT_HASHES, entries=DEFAULT_LIMITS.text_items, lists=True, step=0)
     if type(decoded) is not dict or not _is_flat(decoded):
@@ -55,17 +55,17 @@ def parse_record(item: bytes) -> Record:
     try:
         record = take(keys)
     except SealError as error:
-        # The constructors speak to whoever makes a record; here it is the bytes that are wrong.
+        # The constructors' errors are for makers of records; here the bytes are at fault.
         raise EnvelopeError(Code.MALFORMED, 0, f"record: {error.detail}") from error
     keys.end()
     return record
 
 
 def _is_flat(decoded: dict[object, object]) -> bool:
-    """Return whether this is a decision or an outcome with its keys in order: all but a few of the records there are.
+    """Return whether this is a decision or an outcome with its keys in order, as nearly all records are.
 
-    What these two hold is checked node by node by their constructors, so that a walk over all of it would find nothing
-    more; it costs as much as everything else that is done with a record.
+    Their constructors check the contents of these two node by node, so a walk over all of it would find nothing more, and
+    costs as much as everything else that is done with a record.
     """
     return decoded.get("k") in ("decision", "outcome") and _are_keys(tuple(decoded))
 

@@ -1,4 +1,4 @@
-"""What an agent records beside its decisions: the `outcome` of an allowed one, and `denials` that were only counted."""
+"""An agent's records besides decisions: the `outcome` of an allowed one, and `denials` that were only counted."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = ["MINUTE", "SENT_HASHES", "DenialsRecord", "OutcomeRecord"]
 
 MINUTE = 60 * SECOND
-"""What `denials` are counted by, in microseconds."""
+"""The period by which `denials` are counted, in microseconds."""
 
 SENT_HASHES = 1_024
-"""How many hashes of sent messages an outcome holds; a stream of chunks may be longer (SPEC.md section 8)."""
+"""Most hashes of sent messages in an outcome; a stream of chunks may be longer (SPEC.md section 8)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeRecord:
-    """What came of one allowed decision; `decision` is the leaf that names its record.
+    """The outcome of one allowed decision; `decision` is the leaf that names its record.
 
-    `code` is None on success, else a `Code` or the text of a newer writer's. `micros` counts from the start of handling.
-    `sent` are H(header) of what was sealed meanwhile, in order; give all of them to `of`, which keeps the first 1,024 and
-    counts the rest in `sent_count`.
+    `code` is None on success, else a `Code` or a newer writer's text. `micros` counts from the start of handling. `sent` are
+    H(header) of the messages sealed meanwhile, in order; pass all of them to `of`, which keeps the first 1,024 and counts
+    the rest in `sent_count`.
     """
 
     kind: ClassVar[str] = "outcome"
@@ -107,7 +107,7 @@ class OutcomeRecord:
 class DenialsRecord:
     """How often messages of `iss` were denied, by code, in the minute that starts at `minute` (a multiple of 60 s).
 
-    They stand for decisions beyond a budget, which were made but not recorded one by one.
+    They stand for decisions beyond a budget, which were made but not recorded singly.
     """
 
     kind: ClassVar[str] = "denials"

@@ -1,1 +1,1 @@
-"""Who may be believed: SPIFFE IDs, names, keys, proofs, bundles, credentials, and what was verified before."""
+"""Trust: SPIFFE IDs, names, keys, proofs, bundles, credentials, and caches of verified values."""

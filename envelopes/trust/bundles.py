@@ -1,6 +1,6 @@
 """What a verifier trusts: one JWT bundle for each trust domain, and the operator's revocations (SPEC.md section 5).
 
-Bundles come from the Workload API and never from a message. Whoever receives one that is refused here keeps the old.
+Bundles come from the Workload API and never from a message. If one is refused here, the previous one stays in force.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CURVES: Final[Mapping[str, ec.EllipticCurve]] = MappingProxyType(
 _RSA_BITS: Final = range(2048, 4097)
 _RSA_EXPONENT: Final = 65537
 _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-"""RFC 7518 sections 6.2.2, 6.3.2 and 6.4: what only a private or a shared key has."""
+"""RFC 7518 sections 6.2.2, 6.3.2 and 6.4: members that only private or shared keys have."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,14 +39,14 @@ class BundleKey:
     kid: str
     key: VerificationKey = field(repr=False)
     digest: bytes = field(init=False, repr=False)
-    """H of its SubjectPublicKeyInfo: the same for the same key, in whatever bundle."""
+    """H of its SubjectPublicKeyInfo: the same for the same key in any bundle."""
 
     def __post_init__(self) -> None:
         info = self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         object.__setattr__(self, "digest", sha256(info).digest())
 
     def is_same(self, other: BundleKey) -> bool:
-        """Return whether `other` is this key; a bundle that came anew holds new objects for the same keys."""
+        """Return whether `other` is this key; a new bundle holds new objects for the same keys."""
         return self is other or self.digest == other.digest
 
 
@@ -56,13 +56,13 @@ class JwtBundle:
 
     trust_domain: TrustDomain
     jwks: bytes = field(repr=False)
-    """The JWK set exactly as it came, which is what an archive keeps."""
+    """The JWK set exactly as received, for the archive."""
     keys: Mapping[str, BundleKey]
-    """The keys that JWT-SVIDs are verified with, by `kid`. Empty: every JWT-SVID of this trust domain is invalid."""
+    """The keys that JWT-SVIDs are verified with, by `kid`. If empty, every JWT-SVID of this trust domain is invalid."""
 
     @classmethod
     def parse(cls, trust_domain: TrustDomain, jwks: bytes) -> JwtBundle:
-        """Return the bundle of `trust_domain` that the JWK set `jwks` is.
+        """Parse the JWK set `jwks` as the bundle of `trust_domain`.
 
         Raises `BundleRefused` for a set that is not strict JSON, is over 65,536 bytes or 32 keys, repeats a `kid`, or
         holds a misshapen key, one without `kid`, or a private or shared one. A key with a `use` other than `jwt-svid`
@@ -98,7 +98,7 @@ def _parse_keys(jwks: bytes) -> Mapping[str, BundleKey]:
                 raise ValueError("a key without kid")
             continue
         if kid in seen:
-            # Over keys of every use: whoever picks one of two by chance picks a wrong one some day.
+            # Over keys of every use: choosing one of two at random would sooner or later choose the wrong one.
             raise ValueError("a kid is repeated")
         seen.add(kid)
         loaded = _load(jwk) if used else None
@@ -108,7 +108,7 @@ def _parse_keys(jwks: bytes) -> Mapping[str, BundleKey]:
 
 
 def _load(jwk: Mapping[str, Json]) -> VerificationKey | None:
-    """Return the public key that `jwk` is, None if JWT-SVIDs have no such keys; raise `ValueError` if misshapen."""
+    """Load the public key `jwk`; return None for a type that JWT-SVIDs cannot have; raise `ValueError` if malformed."""
     kty, crv = jwk.get("kty"), jwk.get("crv")
     if kty == "RSA":
         n, e = _integer(jwk, "n"), _integer(jwk, "e")
@@ -145,7 +145,7 @@ def _integer(jwk: Mapping[str, Json], member: str) -> int:
 
 
 class TrustBundles(Mapping[TrustDomain, JwtBundle]):
-    """A frozen set of bundles, one for each trust domain; a new one takes its place whole, never key by key."""
+    """A frozen set of bundles, one for each trust domain; it is replaced as a whole, never key by key."""
 
     __slots__ = ("_bundles", "_keys")
 
@@ -155,7 +155,7 @@ class TrustBundles(Mapping[TrustDomain, JwtBundle]):
         self._bundles: Final = MappingProxyType({bundle.trust_domain: bundle for bundle in listed})
         if len(self._bundles) != len(listed):
             raise BundleRefused("two JWT bundles of one trust domain")
-        # By plain text, which is hashed once: this is asked three times for every message.
+        # By plain text, whose hash is cached: there are three lookups for every message.
         self._keys: Final = {bundle.trust_domain.name: bundle.keys for bundle in listed}
 
     def __getitem__(self, trust_domain: TrustDomain) -> JwtBundle:
@@ -168,7 +168,7 @@ class TrustBundles(Mapping[TrustDomain, JwtBundle]):
         return len(self._bundles)
 
     def key(self, trust_domain: TrustDomain, kid: str) -> BundleKey | None:
-        """Return the key `kid` of `trust_domain` and of no other, None if its bundle has none.
+        """Return the key `kid` of `trust_domain` only, or None if its bundle has none.
 
         Raises `KeyError` if there is no bundle of that trust domain.
         """
@@ -180,10 +180,10 @@ class TrustBundles(Mapping[TrustDomain, JwtBundle]):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trust:
-    """All that decides whose credentials count at one moment.
+    """Everything that decides which credentials are valid at one moment.
 
-    `revoked_before` is the operator's: credentials of a SPIFFE ID that were issued before that time, in microseconds
-    since the Unix epoch, are refused. An archive reads with the bundles of its time and without revocations.
+    `revoked_before` is the operator's: credentials of a SPIFFE ID that were issued before that time, in microseconds since
+    the Unix epoch, are refused. An archive is read with the bundles of its time and without revocations.
     """
 
     bundles: TrustBundles

@@ -1,7 +1,7 @@
-"""Bounded memories: what was verified before, and what was accepted before (SPEC.md sections 4 and 7).
+"""Bounded memories of what was verified and of what was accepted (SPEC.md sections 4 and 7).
 
-Forgetting a verified thing costs time; forgetting an accepted call would cost safety. So the first kind evicts the
-least recently used, and the second, `ReplayMemory`, refuses new entries rather than forget an old one.
+Forgetting a verified value costs time; forgetting an accepted call would cost safety. So caches evict the least recently
+used entry, while `ReplayMemory` refuses new entries rather than forget an old one.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ V = TypeVar("V")
 
 
 class VerifiedRoots:
-    """Which signatures over Merkle roots were verified, by (type, key, root, size, signature).
+    """The verified signatures over Merkle roots, by (type, key, root, size, signature).
 
     A hit says that this key made this signature over this root, which does not change with time. It says nothing about
-    credential, times, kind or path, which are checked again for each message.
+    credential, times, kind or path, which are checked for each message.
     """
 
     __slots__ = ("_seen",)
@@ -51,10 +51,10 @@ class VerifiedRoots:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caches:
-    """All that one process remembers of earlier verifications. Shared by its subscriptions, never by processes.
+    """The caches of one process's verifications. Shared by its subscriptions, never between processes.
 
-    `credentials`, `contexts` and `links` belong to the modules that verify those; values are narrowed there by type.
-    Defaults bound the memory of all together to a few tens of MB, even when every entry is as large as it may be.
+    `credentials`, `contexts` and `links` belong to the modules that verify those, which narrow the values by type. Defaults
+    bound their total memory to a few tens of MB, even if every entry is as large as possible.
     """
 
     roots: VerifiedRoots = field(default_factory=VerifiedRoots)
@@ -122,14 +122,14 @@ class BoundedMap(Generic[K, V]):
         return len(self._entries)
 
     def get(self, key: K) -> V | None:
-        """Return what is remembered under `key`, which is then the most recently used, or None."""
+        """Return the value of `key`, which becomes the most recently used, or None."""
         value = self._entries.get(key)
         if value is not None:
             self._entries.move_to_end(key)
         return value
 
     def put(self, key: K, value: V) -> None:
-        """Remember `value` under `key`, forgetting the least recently used entry where there is no room."""
+        """Store `value` under `key`, evicting the least recently used entry if there is no room."""
         self._entries[key] = value
         self._entries.move_to_end(key)
         if len(self._entries) > self._max_entries:

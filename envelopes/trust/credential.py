@@ -1,7 +1,7 @@
 """Step 7: the JWT-SVID that vouches for a message's key (SPEC.md section 5; SPIFFE JWT-SVID.md).
 
-A JWT-SVID whose one audience is the thumbprint of a key says: the workload `sub` holds this key. It is worth nothing
-to anyone without the private half, so it travels in the open with every message.
+A JWT-SVID whose only audience is the thumbprint of a key states that the workload `sub` holds this key. It is worthless
+without the private key, so it is sent openly with every message.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class VerifiedCredential:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _JwtSvid:
-    """A JWT-SVID of the right form for `sub` and the key `raw_key`; who signed it is not known yet."""
+    """A well-formed JWT-SVID for `sub` and the key `raw_key`; its signer is not verified yet."""
 
     token: bytes = field(repr=False)
     raw_key: bytes
@@ -70,16 +70,15 @@ def verify_credential(
     caches: Caches,
     step: int = 7,
 ) -> VerifiedCredential:
-    """Step 7: return what `credential` says, or raise `EnvelopeError`, counted at `step`.
+    """Step 7: verify `credential` and return its contents, or raise `EnvelopeError`, counted at `step`.
 
     `iss`, `key` and `crd` come from what it vouches for: a header, or a context's payload. `reference` is the time at
-    which it must have been valid. In this order: hash, form, bundle, key, times, revocation, signature. All that a
-    token says by itself (types, `iat < exp`, its life) is form. Steps 10 and 11 and the archive profile call this with
-    another `reference`, `step` or `trust`.
+    which it must have been valid. The order of checks: hash, form, bundle, key, times, revocation, signature. Everything
+    that follows from the token alone (types, `iat < exp`, its life) is form. Steps 10 and 11 and the archive profile call
+    this with another `reference`, `step` or `trust`.
 
-    A token whose signature was verified is remembered by `crd`. Finding it there spares the parse and the signature's
-    arithmetic, where bundle and `kid` still lead to the same key, and nothing else: bundle, times and revocation are
-    judged at every call.
+    A token whose signature was verified is cached by `crd`. A hit saves only the parsing and the signature's arithmetic,
+    if bundle and `kid` still lead to the same key: bundle, times and revocation are checked at every call.
 
     Codes: `bad_credential`, `unknown_trust_domain`, `unknown_key`, `credential_expired`, `revoked`.
     """
@@ -107,7 +106,7 @@ def verify_credential(
 
 
 def _is_of(svid: _JwtSvid, credential: Credential, iss: SpiffeId, key: PublicKey) -> bool:
-    """Return whether a remembered `svid` is this credential for this ID and key; equal bytes need no hashing."""
+    """Return whether a cached `svid` is this credential for this ID and key; equal bytes need no hashing."""
     return (
         credential.kind == JWT_SVID
         and credential.token == svid.token
@@ -135,7 +134,7 @@ def _check_fit(svid: _JwtSvid, bundle_key: BundleKey, step: int) -> None:
 
 
 def _parse(credential: Credential, iss: SpiffeId, key: PublicKey, crd: bytes, step: int) -> _JwtSvid:
-    """Return the token of `credential`, whose hash and form are right for `iss` and `key`; raise `bad_credential`."""
+    """Parse the token of `credential`, checking hash and form for `iss` and `key`; raise `bad_credential`."""
     token = credential.token
     if credential.kind != JWT_SVID:
         raise EnvelopeError(Code.BAD_CREDENTIAL, step, "kind")
@@ -180,7 +179,7 @@ def _parse(credential: Credential, iss: SpiffeId, key: PublicKey, crd: bytes, st
 
 def _seconds(claims: dict[str, Json], name: str, step: int) -> int:
     value = claims.get(name)
-    # A float of integral value is refused as well: two readers might round it to two times.
+    # A float of integral value is refused too: two readers might round it to different times.
     if type(value) is not int or not 0 <= value <= DEFAULT_LIMITS.max_integer:
         raise EnvelopeError(Code.BAD_CREDENTIAL, step, name)
     return value

@@ -1,8 +1,8 @@
 """The keys that messages are signed with: ECDSA on P-256 with SHA-256, ES256 (SPEC.md sections 3 to 5).
 
 Signatures are `r || s`, 32 bytes each, with `s` in the lower half of the group order: for every `(r, s)` that verifies,
-`(r, n - s)` does too, and a second valid form of one signature is one too many. PEM texts and short names are for keys that
-people keep, not for those that processes make.
+`(r, n - s)` does too, and a signature must have only one valid form. PEM texts and key ids are for keys that people keep,
+not for those that processes make.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _THUMBPRINT_URN: Final = "urn:ietf:params:oauth:jwk-thumbprint:sha-256:"
 class PublicKey:
     """A P-256 public key that is on the curve, as the 64 bytes `x || y`.
 
-    Raises `EnvelopeError` (`malformed`, step 2) for any other bytes. Who holds the private key is for the credential to
-    say, not for this class.
+    Raises `EnvelopeError` (`malformed`, step 2) for any other bytes. The credential, not this class, states who holds the
+    private key.
     """
 
     raw: bytes
@@ -64,11 +64,11 @@ class PublicKey:
 
     @classmethod
     def parse(cls, raw: bytes) -> PublicKey:
-        """Return the key that `raw` is; equal to the constructor, and cheap for one that was seen before."""
+        """Parse a key, as the constructor does; cheap for one that was seen before."""
         return _parse(raw)
 
     def verify(self, message: bytes, signature: bytes) -> None:
-        """Raise `EnvelopeError` (`bad_signature`, step 8) unless `signature` is the one form of a valid ES256 one."""
+        """Raise `EnvelopeError` (`bad_signature`, step 8) unless `signature` is valid ES256 in its one allowed form."""
         r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
         if len(signature) != 64 or not 1 <= r < _ORDER or not 1 <= s <= _HALF_ORDER:
             raise EnvelopeError(Code.BAD_SIGNATURE, 8, "signature out of range")
@@ -80,7 +80,7 @@ class PublicKey:
 
 @lru_cache(maxsize=4096)
 def _parse(raw: bytes) -> PublicKey:
-    # Bounded, and only points on the curve stay: forged ones cost their sender as much as us, and us only time.
+    # Bounded, and only points on the curve are kept: forged ones cost their sender as much as us, and us only time.
     return PublicKey(raw)
 
 
@@ -117,12 +117,12 @@ class SigningKey:
 
 
 def key_id(key: PublicKey) -> str:
-    """Return the JWK thumbprint of `key` (RFC 7638, SHA-256), 43 characters: nobody has to agree on names of keys."""
+    """Return the JWK thumbprint of `key` (RFC 7638, SHA-256), 43 characters: key ids need no agreement."""
     return key.thumbprint.rpartition(":")[2]
 
 
 def read_signing_key(pem: bytes, *, name: str) -> SigningKey:
-    """Return the private key that `pem` is, PKCS#8 or SEC 1 without a password.
+    """Read a private key in PEM, PKCS#8 or SEC 1 without a password.
 
     Raises `ConfigurationError`, one line that begins with `name` and shows nothing of the content, for anything else.
     """
@@ -136,7 +136,7 @@ def read_signing_key(pem: bytes, *, name: str) -> SigningKey:
 
 
 def read_public_key(pem: bytes, *, name: str) -> PublicKey:
-    """Return the public key that `pem` is, a SubjectPublicKeyInfo. Raises `ConfigurationError` as above."""
+    """Read a public key in PEM, a SubjectPublicKeyInfo. Raises `ConfigurationError` as `read_signing_key` does."""
     try:
         loaded = load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm) as error:

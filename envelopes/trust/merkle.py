@@ -92,9 +92,9 @@ def root_of_path(leaf: bytes, size: int, index: int, nodes: Sequence[bytes]) -> 
 
 
 def root_of_sides(leaf: bytes, nodes: Iterable[tuple[bool, bytes]]) -> bytes:
-    """Return the root that `nodes` lead to from `leaf`, each with whether it stands on the left.
+    """Return the root that `nodes` lead to from `leaf`, each with whether it is on the left.
 
-    It says which leaf this is by the way to it, in a tree of whatever size: no number is believed.
+    The path itself identifies the leaf, in a tree of any size, without trusting a number.
     """
     result = leaf
     for left, node in nodes:
@@ -106,16 +106,16 @@ def root_of_sides(leaf: bytes, nodes: Iterable[tuple[bool, bytes]]) -> bytes:
 def _parent(left: bytes, right: bytes) -> bytes:
     """Return the hash of an inner node, H(0x01 || left || right) (RFC 9162 section 2.1.1).
 
-    Remembered for equal bytes: the messages of one batch have all nodes but the lowest in common with their neighbours.
+    Cached for equal bytes: the messages of one batch share all nodes but the lowest with their neighbours.
     """
     return sha256(b"\x01" + left + right).digest()
 
 
 @lru_cache(maxsize=8192)
 def sides_of(size: int, index: int) -> tuple[bool, ...]:
-    """Return for each node of the path of leaf `index`, from the leaf upwards, whether it stands on the left.
+    """Return for each node of the path of leaf `index`, from the leaf upwards, whether it is on the left.
 
-    RFC 9162 section 2.1.3.2 without its hashes: what remains depends on the two numbers alone, and is remembered.
+    RFC 9162 section 2.1.3.2 without its hashes: the rest depends only on the two numbers, and is cached.
     """
     first, last, sides = index, size - 1, []
     while last:

@@ -15,7 +15,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 __all__ = ["ANONYMOUS", "Names", "is_token"]
 
 ANONYMOUS: Final = "id-"
-"""What the token of an ID without a name starts with, and no name does."""
+"""Prefix of the token of an ID without a name; no name has it."""
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+")
 _PLACE: Final = "{name}"
@@ -59,7 +59,7 @@ class Names:
                 raise ConfigurationError(f"agent name {name!r}: letters, digits, _ and -, not starting with id-")
         if len(self._by_id) != len(self._table):
             raise ConfigurationError("the table of agents gives two names to one SPIFFE ID")
-        # Bounded, and per instance; IDs come from peers. By text, which keeps its hash.
+        # Bounded, and per instance; IDs come from peers. By text, whose hash is cached.
         self._token = lru_cache(maxsize=4096)(self._make_token)
 
     @property
@@ -68,10 +68,10 @@ class Names:
         return self._table
 
     def id_of(self, name: str) -> SpiffeId:
-        """Return the SPIFFE ID that `name` stands for; raise `ConfigurationError` if it can stand for none.
+        """Return the SPIFFE ID that `name` stands for; raise `ConfigurationError` if there is none.
 
-        A name whose template ID has another name in the table stands for nothing: two names for one ID would be two
-        inboxes and two actions for one agent.
+        A name whose template ID has another name in the table is invalid: two names for one ID would mean two inboxes and two
+        actions for one agent.
         """
         listed = self._table.get(name)
         if listed is not None:
@@ -104,7 +104,7 @@ class Names:
         return self._token(spiffe_id.value)
 
     def inbox_prefix(self, spiffe_id: SpiffeId) -> str:
-        """Return what every reply subject of `spiffe_id` starts with, `_INBOX.<token>.`."""
+        """Return the prefix of every reply subject of `spiffe_id`, `_INBOX.<token>.`."""
         return "_INBOX." + self._token(spiffe_id.value) + "."
 
     @property

@@ -1,4 +1,4 @@
-"""What stands beside signed bytes: a proof that they are in a signed batch, what vouches for its key (SPEC.md section 2)."""
+"""What accompanies signed bytes: a proof that they are in a signed batch, and the key's credential (SPEC.md section 2)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Final, NamedTuple
 __all__ = ["JWT_SVID", "Credential", "Proof"]
 
 JWT_SVID: Final = 1
-"""The credential kind of SPEC.md section 5, the only one that format 1 has so far."""
+"""The credential kind of SPEC.md section 5, the only one in format 1 so far."""
 
 
 class Proof(NamedTuple):
-    """Where a leaf stands in a signed batch: leaf `index` of `size`, its path, and ES256 over the root (64 bytes)."""
+    """The proof of a leaf in a signed batch: leaf `index` of `size`, its path, and ES256 over the root (64 bytes)."""
 
     size: int
     index: int  # type: ignore[assignment]  # as in RFC 9162; the method of tuples is not missed

@@ -15,9 +15,9 @@ from sealbus.envelopes.trust.proof import Proof
 __all__ = ["CONTEXT_TYPE", "MESSAGE_TYPE", "pae", "sign_batch", "verify_proof"]
 
 MESSAGE_TYPE: Final = "application/vnd.sealbus.message.v1"
-"""What a signature over headers is for."""
+"""Payload type of signatures over headers."""
 CONTEXT_TYPE: Final = "application/vnd.sealbus.context.v1"
-"""What a signature over a user context is for; no signature of one type is one of the other."""
+"""Payload type of signatures over user contexts; no signature of one type is valid as the other."""
 
 _new: Final = tuple.__new__
 
@@ -45,10 +45,10 @@ def sign_batch(leaves: Sequence[bytes], payload_type: str, key: SigningKey) -> l
 
 
 def verify_proof(proof: Proof, leaf: bytes, payload_type: str, key: PublicKey, roots: VerifiedRoots) -> None:
-    """Step 8: raise `EnvelopeError` (`bad_signature`) unless `key` signed the batch that holds `leaf` where it says.
+    """Step 8: raise `EnvelopeError` (`bad_signature`) unless `key` signed the batch that holds `leaf` at its place.
 
-    The path is checked each time; only a signature that was verified before is looked up in `roots`. Whose `key` it is
-    and whether it was valid are for step 7.
+    The path is checked each time; only a signature that was verified before is looked up in `roots`. Step 7 checks whose
+    `key` it is and whether it was valid.
     """
     root = root_of_path(leaf, proof.size, proof.index, proof.path)
     if roots.knows(payload_type, key, root, proof.size, proof.signature):

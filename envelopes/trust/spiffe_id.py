@@ -1,7 +1,7 @@
 """SPIFFE IDs and trust domains: canonical, or refused (SPEC.md section 1; SPIFFE-ID.md section 2).
 
-Nothing is folded. What would need lower-casing, decoding or resolving is refused, because these strings are signed and
-compared byte by byte.
+Nothing is normalized. Strings that would need lower-casing, decoding or resolving are refused, because they are signed
+and compared byte by byte.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class TrustDomain:
 
 @dataclass(frozen=True, slots=True, order=True)
 class SpiffeId:
-    """One workload's SPIFFE ID, as it stands in signed bytes. Always has a path; at most 2,048 bytes.
+    """One workload's SPIFFE ID, as it is in signed bytes. Always has a path; at most 2,048 bytes.
 
     Raises `EnvelopeError` (`malformed`, step 0) for every other text. Equal only to another `SpiffeId`, never to a str.
     """
@@ -53,7 +53,7 @@ class SpiffeId:
     value: str
 
     def __post_init__(self) -> None:
-        # The length first: the pattern is linear, but not over whatever a peer may send. Matches are pure ASCII.
+        # The length first: the pattern is linear, but a peer's text may be of any length. Matches are pure ASCII.
         if (
             type(self.value) is not str
             or len(self.value) > DEFAULT_LIMITS.spiffe_id_bytes
@@ -63,12 +63,12 @@ class SpiffeId:
             raise EnvelopeError(Code.MALFORMED, 0, "SPIFFE ID")
 
     def __hash__(self) -> int:
-        # That of the text, which keeps it: these are keys of most lookups that a message needs.
+        # The text's hash, which is cached: these are the keys of most lookups that a message needs.
         return hash(self.value)
 
     @classmethod
     def parse(cls, text: str) -> SpiffeId:
-        """Return the SPIFFE ID that `text` is; equal to the constructor, and cheap for one that was seen before."""
+        """Parse a SPIFFE ID, as the constructor does; cheap for one that was seen before."""
         return _parse(text)
 
     @property

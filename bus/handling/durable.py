@@ -241,7 +241,7 @@ class DurableWork:
         await self._outcomes.settle(work, failure.code)
 
     async def _rejected(self, work: Work, claim: Claim, rejected: Reject) -> None:
-        """End what its handler does not take, as it says: nobody has to look, so that there is no dead letter."""
+        """End a task or event that its handler rejected, without a dead letter: no operator needs to look at it."""
         await self._effects.failed(claim)
         self._say("rejected", work, rejected.code, "by its handler")
         if (reporter := work.permitted.reporter) is not None:

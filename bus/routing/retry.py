@@ -38,10 +38,10 @@ class Retry(Exception):
 
 
 class Reject(Exception):
-    """Raise it in a handler to end its message for good: no other try, no dead letter.
+    """Raised in a handler to end its message for good: no retry, no dead letter.
 
-    A task has `failed` with `code`, the handler's own, and `note`; whoever waits for it, or for the answer to a call, gets
-    `RemoteError` with both. Codes of sealbus keep their meaning and are refused. Raises `ValueError` for what cannot be one.
+    A task has `failed` with `code`, the handler's own, and `note`; the requester of the task or call gets `RemoteError` with
+    both. Codes of sealbus keep their meaning and are refused. Raises `ValueError` for an invalid code.
     """
 
     def __init__(self, code: str, *, note: str = "") -> None:
@@ -83,7 +83,7 @@ class RetryPolicy(Backoff):
         return self.maximum_attempts is not None and attempt >= self.maximum_attempts
 
     def is_retryable(self, failure: BaseException) -> bool:
-        """Tell whether what an attempt ended with may be tried again: the failure itself, and what caused it.
+        """Return whether a failed attempt may be retried, by the failure itself and its causes.
 
         For an exception group, one retryable error is enough.
         """

@@ -38,7 +38,7 @@ class RemoteError(SealbusError):
 
 
 def code_of(said: object) -> str:
-    """Return the code that another side says, as a `Code` where it is known; raise `ValueError` for what is none."""
+    """Return the recipient's code, as a `Code` if it is known; raise `ValueError` for a malformed one."""
     if not isinstance(said, str) or not CODE_FORM.fullmatch(said):
         raise ValueError("not a code")
     return Code(said) if said in _KNOWN else said

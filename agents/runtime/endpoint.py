@@ -98,6 +98,8 @@ def routes_of(agent: Agent, *, sending: Sender, names: Names, own_subjects: OwnS
                 retry=handler.retry,
                 timeout=handler.timeout,
                 total_timeout=handler.total_timeout,
+                concurrency=handler.concurrency,
+                ordered=handler.ordered,
                 loads_resource=handler.resource is not None,
                 once=handler.once,
                 honours=handler.honours,

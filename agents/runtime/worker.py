@@ -248,12 +248,12 @@ class Worker:
         )
 
     async def _consume(self, pull: Pull) -> None:
-        await self._admit(pull.batches(), pull)
+        await self._admit(pull.batches(), pull, pull)
 
     async def _serve(self, subject: str, live: asyncio.Event) -> None:
         pending = self.limits.pending_calls
-        source = self.node.transport.listen(subject, queue=self.node.token, pending=pending, live=live)
-        await self._admit(source, None)
+        calls = self.node.transport.listen(subject, queue=self.node.token, pending=pending, live=live)
+        await self._admit(calls, None, subject)
 
     async def _announce(self, served: Iterable[asyncio.Event]) -> None:
         """Report readiness once no call can be missed; tasks and events wait in their streams."""
@@ -261,15 +261,18 @@ class Worker:
             await live.wait()
         self.ready.set()
 
-    async def _admit(self, batches: AsyncGenerator[Sequence[Delivery], None], pull: Pull | None) -> None:
+    async def _admit(
+        self, batches: AsyncGenerator[Sequence[Delivery], None], pull: Pull | None, source: Pull | str
+    ) -> None:
         turn = Turn()
-        async with aclosing(batches) as source:
-            async for batch in source:
+        async with aclosing(batches) as taken:
+            async for batch in taken:
                 if (problem := await self.node.clocks.settle()) is not None:
                     self._gate.turn_away(batch, pull, problem)
                     self._apart.set()
                     return
                 await self._gate.admit(batch, pull, turn)
+                await self._executor.room(source)
                 if pull is not None:
                     # Wait for room first: messages delivered before would be redelivered meanwhile, and handled twice.
                     await self._places.room()

@@ -50,6 +50,8 @@ class Handler(Generic[Req, Given_co]):
         total_timeout: float | None = None,
         once: bool = False,
         status: bool = True,
+        concurrency: int | None = None,
+        ordered: bool = False,
         honours: Sequence[str] = (),
     ) -> None:
         self.kind = kind
@@ -64,6 +66,10 @@ class Handler(Generic[Req, Given_co]):
         self.total_timeout = math.inf if total_timeout is None else checked_timeout(action, kind, total_timeout)
         self.once = once
         self.status = status
+        if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
+            raise ConfigurationError(f"{action}: concurrency is 1 or more, or None, not {concurrency!r}")
+        self.concurrency = concurrency
+        self.ordered = ordered
         if isinstance(honours, str) or not all(honours):
             raise ConfigurationError(f'{action}: honours lists types of obligations, as in honours=("watermark",)')
         self.honours = frozenset(honours)
@@ -94,6 +100,8 @@ class _Declaration(TypedDict, total=False):
     total_timeout: float | None
     once: bool
     status: bool
+    concurrency: int | None
+    ordered: bool
     honours: Sequence[str]
 
 
@@ -141,6 +149,8 @@ class Agent:
         total_timeout: float | None = None,
         once: bool = False,
         status: bool = True,
+        concurrency: int | None = None,
+        ordered: bool = False,
         honours: Sequence[str] = (),
     ) -> Callable[[Callable[[Req, Context], Coro]], Handler[Req, Coro]]:
         """Declare a handler of durable tasks on `task.<agent>.<verb>`, action `<agent>.<verb>`.
@@ -154,6 +164,9 @@ class Agent:
         was, by any process; if a process died in the middle, the outcome cannot be known, and the task ends with
         `outcome_unknown` instead of being handled again. With `status=False` its requester gets no progress and no result;
         failures and denials are still reported.
+
+        In one process, at most `concurrency` of these tasks are handled at a time, and with `ordered` those of one partition
+        (`submit(..., partition=)`) one after another, in order of arrival; other replicas have limits of their own.
 
         `honours` are the types of obligations that the handler fulfils (`ctx.obligations`): a message that the policy allows
         with any other obligation is denied with `obligation_unknown`.
@@ -169,6 +182,8 @@ class Agent:
             total_timeout=total_timeout,
             once=once,
             status=status,
+            concurrency=concurrency,
+            ordered=ordered,
             honours=honours,
         )
 
@@ -180,11 +195,12 @@ class Agent:
         facts: Sequence[str] = (),
         timeout: float = 10.0,
         chunks: bool = False,
+        concurrency: int | None = None,
         honours: Sequence[str] = (),
     ) -> Callable[[Callable[[Req, Context], Given]], Handler[Req, Given]]:
         """Declare a handler of calls on `call.<agent>.<verb>`; an async generator answers in chunks.
 
-        `honours` is as for `task`.
+        `concurrency` and `honours` are as for `task`.
         """
         return self._declare(
             Kind.CALL,
@@ -193,6 +209,7 @@ class Agent:
             resource=resource,
             facts=facts,
             timeout=timeout,
+            concurrency=concurrency,
             honours=honours,
         )
 
@@ -207,13 +224,14 @@ class Agent:
         timeout: float = 30.0,
         total_timeout: float | None = None,
         once: bool = False,
+        concurrency: int | None = None,
         honours: Sequence[str] = (),
     ) -> Callable[[Callable[[Req, Context], Given]], Handler[Req, Given]]:
         """Declare a handler of another agent's events: `@agent.on("event.pricing.changed")`, or of an own subject.
 
         An event's action is by default `<emitter>.<name>`. An own subject must be in the settings' `[subjects]`, which define
         its kind (task, call or event) and its action; only its owner may handle a task or call. `once` is as for `task`, for
-        this agent alone: other listeners have their own claims. So is `honours`.
+        this agent alone: other listeners have their own claims. So are `concurrency` and `honours`.
         """
         event = subject.startswith("event.")
         said = action or (subject.removeprefix("event.") if event else subject)
@@ -227,6 +245,7 @@ class Agent:
             timeout=timeout,
             total_timeout=total_timeout,
             once=once,
+            concurrency=concurrency,
             honours=honours,
         )
 

@@ -1,8 +1,9 @@
 """Runs the handlers of permitted messages: bounded, in order of arrival, each under its deadline, each with an outcome.
 
 A fixed number of handlers run at a time, each in a task that takes work from one bounded queue; a full queue blocks the
-gate, which blocks the pull. An exception from a handler ends its attempt, never that task. What follows the handler of a
-task or event (status, record, acknowledgement) runs in the background while the next handler runs.
+gate, which blocks the pull. Work whose handler or partition has reached its limit waits in a line beside the queue. An
+exception from a handler ends its attempt, never that task. What follows the handler of a task or event (status, record,
+acknowledgement) runs in the background while the next handler runs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Self
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.background import Background, Beside
 from sealbus.bus.handling.completion import AT_A_TIME, Completion, Outcomes
+from sealbus.bus.handling.concurrency import ConcurrencyLimits
 from sealbus.bus.handling.dead_letters import DeadLetters
 from sealbus.bus.handling.durable import DurableWork
 from sealbus.bus.handling.idempotency.effects import Effects
@@ -63,7 +65,10 @@ class Executor:
         self._statuses = statuses
         self._concurrency = concurrency
         self._clock = clock
-        self._queue: asyncio.Queue[Work] = asyncio.Queue(waiting)
+        self._queue: asyncio.Queue[Work] = asyncio.Queue()
+        """What may be handled: at most `waiting`, and what has a limited place."""
+        self._room = asyncio.BoundedSemaphore(waiting)
+        self._limits = ConcurrencyLimits()
         self._unsettled: set[Work] = set()
         self._deadlines = Deadlines()
         self._group = Background()
@@ -116,7 +121,15 @@ class Executor:
 
     async def put(self, permitted: Permitted, delivery: Delivery, pull: Pull | None) -> None:
         """Queue one permitted message; waits while the queue is full."""
-        await self._queue.put(Work(permitted, delivery, pull, self._unsettled))
+        work = Work(permitted, delivery, pull, self._unsettled)
+        work.lined_up = not self._limits.enter(work)
+        if not work.lined_up:
+            await self._room.acquire()
+            self._queue.put_nowait(work)
+
+    async def room(self, source: Pull | str) -> None:
+        """Wait until few enough messages of a consumer, or of the subject of a call, wait for limits of their handlers."""
+        await self._limits.room(source)
 
     async def drain(self, within: float) -> bool:
         """Wait at most `within` seconds until everything queued was handled; return whether it was."""
@@ -153,6 +166,8 @@ class Executor:
     async def _run(self) -> None:
         while True:
             work = await self._queue.get()
+            if not work.lined_up:
+                self._room.release()
             work.started = self._clock()
             try:
                 if work.header.kind is Kind.CALL:
@@ -160,6 +175,9 @@ class Executor:
                 else:
                     await self._durable.handle(work)
             finally:
+                # Before the end of this one is noted: who drains waits for lines, too.
+                if (following := self._limits.leave(work)) is not None:
+                    self._queue.put_nowait(following)
                 self._queue.task_done()
 
     async def _stay_alive(self) -> None:

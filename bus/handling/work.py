@@ -18,7 +18,7 @@ class Work:
     is settled, absent for a core call.
     """
 
-    __slots__ = ("_unsettled", "claim", "delivery", "header", "permitted", "pull", "started")
+    __slots__ = ("_unsettled", "claim", "delivery", "header", "lined_up", "permitted", "pull", "started")
 
     def __init__(self, permitted: Permitted, delivery: Delivery, pull: Pull | None, unsettled: set[Work]) -> None:
         self.permitted = permitted
@@ -29,9 +29,16 @@ class Work:
         """When its turn came, in microseconds."""
         self.claim: Claim | None = None
         """Its claim on the effect, made before the handler runs."""
+        self.lined_up = False
+        """Whether it had to wait for a limit of its handler or partition."""
         self._unsettled = unsettled
         if pull is not None:
             unsettled.add(self)
+
+    @property
+    def source(self) -> Pull | str:
+        """Where it was taken from: a consumer, or the subject of a call."""
+        return self.pull if self.pull is not None else self.delivery.subject
 
     @property
     def progress(self) -> TaskReporter | None:

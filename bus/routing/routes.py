@@ -105,6 +105,10 @@ class Route:
     """Seconds that one attempt of the handler may take."""
     total_timeout: float = math.inf
     """Seconds from when a task or event was stored that all its attempts may take together."""
+    concurrency: int | None = None
+    """Messages that the handler may run for at a time, in one process; without it the worker's own limit alone holds."""
+    ordered: bool = False
+    """Whether the tasks of one partition are handled one after another, in one process."""
     resource_timeout: float = 5.0
     """Seconds that loading the resource may take."""
     loads_resource: bool = False

@@ -74,6 +74,14 @@ def test_all_attempts_together_have_no_longer_than_a_message_lives(seconds: Any)
         Agent("inventory").on("event.shop.happened", total_timeout=seconds)(handle)
 
 
+@pytest.mark.parametrize("most", [0, -1, True, 1.0, "4"])
+def test_a_limit_on_concurrency_is_one_or_more(most: Any) -> None:
+    agent = Agent("inventory")
+    for declare in (agent.task, agent.call, agent.on):
+        with pytest.raises(ConfigurationError, match="concurrency is 1 or more, or None"):
+            declare("update", concurrency=most)(handle)
+
+
 def plain(body: Update, ctx: Context) -> None:
     """Not async."""
 

@@ -9,7 +9,7 @@ import pytest
 from support.audit import opened
 
 from sealbus.bus.handling.attempt import attempt
-from sealbus.bus.routing.retry import RetryPolicy
+from sealbus.bus.routing.retry import Reject, Retry, RetryPolicy
 from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.answer import AnswerDenied, CallExpired, RemoteError
@@ -107,6 +107,19 @@ async def test_an_error_of_ours_is_told_with_its_code_alone() -> None:
 
 async def test_a_handlers_own_code_is_kept() -> None:
     assert (await failure(HandlingError(Code.BAD_RESULT, "x"))).code is Code.BAD_RESULT
+
+
+@pytest.mark.parametrize("said", [Reject("sold_out"), Retry(after=1.0)])
+async def test_what_a_handler_says_itself_is_passed_on_alone_or_in_a_group(said: Reject | Retry) -> None:
+    for error in (said, ExceptionGroup("", [said, said])):
+
+        async def handle(error: Exception = error) -> Content | None:
+            raise error
+
+        with pytest.raises(type(said)) as raised:
+            await tried(permitted(Scripted(handle)))
+        assert raised.value is said
+        assert raised.value.__cause__ is not said
 
 
 async def test_its_time_ends_it_and_another_timeout_is_a_failure() -> None:

@@ -67,6 +67,15 @@ class Works:
         async def bounded(job: Job, ctx: Context) -> int:
             return await attempt(ctx)
 
+        @self.agent.task("bounded_twice", retry=QUICK, total_timeout=60.0)
+        async def bounded_twice(job: Job, ctx: Context) -> int:
+            return await attempt(ctx)
+
+        @self.agent.task("hangs_quietly", retry=ENDLESS, total_timeout=0.1, status=False)
+        async def hangs_quietly(job: Job, ctx: Context) -> None:
+            self.deliveries.append(ctx.delivery)
+            await asyncio.Event().wait()
+
         @self.agent.task("hangs", retry=ENDLESS, total_timeout=0.1)
         async def hangs(job: Job, ctx: Context) -> None:
             self.deliveries.append(ctx.delivery)
@@ -267,8 +276,15 @@ async def test_all_attempts_together_have_a_time(bus: TestBus, works: Works) -> 
     assert len(bus.stored("DEAD")) == 1
 
 
-async def test_an_attempt_ends_when_the_time_of_all_is_over(bus: TestBus, works: Works) -> None:
-    assert await told(await submit(bus, "works.hangs")) == [(State.FAILED, "handler_timeout", "")]
+async def test_attempts_that_are_used_up_in_time_did_not_take_too_long(bus: TestBus, works: Works) -> None:
+    works.ends = always(KeyError)
+    assert (await told(await submit(bus, "works.bounded_twice")))[-1] == (State.FAILED, "handler_failed", "")
+    assert works.deliveries == [1, 2, 3]
+
+
+@pytest.mark.parametrize("action", ["works.hangs", "works.hangs_quietly"])
+async def test_an_attempt_ends_when_the_time_of_all_is_over(bus: TestBus, works: Works, action: str) -> None:
+    assert await told(await submit(bus, action)) == [(State.FAILED, "handler_timeout", "")]
     assert works.deliveries == [1]
 
 

@@ -10,6 +10,7 @@ import sys
 import click
 import pytest
 
+from sealbus.bus.sending.answer import RemoteError
 from sealbus.envelopes.errors import BusUnavailable, Code, Denied, EnvelopeError
 
 root = importlib.import_module("sealbus.agents.cli.main")
@@ -22,6 +23,7 @@ root = importlib.import_module("sealbus.agents.cli.main")
         (Denied("no", ("not_owner",)), root.EXIT_DENIED),
         (EnvelopeError(Code.BAD_SIGNATURE, 8), root.EXIT_UNVERIFIED),
         (BusUnavailable("away"), root.EXIT_ERROR),
+        (RemoteError("sold_out", "the task was failed", "none left"), root.EXIT_ERROR),
         (ExceptionGroup("one", [BusUnavailable("away")]), root.EXIT_ERROR),
         (click.UsageError("what"), 2),
         (ExceptionGroup("one", [ExceptionGroup("more", [click.UsageError("what")])]), 2),
@@ -41,6 +43,7 @@ def test_an_error_has_its_exit_code(
     out, err = capsys.readouterr()
     assert out == ""
     assert ("not_owner" in err) == isinstance(error, Denied)
+    assert ("[sold_out]\n  none left\n" in err) == isinstance(error, RemoteError)
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

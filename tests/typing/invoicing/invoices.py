@@ -7,10 +7,12 @@ from typing import assert_type
 
 from pydantic import BaseModel
 
-from sealbus import Agent, Context, Resource, TaskHandle
+from sealbus import Agent, Context, Reject, RemoteError, Resource, Retry, RetryPolicy, TaskHandle
 from sealbus.agents.sdk.agent import Handler
 
 agent = Agent("invoices")
+
+RETRIES = RetryPolicy(initial_interval=1.0, maximum_attempts=None, non_retryable=(ValueError, "paid_already"))
 
 
 class Get(BaseModel):
@@ -61,8 +63,13 @@ async def issue(body: Invoice, ctx: Context) -> int:
     return found.cents
 
 
-@agent.task("remind")
+@agent.task("remind", retry=RETRIES, total_timeout=60, concurrency=4, ordered=True)
 async def remind(body: Get, ctx: Context) -> None:
+    if body.number < 0:
+        raise Reject("no_such_number", note="numbers begin at 0")
+    if ctx.delivery == 1:
+        raise Retry(after=86_400, note="tomorrow")
+    assert_type(RemoteError("paid_already").code, str)
     handle = await ctx.submit(issue, Invoice(number=body.number, cents=1), grants=["invoices.get"])
     assert_type(handle, TaskHandle[int])
     assert_type(await ctx.submit("invoices.issue", body), TaskHandle[object])

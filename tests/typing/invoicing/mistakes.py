@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable
 
 from invoicing.invoices import Get, Invoice, get, issue, lines
-from sealbus import Agent, Client, Context, TaskHandle
+from sealbus import Agent, Client, Context, RetryPolicy, TaskHandle
 from sealbus.agents.sdk.agent import Handler
 
 agent = Agent("mistakes")
@@ -57,6 +57,13 @@ def narrow(handler: Handler[Get, Awaitable[object]]) -> Handler[Get, Awaitable[I
 
 @agent.task("plain")  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
 def plain(body: Get, ctx: Context) -> None: ...
+
+
+@agent.task("often", retry="often")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def often(body: Get, ctx: Context) -> None: ...
+
+
+RetryPolicy(non_retryable=(5,))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 @agent.task("alone")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

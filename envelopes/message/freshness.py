@@ -40,6 +40,9 @@ class StreamArrival(NamedTuple):
     delivery: int
     """The number of this delivery, from 1."""
 
+    def __repr__(self) -> str:
+        return f"StreamArrival(subject={self.subject!r}, stream={self.stream!r}, sequence={self.sequence}, ...)"
+
 
 class CoreArrival(NamedTuple):
     """How a message came over core NATS. Times are microseconds since the Unix epoch."""

@@ -10,13 +10,25 @@ from support.envelopes import HOUR, MINUTE, NOW, message_id
 
 from sealbus.envelopes.errors import Code, EnvelopeError
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.freshness import CoreArrival, check_core, check_header_block, check_stored, check_times
+from sealbus.envelopes.message.freshness import (
+    CoreArrival,
+    StreamArrival,
+    check_core,
+    check_header_block,
+    check_stored,
+    check_times,
+)
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.trust.caches import ReplayMemory
 
 HEADER = parse_header(Message().raw())
 ID = HEADER.id
 GOOD = header_block(ID)
+
+
+def test_headers_stay_out_of_a_repr() -> None:
+    arrival = StreamArrival("s", b"NATS/1.0\r\nx: secret\r\n\r\n", "TASKS", 7, NOW, NOW, 1)
+    assert repr(arrival) == "StreamArrival(subject='s', stream='TASKS', sequence=7, ...)"
 
 
 def test_times_hold_at_their_edges() -> None:

@@ -20,6 +20,8 @@ from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.ports import X509Material
 from sealbus.envelopes.trust.keys import key_id, read_public_key
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.bundle.in_force import InForce
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.decision.engine import PolicyEngine
 from sealbus.policies.engines.embedded import EmbeddedEngine
@@ -69,7 +71,14 @@ async def consume(said: dict[str, Any]) -> None:
             key = read_public_key(said["anchor_key"].encode(), name="anchor")
             sync = PolicySync(PolicyStore(connection, "policies"), Path(said["folder"]), {key_id(key): key})
             await stack.enter_async_context(policy_synced(sync))
-            engines += [EmbeddedEngine(sync.in_force) for _ in range(said["engines"])]
+            for_each = [InForce() for _ in range(said["engines"])]
+
+            def hand_on(bundle: Bundle) -> None:
+                for in_force in for_each:
+                    in_force.put(bundle)
+
+            stack.enter_context(sync.in_force.taken(hand_on))
+            engines += [EmbeddedEngine(in_force) for in_force in for_each]
         for engine in engines:
             await stack.enter_async_context(engine)
         async with asyncio.TaskGroup() as group:

@@ -23,7 +23,10 @@ _log: Final = logging.getLogger(__name__)
 
 
 class InForce:
-    """The bundle in force, none at first: put here once it is checked, and taken by engines in the same turn of the loop."""
+    """The bundle in force, none at first: put here once it is checked, and taken in the same turn of the loop.
+
+    One engine or server takes it: of two, the second could refuse what the first decides by already.
+    """
 
     def __init__(self) -> None:
         self.bundle: Bundle | None = None
@@ -31,15 +34,15 @@ class InForce:
         """Its revocations by time, which apply before any policy is asked."""
         self.problem = ""
         """Why a newer bundle is not in force; empty if there is none."""
-        self._taking: list[Callable[[Bundle], None]] = []
+        self._take: Callable[[Bundle], None] | None = None
 
     def put(self, bundle: Bundle) -> bool:
-        """Put the checked `bundle` in force; return whether it differs from the one before. Takers may refuse it."""
+        """Put the checked `bundle` in force; return whether it differs from the one before. What takes it may refuse it."""
         different = self.bundle is None or bundle.raw != self.bundle.raw
         if different:
             revoked_before = issued_before(bundle.data)
-            for take in self._taking:
-                take(bundle)
+            if self._take is not None:
+                self._take(bundle)
             self.bundle, self.revoked_before = bundle, revoked_before
         self.problem = ""
         return different
@@ -47,13 +50,15 @@ class InForce:
     @contextmanager
     def taken(self, take: Callable[[Bundle], None]) -> Iterator[None]:
         """While entered, call `take` with the bundle in force, if there is one, and with each new one."""
+        if self._take is not None:
+            raise RuntimeError("something else takes what is in force here")
         if self.bundle is not None:
             take(self.bundle)
-        self._taking.append(take)
+        self._take = take
         try:
             yield
         finally:
-            self._taking.remove(take)
+            self._take = None
 
 
 class BundleFile:

@@ -20,18 +20,18 @@ def revoking(time: int) -> Bundle:
 
 
 def test_each_bundle_is_taken_once_with_its_revocations() -> None:
-    in_force, before, within = InForce(), list[str](), list[str]()
+    in_force, first, second = InForce(), list[str](), list[str]()
     assert (in_force.bundle, in_force.revoked_before) == (None, {})
-    with in_force.taken(lambda one: before.append(one.revision)):
+    with in_force.taken(lambda one: first.append(one.revision)):
         assert in_force.put(revoking(5))
         assert in_force.revoked_before == {PRICING: 5}
-        with in_force.taken(lambda one: within.append(one.revision)):
-            assert not in_force.put(revoking(5))
-            assert in_force.put(revoking(9))
+        assert not in_force.put(revoking(5))
         assert in_force.put(bundle())
         assert in_force.revoked_before == {}
     assert in_force.put(revoking(7))
-    assert (before, within) == (["r5", "r9", "r1"], ["r5", "r9"])
+    with in_force.taken(lambda one: second.append(one.revision)):
+        assert in_force.put(revoking(9))
+    assert (first, second) == (["r5", "r1"], ["r7", "r9"])
 
 
 def test_what_something_refuses_to_take_is_not_in_force() -> None:
@@ -46,6 +46,19 @@ def test_what_something_refuses_to_take_is_not_in_force() -> None:
         with pytest.raises(PolicyRefused):
             in_force.put(revoking(9))
     assert (in_force.bundle, in_force.revoked_before) == (revoking(5), {PRICING: 5})
+
+
+def test_of_two_neither_decides_by_what_the_other_refuses() -> None:
+    in_force, taken = InForce(), list[str]()
+
+    def refuse(one: Bundle) -> None:
+        raise PolicyRefused([])
+
+    with in_force.taken(lambda one: taken.append(one.revision)):
+        with pytest.raises(RuntimeError, match="something else takes"), in_force.taken(refuse):
+            pass
+        assert in_force.put(revoking(5))
+    assert (taken, in_force.revoked_before) == (["r5"], {PRICING: 5})
 
 
 async def test_a_file_is_followed_and_what_is_refused_changes_nothing(tmp_path: Path) -> None:

@@ -244,6 +244,6 @@ def _checked(url: str) -> str:
         usable = parts.scheme == "https" and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError as error:
         raise ConfigurationError(f"policy.opa {url!r} is not a URL: {error}") from error
-    if not usable or parts.username or parts.path.strip("/") or parts.query or parts.fragment:
+    if not usable or "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
         raise ConfigurationError(f"policy.opa {url!r} is not https://HOST:PORT")
     return url.rstrip("/")

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, field_validator
 
 from sealbus.bus.audit.redaction import Recording
 from sealbus.bus.stream_names import AUDIT
@@ -33,6 +33,7 @@ __all__ = [
 
 _SIZE: Final = re.compile(r"(\d{1,18}) ?(B|KiB|MiB|GiB|TiB)?")
 _BUCKET: Final = "nats://"
+_LOGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*@")
 _UNITS: Final = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
@@ -98,7 +99,17 @@ Life = Annotated[int, Field(ge=1, le=86_400)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """Holds no secret, only the files that do: settings are shown, by `sealbus doctor` and wherever they are printed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @field_validator("*")
+    @classmethod
+    def _without_login(cls, value: object) -> object:
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, str) and _LOGIN.match(one):
+                raise ValueError("must be an address without user or password; sealbus logs in with its SVID")
+        return value
 
 
 class PolicyTable(_Table):
@@ -299,7 +310,7 @@ class ClientTable(_Table):
 class DevTable(_Table):
     """For `sealbus dev` only: users of its identity provider by name, and what it tells commands in other terminals."""
 
-    users: dict[str, dict[str, object]] = {}
+    users: Annotated[dict[str, dict[str, object]], Field(repr=False)] = {}
     issuer: str | None = None
     access: Path | None = None
     policy: Path | None = None
@@ -311,7 +322,7 @@ class CalloutTable(_Table):
     `issuer` signs answers, `xkey` opens requests, `nkey` is how responders log in. `accounts` are those of the server in
     which a policy may place connections; `servers` the nkeys of the only servers that are answered, by default all; `longest`
     is seconds after which a connection must be made again, by default only at the end of its X.509-SVID. `bootstrap` is the
-    bundle file that decides the first connections if the policy comes from a bucket of this NATS.
+    signed bundle file that decides the first connections if the policy comes from a bucket of this NATS.
     """
 
     issuer: Path | None = None

@@ -111,9 +111,7 @@ async def test_the_central_engine_asks_by_the_identity_and_need_not_find_opa(tmp
     assert "https://127.0.0.1:1" in status.problem
 
 
-@pytest.mark.parametrize(
-    "url", ["http://opa:8181", "/run/opa.sock", "https://opa/v1", "https://u@opa", "https://opa:x"]
-)
+@pytest.mark.parametrize("url", ["http://opa:8181", "/run/opa.sock", "https://opa/v1", "https://opa:x"])
 async def test_the_central_engine_asks_over_https_only(url: str) -> None:
     identity = StaticIdentity(ThrowawayCa("example.org"), "spiffe://example.org/agent/pricing")
     with pytest.raises(ConfigurationError, match=r"policy\.opa"):

@@ -96,6 +96,12 @@ async def test_broken_answers_are_unavailable(handler: Handler) -> None:
         assert (await engine.status()).problem
 
 
+@pytest.mark.parametrize("url", ["https://user@opa", "https://:password@opa"])
+def test_an_address_has_no_login(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not https://HOST:PORT"):
+        engine_of(url)
+
+
 async def test_it_asks_only_while_it_is_entered() -> None:
     engine = engine_of("https://127.0.0.1:1")
     await engine.__aexit__(None, None, None)

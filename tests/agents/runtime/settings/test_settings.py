@@ -122,6 +122,32 @@ def test_the_table_of_dev_is_a_setting_like_others(tmp_path: Path) -> None:
         load(tmp_path, SMALLEST + "[dev.user.dora]\nlevel = 3\n")
 
 
+@pytest.mark.parametrize("address", ["tls://hush@x:1", "tls://a:hush@x:1"])
+def test_no_login_of_an_address_is_shown(tmp_path: Path, address: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load(tmp_path, SMALLEST.replace("tls://nats:4222", address))
+    assert "nats: must be an address without user or password" in str(refused.value)
+    held = (str(refused.value), repr(refused.value), repr(refused.value.__cause__))
+    assert not any("hush" in text for text in held)
+
+
+def test_no_secret_is_in_the_repr_of_settings(tmp_path: Path) -> None:
+    """Keys, tokens and passwords are named by their files, which nothing here reads; what users of dev are is not shown."""
+    for name in ("serve.pem", "platform.pem", "edge.key", "pseudonym.key", "issuer.seed", "log.key", "access.json"):
+        (tmp_path / name).write_text("hush", encoding="ascii")
+    settings = load(
+        tmp_path,
+        SMALLEST
+        + 'serve_key = "serve.pem"\nkeys = ["platform.pem"]\n'
+        + '[edge]\nkey = "edge.key"\npseudonym_key = "pseudonym.key"\n'
+        + '[control.callout]\nissuer = "issuer.seed"\n[control.notary]\nkeys = ["log.key"]\n'
+        + '[dev]\naccess = "access.json"\n[dev.users.dora]\npassword = "hush"\n',
+    )
+    for shown in (repr(settings), str(settings), repr(settings.dev), repr(settings.for_command())):
+        assert "hush" not in shown
+    assert "serve.pem" in repr(settings)
+
+
 def test_the_real_environment_is_read_unless_another_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEALBUS_WORKER__BATCH", "11")
     assert load(tmp_path).worker.batch == 256

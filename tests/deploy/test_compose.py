@@ -35,7 +35,6 @@ from sealbus.agents.dev.idp import DevelopmentIdp
 from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.runtime.settings.settings import load_settings
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
-from sealbus.policies.bundle.files import build_bundle, write_bundle
 from sealbus.policies.opa.process import MutualTls, server_arguments
 
 COMPOSE = Path(__file__).parents[2] / "deploy" / "compose"
@@ -53,7 +52,9 @@ async def secrets_in(folder: Path) -> Path:
     write_new_key(private=folder / "platform.pem", public=folder / "keys" / "platform.pub")
     write_new_key(private=folder / "serve" / "serve.pem", public=folder / "serve.pub")
     await output_of([SEALBUS, "control", "keygen", str(folder / "callout")])
-    write_bundle(build_bundle(starter_policy()), folder / "bootstrap" / "bundle.tar.gz")
+    bundle = str(folder / "bootstrap" / "bundle.tar.gz")
+    await output_of([SEALBUS, "policy", "build", str(starter_policy()), "--serial", "1", "--output", bundle])
+    await output_of([SEALBUS, "policy", "sign", bundle, "--name", "platform", "--key", str(folder / "platform.pem")])
     config = await output_of(
         [
             SEALBUS, "policy", "opa-config", "--url", "https://policy:8182", "--signer", str(folder / "serve.pub"),

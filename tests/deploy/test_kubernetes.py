@@ -42,7 +42,6 @@ from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.runtime.settings.settings import load_settings
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
-from sealbus.policies.bundle.files import build_bundle
 from sealbus.policies.opa.process import MutualTls, server_arguments
 
 ROOT = Path(__file__).parents[2]
@@ -111,12 +110,17 @@ async def keys_of(folder: Path, policy: Path, ca: ThrowawayCa) -> dict[str, dict
     """Make what README.md has people make by hand: keys, the first bundle, a certificate; by the names of the objects."""
     await output_of([SEALBUS, "control", "keygen", str(folder / "callout")])
     await output_of([SEALBUS, "notary", "keygen", "log.example.org/audit", str(folder / "notary.key")])
+    bundle = folder / "bundle.tar.gz"
+    await output_of([SEALBUS, "policy", "build", str(policy), "--serial", "1", "--output", str(bundle)])
+    await output_of(
+        [SEALBUS, "policy", "sign", str(bundle), "--name", "platform", "--key", str(folder / "platform.pem")]
+    )
     certificate = ca.issue("", uris=(), addresses=("127.0.0.1",))
     public = dict(line.split("=", 1) for line in (folder / "callout" / "public.env").read_text().split())
     return {
         "sealbus-callout": {one.name: one.read_bytes() for one in (folder / "callout").glob("*.seed")},
         "sealbus-callout-public": {name: value.encode() for name, value in public.items()},
-        "sealbus-policy-bootstrap": {"bundle.tar.gz": build_bundle(policy).raw},
+        "sealbus-policy-bootstrap": {"bundle.tar.gz": bundle.read_bytes()},
         "sealbus-policy-serve": {"serve.pem": (folder / "serve.pem").read_bytes()},
         "sealbus-notary": {"notary.key": (folder / "notary.key").read_bytes()},
         "sealbus-edge-tls": {"tls.crt": certificate.cert_pem, "tls.key": certificate.key_pem},

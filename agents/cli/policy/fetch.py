@@ -28,6 +28,7 @@ async def _fetch(name: str, config: str | None, *, as_json: bool) -> None:
     from sealbus.agents.runtime.open import open_connection
     from sealbus.agents.runtime.policy.source import open_sync
     from sealbus.agents.runtime.settings.settings import load_settings
+    from sealbus.envelopes.errors import ConfigurationError
 
     settings = load_settings(config).for_command()
     async with (
@@ -35,7 +36,11 @@ async def _fetch(name: str, config: str | None, *, as_json: bool) -> None:
         open_sync(name, settings.policy, connection) as sync,
     ):
         revision = sync.in_force.bundle.revision if sync.in_force.bundle is not None else ""
-        if as_json:
-            print_json({"revision": revision, "bundle": str(sync.bundle)})
-        else:
-            note(f"policy {revision} is in {sync.bundle}")
+        bundle, unkept = sync.bundle, sync.unkept
+    # Raised out here because the task groups of what is open would wrap it in an exception group.
+    if unkept:
+        raise ConfigurationError(unkept)
+    if as_json:
+        print_json({"revision": revision, "bundle": str(bundle)})
+    else:
+        note(f"policy {revision} is in {bundle}")

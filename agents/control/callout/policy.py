@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 from typing import Final
 
-from sealbus.agents.runtime.policy.source import open_sync
+from sealbus.agents.runtime.policy.source import file_verifier, kept_bundle, open_sync
 from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.telemetry import Counters
@@ -19,6 +19,7 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.policies.bundle.files import load_bundle
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.in_force import InForce
+from sealbus.policies.lint.module import PolicyRefused
 
 __all__ = ["CACHE", "first_bundle", "follow_bucket"]
 
@@ -35,21 +36,25 @@ def first_bundle(policy: PolicyTable, bootstrap: Path | None) -> Bundle | None:
     """Return the bundle to decide by from the start if `policy` is a bucket, else None.
 
     Only the embedded engine reads a bundle: an OPA gets its own elsewhere. `bootstrap` counts only if no policy was ever
-    taken from the bucket. Raises `ConfigurationError`, one line, for what is missing or may not be put in force. Blocks.
+    taken from the bucket, and is verified as what is pushed there. Raises `ConfigurationError` for what is missing or may not
+    be put in force. Blocks.
     """
     if policy.bucket is None or policy.engine != "embedded":
         return None
-    if policy.cache is None:
-        raise ConfigurationError("policy.cache is not set: it names the folder that keeps the policy from the bus")
-    file = policy.cache / CACHE / "composed" / "bundle.tar.gz"
-    if file.exists():
-        # The callout wrote the file itself: each part was verified before it was composed.
-        return load_bundle(file)
+    kept = kept_bundle(CACHE, policy)
+    if kept is not None:
+        return kept
     if bootstrap is None:
         raise ConfigurationError(
             "control.callout.bootstrap is not set: nobody can read the bucket before the callout has a policy"
         )
-    return load_bundle(bootstrap)
+    try:
+        return load_bundle(bootstrap, file_verifier(policy))
+    except PolicyRefused as refused:
+        raise ConfigurationError(
+            f"control.callout.bootstrap: {refused.detail}; make it by `sealbus policy build FOLDER --serial 1 -o FILE` and "
+            "`sealbus policy sign FILE --name platform --key KEY`, with a key of policy.keys"
+        ) from refused
 
 
 async def follow_bucket(policy: PolicyTable, connection: Connection, counters: Counters, in_force: InForce) -> None:

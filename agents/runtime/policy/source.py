@@ -8,6 +8,7 @@ asked. So every process reads them from its bundle, with any engine; without a b
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +18,7 @@ from types import MappingProxyType
 from typing import Final
 
 from sealbus.agents.runtime.policy.store import PolicyStore
-from sealbus.agents.runtime.policy.sync import PolicySync, policy_synced
+from sealbus.agents.runtime.policy.sync import PolicySync, kept_parts, policy_synced
 from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.agents.runtime.settings.state_folder import lock_folder
 from sealbus.bus.background import Background
@@ -25,12 +26,16 @@ from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import PublicKey, key_id, read_public_key
+from sealbus.policies.bundle.composition import PartSet
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.in_force import BundleFile, InForce
 from sealbus.policies.bundle.ownership import PLATFORM
 from sealbus.policies.bundle.signing import BundleVerifier
+from sealbus.policies.lint.module import PolicyRefused
 
-__all__ = ["PolicySource", "anchors_of", "file_verifier", "open_source", "open_sync"]
+__all__ = ["PolicySource", "anchors_of", "file_verifier", "kept_bundle", "open_source", "open_sync"]
+
+_log: Final = logging.getLogger(__name__)
 
 REPLICAS: Final = 64
 """Most processes of one agent on one machine, each with its own folder."""
@@ -84,20 +89,40 @@ async def open_sync(
 
     Raises `ConfigurationError`, one line that names what is missing.
     """
+    bucket, cache, anchors = await asyncio.to_thread(_followed, policy)
+    async with AsyncExitStack() as stack:
+        folder, lock = await asyncio.to_thread(_own_folder, cache, name)
+        stack.callback(os.close, lock)
+        sync = PolicySync(
+            PolicyStore(connection, bucket), folder, anchors, counters=counters, check=check, in_force=in_force
+        )
+        yield await stack.enter_async_context(policy_synced(sync))
+
+
+def kept_bundle(name: str, policy: PolicyTable) -> Bundle | None:
+    """Return what the parts come to that the process `name` kept from the bucket, each verified again; None without one.
+
+    Raises `ConfigurationError` as `open_sync` does. Blocks.
+    """
+    _, cache, anchors = _followed(policy)
+    parts = PartSet(anchors)
+    for part, raw in kept_parts(cache / name):
+        try:
+            parts.offer(part, raw)
+        except PolicyRefused as refused:
+            _log.warning("policy part %s in %s is refused: %s", part, cache / name, refused.detail)
+    return parts.composed
+
+
+def _followed(policy: PolicyTable) -> tuple[str, Path, Mapping[str, PublicKey]]:
+    """Return the bucket, the folder that keeps what is in it, and the keys that sign it."""
     if policy.bucket is None:
         raise ConfigurationError("policy.bundle is not a bucket: set nats://policies")
     if policy.cache is None:
         raise ConfigurationError("policy.cache is not set: it names the folder that keeps the policy from the bus")
     if not policy.keys:
         raise ConfigurationError("policy.keys is not set: it names the keys that sign the policy from the bus")
-    anchors = await asyncio.to_thread(anchors_of, policy)
-    async with AsyncExitStack() as stack:
-        folder, lock = await asyncio.to_thread(_own_folder, policy.cache, name)
-        stack.callback(os.close, lock)
-        sync = PolicySync(
-            PolicyStore(connection, policy.bucket), folder, anchors, counters=counters, check=check, in_force=in_force
-        )
-        yield await stack.enter_async_context(policy_synced(sync))
+    return policy.bucket, policy.cache, anchors_of(policy)
 
 
 def _own_folder(cache: Path, name: str) -> tuple[Path, int]:

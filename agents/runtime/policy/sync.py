@@ -6,6 +6,10 @@ NATS is unreachable decides by its last policy, and takes nothing older than tha
     parts/platform.tar.gz       the parts in force, as they were signed; verified again at each start
     composed/bundle.tar.gz      what they compose to, replaced by rename
 
+What was verified is in force in the process before it is written, so a full disk holds up no denial there, only in an OPA
+that reads the file. It is tried again every second; a process that is restarted before it is kept begins with what it kept
+last, until it has read the store.
+
 A refused part leaves the old one in force and everything else working: the log, `problem` and the counters report it, and
 `sealbus doctor` and `sealbus policy status` give the reason.
 """
@@ -14,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -32,12 +36,13 @@ from sealbus.policies.bundle.in_force import InForce
 from sealbus.policies.bundle.ownership import PLATFORM, is_part
 from sealbus.policies.lint.module import PolicyRefused
 
-__all__ = ["PolicySync", "policy_synced"]
+__all__ = ["PolicySync", "kept_parts", "policy_synced"]
 
 _log: Final = logging.getLogger(__name__)
 
+_PARTS: Final = "parts"
 AGAIN_AFTER: Final = 1.0
-"""Seconds until the next try if the store could not be read."""
+"""Seconds until the next try if the store could not be read, or the policy not be written."""
 
 
 class PolicySync:
@@ -57,22 +62,25 @@ class PolicySync:
         self.bundle: Final = folder / "composed" / "bundle.tar.gz"
         self.parts = PartSet(anchors, check)
         self._store = store
-        self._folder = folder / "parts"
+        self._folder = folder
         self._seen: dict[str, int] = {}
         self._kept: Bundle | None = None
         self._reading = ""
+        self.unkept = ""
+        """Why what is in force does not stand in the folder; empty if it does."""
         self._counters = counters or Counters()
 
     @property
     def problem(self) -> str:
-        """Why the newest of some part is not in force, or the store is not read; empty if all is well."""
+        """Why the newest of some part is not in force, the store not read, or the policy not kept; empty if all is well."""
         refused = [f"{name}: {text}" for name, text in sorted(self.parts.problems.items())]
-        return "\n".join(refused + ([self._reading] if self._reading else []))
+        return "\n".join((*refused, *filter(None, (self._reading, self.unkept))))
 
     async def start(self) -> None:
         """Put in force what the folder has and then what the store has.
 
-        Raises `ConfigurationError` if neither has a platform bundle that may be put in force.
+        Raises `ConfigurationError` if neither has a platform bundle that may be put in force, or the folder cannot be read.
+        One that cannot be written is a `problem`.
         """
         await asyncio.to_thread(self._restore)
         await self._enforce()
@@ -92,11 +100,11 @@ class PolicySync:
                     async for infos in changes:
                         self._reading = ""
                         await self._take(infos)
+                        await self._enforce()
+                        if self.unkept:
+                            break
             except (BusUnavailable, ConfigurationError) as error:
                 self._reading = f"the policy store is not followed: {error.detail}"
-                _log.warning("%s", self._reading)
-            except OSError as error:
-                self._reading = f"the policy cannot be kept in {self._folder.parent}: {error.strerror}"
                 _log.warning("%s", self._reading)
             await asyncio.sleep(AGAIN_AFTER)
 
@@ -121,29 +129,47 @@ class PolicySync:
             self._counters.add("sealbus_policy_accepted_total", part=name)
 
     async def _enforce(self) -> None:
-        """Put the composition of the parts in force and on the disk."""
+        """Put the composition of the parts in force, then on the disk, where it was not yet."""
         composed = self.parts.composed
         if composed is None or composed is self._kept:
             return
-        # In force first, without waiting for the disk: it is composed again at each start.
-        await asyncio.to_thread(_keep, composed, self.bundle, durable=False)
         if self.in_force.put(composed):
             _log.info("policy %s is in force", composed.revision)
+        try:
+            await asyncio.to_thread(self._keep, composed)
+        except OSError as error:
+            problem = f"the policy cannot be kept in {self._folder}: {error.strerror}"
+            if problem != self.unkept:
+                _log.warning("%s", problem)
+            self.unkept = problem
+        else:
+            self._kept, self.unkept = composed, ""
+
+    def _keep(self, composed: Bundle) -> None:
+        # First what an OPA waits for, without waiting for the disk: it is composed again at each start.
+        _write(composed, self.bundle, durable=False)
         for part in self.parts.parts:
             bundle = self.parts.bundle(part.name)
             if bundle is not None:
-                await asyncio.to_thread(_keep, bundle, self._folder / f"{part.name}.tar.gz", durable=True)
-        self._kept = composed
+                _write(bundle, self._folder / _PARTS / f"{part.name}.tar.gz", durable=True)
 
     def _restore(self) -> None:
-        for folder in (self._folder, self.bundle.parent):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = {file.name.removesuffix(".tar.gz"): file for file in self._folder.glob("*.tar.gz")}
-        for name in sorted(found, key=lambda one: (one != PLATFORM, one)):
-            self._offer(name, read_file(found[name]))
+        for name, raw in kept_parts(self._folder):
+            self._offer(name, raw)
 
 
-def _keep(bundle: Bundle, file: Path, *, durable: bool) -> None:
+def kept_parts(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of each part that a process kept in its `folder`, the platform's first; nothing is verified.
+
+    Raises `ConfigurationError` for one that cannot be read. Blocks.
+    """
+    found = {file.name.removesuffix(".tar.gz"): file for file in (folder / _PARTS).glob("*.tar.gz")}
+    for name in sorted(found, key=lambda one: (one != PLATFORM, one)):
+        yield name, read_file(found[name])
+
+
+def _write(bundle: Bundle, file: Path, *, durable: bool) -> None:
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         there = file.read_bytes()
     except OSError:

@@ -15,8 +15,10 @@ from typing import Final
 
 from sealbus.agents.dev.environment import starter_policy
 from sealbus.agents.dev.idp import DevelopmentIdp
-from sealbus.envelopes.trust.keys import PublicKey
+from sealbus.envelopes.trust.keys import PublicKey, read_signing_key
 from sealbus.policies.bundle.files import build_bundle, write_bundle
+from sealbus.policies.bundle.ownership import PLATFORM
+from sealbus.policies.bundle.signing import sign_bundle
 from stack.broker import nats_server, pid_file
 from stack.fence import open_fence
 from stack.identity_writer import IdentityWriter
@@ -161,7 +163,8 @@ def _svid(
 def _callout(site: Site, keys: Path) -> Program:
     """Return the control process that the server asks about every connection, from a bundle of the operator's on."""
     bootstrap = site.own_folder(CONTROL) / "bootstrap.tar.gz"
-    write_bundle(build_bundle(site.policy), bootstrap)
+    key = read_signing_key(site.signing_key.read_bytes(), name=str(site.signing_key))
+    write_bundle(sign_bundle(build_bundle(site.policy, serial=1), key, scope=PLATFORM), bootstrap)
     bootstrap.chmod(0o644)
     return site.sealbus(
         CONTROL,

@@ -16,6 +16,7 @@ from support.settings import SMALLEST
 from sealbus.agents.cli.policy import push as policy_push
 from sealbus.agents.cli.policy.fetch import fetch
 from sealbus.agents.runtime import open as runtime
+from sealbus.agents.runtime.policy import sync as policy_sync
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.envelopes.errors import ConfigurationError
@@ -54,6 +55,19 @@ def test_the_policy_is_where_the_workload_keeps_it(desk: Desk) -> None:
     assert said["revision"].endswith(".platform-1.stock-1")
     desk.json(policy_push.push, desk.team, "--name", "stock", "--key", desk.stock)
     assert ".platform-1.stock-2 is in " in run(desk).stderr
+
+
+def test_what_cannot_be_written_is_not_fetched(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(raw: bytes, file: Path, *, durable: bool = True) -> None:
+        raise OSError(28, "No space left on device")
+
+    desk.push_both()
+    monkeypatch.setattr(policy_sync, "write_file", full)
+    result = run(desk)
+    assert isinstance(result.exception, ConfigurationError)
+    folder = desk.folder / "cache" / "pricing"
+    assert result.exception.detail == f"the policy cannot be kept in {folder}: No space left on device"
+    assert result.output == ""
 
 
 def test_without_a_policy_it_fails_so_that_it_is_tried_again(desk: Desk) -> None:

@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import cast
 
 import pytest
+from support.lab import running, until
+from support.policies import put, signing_key
 from support.settings import changed
 
 from sealbus.agents.control.callout import policy as module
 from sealbus.agents.control.callout.policy import CACHE, first_bundle, follow_bucket
+from sealbus.agents.control.callout.role import Ordinary
+from sealbus.agents.runtime.policy import sync as policy_sync
+from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.settings.schema import PolicyTable
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.policies.bundle.files import STARTER, build_bundle, write_bundle
+from sealbus.envelopes.trust.keys import SigningKey, public_pem
+from sealbus.policies.bundle.files import STARTER, build_bundle
+from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.in_force import InForce
+from sealbus.policies.bundle.signing import sign_bundle
 
 CONNECTION = cast("Connection", object())
 
 
+KEY = signing_key()
+
+
+def signed(folder: Path = STARTER, *, serial: int = 1, revision: str = "", key: SigningKey = KEY) -> Bundle:
+    return sign_bundle(build_bundle(folder, serial=serial, revision=revision), key, scope="platform")
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> PolicyTable:
+    (tmp_path / "platform.pub").write_text(public_pem(KEY.public), encoding="ascii")
     return PolicyTable(
         engine="embedded",
         opa=(),
@@ -37,38 +53,85 @@ def settings(tmp_path: Path) -> PolicyTable:
 
 @pytest.fixture
 def bootstrap(tmp_path: Path) -> Path:
-    write_bundle(build_bundle(STARTER), tmp_path / "bootstrap.tar.gz")
+    put(signed().raw, tmp_path / "bootstrap.tar.gz")
     return tmp_path / "bootstrap.tar.gz"
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """The part that the callout kept."""
+    file = tmp_path / "cache" / CACHE / "parts" / "platform.tar.gz"
+    file.parent.mkdir(parents=True)
+    put(signed(serial=7).raw, file)
+    return file
 
 
 def test_the_first_time_it_is_what_the_operator_gave(settings: PolicyTable, bootstrap: Path) -> None:
     first = first_bundle(settings, bootstrap)
     assert first is not None
     assert first.raw == bootstrap.read_bytes()
-    write_bundle(build_bundle(STARTER, revision="newer"), bootstrap)
+    put(signed(revision="newer").raw, bootstrap)
     again = first_bundle(settings, bootstrap)
     assert again is not None
     assert again.revision == "newer"
 
 
-def test_later_it_is_what_the_bucket_had(settings: PolicyTable, bootstrap: Path, tmp_path: Path) -> None:
-    composed = tmp_path / "cache" / CACHE / "composed" / "bundle.tar.gz"
-    composed.parent.mkdir(parents=True)
-    write_bundle(build_bundle(STARTER, revision="pushed"), composed)
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (build_bundle(STARTER, serial=1), "the bundle is not signed"),
+        (signed(key=signing_key()), "by a key that may not sign"),
+        (sign_bundle(build_bundle(STARTER, serial=1), KEY, scope="stock"), "its scope is not platform"),
+        (signed(serial=0), "has no serial"),
+    ],
+)
+def test_what_the_operator_gave_is_verified_as_what_is_pushed(
+    settings: PolicyTable, bootstrap: Path, made: Bundle, says: str
+) -> None:
+    put(made.raw, bootstrap)
+    with pytest.raises(ConfigurationError, match=rf"control\.callout\.bootstrap: .*{says}.*sealbus policy sign FILE"):
+        first_bundle(settings, bootstrap)
+
+
+def test_later_it_is_what_the_bucket_had(settings: PolicyTable, bootstrap: Path, kept: Path) -> None:
     for beside in (bootstrap, None):
         first = first_bundle(settings, beside)
         assert first is not None
-        assert first.revision == "pushed"
+        assert first.revision.endswith(".platform-7")
+
+
+@pytest.mark.parametrize("torn", [b"", b"junk", signed(key=signing_key()).raw], ids=["empty", "junk", "another's"])
+def test_what_was_kept_is_verified_again(
+    settings: PolicyTable, bootstrap: Path, kept: Path, torn: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(torn, kept)
+    first = first_bundle(settings, bootstrap)
+    assert first is not None
+    assert first.raw == bootstrap.read_bytes()
+    assert f"policy part platform in {kept.parents[1]} is refused" in caplog.text
+
+
+def test_what_was_composed_is_not_read(settings: PolicyTable, bootstrap: Path, tmp_path: Path) -> None:
+    composed = tmp_path / "cache" / CACHE / "composed" / "bundle.tar.gz"
+    composed.parent.mkdir(parents=True)
+    for raw in (b"", build_bundle(STARTER, revision="forged").raw):
+        put(raw, composed)
+        first = first_bundle(settings, bootstrap)
+        assert first is not None
+        assert first.raw == bootstrap.read_bytes()
 
 
 def test_without_either_there_is_no_callout(settings: PolicyTable, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"control\.callout\.bootstrap is not set"):
         first_bundle(settings, None)
-    with pytest.raises(ConfigurationError, match=r"policy\.cache is not set"):
-        first_bundle(changed(settings, cache=None), None)
+    for missing in ("cache", "keys"):
+        with pytest.raises(ConfigurationError, match=rf"policy\.{missing} is not set"):
+            first_bundle(changed(settings, **{missing: () if missing == "keys" else None}), None)
     (tmp_path / "junk").write_bytes(b"junk")
     with pytest.raises(ConfigurationError, match="not a gzipped tar"):
         first_bundle(settings, tmp_path / "junk")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        first_bundle(settings, tmp_path)
 
 
 @pytest.mark.parametrize("change", [{"bundle": None}, {"engine": "central"}])
@@ -92,9 +155,41 @@ async def test_a_bucket_without_a_policy_is_looked_into_again(
 
     monkeypatch.setattr(module, "open_sync", open_sync)
     monkeypatch.setattr(module, "AGAIN_AFTER", 0.0)
-    running = asyncio.create_task(follow_bucket(settings, CONNECTION, Counters(), InForce()))
+    follower = asyncio.create_task(follow_bucket(settings, CONNECTION, Counters(), InForce()))
     await following.wait()
     assert caplog.text.count("nothing was pushed yet") == 1
-    running.cancel()
-    await asyncio.wait({running})
-    assert running.cancelled()
+    follower.cancel()
+    await asyncio.wait({follower})
+    assert follower.cancelled()
+
+
+@pytest.mark.nats
+async def test_on_a_full_disk_a_denial_is_in_force_and_the_callout_goes_on(
+    settings: PolicyTable, bootstrap: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(raw: bytes, file: Path, *, durable: bool = True) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(policy_sync, "write_file", full)
+    in_force, first = InForce(), first_bundle(settings, bootstrap)
+    assert first is not None
+    in_force.put(first)
+    async with running(tmp_path / "nats", "a") as lab, lab.connection("a") as connection:
+        store = PolicyStore(connection, "policies")
+        await store.create()
+        await store.push("platform", signed().raw, 1, last=0)
+        ordinary = Ordinary(
+            lambda: nullcontext(connection),
+            [lambda one: follow_bucket(settings, one, Counters(), in_force)],
+        )
+        following = asyncio.create_task(ordinary.run())
+        try:
+            await until(lambda: in_force.bundle is not first)
+            pushed = await store.read("platform")
+            assert pushed is not None
+            await store.push("platform", signed(serial=2).raw, 2, last=pushed.last)
+            await until(lambda: in_force.bundle is not None and in_force.bundle.revision.endswith(".platform-2"))
+            assert not following.done()
+        finally:
+            following.cancel()
+            await asyncio.wait({following})

@@ -71,8 +71,14 @@ def revision(sync: PolicySync) -> str:
 
 
 async def until_in_force(sync: PolicySync, parts: str) -> None:
-    await until(lambda: sync.in_force.bundle is not None and sync.in_force.bundle.revision.endswith(f".{parts}"))
+    await until(lambda: decided_by(sync) == parts)
+    # The file comes after.
+    await until(lambda: load_bundle(sync.bundle).revision.endswith(f".{parts}"))
     assert revision(sync) == parts
+
+
+def decided_by(sync: PolicySync) -> str:
+    return sync.in_force.bundle.revision.partition(".")[2] if sync.in_force.bundle is not None else ""
 
 
 async def test_what_is_pushed_comes_into_the_file(store: PolicyStore, tmp_path: Path) -> None:
@@ -146,23 +152,68 @@ async def test_without_any_policy_it_does_not_start(store: PolicyStore, connecti
         await PolicySync(store, tmp_path / "three", ANCHORS).start()
 
 
-async def test_a_folder_that_cannot_be_written_is_told_and_tried_again(
-    store: PolicyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(policy_sync, "AGAIN_AFTER", 0.01)
+class Disk:
+    """Writes bundles while it has room for them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = self.full_for_parts = False
+        monkeypatch.setattr(policy_sync, "write_file", self.write)
+        monkeypatch.setattr(policy_sync, "AGAIN_AFTER", 0.01)
+
+    def write(self, raw: bytes, file: Path, *, durable: bool = True) -> None:
+        if self.full or (self.full_for_parts and file.parent.name == "parts"):
+            raise OSError(28, "No space left on device")
+        write_file(raw, file, durable=durable)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+async def test_a_full_disk_holds_up_no_push_and_is_tried_again(store: PolicyStore, tmp_path: Path, disk: Disk) -> None:
     await push_all(store)
     async with synced(store, tmp_path / "cache") as sync:
-        full = True
-
-        def write(raw: bytes, file: Path, *, durable: bool = True) -> None:
-            if full:
-                raise OSError(28, "No space left on device")
-            write_file(raw, file, durable=durable)
-
-        monkeypatch.setattr(policy_sync, "write_file", write)
-        await push(store, "stock", signed_team("stock", STOCK, serial=2), 2)
+        disk.full = True
+        for serial in (2, 3):
+            await push(store, "stock", signed_team("stock", STOCK, serial=serial), serial)
+            await until(lambda serial=serial: decided_by(sync) == f"platform-1.money-1.stock-{serial}")  # type: ignore[misc]  # mypy knows no type for it
         await until(lambda: "No space left on device" in sync.problem)
         assert load_bundle(sync.bundle).revision.endswith(".platform-1.money-1.stock-1")
-        full = False
-        await until_in_force(sync, "platform-1.money-1.stock-2")
+        disk.full = False
         await until(lambda: sync.problem == "")
+        assert revision(sync) == "platform-1.money-1.stock-3"
+
+
+async def test_a_process_starts_on_a_full_disk(
+    lab: Lab, store: PolicyStore, tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    await push_all(store)
+    async with synced(store, tmp_path / "cache"):
+        pass
+    await push(store, "stock", signed_team("stock", STOCK, serial=2), 2)
+    disk.full = True
+    async with synced(store, tmp_path / "cache") as sync:
+        assert decided_by(sync) == "platform-1.money-1.stock-2"
+        assert "No space left on device" in sync.problem
+        await push(store, "money", signed_team("money", MONEY, serial=2), 2)
+        await until(lambda: decided_by(sync) == "platform-1.money-2.stock-2")
+        assert caplog.text.count("No space left on device") == 1
+        disk.full, disk.full_for_parts = False, True
+        await until(lambda: load_bundle(sync.bundle).revision.endswith(".platform-1.money-2.stock-2"))
+        assert "No space left on device" in sync.problem
+    # What could not be kept as it was signed is not known after a restart, until the store is read.
+    disk.full_for_parts = False
+    async with lab.connection("a") as other, synced(PolicyStore(other, "nowhere"), tmp_path / "cache") as sync:
+        assert revision(sync) == "platform-1.money-1.stock-1"
+    async with synced(store, tmp_path / "cache") as sync:
+        assert revision(sync) == "platform-1.money-2.stock-2"
+        assert sync.problem == ""
+
+
+async def test_a_folder_that_cannot_be_made_is_a_problem(store: PolicyStore, tmp_path: Path) -> None:
+    await push_all(store)
+    (tmp_path / "cache").write_bytes(b"")
+    async with synced(store, tmp_path / "cache") as sync:
+        assert decided_by(sync) == "platform-1.money-1.stock-1"
+        assert f"cannot be kept in {tmp_path / 'cache'}" in sync.problem

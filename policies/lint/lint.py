@@ -24,9 +24,12 @@ else            a value that may be undefined before an else: OPA goes on to the
                 looked up there by a name of the body: regorus takes every key for it
 encoding        U+0000 and U+FEFF, which OPA reads nowhere
 function-value  a function that is not called, a variable that is
+head            what `contains`, or a head with keys, says for several solutions, where it may be undefined: regorus
+                forgets the others
 import          anything but `data...`, `rego.v1` and `future.keywords` of if, in, every and contains; an import
                 whose name is a rule's as well
-in              `in` as a value, with a side that may be undefined: false in regorus, undefined in OPA
+in              `in` as a value, with a side that may be undefined: false in regorus, undefined in OPA; and two names before
+                `in` a set, which has keys in OPA only
 match           two sides of == or `in` whose types differ, and a name that is nowhere: OPA's compiler refuses these
 negation        `not` over something that may be undefined (`undefined`)
 nesting, size   what takes regorus' parser exponential time, or its stack

@@ -33,7 +33,7 @@ from sealbus.policies.lint.syntax import (
     leading_names,
 )
 
-__all__ = ["conflicts", "unique"]
+__all__ = ["conflicts", "iterates", "solutions_of", "unique"]
 
 
 def conflicts(
@@ -58,7 +58,7 @@ def conflicts(
             if several and not alike and not apart:
                 yield _problem(file, rule, "definitions with different values might both hold: write `else`")
             for body, value in _branch_values(rule):
-                if value is not None and not constant(value) and (_solutions(body) or _iterates(value)):
+                if value is not None and not constant(value) and (solutions_of(body) or iterates(value)):
                     text = "this may have several values: collect them ([x | ...]), then take one"
                     yield Problem(
                         file=file.path, line=value.place.line, column=value.place.column, form="conflict", text=text
@@ -69,8 +69,8 @@ def unique(key: Expression, value: Expression, body: Body) -> bool:
     """Return whether no key of `{key: value | body}` can come with two values."""
     if constant(value):
         return True
-    solutions = _solutions(body)
-    if len(solutions) != 1 or not isinstance(solutions[0], SomeIn) or _iterates(key) or _iterates(value):
+    solutions = solutions_of(body)
+    if len(solutions) != 1 or not isinstance(solutions[0], SomeIn) or iterates(key) or iterates(value):
         return False
     named = solutions[0].key
     return isinstance(key, Variable) and isinstance(named, Variable) and key.name == named.name != "_"
@@ -81,6 +81,8 @@ def written(expression: Expression | None) -> object:
     if expression is None:
         return ("Scalar", True)
     own = [getattr(expression, name) for name in ("value", "written", "name", "operator") if hasattr(expression, name)]
+    if isinstance(expression, Number):
+        own = [int(expression.written)]  # -0 is 0
     if isinstance(expression, Comprehension):
         own = [expression.place]  # never equal to another
     return (type(expression).__name__, *map(str, own), *map(written, children(expression)))
@@ -143,36 +145,36 @@ def _keyed(rule: Rule) -> bool:
     """Return whether no key of a rule such as `r[key] := value if ...` can come with two values."""
     path = rule.head.path if isinstance(rule.head, Reference) else ()
     value = rule.value
-    if value is None or len(path) != len(leading_names(rule.head)) or _iterates(path[-1]) or _iterates(value):
+    if value is None or len(path) != len(leading_names(rule.head)) or iterates(path[-1]) or iterates(value):
         # More than one part of the head varies.
         return False
     body = rule.bodies[0] if rule.bodies else None
-    return not _solutions(body) or (body is not None and unique(path[-1], value, body))
+    return not solutions_of(body) or (body is not None and unique(path[-1], value, body))
 
 
-def _solutions(body: Body | None) -> list[object]:
+def solutions_of(body: Body | None) -> list[object]:
     """Return what may give `body` several solutions: iterations, and references with a name that has no value yet."""
     found: list[object] = []
     for statement in body.statements if body is not None else ():
         match statement:
             case SomeIn():
                 found.append(statement)
-                if _iterates(statement.collection):
+                if iterates(statement.collection):
                     found.append(statement.collection)
             case SomeNames():
                 found.extend(statement.names)
             case Plain(expression=expression) | Negation(expression=expression):
-                if _iterates(expression):
+                if iterates(expression):
                     found.append(expression)
             case _:
                 pass
     return found
 
 
-def _iterates(expression: Expression) -> bool:
+def iterates(expression: Expression) -> bool:
     """Return whether `expression` stands for several values, by `_`."""
     if isinstance(expression, Comprehension):
         return False
     if isinstance(expression, Variable):
         return expression.name == "_"
-    return any(_iterates(child) for child in children(expression))
+    return any(iterates(child) for child in children(expression))

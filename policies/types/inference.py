@@ -48,7 +48,7 @@ from sealbus.policies.lint.syntax import (
     leading_names,
 )
 from sealbus.policies.types.builtins import BUILTINS, GUARDS, mixed
-from sealbus.policies.types.conflicts import conflicts, unique
+from sealbus.policies.types.conflicts import conflicts, iterates, solutions_of, unique
 from sealbus.policies.types.data import DataTypes
 from sealbus.policies.types.questions import CONNECT_REQUEST, REQUEST, batch_of
 from sealbus.policies.types.value import (
@@ -176,28 +176,37 @@ class _Analysis:
     def definition(self, frame: _Frame, rule: Rule) -> Type:
         """Return the type of one definition's value."""
         if not rule.bodies:
-            return self.headed(frame, rule, rule.value)
+            return self.headed(frame, rule, rule.value, None)
         results: list[Type] = []
         for number_of, body in enumerate(rule.bodies):
             inner = frame.inner()
             self.body(inner, body)
             value = body.value if body.is_else else rule.value
-            results.append(self.headed(inner, rule, value))
+            results.append(self.headed(inner, rule, value, body))
             followed = number_of + 1 < len(rule.bodies) and rule.bodies[number_of + 1].is_else
             if followed and value is not None and not self.certain(inner, value):
                 text = "an else follows, and this may be undefined: name it in the body (x := ...), then use x"
                 self.refuse(inner, value.place, "else", text)
         return join_all(results)
 
-    def headed(self, frame: _Frame, rule: Rule, value: Expression | None) -> Type:
-        """Return the type of a head's value after its body."""
+    def headed(self, frame: _Frame, rule: Rule, value: Expression | None, body: Body | None) -> Type:
+        """Return what a head gives after its body."""
+        parts = _looked_up(rule)
+        if rule.key is not None or parts:
+            said = [one for one in (*parts, rule.key, value) if one is not None]
+            if solutions_of(body) or any(map(iterates, said)):
+                for one in said:
+                    if not self.certain(frame, one):
+                        # regorus forgets all solutions where the last has no head, and fails where another has none.
+                        text = "this may be undefined for one of several solutions: name it in the body (x := ...)"
+                        self.refuse(frame, one.place, "head", text)
         if rule.key is not None:
             key = self.expression(frame, rule.key)
             self.unmixed(frame, rule.key.place, key)
-            return set_of(key)
-        found = BOOLEAN if value is None else self.expression(frame, value)
-        parts = rule.head.path if isinstance(rule.head, Reference) else ()
-        for part in reversed(parts[len(leading_names(rule.head)) - 1 :] if parts else ()):
+            found = set_of(key)
+        else:
+            found = BOOLEAN if value is None else self.expression(frame, value)
+        for part in reversed(parts):
             found = object_of(self.expression(frame, part), found)
         return found
 
@@ -377,8 +386,12 @@ class _Analysis:
                 return NEVER
 
     def sides(self, frame: _Frame, expression: Membership) -> None:
-        *_, value, collection = [self.expression(frame, side) for side in children(expression)]
-        if self.compiling and _never_equal(value, self.data.items(collection)):
+        *keys, value, collection = [self.expression(frame, side) for side in children(expression)]
+        if keys and "set" in collection.names:
+            text = "a set has no keys to regorus, and its items as keys to OPA: ask for one name, x in set"
+            self.refuse(frame, expression.place, "in", text)
+        pairs = [(value, self.data.items(collection)), *((key, self.data.keys(collection)) for key in keys)]
+        if self.compiling and any(_never_equal(one, other) for one, other in pairs):
             self.refuse(frame, expression.place, "match", "nothing of this type is in there: OPA refuses this")
 
     def object(self, frame: _Frame, expression: ObjectLiteral) -> Type:
@@ -513,12 +526,15 @@ class _Analysis:
             if self.table.kind(full[:length]):
                 alias = alias or names[0] == "data"
                 rest = path[length - before - 1 :]
+                if not rest and any(map(_deep, self.table.definitions[full[:length]])):
+                    # Where it has no entry, it is undefined to regorus, and empty to OPA.
+                    text = "this rule is looked up by key, r[x], and never taken as a whole"
+                    self.refuse(frame, expression.place, "lookup", text)
                 return self.steps(frame, self.rule(full[:length]), rest, None, alias=alias)
         rest = path[len(names) - 1 :]
         if self.table.around(full):
-            if rest:
-                text = "rules are looked up by names that are written: name the rule, then look into it"
-                self.refuse(frame, rest[0].place, "lookup", text)
+            text = "rules are looked up by names that are written: name the rule, then look into it"
+            self.refuse(frame, rest[0].place if rest else expression.place, "lookup", text)
             return ANY
         key: _Key = (("", "data"), *((".", name) for name in full))
         return self.steps(frame, self.narrowed(frame, self.data.at(full), key), rest, key, alias=alias)
@@ -533,6 +549,10 @@ class _Analysis:
                 below = self.data.items(found)
             else:
                 index, below = self.expression(frame, part), self.data.items(found)
+                if "object" in found.names and index.names and index.names <= {"array", "set", "object"}:
+                    # OPA's compiler finds some of these nowhere.
+                    text = "an object is looked up by a text, number or boolean"
+                    self.refuse(frame, part.place, "lookup", text)
                 if alias and "number" in index.names and "object" in found.names:
                     text = "a number may look up a text here, in OPA only: name the object first (o := ...), then o[x]"
                     self.refuse(frame, part.place, "lookup", text)
@@ -579,6 +599,19 @@ class _Analysis:
     def narrowed(self, frame: _Frame, one: Type, key: _Key) -> Type:
         asked = frame.asked.get(key)
         return one if asked is None else narrowed(one, asked)
+
+
+def _looked_up(rule: Rule) -> Sequence[Expression]:
+    """Return the parts of a head that stand for keys, after the rule's name."""
+    if not isinstance(rule.head, Reference) or rule.kind == "function":
+        return ()
+    return rule.head.path[len(leading_names(rule.head)) - 1 :]
+
+
+def _deep(definition: tuple[File, Rule]) -> bool:
+    """Say whether a rule is made key by key, at more than one depth."""
+    _, rule = definition
+    return len(_looked_up(rule)) + (rule.key is not None) > 1
 
 
 def _never_equal(left: Type, right: Type) -> bool:

@@ -76,14 +76,14 @@ def compare(
             break
         found.made += 1
         data = world(seed // WORLDS)
-        bundle = read_bundle(
-            pack_bundle(
-                {"authz.rego": policy(seed).encode()},
-                {"world": data},
-                Manifest(revision="generated", roots=("sealbus", "world")),
-            )
-        )
         try:
+            bundle = read_bundle(
+                pack_bundle(
+                    {"authz.rego": policy(seed).encode()},
+                    {"world": data},
+                    Manifest(revision="generated", roots=("sealbus", "world")),
+                )
+            )
             check_bundle(bundle)
         except PolicyRefused as refused:
             found.refusals.update({problem.form for problem in refused.problems})

@@ -392,6 +392,7 @@ class _Writer:
             self.compared,
             self.compared,
             self.looked_up,
+            self.paired,
             self.negated,
             self.negated,
         ]
@@ -446,6 +447,23 @@ class _Writer:
 
     def looked_up(self, names: _Names, _: int) -> list[str]:
         return [self.unknown(names)]
+
+    def paired(self, names: _Names, _: int) -> list[str]:
+        """Ask for a key with its value, or for a rule that is made key by key."""
+        deep = [name for name, kind in self.rules.items() if kind == "deep"]
+        if deep and self.chance.random() < 0.7:
+            name, key = self.one(deep), self.named(names, "text")
+            if self.chance.random() < 0.05:
+                return [self.one([f"count({name}) != 1", f"not {key} in {name}"])]
+            if self.chance.random() < 0.3:
+                return [f"some {self.new(names, 'text')} in {name}[{key}]"]
+            return [self.one([f"{key} in {name}[{key}]", f"{name}[{key}]"])]
+        draw = self.chance.random()
+        if draw < 0.04:
+            return [f"{self.named(names, 'text')}, {self.named(names, 'text')} in {self.expression('names', names, 0)}"]
+        if draw < 0.5:
+            return [f"{self.named(names, 'number')}, {self.named(names, 'text')} in data.world.texts"]
+        return [f"{self.named(names, 'text')}, {self.named(names, 'number')} in data.world.limits"]
 
     def negated(self, names: _Names, _: int) -> list[str]:
         options = [f"not {name}" for name in (*names.of("boolean"), *names.of("unknown"))]
@@ -536,6 +554,12 @@ class _Writer:
             key, value = self.new(names, "text"), self.new(names, "number")
             yield f"{name}[{key}] := {value} if {{ {'; '.join([f'some {key}, {value} in data.world.limits', *lines])} }}"
             self.rules[name] = "limits"
+        elif draw < 0.14:
+            inner = names.inner()
+            lines = self.iteration(inner) + self.body(inner, 0)
+            key = self.headed(inner, lines)
+            yield f"{name}[{key}] := {self.expression('number', inner, 1)} if {{ {'; '.join(lines)} }}"
+            self.rules[name] = "limits"
         elif draw < 0.35:
             kind = self.chance.choice(KINDS)
             value = self.expression(kind, names)
@@ -544,9 +568,15 @@ class _Writer:
         elif draw < 0.6:
             inner = names.inner()
             lines = self.iteration(inner) + self.body(inner, 0)
-            value = self.expression("text", inner, 0)
+            value = self.headed(inner, lines)
             yield f"{name} contains {value} if {{ {'; '.join(lines)} }}"
             self.rules[name] = "names"
+        elif draw < 0.66:
+            inner = names.inner()
+            lines = self.iteration(inner) + self.body(inner, 0)
+            key, value = self.headed(inner, lines), self.headed(inner, lines)
+            yield f"{name}[{key}] contains {value} if {{ {'; '.join(lines)} }}"
+            self.rules[name] = "deep"
         elif draw < 0.8:
             lines = self.body(names.inner())
             yield f"default {name} := false"
@@ -560,6 +590,21 @@ class _Writer:
             lines.append(f"{value} := {said}")
             yield f"{name} := {value} if {{ {'; '.join(lines)} }}"
             self.rules[name] = "text"
+
+    def headed(self, names: _Names, lines: list[str]) -> str:
+        """Return a text for a head, named in the body mostly: elsewhere it may be undefined for some solutions."""
+        draw = self.chance.random()
+        if draw < 0.04:
+            key = self.named(names, "text")
+            return self.one([f"data.world.people[{key}].groups[0]", f"min(data.world.people[{key}].groups)"])
+        if draw < 0.5:
+            return self.named(names, "text")
+        said = self.expression("text", names, 0 if draw < 0.6 else 1)
+        if draw < 0.6:
+            return said
+        name = self.new(names, "text")
+        lines.append(f"{name} := {said}")
+        return name
 
     def function(self) -> Iterator[str]:
         self.count += 1

@@ -124,6 +124,8 @@ class Outgoing(NamedTuple):
     payload: bytes
     message_id: str = ""
     headers: Mapping[str, str] = _NO_HEADERS
+    reply: str = ""
+    """On core NATS: a subject of our own, where the server says that nobody listens. Nobody else answers there."""
 
     def __repr__(self) -> str:
         return f"Outgoing(subject={self.subject!r}, message_id={self.message_id!r}, ...)"

@@ -79,6 +79,7 @@ class Code(StrEnum):
     UNEXPECTED_REPLY = "unexpected_reply"
     NOT_YET_VALID = "not_yet_valid"
     EXPIRED = "expired"
+    NO_LISTENER = "no_listener"
     REPLAYED = "replayed"
     OVERLOADED = "overloaded"
     BAD_CREDENTIAL = "bad_credential"

@@ -21,7 +21,7 @@ from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
 from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
 from sealbus.bus.routing.timers import Deadlines
-from sealbus.bus.sending.answer import ONE_ANSWER, CallExpired, ChunkedAnswer, RemoteError, code_of
+from sealbus.bus.sending.answer import ONE_ANSWER, CallExpired, ChunkedAnswer, NoListener, RemoteError, code_of
 from sealbus.bus.sending.message import ERROR_TYPE, Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.sending.status import NOTE_BYTES
@@ -31,7 +31,7 @@ from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import Code, Denied, EnvelopeError, ObligationUnknown, SealbusError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Sealed
-from sealbus.envelopes.message.subjects import REPLY_TOKEN
+from sealbus.envelopes.message.subjects import REPLY_TOKEN, UNHEARD_TOKEN
 from sealbus.envelopes.message.user_context import UserContext, parse_payload
 from sealbus.envelopes.records.decision import CorePlace
 from sealbus.envelopes.trust.bundles import Trust
@@ -46,6 +46,9 @@ _log = logging.getLogger(__name__)
 CHUNKS_WAITING = 256
 """Chunks of one answer that wait for their reader; a reader that lags further behind loses the call."""
 
+_NO_RESPONDERS = b"NATS/1.0 503"
+"""How the header block begins of what a NATS server answers to a message that nobody subscribes to."""
+
 BYTES_WAITING = 16_777_216
 """Bytes of these chunks: the recipient decides how large a chunk is."""
 
@@ -53,10 +56,12 @@ BYTES_WAITING = 16_777_216
 class _Open:
     """One open call of ours, what its answers are decided by, and the answers that wait for their reader."""
 
-    __slots__ = ("_answers", "_arrived", "_bytes", "action", "context", "digest", "sent")
+    __slots__ = ("_answers", "_arrived", "_bytes", "action", "context", "digest", "sent", "unheard")
 
-    def __init__(self, action: str, context: UserContext | None, sent: list[bytes] | None) -> None:
+    def __init__(self, action: str, context: UserContext | None, sent: list[bytes] | None, unheard: str) -> None:
         self.action = action
+        self.unheard = unheard
+        """The subject on which the server says that nobody listens."""
         self.context = context
         self.sent = sent
         """The list in which the call is noted as sent, if any."""
@@ -113,13 +118,16 @@ class Requests:
         self._caches = caches
         self._clock = clock
         self._prefix = f"{names.inbox_prefix(own)}{REPLY_TOKEN}.{secrets.token_hex(8)}"
+        self._unheard = f"{names.inbox_prefix(own)}{UNHEARD_TOKEN}.{secrets.token_hex(8)}"
         self._number = 0
         self._open: dict[bytes, _Open] = {}
         self._requests: dict[bytes, OpenRequest] = {}
+        self._asked: dict[str, _Open] = {}
+        """Open calls by the subject on which the server says that nobody listens."""
         self._deadlines = Deadlines()
         self._group = Background()
-        self._listening: asyncio.Task[None] | None = None
-        self._live = asyncio.Event()
+        self._listening: tuple[asyncio.Task[None], ...] = ()
+        self._live = asyncio.Event(), asyncio.Event()
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -128,8 +136,8 @@ class Requests:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._listening is not None:
-            self._listening.cancel()
+        for task in self._listening:
+            task.cancel()
         self._deadlines.close()
         await self._group.__aexit__(kind, error, trace)
 
@@ -156,7 +164,7 @@ class Requests:
         except TimeoutError as error:
             raise _expired(action, within) from error
         finally:
-            self._forget(waiting.digest)
+            self._forget(waiting)
         if result.header.kind is Kind.CHUNK:
             raise ChunkedAnswer(action)
         return _answer(result)
@@ -179,11 +187,12 @@ class Requests:
         except TimeoutError as error:
             raise _expired(action, within) from error
         finally:
-            self._forget(waiting.digest)
+            self._forget(waiting)
 
     def _waiting(self, message: OutgoingMessage, action: str, sent: list[bytes] | None) -> _Open:
         context = parse_payload(message.draft.context.payload) if message.draft.context is not None else None
-        return _Open(action, context, sent)
+        # No peer may publish there, and none can guess the last token: the server alone says so, and about one call.
+        return _Open(action, context, sent, f"{self._unheard}.{secrets.token_hex(12)}")
 
     async def _ask(self, message: OutgoingMessage, waiting: _Open) -> None:
         """Send the call. It is open from its sealing until `_forget`."""
@@ -191,27 +200,41 @@ class Requests:
         def leaving(sealed: Sealed) -> None:
             waiting.digest = digest = sealed.header.digest
             self._open[digest] = waiting
+            self._asked[waiting.unheard] = waiting
             self._requests[digest] = OpenRequest(PendingRequest.of(sealed.header))
             if waiting.sent is not None:
                 waiting.sent.append(digest)
 
         await self._listen()
-        await self._outbox.send(message, leaving=leaving)
+        await self._outbox.send(message, leaving=leaving, reply=waiting.unheard)
 
-    def _forget(self, digest: bytes) -> None:
-        self._open.pop(digest, None)
-        self._requests.pop(digest, None)
+    def _forget(self, waiting: _Open) -> None:
+        self._open.pop(waiting.digest, None)
+        self._requests.pop(waiting.digest, None)
+        self._asked.pop(waiting.unheard, None)
 
     async def _listen(self) -> None:
         """Subscribe to our inbox at the first call: a process that never calls needs no inbox."""
-        if self._listening is None:
-            self._listening = self._group.create_task(self._receive(), name="replies")
-        await self._live.wait()
+        if not self._listening:
+            self._listening = (
+                self._group.create_task(self._receive(self._live[0]), name="replies"),
+                self._group.create_task(self._hear_of_silence(self._live[1]), name="unheard"),
+            )
+        for live in self._live:
+            await live.wait()
 
-    async def _receive(self) -> None:
-        async with aclosing(self._transport.listen(f"{self._prefix}.*", live=self._live)) as batches:
+    async def _receive(self, live: asyncio.Event) -> None:
+        async with aclosing(self._transport.listen(f"{self._prefix}.*", live=live)) as batches:
             async for batch in batches:
                 await self._take(batch)
+
+    async def _hear_of_silence(self, live: asyncio.Event) -> None:
+        async with aclosing(self._transport.listen(f"{self._unheard}.*", live=live)) as batches:
+            async for batch in batches:
+                for delivery in batch:
+                    waiting = self._asked.get(delivery.subject)
+                    if waiting is not None and delivery.header_block.startswith(_NO_RESPONDERS):
+                        waiting.put(NoListener(f"{waiting.action}: nobody listens"))
 
     async def _take(self, deliveries: Sequence[Delivery]) -> None:
         """Verify a batch of answers, decide on them together, and hand on the allowed ones."""
@@ -244,7 +267,7 @@ class Requests:
         }
         for one, result in results:
             if not one.put(denied.get(result.request.digest, result)):
-                self._forget(result.request.digest)
+                self._forget(one)
                 _log.warning("the reader of the answer to %s lags behind; the call is given up", one.action)
 
 

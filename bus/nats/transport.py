@@ -37,10 +37,10 @@ class NatsTransport:
         link = self._connection.link
         frames: list[bytes] = []
         for message in messages:
-            before, after, size = publish_parts(message, replied=False)
+            before, after, size = publish_parts(message, replied=bool(message.reply))
             if size > link.max_payload:
                 raise BusUnavailable(f"{message.subject}: {size} bytes, the server takes at most {link.max_payload}")
-            frames += (before, after, message.payload, b"\r\n")
+            frames += (before, message.reply.encode(), after, message.payload, b"\r\n")
         if frames:
             link.write(b"".join(frames))
 

@@ -8,7 +8,16 @@ from typing import Final
 from sealbus.envelopes.errors import CODE_FORM, BusUnavailable, Code, Denied, SealbusError
 from sealbus.envelopes.message.header import ExtValue, Header
 
-__all__ = ["ONE_ANSWER", "AnswerDenied", "CallExpired", "ChunkedAnswer", "RemoteError", "code_of", "takes_one_answer"]
+__all__ = [
+    "ONE_ANSWER",
+    "AnswerDenied",
+    "CallExpired",
+    "ChunkedAnswer",
+    "NoListener",
+    "RemoteError",
+    "code_of",
+    "takes_one_answer",
+]
 
 ONE_ANSWER: Final[Mapping[str, ExtValue]] = {"_one": True}
 """Marks a call whose sender takes one answer: a handler that answers in chunks is not run for it.
@@ -57,6 +66,12 @@ class CallExpired(BusUnavailable):
     """No answer came in time. Whether the call was handled is not known."""
 
     code = Code.EXPIRED
+
+
+class NoListener(CallExpired):
+    """A call to which no process subscribes: the agent does not run, or does not have the verb. It was not handled."""
+
+    code = Code.NO_LISTENER
 
 
 class AnswerDenied(Denied):

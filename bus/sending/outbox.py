@@ -76,8 +76,8 @@ class _Waiting:
     """One message in flight. `future` is its sender's; `sealed` and `outgoing` are set and cleared together."""
 
     __slots__ = (
-        "attempts", "durable", "future", "leaving", "message", "outgoing", "repeat_is_ours", "repeat_until", "reseal",
-        "sealed", "until",
+        "attempts", "durable", "future", "leaving", "message", "outgoing", "repeat_is_ours", "repeat_until", "reply",
+        "reseal", "sealed", "until",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +90,7 @@ class _Waiting:
         repeat_is_ours: bool,
         until: float,
         leaving: Callable[[Sealed], None] | None,
+        reply: str,
     ) -> None:
         self.message = message
         self.future = future
@@ -98,6 +99,7 @@ class _Waiting:
         self.repeat_is_ours = repeat_is_ours
         self.until = until
         self.leaving = leaving
+        self.reply = reply
         self.sealed: Sealed | None = None
         self.outgoing: Outgoing | None = None
         self.repeat_until = 0
@@ -187,12 +189,18 @@ class Outbox:
                 waiting.future.cancel()
         return [_outcome(waiting.future) for waiting in batch]
 
-    async def send(self, message: OutgoingMessage, *, leaving: Callable[[Sealed], None] | None = None) -> Posted:
+    async def send(
+        self, message: OutgoingMessage, *, leaving: Callable[[Sealed], None] | None = None, reply: str = ""
+    ) -> Posted:
         """Seal `message` and send it on core NATS; `leaving` is called with the sealed message before it is sent.
+
+        `reply` is where the server says that nobody listens (`Outgoing.reply`).
 
         Raises `BusUnavailable` if not connected, `SealError`, `IdentityUnavailable`.
         """
-        waiting = self._enqueueable(message, 30.0, durable=False, reseal=False, repeat_is_ours=True, leaving=leaving)
+        waiting = self._enqueueable(
+            message, 30.0, durable=False, reseal=False, repeat_is_ours=True, leaving=leaving, reply=reply
+        )
         await self._put(waiting)
         return await waiting.future
 
@@ -205,6 +213,7 @@ class Outbox:
         reseal: bool,
         repeat_is_ours: bool,
         leaving: Callable[[Sealed], None] | None = None,
+        reply: str = "",
     ) -> _Waiting:
         loop = asyncio.get_running_loop()
         return _Waiting(
@@ -215,6 +224,7 @@ class Outbox:
             repeat_is_ours=repeat_is_ours,
             until=loop.time() + within,
             leaving=leaving,
+            reply=reply,
         )
 
     async def _put(self, waiting: _Waiting) -> None:
@@ -291,7 +301,10 @@ class Outbox:
                 header.iat + self._limits.repeat_for, sealer.expires - self._limits.credential_margin
             )
             waiting.outgoing = Outgoing(
-                subject=header.to, payload=sealed.wire, message_id=header.id.hex() if waiting.durable else ""
+                subject=header.to,
+                payload=sealed.wire,
+                message_id=header.id.hex() if waiting.durable else "",
+                reply=waiting.reply,
             )
 
     def _send(self, batch: Sequence[_Waiting]) -> None:

@@ -17,6 +17,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId
 __all__ = [
     "REPLY_TOKEN",
     "RESERVED",
+    "UNHEARD_TOKEN",
     "OwnSubject",
     "OwnSubjects",
     "action_of",
@@ -41,6 +42,8 @@ REPLY_TOKEN: Final = "reply"
 It lets a broker allow agents to answer each other without access to the rest of an inbox, where its own answers and a
 stream's deliveries come. Acceptance does not require it.
 """
+UNHEARD_TOKEN: Final = "unheard"
+"""In our own inbox: where the server says that nobody listens to a call. No peer may publish there."""
 
 _TASK_ID: Final = re.compile("[0-9a-f]{32}")
 _AGENT_KINDS: Final[Mapping[str, Kind]] = {"task": Kind.TASK, "call": Kind.CALL, "event": Kind.EVENT}

@@ -67,9 +67,9 @@ def tapped(bus: TestBus, monkeypatch: pytest.MonkeyPatch) -> list[Delivery]:
     seen: list[Delivery] = []
     deliver = bus.broker.deliver
 
-    def tap(delivery: Delivery) -> None:
+    def tap(delivery: Delivery, reply: str = "") -> None:
         seen.append(delivery)
-        deliver(delivery)
+        deliver(delivery, reply)
 
     monkeypatch.setattr(bus.broker, "deliver", tap)
     return seen
@@ -199,7 +199,10 @@ async def test_a_forged_answer_leaves_the_call_open_for_the_true_one(
     bus: TestBus, tapped: list[Delivery], attack: str
 ) -> None:
     client = await bus.client("shop-web")
-    # No agent `slow` runs: the test itself answers as it, after the attacker did.
+    # No agent `slow` runs: the test listens in its place, and answers as it, after the attacker did.
+    listening = bus.broker.connect().listen("call.slow.*")
+    heard = asyncio.ensure_future(anext(listening))
+    await asyncio.sleep(0)
     first, second = (
         asyncio.ensure_future(client.call("slow.quote", Update(item_id="1"), returns=Price, timeout=5)) for _ in "ab"
     )
@@ -217,6 +220,8 @@ async def test_a_forged_answer_leaves_the_call_open_for_the_true_one(
         true = await sealed_by(bus, "slow", reply(bus, call))
         bus.broker.inject(true.header.to, true.wire)
     assert [await first, await second] == [Price(item_id="1", price=5)] * 2
+    await heard
+    await listening.aclose()
     (refused,) = await bus.flush_refusals()
     assert refused["count"] == 1
     assert refused["code"] in {"unexpected_reply", "wrong_subject", "wrong_kind"}
@@ -299,12 +304,12 @@ async def test_a_planted_guard_id_denies_one_call_and_allows_none(
     deliver = bus.broker.deliver
     planted: list[str] = []
 
-    def plant(delivery: Delivery) -> None:
+    def plant(delivery: Delivery, reply: str = "") -> None:
         if delivery.subject == "call.pricing.quote" and not planted:
             header = parse_header(parse_envelope(delivery.payload).header)
             planted.append(guard_id(bus.names.id_of("pricing"), header.digest).hex())
             bus.broker.inject("audit.pricing", b"planted", message_id=planted[0])
-        deliver(delivery)
+        deliver(delivery, reply)
 
     monkeypatch.setattr(bus.broker, "deliver", plant)
     client = await bus.client("shop-web")

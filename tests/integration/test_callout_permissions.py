@@ -49,6 +49,7 @@ INVENTORY: Table = (
     (f"pub status.shop-web.{TASK_ID} x", True),
     ("pub _INBOX.shop-web.reply.aa.1 x", True),
     ("pub _INBOX.shop-web.0123456789abcdef.aa x", "_INBOX.shop-web.0123456789abcdef.aa"),
+    ("pub _INBOX.shop-web.unheard.aa.1 x", "_INBOX.shop-web.unheard.aa.1"),
     (f"pub status.stranger.{TASK_ID} x", f"status.stranger.{TASK_ID}"),
     ("pub _INBOX.operator.reply.aa.1 x", "_INBOX.operator.reply.aa.1"),
     # Saying: under its own name only.

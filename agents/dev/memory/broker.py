@@ -124,8 +124,11 @@ class MemoryBroker:
                 return stream
         return None
 
-    def deliver(self, delivery: Delivery) -> None:
-        """Hand a core message to every subscription that wants it, once to each queue group."""
+    def deliver(self, delivery: Delivery, reply: str = "") -> None:
+        """Hand a core message to every subscription that wants it, once to each queue group.
+
+        Where there is none, that is said on `reply`, as a NATS server does.
+        """
         groups: dict[tuple[str, str], list[_Subscription]] = {}
         for subscription in self.subscriptions:
             if matches(subscription.pattern, delivery.subject):
@@ -133,6 +136,8 @@ class MemoryBroker:
                     groups.setdefault((subscription.pattern, subscription.queue), []).append(subscription)
                 else:
                     subscription.push(delivery)
+        if reply and not any(matches(one.pattern, delivery.subject) for one in self.subscriptions):
+            self.deliver(Delivery(subject=reply, payload=b"", header_block=b"NATS/1.0 503\r\n\r\n"))
         for members in groups.values():
             self._turn += 1
             members[self._turn % len(members)].push(delivery)
@@ -173,7 +178,8 @@ class MemoryTransport:
         """Deliver each message to the present subscribers."""
         for message in messages:
             self._broker.deliver(
-                Delivery(subject=message.subject, payload=message.payload, header_block=header_block(message))
+                Delivery(subject=message.subject, payload=message.payload, header_block=header_block(message)),
+                message.reply,
             )
 
     async def listen(

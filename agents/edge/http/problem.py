@@ -74,6 +74,7 @@ STATUS: Final[Mapping[str, int]] = {
     Code.STATE_UNAVAILABLE: 503,
     Code.IDENTITY_UNAVAILABLE: 503,
     Code.BUS_UNAVAILABLE: 503,
+    Code.NO_LISTENER: 503,
     Code.KEYS_UNAVAILABLE: 503,
     Code.EXPIRED: 504,
     Code.HANDLER_TIMEOUT: 504,
@@ -102,6 +103,7 @@ _DETAIL: Final[Mapping[str, str]] = {
     Code.BAD_RESULT: "The agent's answer cannot be used.",
     Code.OUTCOME_UNKNOWN: "Whether this was done is not known, and it is not tried again.",
     Code.OVERLOADED: "Too busy now; try again.",
+    Code.NO_LISTENER: "Nobody handles this action now. The call was not done.",
     Code.EXPIRED: "No answer in time. Whether this was done is not known.",
     Code.HANDLER_TIMEOUT: "The agent took too long.",
 }

@@ -70,7 +70,7 @@ def publish_parts(message: Outgoing, *, replied: bool) -> tuple[bytes, bytes, in
     A frame is the two parts with the reply subject between them (empty unless `replied`), the payload and CRLF. The size
     is that of header block and payload, which `max_payload` bounds. Raises `ConfigurationError`.
     """
-    name, payload, message_id, headers = message
+    name, payload, message_id, headers, _ = message
     check_subject(name)
     block = header_lines(message_id, headers)
     size = len(block) + len(payload)

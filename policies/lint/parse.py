@@ -231,6 +231,14 @@ class _Reader:
             span, name = as_list(content["field"])
             part = Text(place=self.source.place(span), value=str(name))
         else:
+            index, literal = as_kind(content["index"])
+            if index == "String" and "\\" in self.source.written(literal["span"]):
+                # regorus looks for the escape as it is written.
+                at = self.source.place(literal["span"])
+                text = "a key with an escape: name it first (k := ...), then look up k"
+                raise PolicyRefused(
+                    [Problem(file=self.source.path, line=at.line, column=at.column - 1, form="lookup", text=text)]
+                )
             part = self.expression(content["index"])
         if isinstance(before, Reference):
             return Reference(place=place, head=before.head, path=(*before.path, part))

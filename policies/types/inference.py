@@ -127,6 +127,8 @@ class _Analysis:
     compiling: bool = False
     rules: dict[Names, Type] = field(default_factory=dict)
     calls: dict[Names, dict[tuple[Type, ...], Type]] = field(default_factory=lambda: defaultdict(dict))
+    taken: dict[tuple[Place, str], frozenset[str]] = field(default_factory=dict)
+    """What OPA's compiler takes the arguments of a function for, by definition and name: what its bodies do with them."""
 
     def run(self) -> None:
         for path, definitions in self.table.definitions.items():
@@ -181,6 +183,7 @@ class _Analysis:
         for number_of, body in enumerate(rule.bodies):
             inner = frame.inner()
             self.body(inner, body)
+            self.take(inner, rule)
             value = body.value if body.is_else else rule.value
             results.append(self.headed(inner, rule, value, body))
             followed = number_of + 1 < len(rule.bodies) and rule.bodies[number_of + 1].is_else
@@ -188,6 +191,13 @@ class _Analysis:
                 text = "an else follows, and this may be undefined: name it in the body (x := ...), then use x"
                 self.refuse(inner, value.place, "else", text)
         return join_all(results)
+
+    def take(self, frame: _Frame, rule: Rule) -> None:
+        for argument in rule.arguments if self.compiling else ():
+            if isinstance(argument, Variable):
+                names = frame.asked.get((("", argument.name),), ANY.names)
+                key = (rule.place, argument.name)
+                self.taken[key] = self.taken.get(key, frozenset()) | names
 
     def headed(self, frame: _Frame, rule: Rule, value: Expression | None, body: Body | None) -> Type:
         """Return what a head gives after its body."""
@@ -473,6 +483,12 @@ class _Analysis:
 
     # Calls
 
+    def pattern(self, rule: Rule, number_of: int) -> Type:
+        """Return the type of what one definition of a function takes."""
+        argument = rule.arguments[number_of]
+        names = self.taken.get((rule.place, argument.name)) if isinstance(argument, Variable) else None
+        return _pattern(argument) if names is None else narrowed(ANY, names)
+
     def called(self, frame: _Frame, expression: Call) -> Names | None:
         """Return the path of the called function, or None for a builtin."""
         path = self.table.resolve(expression.name, frame.file.package, data_aliases(frame.file))
@@ -482,11 +498,12 @@ class _Analysis:
         types = [self.expression(frame, argument) for argument in expression.arguments]
         path = self.called(frame, expression)
         if path is not None:
+            found = self.function(path, [ANY] * len(types) if self.compiling else types)
             for number_of, (said, one) in enumerate(zip(expression.arguments, types, strict=True)):
-                pattern = join_all(_pattern(rule.arguments[number_of]) for _, rule in self.table.definitions[path])
+                pattern = join_all(self.pattern(rule, number_of) for _, rule in self.table.definitions[path])
                 if _never_equal(one, pattern):
                     self.refuse(frame, said.place, "match", "no definition of the function takes this")
-            return self.function(path, [ANY] * len(types) if self.compiling else types)
+            return found
         name = ".".join(expression.name)
         builtin = BUILTINS[name]
         for number_of, (argument, said, one) in enumerate(

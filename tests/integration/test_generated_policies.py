@@ -66,6 +66,7 @@ def admit(patch: pytest.MonkeyPatch, name: str, arguments: int) -> None:
         ("a glob", SEED),
         ("an else after what is undefined", SEED + 50_000),
         ("in as a value", SEED + 40_000),
+        ("a head that may be undefined", SEED + 30_000),
         ("a copy before an every", SEED),
     ],
 )
@@ -85,6 +86,14 @@ def test_a_planted_difference_is_found(
                     refuse(self, frame, place, form, text)  # type: ignore[arg-type]  # as they came
 
             monkeypatch.setattr(inference._Analysis, "refuse", but_else)
+        case "a head that may be undefined":
+            refuse = inference._Analysis.refuse
+
+            def but_head(self: inference._Analysis, frame: object, place: object, form: str, text: str) -> None:
+                if form != "head":
+                    refuse(self, frame, place, form, text)  # type: ignore[arg-type]  # as they came
+
+            monkeypatch.setattr(inference._Analysis, "refuse", but_head)
         case "a copy before an every":
             scope_refuse = Scope.refuse
 

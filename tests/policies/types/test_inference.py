@@ -152,6 +152,9 @@ def test_what_could_fail_or_means_another_thing_to_opa(body: str, forms: list[st
         ("decide(request) := 1\nf(x) := trim_space(x) if is_string(x)", []),
         ("decide(request) := f(request.action.name)\nf(x) := trim_space(g(x))\ng(x) := x if x != \"\"", []),
         ("decide(request) := f(1)\nf(\"a\") := 1", ["match"]),
+        # From what a function does with an argument OPA's compiler learns what it may be called with.
+        ("decide(request) := f([1])\nf(a) := 1 if { a in {\"0\"} }", ["match"]),
+        ("decide(request) := f(1)\nf(a) := 1 if { endswith(a, \"x\") } else := 2 if { a == \"s\" }", ["match", "type"]),
         # From where an argument stands OPA's compiler learns what it is.
         (UNCALLED + "f(a) := 1 if { endswith(a, \"x\"); xs := [1]; xs[a] == 1 }", ["match"]),
         (UNCALLED + "f(a) := 1 if { x := a + 1; xs := {\"k\": 1}; xs[a] == x }", ["match"]),

@@ -11,8 +11,6 @@ from support.opa import OpaServer
 from support.policy_grammar import documents, policy, world
 
 from sealbus.policies.bundle.files import build_bundle
-from sealbus.policies.lint.names import Scope
-from sealbus.policies.lint.syntax import Place
 from sealbus.policies.types import inference
 from sealbus.policies.types.builtins import BUILTINS, Argument, Builtin
 from sealbus.policies.types.value import BOOLEAN, number
@@ -67,7 +65,6 @@ def admit(patch: pytest.MonkeyPatch, name: str, arguments: int) -> None:
         ("an else after what is undefined", SEED + 50_000),
         ("in as a value", SEED + 40_000),
         ("a head that may be undefined", SEED + 30_000),
-        ("a copy before an every", SEED),
     ],
 )
 def test_a_planted_difference_is_found(
@@ -94,14 +91,6 @@ def test_a_planted_difference_is_found(
                     refuse(self, frame, place, form, text)  # type: ignore[arg-type]  # as they came
 
             monkeypatch.setattr(inference._Analysis, "refuse", but_head)
-        case "a copy before an every":
-            scope_refuse = Scope.refuse
-
-            def but_copy(self: Scope, place: Place, form: str, text: str) -> None:
-                if form != "copy":
-                    scope_refuse(self, place, form, text)
-
-            monkeypatch.setattr(Scope, "refuse", but_copy)
         case _:
             refuse = inference._Analysis.refuse
 

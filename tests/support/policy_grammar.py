@@ -453,13 +453,14 @@ class _Writer:
         deep = [name for name, kind in self.rules.items() if kind == "deep"]
         if deep and self.chance.random() < 0.7:
             name, key = self.one(deep), self.named(names, "text")
-            if self.chance.random() < 0.05:
+            key = '"a"' if "\\" in key else key  # a key with an escape is refused
+            if self.chance.random() < 0.02:
                 return [self.one([f"count({name}) != 1", f"not {key} in {name}"])]
             if self.chance.random() < 0.3:
                 return [f"some {self.new(names, 'text')} in {name}[{key}]"]
             return [self.one([f"{key} in {name}[{key}]", f"{name}[{key}]"])]
         draw = self.chance.random()
-        if draw < 0.04:
+        if draw < 0.02:
             return [f"{self.named(names, 'text')}, {self.named(names, 'text')} in {self.expression('names', names, 0)}"]
         if draw < 0.5:
             return [f"{self.named(names, 'number')}, {self.named(names, 'text')} in data.world.texts"]
@@ -594,7 +595,7 @@ class _Writer:
     def headed(self, names: _Names, lines: list[str]) -> str:
         """Return a text for a head, named in the body mostly: elsewhere it may be undefined for some solutions."""
         draw = self.chance.random()
-        if draw < 0.04:
+        if draw < 0.02:
             key = self.named(names, "text")
             return self.one([f"data.world.people[{key}].groups[0]", f"min(data.world.people[{key}].groups)"])
         if draw < 0.5:

@@ -153,6 +153,7 @@ def test_what_could_fail_or_means_another_thing_to_opa(body: str, forms: list[st
         ("decide(request) := f(request.action.name)\nf(x) := trim_space(g(x))\ng(x) := x if x != \"\"", []),
         ("decide(request) := f(1)\nf(\"a\") := 1", ["match"]),
         # From what a function does with an argument OPA's compiler learns what it may be called with.
+        ("decide(request) := f(\"a\", [1])\nf(\"a\", b) := 1 if { b in {\"0\"} }", ["match"]),
         ("decide(request) := f([1])\nf(a) := 1 if { a in {\"0\"} }", ["match"]),
         ("decide(request) := f(1)\nf(a) := 1 if { endswith(a, \"x\") } else := 2 if { a == \"s\" }", ["match", "type"]),
         # From where an argument stands OPA's compiler learns what it is.

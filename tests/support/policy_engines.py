@@ -18,6 +18,8 @@ from sealbus.agents.control.policy_server.server import PolicyServer
 from sealbus.agents.runtime.policy.push import push_signed
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.policy.sync import PolicySync
+from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.bundle.in_force import InForce
 from sealbus.policies.decision.decision import Decision
 from sealbus.policies.decision.engine import PolicyEngine
 from sealbus.policies.engines.embedded import EmbeddedEngine
@@ -82,9 +84,24 @@ async def deployment(tmp_path: Path, *first: tuple[str, bytes]) -> AsyncIterator
         # It polls us: it would wait for ever where its start blocks the loop.
         opa = await asyncio.to_thread(context.__enter__)
         stack.callback(context.__exit__, None, None, None)
-        embedded = await stack.enter_async_context(EmbeddedEngine(sync.in_force))
+        embedded = await stack.enter_async_context(EmbeddedEngine(_also(sync.in_force)))
         sidecar = await stack.enter_async_context(SidecarEngine(opa.socket, deadline=5.0))
         yield Deployment(store=store, sync=sync, server=server, opa=opa, engines=(embedded, sidecar))
+
+
+def _also(served: InForce) -> InForce:
+    """Return what follows `served`, which one alone may take, in the same turn: as in another process, but for the wait."""
+    own, take = InForce(), served._take
+    assert take is not None
+
+    def both(bundle: Bundle) -> None:
+        take(bundle)
+        own.put(bundle)
+
+    served._take = both
+    if served.bundle is not None:
+        own.put(served.bundle)
+    return own
 
 
 def two_teams() -> list[tuple[str, bytes]]:

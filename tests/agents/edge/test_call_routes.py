@@ -85,8 +85,8 @@ async def test_an_answer_that_our_own_policy_refuses_is_403_without_its_reasons(
         (CALL, {"item": "42"}, 422, "bad_body"),
         (CALL, [], 422, "bad_body"),
         ("/v1/calls/pricing/broken", {"item_id": "42"}, 502, "bad_result"),
-        ("/v1/calls/nobody/home", {}, 504, "expired"),
-        ("/v1/calls/pricing/other", {}, 504, "expired"),
+        ("/v1/calls/nobody/home", {}, 503, "no_listener"),
+        ("/v1/calls/pricing/other", {}, 503, "no_listener"),
     ],
 )
 async def test_what_ends_a_call_has_its_status_and_code(
@@ -143,11 +143,17 @@ async def test_a_call_that_is_cut_off_at_the_end_is_503_and_leaves_no_traceback(
     async with asyncio.TaskGroup() as group:
         async with door(shop.pricing, actions=("nobody.home",), limits={"call_seconds": 20}) as edge:
             open_calls = edge.edge.node.requests._open
+            # Somebody listens, and does not answer.
+            listening = edge.bus.broker.connect().listen("call.nobody.*")
+            heard = group.create_task(anext(listening))
+            await asyncio.sleep(0)
             client = httpx2.AsyncClient(base_url=str(edge.http.base_url), trust_env=False, verify=TRUSTS_NOBODY)
             fields = {"Content-Type": "application/json", **edge.authorized()}
             asked = group.create_task(client.post("/v1/calls/nobody/home", content=b"{}", headers=fields))
             await until(lambda: bool(open_calls))
+            await heard
         answer = await asked
+        await listening.aclose()
         await client.aclose()
     assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "bus_unavailable", "1")
     ours = [record for record in caplog.records if not record.name.startswith("http")]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import ParamSpec
 
-__all__ = ["Background", "Beside"]
+__all__ = ["Background", "BoundedTasks"]
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -33,7 +33,7 @@ class Background(asyncio.TaskGroup):
                     error.add_note(f"a background task failed too: {type(other).__name__}")
 
 
-class Beside:
+class BoundedTasks:
     """Background work that takes round trips, at most `at_a_time` at once, in tasks of `group`."""
 
     def __init__(self, group: asyncio.TaskGroup, at_a_time: int) -> None:
@@ -61,7 +61,7 @@ class Beside:
             await asyncio.wait(set(self._running))
 
     def _start(self, running: Coroutine[None, None, None], ended: Callable[[asyncio.Task[None]], None]) -> None:
-        task = self._group.create_task(running, name="beside")
+        task = self._group.create_task(running, name="background")
         self._running.add(task)
         task.add_done_callback(ended)
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-from sealbus.bus.background import Beside
+from sealbus.bus.background import BoundedTasks
 from sealbus.bus.handling.attempt import LASTING, REJECTED, attempt
 from sealbus.bus.handling.completion import Completion, Done, Outcomes
 from sealbus.bus.handling.dead_letters import DeadLetters
@@ -50,7 +50,7 @@ WORKING_AFTER = 1.0
 
 
 class DurableWork:
-    """Handles the tasks and events of one worker; round trips run in `beside`, each in bounded time."""
+    """Handles the tasks and events of one worker; round trips run in `background`, each in bounded time."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class DurableWork:
         counters: Counters,
         places: Places,
         random: Callable[[], float],
-        beside: Beside,
+        background: BoundedTasks,
         clock: Clock = wall_clock,
     ) -> None:
         self._statuses = statuses
@@ -76,28 +76,28 @@ class DurableWork:
         self._counters = counters
         self._places = places
         self._random = random
-        self._beside = beside
+        self._background = background
         self._clock = clock
         self._said = OperatorLog(_log)
 
     async def handle(self, work: Work) -> None:
         """Run the handler if it may run; return once what follows has been started or queued."""
         if work.started >= work.header.exp:
-            await self._beside.start(self._expired, work, Code.EXPIRED)
+            await self._background.start(self._expired, work, Code.EXPIRED)
             return
         try:
             begun = await self._effects.begin(work.permitted)
         except BusyEffect as busy:
-            await self._beside.start(self._again, work, Code.REPLAYED, busy.seconds)
+            await self._background.start(self._again, work, Code.REPLAYED, busy.seconds)
             return
         except StateUnavailable as error:
-            await self._beside.start(self._again, work, error.code, None)
+            await self._background.start(self._again, work, error.code, None)
             return
         except HandlingError as failure:
-            await self._beside.start(self._bury, work, failure)
+            await self._background.start(self._bury, work, failure)
             return
         if isinstance(begun, AlreadyDone):
-            await self._beside.start(self._not_again, work, begun)
+            await self._background.start(self._not_again, work, begun)
             return
         work.claim = begun
         left = (_deadline(work) - self._clock()) / SECOND
@@ -111,20 +111,20 @@ class DurableWork:
                     content = await attempt(work.permitted, _no_chunks, self._deadlines, left=left)
         except Reject as rejected:
             self._count(work, REJECTED)
-            await self._beside.start(self._rejected, work, begun, rejected)
+            await self._background.start(self._rejected, work, begun, rejected)
             return
         except Retry as asked:
             self._count(work, Code.HANDLER_FAILED)
-            await self._beside.start(self._failed, work, begun, HandlingError(Code.HANDLER_FAILED, "Retry"), asked)
+            await self._background.start(self._failed, work, begun, HandlingError(Code.HANDLER_FAILED, "Retry"), asked)
             return
         except HandlingError as failure:
             self._count(work, failure.code)
-            await self._beside.start(self._failed, work, begun, failure)
+            await self._background.start(self._failed, work, begun, failure)
             return
         self._count(work, "done")
         result = content or NOTHING
         if begun.last or (progress is not None and len(result.body) > RESULT_BYTES):
-            await self._beside.start(self._done, work, begun, result)
+            await self._background.start(self._done, work, begun, result)
         elif progress is None:
             await self._done(work, begun, result)
         else:
@@ -161,7 +161,7 @@ class DurableWork:
     def _still_working(self, progress: TaskReporter) -> None:
         """Report that the handler is working, unless it has reported a status itself: the newest status counts."""
         if not progress.begun:
-            self._beside.start_at_once(_store(progress, progress.numbered(State.WORKING)))
+            self._background.start_at_once(_store(progress, progress.numbered(State.WORKING)))
 
     def _count(self, work: Work, outcome: str) -> None:
         self._counters.add("sealbus_handled_total", 1, action=work.permitted.route.action, outcome=outcome)

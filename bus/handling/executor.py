@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from sealbus.bus.audit.writer import AuditWriter
-from sealbus.bus.background import Background, Beside
+from sealbus.bus.background import Background, BoundedTasks
 from sealbus.bus.handling.completion import AT_A_TIME, Completion, Outcomes
 from sealbus.bus.handling.concurrency import ConcurrencyLimits
 from sealbus.bus.handling.dead_letters import DeadLetters
@@ -72,7 +72,7 @@ class Executor:
         self._unsettled: set[Work] = set()
         self._deadlines = Deadlines()
         self._group = Background()
-        self._beside = Beside(self._group, FINISHING)
+        self._background = BoundedTasks(self._group, FINISHING)
         outcomes = Outcomes(audit, clock)
         self._completion = Completion(statuses=statuses, effects=effects, outcomes=outcomes)
         self._replier = Replier(
@@ -88,7 +88,7 @@ class Executor:
             counters=counters,
             places=places,
             random=random,
-            beside=self._beside,
+            background=self._background,
             clock=clock,
         )
         self._running: list[asyncio.Task[None]] = []
@@ -122,7 +122,7 @@ class Executor:
     async def put(self, permitted: Permitted, delivery: Delivery, pull: Pull | None) -> None:
         """Queue one permitted message; waits while the queue is full."""
         work = Work(permitted, delivery, pull, self._unsettled)
-        work.lined_up = not self._limits.enter(work)
+        work.lined_up = permitted.route.limited and not self._limits.enter(work)
         if not work.lined_up:
             await self._room.acquire()
             self._queue.put_nowait(work)
@@ -137,14 +137,14 @@ class Executor:
             async with asyncio.timeout(within):
                 await self._queue.join()
                 await self._completion.join()
-                await self._beside.idle()
+                await self._background.idle()
         except TimeoutError:
             return False
         return True
 
     async def put_off(self, message: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
         """Put off a message whose verb has no handler here, and tell its requester; return once there is room."""
-        await self._beside.start(self._durable.put_off, message, delivery, pull)
+        await self._background.start(self._durable.put_off, message, delivery, pull)
 
     async def turn_down(self, decided: Decided, pull: Pull | None) -> None:
         """End what steps 14 to 16 refused: answer the call or tell the task's requester, and settle the delivery for good.
@@ -153,15 +153,15 @@ class Executor:
         """
         message, code, reasons = decided.opened.message, decided.code or Code.DENIED, _shown(decided)
         if message.header.kind is Kind.CALL:
-            await self._beside.start(self._replier.refuse, message, code, reasons)
+            await self._background.start(self._replier.refuse, message, code, reasons)
         elif pull is not None:
-            await self._beside.start(self._durable.reject, message, decided.opened.delivery, pull, code, reasons)
+            await self._background.start(self._durable.reject, message, decided.opened.delivery, pull, code, reasons)
 
     async def answer_error(self, decided: Decided, error: SealbusError) -> None:
         """Answer a call whose decision is not recorded; a stream delivery is retried instead, without a status."""
         message = decided.opened.message
         if message.header.kind is Kind.CALL:
-            await self._beside.start(self._replier.refuse, message, error.code, _shown(decided))
+            await self._background.start(self._replier.refuse, message, error.code, _shown(decided))
 
     async def _run(self) -> None:
         while True:
@@ -176,7 +176,7 @@ class Executor:
                     await self._durable.handle(work)
             finally:
                 # Before the end of this one is noted: who drains waits for lines, too.
-                if (following := self._limits.leave(work)) is not None:
+                if work.permitted.route.limited and (following := self._limits.leave(work)) is not None:
                     self._queue.put_nowait(following)
                 self._queue.task_done()
 

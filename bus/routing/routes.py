@@ -118,6 +118,11 @@ class Route:
     """Types of obligations that the handler honours, in addition to our own."""
     status: bool = True
     """Whether progress and result are reported to a task's requester; failures always are."""
+    limited: bool = field(init=False)
+    """Whether `ordered` or `concurrency` limits it: most routes have neither, and their messages do not pay for it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "limited", self.ordered or self.concurrency is not None)
 
 
 class RouteTable:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sealbus.bus.background import Background, Beside
+from sealbus.bus.background import Background, BoundedTasks
 from sealbus.envelopes.errors import Denied
 
 
@@ -24,7 +24,7 @@ async def fail_when_cancelled() -> None:
 
 
 async def run(error: Exception, beside: Coroutine[Any, Any, Any]) -> None:
-    """Raise `error` in a body that `beside` runs along with."""
+    """Raise `error` in a body that `background` runs along with."""
     async with Background() as group:
         group.create_task(beside)
         await asyncio.sleep(0)
@@ -92,16 +92,16 @@ async def test_no_more_run_beside_than_there_is_room_for() -> None:
         await leave.wait()
 
     async with asyncio.TaskGroup() as group:
-        beside = Beside(group, 2)
-        await beside.start(wait, 1)
-        await beside.start(wait, 2)
-        third = group.create_task(beside.start(wait, 3))
+        background = BoundedTasks(group, 2)
+        await background.start(wait, 1)
+        await background.start(wait, 2)
+        third = group.create_task(background.start(wait, 3))
         for _ in range(10):
             await asyncio.sleep(0)
         assert (running, third.done()) == ([1, 2], False)
         leave.set()
         await third
-        await beside.idle()
+        await background.idle()
         assert running == [1, 2, 3]
 
 
@@ -112,9 +112,9 @@ async def test_idle_waits_for_what_was_started_at_once_as_well() -> None:
         await leave.wait()
 
     async with asyncio.TaskGroup() as group:
-        beside = Beside(group, 1)
-        beside.start_at_once(wait())
-        idle = group.create_task(beside.idle())
+        background = BoundedTasks(group, 1)
+        background.start_at_once(wait())
+        idle = group.create_task(background.idle())
         for _ in range(10):
             await asyncio.sleep(0)
         assert not idle.done()

@@ -3,7 +3,7 @@
 With the auth callout a stranger cannot connect at all, and an agent cannot even publish what its policy does not grant it.
 That is a fence before the gate. The scenes are about the gate: its decisions must be the same without a fence, as in the
 development environment, and behind one that somebody has climbed. So these workloads, and no others, are let through the
-fence by the policy's data; the fence itself has tests of its own (tests/integration/test_nats_operations.py).
+fence by the policy's data; the fence itself has tests of its own (tests/integration/test_callout_permissions.py).
 """
 
 from __future__ import annotations

@@ -117,6 +117,12 @@ class ChildProcess:
             self.signal(signal.SIGKILL)
             await self._process.wait()
 
+    async def kill(self) -> None:
+        """Send SIGKILL and return when the process is gone."""
+        # No signal follows: to signal a process that has ended may reap it, and its exit code is then unknown to `wait`.
+        self.signal(signal.SIGKILL)
+        await self._process.wait()
+
     def _heard(self, line: bytes) -> None:
         self._on_line(line.decode("utf-8", "replace").rstrip())
 

@@ -93,12 +93,11 @@ class Program:
 
     async def stop(self) -> None:
         """End it in an orderly way, and with SIGKILL if it takes over 10 s; nothing if it does not run."""
-        await self._end(STOP_SECONDS)
+        await self._end(lambda child: child.stop(STOP_SECONDS))
 
     async def kill9(self) -> None:
         """Kill it as a crash would."""
-        self.signal(signal.SIGKILL)
-        await self._end(STOP_SECONDS)
+        await self._end(ChildProcess.kill)
 
     async def _until_healthy(self, ended: asyncio.Task[int]) -> None:
         while not await self._healthy():
@@ -107,11 +106,11 @@ class Program:
             # There is no event for a socket that is not there yet.
             await asyncio.wait({ended}, timeout=_LOOK_AGAIN)
 
-    async def _end(self, grace: float) -> None:
+    async def _end(self, end: Callable[[ChildProcess], Awaitable[None]]) -> None:
         child, self._child = self._child, None
         draining, self._draining = self._draining, None
         if child is not None:
-            await child.stop(grace)
+            await end(child)
         if draining is not None:
             # The log ends with the process, unless that leaves a child behind which has it, too.
             await asyncio.wait({draining}, timeout=_LOG_SECONDS)

@@ -75,6 +75,24 @@ async def test_a_child_that_does_not_listen_is_killed(tmp_path: Path) -> None:
     assert await child.wait() == -signal.SIGKILL
 
 
+async def test_a_child_is_killed_by_one_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second one may reap it before its exit code is read; then that is 255, whatever it was."""
+    child = await ChildProcess.start(["/bin/sh", "-c", "exec sleep 600"], log=tmp_path / "log", on_line=print)
+    sent: list[int] = []
+    send = child._process.send_signal
+
+    def noted(number: int) -> None:
+        sent.append(number)
+        send(number)
+
+    monkeypatch.setattr(child._process, "send_signal", noted)
+    draining = asyncio.create_task(child.drain())
+    async with asyncio.timeout(SECONDS):
+        await child.kill()
+        await draining
+    assert (sent, await child.wait()) == ([signal.SIGKILL], -signal.SIGKILL)
+
+
 async def test_a_child_has_no_input_and_a_session_of_its_own(tmp_path: Path) -> None:
     child, heard = await run(tmp_path, "cat >&2; echo $$ $(ps -o sid= -p $$) >&2")
     assert heard[0].split() == [str(child.pid)] * 2

@@ -15,10 +15,11 @@ import click
 
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["Moment", "as_option", "config_option", "ended_by", "json_option", "stop_signalled"]
+__all__ = ["HexDigits", "Moment", "as_option", "config_option", "ended_by", "json_option", "stop_signalled"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_HEX = re.compile("[0-9a-fA-F]*")
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -70,6 +71,24 @@ class Moment(click.ParamType[int]):
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         return int(moment.timestamp() * SECOND)
+
+
+class HexDigits(click.ParamType[bytes]):
+    """Parameter type for an id or a hash, of as many hex digits as one of `lengths` says, converted to bytes."""
+
+    name = "hex"
+
+    def __init__(self, *lengths: int) -> None:
+        self._lengths = lengths
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        """Return the bytes that `value` stands for, or fail with a usage error."""
+        if isinstance(value, bytes):
+            return value
+        text = str(value)
+        if len(text) not in self._lengths or not _HEX.fullmatch(text):
+            self.fail(f"{text[:80]!r} is not {' or '.join(map(str, self._lengths))} hex digits", param, ctx)
+        return bytes.fromhex(text)
 
 
 def stop_signalled() -> asyncio.Event:

@@ -49,10 +49,10 @@ async def decision_entries(
         yield finding_entry(finding)
     if report.checkpoint is None:
         return
-    chosen, reader = wanted or AuditFilter(), _Reader(files, root, report)
+    matches, reader = (wanted or AuditFilter()).matcher(), _Reader(files, root, report)
     for task in tasks_of(report.checkpoint.size, ()):
         for entry in await asyncio.to_thread(reader.read, task):
-            if chosen.wants(entry):
+            if matches(entry):
                 yield entry
 
 

@@ -15,8 +15,8 @@ from typing import cast
 from sealbus.bus.ports import Delivery, Transport
 from sealbus.bus.stream_names import AUDIT, SUBJECTS
 from sealbus.envelopes.encoding.strict_json import parse_object
-from sealbus.envelopes.errors import EnvelopeError
-from sealbus.envelopes.message.header import Header, parse_header
+from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
+from sealbus.envelopes.message.header import Header
 from sealbus.envelopes.records.archive import (
     ArchiveProfile,
     VerifiedAudit,
@@ -38,6 +38,9 @@ __all__ = ["AuditEntry", "AuditFilter", "AuditTrail", "Finding", "recorded_decis
 JOINED = 65_536
 """Decisions remembered to be joined with their outcomes; the outcome of an older one stands alone."""
 
+FOLLOWING = 262_144
+"""Most messages that one reading follows from a message."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -55,7 +58,7 @@ class Finding:
 class AuditEntry:
     """One record as found. `recorder` sealed it; `decided` is the header of the message that a decision is about.
 
-    `message`, for decisions only, is that message as the evidence proves it, with its user and chain.
+    `message` is that message as the evidence proves it, with its user and chain.
     """
 
     sequence: int
@@ -66,7 +69,13 @@ class AuditEntry:
     decided: Header | None = None
     message: VerifiedDecided | None = None
     decision: DecisionRecord | None = None
-    """For an outcome: its decision, if that was read too."""
+    """For an outcome: its decision, if that was read too; then `decided` and `message` are the decision's."""
+
+    @property
+    def txn(self) -> bytes | None:
+        """Return the transaction of the user request that the message belongs to; None if it has no user."""
+        context = self.message.context if self.message is not None else None
+        return context.txn if context is not None else None
 
     @property
     def input(self) -> dict[str, object]:
@@ -83,7 +92,12 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """Which entries to show; an outcome is shown with its decision. An absent field matches all."""
+    """Which entries to show; an outcome is shown with its decision. An absent field matches all.
+
+    `message` is an id (16 bytes) or H(header) (32); `txn` that of the user request (16). `chain` is H(header) of a message:
+    that message, what was sent while handling it, what answers or follows from any of these (`re`), and so on. It ends at
+    events: what is sent while handling one starts another chain.
+    """
 
     since: int = 0
     until: int | None = None
@@ -91,13 +105,31 @@ class AuditFilter:
     agent: str | None = None
     decision: str | None = None
     user: str | None = None
+    message: bytes | None = None
+    chain: bytes | None = None
+    txn: bytes | None = None
 
-    def wants(self, entry: AuditEntry) -> bool:
-        """Return whether the filter matches `entry`."""
+    def matcher(self) -> Callable[[AuditEntry], bool]:
+        """Return what tells, for the entries of one reading in stream order, whether the filter matches each.
+
+        It raises `ConfigurationError` once over `FOLLOWING` messages follow from `chain`.
+        """
+        if self.chain is None:
+            return self._matches
+        follows = _Followers(self.chain)
+        return lambda entry: follows.include(entry) and self._matches(entry)
+
+    def _matches(self, entry: AuditEntry) -> bool:
         record = entry.record if isinstance(entry.record, DecisionRecord) else entry.decision
         if entry.stored < self.since or (self.until is not None and entry.stored >= self.until):
             return False
         if self.agent is not None and not entry.recorder.value.endswith(f"/{self.agent}"):
+            return False
+        if self.message is not None and (
+            entry.decided is None or self.message not in (entry.decided.id, entry.decided.digest)
+        ):
+            return False
+        if self.txn is not None and self.txn != entry.txn:
             return False
         if isinstance(entry.record, DenialsRecord):
             return self.subject is None and self.decision != "allow" and self.user is None
@@ -108,6 +140,25 @@ class AuditFilter:
         if self.decision is not None and ("allow" if record.allow else "deny") != self.decision:
             return False
         return self.user is None or _user(entry) == self.user
+
+
+class _Followers:
+    """The messages that follow from one, as far as they have been read: a cause is recorded before its effects."""
+
+    def __init__(self, first: bytes) -> None:
+        self._digests = {first}
+
+    def include(self, entry: AuditEntry) -> bool:
+        """Return whether the entry is about one of them."""
+        if entry.message is None:
+            return False
+        header = entry.message.header
+        if header.re not in self._digests and all(link.digest not in self._digests for link in entry.message.chain):
+            return False
+        self._digests.add(header.digest)
+        if len(self._digests) > FOLLOWING:
+            raise ConfigurationError(f"over {FOLLOWING:,} messages follow from it: give the hash of a later one")
+        return True
 
 
 class AuditTrail:
@@ -128,7 +179,7 @@ class AuditTrail:
         self._bundles = bundles
         self._caches = Caches()
         self._after = 0
-        self._decisions: OrderedDict[bytes, tuple[Header, DecisionRecord]] = OrderedDict()
+        self._decisions: OrderedDict[bytes, tuple[VerifiedDecided, DecisionRecord]] = OrderedDict()
 
     async def entries(
         self, wanted: AuditFilter | None = None, *, follow: bool = False
@@ -137,7 +188,7 @@ class AuditTrail:
 
         Starts after the last message that this trail has read, so a second call continues.
         """
-        chosen = wanted or AuditFilter()
+        matches = (wanted or AuditFilter()).matcher()
         if self._stream is None:
             self._stream, _ = await self._transport.audit_stream()
         source = self._transport.read(self._stream, [SUBJECTS[AUDIT]], start=self._after + 1, follow=follow)
@@ -147,7 +198,7 @@ class AuditTrail:
                     if delivery.arrival is not None:
                         self._after = delivery.arrival.sequence
                     for entry in self._read(delivery):
-                        if isinstance(entry, Finding) or chosen.wants(entry):
+                        if isinstance(entry, Finding) or matches(entry):
                             yield entry
 
     def _read(self, delivery: Delivery) -> Sequence[AuditEntry | Finding]:
@@ -177,17 +228,15 @@ class AuditTrail:
     def _entry(
         self, delivery: Delivery, audit: VerifiedAudit, leaf: bytes, record: Record, bundles: TrustBundles
     ) -> AuditEntry:
-        decided: Header | None = None
         message: VerifiedDecided | None = None
         decision: DecisionRecord | None = None
         if isinstance(record, DecisionRecord):
-            decided = parse_header(record.header)
             message = accept_decided(record, audit, self._profile, bundles=bundles, caches=self._caches)
-            self._decisions[leaf] = (decided, record)
+            self._decisions[leaf] = (message, record)
             if len(self._decisions) > JOINED:
                 self._decisions.popitem(last=False)
         elif isinstance(record, OutcomeRecord) and record.decision in self._decisions:
-            decided, decision = self._decisions[record.decision]
+            message, decision = self._decisions[record.decision]
         position = delivery.arrival
         return AuditEntry(
             sequence=position.sequence if position is not None else 0,
@@ -195,7 +244,7 @@ class AuditTrail:
             recorder=audit.header.iss,
             leaf=leaf,
             record=record,
-            decided=decided,
+            decided=message.header if message is not None else None,
             message=message,
             decision=decision,
         )

@@ -80,7 +80,13 @@ def as_document(entry: AuditEntry) -> Mapping[str, object]:
             "counts": {str(code): count for code, count in sorted(entry.record.counts.items())},
         }
     if entry.decided is not None:
-        base |= {"message": entry.decided.id.hex(), "from": str(entry.decided.iss), "subject": entry.decided.to}
+        base |= {
+            "message": entry.decided.id.hex(),
+            "hash": entry.decided.digest.hex(),
+            "txn": entry.txn.hex() if entry.txn is not None else "",
+            "from": str(entry.decided.iss),
+            "subject": entry.decided.to,
+        }
     return base
 
 

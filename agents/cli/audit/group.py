@@ -13,7 +13,7 @@ from sealbus.agents.cli.audit.reveal import command as reveal
 from sealbus.agents.cli.audit.show import show
 from sealbus.agents.cli.audit.stats import stats
 from sealbus.agents.cli.audit.verify import verify
-from sealbus.agents.cli.options import Moment, as_option, config_option, json_option
+from sealbus.agents.cli.options import HexDigits, Moment, as_option, config_option, json_option
 from sealbus.bus.audit.trail import AuditEntry, AuditFilter, Finding
 
 __all__ = ["command"]
@@ -56,6 +56,19 @@ def tail(follow: bool, last: int, stream: str | None, config: str | None, as_nam
 @click.option("--agent", default=None, help="Only what this agent recorded.")
 @click.option("--decision", type=click.Choice(["allow", "deny"]), default=None)
 @click.option("--user", default=None, help="Only what was requested for this user.")
+@click.option(
+    "--message", type=HexDigits(32, 64), default=None, metavar="ID", help="Only this message: its id or hash."
+)
+@click.option(
+    "--chain",
+    type=HexDigits(64),
+    default=None,
+    metavar="HASH",
+    help="Only the message with this hash and what followed from it: sub-tasks, calls and events, answers, retries.",
+)
+@click.option(
+    "--txn", type=HexDigits(32), default=None, metavar="ID", help="Only what this one request of a user caused."
+)
 @click.option("--follow", is_flag=True, help="Wait for more.")
 @click.option(
     "--into",
@@ -76,6 +89,9 @@ def replay(
     agent: str | None,
     decision: str | None,
     user: str | None,
+    message: bytes | None,
+    chain: bytes | None,
+    txn: bytes | None,
     follow: bool,
     into: str | None,
     last: int,
@@ -84,8 +100,22 @@ def replay(
     as_name: str,
     as_json: bool,
 ) -> None:
-    """Print decisions, reasons and outcomes in order."""
-    wanted = AuditFilter(since=since or 0, until=until, subject=subject, agent=agent, decision=decision, user=user)
+    """Print decisions, reasons and outcomes in order.
+
+    With --json each entry has the message's id and hash and, if it has a user, the txn of the user's request. A chain ends
+    at events: what is sent while handling one starts another chain.
+    """
+    wanted = AuditFilter(
+        since=since or 0,
+        until=until,
+        subject=subject,
+        agent=agent,
+        decision=decision,
+        user=user,
+        message=message,
+        chain=chain,
+        txn=txn,
+    )
     if into is None:
         shown = _show(wanted, config, as_name, as_json=as_json, follow=follow, last=None, stream=stream)
         raise SystemExit(asyncio.run(shown))

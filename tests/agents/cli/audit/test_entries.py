@@ -66,7 +66,7 @@ def test_an_outcome_without_its_decision_stands_alone() -> None:
     ],
 )
 def test_denials_are_among_what_was_denied(wanted: AuditFilter, shown: bool) -> None:
-    assert wanted.wants(DENIALS) is shown
+    assert wanted.matcher()(DENIALS) is shown
 
 
 def test_a_recorded_text_cannot_forge_a_line_or_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:

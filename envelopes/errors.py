@@ -9,7 +9,7 @@
         +-- DecisionError            steps 14 to 16: the message is genuine, but is not handled
     |   +-- BadBody              14: the body does not fit the handler's model
     |   +-- ResourceNotFound     15: the handler's agent knows no such resource
-        |   +-- Denied               16: the policy denied; has .reasons
+        |   +-- Denied               16: the policy denied; has .reasons, .remedies and .via
         |       +-- ObligationUnknown  16: the policy allowed with an obligation that no handler has declared to honour
         +-- InfrastructureError      our own side cannot answer now; nothing is handled, durable tasks are retried
     |   +-- ResourceUnavailable  15: loading the resource failed or took too long
@@ -35,6 +35,8 @@ import re
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import ClassVar, Final
+
+from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation, Remedy
 
 __all__ = [
     "CODE_FORM",
@@ -263,13 +265,29 @@ class ResourceNotFound(DecisionError):
 
 
 class Denied(DecisionError):
-    """Step 16: the policy denied, or the peer says that its policy did. `reasons` is empty unless they may be shown."""
+    """Step 16: the policy denied, or the peer says that its policy did.
+
+    `reasons`, `remedies` and `via`, who denied what, are empty unless they may be shown (`Explanation`).
+    """
 
     code = Code.DENIED
 
-    def __init__(self, detail: str = "", reasons: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        detail: str = "",
+        reasons: Sequence[str] = (),
+        remedies: Sequence[Remedy] = (),
+        via: Sequence[Denier] = (),
+    ) -> None:
         super().__init__(detail)
         self.reasons = tuple(reasons)
+        self.remedies = tuple(remedies)
+        self.via = tuple(via)
+
+    @property
+    def explanation(self) -> Explanation:
+        """What is told of the denial."""
+        return Explanation(self.reasons, self.remedies, self.via)
 
 
 class ObligationUnknown(Denied):
@@ -345,7 +363,7 @@ class ConnectRefused(SealbusError):
 class HandlingError(SealbusError):
     """Step 18: the handler failed, or may not run (again); `code` says how or why not.
 
-    If a request of the handler was denied, this is a denial too: `reasons` are those that the handler was given.
+    If a request of the handler was denied, this is a denial too: `explanation` is what the handler was told.
     """
 
     code: Code
@@ -361,15 +379,16 @@ class HandlingError(SealbusError):
             Code.DENIED,
             Code.BAD_BODY,
             Code.RESOURCE_NOT_FOUND,
+            Code.CANCELED,
         }
     )
 
-    def __init__(self, code: Code, detail: str = "", reasons: Sequence[str] = ()) -> None:
+    def __init__(self, code: Code, detail: str = "", explanation: Explanation = NOTHING_TOLD) -> None:
         if code not in self.ALLOWED:
             raise ValueError(f"{code} is not a handler's code")
         super().__init__(detail)
         self.code = code
-        self.reasons = tuple(reasons)
+        self.explanation = explanation
 
 
 class ConfigurationError(SealbusError):

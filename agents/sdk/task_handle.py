@@ -134,9 +134,9 @@ def failure_of(status: Status) -> SealbusError:
     if status.state is State.EXPIRED:
         return CallExpired("the task was not done before its end")
     if status.code == Code.DENIED:
-        return Denied("the other side's policy denies this", status.reasons)
+        return Denied("the other side's policy denies this", *status.explanation)
     if status.code == Code.OBLIGATION_UNKNOWN:
-        return ObligationUnknown("the other side does not honour an obligation of its policy", status.reasons)
+        return ObligationUnknown("the other side does not honour an obligation of its policy", *status.explanation)
     if status.state is State.CANCELED:
         return RemoteError(Code.CANCELED, "the task was canceled")
     return RemoteError(code_of(status.code or Code.BAD_RESULT), f"the task was {status.state}", status.note)

@@ -27,6 +27,7 @@ from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.sending.status import NOTE_BYTES
 from sealbus.envelopes.accept.open_request import OpenRequest, PendingRequest
 from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accept_reply
+from sealbus.envelopes.denial import Explanation, remedies_of, via_of
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import Code, Denied, EnvelopeError, ObligationUnknown, SealbusError
 from sealbus.envelopes.message.kinds import Kind
@@ -284,10 +285,12 @@ def _answer(result: VerifiedResult) -> Content:
         code = code_of(said["code"])
         reasons = tuple(str(reason)[:256] for reason in said.get("reasons", ()))[:32]
         note = str(said.get("note", ""))
+        told = Explanation(reasons, remedies_of(said.get("remedy")), via_of(said.get("via")))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RemoteError(Code.BAD_RESULT, "an invalid error reply") from error
+    told = told.told_by(result.header.iss.value)
     if code is Code.DENIED:
-        raise Denied("the recipient's policy denies the call", reasons)
+        raise Denied("the recipient's policy denies the call", *told)
     if code is Code.OBLIGATION_UNKNOWN:
-        raise ObligationUnknown("the recipient does not honour an obligation of its policy", reasons)
+        raise ObligationUnknown("the recipient does not honour an obligation of its policy", *told)
     raise RemoteError(code, "the recipient did not handle the call", note if is_text(note, NOTE_BYTES) else "")

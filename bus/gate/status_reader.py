@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -231,7 +231,8 @@ class StatusReading:
 
 def _parsed(result: VerifiedResult) -> Status:
     header = result.header
-    return status_body.parse(result.body, header.typ, fin=header.fin, sequence=header.seq or 0)
+    status = status_body.parse(result.body, header.typ, fin=header.fin, sequence=header.seq or 0)
+    return replace(status, via=status.explanation.told_by(header.iss.value).via) if status.via else status
 
 
 class StatusReader:

@@ -14,16 +14,20 @@ from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.routing.timers import Deadlines, being_cancelled
 from sealbus.bus.sending.answer import AnswerDenied, RemoteError, takes_one_answer
 from sealbus.bus.sending.message import Content
+from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation
 from sealbus.envelopes.errors import Code, Denied, HandlingError, SealbusError
+from sealbus.policies.decision.decision import shows_reasons
 
-__all__ = ["LASTING", "REJECTED", "SendChunk", "attempt"]
+__all__ = ["LASTING", "REJECTED", "SendChunk", "attempt", "passed_on"]
 
 _log = logging.getLogger(__name__)
 
 SendChunk = Callable[[Permitted, Content, int, bool], Awaitable[None]]
 """Sends one numbered chunk of the answer to a call; the last argument marks the final chunk."""
 
-LASTING = frozenset({Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.IDEMPOTENCY_CONFLICT, Code.OUTCOME_UNKNOWN})
+LASTING = frozenset(
+    {Code.BAD_BODY, Code.RESOURCE_NOT_FOUND, Code.IDEMPOTENCY_CONFLICT, Code.OUTCOME_UNKNOWN, Code.CANCELED}
+)
 """Errors of another agent that a retry would not change: a handler that does not catch one is not retried."""
 
 REJECTED = "rejected"
@@ -74,6 +78,14 @@ async def attempt(
         raise _failure(error, route.action) from error
 
 
+def passed_on(permitted: Permitted, failure: HandlingError) -> Explanation:
+    """Return what the requester is told of a failure: of a denial what the handler was, if our decision shows reasons."""
+    header = permitted.message.header
+    if failure.code is not Code.DENIED or header.aud is None or not shows_reasons(permitted.obligations):
+        return NOTHING_TOLD
+    return failure.explanation.passed_on(Denier(header.aud.value, permitted.route.action, Code.DENIED.value))
+
+
 def _failure(error: Exception, action: str) -> HandlingError | Reject | Retry:
     """Return the failure of the attempt for a handler's error; all errors of an exception group must be clear."""
     clear = [_clear(one) for one in leaves(error)]
@@ -91,8 +103,8 @@ def _clear(error: BaseException) -> HandlingError | Reject | Retry | None:
         return error
     if isinstance(error, Denied):
         # The reasons for which our own policy denies an answer are for us alone.
-        reasons = () if isinstance(error, AnswerDenied) else error.reasons
-        return HandlingError(Code.DENIED, "a request of the handler was denied", reasons)
+        told = NOTHING_TOLD if isinstance(error, AnswerDenied) else error.explanation
+        return HandlingError(Code.DENIED, "a request of the handler was denied", told)
     if isinstance(error, RemoteError) and error.code in LASTING:
         return HandlingError(Code(error.code), "a request of the handler failed for good")
     return None

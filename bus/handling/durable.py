@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 from sealbus.bus.background import BoundedTasks
-from sealbus.bus.handling.attempt import LASTING, REJECTED, attempt
+from sealbus.bus.handling.attempt import LASTING, REJECTED, attempt, passed_on
 from sealbus.bus.handling.completion import Completion, Done, Outcomes
 from sealbus.bus.handling.dead_letters import DeadLetters
 from sealbus.bus.handling.idempotency.claim import RESULT_BYTES
@@ -31,9 +31,9 @@ from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.live import VerifiedMessage
+from sealbus.envelopes.denial import Explanation
 from sealbus.envelopes.errors import Code, HandlingError, SealbusError, StateUnavailable
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
-from sealbus.policies.decision.decision import shows_reasons
 
 __all__ = ["DurableWork"]
 
@@ -132,11 +132,11 @@ class DurableWork:
             await self._completion.put(Done(work, begun, progress, result))
 
     async def reject(
-        self, message: VerifiedMessage, delivery: Delivery, pull: Pull, code: Code, reasons: tuple[str, ...]
+        self, message: VerifiedMessage, delivery: Delivery, pull: Pull, code: Code, explanation: Explanation
     ) -> None:
         """Tell the requester of a task that steps 14 to 17 refused it, and terminate the delivery."""
         if (reporter := self._statuses.reporter(message, delivery)) is not None:
-            await reporter.tell(State.REJECTED, code=code, reasons=reasons)
+            await reporter.tell(State.REJECTED, code=code, explanation=explanation)
         pull.term(delivery)
 
     async def put_off(self, message: VerifiedMessage, delivery: Delivery, pull: Pull) -> None:
@@ -236,8 +236,7 @@ class DurableWork:
         """End a task or event whose own request was denied: a retry would make the same request and be denied again."""
         self._say("denied", work, failure.code, "a request of its handler was denied")
         if (reporter := work.permitted.reporter) is not None:
-            reasons = failure.reasons if shows_reasons(work.permitted.obligations) else ()
-            await reporter.tell(State.REJECTED, code=failure.code, reasons=reasons)
+            await reporter.tell(State.REJECTED, code=failure.code, explanation=passed_on(work.permitted, failure))
         await self._outcomes.settle(work, failure.code)
 
     async def _rejected(self, work: Work, claim: Claim, rejected: Reject) -> None:

@@ -31,14 +31,17 @@ from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.accept.live import VerifiedMessage
+from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation
 from sealbus.envelopes.errors import Code, SealbusError
 from sealbus.envelopes.message.kinds import Kind
-from sealbus.policies.decision.decision import shows_reasons
+from sealbus.policies.decision.decision import remedies, shows_reasons
 
 __all__ = ["Executor"]
 
 FINISHING = 1_024
 """Deliveries whose handler is done and whose status, mark or record is being stored; beyond that, handlers and gate wait."""
+
+_DENIALS = frozenset({Code.DENIED, Code.OBLIGATION_UNKNOWN})
 
 WORKING_EVERY = 10.0
 """Seconds between two progress signals for deliveries that wait or are handled: a third of the consumers' `ack_wait`."""
@@ -151,17 +154,20 @@ class Executor:
 
         Returns once there is room to do so.
         """
-        message, code, reasons = decided.opened.message, decided.code or Code.DENIED, _shown(decided)
+        message, code = decided.opened.message, decided.code or Code.DENIED
+        explanation = _told(decided, code)
         if message.header.kind is Kind.CALL:
-            await self._background.start(self._replier.refuse, message, code, reasons)
+            await self._background.start(self._replier.refuse, message, code, explanation)
         elif pull is not None:
-            await self._background.start(self._durable.reject, message, decided.opened.delivery, pull, code, reasons)
+            await self._background.start(
+                self._durable.reject, message, decided.opened.delivery, pull, code, explanation
+            )
 
     async def answer_error(self, decided: Decided, error: SealbusError) -> None:
         """Answer a call whose decision is not recorded; a stream delivery is retried instead, without a status."""
         message = decided.opened.message
         if message.header.kind is Kind.CALL:
-            await self._background.start(self._replier.refuse, message, error.code, _shown(decided))
+            await self._background.start(self._replier.refuse, message, error.code, _told(decided, error.code))
 
     async def _run(self) -> None:
         while True:
@@ -187,9 +193,12 @@ class Executor:
                 work.alive()
 
 
-def _shown(decided: Decided) -> tuple[str, ...]:
-    """Return the policy's reasons if one of its obligations allows showing them, else none."""
-    decision = decided.decision
+def _told(decided: Decided, code: str) -> Explanation:
+    """Return what the requester is told: nothing, unless an obligation of the decision allows showing its reasons."""
+    decision, header = decided.decision, decided.opened.message.header
     if decision is None or not shows_reasons(decision.obligations):
-        return ()
-    return decision.reasons
+        return NOTHING_TOLD
+    if code not in _DENIALS or header.aud is None:
+        return Explanation(reasons=decision.reasons)
+    own = Denier(header.aud.value, decided.opened.route.action, str(code))
+    return Explanation(reasons=decision.reasons, remedies=remedies(decision)).passed_on(own)

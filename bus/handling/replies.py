@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 
-from sealbus.bus.handling.attempt import REJECTED, attempt
+from sealbus.bus.handling.attempt import REJECTED, attempt, passed_on
 from sealbus.bus.handling.completion import Outcomes
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Clock, wall_clock
@@ -16,11 +16,11 @@ from sealbus.bus.sending.message import ERROR_TYPE, Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.accept.live import VerifiedMessage
+from sealbus.envelopes.denial import NOTHING_TOLD, Explanation
 from sealbus.envelopes.errors import Code, Denied, HandlingError, SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft
-from sealbus.policies.decision.decision import shows_reasons
 
 __all__ = ["Replier", "reply_message"]
 
@@ -53,21 +53,21 @@ class Replier:
             answer = await attempt(permitted, self._chunk, self._deadlines)
         except Reject as rejected:
             code, counted = rejected.code, REJECTED
-            answer = error_answer(code, (), rejected.note)
+            answer = error_answer(code, note=rejected.note)
         except Retry:
             code = counted = Code.HANDLER_FAILED
-            answer = error_answer(code, ())
+            answer = error_answer(code)
         except HandlingError as error:
             code = counted = error.code
-            answer = error_answer(code, error.reasons if shows_reasons(permitted.obligations) else ())
+            answer = error_answer(code, passed_on(permitted, error))
         self._counters.add("sealbus_handled_total", 1, action=permitted.route.action, outcome=counted)
         if answer is not None:
             await self._send(permitted.message, answer)
         await self._outcomes.settle(work, code)
 
-    async def refuse(self, message: VerifiedMessage, code: str, reasons: tuple[str, ...]) -> None:
+    async def refuse(self, message: VerifiedMessage, code: str, explanation: Explanation) -> None:
         """Answer a call that is not handled."""
-        await self._send(message, error_answer(code, reasons))
+        await self._send(message, error_answer(code, explanation))
 
     async def _send(self, message: VerifiedMessage, answer: Content) -> None:
         """Send a reply; if it cannot be sent this is logged, and its caller concludes `expired`."""
@@ -80,9 +80,9 @@ class Replier:
         await self._outbox.send(reply_message(permitted.message, chunk, seq=number, fin=fin))
 
 
-def error_answer(code: str, reasons: tuple[str, ...], note: str = "") -> Content:
-    """Return the body of an error reply: a code, reasons only if the policy allows showing them, a handler's note."""
-    said = {"code": str(code), "reasons": list(reasons)} | ({"note": note} if note else {})
+def error_answer(code: str, explanation: Explanation = NOTHING_TOLD, note: str = "") -> Content:
+    """Return the body of an error reply: a code, what is told of a denial, a handler's note."""
+    said = {"code": str(code), "reasons": []} | explanation.members() | ({"note": note} if note else {})
     return Content(body=json.dumps(said, separators=(",", ":")).encode(), typ=ERROR_TYPE)
 
 

@@ -16,6 +16,7 @@ from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.sending.status import FINAL, PER_DELIVERY, State, Status, encode, sequence_of
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.live import VerifiedMessage
+from sealbus.envelopes.denial import NOTHING_TOLD, Explanation
 from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
@@ -123,7 +124,7 @@ class StatusReporter:
         state: State,
         *,
         code: str = "",
-        reasons: tuple[str, ...] = (),
+        explanation: Explanation = NOTHING_TOLD,
         note: str = "",
         result: Content | None = None,
     ) -> Status | None:
@@ -137,7 +138,9 @@ class StatusReporter:
         status = Status(
             state=state,
             code=str(code),
-            reasons=reasons,
+            reasons=explanation.reasons,
+            remedies=explanation.remedies,
+            via=explanation.via,
             note=note,
             result=result,
             sequence=sequence_of(self._delivery, number),
@@ -158,12 +161,12 @@ class StatusReporter:
         state: State,
         *,
         code: str = "",
-        reasons: tuple[str, ...] = (),
+        explanation: Explanation = NOTHING_TOLD,
         note: str = "",
         result: Content | None = None,
     ) -> bool:
         """Store the next status at once; see `numbered` and `store`."""
-        return await self.store(self.numbered(state, code=code, reasons=reasons, note=note, result=result))
+        return await self.store(self.numbered(state, code=code, explanation=explanation, note=note, result=result))
 
     async def completed(self, result: Content | None) -> bool:
         """Store the final status of a completed task; `None` stands for a handler that returned nothing."""

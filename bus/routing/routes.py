@@ -11,6 +11,7 @@ from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.accept.live import VerifiedMessage
+from sealbus.envelopes.denial import NOTHING_TOLD, Explanation
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import matches
@@ -31,7 +32,7 @@ class TaskReporter(Protocol):
         state: State,
         *,
         code: str = "",
-        reasons: tuple[str, ...] = (),
+        explanation: Explanation = NOTHING_TOLD,
         note: str = "",
         result: Content | None = None,
     ) -> Status | None:
@@ -45,7 +46,7 @@ class TaskReporter(Protocol):
         state: State,
         *,
         code: str = "",
-        reasons: tuple[str, ...] = (),
+        explanation: Explanation = NOTHING_TOLD,
         note: str = "",
         result: Content | None = None,
     ) -> bool:

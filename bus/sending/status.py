@@ -7,12 +7,12 @@ writer is verified, but not that it is well-formed.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 from sealbus.bus.sending.message import Content
+from sealbus.envelopes.denial import DENIERS, REMEDIES, Denier, Explanation, Remedy, remedies_of, via_of
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import CODE_FORM, BadBody
@@ -32,11 +32,11 @@ NOTE_BYTES: Final = 256
 BODY_BYTES: Final = 65_536
 """Bytes of a status body that is not a result: more than all its bounded texts can take, escaped."""
 
-_NESTING: Final = 2
+_NESTING: Final = 3
 _DELIVERIES: Final = 2**16
 """Deliveries with their own sequence numbers: `seq` is under 2^32."""
 
-_KEYS: Final = frozenset({"state", "code", "reasons", "note"})
+_KEYS: Final = frozenset({"state", "code", "reasons", "note", "remedy", "via"})
 
 
 class State(StrEnum):
@@ -59,22 +59,24 @@ FINAL: Final = frozenset({State.COMPLETED, State.FAILED, State.REJECTED, State.C
 class Status:
     """One status of a task. Raises `ValueError` for an invalid one.
 
-    `code` gives the reason, for a state that has one: a `Code`, or a newer writer's. `reasons` are the policy's, and empty
-    unless it allows showing them. Only a completed task has a `result`. `sequence` orders the statuses of one task; 0 for
-    one that its requester concluded by itself.
+    `code` gives the reason, for a state that has one: a `Code`, or a newer writer's. `reasons` are the policy's, `remedies`
+    and `via` are told of a denial (`Explanation`); they are empty unless the policy allows showing them. Only a completed
+    task has a `result`. `sequence` orders the statuses of one task; 0 for one that its requester concluded by itself.
     """
 
     state: State
     code: str = ""
     reasons: tuple[str, ...] = ()
     note: str = ""
+    remedies: tuple[Remedy, ...] = ()
+    via: tuple[Denier, ...] = ()
     result: Content | None = field(default=None, repr=False)
     sequence: int = 0
 
     def __post_init__(self) -> None:
         if (self.state is State.COMPLETED) != (self.result is not None):
             raise ValueError("a completed status, and no other, has a result")
-        if self.result is not None and (self.code or self.reasons or self.note):
+        if self.result is not None and (self.code or self.note or any(self.explanation)):
             raise ValueError("a completed status has nothing but its result")
         if self.result is not None and self.result.typ == STATUS_TYPE:
             raise ValueError("a result cannot have the media type of a status")
@@ -82,6 +84,8 @@ class Status:
             raise ValueError("the code is malformed")
         if len(self.reasons) > DEFAULT_LIMITS.text_items or not all(is_text(reason) for reason in self.reasons):
             raise ValueError(f"reasons are at most {DEFAULT_LIMITS.text_items} short texts")
+        if len(self.remedies) > REMEDIES or len(self.via) > DENIERS:
+            raise ValueError(f"a status has at most {REMEDIES} remedies, and {DENIERS} that denied")
         if self.note and not is_text(self.note):
             raise ValueError(f"a note is a text of at most {NOTE_BYTES} bytes without control characters")
         if self.sequence < 0:
@@ -92,23 +96,27 @@ class Status:
         """Whether the task stays in this state."""
         return self.state in FINAL
 
+    @property
+    def explanation(self) -> Explanation:
+        """What is told of a denial."""
+        return Explanation(self.reasons, self.remedies, self.via)
+
 
 def encode(status: Status) -> Content:
     """Return the body of `status` and its media type; the header's `fin` must be `status.final`."""
     if status.result is not None:
         return status.result
-    said: dict[str, str | Sequence[str]] = {"state": status.state.value}
+    said: dict[str, object] = {"state": status.state.value}
     if status.code:
         said["code"] = str(status.code)
-    if status.reasons:
-        said["reasons"] = list(status.reasons)
+    said |= status.explanation.members()
     if status.note:
         said["note"] = status.note
     return Content(body=json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode(), typ=STATUS_TYPE)
 
 
 def parse(body: bytes, typ: str, *, fin: bool, sequence: int) -> Status:
-    """Parse the status in a verified message; raise `BadBody` for an invalid one.
+    """Parse the status in a verified message; raise `BadBody` for an invalid one, but leave out invalid remedies and `via`.
 
     `typ`, `fin` and `sequence` are the header's `typ`, `fin` and `seq`. `fin` must be set exactly on final states.
     """
@@ -125,6 +133,8 @@ def parse(body: bytes, typ: str, *, fin: bool, sequence: int) -> Status:
             code=_text(said, "code"),
             reasons=_texts(said.get("reasons", [])),
             note=_text(said, "note"),
+            remedies=remedies_of(said.get("remedy")),
+            via=via_of(said.get("via")),
             sequence=sequence,
         )
     except ValueError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, cast
 
+from sealbus.envelopes.denial import Remedy, remedies_of
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import PolicyFailed
@@ -19,10 +20,12 @@ __all__ = [
     "OBLIGATIONS",
     "OBLIGATION_NESTING",
     "OBLIGATION_VALUES",
+    "REMEDY",
     "SHOW_REASONS",
     "Decision",
     "obligations_json",
     "parse_decision",
+    "remedies",
     "shows_reasons",
     "unknown_obligation",
 ]
@@ -35,6 +38,9 @@ OBLIGATION_VALUES: Final = 256
 
 SHOW_REASONS: Final = "show_reasons"
 """The obligation that sealbus itself honours everywhere: the reasons may be told to the requester."""
+
+REMEDY: Final = "remedy"
+"""The obligation of a denial that says what would help; in an allow it is one like any other."""
 
 _KEYS: Final = frozenset({"allow", "reasons", "obligations", "policy"})
 
@@ -93,6 +99,16 @@ def obligations_json(decision: Decision | None) -> bytes:
 def shows_reasons(obligations: Sequence[Mapping[str, object]]) -> bool:
     """Return whether the reasons of a decision with these obligations may be told to the requester."""
     return any(one.get("type") == SHOW_REASONS for one in obligations)
+
+
+def remedies(decision: Decision) -> tuple[Remedy, ...]:
+    """Return what would help, by the obligations of a denial; those that are no valid `Remedy` are left out."""
+    if decision.allow is not False:
+        return ()
+    said = [dict(one) for one in decision.obligations if one.get("type") == REMEDY]
+    for one in said:
+        del one["type"]
+    return remedies_of(said)
 
 
 def unknown_obligation(obligations: Sequence[Mapping[str, object]], honours: AbstractSet[str]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sealbus.envelopes.denial import Explanation
 from sealbus.envelopes.errors import (
     RETRIED_CODES,
     BadBody,
@@ -28,7 +29,9 @@ def test_a_refusal_keeps_its_code_at_another_step() -> None:
 
 
 def test_a_denial_has_its_reasons() -> None:
-    assert Denied("no", ["not_owner"]).reasons == ("not_owner",)
+    denied = Denied("no", ["not_owner"])
+    assert denied.reasons == ("not_owner",)
+    assert denied.explanation == (("not_owner",), (), ())
 
 
 def test_a_refused_connection_says_why() -> None:
@@ -40,7 +43,7 @@ def test_a_handler_fails_with_a_handlers_code_only() -> None:
     assert HandlingError(Code.HANDLER_TIMEOUT, "over 30 s").code is Code.HANDLER_TIMEOUT
     with pytest.raises(ValueError, match="not a handler's code"):
         HandlingError(Code.EXPIRED)
-    assert HandlingError(Code.DENIED, "", ["late"]).reasons == ("late",)
+    assert HandlingError(Code.DENIED, "", Explanation(("late",))).explanation.reasons == ("late",)
 
 
 def test_a_log_is_refused_with_a_logs_code_only() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -19,8 +20,10 @@ from sealbus.bus.handling.replies import error_answer
 from sealbus.bus.ports import Delivery, Outgoing
 from sealbus.bus.sending.answer import CallExpired, ChunkedAnswer, RemoteError
 from sealbus.bus.sending.message import ERROR_TYPE, Content
+from sealbus.envelopes.denial import Denier, Explanation, Remedy, RemedyKind
 from sealbus.envelopes.errors import Code, Denied
 from sealbus.envelopes.records.work import OutcomeRecord
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.testing import TestBus
 
 SLOW = Agent("slow")
@@ -255,18 +258,47 @@ def test_an_error_reply_that_is_none_is_a_bad_result(body: bytes) -> None:
 
 def test_an_error_reply_says_code_and_reasons() -> None:
     with pytest.raises(Denied) as denied:
-        module._answer(_result(error_answer(Code.DENIED, ("not_owner",)).body, ERROR_TYPE))
+        module._answer(_result(error_answer(Code.DENIED, Explanation(("not_owner",))).body, ERROR_TYPE))
     assert denied.value.reasons == ("not_owner",)
     with pytest.raises(RemoteError) as failed:
-        module._answer(_result(error_answer(Code.HANDLER_FAILED, ()).body, ERROR_TYPE))
+        module._answer(_result(error_answer(Code.HANDLER_FAILED).body, ERROR_TYPE))
     assert failed.value.code is Code.HANDLER_FAILED
 
 
 def test_reasons_of_a_peer_are_bounded() -> None:
     with pytest.raises(Denied) as denied:
-        module._answer(_result(error_answer(Code.DENIED, ("x" * 10_000,) * 100).body, ERROR_TYPE))
+        module._answer(_result(error_answer(Code.DENIED, Explanation(("x" * 10_000,) * 100)).body, ERROR_TYPE))
     assert len(denied.value.reasons) <= 32
     assert all(len(reason) <= 256 for reason in denied.value.reasons)
+
+
+PRICING = Denier("spiffe://example.org/agent/pricing", "pricing.quote", "denied")
+STOCK = Denier("spiffe://example.org/agent/stock", "stock.update", "denied")
+LOGIN = Remedy(kind=RemedyKind.LOGIN, max_age=300)
+
+
+@pytest.mark.parametrize("code", [Code.DENIED, Code.OBLIGATION_UNKNOWN])
+def test_an_error_reply_tells_what_would_help_and_who_denied(code: Code) -> None:
+    told = Explanation(("not_owner",), (LOGIN,), (PRICING, STOCK))
+    with pytest.raises(Denied) as denied:
+        module._answer(_result(error_answer(code, told).body, ERROR_TYPE))
+    assert denied.value.code is code
+    assert denied.value.explanation == told
+
+
+def test_nobody_names_others_in_front_of_itself() -> None:
+    told = Explanation(("not_owner",), (LOGIN,), (STOCK, PRICING))
+    with pytest.raises(Denied) as denied:
+        module._answer(_result(error_answer(Code.DENIED, told).body, ERROR_TYPE))
+    assert denied.value.explanation == Explanation(("not_owner",), (LOGIN,))
+
+
+@pytest.mark.parametrize("remedy", [7, "x" * 100_000, {"kind": "login"}, [{"kind": "ask", "whom": "\x1b[2J"}], [[[]]]])
+def test_a_denial_is_one_whatever_its_remedies_look_like(remedy: object) -> None:
+    body = json.dumps({"code": "denied", "reasons": ["late"], "remedy": remedy, "via": remedy}).encode()
+    with pytest.raises(Denied) as denied:
+        module._answer(_result(body, ERROR_TYPE))
+    assert denied.value.explanation == Explanation(("late",))
 
 
 def test_any_other_answer_is_given_back_as_it_is() -> None:
@@ -274,6 +306,8 @@ def test_any_other_answer_is_given_back_as_it_is() -> None:
 
 
 class _Header:
+    iss = SpiffeId("spiffe://example.org/agent/pricing")
+
     def __init__(self, typ: str) -> None:
         self.typ = typ
 

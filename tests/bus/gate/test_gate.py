@@ -21,6 +21,7 @@ from sealbus.bus.ports import Outgoing, Overloaded, StreamRefused
 from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.routing.stages import Decided
 from sealbus.bus.sending.answer import CallExpired, RemoteError
+from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Remedy, RemedyKind
 from sealbus.envelopes.errors import (
     BusUnavailable,
     Code,
@@ -125,11 +126,18 @@ async def test_reasons_reach_a_caller_only_where_the_policy_says_so(bus: TestBus
     engine.verdict = verdict
     with pytest.raises(Denied) as hidden:
         await client.call("pricing.quote", Update(item_id="1"), returns=Price)
-    obligations = ({"type": "show_reasons"},)
+    login: dict[str, object] = {"type": "remedy", "kind": "login", "acr": "urn:x:2"}
+    obligations = (login, {"type": "remedy", "kind": "bribe"}, {"type": "remedy", "kind": "later"})
+    with pytest.raises(Denied) as unsaid:
+        await client.call("pricing.quote", Update(item_id="1"), returns=Price)
+    obligations += (dict[str, object](type="show_reasons"),)
     with pytest.raises(Denied) as told:
         await client.call("pricing.quote", Update(item_id="1"), returns=Price)
     assert hidden.value.reasons == ()
     assert told.value.reasons == ("not_owner",)
+    assert hidden.value.explanation == unsaid.value.explanation == NOTHING_TOLD
+    assert told.value.remedies == (Remedy(kind=RemedyKind.LOGIN, acr="urn:x:2"),)
+    assert told.value.via == (Denier("spiffe://example.org/agent/pricing", "pricing.quote", "denied"),)
 
 
 async def test_an_allow_that_obliges_to_what_nobody_honours_is_a_denial(
@@ -471,11 +479,13 @@ async def test_what_a_handler_asked_for_and_was_denied_is_a_denial_of_its_own(
         async with asyncio.TaskGroup() as group:
             group.create_task((await ctx.submit("inventory.update", body)).result())
 
+    login: dict[str, object] = {"type": "remedy", "kind": "login", "max_age": 300}
+
     def verdict(document: dict[str, Any]) -> Verdict:
         if document["action"]["name"] in ("pricing.quote", "inventory.update"):
             if inner == "denied":
-                return deny("not_yours", obligations=shows)
-            return allow(obligations=(*shows, {"type": "watermark"}))
+                return deny("not_yours", obligations=(login, *shows))
+            return allow(obligations=(*shows, login, {"type": "watermark"}))
         return allow(obligations=shows if shown else ())
 
     engine = ScriptedEngine(verdict)
@@ -487,6 +497,13 @@ async def test_what_a_handler_asked_for_and_was_denied_is_a_denial_of_its_own(
                 await handle.result()
             assert refused.value.code is Code.DENIED
             assert refused.value.reasons == (("not_yours",) if shown and inner == "denied" else ())
+            # What would help is told by a denial only, not by an allow that obliges to what nobody knows.
+            remedy = Remedy(kind=RemedyKind.LOGIN, max_age=300)
+            assert refused.value.remedies == ((remedy,) if shown and inner == "denied" else ())
+            asked = "pricing.quote" if verb == "call" else "inventory.update"
+            named = [("asking", f"asking.{verb}", "denied"), (asked.split(".")[0], asked, inner)] if shown else []
+            via = [(one.agent.rpartition("/")[2], one.action, one.code) for one in refused.value.via]
+            assert via == named
             assert [(one.state, one.code) for one in await bus.statuses(handle)] == [("rejected", "denied")]
             assert [one["action"]["name"] for one in engine.asked].count(f"asking.{verb}") == 1
         await bus.idle()
@@ -517,6 +534,56 @@ async def test_what_another_try_would_not_change_is_not_tried_again(shop: Shop, 
         assert answered.value.code is Code.BAD_BODY
         await bus.idle()
         assert [one.state for one in await bus.statuses(handle)] == ["failed"]
+        assert len(bus.stored("DEAD")) == 1
+
+
+async def test_a_handler_that_catches_a_denial_goes_on(shop: Shop) -> None:
+    asking = Agent("asking")
+    caught: list[Denied] = []
+
+    @asking.task("task")
+    async def task(body: Update, ctx: Context) -> str:
+        for asked in (
+            ctx.call("pricing.quote", body, returns=Price),
+            (await ctx.submit("inventory.update", body)).result(),
+        ):
+            try:
+                await asked
+            except Denied as denied:
+                caught.append(denied)
+        return "done without them"
+
+    def verdict(document: dict[str, Any]) -> Verdict:
+        if document["action"]["name"] in ("pricing.quote", "inventory.update"):
+            return deny("not_yours", obligations=({"type": "show_reasons"}, {"type": "remedy", "kind": "login"}))
+        return allow()
+
+    async with TestBus(asking, shop.pricing, shop.inventory, engine=ScriptedEngine(verdict)) as bus:
+        client = await bus.client("shop-web")
+        handle = await client.submit("asking.task", Update(item_id="1"))
+        assert await handle.result(str) == "done without them"
+        await bus.assert_task(handle, "completed")
+        assert [one.via[0].action for one in caught] == ["pricing.quote", "inventory.update"]
+        assert {one.remedies for one in caught} == {(Remedy(kind=RemedyKind.LOGIN),)}
+
+
+async def test_work_that_waits_for_canceled_work_fails_and_is_not_tried_again(
+    shop: Shop, engine: ScriptedEngine
+) -> None:
+    asking = Agent("asking")
+
+    @asking.task("task", retry=5)
+    async def task(body: Update, ctx: Context) -> None:
+        raise RemoteError(Code.CANCELED, "what a task that was canceled raises")
+
+    async with TestBus(asking, engine=engine) as bus:
+        client = await bus.client("shop-web")
+        handle = await client.submit("asking.task", Update(item_id="1"))
+        with pytest.raises(RemoteError) as ended:
+            await handle.result()
+        assert ended.value.code is Code.CANCELED
+        await bus.idle()
+        assert [(one.state, one.code) for one in await bus.statuses(handle)] == [("failed", "canceled")]
         assert len(bus.stored("DEAD")) == 1
 
 

@@ -10,6 +10,7 @@ from support.status_desk import Desk
 from sealbus.bus.gate.status_reader import StatusLimits
 from sealbus.bus.ports import Overloaded
 from sealbus.bus.sending.status import State
+from sealbus.envelopes.denial import Remedy, RemedyKind
 
 
 async def test_each_reading_is_by_itself_and_leaves_nothing() -> None:
@@ -21,6 +22,16 @@ async def test_each_reading_is_by_itself_and_leaves_nothing() -> None:
     assert desk.reader.reading == 0
     assert desk.broker.streams["RESULTS"].arrived == []
     assert desk.engine.asked == []
+
+
+@pytest.mark.parametrize(("front", "shown"), [("pricing", 2), ("stock", 0)])
+async def test_who_denied_is_shown_only_if_it_begins_with_who_signed(front: str, shown: int) -> None:
+    desk = Desk()
+    via = [[f"spiffe://example.org/agent/{one}", f"{one}.update", "denied"] for one in (front, "vault")]
+    desk.say("rejected", 0, code="denied", via=via, remedy=[{"kind": "login"}])
+    (status,) = await desk.read()
+    assert len(status.via) == shown
+    assert status.remedies == (Remedy(kind=RemedyKind.LOGIN),)
 
 
 async def test_what_is_left_early_leaves_nothing() -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import replace
 
 import pytest
 from support.audit import opened
 
-from sealbus.bus.handling.attempt import attempt
+from sealbus.bus.handling.attempt import attempt, passed_on
 from sealbus.bus.routing.retry import Reject, Retry, RetryPolicy
 from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.answer import AnswerDenied, CallExpired, RemoteError
 from sealbus.bus.sending.message import Content
+from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation, Remedy, RemedyKind
 from sealbus.envelopes.errors import BusUnavailable, Code, Denied, HandlingError, ObligationUnknown, ResourceNotFound
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.policies.decision.request import Resource
@@ -158,6 +160,7 @@ async def test_the_log_says_where_a_handler_failed_and_nothing_of_what_it_said(
         (RemoteError(Code.RESOURCE_NOT_FOUND), Code.RESOURCE_NOT_FOUND, ()),
         (RemoteError(Code.IDEMPOTENCY_CONFLICT), Code.IDEMPOTENCY_CONFLICT, ()),
         (RemoteError(Code.OUTCOME_UNKNOWN), Code.OUTCOME_UNKNOWN, ()),
+        (RemoteError(Code.CANCELED), Code.CANCELED, ()),
         (RemoteError(Code.POLICY_UNAVAILABLE), Code.HANDLER_FAILED, ()),
         (RemoteError(Code.HANDLER_FAILED), Code.HANDLER_FAILED, ()),
         (CallExpired("no answer"), Code.HANDLER_FAILED, ()),
@@ -172,12 +175,40 @@ async def test_what_another_agent_said_lasting_ends_the_attempt_as_that(
     for _ in range(wrapped):
         error = ExceptionGroup("unhandled errors in a TaskGroup", [error])
     ended = await failure(error)
-    assert (ended.code, ended.reasons) == (code, reasons)
+    assert (ended.code, ended.explanation.reasons) == (code, reasons)
 
 
 async def test_of_several_errors_all_have_to_be_lasting() -> None:
     both = ExceptionGroup("two", [ExceptionGroup("one", [Denied("no", ["late"])]), RemoteError(Code.BAD_BODY)])
-    assert ((await failure(both)).code, (await failure(both)).reasons) == (Code.DENIED, ("late",))
+    ended = await failure(both)
+    assert (ended.code, ended.explanation.reasons) == (Code.DENIED, ("late",))
     for other in (ValueError("x"), RemoteError(Code.POLICY_UNAVAILABLE)):
         assert (await failure(ExceptionGroup("two", [Denied("no"), other]))).code is Code.HANDLER_FAILED
         assert (await failure(ExceptionGroup("two", [other, Denied("no")]))).code is Code.HANDLER_FAILED
+
+
+STOCK = Denier("spiffe://example.org/agent/stock", "stock.update", "obligation_unknown")
+TOLD = Explanation(("late",), (Remedy(kind=RemedyKind.LOGIN, max_age=300),), (STOCK,))
+SHOWS: tuple[Mapping[str, object], ...] = ({"type": "show_reasons"},)
+
+
+@pytest.mark.parametrize("error", [Denied("no", *TOLD), ObligationUnknown("no", *TOLD)])
+async def test_what_a_handler_was_told_of_a_denial_is_passed_on_with_itself_in_front(error: Denied) -> None:
+    ended = await failure(error)
+    assert ended.explanation == TOLD
+    asked = permitted(Scripted())
+    aud = asked.message.header.aud
+    assert aud is not None
+    assert passed_on(asked, ended) == NOTHING_TOLD
+    told = passed_on(replace(asked, obligations=SHOWS), ended)
+    assert told == TOLD._replace(via=(Denier(aud.value, "a.run", "denied"), STOCK))
+
+
+async def test_what_our_own_policy_says_of_an_answer_is_passed_on_to_nobody() -> None:
+    ended = await failure(AnswerDenied("ours", ["for us alone"]))
+    assert ended.explanation == NOTHING_TOLD
+
+
+async def test_what_is_no_denial_passes_nothing_on() -> None:
+    ended = await failure(RemoteError(Code.BAD_BODY))
+    assert passed_on(replace(permitted(Scripted()), obligations=SHOWS), ended) == NOTHING_TOLD

@@ -9,6 +9,7 @@ from support.audit import opened
 
 from sealbus.bus.handling.replies import error_answer, reply_message
 from sealbus.bus.sending.message import ERROR_TYPE, Content
+from sealbus.envelopes.denial import Denier, Explanation, Remedy, RemedyKind
 from sealbus.envelopes.errors import Code, Denied
 from sealbus.envelopes.message.kinds import Kind
 
@@ -34,6 +35,17 @@ def test_what_names_no_inbox_is_not_answered() -> None:
 
 
 def test_an_error_says_its_code_and_the_reasons_that_it_is_given() -> None:
-    answer = error_answer(Code.DENIED, ("not_owner",))
+    told = Explanation(
+        ("not_owner",),
+        (Remedy(kind=RemedyKind.ASK, whom="Bob"),),
+        (Denier("spiffe://example.org/agent/stock", "stock.update", "denied"),),
+    )
+    answer = error_answer(Code.DENIED, told)
     assert answer.typ == ERROR_TYPE
-    assert json.loads(answer.body) == {"code": "denied", "reasons": ["not_owner"]}
+    assert json.loads(answer.body) == {
+        "code": "denied",
+        "reasons": ["not_owner"],
+        "remedy": [{"kind": "ask", "whom": "Bob"}],
+        "via": [["spiffe://example.org/agent/stock", "stock.update", "denied"]],
+    }
+    assert json.loads(error_answer(Code.BAD_BODY).body) == {"code": "bad_body", "reasons": []}

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import FINAL, PER_DELIVERY, STATUS_TYPE, State, Status, encode, parse, sequence_of
+from sealbus.envelopes.denial import DENIERS, REMEDIES, Denier, Remedy, RemedyKind
 from sealbus.envelopes.errors import BadBody
 
 RESULT = Content(body=b'{"a":1}', typ="application/json")
+PLANNER = Denier("spiffe://example.org/agent/planner", "planner.plan", "denied")
+STOCK = Denier("spiffe://example.org/agent/stock", "stock.update", "denied")
 OTHERS = [state for state in State if state is not State.COMPLETED]
 
 
@@ -23,7 +26,15 @@ def read(status: Status) -> Status:
 
 @pytest.mark.parametrize("state", OTHERS)
 def test_every_state_comes_back_as_it_was(state: State) -> None:
-    status = Status(state=state, code="denied", reasons=("not_owner", "ü"), note="a line", sequence=7)
+    status = Status(
+        state=state,
+        code="denied",
+        reasons=("not_owner", "ü"),
+        note="a line",
+        remedies=(Remedy(kind=RemedyKind.LOGIN, acr="urn:x:2", max_age=300),),
+        via=(PLANNER, STOCK),
+        sequence=7,
+    )
     assert read(status) == status
     assert encode(status).typ == STATUS_TYPE
     assert status.final is (state in FINAL)
@@ -34,6 +45,28 @@ def test_a_completed_status_is_its_result() -> None:
     assert encode(status) == RESULT
     assert read(status) == status
     assert status.final
+
+
+def test_the_largest_denial_is_no_larger_than_what_is_read() -> None:
+    denier = Denier("spiffe://example.org/" + "a" * 2_027, "a" * 256, "d" * 64)
+    remedy = Remedy(kind=RemedyKind.ASK, whom='"' * 256)
+    status = Status(
+        state=State.REJECTED,
+        code="d" * 64,
+        reasons=('"' * 256,) * 32,
+        note='"' * 256,
+        remedies=(remedy,) * REMEDIES,
+        via=(denier,) * DENIERS,
+    )
+    assert read(status) == status
+
+
+@pytest.mark.parametrize(
+    "members", [{"remedy": "login"}, {"remedy": [{"kind": "bribe"}, 7]}, {"via": [["a", "b", "c"]]}]
+)
+def test_invalid_remedies_and_chains_are_left_out(members: dict[str, object]) -> None:
+    status = parse(said("rejected", code="denied", **members), STATUS_TYPE, fin=True, sequence=0)
+    assert status == Status(state=State.REJECTED, code="denied")
 
 
 def test_what_is_not_said_is_left_out() -> None:
@@ -89,6 +122,9 @@ def test_a_result_whose_status_is_not_final_is_refused() -> None:
         {"state": State.FAILED, "reasons": ("x" * 257,)},
         {"state": State.WORKING, "note": "\x07"},
         {"state": State.WORKING, "sequence": -1},
+        {"state": State.COMPLETED, "result": RESULT, "via": (PLANNER,)},
+        {"state": State.REJECTED, "remedies": (Remedy(kind=RemedyKind.LOGIN),) * 5},
+        {"state": State.REJECTED, "via": (PLANNER,) * 9},
     ],
 )
 def test_what_no_status_can_be_is_not_made(fields: dict[str, object]) -> None:

@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 
+from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import Code, PolicyFailed
-from sealbus.policies.decision.decision import OBLIGATIONS, Decision, parse_decision, shows_reasons, unknown_obligation
+from sealbus.policies.decision.decision import (
+    OBLIGATIONS,
+    Decision,
+    parse_decision,
+    remedies,
+    shows_reasons,
+    unknown_obligation,
+)
 
 WRONG: dict[str, list[object]] = {
     "allow": ["true", 1, None, "yes", [], {}, 1.0],
@@ -94,3 +102,29 @@ def test_reasons_are_shown_where_one_of_the_obligations_says_so() -> None:
     assert shows_reasons([{"type": "audit"}, {"type": "show_reasons"}])
     assert not shows_reasons([{"type": "audit"}, {"show_reasons": True}])
     assert not shows_reasons([])
+
+
+def denial(*obligations: object, allow: bool = False) -> Decision:
+    answer = {"allow": allow, "reasons": [], "obligations": list(obligations), "policy": "p"}
+    return parse_decision(answer, revision="r", engine="e", micros=0)
+
+
+def test_remedies_are_those_of_a_denial_in_their_order_and_valid() -> None:
+    said = denial(
+        {"type": "remedy", "kind": "ask", "whom": "Bob"},
+        {"type": "show_reasons"},
+        {"type": "remedy", "kind": "bribe"},
+        {"type": ["remedy"], "kind": "login"},
+        {"kind": "login"},
+        {"type": "remedy", "kind": "login", "max_age": 300},
+    )
+    assert remedies(said) == (
+        Remedy(kind=RemedyKind.ASK, whom="Bob"),
+        Remedy(kind=RemedyKind.LOGIN, max_age=300),
+    )
+
+
+def test_an_allow_has_no_remedies_and_needs_a_handler_that_honours_one() -> None:
+    said = denial({"type": "remedy", "kind": "login"}, allow=True)
+    assert remedies(said) == ()
+    assert unknown_obligation(said.obligations, frozenset()) == "remedy"

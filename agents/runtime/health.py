@@ -26,7 +26,7 @@ from sealbus.policies.decision.engine import EngineStatus
 if TYPE_CHECKING:
     from sealbus.agents.runtime.node import Node
 
-__all__ = ["ASK_EVERY", "HealthServer", "Probes", "Readiness", "parse_address"]
+__all__ = ["ASK_EVERY", "HealthServer", "Probes", "Readiness", "numbered_address", "parse_address"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -86,6 +86,17 @@ def parse_address(text: str, setting: str = "health.address") -> tuple[str, int]
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535 or (colon and host != host.strip()):
         raise ConfigurationError(f"{setting} {text!r}: write host:port, :port or port")
     return host or _LOOPBACK, int(port)
+
+
+def numbered_address(address: str, number: int) -> str:
+    """Return the address `number` ports after `address`; port 0, any free one, is the same for all.
+
+    Raises `ConfigurationError` for what is no address, or has no such port after it.
+    """
+    host, port = parse_address(address)
+    if port + number > 65_535:
+        raise ConfigurationError(f"health.address {address!r}: there is no port {number} after it for the last of them")
+    return f"{f'[{host}]' if ':' in host else host}:{port + number if port else 0}"
 
 
 class HealthServer:

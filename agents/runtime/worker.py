@@ -7,11 +7,12 @@ import gc
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
+from sealbus.agents.runtime.draining import describe_unfinished, say_while_draining
 from sealbus.agents.runtime.endpoint import routes_of
 from sealbus.agents.runtime.health import Readiness
 from sealbus.agents.runtime.node import Node
@@ -157,14 +158,17 @@ class Worker:
             await stop.wait()
             for one in running:
                 one.cancel()
-        try:
-            async with asyncio.timeout(self.limits.drain):
-                await self._gate.settle()
-                drained = await self._executor.drain(self.limits.drain)
-        except TimeoutError:
-            drained = False
+        drained, within = False, self.limits.drain
+        async with say_while_draining(self.agent.name, self._executor.unfinished, within=within, clock=self.node.clock):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within):
+                    await self._gate.settle()
+                    drained = await self._executor.drain(within)
         if not drained:
-            _log.warning("stopped with work unfinished: it will be redelivered")
+            unfinished = describe_unfinished(self._executor.unfinished(), self.node.clock())
+            _log.warning(
+                "%s stopped with work unfinished; tasks and events are redelivered: %s", self.agent.name, unfinished
+            )
         return drained
 
     async def _take(self) -> None:

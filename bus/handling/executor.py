@@ -9,7 +9,7 @@ acknowledgement) runs in the background while the next handler runs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Self
 
@@ -133,6 +133,10 @@ class Executor:
     async def room(self, source: Pull | str) -> None:
         """Wait until few enough messages of a consumer, or of the subject of a call, wait for limits of their handlers."""
         await self._limits.room(source)
+
+    def unfinished(self) -> Collection[Work]:
+        """Return what was put here and is not settled yet."""
+        return self._unsettled
 
     async def drain(self, within: float) -> bool:
         """Wait at most `within` seconds until everything queued was handled; return whether it was."""

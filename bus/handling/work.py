@@ -15,7 +15,7 @@ class Work:
     """A permitted message with its delivery, which is settled once: by `ack` or `put_off`.
 
     Until then it is in `unsettled`, whose owner tells the broker that it is being handled (`alive`). `pull` is where it
-    is settled, absent for a core call.
+    is settled, absent for a core call, which is only waited for.
     """
 
     __slots__ = ("_unsettled", "claim", "delivery", "header", "lined_up", "permitted", "pull", "started")
@@ -32,8 +32,7 @@ class Work:
         self.lined_up = False
         """Whether it had to wait for a limit of its handler or partition."""
         self._unsettled = unsettled
-        if pull is not None:
-            unsettled.add(self)
+        unsettled.add(self)
 
     @property
     def source(self) -> Pull | str:

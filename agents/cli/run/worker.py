@@ -1,4 +1,4 @@
-"""`sealbus worker run MODULE:AGENT`: run one agent's handlers until SIGTERM, then drain."""
+"""`sealbus worker run MODULE:AGENT...`: run the handlers of agents until SIGTERM, then drain."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import importlib
 import importlib.util
 import logging
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import click
@@ -18,9 +20,11 @@ from sealbus.agents.cli.options import config_option, ended_by, json_option, sto
 from sealbus.agents.cli.output import note, print_json
 
 if TYPE_CHECKING:
+    from sealbus.agents.runtime.settings.settings import Settings
+    from sealbus.agents.runtime.worker import Worker, WorkerLimits
     from sealbus.agents.sdk.agent import Agent
 
-__all__ = ["command", "load_agent"]
+__all__ = ["command", "load_agent", "load_agents"]
 
 
 @click.group("worker")
@@ -29,21 +33,81 @@ def command() -> None:
 
 
 @command.command("run")
-@click.argument("target", metavar="MODULE:AGENT")
+@click.argument("targets", metavar="MODULE:AGENT...", nargs=-1, required=True)
 @click.option("--concurrency", default=None, type=click.IntRange(1, 10_000), help="How many handlers run at a time.")
-@click.option("--health", default=None, metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics here.")
+@click.option(
+    "--processes",
+    default=None,
+    type=click.IntRange(1, 256),
+    help="Run so many processes, each with all of the agents; one that ends is started again.",
+)
+@click.option("--reload", "reloading", is_flag=True, help="For development: start again when a .py file changes.")
+@click.option(
+    "--health",
+    default=None,
+    metavar="HOST:PORT",
+    help="Serve /healthz, /readyz and /metrics here; of several agents or processes, each at the port after the last.",
+)
+@click.option("--supervised", default=None, nargs=2, type=int, hidden=True, help="Number of the process, and its line.")
 @config_option
 @json_option
-def run(target: str, concurrency: int | None, health: str | None, config: str | None, as_json: bool) -> None:
-    """Run the handlers of AGENT in MODULE (a dotted name, or a file such as app.py)."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    agent = load_agent(target)
-    drained = asyncio.run(_run(agent, concurrency, health, config, as_json=as_json))
+def run(
+    targets: tuple[str, ...],
+    concurrency: int | None,
+    processes: int | None,
+    reloading: bool,
+    health: str | None,
+    supervised: tuple[int, int] | None,
+    config: str | None,
+    as_json: bool,
+) -> None:
+    """Run the handlers of each AGENT in its MODULE (a dotted name, or a file such as app.py) until SIGTERM, then drain.
+
+    Several agents in one process have a node, an identity and a connection each.
+    """
+    if supervised is None and (processes is not None or reloading):
+        from sealbus.agents.cli.run.processes import run_processes
+
+        raise SystemExit(
+            run_processes(
+                targets,
+                processes=processes or 1,
+                reloading=reloading,
+                concurrency=concurrency,
+                health=health,
+                config=config,
+                as_json=as_json,
+            )
+        )
+    number, line = supervised or (0, None)
+    name = f"process {number}: " if number else ""
+    logging.basicConfig(level=logging.INFO, format=f"%(levelname)s {name}%(name)s: %(message)s", stream=sys.stderr)
+    agents = load_agents(targets)
+    drained = asyncio.run(_run(agents, concurrency, health, config, line=line, as_json=as_json))
     raise SystemExit(0 if drained else 1)
 
 
-def load_agent(target: str) -> Agent:
-    """Return the `Agent` that `MODULE:AGENT` names; raise `ConfigurationError` with one line if there is none."""
+def load_agents(targets: Sequence[str]) -> list[Agent]:
+    """Return the agents that `targets` name; raise `ConfigurationError` as `load_agent` does, and for one named twice."""
+    from sealbus.envelopes.errors import ConfigurationError
+
+    agents: dict[str, Agent] = {}
+    files: dict[str, Path] = {}
+    for target in targets:
+        agent = load_agent(target, files)
+        if agent.name in agents:
+            raise ConfigurationError(
+                f"{target}: agent {agent.name} is there already; --processes runs it several times"
+            )
+        agents[agent.name] = agent
+    return list(agents.values())
+
+
+def load_agent(target: str, files: dict[str, Path] | None = None) -> Agent:
+    """Return the `Agent` that `MODULE:AGENT` names; raise `ConfigurationError` with one line if there is none.
+
+    `files` holds what was loaded before for this process, by the name of its module: a file is loaded once.
+    """
     from sealbus.agents.sdk.agent import Agent
     from sealbus.envelopes.errors import ConfigurationError
 
@@ -52,15 +116,7 @@ def load_agent(target: str) -> Agent:
         raise ConfigurationError(f"{target}: give MODULE:AGENT, for instance app.py:agent")
     try:
         if module_name.endswith(".py"):
-            path = Path(module_name)
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            if spec is None or spec.loader is None or not path.exists():
-                raise ConfigurationError(f"{module_name}: no such file")
-            # As Python does for a file that it runs: modules in the same folder can be imported.
-            sys.path.insert(0, str(path.absolute().parent))
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[path.stem] = module
-            spec.loader.exec_module(module)
+            module = _module_of(Path(module_name), {} if files is None else files)
         else:
             sys.path.insert(0, "")
             module = importlib.import_module(module_name)
@@ -72,11 +128,38 @@ def load_agent(target: str) -> Agent:
     return agent
 
 
-async def _run(agent: Agent, concurrency: int | None, health: str | None, config: str | None, *, as_json: bool) -> bool:
-    from sealbus.agents.runtime.health import HealthServer, Probes
-    from sealbus.agents.runtime.open import open_node
+def _module_of(path: Path, files: dict[str, Path]) -> ModuleType:
+    from sealbus.envelopes.errors import ConfigurationError
+
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.exists():
+        raise ConfigurationError(f"{path}: no such file")
+    if (before := files.get(path.stem)) is not None:
+        if before != path.resolve():
+            raise ConfigurationError(f"{path}: {before} is this process's module {path.stem}: start a process for each")
+        return sys.modules[path.stem]
+    files[path.stem] = path.resolve()
+    # As Python does for a file that it runs: modules in the same folder can be imported.
+    sys.path.insert(0, str(path.absolute().parent))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+async def _run(
+    agents: Sequence[Agent],
+    concurrency: int | None,
+    health: str | None,
+    config: str | None,
+    *,
+    line: int | None,
+    as_json: bool,
+) -> bool:
+    from sealbus.agents.runtime.health import numbered_address
     from sealbus.agents.runtime.settings.settings import load_settings
-    from sealbus.agents.runtime.worker import Worker, WorkerLimits, settle_collector
+    from sealbus.agents.runtime.supervisor import ParentLine
+    from sealbus.agents.runtime.worker import WorkerLimits, settle_collector
 
     settings = load_settings(config)
     stop = stop_signalled()
@@ -85,22 +168,65 @@ async def _run(agent: Agent, concurrency: int | None, health: str | None, config
         limits = replace(limits, concurrency=concurrency)
     address = health or settings.health.address
     async with AsyncExitStack() as stack:
+        parent = stack.enter_context(ParentLine(line, stop)) if line is not None else None
+        workers: list[Worker] = []
         async with ended_by(stop):
-            node = await stack.enter_async_context(open_node(agent.name, settings))
-            worker = await stack.enter_async_context(Worker(agent, node, limits))
+            for agent in agents:
+                opening = _opened(agent, settings, limits, alone=len(agents) == 1)
+                workers.append(await stack.enter_async_context(opening))
         if stop.is_set():
             return True
         if address is not None:
-            probes = Probes(healthy=dict, ready=worker.not_ready, notes=worker.notes)
-            server = await stack.enter_async_context(HealthServer(address, probes=probes, counters=node.counters))
-            note(f"health at port {server.port}")
-        running = asyncio.ensure_future(worker.run(stop))
-        waiting = asyncio.ensure_future(worker.ready.wait())
-        await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        settle_collector()
-        if as_json:
-            print_json({"ready": True, "agent": agent.name, "identity": str(node.own)})
-        else:
-            note(f"{agent.name} runs as {node.own}: {', '.join(route.subject for route in worker.routes.routes)}")
-        return await running
+            for number, worker in enumerate(workers):
+                await stack.enter_async_context(_probed(worker, numbered_address(address, number)))
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(worker.run(stop), name=f"worker-{worker.agent.name}") for worker in workers]
+            async with ended_by(stop):
+                for worker in workers:
+                    await worker.ready.wait()
+            settle_collector()
+            if not stop.is_set():
+                if parent is not None:
+                    parent.ready()
+                for worker in workers:
+                    _say_ready(worker, as_json=as_json)
+        return all(one.result() for one in running)
+
+
+@asynccontextmanager
+async def _opened(
+    agent: Agent, settings: Settings, limits: WorkerLimits, *, alone: bool
+) -> AsyncGenerator[Worker, None]:
+    from sealbus.agents.runtime.open import open_node
+    from sealbus.agents.runtime.worker import Worker
+    from sealbus.envelopes.errors import IdentityUnavailable
+
+    async with AsyncExitStack() as stack:
+        try:
+            node = await stack.enter_async_context(open_node(agent.name, settings))
+        except IdentityUnavailable as error:
+            if alone:
+                raise
+            raise IdentityUnavailable(
+                f"agent {agent.name}: {error.detail}; several agents run in one process only where its Workload API gives "
+                "it the identity of each: otherwise start a process for each"
+            ) from error
+        yield await stack.enter_async_context(Worker(agent, node, limits))
+
+
+@asynccontextmanager
+async def _probed(worker: Worker, address: str) -> AsyncGenerator[None, None]:
+    from sealbus.agents.runtime.health import HealthServer, Probes
+
+    probes = Probes(healthy=dict, ready=worker.not_ready, notes=worker.notes)
+    async with HealthServer(address, probes=probes, counters=worker.node.counters) as server:
+        note(f"health of {worker.agent.name} at port {server.port}")
+        yield
+
+
+def _say_ready(worker: Worker, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"ready": True, "agent": worker.agent.name, "identity": str(worker.node.own)})
+    else:
+        subjects = ", ".join(route.subject for route in worker.routes.routes)
+        note(f"{worker.agent.name} runs as {worker.node.own}: {subjects}")

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from sealbus.agents.runtime import health
-from sealbus.agents.runtime.health import HealthServer, Probes, parse_address
+from sealbus.agents.runtime.health import HealthServer, Probes, numbered_address, parse_address
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 
@@ -218,3 +218,16 @@ async def test_nobody_but_this_machine_is_served_unless_said(state: State) -> No
     with socket.socket() as probe:
         probe.bind(("127.0.0.2", 0))
         assert probe.connect_ex(("127.0.0.2", state.port)) != 0
+
+
+@pytest.mark.parametrize(
+    ("address", "third"),
+    [("9000", "127.0.0.1:9002"), ("0", "127.0.0.1:0"), ("[::1]:65533", "[::1]:65535"), ("h:1", "h:3")],
+)
+def test_addresses_are_counted_from_the_first(address: str, third: str) -> None:
+    assert numbered_address(address, 2) == third
+
+
+def test_there_is_no_port_after_the_last() -> None:
+    with pytest.raises(ConfigurationError, match="there is no port 1 after it"):
+        numbered_address("65535", 1)

@@ -1,4 +1,4 @@
-"""Work: it stands among the unsettled until its delivery is settled, once, and a call has none to settle."""
+"""Work: it stands among the unsettled until its delivery is settled, once, or a call is answered."""
 
 from __future__ import annotations
 
@@ -59,11 +59,12 @@ def test_it_is_unsettled_until_it_is_put_off() -> None:
     assert pull.asked == [("retry", 2.5)]
 
 
-def test_a_call_is_never_among_them_and_does_not_come_again() -> None:
+def test_a_call_is_among_them_and_does_not_come_again() -> None:
     unsettled: set[Work] = set()
     call = work(None, unsettled)
-    assert unsettled == set()
+    assert unsettled == {call}
     call.alive()
     call.ack()
+    assert unsettled == set()
     with pytest.raises(TypeError):
         call.put_off(1.0, Places(8_192, counters=Counters()))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from sealbus.agents.cli.run.worker import command, load_agent
+from sealbus.agents.cli.run.worker import command, load_agent, load_agents
 from sealbus.envelopes.errors import ConfigurationError
 
 AGENT = """
@@ -57,7 +57,31 @@ def test_a_module_that_lacks_another_says_which(tmp_path: Path) -> None:
         load_agent(f"{tmp_path / 'app_of_imports.py'}:agent")
 
 
-@pytest.mark.parametrize("options", [["--concurrency", "0"], ["--concurrency", "many"], []])
+def test_two_agents_of_one_file_share_what_it_holds(tmp_path: Path) -> None:
+    file = tmp_path / "app_of_two.py"
+    file.write_text("from sealbus import Agent\none, two = Agent('one'), Agent('two')\n")
+    one, two = load_agents([f"{file}:one", f"{tmp_path}/../{tmp_path.name}/app_of_two.py:two"])
+    module = sys.modules["app_of_two"]
+    assert (one, two) == (module.one, module.two)
+
+
+def test_one_process_runs_an_agent_once(tmp_path: Path) -> None:
+    file = tmp_path / "app_of_one.py"
+    file.write_text("from sealbus import Agent\none, again = Agent('one'), Agent('one')\n")
+    for twice in ([f"{file}:one", f"{file}:one"], [f"{file}:one", f"{file}:again"]):
+        with pytest.raises(ConfigurationError, match="agent one is there already; --processes runs it several times"):
+            load_agents(twice)
+
+
+def test_two_files_of_one_name_are_not_one_module(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "app_of_a_name.py").write_text(AGENT.replace('"inventory"', f'"{folder}"'))
+    with pytest.raises(ConfigurationError, match="process's module app_of_a_name: start a process for each"):
+        load_agents([f"{tmp_path / folder / 'app_of_a_name.py'}:inventory" for folder in ("a", "b")])
+
+
+@pytest.mark.parametrize("options", [["--concurrency", "0"], ["--processes", "0"], ["--processes", "many"], []])
 def test_bad_options_are_usage_errors(options: list[str]) -> None:
     arguments = ["run", *options, *(["app.py:agent"] if options else [])]
     assert CliRunner().invoke(command, arguments).exit_code == 2

@@ -1,0 +1,76 @@
+"""The parent of `sealbus worker run --processes N` and `--reload`: it starts workers as processes, and imports no agent."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sealbus.agents.cli.options import stop_signalled
+from sealbus.agents.cli.output import note
+from sealbus.agents.runtime.health import numbered_address
+from sealbus.agents.runtime.settings.settings import load_settings
+from sealbus.agents.runtime.source_files import SourceFiles
+from sealbus.agents.runtime.supervisor import Supervisor
+from sealbus.envelopes.errors import ConfigurationError
+
+__all__ = ["folders_of", "run_processes"]
+
+GRACE = 10.0
+"""Seconds that a process has to end beyond its own `worker.drain`; a handler that blocks its thread never ends."""
+
+
+def run_processes(
+    targets: Sequence[str],
+    *,
+    processes: int,
+    reloading: bool,
+    concurrency: int | None,
+    health: str | None,
+    config: str | None,
+    as_json: bool,
+) -> int:
+    """Run `processes` workers of `targets` until SIGINT or SIGTERM; return the exit code (`Supervisor.run`)."""
+    settings = load_settings(config)
+    if settings.audit.spool is not None and processes > 1:
+        raise ConfigurationError(
+            "audit.spool is a folder of one process: start one worker for each spool, or none with --processes"
+        )
+    address = health or settings.health.address
+    if address is not None:
+        numbered_address(address, processes * len(targets) - 1)
+
+    def command(number: int, line: int) -> list[str]:
+        options = {
+            "--concurrency": str(concurrency) if concurrency is not None else None,
+            "--health": numbered_address(address, (number - 1) * len(targets)) if address is not None else None,
+            "--config": config,
+        }
+        given = [word for option, value in options.items() if value is not None for word in (option, value)]
+        if as_json:
+            given.append("--json")
+        # With -P a folder or file `sealbus` in the current folder is not taken for the package.
+        own = [sys.executable, "-P", "-m", "sealbus", "worker", "run"]
+        return [*own, "--supervised", str(number), str(line), *given, "--", *targets]
+
+    supervisor = Supervisor(command, processes=processes, grace=settings.worker.drain + GRACE, say=note)
+    return asyncio.run(_supervise(supervisor, SourceFiles(folders_of(targets)) if reloading else None))
+
+
+async def _supervise(supervisor: Supervisor, files: SourceFiles | None) -> int:
+    stop = stop_signalled()
+    if files is None:
+        return await supervisor.run(stop)
+    note(f"the .py files below {', '.join(map(str, files.folders))} are watched: when one changes, all start again")
+    return await supervisor.run_changing(stop, files.changed)
+
+
+def folders_of(targets: Sequence[str]) -> list[Path]:
+    """Return the folders that the files of `targets` are in; a module is looked for below the current folder alone."""
+    folders = []
+    for target in targets:
+        module = target.partition(":")[0]
+        path = Path(module if module.endswith(".py") else f"{module.partition('.')[0]}")
+        folders.append((path if path.is_dir() else path.parent).absolute())
+    return folders

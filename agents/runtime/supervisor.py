@@ -1,0 +1,273 @@
+"""`Supervisor`: runs one command in several processes, starts one that ended again, and ends all of them together.
+
+Parent and child hold the ends of a socket pair. The child writes one byte once it is ready; when its parent is gone, however
+that ended, the child reads the end of the stream and stops as for SIGTERM. The parent runs none of the code of its children.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+from sealbus.envelopes.backoff import Backoff
+
+__all__ = ["ParentLine", "Restarts", "Supervisor"]
+
+_READY: Final = b"\x01"
+_SIGNALLED: Final = 128
+"""What a shell adds to the number of the signal that ended a process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restarts:
+    """When a process that ended by itself is started again."""
+
+    backoff: Backoff = Backoff(initial_interval=0.5, maximum_interval=30.0)
+    most: int = 5
+    """Ends in succession after which all is ended; one that was ready for `steady` seconds begins a new count."""
+    steady: float = 60.0
+
+
+class Supervisor:
+    """`processes` children, each run by `command(number, descriptor)`, numbered from 1; `run` them until told to stop.
+
+    `descriptor` is the child's end of its line (`ParentLine`). A child has `grace` seconds to end after SIGTERM. `say` is
+    given one line for each thing that an operator should know.
+    """
+
+    def __init__(
+        self,
+        command: Callable[[int, int], Sequence[str]],
+        *,
+        processes: int,
+        grace: float,
+        say: Callable[[str], None],
+        restarts: Restarts | None = None,
+    ) -> None:
+        self._command = command
+        self._processes = processes
+        self._grace = grace
+        self._say = say
+        self._restarts = restarts or Restarts()
+        self._end = asyncio.Event()
+        self._worked = asyncio.Event()
+        """Set once a process was ready. The first one shows whether the command can start at all; the others wait for it."""
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Run until `stop` is set, then send SIGTERM to each process and wait for its end; return the exit code.
+
+        That is the highest of those of the processes, 128 and the number for a signal. A process that ends before any was
+        ready, or more than `Restarts.most` times in succession, ends all: with its own code, or 1 if that was 0.
+        """
+        async with asyncio.TaskGroup() as group:
+            ending = group.create_task(self._end_with(stop), name="supervisor-stop")
+            kept = [
+                group.create_task(self._keep(number), name=f"process-{number}")
+                for number in range(1, self._processes + 1)
+            ]
+            await asyncio.wait(kept)
+            ending.cancel()
+        return max(one.result() for one in kept)
+
+    async def run_changing(self, stop: asyncio.Event, changed: Callable[[], Awaitable[str]]) -> int:
+        """Run until `stop` is set, and start all processes anew after each `changed`, which returns what it was.
+
+        A process that ends by itself is not started again before the next change. Returns the exit code of the last ones.
+        """
+        code = 0
+        while not stop.is_set():
+            self._end.clear()
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(self._end_after(changed), name="supervisor-changes")
+                ending = group.create_task(self._end_with(stop), name="supervisor-stop")
+                kept = [
+                    group.create_task(self._keep_until_changed(number), name=f"process-{number}")
+                    for number in range(1, self._processes + 1)
+                ]
+                await asyncio.wait(kept)
+                watching.cancel()
+                ending.cancel()
+            code = max(one.result() for one in kept)
+        return code
+
+    async def _end_with(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._end.set()
+
+    async def _end_after(self, changed: Callable[[], Awaitable[str]]) -> None:
+        self._say(f"{await changed()} changed: starting again once what is handled is done")
+        self._end.set()
+
+    async def _keep_until_changed(self, number: int) -> int:
+        async with await _Child.start(self._command, number) as child:
+            code = await child.until(self._end, self._grace)
+        if self._end.is_set():
+            return code
+        self._say(f"process {number} {_how(code)}: it is started again after the next change")
+        await self._end.wait()
+        return 0
+
+    async def _keep(self, number: int) -> int:
+        """Run process `number` until the end of all, and return the code of its last one."""
+        restarts, failures = self._restarts, 0
+        if number > 1:
+            await _first_of(self._worked, self._end)
+        while not self._end.is_set():
+            async with await _Child.start(self._command, number) as child:
+                await _first_of(child.ready, child.ended, self._end)
+                if child.ready.is_set():
+                    self._worked.set()
+                code = await child.until(self._end, self._grace)
+            if self._end.is_set():
+                return code
+            failures = 1 if child.ready_for >= restarts.steady else failures + 1
+            if not self._worked.is_set() or failures > restarts.most:
+                why = f"{failures} times in succession" if self._worked.is_set() else "before it was ready"
+                self._say(f"process {number} {_how(code)}, {why}: it is not started again, and all are ended")
+                self._end.set()
+                return code or 1
+            wait = restarts.backoff.interval(failures)
+            self._say(f"process {number} {_how(code)}: it is started again in {wait:.1f} s")
+            await _first_of(self._end, within=wait)
+        return 0
+
+
+class _Child:
+    """One process, until it has ended; killed if its owner leaves before."""
+
+    def __init__(self, process: asyncio.subprocess.Process, line: socket.socket) -> None:
+        self._process = process
+        self._line = line
+        self.ready = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.ready_for = 0.0
+        """Seconds from when it was ready to its end."""
+        self._since: float | None = None
+        self._waiting: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(cls, command: Callable[[int, int], Sequence[str]], number: int) -> Self:
+        ours, theirs = socket.socketpair()
+        try:
+            ours.setblocking(False)
+            process = await asyncio.create_subprocess_exec(
+                *command(number, theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                # A Ctrl-C is for the parent, which passes it on: without this the child would have it before it can drain.
+                process_group=0,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return cls(process, ours)
+
+    async def __aenter__(self) -> Self:
+        asyncio.get_running_loop().add_reader(self._line, self._heard)
+        self._waiting = asyncio.create_task(self._wait(), name="process-end")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        asyncio.get_running_loop().remove_reader(self._line)
+        self._line.close()
+        if self._process.returncode is None:
+            self._process.kill()
+        assert self._waiting is not None  # noqa: S101  entered
+        await self._waiting
+
+    async def until(self, end: asyncio.Event, grace: float) -> int:
+        """Wait until it ends by itself, or end it once `end` is set; return its exit code."""
+        await _first_of(self.ended, end)
+        if not self.ended.is_set():
+            self._process.send_signal(signal.SIGTERM)
+            await _first_of(self.ended, within=grace)
+            if not self.ended.is_set():
+                self._process.kill()
+                await self.ended.wait()
+            if self._process.returncode == -signal.SIGTERM and not self.ready.is_set():
+                # It was told before it listened, and had taken nothing.
+                return 0
+        code = self._process.returncode or 0
+        return code if code >= 0 else _SIGNALLED - code
+
+    async def _wait(self) -> None:
+        await self._process.wait()
+        # What it wrote last may not have been read yet.
+        self._heard()
+        if self._since is not None:
+            self.ready_for = asyncio.get_running_loop().time() - self._since
+        self.ended.set()
+
+    def _heard(self) -> None:
+        try:
+            said = self._line.recv(64)
+        except OSError:
+            return
+        if said and self._since is None:
+            self._since = asyncio.get_running_loop().time()
+            self.ready.set()
+        elif not said:
+            asyncio.get_running_loop().remove_reader(self._line)
+
+
+class ParentLine:
+    """A child's end of the line to its parent: `descriptor` is inherited. Enter on the running loop."""
+
+    def __init__(self, descriptor: int, stop: asyncio.Event) -> None:
+        # What the child starts itself must not hold the line open.
+        os.set_inheritable(descriptor, False)
+        self._line = socket.socket(fileno=descriptor)
+        self._line.setblocking(False)
+        self._stop = stop
+
+    def __enter__(self) -> Self:
+        """Set `stop` from now on when the parent is gone."""
+        asyncio.get_running_loop().add_reader(self._line, self._heard)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.get_running_loop().remove_reader(self._line)
+        self._line.close()
+
+    def ready(self) -> None:
+        """Tell the parent that this process works; a parent that is gone is noticed by itself."""
+        try:
+            self._line.send(_READY)
+        except OSError:
+            self._stop.set()
+
+    def _heard(self) -> None:
+        try:
+            said = self._line.recv(64)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            said = b""
+        if not said:
+            asyncio.get_running_loop().remove_reader(self._line)
+            self._stop.set()
+
+
+async def _first_of(*events: asyncio.Event, within: float | None = None) -> None:
+    """Return once one of `events` is set, or `within` seconds have passed."""
+    waiting = [asyncio.ensure_future(one.wait()) for one in events]
+    try:
+        await asyncio.wait(waiting, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()
+
+
+def _how(code: int) -> str:
+    """Return how a process ended, by the code that a shell would show."""
+    if code <= _SIGNALLED:
+        return f"ended with code {code}"
+    number = code - _SIGNALLED
+    return f"was ended by {signal.Signals(number).name if number in set(signal.Signals) else f'signal {number}'}"

@@ -95,6 +95,7 @@ def _end_by_sigpipe() -> NoReturn:
 
 
 def _report(error: BaseException) -> int:
+    from sealbus.agents.cli.output import explained
     from sealbus.bus.sending.answer import RemoteError
     from sealbus.envelopes.errors import Denied, EnvelopeError, LogError, SealbusError
 
@@ -111,7 +112,7 @@ def _report(error: BaseException) -> int:
     if isinstance(error, RemoteError) and error.note:
         click.echo(f"  {error.note}", err=True)
     if isinstance(error, Denied):
-        for reason in error.reasons:
-            click.echo(f"  {reason}", err=True)
+        for line in explained(error.explanation):
+            click.echo(f"  {line}", err=True)
         return EXIT_DENIED
     return EXIT_UNVERIFIED if isinstance(error, EnvelopeError | LogError) else EXIT_ERROR

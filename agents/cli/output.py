@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 
 import click
 
+from sealbus.envelopes.denial import Explanation, Remedy, RemedyKind
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["note", "print_json", "print_table", "printable", "progress_bar", "shown_time"]
+__all__ = ["explained", "note", "print_json", "print_table", "printable", "progress_bar", "shown_time"]
 
 
 def print_json(value: object) -> None:
@@ -49,6 +50,30 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
+def explained(told: Explanation) -> Iterator[str]:
+    """Yield a line for each reason of a denial, for who denied, and for what to do now, with a command where there is one."""
+    yield from map(printable, told.reasons)
+    if told.via:
+        yield "denied by " + ", by ".join(f"{one.agent} for {one.action}" for one in told.via)
+    yield from map(_to_do, told.remedies)
+
+
+def _to_do(remedy: Remedy) -> str:
+    match remedy.kind:
+        case RemedyKind.LOGIN:
+            by = f" by {remedy.acr}" if remedy.acr else ""
+            recently = f", at most {remedy.max_age} s before" if remedy.max_age is not None else ""
+            return f"to do: log in again{by}{recently}"
+        case RemedyKind.SCOPE:
+            return f"to do: use an access token with the scope {remedy.scope}"
+        case RemedyKind.APPROVAL:
+            return f"to do: submit it as a task, which can be approved: sealbus pub task.{remedy.action} BODY"
+        case RemedyKind.ASK:
+            return f"to do: ask {remedy.whom}"
+        case RemedyKind.LATER:
+            return f"to do: try again in {remedy.after} s"
 
 
 def note(text: str) -> None:

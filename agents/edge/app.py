@@ -18,11 +18,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from sealbus.agents.edge.call_routes import Calls
 from sealbus.agents.edge.front import Front, too_often
-from sealbus.agents.edge.http.problem import EdgeError, problem, problem_of
+from sealbus.agents.edge.http.problem import EdgeError, explanation_of, problem, problem_of
 from sealbus.agents.edge.http.protocol import HSTS
 from sealbus.agents.edge.http.rate_limits import TokenBuckets, address_key
-from sealbus.agents.edge.oauth.bearer import WELL_KNOWN, challenge, metadata_answer, metadata_path
+from sealbus.agents.edge.oauth.bearer import WELL_KNOWN, challenge, metadata_answer, metadata_path, needed
 from sealbus.agents.edge.task_routes import TaskEvents, Tasks
+from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import Code, SealbusError
 
 __all__ = ["Application", "Methods", "edge_app"]
@@ -130,11 +131,11 @@ def edge_app(front: Front) -> Application:
         return metadata_answer(front.resource, front.issuers)
 
     def answer_of(error: SealbusError) -> Response:
+        if not isinstance(error, EdgeError):
+            return _answer(error, front.resource)
         answer = problem_of(error)
-        if isinstance(error, EdgeError) and (
-            error.status == HTTPStatus.UNAUTHORIZED or error.error == "invalid_request"
-        ):
-            challenge(answer, error, front.resource)
+        if error.status == HTTPStatus.UNAUTHORIZED or error.error == "invalid_request":
+            challenge(answer, front.resource, error=error.error)
         return answer
 
     described = Methods(GET=metadata)
@@ -150,6 +151,21 @@ def edge_app(front: Front) -> Application:
         addresses=TokenBuckets(rate=limits.address_rate, burst=limits.address_burst, entries=limits.rate_entries),
         secure=front.resource.startswith("https://"),
     )
+
+
+def _answer(error: SealbusError, resource: str) -> Response:
+    """Return the answer to a request that ended with `error`, and what a denial's remedies ask of the next such request.
+
+    The first remedy that asks for another token is the challenge; if it is a login, the status is 401.
+    """
+    remedies = explanation_of(error).remedies
+    token = next((one for one in remedies if one.kind in (RemedyKind.LOGIN, RemedyKind.SCOPE)), None)
+    after = next((one.after for one in remedies if one.kind is RemedyKind.LATER), None)
+    login = token is not None and token.kind is RemedyKind.LOGIN
+    answer = problem_of(error, status=HTTPStatus.UNAUTHORIZED if login else None, retry_after=after)
+    if token is not None:
+        needed(answer, token, resource)
+    return answer
 
 
 class _TaskPaths:

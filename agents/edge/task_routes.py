@@ -81,7 +81,8 @@ class Tasks:
     async def result(self, request: Request) -> Response:
         """`GET /v1/tasks/{id}/result`: the result as the agent gave it; 202 with the state while there is none.
 
-        A task that ended without a result is answered as a call would be: 403 for a denial, and so on.
+        A task that ended without a result is answered as a call would be: 403 for a denial, and so on. But its remedies ask
+        nothing of this request, whose answer would be the same after a login: they are for the next submission.
         """
         _, handle = await self.found(request)
         newest = await _newest(handle)
@@ -98,7 +99,7 @@ class Tasks:
 
 
 def status_document(handle: TaskHandle, status: Status | None) -> dict[str, object]:
-    """Return a state as JSON; `code`, `reasons` and `note` only if there are any."""
+    """Return a state as JSON; `code`, `reasons`, `remedy`, `via` and `note` only if there are any."""
     url = f"/v1/tasks/{handle.message_id}"
     document: dict[str, object] = {"id": handle.message_id, "action": handle.action}
     if status is None:
@@ -106,8 +107,7 @@ def status_document(handle: TaskHandle, status: Status | None) -> dict[str, obje
     document |= {"state": status.state.value, "final": status.final}
     if status.code:
         document["code"] = status.code
-    if status.reasons:
-        document["reasons"] = list(status.reasons)
+    document |= status.explanation.members()
     if status.note:
         document["note"] = status.note
     if status.result is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sealbus.agents.cli.options import as_option, config_option, json_option
-from sealbus.agents.cli.output import print_json
+from sealbus.agents.cli.output import explained, print_json
 
 if TYPE_CHECKING:
     from sealbus.agents.sdk.task_handle import TaskHandle
@@ -113,6 +113,8 @@ def _print(status: Status | None, *, as_json: bool) -> None:
     else:
         said: Sequence[str] = (status.state.value, status.code, ", ".join(status.reasons), status.note)
         click.echo("  ".join(one for one in said if one))
+        for line in explained(status.explanation._replace(reasons=())):
+            click.echo(f"  {line}")
 
 
 def _object(status: Status | None) -> dict[str, object]:
@@ -121,8 +123,7 @@ def _object(status: Status | None) -> dict[str, object]:
     shown: dict[str, object] = {"state": status.state.value, "final": status.final, "sequence": status.sequence}
     if status.code:
         shown["code"] = status.code
-    if status.reasons:
-        shown["reasons"] = list(status.reasons)
+    shown |= status.explanation.members()
     if status.note:
         shown["note"] = status.note
     if status.result is not None:

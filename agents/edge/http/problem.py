@@ -6,7 +6,8 @@
 
 Programs go by `code`, the code of the sealbus error (SPEC.md section 10). `detail` is one fixed sentence
 per code, or what the edge itself found wrong with the request; nothing from an agent or a token gets into it.
-`reasons` are there only if the policy that denied lets them be shown.
+`reasons`, `remedy` and `via` (SPEC.md section 7, "What a denial tells") are there only if the policy that denied lets them
+be shown.
 
 ::
 
@@ -27,9 +28,20 @@ from typing import Final
 from starlette.responses import Response
 
 from sealbus.bus.sending.answer import AnswerDenied
+from sealbus.envelopes.denial import NOTHING_TOLD, Explanation
 from sealbus.envelopes.errors import Code, Denied, SealbusError
 
-__all__ = ["HEADERS", "PROBLEM", "STATUS", "EdgeError", "KeysUnavailable", "TokenRefused", "problem", "problem_of"]
+__all__ = [
+    "HEADERS",
+    "PROBLEM",
+    "STATUS",
+    "EdgeError",
+    "KeysUnavailable",
+    "TokenRefused",
+    "explanation_of",
+    "problem",
+    "problem_of",
+]
 
 PROBLEM: Final = "application/problem+json"
 
@@ -115,13 +127,16 @@ RETRY_SECONDS: Final = 1
 """`Retry-After` of a 503 without a better value."""
 
 
-def problem_of(error: SealbusError) -> Response:
-    """Return the answer for `error`."""
+def explanation_of(error: SealbusError) -> Explanation:
+    """Return what is told of a denial; nothing where our own policy refuses an answer: its reasons are not for the caller."""
+    return error.explanation if isinstance(error, Denied) and not isinstance(error, AnswerDenied) else NOTHING_TOLD
+
+
+def problem_of(error: SealbusError, *, status: int | None = None, retry_after: int | None = None) -> Response:
+    """Return the answer for `error`; `status` and `retry_after` replace those of a denial."""
     if isinstance(error, EdgeError):
         return problem(error.code, detail=error.detail, status=error.status, retry_after=error.retry_after)
-    # Our own policy's reasons for refusing an answer are not for the caller.
-    shown = error.reasons if isinstance(error, Denied) and not isinstance(error, AnswerDenied) else ()
-    return problem(error.code, reasons=shown)
+    return problem(error.code, status=status, explanation=explanation_of(error), retry_after=retry_after)
 
 
 def problem(
@@ -129,7 +144,7 @@ def problem(
     *,
     detail: str = "",
     status: int | None = None,
-    reasons: tuple[str, ...] = (),
+    explanation: Explanation = NOTHING_TOLD,
     retry_after: int | None = None,
 ) -> Response:
     """Return an answer with `code`; `detail` replaces the code's sentence."""
@@ -145,8 +160,7 @@ def problem(
         "code": str(code),
         "detail": detail or _DETAIL.get(code, _AGAIN if status == HTTPStatus.SERVICE_UNAVAILABLE else _OURS),
     }
-    if reasons:
-        body["reasons"] = list(reasons)
+    body |= explanation.members()
     headers = dict(HEADERS)
     if status == HTTPStatus.SERVICE_UNAVAILABLE or retry_after is not None:
         headers["retry-after"] = str(retry_after or RETRY_SECONDS)

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
 from sealbus.agents.edge.oauth.access_token import AccessToken, AccessTokenVerifier
 from sealbus.agents.edge.oauth.issuers import Issuer
+from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import Code
 
 __all__ = [
@@ -28,11 +29,15 @@ __all__ = [
     "metadata_answer",
     "metadata_path",
     "metadata_url",
+    "needed",
 ]
 
 _CREDENTIALS: Final = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+) +(\S.*)")
 _B64TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750 section 2.1."""
+
+_QUOTED: Final = re.compile(r"[ !#-\[\]-~]*")
+"""What a quoted string of a field holds without escapes (RFC 9110 section 5.6.4), in ASCII."""
 
 WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 
@@ -70,12 +75,26 @@ async def authenticated(headers: Headers, verifier: AccessTokenVerifier, *, now:
     return await verifier.verify(bearer_token(headers), now=now)
 
 
-def challenge(answer: Response, error: EdgeError, resource: str) -> None:
-    """Write `WWW-Authenticate` on the answer to a request whose token is missing or not accepted."""
-    parameters = [f'resource_metadata="{metadata_url(resource)}"']
-    if error.error:
-        parameters.insert(0, f'error="{error.error}"')
-    answer.headers["www-authenticate"] = f"Bearer {', '.join(parameters)}"
+def challenge(answer: Response, resource: str, **parameters: object) -> None:
+    """Write `WWW-Authenticate` on the answer to a request whose token is missing, not accepted or not enough.
+
+    `parameters` are left out where they are None or empty. They are quoted as they are: raises `ValueError` for a quote, a
+    backslash or a control character, so that no word of a policy begins a parameter, or a field, of its own.
+    """
+    said = {name: str(value) for name, value in parameters.items() if value not in (None, "")}
+    if not all(_QUOTED.fullmatch(value) for value in said.values()):
+        raise ValueError("a parameter that cannot be quoted")
+    said["resource_metadata"] = metadata_url(resource)
+    answer.headers["www-authenticate"] = "Bearer " + ", ".join(f'{name}="{value}"' for name, value in said.items())
+
+
+def needed(answer: Response, remedy: Remedy, resource: str) -> None:
+    """Write which login (RFC 9470 section 3) or scope (RFC 6750 section 3.1) the denied request needs."""
+    if remedy.kind is RemedyKind.LOGIN:
+        error = "insufficient_user_authentication"
+        challenge(answer, resource, error=error, acr_values=remedy.acr, max_age=remedy.max_age)
+    else:
+        challenge(answer, resource, error="insufficient_scope", scope=remedy.scope)
 
 
 def metadata_path(resource: str) -> str:

@@ -11,6 +11,7 @@ import click
 import pytest
 
 from sealbus.bus.sending.answer import RemoteError
+from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import BusUnavailable, Code, Denied, EnvelopeError
 
 root = importlib.import_module("sealbus.agents.cli.main")
@@ -20,7 +21,7 @@ root = importlib.import_module("sealbus.agents.cli.main")
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (Denied("no", ("not_owner",)), root.EXIT_DENIED),
+        (Denied("no", ("not_owner",), (Remedy(kind=RemedyKind.ASK, whom="Bob"),)), root.EXIT_DENIED),
         (EnvelopeError(Code.BAD_SIGNATURE, 8), root.EXIT_UNVERIFIED),
         (BusUnavailable("away"), root.EXIT_ERROR),
         (RemoteError("sold_out", "the task was failed", "none left"), root.EXIT_ERROR),
@@ -42,7 +43,7 @@ def test_an_error_has_its_exit_code(
     assert ended.value.code == code
     out, err = capsys.readouterr()
     assert out == ""
-    assert ("not_owner" in err) == isinstance(error, Denied)
+    assert ("  not_owner\n  to do: ask Bob\n" in err) == isinstance(error, Denied)
     assert ("[sold_out]\n  none left\n" in err) == isinstance(error, RemoteError)
 
 

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from sealbus.agents.cli.output import as_mapping, note, print_json, print_table, printable, shown_time
+from sealbus.agents.cli.output import as_mapping, explained, note, print_json, print_table, printable, shown_time
+from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation, Remedy, RemedyKind
 
 
 def test_json_is_one_line_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,3 +57,33 @@ def test_half_a_character_is_printed_escaped(capsys: pytest.CaptureFixture[str])
     print_json({"name": "ålice \ud800"})
     out = capsys.readouterr().out
     assert out == '{"name":"\\u00e5lice \\ud800"}\n'
+
+
+def test_a_denial_is_explained_a_line_for_each_thing() -> None:
+    told = Explanation(
+        ("late", "a\x1b[2J"),
+        (
+            Remedy(kind=RemedyKind.LOGIN),
+            Remedy(kind=RemedyKind.LOGIN, acr="urn:x:2", max_age=0),
+            Remedy(kind=RemedyKind.SCOPE, scope="stock:write"),
+            Remedy(kind=RemedyKind.APPROVAL, action="ledger.post"),
+            Remedy(kind=RemedyKind.ASK, whom="Frau Müller"),
+            Remedy(kind=RemedyKind.LATER, after=90),
+        ),
+        (
+            Denier("spiffe://example.org/agent/planner", "planner.plan", "denied"),
+            Denier("spiffe://example.org/agent/stock", "stock.update", "denied"),
+        ),
+    )
+    assert list(explained(told)) == [
+        "late",
+        "a\\x1b[2J",
+        "denied by spiffe://example.org/agent/planner for planner.plan, by spiffe://example.org/agent/stock for stock.update",
+        "to do: log in again",
+        "to do: log in again by urn:x:2, at most 0 s before",
+        "to do: use an access token with the scope stock:write",
+        "to do: submit it as a task, which can be approved: sealbus pub task.ledger.post BODY",
+        "to do: ask Frau Müller",
+        "to do: try again in 90 s",
+    ]
+    assert list(explained(NOTHING_TOLD)) == []

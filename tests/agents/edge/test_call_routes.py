@@ -32,7 +32,7 @@ def engine() -> ScriptedEngine:
 @pytest.fixture
 async def edge(shop: Shop, engine: ScriptedEngine) -> AsyncIterator[Door]:
     actions = ("pricing.*", "nobody.home")
-    async with door(shop.pricing, engine=engine, actions=actions, limits={"call_seconds": 0.3}) as running:
+    async with door(shop.pricing, engine=engine, actions=actions) as running:
         yield running
 
 
@@ -68,6 +68,68 @@ async def test_a_denied_call_is_403_with_reasons_only_where_the_policy_shows_the
     assert (answer.status_code, answer.json()["code"]) == (403, "denied")
     assert answer.json().get("reasons") == (["not_owner"] if shown else None)
     assert "www-authenticate" not in answer.headers
+
+
+LOGIN = {"type": "remedy", "kind": "login", "acr": "urn:x:2", "max_age": 300}
+SCOPE = {"type": "remedy", "kind": "scope", "scope": "stock:write"}
+ASK = {"type": "remedy", "kind": "ask", "whom": "Frau Müller"}
+APPROVAL = {"type": "remedy", "kind": "approval", "action": "pricing.quote"}
+LATER = {"type": "remedy", "kind": "later", "after": 90}
+NEEDS_LOGIN = 'Bearer error="insufficient_user_authentication", acr_values="urn:x:2", max_age="300", '
+NEEDS_SCOPE = 'Bearer error="insufficient_scope", scope="stock:write", '
+
+
+@pytest.mark.parametrize(
+    ("remedies", "status", "challenge", "retry_after"),
+    [
+        ((LOGIN,), 401, NEEDS_LOGIN, None),
+        ((ASK, LOGIN, SCOPE), 401, NEEDS_LOGIN, None),
+        ((SCOPE, LOGIN), 403, NEEDS_SCOPE, None),
+        ((ASK, APPROVAL), 403, None, None),
+        ((LATER, ASK), 403, None, "90"),
+    ],
+)
+async def test_a_remedy_is_asked_for_as_http_asks_for_it(
+    edge: Door,
+    engine: ScriptedEngine,
+    remedies: tuple[dict[str, object], ...],
+    status: int,
+    challenge: str | None,
+    retry_after: str | None,
+) -> None:
+    engine.verdict = _of_calls(deny("late", obligations=({"type": "show_reasons"}, *remedies)))
+    answer = await edge.post(CALL, {"item_id": "42"})
+    said = answer.json()
+    assert (answer.status_code, said["status"], said["code"]) == (status, status, "denied")
+    assert said["remedy"] == [{name: one[name] for name in one if name != "type"} for one in remedies]
+    assert said["via"] == [["spiffe://example.org/agent/pricing", "pricing.quote", "denied"]]
+    assert answer.headers.get("www-authenticate", "").startswith(challenge or "")
+    assert ("www-authenticate" in answer.headers) == (challenge is not None)
+    assert answer.headers.get("retry-after") == retry_after
+
+
+@pytest.mark.parametrize(
+    "remedy",
+    [
+        {"type": "remedy", "kind": "login", "acr": 'a", error="none'},
+        {"type": "remedy", "kind": "scope", "scope": "a\r\nset-cookie: b"},
+        {"type": "remedy", "kind": "later", "after": -1},
+        {"type": "remedy", "kind": "bribe"},
+    ],
+)
+async def test_an_invalid_remedy_changes_nothing(edge: Door, engine: ScriptedEngine, remedy: dict[str, object]) -> None:
+    engine.verdict = _of_calls(deny("late", obligations=({"type": "show_reasons"}, remedy)))
+    answer = await edge.post(CALL, {"item_id": "42"})
+    assert (answer.status_code, answer.json()["reasons"]) == (403, ["late"])
+    assert "remedy" not in answer.json()
+    assert not {"www-authenticate", "retry-after", "set-cookie"} & answer.headers.keys()
+
+
+async def test_a_remedy_that_may_not_be_shown_is_not(edge: Door, engine: ScriptedEngine) -> None:
+    engine.verdict = _of_calls(deny("late", obligations=(LOGIN,)))
+    answer = await edge.post(CALL, {"item_id": "42"})
+    assert answer.status_code == 403
+    assert not {"reasons", "remedy", "via"} & answer.json().keys()
 
 
 async def test_an_answer_that_our_own_policy_refuses_is_403_without_its_reasons(

@@ -106,6 +106,21 @@ async def test_a_denied_task_ends_with_the_code_and_its_reasons_only_where_the_p
     assert (result.json()["code"], result.json().get("reasons")) == ("denied", ["not_owner"] if shown else None)
 
 
+async def test_a_denied_task_says_what_would_help_and_asks_nothing_of_who_looks_at_it(
+    edge: Door, engine: ScriptedEngine
+) -> None:
+    login: dict[str, object] = {"type": "remedy", "kind": "login", "max_age": 300}
+    engine.verdict = lambda one: deny("late", obligations=({"type": "show_reasons"}, login))
+    url = (await edge.post("/v1/tasks/inventory/update", {"item_id": "42"})).json()["status_url"]
+    await edge.bus.idle()
+    status, result = await edge.get(url), await edge.get(f"{url}/result")
+    for answer in (status, result):
+        assert answer.json()["remedy"] == [{"kind": "login", "max_age": 300}]
+        assert answer.json()["via"] == [["spiffe://example.org/agent/inventory", "inventory.update", "denied"]]
+    assert (status.status_code, result.status_code) == (200, 403)
+    assert "www-authenticate" not in result.headers
+
+
 async def test_a_result_that_the_edges_own_policy_refuses_is_not_shown_nor_why(
     edge: Door, engine: ScriptedEngine
 ) -> None:

@@ -10,12 +10,13 @@ from typing import cast
 import click
 import pytest
 
-from sealbus.agents.cli.bus.task import finish
+from sealbus.agents.cli.bus.task import _print, finish
 from sealbus.agents.sdk.bodies import JSON, OCTETS
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State, Status
+from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import Denied
 
 
@@ -83,6 +84,15 @@ async def test_every_other_end_is_an_error(
     assert (said["state"], said["code"]) == (status.state, status.code)
     assert said.get("reasons", []) == list(status.reasons)
     assert said.get("note", "") == status.note
+
+
+def test_a_denied_status_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    remedies = (Remedy(kind=RemedyKind.LOGIN, max_age=300),)
+    status = Status(state=State.REJECTED, code="denied", reasons=("late",), remedies=remedies)
+    _print(status, as_json=False)
+    assert capsys.readouterr().out == "rejected  denied  late\n  to do: log in again, at most 300 s before\n"
+    _print(status, as_json=True)
+    assert json.loads(capsys.readouterr().out)["remedy"] == [{"kind": "login", "max_age": 300}]
 
 
 async def test_who_waits_in_vain_is_told_the_handle() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from sealbus.agents.edge.http.problem import STATUS, EdgeError, KeysUnavailable, TokenRefused, problem, problem_of
 from sealbus.bus.sending.answer import AnswerDenied, CallExpired, RemoteError
+from sealbus.envelopes.denial import Denier, Explanation, Remedy, RemedyKind
 from sealbus.envelopes.errors import (
     Code,
     Denied,
@@ -59,6 +60,14 @@ def test_each_error_has_one_status_and_code_and_tells_nothing_else(error: Sealbu
 def test_reasons_are_those_that_the_other_side_lets_be_shown() -> None:
     assert json.loads(bytes(problem_of(Denied("", ["not_owner"])).body))["reasons"] == ["not_owner"]
     assert "reasons" not in json.loads(bytes(problem_of(AnswerDenied("", ["ours"])).body))
+
+
+def test_what_would_help_and_who_denied_is_told_beside_them() -> None:
+    via = (Denier("spiffe://example.org/agent/stock", "stock.update", "denied"),)
+    told = Explanation(("late",), (Remedy(kind=RemedyKind.ASK, whom="Bob"),), via)
+    answer = json.loads(bytes(problem_of(Denied("", *told)).body))
+    assert answer["remedy"] == [{"kind": "ask", "whom": "Bob"}]
+    assert answer["via"] == [["spiffe://example.org/agent/stock", "stock.update", "denied"]]
 
 
 def test_what_is_not_read_to_its_end_closes_the_connection() -> None:

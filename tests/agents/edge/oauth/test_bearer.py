@@ -8,7 +8,8 @@ from starlette.responses import Response
 from support.issuer import AUDIENCE
 
 from sealbus.agents.edge.http.problem import EdgeError, TokenRefused
-from sealbus.agents.edge.oauth.bearer import NoToken, bearer_token, challenge
+from sealbus.agents.edge.oauth.bearer import NoToken, bearer_token, challenge, needed
+from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import Code
 
 
@@ -70,7 +71,33 @@ def test_no_error_shows_the_token() -> None:
 def test_a_challenge_says_where_tokens_are_to_be_had_and_an_error_only_where_there_was_one() -> None:
     where = 'resource_metadata="https://edge.example/.well-known/oauth-protected-resource/api"'
     answer = Response()
-    challenge(answer, NoToken(), AUDIENCE)
+    challenge(answer, AUDIENCE, error=NoToken().error)
     assert answer.headers["www-authenticate"] == f"Bearer {where}"
-    challenge(answer, TokenRefused("signature"), AUDIENCE)
+    challenge(answer, AUDIENCE, error=TokenRefused("signature").error)
     assert answer.headers["www-authenticate"] == f'Bearer error="invalid_token", {where}'
+
+
+@pytest.mark.parametrize(
+    ("remedy", "challenged"),
+    [
+        (Remedy(kind=RemedyKind.LOGIN), 'error="insufficient_user_authentication"'),
+        (
+            Remedy(kind=RemedyKind.LOGIN, acr="urn:x:2 phr", max_age=0),
+            'error="insufficient_user_authentication", acr_values="urn:x:2 phr", max_age="0"',
+        ),
+        (Remedy(kind=RemedyKind.SCOPE, scope="a:b c"), 'error="insufficient_scope", scope="a:b c"'),
+    ],
+)
+def test_a_challenge_says_which_login_or_scope_is_needed(remedy: Remedy, challenged: str) -> None:
+    answer = Response()
+    needed(answer, remedy, AUDIENCE)
+    where = 'resource_metadata="https://edge.example/.well-known/oauth-protected-resource/api"'
+    assert answer.headers["www-authenticate"] == f"Bearer {challenged}, {where}"
+
+
+@pytest.mark.parametrize("word", ['a", error="none', "a\\", "a\r\nset-cookie: b", "\x00", "ü", "\x7f"])
+def test_no_word_of_a_policy_begins_a_parameter_or_a_field(word: str) -> None:
+    answer = Response()
+    with pytest.raises(ValueError, match="cannot be quoted"):
+        challenge(answer, AUDIENCE, scope=word)
+    assert "www-authenticate" not in answer.headers

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sealbus.agents.runtime.client import Client
     from sealbus.agents.sdk.agent import Agent
     from sealbus.agents.sdk.context import Context
+    from sealbus.agents.sdk.gather import Gathered, gather
     from sealbus.agents.sdk.resource import Resource
     from sealbus.agents.sdk.task_handle import TaskHandle
     from sealbus.bus.routing.retry import Reject, Retry, RetryPolicy
@@ -29,6 +30,7 @@ __all__ = [
     "Client",
     "Context",
     "Denied",
+    "Gathered",
     "Reject",
     "RemoteError",
     "Resource",
@@ -37,6 +39,7 @@ __all__ = [
     "RetryPolicy",
     "SealbusError",
     "TaskHandle",
+    "gather",
 ]
 
 _HOMES = MappingProxyType(
@@ -46,6 +49,7 @@ _HOMES = MappingProxyType(
         "Client": "sealbus.agents.runtime.client",
         "Context": "sealbus.agents.sdk.context",
         "Denied": "sealbus.envelopes.errors",
+        "Gathered": "sealbus.agents.sdk.gather",
         "Reject": "sealbus.bus.routing.retry",
         "RemoteError": "sealbus.bus.sending.answer",
         "Resource": "sealbus.agents.sdk.resource",
@@ -54,6 +58,7 @@ _HOMES = MappingProxyType(
         "RetryPolicy": "sealbus.bus.routing.retry",
         "SealbusError": "sealbus.envelopes.errors",
         "TaskHandle": "sealbus.agents.sdk.task_handle",
+        "gather": "sealbus.agents.sdk.gather",
     }
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable
 
 from invoicing.invoices import Get, Invoice, get, issue, lines
-from sealbus import Agent, Client, Context, RetryPolicy, TaskHandle
+from sealbus import Agent, Client, Context, RetryPolicy, TaskHandle, gather
 from sealbus.agents.sdk.agent import Handler
 
 agent = Agent("mistakes")
@@ -49,6 +49,15 @@ async def options(ctx: Context, bus: Client) -> None:
     await ctx.submit(issue, INVOICE, life="1")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     await ctx.call(get, GET, user=None)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     await bus.submit(issue, INVOICE, grants=[1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+async def several(handle: TaskHandle[int], bus: Client) -> None:
+    await gather(handle)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await gather([1])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await gather([handle], 5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await gather([handle], least="all")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    texts: tuple[str, ...] = (await gather([handle])).results  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    print(texts)
 
 
 def narrow(handler: Handler[Get, Awaitable[object]]) -> Handler[Get, Awaitable[Invoice]]:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from typing import assert_type
 
 from invoicing.invoices import Get, Invoice, get, issue, lines, remind
-from sealbus import Client, TaskHandle
+from sealbus import Client, Gathered, TaskHandle, gather
 from sealbus.agents.sdk.bodies import TypedAction
 
 
@@ -44,6 +44,26 @@ async def told(handle: TaskHandle) -> str:
 
 async def both(first: TaskHandle[int], second: TaskHandle) -> list[str]:
     return list(await asyncio.gather(told(first), told(second)))
+
+
+async def several(bus: Client, number: TaskHandle[int], text: TaskHandle[str], named: TaskHandle) -> int:
+    issued = [await bus.submit(issue, Invoice(number=one, cents=1)) for one in range(3)]
+    found = await gather(issued, deadline=30, least=2)
+    assert_type(found, Gathered[int])
+    assert_type(found.results, tuple[int, ...])
+    for handle, result in found.done:
+        assert_type(handle, TaskHandle[int])
+        assert_type(result, int)
+    for handle, error in found.failed:
+        assert_type(await handle.result(), int)
+        print(error.code)
+    for handle in found.late:
+        assert_type(handle, TaskHandle[int])
+    assert_type(await gather([named]), Gathered[object])
+    assert_type(await gather(one for one in issued), Gathered[int])
+    mixed: list[TaskHandle[int | str]] = [number, text]
+    assert_type(await gather(mixed), Gathered[int | str])
+    return sum(found.results)
 
 
 async def ask(bus: Client, action: TypedAction[Get, Awaitable[Invoice]]) -> int:

@@ -9,13 +9,27 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["HexDigits", "Moment", "as_option", "config_option", "ended_by", "json_option", "stop_signalled"]
+if TYPE_CHECKING:
+    from sealbus.envelopes.trust.names import Names
+    from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = [
+    "HexDigits",
+    "Moment",
+    "agent_option",
+    "as_option",
+    "config_option",
+    "ended_by",
+    "json_option",
+    "stop_signalled",
+    "workload_named",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,6 +63,24 @@ def as_option(default: str) -> Callable[[F], F]:
         metavar="NAME",
         help="Whose identity to use where the settings name one Workload API socket per workload.",
     )
+
+
+def agent_option(what: str) -> Callable[[F], F]:
+    """Add `--agent NAME`, to be read by `workload_named`; `what` is its help."""
+    return click.option("--agent", default=None, metavar="NAME", help=f"{what}: its name or SPIFFE ID.")
+
+
+def workload_named(names: Names, text: str | None) -> SpiffeId | None:
+    """Return the workload that `--agent` names, None without one; raises `BadParameter` for what cannot be one."""
+    from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
+    from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+    if text is None:
+        return None
+    try:
+        return SpiffeId.parse(text) if "/" in text else names.id_of(text)
+    except (EnvelopeError, ConfigurationError) as error:
+        raise click.BadParameter("neither a name nor a SPIFFE ID", param_hint="--agent") from error
 
 
 class Moment(click.ParamType[int]):

@@ -24,7 +24,9 @@ from sealbus.bus.streams.check import StreamGuard, check_streams
 from sealbus.bus.streams.declared import Stream, declared_streams
 from sealbus.bus.streams.durability import acknowledged_means
 from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import own_subjects
 from sealbus.envelopes.records.archive import ArchiveProfile
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -40,6 +42,7 @@ __all__ = [
     "open_engine",
     "open_identity",
     "open_node",
+    "reading_profile",
     "streams_of",
 ]
 
@@ -53,6 +56,18 @@ def deployment_of(settings: Settings) -> Deployment:
         minters=settings.minters,
         lifetimes=settings.lifetimes,
         own_subjects=own_subjects(*settings.own_subjects),
+    )
+
+
+def reading_profile(settings: Settings, own: SpiffeId) -> LiveProfile:
+    """Return how the deployment's agents accept messages, for a reader under `own` who looks at others' messages."""
+    return LiveProfile(
+        own=own,
+        names=settings.names,
+        kinds=frozenset({Kind.TASK, Kind.EVENT}),
+        own_subjects=own_subjects(*settings.own_subjects),
+        minters=settings.minters,
+        lifetimes=settings.lifetimes,
     )
 
 

@@ -36,7 +36,7 @@ from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["AskedTask", "StatusLimits", "StatusReader", "StatusReading"]
+__all__ = ["AskedTask", "StatusLimits", "StatusReader", "StatusReading", "StatusRequest", "parsed_status"]
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class AskedTask:
     context: UserContext | None = None
 
 
-class _Request(OpenRequest):
+class StatusRequest(OpenRequest):
     """A request that accepts an answer only once its body was parsed too: only the body shows whether `fin` is right."""
 
     __slots__ = ("_taken",)
@@ -98,7 +98,7 @@ class StatusReading:
         self._limits = reader.limits
         self._task = task
         self._after = after
-        self._request = _Request(task.pending)
+        self._request = StatusRequest(task.pending)
         self._subject = task.pending.answers_to(reader.profile.own, reader.profile.names)
         self._last = 0
         """The highest stream sequence that was read."""
@@ -179,7 +179,7 @@ class StatusReading:
             )
             if result is None:
                 return None
-            status = _parsed(result)
+            status = parsed_status(result)
         except (EnvelopeError, BadBody) as error:
             if error.code in _UNKNOWN and self._postpone(position):
                 return None
@@ -229,7 +229,8 @@ class StatusReading:
         return max(self._left(), 0.0)
 
 
-def _parsed(result: VerifiedResult) -> Status:
+def parsed_status(result: VerifiedResult) -> Status:
+    """Return the status in a verified message; raises `BadBody`."""
     header = result.header
     status = status_body.parse(result.body, header.typ, fin=header.fin, sequence=header.seq or 0)
     return replace(status, via=status.explanation.told_by(header.iss.value).via) if status.via else status

@@ -222,7 +222,7 @@ def _bound(info: JsonObject) -> Bound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamState:
-    """One stream as it is on the server. `last` is a sequence.
+    """One stream as it is on the server. `first` and `last` are sequences.
 
     `created` and `told` (when it answered; 0 if it does not say) are microseconds by the server's clock, truncated.
     """
@@ -232,6 +232,7 @@ class StreamState:
     created: int
     messages: int
     bytes: int
+    first: int = 1
     last: int = 0
     told: int = 0
 
@@ -390,6 +391,7 @@ def _state(name: str, answer: JsonObject) -> StreamState:
     if not isinstance(config, dict) or not isinstance(created, str) or not isinstance(state, dict):
         raise BusUnavailable(f"stream {name}: the server's answer has no config, created or state")
     messages, size, last = state.get("messages"), state.get("bytes"), state.get("last_seq")
+    first = state.get("first_seq")
     if not isinstance(messages, int) or not isinstance(size, int):
         raise BusUnavailable(f"stream {name}: the server's answer has no counts")
     told = answer.get("ts")
@@ -404,6 +406,7 @@ def _state(name: str, answer: JsonObject) -> StreamState:
         created=at,
         messages=messages,
         bytes=size,
+        first=first if isinstance(first, int) and first > 0 else 1,
         last=last if isinstance(last, int) else 0,
         told=heard,
     )

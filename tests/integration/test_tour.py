@@ -200,6 +200,40 @@ def test_what_became_of_a_task_is_told_by_another_command(folder: Path) -> None:
     assert "Traceback" not in late.stderr
 
 
+def test_tasks_are_listed_whoever_sent_them(folder: Path) -> None:
+    body = '{"item_id": "42", "quantity": 3}'
+    stored = []
+    for user in ("alice", "carol"):
+        done = run(["sealbus", "pub", "task.inventory.update", body, "--user", user, "--wait", "30", "--json"], folder)
+        stored.append(json.loads(done.stdout.splitlines()[0])["message"])
+    shown = run(["sealbus", "task", "ls", "--agent", "inventory", "--newer", "1h", "--limit", "2", "--json"], folder)
+    assert shown.returncode == 0, shown.stderr
+    denied, done_ = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert [denied["message"], done_["message"]] == stored[::-1]
+    assert (denied["state"], denied["code"], denied["reasons"], denied["user"]) == (
+        "rejected",
+        "denied",
+        ["not_owner"],
+        "carol",
+    )
+    assert (done_["state"], done_["verified"], done_["unverified_statuses"]) == ("completed", True, [])
+    rejected = run(["sealbus", "task", "ls", "--state", "rejected", "--user", "carol", "--limit", "1"], folder)
+    assert (rejected.returncode, rejected.stdout.split()[1:3]) == (0, [stored[1], "rejected"]), rejected.stderr
+    follows = run(["sealbus", "audit", "replay", "--message", stored[1], "--json"], folder)
+    decided = json.loads(follows.stdout)
+    assert (decided["message"], decided["hash"], decided["allow"]) == (stored[1], denied["hash"], False)
+    chain = run(["sealbus", "audit", "replay", "--chain", done_["hash"], "--json"], folder)
+    said = [json.loads(line) for line in chain.stdout.splitlines()]
+    # The decision, the requester's own about the result, and the outcome.
+    assert {one["kind"] for one in said} == {"decision", "outcome"}
+    assert {one["action"] for one in said} == {"inventory.update", "inventory.update.reply"}
+    (txn,) = {one["txn"] for one in said if one["action"] == "inventory.update"}
+    same = run(["sealbus", "audit", "replay", "--txn", txn, "--json"], folder)
+    assert [json.loads(line)["record"] for line in same.stdout.splitlines()] == [
+        one["record"] for one in said if one["action"] == "inventory.update"
+    ]
+
+
 def test_the_other_commands_answer(folder: Path) -> None:
     shown = run(["sealbus", "identity", "show", "--json"], folder)
     assert json.loads(shown.stdout)["spiffe_id"] == "spiffe://example.org/agent/shop-web"
@@ -221,6 +255,8 @@ def test_the_other_commands_answer(folder: Path) -> None:
         (["pub", "nonsense", "{}"], 2, "SUBJECT is"),
         (["pub", "event.shop-web.opened", "{}", "--wait"], 2, "--wait is for tasks"),
         (["task", "result", "nonsense"], 2, "HANDLE"),
+        (["task", "ls", "--agent", "no such"], 2, "neither a name"),
+        (["audit", "replay", "--chain", "12"], 2, "64 hex digits"),
         (["worker", "run", "nothing.py:agent"], 1, "no such file"),
         (["identity", "show", "--as", "nobody"], 1, "nobody.sock"),
         (["doctor", "--config", "missing.toml"], 1, "missing.toml"),

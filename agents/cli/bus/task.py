@@ -1,4 +1,4 @@
-"""`sealbus task status|result HANDLE`: status and result of a task, by the handle that `sealbus pub` printed."""
+"""`sealbus task status|result HANDLE`: status and result of a task, by the handle that `sealbus pub` printed; `task ls`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sealbus.agents.cli.bus.task_list import ls
 from sealbus.agents.cli.options import as_option, config_option, json_option
 from sealbus.agents.cli.output import explained, print_json
 
@@ -23,7 +24,10 @@ __all__ = ["command", "finish"]
 
 @click.group("task")
 def command() -> None:
-    """Ask for a task's status or result."""
+    """List tasks, and ask for a task's status or result."""
+
+
+command.add_command(ls)
 
 
 @command.command("status")

@@ -56,6 +56,16 @@ async def test_a_listed_stream_is_read_into_a_state() -> None:
     assert server.asked == [("$JS.API.STREAM.LIST", b"")]
 
 
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [({"first_seq": 7, "last_seq": 9}, (7, 9)), ({"first_seq": 0, "last_seq": 0}, (1, 0)), ({}, (1, 0))],
+)
+async def test_what_a_stream_holds_is_from_its_first_to_its_last(told: dict[str, int], found: tuple[int, int]) -> None:
+    state = await stream_state(Server(only({**GOOD, "state": {"messages": 3, "bytes": 42, **told}})), "TASKS")
+    assert state is not None
+    assert (state.first, state.last) == found
+
+
 async def test_a_stream_is_found_on_a_further_page() -> None:
     asked = []
 

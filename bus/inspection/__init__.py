@@ -1,0 +1,1 @@
+"""What an operator sees on the bus and repairs there: tasks, dead letters, and who consumes."""

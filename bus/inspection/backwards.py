@@ -1,0 +1,78 @@
+"""Reading for an operator who waits: a stream backwards, the newest first, in bounded memory and with a deadline.
+
+JetStream's consumers read forward only. So a stream is read in windows of sequences, the last window first, and of each
+message only what the reader makes of it is kept while its window lasts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Final, TypeVar
+
+from sealbus.bus.ports import Delivery, Transport
+from sealbus.envelopes.errors import BusUnavailable
+
+__all__ = ["ANSWER_WITHIN", "WINDOW", "backwards", "read_on"]
+
+Kept = TypeVar("Kept")
+
+WINDOW: Final = 2_000
+"""Sequences in one window: each costs a consumer and up to two batches that are read in vain."""
+
+
+ANSWER_WITHIN: Final = 20.0
+"""Seconds without a message after which reading is given up: the port itself tries again for as long as it is read."""
+
+
+async def read_on(
+    transport: Transport, stream: str, subjects: Sequence[str], *, start: int = 1, since: int = 0
+) -> AsyncGenerator[Delivery, None]:
+    """Yield the messages that `stream` holds on `subjects` now, from sequence `start` or stored time `since` on.
+
+    Raises `BusUnavailable` if nothing comes for `ANSWER_WITHIN` seconds; otherwise as `Transport.read`.
+    """
+    async with aclosing(transport.read(stream, subjects, start=start, since=since)) as batches:
+        while True:
+            try:
+                async with asyncio.timeout(ANSWER_WITHIN):
+                    batch = await anext(batches, None)
+            except TimeoutError as error:
+                raise BusUnavailable(
+                    f"{stream} cannot be read: no answer within {ANSWER_WITHIN:g} s. May this identity read it?"
+                ) from error
+            if batch is None:
+                return
+            for delivery in batch:
+                yield delivery
+
+
+async def backwards(
+    transport: Transport,
+    stream: str,
+    subjects: Sequence[str],
+    *,
+    first: int,
+    last: int,
+    keep: Callable[[Delivery], Kept],
+    window: int = WINDOW,
+) -> AsyncGenerator[list[Kept], None]:
+    """Yield what `keep` makes of the messages on `subjects` from sequence `last` down to `first`.
+
+    One list for each window that has any, the newest window first, each in stream order. Raises as `read_on` does.
+    """
+    end = last
+    while end >= first:
+        begin = max(first, end - window + 1)
+        found: list[Kept] = []
+        async with aclosing(read_on(transport, stream, subjects, start=begin)) as deliveries:
+            async for delivery in deliveries:
+                sequence = delivery.arrival.sequence if delivery.arrival is not None else 0
+                if sequence <= end:
+                    found.append(keep(delivery))
+                if sequence >= end:
+                    break
+        if found:
+            yield found
+        end = begin - 1

@@ -64,8 +64,8 @@ def _to_do(remedy: Remedy) -> str:
     match remedy.kind:
         case RemedyKind.LOGIN:
             by = f" by {remedy.acr}" if remedy.acr else ""
-            recently = f", at most {remedy.max_age} s before" if remedy.max_age is not None else ""
-            return f"to do: log in again{by}{recently}"
+            again = f"; a login of the last {remedy.max_age} s is enough" if remedy.max_age else ""
+            return f"to do: log in again{by}{again}"
         case RemedyKind.SCOPE:
             return f"to do: use an access token with the scope {remedy.scope}"
         case RemedyKind.APPROVAL:

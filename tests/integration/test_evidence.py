@@ -15,7 +15,7 @@ from independent import verify_export as independent
 from support.notary import ORIGIN, SIGNER, last_place
 from support.shop import Shop, Update
 
-from sealbus import Client
+from sealbus import Client, Denied
 from sealbus.agents.control.notary import open_notary
 from sealbus.agents.control.notary.log.folder_store import FolderStore
 from sealbus.agents.control.notary.log.store import CHECKPOINT
@@ -27,6 +27,7 @@ from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.nats.api import existing_stream
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing
+from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.log.checkpoint import open_checkpoint
 
 pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -38,10 +39,15 @@ decision := decide(input)
 
 batch := [decide(request) | some request in input.batch]
 
-decide(request) := {"allow": allow, "reasons": [reason], "obligations": [], "policy": "test"} if {
+decide(request) := {"allow": allow, "reasons": [reason], "obligations": obligations, "policy": "test"} if {
 	allow := object.get(request.action.properties, "quantity", 0) < 100
 	reason := {true: "few enough", false: "too many"}[allow]
+	obligations := {true: [], false: [{"type": "show_reasons"}, ask, bribe]}[allow]
 }
+
+ask := {"type": "remedy", "kind": "ask", "whom": "the manager"}
+
+bribe := {"type": "remedy", "kind": "bribe", "whom": "the manager"}
 """
 
 
@@ -124,6 +130,9 @@ async def test_from_tasks_to_evidence(deployment: Deployment, tmp_path: Path) ->
     order = await client.submit("inventory.order", Update(item_id="9", quantity=3))
     for handle in (*handles[:2], order):
         await handle.result()
+    with pytest.raises(Denied) as denied:
+        await handles[2].result()
+    assert denied.value.remedies == (Remedy(kind=RemedyKind.ASK, whom="the manager"),)
     async with open_connection("inventory", deployment.environment.settings) as (_, connection):
         garbage = Outgoing(subject="audit.inventory", payload=b"garbage that an agent may store")
         await NatsTransport(connection).publish([garbage], deadline=5.0)
@@ -158,6 +167,13 @@ async def test_from_tasks_to_evidence(deployment: Deployment, tmp_path: Path) ->
     shown = json.loads((await sealbus("audit", "show", ident, *trust, *common, "--json")).splitlines()[0])
     assert (shown["action"], shown["allow"]) == ("inventory.order", True)
     assert [one["code"] for one in shown["outcomes"]] == [""]
+    # What the policy said, whether or not it could be told: made again above, and the same for both verifiers.
+    refused = await sealbus("audit", "show", handles[2].message_id, *trust, *common, "--json")
+    assert json.loads(json.loads(refused.splitlines()[0])["obligations"]) == [
+        {"type": "show_reasons"},
+        {"kind": "ask", "type": "remedy", "whom": "the manager"},
+        {"kind": "bribe", "type": "remedy", "whom": "the manager"},
+    ]
     receipt = tmp_path / "receipt.txt"
     await sealbus("audit", "receipt", ident, *trust, "--export", export, "--output", receipt)
     assert (await sealbus("audit", "receipt", "verify", receipt, *trust)).endswith("verified\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from support.x509 import ThrowawayCa
 
 from sealbus import Agent, Context, Denied
 from sealbus.bus.sending.answer import RemoteError
+from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation, Remedy, RemedyKind
 from sealbus.envelopes.errors import Code, ObligationUnknown
 from sealbus.policies.bundle.files import write_bundle
 from sealbus.policies.decision.engine import PolicyEngine
@@ -31,7 +33,27 @@ decision := decide(input)
 
 batch := [decide(request) | some request in input.batch]
 
-decide(request) := {"allow": true, "reasons": ["r"], "obligations": obligations(request), "policy": "obliging"}
+decide(request) := {"allow": false, "reasons": ["r"], "obligations": found, "policy": "obliging"} if {
+	request.action.properties.refused in ["shown", "hidden"]
+	found := remedies(request)
+} else := {"allow": true, "reasons": ["r"], "obligations": found, "policy": "obliging"} if {
+	found := obligations(request)
+}
+
+remedies(request) := found if {
+	request.action.properties.refused == "shown"
+	found := array.concat([{"type": "show_reasons"}], unshown)
+} else := found if {
+	found := unshown
+}
+
+unshown := [
+	{"type": "remedy", "kind": "login", "acr": "urn:x:2", "max_age": 300},
+	{"type": "remedy", "kind": "login", "acr": "a\\", error=\\"none"},
+	{"type": "remedy", "kind": "bribe"},
+	{"type": "watermark"},
+	{"type": "remedy", "kind": "later", "after": 90},
+]
 
 obligations(request) := [] if endswith(request.action.name, ".reply")
 
@@ -45,6 +67,7 @@ else := [{"type": "show_reasons"}]
 
 class Page(BaseModel):
     obliges: str = ""
+    refused: str = ""
 
 
 @asynccontextmanager
@@ -100,3 +123,36 @@ async def test_an_allow_that_obliges_to_what_nobody_honours_denies(name: str, tm
         assert record.obligations == b'[{"text":"draft","type":"watermark"}]'
         assert record.input
         assert record.micros is not None
+
+
+@pytest.mark.parametrize("name", ["embedded", "sidecar", "central"])
+async def test_a_denial_tells_what_would_help_and_who_denied_where_it_may(name: str, tmp_path: Path) -> None:
+    printer, desk = Agent("printer"), Agent("front")
+
+    @printer.call("plain", facts=["refused"])
+    async def plain(body: Page, ctx: Context) -> Page:
+        return body
+
+    @desk.call("ask", facts=["obliges"])
+    async def ask(body: Page, ctx: Context) -> Page:
+        return await ctx.call("printer.plain", body, returns=Page)
+
+    told = (Remedy(kind=RemedyKind.LOGIN, acr="urn:x:2", max_age=300), Remedy(kind=RemedyKind.LATER, after=90))
+    last = Denier("spiffe://example.org/agent/printer", "printer.plain", "denied")
+    first = Denier("spiffe://example.org/agent/front", "front.ask", "denied")
+    async with engine_of(name, tmp_path) as engine, TestBus(printer, desk, engine=engine) as bus:
+        client = await bus.client("desk")
+        for refused, explanation in (
+            ("shown", Explanation(("r",), told, (last,))),
+            ("hidden", NOTHING_TOLD),
+        ):
+            with pytest.raises(Denied) as inner:
+                await client.call("printer.plain", Page(refused=refused), returns=Page)
+            assert inner.value.explanation == explanation
+            with pytest.raises(Denied) as outer:
+                await client.call("front.ask", Page(refused=refused), returns=Page)
+            assert outer.value.code is Code.DENIED
+            assert outer.value.explanation == explanation.passed_on(first)
+        (*_, record) = await bus.decisions("printer.plain")
+        assert (record.engine, record.allow, record.code) == (name, False, Code.DENIED)
+        assert len(json.loads(record.obligations)) == 5

@@ -56,6 +56,7 @@ def as_document(entry: AuditEntry) -> Mapping[str, object]:
             "allow": record.allow,
             "code": str(record.code) if record.code else "",
             "reasons": list(record.reasons),
+            "obligations": record.obligations.decode(errors="replace"),
             "policy": record.policy or "",
             "revision": record.revision or "",
             "engine": record.engine or "",

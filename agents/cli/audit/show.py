@@ -73,6 +73,7 @@ def as_document(told: ToldDecision, lookup: Lookup) -> dict[str, object]:
         "allow": record.allow,
         "code": str(record.code or ""),
         "reasons": list(record.reasons),
+        "obligations": record.obligations.decode(errors="replace"),
         "policy": record.policy or "",
         "revision": record.revision or "",
         "engine": record.engine or "",

@@ -156,8 +156,12 @@ within_limits(limits, properties) if {
 } else := false
 
 # Reasons tell a caller about users, regions and limits: they are shown to agents that the registry trusts with them,
-# unless one of the chain was revoked.
-obligations(request, words) := [{"type": "show_reasons"}] if {
+# unless one of the chain was revoked. If all that is wrong is the session, a new login helps, which the user's identity
+# provider must not answer from the old session.
+obligations(request, words) := [{"type": "show_reasons"}, {"type": "remedy", "kind": "login", "max_age": 0}] if {
+	data.sealbus.registry.agents[request.subject.id].show_reasons == true
+	words == ["revoked_session"]
+} else := [{"type": "show_reasons"}] if {
 	data.sealbus.registry.agents[request.subject.id].show_reasons == true
 	not "revoked_agent" in words
 } else := []

@@ -112,3 +112,29 @@ test_reasons_are_not_shown_to_the_unknown if {
 	found := answer({"subject": {"id": "spiffe://example.org/agent/stranger"}})
 	found.obligations == []
 }
+
+# What stock may ask for on behalf of a user whose session was revoked.
+with_revoked_session := object.union(registry, {
+	"agents": {stock: {"actions": {"stock.look": true}, "show_reasons": true}},
+	"revoked": {"sessions": {"s-1": true}},
+})
+
+look_from_stock := object.union(from_stock, action("stock.look"))
+
+test_new_login_helps_where_the_session_was_revoked if {
+	found := answer_in(with_revoked_session, look_from_stock)
+	found.reasons == ["revoked_session"]
+	found.obligations == [{"type": "show_reasons"}, {"type": "remedy", "kind": "login", "max_age": 0}]
+}
+
+test_new_login_does_not_help_where_more_is_wrong if {
+	found := answer_in(object.union(with_revoked_session, {"revoked": {"users": {"ola": true}}}), look_from_stock)
+	found.reasons == ["revoked_session", "revoked_user"]
+	found.obligations == [{"type": "show_reasons"}]
+}
+
+test_nobody_else_is_told_that_a_login_helps if {
+	found := answer_in(revoking("sessions", "s-1"), {})
+	found.reasons == ["revoked_session"]
+	found.obligations == []
+}

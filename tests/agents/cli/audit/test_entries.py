@@ -81,3 +81,13 @@ def test_a_recorded_text_cannot_forge_a_line_or_move_the_cursor(capsys: pytest.C
         shown = capsys.readouterr().out
         assert shown.count("\n") == 1
         assert "\x1b" not in shown
+
+
+def test_a_decision_shows_what_the_policy_obliged_to() -> None:
+    obligations = b'[{"kind":"login","type":"remedy"}]'
+    decision = DecisionRecord(
+        header=b"\x80", proof=Proof(1, 0, (), b"s" * 64), action="a.b", place=CorePlace(opened=5), delivery=1,
+        allow=False, code=Code.DENIED, input=b"{}", obligations=obligations, policy="p", revision="r", engine="e", micros=1,
+    )  # fmt: skip
+    entry = AuditEntry(sequence=8, stored=0, recorder=RECORDER, leaf=b"l", record=decision)
+    assert as_document(entry)["obligations"] == obligations.decode()

@@ -186,11 +186,19 @@ class Transport(Protocol):
         """Bind the durable consumer of `stream`, creating or checking it on first use."""
 
     def read(
-        self, stream: str, subjects: Sequence[str], *, start: int = 1, since: int = 0, follow: bool = False
+        self,
+        stream: str,
+        subjects: Sequence[str],
+        *,
+        start: int = 1,
+        since: int = 0,
+        follow: bool = False,
+        current: asyncio.Event | None = None,
     ) -> AsyncGenerator[Sequence[Delivery], None]:
         """Read a stream in order from sequence `start` or stored time `since` (microseconds), without a durable.
 
-        Ends at the last message that was there when it began, unless `follow`.
+        Ends at the last message that was there when it began, unless `follow`. `current` is set while everything that the
+        stream held a few seconds ago was passed on, and cleared while that is not known.
         """
 
     async def last(self, stream: str, subject: str, *, within: float) -> tuple[int, bytes] | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["AUDIT", "DEAD", "EVENTS", "REFUSALS", "RESULTS", "STATE", "SUBJECTS", "TASKS"]
+__all__ = ["AUDIT", "CONTROL", "DEAD", "EVENTS", "REFUSALS", "RESULTS", "STATE", "SUBJECTS", "TASKS"]
 
 TASKS: Final = "TASKS"
 EVENTS: Final = "EVENTS"
@@ -15,6 +15,9 @@ DEAD: Final = "DEAD"
 AUDIT: Final = "AUDIT"
 REFUSALS: Final = "REFUSALS"
 STATE: Final = "STATE"
+
+CONTROL: Final = "control.>"
+"""What agents are told about work; stored in TASKS, as tasks are."""
 
 SUBJECTS: Final[Mapping[str, str]] = MappingProxyType(
     {

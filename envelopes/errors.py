@@ -154,6 +154,7 @@ class Code(StrEnum):
     BUS_UNAVAILABLE = "bus_unavailable"
     CONFIGURATION = "configuration"
     CANCELED = "canceled"
+    TASK_ENDED = "task_ended"
 
 
 CODE_FORM: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")

@@ -144,7 +144,7 @@ def edge_app(front: Front) -> Application:
         [
             Route("/v1/calls/{agent}/{verb}", Methods(POST=calls.call)),
             Route("/v1/tasks/{agent}/{verb}", _TaskPaths(tasks, events)),
-            Route("/v1/tasks/{task}", Methods(GET=tasks.status)),
+            Route("/v1/tasks/{task}", Methods(GET=tasks.status, DELETE=tasks.cancel)),
             *(Route(path, described) for path in sorted(paths)),
         ],
         answer_of=answer_of,

@@ -1,4 +1,4 @@
-"""`/v1/tasks`: submit a task, get its state or result, and follow its states as server-sent events (HTML, section 9.2)."""
+"""`/v1/tasks`: submit and cancel a task, get its state or result, follow its states as server-sent events (HTML, 9.2)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from sealbus.agents.edge.http.problem import HEADERS, EdgeError, problem_of
 from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.edge.task_owners import TaskOwners
 from sealbus.agents.sdk.task_handle import TaskHandle, failure_of
+from sealbus.bus.sending.answer import CallExpired
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import Status
+from sealbus.envelopes.encoding.codec import is_text
+from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import BusUnavailable, Code, SealbusError
 from sealbus.envelopes.limits import SECOND
 
@@ -92,6 +95,38 @@ class Tasks:
             return problem_of(failure_of(newest))
         return answer_of(newest.result)
 
+    async def cancel(self, request: Request) -> Response:
+        """`DELETE /v1/tasks/{id}`: 202 once the agent has recorded the cancel and it is in force; 409 for a task that ended.
+
+        An optional JSON body says why: `{"reason": "..."}`.
+        """
+        token, handle = await self.found(request)
+        reason = await self._reason(request, token)
+        newest = await _newest(handle)
+        if newest is not None and newest.final:
+            raise EdgeError(Code.TASK_ENDED, 409)
+        seconds = self._front.limits.submit_seconds
+        try:
+            await handle.cancel(reason, user=self._front.context(token), timeout=seconds)
+        except CallExpired as error:
+            raise EdgeError(Code.TASK_ENDED, 409) from error
+        except TimeoutError as error:
+            raise BusUnavailable("the agent did not confirm in time, but may cancel the task yet") from error
+        return _json(status_document(handle, await _newest(handle)), 202, location=f"/v1/tasks/{handle.message_id}")
+
+    async def _reason(self, request: Request, token: AccessToken) -> str:
+        if "content-type" not in request.headers:
+            return ""
+        body = await self._front.body(request, token)
+        try:
+            said = parse_object(body.body, depth=1)
+        except ValueError as error:
+            raise EdgeError(Code.MALFORMED, 400, "the body is not a JSON object") from error
+        reason = said.pop("reason", "")
+        if said or not isinstance(reason, str) or (reason and not is_text(reason)):
+            raise EdgeError(Code.MALFORMED, 400, "the body may hold a reason, of at most 256 bytes, and nothing else")
+        return reason
+
     async def found(self, request: Request) -> tuple[AccessToken, TaskHandle]:
         """Return the request's token and the task that it may see; raises as `Front.admitted`, or 404."""
         token = await self._front.admitted(request)
@@ -99,7 +134,7 @@ class Tasks:
 
 
 def status_document(handle: TaskHandle, status: Status | None) -> dict[str, object]:
-    """Return a state as JSON; `code`, `reasons`, `remedy`, `via` and `note` only if there are any."""
+    """Return a state as JSON; `code`, `reasons`, `remedy`, `via`, `note` and `by` only if there are any."""
     url = f"/v1/tasks/{handle.message_id}"
     document: dict[str, object] = {"id": handle.message_id, "action": handle.action}
     if status is None:
@@ -110,6 +145,8 @@ def status_document(handle: TaskHandle, status: Status | None) -> dict[str, obje
     document |= status.explanation.members()
     if status.note:
         document["note"] = status.note
+    if status.by is not None:
+        document["by"] = status.by.value
     if status.result is not None:
         document["result_url"] = f"{url}/result"
     return document

@@ -142,6 +142,7 @@ class Node:
             requests=self.requests,
             reader=self.status_reader,
             own_subjects=deployment.own_subjects,
+            clock=clock,
         )
         self._stack = AsyncExitStack()
         self._refusing: asyncio.Task[None] | None = None

@@ -10,14 +10,17 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from sealbus.agents.runtime.draining import describe_unfinished, say_while_draining
 from sealbus.agents.runtime.endpoint import routes_of
 from sealbus.agents.runtime.health import Readiness
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.agent import Agent
+from sealbus.bus.background import Background
 from sealbus.bus.gate.gate import CoreOrigin, Gate, Turn
+from sealbus.bus.handling.cancel.endpoint import CancelEndpoint, cancel_route
+from sealbus.bus.handling.cancel.stops import Stops
 from sealbus.bus.handling.dead_letters import DeadLetters
 from sealbus.bus.handling.executor import Executor
 from sealbus.bus.handling.idempotency.claim import INSTANCE_BYTES
@@ -27,8 +30,8 @@ from sealbus.bus.handling.places import Places
 from sealbus.bus.handling.status_writer import Statuses
 from sealbus.bus.ports import Delivery, Pull
 from sealbus.bus.routing.routes import RouteTable
-from sealbus.bus.stream_names import EVENTS, TASKS
-from sealbus.bus.streams.declared import own_durable
+from sealbus.bus.stream_names import CONTROL, EVENTS, TASKS
+from sealbus.bus.streams.declared import control_durable, own_durable
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.accept.live import LiveProfile
 from sealbus.envelopes.errors import ConfigurationError
@@ -38,6 +41,9 @@ from sealbus.envelopes.trust.caches import ReplayMemory
 __all__ = ["Worker", "WorkerLimits", "settle_collector"]
 
 _log = logging.getLogger(__name__)
+
+CANCELLING: Final = 8
+"""Cancels that one process takes in at a time, beside the handlers."""
 
 YOUNG: Final = 20_000
 """New containers between collections of the young ones: a batch of messages makes a few thousand, all short-lived."""
@@ -59,10 +65,19 @@ class WorkerLimits:
     """Core calls that wait to be opened; further ones are dropped and counted."""
     replay_entries: int = 100_000
     """Core calls remembered until they expire (step 6); full memory refuses further ones."""
+    cancels: int = 256
+    """Cancels that are taken in at a time, over all replicas: a few of them, each a few round trips, run at once."""
     claim_margin: float = MARGIN
     """Seconds beyond a handler's `timeout` after which another process may take over its claim (`once`)."""
     drain: float = 20.0
     """Seconds that handlers have to finish after a stop."""
+
+
+class _Handling(NamedTuple):
+    """A gate, and the executor behind it."""
+
+    gate: Gate
+    executor: Executor
 
 
 class Worker:
@@ -91,6 +106,15 @@ class Worker:
         self._apart = asyncio.Event()
         """Set once our clock and the broker's no longer agree: no source is taken from any more."""
         self._readiness = Readiness(node)
+        self._stops = Stops(
+            transport=node.transport,
+            names=node.deployment.names,
+            own_subjects=node.deployment.own_subjects,
+            trust=node.trust,
+            caches=node.caches,
+            counters=node.counters,
+            clock=node.clock,
+        )
         self._places = Places(self.limits.max_ack_pending, counters=node.counters)
         self._stack = AsyncExitStack()
 
@@ -100,48 +124,72 @@ class Worker:
         async with AsyncExitStack() as stack:
             # Entered first, so left last: no handler runs outside of the agent's lifespan.
             await stack.enter_async_context(self.agent.open_lifespan())
-            self._executor = await stack.enter_async_context(
-                Executor(
-                    outbox=node.outbox,
-                    audit=node.audit,
-                    dead=DeadLetters(token=node.token, transport=node.transport, outbox=node.outbox),
-                    statuses=Statuses(names=node.deployment.names, outbox=node.outbox, counters=node.counters),
-                    effects=Effects(self._claims()),
-                    counters=node.counters,
-                    places=self._places,
-                    random=node.random,
-                    concurrency=limits.concurrency,
-                    clock=node.clock,
-                )
-            )
-            profile = LiveProfile(
-                own=node.own,
+            # Until the last handler has ended: what is drained can still be canceled.
+            group = await stack.enter_async_context(Background())
+            stack.callback(group.create_task(self._stops.run(), name="stops").cancel)
+            core = CoreOrigin(started=node.started, audit_created=created)
+            self._work = await self._entered(stack, self.routes, core, limits.concurrency)
+            endpoint = CancelEndpoint(
+                keyed=KeyValue(node.transport),
+                stops=self._stops,
+                identity=node.identity,
                 names=node.deployment.names,
-                kinds=frozenset({Kind.TASK, Kind.CALL, Kind.EVENT}),
-                own_subjects=node.deployment.own_subjects,
-                minters=node.deployment.minters,
-                lifetimes=node.deployment.lifetimes,
+                trust=node.trust,
+                caches=node.caches,
+                clock=node.clock,
             )
-            self._gate = await stack.enter_async_context(
-                Gate(
-                    profile=profile,
-                    routes=self.routes,
-                    trust=node.trust,
-                    authorizer=node.authorizer,
-                    audit=node.audit,
-                    refusals=node.refusals,
-                    executor=self._executor,
-                    places=self._places,
-                    counters=node.counters,
-                    core=CoreOrigin(started=node.started, audit_created=created),
-                    caches=node.caches,
-                    replay=ReplayMemory(limits.replay_entries),
-                    random=node.random,
-                    clock=node.clock,
-                )
-            )
+            told = RouteTable([cancel_route(endpoint, node.token)])
+            self._control = await self._entered(stack, told, core, CANCELLING)
             self._stack = stack.pop_all()
         return self
+
+    async def _entered(
+        self, stack: AsyncExitStack, routes: RouteTable, core: CoreOrigin, concurrency: int
+    ) -> _Handling:
+        """Enter a gate for `routes`, and the executor behind it; cancels have their own, so that no task is before them."""
+        node = self.node
+        executor = await stack.enter_async_context(
+            Executor(
+                outbox=node.outbox,
+                audit=node.audit,
+                dead=DeadLetters(token=node.token, transport=node.transport, outbox=node.outbox),
+                statuses=Statuses(names=node.deployment.names, outbox=node.outbox, counters=node.counters),
+                effects=Effects(self._claims()),
+                stops=self._stops,
+                counters=node.counters,
+                places=self._places,
+                random=node.random,
+                concurrency=concurrency,
+                clock=node.clock,
+            )
+        )
+        profile = LiveProfile(
+            own=node.own,
+            names=node.deployment.names,
+            kinds=frozenset({Kind.TASK, Kind.CALL, Kind.EVENT}),
+            own_subjects=node.deployment.own_subjects,
+            minters=node.deployment.minters,
+            lifetimes=node.deployment.lifetimes,
+        )
+        gate = await stack.enter_async_context(
+            Gate(
+                profile=profile,
+                routes=routes,
+                trust=node.trust,
+                authorizer=node.authorizer,
+                audit=node.audit,
+                refusals=node.refusals,
+                executor=executor,
+                places=self._places,
+                counters=node.counters,
+                core=core,
+                caches=node.caches,
+                replay=ReplayMemory(self.limits.replay_entries),
+                random=node.random,
+                clock=node.clock,
+            )
+        )
+        return _Handling(gate, executor)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -159,27 +207,32 @@ class Worker:
             for one in running:
                 one.cancel()
         drained, within = False, self.limits.drain
-        async with say_while_draining(self.agent.name, self._executor.unfinished, within=within, clock=self.node.clock):
+        unfinished = self._work.executor.unfinished
+        async with say_while_draining(self.agent.name, unfinished, within=within, clock=self.node.clock):
             with suppress(TimeoutError):
                 async with asyncio.timeout(within):
-                    await self._gate.settle()
-                    drained = await self._executor.drain(within)
+                    for part in (self._work, self._control):
+                        await part.gate.settle()
+                    drained = await self._work.executor.drain(within)
+                    drained = await self._control.executor.drain(within) and drained
         if not drained:
-            unfinished = describe_unfinished(self._executor.unfinished(), self.node.clock())
-            _log.warning(
-                "%s stopped with work unfinished; tasks and events are redelivered: %s", self.agent.name, unfinished
-            )
+            left = describe_unfinished(unfinished(), self.node.clock())
+            _log.warning("%s stopped with work unfinished; tasks and events are redelivered: %s", self.agent.name, left)
         return drained
 
     async def _take(self) -> None:
         """Take from all sources while our clock and the broker's agree: what is not taken goes to another replica."""
         while True:
             await self.node.clocks.agree()
+            # What was canceled is known before anything is taken.
+            await self._stops.current.wait()
             self._apart.clear()
             async with asyncio.TaskGroup() as group:
                 sources = [
-                    group.create_task(self._consume(pull), name=f"source-{name}") for name, pull in self._pulls()
+                    group.create_task(self._consume(pull, self._work), name=f"source-{name}")
+                    for name, pull in self._pulls()
                 ]
+                sources.append(group.create_task(self._consume(self._told(), self._control), name="source-control"))
                 served = {subject: asyncio.Event() for subject in self._served()}
                 for subject, live in served.items():
                     sources.append(group.create_task(self._serve(subject, live), name=f"source-{subject}"))
@@ -197,6 +250,8 @@ class Worker:
     def not_ready(self) -> dict[str, str]:
         """Return why no work can be taken now, by part; empty if it can."""
         sources = {} if self.ready.is_set() else {"sources": "not consuming"}
+        if self.node.connected() and not self._stops.current.is_set():
+            sources |= {"state": "what was canceled is not known"}
         return sources | self._readiness.reasons()
 
     def notes(self) -> dict[str, str]:
@@ -205,8 +260,9 @@ class Worker:
 
     async def settle(self) -> None:
         """Wait until everything taken so far is handled, without stopping."""
-        await self._gate.settle()
-        await self._executor.drain(self.limits.drain)
+        for part in (self._control, self._work):
+            await part.gate.settle()
+            await part.executor.drain(self.limits.drain)
 
     def _pulls(self) -> list[tuple[str, Pull]]:
         token, limits, own = self.node.token, self.limits, self.node.deployment.own_subjects
@@ -251,13 +307,25 @@ class Worker:
             clock=node.clock,
         )
 
-    async def _consume(self, pull: Pull) -> None:
-        await self._admit(pull.batches(), pull, pull)
+    def _told(self) -> Pull:
+        """Return the consumer of what this agent is told about work."""
+        token, limits = self.node.token, self.limits
+        return self.node.transport.pull(
+            TASKS,
+            control_durable(token),
+            (CONTROL.replace(">", f"{token}.>"),),
+            batch=limits.batch,
+            ack_wait=limits.ack_wait,
+            max_ack_pending=limits.cancels,
+        )
+
+    async def _consume(self, pull: Pull, handling: _Handling) -> None:
+        await self._admit(pull.batches(), pull, pull, handling)
 
     async def _serve(self, subject: str, live: asyncio.Event) -> None:
         pending = self.limits.pending_calls
         calls = self.node.transport.listen(subject, queue=self.node.token, pending=pending, live=live)
-        await self._admit(calls, None, subject)
+        await self._admit(calls, None, subject, self._work)
 
     async def _announce(self, served: Iterable[asyncio.Event]) -> None:
         """Report readiness once no call can be missed; tasks and events wait in their streams."""
@@ -266,17 +334,21 @@ class Worker:
         self.ready.set()
 
     async def _admit(
-        self, batches: AsyncGenerator[Sequence[Delivery], None], pull: Pull | None, source: Pull | str
+        self,
+        batches: AsyncGenerator[Sequence[Delivery], None],
+        pull: Pull | None,
+        source: Pull | str,
+        handling: _Handling,
     ) -> None:
         turn = Turn()
         async with aclosing(batches) as taken:
             async for batch in taken:
                 if (problem := await self.node.clocks.settle()) is not None:
-                    self._gate.turn_away(batch, pull, problem)
+                    handling.gate.turn_away(batch, pull, problem)
                     self._apart.set()
                     return
-                await self._gate.admit(batch, pull, turn)
-                await self._executor.room(source)
+                await handling.gate.admit(batch, pull, turn)
+                await handling.executor.room(source)
                 if pull is not None:
                     # Wait for room first: messages delivered before would be redelivered meanwhile, and handled twice.
                     await self._places.room()

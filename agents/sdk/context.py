@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from sealbus.agents.sdk.bodies import JSON, TypedAction
 from sealbus.agents.sdk.messages import Origin
+from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.status import State
 from sealbus.envelopes.accept.live import VerifiedMessage
@@ -16,7 +18,7 @@ from sealbus.envelopes.records.archive import VerifiedDecided
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 if TYPE_CHECKING:
-    from sealbus.agents.sdk.sender import CallOptions, Receipt, Sender, SubmitOptions
+    from sealbus.agents.sdk.sender import ChildCallOptions, ChildSubmitOptions, Receipt, Sender
     from sealbus.agents.sdk.task_handle import TaskHandle
 
 __all__ = ["Context"]
@@ -47,7 +49,11 @@ class Context:
 
     @property
     def _origin(self) -> Origin:
-        """The origin of messages sent here, made when needed; most handlers send none."""
+        """The origin of messages sent here, made when needed; most handlers send none.
+
+        Raises `HandlingError` `canceled` once this work was canceled.
+        """
+        self._cancellation.check()
         return Origin.message(self._permitted.message)
 
     @property
@@ -93,6 +99,38 @@ class Context:
         """The obligations that the policy gives the handler."""
         return self._permitted.obligations
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody canceled this work; may be asked from other threads, too.
+
+        The handler is cancelled at once as by `asyncio`, and again when its `timeout` is over. From then on nothing is sent
+        through this context, except in a `shield`.
+        """
+        return self._cancellation.canceled is not None
+
+    @property
+    def _cancellation(self) -> Cancellation:
+        return self._permitted.cancellation
+
+    @asynccontextmanager
+    async def shield(self, note: str = "") -> AsyncGenerator[None, None]:
+        """Hold cancellation back while the block runs, for a last step that must not be left half done, or to undo one.
+
+        What is sent in it is detached: it is not canceled with this work. `note` is reported to a task's requester, as by
+        `progress`. The handler's `timeout` holds nevertheless. A cancel that came meanwhile ends the handler at the block's
+        end.
+        """
+        if note:
+            with suppress(SealError):  # not a task
+                await self.progress(note)
+        cancellation, failed = self._cancellation, True
+        cancellation.enter_shield()
+        try:
+            yield
+            failed = False
+        finally:
+            await cancellation.leave_shield(failed=failed)
+
     async def progress(self, note: str) -> None:
         """Report progress to the requester of this task: `note` is a line of at most 256 bytes of UTF-8.
 
@@ -116,10 +154,12 @@ class Context:
 
     @overload
     async def call(
-        self, action: TypedAction[Req, Awaitable[Res]], body: Req, **options: Unpack[CallOptions]
+        self, action: TypedAction[Req, Awaitable[Res]], body: Req, **options: Unpack[ChildCallOptions]
     ) -> Res: ...
     @overload
-    async def call(self, action: str, body: object, *, returns: type[Res], **options: Unpack[CallOptions]) -> Res: ...
+    async def call(
+        self, action: str, body: object, *, returns: type[Res], **options: Unpack[ChildCallOptions]
+    ) -> Res: ...
     async def call(
         self,
         action: TypedAction[Any, Awaitable[Res]] | str,
@@ -129,6 +169,7 @@ class Context:
         timeout: float = 30.0,
         grants: Sequence[str] | None = None,
         media_type: str = JSON,
+        detached: bool = False,
     ) -> Res:
         """Call an action and return its typed answer; see `Sender.call`."""
         return await self._sending.call(
@@ -139,6 +180,7 @@ class Context:
             timeout=timeout,
             grants=grants,
             media_type=media_type,
+            detached=detached or self._cancellation.shielded,
             sent=self._sent,
         )
 
@@ -160,15 +202,21 @@ class Context:
     ) -> AsyncGenerator[Res, None]:
         """Call an action that answers in chunks; see `Sender.stream`."""
         return self._sending.stream(
-            action, body, returns=returns, origin=self._origin, timeout=timeout, sent=self._sent
+            action,
+            body,
+            returns=returns,
+            origin=self._origin,
+            timeout=timeout,
+            detached=self._cancellation.shielded,
+            sent=self._sent,
         )
 
     @overload
     async def submit(
-        self, action: TypedAction[Req, Awaitable[Res]], body: Req, **options: Unpack[SubmitOptions]
+        self, action: TypedAction[Req, Awaitable[Res]], body: Req, **options: Unpack[ChildSubmitOptions]
     ) -> TaskHandle[Res]: ...
     @overload
-    async def submit(self, action: str, body: object, **options: Unpack[SubmitOptions]) -> TaskHandle: ...
+    async def submit(self, action: str, body: object, **options: Unpack[ChildSubmitOptions]) -> TaskHandle: ...
     async def submit(
         self,
         action: TypedAction[Any, Awaitable[Res]] | str,
@@ -178,6 +226,7 @@ class Context:
         partition: str | None = None,
         grants: Sequence[str] | None = None,
         media_type: str = JSON,
+        detached: bool = False,
     ) -> TaskHandle[Res]:
         """Submit a task; see `Sender.submit`."""
         return await self._sending.submit(
@@ -188,11 +237,13 @@ class Context:
             partition=partition,
             grants=grants,
             media_type=media_type,
+            detached=detached or self._cancellation.shielded,
             sent=self._sent,
         )
 
     async def emit(self, name: str, body: object, *, media_type: str = JSON) -> Receipt:
         """Emit an event of this agent, marked as following from the handled message; it carries no user and no chain."""
+        self._cancellation.check()
         return await self._sending.emit(
             name,
             body,

@@ -8,23 +8,34 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar, cast
 
 from sealbus.agents.sdk.bodies import JSON, MSGPACK, Body, TypedAction, body_of, decoded
-from sealbus.agents.sdk.messages import NO_SUBJECTS, Origin, call_message, event_message, own_subject, task_message
+from sealbus.agents.sdk.messages import (
+    NO_SUBJECTS,
+    Origin,
+    call_message,
+    cancel_message,
+    event_message,
+    own_subject,
+    task_message,
+)
 from sealbus.agents.sdk.task_handle import TaskHandle, parse_handle
 from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
+from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.sending.answer import DETACHED
+from sealbus.bus.sending.cancel import CancelRequest, CancelRole
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import HandlingError, SealError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
-from sealbus.envelopes.message.subjects import OwnSubjects
+from sealbus.envelopes.message.subjects import OwnSubjects, action_of
 from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["CallOptions", "Receipt", "Sender", "SubmitOptions"]
+__all__ = ["CallOptions", "ChildCallOptions", "ChildSubmitOptions", "Receipt", "Sender", "SubmitOptions"]
 
 Res = TypeVar("Res")
 
@@ -63,6 +74,20 @@ class SubmitOptions(_Options, total=False):
     """The part of the task's subject that it goes to."""
 
 
+class ChildCallOptions(CallOptions, total=False):
+    """Options of a call from a handler."""
+
+    detached: bool
+    """Whether it goes on if the work that it follows from is canceled; by default it is canceled, too."""
+
+
+class ChildSubmitOptions(SubmitOptions, total=False):
+    """Options of a task from a handler."""
+
+    detached: bool
+    """As for a call."""
+
+
 class Sender:
     """The sender of one identity. Bodies are pydantic models or what pydantic can adapt, by default as JSON."""
 
@@ -75,6 +100,7 @@ class Sender:
         requests: Requests,
         reader: StatusReader,
         own_subjects: OwnSubjects = NO_SUBJECTS,
+        clock: Clock = wall_clock,
     ) -> None:
         self._own = own
         self._names = names
@@ -82,6 +108,7 @@ class Sender:
         self._outbox = outbox
         self._requests = requests
         self._reader = reader
+        self._clock = clock
 
     async def submit(
         self,
@@ -95,6 +122,7 @@ class Sender:
         grants: Sequence[str] | None = None,
         idempotency_key: str | None = None,
         media_type: str = JSON,
+        detached: bool = False,
         sent: list[bytes] | None = None,
     ) -> TaskHandle[Res]:
         """Store a task for `action` and return its handle.
@@ -118,6 +146,8 @@ class Sender:
             idempotency_key=idempotency_key,
             own=self._own_subjects,
         )
+        if detached:
+            message = message.with_entries(ext=DETACHED)
         declared = own_subject(Kind.TASK, name, self._own_subjects)
         receipt, pending = await self._submitted(message, sent)
         task = AskedTask(
@@ -128,6 +158,7 @@ class Sender:
         return TaskHandle(
             task=task,
             reader=self._reader,
+            canceller=self,
             gives=None if isinstance(action, str) else action.gives,
             subject=receipt.subject,
             stream=receipt.stream,
@@ -139,7 +170,27 @@ class Sender:
 
         It works in every process of the identity that submitted the task; another identity never gets an answer.
         """
-        return TaskHandle(task=parse_handle(text), reader=self._reader)
+        return TaskHandle(task=parse_handle(text), reader=self._reader, canceller=self)
+
+    async def cancel(
+        self,
+        task: AskedTask,
+        *,
+        reason: str = "",
+        operator: bool = False,
+        user: Statement | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        """Have the agent of `task` stop it, and what follows from it; see `TaskHandle.cancel`."""
+        role = CancelRole.OPERATOR if operator else CancelRole.REQUESTER
+        try:
+            request = CancelRequest(digest=task.pending.digest, action=task.action, role=role, reason=reason)
+        except ValueError as error:
+            raise SealError(str(error)) from error
+        message = cancel_message(request, task.pending, names=self._names, origin=Origin.user(user), now=self._clock())
+        _, pending = await self._submitted(message, None)
+        told = AskedTask(pending=pending, action=action_of(message.draft.to, self._own_subjects))
+        await TaskHandle(task=told, reader=self._reader).result(object, timeout=timeout)
 
     async def emit(
         self,
@@ -174,6 +225,7 @@ class Sender:
         timeout: float = 30.0,
         grants: Sequence[str] | None = None,
         media_type: str = JSON,
+        detached: bool = False,
         sent: list[bytes] | None = None,
     ) -> Res:
         """Call `action` and return its answer as `returns` (or as the handler itself declares).
@@ -182,7 +234,7 @@ class Sender:
         failure there, `BusUnavailable` with the code `expired` if no answer came in `timeout` seconds.
         """
         gives: Body[Res] = _gives(action, returns)
-        message, name = self._call(action, body, origin or Origin.user(user), timeout, grants, media_type)
+        message, name = self._call(action, body, origin or Origin.user(user), timeout, grants, media_type, detached)
         reply = await self._requests.call(message, action=name, within=timeout, sent=sent)
         return decoded(gives, reply)
 
@@ -195,11 +247,12 @@ class Sender:
         origin: Origin | None = None,
         user: Statement | None = None,
         timeout: float = 30.0,
+        detached: bool = False,
         sent: list[bytes] | None = None,
     ) -> AsyncGenerator[Res, None]:
         """Call an action that answers in chunks, and yield each as it comes; raises as `call` does."""
         gives: Body[Res] = _gives(action, returns)
-        message, name = self._call(action, body, origin or Origin.user(user), timeout, None, JSON)
+        message, name = self._call(action, body, origin or Origin.user(user), timeout, None, JSON, detached)
         async with contextlib.aclosing(
             self._requests.stream(message, action=name, within=timeout, sent=sent)
         ) as chunks:
@@ -221,6 +274,7 @@ class Sender:
         timeout: float,
         grants: Sequence[str] | None,
         media_type: str,
+        detached: bool,
     ) -> tuple[OutgoingMessage, str]:
         name = _name_of(action, Kind.CALL)
         message = call_message(
@@ -233,6 +287,8 @@ class Sender:
             grants=grants,
             own=self._own_subjects,
         )
+        if detached:
+            message = message.with_entries(ext=DETACHED)
         declared = own_subject(Kind.CALL, name, self._own_subjects)
         return message, declared.action if declared is not None else name
 

@@ -11,7 +11,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, overload
+from typing import Any, Final, Generic, Protocol, overload
 
 from typing_extensions import TypeVar
 
@@ -21,12 +21,13 @@ from sealbus.bus.sending.answer import CallExpired, RemoteError, code_of
 from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import decode, encode
-from sealbus.envelopes.errors import Code, Denied, EnvelopeError, ObligationUnknown, SealbusError
+from sealbus.envelopes.errors import Code, Denied, EnvelopeError, ObligationUnknown, SealbusError, SealError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.fields import RecordMap
+from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["TaskHandle", "parse_handle"]
+__all__ = ["Canceller", "TaskHandle", "parse_handle"]
 
 Other = TypeVar("Other")
 Res_co = TypeVar("Res_co", covariant=True, default=object)
@@ -34,6 +35,15 @@ Res_co = TypeVar("Res_co", covariant=True, default=object)
 _TEXT_BYTES: Final = 8_192
 """More than the longest handle: a SPIFFE ID of 2,048 bytes and an action, in base64."""
 _VERSION: Final = 1
+
+
+class Canceller(Protocol):
+    """Sends cancels; implemented in `sealbus.agents.sdk.sender`."""
+
+    async def cancel(
+        self, task: AskedTask, *, reason: str, operator: bool, user: Statement | None, timeout: float
+    ) -> None:
+        """Have the agent of `task` stop it, and what follows from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +56,7 @@ class TaskHandle(Generic[Res_co]):
 
     task: AskedTask = field(repr=False)
     reader: StatusReader = field(repr=False, compare=False)
+    canceller: Canceller | None = field(default=None, repr=False, compare=False)
     gives: Body[object] | None = field(default=None, repr=False, compare=False)
     subject: str = ""
     stream: str = ""
@@ -128,6 +139,24 @@ class TaskHandle(Generic[Res_co]):
         result: Res_co | Other = decoded(gives, last.result)
         return result
 
+    async def cancel(
+        self, reason: str = "", *, operator: bool = False, user: Statement | None = None, timeout: float = 10.0
+    ) -> None:
+        """Cancel the task and everything that follows from it and was not submitted as detached.
+
+        Returns once the agent has decided and recorded the cancel and it is in force: no process begins any of that more than
+        5 s later, and running handlers are cancelled as soon as they hear of it, within milliseconds as a rule. What was done
+        stays done: the task ends as `canceled`, or as it ended before; `result` then tells. `reason` is a line for people,
+        at most 256 bytes, shown to whoever reads the task's status. `user` is the context of the user who cancels. As
+        `operator`, the task may be another workload's, if the agent's policy allows that.
+
+        Raises `Denied` if the agent's policy denies, `CallExpired` once the task's end has passed, `TimeoutError` if the
+        agent has not answered in `timeout` seconds: the cancel then still takes effect when it does. Otherwise as `result`.
+        """
+        if self.canceller is None:
+            raise SealError("this handle only reads")
+        await self.canceller.cancel(self.task, reason=reason, operator=operator, user=user, timeout=timeout)
+
 
 def failure_of(status: Status) -> SealbusError:
     """Return the error to raise for a final status without a result."""
@@ -138,7 +167,8 @@ def failure_of(status: Status) -> SealbusError:
     if status.code == Code.OBLIGATION_UNKNOWN:
         return ObligationUnknown("the other side does not honour an obligation of its policy", *status.explanation)
     if status.state is State.CANCELED:
-        return RemoteError(Code.CANCELED, "the task was canceled")
+        by = f" by {status.by}" if status.by is not None else ""
+        return RemoteError(Code.CANCELED, f"the task was canceled{by}", status.note)
     return RemoteError(code_of(status.code or Code.BAD_RESULT), f"the task was {status.state}", status.note)
 
 

@@ -70,6 +70,11 @@ class AskedTask:
     action: str
     context: UserContext | None = None
 
+    @property
+    def control(self) -> bool:
+        """Whether it tells an agent something about work: its answer says that it is done, and holds nothing to decide on."""
+        return self.pending.rpl is None and "._" in self.action
+
 
 class StatusRequest(OpenRequest):
     """A request that accepts an answer only once its body was parsed too: only the body shows whether `fin` is right."""
@@ -187,7 +192,7 @@ class StatusReading:
                 self._reader.refusals.count(error, delivery)
             return None
         self._request.keep()
-        if status.result is not None and status.sequence > self._after:
+        if status.result is not None and status.sequence > self._after and not self._task.control:
             await self._decide(result, position)
         return status
 

@@ -46,11 +46,13 @@ async def attempt(
     """Run the handler once, at most `left` seconds.
 
     Raises nothing but `HandlingError`, the handler's own `Reject` or `Retry`, and cancellation. An answer in chunks is sent
-    by `send` as it comes; `None` is returned for it.
+    by `send` as it comes; `None` is returned for it. Whatever a handler raises once its work was canceled is `canceled`;
+    what it returns all the same counts.
     """
-    route = permitted.route
+    route, cancellation = permitted.route, permitted.cancellation
     seconds = min(route.timeout, left)
     deadline = deadlines.within(seconds)
+    cancellation.begin(deadline)
     try:
         with deadline:
             chunks = route.endpoint.stream(permitted)
@@ -65,17 +67,30 @@ async def attempt(
             await send(permitted, END, number, True)
             return None
     except TimeoutError as error:
+        if cancellation.canceled is not None:
+            raise _canceled() from error
         if deadline.expired:
             raise HandlingError(Code.HANDLER_TIMEOUT, f"over {seconds:g} s") from error
         raise HandlingError(Code.HANDLER_FAILED, "TimeoutError") from error
     except asyncio.CancelledError as error:
         if being_cancelled():
             raise
+        if cancellation.canceled is not None:
+            raise _canceled() from error
         raise HandlingError(Code.HANDLER_FAILED, "CancelledError") from error
-    except (HandlingError, Reject, Retry):
+    except (HandlingError, Reject, Retry) as error:
+        if cancellation.canceled is not None:
+            raise _canceled() from error
         raise
     except Exception as error:
-        raise _failure(error, route.action) from error
+        failure = _failure(error, route.action)
+        raise (failure if cancellation.canceled is None else _canceled()) from error
+    finally:
+        cancellation.end()
+
+
+def _canceled() -> HandlingError:
+    return HandlingError(Code.CANCELED, "this work was canceled")
 
 
 def passed_on(permitted: Permitted, failure: HandlingError) -> Explanation:

@@ -15,6 +15,7 @@ from functools import partial
 
 from sealbus.bus.background import BoundedTasks
 from sealbus.bus.handling.attempt import LASTING, REJECTED, attempt, passed_on
+from sealbus.bus.handling.cancel.stops import Stops
 from sealbus.bus.handling.completion import Completion, Done, Outcomes
 from sealbus.bus.handling.dead_letters import DeadLetters
 from sealbus.bus.handling.idempotency.claim import RESULT_BYTES
@@ -24,6 +25,7 @@ from sealbus.bus.handling.places import Cause, Places
 from sealbus.bus.handling.status_writer import NOTHING, Statuses
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
+from sealbus.bus.routing.cancellation import Canceled
 from sealbus.bus.routing.retry import UNTIL_EXPIRY, VERB_AWAITED, Reject, Retry, RetryPolicy
 from sealbus.bus.routing.routes import Permitted, TaskReporter
 from sealbus.bus.routing.timers import Deadlines
@@ -57,6 +59,7 @@ class DurableWork:
         *,
         statuses: Statuses,
         effects: Effects,
+        stops: Stops,
         dead: DeadLetters,
         outcomes: Outcomes,
         completion: Completion,
@@ -69,6 +72,7 @@ class DurableWork:
     ) -> None:
         self._statuses = statuses
         self._effects = effects
+        self._stops = stops
         self._dead = dead
         self._outcomes = outcomes
         self._completion = completion
@@ -86,6 +90,10 @@ class DurableWork:
             await self._background.start(self._expired, work, Code.EXPIRED)
             return
         try:
+            canceled = await self._stops.met(work.permitted)
+            if canceled is not None:
+                await self._background.start(self._canceled, work, canceled)
+                return
             begun = await self._effects.begin(work.permitted)
         except BusyEffect as busy:
             await self._background.start(self._again, work, Code.REPLAYED, busy.seconds)
@@ -119,7 +127,11 @@ class DurableWork:
             return
         except HandlingError as failure:
             self._count(work, failure.code)
-            await self._background.start(self._failed, work, begun, failure)
+            canceled = work.permitted.cancellation.canceled
+            if failure.code is Code.CANCELED and canceled is not None:
+                await self._background.start(self._canceled, work, canceled, begun)
+            else:
+                await self._background.start(self._failed, work, begun, failure)
             return
         self._count(work, "done")
         result = content or NOTHING
@@ -230,7 +242,7 @@ class DurableWork:
             return
         await self._note_and_tell(work, failure.code, work.progress, asked)
         self._say("retried", work, failure.code, f"attempt {number} failed, the next in {delay:.1f} s")
-        work.put_off(delay, self._places)
+        self._put_off(work, delay)
 
     async def _denied(self, work: Work, failure: HandlingError) -> None:
         """End a task or event whose own request was denied: a retry would make the same request and be denied again."""
@@ -246,6 +258,31 @@ class DurableWork:
         if (reporter := work.permitted.reporter) is not None:
             await reporter.tell(State.FAILED, code=rejected.code, note=rejected.note)
         await self._outcomes.settle(work, rejected.code)
+
+    async def _canceled(self, work: Work, canceled: Canceled, claim: Claim | None = None) -> None:
+        """End a task that was canceled, before or while it was handled: it is neither tried again nor a dead letter."""
+        if claim is not None:
+            await self._effects.failed(claim)
+        self._say("canceled", work, Code.CANCELED)
+        if (reporter := work.permitted.reporter) is not None:
+            await reporter.tell(State.CANCELED, code=Code.CANCELED, note=canceled.reason, by=canceled.by)
+        await self._outcomes.settle(work, Code.CANCELED)
+
+    def _put_off(self, work: Work, delay: float) -> None:
+        """Put off a delivery that is to be handled again; if it is canceled meanwhile, it ends at once."""
+        work.put_off(delay, self._places)
+
+        def end(canceled: Canceled) -> None:
+            self._background.start_at_once(self._end_put_off(work, canceled))
+
+        self._stops.put_off(work.permitted.message, delay, end)
+
+    async def _end_put_off(self, work: Work, canceled: Canceled) -> None:
+        self._say("canceled", work, Code.CANCELED)
+        if (reporter := work.permitted.reporter) is not None:
+            await reporter.tell(State.CANCELED, code=Code.CANCELED, note=canceled.reason, by=canceled.by)
+        if work.pull is not None:
+            work.pull.term(work.delivery)
 
     async def _bury(self, work: Work, failure: HandlingError) -> None:
         try:
@@ -273,7 +310,7 @@ class DurableWork:
             return
         await self._note_and_tell(work, code, work.progress if code is not Code.REPLAYED else None)
         self._say("put off", work, code, f"for {delay:.1f} s")
-        work.put_off(delay, self._places)
+        self._put_off(work, delay)
 
     async def _expired(self, work: Work, code: Code) -> None:
         self._say("expired", work, code)

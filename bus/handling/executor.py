@@ -15,6 +15,7 @@ from typing import Self
 
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.background import Background, BoundedTasks
+from sealbus.bus.handling.cancel.stops import Stops
 from sealbus.bus.handling.completion import AT_A_TIME, Completion, Outcomes
 from sealbus.bus.handling.concurrency import ConcurrencyLimits
 from sealbus.bus.handling.dead_letters import DeadLetters
@@ -58,6 +59,7 @@ class Executor:
         dead: DeadLetters,
         statuses: Statuses,
         effects: Effects,
+        stops: Stops,
         counters: Counters,
         places: Places,
         random: Callable[[], float],
@@ -66,6 +68,7 @@ class Executor:
         clock: Clock = wall_clock,
     ) -> None:
         self._statuses = statuses
+        self._stops = stops
         self._concurrency = concurrency
         self._clock = clock
         self._queue: asyncio.Queue[Work] = asyncio.Queue()
@@ -79,11 +82,17 @@ class Executor:
         outcomes = Outcomes(audit, clock)
         self._completion = Completion(statuses=statuses, effects=effects, outcomes=outcomes)
         self._replier = Replier(
-            outbox=outbox, outcomes=outcomes, deadlines=self._deadlines, counters=counters, clock=clock
+            outbox=outbox,
+            outcomes=outcomes,
+            stops=stops,
+            deadlines=self._deadlines,
+            counters=counters,
+            clock=clock,
         )
         self._durable = DurableWork(
             statuses=statuses,
             effects=effects,
+            stops=stops,
             dead=dead,
             outcomes=outcomes,
             completion=self._completion,
@@ -185,6 +194,7 @@ class Executor:
                 else:
                     await self._durable.handle(work)
             finally:
+                self._stops.leave(work.permitted)
                 # Before the end of this one is noted: who drains waits for lines, too.
                 if work.permitted.route.limited and (following := self._limits.leave(work)) is not None:
                     self._queue.put_nowait(following)

@@ -6,6 +6,7 @@ import json
 import logging
 
 from sealbus.bus.handling.attempt import REJECTED, attempt, passed_on
+from sealbus.bus.handling.cancel.stops import Stops
 from sealbus.bus.handling.completion import Outcomes
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Clock, wall_clock
@@ -17,7 +18,7 @@ from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.denial import NOTHING_TOLD, Explanation
-from sealbus.envelopes.errors import Code, Denied, HandlingError, SealbusError
+from sealbus.envelopes.errors import Code, Denied, HandlingError, SealbusError, StateUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft
@@ -33,10 +34,18 @@ class Replier:
     """Handles and answers the calls of one worker."""
 
     def __init__(
-        self, *, outbox: Outbox, outcomes: Outcomes, deadlines: Deadlines, counters: Counters, clock: Clock = wall_clock
+        self,
+        *,
+        outbox: Outbox,
+        outcomes: Outcomes,
+        stops: Stops,
+        deadlines: Deadlines,
+        counters: Counters,
+        clock: Clock = wall_clock,
     ) -> None:
         self._outbox = outbox
         self._outcomes = outcomes
+        self._stops = stops
         self._deadlines = deadlines
         self._counters = counters
         self._clock = clock
@@ -50,12 +59,17 @@ class Replier:
         code: str | None = None
         counted = "done"
         try:
+            if (canceled := await self._stops.met(permitted)) is not None:
+                permitted.cancellation.request(canceled)
             answer = await attempt(permitted, self._chunk, self._deadlines)
         except Reject as rejected:
             code, counted = rejected.code, REJECTED
             answer = error_answer(code, note=rejected.note)
         except Retry:
             code = counted = Code.HANDLER_FAILED
+            answer = error_answer(code)
+        except StateUnavailable as error:
+            code = counted = error.code
             answer = error_answer(code)
         except HandlingError as error:
             code = counted = error.code

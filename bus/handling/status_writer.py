@@ -23,6 +23,7 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Draft
 from sealbus.envelopes.message.subjects import status_subject
 from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["StatusReporter", "Statuses"]
 
@@ -127,6 +128,7 @@ class StatusReporter:
         explanation: Explanation = NOTHING_TOLD,
         note: str = "",
         result: Content | None = None,
+        by: SpiffeId | None = None,
     ) -> Status | None:
         """Return the next status, to be stored by `store`; statuses are numbered in the order of these calls.
 
@@ -143,6 +145,7 @@ class StatusReporter:
             via=explanation.via,
             note=note,
             result=result,
+            by=by,
             sequence=sequence_of(self._delivery, number),
         )
         if final:
@@ -164,9 +167,11 @@ class StatusReporter:
         explanation: Explanation = NOTHING_TOLD,
         note: str = "",
         result: Content | None = None,
+        by: SpiffeId | None = None,
     ) -> bool:
         """Store the next status at once; see `numbered` and `store`."""
-        return await self.store(self.numbered(state, code=code, explanation=explanation, note=note, result=result))
+        status = self.numbered(state, code=code, explanation=explanation, note=note, result=result, by=by)
+        return await self.store(status)
 
     async def completed(self, result: Content | None) -> bool:
         """Store the final status of a completed task; `None` stands for a handler that returned nothing."""

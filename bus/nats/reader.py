@@ -162,11 +162,14 @@ async def read(
     start: int = 1,
     since: int = 0,
     follow: bool = False,
+    current: asyncio.Event | None = None,
 ) -> AsyncGenerator[Sequence[Delivery], None]:
     """Yield what `stream` holds on `subjects` in order, from sequence `start` or time `since` (`Transport.read`).
 
-    Without `follow` it ends after the last message that was there when it began. Raises `ConfigurationError` if there is no
-    such stream or, after an interruption, a different one of that name; `BusUnavailable` without a connection for 30 s.
+    Without `follow` it ends after the last message that was there when it began. `current` is set once all that was there
+    was passed on, and cleared while the server cannot be reached, or is silent for longer than its heartbeats allow (5 s).
+    Raises `ConfigurationError` if there is no such stream or, after an interruption, a different one of that name;
+    `BusUnavailable` without a connection for 30 s.
     """
     for subject in subjects:
         check_pattern(subject)
@@ -174,11 +177,15 @@ async def read(
     position = start
     failures = 0
     while True:
+        # Where there is a new link, reading goes on at once: it stays current.
+        if current is not None and not connection.connected:
+            current.clear()
         link = await connection.ready(READY_SECONDS)
         reader = _Reader(link, stream, first.created)
         try:
             await reader.open(connection, tuple(subjects), position, since)
-            async with contextlib.aclosing(_batches(connection, reader, None if follow else first.last)) as batches:
+            last = None if follow else first.last
+            async with contextlib.aclosing(_batches(connection, reader, last, current)) as batches:
                 async for batch in batches:
                     failures = 0
                     position, since = _sequence(batch[-1]) + 1, 0
@@ -189,6 +196,8 @@ async def read(
             reader.broken = error.detail
         finally:
             reader.close()
+            if current is not None and reader.broken != MOVED:
+                current.clear()
         if reader.broken == MOVED:
             continue
         failures += 1
@@ -199,7 +208,7 @@ async def read(
 
 
 async def _batches(
-    connection: Connection, reader: _Reader, last: int | None
+    connection: Connection, reader: _Reader, last: int | None, current: asyncio.Event | None
 ) -> AsyncGenerator[Sequence[Delivery], None]:
     """Yield what one attempt delivers, until it is broken or has reached stream sequence `last`."""
     while True:
@@ -215,6 +224,8 @@ async def _batches(
             reader.broken = MOVED
             return
         else:
+            if current is not None and reader.exhausted:
+                current.set()
             try:
                 async with asyncio.timeout_at(reader.silent_at):
                     await reader.arrived.wait()

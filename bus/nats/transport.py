@@ -64,10 +64,17 @@ class NatsTransport:
         return NatsPull(self._connection, spec, batch=batch)
 
     def read(
-        self, stream: str, subjects: Sequence[str], *, start: int = 1, since: int = 0, follow: bool = False
+        self,
+        stream: str,
+        subjects: Sequence[str],
+        *,
+        start: int = 1,
+        since: int = 0,
+        follow: bool = False,
+        current: asyncio.Event | None = None,
     ) -> AsyncGenerator[Sequence[Delivery], None]:
         """Read a stream in order (`sealbus.bus.nats.reader.read`)."""
-        return read(self._connection, stream, subjects, start=start, since=since, follow=follow)
+        return read(self._connection, stream, subjects, start=start, since=since, follow=follow, current=current)
 
     async def last(self, stream: str, subject: str, *, within: float) -> tuple[int, bytes] | None:
         """Return the last message of `subject` (`sealbus.bus.nats.reader.last`); the stream must have `allow_direct`."""

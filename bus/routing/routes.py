@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.routing.retry import RetryPolicy
 from sealbus.bus.sending.message import Content
 from sealbus.bus.sending.status import State, Status
@@ -15,6 +16,7 @@ from sealbus.envelopes.denial import NOTHING_TOLD, Explanation
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import matches
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.request import Resource
 
 __all__ = ["Endpoint", "Permitted", "Route", "RouteTable", "TaskReporter"]
@@ -35,6 +37,7 @@ class TaskReporter(Protocol):
         explanation: Explanation = NOTHING_TOLD,
         note: str = "",
         result: Content | None = None,
+        by: SpiffeId | None = None,
     ) -> Status | None:
         """Return the next status, to be stored by `store`; `None` if this delivery has no numbers left."""
 
@@ -49,6 +52,7 @@ class TaskReporter(Protocol):
         explanation: Explanation = NOTHING_TOLD,
         note: str = "",
         result: Content | None = None,
+        by: SpiffeId | None = None,
     ) -> bool:
         """Store the next status at once; see `numbered` and `store`."""
 
@@ -72,6 +76,8 @@ class Permitted:
     sent: list[bytes] = field(default_factory=list)
     reporter: TaskReporter | None = None
     """The reporter of a task's status; absent for every other kind."""
+    cancellation: Cancellation = field(default_factory=Cancellation)
+    """How its work is stopped."""
 
 
 class Endpoint(Protocol):

@@ -98,28 +98,43 @@ class Alarm:
 class Deadline(Alarm):
     """A block that is cancelled, and ends with `TimeoutError`, if it is not left by `until`.
 
-    `expired` tells whether this deadline ended it. As with `asyncio.timeout`, other cancellations stay cancellations.
+    `expired` tells whether this deadline ended it, or was made to by `end`. As with `asyncio.timeout`, other cancellations
+    stay cancellations.
     """
 
-    __slots__ = ("_cancelling", "_task", "expired")
+    __slots__ = ("_cancelled", "_cancelling", "_task")
 
     def __init__(self, owner: Deadlines, until: float, task: asyncio.Task[object]) -> None:
         super().__init__(owner, until, task.cancel)
-        self.expired = False
         self._task = task
         self._cancelling = task.cancelling()
+        self._cancelled = 0
+        """How often the block was cancelled here: by `end`, and when its time was over."""
+
+    @property
+    def expired(self) -> bool:
+        """Whether the block was cancelled here."""
+        return self._cancelled > 0
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._owner.leave(self)
+        if not self._cancelled:
+            return
+        for _ in range(self._cancelled):
+            self._task.uncancel()
         # The same rule as in `asyncio.timeout`: a cancellation from elsewhere must not be swallowed.
-        if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self._task.cancelling() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def ring(self) -> None:
         """Cancel the block: its time is over. Only for `Deadlines` to call."""
-        self.expired = True
+        self.end()
+
+    def end(self) -> None:
+        """Cancel the block now; it is cancelled once more when its time is over, if it goes on until then."""
+        self._cancelled += 1
         self._task.cancel()
 
 

@@ -9,6 +9,7 @@ from sealbus.envelopes.errors import CODE_FORM, BusUnavailable, Code, Denied, Se
 from sealbus.envelopes.message.header import ExtValue, Header
 
 __all__ = [
+    "DETACHED",
     "ONE_ANSWER",
     "AnswerDenied",
     "CallExpired",
@@ -16,6 +17,7 @@ __all__ = [
     "NoListener",
     "RemoteError",
     "code_of",
+    "is_detached",
     "takes_one_answer",
 ]
 
@@ -25,6 +27,8 @@ ONE_ANSWER: Final[Mapping[str, ExtValue]] = {"_one": True}
 A name in a header's `ext` that begins with `_` is a mark (SPEC.md section 3). An unknown mark is ignored.
 """
 
+DETACHED: Final[Mapping[str, ExtValue]] = {"_det": True}
+"""Marks a task or call that a cancel of what it follows from does not reach."""
 
 _KNOWN: Final = frozenset(code.value for code in Code)
 
@@ -32,6 +36,11 @@ _KNOWN: Final = frozenset(code.value for code in Code)
 def takes_one_answer(header: Header) -> bool:
     """Return whether the sender of this call takes only one answer."""
     return header.ext is not None and header.ext.get("_one") is True
+
+
+def is_detached(header: Header) -> bool:
+    """Return whether a cancel of what this message follows from does not reach it."""
+    return header.ext is not None and header.ext.get("_det") is True
 
 
 class RemoteError(SealbusError):

@@ -15,8 +15,9 @@ from sealbus.bus.sending.message import Content
 from sealbus.envelopes.denial import DENIERS, REMEDIES, Denier, Explanation, Remedy, remedies_of, via_of
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
-from sealbus.envelopes.errors import CODE_FORM, BadBody
+from sealbus.envelopes.errors import CODE_FORM, BadBody, EnvelopeError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 __all__ = ["FINAL", "NOTE_BYTES", "PER_DELIVERY", "STATUS_TYPE", "State", "Status", "encode", "parse", "sequence_of"]
 
@@ -36,7 +37,7 @@ _NESTING: Final = 3
 _DELIVERIES: Final = 2**16
 """Deliveries with their own sequence numbers: `seq` is under 2^32."""
 
-_KEYS: Final = frozenset({"state", "code", "reasons", "note", "remedy", "via"})
+_KEYS: Final = frozenset({"state", "code", "reasons", "note", "remedy", "via", "by"})
 
 
 class State(StrEnum):
@@ -71,6 +72,8 @@ class Status:
     remedies: tuple[Remedy, ...] = ()
     via: tuple[Denier, ...] = ()
     result: Content | None = field(default=None, repr=False)
+    by: SpiffeId | None = None
+    """Who canceled the task, as its agent says; only a canceled one has it."""
     sequence: int = 0
 
     def __post_init__(self) -> None:
@@ -88,6 +91,8 @@ class Status:
             raise ValueError(f"a status has at most {REMEDIES} remedies, and {DENIERS} that denied")
         if self.note and not is_text(self.note):
             raise ValueError(f"a note is a text of at most {NOTE_BYTES} bytes without control characters")
+        if self.by is not None and self.state is not State.CANCELED:
+            raise ValueError("only a canceled status says who canceled")
         if self.sequence < 0:
             raise ValueError("sequence must be 0 or more")
 
@@ -112,6 +117,8 @@ def encode(status: Status) -> Content:
     said |= status.explanation.members()
     if status.note:
         said["note"] = status.note
+    if status.by is not None:
+        said["by"] = status.by.value
     return Content(body=json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode(), typ=STATUS_TYPE)
 
 
@@ -135,9 +142,10 @@ def parse(body: bytes, typ: str, *, fin: bool, sequence: int) -> Status:
             note=_text(said, "note"),
             remedies=remedies_of(said.get("remedy")),
             via=via_of(said.get("via")),
+            by=SpiffeId.parse(_text(said, "by")) if "by" in said else None,
             sequence=sequence,
         )
-    except ValueError as error:
+    except (ValueError, EnvelopeError) as error:
         raise BadBody("the status is not well-formed") from error
     if status.final != fin:
         raise BadBody("fin does not match the state")

@@ -219,9 +219,9 @@ def _violations(stream: Stream, state: StreamState) -> Iterable[Violation]:
 
     covered = state.config.get("subjects")
     filters = [one for one in covered if isinstance(one, str)] if isinstance(covered, list) else []
-    for subject in stream.subjects:
-        if not any(covers(one, subject) for one in filters):
-            yield violation("subjects", f"to include {subject}")
+    missing = [subject for subject in stream.subjects if not any(covers(one, subject) for one in filters)]
+    if missing:
+        yield violation("subjects", f"to include {', '.join(missing)}")
     for condition in _CONDITIONS:
         if stream.guard in condition.guards and not condition.holds(state.config.get(condition.field)):
             yield violation(condition.field, condition.needed)

@@ -2,8 +2,8 @@
 
 ::
 
-    TASKS      task.>      durable work             24 h 5 min, keeps what was acknowledged, refuses when full,
-                                                    nothing can be deleted
+    TASKS      task.>      durable work, and what   24 h 5 min, keeps what was acknowledged, refuses when full,
+               control.>   agents are told about it nothing can be deleted
     EVENTS     event.>     facts, fan-out           the same: what is handled needs the replay guard
     RESULTS    status.>    task life cycle          24 h 5 min, refuses when full
     DEAD       dead.>      what was not handled     30 days, drops the oldest
@@ -27,7 +27,7 @@ from typing import Final, Literal
 
 from sealbus.bus.nats.api import NANOSECONDS
 from sealbus.bus.ports import JsonObject
-from sealbus.bus.stream_names import AUDIT, DEAD, EVENTS, REFUSALS, RESULTS, STATE, SUBJECTS, TASKS
+from sealbus.bus.stream_names import AUDIT, CONTROL, DEAD, EVENTS, REFUSALS, RESULTS, STATE, SUBJECTS, TASKS
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject
@@ -38,6 +38,7 @@ __all__ = [
     "KEPT_SECONDS",
     "Guard",
     "Stream",
+    "control_durable",
     "declared_streams",
     "own_durable",
     "stream_named",
@@ -152,7 +153,7 @@ def declared_streams(
         Stream(
             name=TASKS,
             description="sealbus: durable work",
-            subjects=(SUBJECTS[TASKS], *tasks),
+            subjects=(SUBJECTS[TASKS], CONTROL, *tasks),
             guard=Guard.LIVE,
             max_bytes=sizes[TASKS],
             deny_delete=True,
@@ -219,6 +220,14 @@ def declared_streams(
             replicas=replicas,
         ),
     )
+
+
+def control_durable(token: str) -> str:
+    """Return the name of the durable consumer of `control.<token>.>`: what is told does not wait behind tasks.
+
+    No agent can have this name: agent names never begin with `id-`, and other tokens continue in hex digits only.
+    """
+    return f"id-ctl-{token}"
 
 
 def own_durable(subject: str) -> str:

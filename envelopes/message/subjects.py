@@ -24,6 +24,7 @@ __all__ = [
     "audit_subject",
     "call_subject",
     "check_addressing",
+    "control_subject",
     "dead_subject",
     "event_subject",
     "matches",
@@ -33,7 +34,9 @@ __all__ = [
     "task_subject",
 ]
 
-RESERVED: Final = frozenset({"task", "call", "event", "status", "dead", "audit", "refused", "state", "_INBOX"})
+RESERVED: Final = frozenset(
+    {"task", "call", "event", "status", "dead", "audit", "refused", "state", "control", "held", "_INBOX"}
+)
 """First tokens with a special meaning; everything that starts with `$` is special too, but not a token."""
 
 REPLY_TOKEN: Final = "reply"
@@ -44,6 +47,9 @@ stream's deliveries come. Acceptance does not require it.
 """
 UNHEARD_TOKEN: Final = "unheard"
 """In our own inbox: where the server says that nobody listens to a call. No peer may publish there."""
+
+CONTROLS: Final = frozenset({"cancel"})
+"""What an agent can be told on `control.<agent>.<what>`; its action is `<agent>._<what>`."""
 
 _TASK_ID: Final = re.compile("[0-9a-f]{32}")
 _AGENT_KINDS: Final[Mapping[str, Kind]] = {"task": Kind.TASK, "call": Kind.CALL, "event": Kind.EVENT}
@@ -85,6 +91,13 @@ def task_subject(agent: str, verb: str, partition: str | None = None) -> str:
 def call_subject(agent: str, verb: str) -> str:
     """Return `call.<agent>.<verb>`; `agent` is the token of the callee."""
     return _built("call", agent, verb)
+
+
+def control_subject(agent: str, what: str) -> str:
+    """Return `control.<agent>.<what>`; `agent` is the token of the agent that is told. Raises `ConfigurationError`."""
+    if what not in CONTROLS:
+        raise ConfigurationError(f"{what!r} is nothing that an agent can be told")
+    return _built("control", agent, what)
 
 
 def event_subject(agent: str, name: str) -> str:
@@ -135,6 +148,8 @@ class OwnSubject:
             raise ConfigurationError(f"own subject {subject!r}: its kind is task, call or event")
         if not is_grant(self.action) or "." not in self.action or self.action.endswith("*"):
             raise ConfigurationError(f"own subject {subject!r}: action {self.action!r} is not <agent>.<verb>")
+        if "._" in self.action:
+            raise ConfigurationError(f"own subject {subject!r}: verbs that begin with _ are reserved")
 
 
 OwnSubjects = Mapping[str, OwnSubject]
@@ -161,6 +176,8 @@ def action_of(subject: str, own: OwnSubjects) -> str:
     tokens = subject.split(".")
     if tokens[0] in _AGENT_KINDS and (len(tokens) == 3 or (len(tokens) == 4 and tokens[0] == "task")):
         return f"{tokens[1]}.{tokens[2]}"
+    if tokens[0] == "control" and len(tokens) == 3 and tokens[2] in CONTROLS:
+        return f"{tokens[1]}._{tokens[2]}"
     raise EnvelopeError(Code.WRONG_SUBJECT, 3, "subject without an action")
 
 
@@ -189,16 +206,19 @@ def check_addressing(header: Header, subject: str, names: Names, own: OwnSubject
 
 def _fits(kind: Kind, subject: str, party: SpiffeId, names: Names) -> bool:
     """Return whether `subject`, which is tokens joined by dots, is one of our scheme for `kind` and `party`."""
-    start = _STARTS[kind] + names.token(party)
+    token = names.token(party)
+    start = _STARTS[kind] + token
     if kind is _RECORD:
         return subject == start
     start += "."
     if not subject.startswith(start):
-        return False
+        told = f"control.{token}."
+        return kind is _TASK and subject.startswith(told) and subject[len(told) :] in CONTROLS
     rest = subject[len(start) :]
     if kind is _STATUS:
         return _TASK_ID.fullmatch(rest) is not None
-    return kind in _ANSWERS or rest.count(".") <= (kind is _TASK)
+    # Verbs and names that begin with `_` are ours: no handler has one.
+    return kind in _ANSWERS or (rest[0] != "_" and rest.count(".") <= (kind is _TASK))
 
 
 def _refused(detail: str) -> EnvelopeError:

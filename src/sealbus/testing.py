@@ -39,7 +39,8 @@ from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
 from sealbus.bus.ports import Clock, Delivery, wall_clock
 from sealbus.bus.sending.status import Status
-from sealbus.bus.stream_names import EVENTS, REFUSALS, SUBJECTS, TASKS
+from sealbus.bus.stream_names import AUDIT, REFUSALS, TASKS
+from sealbus.bus.streams.declared import declared_streams
 from sealbus.envelopes.message.subjects import OwnSubject, own_subjects
 from sealbus.envelopes.message.user_context import ClaimValue
 from sealbus.envelopes.message.wire import Statement
@@ -50,6 +51,9 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 from sealbus.policies.decision.engine import PolicyEngine
 
 __all__ = ["TestBus"]
+
+STREAM_BYTES = 64 * 1_048_576
+"""What each stream may hold."""
 
 
 class TestBus:
@@ -92,8 +96,8 @@ class TestBus:
         self.deployment = Deployment(
             names=self.names, minters=frozenset({self.edge.spiffe_id}), own_subjects=own_subjects(*own)
         )
-        for stream, subject in SUBJECTS.items():
-            self.broker.add_stream(stream, [subject, *(one.subject for one in own if _stream_of(one) == stream)])
+        for stream in declared_streams({TASKS: STREAM_BYTES, AUDIT: STREAM_BYTES}, own=own):
+            self.broker.add_stream(stream.name, stream.subjects, max_bytes=STREAM_BYTES)
         self.workers: dict[str, Worker] = {}
         self._nodes: dict[str, Node] = {}
         self._stop = asyncio.Event()
@@ -258,8 +262,3 @@ async def _settled(pull: MemoryPull) -> None:
         if pull.idle:
             return
         await pull.settled.wait()
-
-
-def _stream_of(own: OwnSubject) -> str:
-    """Return the stream that stores an own subject, or "" for a call, which is not stored."""
-    return {"event": EVENTS, "task": TASKS}.get(own.kind, "")

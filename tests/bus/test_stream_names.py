@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from sealbus.bus.stream_names import SUBJECTS
+from sealbus.bus.stream_names import CONTROL, SUBJECTS, TASKS
 from sealbus.bus.streams.declared import declared_streams
 
 
 def test_every_name_is_declared_with_its_subjects() -> None:
     declared = declared_streams({"TASKS": 1, "AUDIT": 1})
-    assert {one.name: one.subjects for one in declared} == {name: (subject,) for name, subject in SUBJECTS.items()}
+    told = {TASKS: (SUBJECTS[TASKS], CONTROL)}
+    assert {one.name: one.subjects for one in declared} == {name: (one,) for name, one in SUBJECTS.items()} | told

@@ -91,6 +91,11 @@ def test_the_conditions_that_are_removed_are_those_of_the_policy() -> None:
         "every",
         *["request.action.properties[field]", "request.action.properties[field]"],
         "within_hours(action.hours,",
+        *["endswith(request.action.name,", "request.action.properties.role"],
+        "registry.agents[request.subject.id].actions[request.action.properties.action]",
+        *["chain_known(registry.agents,", "none_revoked(registry.revoked.agents,"],
+        *["none_revoked(registry.revoked.users,", "none_revoked(registry.revoked.sessions,"],
+        "none_revoked(registry.revoked.clients,",
     ]
 
 

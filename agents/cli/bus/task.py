@@ -1,4 +1,4 @@
-"""`sealbus task status|result HANDLE`: status and result of a task, by the handle that `sealbus pub` printed; `task ls`."""
+"""`sealbus task status|result|cancel HANDLE`, by the handle that `sealbus pub` printed; `task ls`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["command", "finish"]
 
 @click.group("task")
 def command() -> None:
-    """List tasks, and ask for a task's status or result."""
+    """List tasks, ask for a task's status or result, or cancel it."""
 
 
 command.add_command(ls)
@@ -50,6 +50,37 @@ def status(handle: str, follow: bool, config: str | None, as_name: str, as_json:
 def result(handle: str, wait: float, config: str | None, as_name: str, as_json: bool) -> None:
     """Print the result of the task HANDLE once it is done; exit with 3 if it was denied."""
     asyncio.run(_result(handle, wait, config, as_name, as_json=as_json))
+
+
+@command.command("cancel")
+@click.argument("handle")
+@click.option("--reason", default="", help="A line for people, shown with the task's status.")
+@click.option("--operator", is_flag=True, help="Cancel another workload's task, if the agent's policy allows that.")
+@click.option("--wait", default=10.0, show_default=True, type=click.FloatRange(0.1, 86_400), help="Seconds.")
+@config_option
+@as_option("shop-web")
+@json_option
+def cancel(
+    handle: str, reason: str, operator: bool, wait: float, config: str | None, as_name: str, as_json: bool
+) -> None:
+    """Cancel the task HANDLE and all that follows from it; exit with 3 if the agent's policy denies that.
+
+    What was done stays done. Prints the task's status once the cancel is in force, which may still be `working`.
+    """
+    asyncio.run(_cancel(handle, reason, wait, config, as_name, operator=operator, as_json=as_json))
+
+
+async def _cancel(
+    text: str, reason: str, wait: float, config: str | None, as_name: str, *, operator: bool, as_json: bool
+) -> None:
+    async with _opened(text, config, as_name) as handle:
+        try:
+            await handle.cancel(reason, operator=operator, timeout=wait)
+        except TimeoutError as error:
+            raise click.ClickException(
+                f"{handle.action}: its agent did not confirm within {wait:g} s; it cancels the task when it runs again"
+            ) from error
+        _print(await handle.status() if not operator else None, as_json=as_json)
 
 
 async def _status(text: str, config: str | None, as_name: str, *, follow: bool, as_json: bool) -> None:
@@ -115,7 +146,8 @@ def _print(status: Status | None, *, as_json: bool) -> None:
     elif status is None:
         click.echo("submitted")
     else:
-        said: Sequence[str] = (status.state.value, status.code, ", ".join(status.reasons), status.note)
+        by = f"by {status.by}" if status.by is not None else ""
+        said: Sequence[str] = (status.state.value, status.code, ", ".join(status.reasons), by, status.note)
         click.echo("  ".join(one for one in said if one))
         for line in explained(status.explanation._replace(reasons=())):
             click.echo(f"  {line}")
@@ -130,6 +162,8 @@ def _object(status: Status | None) -> dict[str, object]:
     shown |= status.explanation.members()
     if status.note:
         shown["note"] = status.note
+    if status.by is not None:
+        shown["by"] = status.by.value
     if status.result is not None:
         shown["type"] = status.result.typ
         shown["result"] = _value(status.result)

@@ -220,7 +220,14 @@ class MemoryTransport:
         return bound
 
     async def read(
-        self, stream: str, subjects: Sequence[str], *, start: int = 1, since: int = 0, follow: bool = False
+        self,
+        stream: str,
+        subjects: Sequence[str],
+        *,
+        start: int = 1,
+        since: int = 0,
+        follow: bool = False,
+        current: asyncio.Event | None = None,
     ) -> AsyncGenerator[Sequence[Delivery], None]:
         """Read a stream in order."""
         source = self._broker.streams[stream]
@@ -241,6 +248,8 @@ class MemoryTransport:
                     yield found
                 if not follow:
                     return
+                if current is not None:
+                    current.set()
                 await arrived.wait()
                 arrived.clear()
         finally:
@@ -280,7 +289,8 @@ class MemoryPull:
         self._next = 0
         self._again: deque[Delivery] = deque()
         self._open: dict[int, Delivery] = {}
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        """Redeliveries that wait for their time, by sequence."""
         self._arrived = asyncio.Event()
         stream.arrived.append(self._arrived)
         self.settled = asyncio.Event()
@@ -324,16 +334,14 @@ class MemoryPull:
             return
         position = opened.arrival._replace(delivery=opened.arrival.delivery + 1)
         again = opened._replace(arrival=position)
-        timer: asyncio.TimerHandle | None = None
+        sequence = _sequence(delivery)
 
         def redeliver() -> None:
-            if timer is not None:
-                self._timers.discard(timer)
+            del self._timers[sequence]
             self._again.append(again)
             self._arrived.set()
 
-        timer = asyncio.get_running_loop().call_later(delay, redeliver)
-        self._timers.add(timer)
+        self._timers[sequence] = asyncio.get_running_loop().call_later(delay, redeliver)
 
     def rewind(self) -> None:
         """Forget all acknowledgements and deliver everything again, like a server that lost its consumers' state."""
@@ -341,7 +349,9 @@ class MemoryPull:
         self._arrived.set()
 
     def term(self, delivery: Delivery) -> None:
-        """End the delivery for good."""
+        """End the delivery for good, also one that waits to be delivered again."""
+        if (timer := self._timers.pop(_sequence(delivery), None)) is not None:
+            timer.cancel()
         self.ack([delivery])
 
     def working(self, delivery: Delivery) -> None:

@@ -16,8 +16,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from sealbus.bus.stream_names import EVENTS, RESULTS, TASKS
-from sealbus.bus.streams.declared import own_durable
+from sealbus.bus.handling.cancel.stop import STOPS
+from sealbus.bus.stream_names import EVENTS, RESULTS, STATE, TASKS
+from sealbus.bus.streams.declared import control_durable, own_durable
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.kinds import Kind
@@ -163,16 +164,17 @@ def permissions_of(role: BrokerRole, spiffe_id: SpiffeId, names: Names, own: Seq
 def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
     """Return the permissions of an agent, whatever it handles.
 
-    An agent publishes tasks and calls to anyone, answers to the part of any inbox where they are read, and statuses to any
-    requester, because these subjects name their reader; everything else (events, records, refusals, dead letters, state)
-    under its own token only. It subscribes to its calls and its inbox; messages in streams (its tasks and statuses, all
-    events) come to that inbox through consumers. Of the JetStream API it may use exactly the subjects that its own consumers
-    need: it cannot read another agent's tasks or the audit stream, or change a stream.
+    An agent publishes tasks, cancels and calls to anyone, answers to the part of any inbox where they are read, and
+    statuses to any requester, because these subjects name their reader; everything else (events, records, refusals, dead
+    letters, state) under its own token only. It subscribes to its calls and its inbox; messages in streams (its tasks and
+    statuses, all events) come to that inbox through consumers. Of the JetStream API it may use exactly the subjects that
+    its own consumers need: it cannot read another agent's tasks or the audit stream, or change a stream.
     """
     token = names.token(spiffe_id)
     return Permissions(
         publish=(
             "task.>",
+            "control.>",
             "call.>",
             "status.>",
             f"event.{token}.>",
@@ -193,8 +195,13 @@ def agent_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubjec
                 if one.kind is Kind.TASK and one.owner == spiffe_id
                 for subject in _durable(TASKS, own_durable(one.subject), one.subject)
             ),
+            *_durable(TASKS, control_durable(token), f"control.{token}.>"),
             *_durable(EVENTS, token, ">"),
             f"{_API}.CONSUMER.CREATE.EVENTS.{token}",
+            # What was canceled concerns everybody; it names messages by their hashes.
+            f"{_API}.CONSUMER.CREATE.{STATE}.*.{STOPS}",
+            f"{_API}.CONSUMER.MSG.NEXT.{STATE}.*",
+            f"{_API}.CONSUMER.DELETE.{STATE}.*",
             # Each reader of statuses has its own consumer, with a random name that nobody else can guess.
             f"{_API}.CONSUMER.CREATE.{_READERS}.*.status.{token}.>",
             f"{_API}.CONSUMER.MSG.NEXT.{_READERS}.*",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from sealbus.agents.runtime.replay.sender import Unsent
 from sealbus.agents.sdk.context import Context
 from sealbus.agents.sdk.messages import Origin
+from sealbus.bus.routing.cancellation import Cancellation
 from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.records.archive import VerifiedDecided
 from sealbus.envelopes.records.decision import DecisionRecord
@@ -44,6 +45,10 @@ class ReplayContext(Context):
     @property
     def _origin(self) -> Origin:
         return Origin()
+
+    @property
+    def _cancellation(self) -> Cancellation:
+        return Cancellation()
 
     @property
     def replay(self) -> bool:

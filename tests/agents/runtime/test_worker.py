@@ -134,10 +134,10 @@ async def test_no_more_handlers_run_at_a_time_than_said() -> None:
 
 async def test_it_consumes_only_what_its_agent_handles() -> None:
     async with TestBus(Shop().inventory, engine=ScriptedEngine()) as bus:
-        assert set(bus.broker.consumers) == {("TASKS", "inventory")}
+        assert set(bus.broker.consumers) == {("TASKS", "inventory"), ("TASKS", "id-ctl-inventory")}
         assert not bus.broker.subscriptions
     async with TestBus(Shop().pricing, engine=ScriptedEngine()) as bus:
-        assert set(bus.broker.consumers) == {("EVENTS", "pricing")}
+        assert set(bus.broker.consumers) == {("EVENTS", "pricing"), ("TASKS", "id-ctl-pricing")}
         served = {(one.pattern, one.queue) for one in bus.broker.subscriptions}
         assert served == {(f"call.pricing.{verb}", "pricing") for verb in ("quote", "broken", "count")}
 

@@ -226,7 +226,14 @@ class Broken(MemoryTransport):
         self.starts: list[int] = []
 
     async def read(
-        self, stream: str, subjects: Sequence[str], *, start: int = 1, since: int = 0, follow: bool = False
+        self,
+        stream: str,
+        subjects: Sequence[str],
+        *,
+        start: int = 1,
+        since: int = 0,
+        follow: bool = False,
+        current: asyncio.Event | None = None,
     ) -> AsyncGenerator[Sequence[Delivery], None]:
         self.starts.append(start)
         if self.times:

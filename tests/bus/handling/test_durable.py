@@ -151,7 +151,7 @@ async def outcomes(bus: TestBus) -> list[str | None]:
 
 
 def consumer(bus: TestBus, stream: str) -> MemoryPull:
-    (pull,) = [one for (name, _), one in bus.broker.consumers.items() if name == stream]
+    (pull,) = [one for key, one in bus.broker.consumers.items() if key == (stream, "works")]
     return pull
 
 

@@ -93,6 +93,6 @@ async def test_only_a_server_that_shows_no_sign_of_life_has_forgotten_a_request(
     reader = _Reader(cast("Link", link), "AUDIT", 7)
     reader._pulls = FakePulls(times)  # type: ignore[assignment]
     async with asyncio.timeout(5):
-        assert [batch async for batch in _batches(connection, reader, None)] == []
+        assert [batch async for batch in _batches(connection, reader, None, None)] == []
     assert reader.broken == "the server has forgotten the request"
     assert list(times) == []

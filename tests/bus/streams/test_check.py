@@ -62,7 +62,7 @@ def test_a_stream_as_declared_is_accepted(name: str) -> None:
         ("max_age", 7 * 86_400 * SECOND),
         ("duplicate_window", 600 * SECOND),
         ("subjects", [">"]),
-        ("subjects", ["task.>", "more.>"]),
+        ("subjects", ["task.>", "control.>", "more.>"]),
         ("max_msgs_per_subject", GONE),
         ("max_msgs_per_subject", 0),
         ("persist_mode", "default"),

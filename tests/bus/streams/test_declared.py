@@ -20,7 +20,7 @@ def test_the_seven_streams_are_declared_in_order() -> None:
     streams = declared_streams(SIZES)
     assert tuple(stream.name for stream in streams) == tuple(SUBJECTS)
     assert [stream.subjects for stream in streams] == [
-        ("task.>",),
+        ("task.>", "control.>"),
         ("event.>",),
         ("status.>",),
         ("dead.>",),
@@ -36,7 +36,7 @@ def test_tasks_keeps_what_was_acknowledged_for_24_h_5_min_and_refuses_when_full(
     assert tasks.config() == {
         "name": "TASKS",
         "description": "sealbus: durable work",
-        "subjects": ["task.>"],
+        "subjects": ["task.>", "control.>"],
         "retention": "limits",
         "storage": "file",
         "discard": "new",
@@ -81,7 +81,7 @@ def test_own_subjects_join_the_stream_of_their_kind_and_calls_none() -> None:
         SIZES,
         own=[own("orders.paid", Kind.EVENT), own("orders.ship", Kind.TASK), own("orders.ask", Kind.CALL)],
     )
-    assert stream_named(streams, "TASKS").subjects == ("task.>", "orders.ship")
+    assert stream_named(streams, "TASKS").subjects == ("task.>", "control.>", "orders.ship")
     assert stream_named(streams, "EVENTS").subjects == ("event.>", "orders.paid")
     assert all("orders.ask" not in stream.subjects for stream in streams)
 

@@ -29,7 +29,7 @@ def state(
 
 def test_nothing_there_means_create_everything() -> None:
     assert plan(STREAMS, {}) == [Create(stream=stream) for stream in STREAMS]
-    assert str(plan([TASKS], {"TASKS": None})[0]) == "create TASKS: task.>, 1000 bytes"
+    assert str(plan([TASKS], {"TASKS": None})[0]) == "create TASKS: task.>, control.>, 1000 bytes"
 
 
 def test_everything_as_declared_means_no_change() -> None:
@@ -46,7 +46,7 @@ def test_everything_as_declared_means_no_change() -> None:
         ("max_msgs_per_subject", 1, "update TASKS: max_msgs_per_subject 1 -> -1"),
         ("discard", "old", "update TASKS: discard old -> new"),
         ("retention", "interest", "update TASKS: retention interest -> limits"),
-        ("subjects", ["task.a"], "update TASKS: subjects task.a -> task.>"),
+        ("subjects", ["task.a"], "update TASKS: subjects task.a -> task.>, control.>"),
         ("description", "", "update TASKS: description  -> sealbus: durable work"),
         ("num_replicas", 3, "update TASKS: num_replicas 3 -> 1"),
         ("duplicate_window", 5 * SECOND, "update TASKS: duplicate_window 5 s -> 120 s"),

@@ -49,6 +49,19 @@ decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "
 		request.action.properties[field] <= limit
 	}
 	within_hours(action.hours, request, registry.regions) == true
+} else := {"allow": true, "reasons": [], "obligations": [], "policy": "starter"} if {
+	# Who may do an action may cancel what they asked for themselves. Others, such as operators, need to be granted
+	# `<agent>._cancel`, which then is an action of the registry like any other.
+	endswith(request.action.name, "._cancel")
+	request.action.properties.role == "requester"
+	registry := data.sealbus.registry
+	user := request.context.user
+	registry.agents[request.subject.id].actions[request.action.properties.action] == true
+	chain_known(registry.agents, request) == true
+	none_revoked(registry.revoked.agents, request.context.chain) == true
+	none_revoked(registry.revoked.users, [user.id]) == true
+	none_revoked(registry.revoked.sessions, [user.session]) == true
+	none_revoked(registry.revoked.clients, [user.client]) == true
 } else := {"allow": false, "reasons": words, "obligations": told, "policy": "starter"} if {
 	words := reasons(request)
 	told := obligations(request, words)

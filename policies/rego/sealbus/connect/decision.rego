@@ -86,6 +86,7 @@ publishes(registry, request) := [subject |
 	some part in [
 		own,
 		requested(registry, request),
+		cancels(registry, request),
 		answers(registry, request),
 		owned_tasks(request),
 	]
@@ -122,6 +123,14 @@ own := [
 	"$JS.API.CONSUMER.INFO.TASKS.{self}",
 	"$JS.API.CONSUMER.MSG.NEXT.TASKS.{self}",
 	"$JS.ACK.TASKS.{self}.>",
+	"$JS.API.CONSUMER.CREATE.TASKS.id-ctl-{self}.control.{self}.>",
+	"$JS.API.CONSUMER.INFO.TASKS.id-ctl-{self}",
+	"$JS.API.CONSUMER.MSG.NEXT.TASKS.id-ctl-{self}",
+	"$JS.ACK.TASKS.id-ctl-{self}.>",
+	# What was canceled concerns every agent that handles what follows from it.
+	"$JS.API.CONSUMER.CREATE.STATE.*.state.*.stop.*.*",
+	"$JS.API.CONSUMER.MSG.NEXT.STATE.*",
+	"$JS.API.CONSUMER.DELETE.STATE.*",
 	"$JS.API.CONSUMER.CREATE.EVENTS.{self}",
 	"$JS.API.CONSUMER.CREATE.EVENTS.{self}.>",
 	"$JS.API.CONSUMER.INFO.EVENTS.{self}",
@@ -155,6 +164,24 @@ requested(registry, request) := array.concat(
 		may_publish(registry, request, one)
 	],
 )
+
+# Whom it may tell to cancel: every agent that it may ask for something.
+cancels(registry, request) := array.concat(
+	[sprintf("control.%v.cancel", [agent]) | some agent in agents_asked(registry, request)],
+	[sprintf("control.{%v}.cancel", [owner]) | some owner in owners_asked(registry, request)],
+)
+
+agents_asked(registry, request) := {split(action, ".")[0] |
+	some action, granted in object.get(registry.agents, request.subject.id, {"actions": {}}).actions
+	granted == true
+	count(split(action, ".")) == 2
+}
+
+owners_asked(registry, request) := {one.owner |
+	some one in request.context.own_subjects
+	one.kind in ["task", "call"]
+	registry.agents[request.subject.id].actions[one.action] == true
+}
 
 may_publish(registry, request, own_subject) if {
 	own_subject.kind == "event"

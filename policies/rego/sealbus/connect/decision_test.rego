@@ -87,6 +87,32 @@ test_granted_actions_are_requests if {
 	}
 }
 
+test_who_may_be_asked_may_be_told_to_cancel if {
+	"control.stock.cancel" in of_shop.publish.allow
+	every subject in of_shop.publish.allow {
+		not subject in ["control.>", "control.*.cancel"]
+	}
+	answer := decided(registry, request(shop, "shop", declared))
+	"control.{spiffe://example.org/agent/stock}.cancel" in answer.publish.allow
+}
+
+asks(actions, own) := decided({
+	"agents": {shop: {"actions": actions}},
+	"workloads": {},
+	"roles": registry.roles,
+	"tenants": registry.tenants,
+	"revoked": registry.revoked,
+}, request(shop, "shop", own)).publish.allow
+
+test_who_may_ask_nothing_may_tell_nobody_to_cancel if {
+	has(asks({"stock.update": false}, []), "control.stock.cancel") == false
+	has(asks({"stock.update.reply": true}, []), "control.stock.cancel") == false
+	has(asks({}, declared), "control.{spiffe://example.org/agent/stock}.cancel") == false
+	has(asks({"stock.update": false}, declared), "control.{spiffe://example.org/agent/stock}.cancel") == false
+	has(asks({"stock.sold": true}, declared), "control.{spiffe://example.org/agent/stock}.cancel") == false
+	has(asks({"stock.price": true}, declared), "control.{spiffe://example.org/agent/stock}.cancel") == true
+}
+
 test_withdrawn_grant_is_none if {
 	has(of_shop.publish.allow, "task.stock.count") == false
 	has(of_shop.publish.allow, "call.stock.count") == false
@@ -169,6 +195,13 @@ test_streams_api_is_its_own_consumers if {
 		"$JS.API.CONSUMER.INFO.TASKS.{self}",
 		"$JS.API.CONSUMER.MSG.NEXT.TASKS.{self}",
 		"$JS.ACK.TASKS.{self}.>",
+		"$JS.API.CONSUMER.CREATE.TASKS.id-ctl-{self}.control.{self}.>",
+		"$JS.API.CONSUMER.INFO.TASKS.id-ctl-{self}",
+		"$JS.API.CONSUMER.MSG.NEXT.TASKS.id-ctl-{self}",
+		"$JS.ACK.TASKS.id-ctl-{self}.>",
+		"$JS.API.CONSUMER.CREATE.STATE.*.state.*.stop.*.*",
+		"$JS.API.CONSUMER.MSG.NEXT.STATE.*",
+		"$JS.API.CONSUMER.DELETE.STATE.*",
 		"$JS.API.CONSUMER.CREATE.EVENTS.{self}",
 		"$JS.API.CONSUMER.CREATE.EVENTS.{self}.>",
 		"$JS.API.CONSUMER.INFO.EVENTS.{self}",

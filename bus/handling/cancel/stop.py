@@ -1,0 +1,159 @@
+"""A stop: what an agent stores once it was told to cancel work that it was asked for (SPEC.md section 7, "Cancelling").
+
+::
+
+    state.<agent>.stop.<hex H(header)>.<requester>      [payload, signature, key, token], signed by the agent
+
+Every process of every agent reads all stops: a message carries the headers that it follows from, so that each can tell what a
+stop concerns. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from sealbus.bus.handling.idempotency.signed_value import PARTS, is_own, signed
+from sealbus.bus.sending.cancel import CancelRole
+from sealbus.envelopes.encoding.codec import Value, decode, encode, is_text
+from sealbus.envelopes.errors import Code, EnvelopeError, SealError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.message.fields import DIGEST_BYTES, RecordMap, check_bytes, check_uint
+from sealbus.envelopes.message.header import Header, is_grant
+from sealbus.envelopes.message.seal import Sealer
+from sealbus.envelopes.message.subjects import OwnSubjects, action_of
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.names import Names
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["STOPS", "Stop", "StopPlace", "parse", "place_of", "sign"]
+
+STOPS: Final = "state.*.stop.*.*"
+"""The subjects of all stops."""
+
+_TYPE: Final = "application/vnd.sealbus.stop.v1"
+"""The type of the signature."""
+_SUBJECT: Final = re.compile(r"state\.([A-Za-z0-9_-]+)\.stop\.([0-9a-f]{64})\.([A-Za-z0-9_-]+)")
+_BYTES: Final = 8_192
+"""Most bytes of one part: two SPIFFE IDs with short fields, or a token."""
+
+
+class StopPlace(NamedTuple):
+    """What a stop's subject says: whose it is, which message it is about, and who asked for it. Nothing of it is verified."""
+
+    agent: str
+    digest: bytes
+    requester: str
+
+    @property
+    def subject(self) -> str:
+        """Where it is stored."""
+        return f"state.{self.agent}.stop.{self.digest.hex()}.{self.requester}"
+
+    def could_stop(self, header: Header, names: Names) -> bool:
+        """Return whether a stop in this place could be meant for this very message."""
+        return (
+            header.digest == self.digest
+            and header.aud is not None
+            and names.token(header.aud) == self.agent
+            and names.token(header.iss) == self.requester
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """A decided cancel of what follows from one message. Raises `SealError` for bad fields.
+
+    `agent` was asked to handle the message with H(header) `digest`, whose action is `action`, and was told to stop it by
+    `by`, `role` as its requester or as an operator, for `reason`. `at` is when (microseconds), `cancel` is H(header) of
+    the control message that was decided on.
+    """
+
+    agent: SpiffeId
+    digest: bytes
+    action: str
+    by: SpiffeId
+    role: CancelRole
+    reason: str
+    at: int
+    cancel: bytes
+
+    def __post_init__(self) -> None:
+        check_bytes("digest", self.digest, least=DIGEST_BYTES, most=DIGEST_BYTES)
+        check_bytes("cancel", self.cancel, least=DIGEST_BYTES, most=DIGEST_BYTES)
+        check_uint("at", self.at)
+        if not is_grant(self.action) or self.action.endswith("*"):
+            raise SealError("a stop names an action")
+        if self.reason and not is_text(self.reason):
+            raise SealError("a reason is a short text")
+
+    def concerns(self, header: Header, own_subjects: OwnSubjects) -> bool:
+        """Return whether this stop is about the message with this verified header, and comes from whom it may come from."""
+        if header.digest != self.digest or header.aud != self.agent:
+            return False
+        if self.role is CancelRole.REQUESTER and header.iss != self.by:
+            return False
+        try:
+            return action_of(header.to, own_subjects) == self.action
+        except EnvelopeError:
+            return False
+
+    def place(self, names: Names) -> StopPlace:
+        """Return where it is stored."""
+        return StopPlace(names.token(self.agent), self.digest, names.token(self.by))
+
+
+def sign(stop: Stop, sealer: Sealer) -> bytes:
+    """Return `stop` as its agent stores it."""
+    fields: dict[str, Value] = {
+        "v": 1,
+        "own": stop.agent.value,
+        "dig": stop.digest,
+        "act": stop.action,
+        "by": stop.by.value,
+        "rol": stop.role.value,
+        "rsn": stop.reason,
+        "at": stop.at,
+        "can": stop.cancel,
+    }
+    payload = encode(fields, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes)
+    return encode([*signed(payload, _TYPE, sealer)], text_bytes=_BYTES)
+
+
+def place_of(subject: str) -> StopPlace | None:
+    """Return what the subject of a stop says; `None` for every other subject."""
+    found = _SUBJECT.fullmatch(subject)
+    return StopPlace(found[1], bytes.fromhex(found[2]), found[3]) if found is not None else None
+
+
+def parse(stored: bytes, place: StopPlace, *, names: Names, trust: Trust, caches: Caches) -> Stop:
+    """Return the stop that was stored in `place`, signed by the agent whose place it is.
+
+    Raises `EnvelopeError`, step 0: `malformed`, or `bad_signature` for one that this agent did not sign.
+    """
+    array = decode(stored, text_bytes=_BYTES, step=0) if len(stored) <= PARTS * _BYTES else None
+    if not isinstance(array, list) or len(array) != PARTS:
+        raise EnvelopeError(Code.MALFORMED, 0, "stop: not an array of four")
+    parts = [one for one in array if isinstance(one, bytes)]
+    keys = RecordMap(decode(parts[0] if parts else b"", text_bytes=DEFAULT_LIMITS.spiffe_id_bytes, step=0))
+    try:
+        stop = Stop(
+            agent=SpiffeId.parse(keys.text("own")),
+            digest=keys.octets("dig"),
+            action=keys.text("act"),
+            by=SpiffeId.parse(keys.text("by")),
+            role=CancelRole(keys.text("rol")),
+            reason=keys.text("rsn"),
+            at=keys.uint("at"),
+            cancel=keys.octets("can"),
+        )
+    except (SealError, ValueError) as error:
+        raise EnvelopeError(Code.MALFORMED, 0, "stop") from error
+    keys.end()
+    if stop.place(names) != place:
+        raise EnvelopeError(Code.MALFORMED, 0, "stop: stored in another's place")
+    if not is_own(parts, _TYPE, own=stop.agent, at=stop.at, trust=trust, caches=caches):
+        raise EnvelopeError(Code.BAD_SIGNATURE, 0, "stop: not signed by its agent")
+    return stop

@@ -1,0 +1,243 @@
+"""The stops that are in force: read from STATE from the start on, matched with what is handled here.
+
+A process reads the stops of all agents, keeps them as long as anything that they concern may still be delivered, and matches
+messages by their verified headers. While there are none, that is one look at an empty table for each message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from sealbus.bus.handling.cancel.stop import STOPS, Stop, StopPlace, parse, place_of
+from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
+from sealbus.bus.routing.cancellation import Canceled
+from sealbus.bus.routing.routes import Permitted
+from sealbus.bus.sending.answer import is_detached
+from sealbus.bus.stream_names import STATE
+from sealbus.bus.streams.declared import KEPT_SECONDS
+from sealbus.bus.telemetry import Counters, OperatorLog
+from sealbus.envelopes.accept.live import VerifiedMessage
+from sealbus.envelopes.backoff import Backoff
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, EnvelopeError, StateUnavailable
+from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.message.subjects import OwnSubjects
+from sealbus.envelopes.trust.bundles import Trust
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.envelopes.trust.names import Names
+
+__all__ = ["MOST", "MOST_OF_ONE", "Stops"]
+
+_log = logging.getLogger(__name__)
+
+MOST: Final = 65_536
+"""Stops that a process knows."""
+MOST_OF_ONE: Final = 16_384
+"""Stops of one agent that a process knows: one agent that is told too much does not use up the room of all."""
+
+CURRENT_WITHIN: Final = 5.0
+"""Seconds that a message waits until it is known again which stops there are, before it is put off."""
+
+PUT_OFF_BYTES: Final = 67_108_864
+"""Bytes of messages that were put off and are watched for stops; each counts with its body, and `HEADERS` beside it."""
+HEADERS: Final = 4_096
+
+PROVED_AGAIN: Final = 1.0
+"""Seconds after which stops that do not verify are looked at again."""
+_UNPROVED: Final = 256
+
+_NONE: Final[Mapping[StopPlace, Stop | None]] = MappingProxyType({})
+_AGAIN: Final = Backoff(initial_interval=0.25, maximum_interval=5.0)
+
+
+class _PutOff(NamedTuple):
+    message: VerifiedMessage
+    until: int
+    size: int
+    end: Callable[[Canceled], None]
+
+
+class Stops:
+    """The stops that one process knows; `run` reads them. Pure bookkeeping otherwise."""
+
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        names: Names,
+        own_subjects: OwnSubjects,
+        trust: Callable[[], Trust],
+        caches: Caches,
+        counters: Counters,
+        clock: Clock = wall_clock,
+    ) -> None:
+        self._transport = transport
+        self._names = names
+        self._own_subjects = own_subjects
+        self._trust = trust
+        self._caches = caches
+        self._counters = counters
+        self._clock = clock
+        self.current = asyncio.Event()
+        """Set while everything that was stored a few seconds ago is known."""
+        self._known: dict[bytes, dict[StopPlace, Stop | None]] = {}
+        """By the message that they are about; None stands for a stop that does not verify."""
+        self._order: deque[tuple[int, StopPlace]] = deque()
+        """When each was stored, the oldest first."""
+        self._of_one: Counter[str] = Counter()
+        self._unproved: dict[StopPlace, tuple[int, bytes]] = {}
+        """Stops that do not verify, which may be because our bundle lags behind their signer's key."""
+        self._running: dict[int, Permitted] = {}
+        self._put_off: dict[bytes, _PutOff] = {}
+        """What waits to be tried again, by the hash of its message; bounded by what it holds."""
+        self._held = 0
+        self._said = OperatorLog(_log)
+
+    async def run(self) -> None:
+        """Read the stops until cancelled; a stream that was created again is read from its beginning."""
+        failures = 0
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._prove_again(), name="stops-unproved")
+            while True:
+                since = max(0, self._clock() - KEPT_SECONDS * SECOND)
+                try:
+                    reading = self._transport.read(STATE, [STOPS], since=since, follow=True, current=self.current)
+                    async with aclosing(reading) as batches:
+                        async for batch in batches:
+                            failures = 0
+                            self._take(batch)
+                except (BusUnavailable, ConfigurationError) as error:
+                    self._said.warning("reading stops: %s", error.detail)
+                failures += 1
+                self.current.clear()
+                await asyncio.sleep(_AGAIN.interval(failures))
+
+    async def met(self, permitted: Permitted) -> Canceled | None:
+        """Return who canceled the work of a message that is about to be handled, and watch for it until `leave`.
+
+        Raises `StateUnavailable` if it is not known within `CURRENT_WITHIN` seconds which stops there are.
+        """
+        if not self.current.is_set():
+            try:
+                async with asyncio.timeout(CURRENT_WITHIN):
+                    await self.current.wait()
+            except TimeoutError as error:
+                raise StateUnavailable("what was canceled is not known") from error
+        self._running[id(permitted)] = permitted
+        self._taken_up(permitted.message.header.digest)
+        return self.find(permitted.message)
+
+    def put_off(self, message: VerifiedMessage, seconds: float, end: Callable[[Canceled], None]) -> None:
+        """Call `end` if somebody cancels `message`, which is delivered again in `seconds`.
+
+        Where too much waits already, the stop is met when it is delivered.
+        """
+        self._taken_up(message.header.digest)
+        now, size = self._clock(), len(message.body) + HEADERS
+        if self._held + size > PUT_OFF_BYTES:
+            for digest in [digest for digest, one in self._put_off.items() if one.until < now]:
+                self._taken_up(digest)
+        if self._held + size <= PUT_OFF_BYTES:
+            self._put_off[message.header.digest] = _PutOff(message, now + int(seconds * SECOND), size, end)
+            self._held += size
+
+    def _taken_up(self, digest: bytes) -> None:
+        if self._put_off and (known := self._put_off.pop(digest, None)) is not None:
+            self._held -= known.size
+
+    def leave(self, permitted: Permitted) -> None:
+        """Watch no longer: the work has ended."""
+        self._running.pop(id(permitted), None)
+
+    def find(self, message: VerifiedMessage) -> Canceled | None:
+        """Return who canceled a message, or one that it follows from and is not detached from; `None` if nobody did."""
+        if not self._known:
+            return None
+        for header in reversed(message.chain):
+            for place, stop in self._known.get(header.digest, _NONE).items():
+                if stop is not None and stop.concerns(header, self._own_subjects):
+                    return Canceled(stop.by, stop.reason)
+                # Bytes that another stored there must not undo a cancel: at worst one message is withheld.
+                if stop is None and header is message.header and place.could_stop(header, self._names):
+                    return Canceled(header.iss, "")
+            if is_detached(header):
+                return None
+        return None
+
+    def full_for(self, agent: str) -> bool:
+        """Return whether no more stops of the agent with this token would be known."""
+        self._forget()
+        return self._of_one[agent] >= MOST_OF_ONE or len(self._order) >= MOST
+
+    def _take(self, deliveries: Sequence[Delivery]) -> None:
+        self._forget()
+        for delivery in deliveries:
+            place, arrival = place_of(delivery.subject), delivery.arrival
+            if place is None or arrival is None:
+                continue
+            known = self._known.get(place.digest, _NONE)
+            if place not in known:
+                if self._of_one[place.agent] >= MOST_OF_ONE or len(self._order) >= MOST:
+                    self._counters.add("sealbus_stops_ignored_total", 1)
+                    self._said.warning("no room for another stop of %s", place.agent)
+                    continue
+                self._of_one[place.agent] += 1
+                self._order.append((arrival.stored, place))
+                self._counters.add("sealbus_stops_total", 1)
+            self._put(place, delivery.payload, arrival.stored)
+        self._interrupt()
+
+    def _put(self, place: StopPlace, stored: bytes, at: int) -> None:
+        known = self._known.setdefault(place.digest, {})
+        try:
+            known[place] = parse(stored, place, names=self._names, trust=self._trust(), caches=self._caches)
+        except EnvelopeError as error:
+            if known.setdefault(place, None) is not None:
+                return
+            if place not in self._unproved:
+                self._counters.add("sealbus_stops_unverified_total", 1, code=str(error.code))
+                self._said.warning("a stop of %s does not verify: %s", place.agent, error)
+                if len(self._unproved) < _UNPROVED:
+                    self._unproved[place] = at, stored
+        else:
+            self._unproved.pop(place, None)
+
+    async def _prove_again(self) -> None:
+        """Verify once more what did not verify, for as long as a bundle may lag."""
+        while True:
+            await asyncio.sleep(PROVED_AGAIN)
+            for place, (at, stored) in list(self._unproved.items()):
+                self._put(place, stored, at)
+                if self._clock() > at + DEFAULT_LIMITS.key_awaited:
+                    self._unproved.pop(place, None)
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        for permitted in list(self._running.values()):
+            canceled = self.find(permitted.message)
+            if canceled is not None:
+                permitted.cancellation.request(canceled)
+        for digest, waiting in list(self._put_off.items()):
+            canceled = self.find(waiting.message)
+            if canceled is not None:
+                self._taken_up(digest)
+                waiting.end(canceled)
+
+    def _forget(self) -> None:
+        """Forget the stops that can concern nothing any more."""
+        before = self._clock() - KEPT_SECONDS * SECOND
+        while self._order and self._order[0][0] < before:
+            _, place = self._order.popleft()
+            self._unproved.pop(place, None)
+            self._of_one[place.agent] -= 1
+            if not self._of_one[place.agent]:
+                del self._of_one[place.agent]
+            known = self._known[place.digest]
+            del known[place]
+            if not known:
+                del self._known[place.digest]

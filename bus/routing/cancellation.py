@@ -1,0 +1,81 @@
+"""The cancellation of one message's work: how its handler is stopped, and how it holds that back."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from sealbus.bus.routing.timers import Deadline
+from sealbus.envelopes.errors import Code, HandlingError
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
+__all__ = ["Canceled", "Cancellation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Canceled:
+    """Who canceled work, and why; the reason may be empty."""
+
+    by: SpiffeId
+    reason: str
+
+
+class Cancellation:
+    """Whether the work of one message is to stop, and how far its handler is with that. Owned by one attempt at a time.
+
+    ::
+
+        open --request--> stopping, the handler is cancelled at once
+          `--shield--> shielded --request--> stopping, cancelled when the shield is left
+    """
+
+    __slots__ = ("_deadline", "_interrupted", "_shields", "canceled")
+
+    def __init__(self) -> None:
+        self.canceled: Canceled | None = None
+        """Who canceled it, once somebody has."""
+        self._deadline: Deadline | None = None
+        self._shields = 0
+        self._interrupted = False
+
+    @property
+    def shielded(self) -> bool:
+        """Whether the handler is in a block that holds cancellation back."""
+        return self._shields > 0
+
+    def request(self, canceled: Canceled) -> None:
+        """Stop the work, as far as it runs; only the first request counts."""
+        if self.canceled is None:
+            self.canceled = canceled
+            self._interrupt()
+
+    def begin(self, deadline: Deadline) -> None:
+        """Begin an attempt under `deadline`; raise `HandlingError` `canceled` if the work was stopped before."""
+        self.check()
+        self._deadline = deadline
+
+    def end(self) -> None:
+        """End the attempt: whatever comes now comes too late to stop it."""
+        self._deadline = None
+
+    def check(self) -> None:
+        """Raise `HandlingError` `canceled` if the work is to stop and no shield holds that back."""
+        if self.canceled is not None and not self._shields:
+            raise HandlingError(Code.CANCELED, "this work was canceled")
+
+    def enter_shield(self) -> None:
+        """Hold cancellation back until `leave_shield`; blocks may be nested."""
+        self._shields += 1
+
+    async def leave_shield(self, *, failed: bool) -> None:
+        """Stop holding it back; raises `CancelledError` for what came meanwhile, unless the block has `failed` itself."""
+        self._shields -= 1
+        if not self._shields and self.canceled is not None and not self._interrupted:
+            self._interrupt()
+            if not failed:
+                await asyncio.sleep(0)
+
+    def _interrupt(self) -> None:
+        if self._deadline is not None and not self._shields:
+            self._interrupted = True
+            self._deadline.end()

@@ -1,0 +1,88 @@
+"""The body of a cancel, the task on `control.<agent>.cancel`: encoded and parsed (SPEC.md section 7, "Cancelling"). Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from sealbus.bus.sending.message import Content
+from sealbus.envelopes.encoding.codec import is_text
+from sealbus.envelopes.encoding.strict_json import Json, parse_object
+from sealbus.envelopes.errors import BadBody
+from sealbus.envelopes.message.fields import DIGEST_BYTES
+from sealbus.envelopes.message.header import is_grant
+
+__all__ = ["CANCEL_TYPE", "CancelRequest", "CancelRole", "encode_cancel", "parse_cancel"]
+
+CANCEL_TYPE: Final = "application/vnd.sealbus.cancel.v1+json"
+"""Media type of the body."""
+
+_BYTES: Final = 4_096
+_TEXTS: Final = ("task", "action", "role", "reason")
+_DIGEST: Final = re.compile(f"[0-9a-f]{{{2 * DIGEST_BYTES}}}")
+
+
+class CancelRole(StrEnum):
+    """As what somebody cancels."""
+
+    REQUESTER = "requester"
+    """The workload that sealed the message: others' messages are not stopped."""
+    OPERATOR = "operator"
+    """Anybody whom the agent's policy allows that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequest:
+    """What is to be canceled: the message with H(header) `digest`, whose action is `action`. Raises `ValueError`.
+
+    `reason` is a line for people, and may be empty. Whether the message is the canceller's is checked when it is met.
+    """
+
+    digest: bytes
+    action: str
+    role: CancelRole = CancelRole.REQUESTER
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.digest) != DIGEST_BYTES:
+            raise ValueError("a message is named by a hash of 32 bytes")
+        if not is_grant(self.action) or self.action.endswith("*"):
+            raise ValueError("the action is malformed")
+        if self.reason and not is_text(self.reason):
+            raise ValueError("a reason is a text of at most 256 bytes without control characters")
+
+
+def encode_cancel(request: CancelRequest) -> Content:
+    """Return the body of `request`."""
+    said = {
+        "v": 1,
+        "task": request.digest.hex(),
+        "action": request.action,
+        "role": request.role.value,
+        "reason": request.reason,
+    }
+    return Content(body=json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode(), typ=CANCEL_TYPE)
+
+
+def parse_cancel(body: bytes, typ: str) -> CancelRequest:
+    """Parse a body; raise `BadBody` for an invalid one."""
+    if typ != CANCEL_TYPE or len(body) > _BYTES:
+        raise BadBody("not a cancel")
+    try:
+        return _parsed(parse_object(body, depth=1))
+    except ValueError as error:
+        raise BadBody("the cancel is not well-formed") from error
+
+
+def _parsed(said: dict[str, Json]) -> CancelRequest:
+    version = said.pop("v", None)
+    texts = [text for name in _TEXTS if isinstance(text := said.get(name), str)]
+    if type(version) is not int or version != 1 or not len(said) == len(texts) == len(_TEXTS):
+        raise ValueError("unknown members, version or types")
+    task, action, role, reason = texts
+    if not _DIGEST.fullmatch(task):
+        raise ValueError("task is not a hash")
+    return CancelRequest(digest=bytes.fromhex(task), action=action, role=CancelRole(role), reason=reason)

@@ -96,13 +96,16 @@ test_who_may_be_asked_may_be_told_to_cancel if {
 	"control.{spiffe://example.org/agent/stock}.cancel" in answer.publish.allow
 }
 
-asks(actions, own) := decided({
-	"agents": {shop: {"actions": actions}},
-	"workloads": {},
-	"roles": registry.roles,
-	"tenants": registry.tenants,
-	"revoked": registry.revoked,
-}, request(shop, "shop", own)).publish.allow
+asks(actions, own) := decided(
+	{
+		"agents": {shop: {"actions": actions}},
+		"workloads": {},
+		"roles": registry.roles,
+		"tenants": registry.tenants,
+		"revoked": registry.revoked,
+	},
+	request(shop, "shop", own),
+).publish.allow
 
 test_who_may_ask_nothing_may_tell_nobody_to_cancel if {
 	has(asks({"stock.update": false}, []), "control.stock.cancel") == false

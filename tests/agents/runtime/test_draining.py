@@ -99,7 +99,7 @@ async def test_a_worker_says_at_once_and_again_what_it_waits_for(
             await until(lambda: slow.begun == 1)
             for _ in range(2):
                 await client.submit("slow.work", Update(item_id="SECRET"))
-            await until(lambda: slow.begun == 2 and len(worker._executor.unfinished()) == 3)
+            await until(lambda: slow.begun == 2 and len(worker._work.executor.unfinished()) == 3)
             stop.set()
             await until(lambda: sum("slow drains, for" in line for line in caplog.messages) >= 2)
             slow.go.set()

@@ -71,11 +71,12 @@ class Cancellation:
         """Stop holding it back; raises `CancelledError` for what came meanwhile, unless the block has `failed` itself."""
         self._shields -= 1
         if not self._shields and self.canceled is not None and not self._interrupted:
-            self._interrupt()
+            # From outside of the task: one that cancels itself is cancelled at its next wait, wherever that is by then.
+            asyncio.get_running_loop().call_soon(self._interrupt)
             if not failed:
                 await asyncio.sleep(0)
 
     def _interrupt(self) -> None:
-        if self._deadline is not None and not self._shields:
+        if self._deadline is not None and not self._shields and not self._interrupted:
             self._interrupted = True
             self._deadline.end()

@@ -1,0 +1,158 @@
+"""What handles cancels: one stop for each message and requester, written once, and over bytes that are no stop of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from support.acceptance import INVENTORY, ISSUER, PLANNER, TRUST, Delivery, Message
+from support.envelopes import NAMES, NOW
+from support.identity import StaticIdentity
+from support.x509 import ThrowawayCa
+
+from sealbus.agents.dev.memory.broker import MemoryBroker
+from sealbus.bus.handling.cancel.endpoint import CancelEndpoint, cancel_route
+from sealbus.bus.handling.cancel.stop import Stop, parse, place_of
+from sealbus.bus.handling.cancel.stops import Stops
+from sealbus.bus.routing.retry import Reject
+from sealbus.bus.routing.routes import Permitted
+from sealbus.bus.sending.cancel import CancelRequest, CancelRole, encode_cancel
+from sealbus.bus.streams.key_value import KeyValue
+from sealbus.envelopes.errors import BadBody, StateUnavailable
+from sealbus.envelopes.trust.caches import Caches
+from sealbus.policies.decision.request import Resource
+
+REQUEST = CancelRequest(digest=bytes(range(32)), action="inventory.update", reason="enough")
+
+
+class Full(SimpleNamespace):
+    """Stops that have room, or not."""
+
+    full = False
+
+    def full_for(self, agent: str) -> bool:
+        assert agent == "inventory"
+        return self.full
+
+
+@dataclass
+class Site:
+    """The endpoint of one agent, on a broker in memory."""
+
+    now: int = NOW
+    stops: Full = field(default_factory=Full)
+
+    def __post_init__(self) -> None:
+        self.broker = MemoryBroker(lambda: self.now)
+        self.broker.add_stream("STATE", ["state.>"])
+        self.keyed = KeyValue(self.broker.connect())
+        self.endpoint = CancelEndpoint(
+            keyed=self.keyed,
+            stops=cast("Stops", self.stops),
+            identity=StaticIdentity(
+                ThrowawayCa("example.org"), INVENTORY.value, sealer=lambda: ISSUER.sealer(INVENTORY)
+            ),
+            names=NAMES,
+            trust=lambda: TRUST,
+            caches=Caches(),
+            clock=lambda: self.now,
+        )
+
+    async def handle(self, request: CancelRequest = REQUEST) -> None:
+        permitted = SimpleNamespace(value=request, message=Delivery().accept(Message()))
+        assert await self.endpoint.handle(cast("Permitted", permitted)) is None
+
+    def stored(self) -> list[Stop]:
+        found = []
+        for one in self.broker.streams["STATE"].stored:
+            place = place_of(one.subject)
+            assert place is not None
+            found.append(parse(one.payload, place, names=NAMES, trust=TRUST, caches=Caches()))
+        return found
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+async def test_a_cancel_becomes_a_stop_of_its_sender(site: Site) -> None:
+    await site.handle()
+    [stop] = site.stored()
+    assert (stop.agent, stop.by, stop.digest) == (INVENTORY, PLANNER.iss, REQUEST.digest)
+    assert (stop.action, stop.role, stop.reason) == (REQUEST.action, REQUEST.role, REQUEST.reason)
+    assert (stop.at, stop.cancel) == (NOW, Delivery().accept(Message()).header.digest)
+
+
+async def test_it_is_written_once(site: Site) -> None:
+    await site.handle()
+    site.now += 1
+    await site.handle()
+    assert len(site.stored()) == 1
+
+
+async def test_one_that_stops_more_replaces_one_that_stops_less_and_not_the_other_way_round(site: Site) -> None:
+    operator = CancelRequest(digest=REQUEST.digest, action=REQUEST.action, role=CancelRole.OPERATOR)
+    await site.handle()
+    await site.handle(operator)
+    await site.handle()
+    assert [one.role for one in site.stored()] == [CancelRole.REQUESTER, CancelRole.OPERATOR]
+
+
+async def test_one_of_another_action_is_replaced(site: Site) -> None:
+    """Whoever named a wrong action can name the right one: a stop of a wrong action stops nothing."""
+    await site.handle(CancelRequest(digest=REQUEST.digest, action="inventory.read"))
+    await site.handle()
+    assert [one.action for one in site.stored()] == ["inventory.read", "inventory.update"]
+
+
+async def test_bytes_in_its_place_are_replaced(site: Site) -> None:
+    await site.handle()
+    [stop] = site.stored()
+    other = Site()
+    other.broker.inject(stop.place(NAMES).subject, b"\x90")
+    await other.handle()
+    found = await other.keyed.get(stop.place(NAMES).subject)
+    assert found is not None
+    assert parse(found[1], stop.place(NAMES), names=NAMES, trust=TRUST, caches=Caches()).by == PLANNER.iss
+
+
+async def test_no_more_than_are_known(site: Site) -> None:
+    site.stops.full = True
+    with pytest.raises(Reject) as caught:
+        await site.handle()
+    assert caught.value.code == "overloaded"
+    assert site.stored() == []
+
+
+async def test_who_writes_all_the_time_has_it_tried_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(*_: object, **__: object) -> None:
+        return None
+
+    monkeypatch.setattr(site.keyed, "create", refused)
+    monkeypatch.setattr(site.keyed, "replace", refused)
+    with pytest.raises(StateUnavailable):
+        await site.handle()
+    site.broker.inject("state.inventory.stop." + REQUEST.digest.hex() + ".planner", b"\x90")
+    with pytest.raises(StateUnavailable):
+        await site.handle()
+
+
+async def test_the_policy_is_asked_about_what_is_canceled(site: Site) -> None:
+    body = encode_cancel(REQUEST)
+    value = site.endpoint.decode(body.body, body.typ)
+    assert value == REQUEST
+    assert site.endpoint.properties(value) == {"action": "inventory.update", "role": "requester", "reason": "enough"}
+    assert await site.endpoint.resource(value) == Resource(type="task", id=REQUEST.digest.hex())
+    assert site.endpoint.stream(cast("Permitted", None)) is None
+    with pytest.raises(BadBody):
+        site.endpoint.properties("another value")
+
+
+def test_its_route_is_the_agents_own(site: Site) -> None:
+    route = cancel_route(site.endpoint, "inventory")
+    assert (route.subject, route.action) == ("control.inventory.cancel", "inventory._cancel")
+    assert route.loads_resource
+    assert route.retry.maximum_attempts is None

@@ -1,0 +1,272 @@
+"""The stops in force: read as they come, bounded, forgotten in time; forged ones withhold one message at most."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from support.acceptance import EDGE_ID, INVENTORY, ISSUER, PLANNER, TRUST, Delivery, Message, header_block, root_task
+from support.envelopes import NAMES, NOW, message_id
+from support.lab import until
+
+from sealbus.agents.dev.memory.broker import MemoryBroker
+from sealbus.bus.handling.cancel import stops as module
+from sealbus.bus.handling.cancel.stop import Stop, sign
+from sealbus.bus.handling.cancel.stops import Stops
+from sealbus.bus.routing.cancellation import Canceled, Cancellation
+from sealbus.bus.routing.routes import Permitted
+from sealbus.bus.sending.cancel import CancelRole
+from sealbus.bus.streams.declared import KEPT_SECONDS
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.accept.live import VerifiedMessage
+from sealbus.envelopes.errors import BusUnavailable, StateUnavailable
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.header import Header
+from sealbus.envelopes.message.wire import Ancestor
+from sealbus.envelopes.trust.bundles import Trust, TrustBundles
+from sealbus.envelopes.trust.caches import Caches
+
+OWN = ISSUER.sealer(INVENTORY)
+
+
+def message(detached: bool = False, ancestors: tuple[Ancestor, ...] | None = None, **fields: object) -> VerifiedMessage:
+    """Return a task of the planner's for the inventory, which follows from one of the edge's for the planner."""
+    fields |= {"ext": {"_det": True}} if detached else {}
+    sent = Message(fields=fields) if ancestors is None else Message(fields=fields, ancestors=ancestors)
+    return Delivery(header_block=header_block(cast("bytes", fields.get("id", message_id(2))))).accept(sent)
+
+
+def stop_of(header: Header, **fields: object) -> Stop:
+    assert header.aud is not None
+    action = header.to.removeprefix("task.")
+    return replace(
+        Stop(
+            agent=header.aud,
+            digest=header.digest,
+            action=action,
+            by=header.iss,
+            role=CancelRole.REQUESTER,
+            reason="enough",
+            at=NOW,
+            cancel=bytes(32),
+        ),
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+@dataclass
+class Site:
+    """One process that reads stops, on a broker in memory and a clock."""
+
+    now: int = NOW
+    trust: Trust = TRUST
+    counters: Counters = field(default_factory=Counters)
+
+    def __post_init__(self) -> None:
+        self.broker = MemoryBroker(lambda: self.now)
+        self.broker.add_stream("STATE", ["state.>"])
+        self.stops = Stops(
+            transport=self.broker.connect(),
+            names=NAMES,
+            own_subjects={},
+            trust=lambda: self.trust,
+            caches=Caches(),
+            counters=self.counters,
+            clock=lambda: self.now,
+        )
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Stops]:
+        running = asyncio.create_task(self.stops.run())
+        await self.stops.current.wait()
+        try:
+            yield self.stops
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+    def put(self, stop: Stop, stored: bytes | None = None) -> None:
+        sealed = stored if stored is not None else sign(stop, ISSUER.sealer(stop.agent))
+        self.broker.inject(stop.place(NAMES).subject, sealed)
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+BY = Canceled(PLANNER.iss, "enough")
+
+
+async def test_what_was_stored_before_and_what_comes_later_is_known(site: Site) -> None:
+    first, second = message(), message(id=message_id(3))
+    site.put(stop_of(first.header))
+    async with site.reading() as stops:
+        assert (stops.find(first), stops.find(second)) == (BY, None)
+        site.put(stop_of(second.header))
+        await until(lambda: stops.find(second) == BY)
+
+
+async def test_it_reaches_what_follows_from_it(site: Site) -> None:
+    found, apart = message(), message(detached=True)
+    [root, _] = found.chain
+    async with site.reading() as stops:
+        site.put(stop_of(root))
+        await until(lambda: stops.find(found) == Canceled(EDGE_ID, "enough"))
+        # It is detached from what was canceled, and still may be canceled itself.
+        assert stops.find(apart) is None
+        site.put(stop_of(apart.header))
+        await until(lambda: stops.find(apart) == BY)
+
+
+async def test_a_forged_one_withholds_its_own_message_and_nothing_that_follows_from_it(site: Site) -> None:
+    found, other = message(), message(id=message_id(3))
+    [root, header] = found.chain
+    async with site.reading() as stops:
+        site.put(stop_of(header), b"\x90")
+        await until(lambda: stops.find(found) == Canceled(PLANNER.iss, ""))
+        site.put(stop_of(root), b"\x90")
+        site.put(stop_of(other.header, by=EDGE_ID), b"\x90")
+        await until(lambda: site.broker.streams["STATE"].last_sequence(stop_of(root).place(NAMES).subject) > 0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert stops.find(other) is None
+
+
+async def test_a_genuine_one_is_not_undone_by_bytes_stored_over_it(site: Site) -> None:
+    found = message()
+    [root, _] = found.chain
+    async with site.reading() as stops:
+        site.put(stop_of(root))
+        await until(lambda: stops.find(found) is not None)
+        site.put(stop_of(root), b"\x90")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert stops.find(found) == Canceled(EDGE_ID, "enough")
+
+
+async def test_one_whose_key_comes_late_counts_then(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PROVED_AGAIN", 0.01)
+    found = message()
+    site.trust = Trust(bundles=TrustBundles([]))
+    async with site.reading() as stops:
+        site.put(stop_of(found.chain[0]))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert stops.find(found) is None
+        site.trust = TRUST
+        await until(lambda: stops.find(found) == Canceled(EDGE_ID, "enough"))
+
+
+def permitted(message: VerifiedMessage) -> Permitted:
+    return cast("Permitted", SimpleNamespace(message=message, cancellation=Cancellation()))
+
+
+async def test_running_work_is_told_and_ended_work_is_not(site: Site) -> None:
+    running, ended = permitted(message()), permitted(message())
+    async with site.reading() as stops:
+        assert await stops.met(running) is None
+        assert await stops.met(ended) is None
+        stops.leave(ended)
+        site.put(stop_of(running.message.header))
+        await until(lambda: running.cancellation.canceled == BY)
+        assert ended.cancellation.canceled is None
+        assert await stops.met(ended) == BY
+
+
+async def test_what_was_put_off_is_told_once_and_not_after_it_was_taken_up(site: Site) -> None:
+    told: list[Canceled] = []
+    waits, again = message(), message(id=message_id(3))
+    async with site.reading() as stops:
+        stops.put_off(waits, 60.0, told.append)
+        stops.put_off(again, 60.0, told.append)
+        assert await stops.met(permitted(again)) is None
+        site.put(stop_of(again.header))
+        site.put(stop_of(waits.header))
+        await until(lambda: told == [BY])
+        site.put(stop_of(waits.header))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert told == [BY]
+
+
+async def test_only_so_much_of_what_was_put_off_is_watched(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PUT_OFF_BYTES", 2 * module.HEADERS + 100)
+    told: list[Canceled] = []
+    messages = [message(id=message_id(3 + number)) for number in range(4)]
+    async with site.reading() as stops:
+        for one in messages[:3]:
+            stops.put_off(one, 60.0, told.append)
+        # The time of those before is over: they were delivered again, elsewhere.
+        site.now += 61 * SECOND
+        stops.put_off(messages[3], 60.0, told.append)
+        for one in messages:
+            site.put(stop_of(one.header))
+        await until(lambda: told == [BY])
+
+
+async def test_nothing_begins_while_it_is_not_known_what_was_canceled(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CURRENT_WITHIN", 0.01)
+    with pytest.raises(StateUnavailable):
+        await site.stops.met(permitted(message()))
+    async with site.reading() as stops:
+        stops.current.clear()
+        waiting = asyncio.create_task(stops.met(permitted(message())))
+        await asyncio.sleep(0)
+        stops.current.set()
+        assert await waiting is None
+
+
+async def test_reading_goes_on_after_a_failure(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, failures = site.stops._transport.read, iter([BusUnavailable("away")])
+
+    def failing(*arguments: object, **named: object) -> object:
+        if (error := next(failures, None)) is not None:
+            raise error
+        return read(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(site.stops._transport, "read", failing)
+    site.put(stop_of(message().header))
+    async with site.reading() as stops:
+        await until(lambda: stops.find(message()) == BY)
+
+
+async def test_they_are_bounded_by_agent_and_in_all(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_OF_ONE", 2)
+    monkeypatch.setattr(module, "MOST", 3)
+    messages = [message(id=message_id(3 + number)) for number in range(3)]
+    root = root_task()
+    async with site.reading() as stops:
+        for one in messages:
+            site.put(stop_of(one.header))
+        await until(lambda: site.counters.value("sealbus_stops_ignored_total") == 1)
+        assert [stops.find(one) for one in messages] == [BY, BY, None]
+        assert stops.full_for("inventory")
+        assert not stops.full_for("planner")
+        # One that is known already takes no further room.
+        site.put(stop_of(messages[0].header, reason="again"))
+        await until(lambda: stops.find(messages[0]) == Canceled(PLANNER.iss, "again"))
+        site.put(stop_of(root.header))
+        await until(lambda: stops.find(messages[2]) == Canceled(EDGE_ID, "enough"))
+        assert stops.full_for("planner")
+
+
+async def test_they_are_forgotten_when_nothing_that_they_concern_can_come(site: Site) -> None:
+    old, new = message(), message(id=message_id(3))
+    async with site.reading() as stops:
+        site.put(stop_of(old.header), b"\x90")
+        await until(lambda: stops.find(old) is not None)
+        site.now += KEPT_SECONDS * SECOND + 1
+        site.put(stop_of(new.header))
+        await until(lambda: stops.find(new) == BY)
+        assert stops.find(old) is None
+        assert stops._unproved == {}
+        assert list(stops._known) == [new.header.digest]
+        assert stops._of_one == {"inventory": 1}

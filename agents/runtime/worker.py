@@ -20,7 +20,7 @@ from sealbus.agents.sdk.agent import Agent
 from sealbus.bus.background import Background
 from sealbus.bus.gate.gate import CoreOrigin, Gate, Turn
 from sealbus.bus.handling.cancel.endpoint import CancelEndpoint, cancel_route
-from sealbus.bus.handling.cancel.stops import Stops
+from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.dead_letters import DeadLetters
 from sealbus.bus.handling.executor import Executor
 from sealbus.bus.handling.idempotency.claim import INSTANCE_BYTES

@@ -15,7 +15,7 @@ from functools import partial
 
 from sealbus.bus.background import BoundedTasks
 from sealbus.bus.handling.attempt import LASTING, REJECTED, attempt, passed_on
-from sealbus.bus.handling.cancel.stops import Stops
+from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.completion import Completion, Done, Outcomes
 from sealbus.bus.handling.dead_letters import DeadLetters
 from sealbus.bus.handling.idempotency.claim import RESULT_BYTES

@@ -15,7 +15,7 @@ from typing import Self
 
 from sealbus.bus.audit.writer import AuditWriter
 from sealbus.bus.background import Background, BoundedTasks
-from sealbus.bus.handling.cancel.stops import Stops
+from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.completion import AT_A_TIME, Completion, Outcomes
 from sealbus.bus.handling.concurrency import ConcurrencyLimits
 from sealbus.bus.handling.dead_letters import DeadLetters

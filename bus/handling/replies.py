@@ -6,7 +6,7 @@ import json
 import logging
 
 from sealbus.bus.handling.attempt import REJECTED, attempt, passed_on
-from sealbus.bus.handling.cancel.stops import Stops
+from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.completion import Outcomes
 from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Clock, wall_clock

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Final
 
+from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.cancel.stop import Stop, parse, sign
-from sealbus.bus.handling.cancel.stops import Stops
 from sealbus.bus.ports import Clock, Identity, wall_clock
-from sealbus.bus.routing.retry import Reject, RetryPolicy
+from sealbus.bus.routing.retry import Retry, RetryPolicy
 from sealbus.bus.routing.routes import Permitted, Route
 from sealbus.bus.sending.cancel import CancelRequest, CancelRole, parse_cancel
 from sealbus.bus.sending.message import Content
 from sealbus.bus.streams.key_value import KeyValue
-from sealbus.envelopes.errors import BadBody, Code, EnvelopeError, StateUnavailable
+from sealbus.envelopes.errors import BadBody, EnvelopeError, StateUnavailable
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import action_of, control_subject
 from sealbus.envelopes.trust.bundles import Trust
@@ -23,6 +23,8 @@ from sealbus.policies.decision.request import Resource
 
 __all__ = ["CancelEndpoint", "cancel_route"]
 
+FULL_AGAIN: Final = 10.0
+"""Seconds after which a cancel is tried again for which there is no room."""
 _WRITES: Final = 4
 """Tries to write a stop while others write in its place."""
 
@@ -63,10 +65,10 @@ class CancelEndpoint:
         return Resource(type="task", id=_request(value).digest.hex())
 
     async def handle(self, permitted: Permitted) -> Content | None:
-        """Store the stop (step 18); a stop that is stored already stays. Raises `Reject` where no more are known."""
+        """Store the stop (step 18); a stop that is stored already stays. Raises `Retry` where no more are known."""
         request, header = _request(permitted.value), permitted.message.header
         if self._stops.full_for(self._names.token(self._identity.spiffe_id)):
-            raise Reject(Code.OVERLOADED, note="too many cancels are in force")
+            raise Retry(after=FULL_AGAIN, note="too many cancels are in force")
         stop = Stop(
             agent=self._identity.spiffe_id,
             digest=request.digest,

@@ -15,9 +15,9 @@ from support.envelopes import NAMES, NOW, message_id
 from support.lab import until
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
-from sealbus.bus.handling.cancel import stops as module
+from sealbus.bus.handling.cancel import in_force as module
+from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.cancel.stop import Stop, sign
-from sealbus.bus.handling.cancel.stops import Stops
 from sealbus.bus.routing.cancellation import Canceled, Cancellation
 from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.cancel import CancelRole

@@ -52,7 +52,14 @@ class Refused(MemoryTransport):
     """A reader that is refused tries again for ever, as it does where permissions lack."""
 
     async def read(
-        self, stream: str, subjects: Sequence[str], *, start: int = 1, since: int = 0, follow: bool = False
+        self,
+        stream: str,
+        subjects: Sequence[str],
+        *,
+        start: int = 1,
+        since: int = 0,
+        follow: bool = False,
+        current: asyncio.Event | None = None,
     ) -> AsyncGenerator[Sequence[Delivery], None]:
         await asyncio.Event().wait()
         yield []

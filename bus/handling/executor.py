@@ -42,8 +42,6 @@ __all__ = ["Executor"]
 FINISHING = 1_024
 """Deliveries whose handler is done and whose status, mark or record is being stored; beyond that, handlers and gate wait."""
 
-_DENIALS = frozenset({Code.DENIED, Code.OBLIGATION_UNKNOWN})
-
 WORKING_EVERY = 10.0
 """Seconds between two progress signals for deliveries that wait or are handled: a third of the consumers' `ack_wait`."""
 
@@ -177,10 +175,10 @@ class Executor:
             )
 
     async def answer_error(self, decided: Decided, error: SealbusError) -> None:
-        """Answer a call whose decision is not recorded; a stream delivery is retried instead, without a status."""
+        """Answer a call whose decision is not recorded, so that nothing of it may be told; a stream delivery is retried."""
         message = decided.opened.message
         if message.header.kind is Kind.CALL:
-            await self._background.start(self._replier.refuse, message, error.code, _told(decided, error.code))
+            await self._background.start(self._replier.refuse, message, error.code, NOTHING_TOLD)
 
     async def _run(self) -> None:
         while True:
@@ -212,7 +210,8 @@ def _told(decided: Decided, code: str) -> Explanation:
     decision, header = decided.decision, decided.opened.message.header
     if decision is None or not shows_reasons(decision.obligations):
         return NOTHING_TOLD
-    if code not in _DENIALS or header.aud is None:
-        return Explanation(reasons=decision.reasons)
-    own = Denier(header.aud.value, decided.opened.route.action, str(code))
-    return Explanation(reasons=decision.reasons, remedies=remedies(decision)).passed_on(own)
+    told = Explanation(reasons=decision.reasons, remedies=remedies(decision))
+    # An event is for nobody in particular, and nobody is told.
+    return (
+        told if header.aud is None else told.passed_on(Denier(header.aud.value, decided.opened.route.action, str(code)))
+    )

@@ -140,6 +140,17 @@ async def test_reasons_reach_a_caller_only_where_the_policy_says_so(bus: TestBus
     assert told.value.via == (Denier("spiffe://example.org/agent/pricing", "pricing.quote", "denied"),)
 
 
+async def test_of_a_denied_event_nobody_is_told(shop: Shop) -> None:
+    engine = ScriptedEngine(lambda _: deny("late", obligations=({"type": "show_reasons"}, {"type": "remedy"})))
+    async with TestBus(shop.pricing, engine=engine) as bus:
+        await (await bus.client("inventory")).emit("ordered", Update(item_id="1"))
+        await bus.idle()
+        (record,) = await bus.decisions("inventory.ordered")
+        assert record.code is Code.DENIED
+        assert bus.stored("RESULTS") == []
+        assert shop.handled == []
+
+
 async def test_an_allow_that_obliges_to_what_nobody_honours_is_a_denial(
     bus: TestBus, shop: Shop, engine: ScriptedEngine
 ) -> None:

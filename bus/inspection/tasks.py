@@ -257,17 +257,15 @@ class TaskList:
 def verified(
     payload: bytes, arrival: StreamArrival, profile: LiveProfile, *, trust: Trust, caches: Caches
 ) -> VerifiedMessage:
-    """Verify a stored task by steps 1 to 13 as its own agent did when it was stored; raise `EnvelopeError`.
+    """Verify a stored task or event by steps 1 to 13 as its reader did when it was stored; raise `EnvelopeError`.
 
     `trust` holds the bundles of now, which may have lost its key since: then it is `unknown_key`.
     """
     header = parse_header(parse_envelope(payload, profile.formats).header)
-    if header.aud is None:
-        raise EnvelopeError(Code.WRONG_KIND, 3, "not for one workload")
     return accept_live(
         payload,
         arrival,
-        replace(profile, own=header.aud),
+        replace(profile, own=header.aud or profile.own),
         action=action_of(header.to, profile.own_subjects),
         trust=trust,
         caches=caches,

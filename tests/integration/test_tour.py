@@ -234,6 +234,60 @@ def test_tasks_are_listed_whoever_sent_them(folder: Path) -> None:
     ]
 
 
+BREAKING = """
+from pathlib import Path
+
+from sealbus import Agent, Context
+
+agent = Agent("pricing")
+
+
+@agent.task("quote", retry=0)
+async def quote(body: dict[str, str], ctx: Context) -> str:
+    if not Path("mended").exists():
+        raise ValueError
+    return "mended"
+"""
+
+
+def test_a_dead_letter_is_seen_sent_again_and_dropped(folder: Path) -> None:
+    (folder / "breaking.py").write_text(BREAKING)
+    worker = start("worker", "run", "breaking.py:agent", folder=folder)
+    try:
+        wait_for(worker, "pricing runs as")
+        failed = run(["sealbus", "pub", "task.pricing.quote", '{"item": "42"}', "--wait", "30", "--json"], folder)
+        assert failed.returncode == 1, failed.stderr
+        message = json.loads(failed.stdout.splitlines()[0])["message"]
+        listed_ = run(["sealbus", "dead", "ls", "--agent", "pricing", "--json"], folder)
+        (letter,) = [json.loads(line) for line in listed_.stdout.splitlines()]
+        assert (letter["message"], letter["code"], letter["verified"]) == (message, "handler_failed", True)
+        number = f"#{letter['letter']}"
+        shown = run(["sealbus", "dead", "show", message], folder)
+        assert shown.returncode == 0, shown.stderr
+        assert shown.stdout.splitlines()[-1] == '  {"item": "42"}'
+        # The operator is granted nothing by the starter policy; the sender is, and the agent has been mended.
+        (folder / "mended").touch()
+        denied = run(["sealbus", "dead", "retry", number, "--wait", "30"], folder)
+        assert (denied.returncode, denied.stdout) == (3, ""), denied.stderr
+        assert "for no user" in denied.stderr
+        done = run(["sealbus", "dead", "retry", number, "--send-as", "shop-web", "--wait", "30", "--json"], folder)
+        assert done.returncode == 0, done.stderr
+        sent, status = [json.loads(line) for line in done.stdout.splitlines()]
+        assert (sent["re"], status["state"], status["result"]) == (letter["hash"], "completed", "mended")
+        followed = run(["sealbus", "audit", "replay", "--chain", letter["hash"], "--json"], folder)
+        decided = [json.loads(line) for line in followed.stdout.splitlines()]
+        assert [one["allow"] for one in decided if one.get("action") == "pricing.quote" and one["kind"] == "decision"] == [
+            True, False, True
+        ]  # fmt: skip
+        dropped = run(["sealbus", "dead", "drop", number], folder)
+        assert (dropped.returncode, "event.operator.dropped" in dropped.stdout) == (0, True), dropped.stderr
+        gone = run(["sealbus", "dead", "show", number], folder)
+        assert gone.returncode == 1
+        assert f"there is no dead letter {number}" in gone.stderr
+    finally:
+        assert stop(worker) == 0
+
+
 def test_the_other_commands_answer(folder: Path) -> None:
     shown = run(["sealbus", "identity", "show", "--json"], folder)
     assert json.loads(shown.stdout)["spiffe_id"] == "spiffe://example.org/agent/shop-web"

@@ -152,7 +152,7 @@ class Pull(Protocol):
         """Ask for redelivery after `delay` seconds."""
 
     def term(self, delivery: Delivery) -> None:
-        """Terminate the delivery without handling it."""
+        """Terminate the delivery without handling it; also one that is to be redelivered, which then is not."""
 
     def working(self, delivery: Delivery) -> None:
         """Tell the broker that the delivery is still being handled, so that it is not redelivered."""

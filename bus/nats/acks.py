@@ -76,6 +76,11 @@ class Acks:
         """Settle the deliveries of `tokens` for good, answering `how`; each only once."""
         self._write([token for token in tokens if self._open.pop(token, None) is not None], how)
 
+    def give_up(self, token: str, sequence: int, how: str) -> None:
+        """Settle one delivery for good, also one that is to be redelivered; the server then forgets that it was."""
+        if self._open.pop(token, None) is not None or self._again.pop(sequence, None) is not None:
+            self._write([token], how)
+
     def again(self, tokens: Iterable[str], how: str, *, delay: float = 0.0) -> None:
         """Ask for redelivery of the deliveries of `tokens` after `delay` seconds, answering `how`."""
         taken = [token for token in tokens if token in self._open]

@@ -110,8 +110,9 @@ class NatsPull:
         self._acks.again([delivery.token], f'-NAK {{"delay": {max(0, int(delay * 1e9))}}}', delay=delay)
 
     def term(self, delivery: Delivery) -> None:
-        """Terminate the delivery without handling it."""
-        self._acks.settle([delivery.token], "+TERM")
+        """Terminate the delivery without handling it, or not again."""
+        sequence = delivery.arrival.sequence if delivery.arrival is not None else 0
+        self._acks.give_up(delivery.token, sequence, "+TERM")
 
     def working(self, delivery: Delivery) -> None:
         """Make the broker wait another `ack_wait` from now."""

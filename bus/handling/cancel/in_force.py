@@ -197,13 +197,12 @@ class Stops:
         try:
             known[place] = parse(stored, place, names=self._names, trust=self._trust(), caches=self._caches)
         except EnvelopeError as error:
-            if known.setdefault(place, None) is not None:
-                return
             if place not in self._unproved:
                 self._counters.add("sealbus_stops_unverified_total", 1, code=str(error.code))
                 self._said.warning("a stop of %s does not verify: %s", place.agent, error)
-                if len(self._unproved) < _UNPROVED:
-                    self._unproved[place] = at, stored
+            # A genuine one that is known stays in force.
+            if known.setdefault(place, None) is None and len(self._unproved) < _UNPROVED:
+                self._unproved[place] = at, stored
         else:
             self._unproved.pop(place, None)
 

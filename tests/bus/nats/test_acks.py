@@ -60,6 +60,18 @@ async def test_a_second_turn_is_a_second_write() -> None:
     assert connection.written == [b"PUB t1 4\r\n+ACK\r\n", b"PUB t2 5\r\n+TERM\r\n"]
 
 
+async def test_what_is_to_be_redelivered_can_be_given_up_once() -> None:
+    made, connection = acks()
+    made.again(["t1"], "-NAK", delay=60.0)
+    await asyncio.sleep(0)
+    for token, sequence in (("t1", 1), ("t1", 1), ("t2", 2), ("unknown", 9)):
+        made.give_up(token, sequence, "+TERM")
+    await asyncio.sleep(0)
+    assert len(made) == 1
+    assert made.put_off == 0
+    assert connection.written == [b"PUB t1 4\r\n-NAK\r\n", b"PUB t1 5\r\n+TERM\r\nPUB t2 5\r\n+TERM\r\n"]
+
+
 async def test_what_is_not_settled_for_good_is_remembered() -> None:
     made, _ = acks()
     made.settle(["t1"], "+ACK")

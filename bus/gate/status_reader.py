@@ -53,6 +53,8 @@ class StatusLimits:
     """After `end`: by then everything that the broker stored before `end`, by its clock, can be read (SPEC.md section 3)."""
     unknown: float = 60.0
     """How long after it was stored a status with an unknown key is tried again: the bundle may lag a little."""
+    first: float = 10.0
+    """How long after it was stored a final status does not count while an earlier status has an unknown key."""
     postponed: int = 16
     """Statuses with unknown keys that one reading tries again; further ones are refused at once."""
     backoff: Backoff = Backoff(initial_interval=0.25, maximum_interval=5.0)
@@ -111,6 +113,8 @@ class StatusReading:
         """Sequences of this pass whose key is not known yet."""
         self._retried: set[int] = set()
         """Such sequences of the previous pass."""
+        self._passed_over = False
+        """Whether a status of this pass did not count for an unknown key."""
         self._follow = False
         self._failures = 0
         self._again = 0.0
@@ -141,7 +145,7 @@ class StatusReading:
     async def _pass(self, *, follow: bool) -> AsyncGenerator[Status, None]:
         """Read from the first status that was not taken yet, until a new pass is due or the reading concludes."""
         start = min(self._postponed, default=self._last + 1)
-        self._retried, self._postponed = self._postponed, set()
+        self._retried, self._postponed, self._passed_over = self._postponed, set(), False
         source = self._reader.transport.read(RESULTS, [self._subject], start=start, follow=follow)
         async with aclosing(source) as batches:
             while True:
@@ -186,15 +190,30 @@ class StatusReading:
                 return None
             status = parsed_status(result)
         except (EnvelopeError, BadBody) as error:
-            if error.code in _UNKNOWN and self._postpone(position):
-                return None
+            if error.code in _UNKNOWN:
+                self._passed_over = True
+                if self._postpone(position):
+                    return None
             if first or position.sequence in self._retried:
                 self._reader.refusals.count(error, delivery)
+            return None
+        if status.final and self._may_be_second(position):
             return None
         self._request.keep()
         if status.result is not None and status.sequence > self._after and not self._task.control:
             await self._decide(result, position)
         return status
+
+    def _may_be_second(self, position: StreamArrival) -> bool:
+        """Return whether a final status waits, because one that was passed over may be the first for every reader."""
+        fresh = self._reader.clock() < position.stored + int(self._limits.first * SECOND)
+        if not self._passed_over or not fresh:
+            return False
+        if self._follow:
+            if not self._postponed:
+                self._fail()
+            self._postponed.add(position.sequence)
+        return True
 
     async def _decide(self, result: VerifiedResult, position: StreamArrival) -> None:
         """Ask our own policy about a result; raise if it may not be used."""

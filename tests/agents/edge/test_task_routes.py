@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -239,3 +240,105 @@ def test_a_type_that_is_none_does_not_become_a_field_of_the_answer(typ: str) -> 
 )
 def test_a_type_is_given_on_as_it_is(typ: str) -> None:
     assert answer_of(Content(body=b"x", typ=typ)).headers["content-type"] == typ
+
+
+@pytest.fixture
+async def slow(engine: ScriptedEngine) -> AsyncIterator[tuple[Door, asyncio.Event, asyncio.Event]]:
+    """An edge before an agent whose task waits; it says that it has begun, and waits for leave to end."""
+    agent, begun, leave = Agent("absent"), asyncio.Event(), asyncio.Event()
+
+    @agent.task("work")
+    async def work(body: dict[str, int], ctx: Context) -> int:
+        begun.set()
+        await leave.wait()
+        return 1
+
+    async with door(agent, engine=engine) as edge:
+        yield edge, begun, leave
+        leave.set()
+
+
+async def test_who_submitted_a_task_cancels_it_with_any_session_and_client(
+    slow: tuple[Door, asyncio.Event, asyncio.Event], engine: ScriptedEngine
+) -> None:
+    edge, begun, _ = slow
+    url = (await edge.post("/v1/tasks/absent/work", {"n": 1})).json()["status_url"]
+    await begun.wait()
+    content = json.dumps({"reason": "changed my mind"}).encode()
+    headers = {"Content-Type": "application/json", **edge.authorized(jti="another-session", client_id="another-app")}
+    answer = await edge.http.request("DELETE", url, content=content, headers=headers)
+    assert (answer.status_code, answer.headers["location"]) == (202, url)
+    async with edge.http.stream("GET", f"{url}/events", headers=edge.authorized()) as events:
+        assert "canceled" in (await events.aread()).decode()
+    status = (await edge.get(url)).json()
+    assert (status["state"], status["code"], status["note"]) == ("canceled", "canceled", "changed my mind")
+    assert status["by"] == str(edge.bus.edge.spiffe_id)
+    result = await edge.get(f"{url}/result")
+    assert (result.status_code, result.json()["code"]) == (409, "canceled")
+    again = await edge.http.request("DELETE", url, headers=edge.authorized())
+    assert (again.status_code, again.json()["code"]) == (409, "task_ended")
+    # The policy sees who cancels, and for whom.
+    [asked] = [one for one in engine.asked if one["action"]["name"] == "absent._cancel"]
+    assert asked["context"]["user"]["id"] == "alice"
+    assert asked["subject"]["id"] == str(edge.bus.edge.spiffe_id)
+
+
+async def test_nobody_else_cancels_it_or_learns_that_it_exists(slow: tuple[Door, asyncio.Event, asyncio.Event]) -> None:
+    edge, begun, leave = slow
+    url = (await edge.post("/v1/tasks/absent/work", {"n": 1})).json()["status_url"]
+    await begun.wait()
+    stored = len(edge.bus.stored("TASKS"))
+    for path, headers, expected in (
+        (url, edge.authorized(sub="bob"), (404, "not_found")),
+        ("/v1/tasks/" + "0" * 32, edge.authorized(), (404, "not_found")),
+        (url, {}, (401, "no_token")),
+    ):
+        answer = await edge.http.request("DELETE", path, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == expected
+    assert len(edge.bus.stored("TASKS")) == stored
+    leave.set()
+    await edge.bus.idle()
+    assert (await edge.get(url)).json()["state"] == "completed"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b'{"reason": 1}',
+        b'{"reason": "a\\nb"}',
+        b'{"why": "x"}',
+        b"{",
+        json.dumps({"reason": "x" * 257}).encode(),
+    ],
+)
+async def test_a_body_that_is_no_reason_is_refused(
+    slow: tuple[Door, asyncio.Event, asyncio.Event], body: bytes
+) -> None:
+    edge, begun, _ = slow
+    url = (await edge.post("/v1/tasks/absent/work", {"n": 1})).json()["status_url"]
+    await begun.wait()
+    headers = {"Content-Type": "application/json", **edge.authorized()}
+    answer = await edge.http.request("DELETE", url, content=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
+    assert (await edge.get(url)).json()["final"] is False
+
+
+async def test_a_denied_cancel_is_a_denial(
+    slow: tuple[Door, asyncio.Event, asyncio.Event], engine: ScriptedEngine
+) -> None:
+    edge, begun, _ = slow
+    url = (await edge.post("/v1/tasks/absent/work", {"n": 1})).json()["status_url"]
+    await begun.wait()
+    engine.verdict = lambda asked: deny("no") if asked["action"]["name"] == "absent._cancel" else allow()
+    answer = await edge.http.request("DELETE", url, headers=edge.authorized())
+    assert (answer.status_code, answer.json()["code"]) == (403, "denied")
+    assert (await edge.get(url)).json()["final"] is False
+
+
+async def test_a_cancel_that_nobody_confirms_in_time_may_come_into_force_yet(engine: ScriptedEngine) -> None:
+    async with door(engine=engine, limits={"submit_seconds": 0.2}) as edge:
+        url = (await edge.post("/v1/tasks/absent/work", {"n": 1})).json()["status_url"]
+        answer = await edge.http.request("DELETE", url, headers=edge.authorized())
+        assert (answer.status_code, answer.json()["code"]) == (503, "bus_unavailable")
+        assert len([one for one in edge.bus.stored("TASKS") if one.subject == "control.absent.cancel"]) == 1

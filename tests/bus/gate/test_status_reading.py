@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -11,10 +12,10 @@ from typing import Any
 import pytest
 from support.acceptance import ISSUER, TRUST, Message, statement
 from support.engines import ScriptedEngine, deny
-from support.envelopes import HOUR, MINUTE, NOW, Issuer, agent, private_key
+from support.envelopes import HOUR, MINUTE, NOW, TRUST_DOMAIN, Issuer, agent, private_key
 from support.lab import until
 from support.results import TASK
-from support.status_desk import RESULT, Desk, result, status, written
+from support.status_desk import RESULT, SUBJECT, Desk, result, status, written
 
 from sealbus.agents.dev.memory.broker import MemoryBroker, MemoryTransport
 from sealbus.bus.gate.status_reader import AskedTask, StatusLimits
@@ -26,7 +27,7 @@ from sealbus.envelopes.errors import BusUnavailable, Code, Denied, PolicyUnavail
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.records.decision import StreamPlace
-from sealbus.envelopes.trust.bundles import Trust, TrustBundles
+from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
 from sealbus.policies.decision.decision import Decision
 
 
@@ -213,8 +214,28 @@ async def test_what_is_tried_again_is_bounded() -> None:
     reading = asyncio.ensure_future(desk.read())
     await until(lambda: desk.counted("unknown_key") == 7)
     desk.done(2048)
+    # It may be the second final status of the task, for as long as a bundle may lag.
+    await until(lambda: desk.broker.streams["RESULTS"].last_sequence(SUBJECT) == 11)
+    desk.now += 11 * SECOND
     assert [one.sequence for one in await reading] == [2048]
     assert await desk.refused() == ["unknown_key"] * 7
+
+
+async def test_a_final_status_waits_for_one_before_it_whose_key_is_not_known_yet() -> None:
+    """Two readers with different bundles must not take two different ends."""
+    desk = Desk()
+    other = Issuer(kid="other", key=private_key("other"))
+    first = replace(status("canceled", 1025), sealer=other.sealer(agent("pricing")))
+    desk.put(first)
+    desk.done(1026)
+    reading = asyncio.ensure_future(desk.read())
+    await until(lambda: desk.reader.reading == 1)
+    assert await desk.read(follow=False) == []
+    assert not reading.done()
+    keys = json.dumps({"keys": [ISSUER.jwk(), other.jwk()]}).encode()
+    desk.trust = Trust(bundles=TrustBundles([JwtBundle.parse(TRUST_DOMAIN, keys)]))
+    assert [one.state for one in await reading] == [State.CANCELED]
+    assert [one.state for one in await desk.read(follow=False)] == [State.CANCELED]
 
 
 class Broken(MemoryTransport):

@@ -23,6 +23,10 @@ _COMMANDS = MappingProxyType(
         "dev": ("sealbus.agents.cli.run.dev", "Run everything on this machine: NATS, Workload API, policy, IdP, edge."),
         "pub": ("sealbus.agents.cli.bus.pub", "Publish a task or an event."),
         "task": ("sealbus.agents.cli.bus.task", "List tasks; ask for a task's status or result."),
+        "agent": (
+            "sealbus.agents.cli.bus.agent",
+            "See which agents there are, their processes and what waits for them.",
+        ),
         "dead": ("sealbus.agents.cli.bus.dead", "See messages that could not be handled, send them again, drop them."),
         "call": ("sealbus.agents.cli.bus.call", "Call an action and print the answer."),
         "token": ("sealbus.agents.cli.bus.token", "Print an access token of a demo user of `sealbus dev`."),

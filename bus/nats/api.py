@@ -27,12 +27,14 @@ __all__ = [
     "NOT_THE_LAST",
     "RECORDS",
     "Bound",
+    "ConsumerState",
     "DurableSpec",
     "StreamState",
     "api",
     "audit_stream",
     "bind",
     "closed_subject",
+    "consumer_states",
     "create_stream",
     "existing_stream",
     "iso_time",
@@ -260,6 +262,66 @@ async def stream_state(request: Request, name: str) -> StreamState | None:
         seen += len(listed)
         if not listed or seen >= total:
             return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerState:
+    """One durable consumer as it is on the server; `active` is when it last delivered, in microseconds, 0 for never.
+
+    `pending` is what it has not delivered yet, `unacknowledged` what was delivered and is not settled, `redelivered` what of
+    that was delivered before, `pulls` the pull requests that wait.
+    """
+
+    name: str
+    subjects: frozenset[str]
+    pending: int
+    unacknowledged: int
+    redelivered: int
+    pulls: int
+    max_unacknowledged: int
+    active: int
+
+
+async def consumer_states(request: Request, stream: str) -> list[ConsumerState]:
+    """Return the durable consumers of a stream. Raises `BusUnavailable` for an answer that is not such a list."""
+    found: list[ConsumerState] = []
+    seen = 0
+    while True:
+        answer = await api(request, f"CONSUMER.LIST.{stream}", {"offset": seen} if seen else None)
+        listed, total = _array(answer, "consumers"), answer.get("total")
+        if listed is None or not isinstance(total, int):
+            raise BusUnavailable(f"stream {stream}: the server's answer is not a list of consumers")
+        found += [state for one in listed if (state := _consumer(stream, one)) is not None]
+        seen += len(listed)
+        if not listed or seen >= total:
+            return found
+
+
+def _consumer(stream: str, answer: object) -> ConsumerState | None:
+    """Return the durable consumer in `answer`; None for one that is not durable, such as a reader's."""
+    info = answer if isinstance(answer, dict) else {}
+    config, delivered = info.get("config"), info.get("delivered")
+    counts = [info.get(one) for one in ("num_pending", "num_ack_pending", "num_redelivered", "num_waiting")]
+    if not isinstance(config, dict) or not isinstance(delivered, dict) or not all(type(one) is int for one in counts):
+        raise BusUnavailable(f"stream {stream}: the server's answer is not a list of consumers")
+    name, most, active = config.get("durable_name"), config.get("max_ack_pending"), delivered.get("last_active")
+    if not isinstance(name, str):
+        return None
+    try:
+        last = parse_time(active) if isinstance(active, str) else 0
+    except ValueError as error:
+        raise BusUnavailable(f"consumer {name}: the server's answer has a malformed time") from error
+    pending, unacknowledged, redelivered, pulls = cast("list[int]", counts)
+    return ConsumerState(
+        name=name,
+        subjects=frozenset(_subjects(config)),
+        pending=pending,
+        unacknowledged=unacknowledged,
+        redelivered=redelivered,
+        pulls=pulls,
+        max_unacknowledged=most if isinstance(most, int) else 0,
+        active=last,
+    )
 
 
 async def existing_stream(request: Request, name: str) -> StreamState:

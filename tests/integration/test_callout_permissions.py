@@ -14,6 +14,7 @@ from support.callout import NAMES, CalloutSite, callout_site, policy_folder
 from support.nats_cli import NatsCli
 
 from sealbus.bus.nats.api import api
+from sealbus.envelopes.encoding.strict_json import Json
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 
@@ -136,6 +137,27 @@ OPERATOR: Table = (
     ("subscribe _INBOX.inventory.> --wait=300ms", "_INBOX.inventory.>"),
 )  # fmt: skip
 
+REPAIRER: Table = (
+    ("stream ls", True),
+    *(
+        (f"request $JS.API.CONSUMER.CREATE.{stream}.look {READER.replace('AUDIT', stream)} --raw", True)
+        for stream in ("TASKS", "RESULTS", "EVENTS", "DEAD", "AUDIT")
+    ),
+    ("request $JS.API.CONSUMER.LIST.TASKS {} --raw", True),
+    ("request $JS.API.CONSUMER.LIST.EVENTS {} --raw", True),
+    ('request $JS.API.STREAM.MSG.DELETE.DEAD {"seq":1} --raw', True),
+    ("pub event.repairer.dropped x", True),
+    ('request $JS.API.STREAM.MSG.DELETE.TASKS {"seq":1}', "$JS.API.STREAM.MSG.DELETE.TASKS"),
+    ("request $JS.API.STREAM.PURGE.DEAD {}", "$JS.API.STREAM.PURGE.DEAD"),
+    ("request $JS.API.STREAM.UPDATE.TASKS {}", "$JS.API.STREAM.UPDATE.TASKS"),
+    ("request $JS.API.CONSUMER.CREATE.STATE.spy.state.> {}", "$JS.API.CONSUMER.CREATE.STATE.spy.state.>"),
+    ("pub $JS.ACK.TASKS.inventory.1.1.1.1700000000000000000.0 +ACK",
+     "$JS.ACK.TASKS.inventory.1.1.1.1700000000000000000.0"),
+    ("pub $O.policies.M.cGxhdGZvcm0= x", "$O.policies.M.cGxhdGZvcm0="),
+    ("pub task.pricing.quote x", "task.pricing.quote"),
+    ("pub dead.inventory.update x", "dead.inventory.update"),
+)  # fmt: skip
+
 EDGE: Table = (
     ("pub task.inventory.update x", True),
     ("pub call.planner.plan x", True),
@@ -224,6 +246,18 @@ async def test_other_identities_with_the_real_command_line(
     nats = cli(site, name, tmp_path)
     # In their order: some look at what others made.
     assert {typed: await outcome(nats, typed) for typed, _ in table} == wanted(table)
+
+
+async def test_who_repairs_has_a_role_of_its_own(tmp_path: Path) -> None:
+    """It may see what is in the streams and delete dead letters, and is given to nobody unless a deployment does so."""
+    placed: Json = {NAMES.id_of("repairer").value: {"role": "repairer", "tenant": "default"}}
+    policy = policy_folder(tmp_path / "policy", workloads=placed)
+    async with callout_site(tmp_path / "site", policy=policy) as running:
+        await running.apply_streams()
+        async with running.raw("inventory") as raw:
+            await raw.request("dead.inventory.update", b"a letter")
+        nats = cli(running, "repairer", tmp_path)
+        assert {typed: await outcome(nats, typed) for typed, _ in REPAIRER} == wanted(REPAIRER)
 
 
 async def test_a_certificate_that_is_not_let_in_does_nothing_at_all(site: CalloutSite, tmp_path: Path) -> None:

@@ -301,6 +301,13 @@ def test_the_other_commands_answer(folder: Path) -> None:
     tail = run(["sealbus", "audit", "tail", "--last", "1", "--json"], folder)
     assert tail.returncode == 0, tail.stderr
     assert len(tail.stdout.splitlines()) == 1
+    agents = run(["sealbus", "agent", "ls", "--json"], folder)
+    assert agents.returncode == 0, agents.stderr
+    (inventory,) = [one for one in map(json.loads, agents.stdout.splitlines()) if one["agent"] == "inventory"]
+    assert (inventory["state"], inventory["processes"]) == ("ready", 1)
+    assert inventory["actions"] == [
+        "inventory.low_stock", "inventory.read", "inventory.update", "inventory.updated"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from sealbus.bus.nats.api import (
+    ConsumerState,
     StreamState,
     api,
+    consumer_states,
     create_stream,
     existing_stream,
     parse_time,
@@ -209,3 +211,69 @@ async def test_an_error_in_the_answer_is_a_refusal_with_its_code(error: bytes, c
     with pytest.raises(StreamRefused) as raised:
         await api(Server(b'{"error":%b}' % error), INFO)
     assert raised.value.err_code == code
+
+
+DURABLE = {
+    "stream_name": "TASKS",
+    "name": "shop",
+    "config": {"durable_name": "shop", "filter_subject": "task.shop.>", "max_ack_pending": 8_192},
+    "delivered": {"consumer_seq": 5, "stream_seq": 9, "last_active": "2026-11-24T16:42:57.975307669Z"},
+    "num_pending": 7,
+    "num_ack_pending": 2,
+    "num_redelivered": 1,
+    "num_waiting": 3,
+}
+READER = {**DURABLE, "name": "read-1", "config": {"filter_subject": "task.>"}}
+
+
+def consumers(*listed: object, total: int | None = None) -> dict[str, object]:
+    return {"total": len(listed) if total is None else total, "offset": 0, "limit": 256, "consumers": listed}
+
+
+async def test_durable_consumers_are_read_and_those_of_readers_are_not() -> None:
+    server = Server(consumers(DURABLE, READER))
+    assert await consumer_states(server, "TASKS") == [
+        ConsumerState(
+            name="shop",
+            subjects=frozenset({"task.shop.>"}),
+            pending=7,
+            unacknowledged=2,
+            redelivered=1,
+            pulls=3,
+            max_unacknowledged=8_192,
+            active=1_795_538_577_975_307,
+        )
+    ]
+    assert server.asked == [("$JS.API.CONSUMER.LIST.TASKS", b"")]
+    never = {**DURABLE, "delivered": {"consumer_seq": 0, "stream_seq": 0}}
+    assert [one.active for one in await consumer_states(Server(consumers(never)), "TASKS")] == [0]
+    assert await consumer_states(Server(consumers()), "TASKS") == []
+
+
+async def test_consumers_on_further_pages_are_read_and_a_server_that_promises_more_ends_it() -> None:
+    asked = []
+
+    async def server(subject: str, payload: bytes) -> bytes:
+        asked.append(payload)
+        return json.dumps(consumers(*([DURABLE] if len(asked) < 3 else []), total=9)).encode()
+
+    assert len(await consumer_states(server, "TASKS")) == 2
+    assert asked == [b"", b'{"offset": 1}', b'{"offset": 2}']
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {**consumers(), "total": "1"},
+        consumers(7),
+        consumers({}),
+        consumers({**DURABLE, "config": None}),
+        consumers({**DURABLE, "delivered": 7}),
+        consumers({**DURABLE, "num_waiting": "3"}),
+        consumers({**DURABLE, "delivered": {"last_active": "yesterday"}}),
+    ],
+)
+async def test_another_answer_about_consumers_is_the_servers_fault(answer: dict[str, object]) -> None:
+    with pytest.raises(BusUnavailable):
+        await consumer_states(Server(answer), "TASKS")

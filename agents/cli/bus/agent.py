@@ -1,0 +1,119 @@
+"""`sealbus agent ls`: which agents there are, from their consumers at the broker and the policy at hand."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+from sealbus.agents.cli.options import as_option, config_option, json_option
+from sealbus.agents.cli.output import note, print_json, printable, shown_time
+
+if TYPE_CHECKING:
+    from sealbus.agents.runtime.settings.settings import Settings
+    from sealbus.bus.inspection.agents import AgentSeen, Queue
+    from sealbus.bus.nats.connection.connection import Connection
+
+__all__ = ["as_document", "as_lines", "command"]
+
+
+@click.group("agent")
+def command() -> None:
+    """See which agents there are."""
+
+
+@command.command("ls")
+@config_option
+@as_option("operator")
+@json_option
+def ls(config: str | None, as_name: str, as_json: bool) -> None:
+    """List agents: their processes, what waits for them and what they have in hand.
+
+    Nobody announces itself: all this is from the consumers that agents have at the broker. A process is counted by its pull
+    request, and for up to 5 seconds after it was killed. `ready`: there is a process; `full`: it gets no more before it has
+    settled some; `away`: there is none, and what is sent waits; `unknown`: the policy knows it, and it was never there.
+
+    Not known here: which verbs an agent handles (the actions shown are those that the starter policy declares for it), calls
+    under way, and whether a process that asks for work is well; that is at its /readyz. Nothing here is signed.
+    """
+    asyncio.run(_list(config, as_name, as_json=as_json))
+
+
+async def _list(config: str | None, as_name: str, *, as_json: bool) -> None:
+    from sealbus.agents.runtime.open import deployment_of, open_connection
+    from sealbus.agents.runtime.settings.settings import load_settings
+    from sealbus.bus.inspection.agents import agents_seen
+    from sealbus.bus.nats.api import consumer_states
+    from sealbus.bus.stream_names import EVENTS, TASKS
+
+    settings = load_settings(config).for_command()
+    async with open_connection(as_name, settings) as (_, connection):
+        tasks = await consumer_states(connection.jetstream, TASKS)
+        events = await consumer_states(connection.jetstream, EVENTS)
+        actions = await _actions(as_name, settings, connection)
+    own = deployment_of(settings).own_subjects
+    for one in agents_seen(tasks, events, actions, names=settings.names, own=own):
+        if as_json:
+            print_json(as_document(one))
+        else:
+            for line in as_lines(one):
+                click.echo(printable(line))
+
+
+async def _actions(name: str, settings: Settings, connection: Connection) -> dict[str, tuple[str, ...]]:
+    """Return the actions that the policy at hand declares; none, with a note, if there is none that can be read."""
+    from sealbus.agents.runtime.policy.source import open_source
+    from sealbus.bus.inspection.agents import actions_of
+    from sealbus.envelopes.errors import ConfigurationError
+
+    try:
+        async with open_source(name, settings.policy, connection) as source:
+            bundle = source.in_force.bundle
+    except ConfigurationError as error:
+        note(f"no actions are shown: {error.detail}")
+        return {}
+    return actions_of(bundle.data if bundle is not None else None)
+
+
+def as_document(one: AgentSeen) -> dict[str, object]:
+    """Return one agent as the JSON object that `--json` prints."""
+    return {
+        "agent": one.token,
+        "state": one.state,
+        "processes": one.processes,
+        "tasks": _queue(one.tasks),
+        "events": _queue(one.events),
+        "listens": list(one.listens),
+        "actions": list(one.actions),
+    }
+
+
+def as_lines(one: AgentSeen) -> list[str]:
+    """Return one agent as lines for people."""
+    count = f"{one.processes} process" + ("" if one.processes == 1 else "es")
+    queues = [f"{name} {_said(queue)}" for name, queue in (("tasks", one.tasks), ("events", one.events)) if queue]
+    lines = [f"{one.token:<20} {one.state:<8} {count:<13} {'; '.join(queues)}".rstrip()]
+    if one.actions:
+        lines.append(f"  actions {', '.join(one.actions)}")
+    if one.listens:
+        lines.append(f"  listens {', '.join(one.listens)}")
+    return lines
+
+
+def _said(queue: Queue) -> str:
+    active = f", last delivered {shown_time(queue.active)}" if queue.active else ""
+    again = f", {queue.redelivered} of these again" if queue.redelivered else ""
+    return f"{queue.waiting} waiting, {queue.in_hand} in hand{again}{active}"
+
+
+def _queue(queue: Queue | None) -> dict[str, object] | None:
+    if queue is None:
+        return None
+    return {
+        "waiting": queue.waiting,
+        "in_hand": queue.in_hand,
+        "redelivered": queue.redelivered,
+        "last_delivered": shown_time(queue.active) if queue.active else "",
+        "full": queue.full,
+    }

@@ -55,7 +55,8 @@ def printable(text: str) -> str:
 def explained(told: Explanation) -> Iterator[str]:
     """Yield a line for each reason of a denial, for who denied, and for what to do now, with a command where there is one."""
     yield from map(printable, told.reasons)
-    if told.via:
+    # Whom one has asked oneself is known.
+    if len(told.via) > 1:
         yield "denied by " + ", by ".join(f"{one.agent} for {one.action}" for one in told.via)
     yield from map(_to_do, told.remedies)
 

@@ -89,3 +89,4 @@ def test_a_denial_is_explained_a_line_for_each_thing() -> None:
         "to do: try again in 90 s",
     ]
     assert list(explained(NOTHING_TOLD)) == []
+    assert list(explained(told._replace(remedies=(), via=told.via[:1]))) == ["late", "a\\x1b[2J"]

@@ -61,6 +61,8 @@ class Told:
     code: str = ""
     reasons: tuple[str, ...] = ()
     note: str = ""
+    by: str = ""
+    """Who canceled it, as its agent says."""
     unverified: tuple[str, ...] = ()
     """Codes of statuses that were stored for the task and do not verify."""
 
@@ -95,7 +97,12 @@ class _Reading:
     def tell(self, status: Status) -> None:
         # Without the result, which may be large.
         self.told = replace(
-            self.told, state=status.state.value, code=status.code, reasons=status.reasons, note=status.note
+            self.told,
+            state=status.state.value,
+            code=status.code,
+            reasons=status.reasons,
+            note=status.note,
+            by=status.by.value if status.by is not None else "",
         )
 
     def ended(self, now: int) -> Told:
@@ -103,7 +110,7 @@ class _Reading:
         end = self.request.pending.end + DEFAULT_LIMITS.clock_skew
         if self.request.closed or now < end:
             return self.told
-        return replace(self.told, state=State.EXPIRED.value, code=Code.EXPIRED.value, reasons=(), note="")
+        return replace(self.told, state=State.EXPIRED.value, code=Code.EXPIRED.value, reasons=(), note="", by="")
 
 
 class TaskList:

@@ -123,6 +123,7 @@ def as_document(task: ListedTask) -> dict[str, object]:
         "code": task.told.code,
         "reasons": list(task.told.reasons),
         "note": task.told.note,
+        "by": task.told.by,
         "unverified_statuses": list(task.told.unverified),
     }
 
@@ -130,7 +131,7 @@ def as_document(task: ListedTask) -> dict[str, object]:
 def as_line(task: ListedTask) -> str:
     """Return one task as one line for people."""
     header, told = task.header, task.told
-    said = [told.code, ", ".join(told.reasons), told.note]
+    said = [told.code, ", ".join(told.reasons), f"by {told.by}" if told.by else "", told.note]
     if told.unverified:
         said.append(f"UNVERIFIED STATUS: {', '.join(told.unverified)}")
     if task.refused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 from support.engines import ScriptedEngine, allow, deny
 from support.shop import Shop, Update
 
+from sealbus import Agent, Context
 from sealbus.bus.inspection.tasks import SUBMITTED, ListedTask, TaskFilter, TaskList, task_subjects
 from sealbus.bus.ports import wall_clock
 from sealbus.envelopes.accept.live import LiveProfile
@@ -148,6 +150,23 @@ async def test_under_a_key_that_is_gone_nothing_verifies_and_all_is_shown(bus: T
         (SUBMITTED, ("unknown_trust_domain",)),
         (SUBMITTED, ("unknown_trust_domain",)),
     ]
+
+
+async def test_who_canceled_a_task_is_told() -> None:
+    agent, begun = Agent("slow"), asyncio.Event()
+
+    @agent.task("work", retry=0)
+    async def work(body: Update, ctx: Context) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with TestBus(agent, engine=ScriptedEngine()) as bus:
+        handle = await (await bus.client("shop-web")).submit(work, Update(item_id="1"))
+        await begun.wait()
+        await handle.cancel("no need")
+        await bus.idle()
+        (one,) = await listed(bus)
+    assert (one.told.state, one.told.note, one.told.by) == ("canceled", "no need", one.header.iss.value)
 
 
 async def test_an_own_subject_belongs_to_its_owner() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import click
 import pytest
@@ -45,6 +46,14 @@ def test_a_line_and_an_object(task: ListedTask) -> None:
         "spiffe://example.org/agent/shop-web",
     )
     assert (document["state"], document["verified"], document["sequence"]) == ("submitted", True, 7)
+
+
+def test_a_canceled_task_says_who_canceled_it(task: ListedTask) -> None:
+    by = "spiffe://example.org/agent/operator"
+    told = Told(state="canceled", code="canceled", note="no need", by=by)
+    canceled = replace(task, told=told)
+    assert as_line(canceled).endswith(f"canceled  by {by}  no need")
+    assert as_document(canceled)["by"] == by
 
 
 def test_what_does_not_verify_is_marked_at_the_end(task: ListedTask) -> None:

@@ -13,6 +13,8 @@ RECORDS ?=
 SECONDS ?= 600
 KILLS ?= 50
 RATE ?= 300
+SITE ?= single
+FAULTS ?=
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 WORKERS ?= $(shell expr $(CORES) + 1)
 HOUR = $(if $(filter file,$(origin SECONDS)),3600,$(SECONDS))
@@ -92,8 +94,8 @@ stack-demo: $(READY) ## play the scenes on the running stack
 soak: $(READY) $(TOOLS)/opa $(TOOLS)/spire-server $(TOOLS)/spire-agent ## put a stack under load for SECONDS (600) while everything rotates, and print the counts
 	@$(STACK) soak --folder .soak --seconds $(SECONDS)
 
-chaos: $(READY) $(TOOLS)/powercut ## cause KILLS faults under RATE tasks a second, and count what was lost, doubled or unrecorded (root)
-	@PYTHONPATH=tests:deploy/local $(BIN)/python -m ledger --kills $(KILLS) --rate $(RATE)
+chaos: $(READY) $(TOOLS)/powercut $(TOOLS)/opa ## cause KILLS faults (FAULTS of them) on a SITE (single, cluster, leaf) under RATE tasks a second, and count what was lost, doubled or unrecorded (root)
+	@PYTHONPATH=tests:deploy/local $(BIN)/python -m ledger --site $(SITE) --kills $(KILLS) --rate $(RATE) $(FAULTS:%=--faults %)
 
 stack-down: $(READY) ## stop the stack
 	@$(STACK) down

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from ledger.book import Book
 from ledger.count import Count, judge
-from ledger.faults import FAULTS
+from ledger.faults import FAULTS, faults_of
 from ledger.run import run
+from ledger.servers import Layout
 from support.workload_api import short_folder
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(240)]
@@ -16,20 +17,46 @@ pytestmark = [pytest.mark.nats, pytest.mark.timeout(240)]
 SEED = 11
 
 
-async def broken(kinds: list[str], *, kills: int, always: bool = True) -> Count:
+async def broken(kinds: list[str], *, kills: int, layout: Layout = Layout.SINGLE, always: bool = True) -> Count:
     with short_folder() as folder:
         said: list[str] = []
-        count = await run(folder, kinds=kinds, kills=kills, rate=40.0, seed=SEED, say=said.append, always=always)
+        count = await run(
+            folder, kinds=kinds, kills=kills, rate=40.0, seed=SEED, say=said.append, layout=layout, always=always
+        )
     assert count.acknowledged > 0
     assert said[-1] == str(count)
     return count
 
 
 @pytest.mark.slow
+@pytest.mark.opa
 async def test_no_promise_is_broken_by_any_kind_of_fault() -> None:
-    count = await broken(list(FAULTS), kills=len(FAULTS))
+    kinds = faults_of(Layout.SINGLE)
+    count = await broken(kinds, kills=len(kinds))
     assert count.problems == []
     assert count.effects >= count.acknowledged * 8 // 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("layout", "kinds"),
+    [
+        (Layout.CLUSTER, ["leader", "one", "both", "network", "power"]),
+        (Layout.LEAF, ["leader", "link", "leaf", "nats"]),
+    ],
+)
+async def test_no_promise_is_broken_with_three_servers_and_a_leaf_node(layout: Layout, kinds: list[str]) -> None:
+    count = await broken(kinds, kills=len(kinds), layout=layout)
+    assert count.problems == []
+    assert count.effects >= count.acknowledged * 8 // 10
+
+
+def test_each_site_has_the_faults_of_what_it_has() -> None:
+    single, cluster, leaf = map(faults_of, Layout)
+    assert set(cluster) - set(single) == {"one", "leader"}
+    assert set(leaf) - set(cluster) == {"link", "leaf"}
+    assert set(cluster) - set(leaf) == {"callout"}
+    assert set(leaf) | set(cluster) == set(FAULTS)
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
-from ledger.faults import FAULTS
+from ledger.faults import FAULTS, faults_of
 from ledger.run import run
+from ledger.servers import Layout
 
 __all__: list[str] = []
 
@@ -21,19 +22,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m ledger", description=__doc__)
     parser.add_argument("--kills", type=int, default=50, help="faults in all")
     parser.add_argument("--rate", type=float, default=100.0, help="tasks a second")
-    parser.add_argument("--faults", default=",".join(FAULTS), help="of which kinds, by commas")
+    parser.add_argument(
+        "--site", type=Layout, choices=Layout, default=Layout.SINGLE, help="which nats-servers there are"
+    )
+    parser.add_argument(
+        "--faults", help=f"of which kinds, by commas, of {', '.join(FAULTS)}; by default all of the site's"
+    )
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32), help="of the order and the moments")
     parser.add_argument("--no-sync", action="store_true", help="nats-server's default: the power cut has to lose")
     parser.add_argument("--keep", type=Path, help="an empty folder for logs, which are kept")
     given = parser.parse_args()
+    kinds = given.faults.split(",") if given.faults else faults_of(given.site)
+    if wrong := [kind for kind in kinds if kind not in faults_of(given.site)]:
+        parser.error(f"a site {given.site} has no fault {', '.join(wrong)}: it has {', '.join(faults_of(given.site))}")
     with tempfile.TemporaryDirectory(prefix="ledger-") if given.keep is None else nullcontext(given.keep) as folder:
         result = asyncio.run(
             run(
                 Path(folder),
-                kinds=given.faults.split(","),
+                kinds=kinds,
                 kills=given.kills,
                 rate=given.rate,
                 seed=given.seed,
+                layout=given.site,
                 always=not given.no_sync,
                 say=lambda line: print(line, flush=True),  # noqa: T201
             )

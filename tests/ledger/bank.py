@@ -1,8 +1,14 @@
-"""The agent `bank`, run by `sealbus worker run`: its handlers write their effect into the book, and nothing else."""
+"""The agent `bank`, run by `sealbus worker run`: its handlers write their effect into the book, and nothing else.
+
+The process's clock is as far from the right time as the file LEDGER_CLOCK says, in nanoseconds (`Site.set_clock`).
+"""
 
 from __future__ import annotations
 
+import mmap
 import os
+import struct
+import time
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -14,6 +20,18 @@ __all__ = ["Payment", "agent"]
 
 agent = Agent("bank")
 _book = Book(Path(os.environ["LEDGER_BOOK"]))
+_right_time_ns = time.time_ns
+with Path(os.environ["LEDGER_CLOCK"]).open("rb") as _file:
+    _clock = mmap.mmap(_file.fileno(), 8, access=mmap.ACCESS_READ)
+
+
+def _time_ns() -> int:
+    """Return the time of a clock that somebody has set wrong."""
+    return _right_time_ns() + int(struct.unpack("<q", _clock[:8])[0])
+
+
+# The clock of this process alone, of which a library for it would change the monotonic one, too.
+time.time_ns = _time_ns
 
 
 class Payment(BaseModel):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["Book", "is_denied"]
+__all__ = ["Book", "is_at_the_edge", "is_denied"]
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS acknowledged (number INTEGER PRIMARY KEY, verb TEXT, handle TEXT, at REAL);
@@ -18,6 +18,11 @@ CREATE INDEX IF NOT EXISTS effects_by_number ON effects (number);
 
 DENIED_EVERY = 10
 """Of so many tasks one is over the limit of the policy."""
+
+
+def is_at_the_edge(number: int) -> bool:
+    """Tell whether this task is submitted by HTTP, where there is an edge: as many as it lets one user submit."""
+    return number % 10 == 3
 
 
 def is_denied(number: int) -> bool:

@@ -75,7 +75,7 @@ async def settled(site: Site, book: Book) -> Count:
                 break
             await asyncio.sleep(LOOK)
             for number in list(waiting)[:ASKED]:
-                if await _ended_unknown(client, waiting[number]):
+                if await _ended_unknown(site, client, waiting[number]):
                     unknown.add(number)
     findings, allowed = await _allowed(site)
     return judge(book, allowed=allowed, unknown=unknown, findings=findings)
@@ -110,8 +110,11 @@ def open_tasks(book: Book) -> dict[int, str]:
     return {number: handle for number, handle in found.items() if not is_denied(number)}
 
 
-async def _ended_unknown(client: Client, handle: str) -> bool:
+async def _ended_unknown(site: Site, client: Client, handle: str) -> bool:
     """Tell whether the sender knows that nobody knows: the process died between claim and effect, or between both."""
+    if handle.startswith("/"):
+        told = await site.asked_at_the_edge(handle)
+        return (told.get("state"), told.get("code")) == ("failed", "outcome_unknown")
     try:
         status = await client.handle(handle).status()
     except (SealbusError, TimeoutError):

@@ -5,19 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from support.cut import CuttableLink
+
+from ledger.servers import Layout, Server
 from ledger.site import WORKERS, Site
 
-__all__ = ["FAULTS", "Fault"]
+__all__ = ["FAULTS", "Fault", "faults_of"]
 
 Fault = Callable[[Site, random.Random], Awaitable[None]]
 
 AWAY = 1.0
 """Seconds for which a server may be away; long enough that clients notice."""
+CUT = 8.0
+"""Seconds for which a network may be silent: beyond two unanswered pings a connection counts as gone."""
 FULL = 3.0
 """Seconds for which the disk stays full."""
+WRONG = 3_600.0
+"""Seconds by which a clock may be wrong; 5 are allowed."""
+WRONG_FOR = 4.0
+"""Seconds for which it is."""
 
 
 async def worker(site: Site, chance: random.Random) -> None:
@@ -28,38 +37,119 @@ async def worker(site: Site, chance: random.Random) -> None:
 
 
 async def nats(site: Site, chance: random.Random) -> None:
-    """nats-server dies, and comes back with all that the kernel has."""
-    await site.kill_nats()
+    """All nats-servers die, and come back with all that the kernel has."""
+    await site.servers.kill()
     await asyncio.sleep(chance.uniform(0, AWAY))
-    await site.start_nats()
+    await site.servers.start()
+
+
+async def one(site: Site, chance: random.Random) -> None:
+    """Any of the servers dies."""
+    await _away(chance.choice(site.servers.storing), chance)
+
+
+async def leader(site: Site, chance: random.Random) -> None:
+    """The server dies that leads TASKS."""
+    await _away(await site.leader(chance), chance)
+
+
+async def leaf(site: Site, chance: random.Random) -> None:
+    """The leaf node dies that all are connected to."""
+    assert site.servers.leaf is not None
+    await _away(site.servers.leaf, chance)
+
+
+async def link(site: Site, chance: random.Random) -> None:
+    """The leaf node's way to the servers is silent."""
+    await _silent(site.servers.link, chance)
+
+
+async def network(site: Site, chance: random.Random) -> None:
+    """The workers' way to the servers is silent, so that neither end knows what the other has of what was sent."""
+    await _silent(site.network, chance)
 
 
 async def both(site: Site, chance: random.Random) -> None:
-    """All workers and the server die in one moment."""
-    await asyncio.gather(site.kill_nats(), *(site.kill_worker(number) for number in range(WORKERS)))
+    """All workers and all servers die in one moment."""
+    await asyncio.gather(site.servers.kill(), *(site.kill_worker(number) for number in range(WORKERS)))
     await asyncio.sleep(chance.uniform(0, AWAY))
-    await site.start_nats()
+    await site.servers.start()
     for number in range(WORKERS):
         await site.start_worker(number)
 
 
 async def power(site: Site, chance: random.Random) -> None:
-    """The server's machine loses power: what its disk was not told to sync is gone."""
-    await site.kill_nats()
+    """The servers' machine loses power: what its disk was not told to sync is gone."""
+    await site.servers.kill()
     await site.disk.lose_power()
     await asyncio.sleep(chance.uniform(0, AWAY))
-    await site.start_nats()
+    await site.servers.start()
 
 
 async def disk(site: Site, chance: random.Random) -> None:
-    """The disk is full for a while; an operator makes room and restarts the server, which does not recover by itself."""
+    """The disk is full for a while; an operator makes room and restarts the servers, which do not recover by themselves."""
     del chance
     filler = site.small / "filler"
     await asyncio.to_thread(_fill, filler)
     await asyncio.sleep(FULL)
     filler.unlink()
-    await site.kill_nats()
-    await site.start_nats()
+    await site.servers.kill()
+    await site.servers.start()
+
+
+async def clock(site: Site, chance: random.Random) -> None:
+    """The clocks of some workers are set wrong, ahead or behind, while they work, and then right again."""
+    wrong = chance.sample(range(WORKERS), chance.randint(1, WORKERS))
+    for number in wrong:
+        site.set_clock(number, chance.uniform(-WRONG, WRONG))
+    await asyncio.sleep(chance.uniform(AWAY, WRONG_FOR))
+    for number in wrong:
+        site.set_clock(number, 0.0)
+
+
+async def opa(site: Site, chance: random.Random) -> None:
+    """The OPA beside the workers dies: nothing is decided until it is back."""
+    assert site.opa is not None
+    await asyncio.to_thread(site.opa.kill)
+    await asyncio.sleep(chance.uniform(0, AWAY))
+    await asyncio.to_thread(site.opa.start)
+
+
+async def edge(site: Site, chance: random.Random) -> None:
+    """The edge dies with what its users have sent it."""
+    del chance
+    await site.kill_edge()
+    await site.start_edge()
+
+
+async def callout(site: Site, chance: random.Random) -> None:
+    """All that answer for connections die, and a worker with them, whose successor is not let in until others are there."""
+    await site.kill_responders()
+    await worker(site, chance)
+    await asyncio.sleep(chance.uniform(0, AWAY))
+    await site.start_responders()
+
+
+async def identity(site: Site, chance: random.Random) -> None:
+    """The Workload API goes, and a worker that is started meanwhile has to wait for it."""
+    await site.identities.stop()
+    await worker(site, chance)
+    await asyncio.sleep(chance.uniform(0, AWAY))
+    await site.identities.start()
+
+
+async def _away(server: Server, chance: random.Random) -> None:
+    await server.kill()
+    await asyncio.sleep(chance.uniform(0, AWAY))
+    await server.start()
+
+
+async def _silent(links: Sequence[CuttableLink], chance: random.Random) -> None:
+    for each in links:
+        each.cut()
+    await asyncio.sleep(chance.uniform(AWAY, CUT))
+    for each in links:
+        await each.mend()
 
 
 def _fill(path: Path) -> None:
@@ -72,4 +162,37 @@ def _fill(path: Path) -> None:
             return
 
 
-FAULTS: dict[str, Fault] = {"worker": worker, "nats": nats, "both": both, "power": power, "disk": disk}
+FAULTS: dict[str, Fault] = {
+    function.__name__: function
+    for function in (
+        worker,
+        nats,
+        both,
+        power,
+        disk,
+        network,
+        clock,
+        opa,
+        identity,
+        edge,
+        callout,
+        one,
+        leader,
+        link,
+        leaf,
+    )
+}
+
+_OF_A_CLUSTER = ("one", "leader")
+_OF_A_LEAF = ("link", "leaf")
+
+
+def faults_of(layout: Layout) -> list[str]:
+    """Return the names of the faults that a site of `layout` can have."""
+    absent = {
+        # There is nobody to ask behind a leaf node, which admits its clients itself.
+        Layout.LEAF: ("callout",),
+        Layout.CLUSTER: _OF_A_LEAF,
+        Layout.SINGLE: (*_OF_A_CLUSTER, *_OF_A_LEAF),
+    }
+    return [name for name in FAULTS if name not in absent[layout]]

@@ -1,5 +1,7 @@
 """The load: `python -m ledger.load BOOK RATE`, until SIGTERM. Submits, and writes down what was acknowledged.
 
+Where LEDGER_EDGE is an edge's URL, one in ten is submitted there, as a user with the token LEDGER_TOKEN.
+
 A task that was refused, or about which nobody answered, is submitted again under the same idempotency key, as a sender
 would that has to get it done. What may have been stored without our hearing of it is not in the book, and may be done.
 """
@@ -7,13 +9,17 @@ would that has to get it done. What may have been stored without our hearing of 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx2
 from pydantic import BaseModel
 
-from ledger.book import Book, is_denied
+from ledger.book import Book, is_at_the_edge, is_denied
 from sealbus import Client
 from sealbus.envelopes.errors import SealbusError
 
@@ -27,20 +33,50 @@ class Payment(BaseModel):
     amount: int
 
 
-async def submit(client: Client, book: Book, number: int, stop: asyncio.Event) -> None:
+class Edge:
+    """The edge, as its user has it."""
+
+    def __init__(self, http: httpx2.AsyncClient) -> None:
+        self._http = http
+
+    async def submit(self, verb: str, body: Payment, key: str) -> str:
+        """Return the path of an acknowledged task; raise `httpx2.HTTPError` for every other answer."""
+        fields = {"Idempotency-Key": f'"{key}"', "Content-Type": "application/json"}
+        answer = await self._http.post(f"/v1/tasks/bank/{verb}", content=body.model_dump_json(), headers=fields)
+        answer.raise_for_status()
+        return str(answer.json()["status_url"])
+
+
+@asynccontextmanager
+async def open_edge() -> AsyncIterator[Edge | None]:
+    """Give the edge of the environment, if there is one."""
+    url = os.environ.get("LEDGER_EDGE")
+    if url is None:
+        yield None
+        return
+    token = {"Authorization": f"Bearer {os.environ['LEDGER_TOKEN']}"}
+    async with httpx2.AsyncClient(base_url=url, headers=token, trust_env=False, timeout=15.0) as http:
+        yield Edge(http)
+
+
+async def submit(client: Client, edge: Edge | None, book: Book, number: int, stop: asyncio.Event) -> None:
     """Submit one task until it is acknowledged."""
     verb = "pay" if number % 2 else "note"
     # Numbers of denied tasks are even, too: half of those that pay are denied by the second digit.
     verb = "pay" if number % 20 == 0 else verb
     body = Payment(number=number, amount=OVER if is_denied(number) else 5)
+    key = f"payment-{number}"
     while not stop.is_set():
         try:
-            handle = await client.submit(f"bank.{verb}", body, idempotency_key=f"payment-{number}")
-        except SealbusError as error:
-            book.refuse(number, str(error.code))
+            if edge is not None and is_at_the_edge(number):
+                handle = await edge.submit(verb, body, key)
+            else:
+                handle = (await client.submit(f"bank.{verb}", body, idempotency_key=key)).text
+        except (SealbusError, httpx2.HTTPError) as error:
+            book.refuse(number, str(getattr(error, "code", type(error).__name__)))
             await asyncio.sleep(AGAIN)
         else:
-            book.acknowledge(number, verb, handle.text)
+            book.acknowledge(number, verb, handle)
             return
 
 
@@ -49,12 +85,12 @@ async def main(book: Book, rate: float) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     room = asyncio.Semaphore(IN_FLIGHT)
     loop = asyncio.get_running_loop()
-    async with Client("shop") as client, asyncio.TaskGroup() as group:
+    async with Client("shop") as client, open_edge() as edge, asyncio.TaskGroup() as group:
         started, number = loop.time(), 0
         while not stop.is_set():
             await room.acquire()
             number += 1
-            task = group.create_task(submit(client, book, number, stop))
+            task = group.create_task(submit(client, edge, book, number, stop))
             task.add_done_callback(lambda _: room.release())
             await asyncio.sleep(max(0.0, started + number / rate - loop.time()))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from ledger.book import Book
 from ledger.count import Count, settled
 from ledger.faults import FAULTS
+from ledger.servers import Layout
 from ledger.site import open_site
 
 __all__ = ["run"]
@@ -30,6 +31,7 @@ async def run(
     rate: float,
     seed: int,
     say: Callable[[str], None],
+    layout: Layout = Layout.SINGLE,
     always: bool = True,
 ) -> Count:
     """Run `kills` faults of `kinds` under `rate` tasks a second; every kind comes equally often, in an order by `seed`.
@@ -41,17 +43,28 @@ async def run(
     order = [kinds[at % len(kinds)] for at in range(kills)]
     chance.shuffle(order)
     recovered: dict[str, list[float]] = {kind: [] for kind in kinds}
-    say(f"seed {seed}: {kills} faults ({', '.join(kinds)}) at {rate:g} tasks/s, sync {'always' if always else 'lazy'}")
-    async with open_site(folder, always=always) as site:
+    say(
+        f"seed {seed}: {kills} faults ({', '.join(kinds)}) at {rate:g} tasks/s, {layout}, "
+        f"sync {'always' if always else 'lazy'}"
+    )
+    async with open_site(
+        folder,
+        layout=layout,
+        sidecar="opa" in kinds,
+        edge="edge" in kinds,
+        callout="callout" in kinds,
+        always=always,
+    ) as site:
         book = Book(site.book)
         try:
             await site.start_load(rate)
-            await _effect_after(book, 0.0)
+            await _effect_after(book, 0.0, "the start")
             for kind in order:
                 await asyncio.sleep(chance.uniform(0.2, CALM))
                 await FAULTS[kind](site, chance)
                 mended = time.time()
-                recovered[kind].append(await _effect_after(book, mended))
+                went_on = await _effect_after(book, mended, f"the fault {kind}", at_the_edge=kind == "edge")
+                recovered[kind].append(went_on)
             await asyncio.sleep(CALM)
             await site.stop_load()
             count = await settled(site, book)
@@ -60,20 +73,23 @@ async def run(
     for kind, times in recovered.items():
         if times:
             say(
-                f"{kind:>7}: {len(times)}, work went on after {statistics.median(times):.2f} s, at most {max(times):.2f} s"
+                f"{kind:>8}: {len(times)}, work went on after {statistics.median(times):.2f} s, at most {max(times):.2f} s"
             )
     say(str(count))
     return count
 
 
-async def _effect_after(book: Book, moment: float) -> float:
-    """Return how many seconds after `moment` a task that was acknowledged after it had its effect."""
+async def _effect_after(book: Book, moment: float, what: str, *, at_the_edge: bool = False) -> float:
+    """Return how many seconds after `moment`, when `what` was over, a task that was acknowledged after it had its effect.
+
+    With `at_the_edge` only those count that were submitted there.
+    """
     query = """SELECT min(effects.at) FROM effects JOIN acknowledged USING (number)
-               WHERE effects.at > ? AND acknowledged.at > ?"""
+               WHERE effects.at > ? AND acknowledged.at > ? AND (number % 10 = 3 OR NOT ?)"""
     try:
         async with asyncio.timeout(RECOVER_SECONDS):
-            while not (found := book.value(query, moment, moment)):  # noqa: ASYNC110 -- other processes write it
+            while not (found := book.value(query, moment, moment, at_the_edge)):  # noqa: ASYNC110 -- other processes write it
                 await asyncio.sleep(LOOK)
     except TimeoutError as error:
-        raise RuntimeError(f"no work for {RECOVER_SECONDS:g} s after a fault") from error
+        raise RuntimeError(f"no work for {RECOVER_SECONDS:g} s after {what}") from error
     return max(0.0, found - moment)

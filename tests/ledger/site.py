@@ -1,41 +1,58 @@
-"""Where it runs: identities, nats-server on a small disk that forgets what was not synced, workers and load as processes."""
+"""The site: Workload API, nats-servers on a disk that forgets what was not synced, policy engine, workers and load."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import random
 import signal
+import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 
-from support.nats_server import find_nats_server
+import httpx2
+from support.cut import CuttableLink
+from support.issuer import AUDIENCE, LoopbackIssuer
+from support.opa import OpaServer
 from support.ports import free_port
 from support.power_cut import LossyDisk
 
-from sealbus.agents.dev.nats.config import BrokerRole, BrokerUser, NatsConfig, permissions_of
+from ledger.servers import Layout, Server, Servers, ended, open_servers
+from sealbus.agents.control.callout.key_files import write_keys
+from sealbus.agents.dev.nats.config import BrokerRole, BrokerUser, permissions_of
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
 from sealbus.agents.runtime.open import open_connection, streams_of
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.bus.streams.plan import apply
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import TrustDomain
 from sealbus.policies.bundle.files import build_bundle, write_bundle
 
-__all__ = ["Site", "open_site"]
+__all__ = ["DOMAIN", "POLICY", "Identities", "Site", "broker_users", "make_streams", "open_site", "settings_text"]
 
 TESTS = Path(__file__).parents[1]
 DOMAIN = TrustDomain("example.org")
-ROLES = {"bank": BrokerRole.AGENT, "shop": BrokerRole.AGENT, "operator": BrokerRole.OPERATOR}
+ROLES = {
+    "bank": BrokerRole.AGENT,
+    "shop": BrokerRole.AGENT,
+    "edge": BrokerRole.AGENT,
+    "control": BrokerRole.AGENT,
+    "operator": BrokerRole.OPERATOR,
+}
 DISK_BYTES = 2 << 30
-"""Of the disk that is filled, which holds everything twice: a tmpfs, so that no run depends on how slow a real disk is."""
-STORE_BYTES = 1 << 34
-"""What the server may hold as far as it knows: the disk is full before that."""
+"""For each server, of the disk that is filled, which holds everything twice: a tmpfs, so that no run depends on how slow a
+real disk is."""
 STREAM_BYTES = 1 << 31
 READY_SECONDS = 60.0
+AGAIN = 0.2
 WORKERS = 2
+RESPONDERS = 2
 DAY = 86_400
 
 POLICY = """package sealbus.authz
@@ -53,13 +70,33 @@ decide(request) := {"allow": false, "reasons": ["over_limit"], "obligations": []
 } else := {"allow": true, "reasons": [], "obligations": [], "policy": "ledger"}
 """
 
+CONNECT = """package sealbus.connect
+
+decision := decide(input)
+
+decide(request) := {
+	"allow": true,
+	"reasons": [],
+	"policy": "ledger",
+	"account": "APP",
+	"publish": {"allow": publish, "deny": []},
+	"subscribe": {"allow": subscribe, "deny": []},
+	"limits": {"subscriptions": 8192, "payload": -1, "data": -1},
+} if {
+	rights := data.ledger.rights[request.subject.id]
+	publish := rights.publish
+	subscribe := rights.subscribe
+} else := {"allow": false, "reasons": ["unknown"], "policy": "ledger"}
+"""
+
 SETTINGS = """trust_domain = "example.org"
-nats = ["tls://127.0.0.1:{port}"]
+nats = {urls}
 nats_ids = ["spiffe://example.org/nats"]
 workload_api = "{api}"
 [policy]
-engine = "embedded"
-bundle = "{bundle}"
+{policy}
+[streams]
+replicas = {replicas}
 [streams.max_bytes]
 tasks = {max_bytes}
 audit = {max_bytes}
@@ -69,66 +106,184 @@ ack_wait = 2.0
 concurrency = 32
 [audit]
 within = 5.0
+[context]
+minters = ["spiffe://example.org/agent/edge"]
 """
+
+CALLOUT_SETTINGS = """[control.callout]
+issuer = "{keys}/issuer.seed"
+xkey = "{keys}/xkey.seed"
+nkey = "{keys}/user.seed"
+"""
+
+EDGE_SETTINGS = """[edge]
+address = "127.0.0.1:{port}"
+resource = "{audience}"
+actions = ["bank.*"]
+[[edge.issuers]]
+issuer = "{issuer}"
+algorithms = ["ES256"]
+"""
+
+
+def settings_text(folder: Path, ports: Sequence[int], *, policy: str, replicas: int) -> str:
+    """Return the settings of who is connected to the servers at `ports`."""
+    return SETTINGS.format(
+        urls=json.dumps([f"tls://127.0.0.1:{port}" for port in ports]),
+        api=f"unix://{folder / 'api'}/{{name}}.sock",
+        policy=policy,
+        replicas=replicas,
+        max_bytes=STREAM_BYTES,
+    )
+
+
+def broker_users() -> list[BrokerUser]:
+    """Return everybody of the site, with the rights of their roles."""
+    names = Names(DOMAIN)
+    return [
+        BrokerUser(spiffe_id=names.id_of(name), permissions=permissions_of(role, names.id_of(name), names))
+        for name, role in ROLES.items()
+    ]
+
+
+class Identities:
+    """The Workload API, which can go and come back: what it gave stays valid meanwhile, and the authority is the same."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = DevelopmentAuthority(DOMAIN)
+        self._names = Names(DOMAIN)
+        self._folder = folder
+        self._api: EmbeddedWorkloadApi | None = None
+
+    async def start(self) -> None:
+        if self._api is not None:
+            return
+        self._api = EmbeddedWorkloadApi(self._folder, self.authority, x509_ttl=DAY, jwt_ttl=3_600)
+        await self._api.__aenter__()
+        for name in ROLES:
+            address = await self._api.add_identity(self._names.id_of(name))
+            link = self._folder / f"{name}.sock"
+            link.unlink(missing_ok=True)
+            link.symlink_to(Path(address.removeprefix("unix://")).name)
+
+    async def stop(self) -> None:
+        api, self._api = self._api, None
+        if api is not None:
+            await api.__aexit__(None, None, None)
 
 
 class Site:
     """What runs. Faults end and begin parts of it; whoever opened it ends all."""
 
-    def __init__(self, folder: Path, settings: Path, disk: LossyDisk) -> None:
+    def __init__(self, folder: Path, *, disk: LossyDisk, identities: Identities, servers: Servers) -> None:
         self.folder = folder
         self.book = folder / "book.sqlite"
-        self.settings_file = settings
+        self.settings_file = folder / "sealbus.toml"
+        self.worker_file = folder / "worker.toml"
+        """Of the workers, whose connections pass `network`."""
         self.disk = disk
         self.small = folder / "small"
-        self.workers: list[asyncio.subprocess.Process | None] = [None] * WORKERS
-        self._nats: asyncio.subprocess.Process | None = None
+        self.identities = identities
+        self.servers = servers
+        self.network: list[CuttableLink] = []
+        """Between the workers and their servers."""
+        self.opa: OpaServer | None = None
+        self.edge_url: str | None = None
+        self.token = ""
+        """The access token of the edge's user."""
+        self._edge: asyncio.subprocess.Process | None = None
+        self._responders: list[asyncio.subprocess.Process] = []
+        self._workers: list[asyncio.subprocess.Process | None] = [None] * WORKERS
+        self._watching: set[asyncio.Task[None]] = set()
         self._load: asyncio.subprocess.Process | None = None
 
     @property
     def settings(self) -> Settings:
         return load_settings(self.settings_file)
 
-    async def start_nats(self) -> None:
-        """Start the server and wait until it takes connections."""
-        config = self.folder / "nats.conf"
-        with (self.folder / "nats.log").open("ab") as log:
-            self._nats = await asyncio.create_subprocess_exec(
-                find_nats_server(), "-c", str(config), stdout=log, stderr=log
-            )
-        port = int(config.with_suffix(".port").read_text())
+    async def leader(self, chance: random.Random) -> Server:
+        """Return the server that leads TASKS, or any where none says who does."""
+        try:
+            async with asyncio.timeout(5.0), open_connection("operator", self.settings) as (_, connection):
+                answer = await connection.request("$JS.API.STREAM.INFO.TASKS", b"", deadline=2.0)
+            name = json.loads(answer.payload)["cluster"]["leader"]
+        except (BusUnavailable, ConfigurationError, TimeoutError, KeyError):
+            return chance.choice(self.servers.storing)
+        return next(one for one in self.servers.storing if one.name == name)
+
+    def set_clock(self, number: int, seconds: float) -> None:
+        """Set the clock of a worker that runs so many seconds away from the right time."""
+        self._clock(number).write_bytes(struct.pack("<q", int(seconds * 1e9)))
+
+    async def start_worker(self, number: int) -> None:
+        """Start one worker, as an operator would, who starts it again when it ends by itself."""
+        clock = self._clock(number)
+        if not clock.exists():
+            self.set_clock(number, 0.0)
+        command = ("-m", "sealbus", "worker", "run", "ledger.bank:agent", "--config", str(self.worker_file))
+        process = self._workers[number] = await self._run(f"worker-{number}", *command, clock=clock)
+        watching = asyncio.create_task(self._start_again(number, process))
+        self._watching.add(watching)
+        watching.add_done_callback(self._watching.discard)
+
+    async def _start_again(self, number: int, process: asyncio.subprocess.Process) -> None:
+        await process.wait()
+        await asyncio.sleep(AGAIN)
+        if self._workers[number] is process:
+            await self.start_worker(number)
+
+    async def kill_worker(self, number: int) -> None:
+        """kill -9."""
+        process, self._workers[number] = self._workers[number], None
+        await ended(process, signal.SIGKILL)
+
+    async def start_responders(self) -> None:
+        """Start the processes that the servers ask about each connection."""
+        command = (
+            "-m",
+            "sealbus",
+            "control",
+            "run",
+            "--roles",
+            "callout",
+            "--config",
+            str(self.folder / "callout.toml"),
+        )
+        self._responders = [await self._run(f"callout-{number}", *command) for number in range(RESPONDERS)]
+
+    async def kill_responders(self) -> None:
+        """kill -9."""
+        await asyncio.gather(*(ended(one, signal.SIGKILL) for one in self._responders))
+
+    async def start_edge(self) -> None:
+        """Start the edge and wait until it takes connections."""
+        assert self.edge_url is not None
+        config = str(self.folder / "edge.toml")
+        self._edge = await self._run("edge", "-m", "sealbus", "edge", "serve", "--config", config)
         async with asyncio.timeout(READY_SECONDS):
-            while True:
-                if self._nats.returncode is not None:
-                    raise RuntimeError(f"nats-server ended by itself; see {self.folder / 'nats.log'}")
+            while self._edge.returncode is None:
                 try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    _, writer = await asyncio.open_connection("127.0.0.1", int(self.edge_url.rpartition(":")[2]))
                 except OSError:
                     await asyncio.sleep(0.02)
                     continue
                 writer.close()
                 return
+        raise RuntimeError(f"the edge ended by itself; see {self.folder / 'edge.log'}")
 
-    async def kill_nats(self) -> None:
+    async def kill_edge(self) -> None:
         """kill -9."""
-        await _end(self._nats, signal.SIGKILL)
+        await ended(self._edge, signal.SIGKILL)
 
-    async def start_worker(self, number: int) -> None:
-        """Start one worker, as an operator would."""
-        self.workers[number] = await self._run(
-            f"worker-{number}",
-            "-m",
-            "sealbus",
-            "worker",
-            "run",
-            "ledger.bank:agent",
-            "--config",
-            str(self.settings_file),
-        )
-
-    async def kill_worker(self, number: int) -> None:
-        """kill -9."""
-        await _end(self.workers[number], signal.SIGKILL)
+    async def asked_at_the_edge(self, path: str) -> dict[str, object]:
+        """Return what the edge says of a task; nothing if it does not answer."""
+        assert self.edge_url is not None
+        try:
+            async with httpx2.AsyncClient(base_url=self.edge_url, trust_env=False) as http:
+                answer = await http.get(path, headers={"Authorization": f"Bearer {self.token}"})
+        except httpx2.HTTPError:
+            return {}
+        return dict(answer.json()) if answer.is_success else {}
 
     async def start_load(self, rate: float) -> None:
         """Start the process that submits `rate` tasks a second."""
@@ -139,21 +294,27 @@ class Site:
         process = self._load
         if process is not None and process.returncode is not None:
             raise RuntimeError(f"the load ended by itself ({process.returncode}); see {self.folder / 'load.log'}")
-        await _end(process, signal.SIGTERM)
+        await ended(process, signal.SIGTERM)
 
     async def stop(self) -> None:
         """End everything."""
-        await _end(self._load, signal.SIGKILL)
-        for worker in self.workers:
-            await _end(worker, signal.SIGTERM)
-        await _end(self._nats, signal.SIGTERM)
+        await ended(self._load, signal.SIGKILL)
+        for watching in self._watching:
+            watching.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
+        await asyncio.gather(*(ended(one, signal.SIGTERM) for one in (*self._workers, self._edge, *self._responders)))
 
-    async def _run(self, name: str, *command: str) -> asyncio.subprocess.Process:
+    def _clock(self, number: int) -> Path:
+        return self.folder / f"clock-{number}"
+
+    async def _run(self, name: str, *command: str, clock: Path | None = None) -> asyncio.subprocess.Process:
         environment = {
             **os.environ,
             "PYTHONPATH": str(TESTS),
             "LEDGER_BOOK": str(self.book),
             "SEALBUS_CONFIG": str(self.settings_file),
+            **({"LEDGER_CLOCK": str(clock)} if clock is not None else {}),
+            **({"LEDGER_EDGE": self.edge_url, "LEDGER_TOKEN": self.token} if self.edge_url is not None else {}),
         }
         with (self.folder / f"{name}.log").open("ab") as log:
             return await asyncio.create_subprocess_exec(
@@ -161,76 +322,92 @@ class Site:
             )
 
 
-async def _end(process: asyncio.subprocess.Process | None, how: signal.Signals) -> None:
-    if process is None or process.returncode is not None:
-        return
-    process.send_signal(how)
-    try:
-        async with asyncio.timeout(READY_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-
-
 @asynccontextmanager
-async def open_site(folder: Path, *, always: bool = True) -> AsyncIterator[Site]:
-    """Open everything below `folder`, which must be empty and short; `always` is whether the server syncs first."""
-    names, port = Names(DOMAIN), free_port()
+async def open_site(
+    folder: Path,
+    *,
+    layout: Layout = Layout.SINGLE,
+    sidecar: bool = False,
+    edge: bool = False,
+    callout: bool = False,
+    always: bool = True,
+) -> AsyncIterator[Site]:
+    """Open everything below `folder`, which must be empty and short.
+
+    `always` is whether the servers sync first; with `sidecar` an OPA beside the workers decides; with `edge` a part of the
+    load comes by HTTP; with `callout` the servers ask processes of ours about each connection.
+    """
     for name in ("policy", "small"):
         (folder / name).mkdir(parents=True)
     (folder / "policy" / "authz.rego").write_text(POLICY)
+    (folder / "policy" / "connect.rego").write_text(CONNECT)
+    rights = {str(one.spiffe_id): asdict(one.permissions) for one in broker_users()}
+    (folder / "policy" / "ledger" / "rights").mkdir(parents=True)
+    (folder / "policy" / "ledger" / "rights" / "data.json").write_text(json.dumps(rights))
     bundle = folder / "bundle.tar.gz"
     write_bundle(build_bundle(folder / "policy"), bundle)
-    settings = folder / "sealbus.toml"
-    api_folder = folder / "api"
-    settings.write_text(
-        SETTINGS.format(port=port, api=f"unix://{api_folder}/{{name}}.sock", bundle=bundle, max_bytes=STREAM_BYTES)
-    )
     async with AsyncExitStack() as stack:
-        authority = DevelopmentAuthority(DOMAIN)
-        api = await stack.enter_async_context(EmbeddedWorkloadApi(api_folder, authority, x509_ttl=DAY, jwt_ttl=3_600))
-        for name in ROLES:
-            address = await api.add_identity(names.id_of(name))
-            (api_folder / f"{name}.sock").symlink_to(Path(address.removeprefix("unix://")).name)
-        server = DOMAIN.id("/nats")
-        svid = api.write_server_svid(folder / "tls", server, dns=("localhost",))
-        del svid
-        small = folder / "small"
-        await _mount_small(small)
-        stack.push_async_callback(_unmount, small)
-        disk = await stack.enter_async_context(LossyDisk(small / "disk", folder / "store"))
-        config = NatsConfig(
-            host="127.0.0.1",
-            port=port,
-            certificate=folder / "tls" / "svid.pem",
-            key=folder / "tls" / "svid.key",
-            bundle=folder / "tls" / "bundle.pem",
-            store=folder / "store",
-            users=tuple(
-                BrokerUser(spiffe_id=names.id_of(name), permissions=permissions_of(role, names.id_of(name), names))
-                for name, role in ROLES.items()
-            ),
-            max_store_bytes=STORE_BYTES,
-            sync=always,
+        identities = Identities(folder / "api")
+        stack.push_async_callback(identities.stop)
+        await identities.start()
+        await _mount_small(folder / "small", DISK_BYTES * (1 if layout is Layout.SINGLE else 3))
+        stack.push_async_callback(_unmount, folder / "small")
+        disk = await stack.enter_async_context(LossyDisk(folder / "small" / "disk", folder / "store"))
+        servers = await stack.enter_async_context(
+            open_servers(
+                folder,
+                layout,
+                authority=identities.authority,
+                users=broker_users(),
+                callout=write_keys(folder / "keys") if callout else None,
+                always=always,
+            )
         )
-        (folder / "nats.conf").write_bytes(config.render())
-        (folder / "nats.port").write_text(str(port))
-        site = Site(folder, settings, disk)
+        site = Site(folder, disk=disk, identities=identities, servers=servers)
         stack.push_async_callback(site.stop)
-        await site.start_nats()
-        async with open_connection("operator", site.settings) as (_, connection):
-            await apply(streams_of(site.settings), connection.jetstream)
+        policy = f'engine = "embedded"\nbundle = "{bundle}"'
+        if sidecar:
+            site.opa = stack.enter_context(OpaServer("--bundle", str(bundle)))
+            policy = f'engine = "sidecar"\nopa = "{site.opa.socket}"'
+        ports = servers.entrances
+        site.network = [await stack.enter_async_context(CuttableLink(port)) for port in ports]
+        for file, through in ((site.settings_file, ports), (site.worker_file, [one.port for one in site.network])):
+            file.write_text(settings_text(folder, through, policy=policy, replicas=len(servers.storing)))
+        await servers.start()
+        if callout:
+            embedded = settings_text(folder, ports, policy=f'engine = "embedded"\nbundle = "{bundle}"', replicas=1)
+            (folder / "callout.toml").write_text(embedded + CALLOUT_SETTINGS.format(keys=folder / "keys"))
+            await site.start_responders()
+        await make_streams(site.settings)
         if not always:
             # Streams are old when this begins: what is lost is what was acknowledged, and not where it was put.
             await asyncio.to_thread(disk.sync)
         for number in range(WORKERS):
             await site.start_worker(number)
+        if edge:
+            issuer = await stack.enter_async_context(LoopbackIssuer())
+            site.token, port = issuer.token(life=DAY), free_port()
+            site.edge_url = f"http://127.0.0.1:{port}"
+            own = EDGE_SETTINGS.format(port=port, audience=AUDIENCE, issuer=issuer.issuer)
+            (folder / "edge.toml").write_text(site.settings_file.read_text() + own)
+            await site.start_edge()
         yield site
 
 
-async def _mount_small(folder: Path) -> None:
-    await _call("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "ledger", str(folder))
+async def make_streams(settings: Settings) -> None:
+    """Make the streams, once the servers have a leader among them."""
+    async with asyncio.timeout(READY_SECONDS), open_connection("operator", settings) as (_, connection):
+        while True:
+            try:
+                await apply(streams_of(settings), connection.jetstream)
+            except (BusUnavailable, ConfigurationError):
+                await asyncio.sleep(AGAIN)
+            else:
+                return
+
+
+async def _mount_small(folder: Path, size: int) -> None:
+    await _call("mount", "-t", "tmpfs", "-o", f"size={size}", "ledger", str(folder))
 
 
 async def _unmount(folder: Path) -> None:

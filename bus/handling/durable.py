@@ -222,6 +222,10 @@ class DurableWork:
 
     async def _failed(self, work: Work, claim: Claim, failure: HandlingError, asked: Retry | None = None) -> None:
         """Retry a task or event by its route's policy, or bury it with its reason; a denial is not retried."""
+        canceled = await self._stops.expected(work.permitted.message) if failure.code is Code.CANCELED else None
+        if canceled is not None:
+            await self._canceled(work, canceled, claim)
+            return
         await self._effects.failed(claim)
         if failure.code is Code.DENIED:
             await self._denied(work, failure)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -96,6 +96,8 @@ class Stops:
         self._put_off: dict[bytes, _PutOff] = {}
         """What waits to be tried again, by the hash of its message; bounded by what it holds."""
         self._held = 0
+        self._news = asyncio.Event()
+        """Set, and another put in its place, when stops have come."""
         self._said = OperatorLog(_log)
 
     async def run(self) -> None:
@@ -131,6 +133,19 @@ class Stops:
         self._running[id(permitted)] = permitted
         self._taken_up(permitted.message.header.digest)
         return self.find(permitted.message)
+
+    async def expected(self, message: VerifiedMessage) -> Canceled | None:
+        """Return who canceled a message whose handler ended because something that it asked for was canceled.
+
+        If that is because the message itself was, the news of its end may come before the stop, for which this waits at most
+        `CURRENT_WITHIN` seconds. Returns `None` if nobody did.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CURRENT_WITHIN):
+                while (canceled := self.find(message)) is None:
+                    await self._news.wait()
+                return canceled
+        return None
 
     def put_off(self, message: VerifiedMessage, seconds: float, end: Callable[[Canceled], None]) -> None:
         """Call `end` if somebody cancels `message`, which is delivered again in `seconds`.
@@ -226,6 +241,8 @@ class Stops:
             if canceled is not None:
                 self._taken_up(digest)
                 waiting.end(canceled)
+        self._news.set()
+        self._news = asyncio.Event()
 
     def _forget(self) -> None:
         """Forget the stops that can concern nothing any more."""

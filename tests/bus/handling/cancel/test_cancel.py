@@ -5,20 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 import pytest
 from pydantic import BaseModel
 from support.engines import ScriptedEngine, allow, deny
+from support.lab import until
 
 from sealbus import Agent, Context, TaskHandle
 from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.bus.gate.status_reader import AskedTask
+from sealbus.bus.handling.cancel import in_force
+from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.retry import Reject, Retry
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.status import State
+from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import Denied, HandlingError
+from sealbus.envelopes.message.header import parse_header
+from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.testing import TestBus
@@ -34,6 +41,7 @@ class Works:
 
     entered: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
     deepest: asyncio.Event = field(default_factory=asyncio.Event)
     leave: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -72,6 +80,7 @@ class _Noting:
         self.works.entered.append(self.name)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.works.left.append(self.name)
         if kind is asyncio.CancelledError:
             self.works.stopped.append(self.name)
 
@@ -201,6 +210,42 @@ async def test_one_that_comes_after_its_cancel_is_not_handled(engine: ScriptedEn
     # Both wait in the stream: if the task is taken first, it is done.
     assert found in {CANCELED, (State.COMPLETED, "", "")}
     assert (found == CANCELED) == (works.entered == [])
+
+
+async def test_the_news_of_an_end_may_come_before_the_stop(
+    bus: TestBus, works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that reads slowly learns that the sub-task was canceled before it learns of the cancel itself."""
+    client = await bus.client("shop")
+    handle = await client.submit("plans.plan", Job())
+    await works.deepest.wait()
+    slow, held = bus.workers["plans"]._stops, list[Sequence[Delivery]]()
+    take = slow._take
+    monkeypatch.setattr(slow, "_take", held.append)
+    await handle.cancel("enough")
+    await until(lambda: len(works.left) == 3 and len(held) > 0)
+    assert sorted(works.stopped) == ["end", "work"]
+    monkeypatch.setattr(slow, "_take", take)
+    for batch in held:
+        take(batch)
+    assert await ended(handle) == CANCELED
+    await bus.idle()
+    assert await outcomes(bus, "plans.plan") == ["canceled"]
+    assert not bus.stored("DEAD")
+
+
+async def test_what_another_canceled_of_it_ends_a_task_that_does_not_catch_it(
+    bus: TestBus, works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_force, "CURRENT_WITHIN", 0.01)
+    client, operator = await bus.client("shop"), await bus.client("operator")
+    handle = await client.submit("plans.plan", Job())
+    await works.deepest.wait()
+    [sub_task] = [one for one in bus.stored("TASKS") if one.subject == "task.works.work"]
+    header = parse_header(parse_envelope(sub_task.payload).header)
+    asked = AskedTask(pending=PendingRequest.of(header), action="works.work")
+    await operator.node.sending.cancel(asked, operator=True)
+    assert (await ended(handle))[:2] == (State.FAILED, "canceled")
 
 
 async def test_what_is_done_stays_done(bus: TestBus, works: Works) -> None:

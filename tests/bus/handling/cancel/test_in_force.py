@@ -179,6 +179,19 @@ async def test_running_work_is_told_and_ended_work_is_not(site: Site) -> None:
         assert await stops.met(ended) == BY
 
 
+async def test_one_that_is_on_its_way_is_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, other = message(), message(id=message_id(3))
+    async with site.reading() as stops:
+        waiting = asyncio.create_task(stops.expected(found))
+        site.put(stop_of(other.header))
+        await until(lambda: stops.find(other) == BY)
+        assert not waiting.done()
+        site.put(stop_of(found.header))
+        assert await waiting == BY
+        monkeypatch.setattr(module, "CURRENT_WITHIN", 0.01)
+        assert await stops.expected(message(id=message_id(4))) is None
+
+
 async def test_what_was_put_off_is_told_once_and_not_after_it_was_taken_up(site: Site) -> None:
     told: list[Canceled] = []
     waits, again = message(), message(id=message_id(3))

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from sealbus import Agent, Context, Resource, ResourceNotFound
 from sealbus.agents.examples import pricing
 from sealbus.agents.examples.store import Store
 
-__all__ = ["Read", "Stock", "Update", "agent", "read", "update"]
+__all__ = ["Count", "Read", "Stock", "Update", "agent", "read", "stocktake", "update"]
 
 agent = Agent("inventory")
 store = Store()
@@ -32,6 +32,13 @@ class Read(BaseModel):
     item_id: str
 
 
+class Count(BaseModel):
+    """Count an item, and have it appraised, which takes `seconds`."""
+
+    item_id: str
+    seconds: float = Field(default=1.0, ge=0, le=25)
+
+
 class Stock(BaseModel):
     """The stock of an item, and its total worth."""
 
@@ -47,7 +54,7 @@ async def lifespan() -> AsyncIterator[None]:
         yield
 
 
-async def item(body: Update | Read) -> Resource:
+async def item(body: Update | Read | Count) -> Resource:
     """Load the item for the policy. The owner comes from our own data, never from the message."""
     row = await store.row("SELECT owner, customer, region FROM items WHERE item_id = ?", body.item_id)
     if row is None:
@@ -70,7 +77,18 @@ async def update(body: Update, ctx: Context) -> Stock:
 async def read(body: Read, ctx: Context) -> Stock:
     """Return the stock and its worth."""
     price = await ctx.call(pricing.quote, pricing.Quote(item_id=body.item_id))
-    row = await store.row(
-        "SELECT quantity, quantity * ? AS cents FROM items WHERE item_id = ?", price.cents, body.item_id
-    )
-    return Stock.model_validate({"item_id": body.item_id, **(row or {})})
+    return await _stock(body.item_id, price)
+
+
+@agent.task("stocktake", resource=item)
+async def stocktake(body: Count, ctx: Context) -> Stock:
+    """Have an item appraised, and keep what it was found to be worth."""
+    look = pricing.Appraise(item_id=body.item_id, seconds=body.seconds)
+    stock = await _stock(body.item_id, await ctx.call(pricing.appraise, look))
+    await store.change("INSERT OR REPLACE INTO stocktakes VALUES (?, ?, ?)", stock.item_id, stock.quantity, stock.cents)
+    return stock
+
+
+async def _stock(item_id: str, price: pricing.Price) -> Stock:
+    row = await store.row("SELECT quantity, quantity * ? AS cents FROM items WHERE item_id = ?", price.cents, item_id)
+    return Stock.model_validate({"item_id": item_id, **(row or {})})

@@ -16,7 +16,7 @@ from sealbus import Agent, Context, Denied
 from sealbus.agents.examples import inventory
 from sealbus.agents.examples.store import Store
 
-__all__ = ["Line", "Plan", "Proposal", "agent", "plan", "replan"]
+__all__ = ["Line", "Plan", "Proposal", "Stocktake", "agent", "plan", "replan", "stocktake"]
 
 agent = Agent("planner")
 store = Store()
@@ -30,6 +30,12 @@ class Plan(BaseModel):
 
     item_ids: list[str] = Field(max_length=20)
     quantity: int
+
+
+class Stocktake(BaseModel):
+    """Count these items, one after the other."""
+
+    items: list[inventory.Count] = Field(max_length=20)
 
 
 class Line(BaseModel):
@@ -68,6 +74,16 @@ async def replan(body: Plan, ctx: Context) -> Proposal:
         if line.missing:
             await _order(line.item_id, body.quantity, ctx)
     return proposal
+
+
+@agent.task("stocktake", timeout=600.0)
+async def stocktake(body: Stocktake, ctx: Context) -> list[inventory.Stock]:
+    """Count items, each in a task of the inventory. If its user cancels this, the item being counted stops with it."""
+    found = []
+    for one in body.items:
+        handle = await ctx.submit(inventory.stocktake, one, grants=("pricing.appraise",))
+        found.append(await handle.result())
+    return found
 
 
 @agent.on("event.inventory.updated")

@@ -5,14 +5,15 @@ Run it with `sealbus worker run sealbus.agents.examples.pricing:agent`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from sealbus import Agent, Context, Resource, ResourceNotFound
 from sealbus.agents.examples.store import Store
 
-__all__ = ["Price", "Quote", "agent", "quote"]
+__all__ = ["Appraise", "Price", "Quote", "agent", "appraise", "quote"]
 
 agent = Agent("pricing")
 store = Store()
@@ -22,6 +23,13 @@ class Quote(BaseModel):
     """Ask for the price of an item."""
 
     item_id: str
+
+
+class Appraise(BaseModel):
+    """Ask somebody to look at an item, which takes `seconds`."""
+
+    item_id: str
+    seconds: float = Field(default=1.0, ge=0, le=25)
 
 
 class Price(BaseModel):
@@ -38,7 +46,7 @@ async def lifespan() -> AsyncIterator[None]:
         yield
 
 
-async def price(body: Quote) -> Resource:
+async def price(body: Quote | Appraise) -> Resource:
     """Load the resource before the policy is asked: the body names the item, our own data says whether it exists."""
     if await store.row("SELECT item_id FROM prices WHERE item_id = ?", body.item_id) is None:
         raise ResourceNotFound("no such item")
@@ -50,3 +58,10 @@ async def quote(body: Quote, ctx: Context) -> Price:
     """Answer from the price list. The policy has already allowed the caller, so there are no checks of rights here."""
     del ctx
     return Price.model_validate(await store.row("SELECT item_id, cents FROM prices WHERE item_id = ?", body.item_id))
+
+
+@agent.call("appraise", resource=price)
+async def appraise(body: Appraise, ctx: Context) -> Price:
+    """Look at an item for a while, then answer its price. If this work is canceled, the wait ends at once."""
+    await asyncio.sleep(body.seconds)
+    return await quote(Quote(item_id=body.item_id), ctx)

@@ -33,6 +33,11 @@ CREATE TABLE IF NOT EXISTS items (
 ) STRICT;
 CREATE TABLE IF NOT EXISTS prices (item_id TEXT PRIMARY KEY, cents INTEGER NOT NULL CHECK (cents >= 0)) STRICT;
 CREATE TABLE IF NOT EXISTS orders (item_id TEXT PRIMARY KEY, quantity INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS stocktakes (
+    item_id  TEXT PRIMARY KEY,
+    quantity INTEGER NOT NULL,
+    cents    INTEGER NOT NULL
+) STRICT;
 """
 
 # The people, customers and regions are those of the starter policy: bob manages acme, the region `frozen` is never open.

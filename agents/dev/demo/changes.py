@@ -6,14 +6,13 @@ import asyncio
 import json
 from typing import Final
 
-from sealbus.agents.dev.demo.people import SHOP, allowed, denied, outcome_of, task
+from sealbus.agents.dev.demo.people import SHOP, allowed, decision_of, denied, outcome_of, task
 from sealbus.agents.dev.demo.scene import REFUSED, Outcome, Scene
 from sealbus.agents.dev.demo.stage import Stage
 from sealbus.agents.examples.planner import Plan, Proposal
 from sealbus.bus.audit.trail import AuditEntry
 from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.envelopes.errors import Code, Denied
-from sealbus.envelopes.records.decision import DecisionRecord
 
 __all__ = ["CHANGES"]
 
@@ -91,9 +90,9 @@ async def _revoked_meanwhile(stage: Stage, session: str) -> Outcome | None:
     else:
         return Outcome(got="error", code="answered")
     stopped = await stage.decision(lambda one: _is(one, "inventory.read", session))
-    if not _record(began).allow:
+    if not decision_of(began).allow:
         return Outcome(got="error", code="began")
-    return outcome_of(_record(stopped))
+    return outcome_of(decision_of(stopped))
 
 
 async def _engine_stopped(stage: Stage) -> Outcome:
@@ -120,7 +119,7 @@ async def _engine_started(stage: Stage) -> Outcome:
 async def _replayed(stage: Stage) -> Outcome:
     """Read the whole audit stream again for one user: every record verifies, and all the user's decisions are there."""
     decisions, findings = await stage.replay("carol")
-    found = [outcome_of(_record(one)) for one in decisions]
+    found = [outcome_of(decision_of(one)) for one in decisions]
     if findings or stage.findings:
         return Outcome(got=REFUSED, code="findings")
     return found[-1] if found else Outcome(got="error", code="no_records")
@@ -134,16 +133,10 @@ def _table(value: object) -> dict[str, object]:
 
 def _is(entry: AuditEntry, action: str, session: str) -> bool:
     """Return whether this is the decision on `action` for `session`."""
-    record = _record(entry)
+    record = decision_of(entry)
     if record.input is None or record.action != action:
         return False
     return bool(json.loads(record.input)["context"]["user"].get("session") == session)
-
-
-def _record(entry: AuditEntry) -> DecisionRecord:
-    if not isinstance(entry.record, DecisionRecord):
-        raise TypeError("a decision")
-    return entry.record
 
 
 CHANGES: Final = (

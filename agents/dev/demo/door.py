@@ -42,6 +42,11 @@ class Door:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return await self._http.post(path, json=body, headers=headers)
 
+    async def cancel(self, task: str, reason: str, token: str) -> httpx2.Response:
+        """Cancel a task."""
+        headers = {"Authorization": f"Bearer {token}"}
+        return await self._http.request("DELETE", f"/v1/tasks/{task}", json={"reason": reason}, headers=headers)
+
     async def last_state(self, task: str, token: str) -> dict[str, object]:
         """Follow a task's states and return the last."""
         url, headers = f"/v1/tasks/{task}/events", {"Authorization": f"Bearer {token}"}

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
-from sealbus.agents.dev.demo.scene import ALLOW, DENY, Outcome, Play, Scene
+from sealbus.agents.dev.demo.scene import ALLOW, CANCELED, DENY, Outcome, Play, Scene
 from sealbus.agents.dev.demo.stage import STRANGER, Stage
 from sealbus.agents.examples.inventory import Update
+from sealbus.bus.audit.trail import AuditEntry
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.records.decision import DecisionRecord
 
-__all__ = ["PEOPLE", "SHOP", "allowed", "denied", "outcome_of", "task", "through_the_edge"]
+__all__ = ["PEOPLE", "SHOP", "allowed", "decision_of", "denied", "outcome_of", "task", "through_the_edge"]
 
 SHOP: Final = "the shop's web page, through the edge"
+
+_REASON: Final = "counted enough"
+_STOPPED: Final = Counter(
+    {
+        ("pricing.appraise", None): 1,
+        ("inventory.stocktake", None): 1,
+        ("pricing.appraise", "canceled"): 1,
+        ("inventory.stocktake", "canceled"): 1,
+        ("planner.stocktake", "canceled"): 1,
+    }
+)
+"""What is recorded of it: of each action the failure, if it is one, and how often."""
 
 
 def allowed() -> Outcome:
@@ -23,6 +37,13 @@ def allowed() -> Outcome:
 def denied(*reasons: str) -> Outcome:
     """Return the expected outcome of a message that the policy denies for `reasons`."""
     return Outcome(got=DENY, code=str(Code.DENIED), reasons=reasons)
+
+
+def decision_of(entry: AuditEntry) -> DecisionRecord:
+    """Return the decision that an entry is."""
+    if not isinstance(entry.record, DecisionRecord):
+        raise TypeError("a decision")
+    return entry.record
 
 
 def outcome_of(record: DecisionRecord) -> Outcome:
@@ -90,6 +111,39 @@ async def _three_hops(stage: Stage) -> Outcome:
     return outcome_of(found.record)
 
 
+async def _canceled(stage: Stage) -> Outcome:
+    """Cancel a plan of three agents while its second item is looked at: all three stop, and the first item stays counted."""
+    token = stage.door.token("alice")
+    items = [{"item_id": "42", "seconds": 0}, {"item_id": "43", "seconds": 25}]
+    answer = await stage.door.post("/v1/tasks/planner/stocktake", {"items": items}, token)
+    if answer.status_code != 202:
+        return Outcome(got=answer.status_code, code=answer.json().get("code", ""))
+    task_id = answer.json()["id"]
+    plan = await stage.decision(lambda one: one.decided is not None and one.decided.id.hex() == task_id)
+    if plan.decided is None or plan.txn is None:
+        return Outcome(got="error", code="user")
+    digest, txn = plan.decided.digest, plan.txn
+    await stage.decision(lambda one: one.txn == txn and _asks_about(one.input, "pricing.appraise", "43"))
+    said = await stage.door.cancel(task_id, _REASON, token)
+    if said.status_code != 202:
+        return Outcome(got=said.status_code, code=said.json().get("code", ""))
+    state, edge = await stage.door.last_state(task_id, token), stage.backstage.settings.names.id_of("edge").value
+    if (state["state"], state.get("note"), state.get("by")) != (CANCELED, _REASON, edge):
+        return Outcome(got=str(state["state"]), code=str(state.get("code", "")))
+    told = await stage.decision(lambda one: one.decided is not None and one.decided.re == digest)
+    if not _asks_about(told.input, "planner._cancel", digest.hex()) or outcome_of(decision_of(told)) != allowed():
+        return Outcome(got="error", code="not_decided")
+    if Counter(await stage.outcomes(txn, _STOPPED.total())) != _STOPPED:
+        return Outcome(got="error", code="outcomes")
+    return Outcome(got=CANCELED, code=str(state["code"]))
+
+
+def _asks_about(document: dict[str, object], action: str, resource: str) -> bool:
+    """Return whether the policy was asked about `action` on `resource`."""
+    asked, about = document.get("action"), document.get("resource")
+    return isinstance(asked, dict) and isinstance(about, dict) and (asked["name"], about["id"]) == (action, resource)
+
+
 def _context(document: dict[str, object]) -> dict[str, object]:
     context = document.get("context")
     return context if isinstance(context, dict) else {}
@@ -133,6 +187,11 @@ PEOPLE: Final = (
         name="three hops",
         who=SHOP, user="alice", what="planner.plan, which asks inventory.read, which asks pricing.quote",
         expected=allowed(), play=_three_hops,
+    ),
+    Scene(
+        name="a plan is canceled",
+        who=SHOP, user="alice", what="planner.stocktake, which waits for inventory.stocktake, which waits for pricing",
+        expected=Outcome(got=CANCELED, code=str(Code.CANCELED)), play=_canceled,
     ),
     Scene(
         name="an agent without the right",

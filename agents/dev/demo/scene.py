@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from sealbus.agents.dev.demo.stage import Stage
 
-__all__ = ["ALLOW", "DENY", "REFUSED", "Outcome", "Play", "Scene"]
+__all__ = ["ALLOW", "CANCELED", "DENY", "REFUSED", "Outcome", "Play", "Scene"]
 
 ALLOW = "allow"
 DENY = "deny"
 REFUSED = "refused"
+CANCELED = "canceled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """An outcome: `allow`, `deny`, `refused` or an HTTP status, with its stable code and the policy's reasons."""
+    """An outcome: `allow`, `deny`, `refused`, `canceled` or an HTTP status, with its stable code and the policy's reasons."""
 
     got: str | int
     code: str = ""

@@ -37,6 +37,7 @@ from sealbus.envelopes.export.format import CHECKPOINT
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.log.checkpoint import open_strictly
 from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.records.work import OutcomeRecord
 
 __all__ = ["ROOT_FILE", "STRANGER", "Stage", "leave_evidence", "open_stage", "stage_before"]
 
@@ -79,6 +80,19 @@ class Stage:
         if not isinstance(entry.record, DecisionRecord):
             raise TypeError("a decision")
         return entry.record
+
+    async def outcomes(self, txn: bytes, count: int) -> list[tuple[str, str | None]]:
+        """Wait for `count` outcomes of what one user request caused; return the action of each, and its code if it failed."""
+
+        def look() -> list[tuple[str, str | None]]:
+            return [
+                (entry.decision.action, entry.record.code)
+                for entry in self.entries
+                if isinstance(entry.record, OutcomeRecord) and entry.decision is not None and entry.txn == txn
+            ]
+
+        async with asyncio.timeout(WITHIN), self._changed:
+            return await self._changed.wait_for(lambda: found if len(found := look()) >= count else [])
 
     async def refusal(self, code: str, before: int) -> None:
         """Wait until more than `before` refusals with `code` were published."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.policies import eventually
 from support.restarted import restarted
 
 from sealbus import Denied
 from sealbus.agents.examples import inventory, planner, pricing
 from sealbus.agents.examples.planner import Line, Plan, Proposal
+from sealbus.bus.sending.answer import RemoteError
+from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.testing import TestBus
 
 SHOP_WEB, PLANNER, INVENTORY = (f"spiffe://example.org/agent/{name}" for name in ("shop-web", "planner", "inventory"))
@@ -130,3 +135,55 @@ async def test_a_task_that_comes_again_after_a_restart_orders_nothing_more(kept:
         await shop.idle()  # for a task that it would have ordered
         assert len(await asked(shop, "planner.replan")) == 2
         assert len(await asked(shop, "inventory.update")) == 1
+
+
+async def test_a_stocktake_that_is_canceled_stops_three_agents_and_keeps_what_was_counted(shop: TestBus) -> None:
+    client, alice = await shop.client("shop-web"), shop.user("alice", "shop-web")
+    body = planner.Stocktake(
+        items=[inventory.Count(item_id="42", seconds=0), inventory.Count(item_id="43", seconds=25)]
+    )
+    handle = await client.submit(planner.stocktake, body, user=alice)
+
+    async def at_the_second() -> bool:
+        return len(await asked(shop, "pricing.appraise")) == 2
+
+    await eventually(at_the_second)
+    await handle.cancel("counted enough", user=alice)
+    with pytest.raises(RemoteError) as caught:
+        await handle.result()
+    assert (caught.value.code, caught.value.note) == ("canceled", "counted enough")
+    await shop.idle()
+    counted = await inventory.store.row("SELECT count(*) AS lines, max(item_id) AS item_id FROM stocktakes")
+    assert counted == {"lines": 1, "item_id": "42"}
+
+    entries = await shop.audit()
+    outcomes = Counter(
+        (one.decision.action, one.record.code)
+        for one in entries
+        if isinstance(one.record, OutcomeRecord) and one.decision is not None
+    )
+    assert outcomes == {
+        ("pricing.appraise", None): 1,
+        ("inventory.stocktake", None): 1,
+        ("pricing.appraise", "canceled"): 1,
+        ("inventory.stocktake", "canceled"): 1,
+        ("planner.stocktake", "canceled"): 1,
+        ("planner._cancel", None): 1,
+    }
+    [told] = [
+        one for one in entries if isinstance(one.record, DecisionRecord) and one.record.action == "planner._cancel"
+    ]
+    assert told.decided is not None
+    assert (told.decided.iss.value, told.decided.re) == (SHOP_WEB, handle.digest)
+    [document] = await asked(shop, "planner._cancel")
+    assert document["context"]["user"]["id"] == "alice"
+    assert document["resource"]["id"] == handle.digest.hex()
+
+
+async def test_who_may_not_count_an_item_stops_at_it(shop: TestBus) -> None:
+    client = await shop.client("shop-web")
+    body = planner.Stocktake(items=[inventory.Count(item_id="77", seconds=0)])
+    handle = await client.submit(planner.stocktake, body, user=shop.user("alice", "shop-web"))
+    with pytest.raises(Denied):
+        await handle.result()
+    await shop.assert_denied("inventory.stocktake", reason="not_owner")

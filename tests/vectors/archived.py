@@ -13,6 +13,7 @@ from vectors.refused_trust import parent
 from vectors.world import BODY, Message, batch, context, message_id
 
 from sealbus.envelopes.encoding.codec import encode, pack
+from sealbus.envelopes.trust.merkle import leaf_hash
 from sealbus.envelopes.trust.proof import Credential, Proof
 
 __all__ = ["accepted", "refused"]
@@ -38,6 +39,11 @@ def accepted() -> list[Case]:
     batched, _ = batch(recorded.audit([], [note]), recorded.audit([], [note], id=message_id(10)))
     full, opened = recorded.evidence(child, above), recorded.core(core)
     late, both = recorded.core(core, opn=NOW + 8 * SECOND), [recorded.decision(first), recorded.decision(second)]
+    told = Message(fields={"id": message_id(5), "to": "control.inventory.cancel", "re": plain.digest()})
+    cancel, begun = recorded.decision(told, act="inventory._cancel"), recorded.decision(plain)
+    ended = recorded.record_map("outcome", dec=leaf_hash(begun), suc=False, cod="canceled", mic=17, dlv=1)
+    of_both = list(dict.fromkeys([*recorded.evidence(plain), *recorded.evidence(told)]))
+    stopped = recorded.audit(of_both, [begun, cancel, ended])
     return [
         *alone,
         archive("records of every kind, with evidence", recorded.audit(full, [item for _, item in kinds]), kinds),
@@ -47,6 +53,9 @@ def accepted() -> list[Case]:
         archive("a guard id", recorded.audit(recorded.evidence(core), [opened], id=guard), [("decision", opened)]),
         archive("after its exp, at its entry's time", recorded.audit([], [note], iat=NOW - 2 * HOUR, exp=NOW - HOUR),
                 [("checkpoint", note)]),
+        archive("a cancel, and the outcome of what it ended", stopped,
+                [("decision", begun), ("decision", cancel), ("outcome", ended)]),
+        decided("a cancel", stopped, cancel, told),
         _decided("a task", plain),
         _decided("a task of a batch", second),
         _decided("a task for a user, with its ancestor", child, above),

@@ -63,6 +63,9 @@ def _place() -> list[Case]:
     elsewhere = [
         "task.planner.update", "task.inventory", "task.inventory.update.1.2", "call.inventory.update",
         "event.inventory.update", "tasks.inventory.update", "inventory.update", "task.Inventory.update",
+        "task.inventory._cancel", "task.inventory._cancel.1", "task.inventory._", "control.inventory",
+        "control.inventory.stop", "control.inventory._cancel", "control.inventory.cancel.1", "control.inventory.Cancel",
+        "control.planner.cancel",
     ]  # fmt: skip
     own: list[Json] = [{"subject": "orders.created", "kind": "event", "owner": PLANNER, "action": "orders.created"}]
     pricing = "spiffe://example.org/agent/pricing"
@@ -78,6 +81,12 @@ def _place() -> list[Case]:
         at("an event of four tokens", event(to="event.planner.a.b"), subject),
         live("a call of four tokens", call(to="call.inventory.a.b"), subject,
              **call_given(subject="call.inventory.a.b")),
+        at("an event whose name begins with _", event(to="event.planner._done"), subject),
+        at("an event where agents are told", event(to="control.planner.cancel"), subject),
+        live("a call of a verb that begins with _", call(to="call.inventory._cancel"), subject,
+             **call_given(subject="call.inventory._cancel")),
+        live("a call where agents are told", call(to="control.inventory.cancel"), subject,
+             **call_given(subject="control.inventory.cancel")),
         live("replies to another's inbox", call(rpl="_INBOX.pricing.1"), subject, **call_given()),
         live("replies to no inbox", call(rpl="reply.planner.1"), subject, **call_given()),
         live("replies to an inbox of a longer name", call(rpl="_INBOX.planner2.1"), subject, **call_given()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
@@ -19,16 +20,27 @@ from sealbus.agents.edge.http.bodies import idempotency_key
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError, problem_of
 from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.edge.task_owners import TaskOwners
+from sealbus.agents.sdk.bodies import JSON
 from sealbus.agents.sdk.task_handle import TaskHandle, failure_of
 from sealbus.bus.sending.answer import CallExpired
 from sealbus.bus.sending.message import Content
+from sealbus.bus.sending.parts import PARTS_TYPE, PartsReading
 from sealbus.bus.sending.status import Status
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.encoding.strict_json import parse_object
-from sealbus.envelopes.errors import BusUnavailable, Code, SealbusError
+from sealbus.envelopes.errors import BusUnavailable, Code, HandlingError, SealbusError
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["SUBMITTED", "TaskEvents", "Tasks", "answer_of", "status_document"]
+__all__ = [
+    "SUBMITTED",
+    "EventStream",
+    "TaskEvents",
+    "Tasks",
+    "answer_of",
+    "event",
+    "part_document",
+    "status_document",
+]
 
 SUBMITTED = "submitted"
 """The state of a task without any status yet."""
@@ -84,6 +96,8 @@ class Tasks:
     async def result(self, request: Request) -> Response:
         """`GET /v1/tasks/{id}/result`: the result as the agent gave it; 202 with the state while there is none.
 
+        A result in parts is a JSON array of them.
+
         A task that ended without a result is answered as a call would be: 403 for a denial, and so on. But its remedies ask
         nothing of this request, whose answer would be the same after a login: they are for the next submission.
         """
@@ -93,6 +107,8 @@ class Tasks:
             return _json(status_document(handle, newest), 202, **{"retry-after": "1"})
         if newest.result is None:
             return problem_of(failure_of(newest))
+        if newest.result.typ == PARTS_TYPE:
+            return await _together(handle)
         return answer_of(newest.result)
 
     async def cancel(self, request: Request) -> Response:
@@ -159,6 +175,22 @@ def answer_of(answer: Content) -> Response:
     return Response(answer.body, 200, {**HEADERS, "content-type": answer.typ})
 
 
+async def _together(handle: TaskHandle) -> Response:
+    """Return all parts of a result as one JSON array; raise 502 if one is no JSON, or is missing."""
+    reading, parts = PartsReading(), list[bytes]()
+    async with aclosing(handle.statuses()) as statuses:
+        async for status in statuses:
+            if status.part is not None:
+                if reading.take(status):
+                    parts.clear()
+                if status.part.typ != JSON:
+                    raise EdgeError(Code.BAD_RESULT, 502, "the parts are no JSON: follow the events of the task")
+                parts.append(status.part.body)
+            elif status.result is not None:
+                reading.check(status.result)
+    return Response(b"[" + b",".join(parts) + b"]", 200, {**HEADERS, "content-type": JSON})
+
+
 async def _newest(handle: TaskHandle) -> Status | None:
     try:
         return await handle.status()
@@ -193,7 +225,7 @@ class TaskEvents:
             raise EdgeError(Code.RATE_LIMITED, 429, "too many streams are open", retry_after=int(limits.event_seconds))
         # Counted here: a concurrent request must see it, and the stream begins only some turns of the loop later.
         self._open[user] += 1
-        return _EventStream(self._events(handle, token, after), lambda: self._left(user))
+        return EventStream(self._events(handle, token, after), lambda: self._left(user))
 
     def _left(self, user: tuple[str, str]) -> None:
         self._open[user] -= 1
@@ -206,6 +238,7 @@ class TaskEvents:
         left = min(front.limits.event_seconds, (token.expires - front.node.clock()) / SECOND)
         ends = loop.time() + left
         stopping = asyncio.ensure_future(front.stopping.wait())
+        parts = PartsReading(resumed=after >= 0)
         # A first line at once: clients and middleboxes then know that the stream is open.
         yield _COMMENT
         try:
@@ -222,7 +255,11 @@ class TaskEvents:
                         status = following.result()
                         if status is None:
                             return
-                        yield _event("status", status_document(handle, status), status.sequence)
+                        if status.part is not None:
+                            parts.take(status)
+                            yield event("part", part_document(status.number, status.part), status.sequence)
+                        else:
+                            yield event("status", status_document(handle, status), status.sequence)
                         if status.final:
                             return
                         following = asyncio.ensure_future(_next(statuses))
@@ -230,12 +267,12 @@ class TaskEvents:
                     await _ended(following)
         except SealbusError as error:
             body = problem_of(error).body
-            yield _event("problem", json.loads(bytes(body)))
+            yield event("problem", json.loads(bytes(body)))
         finally:
             await _ended(stopping)
 
 
-class _EventStream(StreamingResponse):
+class EventStream(StreamingResponse):
     """A response of `events` that calls `left` when it has ended, even if it never began."""
 
     def __init__(self, events: AsyncGenerator[bytes, None], left: Callable[[], None]) -> None:
@@ -272,6 +309,17 @@ def _last_event(request: Request) -> int:
     return int(said)
 
 
-def _event(name: str, document: dict[str, object], number: int | None = None) -> bytes:
+def part_document(number: int, part: Content) -> dict[str, object]:
+    """Return one part of an answer as JSON: its `value`, or its bytes in base64 with their type."""
+    if part.typ == JSON:
+        try:
+            return {"number": number, "value": json.loads(part.body)}
+        except ValueError as error:
+            raise HandlingError(Code.BAD_RESULT, "a part is no JSON") from error
+    return {"number": number, "type": part.typ, "base64": b64encode(part.body).decode()}
+
+
+def event(name: str, document: dict[str, object], number: int | None = None) -> bytes:
+    """Return a server-sent event (HTML, section 9.2), with `number` as its id."""
     lines = [f"event: {name}", *([f"id: {number}"] if number is not None else []), f"data: {json.dumps(document)}"]
     return "\n".join((*lines, "", "")).encode()

@@ -81,6 +81,16 @@ class Client:
     @overload
     async def submit(
         self,
+        action: TypedAction[Req, AsyncIterator[Res]],
+        body: Req,
+        *,
+        user: Statement | None = ...,
+        idempotency_key: str | None = ...,
+        **options: Unpack[SubmitOptions],
+    ) -> TaskHandle[list[Res]]: ...
+    @overload
+    async def submit(
+        self,
         action: str,
         body: object,
         *,
@@ -90,7 +100,7 @@ class Client:
     ) -> TaskHandle: ...
     async def submit(
         self,
-        action: TypedAction[Any, Awaitable[Res]] | str,
+        action: TypedAction[Any, Awaitable[Res] | AsyncIterator[Res]] | str,
         body: object,
         *,
         user: Statement | None = None,
@@ -99,7 +109,7 @@ class Client:
         grants: Sequence[str] | None = None,
         idempotency_key: str | None = None,
         media_type: str = JSON,
-    ) -> TaskHandle[Res]:
+    ) -> TaskHandle[Any]:
         """Submit a task; see `Sender.submit`. `await handle.result()` waits for its result."""
         return await self.node.sending.submit(
             action,

@@ -61,7 +61,7 @@ class HandlerEndpoint:
         return self.handler.gives.encode(result)
 
     def stream(self, permitted: Permitted) -> AsyncGenerator[Content, None] | None:
-        """Return the chunks of a call whose handler is an async generator."""
+        """Return the parts of the answer of a handler that is an async generator."""
         return self._chunks(permitted) if self.handler.streams else None
 
     async def _chunks(self, permitted: Permitted) -> AsyncGenerator[Content, None]:
@@ -128,8 +128,6 @@ def _declared(handler: Handler[Any, Any], own: SpiffeId, own_subjects: OwnSubjec
             f"{subject}: a call is never delivered again, so that `once` and `total_timeout` do not apply to it"
         )
     checked_timeout(subject, declared.kind, handler.timeout)
-    if handler.streams and declared.kind is not Kind.CALL:
-        raise ConfigurationError(
-            f"{subject}: only a call can be answered in chunks, and it is declared {declared.kind}"
-        )
+    if handler.streams and declared.kind is Kind.EVENT:
+        raise ConfigurationError(f"{subject}: an event is not answered, in parts or otherwise")
     return declared

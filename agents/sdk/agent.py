@@ -22,7 +22,6 @@ from sealbus.envelopes.trust.names import is_token
 __all__ = ["Agent", "Handler", "checked_timeout"]
 
 Req = TypeVar("Req")
-Coro = TypeVar("Coro", bound=Coroutine[Any, Any, object])
 Given = TypeVar("Given", bound=Coroutine[Any, Any, object] | AsyncIterator[object])
 Given_co = TypeVar("Given_co", covariant=True)
 
@@ -82,8 +81,8 @@ class Handler(Generic[Req, Given_co]):
             raise ConfigurationError(
                 f"{action}: {takes.__name__} has no field {', '.join(unknown)} to declare as a fact"
             )
-        if self.streams and kind in (Kind.TASK, Kind.EVENT):
-            raise ConfigurationError(f"{action}: only a call can be answered in chunks")
+        if self.streams and (kind is Kind.EVENT or not status):
+            raise ConfigurationError(f"{action}: only calls, and tasks with a status, are answered in parts")
 
     def __call__(self, body: Req, context: Context) -> Given_co:
         """Run the function itself: no gate, no policy, no record. For unit tests of its own logic."""
@@ -152,8 +151,11 @@ class Agent:
         concurrency: int | None = None,
         ordered: bool = False,
         honours: Sequence[str] = (),
-    ) -> Callable[[Callable[[Req, Context], Coro]], Handler[Req, Coro]]:
+    ) -> Callable[[Callable[[Req, Context], Given]], Handler[Req, Given]]:
         """Declare a handler of durable tasks on `task.<agent>.<verb>`, action `<agent>.<verb>`.
+
+        An async generator answers in parts, at most 2,048 of 64 KiB each: each is stored for the requester before the next is
+        made. `handle.parts()` gives them as they come, `handle.result()` all of them.
 
         `resource` loads what the task is about; `facts` are fields of the body that reach the policy as `action.properties`.
         `retry` is a `RetryPolicy`, or how often a failed attempt is retried with backoff; then the task becomes a dead letter

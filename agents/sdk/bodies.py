@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from typing import Generic, Never, Protocol, TypeVar, cast
 
@@ -77,6 +77,17 @@ class Body(Generic[T]):
         except EnvelopeError as error:
             raise BadBody("not canonical msgpack") from error
         raise BadBody("media type not known")
+
+    def together(self, parts: Sequence[Content]) -> T:
+        """Return a result in parts as this type, of a list; raises `HandlingError` `bad_result` if it does not fit."""
+        if self._adapter is None:
+            raise HandlingError(Code.BAD_RESULT, "a result in parts is a list of them")
+        each: Body[object] = body_of(object)
+        values = [one.body if one.typ == OCTETS else decoded(each, one) for one in parts]
+        try:
+            return self._adapter.validate_python(values)
+        except pydantic.ValidationError as error:
+            raise HandlingError(Code.BAD_RESULT, "the parts do not fit") from error
 
     def encode(self, value: object, typ: str = JSON) -> Content:
         """Return `value` encoded as `typ`; raises `HandlingError` `bad_result` for a value that the type does not allow."""

@@ -216,10 +216,14 @@ class Context:
         self, action: TypedAction[Req, Awaitable[Res]], body: Req, **options: Unpack[ChildSubmitOptions]
     ) -> TaskHandle[Res]: ...
     @overload
+    async def submit(
+        self, action: TypedAction[Req, AsyncIterator[Res]], body: Req, **options: Unpack[ChildSubmitOptions]
+    ) -> TaskHandle[list[Res]]: ...
+    @overload
     async def submit(self, action: str, body: object, **options: Unpack[ChildSubmitOptions]) -> TaskHandle: ...
     async def submit(
         self,
-        action: TypedAction[Any, Awaitable[Res]] | str,
+        action: TypedAction[Any, Awaitable[Res] | AsyncIterator[Res]] | str,
         body: object,
         *,
         life: float | None = None,
@@ -227,7 +231,7 @@ class Context:
         grants: Sequence[str] | None = None,
         media_type: str = JSON,
         detached: bool = False,
-    ) -> TaskHandle[Res]:
+    ) -> TaskHandle[Any]:
         """Submit a task; see `Sender.submit`."""
         return await self._sending.submit(
             action,

@@ -112,7 +112,7 @@ class Sender:
 
     async def submit(
         self,
-        action: TypedAction[Any, Awaitable[Res]] | str,
+        action: TypedAction[Any, Awaitable[object] | AsyncIterator[object]] | str,
         body: object,
         *,
         origin: Origin | None = None,
@@ -124,7 +124,7 @@ class Sender:
         media_type: str = JSON,
         detached: bool = False,
         sent: list[bytes] | None = None,
-    ) -> TaskHandle[Res]:
+    ) -> TaskHandle[Any]:
         """Store a task for `action` and return its handle.
 
         `action` is a declared handler or a text: `<agent>.<verb>`, or an own subject or its action. The recipient decides

@@ -11,13 +11,15 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Protocol, overload
+from typing import Any, Final, Generic, NamedTuple, Protocol, overload
 
 from typing_extensions import TypeVar
 
 from sealbus.agents.sdk.bodies import Body, body_of, decoded
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
 from sealbus.bus.sending.answer import CallExpired, RemoteError, code_of
+from sealbus.bus.sending.message import Content
+from sealbus.bus.sending.parts import PARTS_TYPE, PartsReading
 from sealbus.bus.sending.status import State, Status
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import decode, encode
@@ -27,14 +29,22 @@ from sealbus.envelopes.message.fields import RecordMap
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["Canceller", "TaskHandle", "parse_handle"]
+__all__ = ["Canceller", "Part", "TaskHandle", "parse_handle"]
 
+Item = TypeVar("Item")
 Other = TypeVar("Other")
 Res_co = TypeVar("Res_co", covariant=True, default=object)
 
 _TEXT_BYTES: Final = 8_192
 """More than the longest handle: a SPIFFE ID of 2,048 bytes and an action, in base64."""
 _VERSION: Final = 1
+
+
+class Part(NamedTuple, Generic[Item]):
+    """One part of a result; `number` counts from 0 in each attempt of the handler."""
+
+    number: int
+    value: Item
 
 
 class Canceller(Protocol):
@@ -102,6 +112,29 @@ class TaskHandle(Generic[Res_co]):
         """
         return self.reader.statuses(self.task, after=after)
 
+    @overload
+    def parts(self) -> AsyncGenerator[Part[object], None]: ...
+    @overload
+    def parts(self, returns: type[Other]) -> AsyncGenerator[Part[Other], None]: ...
+    async def parts(self, returns: type[Other] | None = None) -> AsyncGenerator[Part[Any], None]:
+        """Yield the parts of the task's result as they come, each as `returns`; ends once the task is done.
+
+        They are in order and without gaps. If an attempt of the handler fails after some, the next attempt begins again: its
+        first part has number 0, and those before do not count any more. Use it inside `contextlib.aclosing` if it may be left
+        early. Raises as `result` does, and `HandlingError` (`bad_result`) if parts are missing, or not those of the result.
+        """
+        gives: Body[Any] = body_of(returns) if returns is not None else self.gives or body_of(object)
+        reading = PartsReading()
+        async with aclosing(self.statuses()) as statuses:
+            async for status in statuses:
+                if status.part is not None:
+                    reading.take(status)
+                    yield Part(status.number, decoded(gives, status.part))
+                elif status.final:
+                    if status.result is None:
+                        raise failure_of(status)
+                    reading.check(status.result)
+
     async def status(self, *, timeout: float = 10.0) -> Status | None:
         """Return the newest stored status; None while the task is submitted and nothing more.
 
@@ -120,24 +153,38 @@ class TaskHandle(Generic[Res_co]):
     async def result(self, returns: type[Other] | None = None, *, timeout: float = 60.0) -> Res_co | Other:
         """Wait until the task is done, at most `timeout` seconds, and return its result, as `returns` if that is given.
 
+        That of a handler that answers in parts is a list of them.
+
         Raises `Denied` with its reasons if the other side's policy or ours denies, `RemoteError` with the other side's code
         for any other failure there, `CallExpired` once `end` has passed, `HandlingError` (`bad_result`) for a result of
         another type, and `TimeoutError` while the task is still open: then it can be called again.
         """
-        gives: Body[Any] = body_of(returns) if returns is not None else self.gives or body_of(object)
         last: Status | None = None
+        parts: list[Content] = []
+        reading = PartsReading()
         try:
             async with asyncio.timeout(timeout), aclosing(self.statuses()) as statuses:
                 async for status in statuses:
                     last = status
+                    if status.part is not None:
+                        if reading.take(status):
+                            parts.clear()
+                        parts.append(status.part)
         except TimeoutError as error:
             raise TimeoutError(f"{self.action}: not done within {timeout:g} s, and still open") from error
         if last is None:
             raise CallExpired(f"{self.action}: its statuses ended without a final one")
         if last.result is None:
             raise failure_of(last)
-        result: Res_co | Other = decoded(gives, last.result)
-        return result
+        reading.check(last.result)
+        given: Any = returns if returns is not None else self.gives.type if self.gives is not None else object
+        if last.result.typ != PARTS_TYPE:
+            result: Res_co | Other = decoded(body_of(given), last.result)
+            return result
+        # A declared handler's type is that of each part; a caller says what all of them are.
+        all_of: Body[Any] = body_of(list[given] if returns is None else given)
+        together: Res_co | Other = all_of.together(parts)
+        return together
 
     async def cancel(
         self, reason: str = "", *, operator: bool = False, user: Statement | None = None, timeout: float = 10.0

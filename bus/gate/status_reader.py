@@ -113,6 +113,8 @@ class StatusReading:
         """Sequences of this pass whose key is not known yet."""
         self._retried: set[int] = set()
         """Such sequences of the previous pass."""
+        self._decided = False
+        """Whether our own policy allows the result: it is asked once, about a result in parts at its first part."""
         self._passed_over = False
         """Whether a status of this pass did not count for an unknown key."""
         self._follow = False
@@ -200,8 +202,10 @@ class StatusReading:
         if status.final and self._may_be_second(position):
             return None
         self._request.keep()
-        if status.result is not None and status.sequence > self._after and not self._task.control:
+        content = status.result or status.part
+        if content is not None and not self._decided and status.sequence > self._after and not self._task.control:
             await self._decide(result, position)
+            self._decided = True
         return status
 
     def _may_be_second(self, position: StreamArrival) -> bool:
@@ -256,7 +260,8 @@ class StatusReading:
 def parsed_status(result: VerifiedResult) -> Status:
     """Return the status in a verified message; raises `BadBody`."""
     header = result.header
-    status = status_body.parse(result.body, header.typ, fin=header.fin, sequence=header.seq or 0)
+    number = header.ext.get(status_body.PART_NUMBER) if header.ext is not None else None
+    status = status_body.parse(result.body, header.typ, fin=header.fin, sequence=header.seq or 0, number=number)
     return replace(status, via=status.explanation.told_by(header.iss.value).via) if status.via else status
 
 

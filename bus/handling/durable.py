@@ -21,6 +21,7 @@ from sealbus.bus.handling.dead_letters import DeadLetters
 from sealbus.bus.handling.idempotency.claim import RESULT_BYTES
 from sealbus.bus.handling.idempotency.claim_store import AlreadyDone, BusyEffect, Claim
 from sealbus.bus.handling.idempotency.effects import Effects
+from sealbus.bus.handling.parts import PartWriter
 from sealbus.bus.handling.places import Cause, Places
 from sealbus.bus.handling.status_writer import NOTHING, Statuses
 from sealbus.bus.handling.work import Work
@@ -115,8 +116,10 @@ class DurableWork:
             if (progress := work.progress) is None:
                 content = await attempt(work.permitted, _no_chunks, self._deadlines, left=left)
             else:
+                parts = PartWriter(progress)
                 with self._deadlines.after(WORKING_AFTER, partial(self._still_working, progress)):
-                    content = await attempt(work.permitted, _no_chunks, self._deadlines, left=left)
+                    content = await attempt(work.permitted, parts.write, self._deadlines, left=left)
+                    content = content or parts.result
         except Reject as rejected:
             self._count(work, REJECTED)
             await self._background.start(self._rejected, work, begun, rejected)

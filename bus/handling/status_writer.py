@@ -13,7 +13,7 @@ from sealbus.bus.ports import Delivery
 from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
-from sealbus.bus.sending.status import FINAL, PER_DELIVERY, State, Status, encode, sequence_of
+from sealbus.bus.sending.status import FINAL, PART_NUMBER, PER_DELIVERY, State, Status, encode, sequence_of
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.denial import NOTHING_TOLD, Explanation
@@ -94,6 +94,7 @@ class Statuses:
                 seq=status.sequence,
                 fin=status.final,
                 tid=header.tid,
+                ext={PART_NUMBER: status.number} if status.part is not None else None,
             ),
             life=STATUS_LIFE,
         )
@@ -154,6 +155,14 @@ class StatusReporter:
             return None
         self._next += 1
         return status
+
+    def part(self, content: Content, number: int) -> Status | None:
+        """Return the next status as part `number` of the result; `None` if this delivery has no numbers left."""
+        place = self._next
+        if place >= PER_DELIVERY - 1:
+            return None
+        self._next += 1
+        return Status(state=State.WORKING, part=content, number=number, sequence=sequence_of(self._delivery, place))
 
     async def store(self, status: Status | None) -> bool:
         """Store what `numbered` returned; return whether that was acknowledged within a bounded time. Raises nothing."""

@@ -41,6 +41,9 @@ class TaskReporter(Protocol):
     ) -> Status | None:
         """Return the next status, to be stored by `store`; `None` if this delivery has no numbers left."""
 
+    def part(self, content: Content, number: int) -> Status | None:
+        """Return the next status as part `number` of the result; `None` if this delivery has no numbers left."""
+
     async def store(self, status: Status | None) -> bool:
         """Store what `numbered` returned; return whether that was acknowledged within a bounded time. Raises nothing."""
 

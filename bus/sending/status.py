@@ -19,10 +19,24 @@ from sealbus.envelopes.errors import CODE_FORM, BadBody, EnvelopeError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["FINAL", "NOTE_BYTES", "PER_DELIVERY", "STATUS_TYPE", "State", "Status", "encode", "parse", "sequence_of"]
+__all__ = [
+    "FINAL",
+    "NOTE_BYTES",
+    "PART_NUMBER",
+    "PER_DELIVERY",
+    "STATUS_TYPE",
+    "State",
+    "Status",
+    "encode",
+    "parse",
+    "sequence_of",
+]
 
 STATUS_TYPE: Final = "application/vnd.sealbus.status.v1+json"
 """Media type of every status but a completed one, which has the result's type."""
+
+PART_NUMBER: Final = "_prt"
+"""The mark of a part of a result, in its header: its number, from 0 (SPEC.md section 3)."""
 
 PER_DELIVERY: Final = 65_536
 """Sequence numbers for the statuses of one delivery of a task, so that those of a later delivery are higher."""
@@ -62,7 +76,8 @@ class Status:
 
     `code` gives the reason, for a state that has one: a `Code`, or a newer writer's. `reasons` are the policy's, `remedies`
     and `via` are told of a denial (`Explanation`); they are empty unless the policy allows showing them. Only a completed
-    task has a `result`. `sequence` orders the statuses of one task; 0 for one that its requester concluded by itself.
+    task has a `result`; while it works, a status may be a `part` of one, with its `number`. `sequence` orders the statuses
+    of one task; 0 for one that its requester concluded by itself.
     """
 
     state: State
@@ -72,6 +87,8 @@ class Status:
     remedies: tuple[Remedy, ...] = ()
     via: tuple[Denier, ...] = ()
     result: Content | None = field(default=None, repr=False)
+    part: Content | None = field(default=None, repr=False)
+    number: int = 0
     by: SpiffeId | None = None
     """Who canceled the task, as its agent says; only a canceled one has it."""
     sequence: int = 0
@@ -81,8 +98,12 @@ class Status:
             raise ValueError("a completed status, and no other, has a result")
         if self.result is not None and (self.code or self.note or any(self.explanation)):
             raise ValueError("a completed status has nothing but its result")
-        if self.result is not None and self.result.typ == STATUS_TYPE:
+        if STATUS_TYPE in [one.typ for one in (self.result, self.part) if one is not None]:
             raise ValueError("a result cannot have the media type of a status")
+        if self.part is not None and (
+            self.state is not State.WORKING or self.code or self.note or any(self.explanation) or self.number < 0
+        ):
+            raise ValueError("a part is of a task that works, and nothing else is told with it")
         if self.code and not CODE_FORM.fullmatch(self.code):
             raise ValueError("the code is malformed")
         if len(self.reasons) > DEFAULT_LIMITS.text_items or not all(is_text(reason) for reason in self.reasons):
@@ -109,8 +130,8 @@ class Status:
 
 def encode(status: Status) -> Content:
     """Return the body of `status` and its media type; the header's `fin` must be `status.final`."""
-    if status.result is not None:
-        return status.result
+    if (content := status.result or status.part) is not None:
+        return content
     said: dict[str, object] = {"state": status.state.value}
     if status.code:
         said["code"] = str(status.code)
@@ -122,14 +143,17 @@ def encode(status: Status) -> Content:
     return Content(body=json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode(), typ=STATUS_TYPE)
 
 
-def parse(body: bytes, typ: str, *, fin: bool, sequence: int) -> Status:
+def parse(body: bytes, typ: str, *, fin: bool, sequence: int, number: object = None) -> Status:
     """Parse the status in a verified message; raise `BadBody` for an invalid one, but leave out invalid remedies and `via`.
 
-    `typ`, `fin` and `sequence` are the header's `typ`, `fin` and `seq`. `fin` must be set exactly on final states.
+    `typ`, `fin` and `sequence` are the header's `typ`, `fin` and `seq`, `number` its mark of a part. `fin` must be set
+    exactly on final states.
     """
     if typ != STATUS_TYPE:
         if not fin:
-            raise BadBody("a result in a status that is not final")
+            if type(number) is not int or number < 0:
+                raise BadBody("a result in a status that is not final, and no part of one")
+            return Status(state=State.WORKING, part=Content(body=body, typ=typ), number=number, sequence=sequence)
         return Status(state=State.COMPLETED, result=Content(body=body, typ=typ), sequence=sequence)
     if len(body) > BODY_BYTES:
         raise BadBody("the status is too large")

@@ -48,6 +48,11 @@ async def lines(body: Get, ctx: Context) -> AsyncIterator[str]:
         yield f"line {number}"
 
 
+@agent.task("print")
+async def pages(body: Get, ctx: Context) -> AsyncIterator[str]:
+    yield f"page {body.number}"
+
+
 @agent.task("issue", resource=owned, once=True)
 async def issue(body: Invoice, ctx: Context) -> int:
     found = await ctx.call(
@@ -73,6 +78,12 @@ async def remind(body: Get, ctx: Context) -> None:
     handle = await ctx.submit(issue, Invoice(number=body.number, cents=1), grants=["invoices.get"])
     assert_type(handle, TaskHandle[int])
     assert_type(await ctx.submit("invoices.issue", body), TaskHandle[object])
+    printed = await ctx.submit(pages, body, detached=True)
+    assert_type(printed, TaskHandle[list[str]])
+    assert_type(await printed.result(), list[str])
+    assert_type([part.value async for part in printed.parts(str)], list[str])
+    async with ctx.shield("sending"):
+        await handle.cancel("not needed")
 
 
 @agent.on("event.invoices.issued")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 
 from invoicing.invoices import Get, Invoice, get, issue, lines
 from sealbus import Agent, Client, Context, RetryPolicy, TaskHandle, gather
@@ -40,7 +40,6 @@ async def unsaid(ctx: Context, bus: Client) -> None:
 async def manners(ctx: Context, bus: Client) -> None:
     await ctx.call(lines, GET)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     bus.stream(get, GET)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await bus.submit(lines, GET)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
     await lines(GET, ctx)  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
 
 
@@ -80,5 +79,5 @@ async def alone(body: Get) -> None: ...
 
 
 @agent.task("chunks")  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
-async def chunks(body: Get, ctx: Context) -> AsyncIterator[int]:
-    yield 1
+def chunks(body: Get, ctx: Context) -> int:
+    return 1

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from sealbus.agents.edge.call_routes import Calls
+from sealbus.agents.edge.event_streams import OpenStreams
 from sealbus.agents.edge.front import Front, too_often
 from sealbus.agents.edge.http.problem import EdgeError, explanation_of, problem, problem_of
 from sealbus.agents.edge.http.protocol import HSTS
@@ -123,8 +124,9 @@ class Application:
 def edge_app(front: Front) -> Application:
     """Return the public application of an edge."""
     limits = front.limits
-    tasks, calls = Tasks(front), Calls(front)
-    events = TaskEvents(front, tasks)
+    streams = OpenStreams(limits)
+    tasks, calls = Tasks(front), Calls(front, streams)
+    events = TaskEvents(front, tasks, streams)
 
     async def metadata(request: Request) -> Response:
         del request

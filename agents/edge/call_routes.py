@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sealbus.agents.edge.event_streams import EVENT_STREAM, OpenStreams, event, part_document
 from sealbus.agents.edge.front import Front
-from sealbus.agents.edge.http.problem import EdgeError
+from sealbus.agents.edge.http.problem import EdgeError, problem_of
+from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.edge.task_routes import answer_of
 from sealbus.agents.sdk.messages import Origin, call_message
 from sealbus.bus.sending.answer import ChunkedAnswer
+from sealbus.bus.sending.message import Content
+from sealbus.envelopes.errors import SealbusError
 from sealbus.envelopes.limits import SECOND
 
 __all__ = ["Calls"]
@@ -18,14 +26,16 @@ __all__ = ["Calls"]
 class Calls:
     """The resource of calls. Denials, failures and timeouts come back as errors (`problem.py`)."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Front, streams: OpenStreams) -> None:
         self._front = front
+        self._streams = streams
 
     async def call(self, request: Request) -> Response:
         """Return the agent's answer. The agent gets the body as it came, not decoded on the way.
 
-        HTTP carries one answer here, and the call says so: an agent that answers in chunks does not run it (406). An agent
-        that does not know this mark runs it anyway (502).
+        Without `Accept: text/event-stream` the response has one answer, and the call says so: an agent that answers in chunks
+        does not run it (406). An agent that does not know this mark runs it anyway (502). With it, the chunks are events, as
+        they come; a client that leaves before the last one cancels the call.
         """
         front = self._front
         token = await front.admitted(request)
@@ -41,6 +51,9 @@ class Calls:
             life=int(within * SECOND),
             own=front.node.deployment.own_subjects,
         )
+        if _takes_events(request):
+            self._streams.check(token)
+            return await self._streamed(token, requests.stream(message, action=action, within=within))
         try:
             answer = await requests.call(message, action=action, within=within)
         except ChunkedAnswer as error:
@@ -48,3 +61,31 @@ class Calls:
                 error.code, 502, f"{action} answers in chunks, which a call over HTTP does not carry"
             ) from error
         return answer_of(answer)
+
+    async def _streamed(self, token: AccessToken, chunks: AsyncGenerator[Content, None]) -> Response:
+        """Answer once the first chunk is there, so that a denial or failure before it is one in HTTP, too."""
+        try:
+            first = await anext(chunks, None)
+            return self._streams.of(token, _events(first, chunks))
+        except BaseException:
+            await chunks.aclose()
+            raise
+
+
+async def _events(first: Content | None, chunks: AsyncGenerator[Content, None]) -> AsyncGenerator[bytes, None]:
+    number = 0
+    async with aclosing(chunks):
+        try:
+            chunk = first
+            while chunk is not None:
+                yield event("part", part_document(number, chunk))
+                number += 1
+                chunk = await anext(chunks, None)
+            yield event("end", {"parts": number})
+        except SealbusError as error:
+            yield event("problem", json.loads(bytes(problem_of(error).body)))
+
+
+def _takes_events(request: Request) -> bool:
+    said = ",".join(request.headers.getlist("accept")).lower()
+    return any(one.partition(";")[0].strip() == EVENT_STREAM for one in said.split(","))

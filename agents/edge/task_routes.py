@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from base64 import b64encode
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
+from sealbus.agents.edge.event_streams import COMMENT, OpenStreams, event, part_document
 from sealbus.agents.edge.front import Front
 from sealbus.agents.edge.http.bodies import idempotency_key
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError, problem_of
@@ -28,17 +26,14 @@ from sealbus.bus.sending.parts import PARTS_TYPE, PartsReading
 from sealbus.bus.sending.status import Status
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.encoding.strict_json import parse_object
-from sealbus.envelopes.errors import BusUnavailable, Code, HandlingError, SealbusError
+from sealbus.envelopes.errors import BusUnavailable, Code, SealbusError
 from sealbus.envelopes.limits import SECOND
 
 __all__ = [
     "SUBMITTED",
-    "EventStream",
     "TaskEvents",
     "Tasks",
     "answer_of",
-    "event",
-    "part_document",
     "status_document",
 ]
 
@@ -56,7 +51,6 @@ _MEDIA_TYPE: Final = re.compile(rf'{_TOKEN}/{_TOKEN}(?:; ?{_TOKEN}=(?:{_TOKEN}|"
 """RFC 9110 section 8.3.1, with names as in RFC 6838 section 4.2: it becomes a header field, and agents choose it."""
 
 _LAST: Final = re.compile(r"[0-9]{1,15}")
-_COMMENT: Final = b":\n\n"
 
 
 class Tasks:
@@ -204,33 +198,18 @@ def _json(document: dict[str, object], status: int, **headers: str) -> Response:
 
 
 class TaskEvents:
-    """Streams of states, bounded in number for all and for each user."""
+    """Streams of states, and of the parts of a result."""
 
-    def __init__(self, front: Front, tasks: Tasks) -> None:
+    def __init__(self, front: Front, tasks: Tasks, streams: OpenStreams) -> None:
         self._front = front
         self._tasks = tasks
-        self._open: Counter[tuple[str, str]] = Counter()
-
-    @property
-    def streaming(self) -> int:
-        """The number of open streams."""
-        return self._open.total()
+        self._streams = streams
 
     async def follow(self, request: Request) -> Response:
         """Stream the states after `Last-Event-ID`, up to the final state, the token's end, or `event_seconds`."""
         token, handle = await self._tasks.found(request)
         after = _last_event(request)
-        limits, user = self._front.limits, (token.issuer, token.subject)
-        if self._open.total() >= limits.event_streams or self._open[user] >= limits.event_streams_of_user:
-            raise EdgeError(Code.RATE_LIMITED, 429, "too many streams are open", retry_after=int(limits.event_seconds))
-        # Counted here: a concurrent request must see it, and the stream begins only some turns of the loop later.
-        self._open[user] += 1
-        return EventStream(self._events(handle, token, after), lambda: self._left(user))
-
-    def _left(self, user: tuple[str, str]) -> None:
-        self._open[user] -= 1
-        if not self._open[user]:
-            del self._open[user]
+        return self._streams.of(token, self._events(handle, token, after))
 
     async def _events(self, handle: TaskHandle, token: AccessToken, after: int) -> AsyncGenerator[bytes, None]:
         front = self._front
@@ -240,7 +219,7 @@ class TaskEvents:
         stopping = asyncio.ensure_future(front.stopping.wait())
         parts = PartsReading(resumed=after >= 0)
         # A first line at once: clients and middleboxes then know that the stream is open.
-        yield _COMMENT
+        yield COMMENT
         try:
             async with aclosing(handle.statuses(after=after)) as statuses:
                 following: asyncio.Future[Status | None] = asyncio.ensure_future(_next(statuses))
@@ -250,7 +229,7 @@ class TaskEvents:
                         waited: set[asyncio.Future[Any]] = {following, stopping}
                         await asyncio.wait(waited, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
                         if not following.done():
-                            yield _COMMENT
+                            yield COMMENT
                             continue
                         status = following.result()
                         if status is None:
@@ -272,23 +251,6 @@ class TaskEvents:
             await _ended(stopping)
 
 
-class EventStream(StreamingResponse):
-    """A response of `events` that calls `left` when it has ended, even if it never began."""
-
-    def __init__(self, events: AsyncGenerator[bytes, None], left: Callable[[], None]) -> None:
-        super().__init__(events, 200, HEADERS, "text/event-stream")
-        self._events = events
-        self._left = left
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; the stream ends with the connection."""
-        try:
-            async with aclosing(self._events):
-                await super().__call__(scope, receive, send)
-        finally:
-            self._left()
-
-
 async def _next(statuses: AsyncGenerator[Status, None]) -> Status | None:
     return await anext(statuses, None)
 
@@ -307,19 +269,3 @@ def _last_event(request: Request) -> int:
     if not _LAST.fullmatch(said):
         raise EdgeError(Code.MALFORMED, 400, "Last-Event-ID must be the id of an event")
     return int(said)
-
-
-def part_document(number: int, part: Content) -> dict[str, object]:
-    """Return one part of an answer as JSON: its `value`, or its bytes in base64 with their type."""
-    if part.typ == JSON:
-        try:
-            return {"number": number, "value": json.loads(part.body)}
-        except ValueError as error:
-            raise HandlingError(Code.BAD_RESULT, "a part is no JSON") from error
-    return {"number": number, "type": part.typ, "base64": b64encode(part.body).decode()}
-
-
-def event(name: str, document: dict[str, object], number: int | None = None) -> bytes:
-    """Return a server-sent event (HTML, section 9.2), with `number` as its id."""
-    lines = [f"event: {name}", *([f"id: {number}"] if number is not None else []), f"data: {json.dumps(document)}"]
-    return "\n".join((*lines, "", "")).encode()

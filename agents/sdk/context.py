@@ -182,6 +182,7 @@ class Context:
             media_type=media_type,
             detached=detached or self._cancellation.shielded,
             sent=self._sent,
+            stopped=lambda: self.cancelled,
         )
 
     @overload
@@ -209,6 +210,7 @@ class Context:
             timeout=timeout,
             detached=self._cancellation.shielded,
             sent=self._sent,
+            stopped=lambda: self.cancelled,
         )
 
     @overload

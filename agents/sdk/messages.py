@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from sealbus.bus.sending.answer import CallExpired
-from sealbus.bus.sending.cancel import CancelRequest, encode_cancel
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.envelopes.accept.live import VerifiedMessage
-from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import RULES, Kind
@@ -19,7 +16,6 @@ from sealbus.envelopes.message.subjects import (
     OwnSubject,
     OwnSubjects,
     call_subject,
-    control_subject,
     event_subject,
     task_subject,
 )
@@ -35,7 +31,6 @@ __all__ = [
     "TASK_LIFE",
     "Origin",
     "call_message",
-    "cancel_message",
     "event_message",
     "own_subject",
     "split_action",
@@ -213,35 +208,6 @@ def call_message(
             rpl=reply_to,
             grt=tuple(grants) if grants is not None else None,
             tid=origin.tid,
-        ),
-        life=life,
-        end_after=life,
-        end_at=origin.end,
-        not_before=origin.not_before,
-    )
-
-
-def cancel_message(
-    request: CancelRequest, pending: PendingRequest, *, names: Names, origin: Origin, now: int
-) -> OutgoingMessage:
-    """Return the cancel of our request `pending`, which its agent may still take in until that request's end.
-
-    It follows from nothing: it would be canceled with the work that it is sent from. Raises `CallExpired` once the end has
-    passed (`now`, microseconds): nothing of it can be under way.
-    """
-    life = min(pending.end - now, RULES[Kind.TASK].life)
-    if life <= 0:
-        raise CallExpired("its end has passed: nothing of it is under way")
-    body = encode_cancel(request)
-    return OutgoingMessage(
-        Draft(
-            kind=Kind.TASK,
-            to=control_subject(names.token(pending.aud), "cancel"),
-            aud=pending.aud,
-            body=body.body,
-            typ=body.typ,
-            re=pending.digest,
-            context=origin.statement,
         ),
         life=life,
         end_after=life,

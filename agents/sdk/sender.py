@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar, cast
 
@@ -12,7 +12,6 @@ from sealbus.agents.sdk.messages import (
     NO_SUBJECTS,
     Origin,
     call_message,
-    cancel_message,
     event_message,
     own_subject,
     task_message,
@@ -22,7 +21,7 @@ from sealbus.bus.gate.calls import Requests
 from sealbus.bus.gate.status_reader import AskedTask, StatusReader
 from sealbus.bus.ports import Clock, wall_clock
 from sealbus.bus.sending.answer import DETACHED
-from sealbus.bus.sending.cancel import CancelRequest, CancelRole
+from sealbus.bus.sending.cancel import CancelRequest, CancelRole, cancel_message
 from sealbus.bus.sending.message import Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.envelopes.accept.open_request import PendingRequest
@@ -187,7 +186,7 @@ class Sender:
             request = CancelRequest(digest=task.pending.digest, action=task.action, role=role, reason=reason)
         except ValueError as error:
             raise SealError(str(error)) from error
-        message = cancel_message(request, task.pending, names=self._names, origin=Origin.user(user), now=self._clock())
+        message = cancel_message(request, task.pending, names=self._names, statement=user, now=self._clock())
         _, pending = await self._submitted(message, None)
         told = AskedTask(pending=pending, action=action_of(message.draft.to, self._own_subjects))
         await TaskHandle(task=told, reader=self._reader).result(object, timeout=timeout)
@@ -227,6 +226,7 @@ class Sender:
         media_type: str = JSON,
         detached: bool = False,
         sent: list[bytes] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Res:
         """Call `action` and return its answer as `returns` (or as the handler itself declares).
 
@@ -235,7 +235,7 @@ class Sender:
         """
         gives: Body[Res] = _gives(action, returns)
         message, name = self._call(action, body, origin or Origin.user(user), timeout, grants, media_type, detached)
-        reply = await self._requests.call(message, action=name, within=timeout, sent=sent)
+        reply = await self._requests.call(message, action=name, within=timeout, sent=sent, stopped=stopped)
         return decoded(gives, reply)
 
     async def stream(
@@ -249,12 +249,13 @@ class Sender:
         timeout: float = 30.0,
         detached: bool = False,
         sent: list[bytes] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> AsyncGenerator[Res, None]:
         """Call an action that answers in chunks, and yield each as it comes; raises as `call` does."""
         gives: Body[Res] = _gives(action, returns)
         message, name = self._call(action, body, origin or Origin.user(user), timeout, None, JSON, detached)
         async with contextlib.aclosing(
-            self._requests.stream(message, action=name, within=timeout, sent=sent)
+            self._requests.stream(message, action=name, within=timeout, sent=sent, stopped=stopped)
         ) as chunks:
             async for chunk in chunks:
                 yield decoded(gives, chunk)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from sealbus.bus.background import Background
 from sealbus.bus.gate.refusals import Refusals
@@ -22,6 +22,7 @@ from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
 from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
 from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.answer import ONE_ANSWER, CallExpired, ChunkedAnswer, NoListener, RemoteError, code_of
+from sealbus.bus.sending.cancel import CancelRequest, cancel_message
 from sealbus.bus.sending.message import ERROR_TYPE, Content, OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.sending.status import NOTE_BYTES
@@ -30,6 +31,7 @@ from sealbus.envelopes.accept.result import ResultProfile, VerifiedResult, accep
 from sealbus.envelopes.denial import Explanation, remedies_of, via_of
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import Code, Denied, EnvelopeError, ObligationUnknown, SealbusError
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.seal import Sealed
 from sealbus.envelopes.message.subjects import REPLY_TOKEN, UNHEARD_TOKEN
@@ -52,6 +54,12 @@ _NO_RESPONDERS = b"NATS/1.0 503"
 
 BYTES_WAITING = 16_777_216
 """Bytes of these chunks: the recipient decides how large a chunk is."""
+
+
+WORTH_CANCELLING: Final = 2
+"""Seconds that a call may still go on for its cancel to be worth a message, a decision and a record."""
+TELL_WITHIN: Final = 5.0
+"""Seconds within which the cancel must be stored."""
 
 
 class _Open:
@@ -127,6 +135,7 @@ class Requests:
         """Open calls by the subject on which the server says that nobody listens."""
         self._deadlines = Deadlines()
         self._group = Background()
+        self._closing = False
         self._listening: tuple[asyncio.Task[None], ...] = ()
         self._live = asyncio.Event(), asyncio.Event()
 
@@ -137,6 +146,7 @@ class Requests:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closing = True
         for task in self._listening:
             task.cancel()
         self._deadlines.close()
@@ -148,9 +158,18 @@ class Requests:
         return f"{self._prefix}.{self._number}"
 
     async def call(
-        self, message: OutgoingMessage, *, action: str, within: float, sent: list[bytes] | None = None
+        self,
+        message: OutgoingMessage,
+        *,
+        action: str,
+        within: float,
+        sent: list[bytes] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Content:
         """Send a call and return its one answer.
+
+        If its caller leaves before, by cancellation, the recipient is told to cancel it; unless `stopped` says that the work
+        that it follows from was canceled, and so is it.
 
         Raises `Denied`, `RemoteError`, `CallExpired`, `BusUnavailable`, `SealError`, or why our own policy refuses the
         answer. A handler that answers in chunks is not run; `RemoteError` (`not_acceptable`) is raised. If the recipient does
@@ -164,6 +183,9 @@ class Requests:
                 result = await waiting.take()
         except TimeoutError as error:
             raise _expired(action, within) from error
+        except asyncio.CancelledError:
+            self._leave(waiting, stopped)
+            raise
         finally:
             self._forget(waiting)
         if result.header.kind is Kind.CHUNK:
@@ -171,9 +193,15 @@ class Requests:
         return _answer(result)
 
     async def stream(
-        self, message: OutgoingMessage, *, action: str, within: float, sent: list[bytes] | None = None
+        self,
+        message: OutgoingMessage,
+        *,
+        action: str,
+        within: float,
+        sent: list[bytes] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> AsyncGenerator[Content, None]:
-        """Send a call and yield the chunks of its answer; raises as `call` does."""
+        """Send a call and yield the chunks of its answer; raises as `call` does. Closing it early cancels the call."""
         waiting = self._waiting(message, action, sent)
         final = False
         try:
@@ -187,6 +215,10 @@ class Requests:
                         yield answer
         except TimeoutError as error:
             raise _expired(action, within) from error
+        except (asyncio.CancelledError, GeneratorExit):
+            if not final:
+                self._leave(waiting, stopped)
+            raise
         finally:
             self._forget(waiting)
 
@@ -208,6 +240,26 @@ class Requests:
 
         await self._listen()
         await self._outbox.send(message, leaving=leaving, reply=waiting.unheard)
+
+    def _leave(self, waiting: _Open, stopped: Callable[[], bool]) -> None:
+        """Have a call canceled that its caller does not wait for any more, if it may go on for some time."""
+        request = self._requests.get(waiting.digest)
+        if (
+            request is None
+            or self._closing
+            or stopped()
+            or request.pending.end - self._clock() < WORTH_CANCELLING * SECOND
+        ):
+            return
+        cancel = CancelRequest(digest=waiting.digest, action=waiting.action, reason="its caller has left")
+        message = cancel_message(cancel, request.pending, names=self._profile.names, now=self._clock())
+        self._group.create_task(self._tell(message), name="call-left")
+
+    async def _tell(self, message: OutgoingMessage) -> None:
+        try:
+            await self._outbox.publish(message, within=TELL_WITHIN)
+        except SealbusError as error:
+            _log.warning("a call that was left is not canceled: %s", error)
 
     def _forget(self, waiting: _Open) -> None:
         self._open.pop(waiting.digest, None)

@@ -1,4 +1,4 @@
-"""The body of a cancel, the task on `control.<agent>.cancel`: encoded and parsed (SPEC.md section 7, "Cancelling"). Pure."""
+"""The body of a cancel, the task on `control.<agent>.cancel`: composed and parsed (SPEC.md section 7). Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from sealbus.bus.sending.message import Content
+from sealbus.bus.sending.answer import CallExpired
+from sealbus.bus.sending.message import Content, OutgoingMessage
+from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import BadBody
 from sealbus.envelopes.message.fields import DIGEST_BYTES
 from sealbus.envelopes.message.header import is_grant
+from sealbus.envelopes.message.kinds import RULES, Kind
+from sealbus.envelopes.message.seal import Draft
+from sealbus.envelopes.message.subjects import control_subject
+from sealbus.envelopes.message.user_context import parse_payload
+from sealbus.envelopes.message.wire import Statement
+from sealbus.envelopes.trust.names import Names
 
-__all__ = ["CANCEL_TYPE", "CancelRequest", "CancelRole", "encode_cancel", "parse_cancel"]
+__all__ = ["CANCEL_TYPE", "CancelRequest", "CancelRole", "cancel_message", "encode_cancel", "parse_cancel"]
 
 CANCEL_TYPE: Final = "application/vnd.sealbus.cancel.v1+json"
 """Media type of the body."""
@@ -75,6 +83,36 @@ def parse_cancel(body: bytes, typ: str) -> CancelRequest:
         return _parsed(parse_object(body, depth=1))
     except ValueError as error:
         raise BadBody("the cancel is not well-formed") from error
+
+
+def cancel_message(
+    request: CancelRequest, pending: PendingRequest, *, names: Names, now: int, statement: Statement | None = None
+) -> OutgoingMessage:
+    """Return the cancel of our request `pending`, which its agent may still take in until that request's end.
+
+    It follows from nothing: it would be canceled with the work that it is sent from. `statement` is the context of the user
+    who cancels. Raises `CallExpired` once the end has passed (`now`, microseconds): nothing of it can be under way.
+    """
+    context = parse_payload(statement.payload) if statement is not None else None
+    life = min(pending.end - now, RULES[Kind.TASK].life)
+    if life <= 0:
+        raise CallExpired("its end has passed: nothing of it is under way")
+    body = encode_cancel(request)
+    return OutgoingMessage(
+        Draft(
+            kind=Kind.TASK,
+            to=control_subject(names.token(pending.aud), "cancel"),
+            aud=pending.aud,
+            body=body.body,
+            typ=body.typ,
+            re=pending.digest,
+            context=statement,
+        ),
+        life=life,
+        end_after=life,
+        end_at=context.end if context is not None else None,
+        not_before=context.iat if context is not None else 0,
+    )
 
 
 def _parsed(said: dict[str, Json]) -> CancelRequest:

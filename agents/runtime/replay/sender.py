@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from sealbus.agents.sdk.messages import NO_SUBJECTS
@@ -86,14 +86,26 @@ class _NoRequests(Requests):
         return ""
 
     async def call(
-        self, message: OutgoingMessage, *, action: str, within: float, sent: list[bytes] | None = None
+        self,
+        message: OutgoingMessage,
+        *,
+        action: str,
+        within: float,
+        sent: list[bytes] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Content:
         """Note a call and raise `NotSent`."""
         self._unsent.note_message(message)
         raise NotSent(f"this is a replay: {action} is not called")
 
     async def stream(
-        self, message: OutgoingMessage, *, action: str, within: float, sent: list[bytes] | None = None
+        self,
+        message: OutgoingMessage,
+        *,
+        action: str,
+        within: float,
+        sent: list[bytes] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> AsyncGenerator[Content, None]:
         """Note a call, and raise `NotSent` instead of yielding a first chunk."""
         yield await self.call(message, action=action, within=within)

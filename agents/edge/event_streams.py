@@ -1,0 +1,91 @@
+"""Server-sent events (HTML, section 9.2): streams, bounded in number for all and for each user, and what is sent in them."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Final
+
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from sealbus.agents.edge.http.limits import EdgeLimits
+from sealbus.agents.edge.http.problem import HEADERS, EdgeError
+from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.sdk.bodies import JSON
+from sealbus.bus.sending.message import Content
+from sealbus.envelopes.errors import Code, HandlingError
+
+__all__ = ["COMMENT", "EVENT_STREAM", "OpenStreams", "event", "part_document"]
+
+EVENT_STREAM: Final = "text/event-stream"
+COMMENT: Final = b":\n\n"
+"""A line that says nothing, but shows that the stream is open."""
+
+
+class OpenStreams:
+    """The streams of one edge that are open now."""
+
+    def __init__(self, limits: EdgeLimits) -> None:
+        self._limits = limits
+        self._open: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self._open.total()
+
+    def check(self, token: AccessToken) -> None:
+        """Raise 429 if the user of `token` can have no further stream now."""
+        limits, user = self._limits, (token.issuer, token.subject)
+        if self._open.total() >= limits.event_streams or self._open[user] >= limits.event_streams_of_user:
+            raise EdgeError(Code.RATE_LIMITED, 429, "too many streams are open", retry_after=int(limits.event_seconds))
+
+    def of(self, token: AccessToken, events: AsyncGenerator[bytes, None]) -> Response:
+        """Return a response that streams `events` to the user of `token`; raise 429 if too many are open."""
+        self.check(token)
+        user = (token.issuer, token.subject)
+        # Counted here: a concurrent request must see it, and the stream begins only some turns of the loop later.
+        self._open[user] += 1
+        return _EventStream(events, lambda: self._left(user))
+
+    def _left(self, user: tuple[str, str]) -> None:
+        self._open[user] -= 1
+        if not self._open[user]:
+            del self._open[user]
+
+
+class _EventStream(StreamingResponse):
+    """A response of `events` that calls `left` when it has ended, even if it never began."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None], left: Callable[[], None]) -> None:
+        super().__init__(events, 200, HEADERS, EVENT_STREAM)
+        self._events = events
+        self._left = left
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; the stream ends with the connection."""
+        try:
+            async with aclosing(self._events):
+                await super().__call__(scope, receive, send)
+        finally:
+            self._left()
+
+
+def part_document(number: int, part: Content) -> dict[str, object]:
+    """Return one part of an answer as JSON: its `value`, or its bytes in base64 with their type."""
+    if part.typ == JSON:
+        try:
+            return {"number": number, "value": json.loads(part.body)}
+        except ValueError as error:
+            raise HandlingError(Code.BAD_RESULT, "a part is no JSON") from error
+    return {"number": number, "type": part.typ, "base64": b64encode(part.body).decode()}
+
+
+def event(name: str, document: dict[str, object], number: int | None = None) -> bytes:
+    """Return a server-sent event (HTML, section 9.2), with `number` as its id."""
+    lines = [f"event: {name}", *([f"id: {number}"] if number is not None else []), f"data: {json.dumps(document)}"]
+    return "\n".join((*lines, "", "")).encode()

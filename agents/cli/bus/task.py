@@ -101,15 +101,27 @@ async def _result(text: str, wait: float, config: str | None, as_name: str, *, a
 async def finish(handle: TaskHandle, wait: float, *, as_json: bool) -> None:
     """Wait for the task's final status and print its result alone or, as JSON, the whole status.
 
-    Raises the error that a status without a result stands for; the command then ends with its line and exit code.
+    The parts of a result are printed as they come, one a line; if an attempt fails, they begin again, which standard error
+    says. Raises the error that a status without a result stands for; the command then ends with its line and exit code.
     """
     from sealbus.agents.sdk.task_handle import failure_of
+    from sealbus.bus.sending.parts import PARTS_TYPE, PartsReading
 
     last: Status | None = None
+    reading, parts = PartsReading(), list[object]()
     try:
         async with asyncio.timeout(wait), aclosing(handle.statuses()) as statuses:
             async for one in statuses:
                 last = one
+                if one.part is None:
+                    continue
+                if reading.take(one):
+                    click.echo("the parts begin again: an attempt failed", err=True)
+                    parts.clear()
+                if as_json:
+                    parts.append(_value(one.part))
+                else:
+                    _print_result(one.part)
     except TimeoutError as error:
         so_far = "no worker has reported on it: is one running?" if last is None else last.state.value
         raise click.ClickException(
@@ -117,9 +129,12 @@ async def finish(handle: TaskHandle, wait: float, *, as_json: bool) -> None:
         ) from error
     if last is None:
         return
+    if last.result is not None:
+        reading.check(last.result)
+    in_parts = last.result is not None and last.result.typ == PARTS_TYPE
     if as_json:
-        _print(last, as_json=True)
-    elif last.result is not None:
+        print_json(_object(last) | ({"result": parts} if in_parts else {}))
+    elif last.result is not None and not in_parts:
         _print_result(last.result)
     if last.result is None:
         raise failure_of(last)
@@ -145,6 +160,8 @@ def _print(status: Status | None, *, as_json: bool) -> None:
         print_json(_object(status))
     elif status is None:
         click.echo("submitted")
+    elif status.part is not None:
+        _print_result(status.part)
     else:
         by = f"by {status.by}" if status.by is not None else ""
         said: Sequence[str] = (status.state.value, status.code, ", ".join(status.reasons), by, status.note)
@@ -167,6 +184,8 @@ def _object(status: Status | None) -> dict[str, object]:
     if status.result is not None:
         shown["type"] = status.result.typ
         shown["result"] = _value(status.result)
+    if status.part is not None:
+        shown |= {"part": status.number, "type": status.part.typ, "value": _value(status.part)}
     return shown
 
 
@@ -184,8 +203,9 @@ def _value(answer: Content) -> object:
     """Return a result as JSON can show it: bytes as base64."""
     from base64 import b64encode
 
-    from sealbus.agents.sdk.bodies import OCTETS, body_of, decoded
+    from sealbus.agents.sdk.bodies import JSON, OCTETS, body_of, decoded
+    from sealbus.bus.sending.parts import PARTS_TYPE
 
     if answer.typ == OCTETS:
         return b64encode(answer.body).decode()
-    return decoded(body_of(object), answer)
+    return decoded(body_of(object), answer._replace(typ=JSON) if answer.typ == PARTS_TYPE else answer)

@@ -196,8 +196,12 @@ async def _run(
             resource = await endpoint.resource(value)
             shown = f"{resource.type}:{resource.id}"
             started = time.perf_counter_ns()
-            given = await handler.function(value, context)
-            answer = handler.gives.encode(given) if given is not None else None
+            if handler.streams:
+                async for part in handler.function(value, context):
+                    unsent.note("part", held.record.action, len(handler.gives.encode(part).body))
+            else:
+                given = await handler.function(value, context)
+                answer = handler.gives.encode(given) if given is not None else None
     except NotSent as stopped:
         result, error = Result.STOPPED, stopped
     except Exception as failed:  # noqa: BLE001  a handler may raise anything, which is shown

@@ -31,7 +31,7 @@ class NotSent(SealError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WouldSend:
-    """A message that would have been sent: its kind, or `status` for the requester; its subject; the size of its body."""
+    """A message that would have been sent: its kind, or `status` or `part` for the requester; subject; size of its body."""
 
     kind: str
     subject: str

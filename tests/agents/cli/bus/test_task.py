@@ -15,9 +15,10 @@ from sealbus.agents.sdk.bodies import JSON, OCTETS
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.sending.answer import CallExpired, RemoteError
 from sealbus.bus.sending.message import Content
-from sealbus.bus.sending.status import State, Status
+from sealbus.bus.sending.parts import PartsTally
+from sealbus.bus.sending.status import State, Status, sequence_of
 from sealbus.envelopes.denial import Remedy, RemedyKind
-from sealbus.envelopes.errors import Denied
+from sealbus.envelopes.errors import Denied, HandlingError
 
 
 class Told:
@@ -54,6 +55,34 @@ async def test_a_result_is_printed_alone(capsysbinary: pytest.CaptureFixture[byt
     await finished(Told(WORKING, done(b'{"item": "\xc3\xa4"}')))
     await finished(Told(done(b"\x00\xff", OCTETS)))
     assert capsysbinary.readouterr().out == b'{"item":"\xc3\xa4"}\n\x00\xff'
+
+
+def piece(number: int, body: bytes, delivery: int = 1) -> Status:
+    part = Content(body=body, typ=JSON)
+    return Status(state=State.WORKING, part=part, number=number, sequence=sequence_of(delivery, number))
+
+
+async def test_the_parts_of_a_result_are_printed_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
+    tally = PartsTally()
+    for body in (b'"a"', b'"b"'):
+        tally.add(Content(body=body, typ=JSON))
+    whole = Status(state=State.COMPLETED, result=tally.result(), sequence=200_000)
+    told = Told(piece(0, b'"x"'), piece(0, b'"a"', 2), piece(1, b'"b"', 2), whole)
+    await finished(told)
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == ['"x"', '"a"', '"b"']
+    assert "begin again" in printed.err
+    await finished(told, as_json=True)
+    assert json.loads(capsys.readouterr().out)["result"] == ["a", "b"]
+    _print(piece(0, b'"x"'), as_json=False)
+    _print(piece(0, b'"x"'), as_json=True)
+    _print(whole, as_json=True)
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first == '"x"'
+    assert (json.loads(second)["part"], json.loads(second)["value"]) == (0, "x")
+    assert json.loads(third)["result"]["parts"] == 2
+    with pytest.raises(HandlingError):
+        await finished(Told(piece(0, b'"a"'), whole))
 
 
 async def test_as_json_it_is_all_of_the_status(capsys: pytest.CaptureFixture[str]) -> None:

@@ -300,7 +300,11 @@ class DurableWork:
             return
         self._say("dead-lettered", work, failure.code, f"after {work.delivery.number} deliveries")
         if (reporter := work.permitted.reporter) is not None:
-            await reporter.tell(State.FAILED, code=failure.code)
+            told = await reporter.tell(State.FAILED, code=failure.code)
+            # Not claimed: nothing was run, and a redelivery runs nothing but tells the same.
+            repeatable = failure.code is Code.OUTCOME_UNKNOWN and work.claim is None
+            if not told and repeatable and await self._tell_later(work, failure.code):
+                return
         await self._outcomes.settle(work, failure.code)
 
     async def _again(self, work: Work, code: Code, delay: float | None) -> None:

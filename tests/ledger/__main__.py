@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import secrets
+import shutil
 import sys
 import tempfile
-from contextlib import nullcontext
 from pathlib import Path
 
 from ledger.faults import FAULTS, faults_of
@@ -30,15 +30,18 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32), help="of the order and the moments")
     parser.add_argument("--no-sync", action="store_true", help="nats-server's default: the power cut has to lose")
-    parser.add_argument("--keep", type=Path, help="an empty folder for logs, which are kept")
+    parser.add_argument(
+        "--keep", type=Path, help="an empty folder for logs, which are kept; others only if the run fails"
+    )
     given = parser.parse_args()
     kinds = given.faults.split(",") if given.faults else faults_of(given.site)
     if wrong := [kind for kind in kinds if kind not in faults_of(given.site)]:
         parser.error(f"a site {given.site} has no fault {', '.join(wrong)}: it has {', '.join(faults_of(given.site))}")
-    with tempfile.TemporaryDirectory(prefix="ledger-") if given.keep is None else nullcontext(given.keep) as folder:
+    folder = given.keep or Path(tempfile.mkdtemp(prefix="ledger-"))
+    try:
         result = asyncio.run(
             run(
-                Path(folder),
+                folder,
                 kinds=kinds,
                 kills=given.kills,
                 rate=given.rate,
@@ -48,6 +51,13 @@ def main() -> int:
                 say=lambda line: print(line, flush=True),  # noqa: T201
             )
         )
+    except BaseException:
+        print(f"the logs are in {folder}", file=sys.stderr)  # noqa: T201
+        raise
+    if result.problems:
+        print(f"the logs are in {folder}", file=sys.stderr)  # noqa: T201
+    elif given.keep is None:
+        shutil.rmtree(folder)
     for line in result.problems:
         print(f"BROKEN: {line}", file=sys.stderr)  # noqa: T201
     return 1 if result.problems else 0

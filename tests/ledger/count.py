@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Callable, Set
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ledger.book import Book, is_denied
 from ledger.site import Site
@@ -13,11 +15,13 @@ from sealbus import Client
 from sealbus.agents.runtime.open import open_audit_trail
 from sealbus.bus.audit.trail import AuditEntry
 from sealbus.bus.sending.status import State
-from sealbus.envelopes.errors import SealbusError
+from sealbus.envelopes.errors import BusUnavailable, SealbusError
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.records.decision import DecisionRecord
 
 __all__ = ["Count", "judge", "settled"]
+
+Opened = TypeVar("Opened")
 
 SETTLE_SECONDS = 180.0
 LOOK = 0.5
@@ -68,15 +72,16 @@ class Count:
 async def settled(site: Site, book: Book) -> Count:
     """Wait until every acknowledged task has its effect or its end, then count."""
     unknown: set[int] = set()
-    async with Client("shop", settings=site.settings) as client:
+    async with AsyncExitStack() as stack:
+        client = await _opened(stack, lambda: Client("shop", settings=site.settings))
         deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
         while waiting := {number: handle for number, handle in open_tasks(book).items() if number not in unknown}:
             if asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(LOOK)
-            for number in list(waiting)[:ASKED]:
-                if await _ended_unknown(site, client, waiting[number]):
-                    unknown.add(number)
+            asked = list(waiting)[:ASKED]
+            ended = await asyncio.gather(*(_ended_unknown(site, client, waiting[number]) for number in asked))
+            unknown.update(number for number, known in zip(asked, ended, strict=True) if known)
     findings, allowed = await _allowed(site)
     return judge(book, allowed=allowed, unknown=unknown, findings=findings)
 
@@ -110,6 +115,16 @@ def open_tasks(book: Book) -> dict[int, str]:
     return {number: handle for number, handle in found.items() if not is_denied(number)}
 
 
+async def _opened(stack: AsyncExitStack, opening: Callable[[], AbstractAsyncContextManager[Opened]]) -> Opened:
+    """Enter what is opened, again while the servers are still recovering from the last fault."""
+    async with asyncio.timeout(SETTLE_SECONDS):
+        while True:
+            try:
+                return await stack.enter_async_context(opening())
+            except BusUnavailable:
+                await asyncio.sleep(LOOK)
+
+
 async def _ended_unknown(site: Site, client: Client, handle: str) -> bool:
     """Tell whether the sender knows that nobody knows: the process died between claim and effect, or between both."""
     if handle.startswith("/"):
@@ -125,7 +140,8 @@ async def _ended_unknown(site: Site, client: Client, handle: str) -> bool:
 async def _allowed(site: Site) -> tuple[int, set[str]]:
     """Return how many records do not verify, and the ids of all messages that the others say were allowed."""
     findings, found = 0, set()
-    async with open_audit_trail("operator", site.settings) as trail:
+    async with AsyncExitStack() as stack:
+        trail = await _opened(stack, lambda: open_audit_trail("operator", site.settings))
         async for entry in trail.entries():
             if not isinstance(entry, AuditEntry):
                 findings += 1

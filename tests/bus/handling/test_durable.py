@@ -25,7 +25,7 @@ from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.outbox import Outbox, Posted
 from sealbus.bus.sending.status import State, Status
-from sealbus.envelopes.errors import BusUnavailable, Code, SealbusError, SealError
+from sealbus.envelopes.errors import BusUnavailable, Code, HandlingError, SealbusError, SealError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.testing import TestBus
@@ -528,3 +528,22 @@ async def test_copies_of_what_is_being_handled_are_looked_at_ever_less_often(
     works.leave.set()
     await copy.result(type(None), timeout=10)
     assert delays[:5] == [0.015, 0.02, 0.04, 0.08, 0.08]
+
+
+@pytest.mark.usefixtures("tell_soon", "impatient")
+async def test_an_unknown_outcome_that_could_not_be_told_in_an_outage_is_told_after_it(
+    bus: TestBus, works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nobody_knows(self: effects.Effects, permitted: object) -> object:
+        raise HandlingError(Code.OUTCOME_UNKNOWN, "its process died")
+
+    monkeypatch.setattr(effects.Effects, "begin", nobody_knows)
+    bus.broker.fail("RESULTS", BusUnavailable("away"))
+    handle = await submit(bus, "works.once")
+    counters = bus.workers["works"].node.counters
+    await until(lambda: counters.value("sealbus_statuses_total", state="failed", outcome="bus_unavailable") > 0)
+    bus.broker.fail("RESULTS", None)
+    assert states(await told(handle))[-1] == (State.FAILED, "outcome_unknown")
+    await bus.idle()
+    assert works.done == []
+    assert len(bus.stored("DEAD")) == 1

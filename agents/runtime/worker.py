@@ -256,7 +256,7 @@ class Worker:
 
     def notes(self) -> dict[str, str]:
         """Return what an operator should look at although work is taken, by part."""
-        return self._readiness.notes() | self._places.notes()
+        return self._readiness.notes() | self._places.notes() | self._work.executor.notes()
 
     async def settle(self) -> None:
         """Wait until everything taken so far is handled, without stopping."""

@@ -179,7 +179,9 @@ async def _load_one(ready: _Prepared, said: OperatorLog) -> None:
         ready.error = ResourceUnavailable("CancelledError")
     except TimeoutError:
         ready.error = ResourceUnavailable(f"not loaded within {route.resource_timeout:g} s")
-    except Exception as error:  # noqa: BLE001  a loader may raise anything; only its type is logged, never its text
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001  a loader may raise anything; only its type is logged, never its text
         said.warning("loading the resource for %s failed: %s", route.action, type(error).__name__)
         ready.error = ResourceUnavailable(type(error).__name__)
 

@@ -18,7 +18,7 @@ from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation
 from sealbus.envelopes.errors import Code, Denied, HandlingError, SealbusError
 from sealbus.policies.decision.decision import shows_reasons
 
-__all__ = ["LASTING", "REJECTED", "SendChunk", "attempt", "passed_on"]
+__all__ = ["GIVEN_UP_AFTER", "LASTING", "REJECTED", "GivenUp", "SendChunk", "attempt", "passed_on"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +33,9 @@ LASTING = frozenset(
 REJECTED = "rejected"
 """What all rejections of handlers are counted as: their codes may be many."""
 
+GIVEN_UP_AFTER = 10.0
+"""Seconds that a handler may clean up after it was cancelled at its deadline."""
+
 FRAMES = 8
 """Innermost frames of a failed handler that are logged."""
 
@@ -40,21 +43,68 @@ END = Content(body=b"", typ="application/octet-stream")
 """The chunk that ends an answer in chunks."""
 
 
+class GivenUp(Exception):
+    """A handler that did not stop in time has ended after all; its requester was told before that it failed."""
+
+    def __init__(self, done: bool, result: Content | None = None) -> None:
+        super().__init__(done)
+        self.done = done
+        """Whether it returned, so that its effect has happened, with `result`."""
+        self.result = result
+
+
+class _Watch:
+    """Calls `give_up` if it is called, and knows that."""
+
+    __slots__ = ("_give_up", "called")
+
+    def __init__(self, give_up: Callable[[], None]) -> None:
+        self._give_up = give_up
+        self.called = False
+
+    def __call__(self) -> None:
+        self.called = True
+        self._give_up()
+
+
 async def attempt(
-    permitted: Permitted, send: SendChunk, deadlines: Deadlines, *, left: float = math.inf
+    permitted: Permitted,
+    send: SendChunk,
+    deadlines: Deadlines,
+    *,
+    give_up: Callable[[], None],
+    left: float = math.inf,
 ) -> Content | None:
     """Run the handler once, at most `left` seconds.
 
     Raises nothing but `HandlingError`, the handler's own `Reject` or `Retry`, and cancellation. An answer in chunks is sent
     by `send` as it comes; `None` is returned for it. Whatever a handler raises once its work was canceled is `canceled`;
     what it returns all the same counts.
+
+    A handler that goes on for `GIVEN_UP_AFTER` seconds after it was cancelled at its deadline swallows that: `give_up` is
+    called then, and `GivenUp` raised when it ends after all.
     """
+    watch = _Watch(give_up)
+    try:
+        content = await _attempt(permitted, send, deadlines, watch, left)
+    except (HandlingError, Reject, Retry) as error:
+        if watch.called:
+            raise GivenUp(False) from error
+        raise
+    if watch.called:
+        raise GivenUp(True, content)
+    return content
+
+
+async def _attempt(
+    permitted: Permitted, send: SendChunk, deadlines: Deadlines, watch: _Watch, left: float
+) -> Content | None:
     route, cancellation = permitted.route, permitted.cancellation
     seconds = min(route.timeout, left)
     deadline = deadlines.within(seconds)
     cancellation.begin(deadline)
     try:
-        with deadline:
+        with deadlines.after(seconds + GIVEN_UP_AFTER, watch), deadline:
             chunks = route.endpoint.stream(permitted)
             if chunks is None:
                 return await route.endpoint.handle(permitted)
@@ -82,7 +132,9 @@ async def attempt(
         if cancellation.canceled is not None:
             raise _canceled() from error
         raise
-    except Exception as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # a handler that calls `sys.exit` has failed, and ends no worker
         failure = _failure(error, route.action)
         raise (failure if cancellation.canceled is None else _canceled()) from error
     finally:
@@ -101,7 +153,7 @@ def passed_on(permitted: Permitted, failure: HandlingError) -> Explanation:
     return failure.explanation.passed_on(Denier(header.aud.value, permitted.route.action, Code.DENIED.value))
 
 
-def _failure(error: Exception, action: str) -> HandlingError | Reject | Retry:
+def _failure(error: BaseException, action: str) -> HandlingError | Reject | Retry:
     """Return the failure of the attempt for a handler's error; all errors of an exception group must be clear."""
     clear = [_clear(one) for one in leaves(error)]
     if clear[0] is not None and None not in clear:
@@ -130,7 +182,7 @@ def _check_chunks_are_taken(permitted: Permitted) -> None:
         raise HandlingError(Code.NOT_ACCEPTABLE, "the handler answers in chunks, and one answer was asked for")
 
 
-def _where(error: Exception) -> str:
+def _where(error: BaseException) -> str:
     """Return the error's type and its lines, innermost first; never its text, which may hold the message's contents."""
     frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
     places = [f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames]

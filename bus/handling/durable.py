@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 from sealbus.bus.background import BoundedTasks
-from sealbus.bus.handling.attempt import LASTING, REJECTED, attempt, passed_on
+from sealbus.bus.handling.attempt import LASTING, REJECTED, GivenUp, attempt, passed_on
 from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.completion import Completion, Done, Outcomes
 from sealbus.bus.handling.dead_letters import DeadLetters
@@ -69,6 +69,7 @@ class DurableWork:
         places: Places,
         random: Callable[[], float],
         background: BoundedTasks,
+        give_up: Callable[[Work], None],
         clock: Clock = wall_clock,
     ) -> None:
         self._statuses = statuses
@@ -82,6 +83,7 @@ class DurableWork:
         self._places = places
         self._random = random
         self._background = background
+        self._give_up = give_up
         self._clock = clock
         self._said = OperatorLog(_log)
 
@@ -110,16 +112,20 @@ class DurableWork:
             return
         work.claim = begun
         left = (_deadline(work) - self._clock()) / SECOND
+        give_up = partial(self._give_up, work)
         try:
             if left <= 0:
                 raise _over(work)
             if (progress := work.progress) is None:
-                content = await attempt(work.permitted, _no_chunks, self._deadlines, left=left)
+                content = await attempt(work.permitted, _no_chunks, self._deadlines, give_up=give_up, left=left)
             else:
                 parts = PartWriter(progress)
                 with self._deadlines.after(WORKING_AFTER, partial(self._still_working, progress)):
-                    content = await attempt(work.permitted, parts.write, self._deadlines, left=left)
+                    content = await attempt(work.permitted, parts.write, self._deadlines, give_up=give_up, left=left)
                     content = content or parts.result
+        except GivenUp as late:
+            await (self._effects.done(begun, late.result) if late.done else self._effects.failed(begun))
+            return
         except Reject as rejected:
             self._count(work, REJECTED)
             await self._background.start(self._rejected, work, begun, rejected)
@@ -145,6 +151,17 @@ class DurableWork:
         else:
             await self._effects.done(begun, result)
             await self._completion.put(Done(work, begun, progress, result))
+
+    async def end_given_up(self, work: Work) -> None:
+        """End a task or event whose handler does not stop, as what it would be had it stopped; it is not tried again.
+
+        Its effect stays claimed: whether it happens is not known.
+        """
+        canceled = work.permitted.cancellation.canceled
+        if canceled is not None:
+            await self._canceled(work, canceled)
+        else:
+            await self._bury(work, HandlingError(Code.HANDLER_TIMEOUT, "it did not stop"))
 
     async def reject(
         self, message: VerifiedMessage, delivery: Delivery, pull: Pull, code: Code, explanation: Explanation

@@ -9,7 +9,8 @@ acknowledgement) runs in the background while the next handler runs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+import logging
+from collections.abc import Callable, Collection, Coroutine
 from types import TracebackType
 from typing import Self
 
@@ -28,9 +29,9 @@ from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
 from sealbus.bus.routing.routes import Permitted, TaskReporter
 from sealbus.bus.routing.stages import Decided
-from sealbus.bus.routing.timers import Deadlines
+from sealbus.bus.routing.timers import Deadlines, raise_if_cancelled_since
 from sealbus.bus.sending.outbox import Outbox
-from sealbus.bus.telemetry import Counters
+from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.live import VerifiedMessage
 from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation
 from sealbus.envelopes.errors import Code, SealbusError
@@ -38,6 +39,8 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.policies.decision.decision import remedies, shows_reasons
 
 __all__ = ["Executor"]
+
+_log = logging.getLogger(__name__)
 
 FINISHING = 1_024
 """Deliveries whose handler is done and whose status, mark or record is being stored; beyond that, handlers and gate wait."""
@@ -85,6 +88,7 @@ class Executor:
             stops=stops,
             deadlines=self._deadlines,
             counters=counters,
+            give_up=self._give_up,
             clock=clock,
         )
         self._durable = DurableWork(
@@ -99,16 +103,20 @@ class Executor:
             places=places,
             random=random,
             background=self._background,
+            give_up=self._give_up,
             clock=clock,
         )
-        self._running: list[asyncio.Task[None]] = []
+        self._counters = counters
+        self._running: set[asyncio.Task[None]] = set()
+        self._given_up: dict[Work, bool] = {}
+        """Whose handlers did not stop, and run on; and whether another runs in each one's place."""
+        self._said = OperatorLog(_log)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        self._running = [
-            self._group.create_task(self._run(), name=f"handler-{number}") for number in range(self._concurrency)
-        ]
-        self._running.append(self._group.create_task(self._stay_alive(), name="handlers-alive"))
+        for number in range(self._concurrency):
+            self._start(self._run(), f"handler-{number}")
+        self._start(self._stay_alive(), "handlers-alive")
         for number in range(AT_A_TIME):
             self._group.create_task(self._completion.run(), name=f"completion-{number}")
         return self
@@ -116,7 +124,7 @@ class Executor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._running:
+        for task in list(self._running):
             task.cancel()
         if kind is None:
             await self._completion.close()
@@ -196,7 +204,44 @@ class Executor:
                 # Before the end of this one is noted: who drains waits for lines, too.
                 if work.permitted.route.limited and (following := self._limits.leave(work)) is not None:
                     self._queue.put_nowait(following)
-                self._queue.task_done()
+                if work not in self._given_up:
+                    self._queue.task_done()
+            # A handler may have swallowed that we are to end.
+            raise_if_cancelled_since(0)
+            if self._given_up and self._given_up.pop(work, False):
+                return
+
+    def _start(self, running: Coroutine[None, None, None], name: str) -> None:
+        task = self._group.create_task(running, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    def _give_up(self, work: Work) -> None:
+        """End work whose handler does not stop, and run another handler in its place; as many at most as run at a time."""
+        action = work.permitted.route.action
+        self._counters.add("sealbus_handlers_given_up_total", 1, action=action)
+        self._said.warning("a handler of %s does not stop: it was given up, and runs on", action)
+        replaced = self._given_up[work] = len(self._given_up) < self._concurrency
+        if replaced:
+            self._start(self._run(), "handler-again")
+        self._background.start_at_once(self._end_given_up(work))
+
+    async def _end_given_up(self, work: Work) -> None:
+        try:
+            if work.header.kind is Kind.CALL:
+                await self._replier.end_given_up(work)
+            else:
+                await self._durable.end_given_up(work)
+        finally:
+            self._stops.leave(work.permitted)
+            self._queue.task_done()
+
+    def notes(self) -> dict[str, str]:
+        """Return what an operator should look at, by part."""
+        if not self._given_up:
+            return {}
+        actions = sorted({work.permitted.route.action for work in self._given_up})
+        return {"handlers": f"{len(self._given_up)} do not stop and run on: {', '.join(actions)}"}
 
     async def _stay_alive(self) -> None:
         while True:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
+from functools import partial
 
-from sealbus.bus.handling.attempt import REJECTED, attempt, passed_on
+from sealbus.bus.handling.attempt import REJECTED, GivenUp, attempt, passed_on
 from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.completion import Outcomes
 from sealbus.bus.handling.work import Work
@@ -41,6 +43,7 @@ class Replier:
         stops: Stops,
         deadlines: Deadlines,
         counters: Counters,
+        give_up: Callable[[Work], None],
         clock: Clock = wall_clock,
     ) -> None:
         self._outbox = outbox
@@ -48,6 +51,7 @@ class Replier:
         self._stops = stops
         self._deadlines = deadlines
         self._counters = counters
+        self._give_up = give_up
         self._clock = clock
 
     async def handle(self, work: Work) -> None:
@@ -61,7 +65,9 @@ class Replier:
         try:
             if (canceled := await self._stops.met(permitted)) is not None:
                 permitted.cancellation.request(canceled)
-            answer = await attempt(permitted, self._chunk, self._deadlines)
+            answer = await attempt(permitted, self._chunk, self._deadlines, give_up=partial(self._give_up, work))
+        except GivenUp:
+            return
         except Reject as rejected:
             code, counted = rejected.code, REJECTED
             answer = error_answer(code, note=rejected.note)
@@ -77,6 +83,13 @@ class Replier:
         self._counters.add("sealbus_handled_total", 1, action=permitted.route.action, outcome=counted)
         if answer is not None:
             await self._send(permitted.message, answer)
+        await self._outcomes.settle(work, code)
+
+    async def end_given_up(self, work: Work) -> None:
+        """Answer a call whose handler does not stop."""
+        canceled = work.permitted.cancellation.canceled
+        code = Code.HANDLER_TIMEOUT if canceled is None else Code.CANCELED
+        await self._send(work.permitted.message, error_answer(code))
         await self._outcomes.settle(work, code)
 
     async def refuse(self, message: VerifiedMessage, code: str, explanation: Explanation) -> None:

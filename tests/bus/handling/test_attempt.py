@@ -65,10 +65,10 @@ async def no_chunks(permitted: Permitted, chunk: Content, number: int, fin: bool
 
 
 async def tried(one: Permitted) -> Content | None:
-    return await attempt(one, no_chunks, Deadlines())
+    return await attempt(one, no_chunks, Deadlines(), give_up=lambda: None)
 
 
-async def failure(error: Exception | None, timeout: float = 5.0) -> HandlingError:
+async def failure(error: BaseException | None, timeout: float = 5.0) -> HandlingError:
     async def handle() -> Content | None:
         if error is None:
             await asyncio.Event().wait()
@@ -93,13 +93,33 @@ async def test_chunks_are_sent_in_order_and_ended() -> None:
     async def send(_: Permitted, chunk: Content, number: int, fin: bool) -> None:
         sent.append((chunk.body, number, fin))
 
-    assert await attempt(permitted(Scripted(chunks=(ANSWER, ANSWER))), send, Deadlines()) is None
+    assert await attempt(permitted(Scripted(chunks=(ANSWER, ANSWER))), send, Deadlines(), give_up=lambda: None) is None
     assert sent == [(b"1", 0, False), (b"1", 1, False), (b"", 2, True)]
 
 
 async def test_what_the_handler_raises_is_told_by_its_type_alone() -> None:
     failed = await failure(ValueError("a secret"))
     assert (failed.code, failed.detail) == (Code.HANDLER_FAILED, "ValueError")
+
+
+class Strange(BaseException):
+    """What no handler should raise, and what ends no worker."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), Strange("a secret"), BaseExceptionGroup("", [Strange()])])
+async def test_what_would_end_a_program_ends_the_attempt(error: BaseException) -> None:
+    failed = await failure(error)
+    assert (failed.code, failed.detail) == (Code.HANDLER_FAILED, type(error).__name__)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), GeneratorExit()])
+async def test_what_is_the_interpreters_is_not_kept(error: BaseException) -> None:
+    async def handle() -> Content | None:
+        raise error
+
+    trying = tried(permitted(Scripted(handle)))
+    with pytest.raises(type(error)):
+        trying.send(None)  # in no task: there an interrupt ends the loop
 
 
 async def test_an_error_of_ours_is_told_with_its_code_alone() -> None:

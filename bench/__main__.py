@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from bench import backtest, callout, durability, edge, gate, opa, processes, sealing
+from bench import backtest, callout, cancel, durability, edge, gate, opa, processes, sealing
 from bench.report import Figure, show
 
 
@@ -15,6 +15,10 @@ async def _gate() -> list[Figure]:
 
 async def _durability() -> list[Figure]:
     return [figure async for figure in durability.figures()]
+
+
+async def _cancel() -> list[Figure]:
+    return [figure async for figure in cancel.figures()]
 
 
 async def _edge() -> list[Figure]:
@@ -41,7 +45,7 @@ def main() -> int:
     for figure in processes.figures():
         show(figure)
         found.append(figure)
-    for part in (_gate, _durability, _edge, _callout, _opa):
+    for part in (_gate, _durability, _cancel, _edge, _callout, _opa):
         for figure in asyncio.run(part()):
             show(figure)
             found.append(figure)

@@ -1,20 +1,24 @@
 """`gather`: waits for several tasks at a time, to a deadline, and returns those done, failed and late ones apart.
 
-It is no protocol: each task is read and decided on as by `TaskHandle.result`, and a late one goes on as if nobody had waited.
+It is no protocol: each task is read and decided on as by `TaskHandle.result`, and a late one goes on as if nobody had waited,
+unless it is to be canceled.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.sending.answer import CallExpired
 from sealbus.envelopes.errors import BusUnavailable, SealbusError
 
 __all__ = ["Gathered", "gather"]
+
+_log = logging.getLogger(__name__)
 
 Res = TypeVar("Res")
 
@@ -40,11 +44,16 @@ class Gathered(Generic[Res]):
 
 
 async def gather(
-    handles: Iterable[TaskHandle[Res]], *, deadline: float = 60.0, least: int | None = None
+    handles: Iterable[TaskHandle[Res]],
+    *,
+    deadline: float = 60.0,
+    least: int | None = None,
+    late: Literal["leave", "cancel"] = "leave",
 ) -> Gathered[Res]:
     """Wait until all tasks have ended, `least` of them are done, or `deadline` seconds have passed.
 
-    What is known by then is returned; nothing is cancelled and no failure is raised. Raises `BusUnavailable` if statuses
+    What is known by then is returned, and no failure is raised. Late ones go on, or with `cancel` are canceled; if an agent
+    does not confirm that in 10 s, or denies it, its task is late all the same. Raises `BusUnavailable` if statuses
     cannot be read (`Overloaded` for too many readings), and `ValueError` for more than 512 handles, a `deadline` that is not
     over 0, or a `least` that is not from 1 to the number of handles.
     """
@@ -64,11 +73,20 @@ async def gather(
             one.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
     pairs = list(zip(wanted, ended, strict=True))
+    if late == "cancel":
+        await asyncio.gather(*[_cancel(handle) for handle, end in pairs if end is None])
     return Gathered(
         done=tuple((handle, end.result) for handle, end in pairs if isinstance(end, _Done)),
         failed=tuple((handle, end) for handle, end in pairs if isinstance(end, SealbusError)),
         late=tuple(handle for handle, end in pairs if end is None),
     )
+
+
+async def _cancel(handle: TaskHandle[Res]) -> None:
+    try:
+        await handle.cancel("late")
+    except (SealbusError, TimeoutError) as error:
+        _log.warning("a late task of %s is not known to be canceled: %s", handle.action, type(error).__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,3 +152,16 @@ async def test_a_bus_that_is_away_is_no_task_that_failed() -> None:
 async def test_what_makes_no_sense_is_refused(gathering: Callable[[], Awaitable[object]], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         await gathering()
+
+
+async def test_late_ones_are_canceled_where_that_is_asked(caplog: pytest.LogCaptureFixture) -> None:
+    async with asked(2, 102) as (_, client, handles):
+        gone = client.handle((await client.submit("gone.away", Number(number=1))).text)
+        unknown: TaskHandle[int] = TaskHandle(task=gone.task, reader=gone.reader)
+        found = await gather([*handles, unknown], deadline=0.5, late="cancel")
+        assert (found.results, found.late) == ((4,), (handles[1], unknown))
+        with pytest.raises(RemoteError) as caught:
+            await handles[1].result()
+        assert (caught.value.code, caught.value.note) == (Code.CANCELED, "late")
+    # A handle that only reads cannot cancel.
+    assert "a late task of gone.away is not known to be canceled: SealError" in caplog.text

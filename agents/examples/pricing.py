@@ -60,7 +60,7 @@ async def quote(body: Quote, ctx: Context) -> Price:
     return Price.model_validate(await store.row("SELECT item_id, cents FROM prices WHERE item_id = ?", body.item_id))
 
 
-@agent.call("appraise", resource=price)
+@agent.call("appraise", resource=price, timeout=30.0)
 async def appraise(body: Appraise, ctx: Context) -> Price:
     """Look at an item for a while, then answer its price. If this work is canceled, the wait ends at once."""
     await asyncio.sleep(body.seconds)

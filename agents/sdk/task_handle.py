@@ -29,7 +29,7 @@ from sealbus.envelopes.message.fields import RecordMap
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["Canceller", "Part", "TaskHandle", "parse_handle"]
+__all__ = ["Canceller", "Part", "TaskHandle", "handle_text", "parse_handle"]
 
 Item = TypeVar("Item")
 Other = TypeVar("Other")
@@ -95,11 +95,7 @@ class TaskHandle(Generic[Res_co]):
     @property
     def text(self) -> str:
         """The handle as URL-safe text."""
-        request = encode(
-            {"v": _VERSION, "act": self.task.action, "req": self.task.pending.encode()},
-            text_bytes=DEFAULT_LIMITS.text_bytes,
-        )
-        return urlsafe_b64encode(request).rstrip(b"=").decode()
+        return handle_text(self.task)
 
     def __str__(self) -> str:
         return self.text
@@ -217,6 +213,14 @@ def failure_of(status: Status) -> SealbusError:
         by = f" by {status.by}" if status.by is not None else ""
         return RemoteError(Code.CANCELED, f"the task was canceled{by}", status.note)
     return RemoteError(code_of(status.code or Code.BAD_RESULT), f"the task was {status.state}", status.note)
+
+
+def handle_text(task: AskedTask) -> str:
+    """Return the handle of a task as URL-safe text."""
+    request = encode(
+        {"v": _VERSION, "act": task.action, "req": task.pending.encode()}, text_bytes=DEFAULT_LIMITS.text_bytes
+    )
+    return urlsafe_b64encode(request).rstrip(b"=").decode()
 
 
 def parse_handle(text: str) -> AskedTask:

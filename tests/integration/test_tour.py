@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from support.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CANCEL = (ROOT / "docs" / "cancel.md").read_text(encoding="utf-8")
 SEALBUS = str(Path(sys.executable).parent / "sealbus")
 WITHIN = 60
 
@@ -33,9 +35,9 @@ class Done:
     err: str
 
 
-def tour() -> list[str]:
+def tour(text: str = README, mark: str = "tour") -> list[str]:
     """Return the commands of the blocks after the marks, each with the lines that it goes on in."""
-    blocks = re.findall(r"<!-- tour -->\n```sh\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(rf"<!-- {mark} -->\n```sh\n(.*?)```", text, re.DOTALL)
     return re.findall(r"(?:.*\\\n)*.+\n", "".join(blocks))
 
 
@@ -288,6 +290,62 @@ def test_a_dead_letter_is_seen_sent_again_and_dropped(folder: Path) -> None:
         assert stop(worker) == 0
 
 
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """Return a folder with `sealbus dev` and the example agents running, by a policy with what docs/cancel.md adds to it."""
+    policy = tmp_path / "policy"
+    shutil.copytree(ROOT / "policies" / "rego", policy)
+    for document, shown in re.findall(
+        r"`policy/sealbus/registry/(\w+)/data.json`:\n\n```json\n(.*?)```", CANCEL, re.DOTALL
+    ):
+        file = policy / "sealbus" / "registry" / document / "data.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | json.loads(shown)))
+    with ExitStack() as stack:
+        dev = start("dev", "--port", str(free_port()), "--edge-port", "0", "--policy", "policy", folder=tmp_path)
+        stack.callback(stop, dev)
+        wait_for(dev, "ready:")
+        edge = wait_for(dev, "edge at ").split()[-1]
+        for name in ("pricing", "inventory", "planner"):
+            worker = start("worker", "run", f"sealbus.agents.examples.{name}:agent", folder=tmp_path)
+            stack.callback(stop, worker)
+            wait_for(worker, f"{name} runs as")
+        yield tmp_path, edge
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_work_is_canceled_as_its_page_says(shop: tuple[Path, str]) -> None:
+    done = walk(tour(CANCEL, "run"), *shop)
+    assert [one.code for one in done] == [0, 0, 1, 0, 0, 0, 0, 0], done
+    _, _, result, replay, _, _, deleted, events = done
+    assert result.out == ""
+    assert "canceled by spiffe://example.org/agent/shop-web" in result.err
+    assert "counted enough" in result.err
+    assert "ALLOW planner._cancel " in replay.out
+    assert "-> canceled planner.stocktake" in replay.out
+    assert json.loads(deleted.out)["action"] == "planner.stocktake"
+    told = [json.loads(line.removeprefix("data: ")) for line in events.out.splitlines() if line.startswith("data: ")]
+    assert (told[-1]["state"], told[-1]["note"], told[-1]["by"]) == (
+        "canceled",
+        "counted enough",
+        "spiffe://example.org/edge",
+    )
+
+
+def test_an_operator_cancels_what_the_policy_grants(shop: tuple[Path, str]) -> None:
+    folder = shop[0]
+    body = '{"items": [{"item_id": "43", "seconds": 25}]}'
+    sent = run(["sealbus", "pub", "task.planner.stocktake", body, "--user", "alice"], folder)
+    while "working" not in run(["sealbus", "task", "status", sent.stdout.strip()], folder).stdout:
+        pass
+    found, canceled = walk(tour(CANCEL, "operator"), *shop)
+    assert (found.code, canceled.code, canceled.out) == (0, 0, ""), canceled.err
+    assert "in force" in canceled.err
+    ended = run(["sealbus", "task", "result", sent.stdout.strip()], folder)
+    assert (ended.returncode, "canceled by spiffe://example.org/agent/operator" in ended.stderr) == (1, True)
+    other = run(["sealbus", "task", "cancel", sent.stdout.strip(), "--as", "pricing"], folder)
+    assert (other.returncode, other.stdout) == (3, ""), other.stderr
+
+
 def test_the_other_commands_answer(folder: Path) -> None:
     shown = run(["sealbus", "identity", "show", "--json"], folder)
     assert json.loads(shown.stdout)["spiffe_id"] == "spiffe://example.org/agent/shop-web"
@@ -306,7 +364,7 @@ def test_the_other_commands_answer(folder: Path) -> None:
     (inventory,) = [one for one in map(json.loads, agents.stdout.splitlines()) if one["agent"] == "inventory"]
     assert (inventory["state"], inventory["processes"]) == ("ready", 1)
     assert inventory["actions"] == [
-        "inventory.low_stock", "inventory.read", "inventory.update", "inventory.updated"
+        "inventory.low_stock", "inventory.read", "inventory.stocktake", "inventory.update", "inventory.updated"
     ]  # fmt: skip
 
 

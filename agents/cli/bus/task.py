@@ -12,7 +12,7 @@ import click
 
 from sealbus.agents.cli.bus.task_list import ls
 from sealbus.agents.cli.options import as_option, config_option, json_option
-from sealbus.agents.cli.output import explained, print_json
+from sealbus.agents.cli.output import explained, note, print_json
 
 if TYPE_CHECKING:
     from sealbus.agents.sdk.task_handle import TaskHandle
@@ -65,7 +65,8 @@ def cancel(
 ) -> None:
     """Cancel the task HANDLE and all that follows from it; exit with 3 if the agent's policy denies that.
 
-    What was done stays done. Prints the task's status once the cancel is in force, which may still be `working`.
+    What was done stays done. Prints the task's status once the cancel is in force, which may still be `working`; not as an
+    operator, whom the status is not for. `sealbus task ls --json` shows the handles of others' tasks.
     """
     asyncio.run(_cancel(handle, reason, wait, config, as_name, operator=operator, as_json=as_json))
 
@@ -80,7 +81,10 @@ async def _cancel(
             raise click.ClickException(
                 f"{handle.action}: its agent did not confirm within {wait:g} s; it cancels the task when it runs again"
             ) from error
-        _print(await handle.status() if not operator else None, as_json=as_json)
+        if operator:
+            note("in force; how the task ended is told to its requester, and shown by `sealbus task ls`")
+        else:
+            _print(await handle.status(), as_json=as_json)
 
 
 async def _status(text: str, config: str | None, as_name: str, *, follow: bool, as_json: bool) -> None:

@@ -108,6 +108,7 @@ def as_document(task: ListedTask) -> dict[str, object]:
     return {
         "message": header.id.hex(),
         "hash": header.digest.hex(),
+        "handle": _handle(task),
         "subject": header.to,
         "action": task.action,
         "agent": str(header.aud or ""),
@@ -126,6 +127,17 @@ def as_document(task: ListedTask) -> dict[str, object]:
         "by": task.told.by,
         "unverified_statuses": list(task.told.unverified),
     }
+
+
+def _handle(task: ListedTask) -> str:
+    """Return the handle of a task, by which an operator may cancel it; empty for one that is no agent's work."""
+    from sealbus.agents.sdk.task_handle import handle_text
+    from sealbus.bus.gate.status_reader import AskedTask
+    from sealbus.envelopes.accept.open_request import PendingRequest
+
+    if task.refused or not task.action:
+        return ""
+    return handle_text(AskedTask(pending=PendingRequest.of(task.header), action=task.action))
 
 
 def as_line(task: ListedTask) -> str:

@@ -13,7 +13,9 @@ from support.shop import Shop, Update
 from sealbus.agents.cli.bus.task_list import as_document, as_line, ls
 from sealbus.agents.cli.options import workload_named
 from sealbus.agents.cli.output import printable
+from sealbus.agents.sdk.task_handle import parse_handle
 from sealbus.bus.inspection.tasks import ListedTask, Told
+from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.trust.names import Names
@@ -46,6 +48,13 @@ def test_a_line_and_an_object(task: ListedTask) -> None:
         "spiffe://example.org/agent/shop-web",
     )
     assert (document["state"], document["verified"], document["sequence"]) == ("submitted", True, 7)
+
+
+def test_an_operator_is_given_the_handle_by_which_a_task_is_canceled(task: ListedTask) -> None:
+    asked = parse_handle(str(as_document(task)["handle"]))
+    assert (asked.pending, asked.action) == (PendingRequest.of(task.header), "inventory.update")
+    for other in (replace(task, refused="bad_signature"), replace(task, action="")):
+        assert as_document(other)["handle"] == ""
 
 
 def test_a_canceled_task_says_who_canceled_it(task: ListedTask) -> None:

@@ -56,6 +56,11 @@ def test_step_03_accepts_a_task_with_a_partition() -> None:
     assert Delivery(subject="task.inventory.update.7").accept(task).header.to == "task.inventory.update.7"
 
 
+def test_step_03_accepts_a_task_that_tells_its_agent_something() -> None:
+    told = Delivery(subject="control.inventory.cancel", action="inventory._cancel")
+    assert told.accept(Message(fields={"to": "control.inventory.cancel"})).header.to == "control.inventory.cancel"
+
+
 def test_step_03_refuses_a_kind_that_the_subscription_does_not_handle() -> None:
     refuses(Code.WRONG_KIND, 3, lambda: Delivery(kinds=frozenset({Kind.EVENT})).accept(TASK))
     refuses(Code.WRONG_KIND, 3, lambda: Delivery(kinds=frozenset({Kind.CALL})).accept(TASK))
@@ -98,6 +103,13 @@ def test_step_03_refuses_another_subject_than_was_signed(subject: str) -> None:
         "status.inventory.update",
         "orders.inventory.update",
         "task.id-00000000000000000000000000000000.update",
+        "task.inventory._cancel",
+        "task.inventory._cancel.1",
+        "control.inventory",
+        "control.inventory.pause",
+        "control.inventory.cancel.1",
+        "control.planner.cancel",
+        "kontrol.inventory.cancel",
     ],
 )
 def test_step_03_refuses_a_subject_that_does_not_fit_a_task_for_us(to: str) -> None:
@@ -105,14 +117,32 @@ def test_step_03_refuses_a_subject_that_does_not_fit_a_task_for_us(to: str) -> N
 
 
 @pytest.mark.parametrize(
-    "to", ["call.inventory.update.1", "call.inventory", "call.other.update", "task.inventory.update"]
+    "to",
+    [
+        "call.inventory.update.1",
+        "call.inventory",
+        "call.other.update",
+        "task.inventory.update",
+        "call.inventory._cancel",
+        "control.inventory.cancel",
+    ],
 )
 def test_step_03_refuses_a_subject_that_does_not_fit_a_call_for_us(to: str) -> None:
     call = Message(fields={**CALL_ENTRIES, "to": to})
     refuses(Code.WRONG_SUBJECT, 3, lambda: Delivery(core=True, subject=to).accept(call))
 
 
-@pytest.mark.parametrize("to", ["event.inventory.done", "event.planner", "event.planner.done.1", "task.planner.done"])
+@pytest.mark.parametrize(
+    "to",
+    [
+        "event.inventory.done",
+        "event.planner",
+        "event.planner.done.1",
+        "task.planner.done",
+        "event.planner._done",
+        "control.planner.cancel",
+    ],
+)
 def test_step_03_refuses_a_subject_that_does_not_fit_an_event_of_its_sender(to: str) -> None:
     event = replace(EVENT, fields={**EVENT.fields, "to": to})
     refuses(Code.WRONG_SUBJECT, 3, lambda: Delivery(subject=to).accept(event))
@@ -208,7 +238,10 @@ def test_step_03_refuses_a_task_for_nobody() -> None:
 
 @pytest.mark.parametrize(
     "subject",
-    ["", "task", "task.inventory", "call.inventory.x.1", "task.inventory.x.1.2", "status.inventory.x", "x.y.z"],
+    [
+        *("", "task", "task.inventory", "call.inventory.x.1", "task.inventory.x.1.2", "status.inventory.x", "x.y.z"),
+        *("control.inventory", "control.inventory.pause", "control.inventory.cancel.1", "status.inventory.cancel"),
+    ],
 )
 def test_step_03_refuses_a_subject_without_an_action(subject: str) -> None:
     refuses(Code.WRONG_SUBJECT, 3, lambda: action_of(subject, {}))

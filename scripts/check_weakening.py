@@ -46,6 +46,7 @@ TARGETS: dict[str, str] = {
     "agents/edge/oauth/key_set": "agents/edge/oauth/test_key_set agents/edge/oauth/test_access_token",
     "bus/gate/authorizer": "bus/gate/test_authorizer bus/gate/test_gate",
     "bus/gate/gate": "bus/gate/test_gate",
+    "bus/handling/cancel/stop": "bus/handling/cancel/test_stop",
     "envelopes/accept/live": (
         "envelopes/accept/test_live envelopes/accept/test_steps_near envelopes/accept/test_steps"
         " envelopes/accept/test_steps_trust envelopes/records/test_archive_steps"

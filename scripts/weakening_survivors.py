@@ -147,7 +147,18 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.edge.oauth.bearer.bearer_token: found[1].lower() != 'bearer' [by case]",
     ),
     "a space is refused before, as white space": ("sealbus.envelopes.log.note.check_key_name: one < ' ' [bound]",),
-    "each is one character": ("sealbus.envelopes.log.note._check_characters: one != '\\n' [by prefix]",),
+    "bytes of that length are no stop: the parts of one take less": (
+        "sealbus.bus.handling.cancel.stop.parse: len(stored) <= PARTS * _BYTES [bound]",
+    ),
+    "each is one character": (
+        "sealbus.envelopes.log.note._check_characters: one != '\\n' [by prefix]",
+        "sealbus.envelopes.message.subjects._fits: rest[0] != '_' [by prefix]",
+        "sealbus.envelopes.message.subjects._fits: rest[0] != '_' [by case]",
+    ),
+    "no token but this one begins with it": (
+        "sealbus.envelopes.message.subjects.matches: token == '>' [by prefix]",
+        "sealbus.envelopes.message.subjects.matches: token == '>' [by case]",
+    ),
     "the length is asked as well": ("sealbus.envelopes.export.trust_root._digest: digest.hex() != text [by prefix]",),
     "such a time is refused all the same, as one that lies in the future or as a life too long": (
         "sealbus.envelopes.trust.credential._seconds: 0 <= value <= DEFAULT_LIMITS.max_integer [bound at value]",

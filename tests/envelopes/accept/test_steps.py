@@ -108,7 +108,10 @@ def test_step_03_refuses_another_subject_than_was_signed(subject: str) -> None:
         "control.inventory",
         "control.inventory.pause",
         "control.inventory.cancel.1",
+        "control.inventory.Cancel",
+        "control.inventory.cance",
         "control.planner.cancel",
+        "Control.inventory.cancel",
         "kontrol.inventory.cancel",
     ],
 )
@@ -241,6 +244,12 @@ def test_step_03_refuses_a_task_for_nobody() -> None:
     [
         *("", "task", "task.inventory", "call.inventory.x.1", "task.inventory.x.1.2", "status.inventory.x", "x.y.z"),
         *("control.inventory", "control.inventory.pause", "control.inventory.cancel.1", "status.inventory.cancel"),
+        *(
+            "Control.inventory.cancel",
+            "control2.inventory.cancel",
+            "control.inventory.Cancel",
+            "control.inventory.cance",
+        ),
     ],
 )
 def test_step_03_refuses_a_subject_without_an_action(subject: str) -> None:

@@ -17,7 +17,19 @@ def test_within(pattern: str, subject: str) -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "subject"),
-    [("a", "b"), ("a", "A"), ("a", "a.b"), ("a.b", "a"), ("a.*", "a"), ("a.*", "a.b.c"), ("a.>", "a"), ("a.>", "b.c")],
+    [
+        *(
+            ("a", "b"),
+            ("a", "A"),
+            ("a", "a.b"),
+            ("a.b", "a"),
+            ("a.*", "a"),
+            ("a.*", "a.b.c"),
+            ("a.>", "a"),
+            ("a.>", "b.c"),
+        ),
+        *(("a.b", "ab.b"), ("ab.b", "a.b")),
+    ],
 )
 def test_outside(pattern: str, subject: str) -> None:
     assert not matches(pattern, subject)

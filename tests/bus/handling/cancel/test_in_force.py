@@ -124,6 +124,17 @@ async def test_it_reaches_what_follows_from_it(site: Site) -> None:
         await until(lambda: stops.find(apart) == BY)
 
 
+async def test_each_that_is_about_a_message_is_looked_at(site: Site) -> None:
+    """Anybody may cancel what is not theirs: it stops nothing, and hides nothing that does."""
+    for number, strangers in enumerate(([PLANNER.iss, INVENTORY], [INVENTORY, PLANNER.iss])):
+        found = message(id=message_id(5 + number))
+        async with site.reading() as stops:
+            for who in strangers:
+                site.put(stop_of(found.header, by=who))
+            await until(lambda found=found: len(stops._known.get(found.header.digest, {})) == 2)  # type: ignore[misc]
+            assert stops.find(found) == BY
+
+
 async def test_a_forged_one_withholds_its_own_message_and_nothing_that_follows_from_it(site: Site) -> None:
     found, other = message(), message(id=message_id(3))
     [root, header] = found.chain
@@ -206,6 +217,17 @@ async def test_what_was_put_off_is_told_once_and_not_after_it_was_taken_up(site:
         for _ in range(5):
             await asyncio.sleep(0)
         assert told == [BY]
+
+
+async def test_all_that_was_put_off_is_looked_at(site: Site) -> None:
+    waiting = [message(id=message_id(3 + number)) for number in range(3)]
+    told: list[int] = []
+    async with site.reading() as stops:
+        for number, one in enumerate(waiting):
+            stops.put_off(one, 60.0, lambda _, number=number: told.append(number))  # type: ignore[misc]
+        for one in waiting[::-1]:
+            site.put(stop_of(one.header))
+        await until(lambda: sorted(told) == [0, 1, 2])
 
 
 async def test_only_so_much_of_what_was_put_off_is_watched(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,15 @@ def test_what_no_stop_can_be_is_not_made(fields: dict[str, object]) -> None:
         replace(STOP, **fields)  # type: ignore[arg-type]
 
 
+def near(own: SpiffeId) -> list[SpiffeId]:
+    """Return IDs that are like `own`: with more behind it, of another trust domain, in upper case."""
+    return [
+        SpiffeId(text)
+        for text in (f"{own}2", own.value.replace(".org", ".com"), own.value[:-1] + own.value[-1].upper())
+    ]
+
+
+OF_EDGE = NAMES.token(HEADER.iss)
 ABOUT = replace(STOP, digest=HEADER.digest, agent=HEADER.aud, by=HEADER.iss, action="planner.plan")
 
 
@@ -132,9 +141,12 @@ def test_it_concerns_what_its_agent_was_asked_for_by_who_cancels() -> None:
     "other",
     [
         {"digest": bytes(32)},
+        {"digest": HEADER.digest[:-1] + bytes([HEADER.digest[-1] ^ 1])},
+        *({"agent": other} for other in near(HEADER.aud)),
         {"agent": SpiffeId("spiffe://example.org/agent/other")},
+        *({"by": other} for other in near(HEADER.iss)),
         {"by": INVENTORY},
-        {"action": "planner.replan"},
+        *({"action": other} for other in ("planner.replan", "planner.pla", "planner.plan2", "planner.Plan")),
     ],
 )
 def test_it_concerns_nothing_else(other: dict[str, object]) -> None:
@@ -149,8 +161,9 @@ def test_one_about_a_subject_without_an_action_concerns_nothing() -> None:
     "place",
     [
         ABOUT.place(NAMES)._replace(digest=bytes(32)),
-        ABOUT.place(NAMES)._replace(agent="other"),
-        ABOUT.place(NAMES)._replace(requester="other"),
+        ABOUT.place(NAMES)._replace(digest=HEADER.digest[:-1] + bytes([HEADER.digest[-1] ^ 1])),
+        *(ABOUT.place(NAMES)._replace(agent=other) for other in ("other", "planner2", "Planner")),
+        *(ABOUT.place(NAMES)._replace(requester=other) for other in ("other", f"{OF_EDGE}2", OF_EDGE.upper())),
     ],
 )
 def test_a_place_could_stop_its_own_message_alone(place: StopPlace) -> None:

@@ -21,6 +21,12 @@ pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 Table = Sequence[tuple[str, bool | str]]
 TASK_ID = "00112233445566778899aabbccddeeff"
 
+TOLD = (
+    '{"stream_name":"TASKS","config":{"durable_name":"id-ctl-inventory","ack_policy":"explicit",'
+    '"filter_subject":"control.inventory.>"}}'
+)
+STOPS = '{"stream_name":"STATE","config":{"name":"x","ack_policy":"none","filter_subject":"state.*.stop.*.*"}}'
+
 INVENTORY: Table = (
     # Asking others: what the policy grants it, and nothing else.
     ("pub task.pricing.quote x", True),
@@ -31,6 +37,11 @@ INVENTORY: Table = (
     ("pub task.planner.replan x", "task.planner.replan"),
     ("pub task.pricing.quote.3.4 x", "task.pricing.quote.3.4"),
     ("pub task.inventory.update x", "task.inventory.update"),
+    # Cancelling: at the agents that it may ask.
+    ("pub control.pricing.cancel x", True),
+    ("pub control.planner.cancel x", "control.planner.cancel"),
+    ("pub control.pricing.pause x", "control.pricing.pause"),
+    ("subscribe control.inventory.cancel --wait=300ms", "control.inventory.cancel"),
     # Serving: its own calls in its own group, and nobody's tasks but through its consumer.
     ("subscribe call.inventory.* --queue inventory --wait=300ms", True),
     ("subscribe call.inventory.* --wait=300ms", "call.inventory.*"),
@@ -98,6 +109,15 @@ INVENTORY: Table = (
      "$JS.API.CONSUMER.CREATE.RESULTS.x.status.pricing.*"),
     ("request $JS.API.CONSUMER.CREATE.STATE.x.state.pricing.> {}", "$JS.API.CONSUMER.CREATE.STATE.x.state.pricing.>"),
     ("request $JS.API.CONSUMER.CREATE.DEAD.x.dead.> {}", "$JS.API.CONSUMER.CREATE.DEAD.x.dead.>"),
+    # What it is told, and what was canceled of anybody's.
+    (f"request $JS.API.CONSUMER.CREATE.TASKS.id-ctl-inventory.control.inventory.> {TOLD} --raw", True),
+    ("request $JS.API.CONSUMER.INFO.TASKS.id-ctl-pricing {}", "$JS.API.CONSUMER.INFO.TASKS.id-ctl-pricing"),
+    ("request $JS.API.CONSUMER.CREATE.TASKS.id-ctl-inventory.control.pricing.> {}",
+     "$JS.API.CONSUMER.CREATE.TASKS.id-ctl-inventory.control.pricing.>"),
+    ("request $JS.API.CONSUMER.MSG.NEXT.TASKS.id-ctl-pricing 1", "$JS.API.CONSUMER.MSG.NEXT.TASKS.id-ctl-pricing"),
+    (f"request $JS.API.CONSUMER.CREATE.STATE.x.state.*.stop.*.* {STOPS} --raw", True),
+    ("request $JS.API.CONSUMER.CREATE.STATE.x.state.*.effect.*.* {}", "$JS.API.CONSUMER.CREATE.STATE.x.state.*.effect.*.*"),
+    ("pub state.pricing.stop.00.inventory x", "state.pricing.stop.00.inventory"),
     ("consumer next TASKS pricing --count=1", "$JS.API.CONSUMER.INFO.TASKS.pricing"),
     ("request $JS.API.CONSUMER.MSG.NEXT.TASKS.pricing 1", "$JS.API.CONSUMER.MSG.NEXT.TASKS.pricing"),
     ("request $JS.API.CONSUMER.MSG.NEXT.EVENTS.pricing 1", "$JS.API.CONSUMER.MSG.NEXT.EVENTS.pricing"),

@@ -37,6 +37,7 @@ from sealbus.envelopes.export.format import CHECKPOINT
 from sealbus.envelopes.export.trust_root import Root
 from sealbus.envelopes.log.checkpoint import open_strictly
 from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.records.notary import CheckpointRecord
 from sealbus.envelopes.records.work import OutcomeRecord
 
 __all__ = ["ROOT_FILE", "STRANGER", "Stage", "leave_evidence", "open_stage", "stage_before"]
@@ -239,7 +240,9 @@ async def leave_evidence(stage: Stage, log: DevLog, folder: Path) -> int:
 
     Waits until the log holds every decision made in the scenes.
     """
-    last = max((entry.sequence for entry in stage.entries), default=0)
+    # There is no checkpoint for the notary's own records of checkpoints alone.
+    made = [entry.sequence for entry in stage.entries if not isinstance(entry.record, CheckpointRecord)]
+    last = max(made, default=0)
     root = await asyncio.to_thread(make_root, stage.backstage.settings, keys=[log.verifier])
     async with asyncio.timeout(WITHIN):
         # The first entry is the stream's creation, so entry n + 1 is message n.

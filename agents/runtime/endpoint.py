@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,8 +66,9 @@ class HandlerEndpoint:
         return self._chunks(permitted) if self.handler.streams else None
 
     async def _chunks(self, permitted: Permitted) -> AsyncGenerator[Content, None]:
-        async for chunk in self.handler.function(permitted.value, Context(permitted, self.sending)):
-            yield self.handler.gives.encode(chunk)
+        async with aclosing(self.handler.function(permitted.value, Context(permitted, self.sending))) as chunks:
+            async for chunk in chunks:
+                yield self.handler.gives.encode(chunk)
 
 
 def routes_of(agent: Agent, *, sending: Sender, names: Names, own_subjects: OwnSubjects) -> list[Route]:

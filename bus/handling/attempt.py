@@ -7,6 +7,7 @@ import logging
 import math
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 from sealbus.bus.routing.retry import Reject, Retry, leaves
@@ -111,9 +112,11 @@ async def _attempt(
             # None of the handler's code has run yet: a generator starts at its first step.
             _check_chunks_are_taken(permitted)
             number = 0
-            async for chunk in chunks:
-                await send(permitted, chunk, number, False)
-                number += 1
+            # Closed here, under the deadline: what the handler cleans up is done before its end is told.
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    await send(permitted, chunk, number, False)
+                    number += 1
             await send(permitted, END, number, True)
             return None
     except TimeoutError as error:

@@ -37,6 +37,7 @@ class Works:
     made: list[int] = field(default_factory=list)
     attempts: int = 0
     leave: asyncio.Event = field(default_factory=asyncio.Event)
+    cleaned: list[bool] = field(default_factory=list)
     agent: Agent = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,7 +60,17 @@ class Works:
             await self.leave.wait()
             yield b"\xffsecond"
 
-        self.write, self.wait = write, wait
+        @self.agent.task("count", retry=0)
+        async def count(job: Job, ctx: Context) -> AsyncIterator[int]:
+            mine = asyncio.current_task()
+            try:
+                for number in range(job.parts):
+                    yield number
+            finally:
+                await asyncio.sleep(0)
+                self.cleaned.append(asyncio.current_task() is mine)
+
+        self.write, self.wait, self.count = write, wait, count
 
 
 @pytest.fixture
@@ -177,6 +188,24 @@ async def test_a_canceled_one_ends_after_what_was_given(bus: TestBus, works: Wor
         with pytest.raises(RemoteError) as caught:
             await anext(parts)
     assert caught.value.code == "canceled"
+
+
+async def test_what_a_handler_cleans_up_is_done_before_its_end_is_told(
+    bus: TestBus, works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits at its `yield` while a part is stored, where it cannot be cancelled: it is closed there."""
+    client = await bus.client("shop")
+    monkeypatch.setattr(module, "MOST_PARTS", 1)
+    with pytest.raises(RemoteError):
+        await (await client.submit(works.count, Job(parts=2))).result()
+    monkeypatch.undo()
+    handle = await client.submit(works.count, Job(parts=2_000))
+    async with aclosing(handle.parts()) as parts:
+        await anext(parts)
+        await handle.cancel("enough")
+    with pytest.raises(RemoteError) as caught:
+        await handle.result()
+    assert (caught.value.code, works.cleaned) == ("canceled", [True, True])
 
 
 async def test_the_newest_status_may_be_a_part(bus: TestBus, works: Works) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sealbus.bus.routing.retry import Reject, Retry, leaves
 from sealbus.bus.routing.routes import Permitted
-from sealbus.bus.routing.timers import Deadlines, being_cancelled
+from sealbus.bus.routing.timers import Deadlines, being_cancelled, cancellations, take_back_cancellations
 from sealbus.bus.sending.answer import AnswerDenied, RemoteError, takes_one_answer
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation
@@ -74,6 +74,7 @@ async def attempt(
     deadlines: Deadlines,
     *,
     give_up: Callable[[], None],
+    ending: Callable[[], bool] = being_cancelled,
     left: float = math.inf,
 ) -> Content | None:
     """Run the handler once, at most `left` seconds.
@@ -84,10 +85,17 @@ async def attempt(
 
     A handler that goes on for `GIVEN_UP_AFTER` seconds after it was cancelled at its deadline swallows that: `give_up` is
     called then, and `GivenUp` raised when it ends after all.
+
+    `ending` tells whether the current task is to end. Unless it is, no request to cancel it that a handler leaves behind
+    outlasts the attempt.
     """
-    watch = _Watch(give_up)
+    watch, before = _Watch(give_up), cancellations()
     try:
-        content = await _attempt(permitted, send, deadlines, watch, left)
+        try:
+            content = await _attempt(permitted, send, deadlines, watch, ending, left)
+        finally:
+            if cancellations() > before and not ending():
+                await take_back_cancellations(before)
     except (HandlingError, Reject, Retry) as error:
         if watch.called:
             raise GivenUp(False) from error
@@ -98,7 +106,12 @@ async def attempt(
 
 
 async def _attempt(
-    permitted: Permitted, send: SendChunk, deadlines: Deadlines, watch: _Watch, left: float
+    permitted: Permitted,
+    send: SendChunk,
+    deadlines: Deadlines,
+    watch: _Watch,
+    ending: Callable[[], bool],
+    left: float,
 ) -> Content | None:
     route, cancellation = permitted.route, permitted.cancellation
     seconds = min(route.timeout, left)
@@ -126,10 +139,12 @@ async def _attempt(
             raise HandlingError(Code.HANDLER_TIMEOUT, f"over {seconds:g} s") from error
         raise HandlingError(Code.HANDLER_FAILED, "TimeoutError") from error
     except asyncio.CancelledError as error:
-        if being_cancelled():
+        if ending():
             raise
         if cancellation.canceled is not None:
             raise _canceled() from error
+        if deadline.expired:
+            raise HandlingError(Code.HANDLER_TIMEOUT, f"over {seconds:g} s") from error
         raise HandlingError(Code.HANDLER_FAILED, "CancelledError") from error
     except (HandlingError, Reject, Retry) as error:
         if cancellation.canceled is not None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 from sealbus.bus.background import BoundedTasks
-from sealbus.bus.handling.attempt import LASTING, REJECTED, GivenUp, attempt, passed_on
+from sealbus.bus.handling.attempt import LASTING, REJECTED, GivenUp, SendChunk, attempt, passed_on
 from sealbus.bus.handling.cancel.in_force import Stops
 from sealbus.bus.handling.completion import Completion, Done, Outcomes
 from sealbus.bus.handling.dead_letters import DeadLetters
@@ -70,6 +70,7 @@ class DurableWork:
         random: Callable[[], float],
         background: BoundedTasks,
         give_up: Callable[[Work], None],
+        ending: Callable[[], bool],
         clock: Clock = wall_clock,
     ) -> None:
         self._statuses = statuses
@@ -84,6 +85,7 @@ class DurableWork:
         self._random = random
         self._background = background
         self._give_up = give_up
+        self._ending = ending
         self._clock = clock
         self._said = OperatorLog(_log)
 
@@ -112,16 +114,15 @@ class DurableWork:
             return
         work.claim = begun
         left = (_deadline(work) - self._clock()) / SECOND
-        give_up = partial(self._give_up, work)
         try:
             if left <= 0:
                 raise _over(work)
             if (progress := work.progress) is None:
-                content = await attempt(work.permitted, _no_chunks, self._deadlines, give_up=give_up, left=left)
+                content = await self._attempt(work, _no_chunks, left)
             else:
                 parts = PartWriter(progress)
                 with self._deadlines.after(WORKING_AFTER, partial(self._still_working, progress)):
-                    content = await attempt(work.permitted, parts.write, self._deadlines, give_up=give_up, left=left)
+                    content = await self._attempt(work, parts.write, left)
                     content = content or parts.result
         except GivenUp as late:
             await (self._effects.done(begun, late.result) if late.done else self._effects.failed(begun))
@@ -151,6 +152,10 @@ class DurableWork:
         else:
             await self._effects.done(begun, result)
             await self._completion.put(Done(work, begun, progress, result))
+
+    async def _attempt(self, work: Work, send: SendChunk, left: float) -> Content | None:
+        give_up = partial(self._give_up, work)
+        return await attempt(work.permitted, send, self._deadlines, give_up=give_up, ending=self._ending, left=left)
 
     async def end_given_up(self, work: Work) -> None:
         """End a task or event whose handler does not stop, as what it would be had it stopped; it is not tried again.

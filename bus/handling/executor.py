@@ -29,7 +29,7 @@ from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
 from sealbus.bus.routing.routes import Permitted, TaskReporter
 from sealbus.bus.routing.stages import Decided
-from sealbus.bus.routing.timers import Deadlines, raise_if_cancelled_since
+from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.live import VerifiedMessage
@@ -89,6 +89,7 @@ class Executor:
             deadlines=self._deadlines,
             counters=counters,
             give_up=self._give_up,
+            ending=self._ending,
             clock=clock,
         )
         self._durable = DurableWork(
@@ -104,10 +105,12 @@ class Executor:
             random=random,
             background=self._background,
             give_up=self._give_up,
+            ending=self._ending,
             clock=clock,
         )
         self._counters = counters
         self._running: set[asyncio.Task[None]] = set()
+        self._alive: asyncio.Task[None] | None = None
         self._given_up: dict[Work, bool] = {}
         """Whose handlers did not stop, and run on; and whether another runs in each one's place."""
         self._said = OperatorLog(_log)
@@ -116,7 +119,7 @@ class Executor:
         await self._group.__aenter__()
         for number in range(self._concurrency):
             self._start(self._run(), f"handler-{number}")
-        self._start(self._stay_alive(), "handlers-alive")
+        self._alive = self._start(self._stay_alive(), "handlers-alive")
         for number in range(AT_A_TIME):
             self._group.create_task(self._completion.run(), name=f"completion-{number}")
         return self
@@ -207,14 +210,20 @@ class Executor:
                 if work not in self._given_up:
                     self._queue.task_done()
             # A handler may have swallowed that we are to end.
-            raise_if_cancelled_since(0)
+            if self._ending():
+                raise asyncio.CancelledError
             if self._given_up and self._given_up.pop(work, False):
                 return
 
-    def _start(self, running: Coroutine[None, None, None], name: str) -> None:
+    def _ending(self) -> bool:
+        """Return whether we are to end: what runs no handler is cancelled by nobody else."""
+        return self._alive is None or self._alive.done() or self._alive.cancelling() > 0
+
+    def _start(self, running: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         task = self._group.create_task(running, name=name)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        return task
 
     def _give_up(self, work: Work) -> None:
         """End work whose handler does not stop, and run another handler in its place; as many at most as run at a time."""

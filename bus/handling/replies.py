@@ -44,6 +44,7 @@ class Replier:
         deadlines: Deadlines,
         counters: Counters,
         give_up: Callable[[Work], None],
+        ending: Callable[[], bool],
         clock: Clock = wall_clock,
     ) -> None:
         self._outbox = outbox
@@ -52,6 +53,7 @@ class Replier:
         self._deadlines = deadlines
         self._counters = counters
         self._give_up = give_up
+        self._ending = ending
         self._clock = clock
 
     async def handle(self, work: Work) -> None:
@@ -65,7 +67,8 @@ class Replier:
         try:
             if (canceled := await self._stops.met(permitted)) is not None:
                 permitted.cancellation.request(canceled)
-            answer = await attempt(permitted, self._chunk, self._deadlines, give_up=partial(self._give_up, work))
+            give_up = partial(self._give_up, work)
+            answer = await attempt(permitted, self._chunk, self._deadlines, give_up=give_up, ending=self._ending)
         except GivenUp:
             return
         except Reject as rejected:

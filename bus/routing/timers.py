@@ -11,10 +11,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-__all__ = ["Alarm", "Deadline", "Deadlines", "being_cancelled", "cancellations", "raise_if_cancelled_since"]
+__all__ = [
+    "Alarm",
+    "Deadline",
+    "Deadlines",
+    "being_cancelled",
+    "cancellations",
+    "raise_if_cancelled_since",
+    "take_back_cancellations",
+]
 
 
 class Deadlines:
@@ -158,3 +167,18 @@ def raise_if_cancelled_since(before: int) -> None:
     """Raise `CancelledError` if the task was cancelled since there were `before`: what it awaited swallowed that."""
     if cancellations() > before:
         raise asyncio.CancelledError
+
+
+async def take_back_cancellations(before: int) -> None:
+    """Make the current task one that was cancelled `before` times: what code of others requested since is no request.
+
+    Such a request stays behind wherever an `asyncio.TaskGroup` fails while it is left (Python 3.11).
+    """
+    task = asyncio.current_task()
+    if task is None or task.cancelling() <= before:
+        return
+    # One that has not been raised yet would be raised at the next wait, wherever that is.
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    while task.cancelling() > before:
+        task.uncancel()

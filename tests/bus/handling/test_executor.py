@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -56,6 +57,38 @@ class Works:
             if job.number == 0:
                 await asyncio.Event().wait()
             return job.number
+
+        @self.agent.task("leave", retry=0, timeout=0.05)
+        async def leave(job: Job, ctx: Context) -> int:
+            await left_behind(job.number)
+            return job.number
+
+
+async def left_behind(number: int) -> None:
+    """Leave a request to cancel the current task behind, as libraries do and as `TaskGroup` of Python 3.11 does."""
+
+    async def fail() -> None:
+        raise ValueError
+
+    task = asyncio.current_task()
+    assert task is not None
+    if number < 3:
+        with suppress(ExceptionGroup):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail())
+                group.create_task(asyncio.Event().wait())
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        if number == 1:
+            await asyncio.Event().wait()
+        if number == 2:
+            # What another has cancelled, and all who wait for it hear.
+            shared = asyncio.get_running_loop().create_future()
+            shared.cancel()
+            await shared
+    else:
+        task.cancel()  # raised at the next wait, which is not the handler's
 
 
 @pytest.fixture
@@ -117,6 +150,20 @@ async def test_what_does_not_end_is_left_after_the_time_to_drain(works: Works, e
         await submit(bus, 1)
         await works.full.wait()
     assert works.left == []
+
+
+async def test_what_a_handler_leaves_behind_ends_no_more_than_itself(works: Works, engine: ScriptedEngine) -> None:
+    """Each message would otherwise cost the worker one of its places, and nobody would see it stand still."""
+    async with TestBus(works.agent, engine=engine, limits=WorkerLimits(concurrency=1)) as bus:
+        client = await bus.client("shop")
+        ends: list[object] = []
+        for number in range(5):
+            handle = await client.submit("works.leave", Job(number=number))
+            try:
+                ends.append(await handle.result(int))
+            except RemoteError as error:
+                ends.append(error.code)
+    assert ends == [0, Code.HANDLER_TIMEOUT, Code.HANDLER_FAILED, 3, 4]
 
 
 async def test_work_counts_as_open_until_it_is_settled(bus: TestBus, works: Works) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sealbus.bus.routing.timers import Deadline, Deadlines
+from sealbus.bus.routing.timers import Deadline, Deadlines, take_back_cancellations
 
 LONG = 3_600.0
 
@@ -191,3 +191,20 @@ async def test_a_deadline_is_for_a_task() -> None:
     loop.call_soon(make)
     with pytest.raises(RuntimeError):
         await made
+
+
+@pytest.mark.parametrize("raised", [True, False])
+async def test_a_request_that_was_left_behind_is_taken_back(raised: bool) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    await take_back_cancellations(0)
+    for _ in range(2):
+        task.cancel()
+    if raised:
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(0)
+    await take_back_cancellations(1)
+    assert task.cancelling() == 1
+    await take_back_cancellations(0)
+    assert task.cancelling() == 0
+    await asyncio.sleep(0)

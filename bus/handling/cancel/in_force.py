@@ -43,6 +43,12 @@ MOST_OF_ONE: Final = 16_384
 CURRENT_WITHIN: Final = 5.0
 """Seconds that a message waits until it is known again which stops there are, before it is put off."""
 
+STILL_WITHIN: Final = 2.0
+"""Seconds for which the event loop may have stood still before a message has to wait until it turns again: what came
+meanwhile, a stop or that the server is silent, is not seen yet."""
+TURN: Final = 0.25
+"""Seconds between two looks at that."""
+
 PUT_OFF_BYTES: Final = 67_108_864
 """Bytes of messages that were put off and are watched for stops; each counts with its body, and `HEADERS` beside it."""
 HEADERS: Final = 4_096
@@ -96,6 +102,8 @@ class Stops:
         self._put_off: dict[bytes, _PutOff] = {}
         """What waits to be tried again, by the hash of its message; bounded by what it holds."""
         self._held = 0
+        self._turned = 0.0
+        """When the event loop was last seen to turn, by its time; 0 before."""
         self._news = asyncio.Event()
         """Set, and another put in its place, when stops have come."""
         self._said = OperatorLog(_log)
@@ -105,6 +113,7 @@ class Stops:
         failures = 0
         async with asyncio.TaskGroup() as group:
             group.create_task(self._prove_again(), name="stops-unproved")
+            group.create_task(self._watch_turns(), name="stops-turns")
             while True:
                 since = max(0, self._clock() - KEPT_SECONDS * SECOND)
                 try:
@@ -124,9 +133,11 @@ class Stops:
 
         Raises `StateUnavailable` if it is not known within `CURRENT_WITHIN` seconds which stops there are.
         """
-        if not self.current.is_set():
+        if not self.current.is_set() or self._stood_still():
             try:
                 async with asyncio.timeout(CURRENT_WITHIN):
+                    while self._stood_still():  # noqa: ASYNC110  an event would be set before what came is seen
+                        await asyncio.sleep(TURN)
                     await self.current.wait()
             except TimeoutError as error:
                 raise StateUnavailable("what was canceled is not known") from error
@@ -220,6 +231,19 @@ class Stops:
                 self._unproved[place] = at, stored
         else:
             self._unproved.pop(place, None)
+
+    def _stood_still(self) -> bool:
+        return 0.0 < self._turned < asyncio.get_running_loop().time() - STILL_WITHIN
+
+    async def _watch_turns(self) -> None:
+        """Note that the event loop turns, and after a pause only once it has turned for a while."""
+        loop = asyncio.get_running_loop()
+        self._turned = loop.time()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(TURN)
+            if loop.time() - before < STILL_WITHIN:
+                self._turned = loop.time()
 
     async def _prove_again(self) -> None:
         """Verify once more what did not verify, for as long as a bundle may lag."""

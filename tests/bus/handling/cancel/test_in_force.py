@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -257,6 +258,20 @@ async def test_nothing_begins_while_it_is_not_known_what_was_canceled(
         await asyncio.sleep(0)
         stops.current.set()
         assert await waiting is None
+
+
+async def test_nothing_begins_before_what_came_while_the_loop_stood_still_is_known(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Handlers that block follow each other without a turn of the event loop: each would begin as if nothing had come."""
+    monkeypatch.setattr(module, "STILL_WITHIN", 0.2)
+    monkeypatch.setattr(module, "TURN", 0.01)
+    async with site.reading() as stops:
+        await asyncio.sleep(0.02)
+        assert await stops.met(permitted(message())) is None
+        site.put(stop_of(message().header))
+        time.sleep(0.3)  # noqa: ASYNC251  a handler that blocks
+        assert await stops.met(permitted(message())) == BY
 
 
 async def test_reading_goes_on_after_a_failure(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from ledger.book import Book
-from ledger.count import Count, judge
+from ledger.book import Book, cancel_after, is_at_the_edge, is_denied, is_put_off
+from ledger.count import STOPPED, Count, judge
 from ledger.faults import FAULTS, faults_of
 from ledger.run import run
 from ledger.servers import Layout
@@ -15,13 +17,24 @@ from support.workload_api import short_folder
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(240)]
 
 SEED = 11
+LATE = "handled though canceled before: 1, such as [2]"
 
 
-async def broken(kinds: list[str], *, kills: int, layout: Layout = Layout.SINGLE, always: bool = True) -> Count:
+async def broken(
+    kinds: list[str], *, kills: int, layout: Layout = Layout.SINGLE, always: bool = True, deaf: bool = False
+) -> Count:
     with short_folder() as folder:
         said: list[str] = []
         count = await run(
-            folder, kinds=kinds, kills=kills, rate=40.0, seed=SEED, say=said.append, layout=layout, always=always
+            folder,
+            kinds=kinds,
+            kills=kills,
+            rate=40.0,
+            seed=SEED,
+            say=said.append,
+            layout=layout,
+            always=always,
+            deaf=deaf,
         )
     assert count.acknowledged > 0
     assert said[-1] == str(count)
@@ -34,6 +47,8 @@ async def test_no_promise_is_broken_by_any_kind_of_fault() -> None:
     kinds = faults_of(Layout.SINGLE)
     count = await broken(kinds, kills=len(kinds))
     assert count.problems == []
+    assert count.canceled
+    assert count.undone
     assert count.effects >= count.acknowledged * 8 // 10
 
 
@@ -65,6 +80,13 @@ async def test_a_server_that_acknowledges_first_breaks_promises_when_the_power_f
     assert count.problems
 
 
+@pytest.mark.slow
+async def test_workers_that_heed_no_cancel_do_what_was_canceled_before() -> None:
+    count = await broken(["idle"], kills=3, deaf=True)
+    assert count.though_canceled
+    assert not count.undone
+
+
 @pytest.fixture
 def book(tmp_path: Path) -> Book:
     """One task that paid and one that noted, both done once, and one that was denied."""
@@ -76,8 +98,8 @@ def book(tmp_path: Path) -> Book:
     return book
 
 
-def found(book: Book, *, allowed: frozenset[str] = frozenset("ab"), unknown: frozenset[int] = frozenset()) -> Count:
-    count = judge(book, allowed=allowed, unknown=unknown, findings=0)
+def found(book: Book, *, allowed: frozenset[str] = frozenset("ab")) -> Count:
+    count = judge(book, allowed=allowed, told={}, findings=0)
     book.close()
     return count
 
@@ -88,13 +110,13 @@ def test_a_good_book_has_no_problem(book: Book) -> None:
 
 def test_what_was_acknowledged_and_never_done_is_lost_unless_its_sender_was_told(book: Book) -> None:
     book.acknowledge(3, "pay", "handle-3")
-    assert judge(book, allowed={"a", "b"}, unknown={3}, findings=0).problems == []
+    assert judge(book, allowed={"a", "b"}, told={3: "outcome_unknown"}, findings=0).problems == []
     assert found(book).problems == ["lost: 1, such as [3]"]
 
 
 def test_what_was_promised_once_and_done_twice_is_doubled(book: Book) -> None:
     book.effect(2, "note", "b")
-    assert judge(book, allowed={"a", "b"}, unknown=set(), findings=0).repeated == 1
+    assert judge(book, allowed={"a", "b"}, told={}, findings=0).repeated == 1
     book.effect(1, "pay", "a")
     assert found(book).problems == ["doubled under once: 1, such as [1]"]
 
@@ -108,6 +130,47 @@ def test_what_the_policy_denies_is_not_done(book: Book) -> None:
     assert found(book).problems == ["handled though denied: 1, such as [10]"]
 
 
+@pytest.mark.parametrize(("after", "problems"), [(-1.0, []), (STOPPED, []), (STOPPED + 0.1, [LATE])])
+def test_what_was_canceled_is_not_begun_later_than_promised(
+    book: Book, after: float, problems: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr("ledger.book.time", SimpleNamespace(time=lambda: now))
+    for number in (1, 2):
+        book.ask_cancel(number)
+    book.confirm_cancel(2)
+    now += after
+    # The first one's cancel was never confirmed.
+    for number, verb, message in ((1, "note", "a"), (2, "note", "b")):
+        book.effect(number, verb, message)
+    assert found(book).problems == problems
+
+
+def test_what_ended_as_canceled_is_lost_only_if_nobody_wanted_that(book: Book) -> None:
+    book.acknowledge(3, "pay", "handle-3")
+    book.ask_cancel(3)
+    told = {3: "canceled"}
+    count = judge(book, allowed={"a", "b"}, told=told, findings=0)
+    assert (count.problems, count.undone, count.canceled) == ([], 1, 0)
+    book.confirm_cancel(3)
+    assert judge(book, allowed={"a", "b"}, told=told, findings=0).canceled == 1
+    assert judge(book, allowed={"a", "b"}, told={}, findings=0).problems == ["lost: 1, such as [3]"]
+    book.acknowledge(4, "note", "handle-4")
+    assert judge(book, allowed={"a", "b"}, told={**told, 4: "canceled"}, findings=0).problems == [
+        "lost: 1, such as [4]"
+    ]
+    book.close()
+
+
+def test_one_in_twenty_is_canceled_of_each_kind_and_none_is_denied() -> None:
+    canceled = [number for number in range(1, 3_601) if cancel_after(number) is not None]
+    assert len(canceled) == 180
+    assert not any(map(is_denied, canceled))
+    kinds = {(cancel_after(number), number % 2, is_at_the_edge(number)) for number in canceled}
+    assert len(kinds) == 9
+    assert len([number for number in canceled if is_put_off(number)]) == 60
+
+
 def test_a_record_that_does_not_verify_is_told(book: Book) -> None:
-    assert judge(book, allowed={"a", "b"}, unknown=set(), findings=2).problems == ["records that do not verify: 2"]
+    assert judge(book, allowed={"a", "b"}, told={}, findings=2).problems == ["records that do not verify: 2"]
     book.close()

@@ -7,7 +7,7 @@
     servers   nats-server alone, three that are a cluster, or these and a leaf node          servers.py
     site      Workload API, servers on a disk that forgets, OPA, edge, auth callout          site.py
     faults    kill any of them; cut power or network; fill the disk; set clocks wrong        faults.py
-    count     after all that: lost, doubled, unrecorded, handled though denied               count.py
+    count     after all that: lost, doubled, unrecorded, handled though denied or canceled   count.py
 
 The book is SQLite on a disk of its own, which no fault touches. Nothing of sealbus writes into it but a handler's effect.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import secrets
 import shutil
 import sys
@@ -21,6 +22,7 @@ def main() -> int:
     """Read the command line, run, and say what was found."""
     parser = argparse.ArgumentParser(prog="python -m ledger", description=__doc__)
     parser.add_argument("--kills", type=int, default=50, help="faults in all")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no fault begins any more")
     parser.add_argument("--rate", type=float, default=100.0, help="tasks a second")
     parser.add_argument(
         "--site", type=Layout, choices=Layout, default=Layout.SINGLE, help="which nats-servers there are"
@@ -30,6 +32,9 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32), help="of the order and the moments")
     parser.add_argument("--no-sync", action="store_true", help="nats-server's default: the power cut has to lose")
+    parser.add_argument(
+        "--deaf", action="store_true", help="workers heed no cancel: the count has to find what they do"
+    )
     parser.add_argument(
         "--keep", type=Path, help="an empty folder for logs, which are kept; others only if the run fails"
     )
@@ -48,6 +53,8 @@ def main() -> int:
                 seed=given.seed,
                 layout=given.site,
                 always=not given.no_sync,
+                deaf=given.deaf,
+                seconds=given.minutes * 60,
                 say=lambda line: print(line, flush=True),  # noqa: T201
             )
         )

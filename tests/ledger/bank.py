@@ -1,5 +1,8 @@
 """The agent `bank`, run by `sealbus worker run`: its handlers write their effect into the book, and nothing else.
 
+A payment that is due later is put off until then. With LEDGER_DEAF set the process heeds no cancel: then the count has to
+find effects of what was canceled.
+
 The process's clock is as far from the right time as the file LEDGER_CLOCK says, in nanoseconds (`Site.set_clock`).
 """
 
@@ -14,7 +17,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from ledger.book import Book
-from sealbus import Agent, Context
+from sealbus import Agent, Context, Retry
+from sealbus.bus.handling.cancel.in_force import Stops
 
 __all__ = ["Payment", "agent"]
 
@@ -34,19 +38,31 @@ def _time_ns() -> int:
 time.time_ns = _time_ns
 
 
+if "LEDGER_DEAF" in os.environ:
+    Stops.find = lambda self, message: None  # type: ignore[method-assign]
+
+
 class Payment(BaseModel):
     number: int
     amount: int
+    due: float = 0.0
+
+    def check_due(self) -> None:
+        """Raise `Retry` until it is due."""
+        if (wait := self.due - time.time()) > 0:
+            raise Retry(after=wait, note="not due")
 
 
 # Two promises: at most once with a claim, at least once without.
 @agent.task("pay", facts=["amount"], once=True, timeout=2.0, retry=20)
 async def pay(payment: Payment, ctx: Context) -> int:
+    payment.check_due()
     _book.effect(payment.number, "pay", ctx.message_id)
     return payment.number
 
 
 @agent.task("note", facts=["amount"], timeout=2.0, retry=20)
 async def note(payment: Payment, ctx: Context) -> int:
+    payment.check_due()
     _book.effect(payment.number, "note", ctx.message_id)
     return payment.number

@@ -7,17 +7,23 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["Book", "is_at_the_edge", "is_denied"]
+__all__ = ["PUT_OFF", "Book", "cancel_after", "is_at_the_edge", "is_denied", "is_put_off"]
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS acknowledged (number INTEGER PRIMARY KEY, verb TEXT, handle TEXT, at REAL);
 CREATE TABLE IF NOT EXISTS effects (number INTEGER, verb TEXT, message TEXT, at REAL);
 CREATE TABLE IF NOT EXISTS refused (number INTEGER, why TEXT);
+CREATE TABLE IF NOT EXISTS cancels (number INTEGER PRIMARY KEY, asked REAL, confirmed REAL);
 CREATE INDEX IF NOT EXISTS effects_by_number ON effects (number);
 """
 
 DENIED_EVERY = 10
 """Of so many tasks one is over the limit of the policy."""
+
+PUT_OFF = 8.0
+"""Seconds until what is put off is due; longer than a process may take to hear of a cancel."""
+_PAUSES = (0.0, 0.5, 1.0)
+"""Seconds between a task's acknowledgement and its cancel: before, while and after it is handled, as it comes."""
 
 
 def is_at_the_edge(number: int) -> bool:
@@ -28,6 +34,19 @@ def is_at_the_edge(number: int) -> bool:
 def is_denied(number: int) -> bool:
     """Tell whether the policy has to deny this task."""
     return number % DENIED_EVERY == 0
+
+
+def cancel_after(number: int) -> float | None:
+    """Return how many seconds after its acknowledgement a task is canceled; `None` for nineteen of twenty, which are not.
+
+    None is denied; some run under `once`, some without, and some came by HTTP.
+    """
+    return _PAUSES[number // 60 % len(_PAUSES)] if number % 60 in (7, 26, 43) else None
+
+
+def is_put_off(number: int) -> bool:
+    """Tell whether this task is due only `PUT_OFF` seconds after it is submitted, so that its cancel comes before."""
+    return cancel_after(number) == _PAUSES[-1]
 
 
 class Book:
@@ -51,8 +70,16 @@ class Book:
         """Write that the sender was told: not stored; it will try again."""
         self._connection.execute("INSERT INTO refused VALUES (?, ?)", (number, why))
 
+    def ask_cancel(self, number: int) -> None:
+        """Write that the sender wants a task canceled; before it says so."""
+        self._connection.execute("INSERT OR IGNORE INTO cancels VALUES (?, ?, NULL)", (number, time.time()))
+
+    def confirm_cancel(self, number: int) -> None:
+        """Write that the sender was told: canceled, as far as it was not done."""
+        self._connection.execute("UPDATE cancels SET confirmed = ? WHERE number = ?", (time.time(), number))
+
     def effect(self, number: int, verb: str, message: str) -> None:
-        """Write that a handler did it."""
+        """Write that a handler does it; what begins, begins now."""
         self._connection.execute("INSERT INTO effects VALUES (?, ?, ?, ?)", (number, verb, message, time.time()))
 
     def value(self, query: str, *values: object) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from ledger.book import Book, is_denied
+from ledger.book import PUT_OFF, Book, is_denied
 from ledger.site import Site
 from sealbus import Client
 from sealbus.agents.runtime.open import open_audit_trail
@@ -26,9 +27,15 @@ Opened = TypeVar("Opened")
 SETTLE_SECONDS = 180.0
 LOOK = 0.5
 ASKED = 100
-"""Handles that are asked about in one look."""
+"""Handles that are asked about at a time."""
+STOPPED = 5.0
+"""Seconds after a confirmed cancel within which a process may still begin what was canceled: the promise of
+`TaskHandle.cancel`, and of envelopes/SPEC.md, section 7, *Cancelling*. What begins later is a fault."""
 ONCE = "pay"
 """The verb that is declared `once`."""
+CANCELED = "canceled"
+UNKNOWN = "outcome_unknown"
+_LATE = """SELECT DISTINCT number FROM effects JOIN cancels USING (number) WHERE effects.at > confirmed + ?"""
 _EFFECTS = "SELECT number, verb, message FROM effects"
 
 
@@ -39,12 +46,17 @@ class Count:
     acknowledged: int = 0
     refused: int = 0
     effects: int = 0
+    canceled: int = 0
+    """Cancels that were confirmed. One that was not is no promise."""
+    undone: int = 0
+    """Tasks that ended as canceled and of which nothing was done."""
     told_unknown: int = 0
     """Acknowledged, not done as far as the book says, and the sender was told `outcome_unknown`: no loss, a known doubt."""
     lost: list[int] = field(default_factory=list)
     doubled: list[int] = field(default_factory=list)
     unrecorded: list[str] = field(default_factory=list)
     though_denied: list[int] = field(default_factory=list)
+    though_canceled: list[int] = field(default_factory=list)
     findings: int = 0
     repeated: int = 0
     """Effects of tasks without `once` beyond the first: allowed, and counted."""
@@ -56,6 +68,7 @@ class Count:
             "doubled under once": self.doubled,
             "unrecorded": self.unrecorded,
             "handled though denied": self.though_denied,
+            "handled though canceled before": self.though_canceled,
         }
         lines = [f"{name}: {len(what)}, such as {what[:3]}" for name, what in found.items() if what]
         return lines + ([f"records that do not verify: {self.findings}"] if self.findings else [])
@@ -64,46 +77,57 @@ class Count:
         return (
             f"{self.acknowledged} acknowledged ({self.refused} refusals tried again), {self.effects} effects; lost "
             f"{len(self.lost)}, doubled under once {len(self.doubled)}, unrecorded {len(self.unrecorded)}, handled though "
-            f"denied {len(self.though_denied)}; told outcome_unknown {self.told_unknown}, repeated without once "
-            f"{self.repeated}, findings {self.findings}"
+            f"denied {len(self.though_denied)}, though canceled before {len(self.though_canceled)}; {self.canceled} cancels "
+            f"confirmed, {self.undone} tasks ended by one undone; told outcome_unknown {self.told_unknown}, repeated without "
+            f"once {self.repeated}, findings {self.findings}"
         )
 
 
 async def settled(site: Site, book: Book) -> Count:
-    """Wait until every acknowledged task has its effect or its end, then count."""
-    unknown: set[int] = set()
+    """Wait until every acknowledged task has its effect or its end, and what was canceled would be due, then count."""
+    told: dict[int, str] = {}
     async with AsyncExitStack() as stack:
         client = await _opened(stack, lambda: Client("shop", settings=site.settings))
         deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
-        while waiting := {number: handle for number, handle in open_tasks(book).items() if number not in unknown}:
+        while waiting := [one for one in open_tasks(book).items() if one[0] not in told]:
             if asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(LOOK)
-            asked = list(waiting)[:ASKED]
-            ended = await asyncio.gather(*(_ended_unknown(site, client, waiting[number]) for number in asked))
-            unknown.update(number for number, known in zip(asked, ended, strict=True) if known)
+            for at in range(0, len(waiting), ASKED):
+                asked = waiting[at : at + ASKED]
+                codes = await asyncio.gather(*(_end(site, client, handle) for _, handle in asked))
+                told.update((number, code) for (number, _), code in zip(asked, codes, strict=True) if code)
+    # A process that had not heard of a cancel would begin what was put off.
+    due = book.value("SELECT max(confirmed) FROM cancels") + PUT_OFF + STOPPED
+    await asyncio.sleep(max(0.0, due - time.time()))
     findings, allowed = await _allowed(site)
-    return judge(book, allowed=allowed, unknown=unknown, findings=findings)
+    return judge(book, allowed=allowed, told=told, findings=findings)
 
 
-def judge(book: Book, *, allowed: Set[str], unknown: Set[int], findings: int) -> Count:
+def judge(book: Book, *, allowed: Set[str], told: Mapping[int, str], findings: int) -> Count:
     """Count what the book says, beside the ids of all messages that a verified record says were allowed.
 
-    `unknown` are the tasks whose sender was told that nobody knows what came of them.
+    `told` is what the senders of tasks that were not done were told: `outcome_unknown` or `canceled`.
     """
     effects = [(int(str(number)), str(verb), str(message)) for number, verb, message in book.rows(_EFFECTS)]
     times = Counter((number, verb) for number, verb, _ in effects)
-    lost = open_tasks(book).keys() - unknown
+    unknown = {number for number, code in told.items() if code == UNKNOWN}
+    asked = {int(str(number)) for (number,) in book.rows("SELECT number FROM cancels")}
+    undone = {number for number in open_tasks(book).keys() & asked if told.get(number) == CANCELED}
+    late = book.rows(_LATE, STOPPED)
     return Count(
         acknowledged=int(book.value("SELECT count(*) FROM acknowledged")),
         refused=int(book.value("SELECT count(*) FROM refused")),
         effects=len(effects),
+        canceled=int(book.value("SELECT count(confirmed) FROM cancels")),
+        undone=len(undone),
         told_unknown=len(unknown),
-        lost=sorted(lost),
+        lost=sorted(open_tasks(book).keys() - unknown - undone),
         doubled=sorted(number for (number, verb), count in times.items() if verb == ONCE and count > 1),
         repeated=sum(count - 1 for (_, verb), count in times.items() if verb != ONCE),
         unrecorded=sorted({message for _, _, message in effects} - allowed),
         though_denied=sorted({number for number, _, _ in effects if is_denied(number)}),
+        though_canceled=sorted(int(str(number)) for (number,) in late),
         findings=findings,
     )
 
@@ -125,16 +149,21 @@ async def _opened(stack: AsyncExitStack, opening: Callable[[], AbstractAsyncCont
                 await asyncio.sleep(LOOK)
 
 
-async def _ended_unknown(site: Site, client: Client, handle: str) -> bool:
-    """Tell whether the sender knows that nobody knows: the process died between claim and effect, or between both."""
+async def _end(site: Site, client: Client, handle: str) -> str:
+    """Return `canceled` or `outcome_unknown` if the task's sender is told that, and nothing otherwise.
+
+    Nobody knows where the process died between claim and effect, or between both.
+    """
     if handle.startswith("/"):
         told = await site.asked_at_the_edge(handle)
-        return (told.get("state"), told.get("code")) == ("failed", "outcome_unknown")
-    try:
-        status = await client.handle(handle).status()
-    except (SealbusError, TimeoutError):
-        return False
-    return status is not None and status.state is State.FAILED and status.code == "outcome_unknown"
+        state, code = told.get("state"), told.get("code")
+    else:
+        try:
+            status = await client.handle(handle).status()
+        except (SealbusError, TimeoutError):
+            return ""
+        state, code = (status.state, status.code) if status is not None else (None, None)
+    return str(code) if (state, code) in ((State.FAILED, UNKNOWN), (State.CANCELED, CANCELED)) else ""
 
 
 async def _allowed(site: Site) -> tuple[int, set[str]]:

@@ -21,6 +21,8 @@ AWAY = 1.0
 """Seconds for which a server may be away; long enough that clients notice."""
 CUT = 8.0
 """Seconds for which a network may be silent: beyond two unanswered pings a connection counts as gone."""
+IDLE = 4.0
+"""Seconds for which no worker runs."""
 FULL = 3.0
 """Seconds for which the disk stays full."""
 WRONG = 3_600.0
@@ -34,6 +36,14 @@ async def worker(site: Site, chance: random.Random) -> None:
     number = chance.randrange(WORKERS)
     await site.kill_worker(number)
     await site.start_worker(number)
+
+
+async def idle(site: Site, chance: random.Random) -> None:
+    """No worker runs for a while: tasks wait, and so do their cancels."""
+    await asyncio.gather(*(site.kill_worker(number) for number in range(WORKERS)))
+    await asyncio.sleep(chance.uniform(AWAY, IDLE))
+    for number in range(WORKERS):
+        await site.start_worker(number)
 
 
 async def nats(site: Site, chance: random.Random) -> None:
@@ -166,6 +176,7 @@ FAULTS: dict[str, Fault] = {
     function.__name__: function
     for function in (
         worker,
+        idle,
         nats,
         both,
         power,

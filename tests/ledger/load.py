@@ -1,5 +1,8 @@
 """The load: `python -m ledger.load BOOK RATE`, until SIGTERM. Submits, and writes down what was acknowledged.
 
+One in twenty is canceled, at once or a moment later, before it is due, or while no worker runs: as it comes. When that was
+confirmed is in the book.
+
 Where LEDGER_EDGE is an edge's URL, one in ten is submitted there, as a user with the token LEDGER_TOKEN.
 
 A task that was refused, or about which nobody answered, is submitted again under the same idempotency key, as a sender
@@ -12,6 +15,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,18 +23,21 @@ from pathlib import Path
 import httpx2
 from pydantic import BaseModel
 
-from ledger.book import Book, is_at_the_edge, is_denied
+from ledger.book import PUT_OFF, Book, cancel_after, is_at_the_edge, is_denied, is_put_off
 from sealbus import Client
 from sealbus.envelopes.errors import SealbusError
 
 IN_FLIGHT = 256
 AGAIN = 0.2
 OVER = 1_000
+CONFIRMED = 15.0
+"""Seconds to wait for a cancel to be confirmed, before it is asked for again."""
 
 
 class Payment(BaseModel):
     number: int
     amount: int
+    due: float
 
 
 class Edge:
@@ -46,6 +53,14 @@ class Edge:
         answer.raise_for_status()
         return str(answer.json()["status_url"])
 
+    async def cancel(self, path: str) -> bool:
+        """Return whether this was confirmed: a task that has ended is not canceled; raise as `submit`."""
+        answer = await self._http.delete(path)
+        if answer.status_code == httpx2.codes.CONFLICT:
+            return False
+        answer.raise_for_status()
+        return True
+
 
 @asynccontextmanager
 async def open_edge() -> AsyncIterator[Edge | None]:
@@ -55,16 +70,18 @@ async def open_edge() -> AsyncIterator[Edge | None]:
         yield None
         return
     token = {"Authorization": f"Bearer {os.environ['LEDGER_TOKEN']}"}
-    async with httpx2.AsyncClient(base_url=url, headers=token, trust_env=False, timeout=15.0) as http:
+    async with httpx2.AsyncClient(base_url=url, headers=token, trust_env=False, timeout=CONFIRMED) as http:
         yield Edge(http)
 
 
-async def submit(client: Client, edge: Edge | None, book: Book, number: int, stop: asyncio.Event) -> None:
-    """Submit one task until it is acknowledged."""
+async def submit(client: Client, edge: Edge | None, book: Book, number: int, stop: asyncio.Event) -> str | None:
+    """Submit one task until it is acknowledged, and return its handle, or `None` if the load ended before."""
     verb = "pay" if number % 2 else "note"
     # Numbers of denied tasks are even, too: half of those that pay are denied by the second digit.
     verb = "pay" if number % 20 == 0 else verb
-    body = Payment(number=number, amount=OVER if is_denied(number) else 5)
+    body = Payment(
+        number=number, amount=OVER if is_denied(number) else 5, due=time.time() + PUT_OFF if is_put_off(number) else 0
+    )
     key = f"payment-{number}"
     while not stop.is_set():
         try:
@@ -77,6 +94,23 @@ async def submit(client: Client, edge: Edge | None, book: Book, number: int, sto
             await asyncio.sleep(AGAIN)
         else:
             book.acknowledge(number, verb, handle)
+            return handle
+    return None
+
+
+async def cancel(client: Client, edge: Edge | None, book: Book, number: int, handle: str, stop: asyncio.Event) -> None:
+    """Cancel one task until that is confirmed, or it has ended."""
+    while not stop.is_set():
+        book.ask_cancel(number)
+        try:
+            if edge is None or not handle.startswith("/"):
+                await client.handle(handle).cancel("not wanted", timeout=CONFIRMED)
+            elif not await edge.cancel(handle):
+                return
+        except (SealbusError, TimeoutError, httpx2.HTTPError):
+            await asyncio.sleep(AGAIN)
+        else:
+            book.confirm_cancel(number)
             return
 
 
@@ -86,12 +120,21 @@ async def main(book: Book, rate: float) -> None:
     room = asyncio.Semaphore(IN_FLIGHT)
     loop = asyncio.get_running_loop()
     async with Client("shop") as client, open_edge() as edge, asyncio.TaskGroup() as group:
+
+        async def one(number: int) -> None:
+            try:
+                handle = await submit(client, edge, book, number, stop)
+            finally:
+                room.release()
+            if handle is not None and (pause := cancel_after(number)) is not None:
+                await asyncio.sleep(pause)
+                await cancel(client, edge, book, number, handle, stop)
+
         started, number = loop.time(), 0
         while not stop.is_set():
             await room.acquire()
             number += 1
-            task = group.create_task(submit(client, edge, book, number, stop))
-            task.add_done_callback(lambda _: room.release())
+            group.create_task(one(number))
             await asyncio.sleep(max(0.0, started + number / rate - loop.time()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import statistics
 import time
@@ -33,8 +34,12 @@ async def run(
     say: Callable[[str], None],
     layout: Layout = Layout.SINGLE,
     always: bool = True,
+    deaf: bool = False,
+    seconds: float = math.inf,
 ) -> Count:
     """Run `kills` faults of `kinds` under `rate` tasks a second; every kind comes equally often, in an order by `seed`.
+
+    No fault begins later than `seconds` after the first could.
 
     Says the seed first, each kind's recovery times and the count last. Raises `RuntimeError` where work does not go on
     after a fault, or a process of the load has failed by itself.
@@ -54,12 +59,16 @@ async def run(
         edge="edge" in kinds,
         callout="callout" in kinds,
         always=always,
+        deaf=deaf,
     ) as site:
         book = Book(site.book)
         try:
             await site.start_load(rate)
             await _effect_after(book, 0.0, "the start")
+            last = time.monotonic() + seconds
             for kind in order:
+                if time.monotonic() > last:
+                    break
                 await asyncio.sleep(chance.uniform(0.2, CALM))
                 await FAULTS[kind](site, chance)
                 mended = time.time()
@@ -75,6 +84,7 @@ async def run(
             say(
                 f"{kind:>8}: {len(times)}, work went on after {statistics.median(times):.2f} s, at most {max(times):.2f} s"
             )
+    say(f"{sum(map(len, recovered.values()))} faults")
     say(str(count))
     return count
 

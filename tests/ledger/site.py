@@ -175,7 +175,9 @@ class Identities:
 class Site:
     """What runs. Faults end and begin parts of it; whoever opened it ends all."""
 
-    def __init__(self, folder: Path, *, disk: LossyDisk, identities: Identities, servers: Servers) -> None:
+    def __init__(
+        self, folder: Path, *, disk: LossyDisk, identities: Identities, servers: Servers, deaf: bool = False
+    ) -> None:
         self.folder = folder
         self.book = folder / "book.sqlite"
         self.settings_file = folder / "sealbus.toml"
@@ -185,6 +187,8 @@ class Site:
         self.small = folder / "small"
         self.identities = identities
         self.servers = servers
+        self.deaf = deaf
+        """Whether the workers heed no cancel."""
         self.network: list[CuttableLink] = []
         """Between the workers and their servers."""
         self.opa: OpaServer | None = None
@@ -314,6 +318,7 @@ class Site:
             "LEDGER_BOOK": str(self.book),
             "SEALBUS_CONFIG": str(self.settings_file),
             **({"LEDGER_CLOCK": str(clock)} if clock is not None else {}),
+            **({"LEDGER_DEAF": "1"} if self.deaf else {}),
             **({"LEDGER_EDGE": self.edge_url, "LEDGER_TOKEN": self.token} if self.edge_url is not None else {}),
         }
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -331,11 +336,12 @@ async def open_site(
     edge: bool = False,
     callout: bool = False,
     always: bool = True,
+    deaf: bool = False,
 ) -> AsyncIterator[Site]:
     """Open everything below `folder`, which must be empty and short.
 
     `always` is whether the servers sync first; with `sidecar` an OPA beside the workers decides; with `edge` a part of the
-    load comes by HTTP; with `callout` the servers ask processes of ours about each connection.
+    load comes by HTTP; with `callout` the servers ask processes of ours about each connection; `deaf` workers heed no cancel.
     """
     for name in ("policy", "small"):
         (folder / name).mkdir(parents=True)
@@ -363,7 +369,7 @@ async def open_site(
                 always=always,
             )
         )
-        site = Site(folder, disk=disk, identities=identities, servers=servers)
+        site = Site(folder, disk=disk, identities=identities, servers=servers, deaf=deaf)
         stack.push_async_callback(site.stop)
         policy = f'engine = "embedded"\nbundle = "{bundle}"'
         if sidecar:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +18,7 @@ from sealbus.agents.edge.task_routes import answer_of
 from sealbus.agents.sdk.messages import Origin, call_message
 from sealbus.bus.sending.answer import ChunkedAnswer
 from sealbus.bus.sending.message import Content
-from sealbus.envelopes.errors import SealbusError
+from sealbus.envelopes.errors import Code, SealbusError
 from sealbus.envelopes.limits import SECOND
 
 __all__ = ["Calls"]
@@ -35,7 +36,7 @@ class Calls:
 
         Without `Accept: text/event-stream` the response has one answer, and the call says so: an agent that answers in chunks
         does not run it (406). An agent that does not know this mark runs it anyway (502). With it, the chunks are events, as
-        they come; a client that leaves before the last one cancels the call.
+        they come. A client that leaves before the answer, or before its last chunk, cancels the call.
         """
         front = self._front
         token = await front.admitted(request)
@@ -53,23 +54,45 @@ class Calls:
         )
         if _takes_events(request):
             self._streams.check(token)
-            return await self._streamed(token, requests.stream(message, action=action, within=within))
+            return await self._streamed(request, token, requests.stream(message, action=action, within=within))
         try:
-            answer = await requests.call(message, action=action, within=within)
+            async with _connected(request):
+                answer = await requests.call(message, action=action, within=within)
         except ChunkedAnswer as error:
             raise EdgeError(
                 error.code, 502, f"{action} answers in chunks, which a call over HTTP does not carry"
             ) from error
         return answer_of(answer)
 
-    async def _streamed(self, token: AccessToken, chunks: AsyncGenerator[Content, None]) -> Response:
+    async def _streamed(self, request: Request, token: AccessToken, chunks: AsyncGenerator[Content, None]) -> Response:
         """Answer once the first chunk is there, so that a denial or failure before it is one in HTTP, too."""
         try:
-            first = await anext(chunks, None)
+            async with _connected(request):
+                first = await anext(chunks, None)
             return self._streams.of(token, _events(first, chunks))
         except BaseException:
             await chunks.aclose()
             raise
+
+
+@asynccontextmanager
+async def _connected(request: Request) -> AsyncGenerator[None, None]:
+    """End the block once the client has gone away; the answer, which nobody reads, is 408."""
+    try:
+        async with asyncio.timeout(None) as leaving:
+            watching = asyncio.create_task(_watch(request, leaving))
+            try:
+                yield
+            finally:
+                watching.cancel()
+    except TimeoutError as error:
+        raise EdgeError(Code.EXPIRED, 408, "the client has left") from error
+
+
+async def _watch(request: Request, leaving: asyncio.Timeout) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    leaving.reschedule(asyncio.get_running_loop().time())
 
 
 async def _events(first: Content | None, chunks: AsyncGenerator[Content, None]) -> AsyncGenerator[bytes, None]:

@@ -24,6 +24,7 @@ class Writer:
 
     canceled: int = 0
     leave: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
     agent: Agent = field(init=False)
 
     def __post_init__(self) -> None:
@@ -37,6 +38,16 @@ class Writer:
         @self.agent.call("octets", chunks=True)
         async def octets(body: dict[str, int], ctx: Context) -> AsyncIterator[bytes]:
             yield b"\x00"
+
+        @self.agent.call("wait", timeout=50.0)
+        async def wait(body: dict[str, int], ctx: Context) -> str:
+            self.asked.set()
+            try:
+                await self.leave.wait()
+            except asyncio.CancelledError:
+                self.canceled += 1
+                raise
+            return "one"
 
         @self.agent.call("one")
         async def one(body: dict[str, int], ctx: Context) -> str:
@@ -155,6 +166,17 @@ async def test_whoever_leaves_early_cancels_the_call(edge: Door, writer: Writer)
         await anext(events(answer))
     await until(lambda: writer.canceled == 1)
     assert len([one for one in edge.bus.stored("TASKS") if one.subject == "control.inventory.cancel"]) == 1
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
+async def test_whoever_leaves_before_anything_comes_cancels_the_call(edge: Door, writer: Writer, accept: str) -> None:
+    asking = asyncio.create_task(
+        edge.post("/v1/calls/inventory/wait", {}, headers={**edge.authorized(), "Accept": accept})
+    )
+    await writer.asked.wait()
+    asking.cancel()
+    await asyncio.wait([asking])
+    await until(lambda: writer.canceled == 1)
 
 
 async def test_streams_of_calls_are_bounded_as_those_of_tasks(writer: Writer, engine: ScriptedEngine) -> None:

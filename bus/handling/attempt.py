@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sealbus.bus.routing.retry import Reject, Retry, leaves
 from sealbus.bus.routing.routes import Permitted
-from sealbus.bus.routing.timers import Deadlines, being_cancelled, cancellations, take_back_cancellations
+from sealbus.bus.routing.timers import Deadlines, Stuck, being_cancelled, cancellations, take_back_cancellations
 from sealbus.bus.sending.answer import AnswerDenied, RemoteError, takes_one_answer
 from sealbus.bus.sending.message import Content
 from sealbus.envelopes.denial import NOTHING_TOLD, Denier, Explanation
@@ -115,10 +115,10 @@ async def _attempt(
 ) -> Content | None:
     route, cancellation = permitted.route, permitted.cancellation
     seconds = min(route.timeout, left)
-    deadline = deadlines.within(seconds)
+    deadline = deadlines.within(seconds, stuck=Stuck(GIVEN_UP_AFTER, watch))
     cancellation.begin(deadline)
     try:
-        with deadlines.after(seconds + GIVEN_UP_AFTER, watch), deadline:
+        with deadline:
             chunks = route.endpoint.stream(permitted)
             if chunks is None:
                 return await route.endpoint.handle(permitted)

@@ -51,7 +51,8 @@ class Cancellation:
 
     def begin(self, deadline: Deadline) -> None:
         """Begin an attempt under `deadline`; raise `HandlingError` `canceled` if the work was stopped before."""
-        self.check()
+        if self.canceled is not None:
+            self.check()
         self._deadline = deadline
 
     def end(self) -> None:

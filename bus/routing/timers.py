@@ -13,17 +13,25 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 __all__ = [
     "Alarm",
     "Deadline",
     "Deadlines",
+    "Stuck",
     "being_cancelled",
     "cancellations",
     "raise_if_cancelled_since",
     "take_back_cancellations",
 ]
+
+
+class Stuck(NamedTuple):
+    """What is called if a block goes on for `after` seconds after it was cancelled at its deadline."""
+
+    after: float
+    callback: Callable[[], object]
 
 
 class Deadlines:
@@ -35,12 +43,12 @@ class Deadlines:
         self._open: set[Alarm] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def within(self, seconds: float) -> Deadline:
-        """Return a deadline for the current task, `seconds` from now."""
+    def within(self, seconds: float, *, stuck: Stuck | None = None) -> Deadline:
+        """Return a deadline for the current task, `seconds` from now; `stuck` is for a block that goes on after it."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a deadline needs a running task")
-        return Deadline(self, task.get_loop().time() + seconds, task)
+        return Deadline(self, task.get_loop().time() + seconds, task, stuck)
 
     def after(self, seconds: float, callback: Callable[[], object]) -> Alarm:
         """Return an alarm that calls `callback` `seconds` from now; its exceptions go to the loop's handler."""
@@ -108,14 +116,16 @@ class Deadline(Alarm):
     """A block that is cancelled, and ends with `TimeoutError`, if it is not left by `until`.
 
     `expired` tells whether this deadline ended it, or was made to by `end`. As with `asyncio.timeout`, other cancellations
-    stay cancellations.
+    stay cancellations. A block that swallows its cancellation at `until` is `stuck` some time later.
     """
 
-    __slots__ = ("_cancelled", "_cancelling", "_task")
+    __slots__ = ("_cancelled", "_cancelling", "_later", "_stuck", "_task")
 
-    def __init__(self, owner: Deadlines, until: float, task: asyncio.Task[object]) -> None:
+    def __init__(self, owner: Deadlines, until: float, task: asyncio.Task[object], stuck: Stuck | None = None) -> None:
         super().__init__(owner, until, task.cancel)
         self._task = task
+        self._stuck = stuck
+        self._later: asyncio.TimerHandle | None = None
         self._cancelling = task.cancelling()
         self._cancelled = 0
         """How often the block was cancelled here: by `end`, and when its time was over."""
@@ -131,6 +141,8 @@ class Deadline(Alarm):
         self._owner.leave(self)
         if not self._cancelled:
             return
+        if self._later is not None:
+            self._later.cancel()
         for _ in range(self._cancelled):
             self._task.uncancel()
         # The same rule as in `asyncio.timeout`: a cancellation from elsewhere must not be swallowed.
@@ -140,6 +152,8 @@ class Deadline(Alarm):
     def ring(self) -> None:
         """Cancel the block: its time is over. Only for `Deadlines` to call."""
         self.end()
+        if self._stuck is not None:
+            self._later = self._task.get_loop().call_later(self._stuck.after, self._stuck.callback)
 
     def end(self) -> None:
         """Cancel the block now; it is cancelled once more when its time is over, if it goes on until then."""

@@ -22,6 +22,8 @@ from sealbus.bus.nats.connection.frames import publish_frame
 from sealbus.bus.ports import Outgoing
 from sealbus.bus.routing.retry import Retry
 from sealbus.bus.sending.status import State
+from sealbus.bus.streams.declared import declared_streams
+from sealbus.bus.streams.plan import apply
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 
@@ -178,6 +180,23 @@ async def test_a_cancel_holds_through_a_restart_of_the_server(bus: RealBus, chai
         await handle.cancel("enough")
         assert await ended(handle) == CANCELED
         await until(lambda: sorted(chain.stopped) == ["end", "plan", "work"])
+
+
+async def test_a_cancel_holds_after_the_stream_of_stops_was_deleted_and_made_again(bus: RealBus, chain: Chain) -> None:
+    """Nothing is handled while it is not known what was canceled, and everything is once it is."""
+    await bus.node("operator", ScriptedEngine())
+    client = Client.on(await bus.node("shop", ScriptedEngine()))
+    request = bus.connections["operator"].jetstream
+    async with workers(bus, *chain.agents) as running:
+        await api(request, "STREAM.DELETE.STATE")
+        await until(lambda: not any(worker._stops.current.is_set() for worker in running), seconds=30.0)
+        assert all("state" in worker.not_ready() for worker in running)
+        await apply(declared_streams({"TASKS": 1 << 26, "AUDIT": 1 << 26}), request)
+        await until(lambda: all(worker._stops.current.is_set() for worker in running), seconds=30.0)
+        handle = await client.submit("plans.plan", Job())
+        await chain.deepest.wait()
+        await handle.cancel("enough")
+        assert await ended(handle) == CANCELED
 
 
 async def test_bytes_that_another_agent_has_stored_over_a_stop_undo_nothing(bus: RealBus, chain: Chain) -> None:

@@ -142,8 +142,9 @@ class Stops:
             except TimeoutError as error:
                 raise StateUnavailable("what was canceled is not known") from error
         self._running[id(permitted)] = permitted
-        self._taken_up(permitted.message.header.digest)
-        return self.find(permitted.message)
+        if self._put_off:
+            self._taken_up(permitted.message.header.digest)
+        return self.find(permitted.message) if self._known else None
 
     async def expected(self, message: VerifiedMessage) -> Canceled | None:
         """Return who canceled a message whose handler ended because something that it asked for was canceled.
@@ -173,7 +174,7 @@ class Stops:
             self._held += size
 
     def _taken_up(self, digest: bytes) -> None:
-        if self._put_off and (known := self._put_off.pop(digest, None)) is not None:
+        if (known := self._put_off.pop(digest, None)) is not None:
             self._held -= known.size
 
     def leave(self, permitted: Permitted) -> None:

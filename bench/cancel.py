@@ -24,7 +24,7 @@ from support.real_bus import RealBus, real_bus
 
 from bench.report import Figure, show
 from sealbus import Agent, Client, Context
-from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.runtime.worker import Worker, WorkerLimits, settle_collector
 
 __all__ = ["figures"]
 
@@ -45,6 +45,7 @@ class Plan:
         self.deepest = asyncio.Event()
         self.stopped: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self.handled = 0
+        self.began = 0.0
         self.done = asyncio.Event()
         self.wanted = 0
         self.plans, self.works, self.ends = Agent("plans"), Agent("works"), Agent("ends")
@@ -59,6 +60,7 @@ class Plan:
 
         @self.works.task("count", status=False)
         async def count(job: Job, ctx: Context) -> None:
+            self.began = self.began or time.perf_counter()
             self.handled += 1
             if self.handled >= self.wanted:
                 self.done.set()
@@ -85,6 +87,7 @@ async def running(bus: RealBus, *agents: Agent) -> AsyncIterator[None]:
             worker = await stack.enter_async_context(Worker(agent, node, WorkerLimits()))
             group.create_task(worker.run(stop))
             await worker.ready.wait()
+        settle_collector()
         try:
             yield
         finally:
@@ -109,15 +112,14 @@ async def _reach(bus: RealBus, plan: Plan, client: Client) -> Figure:
 
 
 async def _drained(bus: RealBus, plan: Plan, client: Client, tasks: int) -> float:
-    """Queue `tasks` while nobody handles them; return how many a second are handled then."""
+    """Queue `tasks` while nobody handles them; return how many a second are handled from the first on."""
     for first in range(0, tasks, 500):
         await asyncio.gather(*[client.submit("works.count", Job(number=first + one)) for one in range(500)])
-    plan.handled, plan.wanted = 0, tasks
+    plan.handled, plan.wanted, plan.began = 0, tasks, 0.0
     plan.done.clear()
-    start = time.perf_counter()
     async with running(bus, plan.works):
         await plan.done.wait()
-        return tasks / (time.perf_counter() - start)
+        return tasks / (time.perf_counter() - plan.began)
 
 
 async def figures() -> AsyncGenerator[Figure, None]:

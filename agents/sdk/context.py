@@ -117,19 +117,18 @@ class Context:
         """Hold cancellation back while the block runs, for a last step that must not be left half done, or to undo one.
 
         What is sent in it is detached: it is not canceled with this work. `note` is reported to a task's requester, as by
-        `progress`. The handler's `timeout` holds nevertheless. A cancel that came meanwhile ends the handler at the block's
-        end.
+        `progress`. The handler's `timeout` holds nevertheless. A cancel that came meanwhile ends the handler at its next wait
+        after the block; one that returns first is done.
         """
         if note:
             with suppress(SealError):  # not a task
                 await self.progress(note)
-        cancellation, failed = self._cancellation, True
+        cancellation = self._cancellation
         cancellation.enter_shield()
         try:
             yield
-            failed = False
         finally:
-            await cancellation.leave_shield(failed=failed)
+            cancellation.leave_shield()
 
     async def progress(self, note: str) -> None:
         """Report progress to the requester of this task: `note` is a line of at most 256 bytes of UTF-8.

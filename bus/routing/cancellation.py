@@ -26,7 +26,7 @@ class Cancellation:
     ::
 
         open --request--> stopping, the handler is cancelled at once
-          `--shield--> shielded --request--> stopping, cancelled when the shield is left
+          `--shield--> shielded --request--> stopping, cancelled at the first wait after the shield
     """
 
     __slots__ = ("_deadline", "_interrupted", "_shields", "canceled")
@@ -68,14 +68,12 @@ class Cancellation:
         """Hold cancellation back until `leave_shield`; blocks may be nested."""
         self._shields += 1
 
-    async def leave_shield(self, *, failed: bool) -> None:
-        """Stop holding it back; raises `CancelledError` for what came meanwhile, unless the block has `failed` itself."""
+    def leave_shield(self) -> None:
+        """Stop holding it back: what came meanwhile cancels the handler at its next wait, if it goes on until then."""
         self._shields -= 1
         if not self._shields and self.canceled is not None and not self._interrupted:
             # From outside of the task: one that cancels itself is cancelled at its next wait, wherever that is by then.
             asyncio.get_running_loop().call_soon(self._interrupt)
-            if not failed:
-                await asyncio.sleep(0)
 
     def _interrupt(self) -> None:
         if self._deadline is not None and not self._shields and not self._interrupted:

@@ -41,12 +41,10 @@ class Attempt:
 
     async def shielded(self) -> None:
         self.cancellation.enter_shield()
-        failed = True
         try:
             await self.step("shielded")
-            failed = False
         finally:
-            await self.cancellation.leave_shield(failed=failed)
+            self.cancellation.leave_shield()
 
     async def step(self, name: str) -> None:
         for _ in range(5):
@@ -88,16 +86,41 @@ async def test_a_shield_within_a_shield_holds_it_back_too() -> None:
             cancellation.enter_shield()
             cancellation.enter_shield()
             cancellation.request(BY)
-            await cancellation.leave_shield(failed=False)
+            cancellation.leave_shield()
             await asyncio.sleep(0)
             steps.append(cancellation.shielded)
             cancellation.check()
-            await cancellation.leave_shield(failed=False)
-            steps.append(False)
+            cancellation.leave_shield()
+            steps.append(cancellation.shielded)
+            await asyncio.sleep(0)
+            steps.append(True)
 
     with pytest.raises(TimeoutError):
         await handler()
-    assert steps == [True]
+    assert steps == [True, False]
+    deadlines.close()
+
+
+async def test_what_returns_right_after_a_shield_is_done() -> None:
+    cancellation, deadlines = Cancellation(), Deadlines()
+
+    async def handler() -> str:
+        deadline = deadlines.within(LONG)
+        cancellation.begin(deadline)
+        try:
+            with deadline:
+                cancellation.enter_shield()
+                cancellation.request(BY)
+                await asyncio.sleep(0)
+                cancellation.leave_shield()
+                return "done"
+        finally:
+            cancellation.end()
+
+    running = asyncio.create_task(handler())
+    assert await running == "done"
+    await asyncio.sleep(0)
+    assert running.cancelling() == 0
     deadlines.close()
 
 
@@ -113,7 +136,7 @@ async def test_a_shield_that_failed_says_why(caught: bool) -> None:
         try:
             raise ZeroDivisionError
         finally:
-            await cancellation.leave_shield(failed=True)
+            cancellation.leave_shield()
 
     async def handler() -> None:
         deadline = deadlines.within(LONG)

@@ -319,6 +319,7 @@ async def test_a_shield_holds_it_back_until_it_is_left(engine: ScriptedEngine) -
     async def plan(job: Job, ctx: Context) -> None:
         async with ctx.shield("booking"):
             done.append(await ctx.call("ends.end", job, returns=str))
+        await asyncio.sleep(0)
         done.append("after")
 
     @ends.call("end")

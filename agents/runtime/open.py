@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.agents.runtime.node import Deployment, Node
@@ -17,6 +19,7 @@ from sealbus.bus.audit.spool import SpoolOptions
 from sealbus.bus.audit.trail import AuditTrail
 from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.background import Background
+from sealbus.bus.nats.api import StreamState
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Identity, Transport
@@ -25,7 +28,8 @@ from sealbus.bus.streams.declared import Stream, declared_streams
 from sealbus.bus.streams.durability import acknowledged_means
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.accept.live import LiveProfile
-from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.backoff import Backoff
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import own_subjects
 from sealbus.envelopes.records.archive import ArchiveProfile
@@ -47,6 +51,9 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+
+_AGAIN: Final = Backoff(initial_interval=0.5, maximum_interval=5.0)
+"""Pauses between two questions about the streams at the start."""
 
 
 def deployment_of(settings: Settings) -> Deployment:
@@ -201,7 +208,8 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
             await stack.enter_async_context(connection)
         group = await stack.enter_async_context(Background())
         streams = streams_of(settings)
-        _log.info("%s", acknowledged_means(await check_streams(streams, connection.jetstream)))
+        checked = await _answered(streams, connection, within=settings.identity_within * settings.identity_patient)
+        _log.info("%s", acknowledged_means(checked))
         guard = StreamGuard(streams, connection)
         checking = group.create_task(guard.run(), name="stream-guard")
         await connection.attach(guard)
@@ -220,6 +228,25 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
         ) as node:
             yield node
         checking.cancel()
+
+
+async def _answered(streams: Sequence[Stream], connection: Connection, *, within: float) -> dict[str, StreamState]:
+    """Check the streams (`check_streams`); ask again for `within` seconds while there is no answer.
+
+    Servers that elect a leader answer nothing about a stream for some seconds, in which nothing is wrong with us.
+    """
+    loop = asyncio.get_running_loop()
+    end, failures = loop.time() + within, 0
+    while True:
+        try:
+            return await check_streams(streams, connection.jetstream)
+        except BusUnavailable as error:
+            failures += 1
+            pause = _AGAIN.interval(failures)
+            if loop.time() + pause >= end:
+                raise
+            _log.warning("%s: asked again in %.1f s", error.detail, pause)
+        await asyncio.sleep(pause)
 
 
 @asynccontextmanager

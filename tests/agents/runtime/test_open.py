@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Literal, cast
 
 import pytest
 from support.identity import StaticIdentity
 from support.settings import FULL, SMALLEST, changed, load
 from support.x509 import ThrowawayCa
 
+from sealbus.agents.runtime import open as module
 from sealbus.agents.runtime.open import deployment_of, open_engine, open_node, streams_of, workload_api_of
 from sealbus.agents.runtime.settings.schema import PolicyTable
+from sealbus.bus.nats.api import StreamState
+from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.stream_names import SUBJECTS
 from sealbus.bus.streams.declared import stream_named
-from sealbus.envelopes.errors import ConfigurationError, SealbusError
+from sealbus.envelopes.backoff import Backoff
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, SealbusError
 from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.bundle.files import STARTER, build_bundle, write_bundle
@@ -117,6 +122,33 @@ async def test_the_central_engine_asks_over_https_only(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"policy\.opa"):
         async with open_engine(policy("central", url), identity):
             pass
+
+
+@pytest.mark.parametrize("silent", [2, 100])
+async def test_servers_that_elect_a_leader_are_asked_again(silent: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    async def check(streams: object, request: object) -> dict[str, StreamState]:
+        nonlocal asked
+        asked += 1
+        if asked <= silent:
+            raise BusUnavailable("no answer")
+        return {}
+
+    monkeypatch.setattr(module, "check_streams", check)
+    monkeypatch.setattr(module, "_AGAIN", Backoff(initial_interval=0.01, maximum_interval=0.01))
+    connection = cast("Connection", SimpleNamespace(jetstream=None))
+    if silent > 2:
+        with pytest.raises(BusUnavailable):
+            await module._answered([], connection, within=0.1)
+        assert 1 < asked < silent
+        asked = 0
+        with pytest.raises(BusUnavailable):
+            await module._answered([], connection, within=0.0)
+        assert asked == 1
+    else:
+        assert await module._answered([], connection, within=10.0) == {}
+        assert asked == 3
 
 
 async def test_a_missing_workload_api_ends_a_commands_node_at_once_and_names_it(tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ class Requests:
         await self._outbox.send(message, leaving=leaving, reply=waiting.unheard)
 
     def _leave(self, waiting: _Open, stopped: Callable[[], bool]) -> None:
-        """Have a call canceled that its caller does not wait for any more, if it may go on for some time."""
+        """Have a call canceled whose answer nobody takes any more, if it may go on for some time."""
         request = self._requests.get(waiting.digest)
         if (
             request is None
@@ -320,6 +320,7 @@ class Requests:
         }
         for one, result in results:
             if not one.put(denied.get(result.request.digest, result)):
+                self._leave(one, lambda: False)
                 self._forget(one)
                 _log.warning("the reader of the answer to %s lags behind; the call is given up", one.action)
 

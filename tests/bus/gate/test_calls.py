@@ -233,6 +233,15 @@ async def test_a_reader_that_lags_behind_loses_the_call_and_no_other(
     assert (await client.call("slow.quote", Update(item_id="1", quantity=5), returns=Price)).price == 5
 
 
+async def test_what_nobody_reads_any_more_is_canceled(
+    bus: TestBus, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNKS_WAITING", 4)
+    async with aclosing(client.stream("slow.many", Update(item_id="1", quantity=500), returns=int)) as chunks:
+        await anext(chunks)
+        await until(lambda: any(one.subject == "control.slow.cancel" for one in bus.stored("TASKS")))
+
+
 # What an error reply says
 
 

@@ -29,7 +29,7 @@ from sealbus.bus.handling.work import Work
 from sealbus.bus.ports import Clock, Delivery, Pull, wall_clock
 from sealbus.bus.routing.routes import Permitted, TaskReporter
 from sealbus.bus.routing.stages import Decided
-from sealbus.bus.routing.timers import Deadlines
+from sealbus.bus.routing.timers import Deadlines, take_back_cancellations
 from sealbus.bus.sending.outbox import Outbox
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.live import VerifiedMessage
@@ -193,7 +193,14 @@ class Executor:
 
     async def _run(self) -> None:
         while True:
-            work = await self._queue.get()
+            try:
+                work = await self._queue.get()
+            except asyncio.CancelledError:
+                if self._ending():
+                    raise
+                # Something that a handler has left behind has cancelled its task, which is ours.
+                await take_back_cancellations(0)
+                continue
             if not work.lined_up:
                 self._room.release()
             work.started = self._clock()

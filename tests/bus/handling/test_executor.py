@@ -29,6 +29,7 @@ class Works:
 
     entered: list[int] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
+    tasks: list[asyncio.Task[object]] = field(default_factory=list)
     running: int = 0
     now: int = 0
     full: asyncio.Event = field(default_factory=asyncio.Event)
@@ -42,6 +43,8 @@ class Works:
         @self.agent.task("run", retry=0)
         async def run(job: Job, ctx: Context) -> None:
             self.entered.append(job.number)
+            if (task := asyncio.current_task()) is not None:
+                self.tasks.append(task)
             self.now += 1
             self.running = max(self.running, self.now)
             if len(self.entered) >= self.wanted:
@@ -164,6 +167,19 @@ async def test_what_a_handler_leaves_behind_ends_no_more_than_itself(works: Work
             except RemoteError as error:
                 ends.append(error.code)
     assert ends == [0, Code.HANDLER_TIMEOUT, Code.HANDLER_FAILED, 3, 4]
+
+
+async def test_what_cancels_a_handler_after_its_end_ends_nothing(works: Works, engine: ScriptedEngine) -> None:
+    async with TestBus(works.agent, engine=engine, limits=WorkerLimits(concurrency=1)) as bus:
+        works.leave.set()
+        client = await bus.client("shop")
+        for number in range(2):
+            await (await client.submit("works.run", Job(number=number))).result(object)
+            await bus.idle()
+            works.tasks[-1].cancel()
+            await asyncio.sleep(0)
+    assert works.left == [0, 1]
+    assert works.tasks[0] is works.tasks[1]
 
 
 async def test_work_counts_as_open_until_it_is_settled(bus: TestBus, works: Works) -> None:

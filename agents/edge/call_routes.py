@@ -53,7 +53,6 @@ class Calls:
             own=front.node.deployment.own_subjects,
         )
         if _takes_events(request):
-            self._streams.check(token)
             return await self._streamed(request, token, requests.stream(message, action=action, within=within))
         try:
             async with _connected(request):
@@ -66,13 +65,15 @@ class Calls:
 
     async def _streamed(self, request: Request, token: AccessToken, chunks: AsyncGenerator[Content, None]) -> Response:
         """Answer once the first chunk is there, so that a denial or failure before it is one in HTTP, too."""
+        self._streams.enter(token)
         try:
             async with _connected(request):
                 first = await anext(chunks, None)
-            return self._streams.of(token, _events(first, chunks))
         except BaseException:
+            self._streams.leave(token)
             await chunks.aclose()
             raise
+        return self._streams.entered(token, _events(first, chunks))
 
 
 @asynccontextmanager

@@ -38,21 +38,29 @@ class OpenStreams:
         """How many there are."""
         return self._open.total()
 
-    def check(self, token: AccessToken) -> None:
-        """Raise 429 if the user of `token` can have no further stream now."""
+    def of(self, token: AccessToken, events: AsyncGenerator[bytes, None]) -> Response:
+        """Return a response that streams `events` to the user of `token`; raise 429 if too many are open."""
+        self.enter(token)
+        return self.entered(token, events)
+
+    def enter(self, token: AccessToken) -> None:
+        """Count a stream that is about to be opened for the user of `token`; raise 429 if too many are open.
+
+        Then either `entered` returns its response, or `leave` takes it off.
+        """
         limits, user = self._limits, (token.issuer, token.subject)
         if self._open.total() >= limits.event_streams or self._open[user] >= limits.event_streams_of_user:
             raise EdgeError(Code.RATE_LIMITED, 429, "too many streams are open", retry_after=int(limits.event_seconds))
-
-    def of(self, token: AccessToken, events: AsyncGenerator[bytes, None]) -> Response:
-        """Return a response that streams `events` to the user of `token`; raise 429 if too many are open."""
-        self.check(token)
-        user = (token.issuer, token.subject)
         # Counted here: a concurrent request must see it, and the stream begins only some turns of the loop later.
         self._open[user] += 1
-        return _EventStream(events, lambda: self._left(user))
 
-    def _left(self, user: tuple[str, str]) -> None:
+    def entered(self, token: AccessToken, events: AsyncGenerator[bytes, None]) -> Response:
+        """Return the response of a stream that was counted."""
+        return _EventStream(events, lambda: self.leave(token))
+
+    def leave(self, token: AccessToken) -> None:
+        """Take a stream off that was counted."""
+        user = (token.issuer, token.subject)
         self._open[user] -= 1
         if not self._open[user]:
             del self._open[user]

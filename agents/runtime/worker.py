@@ -45,6 +45,9 @@ _log = logging.getLogger(__name__)
 CANCELLING: Final = 8
 """Cancels that one process takes in at a time, beside the handlers."""
 
+CANCEL_ACK_WAIT: Final = 4.0
+"""Seconds until a cancel is delivered again: less than whoever cancels waits for its confirmation."""
+
 YOUNG: Final = 20_000
 """New containers between collections of the young ones: a batch of messages makes a few thousand, all short-lived."""
 
@@ -315,7 +318,8 @@ class Worker:
             control_durable(token),
             (CONTROL.replace(">", f"{token}.>"),),
             batch=limits.batch,
-            ack_wait=limits.ack_wait,
+            # Another replica takes it soon where one hangs: taking a cancel in twice changes nothing.
+            ack_wait=CANCEL_ACK_WAIT,
             max_ack_pending=limits.cancels,
         )
 

@@ -124,11 +124,11 @@ class Context:
             with suppress(SealError):  # not a task
                 await self.progress(note)
         cancellation = self._cancellation
-        cancellation.enter_shield()
+        entered = cancellation.enter_shield()
         try:
             yield
         finally:
-            cancellation.leave_shield()
+            cancellation.leave_shield(entered)
 
     async def progress(self, note: str) -> None:
         """Report progress to the requester of this task: `note` is a line of at most 256 bytes of UTF-8.

@@ -88,6 +88,8 @@ def split_action(action: str) -> tuple[str, str]:
     agent, dot, verb = action.partition(".")
     if not dot or not agent or not verb or "." in verb:
         raise SealError("an action is <agent>.<verb>")
+    if verb.startswith("_"):
+        raise SealError("verbs that begin with _ are no handlers': a task is canceled by its handle")
     return agent, verb
 
 

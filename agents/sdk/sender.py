@@ -183,7 +183,9 @@ class Sender:
         """Have the agent of `task` stop it, and what follows from it; see `TaskHandle.cancel`."""
         role = CancelRole.OPERATOR if operator else CancelRole.REQUESTER
         try:
-            request = CancelRequest(digest=task.pending.digest, action=task.action, role=role, reason=reason)
+            request = CancelRequest(
+                digest=task.pending.digest, action=task.action, end=task.pending.end, role=role, reason=reason
+            )
         except ValueError as error:
             raise SealError(str(error)) from error
         message = cancel_message(request, task.pending, names=self._names, statement=user, now=self._clock())

@@ -251,7 +251,12 @@ class Requests:
             or request.pending.end - self._clock() < WORTH_CANCELLING * SECOND
         ):
             return
-        cancel = CancelRequest(digest=waiting.digest, action=waiting.action, reason="its caller has left")
+        cancel = CancelRequest(
+            digest=waiting.digest,
+            action=waiting.action,
+            end=request.pending.end,
+            reason="its caller has left",
+        )
         message = cancel_message(cancel, request.pending, names=self._profile.names, now=self._clock())
         self._group.create_task(self._tell(message), name="call-left")
 

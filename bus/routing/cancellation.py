@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 
 from sealbus.bus.routing.timers import Deadline
@@ -40,8 +41,8 @@ class Cancellation:
 
     @property
     def shielded(self) -> bool:
-        """Whether the handler is in a block that holds cancellation back."""
-        return self._shields > 0
+        """Whether the code that asks is in a block that holds cancellation back, or in a task that was begun in one."""
+        return self._shields > 0 and _IN_SHIELD.get() is self
 
     def request(self, canceled: Canceled) -> None:
         """Stop the work, as far as it runs; only the first request counts."""
@@ -61,15 +62,17 @@ class Cancellation:
 
     def check(self) -> None:
         """Raise `HandlingError` `canceled` if the work is to stop and no shield holds that back."""
-        if self.canceled is not None and not self._shields:
+        if self.canceled is not None and not self.shielded:
             raise HandlingError(Code.CANCELED, "this work was canceled")
 
-    def enter_shield(self) -> None:
-        """Hold cancellation back until `leave_shield`; blocks may be nested."""
+    def enter_shield(self) -> Token[Cancellation | None]:
+        """Hold cancellation back until `leave_shield` gets what is returned; blocks may be nested, and in several tasks."""
         self._shields += 1
+        return _IN_SHIELD.set(self)
 
-    def leave_shield(self) -> None:
+    def leave_shield(self, entered: Token[Cancellation | None]) -> None:
         """Stop holding it back: what came meanwhile cancels the handler at its next wait, if it goes on until then."""
+        _IN_SHIELD.reset(entered)
         self._shields -= 1
         if not self._shields and self.canceled is not None and not self._interrupted:
             # From outside of the task: one that cancels itself is cancelled at its next wait, wherever that is by then.
@@ -79,3 +82,7 @@ class Cancellation:
         if self._deadline is not None and not self._shields and not self._interrupted:
             self._interrupted = True
             self._deadline.end()
+
+
+_IN_SHIELD: ContextVar[Cancellation | None] = ContextVar("in_shield", default=None)
+"""Whose shield the running code is in: tasks that a handler runs beside one another are not in each other's."""

@@ -14,6 +14,7 @@ from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.errors import BadBody
+from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.message.fields import DIGEST_BYTES
 from sealbus.envelopes.message.header import is_grant
 from sealbus.envelopes.message.kinds import RULES, Kind
@@ -46,11 +47,13 @@ class CancelRole(StrEnum):
 class CancelRequest:
     """What is to be canceled: the message with H(header) `digest`, whose action is `action`. Raises `ValueError`.
 
-    `reason` is a line for people, and may be empty. Whether the message is the canceller's is checked when it is met.
+    `end` is that message's `end` (microseconds): nothing of it is handled after that, and the cancel is forgotten. `reason`
+    is a line for people, and may be empty. Whether the message is the canceller's is checked when it is met.
     """
 
     digest: bytes
     action: str
+    end: int
     role: CancelRole = CancelRole.REQUESTER
     reason: str = ""
 
@@ -59,7 +62,9 @@ class CancelRequest:
             raise ValueError("a message is named by a hash of 32 bytes")
         if not is_grant(self.action) or self.action.endswith("*"):
             raise ValueError("the action is malformed")
-        if self.reason and not is_text(self.reason):
+        if type(self.end) is not int or not 0 <= self.end <= DEFAULT_LIMITS.max_integer:
+            raise ValueError("the end is a time in microseconds")
+        if type(self.reason) is not str or (self.reason and not is_text(self.reason)):
             raise ValueError("a reason is a text of at most 256 bytes without control characters")
 
 
@@ -69,6 +74,7 @@ def encode_cancel(request: CancelRequest) -> Content:
         "v": 1,
         "task": request.digest.hex(),
         "action": request.action,
+        "end": request.end,
         "role": request.role.value,
         "reason": request.reason,
     }
@@ -116,11 +122,11 @@ def cancel_message(
 
 
 def _parsed(said: dict[str, Json]) -> CancelRequest:
-    version = said.pop("v", None)
+    version, end = said.pop("v", None), said.pop("end", None)
     texts = [text for name in _TEXTS if isinstance(text := said.get(name), str)]
-    if type(version) is not int or version != 1 or not len(said) == len(texts) == len(_TEXTS):
+    if type(version) is not int or version != 1 or type(end) is not int or not len(said) == len(texts) == len(_TEXTS):
         raise ValueError("unknown members, version or types")
     task, action, role, reason = texts
     if not _DIGEST.fullmatch(task):
         raise ValueError("task is not a hash")
-    return CancelRequest(digest=bytes.fromhex(task), action=action, role=CancelRole(role), reason=reason)
+    return CancelRequest(digest=bytes.fromhex(task), action=action, end=end, role=CancelRole(role), reason=reason)

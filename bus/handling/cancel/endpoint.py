@@ -67,7 +67,7 @@ class CancelEndpoint:
     async def handle(self, permitted: Permitted) -> Content | None:
         """Store the stop (step 18); a stop that is stored already stays. Raises `Retry` where no more are known."""
         request, header = _request(permitted.value), permitted.message.header
-        if self._stops.full_for(self._names.token(self._identity.spiffe_id)):
+        if self._stops.full_for(self._names.token(self._identity.spiffe_id), self._names.token(header.iss)):
             raise Retry(after=FULL_AGAIN, note="too many cancels are in force")
         stop = Stop(
             agent=self._identity.spiffe_id,
@@ -76,6 +76,7 @@ class CancelEndpoint:
             by=header.iss,
             role=request.role,
             reason=request.reason,
+            end=request.end,
             at=self._clock(),
             cancel=header.digest,
         )
@@ -91,7 +92,11 @@ class CancelEndpoint:
             try:
                 known = parse(found[1], place, names=self._names, trust=self._trust(), caches=self._caches)
                 # An operator's cancel counts for everything that the same workload's as a requester counts for.
-                if known.action == stop.action and known.role in (stop.role, CancelRole.OPERATOR):
+                if (
+                    known.action == stop.action
+                    and known.end >= stop.end
+                    and known.role in (stop.role, CancelRole.OPERATOR)
+                ):
                     return None
             except EnvelopeError:
                 pass

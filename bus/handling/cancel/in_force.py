@@ -7,12 +7,13 @@ messages by their verified headers. While there are none, that is one look at an
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sealbus.bus.handling.cancel.stop import STOPS, Stop, StopPlace, parse, place_of
 from sealbus.bus.ports import Clock, Delivery, Transport, wall_clock
@@ -31,7 +32,7 @@ from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 
-__all__ = ["MOST", "MOST_OF_ONE", "Stops"]
+__all__ = ["MOST", "MOST_OF_ONE", "MOST_OF_REQUESTER", "Stops"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,11 @@ MOST: Final = 65_536
 """Stops that a process knows."""
 MOST_OF_ONE: Final = 16_384
 """Stops of one agent that a process knows: one agent that is told too much does not use up the room of all."""
+MOST_OF_REQUESTER: Final = 12_288
+"""Those of them from one requester: who leaves many calls, for instance, does not keep others from cancelling."""
+
+KEPT_AFTER: Final = 60
+"""Seconds that a stop is known after the end of what it stops: more than clocks may differ."""
 
 CURRENT_WITHIN: Final = 5.0
 """Seconds that a message waits until it is known again which stops there are, before it is put off."""
@@ -93,9 +99,12 @@ class Stops:
         """Set while everything that was stored a few seconds ago is known."""
         self._known: dict[bytes, dict[StopPlace, Stop | None]] = {}
         """By the message that they are about; None stands for a stop that does not verify."""
-        self._order: deque[tuple[int, StopPlace]] = deque()
-        """When each was stored, the oldest first."""
+        self._until: dict[StopPlace, int] = {}
+        """Until when each may concern anything."""
+        self._order: list[tuple[int, StopPlace]] = []
+        """The same as a heap, the soonest first; a place may be in it more than once."""
         self._of_one: Counter[str] = Counter()
+        self._of_pair: Counter[tuple[str, str]] = Counter()
         self._unproved: dict[StopPlace, tuple[int, bytes]] = {}
         """Stops that do not verify, which may be because our bundle lags behind their signer's key."""
         self._running: dict[int, Permitted] = {}
@@ -196,10 +205,14 @@ class Stops:
                 return None
         return None
 
-    def full_for(self, agent: str) -> bool:
-        """Return whether no more stops of the agent with this token would be known."""
+    def full_for(self, agent: str, requester: str) -> bool:
+        """Return whether no more stops of the agent and the requester with these tokens would be known."""
         self._forget()
-        return self._of_one[agent] >= MOST_OF_ONE or len(self._order) >= MOST
+        return self._is_full(agent, requester)
+
+    def _is_full(self, agent: str, requester: str) -> bool:
+        of_pair = self._of_pair[agent, requester]
+        return len(self._until) >= MOST or self._of_one[agent] >= MOST_OF_ONE or of_pair >= MOST_OF_REQUESTER
 
     def _take(self, deliveries: Sequence[Delivery]) -> None:
         self._forget()
@@ -209,15 +222,23 @@ class Stops:
                 continue
             known = self._known.get(place.digest, _NONE)
             if place not in known:
-                if self._of_one[place.agent] >= MOST_OF_ONE or len(self._order) >= MOST:
+                if self._is_full(place.agent, place.requester):
                     self._counters.add("sealbus_stops_ignored_total", 1)
                     self._said.warning("no room for another stop of %s", place.agent)
                     continue
                 self._of_one[place.agent] += 1
-                self._order.append((arrival.stored, place))
+                self._of_pair[place.agent, place.requester] += 1
                 self._counters.add("sealbus_stops_total", 1)
             self._put(place, delivery.payload, arrival.stored)
+            stop = self._known[place.digest][place]
+            kept = arrival.stored + KEPT_SECONDS * SECOND
+            self._keep(place, kept if stop is None else min(kept, stop.end + KEPT_AFTER * SECOND))
         self._interrupt()
+
+    def _keep(self, place: StopPlace, until: int) -> None:
+        if until > self._until.get(place, -1):
+            self._until[place] = until
+            heapq.heappush(self._order, (until, place))
 
     def _put(self, place: StopPlace, stored: bytes, at: int) -> None:
         known = self._known.setdefault(place.digest, {})
@@ -271,14 +292,22 @@ class Stops:
 
     def _forget(self) -> None:
         """Forget the stops that can concern nothing any more."""
-        before = self._clock() - KEPT_SECONDS * SECOND
-        while self._order and self._order[0][0] < before:
-            _, place = self._order.popleft()
+        now = self._clock()
+        while self._order and self._order[0][0] < now:
+            until, place = heapq.heappop(self._order)
+            if self._until.get(place) != until:
+                continue
+            del self._until[place]
             self._unproved.pop(place, None)
-            self._of_one[place.agent] -= 1
-            if not self._of_one[place.agent]:
-                del self._of_one[place.agent]
+            for counted, key in ((self._of_one, place.agent), (self._of_pair, (place.agent, place.requester))):
+                _take_off(counted, key)
             known = self._known[place.digest]
             del known[place]
             if not known:
                 del self._known[place.digest]
+
+
+def _take_off(counted: Counter[Any], key: object) -> None:
+    counted[key] -= 1
+    if not counted[key]:
+        del counted[key]

@@ -67,8 +67,8 @@ class Stop:
     """A decided cancel of what follows from one message. Raises `SealError` for bad fields.
 
     `agent` was asked to handle the message with H(header) `digest`, whose action is `action`, and was told to stop it by
-    `by`, `role` as its requester or as an operator, for `reason`. `at` is when (microseconds), `cancel` is H(header) of
-    the control message that was decided on.
+    `by`, `role` as its requester or as an operator, for `reason`. Nothing of it is handled after `end`. `at` is when
+    (microseconds, as `end`), `cancel` is H(header) of the control message that was decided on.
     """
 
     agent: SpiffeId
@@ -77,6 +77,7 @@ class Stop:
     by: SpiffeId
     role: CancelRole
     reason: str
+    end: int
     at: int
     cancel: bytes
 
@@ -84,6 +85,7 @@ class Stop:
         check_bytes("digest", self.digest, least=DIGEST_BYTES, most=DIGEST_BYTES)
         check_bytes("cancel", self.cancel, least=DIGEST_BYTES, most=DIGEST_BYTES)
         check_uint("at", self.at)
+        check_uint("end", self.end)
         if not is_grant(self.action) or self.action.endswith("*"):
             raise SealError("a stop names an action")
         if self.reason and not is_text(self.reason):
@@ -115,6 +117,7 @@ def sign(stop: Stop, sealer: Sealer) -> bytes:
         "by": stop.by.value,
         "rol": stop.role.value,
         "rsn": stop.reason,
+        "end": stop.end,
         "at": stop.at,
         "can": stop.cancel,
     }
@@ -146,6 +149,7 @@ def parse(stored: bytes, place: StopPlace, *, names: Names, trust: Trust, caches
             by=SpiffeId.parse(keys.text("by")),
             role=CancelRole(keys.text("rol")),
             reason=keys.text("rsn"),
+            end=keys.uint("end"),
             at=keys.uint("at"),
             cancel=keys.octets("can"),
         )

@@ -153,3 +153,8 @@ def test_an_own_event_is_its_owners() -> None:
         emit(STOCK)
     with pytest.raises(SealError):
         task("shop.ship", own=OWN, partition="1")
+
+
+def test_a_verb_that_no_handler_has_is_refused_at_the_sender() -> None:
+    with pytest.raises(SealError, match="begin with _"):
+        split_action("inventory._cancel")

@@ -40,11 +40,11 @@ class Attempt:
         return "done"
 
     async def shielded(self) -> None:
-        self.cancellation.enter_shield()
+        entered = self.cancellation.enter_shield()
         try:
             await self.step("shielded")
         finally:
-            self.cancellation.leave_shield()
+            self.cancellation.leave_shield(entered)
 
     async def step(self, name: str) -> None:
         for _ in range(5):
@@ -83,14 +83,14 @@ async def test_a_shield_within_a_shield_holds_it_back_too() -> None:
         deadline = deadlines.within(LONG)
         cancellation.begin(deadline)
         with deadline:
-            cancellation.enter_shield()
-            cancellation.enter_shield()
+            outer = cancellation.enter_shield()
+            inner = cancellation.enter_shield()
             cancellation.request(BY)
-            cancellation.leave_shield()
+            cancellation.leave_shield(inner)
             await asyncio.sleep(0)
             steps.append(cancellation.shielded)
             cancellation.check()
-            cancellation.leave_shield()
+            cancellation.leave_shield(outer)
             steps.append(cancellation.shielded)
             await asyncio.sleep(0)
             steps.append(True)
@@ -109,10 +109,10 @@ async def test_what_returns_right_after_a_shield_is_done() -> None:
         cancellation.begin(deadline)
         try:
             with deadline:
-                cancellation.enter_shield()
+                entered = cancellation.enter_shield()
                 cancellation.request(BY)
                 await asyncio.sleep(0)
-                cancellation.leave_shield()
+                cancellation.leave_shield(entered)
                 return "done"
         finally:
             cancellation.end()
@@ -124,6 +124,32 @@ async def test_what_returns_right_after_a_shield_is_done() -> None:
     deadlines.close()
 
 
+async def test_a_task_beside_a_shield_is_not_in_it() -> None:
+    cancellation = Cancellation()
+    inside, leave = asyncio.Event(), asyncio.Event()
+
+    async def shielded() -> None:
+        entered = cancellation.enter_shield()
+        inside.set()
+        await leave.wait()
+        cancellation.check()
+        assert await asyncio.create_task(begun_in_it())
+        cancellation.leave_shield(entered)
+
+    async def begun_in_it() -> bool:
+        cancellation.check()
+        return cancellation.shielded
+
+    running = asyncio.create_task(shielded())
+    await inside.wait()
+    cancellation.request(BY)
+    assert not cancellation.shielded
+    with pytest.raises(HandlingError):
+        cancellation.check()
+    leave.set()
+    await running
+
+
 @pytest.mark.parametrize("caught", [False, True])
 async def test_a_shield_that_failed_says_why(caught: bool) -> None:
     """A handler that goes on after the failure is cancelled at its next wait, and nothing outside of it ever is."""
@@ -131,12 +157,12 @@ async def test_a_shield_that_failed_says_why(caught: bool) -> None:
     went_on: list[bool] = []
 
     async def failing() -> None:
-        cancellation.enter_shield()
+        entered = cancellation.enter_shield()
         cancellation.request(BY)
         try:
             raise ZeroDivisionError
         finally:
-            cancellation.leave_shield()
+            cancellation.leave_shield(entered)
 
     async def handler() -> None:
         deadline = deadlines.within(LONG)

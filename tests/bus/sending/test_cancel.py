@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from sealbus.bus.sending.cancel import CANCEL_TYPE, CancelRequest, CancelRole, encode_cancel, parse_cancel
 from sealbus.envelopes.errors import BadBody
 
-REQUEST = CancelRequest(digest=bytes(range(32)), action="inventory.update", reason="zuviel é 🙂")
+REQUEST = CancelRequest(digest=bytes(range(32)), action="inventory.update", end=7, reason="zuviel é 🙂")
 
 
 @pytest.mark.parametrize("role", list(CancelRole))
 @pytest.mark.parametrize("reason", ["", "enough", "é" * 128])
 def test_it_comes_back_as_it_was(role: CancelRole, reason: str) -> None:
-    request = CancelRequest(digest=bytes(32), action="a.b", role=role, reason=reason)
+    request = CancelRequest(digest=bytes(32), action="a.b", end=2**53 - 1, role=role, reason=reason)
     body = encode_cancel(request)
     assert body.typ == CANCEL_TYPE
     assert parse_cancel(body.body, body.typ) == request
@@ -32,11 +32,17 @@ def test_it_comes_back_as_it_was(role: CancelRole, reason: str) -> None:
         {"action": "inventory update"},
         {"reason": "x" * 257},
         {"reason": "a\nb"},
+        {"reason": None},
+        {"reason": b"x"},
+        {"end": -1},
+        {"end": 2**53},
+        {"end": 1.5},
+        {"end": True},
     ],
 )
 def test_what_cannot_be_canceled_is_not_made(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  several texts
-        CancelRequest(**{"digest": bytes(32), "action": "a.b", **wrong})  # type: ignore[arg-type]
+        CancelRequest(**{"digest": bytes(32), "action": "a.b", "end": 7, **wrong})  # type: ignore[arg-type]
 
 
 SAID = json.loads(encode_cancel(REQUEST).body)
@@ -57,6 +63,10 @@ SAID = json.loads(encode_cancel(REQUEST).body)
         {"action": None},
         {"reason": 1},
         {"reason": "a\u0000"},
+        {"end": "7"},
+        {"end": -1},
+        {"end": 7.0},
+        {"end": True},
         {"more": "x"},
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -24,7 +24,7 @@ from sealbus.envelopes.errors import BadBody, StateUnavailable
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.policies.decision.request import Resource
 
-REQUEST = CancelRequest(digest=bytes(range(32)), action="inventory.update", reason="enough")
+REQUEST = CancelRequest(digest=bytes(range(32)), action="inventory.update", end=NOW + 7, reason="enough")
 
 
 class Full(SimpleNamespace):
@@ -32,8 +32,8 @@ class Full(SimpleNamespace):
 
     full = False
 
-    def full_for(self, agent: str) -> bool:
-        assert agent == "inventory"
+    def full_for(self, agent: str, requester: str) -> bool:
+        assert (agent, requester) == ("inventory", "planner")
         return self.full
 
 
@@ -82,7 +82,12 @@ async def test_a_cancel_becomes_a_stop_of_its_sender(site: Site) -> None:
     await site.handle()
     [stop] = site.stored()
     assert (stop.agent, stop.by, stop.digest) == (INVENTORY, PLANNER.iss, REQUEST.digest)
-    assert (stop.action, stop.role, stop.reason) == (REQUEST.action, REQUEST.role, REQUEST.reason)
+    assert (stop.action, stop.role, stop.reason, stop.end) == (
+        REQUEST.action,
+        REQUEST.role,
+        REQUEST.reason,
+        REQUEST.end,
+    )
     assert (stop.at, stop.cancel) == (NOW, Delivery().accept(Message()).header.digest)
 
 
@@ -94,7 +99,7 @@ async def test_it_is_written_once(site: Site) -> None:
 
 
 async def test_one_that_stops_more_replaces_one_that_stops_less_and_not_the_other_way_round(site: Site) -> None:
-    operator = CancelRequest(digest=REQUEST.digest, action=REQUEST.action, role=CancelRole.OPERATOR)
+    operator = CancelRequest(digest=REQUEST.digest, action=REQUEST.action, end=REQUEST.end, role=CancelRole.OPERATOR)
     await site.handle()
     await site.handle(operator)
     await site.handle()
@@ -103,9 +108,15 @@ async def test_one_that_stops_more_replaces_one_that_stops_less_and_not_the_othe
 
 async def test_one_of_another_action_is_replaced(site: Site) -> None:
     """Whoever named a wrong action can name the right one: a stop of a wrong action stops nothing."""
-    await site.handle(CancelRequest(digest=REQUEST.digest, action="inventory.read"))
+    await site.handle(CancelRequest(digest=REQUEST.digest, action="inventory.read", end=REQUEST.end))
     await site.handle()
     assert [one.action for one in site.stored()] == ["inventory.read", "inventory.update"]
+
+
+async def test_one_that_would_be_forgotten_too_early_is_replaced(site: Site) -> None:
+    for end in (NOW + 8, NOW + 7, NOW + 9):
+        await site.handle(replace(REQUEST, end=end))
+    assert [one.end for one in site.stored()] == [NOW + 8, NOW + 9]
 
 
 async def test_bytes_in_its_place_are_replaced(site: Site) -> None:

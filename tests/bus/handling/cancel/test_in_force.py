@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 from support.acceptance import EDGE_ID, INVENTORY, ISSUER, PLANNER, TRUST, Delivery, Message, header_block, root_task
-from support.envelopes import NAMES, NOW, message_id
+from support.envelopes import HOUR, NAMES, NOW, message_id
 from support.lab import until
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
@@ -53,6 +53,7 @@ def stop_of(header: Header, **fields: object) -> Stop:
             by=header.iss,
             role=CancelRole.REQUESTER,
             reason="enough",
+            end=NOW + HOUR,
             at=NOW,
             cancel=bytes(32),
         ),
@@ -298,14 +299,14 @@ async def test_they_are_bounded_by_agent_and_in_all(site: Site, monkeypatch: pyt
             site.put(stop_of(one.header))
         await until(lambda: site.counters.value("sealbus_stops_ignored_total") == 1)
         assert [stops.find(one) for one in messages] == [BY, BY, None]
-        assert stops.full_for("inventory")
-        assert not stops.full_for("planner")
+        assert stops.full_for("inventory", "planner")
+        assert not stops.full_for("planner", "edge")
         # One that is known already takes no further room.
         site.put(stop_of(messages[0].header, reason="again"))
         await until(lambda: stops.find(messages[0]) == Canceled(PLANNER.iss, "again"))
         site.put(stop_of(root.header))
         await until(lambda: stops.find(messages[2]) == Canceled(EDGE_ID, "enough"))
-        assert stops.full_for("planner")
+        assert stops.full_for("planner", "edge")
 
 
 async def test_they_are_forgotten_when_nothing_that_they_concern_can_come(site: Site) -> None:
@@ -320,3 +321,42 @@ async def test_they_are_forgotten_when_nothing_that_they_concern_can_come(site: 
         assert stops._unproved == {}
         assert list(stops._known) == [new.header.digest]
         assert stops._of_one == {"inventory": 1}
+
+
+async def test_one_is_forgotten_soon_after_the_end_of_what_it_stops(site: Site) -> None:
+    """Calls that are left end within a minute: a stop for each must not take up the room for a day."""
+    short, long = message(), message(id=message_id(3))
+    async with site.reading() as stops:
+        site.put(stop_of(short.header, end=NOW + SECOND))
+        site.put(stop_of(long.header, end=2**53 - 1))
+        await until(lambda: stops.find(short) == stops.find(long) == BY)
+        site.now += (module.KEPT_AFTER + 2) * SECOND
+        assert not stops.full_for("inventory", "planner")
+        assert (stops.find(short), stops.find(long)) == (None, BY)
+        assert stops._of_pair == {("inventory", "planner"): 1}
+        # A later end counts, an earlier one that comes after it does not.
+        site.put(stop_of(short.header, end=NOW + 300 * SECOND))
+        site.put(stop_of(short.header, end=NOW + 200 * SECOND))
+        await until(lambda: stops._of_pair == {("inventory", "planner"): 2})
+        site.now = NOW + 290 * SECOND
+        assert not stops.full_for("inventory", "planner")
+        assert stops.find(short) == BY
+        site.now = NOW + KEPT_SECONDS * SECOND + 1
+        assert not stops.full_for("inventory", "planner")
+        assert stops._known == {}
+        assert stops._of_one == {}
+        assert stops._until == {}
+
+
+async def test_one_requester_leaves_room_for_others(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_OF_REQUESTER", 1)
+    first, second = message(), message(id=message_id(3))
+    async with site.reading() as stops:
+        site.put(stop_of(first.header))
+        await until(lambda: stops.find(first) == BY)
+        site.put(stop_of(second.header))
+        await until(lambda: site.counters.value("sealbus_stops_ignored_total") == 1)
+        assert stops.full_for("inventory", "planner")
+        assert not stops.full_for("inventory", "operator")
+        site.put(stop_of(second.header, by=EDGE_ID, role=CancelRole.OPERATOR))
+        await until(lambda: stops.find(second) == Canceled(EDGE_ID, "enough"))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.acceptance import EDGE_ID, INVENTORY, ISSUER, PLANNER, TRUST, root_task
-from support.envelopes import NAMES, NOW
+from support.envelopes import HOUR, NAMES, NOW
 
 from sealbus.bus.handling.cancel.stop import Stop, StopPlace, parse, place_of, sign
 from sealbus.bus.sending.cancel import CancelRole
@@ -27,6 +27,7 @@ STOP = Stop(
     by=EDGE_ID,
     role=CancelRole.REQUESTER,
     reason="enough",
+    end=NOW + HOUR,
     at=NOW,
     cancel=b"c" * 32,
 )
@@ -108,6 +109,7 @@ def test_bytes_raise_nothing_else(stored: bytes) -> None:
         {"digest": b"short"},
         {"cancel": b""},
         {"at": -1},
+        {"end": -1},
         {"action": ""},
         {"action": "inventory.*"},
         {"reason": "a\nb"},

@@ -15,6 +15,7 @@ CREATE TABLE IF NOT EXISTS effects (number INTEGER, verb TEXT, message TEXT, at 
 CREATE TABLE IF NOT EXISTS refused (number INTEGER, why TEXT);
 CREATE TABLE IF NOT EXISTS cancels (number INTEGER PRIMARY KEY, asked REAL, confirmed REAL);
 CREATE INDEX IF NOT EXISTS effects_by_number ON effects (number);
+CREATE INDEX IF NOT EXISTS effects_by_time ON effects (at);
 """
 
 DENIED_EVERY = 10

@@ -48,6 +48,9 @@ BURY_AGAIN = 5.0
 TELL_AGAIN = RetryPolicy(initial_interval=5.0, maximum_attempts=9)
 """For a result that its requester could not be told: the effect is not repeated, a few redeliveries tell the result."""
 
+END_AGAIN = (1.0, 5.0, 15.0, 0.0)
+"""Seconds between tries to tell that what was put off is canceled."""
+
 WORKING_AFTER = 1.0
 """Seconds that a handler runs before its requester is told so: most handlers are done by then and need no such status."""
 
@@ -292,10 +295,18 @@ class DurableWork:
         """End a task that was canceled, before or while it was handled: it is neither tried again nor a dead letter."""
         if claim is not None:
             await self._effects.failed(claim)
-        self._say("canceled", work, Code.CANCELED)
-        if (reporter := work.permitted.reporter) is not None:
-            await reporter.tell(State.CANCELED, code=Code.CANCELED, note=canceled.reason, by=canceled.by)
+        # If its requester cannot be told, it is delivered again, meets the stop again, and tells it then.
+        if not await self._tell_canceled(work, canceled) and await self._tell_later(work, Code.CANCELED):
+            return
         await self._outcomes.settle(work, Code.CANCELED)
+
+    async def _tell_canceled(self, work: Work, canceled: Canceled) -> bool:
+        """Tell the requester who canceled its task, and why; return whether that was stored, or nobody is to be told."""
+        self._say("canceled", work, Code.CANCELED)
+        reporter = work.permitted.reporter
+        return reporter is None or await reporter.tell(
+            State.CANCELED, code=Code.CANCELED, note=canceled.reason, by=canceled.by
+        )
 
     def _put_off(self, work: Work, delay: float) -> None:
         """Put off a delivery that is to be handled again; if it is canceled meanwhile, it ends at once."""
@@ -307,11 +318,13 @@ class DurableWork:
         self._stops.put_off(work.permitted.message, delay, end)
 
     async def _end_put_off(self, work: Work, canceled: Canceled) -> None:
-        self._say("canceled", work, Code.CANCELED)
-        if (reporter := work.permitted.reporter) is not None:
-            await reporter.tell(State.CANCELED, code=Code.CANCELED, note=canceled.reason, by=canceled.by)
-        if work.pull is not None:
-            work.pull.term(work.delivery)
+        """End what was put off; what cannot be told in several tries is told when it is delivered again."""
+        for pause in END_AGAIN:
+            if await self._tell_canceled(work, canceled):
+                if work.pull is not None:
+                    work.pull.term(work.delivery)
+                return
+            await asyncio.sleep(pause)
 
     async def _bury(self, work: Work, failure: HandlingError) -> None:
         try:

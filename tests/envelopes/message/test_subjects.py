@@ -29,6 +29,7 @@ from sealbus.envelopes.message.subjects import (
     audit_subject,
     call_subject,
     check_addressing,
+    control_subject,
     dead_subject,
     event_subject,
     own_subjects,
@@ -48,11 +49,18 @@ def test_subjects_as_they_are_built() -> None:
     assert task_subject("inventory", "update") == "task.inventory.update"
     assert task_subject("inventory", "update", "7") == "task.inventory.update.7"
     assert call_subject("pricing", "quote") == "call.pricing.quote"
+    assert control_subject("pricing", "cancel") == "control.pricing.cancel"
     assert event_subject("inventory", "changed") == "event.inventory.changed"
     assert status_subject("planner", bytes(range(16))) == "status.planner.000102030405060708090a0b0c0d0e0f"
     assert dead_subject("inventory", "update") == "dead.inventory.update"
     assert audit_subject("inventory") == "audit.inventory"
     assert refused_subject("inventory") == "refused.inventory"
+
+
+@pytest.mark.parametrize("what", ["", "stop", "_cancel", "Cancel", "cancel.1"])
+def test_an_agent_is_told_what_it_can_be_told_alone(what: str) -> None:
+    with pytest.raises(ConfigurationError):
+        control_subject("pricing", what)
 
 
 @pytest.mark.parametrize("token", ["", "a.b", "*", ">", "a b", "a\n", "a\r\nPUB x", "ä", "$SYS", "a*"])
@@ -109,7 +117,19 @@ def test_own_subjects_are_declared() -> None:
         {"subject": "a" * 256},
         *[
             {"subject": f"{token}{rest}"}
-            for token in ("task", "call", "event", "status", "dead", "audit", "refused", "_INBOX")
+            for token in (
+                "task",
+                "call",
+                "event",
+                "status",
+                "dead",
+                "audit",
+                "refused",
+                "state",
+                "control",
+                "held",
+                "_INBOX",
+            )
             for rest in ("", ".x")
         ],
         *[{"kind": kind} for kind in (Kind.REPLY, Kind.CHUNK, Kind.STATUS, Kind.RECORD)],
@@ -117,6 +137,7 @@ def test_own_subjects_are_declared() -> None:
         {"action": "created"},
         {"action": "shop.*"},
         {"action": "shop created"},
+        {"action": "shop._cancel"},
         {"action": "a." + "b" * 255},
     ],
     ids=str,
@@ -130,6 +151,7 @@ def test_actions_follow_from_subjects() -> None:
     assert action_of("task.inventory.update", NONE) == "inventory.update"
     assert action_of("task.inventory.update.7", NONE) == "inventory.update"
     assert action_of("call.pricing.quote", NONE) == "pricing.quote"
+    assert action_of("control.pricing.cancel", NONE) == "pricing._cancel"
     assert action_of("event.inventory.changed", NONE) == "inventory.changed"
     assert action_of("orders.created", own_subjects(own())) == "shop.created"
 

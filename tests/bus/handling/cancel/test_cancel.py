@@ -17,14 +17,17 @@ from support.lab import until
 from sealbus import Agent, Context, TaskHandle
 from sealbus.agents.runtime.worker import Worker, WorkerLimits
 from sealbus.bus.gate.status_reader import AskedTask
+from sealbus.bus.handling import durable
 from sealbus.bus.handling.cancel import in_force
-from sealbus.bus.ports import Delivery
-from sealbus.bus.routing.retry import Reject, Retry
+from sealbus.bus.ports import Delivery, StreamRefused
+from sealbus.bus.routing.retry import Reject, Retry, RetryPolicy
 from sealbus.bus.sending.answer import RemoteError
+from sealbus.bus.sending.message import OutgoingMessage
 from sealbus.bus.sending.status import State
 from sealbus.envelopes.accept.open_request import PendingRequest
 from sealbus.envelopes.errors import Denied, HandlingError
 from sealbus.envelopes.message.header import parse_header
+from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.work import OutcomeRecord
@@ -453,3 +456,44 @@ async def test_completion_and_cancel_at_once_have_one_winner_for_every_reader(en
         codes = Counter(await outcomes(bus, "works.work"))
     assert codes == {None: found[State.COMPLETED], "canceled": found[State.CANCELED]}
     assert min(codes.values()) > 10
+
+
+@pytest.mark.parametrize("put_off", [False, True])
+async def test_its_end_is_told_again_where_it_could_not_be_stored(
+    engine: ScriptedEngine, put_off: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk must not leave a requester without the end of what it canceled."""
+    monkeypatch.setattr(durable, "END_AGAIN", (0.01, 0.01, 0.0))
+    monkeypatch.setattr(durable, "TELL_AGAIN", RetryPolicy(initial_interval=0.01, maximum_attempts=9))
+    entered = asyncio.Event()
+    agent = Agent("works")
+
+    @agent.task("work")
+    async def work(job: Job, ctx: Context) -> None:
+        entered.set()
+        if put_off:
+            raise Retry(after=3_000.0)
+        await asyncio.Event().wait()
+
+    async with TestBus(agent, engine=engine) as bus:
+        handle = await (await bus.client("shop")).submit(work, Job())
+        await entered.wait()
+        counters = bus.workers["works"].node.counters
+        if put_off:
+            await until(lambda: counters.value("sealbus_put_off_total", cause="passing") == 1)
+        refused = StreamRefused("full", 10_077)
+        publish = bus.workers["works"].node.outbox.publish
+
+        async def failing(message: OutgoingMessage, **named: object) -> object:
+            if message.draft.kind is Kind.STATUS and message.draft.to.startswith(f"status.shop.{handle.message_id}"):
+                failures.append(1)
+                if len(failures) == 1:
+                    raise refused
+            return await publish(message, **named)  # type: ignore[arg-type]
+
+        failures: list[int] = []
+        monkeypatch.setattr(bus.workers["works"].node.outbox, "publish", failing)
+        await handle.cancel("enough")
+        assert await ended(handle) == CANCELED
+        await bus.idle()
+    assert len(failures) == 2

@@ -147,6 +147,12 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.agents.edge.oauth.bearer.bearer_token: found[1].lower() != 'bearer' [by case]",
     ),
     "a space is refused before, as white space": ("sealbus.envelopes.log.note.check_key_name: one < ' ' [bound]",),
+    "bytes of that length are no handle: its one SPIFFE ID and subject take less": (
+        "sealbus.envelopes.accept.open_request.PendingRequest.parse: len(handle) > _HANDLE_BYTES [bound]",
+    ),
+    "base64url of another case is of other bytes, whose text has that case": (
+        "sealbus.envelopes.accept.open_request.PendingRequest.from_text: request.to_text() != text [by case]",
+    ),
     "bytes of that length are no stop: the parts of one take less": (
         "sealbus.bus.handling.cancel.stop.parse: len(stored) <= PARTS * _BYTES [bound]",
     ),

@@ -54,7 +54,15 @@ def test_subtrees_side_by_side() -> None:
 
 @pytest.mark.parametrize(
     ("size", "nodes"),
-    [(-1, []), (1, []), (2, LEAVES[:2]), (0, LEAVES[:1]), (1, [b"short"]), (3, [b"short", LEAVES[0]])],
+    [
+        (-1, []),
+        (1, []),
+        (2, LEAVES[:2]),
+        (0, LEAVES[:1]),
+        (1, [b"short"]),
+        (3, [b"short", LEAVES[0]]),
+        (3, [LEAVES[0], b"short"]),
+    ],
 )
 def test_a_frontier_has_as_many_nodes_as_its_size(size: int, nodes: list[bytes]) -> None:
     with pytest.raises(LogError) as caught:

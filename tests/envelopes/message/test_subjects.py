@@ -57,7 +57,7 @@ def test_subjects_as_they_are_built() -> None:
     assert refused_subject("inventory") == "refused.inventory"
 
 
-@pytest.mark.parametrize("what", ["", "stop", "_cancel", "Cancel", "cancel.1"])
+@pytest.mark.parametrize("what", ["", "stop", "_cancel", "Cancel", "can", "cancelled", "cancel.1"])
 def test_an_agent_is_told_what_it_can_be_told_alone(what: str) -> None:
     with pytest.raises(ConfigurationError):
         control_subject("pricing", what)

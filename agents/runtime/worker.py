@@ -116,6 +116,8 @@ class Worker:
             trust=node.trust,
             caches=node.caches,
             counters=node.counters,
+            # Who spools records wants to work while there is no server, which nobody can cancel anything through either.
+            required=node.spool is None,
             clock=node.clock,
         )
         self._places = Places(self.limits.max_ack_pending, counters=node.counters)

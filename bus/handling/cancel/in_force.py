@@ -86,8 +86,11 @@ class Stops:
         trust: Callable[[], Trust],
         caches: Caches,
         counters: Counters,
+        required: bool = True,
         clock: Clock = wall_clock,
     ) -> None:
+        self._required = required
+        """Whether nothing begins while it is not known what was canceled."""
         self._transport = transport
         self._names = names
         self._own_subjects = own_subjects
@@ -140,9 +143,10 @@ class Stops:
     async def met(self, permitted: Permitted) -> Canceled | None:
         """Return who canceled the work of a message that is about to be handled, and watch for it until `leave`.
 
-        Raises `StateUnavailable` if it is not known within `CURRENT_WITHIN` seconds which stops there are.
+        Raises `StateUnavailable` if it is not known within `CURRENT_WITHIN` seconds which stops there are, and that is
+        required.
         """
-        if not self.current.is_set() or self._stood_still():
+        if self._required and (not self.current.is_set() or self._stood_still()):
             try:
                 async with asyncio.timeout(CURRENT_WITHIN):
                     while self._stood_still():  # noqa: ASYNC110  an event would be set before what came is seen

@@ -275,6 +275,17 @@ async def test_nothing_begins_before_what_came_while_the_loop_stood_still_is_kno
         assert await stops.met(permitted(message())) == BY
 
 
+async def test_who_wants_to_work_without_a_server_begins_nevertheless(site: Site) -> None:
+    site.stops._required = False
+    waits = message()
+    assert await site.stops.met(permitted(waits)) is None
+    async with site.reading() as stops:
+        site.put(stop_of(waits.header))
+        await until(lambda: stops.find(waits) == BY)
+        stops.current.clear()
+        assert await stops.met(permitted(waits)) == BY
+
+
 async def test_reading_goes_on_after_a_failure(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     read, failures = site.stops._transport.read, iter([BusUnavailable("away")])
 

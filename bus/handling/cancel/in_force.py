@@ -173,11 +173,15 @@ class Stops:
         return None
 
     def put_off(self, message: VerifiedMessage, seconds: float, end: Callable[[Canceled], None]) -> None:
-        """Call `end` if somebody cancels `message`, which is delivered again in `seconds`.
+        """Call `end` once somebody cancels `message`, or now if somebody has; it is delivered again in `seconds`.
 
         Where too much waits already, the stop is met when it is delivered.
         """
         self._taken_up(message.header.digest)
+        if (canceled := self.find(message)) is not None:
+            # It came after the handler had ended: nothing was running that could be told, and nothing waited yet.
+            end(canceled)
+            return
         now, size = self._clock(), len(message.body) + HEADERS
         if self._held + size > PUT_OFF_BYTES:
             for digest in [digest for digest, one in self._put_off.items() if one.until < now]:
@@ -275,11 +279,13 @@ class Stops:
         """Verify once more what did not verify, for as long as a bundle may lag."""
         while True:
             await asyncio.sleep(PROVED_AGAIN)
-            for place, (at, stored) in list(self._unproved.items()):
+            unproved = list(self._unproved.items())
+            for place, (at, stored) in unproved:
                 self._put(place, stored, at)
                 if self._clock() > at + DEFAULT_LIMITS.key_awaited:
                     self._unproved.pop(place, None)
-            self._interrupt()
+            if unproved:
+                self._interrupt()
 
     def _interrupt(self) -> None:
         for permitted in list(self._running.values()):

@@ -221,6 +221,18 @@ async def test_what_was_put_off_is_told_once_and_not_after_it_was_taken_up(site:
         assert told == [BY]
 
 
+async def test_what_was_canceled_before_it_was_put_off_is_told_at_once(site: Site) -> None:
+    """A stop that comes between the end of a try and the wait for the next one finds nothing that it could interrupt."""
+    told: list[Canceled] = []
+    waits = message()
+    async with site.reading() as stops:
+        site.put(stop_of(waits.header))
+        await until(lambda: stops.find(waits) == BY)
+        stops.put_off(waits, 60.0, told.append)
+        assert told == [BY]
+        assert stops._held == 0
+
+
 async def test_all_that_was_put_off_is_looked_at(site: Site) -> None:
     waiting = [message(id=message_id(3 + number)) for number in range(3)]
     told: list[int] = []

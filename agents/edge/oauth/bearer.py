@@ -81,7 +81,7 @@ def challenge(answer: Response, resource: str, **parameters: object) -> None:
     `parameters` are left out where they are None or empty. They are quoted as they are: raises `ValueError` for a quote, a
     backslash or a control character, so that no word of a policy begins a parameter, or a field, of its own.
     """
-    said = {name: str(value) for name, value in parameters.items() if value not in (None, "")}
+    said = {name: text for name, value in parameters.items() if value is not None and (text := str(value))}
     if not all(_QUOTED.fullmatch(value) for value in said.values()):
         raise ValueError("a parameter that cannot be quoted")
     said["resource_metadata"] = metadata_url(resource)

@@ -71,7 +71,7 @@ def test_no_error_shows_the_token() -> None:
 def test_a_challenge_says_where_tokens_are_to_be_had_and_an_error_only_where_there_was_one() -> None:
     where = 'resource_metadata="https://edge.example/.well-known/oauth-protected-resource/api"'
     answer = Response()
-    challenge(answer, AUDIENCE, error=NoToken().error)
+    challenge(answer, AUDIENCE, error=NoToken().error, scope=None, acr_values="")
     assert answer.headers["www-authenticate"] == f"Bearer {where}"
     challenge(answer, AUDIENCE, error=TokenRefused("signature").error)
     assert answer.headers["www-authenticate"] == f'Bearer error="invalid_token", {where}'

@@ -34,6 +34,7 @@ __all__ = [
     "Overloaded",
     "PubAck",
     "Request",
+    "StoredValue",
     "StreamRefused",
     "Transport",
     "X509Material",
@@ -139,6 +140,17 @@ class PubAck(NamedTuple):
     duplicate: bool
 
 
+class StoredValue(NamedTuple):
+    """The last message of one subject: its sequence, its payload, and when the broker stored it (microseconds)."""
+
+    sequence: int
+    payload: bytes
+    stored: int
+
+    def __repr__(self) -> str:
+        return f"StoredValue(sequence={self.sequence}, ...)"
+
+
 class Pull(Protocol):
     """One durable consumer of one stream, read in batches; every delivery is settled exactly once."""
 
@@ -201,8 +213,8 @@ class Transport(Protocol):
         stream held a few seconds ago was passed on, and cleared while that is not known.
         """
 
-    async def last(self, stream: str, subject: str, *, within: float) -> tuple[int, bytes] | None:
-        """Return the sequence and payload of the last message of `subject` in `stream`, or `None` if there is none.
+    async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:
+        """Return the last message of `subject` in `stream`, or `None` if there is none.
 
         Raises `BusUnavailable` if no answer comes within `within` seconds.
         """

@@ -91,7 +91,7 @@ class TaskOwners:
                 await asyncio.sleep(_PAUSE)
             found = await self._keyed.get(self._subject(task))
             if found is not None:
-                return found[1]
+                return found.payload
         return None
 
     def _who(self, token: AccessToken) -> str:

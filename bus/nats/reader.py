@@ -18,12 +18,12 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
 from sealbus.bus.nats.acks import AckSubjects
-from sealbus.bus.nats.api import StreamState, existing_stream, make_reader
+from sealbus.bus.nats.api import StreamState, existing_stream, make_reader, parse_time
 from sealbus.bus.nats.connection.connection import Connection, ask
 from sealbus.bus.nats.connection.frames import check_pattern, check_subject, header_value, status_of
 from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.nats.pull_requests import PullRequest, PullRequests
-from sealbus.bus.ports import Delivery
+from sealbus.bus.ports import Delivery, StoredValue
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.message.freshness import StreamArrival
 
@@ -249,8 +249,8 @@ def _sequence(delivery: Delivery) -> int:
     return delivery.arrival.sequence if delivery.arrival is not None else 0
 
 
-async def last(connection: Connection, stream: str, subject: str, *, within: float) -> tuple[int, bytes] | None:
-    """Return the sequence and payload of the last message of `subject` in `stream`, or `None` if there is none.
+async def last(connection: Connection, stream: str, subject: str, *, within: float) -> StoredValue | None:
+    """Return the last message of `subject` in `stream`, or `None` if there is none.
 
     Any replica may answer, even one that is a little behind. Raises `BusUnavailable` if no answer comes within `within`
     seconds, `ConfigurationError` for an invalid subject.
@@ -260,12 +260,18 @@ async def last(connection: Connection, stream: str, subject: str, *, within: flo
     until = asyncio.get_running_loop().time() + within
     link = await connection.ready(within)
     answer = await ask(link, api, b"", deadline=max(0.0, until - asyncio.get_running_loop().time()))
-    status, text = status_of(answer.header_block)
-    if status == _NOT_FOUND:
-        return None
-    if status:
-        raise BusUnavailable(f"{subject}: {status} {text}")
-    sequence = header_value(answer.header_block, "Nats-Sequence")
-    if header_value(answer.header_block, "Nats-Subject") != subject or not sequence.isdecimal():
-        raise BusUnavailable(f"{subject}: the answer is not a message of this subject")
-    return int(sequence), answer.payload
+    block = answer.header_block
+    if header_value(block, "Nats-Subject") != subject:
+        # Only now: what is stored may itself be an answer that somebody had the server store, with a status of its own.
+        status, text = status_of(block)
+        if status == _NOT_FOUND:
+            return None
+        raise BusUnavailable(f"{subject}: {status} {text}" if status else f"{subject}: the answer is about another")
+    sequence = header_value(block, "Nats-Sequence")
+    if not sequence.isdecimal():
+        raise BusUnavailable(f"{subject}: the answer has no sequence")
+    try:
+        stored = parse_time(header_value(block, "Nats-Time-Stamp"))
+    except ValueError as error:
+        raise BusUnavailable(f"{subject}: the answer does not say when it was stored") from error
+    return StoredValue(int(sequence), answer.payload, stored)

@@ -12,7 +12,7 @@ from sealbus.bus.nats.consumer import NatsPull
 from sealbus.bus.nats.publisher import BulkPublisher
 from sealbus.bus.nats.reader import last, read
 from sealbus.bus.nats.subscription import listen
-from sealbus.bus.ports import Delivery, Outgoing, PubAck, Pull
+from sealbus.bus.ports import Delivery, Outgoing, PubAck, Pull, StoredValue
 from sealbus.envelopes.errors import BusUnavailable
 
 __all__ = ["NatsTransport"]
@@ -76,7 +76,7 @@ class NatsTransport:
         """Read a stream in order (`sealbus.bus.nats.reader.read`)."""
         return read(self._connection, stream, subjects, start=start, since=since, follow=follow, current=current)
 
-    async def last(self, stream: str, subject: str, *, within: float) -> tuple[int, bytes] | None:
+    async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:
         """Return the last message of `subject` (`sealbus.bus.nats.reader.last`); the stream must have `allow_direct`."""
         return await last(self._connection, stream, subject, within=within)
 

@@ -10,7 +10,7 @@ have its bytes stored under another's token. A value that would do harm if forge
 from __future__ import annotations
 
 from sealbus.bus.nats.api import EXPECTED_LAST, NOT_THE_LAST
-from sealbus.bus.ports import Outgoing, PubAck, StreamRefused, Transport
+from sealbus.bus.ports import Outgoing, PubAck, StoredValue, StreamRefused, Transport
 from sealbus.bus.stream_names import STATE
 from sealbus.envelopes.errors import BusUnavailable
 
@@ -40,8 +40,8 @@ class KeyValue:
         """
         return await self._write(subject, payload, last, within)
 
-    async def get(self, subject: str, *, within: float = 5.0) -> tuple[int, bytes] | None:
-        """Return the last value of `subject` with its sequence, or `None` if there is none. Raises `BusUnavailable`.
+    async def get(self, subject: str, *, within: float = 5.0) -> StoredValue | None:
+        """Return the last value of `subject`, or `None` if there is none. Raises `BusUnavailable`.
 
         A replica answers, and may be behind: to be certain, write with `replace`, which only the leader accepts.
         """

@@ -76,7 +76,7 @@ class ObjectStore:
         found = await self._transport.last(self.stream, self._meta(name), within=WITHIN)
         if found is None:
             return None
-        info = parse_info(found[1], sequence=found[0])
+        info = parse_info(found.payload, sequence=found.sequence)
         return None if info is None or info.deleted else info
 
     async def get(self, info: ObjectInfo) -> bytes | None:
@@ -103,7 +103,7 @@ class ObjectStore:
         if len(content) > OBJECT_BYTES:
             raise ConfigurationError(f"{name}: over {OBJECT_BYTES} bytes")
         before = await self._transport.last(self.stream, self._meta(name), within=WITHIN)
-        if (before[0] if before is not None else 0) != last:
+        if (before.sequence if before is not None else 0) != last:
             return None
         nuid = secrets.token_hex(11)
         chunks = [content[start : start + CHUNK_BYTES] for start in range(0, len(content), CHUNK_BYTES)]

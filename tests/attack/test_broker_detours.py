@@ -13,10 +13,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support.dev_broker import INVENTORY, OPERATOR, STREAMS, Site
+from support.dev_broker import INVENTORY, NAMES, OPERATOR, PRICING, SERVER_ID, STREAMS, Site
 from support.dev_broker import running as broker
 from support.engines import ScriptedEngine
-from support.lab import until
+from support.identity import StaticIdentity
+from support.lab import QUICK, until
 from support.own_subjects import OWN, Orders
 from support.raw_nats import RawNats
 from support.real_bus import RealBus, real_bus
@@ -26,8 +27,10 @@ from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.audit.trail import AuditEntry, AuditTrail, Finding
 from sealbus.bus.nats.api import api
+from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing
+from sealbus.bus.streams.key_value import KeyValue
 from sealbus.bus.streams.plan import apply
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.records.archive import ArchiveProfile
@@ -168,6 +171,46 @@ async def test_bytes_of_an_agents_own_can_be_stored_under_anybodys_name(tmp_path
         for subject, stream in PLANTED.items():
             least = 2 if stream == "STATE" else 1
             assert await first(operator, stream, least) == (subject, b"bytes of its own")
+
+
+ANSWERS = {
+    "with a subject, sequence and time of its own": b"NATS/1.0\r\n\r\n",
+    "that claims to be another's": (
+        b"NATS/1.0\r\nNats-Subject: state.inventory.x\r\nNats-Sequence: 99\r\nNats-Time-Stamp: 2000-01-01T00:00:00Z\r\n\r\n"
+    ),
+    "that there is nothing": b"NATS/1.0 404 Message Not Found\r\n\r\n",
+    "that nobody answers": b"NATS/1.0 503\r\n\r\n",
+}
+
+
+async def test_what_an_answer_of_the_server_was_written_over_can_be_read_and_replaced(tmp_path: Path) -> None:
+    """Else a notary could be kept from its lease, and a cancel from being stored, by one message."""
+    site = Site(folder=tmp_path)
+    async with (
+        broker(site) as server,
+        site.connect(server, OPERATOR) as operator,
+        site.connect(server, INVENTORY) as agent,
+        Connection(
+            [server.url],
+            identity=StaticIdentity(site.ca, str(PRICING)),
+            server_ids=frozenset({SERVER_ID}),
+            inbox_prefix=NAMES.inbox_prefix(PRICING),
+            options=QUICK,
+        ) as connection,
+    ):
+        await apply(STREAMS, operator.request)
+        keyed, victim = KeyValue(NatsTransport(connection)), "state.pricing.lease"
+        written = await keyed.create(victim, b"mine")
+        for answer, block in ANSWERS.items():
+            await agent.request("state.inventory.mine", b"planted", block=block)
+            agent.publish("$JS.API.DIRECT.GET.STATE.state.inventory.mine", b"", reply=victim)
+            assert await agent.settle() == []
+            async with asyncio.timeout(10):
+                while (found := await keyed.get(victim)) is None or found.sequence == written:
+                    await agent.settle()
+            assert found.payload == b"planted", answer
+            written = await keyed.replace(victim, b"mine again", last=found.sequence)
+            assert written is not None, answer
 
 
 @pytest.mark.parametrize("stream", ["RESULTS", "STATE", "TASKS"])

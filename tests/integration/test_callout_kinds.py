@@ -76,7 +76,9 @@ async def test_the_edges_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         message = Outgoing(subject=subject, payload=b"owner", message_id="0" * 32)
         (ack,) = await shop.nodes["edge"].transport.publish([message], deadline=5)
         assert isinstance(ack, PubAck)
-        assert await shop.nodes["edge"].transport.last("STATE", subject, within=5) == (ack.sequence, b"owner")
+        found = await shop.nodes["edge"].transport.last("STATE", subject, within=5)
+        assert found is not None
+        assert (found.sequence, found.payload) == (ack.sequence, b"owner")
         assert shop.violations() == []
 
 

@@ -17,10 +17,12 @@ from sealbus.agents.dev.environment import DevOptions, Environment, open_environ
 from sealbus.agents.runtime.open import open_connection, open_node
 from sealbus.agents.sdk.task_handle import TaskHandle
 from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import wall_clock
 from sealbus.bus.sending.answer import RemoteError
 from sealbus.bus.sending.status import State
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import BusUnavailable, Code
+from sealbus.envelopes.limits import SECOND
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 
@@ -103,11 +105,17 @@ async def test_state_is_read_and_written_by_its_owner_alone(environment: Environ
         first = await keyed.create("state.shop.request.1", b"1")
         assert first is not None
         assert await keyed.create("state.shop.request.1", b"2") is None
-        assert await keyed.get("state.shop.request.1") == (first, b"1")
+        before = await keyed.get("state.shop.request.1")
+        assert before is not None
+        assert (before.sequence, before.payload) == (first, b"1")
+        assert abs(before.stored - wall_clock()) < 60 * SECOND
         second = await keyed.replace("state.shop.request.1", b"3", last=first)
         assert second is not None
         assert await keyed.replace("state.shop.request.1", b"4", last=first) is None
-        assert await keyed.get("state.shop.request.1") == (second, b"3")
+        after = await keyed.get("state.shop.request.1")
+        assert after is not None
+        assert (after.sequence, after.payload) == (second, b"3")
+        assert after.stored > before.stored
         made = await asyncio.gather(*(keyed.create("state.shop.request.2", bytes([one])) for one in range(16)))
         assert sum(one is not None for one in made) == 1
         with pytest.raises(BusUnavailable):

@@ -141,7 +141,7 @@ class Lease:
         while True:
             now = asyncio.get_running_loop().time()
             found = await self._keyed.get(self._subject)
-            sequence, stored = found if found is not None else (0, b"")
+            sequence, stored = (found.sequence, found.payload) if found is not None else (0, b"")
             leased = self._read(stored)
             if sequence != seen:
                 seen, since = sequence, now

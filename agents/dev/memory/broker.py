@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from sealbus.bus.ports import Clock, Delivery, Outgoing, PubAck, StreamRefused, wall_clock
+from sealbus.bus.ports import Clock, Delivery, Outgoing, PubAck, StoredValue, StreamRefused, wall_clock
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.freshness import StreamArrival
@@ -255,13 +255,15 @@ class MemoryTransport:
         finally:
             source.arrived.remove(arrived)
 
-    async def last(self, stream: str, subject: str, *, within: float) -> tuple[int, bytes] | None:
+    async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:
         """Return the last message of `subject`; `within` never passes here."""
         source = self._broker.streams[stream]
         if source.failing is not None:
             raise BusUnavailable(f"{subject}: not read") from source.failing
         found = source.last.get(subject)
-        return None if found is None else (_sequence(found), found.payload)
+        if found is None or found.arrival is None:
+            return None
+        return StoredValue(found.arrival.sequence, found.payload, found.arrival.stored)
 
     async def audit_stream(self) -> tuple[str, int]:
         """Return the stream that takes records now, and when it was declared."""

@@ -90,7 +90,7 @@ class CancelEndpoint:
             if found is None:
                 continue
             try:
-                known = parse(found[1], place, names=self._names, trust=self._trust(), caches=self._caches)
+                known = parse(found.payload, place, names=self._names, trust=self._trust(), caches=self._caches)
                 # An operator's cancel counts for everything that the same workload's as a requester counts for.
                 if (
                     known.action == stop.action
@@ -100,7 +100,7 @@ class CancelEndpoint:
                     return None
             except EnvelopeError:
                 pass
-            written = await self._keyed.replace(place.subject, stored, last=found[0])
+            written = await self._keyed.replace(place.subject, stored, last=found.sequence)
         if written is None:
             raise StateUnavailable("others write in the place of a stop")
         return None

@@ -132,7 +132,7 @@ class ClaimStore:
         """Return the stored result of an effect that has happened; `None` if there is none, or it cannot be read."""
         try:
             found = await self._keyed.get(self._prefix + claim.key.hex(), within=WITHIN)
-            return self._held(found[1], claim).result if found is not None else None
+            return self._held(found.payload, claim).result if found is not None else None
         except SealbusError:
             return None
 
@@ -169,10 +169,10 @@ class ClaimStore:
                 found = await self._keyed.get(subject, within=WITHIN)
                 if found is None:
                     continue  # a replica that is behind answered
-                held = self._held(found[1], claim)
+                held = self._held(found.payload, claim)
                 if held.stage is Stage.DONE:
                     return AlreadyDone(result=held.result, told=held.first == claim.first and held.result is None)
-                last = await self._take_over(subject, found[0], held, mine)
+                last = await self._take_over(subject, found.sequence, held, mine)
             if last is not None:
                 return Claim(key=claim.key, dig=claim.dig, first=claim.first, last=last, until=mine.until)
         raise StateUnavailable("other processes claim the same effect")
@@ -217,7 +217,7 @@ class ClaimStore:
             found = await self._keyed.get(subject, within=WITHIN)
             if found is None:
                 return False
-            held, _ = parse(found[1], own=self._identity.spiffe_id, trust=self._trust(), caches=self._caches)
+            held, _ = parse(found.payload, own=self._identity.spiffe_id, trust=self._trust(), caches=self._caches)
         except SealbusError:
             return False
         return held.stage is stage and held.by == self._instance

@@ -18,7 +18,7 @@ from weakref import WeakSet
 
 from sealbus.bus.nats.connection.client import NkeyLogin
 from sealbus.bus.nats.connection.dialer import Dialer
-from sealbus.bus.nats.connection.frames import check_pattern, status_of
+from sealbus.bus.nats.connection.frames import check_pattern, header_value, status_of
 from sealbus.bus.nats.connection.link import Link
 from sealbus.bus.nats.connection.rotation import (
     Attachment,
@@ -334,6 +334,7 @@ async def ask(link: Link, subject: str, payload: bytes, *, deadline: float) -> A
         if not question.answer.cancel() and not question.answer.cancelled():
             question.answer.exception()
     status, _ = status_of(answer.header_block)
-    if status == 503:
+    # A message that is stored has a sequence, whatever else it says: its first line is its sender's.
+    if status == 503 and not header_value(answer.header_block, "Nats-Sequence"):
         raise BusUnavailable(f"{subject}: no responder; is JetStream enabled, and does the stream exist?")
     return answer

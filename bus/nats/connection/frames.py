@@ -96,8 +96,11 @@ def status_of(block: bytes) -> tuple[int, str]:
 
 
 def header_value(block: bytes, name: str) -> str:
-    """Return the value of the first header `name` (case-sensitive) in `block`; empty if there is none."""
-    start = block.find(b"\r\n%b: " % name.encode())
+    """Return the value of the last header `name` (case-sensitive) in `block`; empty if there is none.
+
+    The last, because nats-server adds its own lines behind those of a stored message, which may be called the same.
+    """
+    start = block.rfind(b"\r\n%b: " % name.encode())
     if start < 0:
         return ""
     start += len(name) + 4

@@ -57,10 +57,10 @@ class Desk:
     async def stored(self) -> tuple[int, dict[str, Any]]:
         found = await KeyValue(self.node.transport).get(self.subject)
         assert found is not None
-        array = decode(found[1], text_bytes=16_384, step=0)
+        array = decode(found.payload, text_bytes=16_384, step=0)
         assert isinstance(array, list)
         assert isinstance(array[0], bytes)
-        return found[0], json.loads(array[0])
+        return found.sequence, json.loads(array[0])
 
     def written(self, value: dict[str, Any], sealer: Sealer | None = None) -> bytes:
         """Return what is stored of `value`, signed by the edge unless by another."""
@@ -78,7 +78,7 @@ class Desk:
     async def last(self) -> int:
         found = await KeyValue(self.node.transport).get(self.subject)
         assert found is not None
-        return found[0]
+        return found.sequence
 
     async def refuses(self, task: str | None = None, token: AccessToken = ALICE) -> bool:
         with pytest.raises(EdgeError) as raised:

@@ -14,6 +14,7 @@ from sealbus.agents.edge import task_owners as owners
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.task_routes import answer_of
 from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.ports import StoredValue
 from sealbus.bus.sending.message import Content
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import BusUnavailable, Code
@@ -197,7 +198,7 @@ async def test_a_fresh_task_is_looked_for_again(edge: Door, monkeypatch: pytest.
     looked = 0
     get = KeyValue.get
 
-    async def behind(self: KeyValue, subject: str, *, within: float = 5.0) -> tuple[int, bytes] | None:
+    async def behind(self: KeyValue, subject: str, *, within: float = 5.0) -> StoredValue | None:
         nonlocal looked
         looked += 1
         return None if looked == 1 else await get(self, subject, within=within)

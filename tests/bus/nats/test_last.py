@@ -7,12 +7,15 @@ from typing import cast
 
 import pytest
 
+from sealbus.bus.nats.api import parse_time
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.inbox import Replies
 from sealbus.bus.nats.reader import last
+from sealbus.bus.ports import StoredValue
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 
 SUBJECT = "state.edge.request.1"
+STORED = "2026-11-27T02:38:01.096254561Z"
 
 
 class FakeConnection:
@@ -34,19 +37,35 @@ class FakeConnection:
         asyncio.get_running_loop().call_soon(self.replies.take, reply, b"", *self._answer)
 
 
-def found(subject: str = SUBJECT, sequence: str = "7") -> bytes:
-    return f"NATS/1.0\r\nNats-Stream: STATE\r\nNats-Subject: {subject}\r\nNats-Sequence: {sequence}\r\n\r\n".encode()
+def found(subject: str = SUBJECT, sequence: str = "7", time: str = STORED, start: str = "NATS/1.0\r\n") -> bytes:
+    lines = f"Nats-Stream: STATE\r\nNats-Subject: {subject}\r\nNats-Sequence: {sequence}\r\nNats-Time-Stamp: {time}\r\n"
+    return f"{start}{lines}\r\n".encode()
 
 
-async def of(block: bytes, payload: bytes = b"", subject: str = SUBJECT) -> tuple[int, bytes] | None:
+async def of(block: bytes, payload: bytes = b"", subject: str = SUBJECT) -> StoredValue | None:
     connection = FakeConnection(block, payload)
     answer = await last(cast("Connection", connection), "STATE", subject, within=5)
     assert connection.asked == [f"$JS.API.DIRECT.GET.STATE.{SUBJECT}".encode()]
     return answer
 
 
-async def test_sequence_and_payload() -> None:
-    assert await of(found(), b"value") == (7, b"value")
+async def test_sequence_payload_and_time() -> None:
+    value = await of(found(), b"value")
+    assert value == StoredValue(7, b"value", parse_time(STORED))
+    assert "value" not in repr(value).removeprefix("StoredValue")
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        found("state.edge.request.2", "99", "2000-01-01T00:00:00Z").decode().removesuffix("\r\n"),
+        "NATS/1.0 404 Message Not Found\r\n",
+        "NATS/1.0 503\r\n",
+    ],
+)
+async def test_what_the_server_adds_counts_and_not_what_is_stored_like_an_answer(planted: str) -> None:
+    """Any agent can have the server store an answer of its own under anybody's subject (SECURITY.md)."""
+    assert await of(found(start=planted), b"x") == StoredValue(7, b"x", parse_time(STORED))
 
 
 async def test_none_where_there_is_no_message() -> None:
@@ -64,6 +83,8 @@ async def test_none_where_there_is_no_message() -> None:
         found(sequence=""),
         found(sequence="-1"),
         found(sequence="1e3"),
+        found(time=""),
+        found(time="now"),
     ],
 )
 async def test_any_other_answer_is_none_at_all(block: bytes) -> None:

@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from sealbus.agents.dev.memory.broker import MemoryBroker
-from sealbus.bus.ports import StreamRefused
+from sealbus.bus.ports import StreamRefused, wall_clock
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import BusUnavailable
+from sealbus.envelopes.limits import SECOND
 
 SUBJECT = "state.inventory.effect.00"
 
@@ -31,7 +32,10 @@ async def test_a_value_is_created_once(keyed: KeyValue) -> None:
     first = await keyed.create(SUBJECT, b"1")
     assert first is not None
     assert await keyed.create(SUBJECT, b"2") is None
-    assert await keyed.get(SUBJECT) == (first, b"1")
+    found = await keyed.get(SUBJECT)
+    assert found is not None
+    assert (found.sequence, found.payload) == (first, b"1")
+    assert 0 <= wall_clock() - found.stored < 60 * SECOND
 
 
 async def test_of_two_that_create_one_is_told(keyed: KeyValue) -> None:
@@ -46,7 +50,9 @@ async def test_a_value_is_replaced_by_who_knows_the_last(keyed: KeyValue) -> Non
     assert second is not None
     assert second > first
     assert await keyed.replace(SUBJECT, b"3", last=first) is None
-    assert await keyed.get(SUBJECT) == (second, b"2")
+    found = await keyed.get(SUBJECT)
+    assert found is not None
+    assert (found.sequence, found.payload) == (second, b"2")
 
 
 async def test_subjects_are_apart(keyed: KeyValue) -> None:

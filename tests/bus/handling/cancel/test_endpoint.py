@@ -127,7 +127,7 @@ async def test_bytes_in_its_place_are_replaced(site: Site) -> None:
     await other.handle()
     found = await other.keyed.get(stop.place(NAMES).subject)
     assert found is not None
-    assert parse(found[1], stop.place(NAMES), names=NAMES, trust=TRUST, caches=Caches()).by == PLANNER.iss
+    assert parse(found.payload, stop.place(NAMES), names=NAMES, trust=TRUST, caches=Caches()).by == PLANNER.iss
 
 
 async def test_no_more_than_are_known(site: Site) -> None:

@@ -177,7 +177,7 @@ async def test_a_claim_of_another_effect_is_not_taken_for_this_one(site: Site) -
     await one.mark(await claimed_by(one, other), Stage.DONE, RESULT)
     found = await site.keyed.get(SUBJECT.replace(ASKED.key.hex(), other.key.hex()))
     assert found is not None
-    await site.keyed.create(SUBJECT, found[1])
+    await site.keyed.create(SUBJECT, found.payload)
     with pytest.raises(HandlingError) as refused:
         await one.claim(ASKED, TIMEOUT)
     assert refused.value.code is Code.OUTCOME_UNKNOWN

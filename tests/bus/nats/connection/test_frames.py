@@ -84,3 +84,4 @@ def test_reading_blocks() -> None:
     assert header_value(block, "Pending-Messages") == ""
     assert header_value(block, "Other") == "\ufffd"
     assert header_value(b"\r\nA: 1", "A") == "1"
+    assert header_value(b"\r\nA: 1\r\nA: 2\r\nB: 3\r\n\r\n", "A") == "2"

@@ -90,7 +90,14 @@ class CancelEndpoint:
             if found is None:
                 continue
             try:
-                known = parse(found.payload, place, names=self._names, trust=self._trust(), caches=self._caches)
+                known = parse(
+                    found.payload,
+                    place,
+                    stored=found.stored,
+                    names=self._names,
+                    trust=self._trust(),
+                    caches=self._caches,
+                )
                 # An operator's cancel counts for everything that the same workload's as a requester counts for.
                 if (
                     known.action == stop.action

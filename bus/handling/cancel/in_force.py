@@ -248,17 +248,17 @@ class Stops:
             self._until[place] = until
             heapq.heappush(self._order, (until, place))
 
-    def _put(self, place: StopPlace, stored: bytes, at: int) -> None:
+    def _put(self, place: StopPlace, raw: bytes, stored: int) -> None:
         known = self._known.setdefault(place.digest, {})
         try:
-            known[place] = parse(stored, place, names=self._names, trust=self._trust(), caches=self._caches)
+            known[place] = parse(raw, place, stored=stored, names=self._names, trust=self._trust(), caches=self._caches)
         except EnvelopeError as error:
             if place not in self._unproved:
                 self._counters.add("sealbus_stops_unverified_total", 1, code=str(error.code))
                 self._said.warning("a stop of %s does not verify: %s", place.agent, error)
             # A genuine one that is known stays in force.
             if known.setdefault(place, None) is None and len(self._unproved) < _UNPROVED:
-                self._unproved[place] = at, stored
+                self._unproved[place] = stored, raw
         else:
             self._unproved.pop(place, None)
 
@@ -280,9 +280,9 @@ class Stops:
         while True:
             await asyncio.sleep(PROVED_AGAIN)
             unproved = list(self._unproved.items())
-            for place, (at, stored) in unproved:
-                self._put(place, stored, at)
-                if self._clock() > at + DEFAULT_LIMITS.key_awaited:
+            for place, (stored, raw) in unproved:
+                self._put(place, raw, stored)
+                if self._clock() > stored + DEFAULT_LIMITS.key_awaited:
                     self._unproved.pop(place, None)
             if unproved:
                 self._interrupt()

@@ -131,12 +131,14 @@ def place_of(subject: str) -> StopPlace | None:
     return StopPlace(found[1], bytes.fromhex(found[2]), found[3]) if found is not None else None
 
 
-def parse(stored: bytes, place: StopPlace, *, names: Names, trust: Trust, caches: Caches) -> Stop:
-    """Return the stop that was stored in `place`, signed by the agent whose place it is.
+def parse(raw: bytes, place: StopPlace, *, stored: int, names: Names, trust: Trust, caches: Caches) -> Stop:
+    """Return the stop in `place`, signed by the agent whose place it is, just before the broker stored it (`stored`).
 
-    Raises `EnvelopeError`, step 0: `malformed`, or `bad_signature` for one that this agent did not sign.
+    So a key signs none after its credential's end, and an older stop does not take the place of a newer one. Raises
+    `EnvelopeError`, step 0: `malformed`, `replayed` for one that was stored at another time, or `bad_signature` for one that
+    this agent did not sign.
     """
-    array = decode(stored, text_bytes=_BYTES, step=0) if len(stored) <= PARTS * _BYTES else None
+    array = decode(raw, text_bytes=_BYTES, step=0) if len(raw) <= PARTS * _BYTES else None
     if not isinstance(array, list) or len(array) != PARTS:
         raise EnvelopeError(Code.MALFORMED, 0, "stop: not an array of four")
     parts = [one for one in array if isinstance(one, bytes)]
@@ -158,6 +160,8 @@ def parse(stored: bytes, place: StopPlace, *, names: Names, trust: Trust, caches
     keys.end()
     if stop.place(names) != place:
         raise EnvelopeError(Code.MALFORMED, 0, "stop: stored in another's place")
+    if not stop.at - DEFAULT_LIMITS.clock_skew <= stored <= stop.at + DEFAULT_LIMITS.stored_within:
+        raise EnvelopeError(Code.REPLAYED, 0, "stop: not stored when it was made")
     if not is_own(parts, _TYPE, own=stop.agent, at=stop.at, trust=trust, caches=caches):
         raise EnvelopeError(Code.BAD_SIGNATURE, 0, "stop: not signed by its agent")
     return stop

@@ -21,6 +21,7 @@ from sealbus.bus.routing.routes import Permitted
 from sealbus.bus.sending.cancel import CancelRequest, CancelRole, encode_cancel
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import BadBody, StateUnavailable
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.policies.decision.request import Resource
 
@@ -69,7 +70,9 @@ class Site:
         for one in self.broker.streams["STATE"].stored:
             place = place_of(one.subject)
             assert place is not None
-            found.append(parse(one.payload, place, names=NAMES, trust=TRUST, caches=Caches()))
+            assert one.arrival is not None
+            stop = parse(one.payload, place, stored=one.arrival.stored, names=NAMES, trust=TRUST, caches=Caches())
+            found.append(stop)
         return found
 
 
@@ -127,7 +130,22 @@ async def test_bytes_in_its_place_are_replaced(site: Site) -> None:
     await other.handle()
     found = await other.keyed.get(stop.place(NAMES).subject)
     assert found is not None
-    assert parse(found.payload, stop.place(NAMES), names=NAMES, trust=TRUST, caches=Caches()).by == PLANNER.iss
+    place = stop.place(NAMES)
+    found_stop = parse(found.payload, place, stored=found.stored, names=NAMES, trust=TRUST, caches=Caches())
+    assert found_stop.by == PLANNER.iss
+
+
+async def test_one_that_somebody_stored_again_is_replaced(site: Site) -> None:
+    """No process counts it, so that the cancel must not count as stored."""
+    await site.handle()
+    [old] = site.broker.streams["STATE"].stored
+    site.now += 61 * SECOND
+    site.broker.inject(old.subject, old.payload)
+    await site.handle()
+    [*_, new] = site.broker.streams["STATE"].stored
+    place = place_of(new.subject)
+    assert place is not None
+    assert parse(new.payload, place, stored=site.now, names=NAMES, trust=TRUST, caches=Caches()).at == site.now
 
 
 async def test_no_more_than_are_known(site: Site) -> None:

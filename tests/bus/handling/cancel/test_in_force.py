@@ -92,8 +92,9 @@ class Site:
             running.cancel()
             await asyncio.wait([running])
 
-    def put(self, stop: Stop, stored: bytes | None = None) -> None:
-        sealed = stored if stored is not None else sign(stop, ISSUER.sealer(stop.agent))
+    def put(self, stop: Stop, stored: bytes | None = None, *, at: int | None = None) -> None:
+        made = replace(stop, at=self.now if at is None else at)
+        sealed = stored if stored is not None else sign(made, ISSUER.sealer(stop.agent))
         self.broker.inject(stop.place(NAMES).subject, sealed)
 
 
@@ -161,6 +162,20 @@ async def test_a_genuine_one_is_not_undone_by_bytes_stored_over_it(site: Site) -
         for _ in range(5):
             await asyncio.sleep(0)
         assert stops.find(found) == Canceled(EDGE_ID, "enough")
+
+
+async def test_one_that_is_stored_again_later_neither_counts_nor_undoes_one_that_does(site: Site) -> None:
+    first, second = message(), message(id=message_id(3))
+    async with site.reading() as stops:
+        site.now += 61 * SECOND
+        [root, header] = first.chain
+        site.put(stop_of(root), at=NOW)
+        site.put(stop_of(header))
+        site.put(stop_of(header, reason="before"), at=NOW)
+        site.put(stop_of(second.header))
+        await until(lambda: stops.find(second) == BY)
+        assert stops.find(first) == BY
+        assert stops.find(message(id=message_id(4))) is None
 
 
 async def test_one_whose_key_comes_late_counts_then(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,10 +349,11 @@ async def test_they_are_bounded_by_agent_and_in_all(site: Site, monkeypatch: pyt
 
 async def test_they_are_forgotten_when_nothing_that_they_concern_can_come(site: Site) -> None:
     old, new = message(), message(id=message_id(3))
+    site.now = NOW - KEPT_SECONDS * SECOND - 1
     async with site.reading() as stops:
         site.put(stop_of(old.header), b"\x90")
         await until(lambda: stops.find(old) is not None)
-        site.now += KEPT_SECONDS * SECOND + 1
+        site.now = NOW
         site.put(stop_of(new.header))
         await until(lambda: stops.find(new) == BY)
         assert stops.find(old) is None

@@ -14,6 +14,7 @@ from sealbus.bus.handling.cancel.stop import Stop, StopPlace, parse, place_of, s
 from sealbus.bus.sending.cancel import CancelRole
 from sealbus.envelopes.encoding.codec import Value, decode, encode
 from sealbus.envelopes.errors import Code, EnvelopeError, SealError
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -34,8 +35,8 @@ STOP = Stop(
 PLACE = STOP.place(NAMES)
 
 
-def read(stored: bytes, place: StopPlace = PLACE) -> Stop:
-    return parse(stored, place, names=NAMES, trust=TRUST, caches=Caches())
+def read(raw: bytes, place: StopPlace = PLACE, *, stored: int = NOW) -> Stop:
+    return parse(raw, place, stored=stored, names=NAMES, trust=TRUST, caches=Caches())
 
 
 @pytest.mark.parametrize("role", list(CancelRole))
@@ -77,6 +78,20 @@ def test_one_in_anothers_place_does_not_count(other: dict[str, object]) -> None:
     with pytest.raises(EnvelopeError) as caught:
         read(sign(stop, ISSUER.sealer(stop.agent)))
     assert caught.value.code is Code.MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("late", "counts"),
+    [(-5 * SECOND - 1, False), (-5 * SECOND, True), (0, True), (60 * SECOND, True), (60 * SECOND + 1, False)],
+)
+def test_one_counts_only_if_it_was_stored_when_it_was_made(late: int, counts: bool) -> None:
+    """Else a key whose credential has ended would sign stops for the past, and an old stop could be stored again."""
+    if counts:
+        assert read(sign(STOP, OWN), stored=NOW + late) == STOP
+    else:
+        with pytest.raises(EnvelopeError) as caught:
+            read(sign(STOP, OWN), stored=NOW + late)
+        assert caught.value.code is Code.REPLAYED
 
 
 @pytest.mark.parametrize("part", range(4))

@@ -15,12 +15,16 @@ KILLS ?= 50
 RATE ?= 300
 SITE ?= single
 FAULTS ?=
+DISK ?= 2
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 WORKERS ?= $(shell expr $(CORES) + 1)
 HOUR = $(if $(filter file,$(origin SECONDS)),3600,$(SECONDS))
 SEED ?= 0
 PYTEST_ARGS ?=
 COVERED := envelopes/*,policies/*
+
+# Each of the many processes that the tests start would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup tools demo stack stack-demo stack-down soak chaos test test-systems test-quick policies-hour check format bench bench-audit lock removal weaken clean
@@ -94,8 +98,8 @@ stack-demo: $(READY) ## play the scenes on the running stack
 soak: $(READY) $(TOOLS)/opa $(TOOLS)/spire-server $(TOOLS)/spire-agent ## put a stack under load for SECONDS (600) while everything rotates, and print the counts
 	@$(STACK) soak --folder .soak --seconds $(SECONDS)
 
-chaos: $(READY) $(TOOLS)/powercut $(TOOLS)/opa ## cause KILLS faults (FAULTS of them) on a SITE (single, cluster, leaf) under RATE tasks a second, and count what was lost, doubled or unrecorded (root)
-	@PYTHONPATH=tests:deploy/local $(BIN)/python -m ledger --site $(SITE) --kills $(KILLS) --rate $(RATE) $(FAULTS:%=--faults %)
+chaos: $(READY) $(TOOLS)/powercut $(TOOLS)/opa ## cause KILLS faults (FAULTS of them) on a SITE (single, cluster, leaf) under RATE tasks a second, on servers with DISK GiB each, and count what was lost, doubled or unrecorded (root)
+	@PYTHONPATH=tests:deploy/local $(BIN)/python -m ledger --site $(SITE) --kills $(KILLS) --rate $(RATE) --disk $(DISK) $(FAULTS:%=--faults %)
 
 stack-down: $(READY) ## stop the stack
 	@$(STACK) down
@@ -112,11 +116,11 @@ test: $(READY) $(BUILT) ## run all tests except those of `make test-systems`, wi
 	@$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100 --skip-covered --show-missing
 	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not serial' $(PURE:%=--ignore=%) $(PYTEST_ARGS)
 
-test-systems: $(READY) $(BUILT) ## kill and rotate whole systems under load, one after another
-	@$(BIN)/python -m pytest -m serial $(PYTEST_ARGS)
+test-systems: $(READY) $(BUILT) ## kill and rotate whole systems under load, two at a time
+	@$(BIN)/python -m pytest $(PARALLEL) 2 -m serial $(PYTEST_ARGS)
 
 test-quick: $(READY) ## run the tests that need no server and no build
-	@$(BIN)/python -m pytest $(PARALLEL) $(CORES) -m 'not (nats or opa or idp or pyright or serial or slow)' $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not (nats or opa or spire or idp or pyright or serial or slow)' $(PYTEST_ARGS)
 
 policies-hour: $(READY) $(TOOLS)/opa ## generate policies for SECONDS (3600) from SEED (0) on, and compare the embedded engine with OPA on each
 	@PYTHONPATH=tests $(BIN)/python -m support.engine_differences --seconds $(HOUR) --seed $(SEED)

@@ -20,12 +20,12 @@ SERIAL = (
     "chaos/test_spire_under_load.py",
     "integration/test_stack.py",
 )
-"""Whole systems under load: beside each other they would wait for each other's processors."""
+"""Whole systems under load: beside all others they would wait for processors."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark `serial` what runs one after another."""
+    """Mark `serial` what `make test-systems` runs."""
     files = {Path(__file__).parent / name for name in SERIAL}
     for item in items:
         if item.path in files:

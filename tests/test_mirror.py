@@ -86,10 +86,12 @@ def test_there_are_modules_to_look_at() -> None:
     assert len(modules()) > 200
 
 
+@pytest.mark.slow
 def test_every_module_is_tested_in_its_folder_or_listed() -> None:
     assert [module for module in not_tested_beside() if module not in ELSEWHERE] == []
 
 
+@pytest.mark.slow
 def test_the_list_holds_nothing_that_is_gone_or_tested_in_its_folder() -> None:
     assert sorted(ELSEWHERE.keys() - set(not_tested_beside())) == []
 

@@ -303,6 +303,7 @@ def test_its_package_is_pinned_exactly(package: str) -> None:
     assert pin == f"=={version(package)}"
 
 
+@pytest.mark.slow
 def test_no_other_foreign_class_is_derived_from_and_no_other_private_module_imported() -> None:
     found = {name for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") for name in derived(path)}
     judged = {name for name in found if pkgutil.resolve_name(name) in {part.theirs for part in PARTS}}

@@ -88,6 +88,7 @@ async def federation() -> AsyncIterator[Federation]:
 # What the Workload API says.
 
 
+@pytest.mark.slow
 async def test_a_workload_that_federates_is_given_both_bundles_apart(federation: Federation) -> None:
     ours, theirs = federation.inventory, federation.supplier
     assert set(ours.x509().bundles) == set(theirs.x509().bundles) == {HOME, PARTNER}
@@ -98,6 +99,7 @@ async def test_a_workload_that_federates_is_given_both_bundles_apart(federation:
     assert ours.x509().bundles[HOME] != ours.x509().bundles[PARTNER]
 
 
+@pytest.mark.slow
 async def test_a_workload_that_does_not_is_given_its_own(federation: Federation) -> None:
     """Its server knows the partner's bundle; the workload's entry decides."""
     async with spire(entry(str(PLANNER))) as home:

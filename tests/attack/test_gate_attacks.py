@@ -349,6 +349,7 @@ async def test_much_garbage_leaves_few_refusals_and_none_uncounted(bus: TestBus,
     assert len(refusals) <= 8 * (MAX_KEYS + 1)
 
 
+@pytest.mark.slow
 async def test_a_message_under_an_unknown_key_is_tried_for_a_minute_and_not_until_its_own_end(
     bus: TestBus, shop: Shop, clock: MovedClock
 ) -> None:

@@ -132,6 +132,7 @@ async def test_misshapen_large_and_repeated_messages(bench: Bench) -> None:
     assert found.kinds(EntryKind.UNVERIFIED) == [1, 2, 3, 6, 7, 8]
 
 
+@pytest.mark.slow
 async def test_what_is_planted_in_the_place_of_the_lease_only_delays(bench: Bench) -> None:
     bench.record()
     async with bench.running() as notary:

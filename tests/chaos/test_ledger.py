@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from ledger.book import Book, cancel_after, is_at_the_edge, is_denied, is_put_off
-from ledger.count import STOPPED, Count, judge
+from ledger.count import SETTLE_SECONDS, STOPPED, Count, judge
 from ledger.faults import FAULTS, faults_of
 from ledger.run import run
 from ledger.servers import Layout
@@ -21,7 +21,13 @@ LATE = "handled though canceled before: 1, such as [2]"
 
 
 async def broken(
-    kinds: list[str], *, kills: int, layout: Layout = Layout.SINGLE, always: bool = True, deaf: bool = False
+    kinds: list[str],
+    *,
+    kills: int,
+    layout: Layout = Layout.SINGLE,
+    always: bool = True,
+    deaf: bool = False,
+    settle: float = SETTLE_SECONDS,
 ) -> Count:
     with short_folder() as folder:
         said: list[str] = []
@@ -35,6 +41,7 @@ async def broken(
             layout=layout,
             always=always,
             deaf=deaf,
+            settle=settle,
         )
     assert count.acknowledged > 0
     assert said[-1] == str(count)
@@ -76,7 +83,8 @@ def test_each_site_has_the_faults_of_what_it_has() -> None:
 
 @pytest.mark.slow
 async def test_a_server_that_acknowledges_first_breaks_promises_when_the_power_fails() -> None:
-    count = await broken(["power"], kills=3, always=False)
+    # What was lost is never done, however long one waits.
+    count = await broken(["power"], kills=3, always=False, settle=10.0)
     assert count.problems
 
 

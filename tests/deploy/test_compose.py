@@ -135,6 +135,7 @@ async def test_what_compose_starts_runs_and_decides(folder: Path) -> None:
                 assert (item.status_code, item.json()["quantity"]) == (200, 3)
 
 
+@pytest.mark.slow
 async def test_each_opa_is_started_as_everywhere(tmp_path: Path) -> None:
     pods = await services(tmp_path / "secrets")
     beside = pods.pod("inventory-opa").container("inventory-opa")

@@ -193,6 +193,7 @@ LIKELY = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(JSON | LIKELY)
 def test_whatever_is_said_what_is_read_is_what_could_be_said(said: object) -> None:
     found = remedies_of(said)

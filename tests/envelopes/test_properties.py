@@ -231,6 +231,7 @@ envelopes = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(envelopes)
 def test_any_envelope_is_read_as_it_was_written(envelope: Envelope) -> None:
     assert parse_envelope(encode_envelope(envelope)) == envelope

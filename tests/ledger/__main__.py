@@ -14,6 +14,7 @@ from pathlib import Path
 from ledger.faults import FAULTS, faults_of
 from ledger.run import run
 from ledger.servers import Layout
+from ledger.site import DISK
 
 __all__: list[str] = []
 
@@ -36,6 +37,9 @@ def main() -> int:
         "--deaf", action="store_true", help="workers heed no cancel: the count has to find what they do"
     )
     parser.add_argument(
+        "--disk", type=float, default=DISK, help="GiB of memory for each server's disk; 2 do for 100,000 tasks"
+    )
+    parser.add_argument(
         "--keep", type=Path, help="an empty folder for logs, which are kept; others only if the run fails"
     )
     given = parser.parse_args()
@@ -55,6 +59,7 @@ def main() -> int:
                 always=not given.no_sync,
                 deaf=given.deaf,
                 seconds=given.minutes * 60,
+                disk_size=given.disk,
                 say=lambda line: print(line, flush=True),  # noqa: T201
             )
         )

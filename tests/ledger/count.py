@@ -20,7 +20,7 @@ from sealbus.envelopes.errors import BusUnavailable, SealbusError
 from sealbus.envelopes.message.header import parse_header
 from sealbus.envelopes.records.decision import DecisionRecord
 
-__all__ = ["Count", "judge", "settled"]
+__all__ = ["SETTLE_SECONDS", "Count", "judge", "settled"]
 
 Opened = TypeVar("Opened")
 
@@ -83,12 +83,15 @@ class Count:
         )
 
 
-async def settled(site: Site, book: Book) -> Count:
-    """Wait until every acknowledged task has its effect or its end, and what was canceled would be due, then count."""
+async def settled(site: Site, book: Book, *, seconds: float = SETTLE_SECONDS) -> Count:
+    """Wait until every acknowledged task has its effect or its end, and what was canceled would be due, then count.
+
+    What has neither after `seconds` is lost.
+    """
     told: dict[int, str] = {}
     async with AsyncExitStack() as stack:
         client = await _opened(stack, lambda: Client("shop", settings=site.settings))
-        deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
+        deadline = asyncio.get_running_loop().time() + seconds
         while waiting := [one for one in open_tasks(book).items() if one[0] not in told]:
             if asyncio.get_running_loop().time() > deadline:
                 break

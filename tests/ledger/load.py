@@ -30,6 +30,8 @@ from sealbus.envelopes.errors import SealbusError
 IN_FLIGHT = 256
 AGAIN = 0.2
 OVER = 1_000
+BEHIND = 1.0
+"""Seconds of the load that are made up for after an outage: a queue of all of them would hide how soon work goes on."""
 CONFIRMED = 15.0
 """Seconds to wait for a cancel to be confirmed, before it is asked for again."""
 
@@ -130,12 +132,13 @@ async def main(book: Book, rate: float) -> None:
                 await asyncio.sleep(pause)
                 await cancel(client, edge, book, number, handle, stop)
 
-        started, number = loop.time(), 0
+        due, number = loop.time(), 0
         while not stop.is_set():
             await room.acquire()
             number += 1
             group.create_task(one(number))
-            await asyncio.sleep(max(0.0, started + number / rate - loop.time()))
+            due = max(due + 1 / rate, loop.time() - BEHIND)
+            await asyncio.sleep(max(0.0, due - loop.time()))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ledger.book import Book
-from ledger.count import Count, settled
+from ledger.count import SETTLE_SECONDS, Count, settled
 from ledger.faults import FAULTS
 from ledger.servers import Layout
-from ledger.site import open_site
+from ledger.site import DISK, open_site
 
 __all__ = ["run"]
 
@@ -36,10 +36,13 @@ async def run(
     always: bool = True,
     deaf: bool = False,
     seconds: float = math.inf,
+    disk_size: float = DISK,
+    settle: float = SETTLE_SECONDS,
 ) -> Count:
     """Run `kills` faults of `kinds` under `rate` tasks a second; every kind comes equally often, in an order by `seed`.
 
-    No fault begins later than `seconds` after the first could.
+    No fault begins later than `seconds` after the first could. `disk_size` is in GiB for each server;
+    what is not done `settle` seconds after the load is lost.
 
     Says the seed first, each kind's recovery times and the count last. Raises `RuntimeError` where work does not go on
     after a fault, or a process of the load has failed by itself.
@@ -60,6 +63,7 @@ async def run(
         callout="callout" in kinds,
         always=always,
         deaf=deaf,
+        disk_size=disk_size,
     ) as site:
         book = Book(site.book)
         try:
@@ -76,7 +80,7 @@ async def run(
                 recovered[kind].append(went_on)
             await asyncio.sleep(CALM)
             await site.stop_load()
-            count = await settled(site, book)
+            count = await settled(site, book, seconds=settle)
         finally:
             book.close()
     for kind, times in recovered.items():

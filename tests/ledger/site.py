@@ -45,10 +45,11 @@ ROLES = {
     "control": BrokerRole.AGENT,
     "operator": BrokerRole.OPERATOR,
 }
-DISK_BYTES = 2 << 30
-"""For each server, of the disk that is filled, which holds everything twice: a tmpfs, so that no run depends on how slow a
-real disk is."""
-STREAM_BYTES = 1 << 31
+GIB = 1 << 30
+DISK = 2.0
+"""GiB for each server, of the disk that is filled, which holds everything twice: a tmpfs, so that no run depends on how slow
+a real disk is. 2 do for 100,000 tasks."""
+STREAM_BYTES = 1 << 32
 READY_SECONDS = 60.0
 AGAIN = 0.2
 WORKERS = 2
@@ -337,11 +338,13 @@ async def open_site(
     callout: bool = False,
     always: bool = True,
     deaf: bool = False,
+    disk_size: float = DISK,
 ) -> AsyncIterator[Site]:
     """Open everything below `folder`, which must be empty and short.
 
     `always` is whether the servers sync first; with `sidecar` an OPA beside the workers decides; with `edge` a part of the
     load comes by HTTP; with `callout` the servers ask processes of ours about each connection; `deaf` workers heed no cancel.
+    `disk_size` is in GiB for each server.
     """
     for name in ("policy", "small"):
         (folder / name).mkdir(parents=True)
@@ -356,7 +359,7 @@ async def open_site(
         identities = Identities(folder / "api")
         stack.push_async_callback(identities.stop)
         await identities.start()
-        await _mount_small(folder / "small", DISK_BYTES * (1 if layout is Layout.SINGLE else 3))
+        await _mount_small(folder / "small", int(disk_size * GIB) * (1 if layout is Layout.SINGLE else 3))
         stack.push_async_callback(_unmount, folder / "small")
         disk = await stack.enter_async_context(LossyDisk(folder / "small" / "disk", folder / "store"))
         servers = await stack.enter_async_context(

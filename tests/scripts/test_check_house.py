@@ -96,6 +96,7 @@ def test_a_class_name_that_stands_twice_in_a_layer_is_found(house: ModuleType, t
     assert house.findings(plant(tmp_path, files)) == ["class _Open stands in bus.a, bus.b.c"]
 
 
+@pytest.mark.slow
 def test_findings_are_printed_and_fail(tmp_path: Path) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)

@@ -215,6 +215,7 @@ async def test_chunks_of_http_1_0_are_refused(edge: Door) -> None:
     assert not any(edge.published().values())
 
 
+@pytest.mark.slow
 async def test_what_one_reads_for_chunks_and_another_not_is_refused(edge: Door) -> None:
     head = (
         f"POST {TASK} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"

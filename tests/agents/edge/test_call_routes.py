@@ -198,6 +198,7 @@ async def test_an_unforeseen_error_is_500_and_tells_nothing(
     assert "RuntimeError at test_call_routes.py:" in caplog.text
 
 
+@pytest.mark.slow
 async def test_a_call_that_is_cut_off_at_the_end_is_503_and_leaves_no_traceback(
     shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:

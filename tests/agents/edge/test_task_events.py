@@ -143,6 +143,7 @@ async def test_streams_that_are_asked_for_at_once_are_no_more_than_allowed(
     gate.set()
 
 
+@pytest.mark.slow
 async def test_a_stream_ends_with_its_token(edge: Door) -> None:
     url = await _submitted(edge)
     async with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.kept_log import root_of
 from support.log_world import make_world
 
@@ -28,6 +29,7 @@ async def read(files: dict[str, bytes], wanted: AuditFilter | None = None) -> tu
     return entries, findings
 
 
+@pytest.mark.slow
 async def test_all_decisions_and_what_was_only_counted() -> None:
     report = verify_export(MemoryFiles(WORLD.files()), ROOT, processes=1)
     entries, findings = await read(WORLD.files())
@@ -53,6 +55,7 @@ async def test_what_is_repeated_is_read_once() -> None:
     assert [one.leaf for one in after] == [one.leaf for one in before]
 
 
+@pytest.mark.slow
 async def test_what_does_not_verify_is_found_and_left_out() -> None:
     files = WORLD.files()
     whole, _ = await read(files)

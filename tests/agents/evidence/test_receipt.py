@@ -25,6 +25,7 @@ from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.trust.caches import Caches
 
 
+@pytest.mark.slow
 def test_they_are_a_few_kilobytes_and_hold_what_is_needed() -> None:
     for ident in message_ids()[::5]:
         for found, receipt in receipts_of(ident):
@@ -65,6 +66,7 @@ def proves(found: FoundRecord, evidence: set[bytes]) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_of_several_bundles_only_those_that_lead_to_it_are_shown() -> None:
     shown = {
         tuple(one.message.index for one in RecordReceipt.parse(receipt).bundles)

@@ -31,6 +31,7 @@ def test_a_decision_with_its_chain_and_its_outcomes() -> None:
     assert outcomes
 
 
+@pytest.mark.slow
 def test_records_of_no_decision_stand_alone() -> None:
     lookup = looked_up(message_ids()[0])
     [*_, outcome] = [found for ident in message_ids() for found in looked_up(ident).found[1:]]

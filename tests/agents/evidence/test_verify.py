@@ -102,6 +102,7 @@ def test_what_opens_only_with_a_later_bundle_may_prove_nothing() -> None:
     assert codes(unproved(world)) == {(f"#{world.sequence}", "bad_entry")}
 
 
+@pytest.mark.slow
 def test_records_that_are_repeated_count_once(tmp_path: Path) -> None:
     world = make_world(2, 40)
     before = unproved(world)
@@ -124,6 +125,7 @@ def test_records_that_are_repeated_count_once(tmp_path: Path) -> None:
     assert verify_export(written(world, tmp_path), root_of(world), processes=2) == after
 
 
+@pytest.mark.slow
 def test_a_span_is_counted_by_row_and_everything_is_verified() -> None:
     files, root = MemoryFiles(WORLD.files()), root_of(WORLD)
     whole = verify_export(files, root, processes=1)
@@ -185,11 +187,13 @@ def leaves_of(world: World) -> list[bytes]:
     return [leaf_hash(entry_of(frame)) for frame in world.frames]
 
 
+@pytest.mark.slow
 def test_a_root_that_is_another() -> None:
     files = WORLD.files() | {"checkpoint": note(len(WORLD.frames), bytes(32), WORLD.keys)}
     assert codes(verify_export(MemoryFiles(files), root_of(WORLD), processes=1)) == {("checkpoint", "log_mismatch")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "code"), [(100, "inconsistent_log"), (256, "inconsistent_log"), (600, "rolled_back")])
 def test_a_checkpoint_that_somebody_holds(size: int, code: str) -> None:
     files = MemoryFiles(WORLD.files())

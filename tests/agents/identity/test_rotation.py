@@ -85,6 +85,7 @@ async def test_five_minutes_of_rotation(authority: DevelopmentAuthority, clock: 
         assert counters.value("sealbus_identity_updates_total", source="jwt_bundles") == 4
 
 
+@pytest.mark.slow
 async def test_a_refresh_needs_no_wake(authority: DevelopmentAuthority, clock: MovedClock) -> None:
     """Nothing arrives, and yet the JWT-SVID is replaced when its half life comes."""
     async with (
@@ -105,6 +106,7 @@ async def test_a_refresh_needs_no_wake(authority: DevelopmentAuthority, clock: M
         assert identity.sealer().credential.token != first
 
 
+@pytest.mark.slow
 async def test_real_time() -> None:
     """X.509-SVIDs of 2 s by real clocks: each arrives with more than half of its life left."""
     async with (

@@ -110,6 +110,7 @@ async def test_one_that_ends_again_and_again_ends_all_with_its_code(tmp_path: Pa
         assert "4 times in succession" in running.said[-1]
 
 
+@pytest.mark.slow
 async def test_one_that_was_ready_for_long_begins_a_new_count(tmp_path: Path) -> None:
     at_once = Restarts(backoff=SOON.backoff, most=1, steady=0.0)
     async with supervised(tmp_path, "crashes", restarts=at_once) as running:

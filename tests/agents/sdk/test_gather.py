@@ -57,6 +57,7 @@ async def asked(*numbers: int) -> AsyncIterator[tuple[Sums, Client, list[TaskHan
         sums.go.set()
 
 
+@pytest.mark.slow
 async def test_each_task_is_in_one_group_in_the_order_given() -> None:
     async with asked(2, 101, 3, 102, 4) as (_, client, handles):
         # These have ended before, so that the deadline measures no handler.

@@ -406,6 +406,7 @@ async def test_garbage_on_every_subject_leaves_the_worker_alive(bus: TestBus, sh
     assert {one["code"] for one in await bus.flush_refusals()} == {"malformed"}
 
 
+@pytest.mark.slow
 async def test_no_payload_reaches_a_record_or_refusal_but_its_sample(bus: TestBus, shop: Shop) -> None:
     shop.fail = 3
     await submit(bus)
@@ -578,6 +579,7 @@ async def test_a_handler_that_catches_a_denial_goes_on(shop: Shop) -> None:
         assert {one.remedies for one in caught} == {(Remedy(kind=RemedyKind.LOGIN),)}
 
 
+@pytest.mark.slow
 async def test_work_that_waits_for_canceled_work_fails_and_is_not_tried_again(
     shop: Shop, engine: ScriptedEngine
 ) -> None:

@@ -210,6 +210,7 @@ async def test_nothing_is_remembered_of_what_is_over(bus: TestBus, client: Clien
     assert not limits._waiting
 
 
+@pytest.mark.slow
 async def test_room_for_what_waits_is_given_back_once(works: Works) -> None:
     """More than fit at a time, of a handler whose messages take no room while they stand in line, and of another."""
     works.held = False

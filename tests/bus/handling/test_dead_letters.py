@@ -80,6 +80,7 @@ async def test_a_dead_letter_is_the_task_itself_with_its_reason_as_an_event(bus:
     assert (header.kind, header.re, header.ctx) == (Kind.EVENT, sent.digest, None)
 
 
+@pytest.mark.slow
 async def test_only_the_last_attempt_is_buried_and_no_secret_of_the_handler(bus: TestBus) -> None:
     await (await bus.client("shop-web")).submit("inventory.update", Update(item_id="1"))
     await bus.idle(30)

@@ -124,6 +124,7 @@ async def test_a_canceled_one_ends_as_canceled(works: Works, monkeypatch: pytest
         works.leave.set()
 
 
+@pytest.mark.slow
 async def test_its_effect_stays_claimed_until_it_has_ended(bus: TestBus, works: Works) -> None:
     """A second copy of the task must not run beside the handler that does not stop."""
     client = await bus.client("shop")

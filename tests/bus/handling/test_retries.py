@@ -271,6 +271,7 @@ async def test_a_call_is_not_tried_again_whatever_its_handler_asks_for(bus: Test
     assert works.deliveries == [1]
 
 
+@pytest.mark.slow
 async def test_all_attempts_together_have_a_time(bus: TestBus, works: Works) -> None:
     works.ends = always(KeyError)
     statuses = await told(await submit(bus, "works.bounded"))
@@ -286,6 +287,7 @@ async def test_attempts_that_are_used_up_in_time_did_not_take_too_long(bus: Test
     assert works.deliveries == [1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["works.hangs", "works.hangs_quietly"])
 async def test_an_attempt_ends_when_the_time_of_all_is_over(bus: TestBus, works: Works, action: str) -> None:
     # It may have been told to be working by then.

@@ -113,6 +113,7 @@ def test_only_what_is_in_the_span_is_counted_by_row() -> None:
     assert reader.tally.rows.total() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["forged_record", "forged_decision", "record_of_the_notary_by_another", "garbage_said_to_have_opened"]
 )

@@ -8,6 +8,7 @@ from support.log_world import Frame, LogKey, files_of
 from sealbus.envelopes.export.format import is_expected, tiles_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 512, 700])
 def test_all_files_of_a_log_and_of_no_other(size: int) -> None:
     def names(entries: int) -> set[str]:

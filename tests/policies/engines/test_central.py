@@ -145,6 +145,7 @@ async def test_the_first_that_is_well_decides() -> None:
     assert sizes == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [never, always(b"oops", 500), always(b"{}"), always(b"{}", 401), *BROKEN])
 async def test_where_one_fails_the_next_decides(fault: Handler) -> None:
     first, faulty = counting(fault)
@@ -253,6 +254,7 @@ async def test_a_cancelled_trial_leaves_its_place_to_the_next() -> None:
         assert codes([await one(engine)]) == ["allow"]
 
 
+@pytest.mark.slow
 async def test_a_call_that_was_nearly_over_is_no_failure_of_the_server() -> None:
     """Documents that fail are searched for in halves, for as long as there is time."""
     asked = 0

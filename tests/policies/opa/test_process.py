@@ -237,6 +237,7 @@ async def test_a_program_that_ends_at_once(folder: Path) -> None:
         await process(folder, program).__aenter__()
 
 
+@pytest.mark.slow
 async def test_a_program_that_never_is_healthy_and_ignores_sigterm(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +285,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 async def test_a_child_that_ends_is_tried_again_until_it_is_healthy(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

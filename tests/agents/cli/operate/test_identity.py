@@ -96,6 +96,7 @@ async def test_one_folder_has_one_writer(running: RunningWorkloadApi, tmp_path: 
     assert "is in use" in result.exception.detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_it_runs_until_it_is_told_to_end(
     running: RunningWorkloadApi, tmp_path: Path, number: signal.Signals

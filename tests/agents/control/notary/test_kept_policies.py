@@ -84,6 +84,7 @@ async def test_nothing_is_recorded_that_is_not_kept(bench: Bench, monkeypatch: p
     assert recorded(bench) == [policy_record(ONE)]
 
 
+@pytest.mark.slow
 async def test_a_notary_with_another_folder_looks_for_what_the_first_recorded(bench: Bench, tmp_path: Path) -> None:
     await archived(bench, archive_of(ONE))
     archive = archive_of()

@@ -38,6 +38,7 @@ async def test_the_first_finds_nothing_and_the_next_what_was_announced(bench: Be
     assert (found.size, found.root, found.place, found.number) == (7, bytes(32), HERE, 1)
 
 
+@pytest.mark.slow
 async def test_one_of_another_store_is_waited_for_until_it_is_silent(bench: Bench) -> None:
     first, second = lease(bench), lease(bench)
     await first.acquire(HERE, above=0)

@@ -60,6 +60,7 @@ async def test_it_goes_on_where_it_was(bench: Bench) -> None:
     assert len({one.size for one in found.published}) == len(found.published)
 
 
+@pytest.mark.slow
 async def test_of_two_on_one_folder_one_stands_by_until_the_other_is_gone(bench: Bench) -> None:
     async with bench.notary() as second:
         async with bench.running():
@@ -75,6 +76,7 @@ async def test_of_two_on_one_folder_one_stands_by_until_the_other_is_gone(bench:
     await read_log(bench.broker.connect(), bench.folder, OWN)
 
 
+@pytest.mark.slow
 async def test_of_two_with_a_folder_each_one_holds_the_lease_and_the_other_makes_the_same_log(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -138,6 +140,7 @@ async def test_one_that_reads_what_its_successor_signed_before_it_looks_at_its_l
         await asyncio.wait({waiting})
 
 
+@pytest.mark.slow
 async def test_what_may_pass_is_waited_for(bench: Bench) -> None:
     bench.broker.fail("STATE", BusUnavailable("away"))
     async with bench.running() as notary:

@@ -55,6 +55,7 @@ async def test_without_a_policy_there_is_nothing_to_archive_which_is_said() -> N
     assert archive.problem == NONE
 
 
+@pytest.mark.slow
 async def test_the_file_whenever_it_is_replaced(tmp_path: Path) -> None:
     file = tmp_path / "bundle.tar.gz"
     async with following(settings(bundle=str(file))) as archive:

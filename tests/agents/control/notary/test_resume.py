@@ -201,6 +201,7 @@ async def test_a_folder_that_was_set_back_and_a_stream_that_is_another(bench: Be
     assert await refusal(bench) is Code.LOG_MISMATCH
 
 
+@pytest.mark.slow
 async def test_nothing_is_signed_before_it_has_come_to_what_was_signed_before(bench: Bench) -> None:
     """Over a thousand messages, of which one was changed: not even the first thousand are signed."""
     bench.record()

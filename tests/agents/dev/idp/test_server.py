@@ -185,6 +185,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
     assert b"too slow" in answer
 
 
+@pytest.mark.slow
 async def test_a_body_that_never_ends_leaves_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     async with DevelopmentIdp(audience=EDGE) as idp:

@@ -142,6 +142,7 @@ async def test_identities_come_and_go_at_run_time() -> None:
         assert await asyncio.to_thread(fetch_id, address) == str(running.spiffe_id("planner"))
 
 
+@pytest.mark.slow
 async def test_svids_are_replaced_before_half_life() -> None:
     """On its own, again and again: an X.509-SVID of 2 s after 0.9 s."""
     async with workload_api("planner", x509_ttl=2) as running:

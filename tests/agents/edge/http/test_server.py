@@ -108,6 +108,7 @@ async def test_a_flood_from_one_address_takes_nobody_elses_place(tmp_path: Path,
         assert refused(edge, "whole") == refused(edge, "network") == 0
 
 
+@pytest.mark.slow
 async def test_places_come_back_however_a_connection_ends(tmp_path: Path) -> None:
     """After an answer, after silence, and after a handshake that was none."""
     few = replace(QUICK, connections_of_address=2, handshake_seconds=0.2)

@@ -344,6 +344,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_without_good_keys_no_token_is_judged_and_the_issuer_is_spared(
     fault: Any, issuer: LoopbackIssuer, caplog: pytest.LogCaptureFixture
@@ -361,6 +362,7 @@ async def test_without_good_keys_no_token_is_judged_and_the_issuer_is_spared(
         assert len(issuer.requests) > asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_the_last_good_keys_count_for_a_bounded_time(fault: Any, issuer: LoopbackIssuer) -> None:
     good = public(issuer)

@@ -88,6 +88,7 @@ async def test_what_does_not_verify_is_not_told(scripted: ScriptedWorkloadApi, s
     assert (await next_svid(seen)).chain != before.chain
 
 
+@pytest.mark.slow
 async def test_a_withdrawal_is_told_once(scripted: ScriptedWorkloadApi, seen: Seen) -> None:
     await next_svid(seen)
     scripted.status["FetchX509SVID"] = "PERMISSION_DENIED"

@@ -161,6 +161,7 @@ async def test_a_workload_api_that_hangs_is_given_up(bench: Bench) -> None:
         await bench.writer().run(deadline=0.2)
 
 
+@pytest.mark.slow
 async def test_a_workload_api_that_starts_late_is_waited_for(bench: Bench) -> None:
     """Within the deadline: nobody's answer is no answer."""
     bench.api.status["FetchX509SVID"] = "UNAVAILABLE"
@@ -176,6 +177,7 @@ async def test_a_workload_api_that_starts_late_is_waited_for(bench: Bench) -> No
         await bench.writer().once(deadline=0.5)
 
 
+@pytest.mark.slow
 async def test_who_runs_on_may_be_patient(bench: Bench) -> None:
     """An entry that is registered later is waited for, and said once."""
     bench.api.status["FetchX509SVID"] = "PERMISSION_DENIED"
@@ -200,6 +202,7 @@ async def test_each_rotation_is_written_then_told(bench: Bench) -> None:
     assert len({one.chain for one in bench.sets}) == len(bench.sets)
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_used_is_not_written(bench: Bench) -> None:
     """Junk from the Workload API: the files stay, it is said once, and the next good SVID is taken."""
     async with running(bench):
@@ -249,6 +252,7 @@ async def test_a_server_that_is_not_started_yet_is_not_waited_for(bench: Bench) 
         await until(lambda: bench.process.reloads == 1)
 
 
+@pytest.mark.slow
 async def test_a_server_that_cannot_be_signaled_is_said_once_and_tried_again(bench: Bench) -> None:
     bench.process.failure = ConfigurationError("stale")
     async with running(bench):
@@ -268,6 +272,7 @@ async def test_a_trust_domain_that_is_not_federated_with_is_said_once(bench: Ben
     assert bench.lines == ["not trusted, because the Workload API gives no X.509 bundle for it: partner.org"]
 
 
+@pytest.mark.slow
 async def test_a_disk_that_is_full_is_said_once_and_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(bench):
         await until(lambda: bench.process.reloads == 1)
@@ -299,6 +304,7 @@ async def test_a_disk_that_is_full_at_the_start_ends_it(bench: Bench, monkeypatc
         await bench.writer().run()
 
 
+@pytest.mark.slow
 async def test_a_withdrawn_identity_leaves_the_disk_and_comes_back(bench: Bench) -> None:
     async with running(bench):
         await until(lambda: bench.process.reloads == 1)

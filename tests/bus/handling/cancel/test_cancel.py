@@ -425,6 +425,7 @@ async def test_a_stranger_cancels_nothing_and_an_operator_what_the_policy_allows
     assert sorted(works.stopped) == ["end", "plan", "work"]
 
 
+@pytest.mark.slow
 async def test_completion_and_cancel_at_once_have_one_winner_for_every_reader(engine: ScriptedEngine) -> None:
     agent = Agent("works")
     leaves: dict[str, asyncio.Event] = {}

@@ -119,6 +119,8 @@ class Code(StrEnum):
     TOKEN_AUDIENCE = "token_audience"
     TOKEN_EXPIRED = "token_expired"
     KEYS_UNAVAILABLE = "keys_unavailable"
+    BAD_DPOP_PROOF = "bad_dpop_proof"
+    USE_DPOP_NONCE = "use_dpop_nonce"
     NO_TOKEN = "no_token"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"

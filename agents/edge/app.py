@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,11 +19,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from sealbus.agents.edge.call_routes import Calls
 from sealbus.agents.edge.event_streams import OpenStreams
-from sealbus.agents.edge.front import Front, too_often
+from sealbus.agents.edge.front import NONCE, REQUEST_ID, SCHEME, Front, too_often
 from sealbus.agents.edge.http.problem import EdgeError, explanation_of, problem, problem_of
 from sealbus.agents.edge.http.protocol import HSTS
 from sealbus.agents.edge.http.rate_limits import TokenBuckets, address_key
-from sealbus.agents.edge.oauth.bearer import WELL_KNOWN, challenge, metadata_answer, metadata_path, needed
+from sealbus.agents.edge.oauth.bearer import BEARER, WELL_KNOWN, challenge, metadata_answer, metadata_path, needed
+from sealbus.agents.edge.oauth.dpop import DPOP
 from sealbus.agents.edge.task_routes import TaskEvents, Tasks
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import Code, SealbusError
@@ -67,7 +69,7 @@ class Application:
         self,
         routes: Sequence[BaseRoute],
         *,
-        answer_of: Callable[[SealbusError], Response] = problem_of,
+        answer_of: Callable[[SealbusError, Scope], Response],
         addresses: TokenBuckets | None = None,
         secure: bool = False,
     ) -> None:
@@ -79,6 +81,7 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request in every case, and log it."""
         started, status = time.perf_counter(), 0
+        request_id = scope[REQUEST_ID] = os.urandom(16)
         client: Mapping[int, object] | None = scope.get("client")
         address = str(client[0]) if client else ""
 
@@ -86,8 +89,12 @@ class Application:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                added = [(b"x-request-id", request_id.hex().encode())]
+                if NONCE in scope:
+                    added.append((b"dpop-nonce", scope[NONCE].encode()))
                 if self._secure:
-                    message["headers"] = [*message["headers"], HSTS]
+                    added.append(HSTS)
+                message["headers"] = [*message["headers"], *added]
             await send(message)
 
         # The raw path: our paths need no escapes, and a proxy in front may judge paths before or after unescaping them.
@@ -99,11 +106,11 @@ class Application:
             except SealbusError as error:
                 if status:
                     raise
-                await self._answer_of(error)(scope, receive, noting)
+                await self._answer_of(error, scope)(scope, receive, noting)
         except asyncio.CancelledError:
             # The edge is stopping, and waited for this request as long as it may.
             if not status:
-                await self._answer_of(EdgeError(Code.BUS_UNAVAILABLE, 503, _STOPPING))(scope, receive, noting)
+                await self._answer_of(EdgeError(Code.BUS_UNAVAILABLE, 503, _STOPPING), scope)(scope, receive, noting)
             raise
         except Exception as error:  # noqa: BLE001  outermost boundary: nothing of an unforeseen error gets into the answer
             _log.error("%s at %s", type(error).__name__, _place(error))
@@ -112,7 +119,8 @@ class Application:
         finally:
             taken = (time.perf_counter() - started) * 1e3
             # Neither query nor fields: tokens have been seen in both.
-            _log.info("%s %s %s %d %.1f ms", address, scope["method"][:16], _shown(scope), status, taken)
+            shown = (address, scope["method"][:16], _shown(scope), status, taken, request_id.hex())
+            _log.info("%s %s %s %d %.1f ms %s", *shown)
 
     def _admit(self, address: str) -> None:
         if self._addresses is not None:
@@ -130,14 +138,16 @@ def edge_app(front: Front) -> Application:
 
     async def metadata(request: Request) -> Response:
         del request
-        return metadata_answer(front.resource, front.issuers)
+        return metadata_answer(front.resource, front.issuers, certificates=front.shows_certificates)
 
-    def answer_of(error: SealbusError) -> Response:
+    def answer_of(error: SealbusError, scope: Scope) -> Response:
+        schemes = [scope[SCHEME]] if SCHEME in scope else [BEARER, DPOP]
         if not isinstance(error, EdgeError):
-            return _answer(error, front.resource)
+            return _answer(error, front.resource, schemes[0])
         answer = problem_of(error)
         if error.status == HTTPStatus.UNAUTHORIZED or error.error == "invalid_request":
-            challenge(answer, front.resource, error=error.error)
+            for scheme in schemes:
+                challenge(answer, front.resource, scheme, error=error.error)
         return answer
 
     described = Methods(GET=metadata)
@@ -155,7 +165,7 @@ def edge_app(front: Front) -> Application:
     )
 
 
-def _answer(error: SealbusError, resource: str) -> Response:
+def _answer(error: SealbusError, resource: str, scheme: str) -> Response:
     """Return the answer to a request that ended with `error`, and what a denial's remedies ask of the next such request.
 
     The first remedy that asks for another token is the challenge; if it is a login, the status is 401.
@@ -166,7 +176,7 @@ def _answer(error: SealbusError, resource: str) -> Response:
     login = token is not None and token.kind is RemedyKind.LOGIN
     answer = problem_of(error, status=HTTPStatus.UNAUTHORIZED if login else None, retry_after=after)
     if token is not None:
-        needed(answer, token, resource)
+        needed(answer, token, resource, scheme)
     return answer
 
 

@@ -47,7 +47,7 @@ class Calls:
             action,
             body,
             names=front.node.deployment.names,
-            origin=Origin.user(front.context(token)),
+            origin=Origin.user(front.context(token, request)),
             reply_to=requests.address(),
             life=int(within * SECOND),
             own=front.node.deployment.own_subjects,

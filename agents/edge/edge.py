@@ -12,20 +12,24 @@ from typing import Final
 from sealbus.agents.edge.app import edge_app
 from sealbus.agents.edge.front import Exposed, Front
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
-from sealbus.agents.edge.http.peer import PeerProtocol
+from sealbus.agents.edge.http.peer import ClientProtocol, PeerProtocol
 from sealbus.agents.edge.http.protocol import ConnectionLimits
 from sealbus.agents.edge.http.server import listening
 from sealbus.agents.edge.http.tls import RotatingContext, file_context, svid_context
 from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
+from sealbus.agents.edge.oauth.dpop import Nonces
 from sealbus.agents.edge.oauth.issuers import Issuer, is_loopback, is_secure_url
 from sealbus.agents.edge.oauth.jwks import KeySource
-from sealbus.agents.edge.oauth.user_context import Pseudonyms
+from sealbus.agents.edge.oauth.possession import Possession
+from sealbus.agents.edge.oauth.user_context import Pseudonyms, read_key
 from sealbus.agents.edge.token_service import token_app
 from sealbus.agents.runtime.health import parse_address
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.settings.schema import EdgeTable
 from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.bus.handling.idempotency.replay_guard import ReplayGuard
+from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.lifetimes import Lifetimes
 from sealbus.envelopes.limits import SECOND
@@ -59,6 +63,7 @@ async def open_edge(settings: Settings) -> AsyncGenerator[RunningEdge, None]:
     Exposed(table.actions, settings.names)
     _public_tls(table)
     _pseudonyms(table)
+    _nonces(table, DEFAULT_EDGE_LIMITS)
     minting_limits(table, settings.lifetimes)
     async with open_node(EDGE, settings) as node:
         if node.own not in settings.minters:
@@ -93,6 +98,22 @@ async def serve_edge(
             issuers=issuers,
             resource=_resource(table),
             exposed=Exposed(table.actions, node.deployment.names, node.deployment.own_subjects),
+            shows_certificates=table.client_authorities is not None,
+            possession=Possession(
+                _resource(table),
+                ReplayGuard(
+                    "proof",
+                    own=node.own,
+                    token=node.token,
+                    keyed=KeyValue(node.transport),
+                    identity=node.identity,
+                    trust=node.trust,
+                    caches=node.caches,
+                    clock=node.clock,
+                ),
+                nonces=_nonces(table, limits),
+                limits=limits,
+            ),
             pseudonyms=_pseudonyms(table),
             limits=limits,
         )
@@ -104,6 +125,7 @@ async def serve_edge(
                 limits=connections,
                 counters=node.counters,
                 tls=_public_tls(table),
+                protocol=ClientProtocol,
             )
         )
         token_port = None
@@ -178,9 +200,17 @@ def _pseudonyms(table: EdgeTable) -> Pseudonyms | None:
     return Pseudonyms.read(table.pseudonym_key) if table.pseudonym_key is not None else None
 
 
+def _nonces(table: EdgeTable, limits: EdgeLimits) -> Nonces | None:
+    return Nonces(read_key(table.nonce_key), limits.nonce_seconds) if table.nonce_key is not None else None
+
+
 def _public_tls(table: EdgeTable) -> RotatingContext | None:
     if table.certificate is not None and table.key is not None:
-        return file_context(table.certificate, table.key)
+        return file_context(table.certificate, table.key, table.client_authorities)
+    if table.client_authorities is not None:
+        raise ConfigurationError(
+            "edge.client_authorities needs edge.certificate: clients show theirs in the TLS handshake"
+        )
     if table.certificate is not None or table.key is not None:
         raise ConfigurationError("edge.certificate and edge.key go together")
     host, _ = parse_address(table.address, "edge.address")

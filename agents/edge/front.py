@@ -14,8 +14,9 @@ from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.problem import EdgeError
 from sealbus.agents.edge.http.rate_limits import TokenBuckets
 from sealbus.agents.edge.oauth.access_token import AccessToken, AccessTokenVerifier
-from sealbus.agents.edge.oauth.bearer import authenticated
+from sealbus.agents.edge.oauth.bearer import BEARER, presented_token
 from sealbus.agents.edge.oauth.issuers import Issuer
+from sealbus.agents.edge.oauth.possession import Possession
 from sealbus.agents.edge.oauth.user_context import Pseudonyms, mint
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.messages import NO_SUBJECTS, split_action
@@ -26,7 +27,14 @@ from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.names import Names, is_token
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Exposed", "Front"]
+__all__ = ["NONCE", "REQUEST_ID", "SCHEME", "Exposed", "Front"]
+
+SCHEME: Final = "sealbus.scheme"
+"""Key of the request's scope that holds the scheme of its access token."""
+NONCE: Final = "sealbus.nonce"
+"""Key of the request's scope that holds the nonce for the client's next proof."""
+REQUEST_ID: Final = "sealbus.request_id"
+"""Key of the request's scope that holds its id, 16 random bytes: the transaction (`txn`) of what follows from it."""
 
 _ALL: Final = "*"
 
@@ -65,7 +73,8 @@ class Exposed:
 class Front:
     """One edge. `resource` is its identifier of RFC 9728, a URL; `stopping` is set when open streams must end.
 
-    `pseudonyms` stand for users in the contexts that it mints; without them, the users' ids do.
+    `shows_certificates` says that clients can show a certificate. `pseudonyms` stand for users in the contexts that it mints;
+    without them, the users' ids do.
     """
 
     node: Node
@@ -73,6 +82,8 @@ class Front:
     issuers: Sequence[Issuer]
     resource: str
     exposed: Exposed
+    possession: Possession
+    shows_certificates: bool = False
     pseudonyms: Pseudonyms | None = None
     limits: EdgeLimits = DEFAULT_EDGE_LIMITS
     users: TokenBuckets = field(init=False)
@@ -84,9 +95,19 @@ class Front:
         object.__setattr__(self, "users", users)
 
     async def admitted(self, request: Request) -> AccessToken:
-        """Return the contents of the request's access token; raise 401, 400, 503, or 429 for a user over the limit."""
-        token = await authenticated(request.headers, self.verifier, now=self.node.clock())
+        """Return the contents of the request's access token, once whoever sent it has shown to hold the key it is bound to.
+
+        Raises 401, 400, 503, or 429 for a user over the limit.
+        """
+        presented, now = presented_token(request.headers), self.node.clock()
+        request.scope[SCHEME] = presented.scheme
+        if presented.scheme != BEARER and (nonce := self.possession.nonce(now)) is not None:
+            request.scope[NONCE] = nonce
+        token = await self.verifier.verify(presented.token, now=now)
+        proof = self.possession.check(presented, token, request.scope, now=now)
         self._take(token, 1.0)
+        if proof is not None:
+            await self.possession.use(proof)
         return token
 
     async def body(self, request: Request, token: AccessToken) -> Content:
@@ -98,11 +119,12 @@ class Front:
         if wait:
             raise too_often(wait)
 
-    def context(self, token: AccessToken, workload: SpiffeId | None = None) -> Statement:
-        """Return a fresh user context of `token`; without `workload`, for a chain that starts here."""
+    def context(self, token: AccessToken, request: Request, workload: SpiffeId | None = None) -> Statement:
+        """Return a fresh user context of `token`, for `request`; without `workload`, for a chain that starts here."""
         return mint(
             token,
             self.node.identity.sealer(),
+            transaction=request.scope[REQUEST_ID],
             trust_domain=self.node.own.trust_domain,
             now=self.node.clock(),
             workload=workload,

@@ -71,7 +71,7 @@ class Tasks:
         try:
             async with asyncio.timeout(front.limits.submit_seconds):
                 handle: TaskHandle = await front.node.sending.submit(
-                    action, body, user=front.context(token), life=life, idempotency_key=key
+                    action, body, user=front.context(token, request), life=life, idempotency_key=key
                 )
                 await self.owners.keep(handle, token)
         except TimeoutError as error:
@@ -117,7 +117,7 @@ class Tasks:
             raise EdgeError(Code.TASK_ENDED, 409)
         seconds = self._front.limits.submit_seconds
         try:
-            await handle.cancel(reason, user=self._front.context(token), timeout=seconds)
+            await handle.cancel(reason, user=self._front.context(token, request), timeout=seconds)
         except CallExpired as error:
             raise EdgeError(Code.TASK_ENDED, 409) from error
         except TimeoutError as error:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Scope
 
 from sealbus.agents.edge.app import Application, Methods
 from sealbus.agents.edge.front import Front, too_often
@@ -60,7 +61,10 @@ def token_app(front: Front) -> Application:
             raise EdgeError(
                 error.code, status, error.detail, error="invalid_request", retry_after=error.retry_after
             ) from error
-        statement = front.context(_narrowed(token, form.get("scope")), peer.spiffe_id)
+        if token.bound is not None:
+            # Who exchanges it is not who it is bound to.
+            raise EdgeError(Code.BAD_TOKEN, 400, "cnf: the token is bound to a key", error="invalid_request")
+        statement = front.context(_narrowed(token, form.get("scope")), request, peer.spiffe_id)
         return _json(
             {
                 "access_token": context_token(statement),
@@ -126,8 +130,9 @@ def _narrowed(token: AccessToken, scope: str | None) -> AccessToken:
     return replace(token, scope=wanted)
 
 
-def _refusal(error: SealbusError) -> Response:
+def _refusal(error: SealbusError, scope: Scope) -> Response:
     """Return the JSON of RFC 6749 section 5.2, with the code of sealbus."""
+    del scope
     status = error.status if isinstance(error, EdgeError) else STATUS.get(error.code, 500)
     word = error.error if isinstance(error, EdgeError) and error.error else ""
     if not word:

@@ -65,7 +65,9 @@ async def test_tokens_of_a_client_and_of_a_user_are_taken(
     assert token.expires - token.issued == 600 * SECOND
 
     sealer = SvidIssuer().sealer(agent("edge"), iat=now(), exp=now() + 3_600 * SECOND)
-    context = parse_payload(mint(token, sealer, trust_domain=TRUST_DOMAIN, now=now(), workload=None).payload)
+    context = parse_payload(
+        mint(token, sealer, transaction=bytes(16), trust_domain=TRUST_DOMAIN, now=now(), workload=None).payload
+    )
     assert (context.sub, context.idp, context.exp) == ("alice", provider.issuer, token.expires)
     assert context.sid == token.session != ""
 

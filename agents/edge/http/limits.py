@@ -23,6 +23,14 @@ class EdgeLimits:
     future_seconds: int = 5
     """How far `iat` and `nbf` may lie ahead of our clock: the skew of SPEC.md section 3. `exp` has no leeway."""
 
+    # Proofs of possession (RFC 9449).
+    proof_bytes: int = 4_096
+    """Longest proof; those with an RSA key of 4,096 bits have 1.7 KiB."""
+    proof_seconds: int = 60
+    """How old a proof may be: clients make one for each request, and their clocks differ."""
+    nonce_seconds: int = 300
+    """How long a nonce is given out; it counts for as long again."""
+
     # Keys of issuers.
     fetch_seconds: float = 5.0
     """One refresh of an issuer's keys: discovery and key set together."""

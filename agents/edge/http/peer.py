@@ -1,11 +1,13 @@
-"""The peer of a connection with mutual TLS: its SPIFFE ID, for the application behind it."""
+"""The peer of a connection with mutual TLS, for the application behind it: its SPIFFE ID, or the certificate of a client."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import ssl
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,12 +20,14 @@ from sealbus.envelopes.errors import EnvelopeError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["PEER", "Peer", "PeerProtocol", "peer_of"]
+__all__ = ["CLIENT_CERTIFICATE", "PEER", "ClientProtocol", "Peer", "PeerProtocol", "peer_of"]
 
 _log: Final = logging.getLogger(__name__)
 
 PEER: Final = "sealbus.peer"
 """Key of the request's scope that holds the `Peer`."""
+CLIENT_CERTIFICATE: Final = "sealbus.client_certificate"
+"""Key of the request's scope that holds SHA-256 of a client's certificate (DER) in base64url, where it showed one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +75,25 @@ class PeerProtocol(EdgeProtocol):
             _log.info("token service: refused a connection: %s", error)
             transport.abort()
             return
-        self.app = _known(self.app, peer)
+        self.app = _known(self.app, PEER, peer)
 
 
-def _known(app: ASGIApp, peer: Peer) -> ASGIApp:
+class ClientProtocol(EdgeProtocol):
+    """A connection from outside, whose peer may show a certificate that the handshake has verified."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it so too
+        """Take the certificate from the TLS connection, whose handshake is complete by now."""
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        certificate = tls.getpeercert(binary_form=True) if isinstance(tls, ssl.SSLObject) else None
+        if certificate is not None:
+            digest = base64.urlsafe_b64encode(sha256(certificate).digest()).rstrip(b"=").decode("ascii")
+            self.app = _known(self.app, CLIENT_CERTIFICATE, digest)
+
+
+def _known(app: ASGIApp, key: str, value: object) -> ASGIApp:
     async def with_peer(scope: Scope, receive: Receive, send: Send) -> None:
-        scope[PEER] = peer
+        scope[key] = value
         await app(scope, receive, send)
 
     return with_peer

@@ -13,6 +13,7 @@ be shown.
 
     EdgeError                 root of the edge's own refusals; has .status, .code, .error and .retry_after
     +-- TokenRefused          401: this edge does not accept the access token
+    +-- ProofRefused          401: nor that who sends it holds the key to which it is bound (`dpop.py`)
     +-- KeysUnavailable       503: the issuer's keys are not available, so its tokens cannot be verified
 
 Texts name the field or rule that was broken and never hold a token, a part of one, or its contents.
@@ -60,6 +61,8 @@ STATUS: Final[Mapping[str, int]] = {
     Code.UNKNOWN_ISSUER: 401,
     Code.TOKEN_AUDIENCE: 401,
     Code.TOKEN_EXPIRED: 401,
+    Code.BAD_DPOP_PROOF: 401,
+    Code.USE_DPOP_NONCE: 401,
     Code.DENIED: 403,
     Code.OBLIGATION_UNKNOWN: 403,
     Code.GRANT_EXCEEDED: 403,
@@ -175,8 +178,8 @@ def problem(
 class EdgeError(SealbusError):
     """A request that ends at the edge. `detail` may be shown to its sender.
 
-    `status` is the HTTP status, `error` the word of RFC 6750 section 3.1 or RFC 8693 section 2.2.2 ("" if none fits),
-    `retry_after` whole seconds after which another try makes sense.
+    `status` is the HTTP status, `error` the word of RFC 6750 section 3.1, RFC 9449 section 7.1 or RFC 8693 section 2.2.2
+    ("" if none fits), `retry_after` whole seconds after which another try makes sense.
     """
 
     code: Code

@@ -59,20 +59,23 @@ def svid_context(identity: Identity, trust_domain: TrustDomain) -> RotatingConte
     return RotatingContext(current)
 
 
-def file_context(certificate: Path, key: Path) -> RotatingContext:
+def file_context(certificate: Path, key: Path, clients: Path | None = None) -> RotatingContext:
     """Return the context of the public listener; replaced files are read again at the next handshake.
+
+    `clients` holds the authorities of clients' certificates, of which one may then be shown.
 
     Raises `ConfigurationError` if they cannot be used now. If they cannot be used later, the last good ones stay in use.
     """
-    made = (_stamp(certificate, key), _from_files(certificate, key))
+    files = (certificate, key) if clients is None else (certificate, key, clients)
+    made = (_stamp(*files), _from_files(*files))
     told = ""
 
     def current() -> ssl.SSLContext:
         nonlocal made, told
-        stamp = _stamp(certificate, key)
+        stamp = _stamp(*files)
         if stamp != made[0]:
             try:
-                made = (stamp, _from_files(certificate, key))
+                made = (stamp, _from_files(*files))
             except ConfigurationError as error:
                 # A certificate and its key are two files: between their two replacements they do not match.
                 if error.detail != told:
@@ -85,7 +88,7 @@ def file_context(certificate: Path, key: Path) -> RotatingContext:
     return RotatingContext(current)
 
 
-def _from_files(certificate: Path, key: Path) -> ssl.SSLContext:
+def _from_files(certificate: Path, key: Path, clients: Path | None = None) -> ssl.SSLContext:
     _check_private(key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -96,6 +99,17 @@ def _from_files(certificate: Path, key: Path) -> ssl.SSLContext:
         raise ConfigurationError(
             f"edge.certificate {certificate} and edge.key {key} cannot be used: {error.strerror or type(error).__name__}"
         ) from error
+    if clients is not None:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        # A resumed session would keep a client's certificate without asking for its key.
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET
+        try:
+            context.load_verify_locations(clients)
+        except OSError as error:
+            raise ConfigurationError(
+                f"edge.client_authorities {clients} cannot be used: {error.strerror or type(error).__name__}"
+            ) from error
     return context
 
 

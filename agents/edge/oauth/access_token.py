@@ -1,43 +1,45 @@
-"""Access tokens as JWTs (RFC 9068), verified against the table of issuers.
-
-Claims are read by type: a missing claim or one of another type is refused, never guessed.
-"""
+"""Access tokens as JWTs (RFC 9068), verified against the table of issuers."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
+from enum import StrEnum
 from typing import Final
-
-from joserfc.errors import JoseError
-from joserfc.jws import JWSRegistry
 
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.problem import TokenRefused
-from sealbus.agents.edge.oauth.issuers import ALGORITHMS, Issuer
+from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.oauth.jwks import KeySource
-from sealbus.agents.edge.oauth.key_set import VerificationKey
-from sealbus.envelopes.encoding.codec import is_text
-from sealbus.envelopes.encoding.jws import CompactJws, split_compact
-from sealbus.envelopes.encoding.strict_json import Json, parse_object
+from sealbus.agents.edge.oauth.jwt import EXTENSIONS, KEYS_IN_HEADER, Claims, is_signed, parsed
+from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import Code, ConfigurationError
-from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import ClaimValue
 
-__all__ = ["AccessToken", "AccessTokenVerifier", "Claims"]
+__all__ = ["AccessToken", "AccessTokenVerifier", "Binding", "BindingKind"]
 
-_KEYS_IN_HEADER: Final = ("jku", "jwk", "x5u", "x5c")
-"""Headers in which a token names its own verification key (RFC 7515 section 4.1). No server we support sends them, and
-refusing them makes sure that none is followed."""
-_EXTENSIONS: Final = ("crit", "b64", "zip", "enc")
-"""Headers that change how the rest must be read."""
-_REGISTRY: Final = JWSRegistry(algorithms=sorted(ALGORITHMS))
 
-_MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
-_LATEST: Final = _MAX_INTEGER // SECOND
-"""The last second whose microseconds a context can hold; in the year 2255."""
-_ITEMS: Final = DEFAULT_LIMITS.text_items
+_THUMBPRINT: Final = re.compile("[A-Za-z0-9_-]{43}")
+"""A SHA-256 in base64url."""
+
+
+class BindingKind(StrEnum):
+    """How a token is bound to a key, by the name of the member of `cnf` (RFC 7800)."""
+
+    KEY = "jkt"
+    """The thumbprint of a key that signs a proof for each request (RFC 9449 section 6)."""
+    CERTIFICATE = "x5t#S256"
+    """The hash of a client's certificate (RFC 8705 section 3.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """The key that only who may use a token has: its SHA-256 in base64url."""
+
+    kind: BindingKind
+    value: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +47,8 @@ class AccessToken:
     """The contents of a verified access token that the edge uses; the token itself is not kept.
 
     Times are microseconds since the Unix epoch. `claims` are those of the issuer's allow-list, by their names in the user
-    context. `session` is the session that the issuer names, or else the token's own id. Its text shows no user.
+    context. `session` is the session that the issuer names, or else the token's own id. With `bound` it is not accepted from
+    anybody who does not prove to hold that key (`possession.py`). Its text shows no user.
     """
 
     issuer: str
@@ -60,6 +63,7 @@ class AccessToken:
     auth_time: int | None
     issued: int
     expires: int
+    bound: Binding | None = None
 
     def __repr__(self) -> str:
         return f"AccessToken(issuer={self.issuer!r}, expires={self.expires!r}, ...)"
@@ -82,21 +86,22 @@ class AccessTokenVerifier:
         """Return the contents of `token` at `now`, microseconds since the Unix epoch.
 
         In this order: length, form, header, issuer, type, algorithm, key, signature, audience, times, claims. Until the
-        signature holds, a token only selects the row of the table and the issuer's key.
+        signature holds, a token only selects the row of the table and the issuer's key. Of a bound token this does not say
+        who may use it.
 
         Raises `TokenRefused`, or `KeysUnavailable` if its issuer's keys are not available.
         """
         # Characters, not bytes: non-ASCII is refused next, and each character has at least one byte.
         if len(token) > self._limits.token_bytes:
             raise TokenRefused("too long")
-        parsed = _parsed(token, self._limits)
-        if parsed is None:
+        found = parsed(token, self._limits)
+        if found is None:
             raise TokenRefused("not a JWT in compact form")
-        jws, header, says = parsed
+        jws, header, says = found
         issuer = self._row(says)
         algorithm, kid = _checked_header(header, issuer, self._limits)
         key = await self._keys.key(issuer, kid, algorithm, now=now)
-        if not _is_signed(jws, algorithm, key):
+        if not is_signed(jws, algorithm, key):
             raise TokenRefused("signature")
         return self._judged(Claims(says), issuer, now)
 
@@ -119,9 +124,9 @@ class AccessTokenVerifier:
             raise TokenRefused("iat is in the future")
         if "nbf" in claims and claims.time("nbf") > latest:
             raise TokenRefused("nbf is in the future")
-        if "cnf" in claims:
-            # Bound to a key whose possession is not proved here: accepted as a bearer token it would lose its protection.
-            raise TokenRefused("cnf: tokens that are bound to a key are not accepted")
+        bound = _binding(claims) if "cnf" in claims else None
+        if bound is None and issuer.bound:
+            raise TokenRefused("cnf: not bound to a key")
         token_id = claims.text("jti")
         return AccessToken(
             issuer=issuer.issuer,
@@ -136,27 +141,24 @@ class AccessTokenVerifier:
             auth_time=claims.time("auth_time") if "auth_time" in claims else None,
             issued=issued,
             expires=expires,
+            bound=bound,
         )
 
 
-def _parsed(token: str, limits: EdgeLimits) -> tuple[CompactJws, dict[str, Json], dict[str, Json]] | None:
-    """Return the token's parts, its header and its claims, each of which has one meaning; nothing is verified.
-
-    None for anything else instead of an exception: those of the parsers hold the parsed text, and would become the context of
-    exceptions raised while they are handled.
-    """
-    try:
-        jws = split_compact(token.encode("ascii"))
-        header = parse_object(jws.header, depth=limits.token_nesting)
-        claims = parse_object(jws.payload, depth=limits.token_nesting)
-    except ValueError:
-        return None
-    return jws, header, claims
+def _binding(claims: Claims) -> Binding:
+    """Return the key of `cnf`; a token that is bound in a way that is not understood is refused."""
+    members = claims.members("cnf")
+    if len(members) == 1:
+        for kind in BindingKind:
+            value = members.get(kind)
+            if type(value) is str and _THUMBPRINT.fullmatch(value):
+                return Binding(kind, value)
+    raise TokenRefused("cnf")
 
 
 def _checked_header(header: Mapping[str, Json], issuer: Issuer, limits: EdgeLimits) -> tuple[str, str | None]:
     """Return the algorithm and the key id of a header that `issuer` may have made."""
-    for name in (*_KEYS_IN_HEADER, *_EXTENSIONS):
+    for name in (*KEYS_IN_HEADER, *EXTENSIONS):
         if name in header:
             raise TokenRefused(f"header: {name}")
     kind = header.get("typ", "")
@@ -169,95 +171,3 @@ def _checked_header(header: Mapping[str, Json], issuer: Issuer, limits: EdgeLimi
     if kid is not None and (type(kid) is not str or len(kid) > limits.key_id_bytes):
         raise TokenRefused("header: kid")
     return algorithm, kid
-
-
-def _is_signed(jws: CompactJws, algorithm: str, key: VerificationKey) -> bool:
-    """Return whether the signature is one by `key`, under an algorithm that fits it."""
-    try:
-        method = _REGISTRY.get_alg(algorithm)
-        # The key was chosen to fit; a wrong choice must not pass verification.
-        method.check_key(key)
-        return method.verify(jws.signed, jws.signature, key) is True
-    except (JoseError, ValueError):
-        return False
-
-
-class Claims:
-    """The claims of one token. Every method but `allowed` raises `TokenRefused`, which names the claim.
-
-    A text is 1 to 256 bytes without control characters, as in a user context: a claim that could not be passed on is refused
-    here, where its sender can be told.
-    """
-
-    __slots__ = ("_claims",)
-
-    def __init__(self, claims: Mapping[str, Json]) -> None:
-        self._claims = claims
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._claims
-
-    def text(self, name: str) -> str:
-        """Return a text."""
-        value = self._claims.get(name)
-        if type(value) is not str or not value or not is_text(value):
-            raise TokenRefused(name)
-        return value
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """Return an array of at most 32 texts."""
-        value = self._claims.get(name)
-        if type(value) is not list or len(value) > _ITEMS:
-            raise TokenRefused(name)
-        texts = tuple([item for item in value if type(item) is str and is_text(item)])
-        if len(texts) != len(value):
-            raise TokenRefused(name)
-        return texts
-
-    def audiences(self, name: str) -> frozenset[str]:
-        """Return the audiences: one text, or an array of texts (RFC 7519 section 4.1.3)."""
-        value = self._claims.get(name)
-        listed = value if type(value) is list else [value]
-        texts = frozenset(item for item in listed if type(item) is str)
-        if len(texts) != len(listed):
-            raise TokenRefused(name)
-        return texts
-
-    def scope(self, name: str) -> tuple[str, ...]:
-        """Return the scope values in a text, separated by single spaces (RFC 6749 section 3.3); none if absent."""
-        value = self._claims.get(name, "")
-        if type(value) is not str:
-            raise TokenRefused(name)
-        values = tuple(value.split(" ")) if value else ()
-        if len(values) > _ITEMS or not all(one and is_text(one) for one in values):
-            raise TokenRefused(name)
-        return values
-
-    def time(self, name: str) -> int:
-        """Return a time in microseconds since the Unix epoch. Whole seconds only: no major server sends fractions."""
-        value = self._claims.get(name)
-        if type(value) is not int or not 0 <= value <= _LATEST:
-            raise TokenRefused(name)
-        return value * SECOND
-
-    def allowed(self, names: Mapping[str, str]) -> Mapping[str, ClaimValue]:
-        """Return the claims that `names` lists, under the names that it gives them.
-
-        A claim that is absent or cannot be in a user context (SPEC.md section 6: a text, an integer, a boolean or an array of
-        texts, within its limits) is left out: a policy that needs it then denies.
-        """
-        found = {ours: _claim_value(self._claims.get(theirs)) for theirs, ours in names.items()}
-        return MappingProxyType({name: value for name, value in found.items() if value is not None})
-
-
-def _claim_value(value: Json) -> ClaimValue | None:
-    if type(value) is bool:
-        return value
-    if type(value) is int:
-        return value if -_MAX_INTEGER <= value <= _MAX_INTEGER else None
-    if type(value) is str:
-        return value if is_text(value) else None
-    if type(value) is list and len(value) <= _ITEMS:
-        texts = tuple([item for item in value if type(item) is str and is_text(item)])
-        return texts if len(texts) == len(value) else None
-    return None

@@ -1,4 +1,4 @@
-"""The access token of a request: read from its one place, verified, and forgotten (RFC 6750, RFC 9068).
+"""The access token of a request, read from its one place, and the challenge where it does not do (RFC 6750, RFC 9449).
 
 Also `/.well-known/oauth-protected-resource` (RFC 9728), where clients learn who issues tokens.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -15,24 +16,28 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
-from sealbus.agents.edge.oauth.access_token import AccessToken, AccessTokenVerifier
+from sealbus.agents.edge.oauth.dpop import ALGORITHMS, DPOP
 from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import Code
 
 __all__ = [
+    "BEARER",
     "WELL_KNOWN",
     "NoToken",
-    "authenticated",
-    "bearer_token",
+    "Presented",
     "challenge",
     "metadata_answer",
     "metadata_path",
     "metadata_url",
     "needed",
+    "presented_token",
 ]
 
+BEARER: Final = "Bearer"
+
 _CREDENTIALS: Final = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+) +(\S.*)")
+_SCHEMES: Final = {one.lower(): one for one in (BEARER, DPOP)}
 _B64TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750 section 2.1."""
 
@@ -51,11 +56,19 @@ class NoToken(EdgeError):
         super().__init__(Code.NO_TOKEN, 401)
 
 
-def bearer_token(headers: Headers) -> str:
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """An access token, and the scheme under which it came: `Bearer` or `DPoP`."""
+
+    scheme: str
+    token: str = field(repr=False)
+
+
+def presented_token(headers: Headers) -> Presented:
     """Return the access token in `Authorization`; no other place is searched.
 
     Raises `NoToken` if there is none, `EdgeError` (400 `malformed`, `invalid_request`) for more than one or for one that does
-    not have the form of RFC 6750.
+    not have the form of RFC 6750, which is that of RFC 9449 too.
     """
     values = headers.getlist("authorization")
     if not values:
@@ -63,20 +76,16 @@ def bearer_token(headers: Headers) -> str:
     if len(values) > 1:
         raise EdgeError(Code.MALFORMED, 400, "more than one Authorization field", error="invalid_request")
     found = _CREDENTIALS.fullmatch(values[0].strip())
-    if found is None or found[1].lower() != "bearer":
+    scheme = _SCHEMES.get(found[1].lower()) if found is not None else None
+    if found is None or scheme is None:
         raise NoToken
     if not _B64TOKEN.fullmatch(found[2]):
-        raise EdgeError(Code.MALFORMED, 400, "the Bearer credentials are not a token", error="invalid_request")
-    return found[2]
+        raise EdgeError(Code.MALFORMED, 400, f"the {scheme} credentials are not a token", error="invalid_request")
+    return Presented(scheme, found[2])
 
 
-async def authenticated(headers: Headers, verifier: AccessTokenVerifier, *, now: int) -> AccessToken:
-    """Return the contents of the request's access token; raises as `bearer_token` and `AccessTokenVerifier.verify` do."""
-    return await verifier.verify(bearer_token(headers), now=now)
-
-
-def challenge(answer: Response, resource: str, **parameters: object) -> None:
-    """Write `WWW-Authenticate` on the answer to a request whose token is missing, not accepted or not enough.
+def challenge(answer: Response, resource: str, scheme: str = BEARER, **parameters: object) -> None:
+    """Add `WWW-Authenticate` to the answer to a request whose token is missing, not accepted or not enough.
 
     `parameters` are left out where they are None or empty. They are quoted as they are: raises `ValueError` for a quote, a
     backslash or a control character, so that no word of a policy begins a parameter, or a field, of its own.
@@ -84,17 +93,21 @@ def challenge(answer: Response, resource: str, **parameters: object) -> None:
     said = {name: text for name, value in parameters.items() if value is not None and (text := str(value))}
     if not all(_QUOTED.fullmatch(value) for value in said.values()):
         raise ValueError("a parameter that cannot be quoted")
+    if scheme == DPOP:
+        said["algs"] = " ".join(ALGORITHMS)
     said["resource_metadata"] = metadata_url(resource)
-    answer.headers["www-authenticate"] = "Bearer " + ", ".join(f'{name}="{value}"' for name, value in said.items())
+    answer.headers.append(
+        "www-authenticate", f"{scheme} " + ", ".join(f'{name}="{value}"' for name, value in said.items())
+    )
 
 
-def needed(answer: Response, remedy: Remedy, resource: str) -> None:
+def needed(answer: Response, remedy: Remedy, resource: str, scheme: str = BEARER) -> None:
     """Write which login (RFC 9470 section 3) or scope (RFC 6750 section 3.1) the denied request needs."""
     if remedy.kind is RemedyKind.LOGIN:
         error = "insufficient_user_authentication"
-        challenge(answer, resource, error=error, acr_values=remedy.acr, max_age=remedy.max_age)
+        challenge(answer, resource, scheme, error=error, acr_values=remedy.acr, max_age=remedy.max_age)
     else:
-        challenge(answer, resource, error="insufficient_scope", scope=remedy.scope)
+        challenge(answer, resource, scheme, error="insufficient_scope", scope=remedy.scope)
 
 
 def metadata_path(resource: str) -> str:
@@ -108,12 +121,17 @@ def metadata_url(resource: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{metadata_path(resource)}"
 
 
-def metadata_answer(resource: str, issuers: Sequence[Issuer]) -> Response:
-    """Return the metadata of section 2. Tokens are read from the `Authorization` field only."""
+def metadata_answer(resource: str, issuers: Sequence[Issuer], *, certificates: bool = False) -> Response:
+    """Return the metadata of section 2; `certificates` says that clients can show one here.
+
+    Tokens are read from the `Authorization` field only.
+    """
     document = {
         "resource": resource,
         "authorization_servers": sorted(issuer.issuer for issuer in issuers),
         "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": list(ALGORITHMS),
+        "tls_client_certificate_bound_access_tokens": certificates,
     }
     headers = {**HEADERS, "cache-control": f"public, max-age={CACHE_SECONDS}"}
     return Response(json.dumps(document), 200, headers, "application/json")

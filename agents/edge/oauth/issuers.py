@@ -41,7 +41,7 @@ class Issuer:
     discovery. `types` are the accepted values of a token's `typ`, in lower case; `""` accepts tokens without one. `claims`
     lists the claims that go into the user context, and no others do: claim of the token to claim of the context.
     `session_claim` names the session; `jti` does for a token without that claim. The tenant is that of `tenant_claim`, which
-    a token must then have, or always `tenant`.
+    a token must then have, or always `tenant`. With `bound` its tokens must be bound to a key (RFC 9449, RFC 8705).
     """
 
     issuer: str
@@ -53,6 +53,7 @@ class Issuer:
     session_claim: str = "sid"
     tenant_claim: str | None = None
     tenant: str | None = None
+    bound: bool = False
 
     def __post_init__(self) -> None:
         # A query or fragment has no place in an issuer identifier (RFC 8414 section 2).

@@ -15,7 +15,7 @@ from sealbus.agents.edge.http.limits import EdgeLimits
 from sealbus.envelopes.encoding.jws import decode_base64url
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
 
-__all__ = ["KeySet", "VerificationKey"]
+__all__ = ["KeySet", "VerificationKey", "embedded_key"]
 
 VerificationKey: TypeAlias = "ECKey | RSAKey | OKPKey"
 """A public key of joserfc."""
@@ -84,6 +84,19 @@ class KeySet:
             entry.key for entry in self.entries if algorithm in entry.algorithms and (kid is None or entry.kid == kid)
         ]
         return fit[0] if len(fit) == 1 else None
+
+
+def embedded_key(jwk: Json, algorithm: str, limits: EdgeLimits) -> VerificationKey:
+    """Return the public key in `jwk`, which a proof shows of itself (RFC 9449 section 4.2); raise `ValueError`.
+
+    It is a key that `KeySet.parse` would not leave out, for `algorithm`, and no private key.
+    """
+    if type(jwk) is not dict or not _SECRET_MEMBERS.isdisjoint(jwk):
+        raise ValueError("not a public key")
+    entry = _entry(jwk, limits)
+    if entry is None or algorithm not in entry.algorithms:
+        raise ValueError("not a key for the algorithm")
+    return entry.key
 
 
 def _parsed(document: bytes, limits: EdgeLimits) -> dict[str, Json]:

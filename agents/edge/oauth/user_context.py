@@ -28,7 +28,7 @@ from sealbus.envelopes.message.user_context import ContextDraft, mint_context
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["KEY_BYTES", "PSEUDONYM_PREFIX", "Pseudonyms", "mint", "write_pseudonym_key"]
+__all__ = ["KEY_BYTES", "PSEUDONYM_PREFIX", "Pseudonyms", "mint", "read_key", "write_pseudonym_key"]
 
 _NO_REQUEST: Final[Mapping[str, str]] = {}
 
@@ -46,6 +46,7 @@ def mint(
     token: AccessToken,
     sealer: Sealer,
     *,
+    transaction: bytes,
     trust_domain: TrustDomain,
     now: int,
     workload: SpiffeId | None,
@@ -55,7 +56,8 @@ def mint(
 ) -> Statement:
     """Return the user context of `token`, signed by `sealer` at `now`, for `workload` alone if it is given.
 
-    With `pseudonyms` it names the user by a pseudonym. `request` are facts about the HTTP request, such as `ip`. A chain may
+    `transaction` are 16 random bytes, under which the records of all that follows are found. With `pseudonyms` it names the
+    user by a pseudonym. `request` are facts about the HTTP request, such as `ip`. A chain may
     start with the context as long as the token lives and `limits` allow, and go on until `limits.context_end_seconds` from
     now.
 
@@ -67,7 +69,7 @@ def mint(
     if now >= sealer.expires:
         raise IdentityUnavailable("the edge's credential has expired")
     draft = ContextDraft(
-        txn=os.urandom(16),
+        txn=transaction,
         aud=trust_domain,
         iat=now,
         exp=min(now + limits.context_start_seconds * SECOND, token.expires),
@@ -104,30 +106,35 @@ class Pseudonyms:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """Return the pseudonyms under the key in `file`: 64 hexadecimal digits, readable by its owner alone (mode 0600).
-
-        Raises `ConfigurationError` for any other file. Blocks.
-        """
-        try:
-            # A FIFO in its place is refused, not waited for.
-            descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with os.fdopen(descriptor, "rb") as opened:
-                about = os.fstat(opened.fileno())
-                content = opened.read(_FILE_BYTES) if stat.S_ISREG(about.st_mode) else b""
-        except OSError as error:
-            raise ConfigurationError(f"the pseudonym key {file} cannot be read: {error.strerror}") from error
-        if stat.S_IMODE(about.st_mode) & 0o077:
-            raise ConfigurationError(f"the pseudonym key {file} can be read by others: chmod 600 it")
-        found = _KEY_FORM.fullmatch(content)
-        if found is None:
-            raise ConfigurationError(f"{file} is not a pseudonym key: `sealbus edge pseudonym-key FILE` makes one")
-        return cls(bytes.fromhex(found[1].decode()))
+        """Return the pseudonyms under the key in `file`; raises as `read_key` does. Blocks."""
+        return cls(read_key(file))
 
     def of(self, issuer: str, subject: str) -> str:
         """Return the pseudonym of the user whom `issuer` calls `subject`; users of two issuers never share one."""
         name = issuer.encode()
         message = _PSEUDONYM_CONTEXT + len(name).to_bytes(4, "big") + name + subject.encode()
         return PSEUDONYM_PREFIX + hmac.new(self._key, message, hashlib.sha256).hexdigest()
+
+
+def read_key(file: Path) -> bytes:
+    """Return the key of 32 bytes in `file`: 64 hexadecimal digits, readable by its owner alone (mode 0600).
+
+    Raises `ConfigurationError` for any other file. Blocks.
+    """
+    try:
+        # A FIFO in its place is refused, not waited for.
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as opened:
+            about = os.fstat(opened.fileno())
+            content = opened.read(_FILE_BYTES) if stat.S_ISREG(about.st_mode) else b""
+    except OSError as error:
+        raise ConfigurationError(f"the key {file} cannot be read: {error.strerror}") from error
+    if stat.S_IMODE(about.st_mode) & 0o077:
+        raise ConfigurationError(f"the key {file} can be read by others: chmod 600 it")
+    found = _KEY_FORM.fullmatch(content)
+    if found is None:
+        raise ConfigurationError(f"{file} is not such a key: `sealbus edge pseudonym-key FILE` makes one")
+    return bytes.fromhex(found[1].decode())
 
 
 def write_pseudonym_key(file: Path) -> None:

@@ -268,6 +268,7 @@ class IssuerTable(_Table):
     session_claim: str = "sid"
     tenant_claim: str | None = None
     tenant: str | None = None
+    bound: bool = False
 
     def __str__(self) -> str:
         return self.issuer
@@ -281,9 +282,10 @@ class EdgeTable(_Table):
     `connections_of_address` those of one address, by default an eighth of all, or with `plaintext` all. `token_service` is
     where backends get user contexts over mutual TLS, by default nowhere. `actions` are `<agent>.<verb>` or `<agent>.*`;
     nothing else is exposed. With `pseudonym_key`, a file made by `sealbus edge pseudonym-key`, user contexts hold pseudonyms
-    instead of users' ids. `context_start` and `context_life` are seconds for which a chain may start with a context that it
-    mints, and go on: 15 minutes and 8 hours, or what readers accept if that is less (`context.start`, `context.life`), and
-    never more than that.
+    instead of users' ids. With `nonce_key`, a file made in the same way, proofs of possession must hold a nonce of the edge.
+    `client_authorities` is a PEM file of the authorities whose certificates clients can show, to which tokens can be bound.
+    `context_start` and `context_life` are seconds for which a chain may start with a context that it mints, and go on: 15
+    minutes and 8 hours, or what readers accept if that is less (`context.start`, `context.life`), and never more than that.
     """
 
     address: str = "127.0.0.1:8080"
@@ -295,6 +297,8 @@ class EdgeTable(_Table):
     connections_of_address: Annotated[int, Field(ge=1, le=65_536)] | None = None
     token_service: str | None = None
     pseudonym_key: Path | None = None
+    nonce_key: Path | None = None
+    client_authorities: Path | None = None
     context_start: Life | None = None
     context_life: Life | None = None
     actions: tuple[str, ...] = ()

@@ -245,7 +245,7 @@ async def test_a_chunk_extension_without_end_is_refused(edge: Door) -> None:
 
 @pytest.mark.parametrize(
     "credentials",
-    ["", "Basic YWxpY2U6eA==", "Bearer", "Bearer a b", "Bearer x,y", 'Bearer "x"', "DPoP abc", "bearer\tx"],
+    ["", "Basic YWxpY2U6eA==", "Bearer", "Bearer a b", "Bearer x,y", 'Bearer "x"', "DPoP", "bearer\tx"],
 )
 async def test_credentials_that_are_no_bearer_token(edge: Door, credentials: str) -> None:
     fields = {"Content-Type": "application/json", **({"Authorization": credentials} if credentials else {})}
@@ -253,6 +253,7 @@ async def test_credentials_that_are_no_bearer_token(edge: Door, credentials: str
     assert (answer.status_code, answer.json()["code"]) in ((401, "no_token"), (400, "malformed"))
     challenge = answer.headers["www-authenticate"]
     assert challenge.startswith("Bearer ")
+    assert ", DPoP " in challenge
     assert ("error=" in challenge) == (answer.status_code == 400)
     assert not any(edge.published().values())
 

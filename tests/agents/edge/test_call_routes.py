@@ -266,7 +266,7 @@ async def test_the_log_has_one_line_a_request_without_query_token_or_body(
     await edge.post("/v1/a-strangers-path", body, headers=headers)
     await edge.post(CALL, body, headers={"Authorization": f"Bearer {token[:-4]}AAAA"})
     lines = [record.getMessage() for record in caplog.records if record.name == "sealbus.agents.edge.app"]
-    assert [line.rsplit(" ", 2)[0] for line in lines] == [
+    assert [line.rsplit(" ", 3)[0] for line in lines] == [
         f"127.0.0.1 POST {CALL} 200",
         "127.0.0.1 POST (no such path) 404",
         f"127.0.0.1 POST {CALL} 401",
@@ -284,3 +284,22 @@ async def test_the_token_reaches_no_message_and_no_record(edge: Door) -> None:
     stored = b"".join(one.payload + one.header_block for name in edge.published() for one in edge.bus.stored(name))
     assert stored
     assert not any(part.encode() in stored for part in token.split("."))
+
+
+async def test_answer_log_line_and_records_share_the_id_of_a_request(
+    edge: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="sealbus.agents.edge.app")
+    answers = [
+        await edge.post(CALL, {"item_id": "42"}),
+        await edge.post(CALL, {"item_id": "42"}, headers={"X-Request-Id": "00" * 16}),
+        await edge.post("/v1/no-such-path", {}),
+        await edge.http.post(CALL),
+    ]
+    ids = [answer.headers["x-request-id"] for answer in answers]
+    assert len(set(ids)) == len(ids)
+    lines = [one.getMessage() for one in caplog.records if one.name == "sealbus.agents.edge.app"]
+    assert [line.split()[-1] for line in lines] == ids
+    decided = [entry.txn.hex() for entry in await edge.bus.audit() if entry.txn is not None]
+    # The agent's about the call, and about its answer the edge's.
+    assert sorted(decided) == sorted(ids[:2] * 2)

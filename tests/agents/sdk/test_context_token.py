@@ -29,7 +29,14 @@ TOKEN = AccessToken(
     issued=NOW,
     expires=NOW + 3_600_000_000,
 )
-STATEMENT = mint(TOKEN, Issuer().sealer(agent("edge")), trust_domain=TRUST_DOMAIN, now=NOW, workload=agent("web"))
+STATEMENT = mint(
+    TOKEN,
+    Issuer().sealer(agent("edge")),
+    transaction=bytes(16),
+    trust_domain=TRUST_DOMAIN,
+    now=NOW,
+    workload=agent("web"),
+)
 TEXT = context_token(STATEMENT)
 
 

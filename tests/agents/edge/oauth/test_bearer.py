@@ -8,7 +8,8 @@ from starlette.responses import Response
 from support.issuer import AUDIENCE
 
 from sealbus.agents.edge.http.problem import EdgeError, TokenRefused
-from sealbus.agents.edge.oauth.bearer import NoToken, bearer_token, challenge, needed
+from sealbus.agents.edge.oauth.bearer import NoToken, Presented, challenge, needed, presented_token
+from sealbus.agents.edge.oauth.dpop import DPOP
 from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import Code
 
@@ -27,44 +28,61 @@ def headers(*values: str, name: str = "authorization") -> Headers:
     ],
 )
 def test_a_token_stands_in_authorization(value: str, token: str) -> None:
-    assert bearer_token(headers(value)) == token
+    assert presented_token(headers(value)) == Presented("Bearer", token)
+    other = presented_token(
+        headers(value.replace("Bearer", "DPoP").replace("bearer", "dpop").replace("BEARER", "DPOP"))
+    )
+    assert other == Presented("DPoP", token)
 
 
 @pytest.mark.parametrize(
     "value",
-    ["", "Bearer", "Bearer ", "Basic abc", "DPoP abc", "abc", "Bearer\tabc", "Bearerabc", "Bear abc", "Bearer2 abc"],
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic abc",
+        "DPoP",
+        "D-PoP abc",
+        "abc",
+        "Bearer\tabc",
+        "Bearerabc",
+        "Bear abc",
+        "Bearer2 abc",
+    ],
 )
 def test_without_one_there_is_none(value: str) -> None:
     with pytest.raises(NoToken) as raised:
-        bearer_token(headers(value))
+        presented_token(headers(value))
     assert (raised.value.status, raised.value.code, raised.value.error) == (401, Code.NO_TOKEN, "")
 
 
 def test_it_is_looked_for_nowhere_else() -> None:
     for name in ("cookie", "x-authorization", "proxy-authorization", "x-access-token"):
         with pytest.raises(NoToken):
-            bearer_token(headers("Bearer abc", name=name))
+            presented_token(headers("Bearer abc", name=name))
     with pytest.raises(NoToken):
-        bearer_token(Headers(raw=[]))
+        presented_token(Headers(raw=[]))
 
 
 @pytest.mark.parametrize("value", ["Bearer a b", "Bearer a,b", "Bearer =", "Bearer a=b", "Bearer a\xe9", 'Bearer "a"'])
 def test_what_is_not_of_the_form_is_a_bad_request(value: str) -> None:
     with pytest.raises(EdgeError) as raised:
-        bearer_token(headers(value))
+        presented_token(headers(value))
     assert (raised.value.status, raised.value.code, raised.value.error) == (400, Code.MALFORMED, "invalid_request")
 
 
 def test_two_fields_are_a_bad_request_even_if_they_are_one() -> None:
     with pytest.raises(EdgeError) as raised:
-        bearer_token(headers("Bearer abc", "Bearer abc"))
+        presented_token(headers("Bearer abc", "Bearer abc"))
     assert (raised.value.status, raised.value.error) == (400, "invalid_request")
 
 
 def test_no_error_shows_the_token() -> None:
+    assert "secret" not in repr(presented_token(headers("Bearer secret")))
     for values in (("Bearer secret secret",), ("Bearer secret", "Bearer secret"), ("Basic secret",)):
         with pytest.raises(EdgeError) as raised:
-            bearer_token(headers(*values))
+            presented_token(headers(*values))
         assert "secret" not in f"{raised.value} {raised.value!r}"
 
 
@@ -73,8 +91,11 @@ def test_a_challenge_says_where_tokens_are_to_be_had_and_an_error_only_where_the
     answer = Response()
     challenge(answer, AUDIENCE, error=NoToken().error, scope=None, acr_values="")
     assert answer.headers["www-authenticate"] == f"Bearer {where}"
-    challenge(answer, AUDIENCE, error=TokenRefused("signature").error)
-    assert answer.headers["www-authenticate"] == f'Bearer error="invalid_token", {where}'
+    challenge(answer, AUDIENCE, DPOP, error=TokenRefused("signature").error)
+    assert answer.headers.getlist("www-authenticate") == [
+        f"Bearer {where}",
+        f'DPoP error="invalid_token", algs="ES256 ES384 Ed25519 PS256", {where}',
+    ]
 
 
 @pytest.mark.parametrize(

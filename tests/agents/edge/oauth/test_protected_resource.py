@@ -32,7 +32,11 @@ def test_it_names_the_resource_and_its_issuers() -> None:
         "resource": "https://api.example.org",
         "authorization_servers": ["https://a.example", "https://b.example"],
         "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": ["ES256", "ES384", "Ed25519", "PS256"],
+        "tls_client_certificate_bound_access_tokens": False,
     }
+    shown = metadata_answer("https://api.example.org", issuers, certificates=True)
+    assert json.loads(bytes(shown.body))["tls_client_certificate_bound_access_tokens"] is True
     assert answer.headers["cache-control"] == "public, max-age=300"
 
 

@@ -58,7 +58,7 @@ def test_a_key_that_others_may_touch_is_refused(tmp_path: Path, mode: int) -> No
     "content", [b"", b"00", KEY, KEY.hex().upper().encode(), KEY.hex().encode() + b"00", KEY.hex().encode() + b"\n\n"]
 )
 def test_what_is_no_key_is_refused_without_being_told(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(ConfigurationError, match="is not a pseudonym key") as refused:
+    with pytest.raises(ConfigurationError, match="is not such a key") as refused:
         Pseudonyms.read(written(tmp_path / "key", content))
     assert KEY.hex() not in str(refused.value).lower()
 
@@ -67,7 +67,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         Pseudonyms.read(tmp_path / "missing")
     os.mkfifo(tmp_path / "pipe", 0o600)
-    with pytest.raises(ConfigurationError, match="is not a pseudonym key"):
+    with pytest.raises(ConfigurationError, match="is not such a key"):
         Pseudonyms.read(tmp_path / "pipe")
     with pytest.raises(ConfigurationError, match="32 bytes"):
         Pseudonyms(KEY[1:])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.envelopes import NOW, TRUST_DOMAIN, Issuer, agent
 
 from sealbus.agents.edge.http.problem import TokenRefused
-from sealbus.agents.edge.oauth.access_token import Claims
+from sealbus.agents.edge.oauth.jwt import Claims
 from sealbus.envelopes.encoding.codec import encode
 from sealbus.envelopes.message.user_context import ContextDraft, mint_context
 

@@ -33,7 +33,9 @@ EDGE = Issuer().sealer(agent("edge"))
 
 
 def minted(token: AccessToken = TOKEN, **given: Any) -> UserContext:
-    statement = mint(token, EDGE, **{"trust_domain": TRUST_DOMAIN, "now": NOW, "workload": None, **given})
+    statement = mint(
+        token, EDGE, **{"transaction": bytes(16), "trust_domain": TRUST_DOMAIN, "now": NOW, "workload": None, **given}
+    )
     return parse_payload(statement.payload)
 
 
@@ -54,7 +56,9 @@ def test_a_context_says_what_the_token_said_and_nothing_else() -> None:
 
 def test_with_pseudonyms_the_users_id_is_nowhere_in_the_context() -> None:
     pseudonyms = Pseudonyms(bytes(32))
-    statement = mint(TOKEN, EDGE, trust_domain=TRUST_DOMAIN, now=NOW, workload=None, pseudonyms=pseudonyms)
+    statement = mint(
+        TOKEN, EDGE, transaction=bytes(16), trust_domain=TRUST_DOMAIN, now=NOW, workload=None, pseudonyms=pseudonyms
+    )
     context = parse_payload(statement.payload)
     assert context.sub == pseudonyms.of("https://idp.example", "alice")
     assert (context.idp, context.cid, dict(context.clm)) == ("https://idp.example", "shop-web", TOKEN.claims)
@@ -78,8 +82,8 @@ def test_times_are_those_of_the_limits() -> None:
     assert (context.exp - NOW, context.end - NOW) == (10_000_000, 20_000_000)
 
 
-def test_each_context_is_one_of_its_own() -> None:
-    assert minted().txn != minted().txn
+def test_a_context_is_found_by_the_transaction_that_it_is_minted_for() -> None:
+    assert minted(transaction=bytes(range(16))).txn == bytes(range(16))
 
 
 @pytest.mark.parametrize("expires", [NOW, NOW - 1])

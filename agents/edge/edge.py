@@ -17,8 +17,10 @@ from sealbus.agents.edge.http.protocol import ConnectionLimits
 from sealbus.agents.edge.http.server import listening
 from sealbus.agents.edge.http.tls import RotatingContext, file_context, svid_context
 from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
+from sealbus.agents.edge.oauth.client_authentication import client_authentication
 from sealbus.agents.edge.oauth.dpop import Nonces
-from sealbus.agents.edge.oauth.issuers import Issuer, is_loopback, is_secure_url
+from sealbus.agents.edge.oauth.introspection import Introspection
+from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer, is_loopback, is_secure_url
 from sealbus.agents.edge.oauth.jwks import KeySource
 from sealbus.agents.edge.oauth.possession import Possession
 from sealbus.agents.edge.oauth.user_context import Pseudonyms, read_key
@@ -26,7 +28,7 @@ from sealbus.agents.edge.token_service import token_app
 from sealbus.agents.runtime.health import parse_address
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
-from sealbus.agents.runtime.settings.schema import EdgeTable
+from sealbus.agents.runtime.settings.schema import EdgeTable, IssuerTable
 from sealbus.agents.runtime.settings.settings import Settings
 from sealbus.bus.handling.idempotency.replay_guard import ReplayGuard
 from sealbus.bus.streams.key_value import KeyValue
@@ -92,9 +94,10 @@ async def serve_edge(
     issuers = issuers_of(table)
     async with AsyncExitStack() as stack:
         keys = await stack.enter_async_context(KeySource(limits, tls=issuer_tls))
+        introspection = await stack.enter_async_context(Introspection(limits, tls=issuer_tls))
         front = Front(
             node=node,
-            verifier=AccessTokenVerifier(issuers, keys, limits),
+            verifier=AccessTokenVerifier(issuers, keys, limits, introspection=introspection),
             issuers=issuers,
             resource=_resource(table),
             exposed=Exposed(table.actions, node.deployment.names, node.deployment.own_subjects),
@@ -164,8 +167,24 @@ def issuers_of(table: EdgeTable) -> tuple[Issuer, ...]:
     for row in table.issuers:
         audiences = row.audiences or (_resource(table),)
         sets = {"audiences": audiences, "algorithms": row.algorithms, "types": row.types}
-        found.append(Issuer(**{**dict(row), **{name: frozenset(values) for name, values in sets.items()}}))
+        said = row.model_dump(exclude={"introspection", "client", "client_key", "client_secret"})
+        found.append(
+            Issuer(
+                **{**said, **{name: frozenset(values) for name, values in sets.items()}},
+                introspection=_introspection(row),
+            )
+        )
     return tuple(found)
+
+
+def _introspection(row: IssuerTable) -> IntrospectionEndpoint | None:
+    if row.introspection is None and row.client is None:
+        return None
+    if row.introspection is None or row.client is None:
+        raise ConfigurationError(f"introspection and client of {row.issuer} go together")
+    setting = f"client of {row.issuer}"
+    client = client_authentication(row.client, key=row.client_key, secret=row.client_secret, setting=setting)
+    return IntrospectionEndpoint(row.introspection, client)
 
 
 def minting_limits(table: EdgeTable, lifetimes: Lifetimes, limits: EdgeLimits = DEFAULT_EDGE_LIMITS) -> EdgeLimits:

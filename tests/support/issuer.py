@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import parse_qsl
 
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
@@ -90,6 +91,12 @@ class LoopbackIssuer:
         self.key_set = Served()
         self.metadata = Served()
         self.metadata_paths = {f"{path}/.well-known/openid-configuration"}
+        self.says: dict[str, dict[str, Any]] = {}
+        """What is said of each token that is asked about (RFC 7662); of others, that they are not active."""
+        self.introspection: Served | None = None
+        """What is answered in place of that."""
+        self.forms: list[dict[str, str]] = []
+        """What was asked, with the field `Authorization` if there was one."""
         self.requests: list[str] = []
         """The path of each request."""
         self.asked = asyncio.Event()
@@ -121,6 +128,10 @@ class LoopbackIssuer:
     @property
     def jwks_uri(self) -> str:
         return f"{self.issuer}/jwks"
+
+    @property
+    def introspection_url(self) -> str:
+        return f"{self.issuer}/introspect"
 
     @property
     def fetches(self) -> int:
@@ -183,7 +194,13 @@ class LoopbackIssuer:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 path = head.split(b" ", 2)[1].decode()
+                lines = [line.split(": ", 1) for line in head.decode().split("\r\n")[1:] if ": " in line]
+                fields = {name.lower(): value for name, value in lines}
+                body = await reader.readexactly(int(fields.get("content-length", 0)))
                 self.requests.append(path)
+                if path == f"{self._path}/introspect":
+                    form = dict(parse_qsl(body.decode()))
+                    self.forms.append(form | {name: value for name, value in fields.items() if name == "authorization"})
                 self.asked.set()
                 await self._send(self._served(path), writer)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -196,6 +213,9 @@ class LoopbackIssuer:
             return self.key_set
         if path in self.metadata_paths:
             return self.metadata
+        if path == f"{self._path}/introspect":
+            said = self.says.get(self.forms[-1].get("token", ""), {"active": False})
+            return self.introspection or Served(body=json.dumps(said).encode())
         return Served(status=404)
 
     async def _send(self, served: Served, writer: asyncio.StreamWriter) -> None:

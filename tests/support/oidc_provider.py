@@ -18,9 +18,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
-from joserfc.jwk import Key
+from joserfc.jwk import ECKey, Key
+from support.dpop import Holder
+from support.issuer import public_jwk
 
-__all__ = ["CLAIMS", "CLIENT", "ES256_API", "OPAQUE_API", "RS256_API", "OidcProvider", "require_oidc_provider"]
+__all__ = ["CLAIMS", "CLIENT", "EDGE", "ES256_API", "OPAQUE_API", "RS256_API", "OidcProvider", "require_oidc_provider"]
 
 _ROOT = Path(__file__).parents[2]
 _SCRIPT = _ROOT / "deploy" / "tools" / "oidc-provider" / "provider.mjs"
@@ -31,6 +33,7 @@ ES256_API = "https://edge.example/es256"
 RS256_API = "https://edge.example/rs256"
 OPAQUE_API = "https://edge.example/opaque"
 CLIENT = {"id": "shop-web", "secret": "for-tests-only", "redirect_uri": "https://shop.example/callback"}
+EDGE = "the-edge"
 CLAIMS = {"department": "tools", "groups": ["a", "b"], "nested": {"no": "context holds it"}}
 """What tokens of users hold besides."""
 
@@ -54,6 +57,8 @@ class OidcProvider:
         self._keys = [
             {**key.as_dict(private=True), "kid": kid, "alg": alg, "use": "sig"} for kid, (alg, key) in keys.items()
         ]
+        self.edge_key = ECKey.generate_key("P-256", private=True)
+        """Of the client that asks about tokens."""
         self._port = port
         self._process: Process | None = None
         self.issuer = ""
@@ -99,12 +104,22 @@ class OidcProvider:
             "resources": {ES256_API: {"alg": "ES256"}, RS256_API: {"alg": "RS256"}, OPAQUE_API: {}},
             "client": CLIENT,
             "claims": CLAIMS,
+            "edge": {"id": EDGE, "keys": [public_jwk(self.edge_key, self.edge_key.thumbprint())]},
         }
 
-    async def client_token(self, resource: str, scope: str = "read") -> str:
-        """Return an access token of the client itself (client credentials)."""
+    async def client_token(self, resource: str, scope: str = "read", *, holder: Holder | None = None) -> str:
+        """Return an access token of the client itself (client credentials), bound to the key of `holder` if there is one."""
         async with self._client() as client:
-            return await self._token(client, grant_type="client_credentials", resource=resource, scope=scope)
+            form = {"grant_type": "client_credentials", "resource": resource, "scope": scope}
+            return await self._token(client, holder=holder, **form)
+
+    async def revoke(self, token: str) -> None:
+        """Revoke `token` as its client."""
+        async with self._client() as client:
+            answer = await client.post(
+                "/token/revocation", data={"token": token}, auth=(CLIENT["id"], CLIENT["secret"])
+            )
+            assert answer.status_code == 200, answer.text
 
     async def user_token(self, user: str, resource: str, scope: str = "read write") -> str:
         """Log `user` in as a browser would: authorization code with PKCE, through the pages of login and consent."""
@@ -141,8 +156,9 @@ class OidcProvider:
         assert action is not None
         return await client.post(action[1], data={"prompt": prompt[1], "login": user, "password": "any"})
 
-    async def _token(self, client: httpx2.AsyncClient, **form: str) -> str:
-        response = await client.post("/token", data=form, auth=(CLIENT["id"], CLIENT["secret"]))
+    async def _token(self, client: httpx2.AsyncClient, *, holder: Holder | None = None, **form: str) -> str:
+        proof = {} if holder is None else {"DPoP": holder.proof("", "POST", f"{self.issuer}/token", ath=None)}
+        response = await client.post("/token", data=form, auth=(CLIENT["id"], CLIENT["secret"]), headers=proof)
         assert response.status_code == 200, response.text
         token: str = response.json()["access_token"]
         return token

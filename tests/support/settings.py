@@ -91,12 +91,16 @@ connections = 2_000
 connections_of_address = 200
 token_service = ":8444"
 pseudonym_key = "pseudonyms.key"
+nonce_key = "nonces.key"
 context_start = 600
 context_life = 3_600
 actions = ["inventory.*"]
 [[edge.issuers]]
 issuer = "https://idp.example.org"
 claims = {department = "dep"}
+introspection = "https://idp.example.org/introspect"
+client = "edge"
+client_key = "client.pem"
 [client]
 token_service = "https://edge:8444"
 [control.callout]

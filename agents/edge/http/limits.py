@@ -58,6 +58,14 @@ class EdgeLimits:
     absent_keys: int = 1_024
     """Most such `kid`s remembered for each issuer; the oldest gives way."""
 
+    # Tokens that their issuer is asked about (RFC 7662).
+    introspection_seconds: int = 10
+    """How long its answer counts: as long a token that it revoked is still taken."""
+    introspected: int = 16_384
+    """Answers kept at a time, of some 1 KiB each; the oldest gives way."""
+    introspections: int = 64
+    """Questions at a time; whoever comes with yet another token is told to try again."""
+
     # User contexts.
     context_start_seconds: int = 900
     """How long a chain may start with a context (SPEC.md section 6); never longer than the token lives."""

@@ -1,4 +1,4 @@
-"""Access tokens as JWTs (RFC 9068), verified against the table of issuers."""
+"""Access tokens, by the table of issuers: JWTs (RFC 9068) are verified, about others their issuer is asked (RFC 7662)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import sha256
 from typing import Final
 
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
-from sealbus.agents.edge.http.problem import TokenRefused
-from sealbus.agents.edge.oauth.issuers import Issuer
+from sealbus.agents.edge.http.problem import KeysUnavailable, TokenRefused
+from sealbus.agents.edge.oauth.introspection import Introspection
+from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer
 from sealbus.agents.edge.oauth.jwks import KeySource
 from sealbus.agents.edge.oauth.jwt import EXTENSIONS, KEYS_IN_HEADER, Claims, is_signed, parsed
 from sealbus.envelopes.encoding.strict_json import Json
@@ -21,6 +23,7 @@ from sealbus.envelopes.message.user_context import ClaimValue
 __all__ = ["AccessToken", "AccessTokenVerifier", "Binding", "BindingKind"]
 
 
+_TOKEN_TYPES: Final = ("bearer", "dpop")
 _THUMBPRINT: Final = re.compile("[A-Za-z0-9_-]{43}")
 """A SHA-256 in base64url."""
 
@@ -70,12 +73,25 @@ class AccessToken:
 
 
 class AccessTokenVerifier:
-    """A verifier of access tokens by the rows of `issuers`, with the keys that `keys` finds.
+    """A verifier of access tokens by the rows of `issuers`, with the keys that `keys` finds, or by asking.
 
-    Raises `ConfigurationError` if two rows have the same issuer.
+    Raises `ConfigurationError` if two rows have the same issuer, or more than one is asked: what is no JWT does not say whose
+    it is, and a token is for its own issuer's eyes.
     """
 
-    def __init__(self, issuers: Sequence[Issuer], keys: KeySource, limits: EdgeLimits = DEFAULT_EDGE_LIMITS) -> None:
+    def __init__(
+        self,
+        issuers: Sequence[Issuer],
+        keys: KeySource,
+        limits: EdgeLimits = DEFAULT_EDGE_LIMITS,
+        *,
+        introspection: Introspection | None = None,
+    ) -> None:
+        asked = [issuer for issuer in issuers if issuer.introspection is not None]
+        if len(asked) > 1:
+            raise ConfigurationError("more than one issuer has introspection")
+        self._asked = asked[0] if asked else None
+        self._introspection = introspection
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         if len(self._issuers) != len(issuers):
             raise ConfigurationError("two rows have the same issuer")
@@ -85,9 +101,12 @@ class AccessTokenVerifier:
     async def verify(self, token: str, *, now: int) -> AccessToken:
         """Return the contents of `token` at `now`, microseconds since the Unix epoch.
 
-        In this order: length, form, header, issuer, type, algorithm, key, signature, audience, times, claims. Until the
-        signature holds, a token only selects the row of the table and the issuer's key. Of a bound token this does not say
-        who may use it.
+        Of a JWT in this order: length, form, header, issuer, type, algorithm, key, signature, audience, times, claims. Until
+        the signature holds, a token only selects the row of the table and the issuer's key. The answer of an issuer that is
+        asked is held to the same rules, but for what RFC 7662 leaves out: `iat`, `jti`, `iss`, and `sub` where a client acts
+        for itself.
+
+        Of a bound token this does not say who may use it.
 
         Raises `TokenRefused`, or `KeysUnavailable` if its issuer's keys are not available.
         """
@@ -96,14 +115,35 @@ class AccessTokenVerifier:
             raise TokenRefused("too long")
         found = parsed(token, self._limits)
         if found is None:
-            raise TokenRefused("not a JWT in compact form")
+            if self._asked is None or self._asked.introspection is None:
+                raise TokenRefused("not a JWT in compact form")
+            return await self._answered(self._asked, self._asked.introspection, token, now)
         jws, header, says = found
         issuer = self._row(says)
+        if issuer.introspection is not None:
+            return await self._answered(issuer, issuer.introspection, token, now)
         algorithm, kid = _checked_header(header, issuer, self._limits)
         key = await self._keys.key(issuer, kid, algorithm, now=now)
         if not is_signed(jws, algorithm, key):
             raise TokenRefused("signature")
-        return self._judged(Claims(says), issuer, now)
+        claims = Claims(says)
+        subject, token_id = claims.text("sub"), claims.text("jti")
+        return self._judged(claims, issuer, now, subject=subject, issued=claims.time("iat"), token_id=token_id)
+
+    async def _answered(self, issuer: Issuer, at: IntrospectionEndpoint, token: str, now: int) -> AccessToken:
+        """Return the contents of `token` by the word of its issuer."""
+        if self._introspection is None:
+            raise KeysUnavailable("the issuer cannot be asked", retry_after=1)
+        claims = Claims(await self._introspection.claims(issuer, at, token, now=now))
+        if "iss" in claims and claims.text("iss") != issuer.issuer:
+            raise TokenRefused("iss", code=Code.UNKNOWN_ISSUER)
+        if "token_type" in claims and claims.text("token_type").lower() not in _TOKEN_TYPES:
+            raise TokenRefused("token_type")
+        issued = claims.time("iat") if "iat" in claims else now
+        own = claims.text("jti") if "jti" in claims else sha256(token.encode()).hexdigest()[:32]
+        # Of a client that acts for itself a JWT says the client here (RFC 9068 section 2.2), and RFC 7662 nothing.
+        subject = claims.text("sub" if "sub" in claims else "client_id")
+        return self._judged(claims, issuer, now, subject=subject, issued=issued, token_id=own)
 
     def _row(self, claims: Mapping[str, Json]) -> Issuer:
         name = claims.get("iss")
@@ -112,11 +152,13 @@ class AccessTokenVerifier:
             raise TokenRefused("iss", code=Code.UNKNOWN_ISSUER)
         return issuer
 
-    def _judged(self, claims: Claims, issuer: Issuer, now: int) -> AccessToken:
+    def _judged(
+        self, claims: Claims, issuer: Issuer, now: int, *, subject: str, issued: int, token_id: str
+    ) -> AccessToken:
         """Return the contents of verified `claims`; raise unless for us, valid now and complete (RFC 9068 section 2.2)."""
         if issuer.audiences.isdisjoint(claims.audiences("aud")):
             raise TokenRefused("aud", code=Code.TOKEN_AUDIENCE)
-        issued, expires = claims.time("iat"), claims.time("exp")
+        expires = claims.time("exp")
         if now >= expires:
             raise TokenRefused("exp", code=Code.TOKEN_EXPIRED)
         latest = now + self._limits.future_seconds * SECOND
@@ -127,10 +169,9 @@ class AccessTokenVerifier:
         bound = _binding(claims) if "cnf" in claims else None
         if bound is None and issuer.bound:
             raise TokenRefused("cnf: not bound to a key")
-        token_id = claims.text("jti")
         return AccessToken(
             issuer=issuer.issuer,
-            subject=claims.text("sub"),
+            subject=subject,
             client=claims.text("client_id"),
             session=claims.text(issuer.session_claim) if issuer.session_claim in claims else token_id,
             scope=claims.scope("scope"),

@@ -1,12 +1,13 @@
-"""Documents of issuers over HTTP: bounded in size, and only from where the issuer itself points."""
+"""Documents of issuers over HTTP: bounded in size, and only from where the issuer itself or the operator points."""
 
 from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
@@ -41,7 +42,7 @@ class FetchedKeys:
 
 
 class Documents:
-    """A reader of metadata and key sets. Use with `async with`; each read needs a deadline around it.
+    """A reader of metadata, key sets and answers to forms. Use with `async with`; each read needs a deadline around it.
 
     `tls` verifies https, by default with the system's authorities. No redirect is followed: metadata and key sets have fixed
     addresses, and one that moves elsewhere is refused. Neither proxies nor credentials are taken from the environment.
@@ -101,10 +102,20 @@ class Documents:
         except ValueError as error:
             raise FetchFailed(f"key set: {error}") from error
 
+    async def post(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> bytes:
+        """Return the answer of `url` to a form; raise `FetchFailed`."""
+        status, document, _ = await self._read("POST", url, data=dict(form), headers=dict(headers))
+        if status != 200:
+            raise FetchFailed(f"status {status}")
+        return document
+
     async def _get(self, url: str) -> tuple[int, bytes, int | None]:
+        return await self._read("GET", url)
+
+    async def _read(self, method: str, url: str, **request: Any) -> tuple[int, bytes, int | None]:
         """Return status, body (only of status 200) and `max-age`."""
         try:
-            async with self._client.stream("GET", url) as response:
+            async with self._client.stream(method, url, **request) as response:
                 if response.status_code != 200:
                     return response.status_code, b"", None
                 if response.headers.get("content-encoding", "identity").lower() != "identity":

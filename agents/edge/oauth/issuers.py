@@ -9,11 +9,12 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import MappingProxyType
 from typing import Final
 
+from sealbus.agents.edge.oauth.client_authentication import ClientAuthentication
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
 
-__all__ = ["ACCESS_TOKEN_TYPES", "ALGORITHMS", "Issuer", "is_loopback", "is_secure_url"]
+__all__ = ["ACCESS_TOKEN_TYPES", "ALGORITHMS", "IntrospectionEndpoint", "Issuer", "is_loopback", "is_secure_url"]
 
 ALGORITHMS: Final = frozenset(
     {"ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "Ed25519"}
@@ -32,6 +33,14 @@ _URL: Final = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class IntrospectionEndpoint:
+    """Where an issuer is asked about its tokens, and as which client."""
+
+    url: str
+    client: ClientAuthentication
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issuer:
     """One issuer. Raises `ConfigurationError` for what cannot be right.
@@ -42,6 +51,9 @@ class Issuer:
     lists the claims that go into the user context, and no others do: claim of the token to claim of the context.
     `session_claim` names the session; `jti` does for a token without that claim. The tenant is that of `tenant_claim`, which
     a token must then have, or always `tenant`. With `bound` its tokens must be bound to a key (RFC 9449, RFC 8705).
+
+    With `introspection` the issuer is asked what its tokens say (RFC 7662); then `algorithms`, `jwks_uri` and `types` say
+    nothing.
     """
 
     issuer: str
@@ -54,6 +66,7 @@ class Issuer:
     tenant_claim: str | None = None
     tenant: str | None = None
     bound: bool = False
+    introspection: IntrospectionEndpoint | None = None
 
     def __post_init__(self) -> None:
         # A query or fragment has no place in an issuer identifier (RFC 8414 section 2).
@@ -64,6 +77,12 @@ class Issuer:
         if self.jwks_uri is not None and not is_secure_url(self.jwks_uri, plain=self.issuer.startswith("http:")):
             raise ConfigurationError(
                 f"jwks_uri of {self.issuer}: must be https unless the issuer itself is on loopback"
+            )
+        if self.introspection is not None and not is_secure_url(
+            self.introspection.url, plain=self.issuer.startswith("http:")
+        ):
+            raise ConfigurationError(
+                f"introspection of {self.issuer}: must be https unless the issuer itself is on loopback"
             )
         if not self.audiences or not all(map(_is_name, self.audiences)):
             raise ConfigurationError(f"audiences of {self.issuer}: at least one, and none empty")

@@ -269,6 +269,10 @@ class IssuerTable(_Table):
     tenant_claim: str | None = None
     tenant: str | None = None
     bound: bool = False
+    introspection: str | None = None
+    client: str | None = None
+    client_key: Path | None = None
+    client_secret: Path | None = None
 
     def __str__(self) -> str:
         return self.issuer

@@ -97,10 +97,7 @@ def file_entries(path: Path) -> dict[Key, Entry]:
     origin = SettingOrigin("file", str(path))
     entries = _entries(document, (), origin)
     folder = path.absolute().parent
-    return {
-        key: Entry(_anchored(entry.value, folder), origin) if _is_file(_place(key, origin)) else entry
-        for key, entry in entries
-    }
+    return {key: Entry(_anchored(entry.value, _place(key, origin), folder), origin) for key, entry in entries}
 
 
 def environment_entries(environment: Mapping[str, str]) -> dict[Key, Entry]:
@@ -210,10 +207,24 @@ def _is_file(place: object) -> bool:
     return not {Path, FileOrUrl}.isdisjoint(get_args(place))
 
 
-def _anchored(value: object, folder: Path) -> object:
+def _anchored(value: object, place: object, folder: Path) -> object:
+    """Return `value` for `place` with its relative files starting at `folder`, also those in a list of tables."""
     if isinstance(value, list):
-        return [_anchored(one, folder) for one in value]
-    return str(folder / value) if isinstance(value, str) and ":" not in value else value
+        rows = [one for one in get_args(place) if isinstance(one, type) and issubclass(one, BaseModel)]
+        return [_of_row(one, rows[0], folder) if rows else _anchored(one, place, folder) for one in value]
+    return str(folder / value) if _is_file(place) and isinstance(value, str) and ":" not in value else value
+
+
+def _of_row(row: object, model: type[BaseModel], folder: Path) -> object:
+    fields = model.model_fields
+    return (
+        {
+            name: _anchored(value, fields[name].annotation, folder) if name in fields else value
+            for name, value in row.items()
+        }
+        if isinstance(row, dict)
+        else row
+    )
 
 
 def _is_bare(part: str) -> bool:

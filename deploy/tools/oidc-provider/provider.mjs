@@ -7,6 +7,7 @@
 //   resources   {identifier: {"alg": "ES256"} or {} for opaque tokens}
 //   client      {"id", "secret", "redirect_uri"}
 //   claims      what tokens of a user hold besides
+//   edge        {"id", "keys"}: the client that asks about tokens, and its public JWKs
 // It answers with one line, {"issuer": URL}, and ends when standard input does, so that no test leaves it behind.
 import { once } from 'node:events';
 import { createServer } from 'node:http';
@@ -20,7 +21,7 @@ const { default: Provider, errors } = await import(pathToFileURL(module));
 const input = createInterface({ input: process.stdin });
 const [line] = await once(input, 'line');
 input.once('close', () => process.exit(0));
-const { port, keys, resources, client, claims } = JSON.parse(line);
+const { port, keys, resources, client, claims, edge } = JSON.parse(line);
 
 // The issuer's name holds the port, so the port comes first.
 const server = createServer();
@@ -39,12 +40,26 @@ const provider = new Provider(issuer, {
     redirect_uris: [client.redirect_uri],
     response_types: ['code'],
     id_token_signed_response_alg: keys[0].alg,
+  }, {
+    client_id: edge.id,
+    token_endpoint_auth_method: 'private_key_jwt',
+    token_endpoint_auth_signing_alg: 'ES256',
+    jwks: { keys: edge.keys },
+    grant_types: [],
+    redirect_uris: [],
+    response_types: [],
+    id_token_signed_response_alg: keys[0].alg,
   }],
+  clientAuthMethods: ['client_secret_basic', 'private_key_jwt'],
+  enabledJWA: { clientAuthSigningAlgValues: ['ES256'], dPoPSigningAlgValues: ['ES256'] },
   ttl: { AccessToken: 600, ClientCredentials: 600, Session: 600, Grant: 600, Interaction: 600, IdToken: 600 },
   findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
   extraTokenClaims: (_, token) => (token.accountId ? { ...claims, sid: token.sessionUid } : undefined),
   features: {
     clientCredentials: { enabled: true },
+    dPoP: { enabled: true },
+    introspection: { enabled: true, allowedPolicy: () => true },
+    revocation: { enabled: true, allowedPolicy: () => true },
     devInteractions: { enabled: true },
     resourceIndicators: {
       enabled: true,

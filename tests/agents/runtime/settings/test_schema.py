@@ -114,6 +114,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert (edge.connections, edge.connections_of_address) == (2_000, 200)
     assert (edge.certificate, edge.key) == (tmp_path / "edge.pem", Path("/etc/edge.key"))
     assert edge.pseudonym_key == tmp_path / "pseudonyms.key"
+    assert edge.nonce_key == tmp_path / "nonces.key"
     assert (edge.context_start, edge.context_life) == (600, 3_600)
     assert (edge.token_service, edge.actions) == (":8444", ("inventory.*",))
     (issuer,) = edge.issuers
@@ -122,6 +123,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
         {"department": "dep"},
         ("ES256", "RS256"),
     )
+    assert (issuer.client, issuer.client_key, issuer.client_secret) == ("edge", tmp_path / "client.pem", None)
     assert settings.client.token_service == "https://edge:8444"
     callout = settings.control.callout
     assert (callout.issuer, callout.nkey) == (tmp_path / "keys" / "issuer.seed", Path("/etc/user.seed"))

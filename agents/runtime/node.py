@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -69,6 +70,7 @@ class Node:
         revoked_before: Callable[[], Mapping[SpiffeId, int]] = lambda: _NONE,
         policy_problem: Callable[[], str] = str,
         clock: Clock = wall_clock,
+        elapsed: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
     ) -> None:
         self.deployment = deployment
@@ -89,7 +91,8 @@ class Node:
         self.own = identity.spiffe_id
         self.token = deployment.names.token(self.own)
         self.started = clock()
-        self.outbox = Outbox(identity=identity, transport=transport, clock=clock)
+        self.clocks = ClockDifference(self._broker_time, clock=clock, elapsed=elapsed)
+        self.outbox = Outbox(identity=identity, transport=transport, clock=self.clocks.now)
         self.spool = (
             Spool(spool, subject=audit_subject(self.token), outbox=self.outbox, counters=self.counters)
             if spool is not None
@@ -109,7 +112,6 @@ class Node:
         self.refusals = Refusals(
             transport=transport, subject=refused_subject(self.token), counters=self.counters, clock=clock
         )
-        self.clocks = ClockDifference(self._broker_time, clock=clock)
         self.counters.gauge("sealbus_clock_ahead_seconds", self.clocks.seconds_ahead)
         self._audit_stream = ""
         self.authorizer = Authorizer(engine=engine, clock=clock)

@@ -118,7 +118,7 @@ class Worker:
             counters=node.counters,
             # Who spools records wants to work while there is no server, which nobody can cancel anything through either.
             required=node.spool is None,
-            clock=node.clock,
+            clock=node.clocks.now,
         )
         self._places = Places(self.limits.max_ack_pending, counters=node.counters)
         self._stack = AsyncExitStack()
@@ -141,7 +141,7 @@ class Worker:
                 names=node.deployment.names,
                 trust=node.trust,
                 caches=node.caches,
-                clock=node.clock,
+                clock=node.clocks.now,
             )
             told = RouteTable([cancel_route(endpoint, node.token)])
             self._control = await self._entered(stack, told, core, CANCELLING)

@@ -1,7 +1,9 @@
 """The difference of this host's clock from the broker's, by which messages are judged (SPEC.md section 3, *Life*).
 
 It is measured periodically by a request to the broker, less half of the round trip; a clock that is set in between is
-noticed without a request. Beyond what the format allows nothing may be decided: a policy would be given a wrong time.
+noticed without a request. Beyond what the format allows nothing may be decided: a policy would be given a wrong time. What is
+sealed meanwhile, such as the result of a handler that was running, has the time of our clock as if it had not been set:
+nobody would accept it otherwise.
 """
 
 from __future__ import annotations
@@ -49,7 +51,16 @@ class ClockDifference:
         self._elapsed = elapsed
         self._measured: tuple[int, int, int] | None = None
         """How far ahead our clock was, the uncertainty, and our clock's offset from the monotonic one at that time."""
+        self._agreed: int | None = None
+        """Our clock's offset from the monotonic one when it last agreed with the broker's."""
         self._said = ""
+
+    def now(self) -> int:
+        """Return our clock's time (microseconds); one that was set is not believed before the broker's agrees with it."""
+        beside = self._beside()
+        if self._agreed is None or abs(beside - self._agreed) <= STEP:
+            return self._clock()
+        return int(self._elapsed() * SECOND) + self._agreed
 
     @property
     def ahead(self) -> int | None:
@@ -109,6 +120,8 @@ class ClockDifference:
         if told and trip <= TRIP:
             ours = int(begun * SECOND) + trip // 2 + beside
             self._measured = ours - told, trip // 2, beside
+            if self.problem is None:
+                self._agreed = beside
             self._say()
 
     def _say(self) -> None:

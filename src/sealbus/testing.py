@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random as random_module
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
@@ -41,6 +42,7 @@ from sealbus.bus.ports import Clock, Delivery, wall_clock
 from sealbus.bus.sending.status import Status
 from sealbus.bus.stream_names import AUDIT, REFUSALS, TASKS
 from sealbus.bus.streams.declared import declared_streams
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.subjects import OwnSubject, own_subjects
 from sealbus.envelopes.message.user_context import ClaimValue
 from sealbus.envelopes.message.wire import Statement
@@ -148,10 +150,15 @@ class TestBus:
                 audit_limits=self._audit_limits,
                 recording=self._recording,
                 clock=self._clock,
+                elapsed=time.monotonic if self._clock is wall_clock else self._elapsed,
                 random=self._random,
             )
             self._nodes[name] = await self._stack.enter_async_context(node)
         return self._nodes[name]
+
+    def _elapsed(self) -> float:
+        # Who sets the clock of a test lets time pass: nobody has set the clock of a host.
+        return self._clock() / SECOND
 
     async def client(self, name: str) -> Client:
         """Return a client with the identity of `name`, which may be one of the agents."""

@@ -14,6 +14,11 @@ from ledger.run import run
 from ledger.servers import Layout
 from support.workload_api import short_folder
 
+from sealbus.agents.sdk.task_handle import handle_text
+from sealbus.bus.gate.status_reader import AskedTask
+from sealbus.envelopes.accept.open_request import PendingRequest
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
+
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(240)]
 
 SEED = 11
@@ -99,8 +104,8 @@ async def test_workers_that_heed_no_cancel_do_what_was_canceled_before() -> None
 def book(tmp_path: Path) -> Book:
     """One task that paid and one that noted, both done once, and one that was denied."""
     book = Book(tmp_path / "book.sqlite")
-    for number, verb in ((1, "pay"), (2, "note"), (10, "note")):
-        book.acknowledge(number, verb, f"handle-{number}")
+    for number, verb, message in ((1, "pay", "a"), (2, "note", "b"), (10, "note", "c")):
+        book.acknowledge(number, verb, f"/v1/tasks/{message}")
     book.effect(1, "pay", "a")
     book.effect(2, "note", "b")
     return book
@@ -152,6 +157,24 @@ def test_what_was_canceled_is_not_begun_later_than_promised(
     for number, verb, message in ((1, "note", "a"), (2, "note", "b")):
         book.effect(number, verb, message)
     assert found(book).problems == problems
+
+
+def test_what_another_copy_did_is_counted_by_itself(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr("ledger.book.time", SimpleNamespace(time=lambda: now))
+    task = AskedTask(
+        pending=PendingRequest(id=bytes(range(16)), digest=bytes(32), aud=SpiffeId("spiffe://example.org/bank"), end=1),
+        action="bank.note",
+    )
+    book.acknowledge(3, "note", handle_text(task))
+    for number in (2, 3):
+        book.ask_cancel(number)
+        book.confirm_cancel(number)
+    now += STOPPED + 1
+    book.effect(2, "note", "a")
+    book.effect(3, "note", "b")
+    count = found(book)
+    assert (count.another_copy, count.problems) == (2, [])
 
 
 def test_what_ended_as_canceled_is_lost_only_if_nobody_wanted_that(book: Book) -> None:

@@ -14,6 +14,7 @@ from ledger.book import PUT_OFF, Book, is_denied
 from ledger.site import Site
 from sealbus import Client
 from sealbus.agents.runtime.open import open_audit_trail
+from sealbus.agents.sdk.task_handle import parse_handle
 from sealbus.bus.audit.trail import AuditEntry
 from sealbus.bus.sending.status import State
 from sealbus.envelopes.errors import BusUnavailable, SealbusError
@@ -35,7 +36,8 @@ ONCE = "pay"
 """The verb that is declared `once`."""
 CANCELED = "canceled"
 UNKNOWN = "outcome_unknown"
-_LATE = """SELECT DISTINCT number FROM effects JOIN cancels USING (number) WHERE effects.at > confirmed + ?"""
+_LATE = """SELECT DISTINCT number, handle, message FROM effects JOIN cancels USING (number) JOIN acknowledged USING (number)
+           WHERE effects.at > confirmed + ?"""
 _EFFECTS = "SELECT number, verb, message FROM effects"
 
 
@@ -57,6 +59,9 @@ class Count:
     unrecorded: list[str] = field(default_factory=list)
     though_denied: list[int] = field(default_factory=list)
     though_canceled: list[int] = field(default_factory=list)
+    another_copy: int = 0
+    """Tasks that were canceled and done all the same, by an earlier copy of which its sender had not heard that it was
+    stored, and which it therefore sent again: a cancel is for the copy whose handle it names."""
     findings: int = 0
     repeated: int = 0
     """Effects of tasks without `once` beyond the first: allowed, and counted."""
@@ -78,7 +83,8 @@ class Count:
             f"{self.acknowledged} acknowledged ({self.refused} refusals tried again), {self.effects} effects; lost "
             f"{len(self.lost)}, doubled under once {len(self.doubled)}, unrecorded {len(self.unrecorded)}, handled though "
             f"denied {len(self.though_denied)}, though canceled before {len(self.though_canceled)}; {self.canceled} cancels "
-            f"confirmed, {self.undone} tasks ended by one undone; told outcome_unknown {self.told_unknown}, repeated without "
+            f"confirmed, {self.undone} tasks ended by one undone, {self.another_copy} done by another copy; told "
+            f"outcome_unknown {self.told_unknown}, repeated without "
             f"once {self.repeated}, findings {self.findings}"
         )
 
@@ -117,7 +123,9 @@ def judge(book: Book, *, allowed: Set[str], told: Mapping[int, str], findings: i
     unknown = {number for number, code in told.items() if code == UNKNOWN}
     asked = {int(str(number)) for (number,) in book.rows("SELECT number FROM cancels")}
     undone = {number for number in open_tasks(book).keys() & asked if told.get(number) == CANCELED}
-    late = book.rows(_LATE, STOPPED)
+    late = [
+        (int(str(number)), _is_of(str(handle), str(message))) for number, handle, message in book.rows(_LATE, STOPPED)
+    ]
     return Count(
         acknowledged=int(book.value("SELECT count(*) FROM acknowledged")),
         refused=int(book.value("SELECT count(*) FROM refused")),
@@ -130,9 +138,15 @@ def judge(book: Book, *, allowed: Set[str], told: Mapping[int, str], findings: i
         repeated=sum(count - 1 for (_, verb), count in times.items() if verb != ONCE),
         unrecorded=sorted({message for _, _, message in effects} - allowed),
         though_denied=sorted({number for number, _, _ in effects if is_denied(number)}),
-        though_canceled=sorted(int(str(number)) for (number,) in late),
+        though_canceled=sorted(number for number, is_of in late if is_of),
+        another_copy=len({number for number, is_of in late if not is_of}),
         findings=findings,
     )
+
+
+def _is_of(handle: str, message: str) -> bool:
+    """Tell whether a handle, or a path at the edge, is that of the message with this id."""
+    return (handle.rpartition("/")[2] if "/" in handle else parse_handle(handle).pending.id.hex()) == message
 
 
 def open_tasks(book: Book) -> dict[int, str]:

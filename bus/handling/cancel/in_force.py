@@ -127,9 +127,9 @@ class Stops:
             group.create_task(self._prove_again(), name="stops-unproved")
             group.create_task(self._watch_turns(), name="stops-turns")
             while True:
-                since = max(0, self._clock() - KEPT_SECONDS * SECOND)
                 try:
-                    reading = self._transport.read(STATE, [STOPS], since=since, follow=True, current=self.current)
+                    # All that there are: the stream keeps each as long as it matters, and our clock may be wrong.
+                    reading = self._transport.read(STATE, [STOPS], follow=True, current=self.current)
                     async with aclosing(reading) as batches:
                         async for batch in batches:
                             failures = 0

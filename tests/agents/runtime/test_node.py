@@ -14,8 +14,12 @@ from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.node import Deployment, Node
 from sealbus.bus.audit.writer import AuditLimits
 from sealbus.bus.nats import clock_difference
+from sealbus.bus.ports import wall_clock
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.header import parse_header
+from sealbus.envelopes.message.wire import parse_envelope
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 from sealbus.testing import TestBus
 
@@ -116,3 +120,17 @@ async def test_the_brokers_time_is_asked_about_the_period_that_is_current(monkey
     await until(lambda: "NEXT" in asked)
     apart.cancel()
     assert asked[0] == "AUDIT"
+
+
+async def test_what_it_seals_while_its_clock_is_wrong_can_be_read() -> None:
+    """The handler was running when the clock was set: its result must not be lost with that."""
+    bus = TestBus(engine=ScriptedEngine())
+    wrong = [0]
+    node = node_on(bus, bus.names.id_of("shop"), clock=lambda: wall_clock() + wrong[0])
+    async with node:
+        assert await node.clocks.settle() is None
+        for wrong[0] in (3_600 * SECOND, -3_600 * SECOND):
+            await Client.on(node).submit("inventory.update", Update(item_id="1"))
+    for one in bus.stored("TASKS"):
+        assert one.arrival is not None
+        assert abs(parse_header(parse_envelope(one.payload).header).iat - one.arrival.stored) < SECOND

@@ -148,3 +148,41 @@ async def test_while_they_agree_they_are_measured_now_and_again(world: World) ->
         await asyncio.sleep(0)
     apart.cancel()
     assert world.asked >= 4
+
+
+@pytest.mark.parametrize("ahead", [3_600.0, -3_600.0, 1.5])
+async def test_a_clock_that_was_set_is_not_believed_before_the_broker_agrees(world: World, ahead: float) -> None:
+    difference = world.difference()
+    assert difference.now() == world.clock()
+    await difference.settle()
+    world.ahead = ahead
+    world.passed += 10
+    assert difference.now() == START + int(world.passed * SECOND)
+    await difference.settle()
+    agrees = abs(ahead) <= 5
+    assert difference.now() == START + int((world.passed + (ahead if agrees else 0)) * SECOND)
+    world.away = True
+    world.passed += 100
+    assert difference.now() == START + int((world.passed + (ahead if agrees else 0)) * SECOND)
+    world.ahead, world.away = 0.0, False
+    assert await difference.settle() is None
+    assert difference.now() == world.clock()
+
+
+async def test_a_clock_that_is_a_little_off_counts(world: World) -> None:
+    difference = world.difference()
+    world.ahead = 4.0
+    await difference.settle()
+    assert difference.now() == world.clock()
+    world.ahead = 4.9
+    assert difference.now() == world.clock()
+
+
+async def test_a_clock_that_was_wrong_from_the_start_counts_until_it_was_right(world: World) -> None:
+    difference = world.difference()
+    world.ahead = 600.0
+    assert await difference.settle() is not None
+    assert difference.now() == world.clock()
+    world.ahead = 0.0
+    assert await difference.settle() is None
+    assert difference.now() == world.clock()

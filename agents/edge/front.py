@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from sealbus.agents.edge.http.bodies import read_body
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
-from sealbus.agents.edge.http.problem import EdgeError
+from sealbus.agents.edge.http.problem import EdgeError, TokenRefused
 from sealbus.agents.edge.http.rate_limits import TokenBuckets
 from sealbus.agents.edge.oauth.access_token import AccessToken, AccessTokenVerifier
 from sealbus.agents.edge.oauth.bearer import BEARER, presented_token
@@ -94,6 +94,21 @@ class Front:
         users = TokenBuckets(rate=limits.user_rate, burst=limits.user_burst, entries=limits.rate_entries)
         object.__setattr__(self, "users", users)
 
+    async def verified(self, token: str, *, now: int) -> AccessToken:
+        """Return the contents of `token` (`AccessTokenVerifier.verify`).
+
+        Raises `TokenRefused` (`revoked`) if its user, session or client is revoked: the bus would deny it, but what the edge
+        knows of its user's tasks is not told either.
+        """
+        found = await self.verifier.verify(token, now=now)
+        user = found.subject if self.pseudonyms is None else self.pseudonyms.of(found.issuer, found.subject)
+        reason = self.node.revocations().reason(
+            issuer=found.issuer, user=user, session=found.session, client=found.client, login=found.auth_time or 0
+        )
+        if reason is not None:
+            raise TokenRefused(reason, code=Code.REVOKED)
+        return found
+
     async def admitted(self, request: Request) -> AccessToken:
         """Return the contents of the request's access token, once whoever sent it has shown to hold the key it is bound to.
 
@@ -103,7 +118,7 @@ class Front:
         request.scope[SCHEME] = presented.scheme
         if presented.scheme != BEARER and (nonce := self.possession.nonce(now)) is not None:
             request.scope[NONCE] = nonce
-        token = await self.verifier.verify(presented.token, now=now)
+        token = await self.verified(presented.token, now=now)
         proof = self.possession.check(presented, token, request.scope, now=now)
         self._take(token, 1.0)
         if proof is not None:

@@ -54,7 +54,7 @@ def token_app(front: Front) -> Application:
         subject_token = _checked(form, front.node.own.trust_domain.name)
         now = front.node.clock()
         try:
-            token = await front.verifier.verify(subject_token, now=now)
+            token = await front.verified(subject_token, now=now)
         except EdgeError as error:
             # RFC 8693 section 2.2.2: a token that is not accepted makes the request invalid, not the client.
             status = 400 if error.status == 401 else error.status

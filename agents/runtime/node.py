@@ -32,7 +32,9 @@ from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations
 from sealbus.policies.decision.engine import PolicyEngine
+from sealbus.policies.engines.revoking import RevokingEngine
 
 __all__ = ["Deployment", "Node"]
 
@@ -68,6 +70,7 @@ class Node:
         spool: SpoolOptions | None = None,
         connected: Callable[[], bool] = lambda: True,
         revoked_before: Callable[[], Mapping[SpiffeId, int]] = lambda: _NONE,
+        revocations: Callable[[], Revocations] = lambda: NONE_REVOKED,
         policy_problem: Callable[[], str] = str,
         clock: Clock = wall_clock,
         elapsed: Callable[[], float] = time.monotonic,
@@ -76,7 +79,9 @@ class Node:
         self.deployment = deployment
         self.identity = identity
         self.transport = transport
-        self.engine = engine
+        self.engine = RevokingEngine(engine, revocations)
+        self.revocations = revocations
+        """Who is denied whatever the policy says."""
         self.connected = connected
         """Whether the transport has a broker now; one in memory always has."""
         self.policy_problem = policy_problem
@@ -114,7 +119,7 @@ class Node:
         )
         self.counters.gauge("sealbus_clock_ahead_seconds", self.clocks.seconds_ahead)
         self._audit_stream = ""
-        self.authorizer = Authorizer(engine=engine, clock=clock)
+        self.authorizer = Authorizer(engine=self.engine, clock=clock)
         self.answers = ReplyPolicy(authorizer=self.authorizer, audit=self.audit)
         self.requests = Requests(
             names=deployment.names,

@@ -222,6 +222,7 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
             connected=lambda: connection.connected,
             audit_limits=AuditLimits(within=settings.audit.within, denials=settings.audit.denials),
             revoked_before=lambda: source.in_force.revoked_before,
+            revocations=lambda: source.in_force.revocations,
             policy_problem=source.problem,
             recording=Recording(settings.audit.redact, settings.audit.bodies),
             spool=spool_of(settings, identity.spiffe_id),

@@ -10,6 +10,7 @@ from typing import Final, Self, TypeAlias
 from sealbus.envelopes.encoding.strict_json import parse_object
 from sealbus.envelopes.errors import Code, PolicyFailed
 from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.policies.bundle.revocations import REVOCATIONS
 from sealbus.policies.decision.decision import OBLIGATION_NESTING, Decision, obligations_json, unknown_obligation
 from sealbus.policies.decision.documents import InputDocument, canonical, checked_document
 from sealbus.policies.decision.engine import Answer
@@ -42,7 +43,7 @@ class NotReplayable(StrEnum):
     """Why a recorded decision cannot be made again."""
 
     NOT_ASKED = "not_asked"
-    """The message never reached the policy: its body was bad, or its resource not found."""
+    """The message never reached the policy: its body was bad, its resource not found, or its user revoked."""
     UNANSWERED = "unanswered"
     """The engine did not answer (`policy_unavailable`): there is nothing to compare with."""
     NO_INPUT = "no_input"
@@ -113,7 +114,7 @@ class RecordedDecision:
         A decision can be made again if the policy was asked and answered: it allowed, it denied, or its answer was not a
         decision (`policy_error`).
         """
-        if self.code in _NOT_ASKED:
+        if self.code in _NOT_ASKED or self.engine == REVOCATIONS:
             return NotReplayable.NOT_ASKED
         if self.code is Code.POLICY_UNAVAILABLE:
             return NotReplayable.UNANSWERED

@@ -12,7 +12,9 @@ goes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Final
@@ -30,6 +32,14 @@ from sealbus.policies.bundle.ownership import (
     dispatch_text,
     owners_of,
     team_root,
+)
+from sealbus.policies.bundle.revocations import (
+    NONE_REVOKED,
+    REVOCATIONS,
+    Revocations,
+    check_revocations,
+    revocations_of,
+    revokers_of,
 )
 from sealbus.policies.bundle.signing import BundleVerifier, VerifiedBundle, newer
 from sealbus.policies.decision.documents import DataDocument, canonical
@@ -185,6 +195,12 @@ class PartSet:
         """The refused latest offer of each team: with another platform bundle it may be accepted."""
         self._problems: dict[str, str] = {}
         self._composed: Bundle | None = None
+        self._revocations = NONE_REVOKED
+
+    @property
+    def revocations(self) -> Revocations:
+        """The revocations in force, which are no part of the composed bundle: nothing is composed anew for them."""
+        return self._revocations
 
     @property
     def composed(self) -> Bundle | None:
@@ -212,12 +228,14 @@ class PartSet:
     def offer(self, name: str, raw: bytes) -> None:
         """Put the bundle `raw` in force as the part `name`, if allowed; `problems` names parts that were dropped by that.
 
-        Raises `PolicyRefused` if it is not (`BundleVerifier`, `newer`, `check_platform`, `check_team`, `compose`); nothing
-        changes then.
+        Raises `PolicyRefused` if it is not (`BundleVerifier`, `newer`, `check_platform`, `check_team`, `compose`,
+        `revocations_of`); nothing changes then.
         """
         try:
             if name == PLATFORM:
                 self._offer_platform(raw)
+            elif name == REVOCATIONS:
+                self._offer_revocations(raw)
             else:
                 self._offer_team(name, raw)
         except PolicyRefused as refused:
@@ -235,10 +253,17 @@ class PartSet:
         newer(platform.bundle, self._last.get(PLATFORM))
         check_platform(platform.bundle)
         owners = owners_of(platform.bundle) or {}
+        revokers = revokers_of(platform.bundle)
         kept: dict[str, VerifiedBundle] = {}
         fallen: dict[str, str] = {}
         for team, part in self._parts.items():
             if team == PLATFORM:
+                continue
+            if team == REVOCATIONS:
+                if part.signer in revokers:
+                    kept[team] = part
+                else:
+                    fallen[team] = _unowned(team).detail
                 continue
             try:
                 if team not in owners or part.signer not in owners[team].signers:
@@ -250,7 +275,20 @@ class PartSet:
                 kept[team] = part
         self._put(self._compose(platform, kept), {PLATFORM: platform, **kept})
         self._problems |= fallen
-        self._ask_again(owners)
+        if REVOCATIONS not in kept:
+            self._revocations = NONE_REVOKED
+        self._ask_again({*owners, REVOCATIONS})
+
+    def _offer_revocations(self, raw: bytes) -> None:
+        platform = self._parts.get(PLATFORM)
+        if platform is None:
+            raise _unowned(REVOCATIONS)
+        part = BundleVerifier(keys=revokers_of(platform.bundle), scope=REVOCATIONS).verify(raw)
+        newer(part.bundle, self._last.get(REVOCATIONS))
+        check_revocations(part.bundle)
+        self._revocations = revocations_of(part.bundle)
+        self._parts = {**self._parts, REVOCATIONS: part}
+        self._last[REVOCATIONS] = part.bundle
 
     def _offer_team(self, team: str, raw: bytes) -> None:
         platform = self._parts.get(PLATFORM)
@@ -264,7 +302,10 @@ class PartSet:
         self._put(self._compose(platform, parts), parts)
 
     def _compose(self, platform: VerifiedBundle, parts: Mapping[str, VerifiedBundle]) -> Bundle:
-        composed = compose(platform.bundle, {name: part.bundle for name, part in parts.items() if name != PLATFORM})
+        composed = compose(
+            platform.bundle,
+            {name: part.bundle for name, part in parts.items() if name not in (PLATFORM, REVOCATIONS)},
+        )
         if self._check is not None:
             self._check(composed)
         return composed
@@ -274,11 +315,12 @@ class PartSet:
         self._parts = parts
         self._last |= {name: part.bundle for name, part in parts.items()}
 
-    def _ask_again(self, owners: Mapping[str, Owner]) -> None:
-        """Offer again what teams offered before: the new platform bundle may accept it."""
-        for team in sorted(self._refused.keys() & owners.keys()):
+    def _ask_again(self, names: AbstractSet[str]) -> None:
+        """Offer again what was refused before: the new platform bundle may accept it."""
+        for team in sorted(self._refused.keys() & names):
+            offer = self._offer_revocations if team == REVOCATIONS else partial(self._offer_team, team)
             try:
-                self._offer_team(team, self._refused[team])
+                offer(self._refused[team])
             except PolicyRefused as refused:
                 self._problems[team] = refused.detail
             else:

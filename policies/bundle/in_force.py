@@ -14,7 +14,7 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.bundle.files import Mark, changes, load_bundle, mark
 from sealbus.policies.bundle.format import Bundle
-from sealbus.policies.bundle.revocations import issued_before
+from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations, issued_before
 from sealbus.policies.bundle.signing import BundleVerifier
 
 __all__ = ["BundleFile", "InForce"]
@@ -32,6 +32,8 @@ class InForce:
         self.bundle: Bundle | None = None
         self.revoked_before: Mapping[SpiffeId, int] = MappingProxyType({})
         """Its revocations by time, which apply before any policy is asked."""
+        self.revocations: Revocations = NONE_REVOKED
+        """Who is revoked by word of identity providers, which applies before any policy is asked, too."""
         self.problem = ""
         """Why a newer bundle is not in force; empty if there is none."""
         self._take: Callable[[Bundle], None] | None = None

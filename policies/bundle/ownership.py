@@ -26,6 +26,7 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import PublicKey, key_id, read_public_key
 from sealbus.envelopes.trust.names import is_token
 from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.bundle.revocations import REVOCATIONS
 from sealbus.policies.lint.module import PolicyRefused, Problem
 
 __all__ = [
@@ -123,7 +124,7 @@ def owners_of(platform: Bundle) -> Mapping[str, Owner] | None:
 
 
 def _owner(team: str, said: Json) -> Owner:
-    if _TEAM.fullmatch(team) is None or team == PLATFORM:
+    if _TEAM.fullmatch(team) is None or team in (PLATFORM, REVOCATIONS):
         raise _refused(f"{team[:64]!r} is not the name of a team: lower-case letters, digits and _, at most 32")
     agents, signers = (said.get("agents"), said.get("signers")) if isinstance(said, dict) else (None, None)
     if not isinstance(said, dict) or said.keys() != {"agents", "signers"}:

@@ -1,22 +1,53 @@
-"""The operator's revocations by time: credentials of a workload that were issued before a given time are refused.
+"""Revocations that apply before any policy is asked: of a workload's older credentials, and of users, sessions and clients.
 
-They are part of the policy's data, so that they are pushed, signed and put in force in the same way as everything else:
-`data.sealbus.registry.issued_before`, microseconds since the Unix epoch by SPIFFE ID. Rego never reads them: a credential is
-refused before any policy is asked (SPEC.md section 5).
+The operator's are part of the policy's data, `data.sealbus.registry.issued_before`, microseconds since the Unix epoch by
+SPIFFE ID: credentials that were issued before are refused (SPEC.md section 5).
+
+Those that identity providers report are a part of their own, `revocations`, with its own signers, which the platform's bundle
+names, and no Rego::
+
+    data.sealbus.platform.revokers          {key id: "-----BEGIN PUBLIC KEY-----..."}          in the platform's bundle
+    data.sealbus.revocations                {"users": {issuer: {id: time}}, "sessions": ..., "clients": ...}
+
+A time is microseconds since the Unix epoch: that of the event. A user is denied whose login is not later; a session or a
+client is denied for good. So a push of them costs each process what they cost, whatever the policy's size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
 from sealbus.envelopes.encoding.strict_json import Json
-from sealbus.envelopes.errors import EnvelopeError
+from sealbus.envelopes.errors import ConfigurationError, EnvelopeError
+from sealbus.envelopes.trust.keys import PublicKey, key_id, read_public_key
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.decision.documents import DataDocument
+from sealbus.policies.lint.module import PolicyRefused, Problem
 
-__all__ = ["ISSUED_BEFORE", "issued_before"]
+__all__ = [
+    "ISSUED_BEFORE",
+    "NONE_REVOKED",
+    "REVOCATIONS",
+    "REVOCATIONS_ROOT",
+    "Revocations",
+    "check_revocations",
+    "issued_before",
+    "revocations_of",
+    "revokers_of",
+]
+
+REVOCATIONS: Final = "revocations"
+"""Name of the part, and scope of its signature."""
+REVOCATIONS_ROOT: Final = "sealbus/revocations"
+MOST_REVOKERS: Final = 16
+_PLACE: Final = ("sealbus", "revocations")
+_REVOKERS: Final = ("sealbus", "platform", "revokers")
+_KINDS: Final = ("users", "sessions", "clients")
 
 ISSUED_BEFORE: Final = ("sealbus", "registry", "issued_before")
 """Path of the document in the data."""
@@ -43,6 +74,94 @@ def issued_before(data: DataDocument) -> Mapping[SpiffeId, int]:
         except EnvelopeError as error:
             raise _refused(f"holds {text[:255]!r}, which is no SPIFFE ID") from error
     return MappingProxyType(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocations:
+    """Who is revoked, by issuer and id; a user with the time (microseconds) until which a login does not count."""
+
+    revision: str = ""
+    users: Mapping[tuple[str, str], int] = field(default_factory=lambda: MappingProxyType({}))
+    sessions: AbstractSet[tuple[str, str]] = frozenset()
+    clients: AbstractSet[tuple[str, str]] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.users or self.sessions or self.clients)
+
+    def reason(self, *, issuer: str, user: str, session: str, client: str, login: int) -> str | None:
+        """Return why somebody is denied, or None: `revoked_session`, `revoked_user` or `revoked_client`.
+
+        `login` is when the user logged in, microseconds since the Unix epoch, and 0 if that is not known.
+        """
+        if (issuer, session) in self.sessions:
+            return "revoked_session"
+        if login <= self.users.get((issuer, user), -1):
+            return "revoked_user"
+        if (issuer, client) in self.clients:
+            return "revoked_client"
+        return None
+
+
+NONE_REVOKED: Final = Revocations()
+
+
+def revokers_of(platform: Bundle) -> Mapping[str, PublicKey]:
+    """Return the keys that sign revocations by the platform's bundle, by key id; none if it names none.
+
+    Raises `PolicyRefused` for a malformed document, or a key under another's id.
+    """
+    value: Json = platform.data
+    for name in _REVOKERS:
+        if not isinstance(value, dict) or name not in value:
+            return MappingProxyType({})
+        value = value[name]
+    if not isinstance(value, dict) or len(value) > MOST_REVOKERS:
+        raise _unfit(_REVOKERS, f"not an object of at most {MOST_REVOKERS} public keys by key id")
+    keys: dict[str, PublicKey] = {}
+    for name, pem in value.items():
+        try:
+            key = read_public_key(pem.encode() if isinstance(pem, str) else b"", name="revokers")
+        except ConfigurationError as error:
+            raise _unfit(_REVOKERS, error.detail) from error
+        if key_id(key) != name:
+            raise _unfit(_REVOKERS, f"the key {key_id(key)} stands under another id")
+        keys[name] = key
+    return MappingProxyType(keys)
+
+
+def check_revocations(bundle: Bundle) -> None:
+    """Raise `PolicyRefused` unless `bundle` may be the part `revocations`: its one root, no Rego, and data as described."""
+    if bundle.roots != (REVOCATIONS_ROOT,) or bundle.modules:
+        raise _unfit(_PLACE, f"the part has the root {REVOCATIONS_ROOT} and no Rego")
+    revocations_of(bundle)
+
+
+def revocations_of(bundle: Bundle) -> Revocations:
+    """Return the revocations in the part `bundle`; raise `PolicyRefused` for what could revoke nothing by being misread."""
+    value: Json = bundle.data
+    for name in _PLACE:
+        value = value.get(name) if isinstance(value, dict) and value.keys() == {name} else None
+    if not isinstance(value, dict) or not value.keys() <= set(_KINDS):
+        raise _unfit(_PLACE, "not an object of users, sessions and clients")
+    found: dict[str, dict[tuple[str, str], int]] = {kind: {} for kind in _KINDS}
+    for kind, issuers in value.items():
+        if not isinstance(issuers, dict):
+            raise _unfit(_PLACE, f"{kind} are not by issuer")
+        for issuer, times in issuers.items():
+            if not isinstance(times, dict) or not all(type(time) is int and time >= 0 for time in times.values()):
+                raise _unfit(_PLACE, f"{kind} of an issuer are not times in microseconds by id")
+            found[kind] |= {(issuer, one): time for one, time in times.items() if type(time) is int}
+    return Revocations(
+        revision=f"{REVOCATIONS}-{bundle.serial}",
+        users=MappingProxyType(found["users"]),
+        sessions=frozenset(found["sessions"]),
+        clients=frozenset(found["clients"]),
+    )
+
+
+def _unfit(place: tuple[str, ...], text: str) -> PolicyRefused:
+    problem = Problem(file="data.json", line=0, column=0, form="revocations", text=f"data.{'.'.join(place)}: {text}")
+    return PolicyRefused([problem])
 
 
 def _refused(text: str) -> ValueError:

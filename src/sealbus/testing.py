@@ -19,7 +19,7 @@ import asyncio
 import json
 import random as random_module
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from types import TracebackType
@@ -50,6 +50,7 @@ from sealbus.envelopes.records.archive import ArchiveProfile
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations
 from sealbus.policies.decision.engine import PolicyEngine
 
 __all__ = ["TestBus"]
@@ -62,7 +63,8 @@ class TestBus:
     """A bus that runs `agents` behind the gate in memory, decided by the policy folder `policy`, or by `engine` if given.
 
     Without either the starter policy decides. `redact` and `bodies` are as the settings `audit.redact` and `audit.bodies`.
-    Enter with `async with`; leaving stops the workers and finishes their work.
+    `revocations` gives those in force, by word of identity providers. Enter with `async with`; leaving stops the workers and
+    finishes their work.
     """
 
     __test__ = False  # pytest would otherwise collect the class by its name
@@ -78,6 +80,7 @@ class TestBus:
         audit_limits: AuditLimits | None = None,
         redact: Mapping[str, Sequence[str]] | None = None,
         bodies: Sequence[str] = (),
+        revocations: Callable[[], Revocations] = lambda: NONE_REVOKED,
         clock: Clock = wall_clock,
         random: random_module.Random | None = None,
     ) -> None:
@@ -87,6 +90,7 @@ class TestBus:
         self._limits = limits
         self._audit_limits = audit_limits
         self._recording = Recording(redact or {}, bodies)
+        self._revocations = revocations
         self._clock = clock
         self._random = (random or random_module.Random()).random  # noqa: S311  jitter, not a secret
         self.trust_domain = TrustDomain(trust_domain)
@@ -149,6 +153,7 @@ class TestBus:
                 engine=self._engine,
                 audit_limits=self._audit_limits,
                 recording=self._recording,
+                revocations=self._revocations,
                 clock=self._clock,
                 elapsed=time.monotonic if self._clock is wall_clock else self._elapsed,
                 random=self._random,

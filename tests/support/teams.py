@@ -11,14 +11,17 @@ from sealbus.envelopes.trust.keys import SigningKey, key_id, public_pem
 from sealbus.policies.bundle.files import STARTER, build_bundle
 from sealbus.policies.bundle.format import Bundle, Manifest, pack_bundle, read_bundle
 from sealbus.policies.bundle.ownership import PLATFORM, team_root
+from sealbus.policies.bundle.revocations import REVOCATIONS, REVOCATIONS_ROOT
 from sealbus.policies.bundle.signing import sign_bundle
 
 __all__ = [
     "AGENTS",
     "ONLY_OPA_REFUSES",
     "PLATFORM_FOLDER",
+    "naming",
     "owner",
     "platform",
+    "revocations",
     "signed_platform",
     "signed_team",
     "team",
@@ -90,3 +93,23 @@ def signed_team(
 ) -> bytes:
     """Return the bundle of a team, signed by `key`, or by one that nobody knows."""
     return sign_bundle(team(name, policy, serial=serial, data=data), key or signing_key(), scope=name).raw
+
+
+def revocations(key: SigningKey, serial: int = 1, *, session: str = "s-1") -> bytes:
+    """Return the part with one session of https://idp.example, signed."""
+    data: dict[str, Json] = {"sealbus": {"revocations": {"sessions": {"https://idp.example": {session: 1}}}}}
+    made = pack_bundle({}, data, Manifest(revision="r", roots=(REVOCATIONS_ROOT,), serial=serial))
+    return sign_bundle(read_bundle(made), key, scope=REVOCATIONS).raw
+
+
+def naming(root: SigningKey, teams: Mapping[str, SigningKey], *keys: SigningKey, serial: int) -> bytes:
+    """Return the platform's bundle, signed, with these keys as those that sign revocations."""
+    built = read_bundle(signed_platform(root, teams))
+    data = built.data
+    above = data["sealbus"]
+    assert isinstance(above, dict)
+    assert isinstance(above["platform"], dict)
+    above["platform"]["revokers"] = {key_id(key.public): public_pem(key.public) for key in keys}
+    modules = {module.path: module.text.encode() for module in built.modules}
+    changed = read_bundle(pack_bundle(modules, data, Manifest(roots=built.roots, serial=serial)))
+    return sign_bundle(changed, root, scope=PLATFORM).raw

@@ -197,7 +197,7 @@ class EdgeError(SealbusError):
 class TokenRefused(EdgeError):
     """401: the access token is malformed, of an unknown issuer, for another audience, expired, or not signed by its issuer.
 
-    `code` is `bad_token`, `unknown_issuer`, `token_audience` or `token_expired`.
+    `code` is `bad_token`, `unknown_issuer`, `token_audience`, `token_expired` or `revoked`.
     """
 
     def __init__(self, detail: str, *, code: Code = Code.BAD_TOKEN) -> None:

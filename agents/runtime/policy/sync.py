@@ -34,6 +34,7 @@ from sealbus.policies.bundle.files import read_file, write_file
 from sealbus.policies.bundle.format import Bundle
 from sealbus.policies.bundle.in_force import InForce
 from sealbus.policies.bundle.ownership import PLATFORM, is_part
+from sealbus.policies.bundle.revocations import REVOCATIONS
 from sealbus.policies.lint.module import PolicyRefused
 
 __all__ = ["PolicySync", "kept_parts", "policy_synced"]
@@ -65,6 +66,7 @@ class PolicySync:
         self._folder = folder
         self._seen: dict[str, int] = {}
         self._kept: Bundle | None = None
+        self._kept_revocations: Bundle | None = None
         self._reading = ""
         self.unkept = ""
         """Why what is in force does not stand in the folder; empty if it does."""
@@ -130,8 +132,9 @@ class PolicySync:
 
     async def _enforce(self) -> None:
         """Put the composition of the parts in force, then on the disk, where it was not yet."""
-        composed = self.parts.composed
-        if composed is None or composed is self._kept:
+        composed, revocations = self.parts.composed, self.parts.bundle(REVOCATIONS)
+        self.in_force.revocations = self.parts.revocations
+        if composed is None or (composed is self._kept and revocations is self._kept_revocations):
             return
         if self.in_force.put(composed):
             _log.info("policy %s is in force", composed.revision)
@@ -143,7 +146,7 @@ class PolicySync:
                 _log.warning("%s", problem)
             self.unkept = problem
         else:
-            self._kept, self.unkept = composed, ""
+            self._kept, self._kept_revocations, self.unkept = composed, revocations, ""
 
     def _keep(self, composed: Bundle) -> None:
         # First what an OPA waits for, without waiting for the disk: it is composed again at each start.

@@ -79,6 +79,7 @@ def test_what_the_policy_answered_can_be_asked_again(code: Code | None) -> None:
         (recorded(code=Code.BAD_BODY), NotReplayable.NOT_ASKED),
         (recorded(code=Code.RESOURCE_NOT_FOUND, input=None), NotReplayable.NOT_ASKED),
         (recorded(code=Code.RESOURCE_UNAVAILABLE, input=None), NotReplayable.NOT_ASKED),
+        (recorded(code=Code.DENIED, engine="revocations"), NotReplayable.NOT_ASKED),
         (recorded(code=Code.POLICY_UNAVAILABLE), NotReplayable.UNANSWERED),
         (recorded(code=Code.POLICY_UNAVAILABLE, input=None), NotReplayable.UNANSWERED),
         (recorded(code=Code.POLICY_ERROR, input=None), NotReplayable.NO_INPUT),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 from support.policies import signing_key
-from support.teams import signed_platform, signed_team, team_policy
+from support.teams import naming, revocations, signed_platform, signed_team, team_policy
 
 from sealbus.envelopes.trust.keys import key_id
 from sealbus.policies.bundle.composition import PartSet
-from sealbus.policies.bundle.format import Bundle
+from sealbus.policies.bundle.format import Bundle, read_bundle
 from sealbus.policies.bundle.ownership import PLATFORM
+from sealbus.policies.bundle.revocations import REVOCATIONS
+from sealbus.policies.bundle.signing import sign_bundle
 from sealbus.policies.lint.module import PolicyRefused, Problem
 
 ROOT, STOCK, MONEY = signing_key(), signing_key(), signing_key()
@@ -140,3 +142,74 @@ def test_whoever_holds_the_parts_may_refuse_what_they_come_to() -> None:
     found.offer(PLATFORM, signed_platform(ROOT, TEAMS, serial=2))
     assert revision(found) == "platform-2.money-2"
     assert "unwanted" in found.problems["stock"]
+
+
+def sessions(found: PartSet) -> set[str]:
+    return {session for _, session in found.revocations.sessions}
+
+
+def test_revocations_are_in_force_beside_what_is_composed() -> None:
+    revoker = signing_key()
+    found = parts()
+    refused(found, REVOCATIONS, revocations(revoker), "may not sign")
+    found.offer(PLATFORM, naming(ROOT, TEAMS, revoker, serial=2))
+    # What was refused waited for this.
+    assert sessions(found) == {"s-1"}
+    assert found.problems == {}
+    composed = found.composed
+    found.offer(REVOCATIONS, revocations(revoker, 2, session="s-2"))
+    assert sessions(found) == {"s-2"}
+    assert found.revocations.revision == "revocations-2"
+    assert found.composed is composed
+    assert revision(found) == "platform-2.money-1.stock-1"
+    assert [one.name for one in found.parts] == ["money", "platform", REVOCATIONS, "stock"]
+    refused(found, REVOCATIONS, revocations(revoker, 2), "serial 2 is not after 2")
+    refused(found, REVOCATIONS, revocations(STOCK, 3), "may not sign")
+    refused(found, REVOCATIONS, signed_team("stock", STOCK, serial=9), "may not sign")
+    assert sessions(found) == {"s-2"}
+    # A team that is pushed composes without them.
+    found.offer("stock", signed_team("stock", STOCK, serial=2))
+    assert revision(found) == "platform-2.money-1.stock-2"
+    assert sessions(found) == {"s-2"}
+
+
+def test_what_their_signer_signs_is_nothing_else() -> None:
+    revoker = signing_key()
+    found = parts()
+    found.offer(PLATFORM, naming(ROOT, TEAMS, revoker, serial=2))
+    above = sign_bundle(read_bundle(naming(ROOT, TEAMS, revoker, serial=3)), revoker, scope=PLATFORM)
+    refused(found, PLATFORM, above.raw, "may not sign")
+    refused(found, "stock", signed_team("stock", revoker, serial=3), "may not sign")
+    as_part = sign_bundle(read_bundle(naming(ROOT, TEAMS, revoker, serial=3)), revoker, scope=REVOCATIONS).raw
+    refused(found, REVOCATIONS, as_part, "has the root")
+
+
+def test_revocations_of_a_signer_who_is_named_no_longer_end_with_that() -> None:
+    revoker, another = signing_key(), signing_key()
+    found = parts()
+    found.offer(PLATFORM, naming(ROOT, TEAMS, revoker, serial=2))
+    found.offer(REVOCATIONS, revocations(revoker))
+    found.offer(PLATFORM, naming(ROOT, TEAMS, revoker, another, serial=3))
+    assert sessions(found) == {"s-1"}
+    found.offer(PLATFORM, naming(ROOT, TEAMS, another, serial=4))
+    assert sessions(found) == set()
+    assert "names no" in found.problems[REVOCATIONS]
+    found.offer(REVOCATIONS, revocations(another, 2, session="s-2"))
+    assert sessions(found) == {"s-2"}
+    assert found.problems == {}
+
+
+def test_before_there_is_a_platform_there_are_none() -> None:
+    revoker = signing_key()
+    found = PartSet({key_id(ROOT.public): ROOT.public})
+    refused(found, REVOCATIONS, revocations(revoker), "names no")
+    found.offer(PLATFORM, naming(ROOT, TEAMS, serial=1))
+    assert "may not sign" in found.problems[REVOCATIONS]
+    assert sessions(found) == set()
+    found.offer(PLATFORM, naming(ROOT, TEAMS, revoker, serial=2))
+    assert sessions(found) == {"s-1"}
+
+
+def test_no_team_has_their_name() -> None:
+    with pytest.raises(PolicyRefused, match="is not the name of a team"):
+        parts().offer(PLATFORM, signed_platform(ROOT, {**TEAMS, REVOCATIONS: STOCK}, serial=2))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from support.opa import require_opa
-from support.policy_desk import Desk
+from support.policy_desk import Desk, key_file
 from support.settings import SMALLEST
 from support.teams import ONLY_OPA_REFUSES, team_policy
 
@@ -15,6 +16,7 @@ from sealbus.agents.cli.policy import push as module
 from sealbus.agents.cli.policy.build import build, sign
 from sealbus.agents.cli.policy.push import push, rollback
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.trust.keys import key_id, public_pem
 from sealbus.policies.lint.module import PolicyRefused
 
 OPEN = module.open_store
@@ -34,6 +36,30 @@ def test_pushes_get_serials_and_come_to_one_policy(desk: Desk) -> None:
     assert team["composed"].endswith(".platform-1.stock-1")
     result = desk.run(push, desk.team, "--name", "stock", "--key", desk.stock)
     assert "stock is pushed under serial 2" in result.stderr
+
+
+def test_who_may_only_revoke_pushes_that_and_nothing_else(desk: Desk) -> None:
+    file, revoker = key_file(desk.folder / "revoker.pem")
+    named = desk.platform / "sealbus" / "platform" / "revokers" / "data.json"
+    named.parent.mkdir()
+    named.write_text(json.dumps({key_id(revoker.public): public_pem(revoker.public)}))
+    desk.push_both()
+    folder = desk.folder / "revocations"
+    (folder / "sealbus" / "revocations").mkdir(parents=True)
+    (folder / ".manifest").write_text('{"roots": ["sealbus/revocations"]}')
+    listed = folder / "sealbus" / "revocations" / "data.json"
+    listed.write_text(json.dumps({"sessions": {"https://idp.example.org": {"session-7": 1_795_752_000_000_000}}}))
+    [pushed] = desk.json(push, folder, "--name", "revocations", "--key", file)
+    assert (pushed["serial"], pushed["fallen"]) == (1, {})
+    assert pushed["composed"].endswith(".platform-1.stock-1")
+    listed.write_text(json.dumps({"sessions": ["session-7"]}))
+    result = desk.run(push, folder, "--name", "revocations", "--key", file)
+    assert isinstance(result.exception, PolicyRefused)
+    assert "sessions are not by issuer" in result.exception.detail
+    for name, source in (("platform", desk.platform), ("stock", desk.team)):
+        result = desk.run(push, source, "--name", name, "--key", file)
+        assert isinstance(result.exception, PolicyRefused)
+        assert "may not sign" in result.exception.detail
 
 
 def test_a_rollback_is_an_older_content_under_a_newer_serial(desk: Desk) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.lab import Lab, running, until
 from support.policies import put, signing_key
-from support.teams import signed_platform, signed_team, team_policy
+from support.teams import naming, revocations, signed_platform, signed_team, team_policy
 
 from sealbus.agents.runtime.policy import sync as policy_sync
 from sealbus.agents.runtime.policy.store import PolicyStore
@@ -217,3 +217,32 @@ async def test_a_folder_that_cannot_be_made_is_a_problem(store: PolicyStore, tmp
     async with synced(store, tmp_path / "cache") as sync:
         assert decided_by(sync) == "platform-1.money-1.stock-1"
         assert f"cannot be kept in {tmp_path / 'cache'}" in sync.problem
+
+
+async def test_revocations_are_in_force_at_once_and_after_a_restart(store: PolicyStore, tmp_path: Path) -> None:
+    revoker = signing_key()
+    await push_all(store)
+    await push(store, "platform", naming(ROOT, TEAMS, revoker, serial=2), 2)
+    folder = tmp_path / "cache"
+    async with synced(store, folder) as sync:
+        assert not sync.in_force.revocations
+        composed = sync.in_force.bundle
+        await push(store, "revocations", revocations(revoker))
+        await until(lambda: sync.in_force.revocations.sessions == {("https://idp.example", "s-1")})
+        await until((folder / "parts" / "revocations.tar.gz").exists)
+        assert sync.in_force.bundle is composed
+        await push(store, "revocations", revocations(revoker, 2, session="s-2"), 2)
+        await until(lambda: sync.in_force.revocations.revision == "revocations-2")
+        kept = folder / "parts" / "revocations.tar.gz"
+        await until(lambda: kept.read_bytes() == revocations_kept(sync))
+    # By what the folder has, before the store is read.
+    again = PolicySync(store, folder, ANCHORS)
+    again._restore()
+    assert again.parts.revocations.sessions == {("https://idp.example", "s-2")}
+    async with policy_synced(again):
+        assert again.in_force.revocations.sessions == {("https://idp.example", "s-2")}
+
+
+def revocations_kept(sync: PolicySync) -> bytes:
+    found = sync.parts.bundle("revocations")
+    return found.raw if found is not None else b""

@@ -1,0 +1,81 @@
+"""An engine that denies who is revoked, and asks another about everybody else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from sealbus.envelopes.errors import PolicyFailed
+from sealbus.envelopes.limits import SECOND
+from sealbus.policies.bundle.revocations import REVOCATIONS, Revocations
+from sealbus.policies.decision.connect import ConnectAnswer
+from sealbus.policies.decision.decision import Decision
+from sealbus.policies.decision.engine import Answer, EngineStatus, PolicyEngine
+
+__all__ = ["RevokingEngine"]
+
+
+class RevokingEngine:
+    """Decides by `current` revocations, and by `engine` where they say nothing. Entering and leaving are the engine's."""
+
+    def __init__(self, engine: PolicyEngine, current: Callable[[], Revocations]) -> None:
+        self._engine: Final = engine
+        self._current: Final = current
+
+    @property
+    def name(self) -> str:
+        """The name of the engine that is asked."""
+        return self._engine.name
+
+    async def decide(self, inputs: Sequence[bytes]) -> Sequence[Answer]:
+        """Return one answer for each input document, in order.
+
+        A denial by revocation has the policy `revocations`, its revision, and one reason.
+        """
+        revocations = self._current()
+        if not revocations:
+            return await self._engine.decide(inputs)
+        denied = [_denial(one, revocations) for one in inputs]
+        others = [one for one, denial in zip(inputs, denied, strict=True) if denial is None]
+        answers = await self._engine.decide(others) if others else ()
+        if len(answers) != len(others):
+            return [PolicyFailed("the engine's answers do not match the questions")] * len(inputs)
+        rest = iter(answers)
+        return [denial if denial is not None else next(rest) for denial in denied]
+
+    async def connect(self, document: bytes) -> ConnectAnswer:
+        """Return the engine's decision on one connection: nobody's user is behind it."""
+        return await self._engine.connect(document)
+
+    async def status(self) -> EngineStatus:
+        """Return the engine's status."""
+        return await self._engine.status()
+
+    async def __aenter__(self) -> Self:
+        await self._engine.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._engine.__aexit__(kind, error, trace)
+
+
+def _denial(document: bytes, revocations: Revocations) -> Decision | None:
+    user = json.loads(document)["context"]["user"]
+    if user["present"] is not True:
+        return None
+    reason = revocations.reason(
+        issuer=user["idp"],
+        user=user["id"],
+        session=user["session"],
+        client=user["client"],
+        login=user["auth_time"] * SECOND,
+    )
+    if reason is None:
+        return None
+    return Decision(
+        allow=False, reasons=(reason,), policy=REVOCATIONS, revision=revocations.revision, engine=REVOCATIONS
+    )

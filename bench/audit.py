@@ -19,8 +19,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
 import nats
 from nats.js.api import ConsumerConfig
 from support.identity import StaticIdentity

@@ -16,8 +16,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
 from support.callout import NAMES, SERVER_ID, callout_site
 from support.identity import StaticIdentity
 from support.nats_server import NatsServer, User

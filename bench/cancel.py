@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "deploy" / "local"))
 
 from pydantic import BaseModel
 from support.engines import ScriptedEngine

@@ -20,8 +20,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
+from support.dpop import Holder
 from support.edge import edge_table
 from support.issuer import TRUSTS_NOBODY, LoopbackIssuer
 from support.real_bus import real_bus
@@ -41,6 +40,7 @@ CALLS = 600
 WARM = 50
 TOKENS = 16
 ADDED_GOAL = 1.5
+PROOF_GOAL = 1.2
 CLIENT = Path(__file__).with_name("edge_client.py")
 IN_FLIGHT = 32
 BODY = b'{"item_id":"42"}'
@@ -85,37 +85,56 @@ async def figures() -> AsyncIterator[Figure]:
                 requests = itertools.cycle(
                     [_request(issuer.token(sub="alice", life=3_600, jti=f"token-{n}")) for n in range(TOKENS)]
                 )
-                direct, over_http, added = await _in_turn(Client.on(node), user, edge.port, requests)
+                direct, over_http, added, proved = await _in_turn(
+                    Client.on(node), user, edge.port, requests, _proving(issuer)
+                )
                 rate = await _rate(edge.port, requests)
                 stop.set()
     yield Figure(name="a call from the edge's node, p50", value=direct, unit="ms")
     yield Figure(name="the same call over HTTP with a token, p50", value=over_http, unit="ms")
     yield Figure(name="  added by the edge, p50 of pairs", value=added, unit="ms", limit=ADDED_GOAL)
+    yield Figure(
+        name="  added by a proof of possession (DPoP), p50 of pairs", value=proved, unit="ms", limit=PROOF_GOAL
+    )
     yield Figure(name=f"calls over HTTP, {IN_FLIGHT} in flight, all in one process", value=rate, unit="/s")
 
 
-async def _in_turn(client: Client, user: Statement, port: int, requests: Iterator[bytes]) -> tuple[float, float, float]:
-    """Return the medians of the direct call, of the call over HTTP and of their difference, in milliseconds."""
+async def _in_turn(
+    client: Client, user: Statement, port: int, requests: Iterator[bytes], proving: Iterator[bytes]
+) -> tuple[float, float, float, float]:
+    """Return medians in milliseconds: the direct call, the call over HTTP, their difference, and what a proof adds."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, str(CLIENT), str(port), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    direct, over_http = [], []
+    direct = list[float]()
+    over_http, with_proof = list[float](), list[float]()
     for _ in range(CALLS + WARM):
         started = time.perf_counter()
         await client.call("inventory.read", Read(item_id="42"), returns=Stock, user=user)
         direct.append((time.perf_counter() - started) * 1e3)
-        child.stdin.write(base64.b64encode(next(requests)) + b"\n")
-        over_http.append(float(await child.stdout.readline()) * 1e3)
+        for source, times in ((requests, over_http), (proving, with_proof)):
+            child.stdin.write(base64.b64encode(next(source)) + b"\n")
+            times.append(float(await child.stdout.readline()) * 1e3)
     child.stdin.close()
     await child.wait()
-    pairs = list(zip(direct, over_http, strict=True))[WARM:]
+    rows = list(zip(direct, over_http, with_proof, strict=True))[WARM:]
     return (
-        statistics.median(one for one, _ in pairs),
-        statistics.median(other for _, other in pairs),
-        statistics.median(other - one for one, other in pairs),
+        statistics.median(one for one, _, _ in rows),
+        statistics.median(other for _, other, _ in rows),
+        statistics.median(other - one for one, other, _ in rows),
+        statistics.median(proved - other for _, other, proved in rows),
     )
+
+
+def _proving(issuer: LoopbackIssuer) -> Iterator[bytes]:
+    """Yield requests with a token that is bound to a key, each with a fresh proof."""
+    holder = Holder()
+    token = issuer.token(sub="alice", life=3_600, jti="bound", cnf=holder.cnf)
+    while True:
+        proof = holder.proof(token, "POST", "https://edge.example/v1/calls/inventory/read")
+        yield _request(token, scheme="DPoP", more=f"DPoP: {proof}\r\n")
 
 
 async def _rate(port: int, requests: Iterator[bytes]) -> float:
@@ -132,10 +151,10 @@ async def _rate(port: int, requests: Iterator[bytes]) -> float:
     return IN_FLIGHT * (CALLS // 8) / (time.perf_counter() - started)
 
 
-def _request(token: str) -> bytes:
+def _request(token: str, *, scheme: str = "Bearer", more: str = "") -> bytes:
     head = (
         "POST /v1/calls/inventory/read HTTP/1.1\r\nHost: edge\r\nContent-Type: application/json\r\n"
-        f"Authorization: Bearer {token}\r\nContent-Length: {len(BODY)}\r\n\r\n"
+        f"Authorization: {scheme} {token}\r\n{more}Content-Length: {len(BODY)}\r\n\r\n"
     )
     return head.encode() + BODY
 

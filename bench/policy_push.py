@@ -17,8 +17,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
 from support.lab import Lab, running
 from support.policy_bus import ANCHORS, ROOT, opa_polling, serving
 

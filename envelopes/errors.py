@@ -157,6 +157,8 @@ class Code(StrEnum):
     CONFIGURATION = "configuration"
     CANCELED = "canceled"
     TASK_ENDED = "task_ended"
+    LOGIN_FAILED = "login_failed"
+    LOGIN_REQUIRED = "login_required"
 
 
 CODE_FORM: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")

@@ -29,7 +29,9 @@ _COMMANDS = MappingProxyType(
         ),
         "dead": ("sealbus.agents.cli.bus.dead", "See messages that could not be handled, send them again, drop them."),
         "call": ("sealbus.agents.cli.bus.call", "Call an action and print the answer."),
-        "token": ("sealbus.agents.cli.bus.token", "Print an access token of a demo user of `sealbus dev`."),
+        "login": ("sealbus.agents.cli.bus.login", "Log in at your identity provider."),
+        "logout": ("sealbus.agents.cli.bus.logout", "Forget your login, and revoke its tokens."),
+        "token": ("sealbus.agents.cli.bus.token", "Print your access token, or one of a user of `sealbus dev`."),
         "worker": ("sealbus.agents.cli.run.worker", "Run an agent's handlers."),
         "edge": ("sealbus.agents.cli.run.edge", "Serve users and backends over HTTP."),
         "control": (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import signal
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -27,6 +28,7 @@ __all__ = [
     "config_option",
     "ended_by",
     "json_option",
+    "login_options",
     "stop_signalled",
     "workload_named",
 ]
@@ -63,6 +65,32 @@ def as_option(default: str) -> Callable[[F], F]:
         metavar="NAME",
         help="Whose identity to use where the settings name one Workload API socket per workload.",
     )
+
+
+def login_options(function: F) -> F:
+    """Add the options that stand for settings of `[client]`; they become one list of `Flag`, `flags`."""
+
+    @functools.wraps(function)
+    def with_flags(
+        *, issuer: str | None, client_id: str | None, resource: str | None, file: str | None, **given: Any
+    ) -> Any:
+        from sealbus.agents.runtime.settings.settings import Flag
+
+        said = {"issuer": issuer, "client-id": client_id, "resource": resource}
+        flags = [
+            Flag(option=f"--{name}", key=f"client.{name.replace('-', '_')}", value=value)
+            for name, value in said.items()
+        ]
+        return function(flags=[*flags, Flag(option="--file", key="client.logins", value=file)], **given)
+
+    for option in (
+        click.option("--file", default=None, metavar="FILE", help="Where logins are kept (client.logins)."),
+        click.option("--resource", default=None, metavar="URI", help="For whom tokens are (client.resource)."),
+        click.option("--client-id", default=None, metavar="ID", help="The OAuth client (client.client_id)."),
+        click.option("--issuer", default=None, metavar="URL", help="The identity provider (client.issuer)."),
+    ):
+        with_flags = option(with_flags)
+    return cast("F", with_flags)
 
 
 def agent_option(what: str) -> Callable[[F], F]:

@@ -103,6 +103,8 @@ def write_settings(
         *(_notary(log) if log is not None else []),
         "[client]",
         f"token_service = {_text(f'https://{token_service}')}",
+        f"issuer = {_text(issuer)}",
+        'client_id = "sealbus-cli"',
         "[dev]",
         f"issuer = {_text(issuer)}",
         f"access = {_text(str(access))}",

@@ -1,20 +1,13 @@
-"""User contexts for development, minted as the edge would after a login, but without one. Never for production.
-
-The commands' `--user` is based on them, in `sealbus dev` only.
-"""
+"""Users of development: tokens of `sealbus dev` without a login, and contexts without an edge. Never for production."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sealbus.agents.dev.idp.access import fetch_token, read_access
-from sealbus.agents.identity import WorkloadIdentity
-from sealbus.agents.runtime.open import workload_api_of
 from sealbus.agents.runtime.settings.settings import Settings
-from sealbus.bus.ports import wall_clock
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
 from sealbus.envelopes.limits import SECOND
@@ -23,7 +16,7 @@ from sealbus.envelopes.message.user_context import ClaimValue, ContextDraft, min
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["DEV_IDP", "EDGE_PATH", "mint_user", "minted_user"]
+__all__ = ["DEV_IDP", "EDGE_PATH", "dev_token", "mint_user"]
 
 EDGE_PATH: Final = "/edge"
 """Path of the edge's SPIFFE ID."""
@@ -48,12 +41,16 @@ def mint_user(
     claims: Mapping[str, ClaimValue] | None = None,
     tenant: str | None = None,
     workload: SpiffeId | None = None,
+    acr: str | None = None,
+    amr: Sequence[str] | None = None,
+    login_age: float | None = None,
     issuer: str = DEV_IDP,
     lifetimes: Lifetimes = DEFAULT_LIFETIMES,
 ) -> Statement:
     """Return a signed user context of `identifier`, within the readers' `lifetimes`.
 
-    `sealer` must be that of a configured minter for it to be accepted.
+    `login_age` is how many seconds ago the user logged in; `None` says nothing about it. `sealer` must be that of a
+    configured minter for the context to be accepted.
     """
     return mint_context(
         ContextDraft(
@@ -70,28 +67,22 @@ def mint_user(
             clm=claims or {},
             ten=tenant,
             wkl=workload,
+            acr=acr,
+            amr=tuple(amr) if amr is not None else None,
+            aut=now - int(login_age * SECOND) if login_age is not None else None,
         ),
         sealer,
     )
 
 
-async def minted_user(settings: Settings, identifier: str, workload: str, session: str = "") -> Statement:
-    """Return a context of `identifier` for the workload named `workload`, signed by the edge's identity.
+def dev_token(settings: Settings, identifier: str, session: str = "") -> str:
+    """Return an access token of a user of `sealbus dev`, as a login would give it. Blocks for a few seconds at most.
 
     Raises `ConfigurationError` if no `sealbus dev` is running, or its identity provider does not know the user.
     """
-    if settings.workload_api is None or "{name}" not in settings.workload_api or settings.dev.access is None:
-        raise ConfigurationError("--user needs a running `sealbus dev`: elsewhere the edge mints user contexts")
-    # A user who cannot log in gets no context; the token itself is not used further.
-    await asyncio.to_thread(fetch_token, read_access(settings.dev.access), {"user": identifier, "client": "dev"})
-    async with WorkloadIdentity.connect(workload_api_of(settings, "edge")) as edge:
-        return mint_user(
-            edge.sealer(),
-            identifier,
-            trust_domain=settings.trust_domain,
-            now=wall_clock(),
-            session=session,
-            workload=settings.names.id_of(workload),
-            issuer=settings.dev.issuer or DEV_IDP,
-            lifetimes=settings.lifetimes,
+    if settings.dev.access is None:
+        raise ConfigurationError(
+            "--user needs a running `sealbus dev`: elsewhere log in by `sealbus login` and give --me"
         )
+    asked = {"user": identifier, "client": "dev", "session": session}
+    return str(fetch_token(read_access(settings.dev.access), asked)["access_token"])

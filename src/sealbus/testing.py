@@ -179,8 +179,15 @@ class TestBus:
         scope: Sequence[str] = (),
         claims: Mapping[str, ClaimValue] | None = None,
         tenant: str | None = None,
+        acr: str | None = None,
+        amr: Sequence[str] | None = None,
+        login_age: float | None = None,
     ) -> Statement:
-        """Return a signed user context, minted as by the edge for the workload named `workload` and no other."""
+        """Return a signed user context, minted as by the edge for the workload named `workload` and no other.
+
+        `acr` and `amr` say how the user logged in, `login_age` how many seconds ago: 3600 for a policy that wants a fresh
+        login to refuse. By default nothing is said of it, as by an issuer whose tokens do not have these claims.
+        """
         return mint_user(
             self.edge.sealer(),
             identifier,
@@ -192,6 +199,9 @@ class TestBus:
             claims=claims,
             tenant=tenant,
             workload=self.names.id_of(workload),
+            acr=acr,
+            amr=amr,
+            login_age=login_age,
         )
 
     async def idle(self, within: float = 10.0) -> None:

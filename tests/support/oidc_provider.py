@@ -22,7 +22,17 @@ from joserfc.jwk import ECKey, Key
 from support.dpop import Holder
 from support.issuer import public_jwk
 
-__all__ = ["CLAIMS", "CLIENT", "EDGE", "ES256_API", "OPAQUE_API", "RS256_API", "OidcProvider", "require_oidc_provider"]
+__all__ = [
+    "CLAIMS",
+    "CLIENT",
+    "EDGE",
+    "ES256_API",
+    "NATIVE",
+    "OPAQUE_API",
+    "RS256_API",
+    "OidcProvider",
+    "require_oidc_provider",
+]
 
 _ROOT = Path(__file__).parents[2]
 _SCRIPT = _ROOT / "deploy" / "tools" / "oidc-provider" / "provider.mjs"
@@ -34,6 +44,7 @@ RS256_API = "https://edge.example/rs256"
 OPAQUE_API = "https://edge.example/opaque"
 CLIENT = {"id": "shop-web", "secret": "for-tests-only", "redirect_uri": "https://shop.example/callback"}
 EDGE = "the-edge"
+NATIVE = "sealbus-cli"
 CLAIMS = {"department": "tools", "groups": ["a", "b"], "nested": {"no": "context holds it"}}
 """What tokens of users hold besides."""
 
@@ -105,6 +116,7 @@ class OidcProvider:
             "client": CLIENT,
             "claims": CLAIMS,
             "edge": {"id": EDGE, "keys": [public_jwk(self.edge_key, self.edge_key.thumbprint())]},
+            "native": NATIVE,
         }
 
     async def client_token(self, resource: str, scope: str = "read", *, holder: Holder | None = None) -> str:
@@ -146,6 +158,25 @@ class OidcProvider:
                     response = await client.get(where)
                 else:
                     response = await self._answer_page(client, response, user)
+        raise AssertionError("the login did not end")
+
+    async def log_in(self, page: str, user: str) -> httpx2.Response:
+        """Follow `page` as a browser does, through the pages of login and consent, to where nothing is left to answer."""
+        async with self._client() as client:
+            response = await client.get(page)
+            for _ in range(16):
+                if response.is_redirect:
+                    response = await client.get(response.headers["location"])
+                elif 'name="prompt"' in response.text:
+                    response = await self._answer_page(client, response, user)
+                elif (code := re.search(r'name="xsrf" value="([^"]+)"', response.text)) is not None:
+                    # The page of a device, which shows the code and asks whether it is the one on the device.
+                    shown = re.search(r'name="user_code" value="([^"]+)"', response.text)
+                    assert shown is not None, response.text
+                    form = {"xsrf": code[1], "user_code": shown[1], "confirm": "yes"}
+                    response = await client.post("/device", data=form)
+                else:
+                    return response
         raise AssertionError("the login did not end")
 
     async def _answer_page(self, client: httpx2.AsyncClient, page: httpx2.Response, user: str) -> httpx2.Response:

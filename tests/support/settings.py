@@ -103,6 +103,12 @@ client = "edge"
 client_key = "client.pem"
 [client]
 token_service = "https://edge:8444"
+issuer = "https://idp.example.org"
+client_id = "sealbus-cli"
+scope = "openid offline_access"
+resource = "https://api.example.org"
+redirect_uri = "http://127.0.0.1:7777/callback"
+logins = "logins.json"
 [control.callout]
 issuer = "keys/issuer.seed"
 xkey = "keys/xkey.seed"

@@ -7,6 +7,7 @@ import asyncio
 import click
 
 from sealbus.agents.cli.bus.body_argument import json_body
+from sealbus.agents.cli.bus.on_behalf import OnBehalf, user_options
 from sealbus.agents.cli.options import as_option, config_option
 from sealbus.agents.cli.output import print_json
 
@@ -16,8 +17,7 @@ __all__ = ["command"]
 @click.command("call")
 @click.argument("action")
 @click.argument("body")
-@click.option("--user", default=None, metavar="ID", help="Act for this user; only where a `sealbus dev` edge can mint.")
-@click.option("--session", default="", help="The user's session.")
+@user_options
 @click.option("--timeout", default=10.0, show_default=True, type=click.FloatRange(0.1, 60), help="Seconds.")
 @click.option("--chunks", is_flag=True, help="Print each chunk of the answer as it comes.")
 @config_option
@@ -26,6 +26,7 @@ __all__ = ["command"]
 def command(
     action: str,
     body: str,
+    me: bool,
     user: str | None,
     session: str,
     timeout: float,
@@ -36,31 +37,31 @@ def command(
 ) -> None:
     """Call ACTION (<agent>.<verb>, or call.<agent>.<verb>) with BODY (JSON, or - for standard input)."""
     del as_json
+    who = OnBehalf(me=me, user=user, session=session)
     payload = json_body(body)
-    asyncio.run(_call(action.removeprefix("call."), payload, user, session, timeout, config, as_name, chunks=chunks))
+    asyncio.run(_call(action.removeprefix("call."), payload, who, timeout, config, as_name, chunks=chunks))
 
 
 async def _call(
     action: str,
     payload: bytes,
-    user: str | None,
-    session: str,
+    who: OnBehalf,
     timeout: float,
     config: str | None,
     as_name: str,
     *,
     chunks: bool,
 ) -> None:
-    from sealbus.agents.dev.users import minted_user
     from sealbus.agents.runtime.client import Client
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.agents.sdk.bodies import JSON
     from sealbus.bus.sending.message import Content
 
     settings = load_settings(config).for_command()
-    statement = await minted_user(settings, user, as_name, session) if user is not None else None
+    token = await who.token(settings)
     answer = Content(body=payload, typ=JSON)
     async with Client(as_name, settings=settings) as bus:
+        statement = await bus.user_context(token) if token is not None else None
         if chunks:
             async for chunk in bus.stream(action, answer, returns=object, user=statement, timeout=timeout):
                 print_json(chunk)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sealbus.agents.cli.bus.body_argument import json_body
+from sealbus.agents.cli.bus.on_behalf import OnBehalf, user_options
 from sealbus.agents.cli.bus.task import finish
 from sealbus.agents.cli.options import as_option, config_option, json_option
 from sealbus.agents.cli.output import note, print_json
@@ -23,8 +24,7 @@ __all__ = ["command"]
 @click.command("pub")
 @click.argument("subject")
 @click.argument("body")
-@click.option("--user", default=None, metavar="ID", help="Act for this user; only where a `sealbus dev` edge can mint.")
-@click.option("--session", default="", help="The user's session.")
+@user_options
 @click.option("--life", default=3_600.0, show_default=True, type=click.FloatRange(1, 86_400), help="Seconds.")
 @click.option("--partition", default=None)
 @click.option(
@@ -45,6 +45,7 @@ __all__ = ["command"]
 def command(
     subject: str,
     body: str,
+    me: bool,
     user: str | None,
     session: str,
     life: float,
@@ -59,17 +60,15 @@ def command(
 
     Without --wait a task's handle is printed, for `sealbus task status` and `sealbus task result`.
     """
+    who = OnBehalf(me=me, user=user, session=session)
     payload = json_body(body)
-    asyncio.run(
-        _publish(subject, payload, user, session, life, partition, count, wait, config, as_name, as_json=as_json)
-    )
+    asyncio.run(_publish(subject, payload, who, life, partition, count, wait, config, as_name, as_json=as_json))
 
 
 async def _publish(
     subject: str,
     payload: bytes,
-    user: str | None,
-    session: str,
+    who: OnBehalf,
     life: float,
     partition: str | None,
     count: int,
@@ -79,7 +78,6 @@ async def _publish(
     *,
     as_json: bool,
 ) -> None:
-    from sealbus.agents.dev.users import minted_user
     from sealbus.agents.runtime.client import Client
     from sealbus.agents.runtime.settings.settings import load_settings
     from sealbus.agents.sdk.bodies import JSON
@@ -96,9 +94,10 @@ async def _publish(
         raise click.UsageError("SUBJECT is task.<agent>.<verb> or event.<own name>.<name>; `sealbus call` is for calls")
     if wait is not None and kind != "task":
         raise click.UsageError("--wait is for tasks: events have no result")
-    statement = await minted_user(settings, user, as_name, session) if user is not None else None
+    token = await who.token(settings)
     answer = Content(body=payload, typ=JSON)
     async with Client(as_name, settings=settings) as bus:
+        statement = await bus.user_context(token) if token is not None else None
         for _ in range(count):
             if kind == "task":
                 handle = await bus.submit(action, answer, user=statement, life=life, partition=partition)

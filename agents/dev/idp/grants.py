@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from authlib.oauth2.rfc6749 import (  # type: ignore[import-untyped]  # authlib has no types
@@ -21,13 +23,15 @@ from authlib.oauth2.rfc8628 import (  # type: ignore[import-untyped]  # authlib 
 
 from sealbus.agents.dev.idp.login import DeviceLogin, IssuedCode, Login
 from sealbus.agents.dev.idp.oauth import Issuing, OAuthServer, TokenReply, checked_resource
-from sealbus.agents.dev.idp.registry import DEVICE_CODE, SCRIPTS, DevClient, valid_scope
+from sealbus.agents.dev.idp.registry import DEVICE_CODE, SCRIPTS, DemoUser, DevClient, valid_scope
+from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
 
 __all__ = ["CodeGrant", "DeviceAuthorization", "DeviceGrant", "S256Only", "ScriptGrant", "register_grants"]
 
 _TEXT: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _SECONDS: Final = re.compile(r"-?[0-9]{1,5}")
+_AGE: Final = re.compile(r"[0-9]{1,9}")
 
 SLOWER: Final = 5
 """Seconds that each early poll adds to a device's interval (RFC 8628 section 3.5)."""
@@ -109,7 +113,7 @@ class ScriptGrant(Issuing, TokenEndpointMixin):  # type: ignore[misc]  # authlib
             raise InvalidRequestError("expires_in must be seconds")
         self.request.client = client
         self.request.user = self.server.login(
-            user,
+            _logged_in(user, data),
             client_id=texts["client"] or "dev",
             scope=data.get("scope", ""),
             audience=checked_resource(data),
@@ -120,6 +124,21 @@ class ScriptGrant(Issuing, TokenEndpointMixin):  # type: ignore[misc]  # authlib
     def create_token_response(self) -> tuple[int, TokenReply, Any]:
         """Return the token."""
         return 200, self.generate_token(user=self.request.user), self.TOKEN_RESPONSE_HEADER
+
+
+def _logged_in(user: DemoUser, data: Mapping[str, str]) -> DemoUser:
+    """Return `user` as having logged in as the request says, or else as declared."""
+    said: dict[str, Any] = {}
+    if data.get("acr"):
+        said["acr"] = data["acr"]
+    if data.get("amr"):
+        said["amr"] = tuple(data["amr"].split())
+    if age := data.get("login_age"):
+        said["login_age"] = int(age) if _AGE.fullmatch(age) else -1
+    try:
+        return replace(user, **said)
+    except ConfigurationError as error:
+        raise InvalidRequestError("acr, amr or login_age is malformed") from error
 
 
 class DeviceAuthorization(DeviceAuthorizationEndpoint):  # type: ignore[misc]  # authlib is not typed

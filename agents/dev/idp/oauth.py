@@ -7,6 +7,7 @@ for and what it contains. All of it is synchronous, so nothing can happen betwee
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -138,6 +139,7 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
                 scope=parameters.get("scope", ""),
                 audience=parameters.get("resource", ""),
                 nonce=parameters.get("nonce", ""),
+                max_age=_max_age(parameters),
             )
         reply: Reply = self.create_authorization_response(grant.request, login, grant)
         return self._location(dict(reply.headers)["Location"])
@@ -174,15 +176,17 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
         session: str = "",
         expires_in: int = TOKEN_SECONDS,
         nonce: str = "",
+        max_age: int | None = None,
     ) -> Login:
-        """Return a login that happens now."""
+        """Return a login of `user`, as old as `user.login_age` says; one that would be older than `max_age` happens now."""
+        age = user.login_age if max_age is None or user.login_age <= max_age else 0
         return Login(
             user=user,
             client_id=client_id,
             scope=scope,
             audience=audience or self.audience,
             session=session or f"session-{secrets.token_urlsafe(12)}",
-            auth_time=self.clock() // SECOND,
+            auth_time=self.clock() // SECOND - age,
             expires_in=expires_in,
             nonce=nonce,
         )
@@ -244,6 +248,14 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]  # authlib is not 
 
     def _request(self, method: str, endpoint: str, parameters: Mapping[str, str], authorization: str = "") -> _Request:
         return _Request(method, f"{self.issuer}/{endpoint}", parameters, authorization)
+
+
+def _max_age(parameters: Mapping[str, str]) -> int | None:
+    """Return how old a login may be at most (OpenID Connect Core section 3.1.2.1); `None` if the request does not say."""
+    if "login" in parameters.get("prompt", "").split():
+        return 0
+    said = parameters.get("max_age", "")
+    return int(said) if re.fullmatch("[0-9]{1,9}", said) else None
 
 
 def checked_resource(data: dict[str, str]) -> str:

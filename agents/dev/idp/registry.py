@@ -40,18 +40,23 @@ _LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _CLAIM: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_METHOD: Final = re.compile(r"[\x21-\x7e]{1,256}")
+"""One value of `acr` or `amr`; several stand in one text, separated by spaces."""
 
 RESERVED_CLAIMS: Final = frozenset(
     {"iss", "exp", "nbf", "aud", "sub", "client_id", "iat", "jti", "scope", "sid", "auth_time", "nonce", "acr", "amr"}
-    | {"cnf", "act", "may_act", "azp"}
+    | {"cnf", "act", "may_act", "azp", "login_age"}
 )
-"""Claims that every token sets itself; no user can be declared with them."""
+"""Claims that every token sets itself, and how a user has logged in; no user can be declared with them as claims."""
 
 MOST_USERS: Final = 200
 """Most users, as they share one page."""
 MOST_CLAIMS: Final = 32
 LONGEST_CLAIM: Final = 256
 """Most characters of a text."""
+MOST_METHODS: Final = 8
+OLDEST_LOGIN: Final = 31_536_000
+"""Seconds: a year."""
 
 
 def valid_scope(scope: str) -> bool:
@@ -141,10 +146,14 @@ def script_client(secret: str) -> DevClient:
 class DemoUser:
     """A person who can log in without a password: the identifier is the token's `sub`, the claims are copied into it.
 
-    The page of users shows the claim `name`. Raises `ConfigurationError` for what no token may hold.
+    `acr` and `amr` say how they log in, and `login_age` how many seconds ago they did, as in a session that goes on. The page
+    of users shows the claim `name`. Raises `ConfigurationError` for what no token may hold.
     """
 
     identifier: str
+    acr: str = ""
+    amr: tuple[str, ...] = ()
+    login_age: int = 0
     claims: Mapping[str, ClaimValue] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
@@ -152,6 +161,14 @@ class DemoUser:
             raise ConfigurationError(
                 f"demo user {self.identifier!r}: use up to 64 letters, digits and . _ @ -, starting with a letter or digit"
             )
+        if self.acr and not _METHOD.fullmatch(self.acr):
+            raise ConfigurationError(f"demo user {self.identifier}: acr must be a text without spaces")
+        if len(self.amr) > MOST_METHODS or not all(map(_METHOD.fullmatch, self.amr)):
+            raise ConfigurationError(
+                f"demo user {self.identifier}: amr must be at most {MOST_METHODS} texts without spaces"
+            )
+        if not 0 <= self.login_age <= OLDEST_LOGIN:
+            raise ConfigurationError(f"demo user {self.identifier}: login_age must be seconds, a year at most")
         if len(self.claims) > MOST_CLAIMS:
             raise ConfigurationError(f"demo user {self.identifier}: more than {MOST_CLAIMS} claims")
         for name, value in self.claims.items():
@@ -183,13 +200,18 @@ DEMO_USERS: Final = (
 def merged_users(more: Mapping[str, Mapping[str, object]]) -> tuple[DemoUser, ...]:
     """Return the demo users and `more`, each an identifier with claims; the same identifier replaces a demo user.
 
-    Raises `ConfigurationError` for a claim other than a text, a whole number, true or false, or a list of texts.
+    `acr`, `amr` and `login_age` stand among the claims, and are none. Raises `ConfigurationError` for a claim other than a
+    text, a whole number, true or false, or a list of texts.
     """
     users = {user.identifier: user for user in DEMO_USERS}
-    for identifier, claims in more.items():
-        users[identifier] = DemoUser(
-            identifier=identifier, claims={name: _claim(identifier, name, value) for name, value in claims.items()}
-        )
+    for identifier, said in more.items():
+        claims = {name: _claim(identifier, name, value) for name, value in said.items()}
+        acr, amr, age = claims.pop("acr", ""), claims.pop("amr", ()), claims.pop("login_age", 0)
+        if type(acr) is not str or type(amr) is not tuple or type(age) is not int:
+            raise ConfigurationError(
+                f"demo user {identifier}: acr must be a text, amr a list of texts, login_age a number of seconds"
+            )
+        users[identifier] = DemoUser(identifier=identifier, acr=acr, amr=amr, login_age=age, claims=claims)
     if len(users) > MOST_USERS:
         raise ConfigurationError(f"dev.users: more than {MOST_USERS} users")
     return tuple(users.values())

@@ -271,7 +271,7 @@ def metadata(issuer: str) -> dict[str, object]:
         "scopes_supported": ["openid"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [ALGORITHM],
-        "claims_supported": ["iss", "sub", "aud", "iat", "exp", "auth_time", "sid", "nonce"],
+        "claims_supported": ["iss", "sub", "aud", "iat", "exp", "auth_time", "acr", "amr", "sid", "nonce"],
         "authorization_response_iss_parameter_supported": True,
         "request_parameter_supported": False,
         "request_uri_parameter_supported": False,

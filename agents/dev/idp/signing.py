@@ -50,6 +50,7 @@ class TokenSigner:
             "jti": secrets.token_urlsafe(16),
             "sid": login.session,
             "auth_time": min(login.auth_time, issued),
+            **_methods(login),
         }
         if login.scope:
             claims["scope"] = login.scope
@@ -66,6 +67,7 @@ class TokenSigner:
             "exp": now + ID_TOKEN_SECONDS,
             "auth_time": login.auth_time,
             "sid": login.session,
+            **_methods(login),
         }
         if login.nonce:
             claims["nonce"] = login.nonce
@@ -74,6 +76,12 @@ class TokenSigner:
     def _signed(self, kind: str, claims: dict[str, object]) -> str:
         header = {"alg": ALGORITHM, "typ": kind, "kid": self._key.kid}
         return jwt.encode(header, claims, self._key, algorithms=[ALGORITHM])
+
+
+def _methods(login: Login) -> dict[str, object]:
+    """Return how the user has logged in, as far as that is said (RFC 9068 section 2.2.1)."""
+    said = {"acr": login.user.acr, "amr": list(login.user.amr)}
+    return {name: value for name, value in said.items() if value}
 
 
 class Expiring(Generic[T]):

@@ -15,7 +15,7 @@ import httpx2
 from sealbus.agents.edge.http.limits import EdgeLimits
 from sealbus.agents.edge.oauth.issuers import Issuer, is_secure_url
 from sealbus.agents.edge.oauth.key_set import KeySet
-from sealbus.envelopes.encoding.strict_json import parse_object
+from sealbus.envelopes.encoding.strict_json import Json, parse_object
 
 __all__ = ["Documents", "FetchFailed", "FetchedKeys"]
 
@@ -68,12 +68,12 @@ class Documents:
     ) -> None:
         await self._client.__aexit__(kind, error, trace)
 
-    async def jwks_uri(self, issuer: Issuer) -> str:
-        """Return the URL of the keys of `issuer`: from its OpenID Connect metadata, or else from that of RFC 8414.
+    async def metadata(self, issuer: str) -> dict[str, Json]:
+        """Return the metadata of `issuer`: that of OpenID Connect, or else that of RFC 8414.
 
-        Raises `FetchFailed`, also if the metadata is of another issuer or points to a URL that is not https.
+        Raises `FetchFailed`, also if the metadata is of another issuer.
         """
-        for url in _metadata_urls(issuer.issuer):
+        for url in _metadata_urls(issuer):
             status, document, _ = await self._get(url)
             if 400 <= status < 500:
                 continue
@@ -84,13 +84,20 @@ class Documents:
             except ValueError as error:
                 raise FetchFailed("metadata: not a JSON object") from error
             # Compared character by character, or one issuer could speak for another (RFC 8414 section 3.3).
-            if metadata.get("issuer") != issuer.issuer:
+            if metadata.get("issuer") != issuer:
                 raise FetchFailed("metadata: of another issuer")
-            found = metadata.get("jwks_uri")
-            if type(found) is not str or not is_secure_url(found, plain=issuer.issuer.startswith("http:")):
-                raise FetchFailed("metadata: jwks_uri is missing or not https")
-            return found
+            return metadata
         raise FetchFailed("metadata: not found")
+
+    async def jwks_uri(self, issuer: Issuer) -> str:
+        """Return the URL of the keys of `issuer`, from its metadata.
+
+        Raises `FetchFailed`, also if the metadata is of another issuer or points to a URL that is not https.
+        """
+        found = (await self.metadata(issuer.issuer)).get("jwks_uri")
+        if type(found) is not str or not is_secure_url(found, plain=issuer.issuer.startswith("http:")):
+            raise FetchFailed("metadata: jwks_uri is missing or not https")
+        return found
 
     async def keys(self, url: str) -> FetchedKeys:
         """Return the key set at `url`; raise `FetchFailed`."""
@@ -109,14 +116,21 @@ class Documents:
             raise FetchFailed(f"status {status}")
         return document
 
+    async def answer(self, url: str, form: Mapping[str, str]) -> tuple[int, bytes]:
+        """Return status and body of what `url` answers to a form, also where it refuses; raise `FetchFailed`."""
+        status, document, _ = await self._read("POST", url, refusals=True, data=dict(form))
+        return status, document
+
     async def _get(self, url: str) -> tuple[int, bytes, int | None]:
         return await self._read("GET", url)
 
-    async def _read(self, method: str, url: str, **request: Any) -> tuple[int, bytes, int | None]:
-        """Return status, body (only of status 200) and `max-age`."""
+    async def _read(
+        self, method: str, url: str, *, refusals: bool = False, **request: Any
+    ) -> tuple[int, bytes, int | None]:
+        """Return status, body (of status 200, and of refusals if they are asked for) and `max-age`."""
         try:
             async with self._client.stream(method, url, **request) as response:
-                if response.status_code != 200:
+                if response.status_code != 200 and not refusals:
                     return response.status_code, b"", None
                 if response.headers.get("content-encoding", "identity").lower() != "identity":
                     raise FetchFailed("compressed")
@@ -125,7 +139,7 @@ class Documents:
                     body += piece
                     if len(body) > self._limits.document_bytes:
                         raise FetchFailed("too large")
-                return 200, bytes(body), _max_age(response.headers.get("cache-control", ""))
+                return response.status_code, bytes(body), _max_age(response.headers.get("cache-control", ""))
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise FetchFailed(type(error).__name__) from error
 

@@ -310,9 +310,20 @@ class EdgeTable(_Table):
 
 
 class ClientTable(_Table):
-    """What clients need besides the bus: the edge's token service, an https URL."""
+    """What clients need besides the bus: the edge's token service, an https URL, and where a person logs in.
+
+    `sealbus login` is the public client `client_id` at `issuer`, exactly as in its metadata, and asks for `scope`, and for a
+    token for `resource` if that is set (RFC 8707). `redirect_uri` is where a browser brings the answer: on loopback, at any
+    free port unless it names one. `logins` is the file in which logins are kept, by default in the user's state folder.
+    """
 
     token_service: str | None = None
+    issuer: str | None = None
+    client_id: str | None = None
+    scope: str = "openid"
+    resource: str | None = None
+    redirect_uri: str = "http://127.0.0.1/callback"
+    logins: Path | None = None
 
 
 class DevTable(_Table):

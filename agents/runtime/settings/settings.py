@@ -14,11 +14,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self, cast
+from typing import Final, Self, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
-from sealbus.agents.runtime.settings.schema import Document, OwnSubjectTable
+from sealbus.agents.runtime.settings.schema import ClientTable, Document, OwnSubjectTable
 from sealbus.agents.runtime.settings.source import (
     DEFAULT,
     Entry,
@@ -40,7 +40,7 @@ from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
-__all__ = ["Flag", "SettingLine", "SettingOrigin", "Settings", "find_settings_file", "load_settings"]
+__all__ = ["Flag", "SettingLine", "SettingOrigin", "Settings", "find_settings_file", "load_client", "load_settings"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ OPA_PATH: Final = "/opa"
 
 
 _UNSAID: Final = Entry(None, DEFAULT)
+
+Table = TypeVar("Table", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,14 +151,8 @@ def load_settings(
     wrong form, or a required value that is not set.
     """
     environment = os.environ if environment is None else environment
-    path = find_settings_file(config, environment=environment, folder=folder)
-    entries = {
-        **_workload_api(environment),
-        **(file_entries(path) if path is not None else {}),
-        **environment_entries(environment),
-        **flag_entries(flags),
-    }
-    said = _validated(entries)
+    entries = {**_workload_api(environment), **_entries(config, environment, flags, folder)}
+    said = _validated(Settings, entries, ())
     opa_ids = said.policy.opa_ids or (said.trust_domain.id(OPA_PATH),)
     return said.model_copy(
         update={
@@ -164,6 +160,21 @@ def load_settings(
             "policy": said.policy.model_copy(update={"opa_ids": opa_ids}),
         }
     )
+
+
+def load_client(
+    config: str | Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    flags: Sequence[Flag] = (),
+    folder: Path | None = None,
+) -> ClientTable:
+    """Return the table `client` alone, from the same sources: a person who logs in need not have a bus.
+
+    Raises `ConfigurationError` as `load_settings` does, but for what is missing elsewhere.
+    """
+    entries = _entries(config, os.environ if environment is None else environment, flags, folder)
+    return _validated(ClientTable, {key: entry for key, entry in entries.items() if key[0] == "client"}, ("client",))
 
 
 def find_settings_file(
@@ -193,21 +204,33 @@ def _workload_api(environment: Mapping[str, str]) -> dict[Key, Entry]:
     return {("workload_api",): Entry(socket, SettingOrigin("environment", SPIFFE_VARIABLE))} if socket else {}
 
 
-def _validated(entries: Mapping[Key, Entry]) -> Settings:
+def _entries(
+    config: str | Path | None, environment: Mapping[str, str], flags: Sequence[Flag], folder: Path | None
+) -> dict[Key, Entry]:
+    path = find_settings_file(config, environment=environment, folder=folder)
+    return {
+        **(file_entries(path) if path is not None else {}),
+        **environment_entries(environment),
+        **flag_entries(flags),
+    }
+
+
+def _validated(model: type[Table], entries: Mapping[Key, Entry], above: Key) -> Table:
+    """Return the `model` whose place is `above`, made of `entries`, which have their whole keys."""
     content: dict[str, object] = {}
     for key, entry in entries.items():
         table = content
-        for part in key[:-1]:
+        for part in key[len(above) : -1]:
             # A key is a value or a table, never both: the sources were checked for that.
             table = cast("dict[str, object]", table.setdefault(part, {}))
         table[key[-1]] = entry.value
     try:
-        return Settings.model_validate(content, context=entries)
+        return model.model_validate(content, context=entries)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         # Report wrong values before missing ones.
         first = min(found, key=lambda one: one["type"] == "missing")
-        key = tuple(str(part) for part in first["loc"])
+        key = (*above, *(str(part) for part in first["loc"]))
         raise ConfigurationError(_complaint(key, first["type"], first["msg"], entries)) from error
 
 

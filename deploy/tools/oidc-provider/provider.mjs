@@ -8,6 +8,7 @@
 //   client      {"id", "secret", "redirect_uri"}
 //   claims      what tokens of a user hold besides
 //   edge        {"id", "keys"}: the client that asks about tokens, and its public JWKs
+//   native      the id of a public client on a person's machine: device flow, and code flow to a loopback address
 // It answers with one line, {"issuer": URL}, and ends when standard input does, so that no test leaves it behind.
 import { once } from 'node:events';
 import { createServer } from 'node:http';
@@ -21,7 +22,7 @@ const { default: Provider, errors } = await import(pathToFileURL(module));
 const input = createInterface({ input: process.stdin });
 const [line] = await once(input, 'line');
 input.once('close', () => process.exit(0));
-const { port, keys, resources, client, claims, edge } = JSON.parse(line);
+const { port, keys, resources, client, claims, edge, native } = JSON.parse(line);
 
 // The issuer's name holds the port, so the port comes first.
 const server = createServer();
@@ -32,7 +33,7 @@ const issuer = `http://127.0.0.1:${server.address().port}`;
 const provider = new Provider(issuer, {
   jwks: { keys },
   cookies: { keys: ['for tests only'] },
-  scopes: ['openid', 'read', 'write'],
+  scopes: ['openid', 'offline_access', 'read', 'write'],
   clients: [{
     client_id: client.id,
     client_secret: client.secret,
@@ -49,14 +50,23 @@ const provider = new Provider(issuer, {
     redirect_uris: [],
     response_types: [],
     id_token_signed_response_alg: keys[0].alg,
+  }, {
+    client_id: native,
+    application_type: 'native',
+    token_endpoint_auth_method: 'none',
+    grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'],
+    redirect_uris: ['http://127.0.0.1/callback'],
+    response_types: ['code'],
+    id_token_signed_response_alg: keys[0].alg,
   }],
-  clientAuthMethods: ['client_secret_basic', 'private_key_jwt'],
+  clientAuthMethods: ['client_secret_basic', 'private_key_jwt', 'none'],
   enabledJWA: { clientAuthSigningAlgValues: ['ES256'], dPoPSigningAlgValues: ['ES256'] },
-  ttl: { AccessToken: 600, ClientCredentials: 600, Session: 600, Grant: 600, Interaction: 600, IdToken: 600 },
+  ttl: { AccessToken: 600, ClientCredentials: 600, Session: 600, Grant: 600, Interaction: 600, IdToken: 600, RefreshToken: 600, DeviceCode: 600 },
   findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
   extraTokenClaims: (_, token) => (token.accountId ? { ...claims, sid: token.sessionUid } : undefined),
   features: {
     clientCredentials: { enabled: true },
+    deviceFlow: { enabled: true },
     dPoP: { enabled: true },
     introspection: { enabled: true, allowedPolicy: () => true },
     revocation: { enabled: true, allowedPolicy: () => true },

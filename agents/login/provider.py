@@ -1,0 +1,186 @@
+"""The identity provider as its client sees it: the endpoints of its metadata, and bounded answers to forms.
+
+Forms and answers hold codes and tokens, so neither stands in an error, or in what an error is chained to. Nor does what a
+provider says in its own words: only the codes of RFC 6749 and RFC 8628 are told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Self, TypeVar
+
+from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
+from sealbus.agents.edge.oauth.discovery import Documents, FetchFailed
+from sealbus.agents.edge.oauth.issuers import is_secure_url
+from sealbus.agents.login.public_client import PublicClient
+from sealbus.envelopes.encoding.strict_json import Json, parse_object
+from sealbus.envelopes.errors import Code, SealbusError
+
+__all__ = ["Answer", "Endpoints", "LoginFailed", "Provider", "ProviderUnavailable", "open_provider", "refusal"]
+
+SECONDS: Final = 10.0
+"""For one request, from its first byte to the last of the answer."""
+
+_NESTING: Final = 8
+_CODE: Final = re.compile("[a-z][a-z_]{0,63}")
+_LATER: Final = frozenset({"server_error", "temporarily_unavailable"})
+_HELP: Final = MappingProxyType(
+    {
+        "access_denied": "you, or the provider for you, said no on its page",
+        "invalid_client": "it does not know this client as a public one: check client.client_id",
+        "unauthorized_client": "this client may not log in so: allow it at the provider, or try --browser or --device",
+        "unsupported_grant_type": "the provider cannot do this: try --browser or --device",
+        "invalid_scope": "it does not give these scopes: check client.scope",
+        "invalid_target": "it gives no tokens for this resource: check client.resource",
+        "invalid_grant": "the code has expired or was used: run `sealbus login` again",
+    }
+)
+
+T = TypeVar("T")
+
+
+class LoginFailed(SealbusError):
+    """A login did not happen: the provider or its user refused, or an answer was not what it has to be."""
+
+    code = Code.LOGIN_FAILED
+
+
+class ProviderUnavailable(LoginFailed):
+    """The provider cannot be reached or cannot answer now; the same request may succeed later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """What an issuer's metadata says a public client may use: https, or http if the issuer itself is on loopback."""
+
+    token: str
+    authorization: str | None
+    device_authorization: str | None
+    revocation: str | None
+    says_issuer: bool
+    """Whether answers in a browser name the issuer (RFC 9207)."""
+    s256: bool
+    """Whether PKCE by S256 is possible; metadata that does not say leaves it open."""
+
+    @classmethod
+    def parse(cls, metadata: Mapping[str, Json], issuer: str) -> Self:
+        """Return the endpoints in the metadata of `issuer`; raises `LoginFailed` for one that is elsewhere than it may be."""
+        plain = issuer.startswith("http:")
+
+        def endpoint(name: str) -> str | None:
+            found = metadata.get(f"{name}_endpoint")
+            if found is not None and (type(found) is not str or not is_secure_url(found, plain=plain)):
+                raise LoginFailed(f"the metadata of {issuer} has a {name}_endpoint that is not an https URL")
+            return found
+
+        token = endpoint("token")
+        if token is None:
+            raise LoginFailed(f"the metadata of {issuer} has no token_endpoint")
+        methods = metadata.get("code_challenge_methods_supported")
+        return cls(
+            token=token,
+            authorization=endpoint("authorization"),
+            device_authorization=endpoint("device_authorization"),
+            revocation=endpoint("revocation"),
+            says_issuer=metadata.get("authorization_response_iss_parameter_supported") is True,
+            s256=methods is None or (type(methods) is list and "S256" in methods),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an endpoint said: `error` is its code of RFC 6749 section 5.2 or alike, empty if it did what was asked."""
+
+    error: str
+    members: Mapping[str, Json] = field(repr=False)
+
+
+class Provider:
+    """The endpoints of a client's issuer, open while `open_provider` is."""
+
+    def __init__(self, client: PublicClient, endpoints: Endpoints, documents: Documents) -> None:
+        self.client = client
+        self.endpoints = endpoints
+        self._documents = documents
+
+    async def ask(self, url: str, form: Mapping[str, str]) -> Answer:
+        """Return the answer of an endpoint to `form`, which is sent as the client.
+
+        Raises `ProviderUnavailable` if it cannot answer now, `LoginFailed` for what is no answer of such an endpoint.
+        """
+        return self._answer(*await self._post(url, form))
+
+    def _answer(self, status: int, body: bytes) -> Answer:
+        members: Mapping[str, Json] | None
+        try:
+            members = parse_object(body, depth=_NESTING)
+        except ValueError:
+            members = None
+        said = None if members is None else members.get("error")
+        error = said if type(said) is str and _CODE.fullmatch(said) else ""
+        if error in _LATER or (not error and (status >= 500 or status == 429)):
+            raise ProviderUnavailable(f"{self.client.issuer} cannot answer now (status {status}): try again later")
+        if status != 200 or said is not None:
+            return Answer(error or f"status {status}", {})
+        if members is None:
+            raise LoginFailed(f"{self.client.issuer} did not answer with a JSON object")
+        return Answer("", members)
+
+    async def revoke(self, token: str, kind: str) -> bool:
+        """Have `token`, of a kind of RFC 7009 section 2.1, revoked; return false if the provider cannot revoke such tokens.
+
+        Raises `ProviderUnavailable`, or `LoginFailed` if it refuses.
+        """
+        if self.endpoints.revocation is None:
+            return False
+        status, body = await self._post(self.endpoints.revocation, {"token": token, "token_type_hint": kind})
+        if status == 200:
+            # The body says nothing (RFC 7009 section 2.2).
+            return True
+        answer = self._answer(status, body)
+        if answer.error == "unsupported_token_type":
+            return False
+        raise refusal(answer, self.client.issuer)
+
+    async def _post(self, url: str, form: Mapping[str, str]) -> tuple[int, bytes]:
+        asking = self._documents.answer(url, {**form, "client_id": self.client.client_id})
+        return await _within(asking, self.client.issuer)
+
+
+@asynccontextmanager
+async def open_provider(client: PublicClient, *, tls: ssl.SSLContext | None = None) -> AsyncGenerator[Provider, None]:
+    """Read the issuer's metadata and give its endpoints; `tls` verifies https, by default with the system's authorities.
+
+    No redirect is followed, and neither proxies nor credentials are taken from the environment. Raises `LoginFailed`.
+    """
+    async with Documents(DEFAULT_EDGE_LIMITS, tls) as documents:
+        metadata = await _within(documents.metadata(client.issuer), client.issuer)
+        yield Provider(client, Endpoints.parse(metadata, client.issuer), documents)
+
+
+def refusal(answer: Answer, issuer: str) -> LoginFailed:
+    """Return the error for a refusal, with what to do where that is known."""
+    return LoginFailed(f"{issuer} refused: {answer.error}{_help(answer.error)}")
+
+
+def _help(error: str) -> str:
+    return f"; {_HELP[error]}" if error in _HELP else ""
+
+
+async def _within(asking: Awaitable[T], issuer: str) -> T:
+    trouble = ""
+    try:
+        async with asyncio.timeout(SECONDS):
+            return await asking
+    except TimeoutError:
+        trouble = f"no answer in {SECONDS:g} s"
+    except FetchFailed as error:
+        trouble = str(error)
+    # Raised here, because what failed holds its request, and that the form.
+    raise ProviderUnavailable(f"{issuer}: {trouble}")

@@ -44,6 +44,21 @@ async def test_the_assertions_fail_when_they_should() -> None:
             await bus.assert_denied("inventory.update", reason="over_limit")
 
 
+async def test_a_user_has_logged_in_as_the_test_says() -> None:
+    engine = ScriptedEngine()
+    async with TestBus(Shop().inventory, engine=engine) as bus:
+        client = await bus.client("shop-web")
+        for user in (
+            bus.user("alice", "shop-web", acr="urn:mfa", amr=["pwd", "otp"], login_age=3_600),
+            bus.user("alice", "shop-web", login_age=0),
+        ):
+            await client.submit("inventory.update", Update(item_id="1"), user=user)
+            await bus.idle()
+    first, second = (one["context"]["user"] for one in engine.asked if one["action"]["name"] == "inventory.update")
+    assert (first["acr"], second["acr"]) == ("urn:mfa", "")
+    assert 3_590 <= second["auth_time"] - first["auth_time"] <= 3_610
+
+
 async def test_it_is_used_inside_async_with() -> None:
     with pytest.raises(RuntimeError, match="async with"):
         await TestBus().client("shop-web")

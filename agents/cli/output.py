@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,9 +65,10 @@ def explained(told: Explanation) -> Iterator[str]:
 def _to_do(remedy: Remedy) -> str:
     match remedy.kind:
         case RemedyKind.LOGIN:
-            by = f" by {remedy.acr}" if remedy.acr else ""
-            again = f"; a login of the last {remedy.max_age} s is enough" if remedy.max_age else ""
-            return f"to do: log in again{by}{again}"
+            strong = ["--acr", remedy.acr] if remedy.acr else []
+            fresh = ["--max-age", str(remedy.max_age)] if remedy.max_age is not None else []
+            # Quoted, because another agent's policy chose it, and somebody pastes it into a shell.
+            return f"to do: log in again: {shlex.join(['sealbus', 'login', *strong, *fresh])}"
         case RemedyKind.SCOPE:
             return f"to do: use an access token with the scope {remedy.scope}"
         case RemedyKind.APPROVAL:

@@ -18,7 +18,6 @@ from support.opa import require_opa
 from support.workload_api import short_folder
 
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
-from sealbus.agents.dev.users import minted_user
 from sealbus.agents.examples import inventory, pricing
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.node import Node
@@ -30,6 +29,7 @@ from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import wall_clock
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.message.header import parse_header
+from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.records.decision import DecisionRecord
 from sealbus.envelopes.records.work import OutcomeRecord
 from sealbus.policies.decision.engine import PolicyEngine
@@ -94,13 +94,19 @@ async def environment() -> AsyncIterator[Environment]:
             yield running
 
 
+async def alice(env: Environment) -> Statement:
+    """Return a user context of alice for the client that loads."""
+    async with Client("shop-web", settings=env.settings) as client:
+        return await client.user_context(env.idp.token("alice"))
+
+
 async def load(client: Client, env: Environment, until: float, sent: list[str], calls: list[str]) -> None:
     """Submit a task and call both agents, one after the other; any failure ends the test."""
     loop = asyncio.get_running_loop()
-    user = await minted_user(env.settings, "alice", "shop-web")
+    user = await alice(env)
     while loop.time() < until:
         if len(sent) % 200 == 199:
-            user = await minted_user(env.settings, "alice", "shop-web")
+            user = await alice(env)
         sent.append(
             (await client.submit("inventory.update", inventory.Update(item_id="42", quantity=3), user=user)).message_id
         )

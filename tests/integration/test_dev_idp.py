@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -10,26 +11,35 @@ import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import click
 import httpx2
 import pytest
+from click.testing import CliRunner, Result
 from support.idp import Browser, Pkce
 from support.ports import free_port
 from support.settings import changed
 
+from sealbus.agents.cli.bus import pub, task_list
+from sealbus.agents.cli.bus.on_behalf import login_file
 from sealbus.agents.cli.main import EXIT_ERROR
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment
 from sealbus.agents.dev.settings_file import read_declared
-from sealbus.agents.dev.users import minted_user
+from sealbus.agents.dev.users import dev_token
 from sealbus.agents.edge.http.problem import TokenRefused
 from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
 from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.oauth.jwks import KeySource
+from sealbus.agents.login.kept_login import LoginRequired, keep_login
+from sealbus.agents.login.public_client import PublicClient
+from sealbus.agents.login.token_answer import Tokens
+from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.open import open_connection, streams_of
 from sealbus.agents.runtime.settings.schema import DevTable
 from sealbus.agents.runtime.settings.state_folder import STARTER_AGENTS
 from sealbus.bus.ports import wall_clock
 from sealbus.bus.streams.check import check_streams
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import parse_payload
 
 pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.timeout(120)]
@@ -46,6 +56,8 @@ kind = "task"
 owner = "billing"
 [dev.users.dora]
 department = "guests"
+acr = "urn:mfa"
+login_age = 3600
 """
 
 
@@ -120,17 +132,52 @@ async def test_who_logged_in_gets_through_the_edge(environment: Environment) -> 
             assert token not in answer.text
 
 
-async def test_a_context_without_a_login_names_the_running_issuer(environment: Environment) -> None:
-    statement = await minted_user(environment.settings, "alice", "shop-web")
-    assert parse_payload(statement.payload).idp == environment.idp.issuer
+async def test_a_context_of_a_user_is_what_the_edge_makes_of_a_login(environment: Environment) -> None:
+    token = await asyncio.to_thread(dev_token, environment.settings, "dora", "s-1")
+    async with Client("shop-web", settings=environment.settings) as client:
+        context = parse_payload((await client.user_context(token)).payload)
+    assert (context.sub, context.idp, context.sid) == ("dora", environment.idp.issuer, "s-1")
+    assert (context.wkl, context.acr) == (environment.settings.names.id_of("shop-web"), "urn:mfa")
+    assert dict(context.clm) == {"department": "guests"}
+    assert context.aut is not None
+    assert abs(context.iat - context.aut - 3_600 * SECOND) <= 60 * SECOND
 
 
-async def test_who_cannot_log_in_has_no_context_without_a_login_either(environment: Environment) -> None:
+async def test_who_cannot_log_in_has_no_token_without_a_login_either(environment: Environment) -> None:
     """`sealbus pub --user` and `sealbus token --user` know the same people."""
     with pytest.raises(ConfigurationError, match="there is no such user"):
-        await minted_user(environment.settings, "mallory", "shop-web")
+        await asyncio.to_thread(dev_token, environment.settings, "mallory")
     with pytest.raises(ConfigurationError, match="needs a running `sealbus dev`"):
-        await minted_user(changed(environment.settings, dev=DevTable()), "alice", "shop-web")
+        dev_token(changed(environment.settings, dev=DevTable()), "alice")
+
+
+async def test_who_logged_in_acts_for_themselves_by_me(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    config = ["--config", str(environment.settings_file)]
+
+    async def run(command: click.Command, *words: str) -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, command, [*words, *config])
+
+    # Nobody has logged in yet, so nothing is sent.
+    refused = await run(pub.command, "task.inventory.update", "{}", "--me")
+    assert isinstance(refused.exception, LoginRequired)
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        pkce = Pkce()
+        browser = Browser(environment.idp, http)
+        given = (await browser.exchange(await browser.code(pkce), pkce)).json()
+    tokens = Tokens.parse(given, scope="", now=wall_clock())
+    table = environment.settings.client
+    await keep_login(login_file(table), PublicClient.of(table), tokens)
+    sent = await run(pub.command, "task.inventory.update", '{"item_id": "42", "quantity": 3}', "--me", "--json")
+    assert sent.exit_code == 0, sent.output
+    assert tokens.access_token not in sent.output
+    # Verified as its agent would: the context in it is the edge's, and for the sender.
+    for user, tasks in (("alice", 1), ("bob", 0)):
+        shown = await run(task_list.ls, "--user", user, "--json")
+        assert len(shown.stdout.splitlines()) == tasks, shown.output
+    assert json.loads(sent.stdout)["message"] in (await run(task_list.ls, "--json")).stdout
 
 
 async def test_one_folder_has_one_environment(environment: Environment) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from sealbus.agents.dev.idp.registry import merged_users
+from sealbus.agents.dev.idp.registry import DEMO_CLIENTS, merged_users
 from sealbus.agents.dev.settings_file import Declared, read_declared, write_settings
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.envelopes.limits import SECOND
@@ -55,7 +55,8 @@ def test_what_is_written_is_read_as_settings(tmp_path: Path) -> None:
     settings = written(folder, Declared())
     assert settings.policy.file == folder / "bundle.tar.gz"
     assert settings.dev.access == folder / "idp.json"
-    assert settings.dev.issuer == "http://127.0.0.1:5/development-only"
+    assert settings.dev.issuer == settings.client.issuer == "http://127.0.0.1:5/development-only"
+    assert settings.client.client_id in {client.client_id for client in DEMO_CLIENTS}
     assert settings.minters == {SpiffeId("spiffe://example.org/edge")}
     assert settings.names.id_of("edge") == SpiffeId("spiffe://example.org/edge")
     assert settings.max_bytes == {"TASKS": 1_000, "AUDIT": 1_000}

@@ -59,6 +59,16 @@ def test_what_is_not_asked_for_is_absent_and_the_issuer_cannot_resolve() -> None
     assert DEV_IDP.endswith(".invalid")
 
 
+def test_how_and_when_the_user_logged_in_is_said_where_it_is_asked_for() -> None:
+    statement = mint_user(
+        EDGE, "alice", trust_domain=TRUST_DOMAIN, now=NOW, acr="urn:mfa", amr=["pwd", "otp"], login_age=3_600
+    )
+    context = parse_payload(statement.payload)
+    assert (context.acr, context.amr, context.aut) == ("urn:mfa", ("pwd", "otp"), NOW - HOUR)
+    fresh = parse_payload(mint_user(EDGE, "alice", trust_domain=TRUST_DOMAIN, now=NOW, login_age=0).payload)
+    assert (fresh.acr, fresh.amr, fresh.aut) == (None, None, NOW)
+
+
 def test_two_contexts_of_one_user_are_two_transactions() -> None:
     first, second = (
         parse_payload(mint_user(EDGE, "alice", trust_domain=TRUST_DOMAIN, now=NOW).payload).txn for _ in range(2)

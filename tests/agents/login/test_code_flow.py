@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import logging
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -97,6 +98,18 @@ async def test_who_logs_in_gets_tokens() -> None:
         "max_age": "0",
     }
     assert not [line for line in lines if verifier in line or CODE in line or "nobody-may-see" in line]
+
+
+async def test_no_log_holds_a_secret(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with ScriptedProvider() as idp:
+        idp.says("/token", given())
+        await log_in(idp)
+        (form,) = idp.fields("/token")
+    assert caplog.records
+    # The browser of the test itself logs where it goes, which holds the code.
+    ours = [one.getMessage() for one in caplog.records if "/callback" not in one.getMessage()]
+    assert not [line for line in ours if "nobody-may-see" in line or form["code_verifier"] in line]
 
 
 async def test_two_logins_share_no_secret() -> None:

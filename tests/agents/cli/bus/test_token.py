@@ -55,6 +55,15 @@ async def test_every_option_is_in_the_token(browser: Browser, tmp_path: Path) ->
     assert claims["exp"] - claims["iat"] == 60
 
 
+async def test_how_and_when_the_user_logged_in_is_in_the_token(browser: Browser, tmp_path: Path) -> None:
+    options = ("--acr", "urn:mfa", "--amr", "pwd otp", "--login-age", "3600")
+    _, claims = await browser.read((await run(tmp_path, "--user", "alice", *options)).stdout.strip())
+    assert (claims["acr"], claims["amr"], claims["iat"] - claims["auth_time"]) == ("urn:mfa", ["pwd", "otp"], 3_600)
+    result = await run(tmp_path, "--user", "alice", "--acr", "a b")
+    assert isinstance(result.exception, ConfigurationError)
+    assert "acr, amr or login_age is malformed" in result.exception.detail
+
+
 async def test_an_unknown_user_is_told(browser: Browser, tmp_path: Path) -> None:
     result = await run(tmp_path, "--user", "mallory")
     assert isinstance(result.exception, ConfigurationError)
@@ -66,4 +75,4 @@ async def test_elsewhere_than_in_dev_there_is_none(tmp_path: Path) -> None:
     (tmp_path / "dev.toml").write_text(SMALLEST)
     result = await run(tmp_path, "--user", "alice")
     assert isinstance(result.exception, ConfigurationError)
-    assert "only where `sealbus dev` runs" in result.exception.detail
+    assert "needs a running `sealbus dev`" in result.exception.detail

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator
 import pytest
 from support.idp import EDGE, Browser, LaterClock, Pkce, answer_of, browsing
 
+from sealbus.agents.dev.idp.registry import DemoUser
+
 CLOCK = LaterClock()
 
 
@@ -67,6 +69,27 @@ async def test_a_token_is_for_the_resource_that_was_asked_for(browser: Browser) 
         await browser.code(pkce, resource="https://other.example"), pkce, resource="https://third.example"
     )
     assert (refused.status_code, refused.json()["error"]) == (400, "invalid_target")
+
+
+OLD = DemoUser(identifier="dora", login_age=3_600)
+
+
+@pytest.mark.parametrize(
+    ("asked", "age"),
+    [
+        ({}, 3_600),
+        ({"max_age": "3600"}, 3_600),
+        ({"max_age": "3599"}, 0),
+        ({"max_age": "0"}, 0),
+        ({"prompt": "login"}, 0),
+    ],
+)
+async def test_who_is_logged_in_for_long_logs_in_again_where_that_is_asked_for(asked: dict[str, str], age: int) -> None:
+    pkce = Pkce()
+    async with browsing(users=[OLD]) as browser:
+        given = (await browser.exchange(await browser.code(pkce, "dora", **asked), pkce)).json()
+        _, claims = await browser.read(given["access_token"])
+    assert abs(claims["iat"] - claims["auth_time"] - age) <= 5
 
 
 async def test_without_the_scope_openid_there_is_no_id_token(browser: Browser) -> None:

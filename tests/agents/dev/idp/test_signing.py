@@ -58,6 +58,14 @@ def test_an_access_token_says_what_rfc_9068_wants_and_the_users_claims() -> None
     }
 
 
+def test_both_tokens_say_how_the_user_logged_in() -> None:
+    made = signer()
+    login = replace(LOGIN, user=replace(LOGIN.user, acr="urn:mfa", amr=("pwd", "otp")))
+    for token in (made.access_token(login), made.id_token(login)):
+        claims = read(made, token)[1]
+        assert (claims["acr"], claims["amr"], claims["auth_time"]) == ("urn:mfa", ["pwd", "otp"], SECONDS - 5)
+
+
 def test_an_id_token_is_for_the_client_and_of_another_type() -> None:
     made = signer()
     header, claims = read(made, made.id_token(LOGIN))

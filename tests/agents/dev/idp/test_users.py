@@ -40,6 +40,38 @@ def test_a_claim_is_what_a_context_can_hold(value: object) -> None:
         merged_users({"dora": {"level": value}})
 
 
+def test_how_a_user_logs_in_is_no_claim() -> None:
+    said = {"acr": "urn:mfa", "amr": ["pwd", "otp"], "login_age": 3_600, "department": "shop"}
+    user = next(user for user in merged_users({"dora": said}) if user.identifier == "dora")
+    assert (user.acr, user.amr, user.login_age, dict(user.claims)) == (
+        "urn:mfa",
+        ("pwd", "otp"),
+        3_600,
+        {"department": "shop"},
+    )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"acr": ["a"]},
+        {"acr": "a b"},
+        {"acr": "x" * 257},
+        {"amr": "pwd"},
+        {"amr": ["a b"]},
+        {"amr": [""]},
+        {"amr": ["a"] * 9},
+        {"login_age": "3600"},
+        {"login_age": True},
+        {"login_age": -1},
+        {"login_age": 10**9},
+    ],
+)
+def test_what_no_login_can_be_is_refused(said: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match="demo user dora: "):
+        merged_users({"dora": said})
+
+
 def test_users_and_claims_are_bounded() -> None:
     with pytest.raises(ConfigurationError, match="more than 32 claims"):
         DemoUser(identifier="dora", claims={f"c{number}": 1 for number in range(33)})

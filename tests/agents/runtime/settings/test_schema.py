@@ -124,7 +124,14 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
         ("ES256", "RS256"),
     )
     assert (issuer.client, issuer.client_key, issuer.client_secret) == ("edge", tmp_path / "client.pem", None)
-    assert settings.client.token_service == "https://edge:8444"
+    client = settings.client
+    assert (client.token_service, client.issuer) == ("https://edge:8444", "https://idp.example.org")
+    assert (client.client_id, client.scope, client.resource) == (
+        "sealbus-cli",
+        "openid offline_access",
+        "https://api.example.org",
+    )
+    assert (client.redirect_uri, client.logins) == ("http://127.0.0.1:7777/callback", tmp_path / "logins.json")
     callout = settings.control.callout
     assert (callout.issuer, callout.nkey) == (tmp_path / "keys" / "issuer.seed", Path("/etc/user.seed"))
     assert (callout.accounts, callout.servers, callout.longest) == (("APP", "ACME"), ("NABC",), 3600.0)

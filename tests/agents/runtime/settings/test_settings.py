@@ -7,7 +7,15 @@ import pytest
 from pydantic import ValidationError
 from support.settings import FULL, SMALLEST, load, origin, smallest_environment
 
-from sealbus.agents.runtime.settings.settings import SettingOrigin, Settings, find_settings_file, load_settings
+from sealbus.agents.runtime.settings.schema import ClientTable
+from sealbus.agents.runtime.settings.settings import (
+    Flag,
+    SettingOrigin,
+    Settings,
+    find_settings_file,
+    load_client,
+    load_settings,
+)
 from sealbus.agents.runtime.settings.state_folder import DEV_LOCK, lock_folder
 from sealbus.envelopes.errors import ConfigurationError
 
@@ -168,6 +176,30 @@ def test_what_was_said_wrongly_comes_before_what_was_not_said(tmp_path: Path) ->
     assert caught.value.detail == (
         f"file {tmp_path / 'sealbus.toml'}: nats: must be tls://host:port; sealbus speaks to NATS over mutual TLS only"
     )
+
+
+def test_who_logs_in_needs_no_bus(tmp_path: Path) -> None:
+    (tmp_path / "sealbus.toml").write_text('[client]\nissuer = "https://a.example"\nlogins = "mine.json"\n')
+    flags = [Flag(option="--issuer", key="client.issuer", value="https://b.example")]
+    table = load_client(environment={"SEALBUS_CLIENT__SCOPE": "openid"}, flags=flags, folder=tmp_path)
+    assert (table.issuer, table.scope, table.client_id) == ("https://b.example", "openid", None)
+    assert table.logins == tmp_path / "mine.json"
+    assert load_client(environment={}, folder=tmp_path / "none") == ClientTable()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[client]\nissuer = 1", "client.issuer: input should be a valid string"),
+        ("[client]\nissuers = 1", "there is no setting client.issuers; did you mean"),
+        ('[client]\nissuer = "https://me@a.example"', "client.issuer: must be an address without user or password"),
+    ],
+)
+def test_what_is_wrong_there_is_told_with_its_origin(text: str, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "sealbus.toml").write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_client(environment={}, folder=tmp_path)
+    assert caught.value.detail.startswith(f"file {tmp_path / 'sealbus.toml'}: {complaint}")
 
 
 def test_a_command_waits_less_and_for_less(tmp_path: Path) -> None:

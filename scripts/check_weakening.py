@@ -39,13 +39,22 @@ from weakening_survivors import EXPLAINED  # noqa: E402 -- beside this file
 from weakenings import HELPER, Probe, Weakening, Weaker, find_weakenings, functions_of, probed  # noqa: E402 -- beside this file
 
 TARGETS: dict[str, str] = {
-    "agents/edge/oauth/access_token": "agents/edge/oauth/test_access_token agents/edge/oauth/test_token_claims",
+    "agents/edge/oauth/access_token": (
+        "agents/edge/oauth/test_access_token agents/edge/oauth/test_introspection agents/edge/oauth/test_possession"
+    ),
     "agents/edge/oauth/bearer": (
         "agents/edge/oauth/test_bearer agents/edge/oauth/test_access_token agents/edge/oauth/test_protected_resource"
     ),
-    "agents/edge/oauth/key_set": "agents/edge/oauth/test_key_set agents/edge/oauth/test_access_token",
+    "agents/edge/oauth/dpop": "agents/edge/oauth/test_dpop agents/edge/oauth/test_possession",
+    "agents/edge/oauth/introspection": "agents/edge/oauth/test_introspection",
+    "agents/edge/oauth/jwt": "agents/edge/oauth/test_access_token agents/edge/oauth/test_token_claims",
+    "agents/edge/oauth/key_set": (
+        "agents/edge/oauth/test_key_set agents/edge/oauth/test_access_token agents/edge/oauth/test_dpop"
+    ),
+    "agents/edge/oauth/possession": "agents/edge/oauth/test_possession",
     "bus/gate/authorizer": "bus/gate/test_authorizer bus/gate/test_gate",
     "bus/gate/gate": "bus/gate/test_gate",
+    "bus/handling/idempotency/replay_guard": "bus/handling/idempotency/test_replay_guard",
     "bus/handling/cancel/stop": "bus/handling/cancel/test_stop",
     "envelopes/accept/live": (
         "envelopes/accept/test_live envelopes/accept/test_steps_near envelopes/accept/test_steps"
@@ -171,6 +180,8 @@ TARGETS: dict[str, str] = {
         "envelopes/trust/test_spiffe_id envelopes/accept/test_steps_near envelopes/accept/test_steps_form"
         " envelopes/accept/test_steps"
     ),
+    "policies/bundle/revocations": "policies/bundle/test_revocations policies/bundle/test_part_set",
+    "policies/engines/revoking": "policies/engines/test_revoking",
     "tests/independent/verify_export": (
         "envelopes/export/test_independent envelopes/export/test_export_near envelopes/records/test_archive_near"
         " envelopes/records/test_archive_steps envelopes/accept/test_steps_near envelopes/records/test_record"

@@ -143,8 +143,14 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "no other spelling of base64 differs in case alone: the unused bits of a letter lead to no letter in the other case": (
         "sealbus.envelopes.log.note.parse_base64: b64encode(data).decode('ascii') != text [by case]",
     ),
-    "it is of ASCII alone, and in lower case by then": (
-        "sealbus.agents.edge.oauth.bearer.bearer_token: found[1].lower() != 'bearer' [by case]",
+    "it is in lower case by then": (
+        (
+            "sealbus.agents.edge.oauth.access_token.AccessTokenVerifier._answered:"
+            " claims.text('token_type').lower() not in _TOKEN_TYPES [by case]"
+        ),
+    ),
+    "all digests have one length": (
+        "sealbus.bus.handling.idempotency.replay_guard.ReplayGuard.use: digest in slot.uses [by prefix]",
     ),
     "a space is refused before, as white space": ("sealbus.envelopes.log.note.check_key_name: one < ' ' [bound]",),
     "bytes of that length are no handle: its one SPIFFE ID and subject take less": (
@@ -154,7 +160,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "sealbus.envelopes.accept.open_request.PendingRequest.from_text: request.to_text() != text [by case]",
     ),
     "bytes of that length are no stop: the parts of one take less": (
-        "sealbus.bus.handling.cancel.stop.parse: len(stored) <= PARTS * _BYTES [bound]",
+        "sealbus.bus.handling.cancel.stop.parse: len(raw) <= PARTS * _BYTES [bound]",
     ),
     "each is one character": (
         "sealbus.envelopes.log.note._check_characters: one != '\\n' [by prefix]",

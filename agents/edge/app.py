@@ -23,8 +23,7 @@ from sealbus.agents.edge.front import NONCE, REQUEST_ID, SCHEME, Front, too_ofte
 from sealbus.agents.edge.http.problem import EdgeError, explanation_of, problem, problem_of
 from sealbus.agents.edge.http.protocol import HSTS
 from sealbus.agents.edge.http.rate_limits import TokenBuckets, address_key
-from sealbus.agents.edge.oauth.bearer import BEARER, WELL_KNOWN, challenge, metadata_answer, metadata_path, needed
-from sealbus.agents.edge.oauth.dpop import DPOP
+from sealbus.agents.edge.oauth.bearer import WELL_KNOWN, Scheme, challenge, metadata_answer, metadata_path, needed
 from sealbus.agents.edge.task_routes import TaskEvents, Tasks
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import Code, SealbusError
@@ -141,7 +140,7 @@ def edge_app(front: Front) -> Application:
         return metadata_answer(front.resource, front.issuers, certificates=front.shows_certificates)
 
     def answer_of(error: SealbusError, scope: Scope) -> Response:
-        schemes = [scope[SCHEME]] if SCHEME in scope else [BEARER, DPOP]
+        schemes = [scope[SCHEME]] if SCHEME in scope else list(Scheme)
         if not isinstance(error, EdgeError):
             return _answer(error, front.resource, schemes[0])
         answer = problem_of(error)
@@ -165,7 +164,7 @@ def edge_app(front: Front) -> Application:
     )
 
 
-def _answer(error: SealbusError, resource: str, scheme: str) -> Response:
+def _answer(error: SealbusError, resource: str, scheme: Scheme) -> Response:
     """Return the answer to a request that ended with `error`, and what a denial's remedies ask of the next such request.
 
     The first remedy that asks for another token is the challenge; if it is a login, the status is 401.

@@ -14,7 +14,7 @@ from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.problem import EdgeError, TokenRefused
 from sealbus.agents.edge.http.rate_limits import TokenBuckets
 from sealbus.agents.edge.oauth.access_token import AccessToken, AccessTokenVerifier
-from sealbus.agents.edge.oauth.bearer import BEARER, presented_token
+from sealbus.agents.edge.oauth.bearer import Scheme, presented_token
 from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.oauth.possession import Possession
 from sealbus.agents.edge.oauth.user_context import Pseudonyms, mint
@@ -116,7 +116,7 @@ class Front:
         """
         presented, now = presented_token(request.headers), self.node.clock()
         request.scope[SCHEME] = presented.scheme
-        if presented.scheme != BEARER and (nonce := self.possession.nonce(now)) is not None:
+        if presented.scheme is Scheme.DPOP and (nonce := self.possession.nonce(now)) is not None:
             request.scope[NONCE] = nonce
         token = await self.verified(presented.token, now=now)
         proof = self.possession.check(presented, token, request.scope, now=now)

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,16 +17,16 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from sealbus.agents.edge.http.problem import HEADERS, EdgeError
-from sealbus.agents.edge.oauth.dpop import ALGORITHMS, DPOP
+from sealbus.agents.edge.oauth.dpop import ALGORITHMS
 from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import Code
 
 __all__ = [
-    "BEARER",
     "WELL_KNOWN",
     "NoToken",
     "Presented",
+    "Scheme",
     "challenge",
     "metadata_answer",
     "metadata_path",
@@ -34,10 +35,16 @@ __all__ = [
     "presented_token",
 ]
 
-BEARER: Final = "Bearer"
+
+class Scheme(StrEnum):
+    """How an access token is presented: by who has it (RFC 6750), or by who holds its key (RFC 9449 section 7.1)."""
+
+    BEARER = "Bearer"
+    DPOP = "DPoP"
+
 
 _CREDENTIALS: Final = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+) +(\S.*)")
-_SCHEMES: Final = {one.lower(): one for one in (BEARER, DPOP)}
+_SCHEMES: Final = {one.value.lower(): one for one in Scheme}
 _B64TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750 section 2.1."""
 
@@ -58,9 +65,9 @@ class NoToken(EdgeError):
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """An access token, and the scheme under which it came: `Bearer` or `DPoP`."""
+    """An access token, and the scheme under which it came."""
 
-    scheme: str
+    scheme: Scheme
     token: str = field(repr=False)
 
 
@@ -84,7 +91,7 @@ def presented_token(headers: Headers) -> Presented:
     return Presented(scheme, found[2])
 
 
-def challenge(answer: Response, resource: str, scheme: str = BEARER, **parameters: object) -> None:
+def challenge(answer: Response, resource: str, scheme: Scheme = Scheme.BEARER, **parameters: object) -> None:
     """Add `WWW-Authenticate` to the answer to a request whose token is missing, not accepted or not enough.
 
     `parameters` are left out where they are None or empty. They are quoted as they are: raises `ValueError` for a quote, a
@@ -93,7 +100,7 @@ def challenge(answer: Response, resource: str, scheme: str = BEARER, **parameter
     said = {name: text for name, value in parameters.items() if value is not None and (text := str(value))}
     if not all(_QUOTED.fullmatch(value) for value in said.values()):
         raise ValueError("a parameter that cannot be quoted")
-    if scheme == DPOP:
+    if scheme is Scheme.DPOP:
         said["algs"] = " ".join(ALGORITHMS)
     said["resource_metadata"] = metadata_url(resource)
     answer.headers.append(
@@ -101,7 +108,7 @@ def challenge(answer: Response, resource: str, scheme: str = BEARER, **parameter
     )
 
 
-def needed(answer: Response, remedy: Remedy, resource: str, scheme: str = BEARER) -> None:
+def needed(answer: Response, remedy: Remedy, resource: str, scheme: Scheme = Scheme.BEARER) -> None:
     """Write which login (RFC 9470 section 3) or scope (RFC 6750 section 3.1) the denied request needs."""
     if remedy.kind is RemedyKind.LOGIN:
         error = "insufficient_user_authentication"

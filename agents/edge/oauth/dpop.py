@@ -16,20 +16,23 @@ from urllib.parse import urlsplit, urlunsplit
 from sealbus.agents.edge.http.limits import EdgeLimits
 from sealbus.agents.edge.http.problem import EdgeError, TokenRefused
 from sealbus.agents.edge.oauth.issuers import is_secure_url
-from sealbus.agents.edge.oauth.jwt import EXTENSIONS, KEYS_IN_HEADER, Claims, is_signed, parsed
+from sealbus.agents.edge.oauth.jwt import EXTENSIONS, Claims, is_signed, parsed
 from sealbus.agents.edge.oauth.key_set import VerificationKey, embedded_key
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["ALGORITHMS", "DPOP", "Nonces", "Proof", "ProofRefused", "public_urls", "thumbprint", "verify_proof"]
+__all__ = ["ALGORITHMS", "FIELD", "Nonces", "Proof", "ProofRefused", "public_urls", "thumbprint", "verify_proof"]
 
-DPOP: Final = "DPoP"
-"""The authentication scheme of section 7.1, and the name of the field with the proof."""
+FIELD: Final = "DPoP"
+"""The name of the field with the proof."""
 ALGORITHMS: Final = ("ES256", "ES384", "Ed25519", "PS256")
 """What proofs may be signed with."""
 
 _TYPE: Final = "dpop+jwt"
+_REFUSED: Final = ("jku", "x5u", "x5c", *EXTENSIONS)
+"""Headers that a proof may have as little as a token; but it shows its key (`jwk`)."""
+_PORTS: Final = {"https": ":443", "http": ":80"}
 _NONCE_BYTES: Final = 16
 _ID_BYTES: Final = 16
 
@@ -139,8 +142,8 @@ def public_urls(resource: str, path: str) -> frozenset[str]:
 
 
 def _key(header: dict[str, Json], limits: EdgeLimits) -> tuple[str, VerificationKey]:
-    for name in (*KEYS_IN_HEADER, *EXTENSIONS):
-        if name in header and name != "jwk":
+    for name in _REFUSED:
+        if name in header:
             raise ProofRefused(f"header: {name}")
     if header.get("typ") != _TYPE:
         raise ProofRefused("4: typ")
@@ -161,10 +164,7 @@ def _normal(url: str) -> str:
     parts = urlsplit(url) if is_secure_url(url.partition("://")[0].lower() + "://" + url.partition("://")[2]) else None
     if parts is None or "?" in url:
         return ""
-    host = parts.netloc.lower()
-    for scheme, port in (("https", ":443"), ("http", ":80")):
-        if parts.scheme == scheme:
-            host = host.removesuffix(port)
+    host = parts.netloc.lower().removesuffix(_PORTS[parts.scheme])
     return f"{parts.scheme}://{host}{parts.path or '/'}"
 
 

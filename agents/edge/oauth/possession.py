@@ -14,8 +14,8 @@ from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.peer import CLIENT_CERTIFICATE
 from sealbus.agents.edge.http.problem import TokenRefused
 from sealbus.agents.edge.oauth.access_token import AccessToken, BindingKind
-from sealbus.agents.edge.oauth.bearer import Presented
-from sealbus.agents.edge.oauth.dpop import DPOP, Nonces, Proof, ProofRefused, public_urls, verify_proof
+from sealbus.agents.edge.oauth.bearer import Presented, Scheme
+from sealbus.agents.edge.oauth.dpop import FIELD, Nonces, Proof, ProofRefused, public_urls, verify_proof
 from sealbus.bus.handling.idempotency.replay_guard import ReplayGuard
 from sealbus.envelopes.limits import SECOND
 
@@ -51,7 +51,7 @@ class Possession:
         Raises `TokenRefused` or `ProofRefused`.
         """
         kind = token.bound.kind if token.bound is not None else None
-        if (presented.scheme == DPOP) != (kind is BindingKind.KEY):
+        if (presented.scheme is Scheme.DPOP) is not (kind is BindingKind.KEY):
             # Section 7.2: as a bearer token it would lose its protection, and a proof protects nothing that is not bound.
             raise TokenRefused("cnf: the token does not belong to this scheme")
         match kind:
@@ -68,7 +68,7 @@ class Possession:
                 return proof
 
     def _proof(self, presented: Presented, scope: Scope, now: int) -> Proof:
-        fields = Headers(scope=scope).getlist(DPOP)
+        fields = Headers(scope=scope).getlist(FIELD)
         if len(fields) != 1:
             raise ProofRefused("1: not one DPoP field")
         return verify_proof(

@@ -109,7 +109,7 @@ class ReplayGuard:
                 if sequence is not None:
                     slot.sequence, slot.uses = sequence, uses
                     return True
-                if attempt > 1:
+                if attempt:
                     await asyncio.sleep(_PAUSE_SECONDS)
                 await self._read(number, slot, made)
         raise StateUnavailable("other processes write all the time")

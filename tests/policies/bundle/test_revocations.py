@@ -31,7 +31,20 @@ def test_times_by_id() -> None:
     assert found == {SpiffeId("spiffe://example.org/agent/a"): 1_795_528_800_000_000}
 
 
-@pytest.mark.parametrize("without", [{}, {"sealbus": {}}, {"sealbus": {"registry": {"users": {}}}}])
+def test_each_counts_and_from_the_first_microsecond_on() -> None:
+    found = issued_before(data({f"spiffe://example.org/agent/{name}": at for at, name in enumerate("abc")}))
+    assert sorted(found.values()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        {},
+        {"sealbus": {}},
+        {"sealbus": {"registry": {"users": {}}}},
+        {"sealbus": {"registry": {"issued_befores": {"x": 1}, "issued": {"x": 1}, "ISSUED_BEFORE": {"x": 1}}}},
+    ],
+)
 def test_none(without: dict[str, Json]) -> None:
     assert issued_before(without) == {}
 
@@ -72,6 +85,15 @@ def reason(found: Revocations, **asked: object) -> str | None:
     return found.reason(**{**known, **asked})  # type: ignore[arg-type]  # texts and a time
 
 
+def test_each_of_each_issuer_counts() -> None:
+    other = "https://other.example"
+    found = revocations_of(
+        part({"sessions": {ISSUER: {"a": 0, "b": 1}, other: {"c": 2}}, "users": {other: {"alice": 0}}})
+    )
+    assert found.sessions == {(ISSUER, "a"), (ISSUER, "b"), (other, "c")}
+    assert found.users == {(other, "alice"): 0}
+
+
 def test_who_is_revoked_is_so_by_issuer_and_id() -> None:
     found = revocations_of(
         part({"users": {ISSUER: {"alice": 99}}, "sessions": {ISSUER: {"s-2": 1}}, "clients": {ISSUER: {"kiosk": 1}}})
@@ -104,6 +126,10 @@ def test_nobody_may_be_revoked(document: Json) -> None:
         part({"users": []}),
         part({"users": {ISSUER: ["alice"]}}),
         part({"users": {ISSUER: {"alice": "now"}}}),
+        part({"users": {ISSUER: {"alice": "now", "bob": 1}}}),
+        part({"users": {ISSUER: {"alice": 1, "bob": "now"}}}),
+        part({"users": {ISSUER: {"alice": 1}, "https://other.example": {"bob": "now"}}}),
+        part({"users": {"https://other.example": {"bob": "now"}, ISSUER: {"alice": 1}}}),
         part({"users": {ISSUER: {"alice": True}}}),
         part({"users": {ISSUER: {"alice": -1}}}),
         part({}, roots=("sealbus",)),
@@ -132,6 +158,10 @@ def test_the_platform_names_who_signs_them() -> None:
     ours = {key_id(KEY.public): public_pem(KEY.public)}
     assert revokers_of(named(dict(ours))) == {key_id(KEY.public): KEY.public}
     assert revokers_of(bundle()) == {}
+    for name in ("revokerss", "revoke", "REVOKERS"):
+        assert revokers_of(bundle(data={"sealbus": {"platform": {name: dict(ours)}}})) == {}
+    many = {key_id(key.public): public_pem(key.public) for key in (signing_key() for _ in range(16))}
+    assert revokers_of(named(dict(many))).keys() == many.keys()
     assert revokers_of(bundle(data={"sealbus": {"platform": {}}})) == {}
 
 
@@ -144,6 +174,11 @@ def test_the_platform_names_who_signs_them() -> None:
         ({"key": 7}, "revokers"),
         ({"key": "no key"}, "revokers"),
         ({"another": public_pem(KEY.public)}, "under another id"),
+        ({key_id(KEY.public) + "0": public_pem(KEY.public)}, "under another id"),
+        ({key_id(KEY.public)[:-1]: public_pem(KEY.public)}, "under another id"),
+        ({key_id(KEY.public).upper(): public_pem(KEY.public)}, "under another id"),
+        ({key_id(KEY.public): public_pem(KEY.public), "zz": "no key"}, "revokers"),
+        ({"00": "no key", key_id(KEY.public): public_pem(KEY.public)}, "revokers"),
     ],
 )
 def test_a_misnamed_signer_is_refused(document: Json, why: str) -> None:

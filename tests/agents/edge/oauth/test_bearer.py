@@ -8,8 +8,7 @@ from starlette.responses import Response
 from support.issuer import AUDIENCE
 
 from sealbus.agents.edge.http.problem import EdgeError, TokenRefused
-from sealbus.agents.edge.oauth.bearer import NoToken, Presented, challenge, needed, presented_token
-from sealbus.agents.edge.oauth.dpop import DPOP
+from sealbus.agents.edge.oauth.bearer import NoToken, Presented, Scheme, challenge, needed, presented_token
 from sealbus.envelopes.denial import Remedy, RemedyKind
 from sealbus.envelopes.errors import Code
 
@@ -28,11 +27,11 @@ def headers(*values: str, name: str = "authorization") -> Headers:
     ],
 )
 def test_a_token_stands_in_authorization(value: str, token: str) -> None:
-    assert presented_token(headers(value)) == Presented("Bearer", token)
+    assert presented_token(headers(value)) == Presented(Scheme.BEARER, token)
     other = presented_token(
         headers(value.replace("Bearer", "DPoP").replace("bearer", "dpop").replace("BEARER", "DPOP"))
     )
-    assert other == Presented("DPoP", token)
+    assert other == Presented(Scheme.DPOP, token)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +90,7 @@ def test_a_challenge_says_where_tokens_are_to_be_had_and_an_error_only_where_the
     answer = Response()
     challenge(answer, AUDIENCE, error=NoToken().error, scope=None, acr_values="")
     assert answer.headers["www-authenticate"] == f"Bearer {where}"
-    challenge(answer, AUDIENCE, DPOP, error=TokenRefused("signature").error)
+    challenge(answer, AUDIENCE, Scheme.DPOP, error=TokenRefused("signature").error)
     assert answer.headers.getlist("www-authenticate") == [
         f"Bearer {where}",
         f'DPoP error="invalid_token", algs="ES256 ES384 Ed25519 PS256", {where}',
@@ -121,4 +120,7 @@ def test_no_word_of_a_policy_begins_a_parameter_or_a_field(word: str) -> None:
     answer = Response()
     with pytest.raises(ValueError, match="cannot be quoted"):
         challenge(answer, AUDIENCE, scope=word)
+    for first, second in ((word, "good"), ("good", word)):
+        with pytest.raises(ValueError, match="cannot be quoted"):
+            challenge(answer, AUDIENCE, error=first, scope=second)
     assert "www-authenticate" not in answer.headers

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 from support.dpop import Holder
 from support.issuer import compact, new_key, public_jwk, signed
 
-from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
+from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.oauth.dpop import ALGORITHMS, Nonces, Proof, ProofRefused, public_urls, verify_proof
 from sealbus.envelopes.errors import Code
 
@@ -80,6 +81,8 @@ def test_the_url_is_compared_as_a_url(url: str) -> None:
         ({"htm": None}, "3: htm"),
         ({"htm": "GET"}, "8: htm"),
         ({"htm": "post"}, "8: htm"),
+        ({"htm": "POSTS"}, "8: htm"),
+        ({"htm": "POS"}, "8: htm"),
         ({"htu": None}, "3: htu"),
         ({"htu": URL + "/"}, "9: htu"),
         ({"htu": URL + "?a=b"}, "9: htu"),
@@ -89,6 +92,9 @@ def test_the_url_is_compared_as_a_url(url: str) -> None:
         ({"htu": "https://edge.example.evil/v1/calls/inventory/read"}, "9: htu"),
         ({"htu": "https://user@edge.example/v1/calls/inventory/read"}, "9: htu"),
         ({"htu": PATH}, "9: htu"),
+        ({"htu": URL.replace("/v1/", "/V1/")}, "9: htu"),
+        ({"htu": URL.replace("example/", "example:80/")}, "9: htu"),
+        ({"htu": URL + "x"}, "9: htu"),
         ({"htu": "https://edge.example/v1/calls/inventory/%72ead"}, "9: htu"),
         ({"iat": None}, "3: iat"),
         ({"iat": "1800000000"}, "3: iat"),
@@ -117,8 +123,12 @@ def test_clocks_may_differ_a_little(seconds: int) -> None:
         ({"typ": None}, "4: typ"),
         ({"typ": "at+jwt"}, "4: typ"),
         ({"typ": "DPOP+JWT"}, "4: typ"),
+        ({"typ": "dpop+jwts"}, "4: typ"),
         ({"alg": "none"}, "5: alg"),
         ({"alg": "HS256"}, "5: alg"),
+        ({"alg": "ES256K"}, "5: alg"),
+        ({"alg": "ES2"}, "5: alg"),
+        ({"alg": "es256"}, "5: alg"),
         ({"alg": "ES384"}, "7: jwk"),
         ({"jwk": None}, "7: jwk"),
         ({"jwk": "key"}, "7: jwk"),
@@ -132,6 +142,11 @@ def test_clocks_may_differ_a_little(seconds: int) -> None:
 )
 def test_a_wrong_header_is_refused_by_its_number(changes: dict[str, Any], says: str) -> None:
     assert refusal(Holder().proof(TOKEN, "POST", URL, now=NOW, header=changes)).detail == says
+
+
+def test_what_the_header_says_besides_counts_for_nothing() -> None:
+    proof = Holder().proof(TOKEN, "POST", URL, now=NOW, header={"JKU": "x", "x5us": "x", "jku2": "x", "x5": "x"})
+    assert verified(proof).issued == NOW
 
 
 def test_a_private_key_in_the_header_is_refused() -> None:
@@ -163,6 +178,17 @@ def test_what_is_no_jwt_is_refused(proof: str) -> None:
 def test_it_has_a_length() -> None:
     long = Holder().proof(TOKEN, "POST", URL, now=NOW, more="x" * DEFAULT_EDGE_LIMITS.proof_bytes)
     assert refusal(long).detail == "the proof is too long"
+    proof = Holder().proof(TOKEN, "POST", URL, now=NOW)
+    for more, fits in ((0, True), (-1, False)):
+        limits = EdgeLimits(proof_bytes=len(proof) + more)
+        asked = partial(
+            verify_proof, proof, method="POST", urls=public_urls(RESOURCE, PATH), token=TOKEN, now=NOW, limits=limits
+        )
+        if fits:
+            assert asked().issued == NOW
+        else:
+            with pytest.raises(ProofRefused, match="too long"):
+                asked()
 
 
 def test_of_another_token_it_is_refused() -> None:

@@ -127,6 +127,8 @@ async def test_it_may_be_bound_to_a_key(issuer: LoopbackIssuer, keys: KeySource,
         ({"aud": ["https://another.example", 7]}, Code.BAD_TOKEN),
         ({"iss": "https://another.example"}, Code.UNKNOWN_ISSUER),
         ({"iss": 7}, Code.BAD_TOKEN),
+        ({"iss": "+x"}, Code.UNKNOWN_ISSUER),
+        ({"iss": "upper"}, Code.UNKNOWN_ISSUER),
         ({"exp": None}, Code.BAD_TOKEN),
         ({"exp": 1_800_000_000}, Code.TOKEN_EXPIRED),
         ({"exp": "1900000000"}, Code.BAD_TOKEN),
@@ -137,6 +139,8 @@ async def test_it_may_be_bound_to_a_key(issuer: LoopbackIssuer, keys: KeySource,
         ({"client_id": None}, Code.BAD_TOKEN),
         ({"scope": ["read"]}, Code.BAD_TOKEN),
         ({"token_type": "mac"}, Code.BAD_TOKEN),
+        ({"token_type": "bearers"}, Code.BAD_TOKEN),
+        ({"token_type": "bear"}, Code.BAD_TOKEN),
         ({"token_type": 7}, Code.BAD_TOKEN),
         ({"cnf": {"jwk": {}}}, Code.BAD_TOKEN),
     ],
@@ -144,7 +148,10 @@ async def test_it_may_be_bound_to_a_key(issuer: LoopbackIssuer, keys: KeySource,
 async def test_an_answer_is_held_to_the_rules_of_a_token(
     issuer: LoopbackIssuer, keys: KeySource, asking: Introspection, changes: dict[str, Any], code: Code
 ) -> None:
-    says(issuer, **changes)
+    near = {"+x": issuer.issuer + "x", "upper": issuer.issuer.upper()}
+    says(
+        issuer, **{name: near.get(value, value) if isinstance(value, str) else value for name, value in changes.items()}
+    )
     with pytest.raises(TokenRefused) as caught:
         await verifier(issuer, keys, asking).verify(OPAQUE, now=NOW)
     assert caught.value.code is code

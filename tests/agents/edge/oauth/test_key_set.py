@@ -15,7 +15,7 @@ from support.jose import small_point
 
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.oauth.issuers import ALGORITHMS
-from sealbus.agents.edge.oauth.key_set import KeySet
+from sealbus.agents.edge.oauth.key_set import KeySet, embedded_key
 
 EC = public_jwk(new_key("ES256"), "k")
 EC384 = public_jwk(new_key("ES384"), "k")
@@ -230,3 +230,11 @@ def test_its_text_shows_no_key() -> None:
 )  # fmt: skip
 def test_any_object_is_a_key_or_left_out(jwk: dict[str, Any]) -> None:
     parse(jwk)
+
+
+@pytest.mark.parametrize("algorithm", ["ES2", "ES256K", "es256", "ES384", "RS256", ""])
+def test_a_key_that_is_shown_is_for_one_algorithm(algorithm: str) -> None:
+    jwk = public_jwk(new_key(), None)
+    assert embedded_key(jwk, "ES256", EdgeLimits()).thumbprint()
+    with pytest.raises(ValueError, match="not a key for"):
+        embedded_key(jwk, algorithm, EdgeLimits())

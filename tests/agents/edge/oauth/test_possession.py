@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ssl
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ from support.shop import Shop
 from support.x509 import ThrowawayCa
 
 from sealbus.agents.edge.edge import serve_edge
+from sealbus.agents.edge.http.peer import CLIENT_CERTIFICATE
+from sealbus.agents.edge.http.problem import TokenRefused
+from sealbus.agents.edge.oauth.access_token import AccessToken, Binding, BindingKind
+from sealbus.agents.edge.oauth.bearer import Presented, Scheme
+from sealbus.agents.edge.oauth.dpop import ProofRefused
+from sealbus.agents.edge.oauth.possession import Possession
 from sealbus.agents.edge.oauth.user_context import write_pseudonym_key
 from sealbus.envelopes.errors import BusUnavailable
 
@@ -221,3 +228,34 @@ async def test_a_token_may_be_bound_to_a_certificate(tmp_path: Path) -> None:
         # Behind a proxy nobody shows one, whatever a field says.
         told = [*fields(bound, scheme="Bearer"), ("Client-Cert", ":MII=:"), ("X-Client-Cert", value)]
         assert (await edge.http.post(CALL, content=BODY, headers=told)).status_code == 401
+
+
+class NoGuard:
+    """What `check` has no use for."""
+
+
+@pytest.mark.parametrize(
+    "near", [str.swapcase, lambda one: one[:-1], lambda one: one + "A"], ids=["case", "less", "more"]
+)
+def test_what_it_is_bound_to_is_compared_whole(near: Callable[[str], str]) -> None:
+    now, url = 1_800_000_000_000_000, "https://edge.example/v1/calls/pricing/quote"
+    possession = Possession("https://edge.example", NoGuard())  # type: ignore[arg-type]  # not asked
+    holder = Holder()
+    token = AccessToken(
+        issuer="https://idp.example", subject="alice", client="web", session="s", scope=(), claims={}, tenant=None, acr=None,
+        amr=None, auth_time=None, issued=now, expires=now + 1,
+    )  # fmt: skip
+    proof = holder.proof("a.b.c", "POST", url, now=now)
+    asked = {"type": "http", "method": "POST", "path": CALL, "headers": [(b"dpop", proof.encode())]}
+    key = holder.cnf["jkt"]
+    good = replace(token, bound=Binding(BindingKind.KEY, key))
+    assert possession.check(Presented(Scheme.DPOP, "a.b.c"), good, asked, now=now) is not None
+    other = replace(token, bound=Binding(BindingKind.KEY, near(key)))
+    with pytest.raises(ProofRefused, match="not the key of the token"):
+        possession.check(Presented(Scheme.DPOP, "a.b.c"), other, asked, now=now)
+    shown = asked | {CLIENT_CERTIFICATE: key}
+    good = replace(token, bound=Binding(BindingKind.CERTIFICATE, key))
+    assert possession.check(Presented(Scheme.BEARER, "a.b.c"), good, shown, now=now) is None
+    other = replace(token, bound=Binding(BindingKind.CERTIFICATE, near(key)))
+    with pytest.raises(TokenRefused, match="not the client's certificate"):
+        possession.check(Presented(Scheme.BEARER, "a.b.c"), other, shown, now=now)

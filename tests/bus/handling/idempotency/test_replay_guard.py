@@ -90,6 +90,12 @@ async def test_uses_of_one_slot_are_all_kept(site: Site) -> None:
     assert site.subjects() == {"state.inventory.proof.5"}
 
 
+async def test_digests_that_differ_in_one_bit_are_two(site: Site) -> None:
+    guard, one = site.process(), digest("a")
+    assert await site.use(guard, one)
+    assert await site.use(guard, one[:-1] + bytes([one[-1] ^ 1]))
+
+
 async def test_slots_are_as_many_as_declared(site: Site) -> None:
     guard = site.process()
     assert await site.use(guard, digest("a", slot=3))

@@ -32,6 +32,7 @@ from support.whole_run import MEANT, STORE, WholeRun, whole_run
 pytestmark = [pytest.mark.nats, pytest.mark.workload_api, pytest.mark.slow, pytest.mark.timeout(180)]
 
 KINDS = {
+    "proof of possession",
     *("access token", "ID token", "authorization code", "pending login", "device code", "user code", "PKCE verifier"),
     *("script secret", "wrong script secret", "opaque token", "forged signature", "token in no form"),
     *("IdP key", "CA key", "JWT-SVID signing key", "X.509-SVID key", "signing key"),

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx2
 from support.backstage import in_development
+from support.dpop import Holder
 from support.idp import Browser, Pkce
 from support.loose_agent import Told, Wanted
 from support.secret_search import Group, Kept, Place
@@ -108,6 +109,11 @@ async def at_the_door(stage: Stage, secrets: Secrets, token: str) -> None:
         for one in refused:
             await post("/v1/calls/inventory/read", 401, bearer=one, json={"item_id": "42"})
             await post("/v1/tasks/inventory/update", 401, bearer=one, json=good)
+        holder, url = Holder(), f"{resource}/v1/calls/inventory/read"
+        for one in (holder.proof(token, "POST", url), holder.proof(token, "GET", url), f"x.y.{Pkce().verifier}"):
+            secrets.add_token("proof of possession", one)
+            shown = {"Authorization": f"DPoP {token}", "DPoP": one}
+            await post("/v1/calls/inventory/read", 401, bearer="", headers=shown, json=good)
         await post("/v1/calls/inventory/read", 401, bearer="", params={"access_token": token}, json=good)
         await post("/v1/calls/inventory/read", 401, bearer="", data={"access_token": token})
         await post(f"/v1/calls/inventory/{token}", 404, json=good)

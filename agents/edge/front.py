@@ -87,12 +87,15 @@ class Front:
     pseudonyms: Pseudonyms | None = None
     limits: EdgeLimits = DEFAULT_EDGE_LIMITS
     users: TokenBuckets = field(init=False)
+    clients: TokenBuckets = field(init=False)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         limits = self.limits
         users = TokenBuckets(rate=limits.user_rate, burst=limits.user_burst, entries=limits.rate_entries)
+        clients = TokenBuckets(rate=limits.client_rate, burst=limits.client_burst, entries=limits.rate_entries)
         object.__setattr__(self, "users", users)
+        object.__setattr__(self, "clients", clients)
 
     async def verified(self, token: str, *, now: int) -> AccessToken:
         """Return the contents of `token` (`AccessTokenVerifier.verify`).
@@ -112,7 +115,7 @@ class Front:
     async def admitted(self, request: Request) -> AccessToken:
         """Return the contents of the request's access token, once whoever sent it has shown to hold the key it is bound to.
 
-        Raises 401, 400, 503, or 429 for a user over the limit.
+        Raises 401, 400, 503, or 429 for a user or client over the limit.
         """
         presented, now = presented_token(request.headers), self.node.clock()
         request.scope[SCHEME] = presented.scheme
@@ -126,11 +129,13 @@ class Front:
         return token
 
     async def body(self, request: Request, token: AccessToken) -> Content:
-        """Return the request's body, whose size counts towards the rate; raises as `read_body`, or 429."""
+        """Return the request's body, whose size counts towards the rates; raises as `read_body`, or 429."""
         return await read_body(request, self.limits, lambda size: self._take(token, size / self.limits.charged_bytes))
 
     def _take(self, token: AccessToken, cost: float) -> None:
+        # First of the user: what one user is refused is not charged to the client.
         wait = self.users.take((token.issuer, token.subject, token.client), cost)
+        wait = wait or self.clients.take((token.issuer, token.client), cost)
         if wait:
             raise too_often(wait)
 

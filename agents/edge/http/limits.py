@@ -84,6 +84,9 @@ class EdgeLimits:
     user_rate: float = 50.0
     """Requests a second of one user through one client, on average; far above what a person causes."""
     user_burst: int = 100
+    client_rate: float = 500.0
+    """Requests a second of all users of one client together: what runs wild in one application is not to hold up others."""
+    client_burst: int = 1_000
     charged_bytes: int = 65_536
     """Each so many bytes of a body count as one more request of its user: the largest takes 0.1 s to parse."""
     address_rate: float = 200.0
@@ -93,7 +96,7 @@ class EdgeLimits:
     """Token exchanges a second of one workload; one costs the edge under a millisecond."""
     workload_burst: int = 1_000
     rate_entries: int = 65_536
-    """Users or addresses whose rate is remembered; about 200 bytes each."""
+    """Users, clients or addresses whose rate is remembered; about 200 bytes each."""
 
     # Answers.
     call_seconds: float = 30.0

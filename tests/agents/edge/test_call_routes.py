@@ -236,6 +236,17 @@ async def test_a_user_who_asks_too_often_is_held_off_and_another_is_not(shop: Sh
     assert len(shop.handled) == 3
 
 
+async def test_a_client_whose_users_ask_too_often_is_held_off_and_another_is_not(shop: Shop) -> None:
+    """Nor is it charged for what a single user is refused. Each request costs 2.7, with its body of 17 bytes."""
+    limits = {"client_rate": 0.001, "client_burst": 6, "user_rate": 0.001, "user_burst": 3, "charged_bytes": 10}
+    async with door(shop.pricing, limits=limits) as edge:
+        asked = [("alice", "shop"), ("alice", "shop"), ("bob", "shop"), ("carol", "shop"), ("carol", "other")]
+        answers = [await edge.post(CALL, {"item_id": "42"}, sub=sub, client_id=client) for sub, client in asked]
+    assert [answer.status_code for answer in answers] == [200, 429, 200, 429, 200]
+    assert answers[3].json()["code"] == "rate_limited"
+    assert 300 < int(answers[3].headers["retry-after"]) < 450
+
+
 async def test_a_large_body_counts_as_several_requests_before_it_is_parsed(shop: Shop) -> None:
     limits = {"user_rate": 0.1, "user_burst": 4, "charged_bytes": 100}
     async with door(shop.pricing, limits=limits) as edge:

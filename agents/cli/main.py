@@ -25,7 +25,7 @@ _COMMANDS = MappingProxyType(
         "task": ("sealbus.agents.cli.bus.task", "List tasks; ask for a task's status or result."),
         "agent": (
             "sealbus.agents.cli.bus.agent",
-            "See which agents there are, their processes and what waits for them.",
+            "See which agents there are and what waits for them; print what one takes and gives.",
         ),
         "dead": ("sealbus.agents.cli.bus.dead", "See messages that could not be handled, send them again, drop them."),
         "call": ("sealbus.agents.cli.bus.call", "Call an action and print the answer."),

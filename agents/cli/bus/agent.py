@@ -1,8 +1,12 @@
-"""`sealbus agent ls`: which agents there are, from their consumers at the broker and the policy at hand."""
+"""`sealbus agent ls`: which agents there are, from their consumers at the broker and the policy at hand.
+
+And `sealbus agent schema`: what one of them takes and gives, from its code.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +24,7 @@ __all__ = ["as_document", "as_lines", "command"]
 
 @click.group("agent")
 def command() -> None:
-    """See which agents there are."""
+    """See which agents there are, and what they take and give."""
 
 
 @command.command("ls")
@@ -38,6 +42,30 @@ def ls(config: str | None, as_name: str, as_json: bool) -> None:
     under way, and whether a process that asks for work is well; that is at its /readyz. Nothing here is signed.
     """
     asyncio.run(_list(config, as_name, as_json=as_json))
+
+
+@command.command("schema")
+@click.argument("target", metavar="MODULE:AGENT")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it to FILE."
+)
+def schema(target: str, output: Path | None) -> None:
+    """Print the JSON schemas of an agent's tasks and calls, for the edge's setting edge.schemas.
+
+    AGENT in MODULE (a dotted name, or a file such as app.py) is loaded as `sealbus worker run` does, and not run.
+    """
+    from sealbus.agents.cli.run.worker import load_agent
+    from sealbus.agents.sdk.schema import AgentSchema
+    from sealbus.envelopes.errors import ConfigurationError
+
+    text = AgentSchema.of(load_agent(target)).text()
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{output}: {error.strerror}") from error
 
 
 async def _list(config: str | None, as_name: str, *, as_json: bool) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from sealbus.agents.cli.bus.agent import as_document, as_lines, command
+from sealbus.agents.examples import inventory
+from sealbus.agents.sdk.schema import AgentSchema
 from sealbus.bus.inspection.agents import AgentSeen, Queue
+from sealbus.envelopes.errors import ConfigurationError
 
 SHOP = AgentSeen(
     token="shop",
@@ -49,6 +54,19 @@ def test_an_object() -> None:
         "listens": ["event.mill.ready"],
         "actions": ["shop.ask", "shop.buy"],
     }
+
+
+def test_the_schemas_of_an_agent_are_printed_or_written(tmp_path: Path) -> None:
+    target, file = "sealbus.agents.examples.inventory:agent", tmp_path / "inventory.json"
+    printed = CliRunner().invoke(command, ["schema", target], catch_exceptions=False)
+    assert printed.exit_code == 0
+    assert AgentSchema.parse(printed.output.encode()) == AgentSchema.of(inventory.agent)
+    written = CliRunner().invoke(command, ["schema", target, "-o", str(file)], catch_exceptions=False)
+    assert (written.exit_code, written.output, file.read_text()) == (0, "", printed.output)
+    with pytest.raises(ConfigurationError, match=r"No such file or directory"):
+        CliRunner().invoke(command, ["schema", target, "-o", str(tmp_path / "none" / "x")], catch_exceptions=False)
+    with pytest.raises(ConfigurationError, match="give MODULE:AGENT"):
+        CliRunner().invoke(command, ["schema", "inventory"], catch_exceptions=False)
 
 
 def test_help_says_what_is_not_known() -> None:

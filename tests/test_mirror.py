@@ -23,7 +23,6 @@ ELSEWHERE: dict[str, str] = {
     # A command is its words and what it prints: each is run as a process of its own, with the bus that it talks to.
     "agents/cli/operate/streams.py": COMMANDS,
     "agents/cli/run/dev.py": COMMANDS,
-    "agents/cli/run/edge.py": "tests/integration/test_edge.py",
     "agents/cli/run/demo.py": DEMONSTRATION,
     # The demonstration asserts itself: each scene has its expectation, and the test inverts one.
     "agents/dev/demo/attackers.py": DEMONSTRATION,
@@ -45,7 +44,7 @@ ELSEWHERE: dict[str, str] = {
 }
 """Module that no test in its mirrored folder imports or is named after, and the file that tests it."""
 
-MOST = 17
+MOST = 16
 """Lower it when an entry goes; there is no reason to raise it."""
 
 

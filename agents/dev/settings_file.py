@@ -36,6 +36,8 @@ _TEMPLATE = "/agent/{name}"
 _READ: Final = frozenset({"trust_domain", "agents", "subjects"})
 _KEPT: Final = frozenset({"audit", "chain", "context", "identity", "limits", "streams", "worker"})
 """Tables that apply unchanged: they are about work, not about addresses."""
+_SHOWN: Final = frozenset({("edge", "schemas"), ("edge", "cors")})
+"""And these keys of a table that is about addresses: whoever writes a page against the edge needs both."""
 _OURS: Final = frozenset({("context", "minters"), ("streams", "replicas")})
 """Keys of these tables that the development environment sets: its edge mints, and it has one server."""
 
@@ -85,15 +87,14 @@ def write_settings(
                 ("context", "minters"): [edge_id.value],
                 ("streams", "max_bytes", "tasks"): max_bytes,
                 ("streams", "max_bytes", "audit"): max_bytes,
+                ("edge", "address"): edge_address,
+                ("edge", "resource"): f"http://{edge_address}",
+                ("edge", "token_service"): token_service,
+                ("edge", "actions"): list(actions),
                 **declared.kept,
             }
         ),
         *(line for one in declared.own for line in _own_subject(one)),
-        "[edge]",
-        f"address = {_text(edge_address)}",
-        f"resource = {_text(f'http://{edge_address}')}",
-        f"token_service = {_text(token_service)}",
-        f"actions = {_text(list(actions))}",
         "[[edge.issuers]]",
         f"issuer = {_text(issuer)}",
         'algorithms = ["ES256"]',
@@ -210,7 +211,7 @@ def read_declared(path: Path) -> Declared:
 
 
 def _is_kept(key: Key) -> bool:
-    return key[0] in _KEPT and key not in _OURS
+    return key in _SHOWN or (key[0] in _KEPT and key not in _OURS)
 
 
 def _is_used(key: Key) -> bool:

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
@@ -20,10 +21,13 @@ from starlette.types import Message, Receive, Scope, Send
 from sealbus.agents.edge.call_routes import Calls
 from sealbus.agents.edge.event_streams import OpenStreams
 from sealbus.agents.edge.front import NONCE, REQUEST_ID, SCHEME, Front, too_often
+from sealbus.agents.edge.http.cors import PREFLIGHT, Cors, preflight_answer
+from sealbus.agents.edge.http.forwarded import client_address
 from sealbus.agents.edge.http.problem import EdgeError, explanation_of, problem, problem_of
 from sealbus.agents.edge.http.protocol import HSTS
 from sealbus.agents.edge.http.rate_limits import TokenBuckets, address_key
 from sealbus.agents.edge.oauth.bearer import WELL_KNOWN, Scheme, challenge, metadata_answer, metadata_path, needed
+from sealbus.agents.edge.openapi import OPENAPI_PATH, openapi_answer
 from sealbus.agents.edge.task_routes import TaskEvents, Tasks
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import Code, SealbusError
@@ -41,7 +45,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Methods:
-    """One resource: a handler for each of its methods; 405 for others."""
+    """One resource: a handler for each of its methods, and for preflights of these; 405 for others."""
 
     def __init__(self, **handlers: Handler) -> None:
         self._handlers = handlers
@@ -49,10 +53,12 @@ class Methods:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         scope[_ROUTE] = scope["path"]
-        handler = self._handlers.get(scope["method"])
+        handler = self._handlers.get(_method(scope))
         if handler is None:
             answer = problem(Code.METHOD_NOT_ALLOWED)
             answer.headers["allow"] = ", ".join(sorted(self._handlers))
+        elif PREFLIGHT in scope:
+            answer = preflight_answer(Headers(scope=scope), self._handlers)
         else:
             answer = await handler(Request(scope, receive))
         await answer(scope, receive, send)
@@ -61,7 +67,8 @@ class Methods:
 class Application:
     """The ASGI application of `routes`. `answer_of` turns errors into answers; `addresses` limits requests per address.
 
-    `secure` is for access by https: browsers are told to use nothing else.
+    `secure` is for access by https: browsers are told to use nothing else. `cors` names the origins whose pages may read
+    answers. Behind `proxies` a client's address is what they say.
     """
 
     def __init__(
@@ -71,11 +78,15 @@ class Application:
         answer_of: Callable[[SealbusError, Scope], Response],
         addresses: TokenBuckets | None = None,
         secure: bool = False,
+        cors: Cors | None = None,
+        proxies: int = 0,
     ) -> None:
         self._router = Router(routes, redirect_slashes=False, default=_not_found)
         self._answer_of = answer_of
         self._addresses = addresses
         self._secure = secure
+        self._cors = cors
+        self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request in every case, and log it."""
@@ -83,6 +94,7 @@ class Application:
         request_id = scope[REQUEST_ID] = os.urandom(16)
         client: Mapping[int, object] | None = scope.get("client")
         address = str(client[0]) if client else ""
+        headers = Headers(scope=scope)
 
         async def noting(message: Message) -> None:
             nonlocal status
@@ -93,6 +105,8 @@ class Application:
                     added.append((b"dpop-nonce", scope[NONCE].encode()))
                 if self._secure:
                     added.append(HSTS)
+                if self._cors is not None:
+                    added += self._cors.fields(headers)
                 message["headers"] = [*message["headers"], *added]
             await send(message)
 
@@ -100,7 +114,11 @@ class Application:
         scope["path"] = scope["raw_path"].decode("latin-1")
         try:
             try:
+                if self._proxies:
+                    address = client_address(headers, self._proxies)
                 self._admit(address)
+                if self._cors is not None and (asked := self._cors.preflight(scope["method"], headers)) is not None:
+                    scope[PREFLIGHT] = asked
                 await self._router(scope, receive, noting)
             except SealbusError as error:
                 if status:
@@ -128,8 +146,16 @@ class Application:
                 raise too_often(wait)
 
 
-def edge_app(front: Front) -> Application:
-    """Return the public application of an edge."""
+def _method(scope: Scope) -> str:
+    """Return the method of a request, or that which a preflight asks for."""
+    method: str = scope.get(PREFLIGHT, scope["method"])
+    return method
+
+
+def edge_app(
+    front: Front, *, document: Mapping[str, object] | None = None, cors: Cors | None = None, proxies: int = 0
+) -> Application:
+    """Return the public application of an edge; `document` is shown to everybody, if there is one."""
     limits = front.limits
     streams = OpenStreams(limits)
     tasks, calls = Tasks(front), Calls(front, streams)
@@ -149,6 +175,10 @@ def edge_app(front: Front) -> Application:
                 challenge(answer, front.resource, scheme, error=error.error)
         return answer
 
+    async def openapi(request: Request) -> Response:
+        del request
+        return openapi_answer(document or {})
+
     described = Methods(GET=metadata)
     paths = {WELL_KNOWN, metadata_path(front.resource)}
     return Application(
@@ -157,10 +187,13 @@ def edge_app(front: Front) -> Application:
             Route("/v1/tasks/{agent}/{verb}", _TaskPaths(tasks, events)),
             Route("/v1/tasks/{task}", Methods(GET=tasks.status, DELETE=tasks.cancel)),
             *(Route(path, described) for path in sorted(paths)),
+            *([Route(OPENAPI_PATH, Methods(GET=openapi))] if document is not None else []),
         ],
         answer_of=answer_of,
         addresses=TokenBuckets(rate=limits.address_rate, burst=limits.address_burst, entries=limits.rate_entries),
         secure=front.resource.startswith("https://"),
+        cors=cors,
+        proxies=proxies,
     )
 
 
@@ -190,7 +223,7 @@ class _TaskPaths:
         """Answer one request."""
         parameters = scope["path_params"]
         part = self._parts.get(parameters["verb"])
-        if part is not None and scope["method"] != "POST":
+        if part is not None and _method(scope) != "POST":
             scope["path_params"] = {"task": parameters["agent"]}
             await part(scope, receive, send)
         else:

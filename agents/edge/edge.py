@@ -11,6 +11,7 @@ from typing import Final
 
 from sealbus.agents.edge.app import edge_app
 from sealbus.agents.edge.front import Exposed, Front
+from sealbus.agents.edge.http.cors import Cors
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.peer import ClientProtocol, PeerProtocol
 from sealbus.agents.edge.http.protocol import ConnectionLimits
@@ -24,19 +25,32 @@ from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer, is_
 from sealbus.agents.edge.oauth.jwks import KeySource
 from sealbus.agents.edge.oauth.possession import Possession
 from sealbus.agents.edge.oauth.user_context import Pseudonyms, read_key
+from sealbus.agents.edge.openapi import openapi_document, read_schemas
 from sealbus.agents.edge.token_service import token_app
 from sealbus.agents.runtime.health import parse_address
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.runtime.open import open_node
 from sealbus.agents.runtime.settings.schema import EdgeTable, IssuerTable
 from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.agents.sdk.messages import NO_SUBJECTS
 from sealbus.bus.handling.idempotency.replay_guard import ReplayGuard
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.lifetimes import Lifetimes
 from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.subjects import OwnSubjects
+from sealbus.envelopes.trust.names import Names
 
-__all__ = ["EDGE", "RunningEdge", "connection_limits", "issuers_of", "minting_limits", "open_edge", "serve_edge"]
+__all__ = [
+    "EDGE",
+    "RunningEdge",
+    "connection_limits",
+    "issuers_of",
+    "minting_limits",
+    "open_edge",
+    "openapi_of",
+    "serve_edge",
+]
 
 EDGE: Final = "edge"
 """Name of the edge among the agents: the settings' [agents] table gives its SPIFFE ID."""
@@ -67,6 +81,8 @@ async def open_edge(settings: Settings) -> AsyncGenerator[RunningEdge, None]:
     _pseudonyms(table)
     _nonces(table, DEFAULT_EDGE_LIMITS)
     minting_limits(table, settings.lifetimes)
+    openapi_of(table, settings.names)
+    _cors(table)
     async with open_node(EDGE, settings) as node:
         if node.own not in settings.minters:
             raise ConfigurationError(
@@ -92,6 +108,7 @@ async def serve_edge(
     connections = connections or connection_limits(table)
     limits = minting_limits(table, node.deployment.lifetimes, limits)
     issuers = issuers_of(table)
+    names, own = node.deployment.names, node.deployment.own_subjects
     async with AsyncExitStack() as stack:
         keys = await stack.enter_async_context(KeySource(limits, tls=issuer_tls))
         introspection = await stack.enter_async_context(Introspection(limits, tls=issuer_tls))
@@ -100,7 +117,7 @@ async def serve_edge(
             verifier=AccessTokenVerifier(issuers, keys, limits, introspection=introspection),
             issuers=issuers,
             resource=_resource(table),
-            exposed=Exposed(table.actions, node.deployment.names, node.deployment.own_subjects),
+            exposed=Exposed(table.actions, names, own),
             shows_certificates=table.client_authorities is not None,
             possession=Possession(
                 _resource(table),
@@ -122,7 +139,7 @@ async def serve_edge(
         )
         port = await stack.enter_async_context(
             listening(
-                edge_app(front),
+                edge_app(front, document=openapi_of(table, names, own), cors=_cors(table), proxies=table.proxies),
                 table.address,
                 setting="edge.address",
                 limits=connections,
@@ -150,10 +167,10 @@ async def serve_edge(
 
 
 def connection_limits(table: EdgeTable) -> ConnectionLimits:
-    """Return the bounds of connections. With `plaintext` all come from the proxy in front, which does the bounding."""
-    whole = table.connections
-    of_address = table.connections_of_address or (whole if table.plaintext else max(1, whole // 8))
-    of_network = max(of_address, whole if table.plaintext else whole // 2)
+    """Return the bounds of connections. Behind proxies all come from the last one, which does the bounding."""
+    whole, fronted = table.connections, table.plaintext or table.proxies > 0
+    of_address = table.connections_of_address or (whole if fronted else max(1, whole // 8))
+    of_network = max(of_address, whole if fronted else whole // 2)
     return ConnectionLimits(
         connections=whole, connections_of_address=min(of_address, whole), connections_of_network=min(of_network, whole)
     )
@@ -204,6 +221,22 @@ def minting_limits(table: EdgeTable, lifetimes: Lifetimes, limits: EdgeLimits = 
     if start > life:
         raise ConfigurationError(f"edge.context_start is {start} s, more than its contexts live ({life} s)")
     return replace(limits, context_start_seconds=start, context_end_seconds=life)
+
+
+def openapi_of(table: EdgeTable, names: Names, own: OwnSubjects = NO_SUBJECTS) -> dict[str, object] | None:
+    """Return the OpenAPI document of an edge with these settings; None if no schemas are named."""
+    if not table.schemas:
+        return None
+    return openapi_document(
+        read_schemas(table.schemas),
+        Exposed(table.actions, names, own),
+        resource=_resource(table),
+        issuers=issuers_of(table),
+    )
+
+
+def _cors(table: EdgeTable) -> Cors | None:
+    return Cors(frozenset(table.cors)) if table.cors else None
 
 
 def _resource(table: EdgeTable) -> str:

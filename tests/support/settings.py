@@ -95,6 +95,9 @@ nonce_key = "nonces.key"
 context_start = 600
 context_life = 3_600
 actions = ["inventory.*"]
+schemas = ["schemas/inventory.json", "/etc/pricing.json"]
+cors = ["https://app.example.org"]
+proxies = 1
 [[edge.issuers]]
 issuer = "https://idp.example.org"
 claims = {department = "dep"}

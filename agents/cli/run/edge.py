@@ -42,6 +42,22 @@ def pseudonym_key(file: Path) -> None:
     note(f"{file} is a new key: keep a copy where the log is kept: without it no pseudonym can be revealed")
 
 
+@command.command("openapi")
+@config_option
+def openapi(config: str | None) -> None:
+    """Print the OpenAPI document that the edge serves at /v1/openapi.json, from edge.schemas and edge.actions."""
+    from sealbus.agents.edge.edge import openapi_of
+    from sealbus.agents.runtime.open import deployment_of
+    from sealbus.agents.runtime.settings.settings import load_settings
+    from sealbus.envelopes.errors import ConfigurationError
+
+    settings = load_settings(config)
+    document = openapi_of(settings.edge, settings.names, deployment_of(settings).own_subjects)
+    if document is None:
+        raise ConfigurationError("edge.schemas names no files: write them with `sealbus agent schema`")
+    print_json(document)
+
+
 async def _serve(address: str | None, health: str | None, config: str | None, *, as_json: bool) -> None:
     from sealbus.agents.edge.edge import open_edge
     from sealbus.agents.runtime.health import HealthServer, Probes, Readiness

@@ -93,6 +93,8 @@ pending_calls = 5
 within = 7
 [edge]
 address = "0.0.0.0:8443"
+schemas = ["inventory.json"]
+cors = ["http://localhost:3000"]
 """
 
 
@@ -117,6 +119,8 @@ def test_how_work_is_done_holds_as_the_project_says_and_places_do_not(tmp_path: 
     assert settings.streams.replicas == 1
     assert settings.minters == {SpiffeId("spiffe://shop.example/edge")}
     assert (settings.lifetimes.context_start, settings.lifetimes.chain_after) == (60 * SECOND, 0)
+    assert settings.edge.schemas == (tmp_path / "inventory.json",)
+    assert settings.edge.cors == ("http://localhost:3000",)
     assert (settings.edge.address, settings.nats) == ("127.0.0.1:8080", ("tls://127.0.0.1:4222",))
     assert declared.unused == ("nats", "policy", "streams.replicas", "context.minters", "edge")
 

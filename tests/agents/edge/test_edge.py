@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,11 @@ from support.edge import QUICK, edge_table
 from support.engines import ScriptedEngine
 from support.issuer import TRUSTS_NOBODY, LoopbackIssuer
 from support.settings import SMALLEST, load
+from support.shop import Update
 from support.x509 import ThrowawayCa
 
-from sealbus.agents.edge.edge import connection_limits, issuers_of, minting_limits, open_edge, serve_edge
+from sealbus import Agent, Context
+from sealbus.agents.edge.edge import RunningEdge, connection_limits, issuers_of, minting_limits, open_edge, serve_edge
 from sealbus.agents.edge.http.tls import file_context
 from sealbus.agents.runtime.settings.schema import EdgeTable, IssuerTable
 from sealbus.envelopes.errors import ConfigurationError
@@ -42,6 +45,9 @@ issuer = "https://idp.example.org"
         (EDGE.replace("[edge]", '[edge]\ncertificate = "a"'), "edge.certificate and edge.key go together"),
         (EDGE.replace("[edge]", '[edge]\npseudonym_key = "missing"'), "missing cannot be read: No such file"),
         (EDGE.replace("[edge]", '[edge]\ncertificate = "a"\nkey = "b"'), "cannot be used: No such file"),
+        (EDGE.replace("[edge]", '[edge]\ncors = ["*"]'), "edge.cors '*': any page"),
+        (EDGE.replace("[edge]", '[edge]\ncors = ["http://x"]'), "edge.cors 'http://x': write an origin"),
+        (EDGE.replace("[edge]", '[edge]\nschemas = ["none.json"]'), "none.json cannot be read: No such file"),
         (
             EDGE.replace("[edge]", "[edge]\ncontext_start = 3_601"),
             "readers accept 3600 s (context.start): no agent would",
@@ -100,6 +106,38 @@ async def test_what_is_served_mints_for_as_long_as_is_said() -> None:
         table = edge_table(issuer, context_start=60, context_life=120)
         async with serve_edge(table, node, connections=QUICK, issuer_tls=TRUSTS_NOBODY) as edge:
             assert (edge.front.limits.context_start_seconds, edge.front.limits.context_end_seconds) == (60, 120)
+
+
+async def test_a_stop_finishes_what_is_open_and_takes_nothing_new() -> None:
+    asked, go_on, agent = asyncio.Event(), asyncio.Event(), Agent("slow")
+
+    @agent.call("wait")
+    async def wait(body: Update, ctx: Context) -> str:
+        asked.set()
+        await go_on.wait()
+        return "done"
+
+    async with LoopbackIssuer() as issuer, TestBus(agent, engine=ScriptedEngine()) as bus, asyncio.TaskGroup() as group:
+        node = (await bus.client("edge")).node
+        table = edge_table(issuer, actions=("slow.wait",))
+        fields = {"Authorization": f"Bearer {issuer.token()}"}
+        async with httpx2.AsyncClient(trust_env=False, verify=TRUSTS_NOBODY) as http:
+            # The default's five seconds for open requests: this one needs as long as this test takes to look around.
+            async with serve_edge(table, node, issuer_tls=TRUSTS_NOBODY) as edge:
+                url = f"http://127.0.0.1:{edge.port}/v1/calls/slow/wait"
+                open_call = group.create_task(http.post(url, json={"item_id": "42"}, headers=fields))
+                await asked.wait()
+                group.create_task(_looked(edge, go_on))
+            answer = await open_call
+            assert (answer.status_code, answer.json()) == (200, "done")
+            with pytest.raises(httpx2.ConnectError):
+                await http.post(url, json={"item_id": "42"}, headers=fields)
+
+
+async def _looked(edge: RunningEdge, go_on: asyncio.Event) -> None:
+    """Let the open call end, once the edge has begun to stop."""
+    await edge.front.stopping.wait()
+    go_on.set()
 
 
 async def _serving(use: Callable[..., Any], **changes: Any) -> None:
@@ -178,12 +216,13 @@ def test_files_that_do_not_fit_leave_the_last_good_ones_in_use(tmp_path: Path) -
         ({}, (1_024, 512, 128)),
         ({"plaintext": True}, (1_024, 1_024, 1_024)),
         ({"plaintext": True, "connections_of_address": 64}, (1_024, 1_024, 64)),
+        ({"proxies": 1}, (1_024, 1_024, 1_024)),
         ({"connections": 4}, (4, 2, 1)),
         ({"connections": 100, "connections_of_address": 80}, (100, 80, 80)),
         ({"connections": 100, "connections_of_address": 200}, (100, 100, 100)),
     ],
 )
 def test_connections_are_bounded_as_said(said: dict[str, Any], bounds: tuple[int, int, int]) -> None:
-    """What is in front of an edge without TLS is one address, and everybody."""
+    """What is in front of an edge is one address, and everybody."""
     limits = connection_limits(EdgeTable(**said))
     assert (limits.connections, limits.connections_of_network, limits.connections_of_address) == bounds

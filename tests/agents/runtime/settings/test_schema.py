@@ -58,6 +58,8 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
         ("[control.callout]\nkey = 1", "there is no setting control.callout.key"),
         ("[control]\ncallout = 1", "control.callout is a table"),
         ("[control.callout]\nlongest = 1", "control.callout.longest: input should be greater than or equal to 10"),
+        ("[edge]\nproxies = -1", "edge.proxies: input should be greater than or equal to 0"),
+        ("[edge]\nproxies = 17", "edge.proxies: input should be less than or equal to 16"),
         ("[edge]\nissuers = 1", "edge.issuers: input should be a valid tuple"),
         ('[[edge.issuers]]\nissuer = "x"\naudience = "y"', "edge.issuers: extra inputs are not permitted"),
     ],
@@ -117,6 +119,8 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert edge.nonce_key == tmp_path / "nonces.key"
     assert (edge.context_start, edge.context_life) == (600, 3_600)
     assert (edge.token_service, edge.actions) == (":8444", ("inventory.*",))
+    assert edge.schemas == (tmp_path / "schemas" / "inventory.json", Path("/etc/pricing.json"))
+    assert (edge.cors, edge.proxies) == (("https://app.example.org",), 1)
     (issuer,) = edge.issuers
     assert (issuer.issuer, issuer.claims, issuer.algorithms) == (
         "https://idp.example.org",
@@ -161,6 +165,7 @@ def test_the_smallest_file_gives_everything_else_by_default(tmp_path: Path) -> N
     assert settings.minters == frozenset()
     assert settings.lifetimes == DEFAULT_LIFETIMES
     assert (settings.edge.context_start, settings.edge.context_life) == (None, None)
+    assert (settings.edge.schemas, settings.edge.cors, settings.edge.proxies) == ((), (), 0)
     assert settings.max_bytes == {}
     assert settings.own_subjects == ()
     assert settings.health.address is None

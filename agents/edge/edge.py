@@ -184,13 +184,10 @@ def issuers_of(table: EdgeTable) -> tuple[Issuer, ...]:
     for row in table.issuers:
         audiences = row.audiences or (_resource(table),)
         sets = {"audiences": audiences, "algorithms": row.algorithms, "types": row.types}
-        said = row.model_dump(exclude={"introspection", "client", "client_key", "client_secret"})
-        found.append(
-            Issuer(
-                **{**said, **{name: frozenset(values) for name, values in sets.items()}},
-                introspection=_introspection(row),
-            )
-        )
+        said = row.model_dump(exclude={"introspection", "client", "client_key", "client_secret", "scopes"})
+        said |= {name: frozenset(values) for name, values in sets.items()}
+        scopes = frozenset(row.scopes) if row.scopes is not None else None
+        found.append(Issuer(**said, scopes=scopes, introspection=_introspection(row)))
     return tuple(found)
 
 

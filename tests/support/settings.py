@@ -104,6 +104,7 @@ claims = {department = "dep"}
 introspection = "https://idp.example.org/introspect"
 client = "edge"
 client_key = "client.pem"
+scopes = ["read"]
 [client]
 token_service = "https://edge:8444"
 issuer = "https://idp.example.org"

@@ -174,7 +174,7 @@ class AccessTokenVerifier:
             subject=subject,
             client=claims.text("client_id"),
             session=claims.text(issuer.session_claim) if issuer.session_claim in claims else token_id,
-            scope=claims.scope("scope"),
+            scope=tuple([one for one in claims.scope("scope") if issuer.scopes is None or one in issuer.scopes]),
             claims=claims.allowed(issuer.claims),
             tenant=claims.text(issuer.tenant_claim) if issuer.tenant_claim is not None else issuer.tenant,
             acr=claims.text("acr") if "acr" in claims else None,

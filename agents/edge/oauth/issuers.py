@@ -50,7 +50,9 @@ class Issuer:
     discovery. `types` are the accepted values of a token's `typ`, in lower case; `""` accepts tokens without one. `claims`
     lists the claims that go into the user context, and no others do: claim of the token to claim of the context.
     `session_claim` names the session; `jti` does for a token without that claim. The tenant is that of `tenant_claim`, which
-    a token must then have, or always `tenant`. With `bound` its tokens must be bound to a key (RFC 9449, RFC 8705).
+    a token must then have, or always `tenant`. `scopes` are those that reach the user context, by default all: what a
+    provider of somebody else says of its users must not mean something here by chance. With `bound` its tokens must be
+    bound to a key (RFC 9449, RFC 8705).
 
     With `introspection` the issuer is asked what its tokens say (RFC 7662); then `algorithms`, `jwks_uri` and `types` say
     nothing.
@@ -65,6 +67,7 @@ class Issuer:
     session_claim: str = "sid"
     tenant_claim: str | None = None
     tenant: str | None = None
+    scopes: frozenset[str] | None = None
     bound: bool = False
     introspection: IntrospectionEndpoint | None = None
 
@@ -95,6 +98,8 @@ class Issuer:
             raise ConfigurationError(f"claims of {self.issuer}: at most 32, with names of at most 256 bytes")
         if len(set(self.claims.values())) != len(self.claims):
             raise ConfigurationError(f"claims of {self.issuer}: two claims get the same name")
+        if self.scopes is not None and not all(_is_name(name) and " " not in name for name in self.scopes):
+            raise ConfigurationError(f"scopes of {self.issuer}: each is one word of at most 256 bytes")
         if self.tenant_claim is not None and self.tenant is not None:
             raise ConfigurationError(f"tenant of {self.issuer}: either from a claim or fixed")
         if not all(name is None or _is_name(name) for name in (self.tenant_claim, self.tenant)):

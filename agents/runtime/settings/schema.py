@@ -268,6 +268,7 @@ class IssuerTable(_Table):
     session_claim: str = "sid"
     tenant_claim: str | None = None
     tenant: str | None = None
+    scopes: tuple[str, ...] | None = None
     bound: bool = False
     introspection: str | None = None
     client: str | None = None

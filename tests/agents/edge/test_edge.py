@@ -75,11 +75,16 @@ def test_the_rows_of_the_table_are_issuers_with_the_resource_as_audience() -> No
     (issuer,) = issuers_of(
         EdgeTable(
             resource="https://api.example.org",
-            issuers=(IssuerTable(issuer="https://idp.example.org", claims={"department": "dep"}, tenant="acme"),),
+            issuers=(
+                IssuerTable(
+                    issuer="https://idp.example.org", claims={"department": "dep"}, tenant="acme", scopes=("a",)
+                ),
+            ),
         )
     )
     assert issuer.audiences == {"https://api.example.org"}
     assert (dict(issuer.claims), issuer.tenant) == ({"department": "dep"}, "acme")
+    assert issuer.scopes == frozenset({"a"})
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,18 @@ async def test_a_tenant_may_be_fixed_and_a_session_named_otherwise(issuer: Loopb
 
 
 @pytest.mark.parametrize(
+    ("allowed", "reach"),
+    [(None, ("read", "write", "reader", "READ")), (frozenset({"read", "other"}), ("read",)), (frozenset(), ())],
+)
+async def test_of_an_issuers_scopes_those_reach_the_context_that_its_row_allows(
+    issuer: LoopbackIssuer, keys: KeySource, allowed: frozenset[str] | None, reach: tuple[str, ...]
+) -> None:
+    verifier = AccessTokenVerifier([issuer.row(scopes=allowed)], keys)
+    token = await verifier.verify(issuer.token(now=NOW, scope="read write reader READ"), now=NOW)
+    assert token.scope == reach
+
+
+@pytest.mark.parametrize(
     ("claims", "header"),
     [
         ({"aud": ["https://other.example", AUDIENCE]}, {}),

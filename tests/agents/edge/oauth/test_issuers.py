@@ -56,6 +56,8 @@ def test_a_row_does_not_change_with_the_map_it_was_made_from() -> None:
         {"tenant_claim": "org", "tenant": "acme"},
         {"tenant_claim": ""},
         {"tenant": "a\nb"},
+        {"scopes": frozenset({""})},
+        {"scopes": frozenset({"read write"})},
     ],
 )
 def test_what_cannot_be_right_is_a_configuration_error(change: dict[str, Any]) -> None:
@@ -69,6 +71,8 @@ def test_what_cannot_be_right_is_a_configuration_error(change: dict[str, Any]) -
         {"algorithms": ALGORITHMS},
         {"claims": {f"claim-{number}": f"claim-{number}" for number in range(32)}},
         {"tenant": "acme"},
+        {"scopes": frozenset()},
+        {"scopes": frozenset({"read", "write"})},
         {"tenant_claim": "org"},
         {"types": frozenset({"jwt", ""})},
         {"jwks_uri": "https://keys.example/jwks?v=1"},

@@ -127,6 +127,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
         {"department": "dep"},
         ("ES256", "RS256"),
     )
+    assert issuer.scopes == ("read",)
     assert (issuer.client, issuer.client_key, issuer.client_secret) == ("edge", tmp_path / "client.pem", None)
     client = settings.client
     assert (client.token_service, client.issuer) == ("https://edge:8444", "https://idp.example.org")

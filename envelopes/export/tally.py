@@ -23,7 +23,7 @@ __all__ = ["MOST_ROWS", "NAME_BYTES", "RepeatedRecords", "Row", "Span", "Tally"]
 MOST_ROWS = 10_000
 """Most distinct rows, so that invented actions cannot fill memory; further ones count under `...`."""
 
-_CODES: Final = frozenset({"", *Code})
+_CODES: Final = frozenset({"", *(one.value for one in Code)})
 
 _new: Final = tuple.__new__
 """Makes a named tuple in half the time that its own `__new__` takes, which is Python."""

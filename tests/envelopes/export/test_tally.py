@@ -83,11 +83,11 @@ def test_made_up_codes_fill_no_memory() -> None:
     tally, other = Tally(), Tally()
     for number in range(MOST_ROWS):
         tally.rows[Row(INVENTORY, f"a.{number}", "allow", "")] += 1
-    for code in ("denied", "DENIED", "made_up"):
+    for code in ("denied", "DENIED", "made_up", "denied_twice", "deni"):
         other.rows[Row(INVENTORY, "a.b", "deny", code)] += 1
     tally.add(other)
     assert len(tally.rows) == MOST_ROWS + 2
-    assert tally.rows[Row("...", "...", "deny", "...")] == 2
+    assert tally.rows[Row("...", "...", "deny", "...")] == 4
 
 
 def test_a_span() -> None:

@@ -31,6 +31,7 @@ from sealbus.bus.routing.retry import UNTIL_EXPIRY, VERB_AWAITED, Reject, Retry,
 from sealbus.bus.routing.routes import Permitted, TaskReporter
 from sealbus.bus.routing.timers import Deadlines
 from sealbus.bus.sending.message import Content
+from sealbus.bus.sending.parts import PARTS_TYPE
 from sealbus.bus.sending.status import State, Status
 from sealbus.bus.telemetry import Counters, OperatorLog
 from sealbus.envelopes.accept.live import VerifiedMessage
@@ -241,8 +242,11 @@ class DurableWork:
         """Acknowledge a delivery whose effect has happened, and tell its result to a requester that may not know it."""
         self._say("not done again", work, Code.REPLAYED)
         if (progress := work.progress) is not None and not done.told:
-            if done.result is None:
-                note = "done for an earlier copy; its result is not kept any more"
+            # A result in parts is their count and their hash: they themselves were told as parts of their own message.
+            others = done.result is not None and done.result.typ == PARTS_TYPE and not done.same
+            if done.result is None or others:
+                kept = "in parts, which are that copy's" if others else "not kept any more"
+                note = f"done for an earlier copy; its result is {kept}"
                 await progress.tell(State.FAILED, code=Code.REPLAYED, note=note)
             elif not await progress.completed(done.result) and await self._tell_later(work, Code.REPLAYED):
                 return

@@ -78,10 +78,12 @@ class Claim(NamedTuple):
 class AlreadyDone:
     """The effect has happened. `result` is absent if it is not, or no longer, kept.
 
-    `told` means that this delivery is a copy of the message that caused it, and that its requester knows the result.
+    `same` means that this delivery is a copy of the message that caused it, and not another one under its idempotency key;
+    `told` that besides its requester knows the result.
     """
 
     result: Content | None
+    same: bool
     told: bool
 
 
@@ -171,7 +173,8 @@ class ClaimStore:
                     continue  # a replica that is behind answered
                 held = self._held(found.payload, claim)
                 if held.stage is Stage.DONE:
-                    return AlreadyDone(result=held.result, told=held.first == claim.first and held.result is None)
+                    same = held.first == claim.first
+                    return AlreadyDone(result=held.result, same=same, told=same and held.result is None)
                 last = await self._take_over(subject, found.sequence, held, mine)
             if last is not None:
                 return Claim(key=claim.key, dig=claim.dig, first=claim.first, last=last, until=mine.until)

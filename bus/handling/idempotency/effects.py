@@ -59,10 +59,10 @@ class Effects:
         known = self._handled.get(key)
         if known is not None:
             same_body(known.dig, header.dig)
-            told, result = known.first == header.digest, self._results.get(key)
-            if result is None and not told and permitted.route.once:
+            same, result = known.first == header.digest, self._results.get(key)
+            if result is None and not same and permitted.route.once:
                 result = await self._claims.kept(Claim(key=key, dig=header.dig, first=header.digest))
-            return AlreadyDone(result=result, told=told)
+            return AlreadyDone(result=result, same=same, told=same)
         claim = Claim(key=key, dig=header.dig, first=header.digest)
         self._running[key] = header.dig
         if not permitted.route.once:

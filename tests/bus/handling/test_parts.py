@@ -106,6 +106,21 @@ async def test_they_are_given_in_order_and_all_of_them_are_the_result(bus: TestB
     assert await later.result() == [{"text": "0"}, {"text": "1"}, {"text": "2"}]
 
 
+async def test_another_task_under_its_key_is_told_that_they_are_not_its_own(bus: TestBus, works: Works) -> None:
+    client = await bus.client("shop")
+    handle = await client.submit(works.write, Job(), idempotency_key="k-1")
+    assert await handle.result() == LINES
+    again = await client.submit(works.write, Job(), idempotency_key="k-1")
+    with pytest.raises(RemoteError) as caught:
+        await again.result()
+    assert caught.value.code == "replayed"
+    assert works.attempts == 1
+    newest = await again.status()
+    assert newest is not None
+    assert newest.note == "done for an earlier copy; its result is in parts, which are that copy's"
+    assert await handle.result() == LINES
+
+
 async def test_none_at_all_is_an_empty_list(bus: TestBus, works: Works) -> None:
     handle = await (await bus.client("shop")).submit(works.write, Job(parts=0))
     assert await handle.result() == []

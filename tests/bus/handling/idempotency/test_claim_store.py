@@ -43,15 +43,15 @@ async def claimed_by(process: ClaimStore, asked: Claim = ASKED) -> Claim:
 async def test_what_is_claimed_once_is_done_for_everybody(site: Site) -> None:
     one, two = site.process(1), site.process(2)
     await one.mark(await claimed_by(one), Stage.DONE, RESULT)
-    assert await two.claim(ASKED, TIMEOUT) == AlreadyDone(result=RESULT, told=False)
-    assert await two.claim(COPY, TIMEOUT) == AlreadyDone(result=RESULT, told=False)
+    assert await two.claim(ASKED, TIMEOUT) == AlreadyDone(result=RESULT, same=True, told=False)
+    assert await two.claim(COPY, TIMEOUT) == AlreadyDone(result=RESULT, same=False, told=False)
 
 
 async def test_without_a_kept_result_only_the_first_copy_was_told(site: Site) -> None:
     one, two = site.process(1), site.process(2)
     await one.mark(await claimed_by(one), Stage.DONE, None)
-    assert await two.claim(ASKED, TIMEOUT) == AlreadyDone(result=None, told=True)
-    assert await two.claim(COPY, TIMEOUT) == AlreadyDone(result=None, told=False)
+    assert await two.claim(ASKED, TIMEOUT) == AlreadyDone(result=None, same=True, told=True)
+    assert await two.claim(COPY, TIMEOUT) == AlreadyDone(result=None, same=False, told=False)
 
 
 async def test_of_many_processes_one_claims(site: Site) -> None:

@@ -91,8 +91,10 @@ def test_another_user_or_sender_has_keys_of_its_own() -> None:
 @pytest.mark.parametrize("once", [False, True])
 async def test_what_was_handled_is_not_handled_again(effects: Effects, once: bool) -> None:
     await effects.done(await begin(effects, task(), once=once), RESULT)
-    assert await effects.begin(permitted(task(), once=once)) == AlreadyDone(result=RESULT, told=True)
-    assert await effects.begin(permitted(task(number=3), once=once)) == AlreadyDone(result=RESULT, told=False)
+    assert await effects.begin(permitted(task(), once=once)) == AlreadyDone(result=RESULT, same=True, told=True)
+    assert await effects.begin(permitted(task(number=3), once=once)) == AlreadyDone(
+        result=RESULT, same=False, told=False
+    )
 
 
 @pytest.mark.parametrize("once", [False, True])
@@ -117,7 +119,7 @@ async def test_a_copy_waits_while_the_first_is_handled(effects: Effects, once: b
 async def test_a_large_result_is_not_remembered(effects: Effects) -> None:
     large = Content(body=bytes(REMEMBERED_BYTES + 1), typ="application/json")
     await effects.done(await begin(effects, task()), large)
-    assert await effects.begin(permitted(task(number=3))) == AlreadyDone(result=None, told=False)
+    assert await effects.begin(permitted(task(number=3))) == AlreadyDone(result=None, same=False, told=False)
 
 
 async def test_only_once_outlives_the_process(effects: Effects, site: Site) -> None:
@@ -125,7 +127,7 @@ async def test_only_once_outlives_the_process(effects: Effects, site: Site) -> N
     await effects.done(await begin(effects, task(idm="b"), once=True), RESULT)
     other = Effects(site.process(2))
     assert isinstance(await other.begin(permitted(task(idm="a"))), Claim)
-    assert await other.begin(permitted(task(idm="b"), once=True)) == AlreadyDone(result=RESULT, told=False)
+    assert await other.begin(permitted(task(idm="b"), once=True)) == AlreadyDone(result=RESULT, same=True, told=False)
 
 
 async def test_what_cannot_be_claimed_is_asked_for_again(effects: Effects, site: Site) -> None:

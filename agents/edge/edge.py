@@ -24,7 +24,8 @@ from sealbus.agents.edge.oauth.introspection import Introspection
 from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer, is_loopback, is_secure_url
 from sealbus.agents.edge.oauth.jwks import KeySource
 from sealbus.agents.edge.oauth.possession import Possession
-from sealbus.agents.edge.oauth.user_context import Pseudonyms, read_key
+from sealbus.agents.edge.oauth.private_file import read_key
+from sealbus.agents.edge.oauth.user_context import Pseudonyms
 from sealbus.agents.edge.openapi import openapi_document, read_schemas
 from sealbus.agents.edge.token_service import token_app
 from sealbus.agents.runtime.health import parse_address

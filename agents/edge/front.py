@@ -104,8 +104,11 @@ class Front:
         knows of its user's tasks is not told either.
         """
         found = await self.verifier.verify(token, now=now)
+        revocations = self.node.revocations()
+        if not revocations:
+            return found
         user = found.subject if self.pseudonyms is None else self.pseudonyms.of(found.issuer, found.subject)
-        reason = self.node.revocations().reason(
+        reason = revocations.reason(
             issuer=found.issuer, user=user, session=found.session, client=found.client, login=found.auth_time or 0
         )
         if reason is not None:

@@ -12,7 +12,7 @@ from support.shop import Price, Shop, Update
 
 from sealbus import Agent, Context
 from sealbus.agents.dev.users import DEV_IDP
-from sealbus.agents.edge.oauth.user_context import write_pseudonym_key
+from sealbus.agents.edge.oauth.private_file import write_key
 from sealbus.envelopes.errors import Code, Denied
 from sealbus.envelopes.limits import SECOND
 from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations
@@ -64,7 +64,7 @@ async def test_at_the_edge_nothing_more_is_told_of_what_it_asked_for() -> None:
 
 
 async def test_with_pseudonyms_a_user_is_known_by_theirs(tmp_path: Path) -> None:
-    write_pseudonym_key(tmp_path / "key")
+    write_key(tmp_path / "key")
     async with door(Shop().pricing, engine=ScriptedEngine(), pseudonym_key=tmp_path / "key") as edge:
         pseudonyms = edge.edge.front.pseudonyms
         assert pseudonyms is not None

@@ -36,9 +36,9 @@ def serve(address: str | None, health: str | None, config: str | None, as_json: 
 @click.argument("file", type=click.Path(path_type=Path))
 def pseudonym_key(file: Path) -> None:
     """Write a new key for edge.pseudonym_key to FILE, which must not exist yet, readable by its owner alone."""
-    from sealbus.agents.edge.oauth.user_context import write_pseudonym_key
+    from sealbus.agents.edge.oauth.private_file import write_key
 
-    write_pseudonym_key(file)
+    write_key(file)
     note(f"{file} is a new key: keep a copy where the log is kept: without it no pseudonym can be revealed")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
+from sealbus.agents.edge.oauth.private_file import read_private
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
 
@@ -80,29 +80,15 @@ def client_authentication(
     if (key is None) == (secret is None):
         raise ConfigurationError(f"{setting}: give either client_key or client_secret, a file")
     if secret is not None:
-        text = _private(secret, setting).decode("ascii", "replace").strip()
+        text = read_private(secret, name=f"{setting}:", most=_FILE_BYTES).decode("ascii", "replace").strip()
         if not text.isprintable() or not text or "\ufffd" in text:
             raise ConfigurationError(f"{setting}: {secret} does not hold a secret in ASCII")
         return ClientSecret(client_id, text)
     try:
-        found = ECKey.import_key(_private(key, setting) if key is not None else b"")
+        found = ECKey.import_key(read_private(key, name=f"{setting}:", most=_FILE_BYTES) if key is not None else b"")
         fits = found.curve_name == "P-256" and found.is_private
     except (JoseError, ValueError, TypeError) as error:
         raise ConfigurationError(f"{setting}: {key} is not a private P-256 key in PEM") from error
     if not fits:
         raise ConfigurationError(f"{setting}: {key} is not a private P-256 key in PEM")
     return PrivateKeyJwt(client_id, found)
-
-
-def _private(file: Path, setting: str) -> bytes:
-    try:
-        # A FIFO in its place is refused, not waited for.
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as opened:
-            about = os.fstat(opened.fileno())
-            content = opened.read(_FILE_BYTES) if stat.S_ISREG(about.st_mode) else b""
-    except OSError as error:
-        raise ConfigurationError(f"{setting}: {file} cannot be read: {error.strerror}") from error
-    if stat.S_IMODE(about.st_mode) & 0o077:
-        raise ConfigurationError(f"{setting}: {file} can be read by others: chmod 600 it")
-    return content

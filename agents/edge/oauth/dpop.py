@@ -22,7 +22,7 @@ from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import Code
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["ALGORITHMS", "FIELD", "Nonces", "Proof", "ProofRefused", "public_urls", "thumbprint", "verify_proof"]
+__all__ = ["ALGORITHMS", "FIELD", "Nonces", "Proof", "ProofRefused", "public_urls", "verify_proof"]
 
 FIELD: Final = "DPoP"
 """The name of the field with the proof."""
@@ -122,13 +122,8 @@ def verify_proof(
             raise ProofRefused("10: nonce", nonce=True)
     except TokenRefused as error:
         raise ProofRefused(f"3: {error.detail}") from error
-    own = thumbprint(key)
+    own = key.thumbprint()
     return Proof(thumbprint=own, digest=sha256(f"{own} {token_id}".encode()).digest()[:_ID_BYTES], issued=issued)
-
-
-def thumbprint(key: VerificationKey) -> str:
-    """Return the thumbprint of `key` (RFC 7638, SHA-256)."""
-    return key.thumbprint()
 
 
 def public_urls(resource: str, path: str) -> frozenset[str]:

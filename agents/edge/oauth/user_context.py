@@ -10,10 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
-import re
-import secrets
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
@@ -21,6 +17,7 @@ from typing import Final, Self
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.problem import TokenRefused
 from sealbus.agents.edge.oauth.access_token import AccessToken
+from sealbus.agents.edge.oauth.private_file import KEY_BYTES, read_key
 from sealbus.envelopes.errors import Code, ConfigurationError, IdentityUnavailable, SealError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.seal import Sealer
@@ -28,18 +25,14 @@ from sealbus.envelopes.message.user_context import ContextDraft, mint_context
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["KEY_BYTES", "PSEUDONYM_PREFIX", "Pseudonyms", "mint", "read_key", "write_pseudonym_key"]
+__all__ = ["PSEUDONYM_PREFIX", "Pseudonyms", "mint"]
 
 _NO_REQUEST: Final[Mapping[str, str]] = {}
 
-KEY_BYTES: Final = 32
 PSEUDONYM_PREFIX: Final = "pseudonym:"
 """Prefix of every pseudonym, so that it is not taken for an id of the identity provider."""
 
 _PSEUDONYM_CONTEXT: Final = b"sealbus.pseudonym.v1"
-_KEY_FORM: Final = re.compile(rb"([0-9a-f]{64})\n?")
-_FILE_BYTES: Final = 128
-"""Bytes read of a key file: more than a key has."""
 
 
 def mint(
@@ -114,39 +107,3 @@ class Pseudonyms:
         name = issuer.encode()
         message = _PSEUDONYM_CONTEXT + len(name).to_bytes(4, "big") + name + subject.encode()
         return PSEUDONYM_PREFIX + hmac.new(self._key, message, hashlib.sha256).hexdigest()
-
-
-def read_key(file: Path) -> bytes:
-    """Return the key of 32 bytes in `file`: 64 hexadecimal digits, readable by its owner alone (mode 0600).
-
-    Raises `ConfigurationError` for any other file. Blocks.
-    """
-    try:
-        # A FIFO in its place is refused, not waited for.
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as opened:
-            about = os.fstat(opened.fileno())
-            content = opened.read(_FILE_BYTES) if stat.S_ISREG(about.st_mode) else b""
-    except OSError as error:
-        raise ConfigurationError(f"the key {file} cannot be read: {error.strerror}") from error
-    if stat.S_IMODE(about.st_mode) & 0o077:
-        raise ConfigurationError(f"the key {file} can be read by others: chmod 600 it")
-    found = _KEY_FORM.fullmatch(content)
-    if found is None:
-        raise ConfigurationError(f"{file} is not such a key: `sealbus edge pseudonym-key FILE` makes one")
-    return bytes.fromhex(found[1].decode())
-
-
-def write_pseudonym_key(file: Path) -> None:
-    """Write a new random key to `file`, which must not exist yet, with mode 0600; raises `ConfigurationError`.
-
-    Blocks until it is on the disk: pseudonyms under a lost key can never be revealed.
-    """
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as opened:
-            opened.write(secrets.token_bytes(KEY_BYTES).hex().encode() + b"\n")
-            opened.flush()
-            os.fsync(opened.fileno())
-    except OSError as error:
-        raise ConfigurationError(f"{file} cannot be written: {error.strerror}") from error

@@ -20,6 +20,7 @@ from sealbus import Agent, Context
 from sealbus.agents.edge.front import Exposed
 from sealbus.agents.edge.http.problem import STATUS
 from sealbus.agents.edge.http.protocol import ConnectionLimits
+from sealbus.agents.edge.oauth.client_authentication import ClientSecret
 from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer
 from sealbus.agents.edge.openapi import openapi_document, read_schemas
 from sealbus.agents.sdk.schema import SCHEMA_BYTES, AgentSchema
@@ -200,7 +201,7 @@ def test_each_status_has_its_codes_and_each_operation_refers_to_them() -> None:
 
 
 def test_issuers_whose_metadata_the_edge_reads_are_named() -> None:
-    asked = IntrospectionEndpoint("https://c.example/introspect", dict)  # type: ignore[arg-type]
+    asked = IntrospectionEndpoint("https://c.example/introspect", ClientSecret("edge", "secret"))
     issuers = (
         Issuer(issuer="https://b.example/realm/", audiences=frozenset({"x"})),
         Issuer(issuer="https://a.example", audiences=frozenset({"x"})),

@@ -29,12 +29,13 @@ def client_at(issuer: str) -> PublicClient:
 
 def everything_of(error: BaseException) -> str:
     """Return all that a log or a debugger could show of an error and what it is chained to."""
-    found, seen = "", error
+    found = ""
+    seen: BaseException | None = error
     while seen is not None:
         found += "".join(traceback.format_exception(seen)) + repr(vars(seen))
         request = getattr(seen, "request", None)
         found += repr(getattr(request, "content", b""))
-        seen = seen.__cause__ or seen.__context__  # type: ignore[assignment]
+        seen = seen.__cause__ or seen.__context__
     return found
 
 

@@ -27,7 +27,7 @@ from sealbus.agents.edge.oauth.access_token import AccessToken, Binding, Binding
 from sealbus.agents.edge.oauth.bearer import Presented, Scheme
 from sealbus.agents.edge.oauth.dpop import ProofRefused
 from sealbus.agents.edge.oauth.possession import Possession
-from sealbus.agents.edge.oauth.user_context import write_pseudonym_key
+from sealbus.agents.edge.oauth.private_file import write_key
 from sealbus.envelopes.errors import BusUnavailable
 
 CALL = "/v1/calls/pricing/quote"
@@ -147,7 +147,7 @@ async def test_without_the_bus_no_proof_is_taken_for_unused() -> None:
 
 async def test_with_a_nonce_key_a_proof_holds_what_the_edge_gave_out(tmp_path: Path) -> None:
     key = tmp_path / "nonce.key"
-    write_pseudonym_key(key)
+    write_key(key)
     holder = Holder()
     async with opened(nonce_key=key) as edge:
         token = edge.issuer.token(cnf=holder.cnf)

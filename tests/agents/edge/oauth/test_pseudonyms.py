@@ -13,7 +13,8 @@ from support.edge import door
 from support.engines import ScriptedEngine, allow
 from support.shop import Price, Shop
 
-from sealbus.agents.edge.oauth.user_context import KEY_BYTES, PSEUDONYM_PREFIX, Pseudonyms, write_pseudonym_key
+from sealbus.agents.edge.oauth.private_file import KEY_BYTES, write_key
+from sealbus.agents.edge.oauth.user_context import PSEUDONYM_PREFIX, Pseudonyms
 from sealbus.envelopes.errors import ConfigurationError
 
 KEY = bytes(range(KEY_BYTES))
@@ -76,13 +77,13 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 def test_a_new_key_is_for_its_owner_alone_and_replaces_none(tmp_path: Path) -> None:
     keys = []
     for name in ("one", "two"):
-        write_pseudonym_key(tmp_path / name)
+        write_key(tmp_path / name)
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
         keys.append(Pseudonyms.read(tmp_path / name).of(IDP, "alice"))
     assert keys[0] != keys[1]
     before = (tmp_path / "one").read_bytes()
     with pytest.raises(ConfigurationError, match="cannot be written: File exists"):
-        write_pseudonym_key(tmp_path / "one")
+        write_key(tmp_path / "one")
     assert (tmp_path / "one").read_bytes() == before
 
 

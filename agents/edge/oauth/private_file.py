@@ -1,0 +1,60 @@
+"""Files of the edge's own secrets, which their owner alone can read: random keys, and the credentials of its clients."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+from typing import Final
+
+from sealbus.envelopes.errors import ConfigurationError
+
+__all__ = ["KEY_BYTES", "read_key", "read_private", "write_key"]
+
+KEY_BYTES: Final = 32
+_KEY_FORM: Final = re.compile(rb"([0-9a-f]{64})\n?")
+_KEY_FILE_BYTES: Final = 128
+"""Bytes read of a key file: more than a key has."""
+
+
+def read_private(file: Path, *, name: str, most: int) -> bytes:
+    """Return the first `most` bytes of `file`, empty if it is no regular file. Blocks.
+
+    Raises `ConfigurationError`, which calls it `name`, if it cannot be read, or not only by its owner (mode 0600).
+    """
+    try:
+        # A FIFO in its place is refused, not waited for.
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as opened:
+            about = os.fstat(opened.fileno())
+            content = opened.read(most) if stat.S_ISREG(about.st_mode) else b""
+    except OSError as error:
+        raise ConfigurationError(f"{name} {file} cannot be read: {error.strerror}") from error
+    if stat.S_IMODE(about.st_mode) & 0o077:
+        raise ConfigurationError(f"{name} {file} can be read by others: chmod 600 it")
+    return content
+
+
+def read_key(file: Path) -> bytes:
+    """Return the key of 32 bytes in `file`: 64 hexadecimal digits. Raises `ConfigurationError` as `read_private` does."""
+    found = _KEY_FORM.fullmatch(read_private(file, name="the key", most=_KEY_FILE_BYTES))
+    if found is None:
+        raise ConfigurationError(f"{file} is not such a key: `sealbus edge pseudonym-key FILE` makes one")
+    return bytes.fromhex(found[1].decode())
+
+
+def write_key(file: Path) -> None:
+    """Write a new random key to `file`, which must not exist yet, with mode 0600; raises `ConfigurationError`.
+
+    Blocks until it is on the disk: pseudonyms under a lost key can never be revealed.
+    """
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(secrets.token_bytes(KEY_BYTES).hex().encode() + b"\n")
+            opened.flush()
+            os.fsync(opened.fileno())
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be written: {error.strerror}") from error

@@ -61,6 +61,9 @@ def imported(test: Path) -> set[str]:
             found.add(node.module)
             for one in node.names:
                 named = getattr(importlib.import_module(node.module), one.name, None)
+                if named is None:
+                    # A module that nothing in this process has imported yet.
+                    named = importlib.import_module(f"{node.module}.{one.name}")
                 found.add(named.__name__ if isinstance(named, ModuleType) else getattr(named, "__module__", None) or "")
         elif isinstance(node, ast.Import):
             found |= {one.name for one in node.names}

@@ -23,6 +23,7 @@ from sealbus.agents.edge.oauth.dpop import Nonces
 from sealbus.agents.edge.oauth.introspection import Introspection
 from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer, is_loopback, is_secure_url
 from sealbus.agents.edge.oauth.jwks import KeySource
+from sealbus.agents.edge.oauth.kept_tokens import KeptTokens
 from sealbus.agents.edge.oauth.possession import Possession
 from sealbus.agents.edge.oauth.private_file import read_key
 from sealbus.agents.edge.oauth.user_context import Pseudonyms
@@ -81,6 +82,8 @@ async def open_edge(settings: Settings) -> AsyncGenerator[RunningEdge, None]:
     _public_tls(table)
     _pseudonyms(table)
     _nonces(table, DEFAULT_EDGE_LIMITS)
+    if table.token_key is not None:
+        read_key(table.token_key)
     minting_limits(table, settings.lifetimes)
     openapi_of(table, settings.names)
     _cors(table)
@@ -136,6 +139,7 @@ async def serve_edge(
                 limits=limits,
             ),
             pseudonyms=_pseudonyms(table),
+            kept=_kept(table, node),
             limits=limits,
         )
         port = await stack.enter_async_context(
@@ -181,6 +185,8 @@ def issuers_of(table: EdgeTable) -> tuple[Issuer, ...]:
     """Return the rows of the table of issuers; raise `ConfigurationError` for an invalid one, or if there is none."""
     if not table.issuers:
         raise ConfigurationError("edge.issuers is empty: name the issuers whose access tokens the edge accepts")
+    if table.token_key is None and any(row.keep_tokens for row in table.issuers):
+        raise ConfigurationError("keep_tokens needs edge.token_key: tokens are kept under it")
     found = []
     for row in table.issuers:
         audiences = row.audiences or (_resource(table),)
@@ -248,6 +254,12 @@ def _resource(table: EdgeTable) -> str:
 
 def _pseudonyms(table: EdgeTable) -> Pseudonyms | None:
     return Pseudonyms.read(table.pseudonym_key) if table.pseudonym_key is not None else None
+
+
+def _kept(table: EdgeTable, node: Node) -> KeptTokens | None:
+    if table.token_key is None:
+        return None
+    return KeptTokens(read_key(table.token_key), KeyValue(node.transport), edge=node.token)
 
 
 def _nonces(table: EdgeTable, limits: EdgeLimits) -> Nonces | None:

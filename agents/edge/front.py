@@ -16,6 +16,7 @@ from sealbus.agents.edge.http.rate_limits import TokenBuckets
 from sealbus.agents.edge.oauth.access_token import AccessToken, AccessTokenVerifier
 from sealbus.agents.edge.oauth.bearer import Scheme, presented_token
 from sealbus.agents.edge.oauth.issuers import Issuer
+from sealbus.agents.edge.oauth.kept_tokens import KeptTokens, Owner
 from sealbus.agents.edge.oauth.possession import Possession
 from sealbus.agents.edge.oauth.user_context import Pseudonyms, mint
 from sealbus.agents.runtime.node import Node
@@ -85,6 +86,7 @@ class Front:
     possession: Possession
     shows_certificates: bool = False
     pseudonyms: Pseudonyms | None = None
+    kept: KeptTokens | None = None
     limits: EdgeLimits = DEFAULT_EDGE_LIMITS
     users: TokenBuckets = field(init=False)
     clients: TokenBuckets = field(init=False)
@@ -107,7 +109,7 @@ class Front:
         revocations = self.node.revocations()
         if not revocations:
             return found
-        user = found.subject if self.pseudonyms is None else self.pseudonyms.of(found.issuer, found.subject)
+        user = self._user(found)
         reason = revocations.reason(
             issuer=found.issuer, user=user, session=found.session, client=found.client, login=found.auth_time or 0
         )
@@ -129,7 +131,24 @@ class Front:
         self._take(token, 1.0)
         if proof is not None:
             await self.possession.use(proof)
+        await self.keep(presented.token, token, now=now)
         return token
+
+    async def keep(self, presented: str, token: AccessToken, *, now: int) -> None:
+        """Keep the token `presented`, whose contents are `token`, for the exit, where its issuer's row says so.
+
+        Nothing is kept of one that is bound to a key. Raises `BusUnavailable`.
+        """
+        if self.kept is None or token.bound is not None:
+            return
+        if not any(issuer.keep_tokens for issuer in self.issuers if issuer.issuer == token.issuer):
+            return
+        owner = Owner(token.issuer, self._user(token), token.client, token.session)
+        await self.kept.keep(presented, owner, expires=token.expires, now=now)
+
+    def _user(self, token: AccessToken) -> str:
+        """Return the user of `token` as contexts name them."""
+        return token.subject if self.pseudonyms is None else self.pseudonyms.of(token.issuer, token.subject)
 
     async def body(self, request: Request, token: AccessToken) -> Content:
         """Return the request's body, whose size counts towards the rates; raises as `read_body`, or 429."""

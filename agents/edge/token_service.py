@@ -64,6 +64,7 @@ def token_app(front: Front) -> Application:
         if token.bound is not None:
             # Who exchanges it is not who it is bound to.
             raise EdgeError(Code.BAD_TOKEN, 400, "cnf: the token is bound to a key", error="invalid_request")
+        await front.keep(subject_token, token, now=now)
         statement = front.context(_narrowed(token, form.get("scope")), request, peer.spiffe_id)
         return _json(
             {

@@ -52,7 +52,8 @@ class Issuer:
     `session_claim` names the session; `jti` does for a token without that claim. The tenant is that of `tenant_claim`, which
     a token must then have, or always `tenant`. `scopes` are those that reach the user context, by default all: what a
     provider of somebody else says of its users must not mean something here by chance. With `bound` its tokens must be
-    bound to a key (RFC 9449, RFC 8705).
+    bound to a key (RFC 9449, RFC 8705). With `keep_tokens` those that are not are kept for the exit, where the edge has a key
+    for that (`kept_tokens.py`).
 
     With `introspection` the issuer is asked what its tokens say (RFC 7662); then `algorithms`, `jwks_uri` and `types` say
     nothing.
@@ -69,6 +70,7 @@ class Issuer:
     tenant: str | None = None
     scopes: frozenset[str] | None = None
     bound: bool = False
+    keep_tokens: bool = False
     introspection: IntrospectionEndpoint | None = None
 
     def __post_init__(self) -> None:

@@ -27,6 +27,10 @@ def test_the_values_of_variables_are_decoded() -> None:
     [
         ("POST", "/customers/acme"),
         ("get", "/customers/acme"),
+        ("GETS", "/customers/acme"),
+        ("GE", "/customers/acme"),
+        ("GET", "/customers2/acme"),
+        ("GET", "/customer/acme"),
         ("GET", "/customers"),
         ("GET", "/customers/"),
         ("GET", "/customers/acme/"),
@@ -65,6 +69,11 @@ def test_a_request_of_no_operation(method: str, path: str) -> None:
     assert ONE.match(method, path) is None
 
 
+@pytest.mark.parametrize("value", ["...", "..a", ".a", "a..", "a.b"])
+def test_dots_that_are_no_steps(value: str) -> None:
+    assert ONE.match("GET", f"/customers/{value}") == {"customer": value}
+
+
 def test_the_longest_value() -> None:
     assert ONE.match("GET", f"/customers/{'a' * 256}") is not None
 
@@ -88,6 +97,8 @@ def test_what_matches_is_one_segment_in_every_reading(text: str) -> None:
         "GET customers",
         "get /customers",
         "TRACE /customers",
+        "GETS /customers",
+        "GE /customers",
         "CONNECT /customers",
         "GET  /customers",
         "GET /customers//{id}",

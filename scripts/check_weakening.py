@@ -42,7 +42,6 @@ TARGETS: dict[str, str] = {
     "agents/edge/egress/api": "agents/edge/egress/test_exit",
     "agents/edge/egress/credential": "agents/edge/egress/test_credential",
     "agents/edge/egress/operation": "agents/edge/egress/test_operation",
-    "agents/edge/egress/reachable": "agents/edge/egress/test_reachable",
     "agents/edge/oauth/access_token": (
         "agents/edge/oauth/test_access_token agents/edge/oauth/test_introspection agents/edge/oauth/test_possession"
     ),

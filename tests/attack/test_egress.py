@@ -156,7 +156,7 @@ async def test_who_may_call_the_exit_is_the_policys_word_for_each_request() -> N
     async with ScriptedApi() as api, way_out(api_of(api.url), engine=ScriptedEngine(verdict)) as out:
         for request in ({"path": "/customers/43"}, {"path": "/customers/42/notes", "method": "POST"}):
             with pytest.raises(Denied):
-                await out.ask(**request)  # type: ignore[arg-type]
+                await out.ask(**request)
         assert api.connections == 0
 
 

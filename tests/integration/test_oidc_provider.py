@@ -210,7 +210,7 @@ async def asked_as_exit(
     provider: OidcProvider, form: Mapping[str, str], *, key: ECKey | None = None
 ) -> httpx2.Response:
     client = PrivateKeyJwt(EXIT, provider.exit_key if key is None else key)
-    sent, fields = client.sign(form, issuer=provider.issuer, now=now())
+    sent, fields = await client.sign(form, issuer=provider.issuer, now=now())
     async with httpx2.AsyncClient(trust_env=False) as http:
         return await http.post(f"{provider.issuer}/token", data=sent, headers=fields)
 

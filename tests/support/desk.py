@@ -24,9 +24,8 @@ from support.workload_api import short_folder
 from sealbus import Agent, Context
 from sealbus.agents.dev.environment import DevOptions, Environment, open_environment, starter_policy
 from sealbus.agents.dev.settings_file import read_declared
-from sealbus.agents.edge.edge import RunningEdge, open_edge
 from sealbus.agents.runtime.open import open_audit_trail, open_node
-from sealbus.agents.runtime.settings.settings import Flag, load_settings
+from sealbus.agents.runtime.settings.schema import IssuerTable
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.audit.trail import AuditEntry
 from sealbus.envelopes.records.decision import DecisionRecord
@@ -100,10 +99,9 @@ def _change(file: Path, more: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """A development environment with a desk and an exit, and an edge for the users of a provider."""
+    """A development environment with a desk and an exit, whose edge takes tokens of a provider."""
 
     dev: Environment
-    edge: RunningEdge
     http: httpx2.AsyncClient
 
     async def look(self, customer: str, token: str, api: str = "crm") -> httpx2.Response:
@@ -139,47 +137,35 @@ def key_file(path: Path, content: str) -> Path:
 
 @asynccontextmanager
 async def site(folder: Path, provider: OidcProvider, apis: Mapping[str, Mapping[str, Any]]) -> AsyncIterator[Site]:
+    row = IssuerTable(
+        issuer=provider.issuer,
+        audiences=(ES256_API,),
+        algorithms=("ES256",),
+        keep_tokens=any(api["grant"] == "token_exchange" for api in apis.values()),
+    )
     options = DevOptions(
         folder=folder / "dev",
         agents=("shop-web", "desk"),
         declared=read_declared(written(folder / "sealbus.toml", apis)),
         policy=desk_policy(folder / "policy", *apis),
+        issuers=(row,),
         port=0,
         max_bytes=1 << 24,
     )
     stop = asyncio.Event()
-    async with open_environment(options) as dev:
-        key = dev.settings.edge.token_key
-        row = {
-            "issuer": provider.issuer,
-            "audiences": [ES256_API],
-            "algorithms": ["ES256"],
-            "keep_tokens": key is not None,
-        }
-        flags = {
-            "edge.address": "127.0.0.1:0",
-            "edge.token_service": "127.0.0.1:0",
-            "edge.issuers": [row],
-            "edge.token_key": str(key or ""),
-        }
-        settings = load_settings(
-            dev.settings_file,
-            environment={},
-            flags=[Flag(option="test", key=key, value=value) for key, value in flags.items() if value],
-        )
-        async with (
-            open_edge(settings) as edge,
-            open_node("desk", dev.settings) as node,
-            Worker(DESK, node) as worker,
-            asyncio.TaskGroup() as group,
-            httpx2.AsyncClient(
-                base_url=f"http://127.0.0.1:{edge.port}", trust_env=False, verify=TRUSTS_NOBODY, timeout=SECONDS
-            ) as http,
-        ):
-            group.create_task(worker.run(stop))
-            await worker.ready.wait()
-            yield Site(dev=dev, edge=edge, http=http)
-            stop.set()
+    async with (
+        open_environment(options) as dev,
+        open_node("desk", dev.settings) as node,
+        Worker(DESK, node) as worker,
+        asyncio.TaskGroup() as group,
+        httpx2.AsyncClient(
+            base_url=dev.edge.front.resource, trust_env=False, verify=TRUSTS_NOBODY, timeout=SECONDS
+        ) as http,
+    ):
+        group.create_task(worker.run(stop))
+        await worker.ready.wait()
+        yield Site(dev=dev, http=http)
+        stop.set()
 
 
 @asynccontextmanager

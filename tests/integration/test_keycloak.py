@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import httpx2
 import pytest
 from spiffe import WorkloadApiClient
 from support.issuer import TRUSTS_NOBODY
-from support.keycloak import CRM_API, EDGE_API, EXIT, OTHER_WEB, SHOP_WEB, Keycloak, keycloak
+from support.keycloak import BRIEF_WEB, CRM_API, EDGE_API, EXIT, OTHER_WEB, SHOP_WEB, Keycloak, keycloak
 from support.legacy import LegacyApi, OAuth
-from support.scenes import ELSEWHERE, USERS, LogIns, idps_of, surprises
+from support.scenes import LogIns, idps_of, surprises
 from support.workload_api import RunningWorkloadApi, short_folder, workload_api
 
+from sealbus.agents.dev.demo.play import SCENES
 from sealbus.agents.dev.demo.stage import open_stage
 from sealbus.agents.dev.workload_api import DevelopmentAuthority
 from sealbus.agents.edge.http.problem import TokenRefused
@@ -69,12 +70,15 @@ async def test_a_users_token_is_taken_and_one_for_somebody_else_is_not(provider:
 @pytest.mark.nats
 async def test_the_scenes_are_alike_for_its_users(provider: Keycloak) -> None:
     """Among them that alice's update is allowed, carol's denied, and a token for somebody else refused."""
-    tokens = {user: await provider.user_token(user) for user in USERS}
-    log_ins = LogIns(tokens, elsewhere=await provider.user_token("alice", OTHER_WEB))
+
+    def at(client: str) -> Callable[[str], Awaitable[str]]:
+        return lambda user: provider.user_token(user, client)
+
+    log_ins = await LogIns.at(at(SHOP_WEB), elsewhere=at(OTHER_WEB), brief=at(BRIEF_WEB))
     row = IssuerTable(issuer=provider.issuer, audiences=(EDGE_API,))
     with short_folder() as folder:
         async with open_stage(folder / "demo", engine="embedded", opa=None, issuers=[row]) as stage:
-            assert await surprises(stage, ELSEWHERE, log_ins) == []
+            assert await surprises(stage, SCENES, log_ins) == []
             assert idps_of(stage) == {provider.issuer}
             assert stage.findings == []
 

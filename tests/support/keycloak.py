@@ -30,7 +30,17 @@ import pytest
 from support.ports import free_port
 from support.workload_api import short_folder
 
-__all__ = ["CRM_API", "EDGE_API", "EXIT", "OTHER_WEB", "SHOP_WEB", "Keycloak", "keycloak", "require_keycloak"]
+__all__ = [
+    "BRIEF_WEB",
+    "CRM_API",
+    "EDGE_API",
+    "EXIT",
+    "OTHER_WEB",
+    "SHOP_WEB",
+    "Keycloak",
+    "keycloak",
+    "require_keycloak",
+]
 
 _ROOT = Path(__file__).parents[2]
 _REALM = _ROOT / "deploy" / "tools" / "keycloak" / "realm.json"
@@ -43,6 +53,8 @@ CRM_API: Final = "crm-api"
 EXIT: Final = "agent-exit"
 """The client that authenticates by the JWT-SVID of `spiffe://example.org/agent/exit`."""
 SHOP_WEB: Final = "shop-web"
+BRIEF_WEB: Final = "brief-web"
+"""A client whose tokens live for a second."""
 OTHER_WEB: Final = "other-web"
 """A client whose tokens are for somebody else."""
 _CALLBACK: Final = "https://shop.example/callback"

@@ -24,6 +24,7 @@ from support.dpop import Holder
 from support.issuer import public_jwk
 
 __all__ = [
+    "BRIEF_API",
     "CLAIMS",
     "CLIENT",
     "EDGE",
@@ -45,6 +46,8 @@ _READY_SECONDS = 30.0
 ES256_API = "https://edge.example/es256"
 RS256_API = "https://edge.example/rs256"
 OPAQUE_API = "https://edge.example/opaque"
+BRIEF_API = "https://edge.example/brief"
+"""Its tokens live for a second."""
 LEGACY_API = "https://legacy.example/api"
 CLIENT = {"id": "shop-web", "secret": "for-tests-only", "redirect_uri": "https://shop.example/callback"}
 EDGE = "the-edge"
@@ -131,6 +134,7 @@ class OidcProvider:
             "keys": self._keys,
             "resources": {
                 ES256_API: {"alg": "ES256"}, RS256_API: {"alg": "RS256"}, OPAQUE_API: {}, LEGACY_API: {"alg": "ES256"},
+                BRIEF_API: {"alg": "ES256", "seconds": 1},
             },
             "client": CLIENT,
             "claims": CLAIMS,

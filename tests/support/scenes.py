@@ -2,40 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+import json
+import time
+from base64 import urlsafe_b64decode
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, Self
 
+from sealbus.agents.dev.demo.changes import TRIES
 from sealbus.agents.dev.demo.door import Door
-from sealbus.agents.dev.demo.play import SCENES, play
+from sealbus.agents.dev.demo.play import play
 from sealbus.agents.dev.demo.scene import Scene
 from sealbus.agents.dev.demo.stage import Stage
 from sealbus.envelopes.records.decision import DecisionRecord
 
-__all__ = ["ELSEWHERE", "LEFT_OUT", "USERS", "LogIns", "idps_of", "surprises"]
+__all__ = ["LogIns", "idps_of", "surprises"]
 
-USERS: Final = ("alice", "bob", "carol")
+_USERS: Final = ("alice", "bob", "carol")
 """Whom the starter policy knows."""
-
-LEFT_OUT: Final[Mapping[str, str]] = {
-    "an expired token": "a provider issues none, and waiting for one to expire would take its whole life",
-    "a session is revoked mid-chain": "the scene names its sessions, and a provider names them itself",
-}
-"""Scenes that need what only the development IdP can do, with the reason."""
-
-ELSEWHERE: Final[tuple[Scene, ...]] = tuple(scene for scene in SCENES if scene.name not in LEFT_OUT)
 
 
 class LogIns:
-    """What came of log-ins: a token of each user for the edge, and one of alice for somebody else."""
+    """Tokens of people who have logged in at one provider, made by `at` before the scenes begin."""
 
-    def __init__(self, tokens: Mapping[str, str], *, elsewhere: str) -> None:
+    def __init__(self, tokens: Mapping[str, str], others: Sequence[str], *, elsewhere: str, brief: str) -> None:
         self._tokens = dict(tokens)
+        self._others = list(others)
         self._elsewhere = elsewhere
+        self._brief = brief
+
+    @classmethod
+    async def at(
+        cls,
+        log_in: Callable[[str], Awaitable[str]],
+        *,
+        elsewhere: Callable[[str], Awaitable[str]],
+        brief: Callable[[str], Awaitable[str]],
+    ) -> Self:
+        """Log everybody in. Each function returns a token of a user: for the edge, for somebody else, for a second."""
+        return cls(
+            {user: await log_in(user) for user in _USERS},
+            [await log_in("alice") for _ in range(TRIES)],
+            elsewhere=await elsewhere("alice"),
+            brief=await brief("alice"),
+        )
 
     def __call__(self, user: str, *, session: str, audience: str, expires_in: int) -> str:
-        """Return the token; sessions and times are the provider's."""
-        assert (session, expires_in > 0) == ("", True), "the scene is to be left out"
-        return self._elsewhere if audience else self._tokens[user]
+        """Return the token that is asked for; a session is named by the provider, so that another name is another login."""
+        if audience:
+            return self._elsewhere
+        if session:
+            return self._others.pop()
+        if expires_in > 0:
+            return self._tokens[user]
+        expires = json.loads(urlsafe_b64decode(self._brief.split(".")[1] + "=="))["exp"]
+        time.sleep(max(0.0, expires - time.time()))
+        return self._brief
 
 
 async def surprises(stage: Stage, scenes: Sequence[Scene], tokens: LogIns) -> list[tuple[str, object]]:

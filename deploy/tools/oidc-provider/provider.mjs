@@ -4,7 +4,7 @@
 // The first line of standard input is a JSON object:
 //   port        0 for a free one
 //   keys        private JWKs; the first one of an algorithm signs, all are published
-//   resources   {identifier: {"alg": "ES256"} or {} for opaque tokens}
+//   resources   {identifier: {"alg": "ES256"} or {} for opaque tokens}; "seconds" is how long tokens of users live, else 600
 //   client      {"id", "secret", "redirect_uri"}
 //   claims      what tokens of a user hold besides
 //   edge        {"id", "keys"}: the client that asks about tokens, and its public JWKs
@@ -43,6 +43,7 @@ function resourceServerInfo(identifier) {
   return {
     scope: 'read write',
     audience: identifier,
+    accessTokenTTL: resource.seconds,
     ...(resource.alg ? { accessTokenFormat: 'jwt', jwt: { sign: { alg: resource.alg } } } : { accessTokenFormat: 'opaque' }),
   };
 }
@@ -87,7 +88,7 @@ const provider = new Provider(issuer, {
   }],
   clientAuthMethods: ['client_secret_basic', 'private_key_jwt', 'none'],
   enabledJWA: { clientAuthSigningAlgValues: ['ES256'], dPoPSigningAlgValues: ['ES256'] },
-  ttl: { AccessToken: 600, ClientCredentials: 600, Session: 600, Grant: 600, Interaction: 600, IdToken: 600, RefreshToken: 600, DeviceCode: 600 },
+  ttl: { AccessToken: (_, token) => token.resourceServer?.accessTokenTTL ?? 600, ClientCredentials: 600, Session: 600, Grant: 600, Interaction: 600, IdToken: 600, RefreshToken: 600, DeviceCode: 600 },
   findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
   extraTokenClaims: (_, token) => (token.accountId ? { ...claims, sid: token.sessionUid } : undefined),
   features: {

@@ -39,6 +39,10 @@ from weakening_survivors import EXPLAINED  # noqa: E402 -- beside this file
 from weakenings import HELPER, Probe, Weakening, Weaker, find_weakenings, functions_of, probed  # noqa: E402 -- beside this file
 
 TARGETS: dict[str, str] = {
+    "agents/edge/egress/api": "agents/edge/egress/test_exit",
+    "agents/edge/egress/credential": "agents/edge/egress/test_credential",
+    "agents/edge/egress/operation": "agents/edge/egress/test_operation",
+    "agents/edge/egress/reachable": "agents/edge/egress/test_reachable",
     "agents/edge/oauth/access_token": (
         "agents/edge/oauth/test_access_token agents/edge/oauth/test_introspection agents/edge/oauth/test_possession"
     ),
@@ -48,6 +52,7 @@ TARGETS: dict[str, str] = {
     "agents/edge/oauth/dpop": "agents/edge/oauth/test_dpop agents/edge/oauth/test_possession",
     "agents/edge/oauth/introspection": "agents/edge/oauth/test_introspection",
     "agents/edge/oauth/jwt": "agents/edge/oauth/test_access_token agents/edge/oauth/test_token_claims",
+    "agents/edge/oauth/kept_tokens": "agents/edge/oauth/test_kept_tokens",
     "agents/edge/oauth/key_set": (
         "agents/edge/oauth/test_key_set agents/edge/oauth/test_access_token agents/edge/oauth/test_dpop"
     ),

@@ -145,7 +145,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
                 tasks=group,
                 names=names,
                 write_svid=lambda where: api.write_server_svid(where, server_id, dns=("localhost",)),
-                workloads={spiffe_id: _ROLES.get(name, BrokerRole.AGENT) for name, spiffe_id in workloads.items()},
+                workloads={spiffe_id: _role(name, options.declared) for name, spiffe_id in workloads.items()},
                 own=own,
                 port=options.port,
                 sync=options.sync,
@@ -193,9 +193,12 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
             edge_address=edge_address,
             token_service=f"127.0.0.1:{_free_port()}",
             # Every agent; its policy decides what may be done with it.
-            actions=tuple(f"{name}.*" for name in workloads if name not in (*ALWAYS, NOTARY, "edge")),
+            actions=tuple(
+                f"{name}.*" for name in workloads if name not in (*ALWAYS, NOTARY, "edge", options.declared.exit)
+            ),
             max_bytes=options.max_bytes,
             policy=policy.absolute(),
+            token_key=await asyncio.to_thread(_token_key, folder) if options.declared.exchanges else None,
             log=log,
         )
         stack.callback(settings_file.unlink, missing_ok=True)
@@ -209,6 +212,10 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
         from sealbus.agents.edge.edge import open_edge
 
         edge = await stack.enter_async_context(open_edge(settings))
+        if options.declared.exit:
+            from sealbus.agents.dev.settings_file import running_exit
+
+            await stack.enter_async_context(running_exit(settings))
         yield Environment(
             settings_file=settings_file,
             settings=settings,
@@ -225,6 +232,15 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
         )
 
 
+def _token_key(folder: Path) -> Path:
+    from sealbus.agents.edge.oauth.private_file import write_key
+
+    file = folder / "tokens.key"
+    if not file.exists():
+        write_key(file)
+    return file
+
+
 def starter_policy() -> Path:
     """Return the folder of the starter policy that is installed with sealbus."""
     import sealbus.policies
@@ -232,9 +248,13 @@ def starter_policy() -> Path:
     return Path(sealbus.policies.__path__[0]) / "rego"
 
 
+def _role(name: str, declared: Declared) -> BrokerRole:
+    return BrokerRole.EXIT if name == declared.exit else _ROLES.get(name, BrokerRole.AGENT)
+
+
 def _workloads(options: DevOptions, names: Names) -> dict[str, SpiffeId]:
-    notary = (NOTARY,) if options.notary else ()
-    wanted = dict.fromkeys((*ALWAYS, *notary, *options.agents, *options.declared.agents, "edge"))
+    more = (*((NOTARY,) if options.notary else ()), *((options.declared.exit,) if options.declared.exit else ()))
+    wanted = dict.fromkeys((*ALWAYS, *more, *options.agents, *options.declared.agents, "edge"))
     return {name: names.id_of(name) for name in wanted}
 
 

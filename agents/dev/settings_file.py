@@ -22,20 +22,31 @@ from sealbus.agents.control.notary.notary import Notary
 from sealbus.agents.control.notary.role import open_notary
 from sealbus.agents.dev.idp.registry import DEMO_USERS, DemoUser, merged_users
 from sealbus.agents.dev.users import EDGE_PATH
+from sealbus.agents.edge.egress.exit import open_exit
 from sealbus.agents.runtime.settings.settings import Flag, Settings, load_settings
 from sealbus.agents.runtime.settings.source import Key, dotted, file_entries
+from sealbus.bus.background import Background
 from sealbus.envelopes.message.subjects import OwnSubject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["DEFAULT_TRUST_DOMAIN", "NOTARY", "Declared", "DevLog", "read_declared", "running_notary", "write_settings"]
+__all__ = [
+    "DEFAULT_TRUST_DOMAIN",
+    "NOTARY",
+    "Declared",
+    "DevLog",
+    "read_declared",
+    "running_exit",
+    "running_notary",
+    "write_settings",
+]
 
 DEFAULT_TRUST_DOMAIN = "example.org"
 _TEMPLATE = "/agent/{name}"
 
 _READ: Final = frozenset({"trust_domain", "agents", "subjects"})
-_KEPT: Final = frozenset({"audit", "chain", "context", "identity", "limits", "streams", "worker"})
-"""Tables that apply unchanged: they are about work, not about addresses."""
+_KEPT: Final = frozenset({"audit", "chain", "context", "egress", "identity", "limits", "streams", "worker"})
+"""Tables that apply unchanged: they are about work, not about addresses, or about those of others."""
 _SHOWN: Final = frozenset({("edge", "schemas"), ("edge", "cors")})
 """And these keys of a table that is about addresses: whoever writes a page against the edge needs both."""
 _OURS: Final = frozenset({("context", "minters"), ("streams", "replicas")})
@@ -63,6 +74,7 @@ def write_settings(
     actions: Sequence[str],
     max_bytes: int,
     policy: Path,
+    token_key: Path | None = None,
     log: DevLog | None = None,
 ) -> None:
     """Write `path` by rename, mode 0600. For these values TOML basic strings and JSON strings are the same."""
@@ -91,6 +103,7 @@ def write_settings(
                 ("edge", "resource"): f"http://{edge_address}",
                 ("edge", "token_service"): token_service,
                 ("edge", "actions"): list(actions),
+                **({("edge", "token_key"): str(token_key)} if token_key is not None else {}),
                 **declared.kept,
             }
         ),
@@ -98,6 +111,7 @@ def write_settings(
         "[[edge.issuers]]",
         f"issuer = {_text(issuer)}",
         'algorithms = ["ES256"]',
+        *(["keep_tokens = true"] if token_key is not None else []),
         # Every claim of the declared users: the edge passes on only listed claims, here too.
         "[edge.issuers.claims]",
         *(f"{name} = {_text(name)}" for name in sorted({claim for user in declared.users for claim in user.claims})),
@@ -166,6 +180,11 @@ class Declared:
     unused: tuple[str, ...] = ()
     """Tables or keys in the file that do not apply here."""
 
+    exit: str = ""
+    """The name of the exit, if there are APIs outside."""
+    exchanges: bool = False
+    """Whether the exit exchanges users' tokens for some of them."""
+
     def names(self) -> Names:
         """Return names and SPIFFE IDs as the project declares them; `edge` stands for the edge unless it is listed."""
         domain = TrustDomain(self.trust_domain)
@@ -206,6 +225,8 @@ def read_declared(path: Path) -> Declared:
         users=merged_users(users),
         kept=MappingProxyType({key: entry.value for key, entry in entries.items() if _is_kept(key)}),
         max_bytes=settings.max_bytes,
+        exit=settings.egress.agent if settings.egress.apis else "",
+        exchanges=any(api.grant == "token_exchange" for api in settings.egress.apis.values()),
         unused=tuple(dict.fromkeys(_shown(key) for key in entries if not _is_used(key))),
     )
 
@@ -243,6 +264,19 @@ class DevLog:
         """The log's verifier key, as root files hold it."""
         (signer,) = load_signers([self.key], self.origin)
         return signer.verifier.text
+
+
+@asynccontextmanager
+async def running_exit(settings: Settings) -> AsyncGenerator[None, None]:
+    """Run the exit of `settings` while entered."""
+    stop = asyncio.Event()
+    async with open_exit(settings) as worker, Background() as group:
+        group.create_task(worker.run(stop), name="exit")
+        await worker.ready.wait()
+        try:
+            yield
+        finally:
+            stop.set()
 
 
 @asynccontextmanager

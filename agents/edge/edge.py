@@ -24,6 +24,7 @@ from sealbus.agents.edge.oauth.dpop import Nonces
 from sealbus.agents.edge.oauth.introspection import Introspection
 from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer, is_loopback, is_secure_url
 from sealbus.agents.edge.oauth.jwks import KeySource
+from sealbus.agents.edge.oauth.kept_tokens import KeptTokens
 from sealbus.agents.edge.oauth.possession import Possession
 from sealbus.agents.edge.oauth.private_file import read_key
 from sealbus.agents.edge.oauth.user_context import Pseudonyms
@@ -82,6 +83,8 @@ async def open_edge(settings: Settings) -> AsyncGenerator[RunningEdge, None]:
     _public_tls(table)
     _pseudonyms(table)
     _nonces(table, DEFAULT_EDGE_LIMITS)
+    if table.token_key is not None:
+        read_key(table.token_key)
     minting_limits(table, settings.lifetimes)
     openapi_of(table, settings.names)
     _cors(table)
@@ -134,6 +137,7 @@ async def serve_edge(
             shows_certificates=table.client_authorities is not None,
             possession=Possession(_resource(table), guard("proof"), nonces=_nonces(table, limits), limits=limits),
             pseudonyms=_pseudonyms(table),
+            kept=_kept(table, node),
             limits=limits,
         )
         port = await stack.enter_async_context(
@@ -179,6 +183,8 @@ def issuers_of(table: EdgeTable) -> tuple[Issuer, ...]:
     """Return the rows of the table of issuers; raise `ConfigurationError` for an invalid one, or if there is none."""
     if not table.issuers:
         raise ConfigurationError("edge.issuers is empty: name the issuers whose access tokens the edge accepts")
+    if table.token_key is None and any(row.keep_tokens for row in table.issuers):
+        raise ConfigurationError("keep_tokens needs edge.token_key: tokens are kept under it")
     found = []
     for row in table.issuers:
         audiences = row.audiences if row.audiences is not None else (_resource(table),)
@@ -249,6 +255,12 @@ def _resource(table: EdgeTable) -> str:
 
 def _pseudonyms(table: EdgeTable) -> Pseudonyms | None:
     return Pseudonyms.read(table.pseudonym_key) if table.pseudonym_key is not None else None
+
+
+def _kept(table: EdgeTable, node: Node) -> KeptTokens | None:
+    if table.token_key is None:
+        return None
+    return KeptTokens(read_key(table.token_key), KeyValue(node.transport), edge=node.token)
 
 
 def _nonces(table: EdgeTable, limits: EdgeLimits) -> Nonces | None:

@@ -17,6 +17,7 @@ from sealbus.agents.edge.oauth.access_token import AccessToken, AccessTokenVerif
 from sealbus.agents.edge.oauth.assertion import Assertion, Assertions
 from sealbus.agents.edge.oauth.bearer import Scheme, presented_token
 from sealbus.agents.edge.oauth.issuers import Issuer
+from sealbus.agents.edge.oauth.kept_tokens import KeptTokens, Owner
 from sealbus.agents.edge.oauth.possession import Possession
 from sealbus.agents.edge.oauth.user_context import Pseudonyms, mint, user_id
 from sealbus.agents.runtime.node import Node
@@ -87,6 +88,7 @@ class Front:
     possession: Possession
     shows_certificates: bool = False
     pseudonyms: Pseudonyms | None = None
+    kept: KeptTokens | None = None
     limits: EdgeLimits = DEFAULT_EDGE_LIMITS
     users: TokenBuckets = field(init=False)
     clients: TokenBuckets = field(init=False)
@@ -147,7 +149,20 @@ class Front:
         self._take(token, 1.0)
         if proof is not None:
             await self.possession.use(proof)
+        await self.keep(presented.token, token, now=now)
         return token
+
+    async def keep(self, presented: str, token: AccessToken, *, now: int) -> None:
+        """Keep the token `presented`, whose contents are `token`, for the exit, where its issuer's row says so.
+
+        Nothing is kept of one that is bound to a key. Raises `BusUnavailable`.
+        """
+        if self.kept is None or token.bound is not None:
+            return
+        if not any(issuer.keep_tokens for issuer in self.issuers if issuer.issuer == token.issuer):
+            return
+        owner = Owner(token.issuer, self.user_id(token.issuer, token.subject), token.client, token.session)
+        await self.kept.keep(presented, owner, expires=token.expires, now=now)
 
     async def body(self, request: Request, token: AccessToken) -> Content:
         """Return the request's body, whose size counts towards the rates; raises as `read_body`, or 429."""

@@ -63,6 +63,8 @@ def token_app(front: Front) -> Application:
             if assertion is not None:
                 # Last, so that it can be shown again after any other refusal.
                 await front.assertions.use(assertion)
+            else:
+                await front.keep(given.token, token, now=now)
         except TokenRefused as error:
             # A token that is not accepted makes the request or the grant invalid (RFC 8693 section 2.2.2, RFC 7523 section
             # 3.1), not the client.

@@ -14,8 +14,9 @@ from typing import Self
 
 from sealbus.agents.identity.current import CurrentIdentity
 from sealbus.agents.identity.jwt_svid import LEAST_LIFE
+from sealbus.agents.identity.threads import run_in_thread
 from sealbus.agents.identity.upkeep import Upkeep
-from sealbus.agents.identity.workload_api import Endpoint
+from sealbus.agents.identity.workload_api import Endpoint, RawClient, WorkloadApiError
 from sealbus.bus.ports import Clock, X509Material, wall_clock
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import IdentityUnavailable
@@ -25,6 +26,9 @@ from sealbus.envelopes.trust.bundles import TrustBundles
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = ["IdentityStatus", "WorkloadIdentity"]
+
+_ASSERTION_SECONDS = 5.0
+"""For a JWT-SVID that another service waits for."""
 
 
 class WorkloadIdentity:
@@ -97,6 +101,24 @@ class WorkloadIdentity:
     def bundles(self) -> TrustBundles:
         """Return the JWT bundles that the Workload API gave, each for its own trust domain."""
         return self._current.jwt_bundles
+
+    async def assertion(self, url: str) -> str:
+        """Return a JWT-SVID to show at `url` alone, an http or https URL, such as an authorization server's issuer.
+
+        It is asked for each time, and at once where the Workload API has one; nothing about it is verified here. Raises
+        `IdentityUnavailable` if there is none, `ValueError` for another text.
+        """
+        self._check_open()
+        own = self.spiffe_id
+        try:
+            with contextlib.closing(RawClient(self._current.endpoint)) as client:
+                return await run_in_thread(
+                    lambda: client.fetch_assertion(own, url, timeout=_ASSERTION_SECONDS),
+                    name="workload-api-assertion",
+                    stop=client.close,
+                )
+        except WorkloadApiError as error:
+            raise IdentityUnavailable(f"no JWT-SVID for another service: {error}") from error
 
     def x509(self) -> X509Material:
         """Return the current X.509-SVID; raise `IdentityUnavailable` if there is none or it has expired."""

@@ -122,10 +122,22 @@ class RawClient(WorkloadApiClient):
     def fetch_token(self, spiffe_id: SpiffeId, key: PublicKey, *, timeout: float) -> str:
         """Return a JWT-SVID of `spiffe_id` whose one audience is `key`'s thumbprint, waiting at most `timeout` seconds.
 
-        There is no way to ask for another audience here: with it a caller could have a foreign key vouched for (SPEC.md
-        section 5). Nothing about the token is verified. Raises `WorkloadApiError`.
+        With any audience a caller could have a foreign key vouched for (SPEC.md section 5): the only others that can be asked
+        for are URLs (`fetch_assertion`). Nothing about the token is verified. Raises `WorkloadApiError`.
         """
-        request = proto.JWTSVIDRequest(audience=[key.thumbprint], spiffe_id=str(spiffe_id))
+        return self._fetch(spiffe_id, key.thumbprint, timeout)
+
+    def fetch_assertion(self, spiffe_id: SpiffeId, url: str, *, timeout: float) -> str:
+        """Return a JWT-SVID of `spiffe_id` to show at `url` alone, an http or https URL; otherwise as `fetch_token`.
+
+        Raises `ValueError` for any other text: what names a key would vouch for that key.
+        """
+        if not url.startswith(("https://", "http://")):
+            raise ValueError("not a URL")
+        return self._fetch(spiffe_id, url, timeout)
+
+    def _fetch(self, spiffe_id: SpiffeId, audience: str, timeout: float) -> str:
+        request = proto.JWTSVIDRequest(audience=[audience], spiffe_id=str(spiffe_id))
         with _failures():
             response = cast(
                 "proto.JWTSVIDResponse", self._spiffe_workload_api_stub.FetchJWTSVID(request, timeout=timeout)

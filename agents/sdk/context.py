@@ -18,6 +18,8 @@ from sealbus.envelopes.records.archive import VerifiedDecided
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
 if TYPE_CHECKING:
+    import httpx2
+
     from sealbus.agents.sdk.sender import ChildCallOptions, ChildSubmitOptions, Receipt, Sender
     from sealbus.agents.sdk.task_handle import TaskHandle
 
@@ -245,6 +247,26 @@ class Context:
             detached=detached or self._cancellation.shielded,
             sent=self._sent,
         )
+
+    def http(self, api: str, *, timeout: float = 30.0, task: bool = False) -> httpx2.AsyncClient:
+        """Return an httpx2 client for the API that the exit calls `api`: `await ctx.http("crm").get("/customers/acme")`.
+
+        Each request is a call of `exit.<api>` (`<agent>.<api>` if `api` names another exit), or with `task` a task, which may
+        take longer than a minute; `timeout` is seconds for one request. The message's user and chain go along, the exit's
+        policy decides, and the exit alone has the API's tokens. Requests raise what `call` raises: `Denied`, or `RemoteError`
+        with the exit's code (docs/legacy.md). Whatever the API itself answers is an answer.
+        """
+        from sealbus.agents.sdk.http import ApiAnswer, ApiRequest, api_action, api_client
+
+        action = api_action(api)
+
+        async def send(request: ApiRequest) -> ApiAnswer:
+            if task:
+                handle = await self.submit(action, request, life=timeout)
+                return await handle.result(ApiAnswer, timeout=timeout)
+            return await self.call(action, request, returns=ApiAnswer, timeout=timeout)
+
+        return api_client(send)
 
     async def emit(self, name: str, body: object, *, media_type: str = JSON) -> Receipt:
         """Emit an event of this agent, marked as following from the handled message; it carries no user and no chain."""

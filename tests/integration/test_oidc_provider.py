@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import httpx2
 import pytest
+from joserfc.jwk import ECKey, Key
 from support.dpop import Holder
 from support.edge import QUICK, door, edge_table
 from support.envelopes import TRUST_DOMAIN, agent
 from support.envelopes import Issuer as SvidIssuer
-from support.issuer import TRUSTS_NOBODY, new_key
-from support.oidc_provider import CLIENT, EDGE, ES256_API, OPAQUE_API, RS256_API, OidcProvider
+from support.issuer import TRUSTS_NOBODY, compact, new_key, public_jwk, signed
+from support.legacy import LegacyApi, OAuth
+from support.oidc_provider import CLIENT, EDGE, ES256_API, EXIT, LEGACY_API, OPAQUE_API, RS256_API, OidcProvider
 from support.shop import Shop
 
 from sealbus.agents.edge.edge import serve_edge
@@ -175,3 +178,127 @@ async def test_it_rotates_its_keys_by_restart_with_both_and_then_with_the_new_on
             await verifier.verify(first, now=later)
     # And gone: what was fetched last goes on counting.
     assert (await verifier.verify(second, now=later + COOL_DOWN)).client == CLIENT["id"]
+
+
+TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
+JWT = "urn:ietf:params:oauth:token-type:jwt"
+OURS = "https://sealbus.example"
+OUR_KEY = new_key()
+
+
+@pytest.fixture
+async def believing() -> AsyncIterator[OidcProvider]:
+    trusted = {OURS: [public_jwk(OUR_KEY, "ours")]}
+    async with OidcProvider({"ec-1": ("ES256", new_key("ES256"))}, trusted=trusted) as provider:
+        yield provider
+
+
+def assertion(provider: OidcProvider, *, key: Key = OUR_KEY, **changes: Any) -> str:
+    """Return what we say of alice; `changes` replace claims, None removes one."""
+    second = int(time.time())
+    claims = {
+        "iss": OURS, "sub": "alice", "aud": provider.issuer,
+        "iat": second, "exp": second + 60, "jti": secrets.token_hex(8), **changes,
+    }  # fmt: skip
+    said = {name: value for name, value in claims.items() if value is not None}
+    return compact({"alg": "ES256", "kid": "ours"}, said, signed("ES256", key))
+
+
+async def asked_as_exit(
+    provider: OidcProvider, form: Mapping[str, str], *, key: ECKey | None = None
+) -> httpx2.Response:
+    client = PrivateKeyJwt(EXIT, provider.exit_key if key is None else key)
+    sent, fields = await client.sign(form, issuer=provider.issuer, now=now())
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        return await http.post(f"{provider.issuer}/token", data=sent, headers=fields)
+
+
+async def seen_by_legacy(provider: OidcProvider, answer: httpx2.Response) -> tuple[int, str]:
+    """Return what the legacy service says to the token of `answer`, and as whom it lets it in."""
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["token_type"] == "Bearer"
+    fields = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    async with (
+        LegacyApi(OAuth(provider.issuer, LEGACY_API)) as legacy,
+        httpx2.AsyncClient(trust_env=False) as http,
+    ):
+        status = (await http.get(f"{legacy.url}/customers/42", headers=fields)).status_code
+        return status, legacy.received[0].subject
+
+
+async def test_the_exit_gets_a_token_of_its_own(provider: OidcProvider) -> None:
+    form = {"grant_type": "client_credentials"}
+    answer = await asked_as_exit(provider, {**form, "resource": LEGACY_API, "scope": "read"})
+    assert await seen_by_legacy(provider, answer) == (200, EXIT)
+    refused = await asked_as_exit(provider, form, key=ECKey.generate_key("P-256"))
+    assert (refused.status_code, refused.json()["error"]) == (401, "invalid_client")
+
+
+@pytest.mark.parametrize("named", ["resource", "audience"])
+async def test_the_exit_exchanges_a_users_token(named: str, provider: OidcProvider) -> None:
+    form = {
+        "grant_type": TOKEN_EXCHANGE, "subject_token": await provider.user_token("alice", ES256_API),
+        "subject_token_type": ACCESS_TOKEN, named: LEGACY_API, "scope": "read",
+    }  # fmt: skip
+    answer = await asked_as_exit(provider, form)
+    assert await seen_by_legacy(provider, answer) == (200, "alice")
+    assert (answer.json()["issued_token_type"], answer.json()["scope"]) == (ACCESS_TOKEN, "read")
+    # What it got is for the legacy service alone.
+    with pytest.raises(TokenRefused) as caught:
+        async with KeySource(tls=TRUSTS_NOBODY) as keys:
+            await AccessTokenVerifier([row(provider)], keys).verify(answer.json()["access_token"], now=now())
+    assert caught.value.code is Code.TOKEN_AUDIENCE
+
+
+async def test_an_assertion_about_a_user_brings_a_token_for_them(believing: OidcProvider) -> None:
+    for user, form in (
+        ("alice", {"grant_type": JWT_BEARER, "assertion": assertion(believing)}),
+        (
+            "bob",
+            {"grant_type": JWT_BEARER, "assertion": assertion(believing, aud=f"{believing.issuer}/token", sub="bob")},
+        ),
+        (
+            "alice",
+            {"grant_type": TOKEN_EXCHANGE, "subject_token": assertion(believing), "subject_token_type": JWT},
+        ),
+    ):
+        answer = await asked_as_exit(believing, {**form, "resource": LEGACY_API})
+        assert await seen_by_legacy(believing, answer) == (200, user)
+
+
+async def test_what_it_cannot_believe_it_refuses(believing: OidcProvider) -> None:
+    second = int(time.time())
+    once = assertion(believing)
+    good = {"grant_type": JWT_BEARER, "resource": LEGACY_API}
+    assert (await asked_as_exit(believing, {**good, "assertion": once})).status_code == 200
+    for text in (
+        once,
+        assertion(believing, iss="https://other.example"),
+        assertion(believing, aud="https://other.example"),
+        assertion(believing, exp=second - 1),
+        assertion(believing, iat=second - 3_600),
+        assertion(believing, sub=None),
+        assertion(believing, jti=None),
+        assertion(believing, key=new_key()),
+        "not-an-assertion",
+    ):
+        answer = await asked_as_exit(believing, {**good, "assertion": text})
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
+
+    exchange = {"grant_type": TOKEN_EXCHANGE, "subject_token_type": ACCESS_TOKEN}
+    token = await believing.user_token("alice", ES256_API)
+    for form, error in (
+        ({"subject_token": token}, "invalid_target"),
+        ({"subject_token": token, "resource": "https://other.example"}, "invalid_target"),
+        ({"subject_token": token, "resource": LEGACY_API, "scope": "all"}, "invalid_scope"),
+        ({"subject_token": f"{token[:-4]}AAAA", "resource": LEGACY_API}, "invalid_request"),
+        ({"subject_token": assertion(believing), "resource": LEGACY_API}, "invalid_request"),
+        ({"subject_token": token, "subject_token_type": "urn:x", "resource": LEGACY_API}, "invalid_request"),
+    ):
+        answer = await asked_as_exit(believing, {**exchange, **form})
+        assert (answer.status_code, answer.json()["error"]) == (400, error)
+    other = ECKey.generate_key("P-256")
+    stranger = await asked_as_exit(believing, {**good, "assertion": assertion(believing)}, key=other)
+    assert (stranger.status_code, stranger.json()["error"]) == (401, "invalid_client")

@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +28,8 @@ __all__ = [
     "CLIENT",
     "EDGE",
     "ES256_API",
+    "EXIT",
+    "LEGACY_API",
     "NATIVE",
     "OPAQUE_API",
     "RS256_API",
@@ -42,8 +45,10 @@ _READY_SECONDS = 30.0
 ES256_API = "https://edge.example/es256"
 RS256_API = "https://edge.example/rs256"
 OPAQUE_API = "https://edge.example/opaque"
+LEGACY_API = "https://legacy.example/api"
 CLIENT = {"id": "shop-web", "secret": "for-tests-only", "redirect_uri": "https://shop.example/callback"}
 EDGE = "the-edge"
+EXIT = "the-exit"
 NATIVE = "sealbus-cli"
 CLAIMS = {"department": "tools", "groups": ["a", "b"], "nested": {"no": "context holds it"}}
 """What tokens of users hold besides."""
@@ -61,15 +66,27 @@ def require_oidc_provider() -> tuple[str, Path]:
 
 
 class OidcProvider:
-    """The provider with `keys`, private keys by `kid`, started by `async with`. `port` 0 is a free one."""
+    """The provider with `keys`, private keys by `kid`, started by `async with`. `port` 0 is a free one.
 
-    def __init__(self, keys: dict[str, tuple[str, Key]], *, port: int = 0) -> None:
+    `trusted` are the public JWKs of those whose assertions about users it believes, by their issuer.
+    """
+
+    def __init__(
+        self,
+        keys: dict[str, tuple[str, Key]],
+        *,
+        port: int = 0,
+        trusted: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    ) -> None:
         self._node, self._folder = require_oidc_provider()
         self._keys = [
             {**key.as_dict(private=True), "kid": kid, "alg": alg, "use": "sig"} for kid, (alg, key) in keys.items()
         ]
         self.edge_key = ECKey.generate_key("P-256", private=True)
         """Of the client that asks about tokens."""
+        self.exit_key = ECKey.generate_key("P-256", private=True)
+        """Of the client that gets tokens for others and for itself."""
+        self._trusted = {issuer: list(map(dict, jwks)) for issuer, jwks in (trusted or {}).items()}
         self._port = port
         self._process: Process | None = None
         self.issuer = ""
@@ -112,12 +129,16 @@ class OidcProvider:
         return {
             "port": self._port,
             "keys": self._keys,
-            "resources": {ES256_API: {"alg": "ES256"}, RS256_API: {"alg": "RS256"}, OPAQUE_API: {}},
+            "resources": {
+                ES256_API: {"alg": "ES256"}, RS256_API: {"alg": "RS256"}, OPAQUE_API: {}, LEGACY_API: {"alg": "ES256"},
+            },
             "client": CLIENT,
             "claims": CLAIMS,
             "edge": {"id": EDGE, "keys": [public_jwk(self.edge_key, self.edge_key.thumbprint())]},
             "native": NATIVE,
-        }
+            "exit": {"id": EXIT, "keys": [public_jwk(self.exit_key, self.exit_key.thumbprint())]},
+            "trusted": self._trusted,
+        }  # fmt: skip
 
     async def client_token(self, resource: str, scope: str = "read", *, holder: Holder | None = None) -> str:
         """Return an access token of the client itself (client credentials), bound to the key of `holder` if there is one."""

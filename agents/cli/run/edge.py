@@ -1,4 +1,4 @@
-"""`sealbus edge serve`: the edge between HTTP with OAuth and the bus, until SIGTERM, then a graceful stop."""
+"""`sealbus edge serve|exit`: the way in from HTTP with OAuth, and the way out to it, until SIGTERM, then a graceful stop."""
 
 from __future__ import annotations
 
@@ -32,10 +32,23 @@ def serve(address: str | None, health: str | None, config: str | None, as_json: 
     asyncio.run(_serve(address, health, config, as_json=as_json))
 
 
+@command.command("exit")
+@click.option("--health", default=None, metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics here.")
+@config_option
+@json_option
+def exit_(health: str | None, config: str | None, as_json: bool) -> None:
+    """Call the APIs in egress.apis for agents, whose policy decides about each request, and show them their tokens."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    raise SystemExit(0 if asyncio.run(_exit(health, config, as_json=as_json)) else 1)
+
+
 @command.command("pseudonym-key")
 @click.argument("file", type=click.Path(path_type=Path))
 def pseudonym_key(file: Path) -> None:
-    """Write a new key for edge.pseudonym_key to FILE, which must not exist yet, readable by its owner alone."""
+    """Write a new key to FILE, which must not exist yet, readable by its owner alone.
+
+    For edge.pseudonym_key, or for edge.nonce_key or edge.token_key.
+    """
     from sealbus.agents.edge.oauth.private_file import write_key
 
     write_key(file)
@@ -96,3 +109,35 @@ async def _serve(address: str | None, health: str | None, config: str | None, *,
             note(f"edge runs as {edge.node.own}: {edge.front.resource} at port {edge.port}{service}")
         settle_collector()
         await stop.wait()
+
+
+async def _exit(health: str | None, config: str | None, *, as_json: bool) -> bool:
+    from sealbus.agents.edge.egress.exit import open_exit
+    from sealbus.agents.runtime.health import HealthServer, Probes
+    from sealbus.agents.runtime.settings.settings import load_settings
+    from sealbus.agents.runtime.worker import WorkerLimits, settle_collector
+    from sealbus.bus.background import Background
+
+    settings = load_settings(config)
+    limits = WorkerLimits(**dict(settings.worker), **dict(settings.limits))
+    stop = stop_signalled()
+    async with AsyncExitStack() as stack:
+        async with ended_by(stop):
+            worker = await stack.enter_async_context(open_exit(settings, limits))
+        if stop.is_set():
+            return True
+        where = health or settings.health.address
+        if where is not None:
+            probes = Probes(healthy=dict, ready=worker.not_ready, notes=worker.notes)
+            server = await stack.enter_async_context(HealthServer(where, probes=probes, counters=worker.node.counters))
+            note(f"health at port {server.port}")
+        group = await stack.enter_async_context(Background())
+        running = group.create_task(worker.run(stop), name="exit")
+        async with ended_by(stop):
+            await worker.ready.wait()
+        settle_collector()
+        if as_json:
+            print_json({"ready": True, "identity": str(worker.node.own), "apis": sorted(settings.egress.apis)})
+        else:
+            note(f"exit runs as {worker.node.own}: {', '.join(sorted(settings.egress.apis))}")
+        return await running

@@ -138,6 +138,8 @@ class BrokerRole(StrEnum):
 
     AGENT = "agent"
     """Sends, handles, records; reads messages addressed to it."""
+    EXIT = "exit"
+    """An agent that may also read the tokens that the edge keeps for it."""
     NOTARY = "notary"
     """An agent that may also read all of AUDIT, to keep a log of it."""
     OPERATOR = "operator"
@@ -156,6 +158,8 @@ def permissions_of(role: BrokerRole, spiffe_id: SpiffeId, names: Names, own: Seq
     """Return the permissions of a workload of `role` under `spiffe_id`."""
     if role is BrokerRole.OPERATOR:
         return operator_permissions(spiffe_id, names, own)
+    if role is BrokerRole.EXIT:
+        return exit_permissions(spiffe_id, names, own)
     if role is BrokerRole.NOTARY:
         return notary_permissions(spiffe_id, names, own)
     return agent_permissions(spiffe_id, names, own)
@@ -225,6 +229,13 @@ def _bucket_reader(bucket: str) -> tuple[str, ...]:
         f"{_API}.CONSUMER.MSG.NEXT.{stream}.*",
         f"{_API}.CONSUMER.DELETE.{stream}.*",
     )
+
+
+def exit_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
+    """Return the permissions of an exit: those of an agent, and to read what the edge keeps of tokens, encrypted."""
+    agent = agent_permissions(spiffe_id, names, own)
+    kept = f"{_API}.DIRECT.GET.{STATE}.state.{names.token(names.id_of('edge'))}.token.*"
+    return Permissions(publish=(*agent.publish, kept), subscribe=agent.subscribe)
 
 
 def notary_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:

@@ -1,10 +1,10 @@
-"""How the edge authenticates to an issuer as a client of its own: by a key (RFC 7523), or by a secret (RFC 6749)."""
+"""How the edge authenticates to an issuer as a client of its own: by a key (RFC 7523), a JWT-SVID, or a secret (RFC 6749)."""
 
 from __future__ import annotations
 
 import os
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -18,9 +18,10 @@ from sealbus.agents.edge.oauth.private_file import read_private
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import SECOND
 
-__all__ = ["ClientAuthentication", "ClientSecret", "PrivateKeyJwt", "client_authentication"]
+__all__ = ["ClientAuthentication", "ClientSecret", "JwtSvidClient", "PrivateKeyJwt", "client_authentication"]
 
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_SVID_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 _ASSERTION_SECONDS: Final = 60
 """How long an assertion may be used: it is made for one request."""
 _FILE_BYTES: Final = 8_192
@@ -29,7 +30,7 @@ _FILE_BYTES: Final = 8_192
 class ClientAuthentication(Protocol):
     """A client's credentials at one issuer."""
 
-    def sign(self, form: Mapping[str, str], *, issuer: str, now: int) -> tuple[dict[str, str], dict[str, str]]:
+    async def sign(self, form: Mapping[str, str], *, issuer: str, now: int) -> tuple[dict[str, str], dict[str, str]]:
         """Return `form` and the header fields with which the client sends it to `issuer` at `now` (microseconds)."""
 
 
@@ -40,20 +41,41 @@ class PrivateKeyJwt:
     client_id: str
     key: ECKey = field(repr=False)
 
-    def sign(self, form: Mapping[str, str], *, issuer: str, now: int) -> tuple[dict[str, str], dict[str, str]]:
+    async def sign(self, form: Mapping[str, str], *, issuer: str, now: int) -> tuple[dict[str, str], dict[str, str]]:
         """Return `form` with a fresh assertion for `issuer`."""
+        assertion = self.assertion(self.client_id, audience=issuer, now=now)
+        said = {"client_id": self.client_id, "client_assertion_type": _ASSERTION_TYPE, "client_assertion": assertion}
+        return {**form, **said}, {}
+
+    def assertion(self, subject: str, *, audience: str, now: int) -> str:
+        """Return a JWT by which the client says to `audience` alone, for a minute, that it acts for `subject`.
+
+        Of itself that authenticates it; of a user it is the grant of RFC 7523 section 2.1.
+        """
         seconds = now // SECOND
         claims = {
             "iss": self.client_id,
-            "sub": self.client_id,
-            "aud": issuer,
+            "sub": subject,
+            "aud": audience,
             "jti": os.urandom(16).hex(),
             "iat": seconds,
             "exp": seconds + _ASSERTION_SECONDS,
         }
-        assertion = jwt.encode({"alg": "ES256", "kid": self.key.thumbprint()}, claims, self.key)
-        said = {"client_id": self.client_id, "client_assertion_type": _ASSERTION_TYPE, "client_assertion": assertion}
-        return {**form, **said}, {}
+        return jwt.encode({"alg": "ES256", "kid": self.key.thumbprint()}, claims, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class JwtSvidClient:
+    """A client that shows a JWT-SVID (draft-ietf-oauth-spiffe-client-auth), which `fetch` gets for the issuer alone."""
+
+    client_id: str
+    fetch: Callable[[str], Awaitable[str]] = field(repr=False)
+
+    async def sign(self, form: Mapping[str, str], *, issuer: str, now: int) -> tuple[dict[str, str], dict[str, str]]:
+        """Return `form` with a JWT-SVID whose audience is `issuer`; raise `IdentityUnavailable` if there is none."""
+        del now
+        said = {"client_assertion_type": _SVID_TYPE, "client_assertion": await self.fetch(issuer)}
+        return {**form, "client_id": self.client_id, **said}, {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +85,7 @@ class ClientSecret:
     client_id: str
     secret: str = field(repr=False)
 
-    def sign(self, form: Mapping[str, str], *, issuer: str, now: int) -> tuple[dict[str, str], dict[str, str]]:
+    async def sign(self, form: Mapping[str, str], *, issuer: str, now: int) -> tuple[dict[str, str], dict[str, str]]:
         """Return `form` as it is, and the field with the secret."""
         del issuer, now
         pair = f"{quote(self.client_id, safe='')}:{quote(self.secret, safe='')}"

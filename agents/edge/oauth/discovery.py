@@ -27,6 +27,7 @@ _HEADERS: Final = {
     "Accept-Encoding": "identity",
     "User-Agent": "sealbus",
 }
+_NO_FIELDS: Final[Mapping[str, str]] = {}
 
 
 class FetchFailed(Exception):
@@ -116,9 +117,11 @@ class Documents:
             raise FetchFailed(f"status {status}")
         return document
 
-    async def answer(self, url: str, form: Mapping[str, str]) -> tuple[int, bytes]:
+    async def answer(
+        self, url: str, form: Mapping[str, str], headers: Mapping[str, str] = _NO_FIELDS
+    ) -> tuple[int, bytes]:
         """Return status and body of what `url` answers to a form, also where it refuses; raise `FetchFailed`."""
-        status, document, _ = await self._read("POST", url, refusals=True, data=dict(form))
+        status, document, _ = await self._read("POST", url, refusals=True, data=dict(form), headers=dict(headers))
         return status, document
 
     async def _get(self, url: str) -> tuple[int, bytes, int | None]:

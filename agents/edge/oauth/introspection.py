@@ -90,7 +90,8 @@ class Introspection:
         form = {"token": token, "token_type_hint": "access_token"}
         try:
             async with asyncio.timeout(self._limits.fetch_seconds):
-                document = await self._documents.post(at.url, *at.client.sign(form, issuer=issuer.issuer, now=now))
+                signed = await at.client.sign(form, issuer=issuer.issuer, now=now)
+                document = await self._documents.post(at.url, *signed)
             said = _active(document, self._limits)
         except (FetchFailed, TimeoutError) as error:
             _log.warning("issuer %s did not say about a token: %s", issuer.issuer, str(error) or "too slow")

@@ -53,8 +53,9 @@ class Issuer:
     `session_claim` names the session; `jti` does for a token without that claim. The tenant is that of `tenant_claim`, which
     a token must then have, or always `tenant`. `scopes` are those that reach the user context, by default all: what a
     provider of somebody else says of its users must not mean something here by chance. With `bound` its tokens must be
-    bound to a key (RFC 9449, RFC 8705). `require` are claims that a token must have with these values: where anybody can get
-    a token of the issuer, they say whose it takes.
+    bound to a key (RFC 9449, RFC 8705). With `keep_tokens` those that are not are kept for the exit, where the edge has a key
+    for that (`kept_tokens.py`). `require` are claims that a token must have with these values: where anybody can get a token
+    of the issuer, they say whose it takes.
 
     `domain` is the partner whose issuer it is, None for our own: inside, its subjects and clients are called `NAME@domain`,
     and by default none of its scopes is known. The client is named by `client_claim`; a subject that is its own client is one
@@ -79,6 +80,7 @@ class Issuer:
     tenant: str | None = None
     scopes: frozenset[str] | None = None
     bound: bool = False
+    keep_tokens: bool = False
     introspection: IntrospectionEndpoint | None = None
     domain: TrustDomain | None = None
     workloads: bool = False

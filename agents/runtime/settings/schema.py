@@ -19,11 +19,13 @@ from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
 __all__ = [
+    "ApiTable",
     "CalloutTable",
     "ControlTable",
     "DevTable",
     "Document",
     "EdgeTable",
+    "EgressTable",
     "FileOrUrl",
     "IssuerTable",
     "NotaryTable",
@@ -277,6 +279,7 @@ class IssuerTable(_Table):
     tenant: str | None = None
     scopes: tuple[str, ...] | None = None
     bound: bool = False
+    keep_tokens: bool = False
     introspection: str | None = None
     client: str | None = None
     client_key: Path | None = None
@@ -284,6 +287,47 @@ class IssuerTable(_Table):
 
     def __str__(self) -> str:
         return self.issuer
+
+
+class ApiTable(_Table):
+    """One API outside; docs/legacy.md shows each grant, `agents/edge/egress/api.py` says what is checked.
+
+    `grant` is what it wants to be shown: a `key` of its own in `key_header`, or an access token for the exit itself
+    (`client_credentials`) or on behalf of the user, for the user's own token (`token_exchange`) or by the exit's word
+    (`jwt_bearer`). `issuer` is the authorization server, of which the exit is the `client`. `users` are the issuers whose
+    users the API knows by the same ids. Without `networks` the API's addresses must be public. `authorities` is a PEM file.
+    """
+
+    url: str
+    operations: tuple[str, ...]
+    grant: Literal["key", "client_credentials", "token_exchange", "jwt_bearer"]
+    key: Path | None = None
+    key_header: str = "X-API-Key"
+    issuer: str | None = None
+    token_endpoint: str | None = None
+    client: str | None = None
+    client_key: Path | None = None
+    client_secret: Path | None = None
+    client_svid: bool = False
+    audience: str = ""
+    resource: str = ""
+    scope: str = ""
+    users: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    authorities: Path | None = None
+    headers: tuple[str, ...] = ()
+    seconds: Seconds = 10.0
+
+
+class EgressTable(_Table):
+    """The exit, and the APIs that agents reach through it, by the names that agents call them.
+
+    `authorities` is a PEM file of those that vouch for authorization servers, by default the system's.
+    """
+
+    agent: str = "exit"
+    authorities: Path | None = None
+    apis: dict[str, ApiTable] = {}
 
 
 class EdgeTable(_Table):
@@ -297,7 +341,8 @@ class EdgeTable(_Table):
     `schemas` are files of `sealbus agent schema`: /v1/openapi.json shows everybody what they say of exposed actions. `cors`
     are the origins whose pages may read answers, by default none. With `pseudonym_key`, a file made by `sealbus edge
     pseudonym-key`, user contexts hold pseudonyms instead of users' ids. With `nonce_key`, a file made in the same way, proofs
-    of possession must hold a nonce of the edge. `client_authorities` is a PEM file of the authorities whose certificates
+    of possession must hold a nonce of the edge. With `token_key`, made in the same way, tokens of issuers that say
+    `keep_tokens` are kept for the exit, encrypted. `client_authorities` is a PEM file of the authorities whose certificates
     clients can show, to which tokens can be bound. `context_start` and `context_life` are seconds for which a chain may start
     with a context that it mints, and go on: 15 minutes and 8 hours, or what readers accept if that is less (`context.start`,
     `context.life`), and never more than that.
@@ -313,6 +358,7 @@ class EdgeTable(_Table):
     token_service: str | None = None
     pseudonym_key: Path | None = None
     nonce_key: Path | None = None
+    token_key: Path | None = None
     client_authorities: Path | None = None
     context_start: Life | None = None
     context_life: Life | None = None
@@ -411,5 +457,6 @@ class Document(_Table):
     worker: WorkerTable = WorkerTable()
     dev: DevTable = DevTable()
     edge: EdgeTable = EdgeTable()
+    egress: EgressTable = EgressTable()
     client: ClientTable = ClientTable()
     control: ControlTable = ControlTable()

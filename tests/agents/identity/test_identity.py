@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 import sys
@@ -24,6 +25,7 @@ from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorklo
 from sealbus.agents.dev.workload_api.server import socket_path
 from sealbus.agents.identity import WorkloadIdentity
 from sealbus.bus.ports import Identity
+from sealbus.envelopes.encoding.jws import decode_base64url
 from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
@@ -102,6 +104,30 @@ async def test_jwt_svids_are_asked_for_one_audience_only(scripted: ScriptedWorkl
     """The thumbprint of this process's key: SPEC.md section 5."""
     async with WorkloadIdentity.connect(scripted.address) as identity:
         assert scripted.audiences == [[identity.sealer().key.public.thumbprint]]
+
+
+async def test_a_jwt_svid_for_another_service_is_for_its_url_alone(running: RunningWorkloadApi) -> None:
+    """Whatever names a key cannot be asked for: it would vouch for that key."""
+    async with WorkloadIdentity.connect(running.address("planner")) as identity:
+        token = await identity.assertion("https://idp.example/realms/bus")
+        claims = json.loads(decode_base64url(token.split(".")[1].encode()))
+        assert claims["aud"] == ["https://idp.example/realms/bus"]
+        assert claims["sub"] == str(running.spiffe_id("planner"))
+        for audience in (identity.sealer().key.public.thumbprint, "urn:x", "idp.example", "spiffe://example.org/a", ""):
+            with pytest.raises(ValueError, match="not a URL"):
+                await identity.assertion(audience)
+    with pytest.raises(IdentityUnavailable, match="closed"):
+        await identity.assertion("https://idp.example")
+
+
+async def test_a_workload_api_without_a_jwt_svid_for_another_service(scripted: ScriptedWorkloadApi) -> None:
+    """The service cannot be asked then; what is sealed with does not change."""
+    async with WorkloadIdentity.connect(scripted.address) as identity:
+        sealer = identity.sealer()
+        scripted.status["FetchJWTSVID"] = "PERMISSION_DENIED"
+        with no_thread_left(), pytest.raises(IdentityUnavailable, match="another service: PERMISSION_DENIED"):
+            await identity.assertion("https://idp.example")
+        assert identity.sealer() is sealer
 
 
 # The first connect

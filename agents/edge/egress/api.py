@@ -1,0 +1,261 @@
+"""One API outside: what of it may be requested, where it is reached, and one request to it, bounded in every way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+import httpx2
+
+from sealbus.agents.edge.egress.credential import Credential
+from sealbus.agents.edge.egress.operation import Operation
+from sealbus.agents.edge.egress.reachable import AddressRefused, Network, Resolve, address_of, resolve
+from sealbus.agents.edge.oauth.issuers import is_secure_url
+from sealbus.agents.sdk.http import ApiAnswer, ApiRequest
+from sealbus.agents.sdk.resource import Resource
+from sealbus.bus.routing.retry import Reject
+from sealbus.envelopes.encoding.codec import is_text
+from sealbus.envelopes.errors import ConfigurationError, ResourceNotFound
+from sealbus.envelopes.message.user_context import UserContext
+from sealbus.envelopes.trust.names import is_token
+
+__all__ = ["ANSWER_BYTES", "Api", "OpenApi"]
+
+_log: Final = logging.getLogger(__name__)
+
+ANSWER_BYTES: Final = 524_288
+"""The longest body of an answer: in base64 it has to fit an envelope (SPEC.md section 2)."""
+SECONDS: Final = 10.0
+MOST_SECONDS: Final = 3_600.0
+
+ADDRESS_REFUSED: Final = "address_refused"
+API_UNREACHABLE: Final = "api_unreachable"
+API_TIMEOUT: Final = "api_timeout"
+FIELD_REFUSED: Final = "field_refused"
+ANSWER_REFUSED: Final = "answer_refused"
+
+_SENT: Final = frozenset(
+    {
+        "accept",
+        "accept-language",
+        "content-language",
+        "content-type",
+        "idempotency-key",
+        "if-match",
+        "if-modified-since",
+        "if-none-match",
+        "if-unmodified-since",
+        "prefer",
+    }
+)
+"""Fields that an agent may send. Others are refused, so that nobody believes that they arrived."""
+_ANSWERED: Final = frozenset(
+    {
+        "content-language",
+        "content-type",
+        "date",
+        "deprecation",
+        "etag",
+        "last-modified",
+        "link",
+        "preference-applied",
+        "retry-after",
+        "sunset",
+    }
+)
+"""Fields of an answer that are passed on: no cookie, no challenge, and nothing about where the API is."""
+_FIELD: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
+_VALUE: Final = re.compile(r"[\t -~]{0,4096}")
+_QUERY: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,4096}")
+_FORBIDDEN: Final = frozenset(
+    {"authorization", "cookie", "host", "proxy-authorization", "set-cookie", "te", "connection"}
+)
+"""Fields that no setting may let through: who calls is the exit's word alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Api:
+    """An API by its settings. Raises `ConfigurationError` for what cannot be right.
+
+    `url` is the API's own, below which paths stand: https, or http on a loopback address. `operations` are all that may be
+    requested. `networks` are those in which its addresses must be; without any they must be public. `headers` are fields that
+    agents may send and be answered beside the usual ones. `seconds` bound one request. `tls` verifies the API's certificate.
+    """
+
+    name: str
+    url: str
+    operations: tuple[Operation, ...]
+    credential: Credential
+    networks: tuple[Network, ...] = ()
+    headers: frozenset[str] = frozenset()
+    seconds: float = SECONDS
+    tls: ssl.SSLContext = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not is_token(self.name):
+            raise ConfigurationError(f"egress.apis {self.name[:64]!r}: letters, digits, - and _ only")
+        if not is_secure_url(self.url) or "?" in self.url or "%" in self.url:
+            raise ConfigurationError(f"url of {self.name}: must be an https URL, or http on a loopback address")
+        if not self.operations or len({str(one) for one in self.operations}) != len(self.operations):
+            raise ConfigurationError(f"operations of {self.name}: at least one, and each once")
+        if not all(map(_FIELD.fullmatch, self.headers)) or not _FORBIDDEN.isdisjoint(self.headers):
+            raise ConfigurationError(f"headers of {self.name}: names in lower case, and none that says who calls")
+        if not 0 < self.seconds <= MOST_SECONDS:
+            raise ConfigurationError(f"seconds of {self.name}: over 0 and at most {MOST_SECONDS:.0f}")
+
+    @property
+    def host(self) -> str:
+        """The host of `url`, in lower case."""
+        return urlsplit(self.url).hostname or ""
+
+    def resource(self, request: ApiRequest) -> Resource:
+        """Return what the policy is asked about: the operation, with the values of its variables under their names.
+
+        Raises `ResourceNotFound` for a request of no operation.
+        """
+        for operation in self.operations:
+            found = operation.match(request.method, request.path)
+            if found is not None:
+                return Resource(
+                    "http",
+                    f"{self.name} {operation}",
+                    api=self.name,
+                    host=self.host,
+                    method=operation.method,
+                    template=operation.template,
+                    **found,
+                )
+        raise ResourceNotFound(f"{self.name} has no such operation")
+
+
+class OpenApi:
+    """An API with its connections. Use with `async with`.
+
+    Neither proxies nor credentials are taken from the environment; no redirect is followed, which would be another request
+    that nobody decided about.
+    """
+
+    def __init__(self, api: Api, *, resolving: Resolve = resolve) -> None:
+        self.api: Final = api
+        self._resolving = resolving
+        parts = urlsplit(api.url)
+        self._scheme, self._netloc, self._base = parts.scheme, parts.netloc, parts.path.rstrip("/")
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        # A transport and no client, which would remember cookies, and show those of one user with another's request. One for
+        # each API, because to its pool two hosts at one address are one.
+        self._transport = httpx2.AsyncHTTPTransport(
+            verify=api.tls,
+            limits=httpx2.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=15.0),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.api.credential.close()
+        await self._transport.__aexit__(kind, error, trace)
+
+    async def request(self, request: ApiRequest, user: UserContext | None) -> ApiAnswer:
+        """Return what the API answers to an allowed `request` on behalf of `user`; raise `Reject`.
+
+        A token that the API does not accept (401) is got anew, once; then 401 is its answer.
+        """
+        fields = self._sent(request)
+        try:
+            async with asyncio.timeout(self.api.seconds):
+                secret = await self.api.credential.secret(user)
+                answer = await self._request(request, fields, secret)
+                if answer.status == httpx2.codes.UNAUTHORIZED and self.api.credential.forget(user):
+                    answer = await self._request(request, fields, await self.api.credential.secret(user))
+        except AddressRefused as error:
+            _log.error("API %s: %s", self.api.name, error)
+            raise Reject(ADDRESS_REFUSED) from error
+        except (TimeoutError, httpx2.TimeoutException) as error:
+            _log.warning("API %s has not answered in %g s", self.api.name, self.api.seconds)
+            raise Reject(API_TIMEOUT) from error
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            # The texts of these errors hold what was sent.
+            _log.warning("API %s: %s", self.api.name, type(error).__name__)
+            raise Reject(API_UNREACHABLE) from None
+        return answer
+
+    def _sent(self, request: ApiRequest) -> dict[str, str]:
+        fields: dict[str, str] = {}
+        for name, value in request.headers:
+            small = name.lower()
+            if small not in _SENT | self.api.headers or small in fields or not _VALUE.fullmatch(value):
+                raise Reject(FIELD_REFUSED, note=f"header field {small}"[:200] if _FIELD.fullmatch(small) else "")
+            fields[small] = value
+        if _QUERY.fullmatch(request.query) is None:
+            raise Reject(FIELD_REFUSED, note="query")
+        return fields
+
+    async def _request(self, request: ApiRequest, fields: Mapping[str, str], secret: str) -> ApiAnswer:
+        address = await address_of(self.api.host, self._port, self.api.networks, resolving=self._resolving)
+        at = f"[{address}]" if ":" in address else address
+        query = f"?{request.query}" if request.query else ""
+        sending = httpx2.Request(
+            request.method,
+            f"{self._scheme}://{at}:{self._port}{self._base}{request.path}{query}",
+            headers={
+                **fields,
+                "host": self._netloc,
+                # A compressed answer could grow without bound while it is decoded.
+                "accept-encoding": "identity",
+                "user-agent": "sealbus",
+                **self.api.credential.fields(secret),
+            },
+            content=request.body or None,
+            # By the name, not the address, the certificate is verified.
+            extensions={"sni_hostname": self.api.host, "timeout": httpx2.Timeout(self.api.seconds).as_dict()},
+        )
+        response = await self._transport.handle_async_request(sending)
+        try:
+            return self._answered(response, await _body(response), secret)
+        finally:
+            await response.aclose()
+
+    def _answered(self, response: httpx2.Response, body: bytes, secret: str) -> ApiAnswer:
+        passed = _ANSWERED | self.api.headers
+        fields = [(name, value) for name, value in response.headers.multi_items() if name in passed]
+        location = self._relative(response.headers.get("location", ""))
+        if location:
+            fields.append(("location", location))
+        shown = [body, *(value.encode() for _, value in fields)]
+        if any(secret.encode() in one for one in shown):
+            _log.error("API %s answers with what it was shown: the answer is dropped", self.api.name)
+            raise Reject(ANSWER_REFUSED)
+        if not all(is_text(value, 4_096) for _, value in fields):
+            raise Reject(ANSWER_REFUSED)
+        return ApiAnswer(status=response.status_code, headers=tuple(fields), body=body)
+
+    def _relative(self, location: str) -> str:
+        """Return where the API points to below its own URL, as an agent would ask for it; empty for anywhere else."""
+        for start in (self.api.url.rstrip("/"), self._base):
+            rest = location.removeprefix(start)
+            if len(rest) == len(location) - len(start) and rest.startswith("/") and not rest.startswith("//"):
+                return rest
+        return ""
+
+
+async def _body(response: httpx2.Response) -> bytes:
+    """Return the body of an answer; raise `Reject` for one that is compressed or too long."""
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Reject(ANSWER_REFUSED, note="compressed")
+    body = bytearray()
+    async for piece in response.aiter_raw():
+        body += piece
+        if len(body) > ANSWER_BYTES:
+            raise Reject(ANSWER_REFUSED, note="too large")
+    return bytes(body)

@@ -1,0 +1,345 @@
+"""What an API wants to be shown: a key of its own, or an access token that its authorization server gives the exit.
+
+A token is for one user, or for the exit itself, and is kept in memory for as long as it lives; whoever needs the same one
+waits for the one request. Keys are read from their file for each request, so that a new one counts once it is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
+from sealbus.agents.edge.oauth.client_authentication import ClientAuthentication, PrivateKeyJwt
+from sealbus.agents.edge.oauth.discovery import Documents, FetchFailed
+from sealbus.agents.edge.oauth.issuers import is_secure_url
+from sealbus.agents.edge.oauth.kept_tokens import KeptTokens, Owner
+from sealbus.agents.edge.oauth.private_file import read_private
+from sealbus.bus.ports import Clock
+from sealbus.bus.routing.retry import Reject
+from sealbus.envelopes.encoding.strict_json import Json, parse_object
+from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.user_context import UserContext
+
+__all__ = [
+    "ApiKey",
+    "AssertionGrant",
+    "AuthorizationServer",
+    "ClientGrant",
+    "Credential",
+    "ExchangeGrant",
+    "Grant",
+    "IssuedTokens",
+    "Target",
+]
+
+_log: Final = logging.getLogger(__name__)
+
+USER_REQUIRED: Final = "user_required"
+LOGIN_REQUIRED: Final = "user_login_required"
+TOKEN_UNAVAILABLE: Final = "token_unavailable"
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""RFC 6750 section 2.1."""
+_ERROR: Final = re.compile(r"[a-z_]{1,64}")
+_KEY: Final = re.compile(rb"[!-~]{8,4096}\n?")
+"""A key of under eight characters is none, and would be found in too many answers."""
+_KEY_BYTES: Final = 8_192
+_FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
+
+LEAST_SECONDS: Final = 5
+"""A token that lives no longer than that is got anew: it has to reach the API."""
+UNSAID_SECONDS: Final = 60
+"""How long a token counts whose answer does not say how long it lives (RFC 6749 section 5.1 lets it)."""
+MOST_SECONDS: Final = 3_600
+KEPT: Final = 16_384
+"""Tokens kept at a time, of some 2 KiB each; the oldest gives way."""
+
+
+class Credential(Protocol):
+    """How one API is shown who calls it."""
+
+    async def secret(self, user: UserContext | None) -> str:
+        """Return what is shown for a call on behalf of `user`; raise `Reject` if that cannot be had."""
+
+    def fields(self, secret: str) -> dict[str, str]:
+        """Return the header fields that show `secret`."""
+
+    def forget(self, user: UserContext | None) -> bool:
+        """Forget what the API did not accept; return whether another may be had at once."""
+
+    async def close(self) -> None:
+        """End what is open."""
+
+
+class ApiKey:
+    """The key in `file` (mode 0600), shown in the field `field`. Raises `ConfigurationError` if there is none now."""
+
+    def __init__(self, field: str, file: Path) -> None:
+        if _FIELD.fullmatch(field) is None:
+            raise ConfigurationError(f"key_header {field[:64]!r} is no name of a header field")
+        self._field = field
+        self._file = file
+        self._read()
+
+    def _read(self) -> str:
+        found = _KEY.fullmatch(read_private(self._file, name="the API key", most=_KEY_BYTES))
+        if found is None:
+            raise ConfigurationError(f"{self._file} does not hold a key: 8 characters or more of ASCII without spaces")
+        return found[0].strip().decode()
+
+    async def secret(self, user: UserContext | None) -> str:
+        """Return the key that the file holds now."""
+        del user
+        try:
+            return await asyncio.to_thread(self._read)
+        except ConfigurationError as error:
+            _log.error("%s", error.detail)
+            raise Reject(TOKEN_UNAVAILABLE) from error
+
+    def fields(self, secret: str) -> dict[str, str]:
+        """Return the field with the key."""
+        return {self._field: secret}
+
+    def forget(self, user: UserContext | None) -> bool:
+        """Return False: there is no other key than that in the file."""
+        del user
+        return False
+
+    async def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a token is asked for: `audience` (RFC 8693), `resource` (RFC 8707), `scope`; what is empty is not said."""
+
+    audience: str = ""
+    resource: str = ""
+    scope: str = ""
+
+    def form(self) -> dict[str, str]:
+        """Return the parameters that say it."""
+        said = {"audience": self.audience, "resource": self.resource, "scope": self.scope}
+        return {name: value for name, value in said.items() if value}
+
+
+class Grant(Protocol):
+    """Why an authorization server should give a token."""
+
+    def owner(self, user: UserContext | None) -> Owner | None:
+        """Return whose token it is for, None for the exit's own; raise `Reject` for a user for whom there is none."""
+
+    async def form(self, owner: Owner | None, *, audience: str, now: int) -> dict[str, str]:
+        """Return the parameters of the grant for the server that calls itself `audience`; raise `Reject`."""
+
+
+class ClientGrant:
+    """The exit for itself (RFC 6749 section 4.4): the API sees no user, whoever the call is for."""
+
+    def owner(self, user: UserContext | None) -> None:
+        """Return None: it is the exit's own."""
+        del user
+
+    async def form(self, owner: Owner | None, *, audience: str, now: int) -> dict[str, str]:
+        """Return the parameter that names the grant."""
+        del owner, audience, now
+        return {"grant_type": "client_credentials"}
+
+
+class _OfUsers:
+    """A grant on behalf of users whom one of `issuers` names: a user of another one could have the same id."""
+
+    def __init__(self, issuers: frozenset[str]) -> None:
+        if not issuers:
+            raise ConfigurationError("users is empty: name the issuers whose users the API knows")
+        self._issuers = issuers
+
+    def owner(self, user: UserContext | None) -> Owner:
+        """Return whose token it is for; raise `Reject` (`user_required`) without a user, or for one of another issuer."""
+        if user is None or user.idp not in self._issuers:
+            raise Reject(USER_REQUIRED)
+        return Owner.of(user)
+
+
+class ExchangeGrant(_OfUsers):
+    """The user's own token, which the edge kept, for one of the API (RFC 8693)."""
+
+    def __init__(self, issuers: frozenset[str], kept: KeptTokens) -> None:
+        super().__init__(issuers)
+        self._kept = kept
+
+    async def form(self, owner: Owner | None, *, audience: str, now: int) -> dict[str, str]:
+        """Return the user's token as the subject's; raise `Reject` (`user_login_required`) if it lives no more."""
+        del audience
+        token = await self._kept.find(owner, now=now) if owner is not None else None
+        if token is None:
+            raise Reject(LOGIN_REQUIRED)
+        kind = "urn:ietf:params:oauth:token-type:access_token"
+        return {
+            "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+            "subject_token": token,
+            "subject_token_type": kind,
+            "requested_token_type": kind,
+        }
+
+
+class AssertionGrant(_OfUsers):
+    """The word of the exit, signed with its key as a client, that it acts for the user (RFC 7523 section 2.1)."""
+
+    def __init__(self, issuers: frozenset[str], client: PrivateKeyJwt) -> None:
+        super().__init__(issuers)
+        self._client = client
+
+    async def form(self, owner: Owner | None, *, audience: str, now: int) -> dict[str, str]:
+        """Return an assertion about the user for this server alone, to be used within a minute."""
+        if owner is None:
+            raise Reject(USER_REQUIRED)
+        return {
+            "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            "assertion": self._client.assertion(owner.user, audience=audience, now=now),
+        }
+
+
+class AuthorizationServer:
+    """The server `issuer`, of which the exit is a client; its token endpoint is `endpoint`, or what its metadata say."""
+
+    def __init__(
+        self,
+        issuer: str,
+        client: ClientAuthentication,
+        documents: Documents,
+        *,
+        endpoint: str | None = None,
+        limits: EdgeLimits = DEFAULT_EDGE_LIMITS,
+    ) -> None:
+        for url in filter(None, (issuer, endpoint)):
+            if not is_secure_url(url):
+                raise ConfigurationError(f"{url[:255]!r} must be an https URL, or http on a loopback address")
+        self.issuer: Final = issuer
+        self._client = client
+        self._documents = documents
+        self._endpoint = endpoint
+        self._limits = limits
+        self._found = ("", 0)
+
+    async def token(self, grant: Grant, owner: Owner | None, target: Target, *, now: int) -> tuple[str, int]:
+        """Return a token and until when it lives (microseconds).
+
+        Raises `Reject`: `user_login_required` if the server refuses what is said of the user, `token_unavailable` for all
+        else.
+        """
+        try:
+            async with asyncio.timeout(self._limits.fetch_seconds):
+                form = await grant.form(owner, audience=self.issuer, now=now) | target.form()
+                form, fields = await self._client.sign(form, issuer=self.issuer, now=now)
+                status, document = await self._documents.answer(await self._token_endpoint(now), form, fields)
+            said = _parsed(document, self._limits)
+        except (FetchFailed, TimeoutError) as error:
+            _log.warning("%s gave no token: %s", self.issuer, str(error) or "too slow")
+            raise Reject(TOKEN_UNAVAILABLE) from error
+        if status != 200:
+            word = said.get("error")
+            word = word if type(word) is str and _ERROR.fullmatch(word) else "no reason that can be shown"
+            _log.warning("%s gave no token: status %d, %s", self.issuer, status, word)
+            of_user = owner is not None and word in {"invalid_grant", "invalid_token", "invalid_request"}
+            raise Reject(LOGIN_REQUIRED if of_user else TOKEN_UNAVAILABLE)
+        return _issued(said, self.issuer, now)
+
+    async def _token_endpoint(self, now: int) -> str:
+        if self._endpoint is not None:
+            return self._endpoint
+        url, until = self._found
+        if now >= until:
+            found = (await self._documents.metadata(self.issuer)).get("token_endpoint")
+            if type(found) is not str or not is_secure_url(found, plain=self.issuer.startswith("http:")):
+                raise FetchFailed("metadata: token_endpoint is missing or not https")
+            url = found
+            self._found = url, now + self._limits.metadata_seconds * SECOND
+        return url
+
+
+def _parsed(document: bytes, limits: EdgeLimits) -> dict[str, Json]:
+    try:
+        return parse_object(document, depth=limits.document_nesting)
+    except ValueError:
+        # The parser's own message could quote the document.
+        raise FetchFailed("not a JSON object") from None
+
+
+def _issued(said: dict[str, Json], issuer: str, now: int) -> tuple[str, int]:
+    """Return the token of a good answer (RFC 6749 section 5.1), and until when it counts."""
+    token, kind, seconds = said.get("access_token"), said.get("token_type"), said.get("expires_in", UNSAID_SECONDS)
+    fits = type(token) is str and _TOKEN.fullmatch(token) is not None
+    if not fits or type(kind) is not str or kind.lower() != "bearer" or type(seconds) is not int or seconds < 0:
+        _log.warning("%s gave no token: its answer does not hold a bearer token", issuer)
+        raise Reject(TOKEN_UNAVAILABLE)
+    return str(token), now + min(seconds, MOST_SECONDS) * SECOND
+
+
+class IssuedTokens:
+    """The tokens that `server` issues by `grant` for `target`; `close` ends the requests that are open."""
+
+    def __init__(self, server: AuthorizationServer, grant: Grant, target: Target, *, clock: Clock) -> None:
+        self._server = server
+        self._grant = grant
+        self._target = target
+        self._clock = clock
+        self._kept: OrderedDict[Owner | None, tuple[str, int]] = OrderedDict()
+        self._flights: dict[Owner | None, asyncio.Task[str]] = {}
+
+    async def secret(self, user: UserContext | None) -> str:
+        """Return a token for `user` that lives long enough to be used; raise `Reject`."""
+        owner = self._grant.owner(user)
+        token, until = self._kept.get(owner, ("", 0))
+        if self._clock() < until - LEAST_SECONDS * SECOND:
+            return token
+        flight = self._flights.get(owner)
+        if flight is None:
+            flight = asyncio.create_task(self._issue(owner), name=f"a token of {self._server.issuer}")
+            # An error that nobody waits for any more was logged.
+            flight.add_done_callback(_retrieve)
+            self._flights[owner] = flight
+        # Who leaves does not end the request for the others.
+        await asyncio.wait({flight})
+        if flight.cancelled():
+            raise Reject(TOKEN_UNAVAILABLE)
+        return flight.result()
+
+    async def _issue(self, owner: Owner | None) -> str:
+        try:
+            token, until = await self._server.token(self._grant, owner, self._target, now=self._clock())
+        finally:
+            del self._flights[owner]
+        self._kept[owner] = token, until
+        self._kept.move_to_end(owner)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return token
+
+    async def close(self) -> None:
+        """End the requests that are open; who waits for one gets no token."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        if flights:
+            await asyncio.wait(flights)
+
+    def fields(self, secret: str) -> dict[str, str]:
+        """Return `Authorization` with a bearer token (RFC 6750 section 2.1)."""
+        return {"Authorization": f"Bearer {secret}"}
+
+    def forget(self, user: UserContext | None) -> bool:
+        """Forget the token for `user`; return whether there was one: the next may be another."""
+        return self._kept.pop(self._grant.owner(user), None) is not None
+
+
+def _retrieve(flight: asyncio.Task[str]) -> None:
+    if not flight.cancelled():
+        flight.exception()

@@ -1,0 +1,179 @@
+"""The exit: the agent whose actions are the APIs outside. `sealbus edge exit` runs it.
+
+A request is a call `call.<exit>.<api>`, or a task, and passes every step that any message does: the exit's policy is asked
+with method, host, template and variables, user and chain, and both the decision and the outcome are recorded. Only then is a
+token got, and the API asked.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from ipaddress import ip_network
+from pathlib import Path
+
+from sealbus.agents.edge.edge import EDGE
+from sealbus.agents.edge.egress.api import Api, OpenApi
+from sealbus.agents.edge.egress.credential import (
+    ApiKey,
+    AssertionGrant,
+    AuthorizationServer,
+    ClientGrant,
+    Credential,
+    ExchangeGrant,
+    Grant,
+    IssuedTokens,
+    Target,
+)
+from sealbus.agents.edge.egress.operation import Operation
+from sealbus.agents.edge.egress.reachable import Network, Resolve, resolve
+from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
+from sealbus.agents.edge.oauth.client_authentication import (
+    ClientAuthentication,
+    JwtSvidClient,
+    PrivateKeyJwt,
+    client_authentication,
+)
+from sealbus.agents.edge.oauth.discovery import Documents
+from sealbus.agents.edge.oauth.kept_tokens import KeptTokens
+from sealbus.agents.edge.oauth.private_file import read_key
+from sealbus.agents.runtime.node import Node
+from sealbus.agents.runtime.open import open_node
+from sealbus.agents.runtime.settings.schema import ApiTable
+from sealbus.agents.runtime.settings.settings import Settings
+from sealbus.agents.runtime.worker import Worker, WorkerLimits
+from sealbus.agents.sdk.agent import Agent
+from sealbus.agents.sdk.context import Context
+from sealbus.agents.sdk.http import ApiAnswer, ApiRequest
+from sealbus.agents.sdk.resource import Resource
+from sealbus.bus.streams.key_value import KeyValue
+from sealbus.envelopes.errors import ConfigurationError, IdentityUnavailable
+from sealbus.envelopes.limits import SECOND
+from sealbus.envelopes.message.kinds import RULES, Kind
+
+__all__ = ["exit_agent", "open_exit"]
+
+_FACTS = ("method", "path", "query")
+_HANDLED_SECONDS = 5.0
+"""Beside the API's own time: for the handler of its answer."""
+
+
+def exit_agent(name: str, apis: Sequence[Api], *, resolving: Resolve = resolve) -> Agent:
+    """Return the agent `name` whose actions are `apis`, each as a call and as a task.
+
+    A call has the time of a call at most. A task is tried once: whether the API did what it did not answer is not known.
+    """
+    agent = Agent(name)
+    opened: dict[str, OpenApi] = {}
+
+    @agent.lifespan
+    async def connections() -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for api in apis:
+                opened[api.name] = await stack.enter_async_context(OpenApi(api, resolving=resolving))
+            yield
+            opened.clear()
+
+    for api in apis:
+        _declare(agent, api, partial(opened.__getitem__, api.name))
+    return agent
+
+
+def _declare(agent: Agent, api: Api, opened: Callable[[], OpenApi]) -> None:
+    async def resource(request: ApiRequest) -> Resource:
+        return api.resource(request)
+
+    async def request(body: ApiRequest, ctx: Context) -> ApiAnswer:
+        return await opened().request(body, ctx.user)
+
+    whole = api.seconds + _HANDLED_SECONDS
+    longest = RULES[Kind.CALL].life / SECOND
+    agent.call(api.name, resource=resource, facts=_FACTS, timeout=min(whole, longest))(request)
+    agent.task(api.name, resource=resource, facts=_FACTS, timeout=whole, retry=0, once=True)(request)
+
+
+@asynccontextmanager
+async def open_exit(settings: Settings, limits: WorkerLimits | None = None) -> AsyncGenerator[Worker, None]:
+    """Open the exit that the settings describe: a worker, to be run; leaving closes everything.
+
+    Raises `ConfigurationError`, one line that names the setting, for what is missing or cannot be used.
+    """
+    table = settings.egress
+    if not table.apis:
+        raise ConfigurationError("egress.apis is empty: name the APIs that agents may reach")
+    async with AsyncExitStack() as stack:
+        documents = await stack.enter_async_context(Documents(DEFAULT_EDGE_LIMITS, _trusting(table.authorities)))
+        node = await stack.enter_async_context(open_node(table.agent, settings))
+        apis = [_api(name, said, node, settings, documents) for name, said in table.apis.items()]
+        yield await stack.enter_async_context(Worker(exit_agent(table.agent, apis), node, limits))
+
+
+def _api(name: str, said: ApiTable, node: Node, settings: Settings, documents: Documents) -> Api:
+    try:
+        return Api(
+            name=name,
+            url=said.url,
+            operations=tuple(map(Operation.parse, said.operations)),
+            credential=_credential(said, node, settings, documents),
+            networks=tuple(map(_network, said.networks)),
+            headers=frozenset(said.headers),
+            seconds=said.seconds,
+            tls=_trusting(said.authorities),
+        )
+    except ConfigurationError as error:
+        raise ConfigurationError(f"egress.apis.{name}: {error.detail}") from error
+
+
+def _credential(said: ApiTable, node: Node, settings: Settings, documents: Documents) -> Credential:
+    if said.grant == "key":
+        if said.key is None:
+            raise ConfigurationError("key is not set: it is the file with the API's key")
+        return ApiKey(said.key_header, said.key)
+    if said.issuer is None or said.client is None:
+        raise ConfigurationError(f"grant {said.grant} needs issuer, and client with its key, its secret, or its SVID")
+    client = _client(said, said.client, node)
+    server = AuthorizationServer(said.issuer, client, documents, endpoint=said.token_endpoint)
+    target = Target(audience=said.audience, resource=said.resource, scope=said.scope)
+    return IssuedTokens(server, _grant(said, client, node, settings), target, clock=node.clock)
+
+
+def _client(said: ApiTable, client_id: str, node: Node) -> ClientAuthentication:
+    if not said.client_svid:
+        return client_authentication(client_id, key=said.client_key, secret=said.client_secret, setting="client")
+    if said.client_key is not None or said.client_secret is not None:
+        raise ConfigurationError("client_svid takes the place of client_key and client_secret")
+    assertion = getattr(node.identity, "assertion", None)
+    if assertion is None:
+        raise IdentityUnavailable("this identity has no JWT-SVIDs for other services")
+    return JwtSvidClient(client_id, assertion)
+
+
+def _grant(said: ApiTable, client: ClientAuthentication, node: Node, settings: Settings) -> Grant:
+    users = frozenset(said.users)
+    if said.grant == "client_credentials":
+        return ClientGrant()
+    if said.grant == "jwt_bearer":
+        if not isinstance(client, PrivateKeyJwt):
+            raise ConfigurationError("grant jwt_bearer needs client_key, which signs what is said of a user")
+        return AssertionGrant(users, client)
+    if settings.edge.token_key is None:
+        raise ConfigurationError("grant token_exchange needs edge.token_key: the edge keeps users' tokens under it")
+    edge = node.deployment.names.token(settings.names.id_of(EDGE))
+    return ExchangeGrant(users, KeptTokens(read_key(settings.edge.token_key), KeyValue(node.transport), edge=edge))
+
+
+def _network(text: str) -> Network:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise ConfigurationError(f"networks: {text[:64]!r} is no network such as 10.20.0.0/16") from error
+
+
+def _trusting(authorities: Path | None) -> ssl.SSLContext:
+    """Return the TLS context that verifies by the authorities in a PEM file, or by the system's. Blocks."""
+    try:
+        return ssl.create_default_context(cafile=authorities)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"authorities: {authorities} holds no certificates that can be read") from error

@@ -1,0 +1,62 @@
+"""Which addresses an API may be reached at: public ones, or the networks that its settings name, and nothing in between.
+
+A name is resolved for each request, every address that it has is judged, and the connection goes to one that was judged: a
+name that means something else a moment later reaches nothing inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final, TypeAlias
+
+__all__ = ["AddressRefused", "Network", "address_of", "is_public", "resolve"]
+
+Address: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
+Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Returns the addresses of a host as texts; raises `OSError` if it has none."""
+
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+"""IPv4 behind a translator (RFC 6052)."""
+_NOT_PUBLIC: Final = tuple(map(ip_network, ("192.0.0.0/24", "::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")))
+"""Beside what `ipaddress` knows: addresses of protocols, and tunnels and translators that lead to an address in them."""
+
+
+class AddressRefused(Exception):
+    """The host has an address that this API may not have. The text names the host, for the operator's log."""
+
+
+async def resolve(host: str, port: int) -> Sequence[str]:
+    """Return the addresses of `host`; raise `OSError` if there are none. The caller sets the deadline."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
+
+
+async def address_of(host: str, port: int, networks: Sequence[Network], *, resolving: Resolve = resolve) -> str:
+    """Return an address of `host`, a name or an address, all of whose addresses are in `networks`, or public without any.
+
+    Raises `AddressRefused`, also if there is no address.
+    """
+    try:
+        found = [ip_address(one.partition("%")[0]) for one in await resolving(host, port)]
+    except (OSError, UnicodeError, ValueError) as error:
+        raise AddressRefused(f"{host}: no address") from error
+    if not found:
+        raise AddressRefused(f"{host}: no address")
+    for address in found:
+        if not (any(address in network for network in networks) if networks else is_public(address)):
+            raise AddressRefused(f"{host}: an address that this API may not have")
+    return str(found[0])
+
+
+def is_public(address: Address) -> bool:
+    """Return whether `address`, and the one that it stands for, is one of the public internet."""
+    inner: Address | None = None
+    if isinstance(address, IPv6Address):
+        inner = IPv4Address(address.packed[-4:]) if address in _NAT64 else address.ipv4_mapped
+    if inner is not None:
+        return is_public(inner)
+    return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_PUBLIC)

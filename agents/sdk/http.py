@@ -1,0 +1,100 @@
+"""APIs outside, as an agent reaches them: an httpx2 client whose requests are calls of the exit, which alone holds tokens.
+
+A request is a sealed call `<exit>.<api>`, or a task for what takes longer, with the user and the chain of the message that is
+being handled. The exit's policy decides about method, host and path, and what happens is recorded, as of any action. Nothing
+of an agent's own network is used: it needs no route to the API, and sees neither its address nor a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Final
+
+import httpx2
+from pydantic import BaseModel, ConfigDict, Field
+
+from sealbus.envelopes.errors import SealError
+from sealbus.envelopes.trust.names import is_token
+
+__all__ = ["EXIT", "ApiAnswer", "ApiRequest", "api_action", "api_client"]
+
+EXIT: Final = "exit"
+"""The agent that calls APIs, unless another is named."""
+
+Fields = Annotated[tuple[tuple[str, str], ...], Field(max_length=64)]
+"""Header fields in their order."""
+
+_HOST: Final = "api.invalid"
+"""Where a client seems to send to; RFC 6761 section 6.4 keeps the name from ever being a host."""
+
+
+class _Content(BaseModel):
+    """Bytes are base64url in JSON."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
+
+
+class ApiRequest(_Content):
+    """A request to an API: `path` begins with `/` and stands below the API's own URL; `query` is without its `?`."""
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Fields = ()
+    body: bytes = Field(default=b"", repr=False)
+
+
+class ApiAnswer(_Content):
+    """What the API answered, whatever its status; only header fields that say how to read or repeat it are passed on."""
+
+    status: int
+    headers: Fields = ()
+    body: bytes = Field(default=b"", repr=False)
+
+
+class _Calls(httpx2.AsyncBaseTransport):
+    """Sends requests by `send` in place of a network."""
+
+    def __init__(self, send: Callable[[ApiRequest], Awaitable[ApiAnswer]]) -> None:
+        self._send = send
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Return the API's answer to a request of this client; raise as the call does, or `SealError` for another host."""
+        if request.url.host != _HOST or request.url.scheme != "https":
+            raise SealError("this client reaches one API only: give paths, not URLs")
+        answer = await self._send(
+            ApiRequest(
+                method=request.method,
+                path=request.url.raw_path.decode("ascii").partition("?")[0],
+                query=request.url.query.decode("ascii"),
+                headers=tuple((name, value) for name, value in request.headers.items() if name not in _CONNECTION),
+                body=await request.aread(),
+            )
+        )
+        return httpx2.Response(answer.status, headers=list(answer.headers), content=answer.body, request=request)
+
+
+_CONNECTION: Final = frozenset(
+    {"accept-encoding", "connection", "content-length", "host", "transfer-encoding", "user-agent"}
+)
+"""Fields about a connection to the API, which is the exit's."""
+
+
+def api_action(api: str) -> str:
+    """Return the action by which `api` is reached: of the agent `exit`, or of the one named before a dot.
+
+    Raises `SealError` for a text that is no name.
+    """
+    exit_name, _, name = api.rpartition(".")
+    if not is_token(name) or (exit_name and not is_token(exit_name)):
+        raise SealError(f"{api[:255]!r} is not the name of an API")
+    return f"{exit_name or EXIT}.{name}"
+
+
+def api_client(send: Callable[[ApiRequest], Awaitable[ApiAnswer]]) -> httpx2.AsyncClient:
+    """Return a client that sends its requests by `send`; its base URL stands for the API's.
+
+    It holds nothing open, so that it need not be closed. No redirect is followed unless that is asked for, and then through
+    `send`, too. How long a request may take is the call's to say.
+    """
+    return httpx2.AsyncClient(transport=_Calls(send), base_url=f"https://{_HOST}", trust_env=False, timeout=None)

@@ -188,8 +188,8 @@ class TestBus:
         """Return a signed user context, minted as by the edge for the workload named `workload` and no other.
 
         `acr` and `amr` say how the user logged in, `login_age` how many seconds ago: 3600 for a policy that wants a fresh
-        login to refuse. By default nothing is said of it, as by an issuer whose tokens do not have these claims. With `domain`
-        it is the partner's, who calls it `identifier`; `typ` says what it is if it is no user.
+        login to refuse. By default nothing is said of it, as by an issuer whose tokens do not have these claims. With
+        `domain` it is the partner's, who calls it `identifier`; `typ` says what it is if it is no user.
         """
         return mint_user(
             self.edge.sealer(),

@@ -7,7 +7,7 @@ from support.engines import ScriptedEngine, deny
 from support.shop import Price, Shop, Update
 
 from sealbus import Denied
-from sealbus.testing import TestBus
+from sealbus.testing import SubjectType, TestBus
 
 
 async def test_the_starter_policy_decides_where_no_other_is_given() -> None:
@@ -57,6 +57,23 @@ async def test_a_user_has_logged_in_as_the_test_says() -> None:
     first, second = (one["context"]["user"] for one in engine.asked if one["action"]["name"] == "inventory.update")
     assert (first["acr"], second["acr"]) == ("urn:mfa", "")
     assert 3_590 <= second["auth_time"] - first["auth_time"] <= 3_610
+
+
+async def test_a_user_is_whose_and_what_the_test_says() -> None:
+    engine = ScriptedEngine()
+    async with TestBus(Shop().inventory, engine=engine) as bus:
+        client = await bus.client("shop-web")
+        for user in (
+            bus.user("mia", "shop-web", domain="partner.example"),
+            bus.user("reports", "shop-web", typ=SubjectType.CLIENT),
+        ):
+            await client.submit("inventory.update", Update(item_id="1"), user=user)
+            await bus.idle()
+    asked = [one["context"]["user"] for one in engine.asked if one["action"]["name"] == "inventory.update"]
+    assert [(one["id"], one["type"], one["domain"]) for one in asked] == [
+        ("mia@partner.example", "user", "partner.example"),
+        ("reports", "client", ""),
+    ]
 
 
 async def test_it_is_used_inside_async_with() -> None:

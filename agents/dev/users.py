@@ -12,7 +12,7 @@ from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.seal import Sealer
-from sealbus.envelopes.message.user_context import ClaimValue, ContextDraft, mint_context
+from sealbus.envelopes.message.user_context import ClaimValue, ContextDraft, SubjectType, mint_context
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
@@ -44,12 +44,15 @@ def mint_user(
     acr: str | None = None,
     amr: Sequence[str] | None = None,
     login_age: float | None = None,
+    typ: SubjectType | None = None,
+    domain: TrustDomain | None = None,
     issuer: str = DEV_IDP,
     lifetimes: Lifetimes = DEFAULT_LIFETIMES,
 ) -> Statement:
     """Return a signed user context of `identifier`, within the readers' `lifetimes`.
 
-    `login_age` is how many seconds ago the user logged in; `None` says nothing about it. `sealer` must be that of a
+    `login_age` is how many seconds ago the user logged in; `None` says nothing about it. `typ` is what it is if no user, and
+    `domain` that of the partner who calls it `identifier`. `sealer` must be that of a
     configured minter for the context to be accepted.
     """
     return mint_context(
@@ -59,7 +62,7 @@ def mint_user(
             iat=now,
             exp=now + min(START, lifetimes.context_start, lifetimes.context_life),
             end=now + min(GO_ON, lifetimes.context_life),
-            sub=identifier,
+            sub=identifier if domain is None else f"{identifier}@{domain}",
             idp=issuer,
             sid=session or f"session-{identifier}",
             cid=client,
@@ -70,6 +73,8 @@ def mint_user(
             acr=acr,
             amr=tuple(amr) if amr is not None else None,
             aut=now - int(login_age * SECOND) if login_age is not None else None,
+            typ=typ,
+            dom=domain,
         ),
         sealer,
     )

@@ -18,6 +18,7 @@ from sealbus.agents.edge.http.protocol import ConnectionLimits
 from sealbus.agents.edge.http.server import listening
 from sealbus.agents.edge.http.tls import RotatingContext, file_context, svid_context
 from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
+from sealbus.agents.edge.oauth.assertion import Assertions
 from sealbus.agents.edge.oauth.client_authentication import client_authentication
 from sealbus.agents.edge.oauth.dpop import Nonces
 from sealbus.agents.edge.oauth.introspection import Introspection
@@ -116,28 +117,25 @@ async def serve_edge(
     async with AsyncExitStack() as stack:
         keys = await stack.enter_async_context(KeySource(limits, tls=issuer_tls))
         introspection = await stack.enter_async_context(Introspection(limits, tls=issuer_tls))
+        guard = partial(
+            ReplayGuard,
+            own=node.own,
+            token=node.token,
+            keyed=KeyValue(node.transport),
+            identity=node.identity,
+            trust=node.trust,
+            caches=node.caches,
+            clock=node.clock,
+        )
         front = Front(
             node=node,
             verifier=AccessTokenVerifier(issuers, keys, limits, introspection=introspection),
+            assertions=Assertions(issuers, keys, guard("assertion"), limits),
             issuers=issuers,
             resource=_resource(table),
             exposed=Exposed(table.actions, names, own),
             shows_certificates=table.client_authorities is not None,
-            possession=Possession(
-                _resource(table),
-                ReplayGuard(
-                    "proof",
-                    own=node.own,
-                    token=node.token,
-                    keyed=KeyValue(node.transport),
-                    identity=node.identity,
-                    trust=node.trust,
-                    caches=node.caches,
-                    clock=node.clock,
-                ),
-                nonces=_nonces(table, limits),
-                limits=limits,
-            ),
+            possession=Possession(_resource(table), guard("proof"), nonces=_nonces(table, limits), limits=limits),
             pseudonyms=_pseudonyms(table),
             kept=_kept(table, node),
             limits=limits,
@@ -189,11 +187,14 @@ def issuers_of(table: EdgeTable) -> tuple[Issuer, ...]:
         raise ConfigurationError("keep_tokens needs edge.token_key: tokens are kept under it")
     found = []
     for row in table.issuers:
-        audiences = row.audiences or (_resource(table),)
+        audiences = row.audiences if row.audiences is not None else (_resource(table),)
         sets = {"audiences": audiences, "algorithms": row.algorithms, "types": row.types}
-        said = row.model_dump(exclude={"introspection", "client", "client_key", "client_secret", "scopes"})
+        said = row.model_dump(
+            exclude={"introspection", "client", "client_key", "client_secret", "scopes", "domain", "subjects"}
+        )
         said |= {name: frozenset(values) for name, values in sets.items()}
         scopes = frozenset(row.scopes) if row.scopes is not None else None
+        said |= {"domain": row.domain, "workloads": row.subjects == "workloads"}
         found.append(Issuer(**said, scopes=scopes, introspection=_introspection(row)))
     return tuple(found)
 

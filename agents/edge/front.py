@@ -14,11 +14,12 @@ from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.problem import EdgeError, TokenRefused
 from sealbus.agents.edge.http.rate_limits import TokenBuckets
 from sealbus.agents.edge.oauth.access_token import AccessToken, AccessTokenVerifier
+from sealbus.agents.edge.oauth.assertion import Assertion, Assertions
 from sealbus.agents.edge.oauth.bearer import Scheme, presented_token
 from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.oauth.kept_tokens import KeptTokens, Owner
 from sealbus.agents.edge.oauth.possession import Possession
-from sealbus.agents.edge.oauth.user_context import Pseudonyms, mint
+from sealbus.agents.edge.oauth.user_context import Pseudonyms, mint, user_id
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.messages import NO_SUBJECTS, split_action
 from sealbus.bus.sending.message import Content
@@ -80,6 +81,7 @@ class Front:
 
     node: Node
     verifier: AccessTokenVerifier
+    assertions: Assertions
     issuers: Sequence[Issuer]
     resource: str
     exposed: Exposed
@@ -105,17 +107,33 @@ class Front:
         Raises `TokenRefused` (`revoked`) if its user, session or client is revoked: the bus would deny it, but what the edge
         knows of its user's tasks is not told either.
         """
-        found = await self.verifier.verify(token, now=now)
+        return self._unrevoked(await self.verifier.verify(token, now=now))
+
+    async def asserted(self, assertion: str, *, presenter: SpiffeId, now: int) -> Assertion:
+        """Return a partner's `assertion` that `presenter` shows, verified and still to be used; raises as `verified`."""
+        found = await self.assertions.verify(assertion, presenter=presenter, now=now)
+        self._unrevoked(found.contents)
+        return found
+
+    def _unrevoked(self, found: AccessToken) -> AccessToken:
         revocations = self.node.revocations()
         if not revocations:
             return found
-        user = self._user(found)
         reason = revocations.reason(
-            issuer=found.issuer, user=user, session=found.session, client=found.client, login=found.auth_time or 0
+            issuer=found.issuer,
+            user=self.user_id(found.issuer, found.subject),
+            session=found.session,
+            client=found.client,
+            login=found.auth_time or 0,
         )
         if reason is not None:
             raise TokenRefused(reason, code=Code.REVOKED)
         return found
+
+    def user_id(self, issuer: str, subject: str) -> str:
+        """Return how the user whom `issuer`, one of the rows, calls `subject` is called on the bus."""
+        [domain] = [row.domain for row in self.issuers if row.issuer == issuer]
+        return user_id(issuer, subject, domain, self.pseudonyms)
 
     async def admitted(self, request: Request) -> AccessToken:
         """Return the contents of the request's access token, once whoever sent it has shown to hold the key it is bound to.
@@ -143,12 +161,8 @@ class Front:
             return
         if not any(issuer.keep_tokens for issuer in self.issuers if issuer.issuer == token.issuer):
             return
-        owner = Owner(token.issuer, self._user(token), token.client, token.session)
+        owner = Owner(token.issuer, self.user_id(token.issuer, token.subject), token.client, token.session)
         await self.kept.keep(presented, owner, expires=token.expires, now=now)
-
-    def _user(self, token: AccessToken) -> str:
-        """Return the user of `token` as contexts name them."""
-        return token.subject if self.pseudonyms is None else self.pseudonyms.of(token.issuer, token.subject)
 
     async def body(self, request: Request, token: AccessToken) -> Content:
         """Return the request's body, whose size counts towards the rates; raises as `read_body`, or 429."""

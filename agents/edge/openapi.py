@@ -173,7 +173,7 @@ def _schemes(issuers: Sequence[Issuer]) -> dict[str, object]:
         },
     }
     # Whose metadata the edge reads itself; of others it does not know that there are any.
-    found = sorted(one.issuer for one in issuers if one.jwks_uri is None and one.introspection is None)
+    found = sorted(one.issuer for one in issuers if one.grants and one.jwks_uri is None and one.introspection is None)
     for number, issuer in enumerate(found, 1):
         url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
         schemes[f"issuer{number}"] = {"type": "openIdConnect", "openIdConnectUrl": url}

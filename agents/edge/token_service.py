@@ -1,4 +1,4 @@
-"""`POST /token`: a workload that holds a user's access token gets a user context minted for itself (RFC 8693).
+"""`POST /token`: a workload gets a user context for itself, for a user's access token (RFC 8693) or an assertion (RFC 7523).
 
 The caller is identified by its X.509-SVID (mutual TLS, `peer.py`); there are no client secrets. The context starts a chain
 only when sealed by that workload (`wkl`, SPEC.md section 6), so a copy is of no use to anyone else.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -21,7 +21,7 @@ from sealbus.agents.edge.app import Application, Methods
 from sealbus.agents.edge.front import Front, too_often
 from sealbus.agents.edge.http.bodies import media_type, read_bytes
 from sealbus.agents.edge.http.peer import PEER, Peer
-from sealbus.agents.edge.http.problem import HEADERS, STATUS, EdgeError
+from sealbus.agents.edge.http.problem import HEADERS, STATUS, EdgeError, TokenRefused
 from sealbus.agents.edge.http.rate_limits import TokenBuckets
 from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.sdk.token_exchange import USER_CONTEXT_TYPE, context_token
@@ -29,11 +29,14 @@ from sealbus.envelopes.errors import Code, SealbusError
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import parse_payload
 
-__all__ = ["ACCESS_TOKEN_TYPE", "GRANT_TYPE", "TOKEN_PATH", "token_app"]
+__all__ = ["ACCESS_TOKEN_TYPE", "ASSERTION_GRANT", "GRANT_TYPE", "JWT_TYPE", "TOKEN_PATH", "token_app"]
 
 TOKEN_PATH: Final = "/token"
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
+ASSERTION_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 ACCESS_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:access_token"
+JWT_TYPE: Final = "urn:ietf:params:oauth:token-type:jwt"
+"""An assertion, as `subject_token` of an exchange."""
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _MOST_FIELDS: Final = 16
@@ -51,21 +54,21 @@ def token_app(front: Front) -> Application:
             raise too_often(wait)
         media_type(request, (_FORM,))
         form = _form(await read_bytes(request, limits.form_bytes, limits.body_seconds))
-        subject_token = _checked(form, front.node.own.trust_domain.name)
+        given = _checked(form, front.node.own.trust_domain.name)
         now = front.node.clock()
         try:
-            token = await front.verified(subject_token, now=now)
-        except EdgeError as error:
-            # RFC 8693 section 2.2.2: a token that is not accepted makes the request invalid, not the client.
-            status = 400 if error.status == 401 else error.status
-            raise EdgeError(
-                error.code, status, error.detail, error="invalid_request", retry_after=error.retry_after
-            ) from error
-        if token.bound is not None:
-            # Who exchanges it is not who it is bound to.
-            raise EdgeError(Code.BAD_TOKEN, 400, "cnf: the token is bound to a key", error="invalid_request")
-        await front.keep(subject_token, token, now=now)
-        statement = front.context(_narrowed(token, form.get("scope")), request, peer.spiffe_id)
+            assertion = await front.asserted(given.token, presenter=peer.spiffe_id, now=now) if given.asserts else None
+            token = assertion.contents if assertion is not None else await _unbound(front, given.token, now)
+            statement = front.context(_narrowed(token, form.get("scope")), request, peer.spiffe_id)
+            if assertion is not None:
+                # Last, so that it can be shown again after any other refusal.
+                await front.assertions.use(assertion)
+            else:
+                await front.keep(given.token, token, now=now)
+        except TokenRefused as error:
+            # A token that is not accepted makes the request or the grant invalid (RFC 8693 section 2.2.2, RFC 7523 section
+            # 3.1), not the client.
+            raise EdgeError(error.code, 400, error.detail, error=given.error) from error
         return _json(
             {
                 "access_token": context_token(statement),
@@ -104,21 +107,44 @@ def _form(body: bytes) -> Mapping[str, str]:
     return form
 
 
-def _checked(form: Mapping[str, str], trust_domain: str) -> str:
-    """Return the subject token of a request for a user context; raise for any other request."""
-    if form.get("grant_type") != GRANT_TYPE:
-        raise EdgeError(Code.MALFORMED, 400, f"grant_type must be {GRANT_TYPE}", error="unsupported_grant_type")
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What is exchanged: a token, whether it is an assertion, and the error where it does not do."""
+
+    token: str = field(repr=False)
+    asserts: bool
+    error: str
+
+
+async def _unbound(front: Front, text: str, now: int) -> AccessToken:
+    token = await front.verified(text, now=now)
+    if token.bound is not None:
+        # Who exchanges it is not who it is bound to.
+        raise TokenRefused("cnf: the token is bound to a key")
+    return token
+
+
+def _checked(form: Mapping[str, str], trust_domain: str) -> _Given:
+    """Return what a request for a user context exchanges; raise for any other request."""
+    grant = form.get("grant_type")
+    if grant not in (GRANT_TYPE, ASSERTION_GRANT):
+        raise EdgeError(
+            Code.MALFORMED, 400, f"grant_type must be {GRANT_TYPE} or {ASSERTION_GRANT}", error="unsupported_grant_type"
+        )
     if "resource" in form or form.get("audience", trust_domain) != trust_domain:
         raise EdgeError(Code.MALFORMED, 400, f"contexts are for {trust_domain} only", error="invalid_target")
-    if form.get("subject_token_type") != ACCESS_TOKEN_TYPE:
-        raise _invalid(f"subject_token_type must be {ACCESS_TOKEN_TYPE}")
     if form.get("requested_token_type", USER_CONTEXT_TYPE) != USER_CONTEXT_TYPE:
         raise _invalid(f"requested_token_type must be {USER_CONTEXT_TYPE}")
     if "actor_token" in form or "actor_token_type" in form:
         raise _invalid("the actor is the workload in the client's certificate")
-    if not form.get("subject_token"):
-        raise _invalid("subject_token is missing")
-    return form["subject_token"]
+    name, other = ("assertion", "subject_token") if grant == ASSERTION_GRANT else ("subject_token", "assertion")
+    if not form.get(name) or other in form:
+        raise _invalid(f"{name} is missing, or {other} is there")
+    if grant == ASSERTION_GRANT:
+        return _Given(form[name], asserts=True, error="invalid_grant")
+    if form.get("subject_token_type") not in (ACCESS_TOKEN_TYPE, JWT_TYPE):
+        raise _invalid(f"subject_token_type must be {ACCESS_TOKEN_TYPE}, or {JWT_TYPE} for an assertion")
+    return _Given(form[name], asserts=form["subject_token_type"] == JWT_TYPE, error="invalid_request")
 
 
 def _narrowed(token: AccessToken, scope: str | None) -> AccessToken:

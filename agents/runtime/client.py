@@ -122,8 +122,10 @@ class Client:
             media_type=media_type,
         )
 
-    async def user_context(self, token: str, *, within: float = 10.0) -> Statement:
+    async def user_context(self, token: str, *, asserted: bool = False, within: float = 10.0) -> Statement:
         """Exchange a user's access token at the edge's token service for a context of our own; the token goes no further.
+
+        With `asserted` it is an assertion of a partner, which can be exchanged once.
 
         Raises `ConfigurationError` unless `client.token_service` is set, else as `TokenExchange.user_context`.
         """
@@ -136,7 +138,7 @@ class Client:
                 self._token_service, identity=self.node.identity, edges=self.node.deployment.minters
             )
             self._exchange = await self._stack.enter_async_context(exchange)
-        return await self._exchange.user_context(token, within=within)
+        return await self._exchange.user_context(token, asserted=asserted, within=within)
 
     def handle(self, text: str) -> TaskHandle:
         """Return the handle of a task that any process of this identity submitted; see `Sender.handle`."""

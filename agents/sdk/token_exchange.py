@@ -1,9 +1,10 @@
-"""The client's side of the edge's token service: exchanges a user's access token for our own user context (RFC 8693).
+"""The client's side of the edge's token service: exchanges a user's access token, or a partner's assertion, for our context.
 
 ::
 
     async with Client("shop-web") as bus:
         user = await bus.user_context(access_token)
+        user = await bus.user_context(assertion, asserted=True)
 
 The settings must name the server as a minter; the handshake checks that before the token is sent. The server returns
 the context as text, base64url of `[1, payload, proof, credential]`: the statement that travels in an envelope (SPEC.md
@@ -59,6 +60,7 @@ CONTEXT_TOKEN_BYTES: Final = 20_480
 _FORMAT: Final = 1
 
 _GRANT: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
+_ASSERTION_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
 _ANSWER_BYTES: Final = CONTEXT_TOKEN_BYTES + 4_096
 _CONNECTIONS: Final = 32
@@ -110,7 +112,7 @@ class TokenServiceUnavailable(InfrastructureError):
 
 
 class ExchangeRefused(SealbusError):
-    """The token service does not accept the access token; `code` gives the reason, as the edge's answers to users do."""
+    """The token service does not accept the token; `code` gives the reason, as the edge's answers to users do."""
 
     def __init__(self, code: Code, detail: str = "") -> None:
         super().__init__(detail)
@@ -139,18 +141,20 @@ class TokenExchange:
         if pool is not None:
             await pool.client.aclose()
 
-    async def user_context(self, token: str, *, within: float = 10.0) -> Statement:
+    async def user_context(self, token: str, *, asserted: bool = False, within: float = 10.0) -> Statement:
         """Return a user context of the user of `token`, usable by this workload alone.
+
+        It is an access token (RFC 8693), or, `asserted`, an assertion of a partner (RFC 7523), which can be used once.
 
         Raises `ExchangeRefused` with the code of the edge, `TokenServiceUnavailable`, `IdentityUnavailable`. The recipient of
         a message with the context verifies it; here only its form and that it is for this workload are checked.
         """
-        form = {
-            "grant_type": _GRANT,
-            "subject_token": token,
-            "subject_token_type": _ACCESS_TOKEN,
-            "requested_token_type": USER_CONTEXT_TYPE,
-        }
+        form = (
+            {"grant_type": _ASSERTION_GRANT, "assertion": token}
+            if asserted
+            else {"grant_type": _GRANT, "subject_token": token, "subject_token_type": _ACCESS_TOKEN}
+        )
+        form["requested_token_type"] = USER_CONTEXT_TYPE
         status, body, trouble = 0, bytearray(), ""
         try:
             async with (

@@ -223,6 +223,8 @@ def user_input(context: UserContext | None) -> User:
         claims=context.clm,
         acr=context.acr or "",
         auth_time=(context.aut or 0) // SECOND,
+        type="user" if context.typ is None else context.typ.value,
+        domain="" if context.dom is None else context.dom.name,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from enum import StrEnum
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
@@ -27,6 +28,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 __all__ = [
     "ClaimValue",
     "ContextDraft",
+    "SubjectType",
     "UserContext",
     "mint_context",
     "parse_payload",
@@ -40,8 +42,17 @@ ClaimValue: TypeAlias = "str | int | bool | tuple[str, ...]"
 _MUST: Final = frozenset(
     {"v", "txn", "iss", "aud", "iat", "exp", "end", "key", "crd", "sub", "idp", "sid", "cid", "scp", "clm"}
 )
-_MAY: Final = frozenset({"ten", "wkl", "acr", "amr", "aut", "req"})
+_MAY: Final = frozenset({"ten", "wkl", "acr", "amr", "aut", "req", "typ", "dom"})
 _LONGEST: Final = DEFAULT_LIMITS.live_seconds * SECOND
+
+
+class SubjectType(StrEnum):
+    """What the subject of a context is, if it is no user."""
+
+    CLIENT = "client"
+    """An OAuth client that acts for itself."""
+    WORKLOAD = "workload"
+    """A workload of a cloud or of CI, outside our trust domain, that an identity provider vouches for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +60,8 @@ class UserContext:
     """A user context whose payload is well formed. Made by `parse_payload` only.
 
     Times are microseconds since the Unix epoch, `iat < exp <= end <= iat + 24 h`. Holding one says nothing about who
-    signed it: `verify_context` does. Absent entries are None. Its text shows no user.
+    signed it: `verify_context` does. Absent entries are None: without `typ` the subject is a user, without `dom` one of our
+    own; with it, `sub` ends with `@` and the domain. Its text shows no user.
     """
 
     txn: bytes
@@ -72,6 +84,8 @@ class UserContext:
     amr: tuple[str, ...] | None
     aut: int | None
     req: Mapping[str, str] | None
+    typ: SubjectType | None
+    dom: TrustDomain | None
 
     def __repr__(self) -> str:
         return f"UserContext(iss={self.iss.value!r}, iat={self.iat!r}, ...)"
@@ -110,6 +124,7 @@ def _typed(fields: dict[str, Value]) -> UserContext:
     if end > iat + _LONGEST:
         raise _misshapen("end is over 24 h after iat")
     present = fields.keys()
+    dom = TrustDomain(_text(fields["dom"])) if "dom" in present else None
     return UserContext(
         txn=_bytes(fields["txn"], 16),
         iss=SpiffeId.parse(_text(fields["iss"], DEFAULT_LIMITS.spiffe_id_bytes)),
@@ -119,7 +134,7 @@ def _typed(fields: dict[str, Value]) -> UserContext:
         end=end,
         key=PublicKey.parse(_bytes(fields["key"], 64)),
         crd=_bytes(fields["crd"], 32),
-        sub=_text(fields["sub"]),
+        sub=_subject(fields["sub"], dom),
         idp=_text(fields["idp"]),
         sid=_text(fields["sid"]),
         cid=_text(fields["cid"]),
@@ -131,6 +146,8 @@ def _typed(fields: dict[str, Value]) -> UserContext:
         amr=_texts(fields["amr"]) if "amr" in present else None,
         aut=_time(fields["aut"]) if "aut" in present else None,
         req=_facts(fields["req"]) if "req" in present else None,
+        typ=_subject_type(fields["typ"]) if "typ" in present else None,
+        dom=dom,
     )
 
 
@@ -139,6 +156,21 @@ def _text(value: Value, limit: int = DEFAULT_LIMITS.text_bytes) -> str:
     if type(value) is not str or len(value.encode()) > limit:
         raise _misshapen("text")
     return value
+
+
+def _subject(value: Value, dom: TrustDomain | None) -> str:
+    subject = _text(value)
+    # So that a reader who looks at `sub` alone takes nobody else's user for one of ours.
+    if dom is not None and not (subject.endswith(f"@{dom.name}") and len(subject) > len(dom.name) + 1):
+        raise _misshapen("sub is not of dom")
+    return subject
+
+
+def _subject_type(value: Value) -> SubjectType:
+    try:
+        return SubjectType(_text(value))
+    except ValueError as error:
+        raise _misshapen("typ") from error
 
 
 def _texts(value: Value) -> tuple[str, ...]:
@@ -211,6 +243,8 @@ class ContextDraft(NamedTuple):
     amr: tuple[str, ...] | None = None
     aut: int | None = None
     req: Mapping[str, str] | None = None
+    typ: SubjectType | None = None
+    dom: TrustDomain | None = None
 
     def __repr__(self) -> str:
         return "ContextDraft(...)"
@@ -236,6 +270,8 @@ def mint_context(draft: ContextDraft, sealer: Sealer) -> Statement:
         "clm": {name: _value(claim) for name, claim in (draft.clm or {}).items()},
         "amr": list(draft.amr) if draft.amr is not None else None,
         "req": dict(draft.req) if draft.req is not None else None,
+        "typ": draft.typ.value if draft.typ is not None else None,
+        "dom": draft.dom.name if draft.dom is not None else None,
     }
     present: dict[str, Value] = {name: value for name, value in fields.items() if value is not None}
     payload = encode(present, text_bytes=DEFAULT_LIMITS.spiffe_id_bytes)

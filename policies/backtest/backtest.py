@@ -21,6 +21,7 @@ from sealbus.policies.backtest.recorded import NotReplayable, RecordedDecision, 
 from sealbus.policies.backtest.report import BacktestReport
 from sealbus.policies.decision.documents import InputDocument
 from sealbus.policies.decision.engine import Answer, PolicyEngine
+from sealbus.policies.decision.request import completed_document
 
 __all__ = ["BATCH", "WAITING", "OnContradiction", "backtest", "reproduce"]
 
@@ -37,6 +38,8 @@ _Asked: TypeAlias = "tuple[RecordedDecision, InputDocument]"
 async def backtest(source: RecordedSource, engine: PolicyEngine, *, batch: int = BATCH) -> BacktestReport:
     """Ask the entered `engine` about every decision of `source` that can be made again; return the differences.
 
+    Documents from before a member was added are completed (`completed_document`).
+
     Raises what `source` raises.
     """
     report = BacktestReport()
@@ -44,7 +47,7 @@ async def backtest(source: RecordedSource, engine: PolicyEngine, *, batch: int =
     async for recorded in source:
         document = report.question(recorded)
         if document is not None and isinstance(recorded, RecordedDecision):
-            asked.append((recorded, document))
+            asked.append((recorded, completed_document(document)))
         if len(asked) == batch:
             await _ask(asked, engine, report)
             asked = []

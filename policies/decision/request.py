@@ -7,6 +7,7 @@ makes a policy fail open. Absent things have an empty value of their type.
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,9 +19,20 @@ from sealbus.envelopes.errors import PolicyFailed
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.policies.decision.documents import InputDocument
 
-__all__ = ["NO_USER", "Request", "Resource", "User", "check_properties", "input_document", "rfc3339"]
+__all__ = [
+    "NO_USER",
+    "Request",
+    "Resource",
+    "User",
+    "check_properties",
+    "completed_document",
+    "input_document",
+    "rfc3339",
+]
 
 _MAX_INTEGER: Final = DEFAULT_LIMITS.max_integer
+_UNTYPED: Final = re.compile(rb'"auth_time":\d+(?=\},"chain":\[)')
+"""End of a user that has no `type`; never inside a text, whose quotes are escaped."""
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -35,7 +47,11 @@ class Resource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """The user behind the message, as the edge signed it; `auth_time` in seconds since the Unix epoch, 0 if unknown."""
+    """The user behind the message, as the edge signed it; `auth_time` in seconds since the Unix epoch, 0 if unknown.
+
+    `type` is `user`, `client` (an OAuth client that acts for itself) or `workload` (an external one), `domain` that of the
+    partner whose it is, empty for our own. The id of another domain ends with `@` and that domain.
+    """
 
     present: bool = True
     id: str = ""
@@ -47,9 +63,11 @@ class User:
     claims: Mapping[str, object] = field(default_factory=dict)
     acr: str = ""
     auth_time: int = 0
+    type: str = "user"
+    domain: str = ""
 
 
-NO_USER: Final = User(present=False)
+NO_USER: Final = User(present=False, type="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +102,7 @@ class Request:
             "".join((
                 self.subject, self.trust_domain, self.action, self.nats_subject, self.kind, self.message_id,
                 self.tenant, resource.type, resource.id, user.id, user.idp, user.session, user.txn, user.client,
-                user.acr, *user.scope, *self.chain, *(self.grant or ()),
+                user.acr, user.type, user.domain, *user.scope, *self.chain, *(self.grant or ()),
             ))  # fmt: skip
         except TypeError:
             raise PolicyFailed("the input document lacks a text") from None
@@ -135,6 +153,8 @@ def input_document(request: Request) -> InputDocument:
                 "claims": _sorted(user.claims),
                 "acr": user.acr,
                 "auth_time": user.auth_time,
+                "type": user.type,
+                "domain": user.domain,
             },
             "chain": request.chain,
             "grant": {"limited": grant is not None, "actions": () if grant is None else grant},
@@ -147,6 +167,21 @@ def input_document(request: Request) -> InputDocument:
     if len(encoded) > DEFAULT_LIMITS.input_document_bytes:
         raise PolicyFailed(f"the input document has {len(encoded)} bytes")
     return InputDocument(encoded)
+
+
+def completed_document(document: InputDocument) -> InputDocument:
+    """Return a recorded `document` with what documents had not when it was made, so that today's policies can be asked.
+
+    A user from before there were `type` and `domain` gets what was assumed then: to be a user, and one of our own.
+    """
+    found = _UNTYPED.search(document)
+    if found is None:
+        return document
+    kind = b"user" if document.find(b'"user":{"present":true,') >= 0 else b""
+    added = b',"type":"%b","domain":""' % kind
+    if len(document) + len(added) > DEFAULT_LIMITS.input_document_bytes:
+        return document
+    return InputDocument(document[: found.end()] + added + document[found.end() :])
 
 
 @lru_cache(maxsize=64)  # messages of the same second have the same text

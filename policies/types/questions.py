@@ -41,7 +41,7 @@ REQUEST: Final = record(
                 "delivery": NUMBER,
                 "user": record(
                     {
-                        **dict.fromkeys(("id", "idp", "session", "txn", "client", "acr"), TEXT),
+                        **dict.fromkeys(("id", "idp", "session", "txn", "client", "acr", "type", "domain"), TEXT),
                         "present": BOOLEAN,
                         "scope": array_of(TEXT),
                         "claims": _PROPERTIES,

@@ -44,7 +44,7 @@ from sealbus.bus.stream_names import AUDIT, REFUSALS, TASKS
 from sealbus.bus.streams.declared import declared_streams
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.subjects import OwnSubject, own_subjects
-from sealbus.envelopes.message.user_context import ClaimValue
+from sealbus.envelopes.message.user_context import ClaimValue, SubjectType
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.records.archive import ArchiveProfile
 from sealbus.envelopes.records.decision import DecisionRecord
@@ -53,7 +53,7 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 from sealbus.policies.bundle.revocations import NONE_REVOKED, Revocations
 from sealbus.policies.decision.engine import PolicyEngine
 
-__all__ = ["TestBus"]
+__all__ = ["SubjectType", "TestBus"]
 
 STREAM_BYTES = 64 * 1_048_576
 """What each stream may hold."""
@@ -182,11 +182,14 @@ class TestBus:
         acr: str | None = None,
         amr: Sequence[str] | None = None,
         login_age: float | None = None,
+        typ: SubjectType | None = None,
+        domain: str | None = None,
     ) -> Statement:
         """Return a signed user context, minted as by the edge for the workload named `workload` and no other.
 
         `acr` and `amr` say how the user logged in, `login_age` how many seconds ago: 3600 for a policy that wants a fresh
-        login to refuse. By default nothing is said of it, as by an issuer whose tokens do not have these claims.
+        login to refuse. By default nothing is said of it, as by an issuer whose tokens do not have these claims. With
+        `domain` it is the partner's, who calls it `identifier`; `typ` says what it is if it is no user.
         """
         return mint_user(
             self.edge.sealer(),
@@ -202,6 +205,8 @@ class TestBus:
             acr=acr,
             amr=amr,
             login_age=login_age,
+            typ=typ,
+            domain=TrustDomain(domain) if domain is not None else None,
         )
 
     async def idle(self, within: float = 10.0) -> None:

@@ -743,14 +743,15 @@ def read_context(payload: bytes) -> dict[str, Any]:
     try:
         value = decode(payload, entries=8192, text=2048, negative=True)
         must = {"v", "txn", "iss", "aud", "iat", "exp", "end", "key", "crd", "sub", "idp", "sid", "cid", "scp", "clm"}
-        may = {"ten", "wkl", "acr", "amr", "aut", "req"}
+        may = {"ten", "wkl", "acr", "amr", "aut", "req", "typ", "dom"}
         need(type(value) is dict and must <= set(value) <= must | may, "bad_context", "keys")
         checks: dict[str, Callable[[Any], bool]] = {
             "v": lambda v: type(v) is int and v == 1,
             "txn": lambda v: is_bytes(v, 16, 16),
             "iss": is_spiffe,
             "wkl": is_spiffe,
-            "aud": lambda v: type(v) is str and bool(DOMAIN.fullmatch(v)),
+            **dict.fromkeys(("aud", "dom"), lambda v: type(v) is str and bool(DOMAIN.fullmatch(v))),
+            "typ": lambda v: v in ("client", "workload"),
             "key": lambda v: is_bytes(v, 64, 64),
             "crd": lambda v: is_bytes(v, 32, 32),
             "scp": is_texts,
@@ -766,6 +767,9 @@ def read_context(payload: bytes) -> dict[str, Any]:
     except Bad as error:
         raise Bad("bad_context", error.words) from error
     need(value["iat"] < value["exp"] <= value["end"] <= value["iat"] + DAY, "bad_context", "times")
+    if "dom" in value:
+        before, at, domain = value["sub"].rpartition("@")
+        need(before and at and domain == value["dom"], "bad_context", "sub")
     return value  # type: ignore[no-any-return]
 
 

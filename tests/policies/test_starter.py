@@ -78,7 +78,7 @@ MUTANTS = dict(removals(RULES.read_text()))
 
 def test_the_conditions_that_are_removed_are_those_of_the_policy() -> None:
     text = RULES.read_text().splitlines()
-    end = text.index("user_may_reach(action, user, properties, users) if {")
+    end = text.index("user_known(user, users) if {")
     removed = [text[line - 1].split()[0] for line in MUTANTS if line < end]
     assert removed == [
         "registry.agents[request.subject.id].actions[request.action.name]",
@@ -87,7 +87,7 @@ def test_the_conditions_that_are_removed_are_those_of_the_policy() -> None:
         "registry.agents[hop]",
         *["object.get(registry.revoked.agents,", "object.get(registry.revoked.users,"],
         *["object.get(registry.revoked.sessions,", "object.get(registry.revoked.clients,"],
-        "user_may_reach(action,",
+        *["user_known(user,", "user_may_reach(action,"],
         "every",
         *["request.action.properties[field]", "request.action.properties[field]"],
         "within_hours(action.hours,",
@@ -95,7 +95,7 @@ def test_the_conditions_that_are_removed_are_those_of_the_policy() -> None:
         "registry.agents[request.subject.id].actions[request.action.properties.action]",
         *["chain_known(registry.agents,", "none_revoked(registry.revoked.agents,"],
         *["none_revoked(registry.revoked.users,", "none_revoked(registry.revoked.sessions,"],
-        "none_revoked(registry.revoked.clients,",
+        *["none_revoked(registry.revoked.clients,", "user_known(user,"],
     ]
 
 
@@ -175,6 +175,7 @@ def test_generated_documents_are_decided_both_ways_and_for_every_reason(tmp_path
         "unknown_action",
         "unknown_agent",
         "unknown_chain_agent",
+        "unknown_user",
         "user_required",
     }
 

@@ -217,7 +217,10 @@ class _Writer:
 
     def asked(self, kind: str) -> str:
         fields = {
-            "text": ("subject.id", "action.name", "context.tenant", "context.user.id", "resource.id", "context.time"),
+            "text": (
+                *("subject.id", "action.name", "context.tenant", "context.user.id", "resource.id", "context.time"),
+                *("context.user.type", "context.user.domain"),
+            ),
             "number": ("context.delivery", "v", "context.user.auth_time"),
             "boolean": ("context.user.present", "context.grant.limited"),
             "texts": ("context.chain", "context.user.scope", "context.grant.actions"),

@@ -1,7 +1,7 @@
 """Input documents for policies, made from a seed: well formed as the gate makes them, and broken past that border.
 
-They speak of the starter policy's own registry (policies/rego/sealbus/registry) with `REVOKED` put in, so that every
-rule decides both ways. The same seed gives the same documents.
+They speak of the starter policy's own registry (policies/rego/sealbus/registry) with `REVOKED` and others' users
+put in, so that every rule decides both ways. The same seed gives the same documents.
 """
 
 from __future__ import annotations
@@ -49,6 +49,19 @@ _ACTIONS = (
     *("inventory.read", "inventory.update", "inventory.update", "inventory.low_stock", "planner.plan"),
     *("pricing.quote", "pricing.quote.reply", "inventory.drop", "constructor", ""),
 )
+_OTHERS = (
+    ("mia@partner.example", "user", "partner.example"),
+    ("alice@partner.example", "user", "partner.example"),
+    ("reports", "client", ""),
+    ("carol", "client", ""),
+    ("repo:acme/shop@ci.example", "workload", "ci.example"),
+    ("bob", "", ""),
+)
+_KNOWN_OTHERS = {
+    "mia@partner.example": {"customers": {"acme": True}},
+    "reports": {"type": "client", "customers": {"globex": True}},
+    "repo:acme/shop@ci.example": {"type": "workload", "customers": {}},
+}
 _OWNERS = ("alice", "bob", "carol", "dave")
 _CUSTOMERS = ("acme", "globex", "initech")
 _REGIONS = ("always", "eu", "india", "us-east")
@@ -68,9 +81,11 @@ decide(_) := {"allow": false, "reasons": [], "obligations": [], "policy": "close
 
 
 def starter_with_revocations(folder: Path) -> Path:
-    """Copy the starter policy to a new `folder`, with `REVOKED` in its registry; return `folder`."""
+    """Copy the starter policy to a new `folder`, with `REVOKED` and other users in its registry; return `folder`."""
     shutil.copytree(STARTER, folder)
     (folder / "sealbus" / "registry" / "revoked" / "data.json").write_text(json.dumps(REVOKED))
+    users = folder / "sealbus" / "registry" / "users" / "data.json"
+    users.write_text(json.dumps(json.loads(users.read_text()) | _KNOWN_OTHERS))
     return folder
 
 
@@ -125,7 +140,11 @@ def _request(chance: random.Random, number: int) -> Request:
 
 def _user(chance: random.Random) -> User:
     if chance.random() < 0.1:
-        return User(present=False)
+        return User(present=False, type="")
+    draw = chance.random()
+    if draw < 0.1:
+        id_, type_, domain = chance.choice(_OTHERS)
+        return User(id=id_, idp="https://idp.partner.example", client="shop", type=type_, domain=domain)
     return User(
         id=_mostly(chance, chance.choice(_OWNERS[:3]), ("dave", "eve", "", "Alice", "ålice\u202e", "__proto__")),
         idp="https://idp.example.org",

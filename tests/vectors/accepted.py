@@ -117,6 +117,8 @@ def _credentials() -> list[Case]:
 def _users() -> list[Case]:
     user, for_planner = context(), context(wkl=PLANNER)
     full = context(ten="acme", wkl=PLANNER, acr="mfa", amr=["pwd", "otp"], aut=NOW - HOUR, req={"ip": "192.0.2.1"})
+    mia = context(sub="mia@partner.example", dom="partner.example", wkl=PLANNER)
+    build = context(sub="repo:acme/shop@ci.example", dom="ci.example", typ="workload", wkl=PLANNER)
     of_edge = party(EDGE)
     above = parent(user)
     step = Message(
@@ -141,6 +143,9 @@ def _users() -> list[Case]:
         live("the edge's task for a user", Message(sender=of_edge, context=user)),
         live("a workload's task with a context minted for it", Message(context=for_planner)),
         live("a user of whom everything is known", Message(context=full)),
+        live("a user of a partner", Message(context=mia)),
+        live("a workload of CI", Message(context=build)),
+        live("a client that acts for itself", Message(context=context(sub="web", typ="client", wkl=PLANNER))),
         live("a task sent while handling the edge's", child(above.ancestor())),
         live("a task two hops from the edge", child(step.ancestor(), above.ancestor(), of=step)),
         live("a task whose parent was of a batch", child(second.ancestor(), of=first)),

@@ -56,7 +56,8 @@ def command(
     if key is None or not issuers:
         key, issuers = _settings(config, key, issuers)
     under = Pseudonyms.read(key)
-    wanted = set(pseudonyms)
+    # That of a partner's user is followed by its domain.
+    wanted = {one.partition("@")[0] for one in pseudonyms}
     for user in _candidates(named, users):
         for issuer in issuers:
             pseudonym = under.of(issuer, user)

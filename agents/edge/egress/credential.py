@@ -162,8 +162,11 @@ class _OfUsers:
         self._issuers = issuers
 
     def owner(self, user: UserContext | None) -> Owner:
-        """Return whose token it is for; raise `Reject` (`user_required`) without a user, or for one of another issuer."""
-        if user is None or user.idp not in self._issuers:
+        """Return whose token it is for; raise `Reject` (`user_required`) without a user, or for one of another issuer.
+
+        A client that acts for itself is no user, whom the API may know by the same id.
+        """
+        if user is None or user.typ is not None or user.idp not in self._issuers:
             raise Reject(USER_REQUIRED)
         return Owner.of(user)
 

@@ -31,6 +31,10 @@ class EdgeLimits:
     nonce_seconds: int = 300
     """How long a nonce is given out; it counts for as long again."""
 
+    # Assertions of partners (RFC 7523).
+    assertion_seconds: int = 300
+    """How far an assertion's `exp` may lie ahead: it is used at once, and remembered for as long."""
+
     # Keys of issuers.
     fetch_seconds: float = 5.0
     """One refresh of an issuer's keys: discovery and key set together."""

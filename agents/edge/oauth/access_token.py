@@ -14,13 +14,14 @@ from sealbus.agents.edge.http.problem import KeysUnavailable, TokenRefused
 from sealbus.agents.edge.oauth.introspection import Introspection
 from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer
 from sealbus.agents.edge.oauth.jwks import KeySource
-from sealbus.agents.edge.oauth.jwt import EXTENSIONS, KEYS_IN_HEADER, Claims, is_signed, parsed
+from sealbus.agents.edge.oauth.jwt import Claims, checked_header, is_signed, parsed
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import Code, ConfigurationError
 from sealbus.envelopes.limits import SECOND
-from sealbus.envelopes.message.user_context import ClaimValue
+from sealbus.envelopes.message.user_context import ClaimValue, SubjectType
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
-__all__ = ["AccessToken", "AccessTokenVerifier", "Binding", "BindingKind"]
+__all__ = ["AccessToken", "AccessTokenVerifier", "Binding", "BindingKind", "contents_of"]
 
 
 _TOKEN_TYPES: Final = ("bearer", "dpop")
@@ -47,11 +48,13 @@ class Binding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessToken:
-    """The contents of a verified access token that the edge uses; the token itself is not kept.
+    """The contents of a verified access token, or assertion, that the edge uses; the token itself is not kept.
 
-    Times are microseconds since the Unix epoch. `claims` are those of the issuer's allow-list, by their names in the user
-    context. `session` is the session that the issuer names, or else the token's own id. With `bound` it is not accepted from
-    anybody who does not prove to hold that key (`possession.py`). Its text shows no user.
+    `subject` is as the issuer calls it, `type` what it is if it is no user. `client` is as policies call it: one of a
+    partner's `domain` ends with `@` and that. Times are microseconds since the Unix epoch. `claims` are those of the issuer's
+    allow-list, by their names in the user context. `session` is the session that the issuer names, or else the token's own
+    id. With `bound` it is not accepted from anybody who does not prove to hold that key (`possession.py`). Its text shows no
+    user.
     """
 
     issuer: str
@@ -66,6 +69,8 @@ class AccessToken:
     auth_time: int | None
     issued: int
     expires: int
+    type: SubjectType | None = None
+    domain: TrustDomain | None = None
     bound: Binding | None = None
 
     def __repr__(self) -> str:
@@ -95,6 +100,7 @@ class AccessTokenVerifier:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         if len(self._issuers) != len(issuers):
             raise ConfigurationError("two rows have the same issuer")
+        self._foreign = tuple([f"@{issuer.domain}" for issuer in issuers if issuer.domain is not None])
         self._keys = keys
         self._limits = limits
 
@@ -104,7 +110,7 @@ class AccessTokenVerifier:
         Of a JWT in this order: length, form, header, issuer, type, algorithm, key, signature, audience, times, claims. Until
         the signature holds, a token only selects the row of the table and the issuer's key. The answer of an issuer that is
         asked is held to the same rules, but for what RFC 7662 leaves out: `iat`, `jti`, `iss`, and `sub` where a client acts
-        for itself.
+        for itself. An issuer without a domain cannot name a subject or client as one of another row's domain.
 
         Of a bound token this does not say who may use it.
 
@@ -122,12 +128,14 @@ class AccessTokenVerifier:
         issuer = self._row(says)
         if issuer.introspection is not None:
             return await self._answered(issuer, issuer.introspection, token, now)
-        algorithm, kid = _checked_header(header, issuer, self._limits)
+        algorithm, kid = checked_header(header, issuer.types, issuer.algorithms, self._limits)
         key = await self._keys.key(issuer, kid, algorithm, now=now)
         if not is_signed(jws, algorithm, key):
             raise TokenRefused("signature")
         claims = Claims(says)
-        subject, token_id = claims.text("sub"), claims.text("jti")
+        subject = claims.text("sub")
+        # RFC 9068 requires `jti`, and OIDC does not.
+        token_id = claims.text("jti") if "jti" in claims or not issuer.workloads else _digest(token)
         return self._judged(claims, issuer, now, subject=subject, issued=claims.time("iat"), token_id=token_id)
 
     async def _answered(self, issuer: Issuer, at: IntrospectionEndpoint, token: str, now: int) -> AccessToken:
@@ -140,7 +148,7 @@ class AccessTokenVerifier:
         if "token_type" in claims and claims.text("token_type").lower() not in _TOKEN_TYPES:
             raise TokenRefused("token_type")
         issued = claims.time("iat") if "iat" in claims else now
-        own = claims.text("jti") if "jti" in claims else sha256(token.encode()).hexdigest()[:32]
+        own = claims.text("jti") if "jti" in claims else _digest(token)
         # Of a client that acts for itself a JWT says the client here (RFC 9068 section 2.2), and RFC 7662 nothing.
         subject = claims.text("sub" if "sub" in claims else "client_id")
         return self._judged(claims, issuer, now, subject=subject, issued=issued, token_id=own)
@@ -169,21 +177,63 @@ class AccessTokenVerifier:
         bound = _binding(claims) if "cnf" in claims else None
         if bound is None and issuer.bound:
             raise TokenRefused("cnf: not bound to a key")
-        return AccessToken(
-            issuer=issuer.issuer,
+        client = claims.text(issuer.client_claim)
+        if issuer.domain is None and (subject.endswith(self._foreign) or client.endswith(self._foreign)):
+            raise TokenRefused("sub or client: of another row's domain")
+        kind = SubjectType.CLIENT if subject == client else None
+        return contents_of(
+            claims,
+            issuer,
             subject=subject,
-            client=claims.text("client_id"),
-            session=claims.text(issuer.session_claim) if issuer.session_claim in claims else token_id,
-            scope=tuple([one for one in claims.scope("scope") if issuer.scopes is None or one in issuer.scopes]),
-            claims=claims.allowed(issuer.claims),
-            tenant=claims.text(issuer.tenant_claim) if issuer.tenant_claim is not None else issuer.tenant,
-            acr=claims.text("acr") if "acr" in claims else None,
-            amr=claims.texts("amr") if "amr" in claims else None,
-            auth_time=claims.time("auth_time") if "auth_time" in claims else None,
+            client=client if issuer.domain is None else f"{client}@{issuer.domain}",
+            kind=SubjectType.WORKLOAD if issuer.workloads else kind,
+            token_id=token_id,
             issued=issued,
             expires=expires,
             bound=bound,
         )
+
+
+def contents_of(
+    claims: Claims,
+    issuer: Issuer,
+    *,
+    subject: str,
+    client: str,
+    kind: SubjectType | None,
+    token_id: str,
+    issued: int,
+    expires: int,
+    bound: Binding | None = None,
+) -> AccessToken:
+    """Return what the edge uses of verified `claims` of `issuer`, whose audience and times have been checked.
+
+    Raises `TokenRefused` for a claim that is not as the row requires, or is of another type.
+    """
+    for name, value in issuer.require.items():
+        if claims.text(name) != value:
+            raise TokenRefused(f"{name}: not as required")
+    return AccessToken(
+        issuer=issuer.issuer,
+        subject=subject,
+        client=client,
+        session=claims.text(issuer.session_claim) if issuer.session_claim in claims else token_id,
+        scope=tuple([one for one in claims.scope("scope") if issuer.scopes is None or one in issuer.scopes]),
+        claims=claims.allowed(issuer.claims),
+        tenant=claims.text(issuer.tenant_claim) if issuer.tenant_claim is not None else issuer.tenant,
+        acr=claims.text("acr") if "acr" in claims else None,
+        amr=claims.texts("amr") if "amr" in claims else None,
+        auth_time=claims.time("auth_time") if "auth_time" in claims else None,
+        issued=issued,
+        expires=expires,
+        type=kind,
+        domain=issuer.domain,
+        bound=bound,
+    )
+
+
+def _digest(token: str) -> str:
+    return sha256(token.encode()).hexdigest()[:32]
 
 
 def _binding(claims: Claims) -> Binding:
@@ -195,20 +245,3 @@ def _binding(claims: Claims) -> Binding:
             if type(value) is str and _THUMBPRINT.fullmatch(value):
                 return Binding(kind, value)
     raise TokenRefused("cnf")
-
-
-def _checked_header(header: Mapping[str, Json], issuer: Issuer, limits: EdgeLimits) -> tuple[str, str | None]:
-    """Return the algorithm and the key id of a header that `issuer` may have made."""
-    for name in (*KEYS_IN_HEADER, *EXTENSIONS):
-        if name in header:
-            raise TokenRefused(f"header: {name}")
-    kind = header.get("typ", "")
-    if type(kind) is not str or kind.lower() not in issuer.types:
-        raise TokenRefused("header: typ")
-    algorithm = header.get("alg")
-    if type(algorithm) is not str or algorithm not in issuer.algorithms:
-        raise TokenRefused("header: alg")
-    kid = header.get("kid")
-    if kid is not None and (type(kid) is not str or len(kid) > limits.key_id_bytes):
-        raise TokenRefused("header: kid")
-    return algorithm, kid

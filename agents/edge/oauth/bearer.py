@@ -131,11 +131,12 @@ def metadata_url(resource: str) -> str:
 def metadata_answer(resource: str, issuers: Sequence[Issuer], *, certificates: bool = False) -> Response:
     """Return the metadata of section 2; `certificates` says that clients can show one here.
 
+    Whom clients cannot ask for an access token is not named: who only asserts, and who vouches for workloads.
     Tokens are read from the `Authorization` field only.
     """
     document = {
         "resource": resource,
-        "authorization_servers": sorted(issuer.issuer for issuer in issuers),
+        "authorization_servers": sorted(one.issuer for one in issuers if one.grants),
         "bearer_methods_supported": ["header"],
         "dpop_signing_alg_values_supported": list(ALGORITHMS),
         "tls_client_certificate_bound_access_tokens": certificates,

@@ -13,6 +13,7 @@ from sealbus.agents.edge.oauth.client_authentication import ClientAuthentication
 from sealbus.envelopes.encoding.codec import is_text
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.limits import DEFAULT_LIMITS
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 __all__ = ["ACCESS_TOKEN_TYPES", "ALGORITHMS", "IntrospectionEndpoint", "Issuer", "is_loopback", "is_secure_url"]
 
@@ -53,7 +54,16 @@ class Issuer:
     a token must then have, or always `tenant`. `scopes` are those that reach the user context, by default all: what a
     provider of somebody else says of its users must not mean something here by chance. With `bound` its tokens must be
     bound to a key (RFC 9449, RFC 8705). With `keep_tokens` those that are not are kept for the exit, where the edge has a key
-    for that (`kept_tokens.py`).
+    for that (`kept_tokens.py`). `require` are claims that a token must have with these values: where anybody can get a token
+    of the issuer, they say whose it takes.
+
+    `domain` is the partner whose issuer it is, None for our own: inside, its subjects and clients are called `NAME@domain`,
+    and by default none of its scopes is known. The client is named by `client_claim`; a subject that is its own client is one
+    that acts for itself (RFC 9068 section 2.2). With `workloads` all its subjects are workloads outside our trust domain, and
+    a domain is required: nothing else keeps their names and those of users apart.
+
+    With `assertion_audience`, the identifier of our token service, backends can exchange its assertions there
+    (`assertion.py`). No access token may be for that audience. Without `audiences` nothing else of this issuer is taken.
 
     With `introspection` the issuer is asked what its tokens say (RFC 7662); then `algorithms`, `jwks_uri` and `types` say
     nothing.
@@ -72,6 +82,11 @@ class Issuer:
     bound: bool = False
     keep_tokens: bool = False
     introspection: IntrospectionEndpoint | None = None
+    domain: TrustDomain | None = None
+    workloads: bool = False
+    client_claim: str = "client_id"
+    require: Mapping[str, str] = field(default_factory=dict, hash=False)
+    assertion_audience: str | None = None
 
     def __post_init__(self) -> None:
         # A query or fragment has no place in an issuer identifier (RFC 8414 section 2).
@@ -89,13 +104,14 @@ class Issuer:
             raise ConfigurationError(
                 f"introspection of {self.issuer}: must be https unless the issuer itself is on loopback"
             )
-        if not self.audiences or not all(map(_is_name, self.audiences)):
+        if not (self.audiences or self.assertion_audience) or not all(map(_is_name, self.audiences)):
             raise ConfigurationError(f"audiences of {self.issuer}: at least one, and none empty")
+        self._check_domain()
         if not self.algorithms or not self.algorithms <= ALGORITHMS:
             raise ConfigurationError(f"algorithms of {self.issuer}: at least one, of {', '.join(sorted(ALGORITHMS))}")
         if not self.types or any(name != name.lower() for name in self.types):
             raise ConfigurationError(f"types of {self.issuer}: at least one, in lower case")
-        names = [*self.claims, *self.claims.values(), self.session_claim]
+        names = [*self.claims, *self.claims.values(), *self.require, *self.require.values(), self.session_claim]
         if len(self.claims) > DEFAULT_LIMITS.text_items or not all(map(_is_name, names)):
             raise ConfigurationError(f"claims of {self.issuer}: at most 32, with names of at most 256 bytes")
         if len(set(self.claims.values())) != len(self.claims):
@@ -108,6 +124,26 @@ class Issuer:
             raise ConfigurationError(f"tenant of {self.issuer}: must be a text of 1 to 256 bytes")
         # The checked claims cannot be changed through the caller's own map.
         object.__setattr__(self, "claims", MappingProxyType(dict(self.claims)))
+        object.__setattr__(self, "require", MappingProxyType(dict(self.require)))
+        if self.domain is not None and self.scopes is None:
+            object.__setattr__(self, "scopes", frozenset())
+
+    @property
+    def grants(self) -> bool:
+        """Whether clients can ask it for access tokens for this edge."""
+        return bool(self.audiences) and not self.workloads
+
+    def _check_domain(self) -> None:
+        if self.workloads and self.domain is None:
+            raise ConfigurationError(f"domain of {self.issuer}: say whose workloads they are")
+        if not _is_name(self.client_claim) or (self.client_claim == "sub" and not self.workloads):
+            raise ConfigurationError(f"client_claim of {self.issuer}: a claim, and with users another than sub")
+        if self.assertion_audience is None:
+            return
+        if self.domain is None or self.workloads or self.introspection is not None:
+            raise ConfigurationError(f"assertion_audience of {self.issuer}: for users of a domain, by JWTs")
+        if not _is_name(self.assertion_audience) or self.assertion_audience in self.audiences:
+            raise ConfigurationError(f"assertion_audience of {self.issuer}: another name than those in access tokens")
 
 
 def is_secure_url(url: str, *, plain: bool = True) -> bool:

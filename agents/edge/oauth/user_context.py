@@ -25,7 +25,7 @@ from sealbus.envelopes.message.user_context import ContextDraft, mint_context
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 
-__all__ = ["PSEUDONYM_PREFIX", "Pseudonyms", "mint"]
+__all__ = ["PSEUDONYM_PREFIX", "Pseudonyms", "mint", "user_id"]
 
 _NO_REQUEST: Final[Mapping[str, str]] = {}
 
@@ -67,7 +67,7 @@ def mint(
         iat=now,
         exp=min(now + limits.context_start_seconds * SECOND, token.expires),
         end=now + limits.context_end_seconds * SECOND,
-        sub=token.subject if pseudonyms is None else pseudonyms.of(token.issuer, token.subject),
+        sub=user_id(token.issuer, token.subject, token.domain, pseudonyms),
         idp=token.issuer,
         sid=token.session,
         cid=token.client,
@@ -79,11 +79,19 @@ def mint(
         amr=token.amr,
         aut=token.auth_time,
         req=request or None,
+        typ=token.type,
+        dom=token.domain,
     )
     try:
         return mint_context(draft, sealer)
     except SealError as error:
         raise TokenRefused("more claims than a user context can hold") from error
+
+
+def user_id(issuer: str, subject: str, domain: TrustDomain | None, pseudonyms: Pseudonyms | None) -> str:
+    """Return how the subject of `issuer` is called in contexts: one of a partner's `domain` by it, too."""
+    known = subject if pseudonyms is None else pseudonyms.of(issuer, subject)
+    return known if domain is None else f"{known}@{domain}"
 
 
 class Pseudonyms:

@@ -87,6 +87,7 @@ def _redacting(redact: dict[str, tuple[str, ...]], value: str) -> str:
 
 
 Id = Annotated[SpiffeId, PlainValidator(_spiffe_id)]
+Domain = Annotated[TrustDomain, PlainValidator(_trust_domain)]
 Size = Annotated[int, PlainValidator(_size)]
 Server = Annotated[str, BeforeValidator(_server)]
 FileOrUrl = Annotated[str, "file or URL"]
@@ -258,15 +259,21 @@ class WorkerTable(_Table):
 class IssuerTable(_Table):
     """One issuer of access tokens; `agents/edge/oauth/issuers.py` explains each field.
 
-    `audiences` is by default the edge's `resource`; only the token claims in `claims` reach the user context.
+    `audiences` is by default the edge's `resource`; an empty list takes no access tokens, only assertions. Only the token
+    claims in `claims` reach the user context.
     """
 
     issuer: str
-    audiences: tuple[str, ...] = ()
+    domain: Domain | None = None
+    subjects: Literal["users", "workloads"] = "users"
+    audiences: tuple[str, ...] | None = None
+    assertion_audience: str | None = None
     algorithms: tuple[str, ...] = ("ES256", "RS256")
     jwks_uri: str | None = None
     types: tuple[str, ...] = ("at+jwt", "application/at+jwt")
     claims: dict[str, str] = {}
+    require: dict[str, str] = {}
+    client_claim: str = "client_id"
     session_claim: str = "sid"
     tenant_claim: str | None = None
     tenant: str | None = None
@@ -433,7 +440,7 @@ class ControlTable(_Table):
 class Document(_Table):
     """All settings."""
 
-    trust_domain: Annotated[TrustDomain, PlainValidator(_trust_domain)]
+    trust_domain: Domain
     nats: Annotated[tuple[Server, ...], Field(min_length=1)]
     nats_ids: tuple[Id, ...] = ()
     workload_api: str | None = None

@@ -18,6 +18,7 @@ from support.x509 import ThrowawayCa
 from sealbus import Agent, Context
 from sealbus.agents.edge.edge import RunningEdge, connection_limits, issuers_of, minting_limits, open_edge, serve_edge
 from sealbus.agents.edge.http.tls import file_context
+from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.runtime.settings.schema import EdgeTable, IssuerTable
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.lifetimes import FORMAT_LIFETIMES, Lifetimes
@@ -85,6 +86,28 @@ def test_the_rows_of_the_table_are_issuers_with_the_resource_as_audience() -> No
     assert issuer.audiences == {"https://api.example.org"}
     assert (dict(issuer.claims), issuer.tenant) == ({"department": "dep"}, "acme")
     assert issuer.scopes == frozenset({"a"})
+
+
+def test_a_row_says_whose_subjects_they_are_and_what_they_are() -> None:
+    def one(**row: object) -> Issuer:
+        rows = (IssuerTable(issuer="https://idp.example.org", **row),)  # type: ignore[arg-type]  # as settings are read
+        [issuer] = issuers_of(EdgeTable(resource="https://api.example.org", issuers=rows))
+        return issuer
+
+    ours = one()
+    assert (ours.domain, ours.workloads, ours.client_claim, dict(ours.require)) == (None, False, "client_id", {})
+    partner = one(domain="partner.example", audiences=(), assertion_audience="https://api.example.org/token")
+    assert (str(partner.domain), partner.audiences) == ("partner.example", frozenset())
+    assert partner.assertion_audience == "https://api.example.org/token"
+    ci = one(domain="ci.example", subjects="workloads", client_claim="sub", require={"repository_owner": "acme"})
+    assert (ci.workloads, ci.client_claim, dict(ci.require)) == (True, "sub", {"repository_owner": "acme"})
+    for bad in ({"domain": "Partner.example"}, {"domain": "https://partner.example"}, {"subjects": "robots"}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            one(**bad)
+    with pytest.raises(ConfigurationError, match="domain of"):
+        one(subjects="workloads")
+    with pytest.raises(ConfigurationError, match="audiences of"):
+        one(audiences=())
 
 
 @pytest.mark.parametrize(

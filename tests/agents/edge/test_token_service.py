@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import pytest
-from support.edge import QUICK, edge_table
-from support.engines import ScriptedEngine
 from support.identity import StaticIdentity
-from support.issuer import TRUSTS_NOBODY, LoopbackIssuer
 from support.shop import Shop, Update
+from support.token_site import EDGE, PARTNER, WEB, Site, token_site
 from support.x509 import ThrowawayCa
 
 from sealbus import Client
 from sealbus.agents.dev.memory.identity import MemoryIdentity
-from sealbus.agents.edge.edge import RunningEdge, serve_edge
-from sealbus.agents.edge.token_service import ACCESS_TOKEN_TYPE, GRANT_TYPE
-from sealbus.agents.runtime.node import Node
+from sealbus.agents.edge.token_service import ACCESS_TOKEN_TYPE, JWT_TYPE
 from sealbus.agents.sdk.token_exchange import (
     USER_CONTEXT_TYPE,
     ExchangeRefused,
@@ -33,86 +28,33 @@ from sealbus.agents.sdk.token_exchange import (
 from sealbus.bus.nats.connection.tls import client_context
 from sealbus.envelopes.errors import Code, ConfigurationError, EnvelopeError
 from sealbus.envelopes.message.user_context import parse_payload
-from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
 from sealbus.testing import TestBus
-
-EDGE = "spiffe://example.org/edge"
-WEB = "spiffe://example.org/agent/shop-web"
-
-
-@dataclass(kw_only=True)
-class Site:
-    bus: TestBus
-    ca: ThrowawayCa
-    identity: StaticIdentity
-    edge: RunningEdge
-    issuer: LoopbackIssuer
-    shop: Shop
-
-    @property
-    def url(self) -> str:
-        return f"https://127.0.0.1:{self.edge.token_port}"
-
-    def workload(self, spiffe_id: str = WEB, ca: ThrowawayCa | None = None) -> StaticIdentity:
-        identity = StaticIdentity(ca or self.ca, spiffe_id)
-        identity.anchors = dict(self.identity.anchors)
-        identity.renew(3600)
-        return identity
-
-    def exchange(self, identity: StaticIdentity, *, edges: tuple[str, ...] = (EDGE,)) -> TokenExchange:
-        return TokenExchange(self.url, identity=identity, edges=frozenset(map(SpiffeId, edges)))
-
-    async def post(self, form: Mapping[str, str] | bytes, **fields: str) -> httpx2.Response:
-        context = client_context(self.workload().x509(), expected=frozenset({SpiffeId(EDGE)}))
-        async with httpx2.AsyncClient(verify=context, trust_env=False) as http:
-            headers = {"Content-Type": "application/x-www-form-urlencoded", **fields}
-            if isinstance(form, bytes):
-                return await http.post(f"{self.url}/token", content=form, headers=headers)
-            return await http.post(f"{self.url}/token", data=dict(form), headers=headers)
-
-    def form(self, **changes: str | None) -> dict[str, str]:
-        form: dict[str, str | None] = {
-            "grant_type": GRANT_TYPE,
-            "subject_token": self.issuer.token(scope="read write"),
-            "subject_token_type": ACCESS_TOKEN_TYPE,
-            "requested_token_type": USER_CONTEXT_TYPE,
-            **changes,
-        }
-        return {name: value for name, value in form.items() if value is not None}
 
 
 @pytest.fixture
-async def site() -> AsyncIterator[Site]:
-    shop = Shop()
-    ca = ThrowawayCa("example.org")
-    async with LoopbackIssuer() as issuer, TestBus(shop.pricing, engine=ScriptedEngine()) as bus:
-        identity = StaticIdentity(ca, EDGE, sealer=bus.edge.sealer, bundles=bus.edge.bundles())
-        async with (
-            Node(
-                deployment=bus.deployment,
-                identity=identity,
-                transport=bus.broker.connect(),
-                engine=ScriptedEngine(),
-            ) as node,
-            serve_edge(
-                edge_table(issuer, token_service="127.0.0.1:0"), node, connections=QUICK, issuer_tls=TRUSTS_NOBODY
-            ) as edge,
-        ):
-            yield Site(bus=bus, ca=ca, identity=identity, edge=edge, issuer=issuer, shop=shop)
+def shop() -> Shop:
+    return Shop()
 
 
-async def test_a_backend_gets_a_context_of_its_own_and_calls_with_it(site: Site) -> None:
+@pytest.fixture
+async def site(shop: Shop) -> AsyncIterator[Site]:
+    async with token_site(shop.pricing) as site:
+        yield site
+
+
+async def test_a_backend_gets_a_context_of_its_own_and_calls_with_it(site: Site, shop: Shop) -> None:
     async with site.exchange(site.workload()) as exchange:
         user = await exchange.user_context(site.issuer.token(scope="read"))
     context = parse_payload(user.payload)
     assert (context.sub, context.wkl, context.scp) == ("alice", SpiffeId(WEB), ("read",))
     client = await site.bus.client("shop-web")
     await client.call("pricing.quote", Update(item_id="42"), returns=dict[str, Any], user=user)
-    assert site.shop.contexts[0].user == context
+    assert shop.contexts[0].user == context
     other = await site.bus.client("planner")
     with pytest.raises(Exception, match=r"bad_chain|bad_context|expired"):
         await other.call("pricing.quote", Update(item_id="42"), returns=dict[str, Any], user=user, timeout=0.2)
-    assert len(site.shop.contexts) == 1
+    assert len(shop.contexts) == 1
 
 
 async def test_the_answer_is_that_of_rfc_8693(site: Site) -> None:
@@ -128,6 +70,53 @@ async def test_the_answer_is_that_of_rfc_8693(site: Site) -> None:
 async def test_a_scope_can_be_asked_for_that_is_part_of_the_tokens(site: Site) -> None:
     said = (await site.post(site.form(scope="read", audience="example.org"))).json()
     assert parse_payload(parse_context_token(said["access_token"]).payload).scp == ("read",)
+
+
+async def test_for_a_partners_assertion_there_is_a_context_that_names_its_domain(site: Site, shop: Shop) -> None:
+    async with site.exchange(site.workload()) as exchange:
+        user = await exchange.user_context(site.assertion(scope="admin", sid="s-9", acr="urn:mfa"), asserted=True)
+    context = parse_payload(user.payload)
+    assert (context.sub, context.dom, context.typ) == (f"mia@{PARTNER}", TrustDomain(PARTNER), None)
+    assert (context.idp, context.cid, context.wkl, context.sid) == (site.partner.issuer, WEB, SpiffeId(WEB), "s-9")
+    # What its scopes mean here, the row would have to say.
+    assert (context.scp, context.acr) == ((), "urn:mfa")
+    assert context.exp - context.iat <= 60 * 1_000_000
+    client = await site.bus.client("shop-web")
+    await client.call("pricing.quote", Update(item_id="42"), returns=dict[str, Any], user=user)
+    assert shop.contexts[0].user == context
+
+
+async def test_an_assertion_can_be_a_subject_token_and_its_scope_be_narrowed() -> None:
+    async with token_site(scopes=("read", "write")) as site:
+        form = {"subject_token_type": JWT_TYPE, "subject_token": site.assertion(scope="read write root", jti="1")}
+        answer = await site.post(site.form(**form, scope="read"))
+        assert (answer.status_code, answer.json()["token_type"]) == (200, "N_A")
+        assert parse_payload(parse_context_token(answer.json()["access_token"]).payload).scp == ("read",)
+        answer = await site.post(site.grant(site.assertion(scope="read write root", jti="2"), scope="root"))
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_scope")
+        # Nothing was wrong with the assertion, and it was not used.
+        answer = await site.post(site.grant(site.assertion(scope="read write root", jti="2")))
+        assert (answer.status_code, answer.json()["issued_token_type"]) == (200, USER_CONTEXT_TYPE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"assertion": None}, "invalid_request"),
+        ({"assertion": ""}, "invalid_request"),
+        ({"subject_token": "x"}, "invalid_request"),
+        ({"requested_token_type": ACCESS_TOKEN_TYPE}, "invalid_request"),
+        ({"actor_token": "x"}, "invalid_request"),
+        ({"audience": "other.org"}, "invalid_target"),
+        ({"resource": "https://edge.example/api"}, "invalid_target"),
+    ],
+)
+async def test_a_request_with_an_assertion_that_is_not_taken(
+    site: Site, changes: dict[str, str | None], error: str
+) -> None:
+    form = {name: value for name, value in {**site.grant(site.assertion()), **changes}.items() if value is not None}
+    answer = await site.post(form)
+    assert (answer.status_code, answer.json()["error"], answer.json()["code"]) == (400, error, "malformed")
 
 
 BAD: dict[str, tuple[dict[str, str | None], str, str]] = {
@@ -168,7 +157,7 @@ async def test_a_request_that_is_not_taken(site: Site, name: str) -> None:
         (b"x" * 40_000, {}, 413),
     ],
 )
-async def test_a_body_that_is_no_form(site: Site, body: bytes, fields: dict[str, str], status: int) -> None:
+async def test_a_body_that_is_no_form(site: Site, body: bytes, fields: dict[str, Any], status: int) -> None:
     answer = await site.post(body, **fields)
     assert (answer.status_code, answer.json()["error"]) == (status, "invalid_request")
 

@@ -544,6 +544,31 @@ def test_step_10_accepts_a_context_with_every_entry() -> None:
     assert context.clm["groups"] == ("a", "b")
 
 
+@pytest.mark.parametrize("typ", [None, "client", "workload"])
+def test_step_10_accepts_a_subject_of_a_partner(typ: str | None) -> None:
+    theirs = payload(sub="mia@partner.example", dom="partner.example", typ=typ)
+    context = Delivery().accept(carrying(context_statement(theirs))).context
+    assert context is not None
+    assert (context.sub, str(context.dom), context.typ) == ("mia@partner.example", "partner.example", typ)
+
+
+@pytest.mark.parametrize(
+    ("sub", "dom"),
+    [
+        ("mia", "partner.example"),
+        ("mia@other.example", "partner.example"),
+        ("mia@my.partner.example", "partner.example"),
+        ("mia@partner.example.org", "partner.example"),
+        ("@partner.example", "partner.example"),
+        ("partner.example", "partner.example"),
+        ("mia@Partner.example", "Partner.example"),
+    ],
+)
+def test_step_10_refuses_a_subject_that_is_not_called_by_its_domain(sub: str, dom: str) -> None:
+    bad = context_statement(payload(sub=sub, dom=dom))
+    refuses(Code.BAD_CONTEXT, 10, lambda: Delivery().accept(carrying(bad)))
+
+
 def test_step_10_accepts_a_message_without_a_context() -> None:
     assert Delivery().accept(Message(context=None, ancestors=())).context is None
 
@@ -599,7 +624,9 @@ NO_TEXT: list[Value] = ["x" * 257, b"x", 1, ["x"]]
 NO_TEXTS: list[Value] = ["x", {}, [1], ["x" * 257], [b"x"], [["x"]], 1]
 BAD_ENTRIES: list[tuple[str, Value]] = [
     *((key, None) for key in context_keys()),
-    ("new", 1), ("", ""), ("typ", "x"),
+    ("new", 1), ("", ""),
+    ("typ", "x"), ("typ", "user"), ("typ", ""), ("typ", 1), ("typ", b"client"),
+    ("dom", "partner.example"), ("dom", ""), ("dom", 1), ("dom", "a" * 256),
     ("v", 0), ("v", 2), ("v", True), ("v", "1"),
     ("txn", bytes(15)), ("txn", bytes(17)), ("txn", "x" * 16),
     ("iss", "edge"), ("iss", "spiffe://example.org"), ("iss", "spiffe://Example.org/edge"), ("iss", b"x"), ("iss", ""),

@@ -11,7 +11,13 @@ from support.envelopes import HOUR, MINUTE, NOW, TRUST_DOMAIN, agent, signing_ke
 
 from sealbus.envelopes.errors import Code, SealError
 from sealbus.envelopes.lifetimes import DEFAULT_LIFETIMES, Lifetimes
-from sealbus.envelopes.message.user_context import ContextDraft, UserContext, mint_context, verify_context
+from sealbus.envelopes.message.user_context import (
+    ContextDraft,
+    SubjectType,
+    UserContext,
+    mint_context,
+    verify_context,
+)
 from sealbus.envelopes.message.wire import Statement
 from sealbus.envelopes.trust.bundles import Trust
 from sealbus.envelopes.trust.caches import Caches
@@ -47,8 +53,9 @@ def verify(
 
 def test_what_was_minted_is_verified() -> None:
     draft = context_draft()._replace(
-        ten="acme", wkl=agent("planner"), acr="high", amr=("pwd",), aut=NOW - HOUR, req={"ip": "192.0.2.1"}
-    )
+        ten="acme", wkl=agent("planner"), acr="high", amr=("pwd",), aut=NOW - HOUR, req={"ip": "192.0.2.1"},
+        sub="mia@partner.example", typ=SubjectType.CLIENT, dom=TrustDomain("partner.example"),
+    )  # fmt: skip
     context = verify(mint_context(draft, EDGE))
     assert context is not None
     assert (context.iss, context.key, context.crd) == (EDGE_ID, EDGE.key.public, EDGE.crd)
@@ -76,6 +83,7 @@ def test_a_draft_shows_no_user() -> None:
         pytest.param(context_draft()._replace(end=NOW + 25 * HOUR), id="end"),
         pytest.param(context_draft()._replace(iat=-1), id="iat"),
         pytest.param(context_draft()._replace(aut=2**53), id="aut"),
+        pytest.param(context_draft()._replace(dom=TrustDomain("partner.example")), id="sub of nobody's domain"),
         pytest.param(context_draft()._replace(clm={f"{n:03}": "x" * 100 for n in range(90)}), id="over 8,192 bytes"),
         pytest.param(context_draft()._replace(iat=NOW + HOUR, exp=NOW + 2 * HOUR), id="after the credential"),
     ],

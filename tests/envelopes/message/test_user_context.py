@@ -11,6 +11,8 @@ from support.envelopes import HOUR, MINUTE, NOW, TRUST_DOMAIN
 
 from sealbus.envelopes.encoding.codec import Value, decode, pack
 from sealbus.envelopes.errors import Code, EnvelopeError
+from sealbus.envelopes.message.user_context import SubjectType
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 DAY = 24 * HOUR
 GOOD = statement().payload
@@ -33,6 +35,7 @@ def test_a_payload_with_what_it_must_have() -> None:
     assert context.scp == ("inventory",)
     assert context.clm == {"department": "sales", "level": 3, "staff": True, "groups": ("a", "b")}
     assert (context.ten, context.wkl, context.acr, context.amr, context.aut, context.req) == (None,) * 6
+    assert (context.typ, context.dom) == (None, None)
 
 
 def test_a_payload_with_all_that_it_may_have() -> None:
@@ -44,6 +47,14 @@ def test_a_payload_with_all_that_it_may_have() -> None:
     assert context.wkl.value == long_id
     assert (context.ten, context.acr, context.amr, context.aut) == ("", "x" * 256, (), 0)
     assert (context.req, context.clm) == ({"ip": ""}, {"l": (), "n": -(2**53) + 1})
+
+
+def test_a_subject_that_is_none_of_our_users() -> None:
+    client, mia = parse_payload(payload(typ="client")), parse_payload(payload(sub="mia@p.example", dom="p.example"))
+    assert (client.typ, client.dom) == (SubjectType.CLIENT, None)
+    assert (mia.typ, mia.dom, mia.sub) == (None, TrustDomain("p.example"), "mia@p.example")
+    build = parse_payload(payload(sub="repo:a@b@ci.example", dom="ci.example", typ="workload"))
+    assert (build.typ, build.sub) == (SubjectType.WORKLOAD, "repo:a@b@ci.example")
 
 
 def test_it_shows_no_user_and_cannot_be_changed() -> None:
@@ -71,7 +82,10 @@ def test_many_claims_fit() -> None:
         payload(scp="x"), payload(scp=[1]), payload(scp=["\x00"]), payload(scp=[str(n) for n in range(33)]),
         payload(clm=[]), payload(clm={"x": b""}), payload(clm={"x": {}}), payload(clm={"x" * 257: 1}),
         payload(clm={"x": 2**53}), payload(wkl="x"), payload(amr="x"), payload(aut=-1), payload(acr=1), payload(ten=1),
-        payload(req=[]), payload(req={"x": 1}),
+        payload(req=[]), payload(req={"x": 1}), payload(typ="user"), payload(typ=""), payload(typ=1), payload(typ=b"client"),
+        payload(dom="p.example"), payload(dom="", sub="u@"), payload(dom="P.example", sub="u@P.example"),
+        payload(dom=1), payload(dom="p.example", sub="u@o.example"), payload(dom="p.example", sub="u@o.p.example"),
+        payload(dom="p.example", sub="@p.example"), payload(dom="p.example", sub="u"), payload(dom="p", sub="u@p@"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("step", [10, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -149,6 +150,22 @@ async def test_the_same_policy_changes_nothing(documents: list[bytes]) -> None:
     async with open_policy(STARTER) as engine:
         report = await backtest(source(log), engine)
     assert (report.same, report.compared, report.changes.total()) == (600, 600, 0)
+
+
+async def test_decisions_about_users_who_had_no_type_yet_are_asked_about_as_ours() -> None:
+    users, nobody = b',"type":"user","domain":""}', b',"type":"","domain":""}'
+    made = well_formed(600)
+    ours = [one for one in made if users in one or (nobody in one and b'"present":false' in one)]
+    then = [one.replace(users, b"}").replace(nobody, b"}") for one in ours]
+    log = await log_of(ours, STARTER)
+    async with open_policy(STARTER) as engine:
+        report = await backtest(source(replace(one, input=old) for one, old in zip(log, then, strict=True)), engine)
+        assert not any(b'"domain"' in one for one in then)
+        # Which is not what an engine says that is asked about them as they are.
+        assert [isinstance(one, Decision) and one.allow for one in await engine.decide(then)] != [
+            one.code is None for one in log
+        ]
+    assert (report.same, report.compared) == (len(ours), len(ours))
 
 
 @pytest.mark.opa

@@ -10,7 +10,15 @@ import pytest
 
 from sealbus.envelopes.errors import Code, PolicyFailed
 from sealbus.policies.decision.documents import InputDocument, checked_document
-from sealbus.policies.decision.request import NO_USER, Request, Resource, User, input_document, rfc3339
+from sealbus.policies.decision.request import (
+    NO_USER,
+    Request,
+    Resource,
+    User,
+    completed_document,
+    input_document,
+    rfc3339,
+)
 
 REQUEST = Request(
     subject="spiffe://example.org/agent/planner",
@@ -64,6 +72,8 @@ def test_the_document_is_the_one_of_the_design() -> None:
                 "claims": {"n": 1},
                 "acr": "1",
                 "auth_time": 0,
+                "type": "user",
+                "domain": "",
             },
             "chain": ["spiffe://example.org/edge", "spiffe://example.org/agent/planner"],
             "grant": {"limited": True, "actions": ["pricing.*"]},
@@ -80,7 +90,7 @@ def test_absent_things_are_empty_and_there() -> None:
     assert context["user"].keys() == document()["context"]["user"].keys()
     assert context["user"] == {
         "present": False, "id": "", "idp": "", "session": "", "txn": "", "client": "", "scope": [], "claims": {},
-        "acr": "", "auth_time": 0,
+        "acr": "", "auth_time": 0, "type": "", "domain": "",
     }  # fmt: skip
     assert context["grant"] == {"limited": False, "actions": []}
     assert (context["tenant"], context["delivery"], context["chain"]) == ("", 1, [])
@@ -156,12 +166,40 @@ def test_values_that_the_engines_would_not_read_alike(value: object, why: str, w
         {"delivery": True},
         {"user": User(auth_time=cast("int", None))},
         {"user": User(present=cast("bool", 1))},
+        {"user": User(type=cast("str", None))},
+        {"user": User(domain=cast("str", None))},
         {"properties": {1: "a"}},
     ],
 )
 def test_types_are_checked(changes: dict[str, Any]) -> None:
     with pytest.raises(PolicyFailed):
         replace(REQUEST, **changes)
+
+
+def test_a_recorded_document_gets_what_there_was_not_yet() -> None:
+    for request, kind in ((REQUEST, "user"), (replace(REQUEST, user=NO_USER), "")):
+        whole = input_document(request)
+        added = f',"type":"{kind}","domain":""'.encode()
+        assert whole.count(added) == 1
+        assert completed_document(checked_document(whole.replace(added, b""))) == whole
+        assert completed_document(whole) == whole
+
+
+def test_nothing_that_looks_like_the_end_of_a_user_is_completed() -> None:
+    text = '"auth_time":5},"chain":['
+    claims = {"auth_time": 5, "chain": "x", text: text}
+    resource = Resource(type="t", id=text, properties=claims)
+    whole = input_document(replace(REQUEST, user=replace(REQUEST.user, claims=claims), resource=resource))
+    assert completed_document(whole) == whole
+
+
+def test_a_recorded_document_does_not_become_too_long() -> None:
+    added = b',"type":"user","domain":""'
+    old = input_document(REQUEST).replace(added, b"")
+    for length, completed in ((65_536 - len(added), True), (65_536 - len(added) + 1, False)):
+        long = checked_document(old.replace(b'"u-1001"', b'"' + b"x" * (length - len(old) + 6) + b'"', 1))
+        assert len(long) == length
+        assert (completed_document(long) != long) is completed
 
 
 def test_half_a_character() -> None:

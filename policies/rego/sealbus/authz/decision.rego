@@ -37,10 +37,11 @@ decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "
 		object.get(registry.revoked.agents, hop, false) == false
 	}
 
-	# So is the user, if any.
+	# So is who is behind it, if anybody.
 	object.get(registry.revoked.users, user.id, false) == false
 	object.get(registry.revoked.sessions, user.session, false) == false
 	object.get(registry.revoked.clients, user.client, false) == false
+	user_known(user, registry.users) == true
 
 	# The declared needs of the action.
 	user_may_reach(action, user, request.resource.properties, registry.users) == true
@@ -62,10 +63,22 @@ decide(request) := {"allow": true, "reasons": [], "obligations": [], "policy": "
 	none_revoked(registry.revoked.users, [user.id]) == true
 	none_revoked(registry.revoked.sessions, [user.session]) == true
 	none_revoked(registry.revoked.clients, [user.client]) == true
+	user_known(user, registry.users) == true
 } else := {"allow": false, "reasons": words, "obligations": told, "policy": "starter"} if {
 	words := reasons(request)
 	told := obligations(request, words)
 } else := {"allow": false, "reasons": ["incomplete"], "obligations": [], "policy": "starter"}
+
+# Our own users are known. A user of a partner, a client that acts for itself and a workload of others are if the registry
+# has their id, with what they are: to be vouched for by their provider is not to be let in here.
+user_known(user, users) if {
+	user.type == "user"
+	user.domain == ""
+} else if {
+	user.present == false
+} else if {
+	object.get(users[user.id], "type", "user") == user.type
+} else := false
 
 # An owned item is for the user who owns it, and for those who manage the customer that it belongs to. The consuming
 # agent loaded both attributes from its own data.
@@ -79,6 +92,7 @@ user_may_reach(action, user, properties, users) if {
 	action.resource == "owned"
 	action.user == "required"
 	user.present == true
+	object.get(users[user.id], "type", "user") == user.type
 	users[user.id].customers[properties.customer] == true
 } else if {
 	action.resource == "any"
@@ -127,6 +141,7 @@ reasons(request) := words if {
 		"unknown_action": known(registry.actions, request.action.name),
 		"unknown_agent": known(registry.agents, request.subject.id),
 		"unknown_chain_agent": chain_known(registry.agents, request),
+		"unknown_user": user_known(user, registry.users),
 		"user_required": user_as_needed(action.user, user),
 	}
 	words := sort([word | some word, holds in conditions; not holds])

@@ -57,6 +57,8 @@ request := {
 			"claims": {},
 			"acr": "",
 			"auth_time": 0,
+			"type": "user",
+			"domain": "",
 		},
 		"chain": [edge, shop],
 		"grant": {"limited": false, "actions": []},
@@ -84,6 +86,6 @@ why_in(world, changes) := found.reasons if {
 
 by(user) := {"context": {"user": user}}
 
-no_user := {"present": false, "id": "", "idp": "", "session": "", "client": ""}
+no_user := {"present": false, "id": "", "idp": "", "session": "", "client": "", "type": ""}
 
 action(name) := {"action": {"name": name}}

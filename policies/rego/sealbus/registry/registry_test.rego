@@ -70,6 +70,13 @@ test_users_have_ids if {
 	}
 }
 
+# Who is no user is nobody unless it says what it is.
+test_others_say_what_they_are if {
+	every user in registry.users {
+		object.get(user, "type", "user") in {"user", "client", "workload"}
+	}
+}
+
 test_users_name_the_customers_that_they_manage if {
 	every user in registry.users {
 		every managed in user.customers {

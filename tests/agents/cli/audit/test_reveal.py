@@ -38,6 +38,12 @@ def test_a_candidate_is_found_in_a_list(key: Path, tmp_path: Path) -> None:
         ]
 
 
+def test_a_partners_user_is_found_under_the_domain(key: Path) -> None:
+    pseudonym = Pseudonyms.read(key).of(IDP, "alice")
+    found = run(f"{pseudonym}@partner.example", "--key", key, "--issuer", IDP, "--user", "alice")
+    assert (found.exit_code, found.stdout) == (0, f"{pseudonym}  alice  {IDP}\n")
+
+
 def test_who_is_none_of_them_is_not_found(key: Path) -> None:
     pseudonym = Pseudonyms.read(key).of(IDP, "alice")
     for issuer, user in ((IDP, "bob"), ("https://other.example.org", "alice")):

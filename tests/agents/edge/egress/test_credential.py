@@ -42,7 +42,7 @@ from sealbus.bus.routing.retry import Reject
 from sealbus.bus.stream_names import STATE
 from sealbus.bus.streams.key_value import KeyValue
 from sealbus.envelopes.errors import ConfigurationError
-from sealbus.envelopes.message.user_context import UserContext, parse_payload
+from sealbus.envelopes.message.user_context import SubjectType, UserContext, parse_payload
 from sealbus.testing import TestBus
 
 SECOND = 1_000_000
@@ -229,6 +229,16 @@ async def test_users_of_other_issuers_are_not_spoken_for(
     made = tokens(provider, documents, AssertionGrant(frozenset({IDP}), key))
     with pytest.raises(Reject) as refused:
         await made.secret(who)
+    assert refused.value.code == "user_required"
+    assert provider.forms == []
+
+
+async def test_a_client_is_not_spoken_for_as_a_user(provider: ScriptedProvider, documents: Documents) -> None:
+    key = PrivateKeyJwt("the-exit", ECKey.generate_key("P-256", private=True))
+    made = tokens(provider, documents, AssertionGrant(frozenset({IDP}), key))
+    client = TestBus(clock=lambda: NOW).user("alice", "shop-web", typ=SubjectType.CLIENT)
+    with pytest.raises(Reject) as refused:
+        await made.secret(_of(parse_payload(client.payload), IDP))
     assert refused.value.code == "user_required"
     assert provider.forms == []
 

@@ -19,6 +19,8 @@ from sealbus.agents.edge.oauth.access_token import AccessTokenVerifier
 from sealbus.agents.edge.oauth.issuers import ALGORITHMS
 from sealbus.agents.edge.oauth.jwks import KeySource
 from sealbus.envelopes.errors import Code, ConfigurationError
+from sealbus.envelopes.message.user_context import SubjectType
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 SECOND = 1_000_000
 NOW = 1_800_000_000 * SECOND
@@ -121,6 +123,72 @@ async def test_of_an_issuers_scopes_those_reach_the_context_that_its_row_allows(
     verifier = AccessTokenVerifier([issuer.row(scopes=allowed)], keys)
     token = await verifier.verify(issuer.token(now=NOW, scope="read write reader READ"), now=NOW)
     assert token.scope == reach
+
+
+PARTNER = TrustDomain("partner.example")
+
+
+async def test_a_subject_that_is_its_own_client_acts_for_itself(issuer: LoopbackIssuer, keys: KeySource) -> None:
+    ours = AccessTokenVerifier([issuer.row()], keys)
+    user = await ours.verify(issuer.token(now=NOW), now=NOW)
+    client = await ours.verify(issuer.token(now=NOW, sub="shop-web"), now=NOW)
+    assert (user.type, client.type, client.domain) == (None, SubjectType.CLIENT, None)
+    theirs = AccessTokenVerifier([issuer.row(domain=PARTNER, client_claim="azp")], keys)
+    client = await theirs.verify(issuer.token(now=NOW, sub="shop-web", azp="shop-web", client_id=None), now=NOW)
+    assert (client.type, client.domain) == (SubjectType.CLIENT, PARTNER)
+    assert (client.subject, client.client) == ("shop-web", "shop-web@partner.example")
+    assert (await refusal(theirs, issuer.token(now=NOW))).detail == "azp"
+
+
+async def test_an_issuer_of_ours_names_nobody_as_a_partner_does(keys: KeySource) -> None:
+    async with LoopbackIssuer() as home, LoopbackIssuer() as partner:
+        verifier = AccessTokenVerifier([home.row(), partner.row(domain=PARTNER)], keys)
+        taken: list[dict[str, Any]] = [{"sub": "mia@partner.example"}, {"client_id": "web@partner.example"}]
+        for claims in taken:
+            assert (await refusal(verifier, home.token(now=NOW, **claims))).detail.startswith("sub or client")
+        for name in ("mia@home.example", "mia@partner.example.org", "mia@my.partner.example", "partner.example"):
+            assert (await verifier.verify(home.token(now=NOW, sub=name), now=NOW)).subject == name
+        # A partner names its own as it likes: its domain comes after all of it.
+        found = await verifier.verify(partner.token(now=NOW, sub="mia@partner.example"), now=NOW)
+        assert (found.subject, found.domain) == ("mia@partner.example", PARTNER)
+
+
+async def test_a_workloads_token_of_oidc_is_taken_as_its_row_says(issuer: LoopbackIssuer, keys: KeySource) -> None:
+    ci = issuer.row(
+        domain=TrustDomain("ci.example"),
+        workloads=True,
+        types=frozenset({"jwt", ""}),
+        client_claim="repository",
+        require={"repository_owner": "acme"},
+        claims={"ref": "ref"},
+    )
+    verifier = AccessTokenVerifier([ci], keys)
+    said: dict[str, Any] = {
+        "sub": "repo:acme/shop:ref:refs/heads/main", "client_id": None, "jti": None, "ref": "refs/heads/main",
+        "repository": "acme/shop", "repository_owner": "acme",
+    }  # fmt: skip
+    header = {"typ": "JWT", "x5t": "abc"}
+    text = issuer.token(now=NOW, header=header, **said)
+    build = await verifier.verify(text, now=NOW)
+    assert (build.subject, build.type) == (said["sub"], SubjectType.WORKLOAD)
+    assert (build.client, dict(build.claims)) == ("acme/shop@ci.example", {"ref": "refs/heads/main"})
+    # Without `jti` the session is that of the token.
+    again = await verifier.verify(issuer.token(now=NOW, header=header, **said, more=1), now=NOW)
+    assert build.session == (await verifier.verify(text, now=NOW)).session != again.session
+    for owner in ("mallory", None, ["acme"]):
+        assert (
+            await refusal(verifier, issuer.token(now=NOW, header=header, **(said | {"repository_owner": owner})))
+        ).code == "bad_token"
+    # For others a token has an id, whatever its type.
+    user = AccessTokenVerifier([issuer.row(types=frozenset({"jwt"}))], keys)
+    assert (await refusal(user, issuer.token(now=NOW, header=header, jti=None))).detail == "jti"
+
+
+async def test_who_only_asserts_gives_no_access_tokens(issuer: LoopbackIssuer, keys: KeySource) -> None:
+    row = issuer.row(domain=PARTNER, audiences=frozenset(), assertion_audience="https://edge.example/token")
+    verifier = AccessTokenVerifier([row], keys)
+    for audience in (AUDIENCE, "https://edge.example/token"):
+        assert (await refusal(verifier, issuer.token(now=NOW, aud=audience))).code == "token_audience"
 
 
 @pytest.mark.parametrize(

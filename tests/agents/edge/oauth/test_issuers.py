@@ -6,8 +6,20 @@ from typing import Any
 
 import pytest
 
-from sealbus.agents.edge.oauth.issuers import ACCESS_TOKEN_TYPES, ALGORITHMS, Issuer, is_loopback, is_secure_url
+from sealbus.agents.edge.oauth.client_authentication import ClientSecret
+from sealbus.agents.edge.oauth.issuers import (
+    ACCESS_TOKEN_TYPES,
+    ALGORITHMS,
+    IntrospectionEndpoint,
+    Issuer,
+    is_loopback,
+    is_secure_url,
+)
 from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
+
+PARTNER = TrustDomain("partner.example")
+ASKED = IntrospectionEndpoint("https://idp.example/introspect", ClientSecret("edge", "secret"))
 
 
 def row(**changes: Any) -> Issuer:
@@ -27,6 +39,20 @@ def test_a_row_does_not_change_with_the_map_it_was_made_from() -> None:
     claims["email"] = "email"
     assert dict(issuer.claims) == {"dept": "dept"}
     assert hash(issuer) == hash(row(claims={"dept": "dept"}))
+
+
+def test_of_a_partners_scopes_none_is_known_unless_the_row_says_so() -> None:
+    assert row().scopes is None
+    assert row(domain=PARTNER).scopes == frozenset[str]()
+    assert row(domain=PARTNER, scopes=frozenset({"read"})).scopes == frozenset({"read"})
+
+
+def test_clients_can_ask_those_whose_access_tokens_are_taken() -> None:
+    assertions = {"domain": PARTNER, "assertion_audience": "https://edge.example/token"}
+    assert row().grants
+    assert row(**assertions).grants
+    assert not row(**assertions, audiences=frozenset()).grants
+    assert not row(domain=PARTNER, workloads=True).grants
 
 
 @pytest.mark.parametrize(
@@ -58,6 +84,18 @@ def test_a_row_does_not_change_with_the_map_it_was_made_from() -> None:
         {"tenant": "a\nb"},
         {"scopes": frozenset({""})},
         {"scopes": frozenset({"read write"})},
+        {"workloads": True},
+        {"client_claim": ""},
+        {"client_claim": "sub"},
+        {"require": {"": "a"}},
+        {"require": {"a": ""}},
+        {"require": {"a": "x" * 257}},
+        {"assertion_audience": "https://edge.example/token"},
+        {"assertion_audience": "", "domain": PARTNER},
+        {"assertion_audience": "https://edge.example", "domain": PARTNER},
+        {"assertion_audience": "https://edge.example/token", "domain": PARTNER, "workloads": True},
+        {"assertion_audience": "https://edge.example/token", "domain": PARTNER, "introspection": ASKED},
+        {"audiences": frozenset(), "domain": PARTNER},
     ],
 )
 def test_what_cannot_be_right_is_a_configuration_error(change: dict[str, Any]) -> None:
@@ -72,6 +110,9 @@ def test_what_cannot_be_right_is_a_configuration_error(change: dict[str, Any]) -
         {"claims": {f"claim-{number}": f"claim-{number}" for number in range(32)}},
         {"tenant": "acme"},
         {"scopes": frozenset()},
+        {"domain": PARTNER, "require": {"owner": "acme"}, "client_claim": "azp"},
+        {"domain": PARTNER, "workloads": True, "client_claim": "sub"},
+        {"audiences": frozenset(), "domain": PARTNER, "assertion_audience": "https://edge.example/token"},
         {"scopes": frozenset({"read", "write"})},
         {"tenant_claim": "org"},
         {"types": frozenset({"jwt", ""})},
@@ -79,8 +120,8 @@ def test_what_cannot_be_right_is_a_configuration_error(change: dict[str, Any]) -
     ],
 )
 def test_all_that_an_operator_may_say(change: dict[str, Any]) -> None:
-    [(name, value)] = change.items()
-    assert getattr(row(**change), name) == value
+    made = row(**change)
+    assert {name: getattr(made, name) for name in change} == change
 
 
 def test_an_issuer_on_loopback_may_have_its_keys_there() -> None:

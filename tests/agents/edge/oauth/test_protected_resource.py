@@ -9,6 +9,7 @@ from support.issuer import AUDIENCE
 
 from sealbus.agents.edge.oauth.bearer import metadata_answer, metadata_path, metadata_url
 from sealbus.agents.edge.oauth.issuers import Issuer
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,17 @@ def test_it_names_the_resource_and_its_issuers() -> None:
     shown = metadata_answer("https://api.example.org", issuers, certificates=True)
     assert json.loads(bytes(shown.body))["tls_client_certificate_bound_access_tokens"] is True
     assert answer.headers["cache-control"] == "public, max-age=300"
+
+
+def test_it_names_nobody_whom_clients_cannot_ask() -> None:
+    domain = TrustDomain("partner.example")
+    issuers = [
+        Issuer(issuer="https://a.example", audiences=frozenset({"x"}), domain=domain),
+        Issuer(issuer="https://ci.example", audiences=frozenset({"x"}), domain=domain, workloads=True),
+        Issuer(issuer="https://b.example", audiences=frozenset(), domain=domain, assertion_audience="y"),
+    ]
+    said = json.loads(bytes(metadata_answer("https://api.example.org", issuers).body))
+    assert said["authorization_servers"] == ["https://a.example"]
 
 
 async def test_it_is_served_to_everybody() -> None:

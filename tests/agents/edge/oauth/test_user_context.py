@@ -13,7 +13,8 @@ from sealbus.agents.edge.http.problem import TokenRefused
 from sealbus.agents.edge.oauth.access_token import AccessToken
 from sealbus.agents.edge.oauth.user_context import Pseudonyms, mint
 from sealbus.envelopes.errors import Code, IdentityUnavailable
-from sealbus.envelopes.message.user_context import UserContext, parse_payload
+from sealbus.envelopes.message.user_context import SubjectType, UserContext, parse_payload
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 TOKEN = AccessToken(
     issuer="https://idp.example",
@@ -52,6 +53,24 @@ def test_a_context_says_what_the_token_said_and_nothing_else() -> None:
     assert (context.acr, context.amr, context.aut) == ("urn:mfa", ("pwd", "otp"), NOW - MINUTE)
     assert (context.wkl, dict(context.req or {})) == (agent("web"), {"ip": "192.0.2.7"})
     assert (context.iat, context.exp, context.end) == (NOW, NOW + 15 * MINUTE, NOW + 8 * HOUR)
+
+
+def test_whose_it_is_and_what_goes_into_the_context() -> None:
+    ours = minted()
+    assert (ours.sub, ours.typ, ours.dom) == ("alice", None, None)
+    partner = TrustDomain("partner.example")
+    theirs = minted(replace(TOKEN, domain=partner, type=SubjectType.CLIENT))
+    assert (theirs.sub, theirs.typ, theirs.dom) == ("alice@partner.example", SubjectType.CLIENT, partner)
+    pseudonyms = Pseudonyms(bytes(32))
+    hidden = minted(replace(TOKEN, domain=partner), pseudonyms=pseudonyms)
+    assert hidden.sub == f"{pseudonyms.of(TOKEN.issuer, 'alice')}@partner.example"
+
+
+def test_a_name_that_is_too_long_with_its_domain_is_refused() -> None:
+    partner = TrustDomain("partner.example")
+    assert minted(replace(TOKEN, subject="a" * 240, domain=partner)).sub.startswith("aaa")
+    with pytest.raises(TokenRefused):
+        minted(replace(TOKEN, subject="a" * 241, domain=partner))
 
 
 def test_with_pseudonyms_the_users_id_is_nowhere_in_the_context() -> None:

@@ -111,10 +111,11 @@ async def serve_edge(
     `issuer_tls` verifies the issuers' servers; by default with the system's authorities.
     """
     connections = connections or connection_limits(table)
-    limits = minting_limits(table, node.deployment.lifetimes, limits)
+    limits = replace(minting_limits(table, node.deployment.lifetimes, limits), event_streams=table.event_streams)
     issuers = issuers_of(table)
     names, own = node.deployment.names, node.deployment.own_subjects
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(node.status_reader.together())
         keys = await stack.enter_async_context(KeySource(limits, tls=issuer_tls))
         introspection = await stack.enter_async_context(Introspection(limits, tls=issuer_tls))
         guard = partial(

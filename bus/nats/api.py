@@ -161,7 +161,14 @@ async def bind(request: Request, spec: DurableSpec) -> Bound:
 
 
 async def make_reader(
-    request: Request, stream: str, name: str, subjects: tuple[str, ...], start: int, since: int
+    request: Request,
+    stream: str,
+    name: str,
+    subjects: tuple[str, ...],
+    start: int,
+    since: int,
+    *,
+    headers_only: bool = False,
 ) -> int:
     """Create an in-memory consumer without acknowledgement, which the server removes itself; return its message count."""
     config: dict[str, object] = {
@@ -173,6 +180,7 @@ async def make_reader(
         "replay_policy": "instant",
         "deliver_policy": "by_start_sequence",
         "opt_start_seq": max(start, 1),
+        **({"headers_only": True} if headers_only else {}),
         **_filters(subjects),
     }
     if since:

@@ -89,6 +89,7 @@ key = "/etc/edge.key"
 plaintext = true
 connections = 2_000
 connections_of_address = 200
+event_streams = 1_000
 token_service = ":8444"
 pseudonym_key = "pseudonyms.key"
 nonce_key = "nonces.key"

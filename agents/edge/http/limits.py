@@ -110,7 +110,7 @@ class EdgeLimits:
     task_seconds: int = 3_600
     """How long a task may wait to be handled."""
     event_streams: int = 512
-    """Status streams at a time; each is a consumer on the server."""
+    """Streams of states and parts at a time, some 50 kB each; `edge.event_streams` takes its place."""
     event_streams_of_user: int = 16
     event_seconds: float = 900.0
     """Longest status stream, never longer than its token lives; clients reconnect with Last-Event-ID."""

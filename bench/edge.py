@@ -73,7 +73,11 @@ async def read(body: Read, ctx: Context) -> Stock:
 
 async def figures() -> AsyncIterator[Figure]:
     """Measure a lone call both ways in turn, then how many requests a second one edge answers with 32 in flight."""
-    limits = replace(DEFAULT_EDGE_LIMITS, user_rate=1e6, user_burst=10**6, address_rate=1e6, address_burst=10**6)
+    limits = replace(
+        DEFAULT_EDGE_LIMITS,
+        **{f"{name}_rate": 1e6 for name in ("user", "client", "address")},
+        **{f"{name}_burst": 10**6 for name in ("user", "client", "address")},
+    )
     with tempfile.TemporaryDirectory() as folder:
         async with (
             real_bus(Path(folder), "inventory", "edge") as bus,
@@ -173,7 +177,7 @@ async def _share_of_bare(port: int, stack: AsyncExitStack, issuer: LoopbackIssue
             counters=Counters(),
         )
     )
-    path = "/v1/calls/absent/work"
+    path = "/v1/calls/nobody/work"
     requests = itertools.cycle(
         [_request(issuer.token(sub="alice", life=3_600, jti=f"token-{n}"), path=path) for n in range(TOKENS)]
     )

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +24,10 @@ from sealbus import Agent
 from sealbus.agents.edge.edge import RunningEdge, serve_edge
 from sealbus.agents.edge.token_service import ACCESS_TOKEN_TYPE, ASSERTION_GRANT, GRANT_TYPE
 from sealbus.agents.runtime.node import Node
-from sealbus.agents.runtime.settings.schema import IssuerTable
+from sealbus.agents.runtime.settings.schema import EdgeTable, IssuerTable
 from sealbus.agents.sdk.token_exchange import USER_CONTEXT_TYPE, TokenExchange
 from sealbus.bus.nats.connection.tls import client_context
-from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+from sealbus.envelopes.trust.spiffe_id import SpiffeId
 from sealbus.policies.decision.engine import PolicyEngine
 from sealbus.testing import TestBus
 
@@ -49,6 +49,7 @@ class Site:
     edge: RunningEdge
     issuer: LoopbackIssuer
     partner: LoopbackIssuer
+    edge_table: EdgeTable
 
     @property
     def url(self) -> str:
@@ -108,13 +109,18 @@ class Site:
     @asynccontextmanager
     async def beside(self) -> AsyncIterator[RunningEdge]:
         """Run another process of the edge, with the same settings."""
-        async with _serving(self.bus, self.identity, self.issuer, self.partner) as (_, edge):
+        async with _serving(self.bus, self.identity, self.edge_table) as edge:
             yield edge
 
 
 @asynccontextmanager
-async def token_site(*agents: Agent, engine: PolicyEngine | None = None, **row: Any) -> AsyncIterator[Site]:
-    """Run `agents` with an edge in front; `row` changes the partner's row."""
+async def token_site(
+    *agents: Agent,
+    engine: PolicyEngine | None = None,
+    table: Callable[[LoopbackIssuer, LoopbackIssuer], EdgeTable] | None = None,
+    **row: Any,
+) -> AsyncIterator[Site]:
+    """Run `agents` with an edge in front; `row` changes the partner's row, `table` makes other settings for both issuers."""
     ca = ThrowawayCa("example.org")
     async with (
         LoopbackIssuer() as issuer,
@@ -122,30 +128,32 @@ async def token_site(*agents: Agent, engine: PolicyEngine | None = None, **row: 
         TestBus(*agents, engine=engine or ScriptedEngine()) as bus,
     ):
         identity = StaticIdentity(ca, EDGE, sealer=bus.edge.sealer, bundles=bus.edge.bundles())
-        async with _serving(bus, identity, issuer, partner, **row) as (_, edge):
-            yield Site(bus=bus, ca=ca, identity=identity, edge=edge, issuer=issuer, partner=partner)
+        settings = table(issuer, partner) if table is not None else _table(issuer, partner, **row)
+        async with _serving(bus, identity, settings) as edge:
+            yield Site(
+                bus=bus, ca=ca, identity=identity, edge=edge, issuer=issuer, partner=partner, edge_table=settings
+            )
+
+
+def _table(issuer: LoopbackIssuer, partner: LoopbackIssuer, **row: Any) -> EdgeTable:
+    theirs = {
+        "issuer": partner.issuer,
+        "domain": PARTNER,
+        "audiences": (AUDIENCE,),
+        "assertion_audience": TOKEN_ENDPOINT,
+        "algorithms": ("ES256",),
+        **row,
+    }
+    table = edge_table(issuer, token_service="127.0.0.1:0")
+    return table.model_copy(update={"issuers": (*table.issuers, IssuerTable.model_validate(theirs))})
 
 
 @asynccontextmanager
-async def _serving(
-    bus: TestBus, identity: StaticIdentity, issuer: LoopbackIssuer, partner: LoopbackIssuer, **row: Any
-) -> AsyncIterator[tuple[Node, RunningEdge]]:
-    table = edge_table(issuer, token_service="127.0.0.1:0")
-    theirs = IssuerTable(
-        **{
-            "issuer": partner.issuer,
-            "domain": TrustDomain(PARTNER).name,
-            "audiences": (AUDIENCE,),
-            "assertion_audience": TOKEN_ENDPOINT,
-            "algorithms": ("ES256",),
-            **row,
-        }
-    )
-    table = table.model_copy(update={"issuers": (*table.issuers, theirs)})
+async def _serving(bus: TestBus, identity: StaticIdentity, table: EdgeTable) -> AsyncIterator[RunningEdge]:
     async with (
         Node(
             deployment=bus.deployment, identity=identity, transport=bus.broker.connect(), engine=ScriptedEngine()
         ) as node,
         serve_edge(table, node, connections=QUICK, issuer_tls=TRUSTS_NOBODY) as edge,
     ):
-        yield node, edge
+        yield edge

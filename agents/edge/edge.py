@@ -25,6 +25,7 @@ from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer, is_
 from sealbus.agents.edge.oauth.jwks import KeySource
 from sealbus.agents.edge.oauth.possession import Possession
 from sealbus.agents.edge.oauth.private_file import read_key
+from sealbus.agents.edge.oauth.security_events import SecurityEventVerifier
 from sealbus.agents.edge.oauth.user_context import Pseudonyms
 from sealbus.agents.edge.openapi import openapi_document, read_schemas
 from sealbus.agents.edge.token_service import token_app
@@ -116,6 +117,7 @@ async def serve_edge(
         front = Front(
             node=node,
             verifier=AccessTokenVerifier(issuers, keys, limits, introspection=introspection),
+            events=SecurityEventVerifier(issuers, keys, limits),
             issuers=issuers,
             resource=_resource(table),
             exposed=Exposed(table.actions, names, own),
@@ -185,6 +187,7 @@ def issuers_of(table: EdgeTable) -> tuple[Issuer, ...]:
     for row in table.issuers:
         audiences = row.audiences or (_resource(table),)
         sets = {"audiences": audiences, "algorithms": row.algorithms, "types": row.types}
+        sets |= {"event_audiences": row.event_audiences, "logout_audiences": row.logout_audiences}
         said = row.model_dump(exclude={"introspection", "client", "client_key", "client_secret", "scopes"})
         said |= {name: frozenset(values) for name, values in sets.items()}
         scopes = frozenset(row.scopes) if row.scopes is not None else None

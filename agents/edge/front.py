@@ -17,6 +17,7 @@ from sealbus.agents.edge.oauth.access_token import AccessToken, AccessTokenVerif
 from sealbus.agents.edge.oauth.bearer import Scheme, presented_token
 from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.oauth.possession import Possession
+from sealbus.agents.edge.oauth.security_events import SecurityEventVerifier
 from sealbus.agents.edge.oauth.user_context import Pseudonyms, mint
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.messages import NO_SUBJECTS, split_action
@@ -79,6 +80,7 @@ class Front:
 
     node: Node
     verifier: AccessTokenVerifier
+    events: SecurityEventVerifier
     issuers: Sequence[Issuer]
     resource: str
     exposed: Exposed
@@ -107,13 +109,20 @@ class Front:
         revocations = self.node.revocations()
         if not revocations:
             return found
-        user = found.subject if self.pseudonyms is None else self.pseudonyms.of(found.issuer, found.subject)
         reason = revocations.reason(
-            issuer=found.issuer, user=user, session=found.session, client=found.client, login=found.auth_time or 0
+            issuer=found.issuer,
+            user=self.user_id(found.issuer, found.subject),
+            session=found.session,
+            client=found.client,
+            login=found.auth_time or 0,
         )
         if reason is not None:
             raise TokenRefused(reason, code=Code.REVOKED)
         return found
+
+    def user_id(self, issuer: str, subject: str) -> str:
+        """Return how the user whom `issuer` calls `subject` is called on the bus."""
+        return subject if self.pseudonyms is None else self.pseudonyms.of(issuer, subject)
 
     async def admitted(self, request: Request) -> AccessToken:
         """Return the contents of the request's access token, once whoever sent it has shown to hold the key it is bound to.

@@ -14,7 +14,7 @@ from sealbus.agents.edge.http.problem import KeysUnavailable, TokenRefused
 from sealbus.agents.edge.oauth.introspection import Introspection
 from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer
 from sealbus.agents.edge.oauth.jwks import KeySource
-from sealbus.agents.edge.oauth.jwt import EXTENSIONS, KEYS_IN_HEADER, Claims, is_signed, parsed
+from sealbus.agents.edge.oauth.jwt import Claims, checked_header, is_signed, parsed
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import Code, ConfigurationError
 from sealbus.envelopes.limits import SECOND
@@ -122,7 +122,7 @@ class AccessTokenVerifier:
         issuer = self._row(says)
         if issuer.introspection is not None:
             return await self._answered(issuer, issuer.introspection, token, now)
-        algorithm, kid = _checked_header(header, issuer, self._limits)
+        algorithm, kid = checked_header(header, issuer.types, issuer.algorithms, self._limits)
         key = await self._keys.key(issuer, kid, algorithm, now=now)
         if not is_signed(jws, algorithm, key):
             raise TokenRefused("signature")
@@ -195,20 +195,3 @@ def _binding(claims: Claims) -> Binding:
             if type(value) is str and _THUMBPRINT.fullmatch(value):
                 return Binding(kind, value)
     raise TokenRefused("cnf")
-
-
-def _checked_header(header: Mapping[str, Json], issuer: Issuer, limits: EdgeLimits) -> tuple[str, str | None]:
-    """Return the algorithm and the key id of a header that `issuer` may have made."""
-    for name in (*KEYS_IN_HEADER, *EXTENSIONS):
-        if name in header:
-            raise TokenRefused(f"header: {name}")
-    kind = header.get("typ", "")
-    if type(kind) is not str or kind.lower() not in issuer.types:
-        raise TokenRefused("header: typ")
-    algorithm = header.get("alg")
-    if type(algorithm) is not str or algorithm not in issuer.algorithms:
-        raise TokenRefused("header: alg")
-    kid = header.get("kid")
-    if kid is not None and (type(kid) is not str or len(kid) > limits.key_id_bytes):
-        raise TokenRefused("header: kid")
-    return algorithm, kid

@@ -54,8 +54,11 @@ class Issuer:
     provider of somebody else says of its users must not mean something here by chance. With `bound` its tokens must be
     bound to a key (RFC 9449, RFC 8705).
 
-    With `introspection` the issuer is asked what its tokens say (RFC 7662); then `algorithms`, `jwks_uri` and `types` say
-    nothing.
+    Its security event tokens and logout tokens (`security_events.py`) are taken for `event_audiences` and `logout_audiences`,
+    the client ids of those who log out here; none if they are empty.
+
+    With `introspection` the issuer is asked what its access tokens say (RFC 7662); then `types` says nothing, and
+    `algorithms` and `jwks_uri` are for these two alone.
     """
 
     issuer: str
@@ -70,6 +73,8 @@ class Issuer:
     scopes: frozenset[str] | None = None
     bound: bool = False
     introspection: IntrospectionEndpoint | None = None
+    event_audiences: frozenset[str] = frozenset()
+    logout_audiences: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         # A query or fragment has no place in an issuer identifier (RFC 8414 section 2).
@@ -89,6 +94,8 @@ class Issuer:
             )
         if not self.audiences or not all(map(_is_name, self.audiences)):
             raise ConfigurationError(f"audiences of {self.issuer}: at least one, and none empty")
+        if not all(map(_is_name, self.event_audiences | self.logout_audiences)):
+            raise ConfigurationError(f"event_audiences and logout_audiences of {self.issuer}: none empty")
         if not self.algorithms or not self.algorithms <= ALGORITHMS:
             raise ConfigurationError(f"algorithms of {self.issuer}: at least one, of {', '.join(sorted(ALGORITHMS))}")
         if not self.types or any(name != name.lower() for name in self.types):

@@ -6,6 +6,7 @@ A missing claim or one of another type is refused, never guessed. Nothing here k
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 from typing import Final
 
@@ -22,7 +23,7 @@ from sealbus.envelopes.encoding.strict_json import Json, parse_object
 from sealbus.envelopes.limits import DEFAULT_LIMITS, SECOND
 from sealbus.envelopes.message.user_context import ClaimValue
 
-__all__ = ["EXTENSIONS", "KEYS_IN_HEADER", "Claims", "is_signed", "parsed"]
+__all__ = ["EXTENSIONS", "KEYS_IN_HEADER", "Claims", "checked_header", "is_signed", "parsed"]
 
 KEYS_IN_HEADER: Final = ("jku", "jwk", "x5u", "x5c")
 """Headers in which a JWT names its own verification key (RFC 7515 section 4.1). No server we support sends them, and
@@ -50,6 +51,29 @@ def parsed(token: str, limits: EdgeLimits) -> tuple[CompactJws, dict[str, Json],
     except ValueError:
         return None
     return jws, header, claims
+
+
+def checked_header(
+    header: Mapping[str, Json], types: AbstractSet[str], algorithms: AbstractSet[str], limits: EdgeLimits
+) -> tuple[str, str | None]:
+    """Return the algorithm and the key id of a header that an issuer may have made.
+
+    Raises `TokenRefused` for a key or an extension in it, a type that is not one of `types` (in lower case; `""` is none), an
+    algorithm that is not one of `algorithms`, and a `kid` that is no text or too long.
+    """
+    for name in (*KEYS_IN_HEADER, *EXTENSIONS):
+        if name in header:
+            raise TokenRefused(f"header: {name}")
+    kind = header.get("typ", "")
+    if type(kind) is not str or kind.lower() not in types:
+        raise TokenRefused("header: typ")
+    algorithm = header.get("alg")
+    if type(algorithm) is not str or algorithm not in algorithms:
+        raise TokenRefused("header: alg")
+    kid = header.get("kid")
+    if kid is not None and (type(kid) is not str or len(kid) > limits.key_id_bytes):
+        raise TokenRefused("header: kid")
+    return algorithm, kid
 
 
 def is_signed(jws: CompactJws, algorithm: str, key: VerificationKey) -> bool:

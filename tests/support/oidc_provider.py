@@ -61,9 +61,12 @@ def require_oidc_provider() -> tuple[str, Path]:
 
 
 class OidcProvider:
-    """The provider with `keys`, private keys by `kid`, started by `async with`. `port` 0 is a free one."""
+    """The provider with `keys`, private keys by `kid`, started by `async with`. `port` 0 is a free one.
 
-    def __init__(self, keys: dict[str, tuple[str, Key]], *, port: int = 0) -> None:
+    At `logout_uri` it reports that a session of its client has ended.
+    """
+
+    def __init__(self, keys: dict[str, tuple[str, Key]], *, port: int = 0, logout_uri: str | None = None) -> None:
         self._node, self._folder = require_oidc_provider()
         self._keys = [
             {**key.as_dict(private=True), "kid": kid, "alg": alg, "use": "sig"} for kid, (alg, key) in keys.items()
@@ -71,6 +74,9 @@ class OidcProvider:
         self.edge_key = ECKey.generate_key("P-256", private=True)
         """Of the client that asks about tokens."""
         self._port = port
+        self._logout_uri = logout_uri
+        self._browsers: dict[str, httpx2.Cookies] = {}
+        """The cookies of each user's last login."""
         self._process: Process | None = None
         self.issuer = ""
 
@@ -113,7 +119,7 @@ class OidcProvider:
             "port": self._port,
             "keys": self._keys,
             "resources": {ES256_API: {"alg": "ES256"}, RS256_API: {"alg": "RS256"}, OPAQUE_API: {}},
-            "client": CLIENT,
+            "client": {**CLIENT, "logout_uri": self._logout_uri},
             "claims": CLAIMS,
             "edge": {"id": EDGE, "keys": [public_jwk(self.edge_key, self.edge_key.thumbprint())]},
             "native": NATIVE,
@@ -150,6 +156,7 @@ class OidcProvider:
                 if response.is_redirect:
                     where = response.headers["location"]
                     if where.startswith(CLIENT["redirect_uri"]):
+                        self._browsers[user] = client.cookies
                         code = parse_qs(urlsplit(where).query)["code"][0]
                         return await self._token(
                             client, grant_type="authorization_code", code=code, resource=resource,
@@ -159,6 +166,16 @@ class OidcProvider:
                 else:
                     response = await self._answer_page(client, response, user)
         raise AssertionError("the login did not end")
+
+    async def log_out(self, user: str) -> None:
+        """End the session of the user's last `user_token` as a browser would; the provider reports it before it answers."""
+        async with self._client() as client:
+            client.cookies = self._browsers.pop(user)
+            page = await client.get("/session/end")
+            xsrf = re.search(r'name="xsrf" value="([^"]+)"', page.text)
+            assert xsrf is not None, page.text
+            done = await client.post("/session/end/confirm", data={"xsrf": xsrf[1], "logout": "yes"})
+            assert done.is_redirect, done.text
 
     async def log_in(self, page: str, user: str) -> httpx2.Response:
         """Follow `page` as a browser does, through the pages of login and consent, to where nothing is left to answer."""

@@ -51,8 +51,7 @@ def test_its_key_is_named_by_the_bundle_that_it_makes(tmp_path: Path) -> None:
 
 def test_its_events_are_those_that_are_taken() -> None:
     table = TEXT.partition("| event | denies |")[2].partition("\n\n")[0]
-    kinds = {security_events._SESSION_REVOKED, *security_events._OF_USERS, *security_events._OF_NOBODY}
-    names = {one.rpartition("/")[2] for one in kinds}
+    names = {one.rpartition("/")[2] for one in security_events._EVENTS}
     assert names <= set(re.findall(r"`([a-z-]+)`", table))
     assert set(re.findall(r"`([a-z]+-[a-z-]+)`", table)) <= names
 

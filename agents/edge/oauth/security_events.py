@@ -10,8 +10,9 @@ touched by an old token, whoever shows it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import Enum, auto
 from typing import Final, Literal
 
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
@@ -36,24 +37,34 @@ _CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type/"
 _RISC: Final = "https://schemas.openid.net/secevent/risc/event-type/"
 _SSF: Final = "https://schemas.openid.net/secevent/ssf/event-type/"
 
-_SESSION_REVOKED: Final = f"{_CAEP}session-revoked"
-_CREDENTIAL_CHANGE: Final = f"{_CAEP}credential-change"
-_OF_USERS: Final = frozenset(
-    {
-        _CREDENTIAL_CHANGE,
-        f"{_RISC}account-disabled",
-        f"{_RISC}account-purged",
-        f"{_RISC}sessions-revoked",
-        f"{_RISC}credential-compromise",
-    }
-)
-"""Events after which a user has to log in anew."""
-_OF_NOBODY: Final = frozenset({f"{_RISC}account-enabled", f"{_SSF}verification"})
-"""Events that are taken and revoke nobody: a transmitter that tries its stream, and an account that can be used again."""
 
-_CHANGES: Final = frozenset({"create", "revoke", "update", "delete"})
-_CREATED: Final = "create"
-"""A credential that was added makes no earlier login doubtful."""
+class _Denied(Enum):
+    """Who is denied after an event."""
+
+    SESSION = auto()
+    """The session that the subject names, or else its user."""
+    USER = auto()
+    """The user, until they log in anew."""
+    CHANGED = auto()
+    """The user, if the change makes earlier logins doubtful."""
+    NOBODY = auto()
+    """A transmitter tries its stream, or an account can be used again."""
+
+
+_EVENTS: Final[Mapping[str, _Denied]] = {
+    f"{_CAEP}session-revoked": _Denied.SESSION,
+    f"{_CAEP}credential-change": _Denied.CHANGED,
+    f"{_RISC}account-disabled": _Denied.USER,
+    f"{_RISC}account-purged": _Denied.USER,
+    f"{_RISC}sessions-revoked": _Denied.USER,
+    f"{_RISC}credential-compromise": _Denied.USER,
+    f"{_RISC}account-enabled": _Denied.NOBODY,
+    f"{_SSF}verification": _Denied.NOBODY,
+}
+"""The events that are taken."""
+
+_CHANGES: Final = {"create": False, "revoke": True, "update": True, "delete": True}
+"""Changes of a credential (CAEP 1.0 section 3.3), and whether one makes earlier logins doubtful: an added one does not."""
 
 
 class SecurityEventVerifier:
@@ -169,37 +180,42 @@ def _one_event(claims: Claims) -> tuple[str, Claims]:
 
 
 def _revoked(issuer: Issuer, kind: str, event: Claims, subject: Claims, at: int) -> Revocation | None:
-    form = subject.text("format")
-    if kind in _OF_NOBODY:
-        return None
-    if kind == _SESSION_REVOKED:
-        session = form == "opaque" or (form == "complex" and "session" in subject)
-    elif kind in _OF_USERS:
-        session = False
-    else:
+    denied = _EVENTS.get(kind)
+    if denied is None:
         raise TokenRefused("events: of a kind that is not taken")
-    part = "session" if session else "user"
-    one = _identified(issuer, Claims(subject.members(part)) if form == "complex" else subject)
-    if kind == _CREDENTIAL_CHANGE and _change(event) == _CREATED:
+    form = subject.text("format")
+    if denied is _Denied.NOBODY:
         return None
-    return Revocation(kind="session" if session else "user", issuer=issuer.issuer, id=one, at=at)
+    of: Literal["session", "user"] = "user"
+    if form == "complex":
+        if denied is _Denied.SESSION and "session" in subject:
+            of = "session"
+        one, _ = _identified(issuer, Claims(subject.members(of)))
+    else:
+        one, opaque = _identified(issuer, subject)
+        if denied is _Denied.SESSION and opaque:
+            of = "session"
+    if denied is _Denied.CHANGED and not _makes_doubtful(event):
+        return None
+    return Revocation(kind=of, issuer=issuer.issuer, id=one, at=at)
 
 
-def _change(event: Claims) -> str:
+def _makes_doubtful(event: Claims) -> bool:
+    """Return whether a change of a credential makes earlier logins doubtful."""
     event.text("credential_type")
-    change = event.text("change_type")
-    if change not in _CHANGES:
+    found = _CHANGES.get(event.text("change_type"))
+    if found is None:
         raise TokenRefused("change_type")
-    return change
+    return found
 
 
-def _identified(issuer: Issuer, subject: Claims) -> str:
-    """Return the id of a simple subject (RFC 9493 section 3.2), which must be one that this issuer gives."""
+def _identified(issuer: Issuer, subject: Claims) -> tuple[str, bool]:
+    """Return the id of a simple subject (RFC 9493 section 3.2), which this issuer must give, and whether it is opaque."""
     form = subject.text("format")
     if form == "iss_sub":
         if subject.text("iss") != issuer.issuer:
             raise TokenRefused("sub_id: of another issuer")
-        return subject.text("sub")
+        return subject.text("sub"), False
     if form == "opaque":
-        return subject.text("id")
+        return subject.text("id"), True
     raise TokenRefused("sub_id: of a format that stands for no id")

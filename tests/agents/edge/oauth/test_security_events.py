@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from support.security_events import (
     opaque,
 )
 
+from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.http.problem import EdgeError, KeysUnavailable
 from sealbus.agents.edge.oauth.jwks import KeySource
 from sealbus.agents.edge.oauth.security_events import SecurityEventVerifier
@@ -57,6 +59,16 @@ def complex_of(**parts: Any) -> Any:
         return {"format": "complex"} | {
             name: iss_sub(issuer, part) if isinstance(part, str) else part for name, part in parts.items()
         }
+
+    return made
+
+
+def nearly(changes: Mapping[str, str] | None = None, *, iss: Callable[[str], str] = str) -> Any:
+    """Return a subject that is almost alice's: with other members, or another `iss`."""
+
+    def made(issuer: LoopbackIssuer) -> dict[str, str]:
+        subject = iss_sub(issuer, "alice")
+        return {**subject, "iss": iss(subject["iss"]), **(changes or {})}
 
     return made
 
@@ -131,8 +143,20 @@ async def test_events_that_revoke_nobody() -> None:
         (f"{RISC}account-disabled", complex_of(session=opaque("s-1")), {}, "user"),
         (f"{RISC}identifier-changed", of_alice, {}, "of a kind"),
         ("session-revoked", of_alice, {}, "of a kind"),
+        (SESSION_REVOKED.upper(), of_alice, {}, "of a kind"),
+        (f"{SESSION_REVOKED}s", of_alice, {}, "of a kind"),
+        # What is nearly a format, or nearly this issuer, is another.
+        (SESSION_REVOKED, {"format": "Opaque", "id": "s-1"}, {}, "stands for no id"),
+        (SESSION_REVOKED, {"format": "opaque2", "id": "s-1"}, {}, "stands for no id"),
+        (SESSION_REVOKED, nearly({"format": "ISS_SUB"}), {}, "stands for no id"),
+        (SESSION_REVOKED, nearly({"format": "iss_sub2"}), {}, "stands for no id"),
+        (SESSION_REVOKED, {"format": "Complex", "session": opaque("s-1")}, {}, "stands for no id"),
+        (SESSION_REVOKED, {"format": "complex2", "session": opaque("s-1")}, {}, "stands for no id"),
+        (SESSION_REVOKED, nearly(iss=lambda name: name.upper()), {}, "another issuer"),
+        (SESSION_REVOKED, nearly(iss=lambda name: f"{name}/"), {}, "another issuer"),
         (CREDENTIAL_CHANGE, of_alice, {"credential_type": "password"}, "change_type"),
         (CREDENTIAL_CHANGE, of_alice, {**CHANGED, "change_type": "sold"}, "change_type"),
+        (CREDENTIAL_CHANGE, of_alice, {**CHANGED, "change_type": "Update"}, "change_type"),
         (CREDENTIAL_CHANGE, of_alice, {"change_type": "revoke"}, "credential_type"),
     ],
 )
@@ -200,6 +224,22 @@ async def test_each_is_taken_for_its_own_audience_only() -> None:
         with pytest.raises(EdgeError, match="iss") as refused_one:
             await verifier.logout(logout_token(issuer), now=NOW)
         assert refused_one.value.error == "invalid_issuer"
+
+
+async def test_what_is_just_within_its_bounds_is_taken() -> None:
+    async with LoopbackIssuer() as issuer, KeySource(tls=TRUSTS_NOBODY) as keys:
+        row = issuer.row(event_audiences=frozenset({RECEIVER}))
+        ahead = SECOND_NOW + DEFAULT_EDGE_LIMITS.future_seconds
+        token = event_token(issuer, iat=ahead)
+        for length, taken in ((len(token), True), (len(token) - 1, False)):
+            verifier = SecurityEventVerifier([row], keys, replace(DEFAULT_EDGE_LIMITS, token_bytes=length))
+            if taken:
+                assert await verifier.event(token, now=NOW)
+            else:
+                with pytest.raises(EdgeError, match="too long"):
+                    await verifier.event(token, now=NOW)
+        with pytest.raises(EdgeError, match="future"):
+            await SecurityEventVerifier([row], keys).event(token, now=NOW - 1)
 
 
 async def test_shown_again_it_says_the_same() -> None:

@@ -131,8 +131,10 @@ class Revoker:
         else:
             return ""
         self._counters.add("sealbus_revocations_failed_total", len(more))
-        if more or problem != self.problem:
+        if more:
             _log.error("%d revocations are not published, and not accepted: %s", len(more), problem)
+        elif problem != self.problem:
+            _log.error("revocations cannot be published: %s", problem)
         return problem
 
     async def _publish(self, more: Sequence[Revocation]) -> None:

@@ -47,14 +47,15 @@ class Revocation(BaseModel):
 def listed_with(listed: DataDocument, more: Iterable[Revocation], *, now: int) -> DataDocument:
     """Return the list `listed` with `more`, without users and sessions whose time is `KEPT` or longer before `now`.
 
-    Of two times of one id the later counts: what is said again changes nothing. `listed` is as `revocations_of` demands.
+    Of two times of one id the later counts: what is said again changes nothing. A time to come counts as `now`, so that
+    nobody is denied beforehand, or for good. `listed` is as `revocations_of` demands.
     """
     found: dict[str, dict[str, dict[str, int]]] = {
         kind: {issuer: dict(times) for issuer, times in issuers.items()} for kind, issuers in _kinds(listed)
     }
     for one in more:
         times = found.setdefault(f"{one.kind}s", {}).setdefault(one.issuer, {})
-        times[one.id] = max(one.at, times.get(one.id, 0))
+        times[one.id] = max(min(one.at, now), times.get(one.id, 0))
     left: DataDocument = {}
     for kind, issuers in found.items():
         kept: DataDocument = {}

@@ -28,8 +28,13 @@ def test_of_two_times_the_later_counts_and_a_repetition_changes_nothing() -> Non
     listed: DataDocument = {"users": {IDP: {"a": NOW}}}
     assert listed_with(listed, [one("user", "a", NOW - 1)], now=NOW) == listed
     assert listed_with(listed, [one("user", "a", NOW)] * 3, now=NOW) == listed
-    assert listed_with(listed, [one("user", "a", NOW + 1)], now=NOW) == {"users": {IDP: {"a": NOW + 1}}}
+    assert listed_with(listed, [one("user", "a", NOW + 1)], now=NOW + 1) == {"users": {IDP: {"a": NOW + 1}}}
     assert listed == {"users": {IDP: {"a": NOW}}}
+
+
+def test_a_time_to_come_is_now() -> None:
+    for ahead in (1, KEPT):
+        assert listed_with({}, [one("user", "a", NOW + ahead)], now=NOW) == {"users": {IDP: {"a": NOW}}}
 
 
 def test_users_and_sessions_end_and_clients_do_not() -> None:

@@ -56,6 +56,7 @@ TARGETS: dict[str, str] = {
         "agents/edge/oauth/test_key_set agents/edge/oauth/test_access_token agents/edge/oauth/test_dpop"
     ),
     "agents/edge/oauth/possession": "agents/edge/oauth/test_possession",
+    "agents/edge/oauth/security_events": "agents/edge/oauth/test_security_events attack/test_security_events",
     "bus/gate/authorizer": "bus/gate/test_authorizer bus/gate/test_gate",
     "bus/gate/gate": "bus/gate/test_gate",
     "bus/handling/idempotency/replay_guard": "bus/handling/idempotency/test_replay_guard",

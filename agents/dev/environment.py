@@ -24,6 +24,7 @@ from sealbus.agents.dev.settings_file import NOTARY, Declared, DevLog, write_set
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
 from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
 from sealbus.agents.runtime.open import open_connection, streams_of
+from sealbus.agents.runtime.policy.revocation import REVOKER
 from sealbus.agents.runtime.settings.schema import IssuerTable
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.agents.runtime.settings.state_folder import DEV_LOCK, lock_folder
@@ -55,7 +56,7 @@ LOCK_TRIES = 10
 ALWAYS = ("operator", "cli")
 """Names in addition to the declared agents: who manages streams and reads the audit, and who runs commands."""
 
-_ROLES = {"operator": BrokerRole.OPERATOR, NOTARY: BrokerRole.NOTARY}
+_ROLES = {"operator": BrokerRole.OPERATOR, NOTARY: BrokerRole.NOTARY, REVOKER: BrokerRole.REVOKER}
 
 _log = logging.getLogger(__name__)
 

@@ -260,7 +260,8 @@ class IssuerTable(_Table):
     """One issuer of access tokens; `agents/edge/oauth/issuers.py` explains each field.
 
     `audiences` is by default the edge's `resource`; an empty list takes no access tokens, only assertions. Only the token
-    claims in `claims` reach the user context.
+    claims in `claims` reach the user context. Its security event tokens are taken for `event_audiences`, its logout tokens
+    for the client ids in `logout_audiences`; by default none.
     """
 
     issuer: str
@@ -284,6 +285,8 @@ class IssuerTable(_Table):
     client: str | None = None
     client_key: Path | None = None
     client_secret: Path | None = None
+    event_audiences: tuple[str, ...] = ()
+    logout_audiences: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.issuer
@@ -432,11 +435,18 @@ class NotaryTable(_Table):
     whole: bool = False
 
 
+class RevokerTable(_Table):
+    """The revoker of a control process: `key` is the file (P-256 in PEM, mode 0600) of the key that signs revocations."""
+
+    key: Path | None = None
+
+
 class ControlTable(_Table):
     """The roles of a control process."""
 
     callout: CalloutTable = CalloutTable()
     notary: NotaryTable = NotaryTable()
+    revoker: RevokerTable = RevokerTable()
 
 
 class Document(_Table):

@@ -146,7 +146,7 @@ def test_the_edge_takes_tokens_of_the_development_issuer_only(tmp_path: Path) ->
     assert settings.client.token_service == "https://127.0.0.1:8444"
     assert edge.actions == ("inventory.*", "pricing.*")
     (issuer,) = edge.issuers
-    assert (issuer.issuer, issuer.algorithms, issuer.audiences) == (settings.dev.issuer, ("ES256",), ())
+    assert (issuer.issuer, issuer.algorithms, issuer.audiences) == (settings.dev.issuer, ("ES256",), None)
     assert issuer.claims == {name: name for name in ("department", "groups", "name", "region")}
 
 

@@ -202,11 +202,14 @@ def test_each_status_has_its_codes_and_each_operation_refers_to_them() -> None:
 
 def test_issuers_whose_metadata_the_edge_reads_are_named() -> None:
     asked = IntrospectionEndpoint("https://c.example/introspect", ClientSecret("edge", "secret"))
+    partner = TrustDomain("partner.example")
     issuers = (
         Issuer(issuer="https://b.example/realm/", audiences=frozenset({"x"})),
         Issuer(issuer="https://a.example", audiences=frozenset({"x"})),
         Issuer(issuer="https://c.example", audiences=frozenset({"x"}), introspection=asked),
         Issuer(issuer="https://d.example", audiences=frozenset({"x"}), jwks_uri="https://d.example/keys"),
+        Issuer(issuer="https://e.example", audiences=frozenset(), domain=partner, assertion_audience="y"),
+        Issuer(issuer="https://f.example", audiences=frozenset({"x"}), domain=partner, workloads=True),
     )
     found = document("shop.*", issuers=issuers)
     schemes = found["components"]["securitySchemes"]

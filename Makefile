@@ -27,7 +27,7 @@ COVERED := envelopes/*,policies/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo stack stack-demo stack-down soak chaos test test-systems test-quick policies-hour check format bench bench-audit lock removal weaken clean
+.PHONY: help setup tools demo stack stack-demo stack-down soak chaos test test-systems test-quick keycloak-test policies-hour check format bench bench-audit lock removal weaken clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -80,6 +80,20 @@ $(NPM): .tools/%/.ready: deploy/tools/%/package.json deploy/tools/%/package-lock
 
 tools: $(TOOLS)/opa $(TOOLS)/nats $(TOOLS)/helm $(TOOLS)/powercut $(TOOLS)/spire-server $(TOOLS)/spire-agent $(NPM) ## build the programs that the tests need
 
+KEYCLOAK := 26.7.3
+KEYCLOAK_HAS := $(and $(shell command -v java),$(shell command -v mvn))
+MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy
+
+# Made ready once, which takes half a minute, so that a start writes nothing here.
+.tools/keycloak/.ready: deploy/tools/keycloak/SHA256SUMS | $(READY)
+	@rm -rf .tools/keycloak/keycloak-*
+	@mkdir -p .tools/keycloak
+	@mvn --quiet --batch-mode -Dstyle.color=never $(MAVEN_COPY) -Dartifact=org.keycloak:keycloak-quarkus-dist:$(KEYCLOAK):zip -DoutputDirectory=$(CURDIR)/.tools/keycloak
+	@cd .tools/keycloak && sha256sum --check --quiet --strict $(CURDIR)/deploy/tools/keycloak/SHA256SUMS
+	@cd .tools/keycloak && $(CURDIR)/$(BIN)/python -m zipfile -e keycloak-quarkus-dist-$(KEYCLOAK).zip . && rm keycloak-quarkus-dist-$(KEYCLOAK).zip
+	@sh .tools/keycloak/keycloak-$(KEYCLOAK)/bin/kc.sh build --db=dev-mem --features=spiffe,client-auth-federated >/dev/null
+	@touch $@
+
 EVIDENCE := .sealbus/evidence
 
 demo: $(READY) ## play the scenes (allowed, denied, refused, changed, replayed), then verify the log and tamper with copies
@@ -114,13 +128,16 @@ test: $(READY) $(BUILT) ## run all tests except those of `make test-systems`, wi
 	@$(BIN)/python -m coverage run -m pytest $(PARALLEL) $(CORES) $(PYTEST_ARGS) $(PURE)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100 --skip-covered --show-missing
-	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not serial' $(PURE:%=--ignore=%) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not (serial or keycloak)' $(PURE:%=--ignore=%) $(PYTEST_ARGS)
 
 test-systems: $(READY) $(BUILT) ## kill and rotate whole systems under load, two at a time
 	@$(BIN)/python -m pytest $(PARALLEL) 2 -m serial $(PYTEST_ARGS)
 
 test-quick: $(READY) ## run the tests that need no server and no build
-	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not (nats or opa or spire or idp or pyright or serial or slow)' $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(WORKERS) -m 'not (nats or opa or spire or idp or pyright or keycloak or serial or slow)' $(PYTEST_ARGS)
+
+keycloak-test: $(READY) $(if $(KEYCLOAK_HAS),.tools/keycloak/.ready) ## test with Keycloak, which Maven fetches; skips without java and mvn
+	@$(BIN)/python -m pytest -m keycloak $(PYTEST_ARGS) tests/integration
 
 policies-hour: $(READY) $(TOOLS)/opa ## generate policies for SECONDS (3600) from SEED (0) on, and compare the embedded engine with OPA on each
 	@PYTHONPATH=tests $(BIN)/python -m support.engine_differences --seconds $(HOUR) --seed $(SEED)

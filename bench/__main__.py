@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from bench import backtest, callout, cancel, durability, edge, gate, opa, processes, sealing
+from bench import backtest, callout, cancel, durability, edge, gate, opa, processes, sealing, streams
 from bench.report import Figure, show
 
 
@@ -23,6 +23,10 @@ async def _cancel() -> list[Figure]:
 
 async def _edge() -> list[Figure]:
     return [figure async for figure in edge.figures()]
+
+
+async def _streams() -> list[Figure]:
+    return [figure async for figure in streams.figures()]
 
 
 async def _callout() -> list[Figure]:
@@ -45,7 +49,7 @@ def main() -> int:
     for figure in processes.figures():
         show(figure)
         found.append(figure)
-    for part in (_gate, _durability, _cancel, _edge, _callout, _opa):
+    for part in (_gate, _durability, _cancel, _edge, _streams, _callout, _opa):
         for figure in asyncio.run(part()):
             show(figure)
             found.append(figure)

@@ -20,6 +20,10 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from support.dpop import Holder
 from support.edge import edge_table
 from support.issuer import TRUSTS_NOBODY, LoopbackIssuer
@@ -29,8 +33,11 @@ from bench.report import Figure
 from sealbus import Agent, Client, Context, Resource
 from sealbus.agents.edge.edge import serve_edge
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
+from sealbus.agents.edge.http.protocol import ConnectionLimits
+from sealbus.agents.edge.http.server import listening
 from sealbus.agents.examples.inventory import Read, Stock
 from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.message.wire import Statement
 from sealbus.policies.engines.embedded import EmbeddedEngine
 
@@ -41,6 +48,8 @@ WARM = 50
 TOKENS = 16
 ADDED_GOAL = 1.5
 PROOF_GOAL = 1.2
+SHARE_GOAL = 0.5
+ROUNDS = 5
 CLIENT = Path(__file__).with_name("edge_client.py")
 IN_FLIGHT = 32
 BODY = b'{"item_id":"42"}'
@@ -64,7 +73,11 @@ async def read(body: Read, ctx: Context) -> Stock:
 
 async def figures() -> AsyncIterator[Figure]:
     """Measure a lone call both ways in turn, then how many requests a second one edge answers with 32 in flight."""
-    limits = replace(DEFAULT_EDGE_LIMITS, user_rate=1e6, user_burst=10**6, address_rate=1e6, address_burst=10**6)
+    limits = replace(
+        DEFAULT_EDGE_LIMITS,
+        **{f"{name}_rate": 1e6 for name in ("user", "client", "address")},
+        **{f"{name}_burst": 10**6 for name in ("user", "client", "address")},
+    )
     with tempfile.TemporaryDirectory() as folder:
         async with (
             real_bus(Path(folder), "inventory", "edge") as bus,
@@ -89,6 +102,7 @@ async def figures() -> AsyncIterator[Figure]:
                     Client.on(node), user, edge.port, requests, _proving(issuer)
                 )
                 rate = await _rate(edge.port, requests)
+                share = await _share_of_bare(edge.port, s, issuer)
                 stop.set()
     yield Figure(name="a call from the edge's node, p50", value=direct, unit="ms")
     yield Figure(name="the same call over HTTP with a token, p50", value=over_http, unit="ms")
@@ -97,6 +111,13 @@ async def figures() -> AsyncIterator[Figure]:
         name="  added by a proof of possession (DPoP), p50 of pairs", value=proved, unit="ms", limit=PROOF_GOAL
     )
     yield Figure(name=f"calls over HTTP, {IN_FLIGHT} in flight, all in one process", value=rate, unit="/s")
+    yield Figure(
+        name="requests with verified tokens, of bare uvicorn and Starlette",
+        value=share,
+        unit="x",
+        limit=SHARE_GOAL,
+        at_least=True,
+    )
 
 
 async def _in_turn(
@@ -137,11 +158,40 @@ def _proving(issuer: LoopbackIssuer) -> Iterator[bytes]:
         yield _request(token, scheme="DPoP", more=f"DPoP: {proof}\r\n")
 
 
-async def _rate(port: int, requests: Iterator[bytes]) -> float:
+async def _share_of_bare(port: int, stack: AsyncExitStack, issuer: LoopbackIssuer) -> float:
+    """Return how many requests an edge verifies and answers by itself, of those that a bare application answers.
+
+    An action that is not exposed is 404 once the token is verified: nothing is sent. Both are asked in turn.
+    """
+
+    async def answer(request: Request) -> Response:
+        await request.body()
+        return Response(b"{}", 404, media_type="application/json")
+
+    bare = await stack.enter_async_context(
+        listening(
+            Starlette(routes=[Route("/v1/calls/{agent}/{verb}", answer, methods=["POST"])]),
+            "127.0.0.1:0",
+            setting="bench",
+            limits=ConnectionLimits(),
+            counters=Counters(),
+        )
+    )
+    path = "/v1/calls/nobody/work"
+    requests = itertools.cycle(
+        [_request(issuer.token(sub="alice", life=3_600, jti=f"token-{n}"), path=path) for n in range(TOKENS)]
+    )
+    pairs = [
+        (await _rate(port, requests, status=b"404"), await _rate(bare, requests, status=b"404")) for _ in range(ROUNDS)
+    ]
+    return statistics.median(verified / plain for verified, plain in pairs)
+
+
+async def _rate(port: int, requests: Iterator[bytes], *, status: bytes = b"200") -> float:
     async def lane() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(CALLS // 8):
-            await _ask(reader, writer, next(requests))
+            await _ask(reader, writer, next(requests), status)
         writer.close()
 
     started = time.perf_counter()
@@ -151,18 +201,18 @@ async def _rate(port: int, requests: Iterator[bytes]) -> float:
     return IN_FLIGHT * (CALLS // 8) / (time.perf_counter() - started)
 
 
-def _request(token: str, *, scheme: str = "Bearer", more: str = "") -> bytes:
+def _request(token: str, *, scheme: str = "Bearer", more: str = "", path: str = "/v1/calls/inventory/read") -> bytes:
     head = (
-        "POST /v1/calls/inventory/read HTTP/1.1\r\nHost: edge\r\nContent-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: edge\r\nContent-Type: application/json\r\n"
         f"Authorization: {scheme} {token}\r\n{more}Content-Length: {len(BODY)}\r\n\r\n"
     )
     return head.encode() + BODY
 
 
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> None:
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes, status: bytes) -> None:
     writer.write(request)
     head = await reader.readuntil(b"\r\n\r\n")
-    if not head.startswith(b"HTTP/1.1 200 "):
+    if not head.startswith(b"HTTP/1.1 %b " % status):
         raise RuntimeError(head.partition(b"\r\n")[0].decode())
     _, _, length = head.lower().partition(b"\r\ncontent-length:")
     await reader.readexactly(int(length.partition(b"\r\n")[0]))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.report import Figure
 
-__all__ = ["figures"]
+__all__ = ["figures", "resident"]
 
 SEALBUS = str(Path(sys.executable).parent / "sealbus")
 APP = Path(__file__).resolve().parent.parent / "docs" / "tour" / "app.py"
@@ -39,15 +39,16 @@ def figures() -> Iterator[Figure]:
             worker = _start("worker", "run", f"{APP}:agent", folder=folder)
             try:
                 _wait_for(worker, "inventory runs as")
-                yield Figure(name="idle worker, embedded engine", value=_resident(worker.pid), unit="MB", limit=105)
+                yield Figure(name="idle worker, embedded engine", value=resident(worker.pid), unit="MB", limit=105)
             finally:
                 _stop(worker)
         finally:
             _stop(dev)
 
 
-def _resident(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+def resident(pid: int | None) -> float:
+    """Return the resident memory of a process, by default of this one, in megabytes."""
+    for line in Path(f"/proc/{pid or 'self'}/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1_000
     raise RuntimeError("no VmRSS")

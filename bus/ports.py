@@ -206,11 +206,13 @@ class Transport(Protocol):
         since: int = 0,
         follow: bool = False,
         current: asyncio.Event | None = None,
+        headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Delivery], None]:
         """Read a stream in order from sequence `start` or stored time `since` (microseconds), without a durable.
 
-        Ends at the last message that was there when it began, unless `follow`. `current` is set while everything that the
-        stream held a few seconds ago was passed on, and cleared while that is not known.
+        Ends at the last message that was there when it began, unless `follow`. With `headers_only` payloads are left out.
+        `current` is set while everything that the stream held a few seconds ago was passed on, and cleared while that is not
+        known.
         """
 
     async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:

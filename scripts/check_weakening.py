@@ -42,7 +42,6 @@ TARGETS: dict[str, str] = {
     "agents/edge/egress/api": "agents/edge/egress/test_exit",
     "agents/edge/egress/credential": "agents/edge/egress/test_credential",
     "agents/edge/egress/operation": "agents/edge/egress/test_operation",
-    "agents/edge/egress/reachable": "agents/edge/egress/test_reachable",
     "agents/edge/oauth/access_token": (
         "agents/edge/oauth/test_access_token agents/edge/oauth/test_introspection agents/edge/oauth/test_possession"
     ),
@@ -57,6 +56,7 @@ TARGETS: dict[str, str] = {
         "agents/edge/oauth/test_key_set agents/edge/oauth/test_access_token agents/edge/oauth/test_dpop"
     ),
     "agents/edge/oauth/possession": "agents/edge/oauth/test_possession",
+    "agents/edge/oauth/security_events": "agents/edge/oauth/test_security_events attack/test_security_events",
     "bus/gate/authorizer": "bus/gate/test_authorizer bus/gate/test_gate",
     "bus/gate/gate": "bus/gate/test_gate",
     "bus/handling/idempotency/replay_guard": "bus/handling/idempotency/test_replay_guard",

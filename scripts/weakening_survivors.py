@@ -260,5 +260,24 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "independent.verify_export.pinned: record['dom'] == root.trust_domain [by prefix]",
         "independent.verify_export.pinned: record['dom'] == root.trust_domain [by case]",
     ),
+    "both are in lower case, or have no letters, by then": (
+        "sealbus.agents.edge.egress.api.OpenApi._sent: small not in _SENT | self.api.headers [by case]",
+        "sealbus.agents.edge.egress.api.OpenApi._sent: small in fields [by case]",
+        "sealbus.agents.edge.egress.api.OpenApi._answered: name in passed [by case]",
+        (
+            "sealbus.agents.edge.egress.api._body: response.headers.get('content-encoding', 'identity').lower()"
+            " != 'identity' [by case]"
+        ),
+        (
+            "sealbus.agents.edge.egress.credential.AuthorizationServer.token: word in"
+            " {'invalid_grant', 'invalid_token', 'invalid_request'} [by case]"
+        ),
+        (
+            "sealbus.agents.edge.egress.credential.AuthorizationServer._token_endpoint:"
+            " self.issuer.startswith('http:') [by case]"
+        ),
+        "sealbus.agents.edge.egress.credential._issued: kind.lower() != 'bearer' [by case]",
+        "sealbus.agents.edge.egress.operation._decoded: value in {'.', '..'} [by case]",
+    ),
 }
 """Reasons why no test can notice a weakening, each with the weakenings, as they are reported."""

@@ -24,6 +24,8 @@ from sealbus.agents.dev.settings_file import NOTARY, Declared, DevLog, write_set
 from sealbus.agents.dev.workload_api import DevelopmentAuthority, EmbeddedWorkloadApi
 from sealbus.agents.dev.workload_api.state import PRIVATE, replace_file
 from sealbus.agents.runtime.open import open_connection, streams_of
+from sealbus.agents.runtime.policy.revocation import REVOKER
+from sealbus.agents.runtime.settings.schema import IssuerTable
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.agents.runtime.settings.state_folder import DEV_LOCK, lock_folder
 from sealbus.bus.background import Background
@@ -54,7 +56,7 @@ LOCK_TRIES = 10
 ALWAYS = ("operator", "cli")
 """Names in addition to the declared agents: who manages streams and reads the audit, and who runs commands."""
 
-_ROLES = {"operator": BrokerRole.OPERATOR, NOTARY: BrokerRole.NOTARY}
+_ROLES = {"operator": BrokerRole.OPERATOR, NOTARY: BrokerRole.NOTARY, REVOKER: BrokerRole.REVOKER}
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ class DevOptions:
     """The options of `sealbus dev`. `policy` is a folder of Rego and data; by default the starter policy.
 
     Ports of the edge and of the identity provider are any free ones by default. With `notary` a log of the audit stream is
-    kept.
+    kept. The edge takes tokens of the development IdP and of `issuers`.
     """
 
     folder: Path
@@ -80,6 +82,7 @@ class DevOptions:
     opa: Path | None = None
     policy: Path | None = None
     notary: bool = False
+    issuers: Sequence[IssuerTable] = ()
     x509_ttl: int = 600
     jwt_ttl: int = 300
     max_bytes: int = STREAM_BYTES
@@ -182,6 +185,7 @@ async def open_environment(options: DevOptions) -> AsyncGenerator[Environment, N
             settings_file,
             declared=options.declared,
             issuer=idp.issuer,
+            issuers=options.issuers,
             access=access,
             nats=nats.url,
             server_id=server_id,

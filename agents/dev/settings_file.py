@@ -23,6 +23,7 @@ from sealbus.agents.control.notary.role import open_notary
 from sealbus.agents.dev.idp.registry import DEMO_USERS, DemoUser, merged_users
 from sealbus.agents.dev.users import EDGE_PATH
 from sealbus.agents.edge.egress.exit import open_exit
+from sealbus.agents.runtime.settings.schema import IssuerTable
 from sealbus.agents.runtime.settings.settings import Flag, Settings, load_settings
 from sealbus.agents.runtime.settings.source import Key, dotted, file_entries
 from sealbus.bus.background import Background
@@ -61,6 +62,7 @@ def write_settings(
     *,
     declared: Declared,
     issuer: str,
+    issuers: Sequence[IssuerTable] = (),
     access: Path,
     nats: str,
     server_id: SpiffeId,
@@ -78,6 +80,9 @@ def write_settings(
     log: DevLog | None = None,
 ) -> None:
     """Write `path` by rename, mode 0600. For these values TOML basic strings and JSON strings are the same."""
+    # Every claim of the declared users: the edge passes on only listed claims, here too.
+    claims = {claim: claim for claim in sorted({claim for user in declared.users for claim in user.claims})}
+    own = IssuerTable(issuer=issuer, algorithms=("ES256",), claims=claims, keep_tokens=token_key is not None)
     lines = [
         "# Written by `sealbus dev`, and gone when it stops.",
         f"trust_domain = {_text(declared.trust_domain)}",
@@ -108,13 +113,7 @@ def write_settings(
             }
         ),
         *(line for one in declared.own for line in _own_subject(one)),
-        "[[edge.issuers]]",
-        f"issuer = {_text(issuer)}",
-        'algorithms = ["ES256"]',
-        *(["keep_tokens = true"] if token_key is not None else []),
-        # Every claim of the declared users: the edge passes on only listed claims, here too.
-        "[edge.issuers.claims]",
-        *(f"{name} = {_text(name)}" for name in sorted({claim for user in declared.users for claim in user.claims})),
+        *(line for one in (own, *issuers) for line in _issuer(one)),
         *(_notary(log) if log is not None else []),
         "[client]",
         f"token_service = {_text(f'https://{token_service}')}",
@@ -143,6 +142,16 @@ def _tables(values: Mapping[Key, object]) -> list[str]:
         lines.append(f"[{table}]")
         lines += [f"{dotted(key[1:])} = {_text(value)}" for key, value in values.items() if key[0] == table]
     return lines
+
+
+def _issuer(row: IssuerTable) -> list[str]:
+    said = row.model_dump(mode="json", exclude_defaults=True, exclude={"claims"})
+    return [
+        "[[edge.issuers]]",
+        *(f"{name} = {_text(value)}" for name, value in said.items()),
+        "[edge.issuers.claims]",
+        *(f"{_text(name)} = {_text(value)}" for name, value in row.claims.items()),
+    ]
 
 
 def _notary(log: DevLog) -> list[str]:

@@ -28,6 +28,7 @@ from sealbus.agents.edge.http.protocol import HSTS
 from sealbus.agents.edge.http.rate_limits import TokenBuckets, address_key
 from sealbus.agents.edge.oauth.bearer import WELL_KNOWN, Scheme, challenge, metadata_answer, metadata_path, needed
 from sealbus.agents.edge.openapi import OPENAPI_PATH, openapi_answer
+from sealbus.agents.edge.revocation_routes import LOGOUT_PATH, SECURITY_EVENTS_PATH, RevocationRoutes
 from sealbus.agents.edge.task_routes import TaskEvents, Tasks
 from sealbus.envelopes.denial import RemedyKind
 from sealbus.envelopes.errors import Code, SealbusError
@@ -188,6 +189,7 @@ def edge_app(
             Route("/v1/tasks/{task}", Methods(GET=tasks.status, DELETE=tasks.cancel)),
             *(Route(path, described) for path in sorted(paths)),
             *([Route(OPENAPI_PATH, Methods(GET=openapi))] if document is not None else []),
+            *_revocation_routes(front),
         ],
         answer_of=answer_of,
         addresses=TokenBuckets(rate=limits.address_rate, burst=limits.address_burst, entries=limits.rate_entries),
@@ -195,6 +197,17 @@ def edge_app(
         cors=cors,
         proxies=proxies,
     )
+
+
+def _revocation_routes(front: Front) -> list[Route]:
+    """Return the routes by which identity providers report, each only if there is an issuer that may."""
+    routes = RevocationRoutes(front)
+    events = [Route(SECURITY_EVENTS_PATH, Methods(POST=routes.security_event))]
+    logouts = [Route(LOGOUT_PATH, Methods(POST=routes.logout))]
+    return [
+        *(events if any(issuer.event_audiences for issuer in front.issuers) else []),
+        *(logouts if any(issuer.logout_audiences for issuer in front.issuers) else []),
+    ]
 
 
 def _answer(error: SealbusError, resource: str, scheme: Scheme) -> Response:

@@ -27,6 +27,7 @@ from sealbus.agents.edge.oauth.jwks import KeySource
 from sealbus.agents.edge.oauth.kept_tokens import KeptTokens
 from sealbus.agents.edge.oauth.possession import Possession
 from sealbus.agents.edge.oauth.private_file import read_key
+from sealbus.agents.edge.oauth.security_events import SecurityEventVerifier
 from sealbus.agents.edge.oauth.user_context import Pseudonyms
 from sealbus.agents.edge.openapi import openapi_document, read_schemas
 from sealbus.agents.edge.token_service import token_app
@@ -111,10 +112,11 @@ async def serve_edge(
     `issuer_tls` verifies the issuers' servers; by default with the system's authorities.
     """
     connections = connections or connection_limits(table)
-    limits = minting_limits(table, node.deployment.lifetimes, limits)
+    limits = replace(minting_limits(table, node.deployment.lifetimes, limits), event_streams=table.event_streams)
     issuers = issuers_of(table)
     names, own = node.deployment.names, node.deployment.own_subjects
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(node.status_reader.together())
         keys = await stack.enter_async_context(KeySource(limits, tls=issuer_tls))
         introspection = await stack.enter_async_context(Introspection(limits, tls=issuer_tls))
         guard = partial(
@@ -131,6 +133,7 @@ async def serve_edge(
             node=node,
             verifier=AccessTokenVerifier(issuers, keys, limits, introspection=introspection),
             assertions=Assertions(issuers, keys, guard("assertion"), limits),
+            events=SecurityEventVerifier(issuers, keys, limits),
             issuers=issuers,
             resource=_resource(table),
             exposed=Exposed(table.actions, names, own),
@@ -189,6 +192,7 @@ def issuers_of(table: EdgeTable) -> tuple[Issuer, ...]:
     for row in table.issuers:
         audiences = row.audiences if row.audiences is not None else (_resource(table),)
         sets = {"audiences": audiences, "algorithms": row.algorithms, "types": row.types}
+        sets |= {"event_audiences": row.event_audiences, "logout_audiences": row.logout_audiences}
         said = row.model_dump(
             exclude={"introspection", "client", "client_key", "client_secret", "scopes", "domain", "subjects"}
         )

@@ -19,6 +19,7 @@ from sealbus.agents.edge.oauth.bearer import Scheme, presented_token
 from sealbus.agents.edge.oauth.issuers import Issuer
 from sealbus.agents.edge.oauth.kept_tokens import KeptTokens, Owner
 from sealbus.agents.edge.oauth.possession import Possession
+from sealbus.agents.edge.oauth.security_events import SecurityEventVerifier
 from sealbus.agents.edge.oauth.user_context import Pseudonyms, mint, user_id
 from sealbus.agents.runtime.node import Node
 from sealbus.agents.sdk.messages import NO_SUBJECTS, split_action
@@ -82,6 +83,7 @@ class Front:
     node: Node
     verifier: AccessTokenVerifier
     assertions: Assertions
+    events: SecurityEventVerifier
     issuers: Sequence[Issuer]
     resource: str
     exposed: Exposed

@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
-from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,7 +18,7 @@ from starlette.types import Scope
 
 from sealbus.agents.edge.app import Application, Methods
 from sealbus.agents.edge.front import Front, too_often
-from sealbus.agents.edge.http.bodies import media_type, read_bytes
+from sealbus.agents.edge.http.bodies import read_form
 from sealbus.agents.edge.http.peer import PEER, Peer
 from sealbus.agents.edge.http.problem import HEADERS, STATUS, EdgeError, TokenRefused
 from sealbus.agents.edge.http.rate_limits import TokenBuckets
@@ -38,9 +37,6 @@ ACCESS_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:access_token"
 JWT_TYPE: Final = "urn:ietf:params:oauth:token-type:jwt"
 """An assertion, as `subject_token` of an exchange."""
 
-_FORM: Final = "application/x-www-form-urlencoded"
-_MOST_FIELDS: Final = 16
-
 
 def token_app(front: Front) -> Application:
     """Return the application of the token service; to be served by `PeerProtocol` only."""
@@ -52,8 +48,7 @@ def token_app(front: Front) -> Application:
         wait = workloads.take(peer.spiffe_id)
         if wait:
             raise too_often(wait)
-        media_type(request, (_FORM,))
-        form = _form(await read_bytes(request, limits.form_bytes, limits.body_seconds))
+        form = await read_form(request, limits)
         given = _checked(form, front.node.own.trust_domain.name)
         now = front.node.clock()
         try:
@@ -88,23 +83,6 @@ def _peer(request: Request, now: int) -> Peer:
         # A connection may outlive the certificate that it was made with: then nothing more can be requested over it.
         raise EdgeError(Code.CREDENTIAL_EXPIRED, 401, "the client's X.509-SVID has expired", error="invalid_client")
     return peer
-
-
-def _form(body: bytes) -> Mapping[str, str]:
-    try:
-        pairs = parse_qsl(
-            body.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=True,
-            errors="strict",
-            max_num_fields=_MOST_FIELDS,
-        )
-    except ValueError as error:
-        raise _invalid("the body is not a form") from error
-    form = dict(pairs)
-    if len(form) != len(pairs):
-        raise _invalid("a parameter occurs twice")
-    return form
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ __all__ = [
     "deployment_of",
     "open_audit_reading",
     "open_audit_trail",
+    "open_connected_node",
     "open_connection",
     "open_engine",
     "open_identity",
@@ -194,8 +195,16 @@ async def open_engine(
 @asynccontextmanager
 async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerator[Node, None]:
     """Open everything that the workload `name` needs on the bus, check its streams, and close it in reverse order."""
-    settings = settings or load_settings()
-    counters = Counters()
+    async with open_connected_node(name, settings or load_settings()) as (node, _):
+        yield node
+
+
+@asynccontextmanager
+async def open_connected_node(
+    name: str, settings: Settings, *, counters: Counters | None = None
+) -> AsyncGenerator[tuple[Node, Connection], None]:
+    """Open a node as `open_node` does, for who also needs its connection to NATS."""
+    counters = counters or Counters()
     async with AsyncExitStack() as stack:
         identity = await stack.enter_async_context(open_identity(name, settings, counters=counters))
         connection = connection_of(name, settings, identity, counters)
@@ -227,7 +236,7 @@ async def open_node(name: str, settings: Settings | None = None) -> AsyncGenerat
             recording=Recording(settings.audit.redact, settings.audit.bodies),
             spool=spool_of(settings, identity.spiffe_id),
         ) as node:
-            yield node
+            yield node, connection
         checking.cancel()
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Self
 
 from sealbus.bus.gate.refusals import Refusals
 from sealbus.bus.gate.reply_policy import Received, ReplyPolicy
+from sealbus.bus.gate.status_feed import StatusFeed, Watch
 from sealbus.bus.ports import Clock, Delivery, Overloaded, Transport, wall_clock
 from sealbus.bus.sending import status as status_body
 from sealbus.bus.sending.status import State, Status
@@ -100,8 +101,10 @@ class StatusRequest(OpenRequest):
 class StatusReading:
     """One reading of one task's statuses: its position in the stream, and what it has accepted."""
 
-    def __init__(self, reader: StatusReader, task: AskedTask, after: int) -> None:
+    def __init__(self, reader: StatusReader, task: AskedTask, after: int, feed: StatusFeed | None = None) -> None:
         self._reader = reader
+        self._feed = feed
+        self._watch = Watch()
         self._limits = reader.limits
         self._task = task
         self._after = after
@@ -124,7 +127,14 @@ class StatusReading:
     async def run(self, *, follow: bool) -> AsyncGenerator[Status, None]:
         """Read, pass after pass, until nothing more can come."""
         self._follow = follow
+        with self._feed.watching(self._subject) if self._feed is not None else nullcontext(self._watch) as self._watch:
+            async with aclosing(self._passes(follow=follow)) as statuses:
+                async for status in statuses:
+                    yield status
+
+    async def _passes(self, *, follow: bool) -> AsyncGenerator[Status, None]:
         while True:
+            self._watch.news.clear()
             ended = self._left() <= 0
             following = follow and not ended
             failures = self._failures
@@ -139,17 +149,23 @@ class StatusReading:
                 return
             if not follow:
                 return
-            if self._failures == failures:
-                self._failures = 0
-            else:
+            if self._failures != failures:
                 await asyncio.sleep(self._again - asyncio.get_running_loop().time())
+                continue
+            self._failures = 0
+            if self._feed is not None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._wait()):
+                        await self._watch.news.wait()
 
     async def _pass(self, *, follow: bool) -> AsyncGenerator[Status, None]:
         """Read from the first status that was not taken yet, until a new pass is due or the reading concludes."""
         start = min(self._postponed, default=self._last + 1)
         self._retried, self._postponed, self._passed_over = self._postponed, set(), False
-        source = self._reader.transport.read(RESULTS, [self._subject], start=start, follow=follow)
-        async with aclosing(source) as batches:
+        # With a feed the wait for more is there, and not at the server.
+        staying = follow and self._feed is None
+        source = self._reader.transport.read(RESULTS, [self._subject], start=start, follow=staying)
+        async with self._feed.slots if self._feed is not None else nullcontext(), aclosing(source) as batches:
             while True:
                 try:
                     async with asyncio.timeout(self._wait() if follow else None):
@@ -167,7 +183,8 @@ class StatusReading:
                     if status is not None:
                         yield status
                 if batch is None:
-                    if follow:
+                    # It ended by itself, or a replica answered that is behind what was stored.
+                    if staying or (follow and self._last < self._watch.sequence):
                         self._fail()
                     return
 
@@ -294,7 +311,10 @@ class StatusReader:
         self.clock: Final = clock
         self.limits: Final = limits or StatusLimits()
         self.closed = False
+        self._reading = 0
         self._open = 0
+        """Of these, those that hold a consumer each."""
+        self._feed: StatusFeed | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -304,10 +324,20 @@ class StatusReader:
     ) -> None:
         self.closed = True
 
+    @asynccontextmanager
+    async def together(self) -> AsyncGenerator[None, None]:
+        """Have readings that follow wait together while entered: for who follows thousands of tasks (`status_feed.py`)."""
+        own = self.profile.names.token(self.profile.own)
+        async with StatusFeed(self.transport, f"status.{own}.*", clock=self.clock) as self._feed:
+            try:
+                yield
+            finally:
+                self._feed = None
+
     @property
     def reading(self) -> int:
         """How many readings there are now."""
-        return self._open
+        return self._reading
 
     async def statuses(self, task: AskedTask, *, after: int = -1, follow: bool = True) -> AsyncGenerator[Status, None]:
         """Yield the statuses of `task` numbered over `after` as they come, up to the final one.
@@ -317,12 +347,15 @@ class StatusReader:
         Raises `Denied`, `PolicyUnavailable` or `PolicyFailed` if our own policy does not allow the result; `Overloaded`
         for too many readings; `BusUnavailable` if without `follow`, or after `end`, the stream cannot be read.
         """
-        if self._open >= self.limits.readers:
+        feed = self._feed if follow else None
+        if feed is None and self._open >= self.limits.readers:
             raise Overloaded(f"{self._open} readings of statuses are open already")
-        self._open += 1
+        self._reading += 1
+        self._open += feed is None
         try:
-            async with aclosing(StatusReading(self, task, after).run(follow=follow)) as statuses:
+            async with aclosing(StatusReading(self, task, after, feed).run(follow=follow)) as statuses:
                 async for status in statuses:
                     yield status
         finally:
-            self._open -= 1
+            self._reading -= 1
+            self._open -= feed is None

@@ -23,6 +23,8 @@ from sealbus.envelopes.trust.names import is_token
 
 __all__ = [
     "EXPECTED_LAST",
+    "EXPECTED_LAST_OF",
+    "EXPECTED_LAST_OF_STREAM",
     "NANOSECONDS",
     "NOT_THE_LAST",
     "RECORDS",
@@ -52,6 +54,10 @@ _log = logging.getLogger(__name__)
 
 EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
 """Header of a publish that is stored only if this is the last sequence of its subject."""
+EXPECTED_LAST_OF: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
+"""Header beside `EXPECTED_LAST`: of this subject, in place of the published one."""
+EXPECTED_LAST_OF_STREAM: Final = "Nats-Expected-Last-Sequence"
+"""Header of a publish that is stored only if this is the last sequence of the stream."""
 NOT_THE_LAST: Final = frozenset({10_071, 10_164})
 """JetStream's codes for "wrong last sequence", with the sequence and without."""
 
@@ -161,7 +167,14 @@ async def bind(request: Request, spec: DurableSpec) -> Bound:
 
 
 async def make_reader(
-    request: Request, stream: str, name: str, subjects: tuple[str, ...], start: int, since: int
+    request: Request,
+    stream: str,
+    name: str,
+    subjects: tuple[str, ...],
+    start: int,
+    since: int,
+    *,
+    headers_only: bool = False,
 ) -> int:
     """Create an in-memory consumer without acknowledgement, which the server removes itself; return its message count."""
     config: dict[str, object] = {
@@ -173,6 +186,7 @@ async def make_reader(
         "replay_policy": "instant",
         "deliver_policy": "by_start_sequence",
         "opt_start_seq": max(start, 1),
+        **({"headers_only": True} if headers_only else {}),
         **_filters(subjects),
     }
     if since:

@@ -56,10 +56,14 @@ class _Reader:
         self._buffer: deque[Delivery] = deque()
         self._pulls: PullRequests | None = None
 
-    async def open(self, connection: Connection, subjects: tuple[str, ...], start: int, since: int) -> None:
+    async def open(
+        self, connection: Connection, subjects: tuple[str, ...], start: int, since: int, *, headers_only: bool
+    ) -> None:
         """Create the consumer, which starts at sequence `start`, or at the time `since` if given."""
         self.link.watchers.append(self.arrived.set)
-        self._pending = await make_reader(connection.jetstream, self._stream, self._name, subjects, start, since)
+        self._pending = await make_reader(
+            connection.jetstream, self._stream, self._name, subjects, start, since, headers_only=headers_only
+        )
         self._pulls = PullRequests(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}",
             PullRequest(batch=BATCH),
@@ -163,6 +167,7 @@ async def read(
     since: int = 0,
     follow: bool = False,
     current: asyncio.Event | None = None,
+    headers_only: bool = False,
 ) -> AsyncGenerator[Sequence[Delivery], None]:
     """Yield what `stream` holds on `subjects` in order, from sequence `start` or time `since` (`Transport.read`).
 
@@ -183,7 +188,7 @@ async def read(
         link = await connection.ready(READY_SECONDS)
         reader = _Reader(link, stream, first.created)
         try:
-            await reader.open(connection, tuple(subjects), position, since)
+            await reader.open(connection, tuple(subjects), position, since, headers_only=headers_only)
             last = None if follow else first.last
             async with contextlib.aclosing(_batches(connection, reader, last, current)) as batches:
                 async for batch in batches:

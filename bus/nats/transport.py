@@ -72,9 +72,19 @@ class NatsTransport:
         since: int = 0,
         follow: bool = False,
         current: asyncio.Event | None = None,
+        headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Delivery], None]:
         """Read a stream in order (`sealbus.bus.nats.reader.read`)."""
-        return read(self._connection, stream, subjects, start=start, since=since, follow=follow, current=current)
+        return read(
+            self._connection,
+            stream,
+            subjects,
+            start=start,
+            since=since,
+            follow=follow,
+            current=current,
+            headers_only=headers_only,
+        )
 
     async def last(self, stream: str, subject: str, *, within: float) -> StoredValue | None:
         """Return the last message of `subject` (`sealbus.bus.nats.reader.last`); the stream must have `allow_direct`."""

@@ -4,6 +4,9 @@ A bucket is the stream `OBJ_<bucket>`: one message on `$O.<bucket>.M.<name in ba
 are in chunks on `$O.<bucket>.C.<nuid>`. Chunks are written first, under a new nuid, and the description last, by
 compare-and-set: of two concurrent writers one fails, and a reader sees either the old object or the new one. The operator
 of the broker can change what is here: content that matters is signed.
+
+`put` removes the chunks that it replaced, which takes `STREAM.PURGE` and so the right to remove every object. `replace` is
+for a writer that may write one small object and nothing else.
 """
 
 from __future__ import annotations
@@ -18,19 +21,31 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sealbus.bus.nats.api import EXPECTED_LAST, NOT_THE_LAST, api, create_stream, iso_time, stream_state
+from sealbus.bus.nats.api import (
+    EXPECTED_LAST,
+    EXPECTED_LAST_OF,
+    EXPECTED_LAST_OF_STREAM,
+    NOT_THE_LAST,
+    api,
+    create_stream,
+    iso_time,
+    stream_state,
+)
 from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Clock, Outgoing, PubAck, StreamRefused, wall_clock
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["ObjectInfo", "ObjectStore", "digest_of", "parse_info"]
+__all__ = ["ONE_MESSAGE", "ObjectInfo", "ObjectStore", "digest_of", "parse_info"]
 
 CHUNK_BYTES: Final = 131_072
 """The size that the `nats` command line uses."""
 OBJECT_BYTES: Final = 33_554_432
 """Largest object that is read or written."""
+ONE_MESSAGE: Final = DEFAULT_LIMITS.envelope_bytes - 1_024
+"""Largest object that `replace` writes: the default `max_payload` of nats-server, without 1 KiB for the headers."""
 WITHIN: Final = 5.0
 """Seconds for one request or one write."""
 
@@ -121,6 +136,38 @@ class ObjectStore:
             await self._purge(f"$O.{self.bucket}.C.{old.nuid}")
         return replace(info, sequence=sequence)
 
+    async def replace(self, name: str, content: bytes, *, last: int) -> ObjectInfo | None:
+        """Replace the object whose `sequence` is `last` (0 for none) with `content`, which fits one message; remove nothing.
+
+        The bytes go to `<name>0` and `<name>1` in turn, in place of what was there. They are stored only while the
+        description is still the one with `last`, so that no bytes that it points to are replaced, and the new description
+        only if nothing else was written to the bucket since: it points to a whole object, whoever else writes and wherever
+        a writer ends. Needs the right to publish these two chunks and the description (nats-server 2.11).
+
+        Returns None if somebody else wrote meanwhile, maybe another object: read again. Raises `ConfigurationError` for a
+        name or a size that does not fit, `BusUnavailable`, after which it is unknown whether it was stored.
+        """
+        if len(content) > ONE_MESSAGE:
+            raise ConfigurationError(f"{name}: over {ONE_MESSAGE} bytes, which one message holds")
+        if _NUID.fullmatch(f"{name}0") is None:
+            raise ConfigurationError(f"{name[:255]!r}: letters and digits only")
+        before = await self._transport.last(self.stream, self._meta(name), within=WITHIN)
+        if (before.sequence if before is not None else 0) != last:
+            return None
+        old = parse_info(before.payload, sequence=last) if before is not None else None
+        nuid = f"{name}1" if old is not None and old.nuid == f"{name}0" else f"{name}0"
+        chunk = Outgoing(
+            subject=f"$O.{self.bucket}.C.{nuid}",
+            payload=content,
+            headers={"Nats-Rollup": "sub", EXPECTED_LAST: str(last), EXPECTED_LAST_OF: self._meta(name)},
+        )
+        stored = await self._stored(chunk)
+        if stored is None:
+            return None
+        info = ObjectInfo(name=name, nuid=nuid, size=len(content), chunks=1, digest=digest_of(content), sequence=0)
+        sequence = await self._point(info, last, after=stored)
+        return replace(info, sequence=sequence) if sequence is not None else None
+
     async def remove(self, info: ObjectInfo) -> None:
         """Remove an object entirely."""
         await self._purge(self._meta(info.name))
@@ -156,8 +203,11 @@ class ObjectStore:
     def _meta(self, name: str) -> str:
         return f"$O.{self.bucket}.M.{urlsafe_b64encode(name.encode()).decode()}"
 
-    async def _point(self, info: ObjectInfo, last: int) -> int | None:
-        """Write the description of an object; return its sequence, or None if another was written since `last`."""
+    async def _point(self, info: ObjectInfo, last: int, *, after: int | None = None) -> int | None:
+        """Write the description of an object; return its sequence, or None if another was written since `last`.
+
+        With `after`, also if anything at all was written to the bucket since that sequence.
+        """
         document = {
             "name": info.name,
             "bucket": self.bucket,
@@ -171,14 +221,22 @@ class ObjectStore:
         message = Outgoing(
             subject=self._meta(info.name),
             payload=json.dumps(document).encode(),
-            headers={"Nats-Rollup": "sub", EXPECTED_LAST: str(last)},
+            headers={
+                "Nats-Rollup": "sub",
+                EXPECTED_LAST: str(last),
+                **({EXPECTED_LAST_OF_STREAM: str(after)} if after is not None else {}),
+            },
         )
+        return await self._stored(message)
+
+    async def _stored(self, message: Outgoing) -> int | None:
+        """Publish by compare-and-set; return the sequence, or None if what the message expects is not so."""
         (answer,) = await self._transport.publish([message], deadline=WITHIN)
         if isinstance(answer, PubAck):
             return answer.sequence
         if isinstance(answer, StreamRefused) and answer.err_code in NOT_THE_LAST:
             return None
-        raise BusUnavailable(f"{info.name} of {self.bucket} was not stored: {answer}") from answer
+        raise BusUnavailable(f"{message.subject} was not stored: {answer}") from answer
 
     async def _publish(self, messages: list[Outgoing]) -> None:
         for answer in await self._transport.publish(messages, deadline=WITHIN):

@@ -12,9 +12,18 @@ from pathlib import Path
 import pytest
 from support.callout import NAMES, CalloutSite, callout_site, policy_folder
 from support.nats_cli import NatsCli
+from support.policies import signing_key
+from support.policy_bus import ANCHORS, ROOT
+from support.teams import naming
 
+from sealbus.agents.control.revoker.revoker import Revoker
+from sealbus.agents.runtime.policy.push import push_signed, stored_parts
+from sealbus.agents.runtime.policy.revocation import Revocation
+from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.bus.nats.api import api
+from sealbus.bus.ports import wall_clock
 from sealbus.envelopes.encoding.strict_json import Json
+from sealbus.envelopes.errors import BusUnavailable
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
 
@@ -181,11 +190,37 @@ REPAIRER: Table = (
 EDGE: Table = (
     ("pub task.inventory.update x", True),
     ("pub call.planner.plan x", True),
+    ("pub call.revoker.revoke x", True),
     ("pub call.pricing.quote x", "call.pricing.quote"),
     ("pub audit.edge x", True),
+    ("pub $O.policies.M.cmV2b2NhdGlvbnM= x", "$O.policies.M.cmV2b2NhdGlvbnM="),
     (f"pub status.edge.{TASK_ID} x", f"status.edge.{TASK_ID}"),
     ("request $JS.API.STREAM.PURGE.TASKS {}", "$JS.API.STREAM.PURGE.TASKS"),
 )
+
+REVOKER: Table = (
+    # One object, in two chunks by turns.
+    ("pub $O.policies.C.revocations0 x", True),
+    ("pub $O.policies.C.revocations1 x", True),
+    ("pub $O.policies.M.cmV2b2NhdGlvbnM= x", True),
+    ("pub $O.policies.C.revocations2 x", "$O.policies.C.revocations2"),
+    ("pub $O.policies.C.platform0 x", "$O.policies.C.platform0"),
+    ("pub $O.policies.M.cGxhdGZvcm0= x", "$O.policies.M.cGxhdGZvcm0="),
+    ("pub $O.policies.M.cmV2b2NhdGlvbnNAMQ== x", "$O.policies.M.cmV2b2NhdGlvbnNAMQ=="),
+    ("object rm policies revocations -f", "$JS.API.STREAM.INFO.OBJ_policies"),
+    ("request $JS.API.STREAM.PURGE.OBJ_policies {}", "$JS.API.STREAM.PURGE.OBJ_policies"),
+    ('request $JS.API.STREAM.MSG.DELETE.OBJ_policies {"seq":1}', "$JS.API.STREAM.MSG.DELETE.OBJ_policies"),
+    ("request $JS.API.STREAM.UPDATE.OBJ_policies {}", "$JS.API.STREAM.UPDATE.OBJ_policies"),
+    # An agent that serves one call, to the edge.
+    ("subscribe call.revoker.* --queue revoker --wait=300ms", True),
+    ("subscribe call.edge.* --queue edge --wait=300ms", "call.edge.*"),
+    ("pub audit.revoker x", True),
+    ("pub _INBOX.edge.reply.aa.1 x", True),
+    ("pub _INBOX.inventory.reply.aa.1 x", "_INBOX.inventory.reply.aa.1"),
+    ("pub call.inventory.read x", "call.inventory.read"),
+    ("pub task.inventory.update x", "task.inventory.update"),
+    ("request $JS.API.CONSUMER.CREATE.AUDIT.look {}", "$JS.API.CONSUMER.CREATE.AUDIT.look"),
+)  # fmt: skip
 
 CONTROL: Table = (
     (f"request $JS.API.CONSUMER.CREATE.AUDIT.look {READER} --raw", True),
@@ -266,6 +301,40 @@ async def test_other_identities_with_the_real_command_line(
     nats = cli(site, name, tmp_path)
     # In their order: some look at what others made.
     assert {typed: await outcome(nats, typed) for typed, _ in table} == wanted(table)
+
+
+async def test_the_revoker_replaces_revocations_and_nothing_else(site: CalloutSite, tmp_path: Path) -> None:
+    key = signing_key()
+    async with site.connection("operator") as operator, site.connection("revoker") as connection:
+        theirs, ours = PolicyStore(operator, "policies"), PolicyStore(connection, "policies")
+        await theirs.create()
+        await push_signed(theirs, ANCHORS, "platform", naming(ROOT, {}, key, serial=1))
+        revoker = Revoker(ours, ANCHORS, key)
+        publishing = asyncio.create_task(revoker.run())
+        for number in range(3):
+            one = Revocation(kind="session", issuer="https://idp.example", id=f"s-{number}", at=wall_clock())
+            await revoker.revoke(one)
+        publishing.cancel()
+        parts, _ = await stored_parts(theirs, ANCHORS)
+        assert (len(parts.revocations.sessions), parts.problems) == (3, {})
+        # What an operator's command line shows of it.
+        listed = await cli(site, "operator", tmp_path).run("object", "ls", "policies")
+        assert "revocations" in listed.text
+        found = await cli(site, "operator", tmp_path).run(
+            *("object", "get", "policies", "revocations", "--output", str(tmp_path / "raw"), "-f")
+        )
+        assert found.code == 0, found.text
+        stored = await theirs.read("revocations")
+        assert stored is not None
+        assert (tmp_path / "raw").read_bytes() == stored.raw
+        # As the operator it replaces the platform's part; as the revoker it does not.
+        before = await ours.read("platform")
+        assert before is not None
+        with pytest.raises(BusUnavailable):
+            await ours.objects.put("platform", b"x", last=before.last)
+        assert await theirs.read("platform") == before
+    nats = cli(site, "revoker", tmp_path)
+    assert {typed: await outcome(nats, typed) for typed, _ in REVOKER} == wanted(REVOKER)
 
 
 async def test_who_repairs_has_a_role_of_its_own(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from support.issuer import LoopbackIssuer, new_key
 from support.legacy import API_KEY_FIELD, ApiKeys, LegacyApi, OAuth
+from support.x509 import self_signed
 
 API = "https://legacy.example/api"
 
@@ -69,6 +70,19 @@ async def test_two_keys_are_good_while_they_are_changed(http: httpx2.AsyncClient
         assert [await status("key-of-last-year"), await status("key-of-this-year")] == [401, 200]
         assert [await status(), await status("key-of-this-year", "key-of-this-year")] == [401, 401]
         assert [one.subject for one in legacy.received] == ["old", "new", "", "new", "", ""]
+
+
+async def test_over_tls_it_is_who_its_certificate_names() -> None:
+    served, trusting = self_signed()
+    fields = {API_KEY_FIELD: "the-only-key"}
+    async with LegacyApi(ApiKeys({"one": "the-only-key"}), tls=served) as legacy:
+        assert legacy.url.startswith("https://127.0.0.1:")
+        async with httpx2.AsyncClient(trust_env=False, verify=trusting) as http:
+            assert (await http.get(f"{legacy.url}/customers/42", headers=fields)).status_code == 200
+        async with httpx2.AsyncClient(trust_env=False, verify=self_signed()[1]) as http:
+            with pytest.raises(httpx2.ConnectError):
+                await http.get(f"{legacy.url}/customers/42", headers=fields)
+        assert len(legacy.received) == 1
 
 
 async def test_it_can_answer_anything(http: httpx2.AsyncClient) -> None:

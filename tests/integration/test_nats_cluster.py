@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from itertools import count
 
 import pytest
 from stack.nats_cluster import ServerPorts, open_cluster
@@ -24,6 +26,7 @@ from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.tls import client_context
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import PubAck
+from sealbus.bus.streams.object_store import ObjectStore
 from sealbus.envelopes.errors import BusUnavailable
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -177,3 +180,62 @@ async def join(port: int, context: ssl.SSLContext) -> str:
             return (await reader.read()).decode()
         finally:
             writer.transport.abort()
+
+
+@pytest.mark.slow
+async def test_a_small_object_is_whole_whoever_writes_it_and_whichever_server_leads(cluster: Cluster) -> None:
+    """What `ObjectStore.replace` expects of the server holds where a leader proposes and two others agree."""
+    store = ObjectStore(cluster.connection, "policies")
+    await store.create(max_bytes=1 << 24, replicas=3)
+    transport = NatsTransport(cluster.connection)
+    writing = True
+
+    async def replaced(content: bytes) -> None:
+        while True:
+            with suppress(BusUnavailable):  # while a leader is elected
+                info = await store.info("a")
+                if await store.replace("a", content, last=info.sequence if info is not None else 0) is not None:
+                    return
+            await asyncio.sleep(random.random() * 0.05)  # noqa: S311  a jitter
+
+    async def write(number: int) -> None:
+        for turn in range(10):
+            await replaced(b"%d %d" % (number, turn))
+
+    async def disturb() -> None:
+        for number in count():
+            if not writing:
+                return
+            await transport.publish([outgoing(number, "$O.policies.M.b3RoZXI=")], deadline=5)
+            await asyncio.sleep(0.05)
+
+    async def look() -> None:
+        while writing:
+            with suppress(BusUnavailable):
+                info = await store.info("a")
+                # Each look may come from another server, which may be behind.
+                if info is not None and await store.get(info) is None:
+                    await until_whole(store)
+            await asyncio.sleep(0)
+
+    await replaced(b"first")
+    async with asyncio.TaskGroup() as group:
+        others = [group.create_task(disturb()), group.create_task(look())]
+        writers = [group.create_task(write(number)) for number in range(3)]
+        await asyncio.wait(writers[:1])
+        await cluster.serving().program.kill9()
+        await asyncio.wait(writers)
+        writing = False
+        await asyncio.wait(others)
+    await until_whole(store)
+
+
+async def until_whole(store: ObjectStore) -> None:
+    """Wait until what is described is whole: at once, but for a server that is behind."""
+    async with asyncio.timeout(20):
+        while True:
+            info = await store.info("a")
+            assert info is not None
+            if await store.get(info) is not None:
+                return
+            await asyncio.sleep(0.02)

@@ -1,18 +1,51 @@
-"""A desk that looks customers up at an API outside, and the starter policy with what it takes to be allowed that."""
+"""A desk that looks customers up at an API outside: its policy, and a site with an exit and a provider's users.
+
+The policy is the starter's, with what it takes to be allowed that.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
+from joserfc.jwk import ECKey
 from pydantic import BaseModel
+from support.issuer import TRUSTS_NOBODY, public_jwk
+from support.oidc_provider import ES256_API, EXIT, OidcProvider
+from support.workload_api import short_folder
 
 from sealbus import Agent, Context
-from sealbus.agents.dev.environment import starter_policy
+from sealbus.agents.dev.environment import DevOptions, Environment, open_environment, starter_policy
+from sealbus.agents.dev.settings_file import read_declared
+from sealbus.agents.runtime.open import open_audit_trail, open_node
+from sealbus.agents.runtime.settings.schema import IssuerTable
+from sealbus.agents.runtime.worker import Worker
+from sealbus.bus.audit.trail import AuditEntry
+from sealbus.envelopes.records.decision import DecisionRecord
 
-__all__ = ["DESK", "Customer", "Look", "desk_policy"]
+__all__ = [
+    "DESK",
+    "OPERATIONS",
+    "SECONDS",
+    "Customer",
+    "Look",
+    "Site",
+    "desk_policy",
+    "key_file",
+    "provided",
+    "site",
+    "written",
+]
+
+OPERATIONS = ["GET /customers/{customer}", "POST /customers/{customer}/notes"]
+SECONDS = 20.0
 
 DESK = Agent("desk")
 
@@ -62,3 +95,87 @@ def desk_policy(folder: Path, *apis: str) -> Path:
 
 def _change(file: Path, more: dict[str, Any]) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | more))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A development environment with a desk and an exit, whose edge takes tokens of a provider."""
+
+    dev: Environment
+    http: httpx2.AsyncClient
+
+    async def look(self, customer: str, token: str, api: str = "crm") -> httpx2.Response:
+        body = {"customer": customer, "api": api}
+        return await self.http.post("/v1/calls/desk/look", json=body, headers={"Authorization": f"Bearer {token}"})
+
+    async def decisions(self, action: str) -> list[DecisionRecord]:
+        async with open_audit_trail("operator", self.dev.settings) as trail:
+            return [
+                entry.record
+                async for entry in trail.entries()
+                if isinstance(entry, AuditEntry)
+                and isinstance(entry.record, DecisionRecord)
+                and entry.record.action == action
+            ]
+
+
+def written(path: Path, apis: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write a settings file with these APIs, which are reached on loopback, to `path`, and return it."""
+    lines = []
+    for name, api in apis.items():
+        said = {"networks": ["127.0.0.0/8"], **api}
+        lines += [f"[egress.apis.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in said.items())]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def key_file(path: Path, content: str) -> Path:
+    path.touch(mode=0o600)
+    path.write_text(content)
+    return path
+
+
+@asynccontextmanager
+async def site(folder: Path, provider: OidcProvider, apis: Mapping[str, Mapping[str, Any]]) -> AsyncIterator[Site]:
+    row = IssuerTable(
+        issuer=provider.issuer,
+        audiences=(ES256_API,),
+        algorithms=("ES256",),
+        keep_tokens=any(api["grant"] == "token_exchange" for api in apis.values()),
+    )
+    options = DevOptions(
+        folder=folder / "dev",
+        agents=("shop-web", "desk"),
+        declared=read_declared(written(folder / "sealbus.toml", apis)),
+        policy=desk_policy(folder / "policy", *apis),
+        issuers=(row,),
+        port=0,
+        max_bytes=1 << 24,
+    )
+    stop = asyncio.Event()
+    async with (
+        open_environment(options) as dev,
+        open_node("desk", dev.settings) as node,
+        Worker(DESK, node) as worker,
+        asyncio.TaskGroup() as group,
+        httpx2.AsyncClient(
+            base_url=dev.edge.front.resource, trust_env=False, verify=TRUSTS_NOBODY, timeout=SECONDS
+        ) as http,
+    ):
+        group.create_task(worker.run(stop))
+        await worker.ready.wait()
+        yield Site(dev=dev, http=http)
+        stop.set()
+
+
+@asynccontextmanager
+async def provided() -> AsyncIterator[tuple[OidcProvider, Path]]:
+    """Start the provider, which believes what its client, the exit, says of users."""
+    key = ECKey.generate_key("P-256", private=True)
+    with short_folder() as folder:
+        provider = OidcProvider({"k": ("ES256", key)})
+        exit_key = provider.exit_key
+        provider = OidcProvider({"k": ("ES256", key)}, trusted={EXIT: [public_jwk(exit_key, exit_key.thumbprint())]})
+        provider.exit_key = exit_key
+        async with provider:
+            yield provider, folder

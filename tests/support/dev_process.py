@@ -8,15 +8,24 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from support.ports import free_port
 
-__all__ = ["DevFolder", "running_dev"]
+__all__ = ["DevFolder", "Running", "running", "running_dev"]
 
 _SEALBUS = str(Path(sys.executable).parent / "sealbus")
 _WITHIN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A process of ours, and the line by which it said that it is ready."""
+
+    pid: int
+    line: str
 
 
 class DevFolder:
@@ -50,38 +59,39 @@ def running_dev(path: Path, app: str, *, settings: str = "") -> Iterator[DevFold
 
     `settings` are tables that the worker has beside those of `sealbus dev`.
     """
-    dev = _start(path, "dev", "--port", str(free_port()), "--edge-port", "0")
-    codes: list[int] = []
-    try:
-        _wait_for(dev, "ready:")
+    with running(path, "dev", "--port", str(free_port()), "--edge-port", "0", ready="ready:"):
         config = path / "worker.toml"
         config.write_text((path / ".sealbus" / "dev.toml").read_text() + settings)
-        worker = _start(path, "worker", "run", f"{app}:agent", "--config", str(config))
-        try:
-            _wait_for(worker, "runs as")
+        with running(path, "worker", "run", f"{app}:agent", "--config", str(config), ready="runs as"):
             yield DevFolder(path)
-        finally:
-            codes.append(_stop(worker))
-    finally:
-        codes.append(_stop(dev))
-    assert codes == [0, 0]
 
 
-def _start(path: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
-        [_SEALBUS, *arguments], cwd=path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+@contextmanager
+def running(path: Path, *arguments: str, ready: str, **environment: str) -> Iterator[Running]:
+    """Run a command in `path` from its line that holds `ready`; it must stop cleanly."""
+    process = subprocess.Popen(
+        [_SEALBUS, *arguments],
+        cwd=path,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
+    try:
+        yield Running(process.pid, _wait_for(process, ready))
+    finally:
+        code = _stop(process)
+    assert code == 0
 
 
-def _wait_for(process: subprocess.Popen[str], text: str) -> None:
-    """Read the process's output up to a line that holds `text`; the test's own timeout ends a wait for ever."""
+def _wait_for(process: subprocess.Popen[str], text: str) -> str:
+    """Return the line of the process's output that holds `text`; the test's own timeout ends a wait for ever."""
     assert process.stdout is not None
     said = []
     for line in process.stdout:
         said.append(line)
         if text in line:
-            return
+            return line
     raise AssertionError("".join(said))
 
 

@@ -63,11 +63,17 @@ class Door:
         return {name: len(self.bus.stored(name)) for name in ("TASKS", "EVENTS", "RESULTS", "DEAD", "AUDIT", "STATE")}
 
 
-def edge_table(issuer: LoopbackIssuer, **changes: Any) -> EdgeTable:
-    """Return the edge's settings for one issuer."""
-    row = IssuerTable(issuer=issuer.issuer, algorithms=("ES256",), claims={"region": "region"})
+def edge_table(issuer: LoopbackIssuer, *, row: Mapping[str, Any] | None = None, **changes: Any) -> EdgeTable:
+    """Return the edge's settings for one issuer, whose `row` may say more."""
+    said = {"issuer": issuer.issuer, "algorithms": ("ES256",), "claims": {"region": "region"}, **(row or {})}
     return EdgeTable(
-        **{"address": "127.0.0.1:0", "resource": AUDIENCE, "actions": ACTIONS, "issuers": (row,), **changes}
+        **{
+            "address": "127.0.0.1:0",
+            "resource": AUDIENCE,
+            "actions": ACTIONS,
+            "issuers": (IssuerTable(**said),),
+            **changes,
+        }
     )
 
 

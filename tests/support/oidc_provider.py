@@ -24,6 +24,7 @@ from support.dpop import Holder
 from support.issuer import public_jwk
 
 __all__ = [
+    "BRIEF_API",
     "CLAIMS",
     "CLIENT",
     "EDGE",
@@ -45,6 +46,8 @@ _READY_SECONDS = 30.0
 ES256_API = "https://edge.example/es256"
 RS256_API = "https://edge.example/rs256"
 OPAQUE_API = "https://edge.example/opaque"
+BRIEF_API = "https://edge.example/brief"
+"""Its tokens live for a second."""
 LEGACY_API = "https://legacy.example/api"
 CLIENT = {"id": "shop-web", "secret": "for-tests-only", "redirect_uri": "https://shop.example/callback"}
 EDGE = "the-edge"
@@ -68,7 +71,8 @@ def require_oidc_provider() -> tuple[str, Path]:
 class OidcProvider:
     """The provider with `keys`, private keys by `kid`, started by `async with`. `port` 0 is a free one.
 
-    `trusted` are the public JWKs of those whose assertions about users it believes, by their issuer.
+    `trusted` are the public JWKs of those whose assertions about users it believes, by their issuer. At `logout_uri` it
+    reports that a session of its client has ended.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class OidcProvider:
         *,
         port: int = 0,
         trusted: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+        logout_uri: str | None = None,
     ) -> None:
         self._node, self._folder = require_oidc_provider()
         self._keys = [
@@ -88,6 +93,9 @@ class OidcProvider:
         """Of the client that gets tokens for others and for itself."""
         self._trusted = {issuer: list(map(dict, jwks)) for issuer, jwks in (trusted or {}).items()}
         self._port = port
+        self._logout_uri = logout_uri
+        self._browsers: dict[str, httpx2.Cookies] = {}
+        """The cookies of each user's last login."""
         self._process: Process | None = None
         self.issuer = ""
 
@@ -131,8 +139,9 @@ class OidcProvider:
             "keys": self._keys,
             "resources": {
                 ES256_API: {"alg": "ES256"}, RS256_API: {"alg": "RS256"}, OPAQUE_API: {}, LEGACY_API: {"alg": "ES256"},
+                BRIEF_API: {"alg": "ES256", "seconds": 1},
             },
-            "client": CLIENT,
+            "client": {**CLIENT, "logout_uri": self._logout_uri},
             "claims": CLAIMS,
             "edge": {"id": EDGE, "keys": [public_jwk(self.edge_key, self.edge_key.thumbprint())]},
             "native": NATIVE,
@@ -171,6 +180,7 @@ class OidcProvider:
                 if response.is_redirect:
                     where = response.headers["location"]
                     if where.startswith(CLIENT["redirect_uri"]):
+                        self._browsers[user] = client.cookies
                         code = parse_qs(urlsplit(where).query)["code"][0]
                         return await self._token(
                             client, grant_type="authorization_code", code=code, resource=resource,
@@ -180,6 +190,16 @@ class OidcProvider:
                 else:
                     response = await self._answer_page(client, response, user)
         raise AssertionError("the login did not end")
+
+    async def log_out(self, user: str) -> None:
+        """End the session of the user's last `user_token` as a browser would; the provider reports it before it answers."""
+        async with self._client() as client:
+            client.cookies = self._browsers.pop(user)
+            page = await client.get("/session/end")
+            xsrf = re.search(r'name="xsrf" value="([^"]+)"', page.text)
+            assert xsrf is not None, page.text
+            done = await client.post("/session/end/confirm", data={"xsrf": xsrf[1], "logout": "yes"})
+            assert done.is_redirect, done.text
 
     async def log_in(self, page: str, user: str) -> httpx2.Response:
         """Follow `page` as a browser does, through the pages of login and consent, to where nothing is left to answer."""

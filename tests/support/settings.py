@@ -89,9 +89,11 @@ key = "/etc/edge.key"
 plaintext = true
 connections = 2_000
 connections_of_address = 200
+event_streams = 1_000
 token_service = ":8444"
 pseudonym_key = "pseudonyms.key"
 nonce_key = "nonces.key"
+token_key = "tokens.key"
 context_start = 600
 context_life = 3_600
 actions = ["inventory.*"]
@@ -105,6 +107,26 @@ introspection = "https://idp.example.org/introspect"
 client = "edge"
 client_key = "client.pem"
 scopes = ["read"]
+[egress]
+agent = "way-out"
+authorities = "authorities.pem"
+
+[egress.apis.crm]
+url = "https://crm.example.com"
+operations = ["GET /customers/{customer}"]
+grant = "key"
+key = "crm.key"
+key_header = "X-Key"
+client_key = "/etc/crm.pem"
+client_svid = true
+audience = "crm"
+resource = "https://crm.example.com"
+scope = "read"
+users = ["https://idp.example.org"]
+networks = ["10.20.0.0/16"]
+headers = ["x-tenant"]
+seconds = 2.5
+
 [client]
 token_service = "https://edge:8444"
 issuer = "https://idp.example.org"

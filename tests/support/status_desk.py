@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from support.acceptance import TRUST, Message
 from support.engines import ScriptedEngine
@@ -62,6 +62,8 @@ class Desk:
     )
     transport: MemoryTransport | None = None
     number: int = 100
+    together: ClassVar[bool] = False
+    """Whether readings wait together, as an edge's do; a test sets it for all desks."""
 
     def __post_init__(self) -> None:
         self.broker = MemoryBroker(lambda: self.now)
@@ -97,7 +99,12 @@ class Desk:
         self.put(result(seq, **fields))
 
     async def read(self, *, after: int = -1, follow: bool = True) -> list[Status]:
-        async with asyncio.timeout(10), aclosing(self.reader.statuses(self.task, after=after, follow=follow)) as found:
+        async with asyncio.timeout(10), AsyncExitStack() as stack:
+            if self.together:
+                await stack.enter_async_context(self.reader.together())
+            found = await stack.enter_async_context(
+                aclosing(self.reader.statuses(self.task, after=after, follow=follow))
+            )
             return [one async for one in found]
 
     async def read_from(self) -> None:

@@ -1,9 +1,14 @@
-"""A throwaway certificate authority of one trust domain: X.509-SVIDs for tests, good ones and wrong ones."""
+"""A throwaway certificate authority of one trust domain: X.509-SVIDs for tests, good ones and wrong ones.
+
+And a certificate of no authority, for servers that are no workloads.
+"""
 
 from __future__ import annotations
 
 import datetime
 import ipaddress
+import ssl
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["IssuedSvid", "ThrowawayCa"]
+__all__ = ["IssuedSvid", "ThrowawayCa", "self_signed"]
 
 _DER = serialization.Encoding.DER
 _PEM = serialization.Encoding.PEM
@@ -158,3 +163,26 @@ def _usage(*, sign: bool, certify: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def self_signed() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return a server's context with a certificate for 127.0.0.1, and a client's that trusts it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    hour, address = datetime.timedelta(hours=1), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - hour)
+        .not_valid_after(now + hour)
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+        .public_bytes(_PEM)
+    )
+    private = key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(certificate + private)
+        file.flush()
+        served.load_cert_chain(file.name)
+    return served, ssl.create_default_context(cadata=certificate.decode())

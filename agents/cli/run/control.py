@@ -20,16 +20,19 @@ from sealbus.agents.cli.output import note, print_json
 if TYPE_CHECKING:
     from sealbus.agents.control.control import Opener
 
-__all__ = ["ROLES", "command"]
+__all__ = ["ROLES", "USUAL", "command"]
 
 ROLES = MappingProxyType(
     {
         "callout": "sealbus.agents.control.callout.role:open_callout_role",
         "policy": "sealbus.agents.control.policy_server.server:open_policy_role",
         "notary": "sealbus.agents.control.notary.role:open_notary",
+        "revoker": "sealbus.agents.control.revoker.role:open_revoker",
     }
 )
 """How each role is opened, as `module:name`; imported only where it runs."""
+USUAL = ("callout", "policy", "notary")
+"""The roles of a process that does not say which. The revoker has an identity and a key of its own."""
 
 
 @click.group("control")
@@ -60,7 +63,7 @@ def keygen(folder: Path, as_json: bool) -> None:
 @command.command("run")
 @click.option(
     "--roles",
-    default=",".join(ROLES),
+    default=",".join(USUAL),
     show_default=True,
     metavar="ROLE,...",
     help="Roles of this process; if only one may act at a time, it is elected among all processes with the role.",

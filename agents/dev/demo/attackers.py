@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Final
 
 from sealbus.agents.dev.demo.scene import ALLOW, REFUSED, Outcome, Scene
@@ -35,7 +36,7 @@ async def _sent_again_otherwise(stage: Stage) -> Outcome:
     """Publish a captured task's bytes under another id, so that the stream stores them."""
     task = await stage.stored(TASKS, UPDATES)
     before = _count(stage, Code.MALFORMED)
-    await _publish(stage, task, "0" * 32)
+    await _publish(stage, task, secrets.token_hex(16))
     return await _refused(stage, Code.MALFORMED, before)
 
 

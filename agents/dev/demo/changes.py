@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Final
 
+from sealbus.agents.dev.demo.door import session_of
 from sealbus.agents.dev.demo.people import SHOP, allowed, decision_of, denied, outcome_of, task
 from sealbus.agents.dev.demo.scene import REFUSED, Outcome, Scene
 from sealbus.agents.dev.demo.stage import Stage
@@ -59,13 +60,15 @@ async def _session_revoked(stage: Stage) -> Outcome:
     return Outcome(got="error", code="policy_too_slow")
 
 
-async def _revoked_meanwhile(stage: Stage, session: str) -> Outcome | None:
+async def _revoked_meanwhile(stage: Stage, wanted: str) -> Outcome | None:
     """Play the scene once; `None` if nothing was decided in time.
 
     Inventory loads the item before it asks the policy; while its database is held, the planner's message waits there.
     """
-    client = stage.clients["shop-web"]
-    user = await client.user_context(stage.door.token("alice", session=session))
+    client, token = stage.clients["shop-web"], stage.door.token("alice", session=wanted)
+    # A provider may name its sessions itself.
+    session = session_of(token)
+    user = await client.user_context(token)
 
     def revoke(revoked: dict[str, object]) -> None:
         revoked["sessions"] = {session: True}

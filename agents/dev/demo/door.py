@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64decode
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import httpx2
 
-from sealbus.agents.dev.demo.backstage import Backstage
-
-__all__ = ["Door"]
+__all__ = ["Door", "TokenSource", "session_of"]
 
 _SECONDS = 20.0
 
 
-class Door:
-    """A client of the edge over HTTP; enter with `async with`. Tokens are those of the shop's identity provider."""
+class TokenSource(Protocol):
+    """Where people get access tokens: from the shop's own identity provider, or from another one."""
 
-    def __init__(self, backstage: Backstage) -> None:
-        self._backstage = backstage
-        self._http = httpx2.AsyncClient(
-            base_url=backstage.resource, timeout=_SECONDS, trust_env=False, follow_redirects=False
-        )
+    def __call__(self, user: str, *, session: str, audience: str, expires_in: int) -> str:
+        """Return an access token as a login of `user` would issue it; empty texts leave the choice to the provider.
+
+        Another `session` is another login; `expires_in` below 0 is a token that has expired.
+        """
+        ...
+
+
+def session_of(token: str) -> str:
+    """Return what a JWT says of its session; it is the edge that verifies it."""
+    claims = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
+    return str(claims["sid"])
+
+
+class Door:
+    """A client of the edge at `resource` over HTTP, with the tokens of `tokens`; enter with `async with`."""
+
+    def __init__(self, resource: str, tokens: TokenSource) -> None:
+        self._tokens = tokens
+        self._http = httpx2.AsyncClient(base_url=resource, timeout=_SECONDS, trust_env=False, follow_redirects=False)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -35,7 +49,7 @@ class Door:
 
     def token(self, user: str, *, session: str = "", audience: str = "", expires_in: int = 300) -> str:
         """Return an access token as a login of `user` would issue it."""
-        return self._backstage.token(user, session=session, audience=audience, expires_in=expires_in)
+        return self._tokens(user, session=session, audience=audience, expires_in=expires_in)
 
     async def post(self, path: str, body: object, token: str = "") -> httpx2.Response:
         """Post JSON, with `token` as bearer if there is one."""

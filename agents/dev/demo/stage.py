@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from sealbus.agents.examples import inventory, planner, pricing
 from sealbus.agents.examples.store import DATABASE_VARIABLE
 from sealbus.agents.runtime.client import Client
 from sealbus.agents.runtime.open import open_audit_trail, open_connection, open_node
+from sealbus.agents.runtime.settings.schema import IssuerTable
 from sealbus.agents.runtime.settings.state_folder import STARTER_AGENTS
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.audit.trail import AuditEntry, AuditFilter, AuditTrail, Finding
@@ -58,7 +59,7 @@ class Stage:
         self.backstage = backstage
         self.operator = operator
         self.clients: dict[str, Client] = {}
-        self.door = Door(backstage)
+        self.door = Door(backstage.resource, backstage.token)
         self.entries: list[AuditEntry] = []
         self.findings: list[Finding] = []
         self.refused: dict[str, int] = {}
@@ -154,11 +155,17 @@ class Stage:
 
 @asynccontextmanager
 async def open_stage(
-    folder: Path, *, engine: str, opa: Path | None, evidence: Path | None = None
+    folder: Path,
+    *,
+    engine: str,
+    opa: Path | None,
+    evidence: Path | None = None,
+    issuers: Sequence[IssuerTable] = (),
 ) -> AsyncGenerator[Stage, None]:
     """Start everything in `folder`, on free ports, with a copy of the starter policy that scenes may change.
 
-    With `evidence` a notary keeps a log meanwhile, which is exported into that folder at the end.
+    With `evidence` a notary keeps a log meanwhile, which is exported into that folder at the end. The edge also takes tokens
+    of `issuers`.
     """
     policy = await asyncio.to_thread(_fresh_policy, folder)
     database = folder / "shop.sqlite"
@@ -170,6 +177,7 @@ async def open_stage(
         opa=opa,
         policy=policy,
         notary=evidence is not None,
+        issuers=issuers,
     )
     async with AsyncExitStack() as stack:
         environment = await stack.enter_async_context(open_environment(options))

@@ -228,6 +228,7 @@ class MemoryTransport:
         since: int = 0,
         follow: bool = False,
         current: asyncio.Event | None = None,
+        headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Delivery], None]:
         """Read a stream in order."""
         source = self._broker.streams[stream]
@@ -237,7 +238,7 @@ class MemoryTransport:
             place = max(start, 1) - 1
             while True:
                 found = [
-                    delivery
+                    delivery._replace(payload=b"") if headers_only else delivery
                     for delivery in source.stored[place:]
                     if any(matches(pattern, delivery.subject) for pattern in subjects)
                     and delivery.arrival is not None

@@ -10,6 +10,7 @@ policy of its recipient.
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +26,7 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import REPLY_TOKEN, OwnSubject
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.bundle.revocations import REVOCATIONS
 
 __all__ = [
     "BrokerRole",
@@ -35,6 +37,7 @@ __all__ = [
     "notary_permissions",
     "operator_permissions",
     "permissions_of",
+    "revoker_permissions",
 ]
 
 _CONTROL: Final = frozenset(chr(code) for code in (*range(32), 127))
@@ -142,6 +145,8 @@ class BrokerRole(StrEnum):
     """An agent that may also read the tokens that the edge keeps for it."""
     NOTARY = "notary"
     """An agent that may also read all of AUDIT, to keep a log of it."""
+    REVOKER = "revoker"
+    """An agent that may also replace the revocations in the bucket of policies."""
     OPERATOR = "operator"
     """An agent that may also manage and read every stream: `sealbus streams apply`, `sealbus audit replay`."""
 
@@ -162,6 +167,8 @@ def permissions_of(role: BrokerRole, spiffe_id: SpiffeId, names: Names, own: Seq
         return exit_permissions(spiffe_id, names, own)
     if role is BrokerRole.NOTARY:
         return notary_permissions(spiffe_id, names, own)
+    if role is BrokerRole.REVOKER:
+        return revoker_permissions(spiffe_id, names, own)
     return agent_permissions(spiffe_id, names, own)
 
 
@@ -247,6 +254,17 @@ def notary_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubje
         f"{_API}.CONSUMER.DELETE.AUDIT.*",
     )
     return Permissions(publish=(*agent.publish, *reading), subscribe=agent.subscribe)
+
+
+def revoker_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:
+    """Return the permissions of the revoker: those of an agent, and what `ObjectStore.replace` needs for one object."""
+    agent = agent_permissions(spiffe_id, names, own)
+    described = urlsafe_b64encode(REVOCATIONS.encode()).decode()
+    writing = (
+        *(f"$O.{POLICIES}.C.{REVOCATIONS}{turn}" for turn in (0, 1)),
+        f"$O.{POLICIES}.M.{described}",
+    )
+    return Permissions(publish=(*agent.publish, *writing), subscribe=agent.subscribe)
 
 
 def operator_permissions(spiffe_id: SpiffeId, names: Names, own: Sequence[OwnSubject] = ()) -> Permissions:

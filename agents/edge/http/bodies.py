@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
+from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -18,11 +19,15 @@ from sealbus.envelopes.encoding.codec import decode
 from sealbus.envelopes.encoding.strict_json import deeper_than
 from sealbus.envelopes.errors import Code, EnvelopeError
 
-__all__ = ["idempotency_key", "media_type", "read_body", "read_bytes"]
+__all__ = ["idempotency_key", "media_type", "read_body", "read_bytes", "read_form"]
 
 _MEDIA_TYPE: Final = re.compile(r"([a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+)[ \t]*(?:;[ \t]*charset=\"?utf-8\"?[ \t]*)?")
 _KEY: Final = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 """An idempotency key: visible ASCII, as a field's value is, at most as long as `idm` (SPEC.md section 3)."""
+
+
+_FORM: Final = "application/x-www-form-urlencoded"
+_MOST_FIELDS: Final = 16
 
 
 async def read_body(request: Request, limits: EdgeLimits, charge: Callable[[int], None] | None = None) -> Content:
@@ -40,6 +45,29 @@ async def read_body(request: Request, limits: EdgeLimits, charge: Callable[[int]
     else:
         _check_msgpack(body, limits.body_bytes)
     return Content(body=body, typ=typ)
+
+
+async def read_form(request: Request, limits: EdgeLimits) -> Mapping[str, str]:
+    """Return the fields of a form, each of which is there once.
+
+    Raises `EdgeError`: 415, 413, 408 as `read_body`, and 400 (`malformed`, `invalid_request`) for anything else.
+    """
+    media_type(request, (_FORM,))
+    body = await read_bytes(request, limits.form_bytes, limits.body_seconds)
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=_MOST_FIELDS,
+        )
+    except ValueError as error:
+        raise EdgeError(Code.MALFORMED, 400, "the body is not a form", error="invalid_request") from error
+    form = dict(pairs)
+    if len(form) != len(pairs):
+        raise EdgeError(Code.MALFORMED, 400, "a parameter occurs twice", error="invalid_request")
+    return form
 
 
 def media_type(request: Request, allowed: tuple[str, ...]) -> str:

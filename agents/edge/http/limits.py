@@ -99,18 +99,25 @@ class EdgeLimits:
     workload_rate: float = 500.0
     """Token exchanges a second of one workload; one costs the edge under a millisecond."""
     workload_burst: int = 1_000
+    event_rate: float = 500.0
+    """Security events and logouts a second of one issuer: each is a record, and a second's go into one push."""
+    event_burst: int = 1_000
     rate_entries: int = 65_536
     """Users, clients or addresses whose rate is remembered; about 200 bytes each."""
 
     # Answers.
     call_seconds: float = 30.0
     """How long a call may take; SPEC.md section 3 allows 60 s."""
+    revoke_seconds: float = 10.0
+    """How long a revocation may take to be published: a second for more to come, and a broker that looks for a leader."""
+    revoke_again_seconds: int = 5
+    """After which time who reported one that was not published should come again."""
     submit_seconds: float = 10.0
     """How long storing a task may take: the broker acknowledges in milliseconds, and finds a new leader in seconds."""
     task_seconds: int = 3_600
     """How long a task may wait to be handled."""
     event_streams: int = 512
-    """Status streams at a time; each is a consumer on the server."""
+    """Streams of states and parts at a time, some 50 kB each; `edge.event_streams` takes its place."""
     event_streams_of_user: int = 16
     event_seconds: float = 900.0
     """Longest status stream, never longer than its token lives; clients reconnect with Last-Event-ID."""

@@ -65,8 +65,11 @@ class Issuer:
     With `assertion_audience`, the identifier of our token service, backends can exchange its assertions there
     (`assertion.py`). No access token may be for that audience. Without `audiences` nothing else of this issuer is taken.
 
-    With `introspection` the issuer is asked what its tokens say (RFC 7662); then `algorithms`, `jwks_uri` and `types` say
-    nothing.
+    Its security event tokens and logout tokens (`security_events.py`) are taken for `event_audiences` and `logout_audiences`,
+    the client ids of those who log out here; none if they are empty.
+
+    With `introspection` the issuer is asked what its access tokens say (RFC 7662); then `types` says nothing, and
+    `algorithms` and `jwks_uri` are for these two alone.
     """
 
     issuer: str
@@ -87,6 +90,8 @@ class Issuer:
     client_claim: str = "client_id"
     require: Mapping[str, str] = field(default_factory=dict, hash=False)
     assertion_audience: str | None = None
+    event_audiences: frozenset[str] = frozenset()
+    logout_audiences: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         # A query or fragment has no place in an issuer identifier (RFC 8414 section 2).
@@ -107,6 +112,8 @@ class Issuer:
         if not (self.audiences or self.assertion_audience) or not all(map(_is_name, self.audiences)):
             raise ConfigurationError(f"audiences of {self.issuer}: at least one, and none empty")
         self._check_domain()
+        if not all(map(_is_name, self.event_audiences | self.logout_audiences)):
+            raise ConfigurationError(f"event_audiences and logout_audiences of {self.issuer}: none empty")
         if not self.algorithms or not self.algorithms <= ALGORITHMS:
             raise ConfigurationError(f"algorithms of {self.issuer}: at least one, of {', '.join(sorted(ALGORITHMS))}")
         if not self.types or any(name != name.lower() for name in self.types):

@@ -1,7 +1,8 @@
 """Bundles in NATS: the bucket that they are pushed to, with the newest and former ones of each part.
 
 An object's name is the part's (`platform`, or a team's), its bytes the current signed bundle; `stock@7` is the part under
-serial 7. Nothing here verifies bundles: readers do, with `PartSet`.
+serial 7. `revocations` has at most the bytes of one message, so that a writer with no other right can replace it. Nothing
+here verifies bundles: readers do, with `PartSet`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.streams.object_store import ObjectInfo, ObjectStore
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.policies.bundle.ownership import is_part
+from sealbus.policies.bundle.revocations import REVOCATIONS
 
 __all__ = ["BUCKET_BYTES", "SCHEME", "PolicyStore", "StoredPart"]
 
@@ -75,12 +77,15 @@ class PolicyStore:
     async def push(self, name: str, raw: bytes, serial: int, *, last: int) -> None:
         """Make `raw` the current bundle of `name`, in place of the one that was read with `last`, 0 for none.
 
-        It is also kept under its serial. Raises `ConfigurationError` if somebody else pushed meanwhile, `BusUnavailable`.
+        It is also kept under its serial. Raises `ConfigurationError` if somebody else pushed meanwhile, or for revocations
+        that do not fit one message; `BusUnavailable`.
         """
         former = f"{name}@{serial}"
         there = await self.objects.info(former)
         await self.objects.put(former, raw, last=there.sequence if there is not None else 0)
-        if await self.objects.put(name, raw, last=last) is None:
+        # The revoker follows and is followed: one that put would remove the chunk that the other describes.
+        write = self.objects.replace if name == REVOCATIONS else self.objects.put
+        if await write(name, raw, last=last) is None:
             raise ConfigurationError(f"{name}: somebody else pushed at the same time; look at theirs, then push again")
         for old in (await self._formers(name))[:-KEPT]:
             await self.objects.remove(old)

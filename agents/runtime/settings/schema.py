@@ -260,7 +260,8 @@ class IssuerTable(_Table):
     """One issuer of access tokens; `agents/edge/oauth/issuers.py` explains each field.
 
     `audiences` is by default the edge's `resource`; an empty list takes no access tokens, only assertions. Only the token
-    claims in `claims` reach the user context.
+    claims in `claims` reach the user context. Its security event tokens are taken for `event_audiences`, its logout tokens
+    for the client ids in `logout_audiences`; by default none.
     """
 
     issuer: str
@@ -284,6 +285,8 @@ class IssuerTable(_Table):
     client: str | None = None
     client_key: Path | None = None
     client_secret: Path | None = None
+    event_audiences: tuple[str, ...] = ()
+    logout_audiences: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.issuer
@@ -335,10 +338,11 @@ class EdgeTable(_Table):
 
     `resource` is the URL by which tokens name the edge. `address` needs `certificate` and `key` unless it is loopback;
     `plaintext` says that a proxy in front of it does TLS. `connections` are those of each listener at a time,
-    `connections_of_address` those of one address, by default an eighth of all, or behind proxies all. `proxies` is how many
-    in front of it add to X-Forwarded-For, from which a client's address is taken then. `token_service` is where backends get
-    user contexts over mutual TLS, by default nowhere. `actions` are `<agent>.<verb>` or `<agent>.*`; nothing else is exposed.
-    `schemas` are files of `sealbus agent schema`: /v1/openapi.json shows everybody what they say of exposed actions. `cors`
+    `connections_of_address` those of one address, by default an eighth of all, or behind proxies all. `event_streams` are
+    the streams of states and parts at a time. `proxies` is how many in front of it add to X-Forwarded-For, from which a
+    client's address is taken then. `token_service` is where backends get user contexts over mutual TLS, by default nowhere.
+    `actions` are `<agent>.<verb>` or `<agent>.*`; nothing else is exposed. `schemas` are files of `sealbus agent schema`:
+    /v1/openapi.json shows everybody what they say of exposed actions. `cors`
     are the origins whose pages may read answers, by default none. With `pseudonym_key`, a file made by `sealbus edge
     pseudonym-key`, user contexts hold pseudonyms instead of users' ids. With `nonce_key`, a file made in the same way, proofs
     of possession must hold a nonce of the edge. With `token_key`, made in the same way, tokens of issuers that say
@@ -355,6 +359,7 @@ class EdgeTable(_Table):
     plaintext: bool = False
     connections: Annotated[int, Field(ge=1, le=65_536)] = 1_024
     connections_of_address: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    event_streams: Annotated[int, Field(ge=1, le=65_536)] = 512
     token_service: str | None = None
     pseudonym_key: Path | None = None
     nonce_key: Path | None = None
@@ -430,11 +435,18 @@ class NotaryTable(_Table):
     whole: bool = False
 
 
+class RevokerTable(_Table):
+    """The revoker of a control process: `key` is the file (P-256 in PEM, mode 0600) of the key that signs revocations."""
+
+    key: Path | None = None
+
+
 class ControlTable(_Table):
     """The roles of a control process."""
 
     callout: CalloutTable = CalloutTable()
     notary: NotaryTable = NotaryTable()
+    revoker: RevokerTable = RevokerTable()
 
 
 class Document(_Table):

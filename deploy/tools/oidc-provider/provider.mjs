@@ -4,8 +4,8 @@
 // The first line of standard input is a JSON object:
 //   port        0 for a free one
 //   keys        private JWKs; the first one of an algorithm signs, all are published
-//   resources   {identifier: {"alg": "ES256"} or {} for opaque tokens}
-//   client      {"id", "secret", "redirect_uri"}
+//   resources   {identifier: {"alg": "ES256"} or {} for opaque tokens}; "seconds" is how long tokens of users live, else 600
+//   client      {"id", "secret", "redirect_uri", "logout_uri"}, the last null or where logout tokens are sent
 //   claims      what tokens of a user hold besides
 //   edge        {"id", "keys"}: the client that asks about tokens, and its public JWKs
 //   native      the id of a public client on a person's machine: device flow, and code flow to a loopback address
@@ -43,6 +43,7 @@ function resourceServerInfo(identifier) {
   return {
     scope: 'read write',
     audience: identifier,
+    accessTokenTTL: resource.seconds,
     ...(resource.alg ? { accessTokenFormat: 'jwt', jwt: { sign: { alg: resource.alg } } } : { accessTokenFormat: 'opaque' }),
   };
 }
@@ -58,6 +59,7 @@ const provider = new Provider(issuer, {
     redirect_uris: [client.redirect_uri],
     response_types: ['code'],
     id_token_signed_response_alg: keys[0].alg,
+    ...(client.logout_uri ? { backchannel_logout_uri: client.logout_uri, backchannel_logout_session_required: true } : {}),
   }, {
     client_id: edge.id,
     token_endpoint_auth_method: 'private_key_jwt',
@@ -87,10 +89,18 @@ const provider = new Provider(issuer, {
   }],
   clientAuthMethods: ['client_secret_basic', 'private_key_jwt', 'none'],
   enabledJWA: { clientAuthSigningAlgValues: ['ES256'], dPoPSigningAlgValues: ['ES256'] },
-  ttl: { AccessToken: 600, ClientCredentials: 600, Session: 600, Grant: 600, Interaction: 600, IdToken: 600, RefreshToken: 600, DeviceCode: 600 },
+  ttl: { AccessToken: (_, token) => token.resourceServer?.accessTokenTTL ?? 600, ClientCredentials: 600, Session: 600, Grant: 600, Interaction: 600, IdToken: 600, RefreshToken: 600, DeviceCode: 600 },
   findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
-  extraTokenClaims: (_, token) => (token.accountId ? { ...claims, sid: token.sessionUid } : undefined),
+  // The session by the name that a logout token gives it, which is another for each client, where there is one.
+  extraTokenClaims: (ctx, token) =>
+    token.accountId ? { ...claims, sid: ctx.oidc.entities.AuthorizationCode?.sid ?? token.sessionUid } : undefined,
+  // Its own dispatcher sends nothing to a loopback address.
+  fetch: (url, options) => {
+    delete options.dispatcher;
+    return globalThis.fetch(url, options);
+  },
   features: {
+    backchannelLogout: { enabled: true },
     clientCredentials: { enabled: true },
     deviceFlow: { enabled: true },
     dPoP: { enabled: true },

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from sealbus.agents.dev.idp.registry import DEMO_CLIENTS, merged_users
 from sealbus.agents.dev.settings_file import Declared, read_declared, write_settings
+from sealbus.agents.runtime.settings.schema import IssuerTable
 from sealbus.agents.runtime.settings.settings import Settings, load_settings
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
@@ -24,12 +26,13 @@ action = "mail.post"
 """
 
 
-def written(folder: Path, declared: Declared) -> Settings:
+def written(folder: Path, declared: Declared, issuers: Sequence[IssuerTable] = ()) -> Settings:
     path = folder / "dev.toml"
     write_settings(
         path,
         declared=declared,
         issuer="http://127.0.0.1:5/development-only",
+        issuers=issuers,
         access=folder / "idp.json",
         nats="tls://127.0.0.1:4222",
         server_id=SpiffeId(f"spiffe://{declared.trust_domain}/nats"),
@@ -143,8 +146,22 @@ def test_the_edge_takes_tokens_of_the_development_issuer_only(tmp_path: Path) ->
     assert settings.client.token_service == "https://127.0.0.1:8444"
     assert edge.actions == ("inventory.*", "pricing.*")
     (issuer,) = edge.issuers
-    assert (issuer.issuer, issuer.algorithms, issuer.audiences) == (settings.dev.issuer, ("ES256",), ())
+    assert (issuer.issuer, issuer.algorithms, issuer.audiences) == (settings.dev.issuer, ("ES256",), None)
     assert issuer.claims == {name: name for name in ("department", "groups", "name", "region")}
+
+
+def test_other_issuers_are_written_as_they_are(tmp_path: Path) -> None:
+    row = IssuerTable(
+        issuer="https://idp.partner.example",
+        audiences=("https://api.example",),
+        claims={"a.claim": "region"},
+        bound=True,
+        client_key=tmp_path / "client.pem",
+    )
+    settings = written(tmp_path, Declared(), [row, IssuerTable(issuer="https://other.example")])
+    first, *others = settings.edge.issuers
+    assert first.issuer == settings.dev.issuer
+    assert others == [row, IssuerTable(issuer="https://other.example")]
 
 
 def test_an_edge_of_the_projects_own_name_is_kept(tmp_path: Path) -> None:

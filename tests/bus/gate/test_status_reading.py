@@ -31,6 +31,12 @@ from sealbus.envelopes.trust.bundles import JwtBundle, Trust, TrustBundles
 from sealbus.policies.decision.decision import Decision
 
 
+@pytest.fixture(autouse=True, params=[False, True], ids=["alone", "together"])
+def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read each way: by a consumer of its own, and as an edge does, which waits for the news of all its tasks."""
+    monkeypatch.setattr(Desk, "together", request.param)
+
+
 async def test_statuses_come_in_order_up_to_the_final_one() -> None:
     desk = Desk()
     desk.say("working", 1024)
@@ -255,7 +261,13 @@ class Broken(MemoryTransport):
         since: int = 0,
         follow: bool = False,
         current: asyncio.Event | None = None,
+        headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Delivery], None]:
+        if headers_only:
+            # The news of all tasks, in which nothing breaks here.
+            async with aclosing(super().read(stream, subjects, since=since, follow=follow)) as batches:
+                async for batch in batches:
+                    yield batch
         self.starts.append(start)
         if self.times:
             self.times -= 1

@@ -60,6 +60,7 @@ class Refused(MemoryTransport):
         since: int = 0,
         follow: bool = False,
         current: asyncio.Event | None = None,
+        headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Delivery], None]:
         await asyncio.Event().wait()
         yield []

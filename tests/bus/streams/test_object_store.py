@@ -17,7 +17,7 @@ from sealbus.bus.nats.connection.connection import Connection
 from sealbus.bus.nats.connection.tls import client_context
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.bus.ports import Outgoing
-from sealbus.bus.streams.object_store import CHUNK_BYTES, ObjectInfo, ObjectStore
+from sealbus.bus.streams.object_store import CHUNK_BYTES, ONE_MESSAGE, ObjectInfo, ObjectStore
 from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
 
@@ -127,6 +127,100 @@ async def test_a_full_bucket_refuses_and_keeps_what_it_has(store: ObjectStore) -
     assert await store.get(first) == LARGE
 
 
+async def replaced(store: ObjectStore, content: bytes, last: int = 0) -> ObjectInfo:
+    found = await store.replace("a", content, last=last)
+    assert found is not None
+    return found
+
+
+async def test_a_small_object_takes_turns_between_two_chunks(store: ObjectStore, connection: Connection) -> None:
+    before, last = await put(store, "b", LARGE), 0
+    for turn, content in enumerate((b"1", b"", b"x" * ONE_MESSAGE, b"4")):
+        written = await replaced(store, content, last)
+        assert (written.nuid, written.chunks) == (f"a{turn % 2}", 1)
+        assert await store.info("a") == written
+        assert await store.get(written) == content
+        last = written.sequence
+    assert await store.get(before) == LARGE
+    # One description and two chunks, for good; and the other object with its three.
+    assert await messages(connection) == 3 + 4
+    # One that was put before, in chunks of its own, is followed as well, and follows.
+    again = await put(store, "a", b"5", last)
+    assert await store.get(await replaced(store, b"6", again.sequence)) == b"6"
+
+
+async def test_what_does_not_fit_a_message_or_a_name_is_not_replaced(
+    store: ObjectStore, connection: Connection
+) -> None:
+    with pytest.raises(ConfigurationError, match="one message"):
+        await store.replace("a", b"x" * (ONE_MESSAGE + 1), last=0)
+    with pytest.raises(ConfigurationError, match="letters and digits"):
+        await store.replace("a.b", b"x", last=0)
+    assert await messages(connection) == 0
+
+
+async def test_of_two_who_replace_one_is_told_and_nothing_described_is_lost(store: ObjectStore, lab: Lab) -> None:
+    first = await replaced(store, b"first")
+    assert await store.replace("a", b"2", last=0) is None
+    assert await store.replace("a", b"2", last=first.sequence + 1) is None
+    assert await store.get(first) == b"first"
+    writing = True
+
+    async def write(number: int) -> int:
+        won = 0
+        async with lab.connection("a") as connection:
+            own = ObjectStore(connection, "policies")
+            while won < 20:
+                info = await own.info("a")
+                assert info is not None
+                won += await own.replace("a", b"%d %d" % (number, won), last=info.sequence) is not None
+        return won
+
+    async def watch() -> None:
+        """Look at what the store says, again and again: what is described, and still is afterwards, is whole."""
+        while writing:
+            info = await store.info("a")
+            assert info is not None
+            content = await store.get(info)
+            assert content is not None or await store.info("a") != info
+
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch())
+        assert await asyncio.gather(*(write(number) for number in range(4))) == [20] * 4
+        writing = False
+        await watching
+
+
+async def test_a_writer_that_stops_between_its_two_writes_leaves_the_old_object(
+    store: ObjectStore, connection: Connection
+) -> None:
+    first = await replaced(store, b"first")
+    transport = NatsTransport(connection)
+    await transport.publish(
+        [Outgoing(subject="$O.policies.C.a1", payload=b"never described", headers={"Nats-Rollup": "sub"})], deadline=5
+    )
+    assert await store.get(first) == b"first"
+    second = await replaced(store, b"second", first.sequence)
+    assert (await store.info("a"), await store.get(second)) == (second, b"second")
+
+
+async def test_nothing_is_described_once_another_has_written(
+    store: ObjectStore, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await replaced(store, b"first")
+    point, transport = store._point, NatsTransport(connection)
+
+    async def later(info: ObjectInfo, last: int, *, after: int | None = None) -> int | None:
+        # Somebody else meets us in the chunk that we are about to describe.
+        other = Outgoing(subject=f"$O.policies.C.{info.nuid}", payload=b"theirs", headers={"Nats-Rollup": "sub"})
+        await transport.publish([other], deadline=5)
+        return await point(info, last, after=after)
+
+    monkeypatch.setattr(store, "_point", later)
+    assert await store.replace("a", b"ours", last=first.sequence) is None
+    assert (await store.info("a"), await store.get(first)) == (first, b"first")
+
+
 def test_the_name_of_a_bucket() -> None:
     with pytest.raises(ConfigurationError, match="name of a bucket"):
         ObjectStore(None, "a.b")  # type: ignore[arg-type]  # it is not asked
@@ -162,6 +256,9 @@ async def test_nats_own_client_reads_and_writes_the_same_objects(store: ObjectSt
         theirs = await store.info("theirs")
         assert theirs is not None
         assert await store.get(theirs) == LARGE
+        small = await store.replace("small", b"in one message", last=0)
+        assert small is not None
+        assert (await bucket.get("small")).data == b"in one message"
         await bucket.delete("theirs")
         assert await store.info("theirs") is None
         assert agent_id("a") == str(identity.spiffe_id)

@@ -134,3 +134,25 @@ test_listed_callers_are_all_who_are_granted_something if {
 		count(missing) == 0
 	}
 }
+
+# Two chunks in turn, and the description of `revocations` (cmV2...): no other object, and no request to remove one.
+test_revoker_replaces_one_object_and_may_do_nothing_else if {
+	registry.roles.revoker == {
+		"publish": [
+			"$O.policies.C.revocations0",
+			"$O.policies.C.revocations1",
+			"$O.policies.M.cmV2b2NhdGlvbnM=",
+		],
+		"subscribe": [],
+	}
+	revoker := "spiffe://example.org/agent/revoker"
+	registry.workloads[revoker].role == "revoker"
+	registry.agents[revoker].actions == {"revoker.revoke.reply": true}
+	holders := [id | some id, placed in registry.workloads; placed.role == "revoker"]
+	holders == [revoker]
+}
+
+test_edge_alone_reports_revocations if {
+	asking := [id | some id, agent in registry.agents; agent.actions["revoker.revoke"] == true]
+	asking == ["spiffe://example.org/edge"]
+}

@@ -39,6 +39,7 @@ class Stream(MemoryTransport):
         since: int = 0,
         follow: bool = False,
         current: asyncio.Event | None = None,
+        headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Delivery], None]:
         found = [one for one in self.stored if sequence(one) >= start]
         for at in range(0, len(found), 3):

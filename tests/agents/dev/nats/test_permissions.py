@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from sealbus.agents.dev.nats.config import BrokerRole, Permissions, permissions_of
@@ -8,6 +10,7 @@ from sealbus.envelopes.message.kinds import Kind
 from sealbus.envelopes.message.subjects import OwnSubject, matches
 from sealbus.envelopes.trust.names import Names
 from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
+from sealbus.policies.bundle.files import STARTER
 
 NAMES = Names(TrustDomain("example.org"))
 INVENTORY = NAMES.id_of("inventory")
@@ -172,6 +175,20 @@ def test_an_id_without_a_name_goes_by_its_token() -> None:
     assert may_publish(permissions, f"audit.{token}")
     assert may_subscribe(permissions, f"_INBOX.{token}.x")
     assert not may_subscribe(permissions, "_INBOX.workload.x")
+
+
+def test_a_revoker_is_an_agent_that_replaces_one_object_as_the_starter_policy_has_it() -> None:
+    revoker = permissions_of(BrokerRole.REVOKER, INVENTORY, NAMES, OWN)
+    roles = json.loads((STARTER / "sealbus" / "registry" / "roles" / "data.json").read_text())
+    assert set(revoker.publish) - set(AGENT.publish) == set(roles["revoker"]["publish"])
+    assert revoker.subscribe == AGENT.subscribe
+    for subject in (
+        "$O.policies.C.revocations2",
+        "$O.policies.M.cGxhdGZvcm0=",
+        "$JS.API.STREAM.PURGE.OBJ_policies",
+        "$JS.API.STREAM.MSG.DELETE.OBJ_policies",
+    ):
+        assert not may_publish(revoker, subject)
 
 
 def test_a_notary_is_an_agent_that_reads_all_of_audit() -> None:

@@ -143,6 +143,27 @@ async def test_a_token_is_got_anew_before_it_ends(provider: ScriptedProvider, do
     assert await made.secret(None) == "four"
 
 
+async def test_a_token_that_ends_at_once_is_used_once(provider: ScriptedProvider, documents: Documents) -> None:
+    provider.says("/token", issued("one", expires_in=0))
+    provider.says("/token", issued("two"))
+    made = tokens(provider, documents)
+    assert [await made.secret(None), await made.secret(None)] == ["one", "two"]
+
+
+async def test_metadata_are_read_again_after_an_hour(provider: ScriptedProvider, documents: Documents) -> None:
+    clock, hour = Clock(), DEFAULT_EDGE_LIMITS.metadata_seconds * SECOND
+    made = tokens(provider, documents, clock=clock)
+    provider.says("/token", issued("one", expires_in=0))
+    provider.says("/token", issued("two", expires_in=0))
+    provider.says("/moved", issued("three"))
+    assert await made.secret(None) == "one"
+    provider.more["token_endpoint"] = f"{provider.issuer}/moved"
+    clock.now = NOW + hour - 1
+    assert await made.secret(None) == "two"
+    clock.now = NOW + hour
+    assert await made.secret(None) == "three"
+
+
 async def test_whoever_needs_the_same_token_waits_for_one_request(
     provider: ScriptedProvider, documents: Documents
 ) -> None:
@@ -191,7 +212,16 @@ async def test_an_assertion_about_the_user(provider: ScriptedProvider, documents
     assert authenticated["sub"] == "the-exit"
 
 
-@pytest.mark.parametrize("who", [None, user(idp="https://other.example")], ids=["nobody", "another provider's"])
+@pytest.mark.parametrize(
+    "who",
+    [
+        None,
+        user(idp="https://other.example"),
+        user(idp=f"{IDP}/x"),
+        user(idp=IDP[:-1]),
+        user(idp="https://IDP.example"),
+    ],
+)
 async def test_users_of_other_issuers_are_not_spoken_for(
     provider: ScriptedProvider, documents: Documents, who: UserContext | None
 ) -> None:
@@ -278,6 +308,8 @@ async def test_a_jwt_svid_for_the_issuer_alone(provider: ScriptedProvider, docum
         (200, issued(access_token=7)),
         (200, issued(token_type=None)),
         (200, issued(token_type="DPoP")),
+        (200, issued(token_type="bearers")),
+        (200, issued(token_type="bear")),
         (200, issued(token_type=["Bearer"])),
         (200, issued(expires_in="600")),
         (200, issued(expires_in=-1)),
@@ -312,6 +344,8 @@ async def test_servers_that_give_no_token(
         ("invalid_token", "user_login_required"),
         ("invalid_request", "user_login_required"),
         ("invalid_client", "token_unavailable"),
+        ("invalid_grants", "token_unavailable"),
+        ("invalid", "token_unavailable"),
         ("temporarily_unavailable", "token_unavailable"),
     ],
 )
@@ -358,6 +392,8 @@ async def test_metadata_without_an_endpoint_that_can_be_used(documents: Document
 async def test_a_server_that_cannot_be(documents: Documents, url: str) -> None:
     with pytest.raises(ConfigurationError):
         AuthorizationServer(url, SECRET, documents)
+    with pytest.raises(ConfigurationError):
+        AuthorizationServer(url, SECRET, documents, endpoint="https://idp.example/token")
     with pytest.raises(ConfigurationError):
         AuthorizationServer("https://idp.example", SECRET, documents, endpoint=url)
 

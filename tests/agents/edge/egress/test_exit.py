@@ -12,8 +12,7 @@ from support.engines import ScriptedEngine, allow, deny
 
 from sealbus import Agent, Context, Denied, RemoteError
 from sealbus.agents.edge.egress.api import ANSWER_BYTES
-from sealbus.agents.sdk.http import ApiAnswer
-from sealbus.envelopes.errors import ConfigurationError, SealError
+from sealbus.envelopes.errors import ConfigurationError
 
 reader = Agent("reader")
 
@@ -101,6 +100,26 @@ async def test_a_body_goes_out_and_a_place_below_the_api_comes_back() -> None:
     assert api.asked[0].headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize(
+    ("said", "given"),
+    [
+        ("/api/customers/acme", "/customers/acme"),
+        ("/api", ""),
+        ("/api/", "/"),
+        ("/api2/customers", ""),
+        ("/api//evil.example/", ""),
+        ("/customers/acme", ""),
+        ("customers/acme", ""),
+    ],
+)
+async def test_a_place_without_a_host(said: str, given: str) -> None:
+    async with (
+        ScriptedApi(lambda _: answered(303, b"", ("Location", said))) as api,
+        way_out(api_of(api.url)) as out,
+    ):
+        assert dict((await out.ask("/customers/acme")).headers).get("location", "") == given
+
+
 async def test_what_the_policy_denies_never_leaves() -> None:
     def verdict(document: dict[str, Any]) -> Any:
         return deny("not_owner") if document["context"]["user"]["id"] == "carol" else allow()
@@ -147,7 +166,7 @@ async def test_nobody_sees_another_ones_cookies() -> None:
 
 
 async def test_fields_of_an_api_are_passed_on_where_its_settings_say_so() -> None:
-    said = answered(200, b"", ("X-Total", "7"), ("X-Other", "8"), ("ETag", '"1"'))
+    said = answered(200, b"", ("X-Total", "7"), ("X-Totals", "8"), ("X-Tot", "9"), ("ETag", '"1"'))
     async with (
         ScriptedApi(lambda _: said) as api,
         way_out(api_of(api.url, headers=frozenset({"x-total", "x-tenant"}))) as out,
@@ -185,19 +204,24 @@ async def test_what_an_agent_may_not_send(request_: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        answered(200, f"you sent {SECRET}".encode()),
-        answered(200, b"", ("ETag", SECRET)),
+        answered(200, f"you sent {SECRET}".encode(), ("ETag", "1")),
+        answered(200, b"", ("ETag", SECRET), ("Link", "a")),
         answered(200, b"x" * (ANSWER_BYTES + 1)),
         answered(200, b"\x1f\x8b", ("Content-Encoding", "gzip")),
-        answered(200, b"", ("ETag", "\x01")),
+        answered(200, b"\x1f\x8b", ("Content-Encoding", "identity, gzip")),
+        answered(200, b"", ("ETag", "a\tb"), ("Link", "a")),
+        answered(200, b"", ("Link", "a"), ("ETag", "a\tb")),
     ],
-    ids=["with the token", "with the token in a field", "too long", "compressed", "with a control character"],
+    ids=[
+        *("with the token", "with the token in a field", "too long", "compressed", "compressed in the end"),
+        *("with a control character", "with a control character at the end"),
+    ],
 )
 async def test_answers_that_are_dropped(said: bytes) -> None:
     async with ScriptedApi(lambda _: said) as api, way_out(api_of(api.url)) as out:
         with pytest.raises(RemoteError) as failed:
             await out.ask("/customers/acme")
-    assert failed.value.code in {"answer_refused", "api_unreachable"}
+    assert failed.value.code == "answer_refused"
 
 
 async def test_the_longest_answer() -> None:
@@ -299,18 +323,10 @@ def test_an_api_that_cannot_be(url: str, changes: dict[str, Any]) -> None:
         api_of(url, **changes)
 
 
+def test_the_longest_time_of_an_api() -> None:
+    assert api_of("https://crm.example", seconds=3_600.0).seconds == 3_600.0
+
+
 def test_an_operation_twice() -> None:
     with pytest.raises(ConfigurationError, match="each once"):
         api_of("https://crm.example", "GET /a", "GET /a")
-
-
-async def test_a_client_of_one_api_reaches_no_other_host() -> None:
-    from sealbus.agents.sdk.http import ApiRequest, api_client
-
-    async def send(request: ApiRequest) -> ApiAnswer:
-        raise AssertionError
-
-    http = api_client(send)
-    for url in ("https://evil.example/", "http://api.invalid/"):
-        with pytest.raises(SealError, match="one API only"):
-            await http.get(url)

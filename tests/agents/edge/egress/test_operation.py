@@ -110,7 +110,7 @@ def test_what_matches_is_one_segment_in_every_reading(text: str) -> None:
         "GET /customers/{id}/{id}",
         "GET /a%2fb",
         "GET /a?b",
-        *(f"GET /{{{name}}}" for name in RESERVED),
+        *(f"GET /{{{name}}}" for name in sorted(RESERVED)),
     ],
 )
 def test_what_is_no_operation(text: str) -> None:

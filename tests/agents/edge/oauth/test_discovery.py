@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import json
-import ssl
-import tempfile
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from support.issuer import TRUSTS_NOBODY, LoopbackIssuer
+from support.x509 import self_signed
 
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.oauth.discovery import Documents, FetchFailed
@@ -161,24 +154,3 @@ async def test_the_systems_certificates_are_the_default() -> None:
     async with LoopbackIssuer(tls=served) as issuer, Documents(DEFAULT_EDGE_LIMITS) as documents:
         with pytest.raises(FetchFailed, match="ConnectError"):
             await documents.jwks_uri(issuer.row())
-
-
-def self_signed() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return a server's context with a certificate for 127.0.0.1, and a client's that trusts it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, SHA256())
-        .public_bytes(Encoding.PEM)
-    )
-    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(certificate + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        file.flush()
-        served.load_cert_chain(file.name)
-    return served, ssl.create_default_context(cadata=certificate.decode())

@@ -130,6 +130,8 @@ async def test_the_oldest_that_a_process_remembers_gives_way(monkeypatch: pytest
     process = site.process()
     await keep(process)
     await keep(process, "another")
+    await keep(process, "another")
+    assert len(site.stored) == 2
     await keep(process)
     assert len(site.stored) == 3
 

@@ -15,6 +15,8 @@ from sealbus.agents.runtime.policy import sync as policy_sync
 from sealbus.agents.runtime.policy.store import PolicyStore
 from sealbus.agents.runtime.policy.sync import PolicySync, policy_synced
 from sealbus.bus.nats.connection.connection import Connection
+from sealbus.bus.nats.transport import NatsTransport
+from sealbus.bus.ports import Outgoing
 from sealbus.bus.telemetry import Counters
 from sealbus.envelopes.errors import ConfigurationError
 from sealbus.envelopes.trust.keys import key_id
@@ -246,3 +248,25 @@ async def test_revocations_are_in_force_at_once_and_after_a_restart(store: Polic
 def revocations_kept(sync: PolicySync) -> bytes:
     found = sync.parts.bundle("revocations")
     return found.raw if found is not None else b""
+
+
+async def test_a_bucket_that_was_emptied_takes_nothing_out_of_force(
+    store: PolicyStore, connection: Connection, tmp_path: Path
+) -> None:
+    """Whoever may publish one subject of it can do that, by a header that nats-server takes from everybody."""
+    revoker = signing_key()
+    await push(store, "platform", naming(ROOT, {}, revoker, serial=1))
+    await push(store, "revocations", revocations(revoker))
+    folder = tmp_path / "cache"
+    async with synced(store, folder) as sync:
+        await until((folder / "parts" / "revocations.tar.gz").exists)
+        emptying = Outgoing(subject="$O.policies.C.revocations1", payload=b"", headers={"Nats-Rollup": "all"})
+        await NatsTransport(connection).publish([emptying], deadline=5)
+        assert await store.current() == {}
+        assert sync.in_force.revocations.sessions == {("https://idp.example", "s-1")}
+    async with synced(store, folder) as again:
+        assert again.in_force.revocations.sessions == {("https://idp.example", "s-1")}
+        # What is pushed then is followed as before.
+        await push(store, "platform", naming(ROOT, {}, revoker, serial=2), 2)
+        await push(store, "revocations", revocations(revoker, 2, session="s-2"), 2)
+        await until(lambda: again.in_force.revocations.sessions == {("https://idp.example", "s-2")})

@@ -113,7 +113,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert (settings.worker.max_ack_pending, settings.worker.drain) == (16, 5.5)
     edge = settings.edge
     assert (edge.address, edge.resource, edge.plaintext) == ("0.0.0.0:8443", "https://api.example.org", True)
-    assert (edge.connections, edge.connections_of_address) == (2_000, 200)
+    assert (edge.connections, edge.connections_of_address, edge.event_streams) == (2_000, 200, 1_000)
     assert (edge.certificate, edge.key) == (tmp_path / "edge.pem", Path("/etc/edge.key"))
     assert edge.pseudonym_key == tmp_path / "pseudonyms.key"
     assert edge.nonce_key == tmp_path / "nonces.key"
@@ -121,6 +121,12 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     assert (edge.token_service, edge.actions) == (":8444", ("inventory.*",))
     assert edge.schemas == (tmp_path / "schemas" / "inventory.json", Path("/etc/pricing.json"))
     assert (edge.cors, edge.proxies) == (("https://app.example.org",), 1)
+    assert edge.token_key == tmp_path / "tokens.key"
+    egress = settings.egress
+    assert (egress.agent, egress.authorities) == ("way-out", tmp_path / "authorities.pem")
+    crm = egress.apis["crm"]
+    assert (crm.url, crm.operations, crm.grant) == ("https://crm.example.com", ("GET /customers/{customer}",), "key")
+    assert (crm.key, crm.client_key) == (tmp_path / "crm.key", Path("/etc/crm.pem"))
     (issuer,) = edge.issuers
     assert (issuer.issuer, issuer.claims, issuer.algorithms) == (
         "https://idp.example.org",

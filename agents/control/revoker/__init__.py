@@ -1,0 +1,1 @@
+"""The role `revoker` of `sealbus control`: publishes the revocations that identity providers report to the edge."""

@@ -1,0 +1,197 @@
+"""Publishes revocations: what comes within a second goes into one push of the part `revocations`.
+
+Any number of processes may do this at a time. Each reads the list in the store, adds what it was told, and replaces it by
+compare-and-set; who loses reads again. Nothing is dropped to make room: a list that no longer fits one message refuses what
+is new. The store is not believed: a list counts only if a key signed it that the platform's bundle names, and if it is not
+older than the one before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from sealbus.agents.runtime.policy.revocation import Revocation, listed_with
+from sealbus.agents.runtime.policy.store import PolicyStore
+from sealbus.bus.ports import Clock, wall_clock
+from sealbus.bus.telemetry import Counters
+from sealbus.envelopes.backoff import Backoff
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, InfrastructureError
+from sealbus.envelopes.trust.keys import PublicKey, SigningKey, key_id
+from sealbus.policies.bundle.format import Bundle, Manifest, pack_bundle, read_bundle
+from sealbus.policies.bundle.ownership import PLATFORM
+from sealbus.policies.bundle.revocations import REVOCATIONS, REVOCATIONS_ROOT, check_revocations, revokers_of
+from sealbus.policies.bundle.signing import BundleVerifier, newer, sign_bundle
+from sealbus.policies.decision.documents import DataDocument
+
+__all__ = ["WAITING", "Revoker"]
+
+_log: Final = logging.getLogger(__name__)
+
+EVERY: Final = 1.0
+"""Seconds from the end of one push to the next: each push costs every process what the whole list costs."""
+AGAIN: Final = 5.0
+"""Seconds until it is looked whether what failed works again, if nothing is to be published before."""
+WITHIN: Final = 8.0
+"""Seconds for one push with all its tries; the callers wait for ten."""
+LOST: Final = Backoff(initial_interval=0.02, maximum_interval=0.5, jitter=0.5)
+"""Pauses after somebody else wrote to the store, so that of several who try at the same moment one succeeds."""
+WAITING: Final = 4_096
+"""Revocations that wait for a push at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stored:
+    """What the store has, verified: who may sign, and the list; `last` is needed to replace it."""
+
+    revokers: Mapping[str, PublicKey]
+    listed: DataDocument
+    serial: int
+    last: int
+
+
+class Revoker:
+    """The publisher of revocations in `store`, signed by `key`.
+
+    `anchors` are the keys that sign the platform's bundle, which must name `key` among its revokers.
+    """
+
+    def __init__(
+        self,
+        store: PolicyStore,
+        anchors: Mapping[str, PublicKey],
+        key: SigningKey,
+        *,
+        counters: Counters | None = None,
+        clock: Clock = wall_clock,
+        elapsed: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.problem = ""
+        """Why nothing can be published now; empty if it can."""
+        self._store = store
+        self._anchors = anchors
+        self._key = key
+        self._counters = counters or Counters()
+        self._clock = clock
+        self._elapsed = elapsed
+        self._waiting: list[tuple[Revocation, asyncio.Future[None]]] = []
+        self._told = asyncio.Event()
+        self._platform: tuple[int, Mapping[str, PublicKey]] = (0, {})
+        """The sequence of the platform's bundle, and the revokers that it names."""
+        self._newest: Bundle | None = None
+        """The newest list that was seen."""
+
+    async def revoke(self, one: Revocation) -> None:
+        """Return once `one` is published, by `run`. Raises `BusUnavailable` if it could not be, or too many wait."""
+        if len(self._waiting) >= WAITING:
+            raise BusUnavailable("too many revocations wait to be published")
+        published = asyncio.get_running_loop().create_future()
+        self._waiting.append((one, published))
+        self._told.set()
+        await published
+
+    async def run(self) -> None:
+        """Publish what `revoke` is told, at most once in `EVERY` seconds, until cancelled.
+
+        Before the first, and while there is a `problem`, it looks whether it could.
+        """
+        while True:
+            self._told.clear()
+            waiting, self._waiting = self._waiting, []
+            self.problem = await self._tried([one for one, _ in waiting])
+            for _, published in waiting:
+                if published.done():
+                    continue  # its caller waits no longer
+                if self.problem:
+                    published.set_exception(BusUnavailable("not published"))
+                else:
+                    published.set_result(None)
+            again = self._elapsed() + EVERY
+            with suppress(TimeoutError):
+                async with asyncio.timeout(AGAIN if self.problem else None):
+                    await self._told.wait()
+            await asyncio.sleep(again - self._elapsed())
+
+    async def _tried(self, more: Sequence[Revocation]) -> str:
+        """Publish `more`; return why it failed, empty if it did not."""
+        try:
+            async with asyncio.timeout(WITHIN):
+                await self._publish(more)
+        except TimeoutError:
+            problem = f"the store did not take them within {WITHIN:g} s"
+        except (ConfigurationError, InfrastructureError) as error:
+            problem = error.detail
+        else:
+            return ""
+        self._counters.add("sealbus_revocations_failed_total", len(more))
+        if more:
+            _log.error("%d revocations are not published, and not accepted: %s", len(more), problem)
+        elif problem != self.problem:
+            _log.error("revocations cannot be published: %s", problem)
+        return problem
+
+    async def _publish(self, more: Sequence[Revocation]) -> None:
+        for lost in itertools.count(1):
+            stored = await self._read()
+            if key_id(self._key.public) not in stored.revokers:
+                raise ConfigurationError(
+                    f"the platform's bundle does not name the key {key_id(self._key.public)} among its revokers"
+                )
+            listed = listed_with(stored.listed, more, now=self._clock())
+            if not more or listed == stored.listed:
+                return
+            bundle = await asyncio.to_thread(self._signed, listed, stored.serial + 1)
+            if await self._store.objects.replace(REVOCATIONS, bundle.raw, last=stored.last) is not None:
+                self._newest = bundle
+                self._counters.add("sealbus_revocations_pushed_total")
+                _log.info("%d revocations are published as %s-%d", len(more), REVOCATIONS, bundle.serial)
+                return
+            await asyncio.sleep(LOST.interval(lost, random.random()))  # noqa: S311  not a secret
+
+    def _signed(self, listed: DataDocument, serial: int) -> Bundle:
+        data: DataDocument = {"sealbus": {"revocations": listed}}
+        bundle = read_bundle(pack_bundle({}, data, Manifest(roots=(REVOCATIONS_ROOT,), serial=serial)))
+        check_revocations(bundle)
+        return sign_bundle(bundle, self._key, scope=REVOCATIONS)
+
+    async def _read(self) -> _Stored:
+        """Return what is in the store. Raises `ConfigurationError` for what consumers would not put in force."""
+        info = await self._store.objects.info(PLATFORM)
+        if info is None:
+            raise ConfigurationError("there is no platform's bundle in the store: push one first")
+        if info.sequence != self._platform[0]:
+            platform = await self._store.read(PLATFORM)
+            raw = platform.raw if platform is not None else b""
+            revokers = await asyncio.to_thread(self._revokers, raw)
+            self._platform = (platform.last if platform is not None else 0, revokers)
+        revokers = self._platform[1]
+        part = await self._store.read(REVOCATIONS)
+        if part is None:
+            return _Stored(revokers=revokers, listed={}, serial=self._newest.serial if self._newest else 0, last=0)
+        bundle = await asyncio.to_thread(_verified, part.raw, revokers)
+        newer(bundle, self._newest)
+        self._newest = bundle
+        return _Stored(revokers=revokers, listed=_listed(bundle), serial=bundle.serial, last=part.last)
+
+    def _revokers(self, raw: bytes) -> Mapping[str, PublicKey]:
+        return revokers_of(BundleVerifier(keys=self._anchors, scope=PLATFORM).verify(raw).bundle)
+
+
+def _verified(raw: bytes, revokers: Mapping[str, PublicKey]) -> Bundle:
+    bundle = BundleVerifier(keys=revokers, scope=REVOCATIONS).verify(raw).bundle
+    check_revocations(bundle)
+    return bundle
+
+
+def _listed(bundle: Bundle) -> DataDocument:
+    """Return the list in a checked bundle."""
+    found = bundle.data["sealbus"]
+    listed = found["revocations"] if isinstance(found, dict) else None
+    return listed if isinstance(listed, dict) else {}

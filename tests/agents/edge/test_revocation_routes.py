@@ -1,0 +1,129 @@
+"""What identity providers report to the edge: handed to the revoker by a call that is decided and recorded, or refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+
+import pytest
+from support.edge import Door, door
+from support.engines import ScriptedEngine, allow, deny
+from support.security_events import (
+    ACCOUNT_DISABLED,
+    EVENTS_URL,
+    LOGOUT_URL,
+    REPORTS,
+    SESSION_REVOKED,
+    VERIFICATION,
+    Told,
+    event_token,
+    iss_sub,
+    log_out,
+    logout_token,
+    opaque,
+    report,
+)
+from support.shop import Shop
+
+from sealbus.agents.edge.oauth.private_file import write_key
+from sealbus.agents.edge.revocation_routes import LOGOUT_PATH, SECURITY_EVENTS_PATH
+from sealbus.agents.runtime.policy.revocation import REVOKE, Revocation
+from sealbus.envelopes.limits import SECOND
+
+
+def told_of(edge: Door, kind: str, one: str, at: int) -> Revocation:
+    return Revocation(kind=kind, issuer=edge.issuer.issuer, id=one, at=at * SECOND)  # type: ignore[arg-type]
+
+
+async def test_each_is_handed_on_and_recorded_as_an_action_of_the_edge() -> None:
+    told, second = Told(), int(time.time())
+    async with door(told.agent, engine=ScriptedEngine(), row=REPORTS) as edge:
+        user = event_token(edge.issuer, ACCOUNT_DISABLED, iss_sub(edge.issuer, "alice"), iat=second)
+        answer = await report(edge, user)
+        assert (answer.status_code, answer.content, answer.headers["cache-control"]) == (202, b"", "no-store")
+        assert (await report(edge, event_token(edge.issuer, SESSION_REVOKED, opaque("s-1"), iat=second))).is_success
+        left = await log_out(edge, logout_token(edge.issuer, sid="s-2", iat=second))
+        assert (left.status_code, left.content, left.headers["cache-control"]) == (204, b"", "no-store")
+        assert told.of == [
+            told_of(edge, "user", "alice", second),
+            told_of(edge, "session", "s-1", second),
+            told_of(edge, "session", "s-2", second),
+        ]
+        decided = await edge.bus.decisions(REVOKE)
+        assert [one.allow for one in decided] == [True] * 3
+        # The record names the kind, the issuer and the time, and nobody.
+        asked = json.loads(decided[0].input or b"")
+        assert asked["subject"]["id"] == "spiffe://example.org/edge"
+        assert asked["action"]["properties"] == {"kind": "user", "issuer": edge.issuer.issuer, "at": second * SECOND}
+        assert asked["context"]["user"]["present"] is False
+        assert b"alice" not in (decided[0].input or b"")
+        headers = [entry.decided for entry in await edge.bus.audit() if entry.decided is not None]
+        assert left.headers["x-request-id"] in [one.tid.hex() for one in headers if one.tid is not None]
+
+
+async def test_what_revokes_nobody_is_taken_and_not_handed_on() -> None:
+    told = Told()
+    async with door(told.agent, engine=ScriptedEngine(), row=REPORTS) as edge:
+        answer = await report(edge, event_token(edge.issuer, VERIFICATION, opaque("stream-1"), {"state": "x"}))
+        assert (answer.status_code, told.of, any(edge.published().values())) == (202, [], False)
+
+
+async def test_with_pseudonyms_a_users_id_does_not_leave_the_edge(tmp_path: Path) -> None:
+    write_key(tmp_path / "key")
+    told = Told()
+    async with door(told.agent, engine=ScriptedEngine(), row=REPORTS, pseudonym_key=tmp_path / "key") as edge:
+        pseudonyms = edge.edge.front.pseudonyms
+        assert pseudonyms is not None
+        await report(edge, event_token(edge.issuer, ACCOUNT_DISABLED, iss_sub(edge.issuer, "alice")))
+        await log_out(edge, logout_token(edge.issuer, sid=None))
+        await log_out(edge, logout_token(edge.issuer, sid="s-1"))
+        assert [one.id for one in told.of] == [pseudonyms.of(edge.issuer.issuer, "alice")] * 2 + ["s-1"]
+
+
+@pytest.mark.parametrize("row", [{}, {"event_audiences": ("x",)}, {"logout_audiences": ("x",)}], ids=str)
+async def test_there_is_no_such_path_unless_an_issuer_reports(row: dict[str, tuple[str, ...]]) -> None:
+    async with door(Shop().pricing, engine=ScriptedEngine(), row=row) as edge:
+        for path, there in ((SECURITY_EVENTS_PATH, "event_audiences" in row), (LOGOUT_PATH, "logout_audiences" in row)):
+            assert (await edge.http.get(path)).status_code == (405 if there else 404)
+            assert path in (EVENTS_URL, LOGOUT_URL)
+
+
+async def test_what_could_not_be_published_is_to_be_reported_again(caplog: pytest.LogCaptureFixture) -> None:
+    denied = ScriptedEngine(lambda one: deny() if one["action"]["name"] == REVOKE else allow())
+    async with door(Told().agent, engine=denied, row=REPORTS) as edge:
+        with caplog.at_level(logging.ERROR, logger="sealbus"):
+            for answer in (
+                await report(edge, event_token(edge.issuer)),
+                await log_out(edge, logout_token(edge.issuer)),
+            ):
+                assert (answer.status_code, answer.json()["code"]) == (503, "bus_unavailable")
+                assert answer.headers["retry-after"] == "5"
+        assert "revoker.revoke answered denied" in caplog.text
+        assert "session-1" not in caplog.text
+    async with door(Shop().pricing, engine=ScriptedEngine(), row=REPORTS) as edge:
+        answer = await report(edge, event_token(edge.issuer))
+        assert (answer.status_code, answer.json()["code"]) == (503, "no_listener")
+
+
+async def test_an_issuer_that_reports_too_much_is_told_to_wait() -> None:
+    told = Told()
+    async with door(
+        told.agent, engine=ScriptedEngine(), row=REPORTS, limits={"event_rate": 0.1, "event_burst": 2}
+    ) as edge:
+        token = event_token(edge.issuer)
+        # What it did not sign does not count.
+        for _ in range(4):
+            assert (await report(edge, token[:-4] + "AAAA")).status_code == 400
+        statuses = [(await report(edge, token)).status_code for _ in range(2)]
+        answer = await log_out(edge, logout_token(edge.issuer))
+        assert (statuses, answer.status_code, answer.json()["code"]) == ([202] * 2, 429, "rate_limited")
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_keys_that_are_not_available_are_no_reason_to_refuse() -> None:
+    async with door(Told().agent, engine=ScriptedEngine(), row=REPORTS) as edge:
+        edge.issuer.key_set.status = 500
+        answer = await report(edge, event_token(edge.issuer))
+        assert (answer.status_code, answer.json()["code"]) == (503, "keys_unavailable")

@@ -1,0 +1,186 @@
+"""Readings that wait together: one consumer for all of them, and nothing is missed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from support.envelopes import NOW
+from support.lab import until
+from support.results import TASK
+from support.status_desk import Desk
+
+from sealbus.agents.dev.memory.broker import MemoryTransport
+from sealbus.bus.gate import status_feed
+from sealbus.bus.gate.status_feed import StatusFeed
+from sealbus.bus.ports import Delivery
+from sealbus.envelopes.backoff import Backoff
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError
+from sealbus.envelopes.limits import DEFAULT_LIMITS
+
+SUBJECT = f"status.planner.{TASK.id.hex()}"
+
+
+class Seen(MemoryTransport):
+    """A transport that counts what is read at a time, and whose feed fails as a test says."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.open = 0
+        self.following = 0
+        self.most = 0
+        self.since: list[int] = []
+        self.failures: list[Exception] = []
+        self.stale = 0
+        """Readings that find nothing, as of a replica that is behind."""
+
+    async def read(
+        self,
+        stream: str,
+        subjects: Sequence[str],
+        *,
+        start: int = 1,
+        since: int = 0,
+        follow: bool = False,
+        current: asyncio.Event | None = None,
+        headers_only: bool = False,
+    ) -> AsyncGenerator[Sequence[Delivery], None]:
+        if headers_only:
+            self.since.append(since)
+            assert follow
+            if self.failures:
+                raise self.failures.pop(0)
+        elif self.stale:
+            self.stale -= 1
+            return
+        self.open += not headers_only
+        self.following += follow
+        self.most = max(self.most, self.open)
+        source = super().read(
+            stream, subjects, start=start, since=since, follow=follow, current=current, headers_only=headers_only
+        )
+        try:
+            async with aclosing(source) as batches:
+                async for batch in batches:
+                    assert not headers_only or not any(one.payload for one in batch)
+                    yield batch
+        finally:
+            self.open -= not headers_only
+            self.following -= follow
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.setattr(status_feed, "_AGAIN", Backoff(initial_interval=0.001, maximum_interval=0.01))
+    made = Desk()
+    made.reader.transport = Seen(made.broker)  # type: ignore[misc]  # final for everybody but this test
+    return made
+
+
+def seen(desk: Desk) -> Seen:
+    assert isinstance(desk.reader.transport, Seen)
+    return desk.reader.transport
+
+
+async def read(desk: Desk) -> list[int]:
+    async with aclosing(desk.reader.statuses(desk.task)) as found:
+        return [one.sequence async for one in found]
+
+
+async def test_a_thousand_wait_with_one_consumer(desk: Desk) -> None:
+    desk.say("working", 1024)
+    async with desk.reader.together(), asyncio.timeout(30):
+        reading = [asyncio.ensure_future(read(desk)) for _ in range(2_000)]
+        await until(lambda: desk.reader.reading == 2_000 and seen(desk).open == 0)
+        assert seen(desk).following == 1
+        assert seen(desk).most <= status_feed.READINGS
+        desk.done()
+        assert {tuple(await one) for one in reading} == {(1024, 1025)}
+    assert desk.reader.reading == 0
+    assert seen(desk).following == 0
+
+
+async def test_nothing_else_wakes_a_reading(desk: Desk) -> None:
+    async with StatusFeed(seen(desk), "status.planner.*", clock=lambda: desk.now) as feed:
+        with feed.watching(SUBJECT) as watch, feed.watching("status.planner.other") as other:
+            await until(lambda: seen(desk).following == 1)
+            desk.broker.inject("status.planner.other", b"x")
+            desk.broker.inject("status.elsewhere.other", b"x")
+            await other.news.wait()
+            assert (watch.news.is_set(), watch.sequence, other.sequence) == (False, 0, 1)
+            desk.say("working", 1024)
+            await watch.news.wait()
+            assert watch.sequence == 3
+        assert feed._watches == {}
+
+
+async def test_it_begins_with_what_is_stored_while_it_begins(desk: Desk) -> None:
+    async with StatusFeed(seen(desk), "status.planner.*", clock=lambda: NOW):
+        await until(lambda: seen(desk).following == 1)
+    assert seen(desk).since == [NOW - DEFAULT_LIMITS.clock_skew]
+
+
+@pytest.mark.parametrize("failure", [BusUnavailable("down"), ConfigurationError("created again")])
+async def test_it_goes_on_where_it_was(desk: Desk, failure: Exception) -> None:
+    transport = seen(desk)
+    transport.failures = [failure, failure]
+    async with desk.reader.together(), asyncio.timeout(10):
+        reading = asyncio.ensure_future(read(desk))
+        desk.say("working", 1024)
+        await until(lambda: transport.following == 1)
+        desk.done()
+        assert await reading == [1024, 1025]
+    assert transport.since == [desk.now - DEFAULT_LIMITS.clock_skew] * 3
+
+
+async def test_after_a_gap_it_reads_again_from_the_last_it_had(desk: Desk) -> None:
+    class Breaking(Seen):
+        async def read(self, *arguments: Any, **named: Any) -> AsyncGenerator[Sequence[Delivery], None]:
+            async with aclosing(super().read(*arguments, **named)) as batches:
+                async for batch in batches:
+                    yield batch
+                    if named.get("headers_only") and len(self.since) == 1:
+                        raise BusUnavailable("lost")
+
+    desk.reader.transport = transport = Breaking(desk.broker)  # type: ignore[misc]
+    async with desk.reader.together(), asyncio.timeout(10):
+        await until(lambda: transport.following == 1)
+        desk.now += 60_000_000
+        desk.say("working", 1024)
+        await until(lambda: len(transport.since) == 2)
+        assert transport.since[1] == desk.now
+        reading = asyncio.ensure_future(read(desk))
+        desk.done()
+        assert await reading == [1024, 1025]
+
+
+async def test_a_replica_that_is_behind_is_asked_again(desk: Desk) -> None:
+    transport = seen(desk)
+    async with desk.reader.together(), asyncio.timeout(10):
+        reading = asyncio.ensure_future(read(desk))
+        await until(lambda: transport.following == 1 and desk.reader.reading == 1 and transport.open == 0)
+        transport.stale = 3
+        desk.done()
+        assert await reading == [1025]
+    assert transport.stale == 0
+
+
+async def test_left_it_is_as_before(desk: Desk) -> None:
+    async with desk.reader.together():
+        pass
+    desk.done()
+    assert await read(desk) == [1025]
+
+
+async def test_those_who_wait_together_leave_room_for_others(desk: Desk) -> None:
+    desk.reader.limits = replace(desk.limits, readers=1)  # type: ignore[misc]
+    async with desk.reader.together(), asyncio.timeout(10):
+        waiting = [asyncio.ensure_future(read(desk)) for _ in range(3)]
+        await until(lambda: desk.reader.reading == 3)
+        assert await desk.read(follow=False) == []
+        desk.done()
+        assert [await one for one in waiting] == [[1025]] * 3

@@ -1,0 +1,98 @@
+"""The example of docs/legacy.md runs as it is shown: its settings, its agent, its policy and its records."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import desk
+from support.desk import DESK, desk_policy, key_file, provided, site
+from support.engines import ScriptedEngine
+from support.legacy import LegacyApi, OAuth
+from support.oidc_provider import ES256_API, LEGACY_API
+
+from sealbus import Agent, Context
+from sealbus.agents.sdk.http import ApiAnswer, ApiRequest
+from sealbus.testing import TestBus
+
+TEXT = (Path(__file__).parents[2] / "docs" / "legacy.md").read_text(encoding="utf-8")
+
+
+def example(name: str) -> str:
+    """Return the one block that the page marks with `name`."""
+    [found] = re.findall(rf"<!-- example: {name} -->\n```[a-z]+\n(.*?)```", TEXT, re.DOTALL)
+    return str(found)
+
+
+@pytest.mark.idp
+@pytest.mark.nats
+@pytest.mark.workload_api
+@pytest.mark.timeout(90)
+async def test_the_example() -> None:
+    async with (
+        provided() as (provider, folder),
+        LegacyApi(OAuth(issuer=provider.issuer, audience=LEGACY_API)) as legacy,
+    ):
+        key_file(folder / "exit.pem", provider.exit_key.as_pem(private=True).decode())
+        settings = example("settings")
+        for shown, real in (("https://crm.example.com", legacy.url), ("https://login.example.com", provider.issuer)):
+            assert shown in settings
+            settings = settings.replace(shown, real)
+        [(name, api)] = tomllib.loads(settings)["egress"]["apis"].items()
+        async with site(folder, provider, {name: api}) as running:
+            seen = await running.look("42", await provider.user_token("alice", ES256_API))
+            assert json.loads(seen.json()["text"])["seen_by"] == "alice"
+            denied = await running.look("42", await provider.user_token("carol", ES256_API))
+            assert (denied.status_code, denied.json()["code"]) == (403, "denied")
+            first, *_ = await running.decisions("exit.crm")
+            shown_input = json.loads(example("input"))
+            recorded = json.loads(first.input or b"{}")
+            shown_input["resource"]["properties"]["host"] = "127.0.0.1"
+            assert {part: recorded[part] for part in shown_input} == shown_input
+            words = example("records").split()
+            command = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", *words, "--config", str(running.dev.settings_file), "--json"),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            printed, _ = await command.communicate()
+        told = [json.loads(line) for line in printed.splitlines()]
+        assert [one["allow"] for one in told if one["kind"] == "decision"] == [True, False]
+
+
+def test_the_agent_is_that_of_the_tests() -> None:
+    source = Path(desk.__file__).read_text()
+    lines = [line.strip() for line in example("agent").splitlines()]
+    shown = [
+        line.replace("@agent.", "@DESK.").replace('ctx.http("crm")', "ctx.http(body.api, timeout=20)") for line in lines
+    ]
+    for line in shown:
+        assert line in source, line
+
+
+def test_the_registry_is_that_of_the_tests(tmp_path: Path) -> None:
+    registry = desk_policy(tmp_path / "policy", "crm") / "sealbus" / "registry"
+
+    def data(kind: str) -> Any:
+        return json.loads((registry / kind / "data.json").read_text())
+
+    for kind in ("actions", "agents", "users"):
+        shown = json.loads(example(kind))
+        assert {name: data(kind)[name] for name in shown} == shown
+
+
+async def test_an_agent_in_place_of_the_exit() -> None:
+    names = {**globals()}
+    exec(compile(example("test"), "legacy.md", "exec", dont_inherit=True), names)  # noqa: S102  a file of ours
+    async with TestBus(DESK, names["crm"], engine=ScriptedEngine()) as bus:
+        client = await bus.client("shop-web")
+        seen = await client.call("desk.look", desk.Look(customer="42"), returns=desk.Customer)
+    assert seen == desk.Customer(status=200, text='{"name": "ACME"}')
+
+
+_USED = (Agent, Context, ApiAnswer, ApiRequest)

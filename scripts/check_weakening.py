@@ -44,6 +44,7 @@ TARGETS: dict[str, str] = {
     "agents/edge/egress/operation": "agents/edge/egress/test_operation",
     "agents/edge/oauth/access_token": (
         "agents/edge/oauth/test_access_token agents/edge/oauth/test_introspection agents/edge/oauth/test_possession"
+        " agents/edge/oauth/test_remembered_tokens"
     ),
     "agents/edge/oauth/bearer": (
         "agents/edge/oauth/test_bearer agents/edge/oauth/test_access_token agents/edge/oauth/test_protected_resource"

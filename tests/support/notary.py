@@ -115,12 +115,12 @@ class Bench:
             subject, payload = record_wire(identity or self.agent, self.numbers, self.now())
             self.broker.inject(subject, payload)
 
-    def decide(self, revision: str) -> None:
+    def decide(self, revision: str, *, engine: str = "e") -> None:
         """Store a decision that was made by the policy of `revision`; the decided message is none."""
         self.numbers += 1
         decision = DecisionRecord(
             b"header", Proof(1, 0, (), bytes(64)), "a.b", CorePlace(opened=self.now()), 1, True, None, b"{}",
-            revision=revision, policy="p", engine="e", micros=1,
+            revision=revision, policy="p", engine=engine, micros=1,
         )  # fmt: skip
         subject, payload = record_wire(self.agent, self.numbers, self.now(), decision)
         self.broker.inject(subject, payload)

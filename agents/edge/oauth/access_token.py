@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS, EdgeLimits
 from sealbus.agents.edge.http.problem import KeysUnavailable, TokenRefused
@@ -15,6 +16,7 @@ from sealbus.agents.edge.oauth.introspection import Introspection
 from sealbus.agents.edge.oauth.issuers import IntrospectionEndpoint, Issuer
 from sealbus.agents.edge.oauth.jwks import KeySource
 from sealbus.agents.edge.oauth.jwt import Claims, checked_header, is_signed, parsed
+from sealbus.agents.edge.oauth.key_set import VerificationKey
 from sealbus.envelopes.encoding.strict_json import Json
 from sealbus.envelopes.errors import Code, ConfigurationError
 from sealbus.envelopes.limits import SECOND
@@ -25,6 +27,10 @@ __all__ = ["AccessToken", "AccessTokenVerifier", "Binding", "BindingKind", "cont
 
 
 _TOKEN_TYPES: Final = ("bearer", "dpop")
+_REMEMBERED: Final = 4_096
+"""Tokens whose signature is remembered; the oldest gives way, and is verified again."""
+_REMEMBERED_BYTES: Final = 4_096
+"""The longest of them: tokens of real issuers have 1 to 4 KiB."""
 _THUMBPRINT: Final = re.compile("[A-Za-z0-9_-]{43}")
 """A SHA-256 in base64url."""
 
@@ -77,6 +83,14 @@ class AccessToken:
         return f"AccessToken(issuer={self.issuer!r}, expires={self.expires!r}, ...)"
 
 
+class _Signed(NamedTuple):
+    """Header and claims of a token, and the key by which its signature was verified."""
+
+    header: Mapping[str, Json]
+    says: Mapping[str, Json]
+    key: VerificationKey
+
+
 class AccessTokenVerifier:
     """A verifier of access tokens by the rows of `issuers`, with the keys that `keys` finds, or by asking.
 
@@ -103,6 +117,7 @@ class AccessTokenVerifier:
         self._foreign = tuple([f"@{issuer.domain}" for issuer in issuers if issuer.domain is not None])
         self._keys = keys
         self._limits = limits
+        self._signed: OrderedDict[bytes, _Signed] = OrderedDict()
 
     async def verify(self, token: str, *, now: int) -> AccessToken:
         """Return the contents of `token` at `now`, microseconds since the Unix epoch.
@@ -112,13 +127,20 @@ class AccessTokenVerifier:
         asked is held to the same rules, but for what RFC 7662 leaves out: `iat`, `jti`, `iss`, and `sub` where a client acts
         for itself. An issuer without a domain cannot name a subject or client as one of another row's domain.
 
-        Of a bound token this does not say who may use it.
+        That a key signed a token is remembered, by a hash of the token and without its signature. All else is checked each
+        time, also that this key is still its issuer's. Of a bound token this does not say who may use it.
 
         Raises `TokenRefused`, or `KeysUnavailable` if its issuer's keys are not available.
         """
         # Characters, not bytes: non-ASCII is refused next, and each character has at least one byte.
         if len(token) > self._limits.token_bytes:
             raise TokenRefused("too long")
+        digest = sha256(token.encode(errors="surrogatepass")).digest()
+        known = self._signed.get(digest)
+        if known is not None:
+            issuer = self._row(known.says)
+            if await self._key(issuer, known.header, now) is known.key:
+                return self._of_jwt(known.says, issuer, token, now)
         found = parsed(token, self._limits)
         if found is None:
             if self._asked is None or self._asked.introspection is None:
@@ -128,10 +150,21 @@ class AccessTokenVerifier:
         issuer = self._row(says)
         if issuer.introspection is not None:
             return await self._answered(issuer, issuer.introspection, token, now)
-        algorithm, kid = checked_header(header, issuer.types, issuer.algorithms, self._limits)
-        key = await self._keys.key(issuer, kid, algorithm, now=now)
-        if not is_signed(jws, algorithm, key):
+        key = await self._key(issuer, header, now)
+        if not is_signed(jws, str(header["alg"]), key):
             raise TokenRefused("signature")
+        if len(token) <= _REMEMBERED_BYTES:
+            self._signed[digest] = _Signed(header, says, key)
+            while len(self._signed) > _REMEMBERED:
+                self._signed.popitem(last=False)
+        return self._of_jwt(says, issuer, token, now)
+
+    async def _key(self, issuer: Issuer, header: Mapping[str, Json], now: int) -> VerificationKey:
+        """Return the key that `header` names, if `issuer` may have made it; raises as `KeySource.key`."""
+        algorithm, kid = checked_header(header, issuer.types, issuer.algorithms, self._limits)
+        return await self._keys.key(issuer, kid, algorithm, now=now)
+
+    def _of_jwt(self, says: Mapping[str, Json], issuer: Issuer, token: str, now: int) -> AccessToken:
         claims = Claims(says)
         subject = claims.text("sub")
         # RFC 9068 requires `jti`, and OIDC does not.

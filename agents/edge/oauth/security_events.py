@@ -38,7 +38,7 @@ _RISC: Final = "https://schemas.openid.net/secevent/risc/event-type/"
 _SSF: Final = "https://schemas.openid.net/secevent/ssf/event-type/"
 
 
-class _EventDenied(Enum):
+class _Meaning(Enum):
     """Who is denied after an event."""
 
     SESSION = auto()
@@ -51,15 +51,15 @@ class _EventDenied(Enum):
     """A transmitter tries its stream, or an account can be used again."""
 
 
-_EVENTS: Final[Mapping[str, _EventDenied]] = {
-    f"{_CAEP}session-revoked": _EventDenied.SESSION,
-    f"{_CAEP}credential-change": _EventDenied.CHANGED,
-    f"{_RISC}account-disabled": _EventDenied.USER,
-    f"{_RISC}account-purged": _EventDenied.USER,
-    f"{_RISC}sessions-revoked": _EventDenied.USER,
-    f"{_RISC}credential-compromise": _EventDenied.USER,
-    f"{_RISC}account-enabled": _EventDenied.NOBODY,
-    f"{_SSF}verification": _EventDenied.NOBODY,
+_EVENTS: Final[Mapping[str, _Meaning]] = {
+    f"{_CAEP}session-revoked": _Meaning.SESSION,
+    f"{_CAEP}credential-change": _Meaning.CHANGED,
+    f"{_RISC}account-disabled": _Meaning.USER,
+    f"{_RISC}account-purged": _Meaning.USER,
+    f"{_RISC}sessions-revoked": _Meaning.USER,
+    f"{_RISC}credential-compromise": _Meaning.USER,
+    f"{_RISC}account-enabled": _Meaning.NOBODY,
+    f"{_SSF}verification": _Meaning.NOBODY,
 }
 """The events that are taken."""
 
@@ -180,22 +180,22 @@ def _one_event(claims: Claims) -> tuple[str, Claims]:
 
 
 def _revoked(issuer: Issuer, kind: str, event: Claims, subject: Claims, at: int) -> Revocation | None:
-    denied = _EVENTS.get(kind)
-    if denied is None:
+    means = _EVENTS.get(kind)
+    if means is None:
         raise TokenRefused("events: of a kind that is not taken")
     form = subject.text("format")
-    if denied is _EventDenied.NOBODY:
+    if means is _Meaning.NOBODY:
         return None
     of: Literal["session", "user"] = "user"
     if form == "complex":
-        if denied is _EventDenied.SESSION and "session" in subject:
+        if means is _Meaning.SESSION and "session" in subject:
             of = "session"
         one, _ = _identified(issuer, Claims(subject.members(of)))
     else:
         one, opaque = _identified(issuer, subject)
-        if denied is _EventDenied.SESSION and opaque:
+        if means is _Meaning.SESSION and opaque:
             of = "session"
-    if denied is _EventDenied.CHANGED and not _makes_doubtful(event):
+    if means is _Meaning.CHANGED and not _makes_doubtful(event):
         return None
     return Revocation(kind=of, issuer=issuer.issuer, id=one, at=at)
 

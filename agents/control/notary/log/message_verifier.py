@@ -18,6 +18,7 @@ from sealbus.envelopes.records.record import Record
 from sealbus.envelopes.trust.bundles import TrustBundles
 from sealbus.envelopes.trust.caches import Caches
 from sealbus.envelopes.trust.spiffe_id import SpiffeId
+from sealbus.policies.bundle.revocations import REVOCATIONS
 
 __all__ = ["CLOCK_SECONDS", "RETRY_SECONDS", "LoggedMessage", "MessageVerifier"]
 
@@ -127,8 +128,9 @@ class MessageVerifier:
 
 
 def _revisions(audit: VerifiedAudit) -> frozenset[str]:
-    records = audit.body.records.values()
-    return frozenset(one.revision for one in records if isinstance(one, DecisionRecord) and one.revision)
+    """Return the revisions of the policies that decided; a list of revocations is none."""
+    decisions = [one for one in audit.body.records.values() if isinstance(one, DecisionRecord)]
+    return frozenset(one.revision for one in decisions if one.revision and one.engine != REVOCATIONS)
 
 
 def _same_time(position: StreamArrival, sent: int) -> None:

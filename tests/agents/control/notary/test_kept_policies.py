@@ -102,6 +102,8 @@ async def test_the_revisions_of_decisions_are_looked_for(bench: Bench) -> None:
     archive = archive_of(ONE)
     async with bench.running(policies=archive) as notary:
         bench.decide("one")
+        # A list of revocations is no policy, and is not looked for: there is a new one every second at worst.
+        bench.decide("revocations-7", engine="revocations")
         bench.decide("gone")
         assert await archive.wanted() == "gone"
         assert notary.note == "no policy is followed"

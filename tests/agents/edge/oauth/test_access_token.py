@@ -133,6 +133,8 @@ async def test_a_subject_that_is_its_own_client_acts_for_itself(issuer: Loopback
     user = await ours.verify(issuer.token(now=NOW), now=NOW)
     client = await ours.verify(issuer.token(now=NOW, sub="shop-web"), now=NOW)
     assert (user.type, client.type, client.domain) == (None, SubjectType.CLIENT, None)
+    for subject in ("shop-web2", "shop-we", "Shop-Web"):
+        assert (await ours.verify(issuer.token(now=NOW, sub=subject), now=NOW)).type is None
     theirs = AccessTokenVerifier([issuer.row(domain=PARTNER, client_claim="azp")], keys)
     client = await theirs.verify(issuer.token(now=NOW, sub="shop-web", azp="shop-web", client_id=None), now=NOW)
     assert (client.type, client.domain) == (SubjectType.CLIENT, PARTNER)
@@ -159,13 +161,13 @@ async def test_a_workloads_token_of_oidc_is_taken_as_its_row_says(issuer: Loopba
         workloads=True,
         types=frozenset({"jwt", ""}),
         client_claim="repository",
-        require={"repository_owner": "acme"},
+        require={"repository_owner": "acme", "runner_environment": "hosted"},
         claims={"ref": "ref"},
     )
     verifier = AccessTokenVerifier([ci], keys)
     said: dict[str, Any] = {
         "sub": "repo:acme/shop:ref:refs/heads/main", "client_id": None, "jti": None, "ref": "refs/heads/main",
-        "repository": "acme/shop", "repository_owner": "acme",
+        "repository": "acme/shop", "repository_owner": "acme", "runner_environment": "hosted",
     }  # fmt: skip
     header = {"typ": "JWT", "x5t": "abc"}
     text = issuer.token(now=NOW, header=header, **said)
@@ -175,10 +177,12 @@ async def test_a_workloads_token_of_oidc_is_taken_as_its_row_says(issuer: Loopba
     # Without `jti` the session is that of the token.
     again = await verifier.verify(issuer.token(now=NOW, header=header, **said, more=1), now=NOW)
     assert build.session == (await verifier.verify(text, now=NOW)).session != again.session
-    for owner in ("mallory", None, ["acme"]):
+    for owner in ("mallory", None, ["acme"], "acme2", "acm", "ACME"):
         assert (
             await refusal(verifier, issuer.token(now=NOW, header=header, **(said | {"repository_owner": owner})))
         ).code == "bad_token"
+    elsewhere = issuer.token(now=NOW, header=header, **(said | {"runner_environment": "own"}))
+    assert (await refusal(verifier, elsewhere)).code == "bad_token"
     # For others a token has an id, whatever its type.
     user = AccessTokenVerifier([issuer.row(types=frozenset({"jwt"}))], keys)
     assert (await refusal(user, issuer.token(now=NOW, header=header, jti=None))).detail == "jti"

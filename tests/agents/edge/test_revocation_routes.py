@@ -82,6 +82,14 @@ async def test_with_pseudonyms_a_users_id_does_not_leave_the_edge(tmp_path: Path
         assert [one.id for one in told.of] == [pseudonyms.of(edge.issuer.issuer, "alice")] * 2 + ["s-1"]
 
 
+async def test_a_partners_user_is_named_as_policies_know_them() -> None:
+    told = Told()
+    async with door(told.agent, engine=ScriptedEngine(), row={**REPORTS, "domain": "partner.example"}) as edge:
+        await report(edge, event_token(edge.issuer, ACCOUNT_DISABLED, iss_sub(edge.issuer, "alice")))
+        await log_out(edge, logout_token(edge.issuer, sid=None))
+        assert [one.id for one in told.of] == ["alice@partner.example"] * 2
+
+
 @pytest.mark.parametrize("row", [{}, {"event_audiences": ("x",)}, {"logout_audiences": ("x",)}], ids=str)
 async def test_there_is_no_such_path_unless_an_issuer_reports(row: dict[str, tuple[str, ...]]) -> None:
     async with door(Shop().pricing, engine=ScriptedEngine(), row=row) as edge:

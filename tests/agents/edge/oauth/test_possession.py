@@ -204,10 +204,13 @@ async def test_a_token_may_be_bound_to_a_certificate(tmp_path: Path) -> None:
     stranger, _ = client_tls(ThrowawayCa("clients.example"), ours, tmp_path)
     async with opened() as edge:
         bound, free = edge.issuer.token(cnf={"x5t#S256": value}), edge.issuer.token()
+        machine = edge.issuer.token(cnf={"x5t#S256": value}, sub="shop-web")
         for tls, token, status in (
             (holds, bound, 200),
             (holds, free, 200),
             (another, bound, 401),
+            (holds, machine, 200),
+            (another, machine, 401),
             (another, free, 200),
             (trusting(ours), bound, 401),
             (trusting(ours), free, 200),

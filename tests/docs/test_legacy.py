@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import sys
 import tomllib
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 from support import desk
-from support.desk import DESK, desk_policy, key_file, provided, site
+from support.desk import DESK, desk_policy, example, key_file, provided, site
 from support.engines import ScriptedEngine
 from support.legacy import LegacyApi, OAuth
 from support.oidc_provider import ES256_API, LEGACY_API
@@ -20,14 +19,6 @@ from support.oidc_provider import ES256_API, LEGACY_API
 from sealbus import Agent, Context
 from sealbus.agents.sdk.http import ApiAnswer, ApiRequest
 from sealbus.testing import TestBus
-
-TEXT = (Path(__file__).parents[2] / "docs" / "legacy.md").read_text(encoding="utf-8")
-
-
-def example(name: str) -> str:
-    """Return the one block that the page marks with `name`."""
-    [found] = re.findall(rf"<!-- example: {name} -->\n```[a-z]+\n(.*?)```", TEXT, re.DOTALL)
-    return str(found)
 
 
 @pytest.mark.idp
@@ -84,6 +75,26 @@ def test_the_registry_is_that_of_the_tests(tmp_path: Path) -> None:
     for kind in ("actions", "agents", "users"):
         shown = json.loads(example(kind))
         assert {name: data(kind)[name] for name in shown} == shown
+
+
+def test_the_realm_is_that_of_the_tests() -> None:
+    """Which `make keycloak-test` runs; but for the address of the bundle, which the tests serve themselves."""
+    realm = json.loads((Path(__file__).parents[2] / "deploy" / "tools" / "keycloak" / "realm.json").read_text())
+    shown = json.loads(example("keycloak realm"))
+    [trust] = shown["identityProviders"]
+    trust["config"]["bundleEndpoint"] = realm["identityProviders"][0]["config"]["bundleEndpoint"]
+    assert is_part(shown, realm)
+    shown["clients"][0]["attributes"]["jwt.credential.issuer"] = "other"
+    assert not is_part(shown, realm)
+
+
+def is_part(shown: Any, whole: Any) -> bool:
+    """Return whether all that is `shown` is in `whole`; members of lists in any place."""
+    if isinstance(shown, dict):
+        return isinstance(whole, dict) and all(key in whole and is_part(shown[key], whole[key]) for key in shown)
+    if isinstance(shown, list):
+        return isinstance(whole, list) and all(any(is_part(one, other) for other in whole) for one in shown)
+    return bool(shown == whole)
 
 
 async def test_an_agent_in_place_of_the_exit() -> None:

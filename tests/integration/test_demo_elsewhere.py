@@ -12,11 +12,15 @@ from support.scenes import LogIns, idps_of, surprises
 from support.workload_api import short_folder
 
 from sealbus.agents.dev.demo.attackers import ATTACKERS
-from sealbus.agents.dev.demo.people import PEOPLE
+from sealbus.agents.dev.demo.people import PEOPLE, denied
 from sealbus.agents.dev.demo.play import SCENES
 from sealbus.agents.dev.demo.scene import Outcome
 from sealbus.agents.dev.demo.stage import Stage, open_stage
 from sealbus.agents.runtime.settings.schema import IssuerTable
+
+DOMAIN = "partner.example"
+MANAGES: dict[str, dict[str, bool]] = {"alice": {"acme": True}, "bob": {"acme": True}, "carol": {"globex": True}}
+"""Item 42 is of acme. The partner's alice is no owner of what our alice owns."""
 
 pytestmark = [pytest.mark.idp, pytest.mark.nats, pytest.mark.workload_api, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -29,11 +33,20 @@ async def log_ins(provider: OidcProvider) -> LogIns:
 
 
 @asynccontextmanager
-async def stage_for(*providers: OidcProvider) -> AsyncIterator[Stage]:
-    issuers = [IssuerTable(issuer=one.issuer, audiences=(ES256_API, BRIEF_API)) for one in providers]
+async def stage_for(home: OidcProvider, partner: OidcProvider | None = None) -> AsyncIterator[Stage]:
+    audiences = (ES256_API, BRIEF_API)
+    issuers = [IssuerTable(issuer=home.issuer, audiences=audiences)]
+    if partner is not None:
+        row = {"issuer": partner.issuer, "audiences": audiences, "domain": DOMAIN}
+        issuers.append(IssuerTable.model_validate(row))
     with short_folder() as folder:
         async with open_stage(folder / "demo", engine="embedded", opa=None, issuers=issuers) as stage:
             yield stage
+
+
+def admit(users: dict[str, object]) -> None:
+    """Add the partner's users to the registry, as docs/partners.md does."""
+    users |= {f"{name}@{DOMAIN}": {"customers": customers} for name, customers in MANAGES.items()}
 
 
 def provider() -> OidcProvider:
@@ -42,8 +55,13 @@ def provider() -> OidcProvider:
 
 async def test_the_scenes_are_alike_for_users_of_the_home_and_of_the_partner_provider() -> None:
     async with provider() as home, provider() as partner, stage_for(home, partner) as stage:
+        theirs = await log_ins(partner)
+        # To the starter policy they are strangers, whatever they are called.
+        found = await surprises(stage, PEOPLE[:3], theirs, domain=DOMAIN)
+        assert found == [(scene.name, denied("not_owner", "unknown_user")) for scene in PEOPLE[:3]]
+        await stage.backstage.change_data("users", admit)
         # Those in which the shop itself is changed are played once, and last.
-        assert await surprises(stage, (*PEOPLE, *ATTACKERS), await log_ins(partner)) == []
+        assert await surprises(stage, (*PEOPLE, *ATTACKERS), theirs, domain=DOMAIN) == []
         assert idps_of(stage) == {partner.issuer}
         assert await surprises(stage, SCENES, await log_ins(home)) == []
         assert idps_of(stage) == {partner.issuer, home.issuer}

@@ -1,14 +1,22 @@
-"""Keycloak as a provider of users, and as one that knows agents by their JWT-SVIDs (`make keycloak-test`)."""
+"""Keycloak as a provider of users, and as one that knows the exit by its JWT-SVID (`make keycloak-test`)."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 import time
+import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 from spiffe import WorkloadApiClient
+from support.desk import Site, example, site
 from support.issuer import TRUSTS_NOBODY
 from support.keycloak import BRIEF_WEB, CRM_API, EDGE_API, EXIT, OTHER_WEB, SHOP_WEB, Keycloak, keycloak
 from support.legacy import LegacyApi, OAuth
@@ -37,26 +45,40 @@ def now() -> int:
     return time.time_ns() // 1_000
 
 
-@pytest.fixture(scope="module")
-def authority() -> DevelopmentAuthority:
-    return DevelopmentAuthority(TrustDomain("example.org"))
+@dataclass
+class Published:
+    """Whose keys are in the trust domain's bundle as Keycloak can read it: those of `authority`, until a test changes it."""
+
+    authority: DevelopmentAuthority
+    kept: Path
+    """The file with that authority, for a development environment to be of the same."""
+
+    def jwks(self) -> bytes:
+        return self.authority.jwt_bundle()
 
 
 @pytest.fixture(scope="module")
-def provider(authority: DevelopmentAuthority) -> Iterator[Keycloak]:
-    with keycloak(authority.jwt_bundle) as running:
+def published() -> Iterator[Published]:
+    with short_folder() as folder:
+        file = folder / "authority.json"
+        yield Published(DevelopmentAuthority.open(file, TrustDomain("example.org")), file)
+
+
+@pytest.fixture(scope="module")
+def provider(published: Published) -> Iterator[Keycloak]:
+    with keycloak(published.jwks) as running:
         yield running
 
 
 @pytest.fixture
-async def agents(authority: DevelopmentAuthority) -> AsyncIterator[RunningWorkloadApi]:
-    async with workload_api("exit", "crm", authority=authority) as api:
+async def agents(published: Published) -> AsyncIterator[RunningWorkloadApi]:
+    async with workload_api("exit", "crm", authority=published.authority) as api:
         yield api
 
 
 async def test_a_users_token_is_taken_and_one_for_somebody_else_is_not(provider: Keycloak) -> None:
     async with KeySource(tls=TRUSTS_NOBODY) as keys:
-        row = Issuer(issuer=provider.issuer, audiences=frozenset({EDGE_API}))
+        row = Issuer(issuer=provider.issuer, audiences=frozenset({EDGE_API}), client_claim="azp")
         verifier = AccessTokenVerifier([row], keys)
         token = await verifier.verify(await provider.user_token("alice"), now=now())
         assert (token.issuer, token.subject, token.client) == (provider.issuer, "alice", SHOP_WEB)
@@ -75,7 +97,7 @@ async def test_the_scenes_are_alike_for_its_users(provider: Keycloak) -> None:
         return lambda user: provider.user_token(user, client)
 
     log_ins = await LogIns.at(at(SHOP_WEB), elsewhere=at(OTHER_WEB), brief=at(BRIEF_WEB))
-    row = IssuerTable(issuer=provider.issuer, audiences=(EDGE_API,))
+    row = IssuerTable(issuer=provider.issuer, audiences=(EDGE_API,), client_claim="azp")
     with short_folder() as folder:
         async with open_stage(folder / "demo", engine="embedded", opa=None, issuers=[row]) as stage:
             assert await surprises(stage, SCENES, log_ins) == []
@@ -103,9 +125,10 @@ async def test_the_exits_jwt_svid_authenticates_it(provider: Keycloak, agents: R
     answer = await provider.ask(authenticated(text, grant_type="client_credentials"))
     assert answer.status_code == 200, answer.text
     async with KeySource(tls=TRUSTS_NOBODY) as keys:
-        row = Issuer(issuer=provider.issuer, audiences=frozenset({CRM_API}))
+        row = Issuer(issuer=provider.issuer, audiences=frozenset({CRM_API}), client_claim="azp")
         token = await AccessTokenVerifier([row], keys).verify(answer.json()["access_token"], now=now())
-    assert token.client == EXIT
+    # Nothing of it says that it is no user's.
+    assert (token.client, token.subject == EXIT, token.type) == (EXIT, False, None)
 
 
 @pytest.mark.parametrize("wrong", ["workload", "audience", "authority", "type"])
@@ -125,39 +148,108 @@ async def test_no_other_jwt_svid_does(wrong: str, provider: Keycloak, agents: Ru
     assert answer.json()["error"] in ("invalid_client", "unauthorized_client")
 
 
-async def test_a_rotated_key_of_the_trust_domain_authenticates(
-    provider: Keycloak, agents: RunningWorkloadApi, authority: DevelopmentAuthority
-) -> None:
-    authority.prepare_jwt()
-    authority.activate_jwt()
+async def test_only_what_is_for_the_exit_is_exchanged(provider: Keycloak, agents: RunningWorkloadApi) -> None:
     text = await svid(agents, "exit", provider.issuer)
-    # It looks for a new key only in another second than before, and nobody is told.
-    async with asyncio.timeout(20):
-        while (await provider.ask(authenticated(text, grant_type="client_credentials"))).status_code != 200:  # noqa: ASYNC110
-            await asyncio.sleep(0.2)
+    refused = await provider.ask(
+        authenticated(
+            text,
+            grant_type="urn:ietf:params:oauth:grant-type:token-exchange",
+            subject_token=await provider.user_token("alice", OTHER_WEB),
+            subject_token_type="urn:ietf:params:oauth:token-type:access_token",
+            audience=CRM_API,
+        )
+    )
+    assert (refused.status_code, refused.json()["error"]) == (403, "access_denied")
 
 
-async def test_a_users_token_is_exchanged_for_one_that_the_legacy_service_takes(
-    provider: Keycloak, agents: RunningWorkloadApi
-) -> None:
-    asked = {
-        "grant_type": TOKEN_EXCHANGE, "subject_token_type": ACCESS_TOKEN, "audience": CRM_API,
-        "requested_token_type": ACCESS_TOKEN,
-    }  # fmt: skip
-    text = await svid(agents, "exit", provider.issuer)
-    answer = await provider.ask(authenticated(text, subject_token=await provider.user_token("alice"), **asked))
-    assert (answer.status_code, answer.json().get("issued_token_type")) == (200, ACCESS_TOKEN)
+@dataclass(frozen=True)
+class Shown:
+    """The settings of docs/legacy.md, with Keycloak and the service in place of the URLs on the page."""
+
+    api: dict[str, Any]
+    users: IssuerTable
+
+    @classmethod
+    def of(cls, provider: Keycloak, legacy: LegacyApi) -> Shown:
+        settings = example("keycloak settings")
+        for url, real in (("https://crm.example.com", legacy.url), ("https://login.example.com", provider.origin)):
+            assert url in settings
+            settings = settings.replace(url, real)
+        said = tomllib.loads(settings)
+        [row] = said["edge"]["issuers"]
+        users = IssuerTable(audiences=(said["edge"]["resource"],), **row)
+        return cls(api=said["egress"]["apis"]["crm"], users=users)
+
+
+@asynccontextmanager
+async def desk(published: Published, provider: Keycloak, shown: Shown) -> AsyncIterator[Site]:
+    """Run the desk and the exit, who are of the trust domain that Keycloak knows."""
+    with short_folder() as folder:
+        (folder / "dev").mkdir(mode=0o700)
+        shutil.copy(published.kept, folder / "dev" / "authority.json")
+        async with site(folder, provider, {"crm": shown.api}, users=shown.users) as running:
+            yield running
+
+
+@pytest.mark.nats
+async def test_the_legacy_service_sees_the_user(provider: Keycloak, published: Published) -> None:
     async with (
         LegacyApi(OAuth(provider.issuer, CRM_API)) as legacy,
-        httpx2.AsyncClient(trust_env=False) as http,
+        desk(published, provider, Shown.of(provider, legacy)) as running,
     ):
-        fields = {"Authorization": f"Bearer {answer.json()['access_token']}"}
-        assert (await http.get(f"{legacy.url}/customers/42", headers=fields)).json()["seen_by"] == "alice"
-        assert legacy.received[0].caller["azp"] == EXIT
+        alice = await provider.user_token("alice")
+        for _ in range(2):
+            seen = await running.look("42", alice)
+            assert (seen.status_code, seen.json()["status"]) == (200, 200), seen.text
+            assert json.loads(seen.json()["text"])["seen_by"] == "alice"
+        denied = await running.look("42", await provider.user_token("carol"))
+        assert (denied.status_code, denied.json()["code"]) == (403, "denied")
+        assert [(one.subject, one.caller["azp"]) for one in legacy.received] == [("alice", EXIT)] * 2
+        assert len({one.caller["jti"] for one in legacy.received}) == 1, "got once"
+        decided = await running.decisions("exit.crm")
+        assert [(one.allow, one.reasons) for one in decided] == [(True, ()), (True, ()), (False, ("not_owner",))]
         # The user's own token opens nothing there.
-        fields = {"Authorization": f"Bearer {await provider.user_token('alice')}"}
-        assert (await http.get(f"{legacy.url}/customers/42", headers=fields)).status_code == 401
-    # The exit must be in the audience of what it exchanges.
-    other = await provider.user_token("alice", OTHER_WEB)
-    refused = await provider.ask(authenticated(text, subject_token=other, **asked))
-    assert (refused.status_code, "access_token" in refused.json()) == (403, False)
+        async with httpx2.AsyncClient(trust_env=False) as http:
+            fields = {"Authorization": f"Bearer {alice}"}
+            assert (await http.get(f"{legacy.url}/customers/42", headers=fields)).status_code == 401
+
+
+@pytest.mark.nats
+async def test_a_token_that_was_revoked_is_not_exchanged(provider: Keycloak, published: Published) -> None:
+    async with (
+        LegacyApi(OAuth(provider.issuer, CRM_API)) as legacy,
+        desk(published, provider, Shown.of(provider, legacy)) as running,
+    ):
+        alice = await provider.user_token("alice")
+        await provider.revoke(alice, SHOP_WEB)
+        # The edge verifies tokens by itself, and so does not know.
+        assert (await running.look("42", alice)).status_code == 502
+        assert await running.outcomes("exit.crm", 1) == ["user_login_required"]
+        assert legacy.received == []
+        assert (await running.look("42", await provider.user_token("alice"))).status_code == 200
+
+
+@pytest.mark.nats
+async def test_a_key_that_keycloak_has_not_found_yet(provider: Keycloak, published: Published) -> None:
+    """The exit as itself, by client credentials."""
+    before = published.authority
+    async with LegacyApi(OAuth(provider.issuer, CRM_API)) as legacy:
+        shown = Shown.of(provider, legacy)
+        api = {**shown.api, "grant": "client_credentials", "users": []}
+        itself = Shown(api=api, users=shown.users.model_copy(update={"keep_tokens": False}))
+        async with desk(published, provider, itself) as running:
+            alice = await provider.user_token("alice")
+            running.dev.authority.prepare_jwt()
+            running.dev.authority.activate_jwt()
+            assert (await running.look("42", alice)).status_code == 502
+            assert await running.outcomes("exit.crm", 1) == ["token_unavailable"]
+            published.authority = running.dev.authority
+            try:
+                async with asyncio.timeout(30):
+                    # It looks for a key that it does not know only ten seconds after the last one, and nobody is told.
+                    while (await running.look("42", alice)).status_code != 200:  # noqa: ASYNC110
+                        await asyncio.sleep(0.5)
+            finally:
+                published.authority = before
+        [seen] = legacy.received
+        assert (seen.caller["azp"], seen.subject in ("alice", EXIT)) == (EXIT, False)

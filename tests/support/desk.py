@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 from joserfc.jwk import ECKey
@@ -29,6 +30,7 @@ from sealbus.agents.runtime.settings.schema import IssuerTable
 from sealbus.agents.runtime.worker import Worker
 from sealbus.bus.audit.trail import AuditEntry
 from sealbus.envelopes.records.decision import DecisionRecord
+from sealbus.envelopes.records.work import OutcomeRecord
 
 __all__ = [
     "DESK",
@@ -36,13 +38,17 @@ __all__ = [
     "SECONDS",
     "Customer",
     "Look",
+    "Provider",
     "Site",
     "desk_policy",
+    "example",
     "key_file",
     "provided",
     "site",
     "written",
 ]
+
+_PAGE = Path(__file__).parents[2] / "docs" / "legacy.md"
 
 OPERATIONS = ["GET /customers/{customer}", "POST /customers/{customer}/notes"]
 SECONDS = 20.0
@@ -118,6 +124,17 @@ class Site:
                 and entry.record.action == action
             ]
 
+    async def outcomes(self, action: str, count: int) -> list[str | None]:
+        """Wait for `count` outcomes of an action, and return the code of each, None for one that was done."""
+        codes: list[str | None] = []
+        async with asyncio.timeout(SECONDS), open_audit_trail("operator", self.dev.settings) as trail:
+            async for entry in trail.entries(follow=True):
+                if isinstance(entry, AuditEntry) and isinstance(entry.record, OutcomeRecord):
+                    codes += [entry.record.code] if entry.decision and entry.decision.action == action else []
+                if len(codes) >= count:
+                    break
+        return codes
+
 
 def written(path: Path, apis: Mapping[str, Mapping[str, Any]]) -> Path:
     """Write a settings file with these APIs, which are reached on loopback, to `path`, and return it."""
@@ -135,14 +152,29 @@ def key_file(path: Path, content: str) -> Path:
     return path
 
 
+def example(name: str) -> str:
+    """Return the one block that docs/legacy.md marks with `name`."""
+    [found] = re.findall(rf"<!-- example: {name} -->\n```[a-z]+\n(.*?)```", _PAGE.read_text("utf-8"), re.DOTALL)
+    return str(found)
+
+
+class Provider(Protocol):
+    """Who gives users their tokens."""
+
+    issuer: str
+
+
 @asynccontextmanager
-async def site(folder: Path, provider: OidcProvider, apis: Mapping[str, Mapping[str, Any]]) -> AsyncIterator[Site]:
-    row = IssuerTable(
-        issuer=provider.issuer,
-        audiences=(ES256_API,),
-        algorithms=("ES256",),
-        keep_tokens=any(api["grant"] == "token_exchange" for api in apis.values()),
-    )
+async def site(
+    folder: Path,
+    provider: Provider,
+    apis: Mapping[str, Mapping[str, Any]],
+    *,
+    users: IssuerTable | None = None,
+) -> AsyncIterator[Site]:
+    """Open the site in `folder`; `users` is the edge's row for them, by default one for tokens of `ES256_API`."""
+    exchanges = any(api["grant"] == "token_exchange" for api in apis.values())
+    row = users or IssuerTable(issuer=provider.issuer, audiences=(ES256_API,), keep_tokens=exchanges)
     options = DevOptions(
         folder=folder / "dev",
         agents=("shop-web", "desk"),

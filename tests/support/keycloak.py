@@ -64,6 +64,8 @@ _READY_SECONDS: Final = 150.0
 _LOOK_EVERY: Final = 0.25
 _SECONDS: Final = 20.0
 """Of one request: the first ones meet a server that is still compiling itself."""
+_REFRESH_SECONDS: Final = 300
+"""What the bundle says of how soon to read it again, as SPIRE's does."""
 _LOG_BYTES: Final = 4_000
 """How much of the log's end is shown if it does not start."""
 
@@ -95,6 +97,7 @@ class Keycloak:
     """The running realm `shop` with alice, bob and carol, whose ids are their names."""
 
     def __init__(self, origin: str) -> None:
+        self.origin = origin
         self.issuer = f"{origin}/realms/shop"
         self.token_endpoint = f"{self.issuer}/protocol/openid-connect/token"
 
@@ -130,6 +133,13 @@ class Keycloak:
         token: str = said.json()["access_token"]
         return token
 
+    async def revoke(self, token: str, client: str) -> None:
+        """Revoke a token of `client` (RFC 7009)."""
+        async with httpx2.AsyncClient(timeout=_SECONDS, trust_env=False) as http:
+            url = f"{self.issuer}/protocol/openid-connect/revoke"
+            answer = await http.post(url, data={"token": token, "client_id": client})
+        assert answer.status_code == 200, answer.text
+
     async def ask(self, form: Mapping[str, str]) -> httpx2.Response:
         """Ask the token endpoint."""
         async with httpx2.AsyncClient(timeout=_SECONDS, trust_env=False) as http:
@@ -159,9 +169,6 @@ def keycloak(jwks: Callable[[], bytes]) -> Iterator[Keycloak]:
                     *("-cp", str(home / "lib" / "quarkus-run.jar"), f"{_QUARKUS}.runner.QuarkusEntryPoint"),
                     *("start", "--optimized", "--import-realm", "--cache=local", "--http-enabled=true"),
                     *("--http-host=127.0.0.1", f"--http-port={port}", f"--hostname={origin}"),
-                    # A key that it does not know is looked for at most once in as many seconds, by default ten, and
-                    # refused meanwhile.
-                    "--spi-public-key-storage--infinispan--min-time-between-requests=0",
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
@@ -195,7 +202,8 @@ def _bundle_endpoint(jwks: Callable[[], bytes]) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            bundle = {"keys": [{**one, "use": "jwt-svid"} for one in json.loads(jwks())["keys"]]}
+            keys = [{**one, "use": "jwt-svid"} for one in json.loads(jwks())["keys"]]
+            bundle = {"keys": keys, "spiffe_sequence": 1, "spiffe_refresh_hint": _REFRESH_SECONDS}
             body = json.dumps(bundle).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")

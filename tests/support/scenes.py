@@ -59,10 +59,15 @@ class LogIns:
         return self._brief
 
 
-async def surprises(stage: Stage, scenes: Sequence[Scene], tokens: LogIns) -> list[tuple[str, object]]:
-    """Play `scenes` with `tokens` and return those that end in another way than they must, and how."""
+async def surprises(
+    stage: Stage, scenes: Sequence[Scene], tokens: LogIns, *, domain: str = ""
+) -> list[tuple[str, object]]:
+    """Play `scenes` with `tokens`, of users of a partner's `domain` or of ours.
+
+    Return those that end in another way than they must, and how.
+    """
     before = stage.door
-    async with Door(stage.backstage.resource, tokens) as stage.door:
+    async with Door(stage.backstage.resource, tokens, domain=domain) as stage.door:
         try:
             return [(one.scene.name, one.got) async for one in play(scenes, stage) if not one.ok]
         finally:

@@ -121,7 +121,7 @@ async def _engine_started(stage: Stage) -> Outcome:
 
 async def _replayed(stage: Stage) -> Outcome:
     """Read the whole audit stream again for one user: every record verifies, and all the user's decisions are there."""
-    decisions, findings = await stage.replay("carol")
+    decisions, findings = await stage.replay(stage.door.user_id("carol"))
     found = [outcome_of(decision_of(one)) for one in decisions]
     if findings or stage.findings:
         return Outcome(got=REFUSED, code="findings")

@@ -32,10 +32,14 @@ def session_of(token: str) -> str:
 
 
 class Door:
-    """A client of the edge at `resource` over HTTP, with the tokens of `tokens`; enter with `async with`."""
+    """A client of the edge at `resource` over HTTP, with the tokens of `tokens`; enter with `async with`.
 
-    def __init__(self, resource: str, tokens: TokenSource) -> None:
+    `domain` is that of the edge's row for their issuer, empty for our own.
+    """
+
+    def __init__(self, resource: str, tokens: TokenSource, *, domain: str = "") -> None:
         self._tokens = tokens
+        self._domain = domain
         self._http = httpx2.AsyncClient(base_url=resource, timeout=_SECONDS, trust_env=False, follow_redirects=False)
 
     async def __aenter__(self) -> Self:
@@ -50,6 +54,10 @@ class Door:
     def token(self, user: str, *, session: str = "", audience: str = "", expires_in: int = 300) -> str:
         """Return an access token as a login of `user` would issue it."""
         return self._tokens(user, session=session, audience=audience, expires_in=expires_in)
+
+    def user_id(self, user: str) -> str:
+        """Return the id of `user` inside: one of a partner has the domain in it."""
+        return f"{user}@{self._domain}" if self._domain else user
 
     async def post(self, path: str, body: object, token: str = "") -> httpx2.Response:
         """Post JSON, with `token` as bearer if there is one."""

@@ -106,7 +106,8 @@ async def _three_hops(stage: Stage) -> Outcome:
 
     found = await stage.decision(third)
     user = _context(found.input).get("user")
-    if not isinstance(user, dict) or user.get("id") != "alice" or not isinstance(found.record, DecisionRecord):
+    alice = stage.door.user_id("alice")
+    if not isinstance(user, dict) or user.get("id") != alice or not isinstance(found.record, DecisionRecord):
         return Outcome(got="error", code="user")
     return outcome_of(found.record)
 

@@ -23,7 +23,7 @@ from sealbus.agents.edge.oauth.private_file import read_private
 from sealbus.bus.ports import Clock
 from sealbus.bus.routing.retry import Reject
 from sealbus.envelopes.encoding.strict_json import Json, parse_object
-from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable
 from sealbus.envelopes.limits import SECOND
 from sealbus.envelopes.message.user_context import UserContext
 
@@ -244,7 +244,8 @@ class AuthorizationServer:
                 form, fields = await self._client.sign(form, issuer=self.issuer, now=now)
                 status, document = await self._documents.answer(await self._token_endpoint(now), form, fields)
             said = _parsed(document, self._limits)
-        except (FetchFailed, TimeoutError) as error:
+        except (FetchFailed, TimeoutError, BusUnavailable, IdentityUnavailable) as error:
+            # The last two before anything is sent: where users' tokens are kept, and who the exit is.
             _log.warning("%s gave no token: %s", self.issuer, str(error) or "too slow")
             raise Reject(TOKEN_UNAVAILABLE) from error
         if status != 200:

@@ -9,7 +9,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    field_validator,
+)
 
 from sealbus.bus.audit.redaction import Recording
 from sealbus.bus.stream_names import AUDIT
@@ -87,7 +96,7 @@ def _redacting(redact: dict[str, tuple[str, ...]], value: str) -> str:
 
 
 Id = Annotated[SpiffeId, PlainValidator(_spiffe_id)]
-Domain = Annotated[TrustDomain, PlainValidator(_trust_domain)]
+Domain = Annotated[TrustDomain, PlainValidator(_trust_domain), PlainSerializer(str, when_used="json")]
 Size = Annotated[int, PlainValidator(_size)]
 Server = Annotated[str, BeforeValidator(_server)]
 FileOrUrl = Annotated[str, "file or URL"]

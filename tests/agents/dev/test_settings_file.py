@@ -158,10 +158,11 @@ def test_other_issuers_are_written_as_they_are(tmp_path: Path) -> None:
         bound=True,
         client_key=tmp_path / "client.pem",
     )
-    settings = written(tmp_path, Declared(), [row, IssuerTable(issuer="https://other.example")])
+    partner = IssuerTable.model_validate({"issuer": "https://other.example", "domain": "other.example"})
+    settings = written(tmp_path, Declared(), [row, partner])
     first, *others = settings.edge.issuers
     assert first.issuer == settings.dev.issuer
-    assert others == [row, IssuerTable(issuer="https://other.example")]
+    assert others == [row, partner]
 
 
 def test_an_edge_of_the_projects_own_name_is_kept(tmp_path: Path) -> None:

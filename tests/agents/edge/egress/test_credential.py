@@ -41,7 +41,7 @@ from sealbus.agents.edge.oauth.kept_tokens import KeptTokens, Owner
 from sealbus.bus.routing.retry import Reject
 from sealbus.bus.stream_names import STATE
 from sealbus.bus.streams.key_value import KeyValue
-from sealbus.envelopes.errors import ConfigurationError
+from sealbus.envelopes.errors import BusUnavailable, ConfigurationError, IdentityUnavailable, SealbusError
 from sealbus.envelopes.message.user_context import SubjectType, UserContext, parse_payload
 from sealbus.testing import TestBus
 
@@ -291,6 +291,26 @@ async def test_a_jwt_svid_for_the_issuer_alone(provider: ScriptedProvider, docum
             "client_assertion": "an-svid",
         }
     ]
+
+
+@pytest.mark.parametrize("lost", [IdentityUnavailable("no JWT-SVID"), BusUnavailable("not connected")])
+async def test_an_exit_that_cannot_ask(
+    provider: ScriptedProvider, documents: Documents, lost: SealbusError, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing: list[SealbusError] = [lost]
+
+    async def fetch(_: str) -> str:
+        if failing:
+            raise failing.pop()
+        return "an-svid"
+
+    provider.says("/token", issued())
+    made = tokens(provider, documents, client=JwtSvidClient("the-exit", fetch))
+    with pytest.raises(Reject) as refused:
+        await made.secret(None)
+    assert (refused.value.code, provider.forms) == ("token_unavailable", [])
+    assert lost.detail in caplog.text
+    assert await made.secret(None) == "token-1"
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
     "a line in a field": ({"headers": (("Accept", "a\r\nAuthorization: mine"),)}, "field_refused"),
     "a line in a name": ({"headers": (("Accept: a\r\nX", "b"),)}, "field_refused"),
     "a field twice": ({"headers": (("Accept", "a"), ("ACCEPT", "b"))}, "field_refused"),
+    "a request in the body of one that has none": ({"body": b"GET /admin HTTP/1.1\r\nX: "}, "field_refused"),
     "too many fields": ({"headers": tuple((f"x-{n}", "") for n in range(65))}, "bad_body"),
 }
 
@@ -115,6 +116,22 @@ async def test_answers(name: str) -> None:
         assert await refused(out) == code
         for entry in await out.bus.audit():
             assert SECRET not in repr(entry)
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("GET", answered(200, b"for alice") + answered(200, b"for the next one")),
+        ("HEAD", answered(200, answered(200, b"for the next one"))),
+    ],
+    ids=["two answers", "an answer that is the body of one without a body"],
+)
+async def test_what_follows_an_answer_is_nobody_elses(method: str, said: bytes) -> None:
+    operations = ("GET /customers/{customer}", "HEAD /customers/{customer}")
+    async with ScriptedApi(lambda _: said) as api, way_out(api_of(api.url, *operations, seconds=2.0)) as out:
+        await out.ask("/customers/42", method=method)
+        api.answer = lambda _: answered(200, b"for bob")
+        assert (await out.ask("/customers/42", user="bob")).body == b"for bob"
 
 
 @pytest.mark.parametrize("url", INSIDE_URLS)

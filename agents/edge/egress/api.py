@@ -74,6 +74,8 @@ _ANSWERED: Final = frozenset(
 _FIELD: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
 _VALUE: Final = re.compile(r"[\t -~]{0,4096}")
 _QUERY: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,4096}")
+_BODILESS: Final = frozenset({"GET", "HEAD", "DELETE"})
+"""Methods whose body means nothing: a server that does not read it takes it for the next request (RFC 9110 section 9.3.1)."""
 _FORBIDDEN: Final = frozenset(
     {"authorization", "cookie", "host", "proxy-authorization", "set-cookie", "te", "connection"}
 )
@@ -139,7 +141,8 @@ class OpenApi:
     """An API with its connections. Use with `async with`.
 
     Neither proxies nor credentials are taken from the environment; no redirect is followed, which would be another request
-    that nobody decided about.
+    that nobody decided about. Each request has a connection of its own: on a shared one, what an API sends beyond its answer
+    would be the answer to somebody else, and what it does not read of a body would begin somebody else's request.
     """
 
     def __init__(self, api: Api, *, resolving: Resolve = resolve) -> None:
@@ -152,7 +155,7 @@ class OpenApi:
         # each API, because to its pool two hosts at one address are one.
         self._transport = httpx2.AsyncHTTPTransport(
             verify=api.tls,
-            limits=httpx2.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=15.0),
+            limits=httpx2.Limits(max_connections=64),
             trust_env=False,
         )
 
@@ -199,6 +202,8 @@ class OpenApi:
             fields[small] = value
         if _QUERY.fullmatch(request.query) is None:
             raise Reject(FIELD_REFUSED, note="query")
+        if request.body and request.method in _BODILESS:
+            raise Reject(FIELD_REFUSED, note="body")
         return fields
 
     async def _request(self, request: ApiRequest, fields: Mapping[str, str], secret: str) -> ApiAnswer:
@@ -211,6 +216,7 @@ class OpenApi:
             headers={
                 **fields,
                 "host": self._netloc,
+                "connection": "close",
                 # A compressed answer could grow without bound while it is decoded.
                 "accept-encoding": "identity",
                 "user-agent": "sealbus",

@@ -162,7 +162,8 @@ async def test_nobody_sees_another_ones_cookies() -> None:
         await out.ask("/customers/acme")
         await out.ask("/customers/acme", user="bob")
     assert ["cookie" in one.headers for one in api.asked] == [False, False]
-    assert api.connections == 1
+    assert [one.headers["connection"] for one in api.asked] == ["close", "close"]
+    assert api.connections == 2
 
 
 async def test_fields_of_an_api_are_passed_on_where_its_settings_say_so() -> None:

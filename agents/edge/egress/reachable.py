@@ -21,8 +21,10 @@ Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 """IPv4 behind a translator (RFC 6052)."""
-_NOT_PUBLIC: Final = tuple(map(ip_network, ("192.0.0.0/24", "::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")))
-"""Beside what `ipaddress` knows: addresses of protocols, and tunnels and translators that lead to an address in them."""
+_UNICAST: Final = IPv6Network("2000::/3")
+"""What is given out of IPv6: the rest has old private addresses (`fec0::/10`) and translators, which `ipaddress` lets by."""
+_NOT_PUBLIC: Final = tuple(map(ip_network, ("192.0.0.0/24", "2001::/32", "2002::/16", "3fff::/20")))
+"""Beside what `ipaddress` knows: addresses of protocols and of documents, and tunnels that lead to an address in them."""
 
 
 class AddressRefused(Exception):
@@ -59,4 +61,6 @@ def is_public(address: Address) -> bool:
         inner = IPv4Address(address.packed[-4:]) if address in _NAT64 else address.ipv4_mapped
     if inner is not None:
         return is_public(inner)
+    if isinstance(address, IPv6Address) and address not in _UNICAST:
+        return False
     return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_PUBLIC)

@@ -177,6 +177,29 @@ async def test_who_may_call_the_exit_is_the_policys_word_for_each_request() -> N
         assert api.connections == 0
 
 
+@pytest.mark.parametrize(
+    "operations",
+    [("GET /users/{user}", "GET /users/me"), ("GET /users/me", "GET /users/{user}")],
+    ids=["the general first", "the special first"],
+)
+@pytest.mark.parametrize("path", ["/users/me", "/users/%6de", "/users/m%65"])
+async def test_what_is_denied_is_not_reached_as_a_value_of_another_operation(
+    path: str, operations: tuple[str, ...]
+) -> None:
+    def verdict(document: dict[str, Any]) -> Any:
+        denied = document["resource"]["properties"].get("template") == "/users/me"
+        return deny("not_for_you") if denied else allow()
+
+    async with (
+        ScriptedApi() as api,
+        way_out(api_of(api.url, *operations), engine=ScriptedEngine(verdict)) as out,
+    ):
+        with pytest.raises((Denied, RemoteError)) as failed:
+            await out.ask(path)
+        assert str(failed.value.code) == ("denied" if path == "/users/me" else "resource_not_found")
+        assert api.connections == 0
+
+
 async def test_one_users_token_is_never_shown_for_another() -> None:
     class OfUsers(FixedSecret):
         async def secret(self, user: Any) -> str:

@@ -105,7 +105,8 @@ class Api:
             raise ConfigurationError(f"egress.apis {self.name[:64]!r}: letters, digits, - and _ only")
         if not is_secure_url(self.url) or "?" in self.url or "%" in self.url:
             raise ConfigurationError(f"url of {self.name}: must be an https URL, or http on a loopback address")
-        if not self.operations or len({str(one) for one in self.operations}) != len(self.operations):
+        shapes = {(one.method, one.shape) for one in self.operations}
+        if not shapes or len(shapes) != len(self.operations):
             raise ConfigurationError(f"operations of {self.name}: at least one, and each once")
         if not all(map(_FIELD.fullmatch, self.headers)) or not _FORBIDDEN.isdisjoint(self.headers):
             raise ConfigurationError(f"headers of {self.name}: names in lower case, and none that says who calls")
@@ -120,21 +121,26 @@ class Api:
     def resource(self, request: ApiRequest) -> Resource:
         """Return what the policy is asked about: the operation, with the values of its variables under their names.
 
+        Of several the one is taken that says more: `/users/me` before `/users/{user}`, in whatever order they stand.
         Raises `ResourceNotFound` for a request of no operation.
         """
-        for operation in self.operations:
-            found = operation.match(request.method, request.path)
-            if found is not None:
-                return Resource(
-                    "http",
-                    f"{self.name} {operation}",
-                    api=self.name,
-                    host=self.host,
-                    method=operation.method,
-                    template=operation.template,
-                    **found,
-                )
-        raise ResourceNotFound(f"{self.name} has no such operation")
+        matching = [
+            (one.shape, one, values)
+            for one in self.operations
+            if (values := one.match(request.method, request.path)) is not None
+        ]
+        if not matching:
+            raise ResourceNotFound(f"{self.name} has no such operation")
+        _, operation, values = min(matching)
+        return Resource(
+            "http",
+            f"{self.name} {operation}",
+            api=self.name,
+            host=self.host,
+            method=operation.method,
+            template=operation.template,
+            **values,
+        )
 
 
 class OpenApi:

@@ -331,3 +331,6 @@ def test_the_longest_time_of_an_api() -> None:
 def test_an_operation_twice() -> None:
     with pytest.raises(ConfigurationError, match="each once"):
         api_of("https://crm.example", "GET /a", "GET /a")
+    with pytest.raises(ConfigurationError, match="each once"):
+        api_of("https://crm.example", "GET /a/{id}", "GET /a/{name}")
+    api_of("https://crm.example", "GET /a/{id}", "PUT /a/{id}", "GET /a/id", "GET /b/{id}")

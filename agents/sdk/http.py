@@ -16,12 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["EXIT", "ApiAnswer", "ApiRequest", "api_action", "api_client"]
+__all__ = ["EXIT", "MOST_FIELDS", "ApiAnswer", "ApiRequest", "api_action", "api_client"]
 
 EXIT: Final = "exit"
 """The agent that calls APIs, unless another is named."""
 
-Fields = Annotated[tuple[tuple[str, str], ...], Field(max_length=64)]
+MOST_FIELDS: Final = 64
+
+Fields = Annotated[tuple[tuple[str, str], ...], Field(max_length=MOST_FIELDS)]
 """Header fields in their order."""
 
 _HOST: Final = "api.invalid"

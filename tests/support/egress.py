@@ -111,7 +111,7 @@ class FixedSecret:
     def fields(self, secret: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {secret}"}
 
-    def forget(self, user: UserContext | None) -> bool:
+    def forget(self, user: UserContext | None, secret: str) -> bool:
         if not self.renewed:
             return False
         self.secret_text, *self.renewed = self.renewed

@@ -18,7 +18,7 @@ from sealbus.agents.edge.egress.credential import Credential
 from sealbus.agents.edge.egress.operation import Operation
 from sealbus.agents.edge.egress.reachable import AddressRefused, Network, Resolve, address_of, resolve
 from sealbus.agents.edge.oauth.issuers import is_secure_url
-from sealbus.agents.sdk.http import ApiAnswer, ApiRequest
+from sealbus.agents.sdk.http import MOST_FIELDS, ApiAnswer, ApiRequest
 from sealbus.agents.sdk.resource import Resource
 from sealbus.bus.routing.retry import Reject
 from sealbus.envelopes.encoding.codec import is_text
@@ -185,7 +185,7 @@ class OpenApi:
             async with asyncio.timeout(self.api.seconds):
                 secret = await self.api.credential.secret(user)
                 answer = await self._request(request, fields, secret)
-                if answer.status == httpx2.codes.UNAUTHORIZED and self.api.credential.forget(user):
+                if answer.status == httpx2.codes.UNAUTHORIZED and self.api.credential.forget(user, secret):
                     answer = await self._request(request, fields, await self.api.credential.secret(user))
         except AddressRefused as error:
             _log.error("API %s: %s", self.api.name, error)
@@ -248,7 +248,7 @@ class OpenApi:
         if any(secret.encode() in one for one in shown):
             _log.error("API %s answers with what it was shown: the answer is dropped", self.api.name)
             raise Reject(ANSWER_REFUSED)
-        if not all(is_text(value, 4_096) for _, value in fields):
+        if len(fields) > MOST_FIELDS or not all(is_text(value, 4_096) for _, value in fields):
             raise Reject(ANSWER_REFUSED)
         return ApiAnswer(status=response.status_code, headers=tuple(fields), body=body)
 

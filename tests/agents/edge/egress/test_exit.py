@@ -212,10 +212,11 @@ async def test_what_an_agent_may_not_send(request_: dict[str, Any]) -> None:
         answered(200, b"\x1f\x8b", ("Content-Encoding", "identity, gzip")),
         answered(200, b"", ("ETag", "a\tb"), ("Link", "a")),
         answered(200, b"", ("Link", "a"), ("ETag", "a\tb")),
+        answered(200, b"", *[("Link", "a")] * 65),
     ],
     ids=[
         *("with the token", "with the token in a field", "too long", "compressed", "compressed in the end"),
-        *("with a control character", "with a control character at the end"),
+        *("with a control character", "with a control character at the end", "with too many fields"),
     ],
 )
 async def test_answers_that_are_dropped(said: bytes) -> None:

@@ -77,9 +77,13 @@ _QUERY: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,4096}")
 _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE"})
 """Methods whose body means nothing: a server that does not read it takes it for the next request (RFC 9110 section 9.3.1)."""
 _FORBIDDEN: Final = frozenset(
-    {"authorization", "cookie", "host", "proxy-authorization", "set-cookie", "te", "connection"}
+    {
+        *("authorization", "proxy-authorization", "cookie", "set-cookie", "www-authenticate", "proxy-authenticate"),
+        *("host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "expect"),
+        *("accept-encoding", "content-encoding", "user-agent"),
+    }
 )
-"""Fields that no setting may let through: who calls is the exit's word alone."""
+"""Fields that no setting may let through: who calls, and how it is sent, is the exit's word alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +112,12 @@ class Api:
         shapes = {(one.method, one.shape) for one in self.operations}
         if not shapes or len(shapes) != len(self.operations):
             raise ConfigurationError(f"operations of {self.name}: at least one, and each once")
-        if not all(map(_FIELD.fullmatch, self.headers)) or not _FORBIDDEN.isdisjoint(self.headers):
+        shown = frozenset(name.lower() for name in self.credential.fields(""))
+        if not all(map(_FIELD.fullmatch, self.headers)) or not (_FORBIDDEN | shown).isdisjoint(self.headers):
             raise ConfigurationError(f"headers of {self.name}: names in lower case, and none that says who calls")
+        # Beside one that an agent sent, an API could take either.
+        if not shown.isdisjoint(_SENT | _FORBIDDEN - {"authorization", "cookie"}):
+            raise ConfigurationError(f"key_header of {self.name}: a field that is not there for something else")
         if not 0 < self.seconds <= MOST_SECONDS:
             raise ConfigurationError(f"seconds of {self.name}: over 0 and at most {MOST_SECONDS:.0f}")
 

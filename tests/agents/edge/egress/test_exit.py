@@ -17,6 +17,17 @@ from sealbus.envelopes.errors import ConfigurationError
 reader = Agent("reader")
 
 
+class ShownIn(FixedSecret):
+    """A key that is shown in `field`."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__()
+        self.field = field
+
+    def fields(self, secret: str) -> dict[str, str]:
+        return {self.field: secret}
+
+
 class Look(BaseModel):
     customer: str
     task: bool = False
@@ -315,6 +326,13 @@ async def test_without_networks_an_api_inside_is_not_reached() -> None:
         ("https://crm.example", {"name": "a.b"}),
         ("https://crm.example", {"headers": frozenset({"authorization"})}),
         ("https://crm.example", {"headers": frozenset({"X-Upper"})}),
+        ("https://crm.example", {"headers": frozenset({"transfer-encoding"})}),
+        ("https://crm.example", {"headers": frozenset({"content-length"})}),
+        ("https://crm.example", {"headers": frozenset({"www-authenticate"})}),
+        ("https://crm.example", {"headers": frozenset({"x-tenant", "x-key"}), "credential": ShownIn("X-Key")}),
+        ("https://crm.example", {"credential": ShownIn("Accept")}),
+        ("https://crm.example", {"credential": ShownIn("Host")}),
+        ("https://crm.example", {"credential": ShownIn("Content-Length")}),
         ("https://crm.example", {"seconds": 0.0}),
         ("https://crm.example", {"seconds": 3_601.0}),
         ("https://crm.example", {"operations": ()}),
@@ -323,6 +341,11 @@ async def test_without_networks_an_api_inside_is_not_reached() -> None:
 def test_an_api_that_cannot_be(url: str, changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         api_of(url, **changes)
+
+
+def test_a_key_may_be_shown_in_a_field_of_its_own() -> None:
+    for field in ("X-Key", "Authorization"):
+        api_of("https://crm.example", credential=ShownIn(field), headers=frozenset({"x-tenant"}))
 
 
 def test_the_longest_time_of_an_api() -> None:

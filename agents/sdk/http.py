@@ -7,6 +7,7 @@ of an agent's own network is used: it needs no route to the API, and sees neithe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Final
 
@@ -75,6 +76,13 @@ class _Calls(httpx2.AsyncBaseTransport):
         )
         return httpx2.Response(answer.status, headers=list(answer.headers), content=answer.body, request=request)
 
+
+def _of_others(record: logging.LogRecord) -> bool:
+    """Return whether a line of httpx2 is not of these clients: it shows the whole URL, and here that is what a call says."""
+    return _HOST not in record.getMessage()
+
+
+logging.getLogger("httpx2").addFilter(_of_others)
 
 _CONNECTION: Final = frozenset(
     {"accept-encoding", "connection", "content-length", "host", "transfer-encoding", "user-agent"}

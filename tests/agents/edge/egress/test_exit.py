@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -98,6 +99,18 @@ async def test_an_agent_reads_an_api_with_the_user_of_its_message(task: bool) ->
     assert documents[0]["context"]["kind"] == ("task" if task else "call")
     assert [one.rpartition("/")[2] for one in documents[0]["context"]["chain"]] == ["shop-web", "reader"]
     assert [(one.allow, one.action) for one in records] == [(True, "exit.crm")]
+
+
+async def test_what_an_agent_asks_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with ScriptedApi() as api, way_out(api_of(api.url), agents=[reader]) as out:
+        client = await out.bus.client("shop-web")
+        await client.call(
+            "reader.look", Look(customer="mr-private"), returns=Seen, user=out.bus.user("alice", "shop-web")
+        )
+    assert len(api.asked) == 1
+    assert "mr-private" not in caplog.text
+    assert SECRET not in caplog.text
 
 
 async def test_a_body_goes_out_and_a_place_below_the_api_comes_back() -> None:

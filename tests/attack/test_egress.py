@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -132,6 +134,51 @@ async def test_what_follows_an_answer_is_nobody_elses(method: str, said: bytes) 
         await out.ask("/customers/42", method=method)
         api.answer = lambda _: answered(200, b"for bob")
         assert (await out.ask("/customers/42", user="bob")).body == b"for bob"
+
+
+async def test_an_answer_in_tiny_pieces_lets_others_have_their_turn() -> None:
+    pieces, turns = 8_000, 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    said = b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * pieces + b"0\r\n\r\n"
+
+    def answer(_: object) -> bytes:
+        nonlocal turns
+        turns = 0
+        return said
+
+    async with ScriptedApi(answer) as api, way_out(api_of(api.url)) as out:
+        working = asyncio.ensure_future(others())
+        assert (await out.ask("/customers/42")).body == b"x" * pieces
+        working.cancel()
+    assert turns >= pieces
+
+
+async def test_a_name_that_is_never_resolved_holds_up_no_other_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, real = threading.Event(), socket.getaddrinfo
+
+    def resolved(host: Any, *rest: Any, **more: Any) -> Any:
+        if host == "slow.example":
+            done.wait(60)
+        return real("localhost" if host == "slow.example" else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    slow = api_of("https://slow.example", "GET /", name="slow", seconds=0.2)
+    try:
+        async with ScriptedApi() as api, way_out(slow, api_of(api.url, seconds=5.0)) as out:
+            # More than the loop has threads.
+            asking = [out.ask("/", action="exit.slow") for _ in range(40)]
+            failed = await asyncio.gather(*asking, return_exceptions=True)
+            assert {one.code for one in failed if isinstance(one, RemoteError)} == {"api_timeout"}
+            assert (await out.ask("/customers/42")).status == 200
+            done.set()
+    finally:
+        done.set()
 
 
 @pytest.mark.parametrize("url", INSIDE_URLS)

@@ -7,7 +7,9 @@ import logging
 import re
 import ssl
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -34,6 +36,8 @@ ANSWER_BYTES: Final = 524_288
 """The longest body of an answer: in base64 it has to fit an envelope (SPEC.md section 2)."""
 SECONDS: Final = 10.0
 MOST_SECONDS: Final = 3_600.0
+_RESOLVING: Final = 4
+"""Threads of an API in which its name is resolved."""
 
 ADDRESS_REFUSED: Final = "address_refused"
 API_UNREACHABLE: Final = "api_unreachable"
@@ -159,9 +163,11 @@ class OpenApi:
     would be the answer to somebody else, and what it does not read of a body would begin somebody else's request.
     """
 
-    def __init__(self, api: Api, *, resolving: Resolve = resolve) -> None:
+    def __init__(self, api: Api, *, resolving: Resolve | None = None) -> None:
         self.api: Final = api
-        self._resolving = resolving
+        # Of its own: a name whose servers do not answer holds a thread for longer than anybody waits.
+        self._threads = ThreadPoolExecutor(_RESOLVING, thread_name_prefix=f"names of {api.name}")
+        self._resolving = resolving or partial(resolve, threads=self._threads)
         parts = urlsplit(api.url)
         self._scheme, self._netloc, self._base = parts.scheme, parts.netloc, parts.path.rstrip("/")
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -182,6 +188,7 @@ class OpenApi:
     ) -> None:
         await self.api.credential.close()
         await self._transport.__aexit__(kind, error, trace)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def request(self, request: ApiRequest, user: UserContext | None) -> ApiAnswer:
         """Return what the API answers to an allowed `request` on behalf of `user`; raise `Reject`.
@@ -278,4 +285,6 @@ async def _body(response: httpx2.Response) -> bytes:
         body += piece
         if len(body) > ANSWER_BYTES:
             raise Reject(ANSWER_REFUSED, note="too large")
+        # Thousands of pieces of a byte each may have come at once: others, and the deadline, have their turn between them.
+        await asyncio.sleep(0)
     return bytes(body)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, TypeAlias
 
@@ -31,9 +33,13 @@ class AddressRefused(Exception):
     """The host has an address that this API may not have. The text names the host, for the operator's log."""
 
 
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """Return the addresses of `host`; raise `OSError` if there are none. The caller sets the deadline."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+async def resolve(host: str, port: int, *, threads: Executor | None = None) -> Sequence[str]:
+    """Return the addresses of `host`; raise `OSError` if there are none. The caller sets the deadline.
+
+    A thread of `threads`, by default one of the loop's, is taken until the name is resolved, whoever still waits for it.
+    """
+    asking = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(threads, asking)
     return [str(address[0]) for *_, address in found]
 
 

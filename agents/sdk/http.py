@@ -7,6 +7,7 @@ of an agent's own network is used: it needs no route to the API, and sees neithe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Final
 
@@ -16,12 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from sealbus.envelopes.errors import SealError
 from sealbus.envelopes.trust.names import is_token
 
-__all__ = ["EXIT", "ApiAnswer", "ApiRequest", "api_action", "api_client"]
+__all__ = ["EXIT", "MOST_FIELDS", "ApiAnswer", "ApiRequest", "api_action", "api_client"]
 
 EXIT: Final = "exit"
 """The agent that calls APIs, unless another is named."""
 
-Fields = Annotated[tuple[tuple[str, str], ...], Field(max_length=64)]
+MOST_FIELDS: Final = 64
+
+Fields = Annotated[tuple[tuple[str, str], ...], Field(max_length=MOST_FIELDS)]
 """Header fields in their order."""
 
 _HOST: Final = "api.invalid"
@@ -73,6 +76,13 @@ class _Calls(httpx2.AsyncBaseTransport):
         )
         return httpx2.Response(answer.status, headers=list(answer.headers), content=answer.body, request=request)
 
+
+def _of_others(record: logging.LogRecord) -> bool:
+    """Return whether a line of httpx2 is not of these clients: it shows the whole URL, and here that is what a call says."""
+    return _HOST not in record.getMessage()
+
+
+logging.getLogger("httpx2").addFilter(_of_others)
 
 _CONNECTION: Final = frozenset(
     {"accept-encoding", "connection", "content-length", "host", "transfer-encoding", "user-agent"}

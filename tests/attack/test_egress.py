@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -61,6 +63,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
     "a line in a field": ({"headers": (("Accept", "a\r\nAuthorization: mine"),)}, "field_refused"),
     "a line in a name": ({"headers": (("Accept: a\r\nX", "b"),)}, "field_refused"),
     "a field twice": ({"headers": (("Accept", "a"), ("ACCEPT", "b"))}, "field_refused"),
+    "a request in the body of one that has none": ({"body": b"GET /admin HTTP/1.1\r\nX: "}, "field_refused"),
     "too many fields": ({"headers": tuple((f"x-{n}", "") for n in range(65))}, "bad_body"),
 }
 
@@ -117,6 +120,67 @@ async def test_answers(name: str) -> None:
             assert SECRET not in repr(entry)
 
 
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("GET", answered(200, b"for alice") + answered(200, b"for the next one")),
+        ("HEAD", answered(200, answered(200, b"for the next one"))),
+    ],
+    ids=["two answers", "an answer that is the body of one without a body"],
+)
+async def test_what_follows_an_answer_is_nobody_elses(method: str, said: bytes) -> None:
+    operations = ("GET /customers/{customer}", "HEAD /customers/{customer}")
+    async with ScriptedApi(lambda _: said) as api, way_out(api_of(api.url, *operations, seconds=2.0)) as out:
+        await out.ask("/customers/42", method=method)
+        api.answer = lambda _: answered(200, b"for bob")
+        assert (await out.ask("/customers/42", user="bob")).body == b"for bob"
+
+
+async def test_an_answer_in_tiny_pieces_lets_others_have_their_turn() -> None:
+    pieces, turns = 8_000, 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    said = b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * pieces + b"0\r\n\r\n"
+
+    def answer(_: object) -> bytes:
+        nonlocal turns
+        turns = 0
+        return said
+
+    async with ScriptedApi(answer) as api, way_out(api_of(api.url)) as out:
+        working = asyncio.ensure_future(others())
+        assert (await out.ask("/customers/42")).body == b"x" * pieces
+        working.cancel()
+    assert turns >= pieces
+
+
+async def test_a_name_that_is_never_resolved_holds_up_no_other_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, real = threading.Event(), socket.getaddrinfo
+
+    def resolved(host: Any, *rest: Any, **more: Any) -> Any:
+        if host == "slow.example":
+            done.wait(60)
+        return real("localhost" if host == "slow.example" else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    slow = api_of("https://slow.example", "GET /", name="slow", seconds=0.2)
+    try:
+        async with ScriptedApi() as api, way_out(slow, api_of(api.url, seconds=5.0)) as out:
+            # More than the loop has threads.
+            asking = [out.ask("/", action="exit.slow") for _ in range(40)]
+            failed = await asyncio.gather(*asking, return_exceptions=True)
+            assert {one.code for one in failed if isinstance(one, RemoteError)} == {"api_timeout"}
+            assert (await out.ask("/customers/42")).status == 200
+            done.set()
+    finally:
+        done.set()
+
+
 @pytest.mark.parametrize("url", INSIDE_URLS)
 async def test_targets_inside(url: str) -> None:
     async with way_out(api_of(url, networks=(), seconds=5.0)) as out:
@@ -157,6 +221,29 @@ async def test_who_may_call_the_exit_is_the_policys_word_for_each_request() -> N
         for request in ({"path": "/customers/43"}, {"path": "/customers/42/notes", "method": "POST"}):
             with pytest.raises(Denied):
                 await out.ask(**request)
+        assert api.connections == 0
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [("GET /users/{user}", "GET /users/me"), ("GET /users/me", "GET /users/{user}")],
+    ids=["the general first", "the special first"],
+)
+@pytest.mark.parametrize("path", ["/users/me", "/users/%6de", "/users/m%65"])
+async def test_what_is_denied_is_not_reached_as_a_value_of_another_operation(
+    path: str, operations: tuple[str, ...]
+) -> None:
+    def verdict(document: dict[str, Any]) -> Any:
+        denied = document["resource"]["properties"].get("template") == "/users/me"
+        return deny("not_for_you") if denied else allow()
+
+    async with (
+        ScriptedApi() as api,
+        way_out(api_of(api.url, *operations), engine=ScriptedEngine(verdict)) as out,
+    ):
+        with pytest.raises((Denied, RemoteError)) as failed:
+            await out.ask(path)
+        assert str(failed.value.code) == ("denied" if path == "/users/me" else "resource_not_found")
         assert api.connections == 0
 
 

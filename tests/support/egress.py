@@ -19,7 +19,7 @@ from sealbus.agents.edge.egress.api import Api
 from sealbus.agents.edge.egress.credential import Credential
 from sealbus.agents.edge.egress.exit import exit_agent
 from sealbus.agents.edge.egress.operation import Operation
-from sealbus.agents.edge.egress.reachable import Resolve, resolve
+from sealbus.agents.edge.egress.reachable import Resolve
 from sealbus.agents.sdk.http import ApiAnswer, ApiRequest
 from sealbus.envelopes.message.user_context import UserContext
 from sealbus.testing import TestBus
@@ -111,7 +111,7 @@ class FixedSecret:
     def fields(self, secret: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {secret}"}
 
-    def forget(self, user: UserContext | None) -> bool:
+    def forget(self, user: UserContext | None, secret: str) -> bool:
         if not self.renewed:
             return False
         self.secret_text, *self.renewed = self.renewed
@@ -149,7 +149,7 @@ class WayOut:
 
 @asynccontextmanager
 async def way_out(
-    *apis: Api, engine: ScriptedEngine | None = None, agents: Sequence[Agent] = (), resolving: Resolve = resolve
+    *apis: Api, engine: ScriptedEngine | None = None, agents: Sequence[Agent] = (), resolving: Resolve | None = None
 ) -> AsyncIterator[WayOut]:
     """Run the exit with `apis`, and `agents` that may use it, on a bus in memory."""
     engine = engine or ScriptedEngine()

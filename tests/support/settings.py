@@ -114,7 +114,7 @@ authorities = "authorities.pem"
 [egress.apis.crm]
 url = "https://crm.example.com"
 operations = ["GET /customers/{customer}"]
-grant = "key"
+grant = "token_exchange"
 key = "crm.key"
 key_header = "X-Key"
 client_key = "/etc/crm.pem"

@@ -7,7 +7,9 @@ import logging
 import re
 import ssl
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -18,7 +20,7 @@ from sealbus.agents.edge.egress.credential import Credential
 from sealbus.agents.edge.egress.operation import Operation
 from sealbus.agents.edge.egress.reachable import AddressRefused, Network, Resolve, address_of, resolve
 from sealbus.agents.edge.oauth.issuers import is_secure_url
-from sealbus.agents.sdk.http import ApiAnswer, ApiRequest
+from sealbus.agents.sdk.http import MOST_FIELDS, ApiAnswer, ApiRequest
 from sealbus.agents.sdk.resource import Resource
 from sealbus.bus.routing.retry import Reject
 from sealbus.envelopes.encoding.codec import is_text
@@ -34,6 +36,8 @@ ANSWER_BYTES: Final = 524_288
 """The longest body of an answer: in base64 it has to fit an envelope (SPEC.md section 2)."""
 SECONDS: Final = 10.0
 MOST_SECONDS: Final = 3_600.0
+_RESOLVING: Final = 4
+"""Threads of an API in which its name is resolved."""
 
 ADDRESS_REFUSED: Final = "address_refused"
 API_UNREACHABLE: Final = "api_unreachable"
@@ -74,10 +78,16 @@ _ANSWERED: Final = frozenset(
 _FIELD: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
 _VALUE: Final = re.compile(r"[\t -~]{0,4096}")
 _QUERY: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,4096}")
+_BODILESS: Final = frozenset({"GET", "HEAD", "DELETE"})
+"""Methods whose body means nothing: a server that does not read it takes it for the next request (RFC 9110 section 9.3.1)."""
 _FORBIDDEN: Final = frozenset(
-    {"authorization", "cookie", "host", "proxy-authorization", "set-cookie", "te", "connection"}
+    {
+        *("authorization", "proxy-authorization", "cookie", "set-cookie", "www-authenticate", "proxy-authenticate"),
+        *("host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "expect"),
+        *("accept-encoding", "content-encoding", "user-agent"),
+    }
 )
-"""Fields that no setting may let through: who calls is the exit's word alone."""
+"""Fields that no setting may let through: who calls, and how it is sent, is the exit's word alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +113,15 @@ class Api:
             raise ConfigurationError(f"egress.apis {self.name[:64]!r}: letters, digits, - and _ only")
         if not is_secure_url(self.url) or "?" in self.url or "%" in self.url:
             raise ConfigurationError(f"url of {self.name}: must be an https URL, or http on a loopback address")
-        if not self.operations or len({str(one) for one in self.operations}) != len(self.operations):
+        shapes = {(one.method, one.shape) for one in self.operations}
+        if not shapes or len(shapes) != len(self.operations):
             raise ConfigurationError(f"operations of {self.name}: at least one, and each once")
-        if not all(map(_FIELD.fullmatch, self.headers)) or not _FORBIDDEN.isdisjoint(self.headers):
+        shown = frozenset(name.lower() for name in self.credential.fields(""))
+        if not all(map(_FIELD.fullmatch, self.headers)) or not (_FORBIDDEN | shown).isdisjoint(self.headers):
             raise ConfigurationError(f"headers of {self.name}: names in lower case, and none that says who calls")
+        # Beside one that an agent sent, an API could take either.
+        if not shown.isdisjoint(_SENT | _FORBIDDEN - {"authorization", "cookie"}):
+            raise ConfigurationError(f"key_header of {self.name}: a field that is not there for something else")
         if not 0 < self.seconds <= MOST_SECONDS:
             raise ConfigurationError(f"seconds of {self.name}: over 0 and at most {MOST_SECONDS:.0f}")
 
@@ -118,33 +133,41 @@ class Api:
     def resource(self, request: ApiRequest) -> Resource:
         """Return what the policy is asked about: the operation, with the values of its variables under their names.
 
+        Of several the one is taken that says more: `/users/me` before `/users/{user}`, in whatever order they stand.
         Raises `ResourceNotFound` for a request of no operation.
         """
-        for operation in self.operations:
-            found = operation.match(request.method, request.path)
-            if found is not None:
-                return Resource(
-                    "http",
-                    f"{self.name} {operation}",
-                    api=self.name,
-                    host=self.host,
-                    method=operation.method,
-                    template=operation.template,
-                    **found,
-                )
-        raise ResourceNotFound(f"{self.name} has no such operation")
+        matching = [
+            (one.shape, one, values)
+            for one in self.operations
+            if (values := one.match(request.method, request.path)) is not None
+        ]
+        if not matching:
+            raise ResourceNotFound(f"{self.name} has no such operation")
+        _, operation, values = min(matching)
+        return Resource(
+            "http",
+            f"{self.name} {operation}",
+            api=self.name,
+            host=self.host,
+            method=operation.method,
+            template=operation.template,
+            **values,
+        )
 
 
 class OpenApi:
     """An API with its connections. Use with `async with`.
 
     Neither proxies nor credentials are taken from the environment; no redirect is followed, which would be another request
-    that nobody decided about.
+    that nobody decided about. Each request has a connection of its own: on a shared one, what an API sends beyond its answer
+    would be the answer to somebody else, and what it does not read of a body would begin somebody else's request.
     """
 
-    def __init__(self, api: Api, *, resolving: Resolve = resolve) -> None:
+    def __init__(self, api: Api, *, resolving: Resolve | None = None) -> None:
         self.api: Final = api
-        self._resolving = resolving
+        # Of its own: a name whose servers do not answer holds a thread for longer than anybody waits.
+        self._threads = ThreadPoolExecutor(_RESOLVING, thread_name_prefix=f"names of {api.name}")
+        self._resolving = resolving or partial(resolve, threads=self._threads)
         parts = urlsplit(api.url)
         self._scheme, self._netloc, self._base = parts.scheme, parts.netloc, parts.path.rstrip("/")
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -152,7 +175,7 @@ class OpenApi:
         # each API, because to its pool two hosts at one address are one.
         self._transport = httpx2.AsyncHTTPTransport(
             verify=api.tls,
-            limits=httpx2.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=15.0),
+            limits=httpx2.Limits(max_connections=64),
             trust_env=False,
         )
 
@@ -165,6 +188,7 @@ class OpenApi:
     ) -> None:
         await self.api.credential.close()
         await self._transport.__aexit__(kind, error, trace)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def request(self, request: ApiRequest, user: UserContext | None) -> ApiAnswer:
         """Return what the API answers to an allowed `request` on behalf of `user`; raise `Reject`.
@@ -176,7 +200,7 @@ class OpenApi:
             async with asyncio.timeout(self.api.seconds):
                 secret = await self.api.credential.secret(user)
                 answer = await self._request(request, fields, secret)
-                if answer.status == httpx2.codes.UNAUTHORIZED and self.api.credential.forget(user):
+                if answer.status == httpx2.codes.UNAUTHORIZED and self.api.credential.forget(user, secret):
                     answer = await self._request(request, fields, await self.api.credential.secret(user))
         except AddressRefused as error:
             _log.error("API %s: %s", self.api.name, error)
@@ -199,6 +223,8 @@ class OpenApi:
             fields[small] = value
         if _QUERY.fullmatch(request.query) is None:
             raise Reject(FIELD_REFUSED, note="query")
+        if request.body and request.method in _BODILESS:
+            raise Reject(FIELD_REFUSED, note="body")
         return fields
 
     async def _request(self, request: ApiRequest, fields: Mapping[str, str], secret: str) -> ApiAnswer:
@@ -211,6 +237,7 @@ class OpenApi:
             headers={
                 **fields,
                 "host": self._netloc,
+                "connection": "close",
                 # A compressed answer could grow without bound while it is decoded.
                 "accept-encoding": "identity",
                 "user-agent": "sealbus",
@@ -236,7 +263,7 @@ class OpenApi:
         if any(secret.encode() in one for one in shown):
             _log.error("API %s answers with what it was shown: the answer is dropped", self.api.name)
             raise Reject(ANSWER_REFUSED)
-        if not all(is_text(value, 4_096) for _, value in fields):
+        if len(fields) > MOST_FIELDS or not all(is_text(value, 4_096) for _, value in fields):
             raise Reject(ANSWER_REFUSED)
         return ApiAnswer(status=response.status_code, headers=tuple(fields), body=body)
 
@@ -258,4 +285,6 @@ async def _body(response: httpx2.Response) -> bytes:
         body += piece
         if len(body) > ANSWER_BYTES:
             raise Reject(ANSWER_REFUSED, note="too large")
+        # Thousands of pieces of a byte each may have come at once: others, and the deadline, have their turn between them.
+        await asyncio.sleep(0)
     return bytes(body)

@@ -71,8 +71,8 @@ class Credential(Protocol):
     def fields(self, secret: str) -> dict[str, str]:
         """Return the header fields that show `secret`."""
 
-    def forget(self, user: UserContext | None) -> bool:
-        """Forget what the API did not accept; return whether another may be had at once."""
+    def forget(self, user: UserContext | None, secret: str) -> bool:
+        """Forget `secret`, which the API did not accept for `user`; return whether another may be had at once."""
 
     async def close(self) -> None:
         """End what is open."""
@@ -107,9 +107,9 @@ class ApiKey:
         """Return the field with the key."""
         return {self._field: secret}
 
-    def forget(self, user: UserContext | None) -> bool:
+    def forget(self, user: UserContext | None, secret: str) -> bool:
         """Return False: there is no other key than that in the file."""
-        del user
+        del user, secret
         return False
 
     async def close(self) -> None:
@@ -201,8 +201,11 @@ class AssertionGrant(_OfUsers):
         self._client = client
 
     async def form(self, owner: Owner | None, *, audience: str, now: int) -> dict[str, str]:
-        """Return an assertion about the user for this server alone, to be used within a minute."""
-        if owner is None:
+        """Return an assertion about the user for this server alone, to be used within a minute.
+
+        One about the client itself would be its authentication (RFC 7523 section 3): a user of its name is not spoken for.
+        """
+        if owner is None or owner.user == self._client.client_id:
             raise Reject(USER_REQUIRED)
         return {
             "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
@@ -339,9 +342,12 @@ class IssuedTokens:
         """Return `Authorization` with a bearer token (RFC 6750 section 2.1)."""
         return {"Authorization": f"Bearer {secret}"}
 
-    def forget(self, user: UserContext | None) -> bool:
-        """Forget the token for `user`; return whether there was one: the next may be another."""
-        return self._kept.pop(self._grant.owner(user), None) is not None
+    def forget(self, user: UserContext | None, secret: str) -> bool:
+        """Forget `secret` unless a newer one has taken its place, or is on its way; return True: it may be accepted."""
+        owner = self._grant.owner(user)
+        if self._kept.get(owner, ("", 0))[0] == secret:
+            del self._kept[owner]
+        return True
 
 
 def _retrieve(flight: asyncio.Task[str]) -> None:

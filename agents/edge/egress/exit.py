@@ -28,7 +28,7 @@ from sealbus.agents.edge.egress.credential import (
     Target,
 )
 from sealbus.agents.edge.egress.operation import Operation
-from sealbus.agents.edge.egress.reachable import Network, Resolve, resolve
+from sealbus.agents.edge.egress.reachable import Network, Resolve
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
 from sealbus.agents.edge.oauth.client_authentication import (
     ClientAuthentication,
@@ -60,7 +60,7 @@ _HANDLED_SECONDS = 5.0
 """Beside the API's own time: for the handler of its answer."""
 
 
-def exit_agent(name: str, apis: Sequence[Api], *, resolving: Resolve = resolve) -> Agent:
+def exit_agent(name: str, apis: Sequence[Api], *, resolving: Resolve | None = None) -> Agent:
     """Return the agent `name` whose actions are `apis`, each as a call and as a task.
 
     A call has the time of a call at most. A task is tried once: whether the API did what it did not answer is not known.

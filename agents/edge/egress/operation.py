@@ -20,6 +20,8 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 _TEMPLATE: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+|/\{[a-z][a-z0-9_]{0,31}\})+/?|/")
 _SEGMENT: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+")
 """RFC 3986 section 3.3, without what is empty."""
+_NEEDLESS: Final = re.compile(r"%(?:2[DEde]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|7[Ee])")
+"""An unreserved character, encoded (RFC 3986 section 6.2.2.2): `%6de` would be another name for `me`, the next operation."""
 _SEGMENT_BYTES: Final = 256
 _UNSAFE: Final = frozenset("/\\%;?#")
 """What a value does not hold, even encoded: the API's own reading of the path could differ from ours.
@@ -51,10 +53,17 @@ class Operation:
     def __str__(self) -> str:
         return f"{self.method} {self.template}"
 
+    @property
+    def shape(self) -> tuple[tuple[bool, str], ...]:
+        """The parts of the template, all variables alike and after any text: which requests are of it, and of it first."""
+        parts = self.template.split("/")
+        return tuple((True, "") if part.startswith("{") else (False, part) for part in parts)
+
     def match(self, method: str, path: str) -> Mapping[str, str] | None:
         """Return the decoded value of each variable, and None unless this is a request of this operation.
 
-        No segment is one that a server could take for another path: empty, `.` or `..`, or with a separator encoded in it.
+        No segment is one that a server could take for another path: empty, `.` or `..`, or with a separator encoded in it,
+        or with a character encoded that need not be.
         """
         said, wanted = path.split("/"), self.template.split("/")
         if method != self.method or len(said) != len(wanted):
@@ -78,7 +87,7 @@ def _plain(template: str) -> bool:
 
 def _decoded(segment: str) -> str | None:
     """Return the text that a segment stands for; None for one that has more than one meaning."""
-    if len(segment) > _SEGMENT_BYTES or _SEGMENT.fullmatch(segment) is None:
+    if len(segment) > _SEGMENT_BYTES or _SEGMENT.fullmatch(segment) is None or _NEEDLESS.search(segment):
         return None
     try:
         value = unquote_to_bytes(segment).decode()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, TypeAlias
 
@@ -21,17 +23,23 @@ Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 """IPv4 behind a translator (RFC 6052)."""
-_NOT_PUBLIC: Final = tuple(map(ip_network, ("192.0.0.0/24", "::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")))
-"""Beside what `ipaddress` knows: addresses of protocols, and tunnels and translators that lead to an address in them."""
+_UNICAST: Final = IPv6Network("2000::/3")
+"""What is given out of IPv6: the rest has old private addresses (`fec0::/10`) and translators, which `ipaddress` lets by."""
+_NOT_PUBLIC: Final = tuple(map(ip_network, ("192.0.0.0/24", "2001::/32", "2002::/16", "3fff::/20")))
+"""Beside what `ipaddress` knows: addresses of protocols and of documents, and tunnels that lead to an address in them."""
 
 
 class AddressRefused(Exception):
     """The host has an address that this API may not have. The text names the host, for the operator's log."""
 
 
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """Return the addresses of `host`; raise `OSError` if there are none. The caller sets the deadline."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+async def resolve(host: str, port: int, *, threads: Executor | None = None) -> Sequence[str]:
+    """Return the addresses of `host`; raise `OSError` if there are none. The caller sets the deadline.
+
+    A thread of `threads`, by default one of the loop's, is taken until the name is resolved, whoever still waits for it.
+    """
+    asking = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(threads, asking)
     return [str(address[0]) for *_, address in found]
 
 
@@ -59,4 +67,6 @@ def is_public(address: Address) -> bool:
         inner = IPv4Address(address.packed[-4:]) if address in _NAT64 else address.ipv4_mapped
     if inner is not None:
         return is_public(inner)
+    if isinstance(address, IPv6Address) and address not in _UNICAST:
+        return False
     return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_PUBLIC)

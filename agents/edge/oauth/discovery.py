@@ -6,6 +6,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -46,7 +47,8 @@ class Documents:
     """A reader of metadata, key sets and answers to forms. Use with `async with`; each read needs a deadline around it.
 
     `tls` verifies https, by default with the system's authorities. No redirect is followed: metadata and key sets have fixed
-    addresses, and one that moves elsewhere is refused. Neither proxies nor credentials are taken from the environment.
+    addresses, and one that moves elsewhere is refused. Neither proxies nor credentials are taken from the environment, and no
+    cookie is kept: one that was set for a user would be shown with another's token, and nothing bounds how many there are.
     """
 
     def __init__(self, limits: EdgeLimits, tls: ssl.SSLContext | None = None) -> None:
@@ -56,6 +58,7 @@ class Documents:
             headers=_HEADERS,
             timeout=limits.fetch_seconds,
             limits=httpx2.Limits(max_connections=16, max_keepalive_connections=4, keepalive_expiry=30.0),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             follow_redirects=False,
             trust_env=False,
         )
@@ -120,8 +123,12 @@ class Documents:
     async def answer(
         self, url: str, form: Mapping[str, str], headers: Mapping[str, str] = _NO_FIELDS
     ) -> tuple[int, bytes]:
-        """Return status and body of what `url` answers to a form, also where it refuses; raise `FetchFailed`."""
-        status, document, _ = await self._read("POST", url, refusals=True, data=dict(form), headers=dict(headers))
+        """Return status and body of what `url` answers to a form, also where it refuses; raise `FetchFailed`.
+
+        The connection is not used again: what was sent beyond the answer would be the answer to somebody else's form.
+        """
+        fields = {**headers, "Connection": "close"}
+        status, document, _ = await self._read("POST", url, refusals=True, data=dict(form), headers=fields)
         return status, document
 
     async def _get(self, url: str) -> tuple[int, bytes, int | None]:

@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    ValidationInfo,
     field_validator,
 )
 
@@ -307,7 +308,8 @@ class ApiTable(_Table):
     `grant` is what it wants to be shown: a `key` of its own in `key_header`, or an access token for the exit itself
     (`client_credentials`) or on behalf of the user, for the user's own token (`token_exchange`) or by the exit's word
     (`jwt_bearer`). `issuer` is the authorization server, of which the exit is the `client`. `users` are the issuers whose
-    users the API knows by the same ids. Without `networks` the API's addresses must be public. `authorities` is a PEM file.
+    users the API knows by the same ids; the other grants ask for no user, and take none. Without `networks` the API's
+    addresses must be public. `authorities` is a PEM file.
     """
 
     url: str
@@ -329,6 +331,13 @@ class ApiTable(_Table):
     authorities: Path | None = None
     headers: tuple[str, ...] = ()
     seconds: Seconds = 10.0
+
+    @field_validator("users")
+    @classmethod
+    def _of_a_grant_for_users(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if value and info.data.get("grant") in {"key", "client_credentials"}:
+            raise ValueError("this grant asks for no user: whose requests leave is the policy's to say")
+        return value
 
 
 class EgressTable(_Table):

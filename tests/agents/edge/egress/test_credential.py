@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
+from support.egress import ScriptedApi, answered
 from support.issuer import TRUSTS_NOBODY
 from support.scripted_provider import ENDLESS, ScriptedProvider
 
@@ -182,11 +183,27 @@ async def test_what_the_api_did_not_accept_is_forgotten(provider: ScriptedProvid
     provider.says("/token", issued("one"))
     provider.says("/token", issued("two"))
     made = tokens(provider, documents)
-    assert not made.forget(None)
-    await made.secret(None)
-    assert made.forget(user())
-    assert not made.forget(None)
+    assert await made.secret(None) == "one"
+    assert made.forget(user(), "one")
     assert await made.secret(None) == "two"
+
+
+async def test_what_took_its_place_meanwhile_is_kept(provider: ScriptedProvider, documents: Documents) -> None:
+    go = asyncio.Event()
+    provider.says("/token", issued("one"))
+    provider.says("/token", issued("two"), after=go)
+    made = tokens(provider, documents)
+    await made.secret(None)
+    # Three requests were refused with the same token: one after the other they hear of it.
+    assert made.forget(None, "one")
+    renewing = asyncio.ensure_future(made.secret(None))
+    await asyncio.sleep(0)
+    assert made.forget(None, "one")
+    go.set()
+    assert await renewing == "two"
+    assert made.forget(None, "one")
+    assert await made.secret(None) == "two"
+    assert len(provider.forms) == 2
 
 
 async def test_an_assertion_about_the_user(provider: ScriptedProvider, documents: Documents) -> None:
@@ -241,6 +258,19 @@ async def test_a_client_is_not_spoken_for_as_a_user(provider: ScriptedProvider, 
         await made.secret(_of(parse_payload(client.payload), IDP))
     assert refused.value.code == "user_required"
     assert provider.forms == []
+
+
+async def test_a_user_who_is_called_as_the_client_is_not_spoken_for(
+    provider: ScriptedProvider, documents: Documents
+) -> None:
+    key = PrivateKeyJwt("the-exit", ECKey.generate_key("P-256", private=True))
+    provider.says("/token", issued())
+    made = tokens(provider, documents, AssertionGrant(frozenset({IDP}), key), client=key)
+    with pytest.raises(Reject) as refused:
+        await made.secret(user("the-exit"))
+    assert refused.value.code == "user_required"
+    assert provider.forms == []
+    assert await made.secret(user("the-exits")) == "token-1"
 
 
 def test_a_grant_for_users_names_their_issuers() -> None:
@@ -380,6 +410,32 @@ async def test_a_server_that_does_not_take_the_user(
     assert refused.value.code == code
 
 
+@pytest.mark.parametrize("error", [BusUnavailable("stopped"), IdentityUnavailable("no SVID")])
+async def test_what_the_exit_needs_itself_is_missing(
+    provider: ScriptedProvider, documents: Documents, error: Exception
+) -> None:
+    async def fetch(audience: str) -> str:
+        raise error
+
+    with pytest.raises(Reject) as refused:
+        await tokens(provider, documents, client=JwtSvidClient("the-exit", fetch)).secret(None)
+    assert refused.value.code == "token_unavailable"
+
+
+async def test_what_follows_an_answer_is_no_token_of_the_next_one(documents: Documents) -> None:
+    def answer(name: str) -> bytes:
+        return answered(200, json.dumps(issued(name)).encode(), ("Set-Cookie", "session=alices; Path=/"))
+
+    async with ScriptedApi(lambda asked: answer("alices") + answer("nobodys")) as server:
+        at = AuthorizationServer(server.url, SECRET, documents, endpoint=f"{server.url}/token")
+        key = PrivateKeyJwt("the-exit", ECKey.generate_key("P-256", private=True))
+        made = IssuedTokens(at, AssertionGrant(frozenset({IDP}), key), Target(), clock=Clock())
+        assert await made.secret(user("alice")) == "alices"
+        server.answer = lambda asked: answer("bobs")
+        assert await made.secret(user("bob")) == "bobs"
+        assert ["cookie" in asked.headers for asked in server.asked] == [False, False]
+
+
 async def test_closing_ends_what_is_open(provider: ScriptedProvider, documents: Documents) -> None:
     provider.says("/token", issued(), after=asyncio.Event())
     made = tokens(provider, documents)
@@ -445,7 +501,7 @@ async def test_a_key_that_is_replaced_counts_at_once(tmp_path: Path) -> None:
     assert made.fields(await made.secret(None)) == {"X-API-Key": "the-first-key"}
     file.write_bytes(b"the-second-key")
     assert await made.secret(user()) == "the-second-key"
-    assert not made.forget(None)
+    assert not made.forget(None, "the-first-key")
     await made.close()
 
 

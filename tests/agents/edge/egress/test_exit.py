@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -15,6 +16,17 @@ from sealbus.agents.edge.egress.api import ANSWER_BYTES
 from sealbus.envelopes.errors import ConfigurationError
 
 reader = Agent("reader")
+
+
+class ShownIn(FixedSecret):
+    """A key that is shown in `field`."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__()
+        self.field = field
+
+    def fields(self, secret: str) -> dict[str, str]:
+        return {self.field: secret}
 
 
 class Look(BaseModel):
@@ -87,6 +99,18 @@ async def test_an_agent_reads_an_api_with_the_user_of_its_message(task: bool) ->
     assert documents[0]["context"]["kind"] == ("task" if task else "call")
     assert [one.rpartition("/")[2] for one in documents[0]["context"]["chain"]] == ["shop-web", "reader"]
     assert [(one.allow, one.action) for one in records] == [(True, "exit.crm")]
+
+
+async def test_what_an_agent_asks_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with ScriptedApi() as api, way_out(api_of(api.url), agents=[reader]) as out:
+        client = await out.bus.client("shop-web")
+        await client.call(
+            "reader.look", Look(customer="mr-private"), returns=Seen, user=out.bus.user("alice", "shop-web")
+        )
+    assert len(api.asked) == 1
+    assert "mr-private" not in caplog.text
+    assert SECRET not in caplog.text
 
 
 async def test_a_body_goes_out_and_a_place_below_the_api_comes_back() -> None:
@@ -162,7 +186,8 @@ async def test_nobody_sees_another_ones_cookies() -> None:
         await out.ask("/customers/acme")
         await out.ask("/customers/acme", user="bob")
     assert ["cookie" in one.headers for one in api.asked] == [False, False]
-    assert api.connections == 1
+    assert [one.headers["connection"] for one in api.asked] == ["close", "close"]
+    assert api.connections == 2
 
 
 async def test_fields_of_an_api_are_passed_on_where_its_settings_say_so() -> None:
@@ -211,10 +236,11 @@ async def test_what_an_agent_may_not_send(request_: dict[str, Any]) -> None:
         answered(200, b"\x1f\x8b", ("Content-Encoding", "identity, gzip")),
         answered(200, b"", ("ETag", "a\tb"), ("Link", "a")),
         answered(200, b"", ("Link", "a"), ("ETag", "a\tb")),
+        answered(200, b"", *[("Link", "a")] * 65),
     ],
     ids=[
         *("with the token", "with the token in a field", "too long", "compressed", "compressed in the end"),
-        *("with a control character", "with a control character at the end"),
+        *("with a control character", "with a control character at the end", "with too many fields"),
     ],
 )
 async def test_answers_that_are_dropped(said: bytes) -> None:
@@ -313,6 +339,13 @@ async def test_without_networks_an_api_inside_is_not_reached() -> None:
         ("https://crm.example", {"name": "a.b"}),
         ("https://crm.example", {"headers": frozenset({"authorization"})}),
         ("https://crm.example", {"headers": frozenset({"X-Upper"})}),
+        ("https://crm.example", {"headers": frozenset({"transfer-encoding"})}),
+        ("https://crm.example", {"headers": frozenset({"content-length"})}),
+        ("https://crm.example", {"headers": frozenset({"www-authenticate"})}),
+        ("https://crm.example", {"headers": frozenset({"x-tenant", "x-key"}), "credential": ShownIn("X-Key")}),
+        ("https://crm.example", {"credential": ShownIn("Accept")}),
+        ("https://crm.example", {"credential": ShownIn("Host")}),
+        ("https://crm.example", {"credential": ShownIn("Content-Length")}),
         ("https://crm.example", {"seconds": 0.0}),
         ("https://crm.example", {"seconds": 3_601.0}),
         ("https://crm.example", {"operations": ()}),
@@ -323,6 +356,11 @@ def test_an_api_that_cannot_be(url: str, changes: dict[str, Any]) -> None:
         api_of(url, **changes)
 
 
+def test_a_key_may_be_shown_in_a_field_of_its_own() -> None:
+    for field in ("X-Key", "Authorization"):
+        api_of("https://crm.example", credential=ShownIn(field), headers=frozenset({"x-tenant"}))
+
+
 def test_the_longest_time_of_an_api() -> None:
     assert api_of("https://crm.example", seconds=3_600.0).seconds == 3_600.0
 
@@ -330,3 +368,6 @@ def test_the_longest_time_of_an_api() -> None:
 def test_an_operation_twice() -> None:
     with pytest.raises(ConfigurationError, match="each once"):
         api_of("https://crm.example", "GET /a", "GET /a")
+    with pytest.raises(ConfigurationError, match="each once"):
+        api_of("https://crm.example", "GET /a/{id}", "GET /a/{name}")
+    api_of("https://crm.example", "GET /a/{id}", "PUT /a/{id}", "GET /a/id", "GET /b/{id}")

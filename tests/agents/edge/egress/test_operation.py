@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -60,6 +61,8 @@ def test_the_values_of_variables_are_decoded() -> None:
         ("GET", "/customers/%c0%ae"),
         ("GET", "/customers/%"),
         ("GET", "/customers/%4"),
+        *(("GET", f"/customers/a%{ord(one):02x}") for one in f"{string.ascii_letters}{string.digits}-._~"),
+        ("GET", "/customers/%5Fa"),
         ("GET", f"/customers/{'a' * 257}"),
         ("GET", "/customers/%7f"),
         ("GET", "/customers/\n"),
@@ -122,3 +125,8 @@ def test_a_root_and_a_slash_at_the_end_are_paths_of_their_own() -> None:
     assert Operation.parse("GET /").match("GET", "/") == {}
     assert Operation.parse("GET /customers/").match("GET", "/customers/") == {}
     assert Operation.parse("GET /customers/").match("GET", "/customers") is None
+
+
+@pytest.mark.parametrize("value", [chr(n) for n in range(0x20, 0x7F) if chr(n) not in "/\\%;?#"])
+def test_what_has_to_be_encoded_may_be(value: str) -> None:
+    assert ONE.match("GET", f"/customers/a{quote(value, safe='')}") == {"customer": f"a{value}"}

@@ -61,6 +61,13 @@ from sealbus.envelopes.trust.spiffe_id import SpiffeId, TrustDomain
         ("[edge]\nproxies = -1", "edge.proxies: input should be greater than or equal to 0"),
         ("[edge]\nproxies = 17", "edge.proxies: input should be less than or equal to 16"),
         ("[edge]\nissuers = 1", "edge.issuers: input should be a valid tuple"),
+        *(
+            (
+                f'[egress.apis.crm]\nurl = "x"\noperations = []\ngrant = "{grant}"\nusers = ["x"]',
+                "this grant asks for no user",
+            )
+            for grant in ("key", "client_credentials")
+        ),
         ('[[edge.issuers]]\nissuer = "x"\naudience = "y"', "edge.issuers: extra inputs are not permitted"),
     ],
 )
@@ -125,7 +132,8 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     egress = settings.egress
     assert (egress.agent, egress.authorities) == ("way-out", tmp_path / "authorities.pem")
     crm = egress.apis["crm"]
-    assert (crm.url, crm.operations, crm.grant) == ("https://crm.example.com", ("GET /customers/{customer}",), "key")
+    assert (crm.url, crm.operations) == ("https://crm.example.com", ("GET /customers/{customer}",))
+    assert (crm.grant, crm.users) == ("token_exchange", ("https://idp.example.org",))
     assert (crm.key, crm.client_key) == (tmp_path / "crm.key", Path("/etc/crm.pem"))
     (issuer,) = edge.issuers
     assert (issuer.issuer, issuer.claims, issuer.algorithms) == (

@@ -1,4 +1,6 @@
-"""A run of the way out leaves no token, key or assertion where it does not belong, also where everything fails.
+"""A run of what partners show, and of the way out, leaves no token, key or assertion where it does not belong.
+
+So it is where everything fails.
 
 As `test_no_secrets.py` does for the rest: every logger speaks at DEBUG, every exception in sealbus is noted, and what is in
 streams, records and files is searched. Secrets are noted where they are made, or shown.
@@ -16,15 +18,21 @@ from joserfc import jwt
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from support.desk import OPERATIONS, Site, key_file, provided, site
+from support.issuer import LoopbackIssuer, new_key
 from support.legacy import ApiKeys, LegacyApi, OAuth
 from support.oidc_provider import ES256_API, EXIT, LEGACY_API
 from support.secret_search import Group, Kept, Place, Secret, search
 from support.secret_sources import Secrets
+from support.security_events import CLIENT_ID, EVENTS_URL, LOGOUT_URL, RECEIVER, event_token, logout_token, opaque
+from support.token_site import TOKEN_ENDPOINT
 from support.witness import Witness
 
+from sealbus import Client, SealbusError
 from sealbus.agents.runtime.open import open_audit_trail, open_connection, streams_of
+from sealbus.agents.runtime.settings.schema import IssuerTable
 from sealbus.bus.audit.trail import AuditEntry
 from sealbus.bus.nats.transport import NatsTransport
+from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.records.work import OutcomeRecord
 
 pytestmark = [
@@ -75,27 +83,37 @@ async def _play(run: Run) -> None:
         provided() as (provider, folder),
         LegacyApi(OAuth(issuer=provider.issuer, audience=LEGACY_API)) as modern,
         LegacyApi(ApiKeys({"old": OLD_KEY, "new": NEW_KEY})) as old,
+        LoopbackIssuer() as partner,
     ):
+        row = IssuerTable(
+            issuer=partner.issuer,
+            domain="partner.example",
+            audiences=(),
+            assertion_audience=TOKEN_ENDPOINT,
+            event_audiences=(RECEIVER,),
+            logout_audiences=(CLIENT_ID,),
+        )
         for key in (OLD_KEY, NEW_KEY):
             run.secrets.add("API key", key)
         exit_key = key_file(folder / "exit.pem", provider.exit_key.as_pem(private=True).decode())
         shown = key_file(folder / "old.key", OLD_KEY)
         oauth = {
             "url": modern.url, "operations": OPERATIONS, "issuer": provider.issuer, "client": EXIT,
-            "client_key": str(exit_key), "resource": LEGACY_API, "users": [provider.issuer],
+            "client_key": str(exit_key), "resource": LEGACY_API,
         }  # fmt: skip
+        of_users = {**oauth, "users": [provider.issuer]}
         apis = {
-            "exchanged": {**oauth, "grant": "token_exchange"},
-            "asserted": {**oauth, "grant": "jwt_bearer"},
+            "exchanged": {**of_users, "grant": "token_exchange"},
+            "asserted": {**of_users, "grant": "jwt_bearer"},
             "own": {**oauth, "grant": "client_credentials"},
             "keyed": {"url": old.url, "operations": OPERATIONS, "grant": "key", "key": str(shown)},
             # What cannot work: a server that is none, one that refuses, a service for others, nobody at all.
             "lost": {**oauth, "grant": "client_credentials", "token_endpoint": f"{modern.url}/nowhere"},
-            "refused": {**oauth, "grant": "token_exchange", "resource": "https://other.example"},
-            "other": {**oauth, "grant": "token_exchange", "resource": ES256_API},
+            "refused": {**of_users, "grant": "token_exchange", "resource": "https://other.example"},
+            "other": {**of_users, "grant": "token_exchange", "resource": ES256_API},
             "gone": {**oauth, "grant": "client_credentials", "url": "http://127.0.0.1:1"},
         }
-        async with site(folder, provider, apis) as running:
+        async with site(folder, provider, apis, others=[row]) as running:
             alice = await provider.user_token("alice", ES256_API)
             run.secrets.add_token("user's token", alice)
             for api in ("exchanged", "asserted", "own", "keyed"):
@@ -115,7 +133,33 @@ async def _play(run: Run) -> None:
                 for one in service.received:
                     for value in one.header("authorization"):
                         run.secrets.add_token("issued token", value)
+            await _partners(run, running, partner)
             await _left(run, running, folder)
+
+
+async def _partners(run: Run, running: Site, partner: LoopbackIssuer) -> None:
+    """Exchange an assertion, once and twice, and report events and logouts, good and bad; nobody here publishes them."""
+    header = {"typ": "authorization-grant+jwt"}
+    good = partner.token(header=header, aud=TOKEN_ENDPOINT, life=60, sub="mia")
+    foreign = partner.token(header=header, aud="https://other.example", life=60, sub="mia")
+    async with Client("shop-web", settings=running.dev.settings) as backend:
+        assert parse_payload((await backend.user_context(good, asserted=True)).payload).sub == "mia@partner.example"
+        for refused in (good, foreign):
+            with pytest.raises(SealbusError):
+                await backend.user_context(refused, asserted=True)
+    events = [event_token(partner, subject=opaque("s-1")), event_token(partner, subject=opaque("s-1"), key=new_key())]
+    logouts = [logout_token(partner), logout_token(partner, nonce="x")]
+    for token, status in zip(events, (503, 400), strict=True):
+        answer = await running.http.post(
+            EVENTS_URL, content=token, headers={"Content-Type": "application/secevent+jwt"}
+        )
+        assert answer.status_code == status, answer.text
+    for token, status in zip(logouts, (503, 400), strict=True):
+        answer = await running.http.post(LOGOUT_URL, data={"logout_token": token})
+        assert answer.status_code == status, answer.text
+    for name, tokens in (("assertion", (good, foreign)), ("event token", events), ("logout token", logouts)):
+        for token in tokens:
+            run.secrets.add_token(name, token)
 
 
 async def _echo(request: Request) -> Response:
@@ -159,6 +203,7 @@ def test_the_run_was_whole(run: Run) -> None:
         ("exit.gone", "api_unreachable"),
     ]
     wanted = {"API key", "client assertion", "user's token", "issued token", "key of kept tokens"}
+    wanted |= {"assertion", "event token", "logout token"}
     assert run.secrets.kinds() >= wanted
     assert any(place.content for place in run.places if "STATE" in place.name)
 

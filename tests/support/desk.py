@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,8 +171,12 @@ async def site(
     apis: Mapping[str, Mapping[str, Any]],
     *,
     users: IssuerTable | None = None,
+    others: Sequence[IssuerTable] = (),
 ) -> AsyncIterator[Site]:
-    """Open the site in `folder`; `users` is the edge's row for them, by default one for tokens of `ES256_API`."""
+    """Open the site in `folder`; `users` is the edge's row for them, by default one for tokens of `ES256_API`.
+
+    `others` are further rows.
+    """
     exchanges = any(api["grant"] == "token_exchange" for api in apis.values())
     row = users or IssuerTable(issuer=provider.issuer, audiences=(ES256_API,), keep_tokens=exchanges)
     options = DevOptions(
@@ -180,7 +184,7 @@ async def site(
         agents=("shop-web", "desk"),
         declared=read_declared(written(folder / "sealbus.toml", apis)),
         policy=desk_policy(folder / "policy", *apis),
-        issuers=(row,),
+        issuers=(row, *others),
         port=0,
         max_bytes=1 << 24,
     )

@@ -8,7 +8,7 @@ import shutil
 import time
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ import pytest
 from spiffe import WorkloadApiClient
 from support.desk import Site, example, site
 from support.issuer import TRUSTS_NOBODY
-from support.keycloak import BRIEF_WEB, CRM_API, EDGE_API, EXIT, OTHER_WEB, SHOP_WEB, Keycloak, keycloak
+from support.keycloak import BRIEF_WEB, CRM_API, EDGE_API, EXIT, OTHER_WEB, SHOP_WEB, Keycloak, keycloak, spiffe_bundle
 from support.legacy import LegacyApi, OAuth
 from support.scenes import LogIns, idps_of, surprises
+from support.spire import entry, spire
 from support.workload_api import RunningWorkloadApi, short_folder, workload_api
 
 from sealbus.agents.dev.demo.play import SCENES
@@ -39,6 +40,8 @@ pytestmark = [pytest.mark.keycloak, pytest.mark.workload_api, pytest.mark.slow, 
 JWT_SPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
+FOUND_SECONDS = 30
+"""Keycloak looks for a key that it does not know at most once in ten seconds, and nobody is told."""
 
 
 def now() -> int:
@@ -46,32 +49,41 @@ def now() -> int:
 
 
 @dataclass
-class Published:
-    """Whose keys are in the trust domain's bundle as Keycloak can read it: those of `authority`, until a test changes it."""
+class TrustDomainKeys:
+    """The bundle of the trust domain as Keycloak can read it: that of `authority`, until a test changes it."""
 
     authority: DevelopmentAuthority
     kept: Path
     """The file with that authority, for a development environment to be of the same."""
+    _other: Callable[[], bytes] | None = None
 
-    def jwks(self) -> bytes:
-        return self.authority.jwt_bundle()
+    def bundle(self) -> bytes:
+        return self._other() if self._other else spiffe_bundle(self.authority)
+
+    @contextmanager
+    def changed(self, bundle: Callable[[], bytes]) -> Iterator[None]:
+        self._other = bundle
+        try:
+            yield
+        finally:
+            self._other = None
 
 
 @pytest.fixture(scope="module")
-def published() -> Iterator[Published]:
+def published() -> Iterator[TrustDomainKeys]:
     with short_folder() as folder:
         file = folder / "authority.json"
-        yield Published(DevelopmentAuthority.open(file, TrustDomain("example.org")), file)
+        yield TrustDomainKeys(DevelopmentAuthority.open(file, TrustDomain("example.org")), file)
 
 
 @pytest.fixture(scope="module")
-def provider(published: Published) -> Iterator[Keycloak]:
-    with keycloak(published.jwks) as running:
+def provider(published: TrustDomainKeys) -> Iterator[Keycloak]:
+    with keycloak(published.bundle) as running:
         yield running
 
 
 @pytest.fixture
-async def agents(published: Published) -> AsyncIterator[RunningWorkloadApi]:
+async def agents(published: TrustDomainKeys) -> AsyncIterator[RunningWorkloadApi]:
     async with workload_api("exit", "crm", authority=published.authority) as api:
         yield api
 
@@ -105,11 +117,11 @@ async def test_the_scenes_are_alike_for_its_users(provider: Keycloak) -> None:
             assert stage.findings == []
 
 
-async def svid(agents: RunningWorkloadApi, name: str, *audience: str) -> str:
-    """Return a JWT-SVID of an agent, as it gets it from its own Workload API."""
+async def svid(address: str, *audience: str) -> str:
+    """Return a JWT-SVID from the Workload API at `address`."""
 
     def fetch() -> str:
-        with WorkloadApiClient(agents.address(name), default_timeout=10) as client:
+        with WorkloadApiClient(address, default_timeout=10) as client:
             return client.fetch_jwt_svid(set(audience)).token
 
     return await asyncio.to_thread(fetch)
@@ -121,7 +133,7 @@ def authenticated(text: str, **form: str) -> dict[str, str]:
 
 
 async def test_the_exits_jwt_svid_authenticates_it(provider: Keycloak, agents: RunningWorkloadApi) -> None:
-    text = await svid(agents, "exit", provider.issuer)
+    text = await svid(agents.address("exit"), provider.issuer)
     answer = await provider.ask(authenticated(text, grant_type="client_credentials"))
     assert answer.status_code == 200, answer.text
     async with KeySource(tls=TRUSTS_NOBODY) as keys:
@@ -136,11 +148,11 @@ async def test_no_other_jwt_svid_does(wrong: str, provider: Keycloak, agents: Ru
     form = {"grant_type": "client_credentials", "client_id": EXIT}
     if wrong == "authority":
         async with workload_api("exit") as others:
-            form = authenticated(await svid(others, "exit", provider.issuer), **form)
+            form = authenticated(await svid(others.address("exit"), provider.issuer), **form)
     else:
         name = "crm" if wrong == "workload" else "exit"
         audience = provider.token_endpoint if wrong == "audience" else provider.issuer
-        form = authenticated(await svid(agents, name, audience), **form)
+        form = authenticated(await svid(agents.address(name), audience), **form)
     if wrong == "type":
         form["client_assertion_type"] = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
     answer = await provider.ask(form)
@@ -149,13 +161,13 @@ async def test_no_other_jwt_svid_does(wrong: str, provider: Keycloak, agents: Ru
 
 
 async def test_only_what_is_for_the_exit_is_exchanged(provider: Keycloak, agents: RunningWorkloadApi) -> None:
-    text = await svid(agents, "exit", provider.issuer)
+    text = await svid(agents.address("exit"), provider.issuer)
     refused = await provider.ask(
         authenticated(
             text,
-            grant_type="urn:ietf:params:oauth:grant-type:token-exchange",
+            grant_type=TOKEN_EXCHANGE,
             subject_token=await provider.user_token("alice", OTHER_WEB),
-            subject_token_type="urn:ietf:params:oauth:token-type:access_token",
+            subject_token_type=ACCESS_TOKEN,
             audience=CRM_API,
         )
     )
@@ -182,7 +194,7 @@ class Shown:
 
 
 @asynccontextmanager
-async def desk(published: Published, provider: Keycloak, shown: Shown) -> AsyncIterator[Site]:
+async def desk(published: TrustDomainKeys, provider: Keycloak, shown: Shown) -> AsyncIterator[Site]:
     """Run the desk and the exit, who are of the trust domain that Keycloak knows."""
     with short_folder() as folder:
         (folder / "dev").mkdir(mode=0o700)
@@ -192,7 +204,7 @@ async def desk(published: Published, provider: Keycloak, shown: Shown) -> AsyncI
 
 
 @pytest.mark.nats
-async def test_the_legacy_service_sees_the_user(provider: Keycloak, published: Published) -> None:
+async def test_the_legacy_service_sees_the_user(provider: Keycloak, published: TrustDomainKeys) -> None:
     async with (
         LegacyApi(OAuth(provider.issuer, CRM_API)) as legacy,
         desk(published, provider, Shown.of(provider, legacy)) as running,
@@ -215,7 +227,7 @@ async def test_the_legacy_service_sees_the_user(provider: Keycloak, published: P
 
 
 @pytest.mark.nats
-async def test_a_token_that_was_revoked_is_not_exchanged(provider: Keycloak, published: Published) -> None:
+async def test_a_token_that_was_revoked_is_not_exchanged(provider: Keycloak, published: TrustDomainKeys) -> None:
     async with (
         LegacyApi(OAuth(provider.issuer, CRM_API)) as legacy,
         desk(published, provider, Shown.of(provider, legacy)) as running,
@@ -230,26 +242,37 @@ async def test_a_token_that_was_revoked_is_not_exchanged(provider: Keycloak, pub
 
 
 @pytest.mark.nats
-async def test_a_key_that_keycloak_has_not_found_yet(provider: Keycloak, published: Published) -> None:
+async def test_a_key_that_keycloak_has_not_found_yet(provider: Keycloak, published: TrustDomainKeys) -> None:
     """The exit as itself, by client credentials."""
-    before = published.authority
     async with LegacyApi(OAuth(provider.issuer, CRM_API)) as legacy:
         shown = Shown.of(provider, legacy)
         api = {**shown.api, "grant": "client_credentials", "users": []}
         itself = Shown(api=api, users=shown.users.model_copy(update={"keep_tokens": False}))
         async with desk(published, provider, itself) as running:
-            alice = await provider.user_token("alice")
-            running.dev.authority.prepare_jwt()
-            running.dev.authority.activate_jwt()
+            alice, authority = await provider.user_token("alice"), running.dev.authority
+            authority.prepare_jwt()
+            authority.activate_jwt()
             assert (await running.look("42", alice)).status_code == 502
             assert await running.outcomes("exit.crm", 1) == ["token_unavailable"]
-            published.authority = running.dev.authority
-            try:
-                async with asyncio.timeout(30):
-                    # It looks for a key that it does not know only ten seconds after the last one, and nobody is told.
+            with published.changed(lambda: spiffe_bundle(authority)):
+                async with asyncio.timeout(FOUND_SECONDS):
                     while (await running.look("42", alice)).status_code != 200:  # noqa: ASYNC110
                         await asyncio.sleep(0.5)
-            finally:
-                published.authority = before
         [seen] = legacy.received
         assert (seen.caller["azp"], seen.subject in ("alice", EXIT)) == (EXIT, False)
+
+
+@pytest.mark.spire
+async def test_spires_svids_and_bundle(provider: Keycloak, published: TrustDomainKeys) -> None:
+    """SPIRE's bundle has its X.509 authorities, too; ours stays in it, because Keycloak keeps what it found last."""
+    async with spire(entry("spiffe://example.org/agent/exit")) as real:
+        text = await svid(real.agent.address, provider.issuer)
+        asked = authenticated(text, grant_type="client_credentials")
+        assert (await provider.ask(asked)).status_code == 401
+        bundle = json.loads(await real.server.bundle(spiffe=True))
+        assert {one["use"] for one in bundle["keys"]} == {"jwt-svid", "x509-svid"}
+        bundle["keys"] += json.loads(published.bundle())["keys"]
+        with published.changed(lambda: json.dumps(bundle).encode()):
+            async with asyncio.timeout(FOUND_SECONDS):
+                while (await provider.ask(asked)).status_code != 200:  # noqa: ASYNC110
+                    await asyncio.sleep(0.5)

@@ -2,7 +2,7 @@
 
 ::
 
-    with keycloak(authority.jwt_bundle) as provider:
+    with keycloak(lambda: spiffe_bundle(authority)) as provider:
         token = await provider.user_token("alice")
 """
 
@@ -14,6 +14,7 @@ import json
 import re
 import secrets
 import shutil
+import ssl
 import subprocess
 import threading
 import time
@@ -29,6 +30,9 @@ import httpx2
 import pytest
 from support.ports import free_port
 from support.workload_api import short_folder
+from support.x509 import self_signed
+
+from sealbus.agents.dev.workload_api import DevelopmentAuthority
 
 __all__ = [
     "BRIEF_WEB",
@@ -40,6 +44,7 @@ __all__ = [
     "Keycloak",
     "keycloak",
     "require_keycloak",
+    "spiffe_bundle",
 ]
 
 _ROOT = Path(__file__).parents[2]
@@ -64,8 +69,6 @@ _READY_SECONDS: Final = 150.0
 _LOOK_EVERY: Final = 0.25
 _SECONDS: Final = 20.0
 """Of one request: the first ones meet a server that is still compiling itself."""
-_REFRESH_SECONDS: Final = 300
-"""What the bundle says of how soon to read it again, as SPIRE's does."""
 _LOG_BYTES: Final = 4_000
 """How much of the log's end is shown if it does not start."""
 
@@ -146,14 +149,20 @@ class Keycloak:
             return await http.post(self.token_endpoint, data=dict(form))
 
 
+def spiffe_bundle(authority: DevelopmentAuthority) -> bytes:
+    """Return the JWT keys of an authority as a SPIFFE bundle (SPIFFE Trust Domain and Bundle, section 4.2)."""
+    keys = [{**one, "use": "jwt-svid"} for one in json.loads(authority.jwt_bundle())["keys"]]
+    return json.dumps({"keys": keys}).encode()
+
+
 @contextmanager
-def keycloak(jwks: Callable[[], bytes]) -> Iterator[Keycloak]:
-    """Run Keycloak; it finds the keys of the trust domain example.org, a JWKS as the Workload API has it, by `jwks`.
+def keycloak(bundle: Callable[[], bytes]) -> Iterator[Keycloak]:
+    """Run Keycloak; it finds the bundle of the trust domain example.org, whenever it looks, by `bundle`.
 
     It holds its data in memory and writes nothing into its installation, so that several may run at once.
     """
     java, installed = require_keycloak()
-    with short_folder() as home, _bundle_endpoint(jwks) as endpoint:
+    with short_folder() as home, _bundle_endpoint(bundle, home / "endpoint.pem") as endpoint:
         realm = json.loads(_REALM.read_text())
         realm["identityProviders"][0]["config"]["bundleEndpoint"] = endpoint
         (home / "data" / "import").mkdir(parents=True)
@@ -169,6 +178,7 @@ def keycloak(jwks: Callable[[], bytes]) -> Iterator[Keycloak]:
                     *("-cp", str(home / "lib" / "quarkus-run.jar"), f"{_QUARKUS}.runner.QuarkusEntryPoint"),
                     *("start", "--optimized", "--import-realm", "--cache=local", "--http-enabled=true"),
                     *("--http-host=127.0.0.1", f"--http-port={port}", f"--hostname={origin}"),
+                    f"--truststore-paths={home / 'endpoint.pem'}",
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
@@ -197,14 +207,13 @@ def _wait_for(process: subprocess.Popen[bytes], running: Keycloak, log: Path) ->
 
 
 @contextmanager
-def _bundle_endpoint(jwks: Callable[[], bytes]) -> Iterator[str]:
-    """Serve the JWKS as a SPIFFE bundle (SPIFFE Trust Domain and Bundle, section 4.2), from a thread."""
+def _bundle_endpoint(bundle: Callable[[], bytes], certificate: Path) -> Iterator[str]:
+    """Serve the bundle over TLS (profile https_web), from a thread; its certificate is written to a file."""
+    served, _ = self_signed()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            keys = [{**one, "use": "jwt-svid"} for one in json.loads(jwks())["keys"]]
-            bundle = {"keys": keys, "spiffe_sequence": 1, "spiffe_refresh_hint": _REFRESH_SECONDS}
-            body = json.dumps(bundle).encode()
+            body = bundle()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
@@ -215,10 +224,13 @@ def _bundle_endpoint(jwks: Callable[[], bytes]) -> Iterator[str]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = served.wrap_socket(server.socket, server_side=True)
         serving = threading.Thread(target=server.serve_forever, name="bundle-endpoint", daemon=True)
         serving.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/bundle"
+            port = int(server.server_address[1])
+            certificate.write_text(ssl.get_server_certificate(("127.0.0.1", port), timeout=_SECONDS))
+            yield f"https://127.0.0.1:{port}"
         finally:
             server.shutdown()
             serving.join()

@@ -34,6 +34,7 @@ from sealbus.bus.audit.trail import AuditEntry
 from sealbus.bus.nats.transport import NatsTransport
 from sealbus.envelopes.message.user_context import parse_payload
 from sealbus.envelopes.records.work import OutcomeRecord
+from sealbus.envelopes.trust.spiffe_id import TrustDomain
 
 pytestmark = [
     *(pytest.mark.nats, pytest.mark.workload_api, pytest.mark.idp),
@@ -87,7 +88,7 @@ async def _play(run: Run) -> None:
     ):
         row = IssuerTable(
             issuer=partner.issuer,
-            domain="partner.example",
+            domain=TrustDomain("partner.example"),
             audiences=(),
             assertion_audience=TOKEN_ENDPOINT,
             event_audiences=(RECEIVER,),

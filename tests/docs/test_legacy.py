@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support import desk
-from support.desk import DESK, desk_policy, example, key_file, provided, site
+from support.desk import DESK, PAGE, desk_policy, key_file, provided, site
 from support.engines import ScriptedEngine
 from support.legacy import LegacyApi, OAuth
 from support.oidc_provider import ES256_API, LEGACY_API
@@ -31,7 +31,7 @@ async def test_the_example() -> None:
         LegacyApi(OAuth(issuer=provider.issuer, audience=LEGACY_API)) as legacy,
     ):
         key_file(folder / "exit.pem", provider.exit_key.as_pem(private=True).decode())
-        settings = example("settings")
+        settings = PAGE.example("settings")
         for shown, real in (("https://crm.example.com", legacy.url), ("https://login.example.com", provider.issuer)):
             assert shown in settings
             settings = settings.replace(shown, real)
@@ -42,11 +42,11 @@ async def test_the_example() -> None:
             denied = await running.look("42", await provider.user_token("carol", ES256_API))
             assert (denied.status_code, denied.json()["code"]) == (403, "denied")
             first, *_ = await running.decisions("exit.crm")
-            shown_input = json.loads(example("input"))
+            shown_input = json.loads(PAGE.example("input"))
             recorded = json.loads(first.input or b"{}")
             shown_input["resource"]["properties"]["host"] = "127.0.0.1"
             assert {part: recorded[part] for part in shown_input} == shown_input
-            words = example("records").split()
+            words = PAGE.example("records").split()
             command = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", *words, "--config", str(running.dev.settings_file), "--json"),
                 stdout=asyncio.subprocess.PIPE,
@@ -58,7 +58,7 @@ async def test_the_example() -> None:
 
 def test_the_agent_is_that_of_the_tests() -> None:
     source = Path(desk.__file__).read_text()
-    lines = [line.strip() for line in example("agent").splitlines()]
+    lines = [line.strip() for line in PAGE.example("agent").splitlines()]
     shown = [
         line.replace("@agent.", "@DESK.").replace('ctx.http("crm")', "ctx.http(body.api, timeout=20)") for line in lines
     ]
@@ -73,14 +73,14 @@ def test_the_registry_is_that_of_the_tests(tmp_path: Path) -> None:
         return json.loads((registry / kind / "data.json").read_text())
 
     for kind in ("actions", "agents", "users"):
-        shown = json.loads(example(kind))
+        shown = json.loads(PAGE.example(kind))
         assert {name: data(kind)[name] for name in shown} == shown
 
 
 def test_the_realm_is_that_of_the_tests() -> None:
     """Which `make keycloak-test` runs; but for the address of the bundle, which the tests serve themselves."""
     realm = json.loads((Path(__file__).parents[2] / "deploy" / "tools" / "keycloak" / "realm.json").read_text())
-    shown = json.loads(example("keycloak realm"))
+    shown = json.loads(PAGE.example("keycloak realm"))
     [trust] = shown["identityProviders"]
     trust["config"]["bundleEndpoint"] = realm["identityProviders"][0]["config"]["bundleEndpoint"]
     assert is_part(shown, realm)
@@ -99,7 +99,7 @@ def is_part(shown: Any, whole: Any) -> bool:
 
 async def test_an_agent_in_place_of_the_exit() -> None:
     names = {**globals()}
-    exec(compile(example("test"), "legacy.md", "exec", dont_inherit=True), names)  # noqa: S102  a file of ours
+    exec(compile(PAGE.example("test"), "legacy.md", "exec", dont_inherit=True), names)  # noqa: S102  a file of ours
     async with TestBus(DESK, names["crm"], engine=ScriptedEngine()) as bus:
         client = await bus.client("shop-web")
         seen = await client.call("desk.look", desk.Look(customer="42"), returns=desk.Customer)

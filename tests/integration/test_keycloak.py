@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 from spiffe import WorkloadApiClient
-from support.desk import Site, example, site
+from support.desk import PAGE, Site, site
 from support.issuer import TRUSTS_NOBODY
 from support.keycloak import BRIEF_WEB, CRM_API, EDGE_API, EXIT, OTHER_WEB, SHOP_WEB, Keycloak, keycloak, spiffe_bundle
 from support.legacy import LegacyApi, OAuth
@@ -183,7 +183,7 @@ class Shown:
 
     @classmethod
     def of(cls, provider: Keycloak, legacy: LegacyApi) -> Shown:
-        settings = example("keycloak settings")
+        settings = PAGE.example("keycloak settings")
         for url, real in (("https://crm.example.com", legacy.url), ("https://login.example.com", provider.origin)):
             assert url in settings
             settings = settings.replace(url, real)

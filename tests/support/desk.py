@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from joserfc.jwk import ECKey
 from pydantic import BaseModel
 from support.issuer import TRUSTS_NOBODY, public_jwk
 from support.oidc_provider import ES256_API, EXIT, OidcProvider
+from support.pages import Page
 from support.workload_api import short_folder
 
 from sealbus import Agent, Context
@@ -35,20 +35,20 @@ from sealbus.envelopes.records.work import OutcomeRecord
 __all__ = [
     "DESK",
     "OPERATIONS",
+    "PAGE",
     "SECONDS",
     "Customer",
     "Look",
     "Provider",
     "Site",
     "desk_policy",
-    "example",
     "key_file",
     "provided",
     "site",
     "written",
 ]
 
-_PAGE = Path(__file__).parents[2] / "docs" / "legacy.md"
+PAGE = Page("legacy.md")
 
 OPERATIONS = ["GET /customers/{customer}", "POST /customers/{customer}/notes"]
 SECONDS = 20.0
@@ -150,12 +150,6 @@ def key_file(path: Path, content: str) -> Path:
     path.touch(mode=0o600)
     path.write_text(content)
     return path
-
-
-def example(name: str) -> str:
-    """Return the one block that docs/legacy.md marks with `name`."""
-    [found] = re.findall(rf"<!-- example: {name} -->\n```[a-z]+\n(.*?)```", _PAGE.read_text("utf-8"), re.DOTALL)
-    return str(found)
 
 
 class Provider(Protocol):

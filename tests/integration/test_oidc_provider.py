@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import secrets
+import ssl
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -17,8 +20,19 @@ from support.envelopes import TRUST_DOMAIN, agent
 from support.envelopes import Issuer as SvidIssuer
 from support.issuer import TRUSTS_NOBODY, compact, new_key, public_jwk, signed
 from support.legacy import LegacyApi, OAuth
-from support.oidc_provider import CLIENT, EDGE, ES256_API, EXIT, LEGACY_API, OPAQUE_API, RS256_API, OidcProvider
+from support.oidc_provider import (
+    CLIENT,
+    EDGE,
+    ES256_API,
+    EXIT,
+    LEGACY_API,
+    MACHINE,
+    OPAQUE_API,
+    RS256_API,
+    OidcProvider,
+)
 from support.shop import Shop
+from support.x509 import ThrowawayCa
 
 from sealbus.agents.edge.edge import serve_edge
 from sealbus.agents.edge.http.limits import DEFAULT_EDGE_LIMITS
@@ -149,6 +163,52 @@ async def test_a_token_that_it_bound_is_taken_from_who_holds_the_key(resource: s
                 ):
                     answer = await http.post(path, content=b'{"item_id": "42"}', headers={**fields, "DPoP": proof})
                     assert answer.status_code == status, answer.text
+
+
+async def test_a_token_that_it_bound_to_a_certificate_is_taken_from_who_shows_that(tmp_path: Path) -> None:
+    """The client is known by its certificate at the provider, and by the same at the edge (RFC 8705)."""
+    authority = ThrowawayCa("example.org")
+    (tmp_path / "authority.pem").write_bytes(authority.cert_pem)
+    certificates = {
+        "edge": authority.issue("spiffe://example.org/edge", addresses=["127.0.0.1"]),
+        "machine": authority.issue("spiffe://example.org/machine", organization=MACHINE),
+        "other": authority.issue("spiffe://example.org/other", organization=MACHINE),
+    }
+    for name, one in certificates.items():
+        (tmp_path / f"{name}.pem").write_bytes(one.cert_pem)
+        (tmp_path / f"{name}.key").write_bytes(one.key_pem)
+        (tmp_path / f"{name}.key").chmod(0o600)
+
+    def tls(name: str | None) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=tmp_path / "authority.pem")
+        if name is not None:
+            context.load_cert_chain(tmp_path / f"{name}.pem", tmp_path / f"{name}.key")
+        return context
+
+    key = ("ES256", new_key("ES256"))
+    async with OidcProvider({"ec-1": key}, authority=authority) as provider, door(Shop().pricing) as edge:
+        async with httpx2.AsyncClient(trust_env=False, verify=tls("machine")) as client:
+            form = {"grant_type": "client_credentials", "client_id": MACHINE, "resource": ES256_API, "scope": "read"}
+            given = (await client.post(f"{provider.issuer}/token", data=form)).raise_for_status().json()
+        table = edge_table(
+            edge.issuer,
+            issuers=(IssuerTable(issuer=provider.issuer, audiences=(ES256_API,), bound=True),),
+            certificate=tmp_path / "edge.pem",
+            key=tmp_path / "edge.key",
+            client_authorities=tmp_path / "authority.pem",
+        )
+        node = (await edge.bus.client("edge")).node
+        async with serve_edge(table, node, connections=QUICK, issuer_tls=tls(None)) as running:
+            for name, status in (("machine", 200), ("other", 401), (None, 401)):
+                async with httpx2.AsyncClient(trust_env=False, verify=tls(name)) as client:
+                    answer = await client.post(
+                        f"https://127.0.0.1:{running.port}/v1/calls/pricing/quote",
+                        json={"item_id": "42"},
+                        headers={"Authorization": f"Bearer {given['access_token']}"},
+                    )
+                assert answer.status_code == status, (name, answer.text)
+        [decision] = await edge.bus.decisions("pricing.quote")
+        assert json.loads(decision.input or b"{}")["context"]["user"]["type"] == "client"
 
 
 async def test_without_that_an_opaque_token_is_refused(provider: OidcProvider, keys: KeySource) -> None:

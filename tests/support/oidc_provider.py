@@ -22,6 +22,7 @@ import pytest
 from joserfc.jwk import ECKey, Key
 from support.dpop import Holder
 from support.issuer import public_jwk
+from support.x509 import ThrowawayCa
 
 __all__ = [
     "BRIEF_API",
@@ -31,6 +32,7 @@ __all__ = [
     "ES256_API",
     "EXIT",
     "LEGACY_API",
+    "MACHINE",
     "NATIVE",
     "OPAQUE_API",
     "RS256_API",
@@ -53,6 +55,7 @@ CLIENT = {"id": "shop-web", "secret": "for-tests-only", "redirect_uri": "https:/
 EDGE = "the-edge"
 EXIT = "the-exit"
 NATIVE = "sealbus-cli"
+MACHINE = "the-machine"
 CLAIMS = {"department": "tools", "groups": ["a", "b"], "nested": {"no": "context holds it"}}
 """What tokens of users hold besides."""
 
@@ -72,7 +75,8 @@ class OidcProvider:
     """The provider with `keys`, private keys by `kid`, started by `async with`. `port` 0 is a free one.
 
     `trusted` are the public JWKs of those whose assertions about users it believes, by their issuer. At `logout_uri` it
-    reports that a session of its client has ended.
+    reports that a session of its client has ended. With `authority` it speaks TLS under a certificate of it, and knows the
+    client `MACHINE` by one, to which it binds its tokens (RFC 8705).
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class OidcProvider:
         port: int = 0,
         trusted: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         logout_uri: str | None = None,
+        authority: ThrowawayCa | None = None,
     ) -> None:
         self._node, self._folder = require_oidc_provider()
         self._keys = [
@@ -94,6 +99,7 @@ class OidcProvider:
         self._trusted = {issuer: list(map(dict, jwks)) for issuer, jwks in (trusted or {}).items()}
         self._port = port
         self._logout_uri = logout_uri
+        self._authority = authority
         self._browsers: dict[str, httpx2.Cookies] = {}
         """The cookies of each user's last login."""
         self._process: Process | None = None
@@ -147,7 +153,16 @@ class OidcProvider:
             "native": NATIVE,
             "exit": {"id": EXIT, "keys": [public_jwk(self.exit_key, self.exit_key.thumbprint())]},
             "trusted": self._trusted,
+            "tls": self._tls(),
+            "machine": {"id": MACHINE, "subject": f"O={MACHINE}"},
         }  # fmt: skip
+
+    def _tls(self) -> dict[str, str] | None:
+        if self._authority is None:
+            return None
+        own = self._authority.issue("spiffe://example.org/idp", addresses=["127.0.0.1"])
+        pems = {"key": own.key_pem, "certificate": own.cert_pem, "authority": self._authority.cert_pem}
+        return {name: pem.decode() for name, pem in pems.items()}
 
     async def client_token(self, resource: str, scope: str = "read", *, holder: Holder | None = None) -> str:
         """Return an access token of the client itself (client credentials), bound to the key of `holder` if there is one."""

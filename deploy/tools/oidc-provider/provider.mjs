@@ -11,9 +11,12 @@
 //   native      the id of a public client on a person's machine: device flow, and code flow to a loopback address
 //   exit        {"id", "keys"}: the client that gets tokens for others (RFC 8693, RFC 7523) and for itself, and its public JWKs
 //   trusted     {issuer: public JWKs}: whose assertions about users are believed
+//   tls         null, or {"key", "certificate", "authority"} in PEM: https, where clients show certificates of the authority
+//   machine     {"id", "subject"}: with `tls` the client whose certificate has that subject, to which its tokens are bound
 // It answers with one line, {"issuer": URL}, and ends when standard input does, so that no test leaves it behind.
 import { once } from 'node:events';
 import { createServer } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
@@ -26,13 +29,15 @@ const { createLocalJWKSet, decodeJwt, jwtVerify } = await import(pathToFileURL(j
 const input = createInterface({ input: process.stdin });
 const [line] = await once(input, 'line');
 input.once('close', () => process.exit(0));
-const { port, keys, resources, client, claims, edge, native, exit, trusted } = JSON.parse(line);
+const { port, keys, resources, client, claims, edge, native, exit, trusted, tls, machine } = JSON.parse(line);
 
 // The issuer's name holds the port, so the port comes first.
-const server = createServer();
+const server = tls
+  ? createSecureServer({ key: tls.key, cert: tls.certificate, ca: tls.authority, requestCert: true, rejectUnauthorized: false })
+  : createServer();
 server.listen(port, '127.0.0.1');
 await once(server, 'listening');
-const issuer = `http://127.0.0.1:${server.address().port}`;
+const issuer = `${tls ? 'https' : 'http'}://127.0.0.1:${server.address().port}`;
 
 const JWT_BEARER = 'urn:ietf:params:oauth:grant-type:jwt-bearer';
 const TOKEN_EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
@@ -86,8 +91,17 @@ const provider = new Provider(issuer, {
     redirect_uris: [],
     response_types: [],
     id_token_signed_response_alg: keys[0].alg,
-  }],
-  clientAuthMethods: ['client_secret_basic', 'private_key_jwt', 'none'],
+  }, ...(tls ? [{
+    client_id: machine.id,
+    token_endpoint_auth_method: 'tls_client_auth',
+    tls_client_auth_subject_dn: machine.subject,
+    tls_client_certificate_bound_access_tokens: true,
+    grant_types: ['client_credentials'],
+    redirect_uris: [],
+    response_types: [],
+    id_token_signed_response_alg: keys[0].alg,
+  }] : [])],
+  clientAuthMethods: ['client_secret_basic', 'private_key_jwt', 'none', ...(tls ? ['tls_client_auth'] : [])],
   enabledJWA: { clientAuthSigningAlgValues: ['ES256'], dPoPSigningAlgValues: ['ES256'] },
   ttl: { AccessToken: (_, token) => token.resourceServer?.accessTokenTTL ?? 600, ClientCredentials: 600, Session: 600, Grant: 600, Interaction: 600, IdToken: 600, RefreshToken: 600, DeviceCode: 600 },
   findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
@@ -104,6 +118,15 @@ const provider = new Provider(issuer, {
     clientCredentials: { enabled: true },
     deviceFlow: { enabled: true },
     dPoP: { enabled: true },
+    mTLS: {
+      enabled: Boolean(tls),
+      certificateBoundAccessTokens: true,
+      tlsClientAuth: true,
+      getCertificate: (ctx) => ctx.socket.getPeerX509Certificate?.(),
+      certificateAuthorized: (ctx) => ctx.socket.authorized,
+      certificateSubjectMatches: (ctx, property, expected) =>
+        property === 'tls_client_auth_subject_dn' && ctx.socket.getPeerX509Certificate().subject === expected,
+    },
     introspection: { enabled: true, allowedPolicy: () => true },
     revocation: { enabled: true, allowedPolicy: () => true },
     devInteractions: { enabled: true },

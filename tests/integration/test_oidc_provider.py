@@ -199,14 +199,14 @@ async def test_a_token_that_it_bound_to_a_certificate_is_taken_from_who_shows_th
         )
         node = (await edge.bus.client("edge")).node
         async with serve_edge(table, node, connections=QUICK, issuer_tls=tls(None)) as running:
-            for name, status in (("machine", 200), ("other", 401), (None, 401)):
-                async with httpx2.AsyncClient(trust_env=False, verify=tls(name)) as client:
+            for shown, status in (("machine", 200), ("other", 401), (None, 401)):
+                async with httpx2.AsyncClient(trust_env=False, verify=tls(shown)) as client:
                     answer = await client.post(
                         f"https://127.0.0.1:{running.port}/v1/calls/pricing/quote",
                         json={"item_id": "42"},
                         headers={"Authorization": f"Bearer {given['access_token']}"},
                     )
-                assert answer.status_code == status, (name, answer.text)
+                assert answer.status_code == status, (shown, answer.text)
         [decision] = await edge.bus.decisions("pricing.quote")
         assert json.loads(decision.input or b"{}")["context"]["user"]["type"] == "client"
 

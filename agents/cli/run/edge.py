@@ -42,17 +42,17 @@ def exit_(health: str | None, config: str | None, as_json: bool) -> None:
     raise SystemExit(0 if asyncio.run(_exit(health, config, as_json=as_json)) else 1)
 
 
-@command.command("pseudonym-key")
+@command.command("key")
 @click.argument("file", type=click.Path(path_type=Path))
-def pseudonym_key(file: Path) -> None:
+def key(file: Path) -> None:
     """Write a new key to FILE, which must not exist yet, readable by its owner alone.
 
-    For edge.pseudonym_key, or for edge.nonce_key or edge.token_key.
+    For edge.nonce_key, edge.token_key, or edge.pseudonym_key.
     """
     from sealbus.agents.edge.oauth.private_file import write_key
 
     write_key(file)
-    note(f"{file} is a new key: keep a copy where the log is kept: without it no pseudonym can be revealed")
+    note(f"{file} is a new key; of one for pseudonyms keep a copy where the log is: without it none can be revealed")
 
 
 @command.command("openapi")

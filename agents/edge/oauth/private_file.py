@@ -41,7 +41,7 @@ def read_key(file: Path) -> bytes:
     """Return the key of 32 bytes in `file`: 64 hexadecimal digits. Raises `ConfigurationError` as `read_private` does."""
     found = _KEY_FORM.fullmatch(read_private(file, name="the key", most=_KEY_FILE_BYTES))
     if found is None:
-        raise ConfigurationError(f"{file} is not such a key: `sealbus edge pseudonym-key FILE` makes one")
+        raise ConfigurationError(f"{file} is not such a key: `sealbus edge key FILE` makes one")
     return bytes.fromhex(found[1].decode())
 
 

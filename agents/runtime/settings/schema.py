@@ -360,14 +360,13 @@ class EdgeTable(_Table):
     the streams of states and parts at a time. `proxies` is how many in front of it add to X-Forwarded-For, from which a
     client's address is taken then. `token_service` is where backends get user contexts over mutual TLS, by default nowhere.
     `actions` are `<agent>.<verb>` or `<agent>.*`; nothing else is exposed. `schemas` are files of `sealbus agent schema`:
-    /v1/openapi.json shows everybody what they say of exposed actions. `cors`
-    are the origins whose pages may read answers, by default none. With `pseudonym_key`, a file made by `sealbus edge
-    pseudonym-key`, user contexts hold pseudonyms instead of users' ids. With `nonce_key`, a file made in the same way, proofs
-    of possession must hold a nonce of the edge. With `token_key`, made in the same way, tokens of issuers that say
-    `keep_tokens` are kept for the exit, encrypted. `client_authorities` is a PEM file of the authorities whose certificates
-    clients can show, to which tokens can be bound. `context_start` and `context_life` are seconds for which a chain may start
-    with a context that it mints, and go on: 15 minutes and 8 hours, or what readers accept if that is less (`context.start`,
-    `context.life`), and never more than that.
+    /v1/openapi.json shows everybody what they say of exposed actions. `cors` are the origins whose pages may read answers,
+    by default none. With `pseudonym_key`, a file made by `sealbus edge key`, user contexts hold pseudonyms instead of users'
+    ids. With `nonce_key`, a file made in the same way, proofs of possession must hold a nonce of the edge. With `token_key`,
+    made in the same way, tokens of issuers that say `keep_tokens` are kept for the exit, encrypted. `client_authorities` is
+    a PEM file of the authorities whose certificates clients can show, to which tokens can be bound. `context_start` and
+    `context_life` are seconds for which a chain may start with a context that it mints, and go on: 15 minutes and 8 hours,
+    or what readers accept if that is less (`context.start`, `context.life`), and never more than that.
     """
 
     address: str = "127.0.0.1:8080"

@@ -17,7 +17,7 @@ IDP = "https://idp.example.org"
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
-    made = CliRunner().invoke(edge, ["pseudonym-key", str(tmp_path / "key")])
+    made = CliRunner().invoke(edge, ["key", str(tmp_path / "key")])
     assert made.exit_code == 0, made.output
     assert made.stdout == ""
     return tmp_path / "key"

@@ -82,17 +82,18 @@ async def _play(run: Run) -> None:
         shown = key_file(folder / "old.key", OLD_KEY)
         oauth = {
             "url": modern.url, "operations": OPERATIONS, "issuer": provider.issuer, "client": EXIT,
-            "client_key": str(exit_key), "resource": LEGACY_API, "users": [provider.issuer],
+            "client_key": str(exit_key), "resource": LEGACY_API,
         }  # fmt: skip
+        users = {"users": [provider.issuer]}
         apis = {
-            "exchanged": {**oauth, "grant": "token_exchange"},
-            "asserted": {**oauth, "grant": "jwt_bearer"},
+            "exchanged": {**oauth, **users, "grant": "token_exchange"},
+            "asserted": {**oauth, **users, "grant": "jwt_bearer"},
             "own": {**oauth, "grant": "client_credentials"},
             "keyed": {"url": old.url, "operations": OPERATIONS, "grant": "key", "key": str(shown)},
             # What cannot work: a server that is none, one that refuses, a service for others, nobody at all.
             "lost": {**oauth, "grant": "client_credentials", "token_endpoint": f"{modern.url}/nowhere"},
-            "refused": {**oauth, "grant": "token_exchange", "resource": "https://other.example"},
-            "other": {**oauth, "grant": "token_exchange", "resource": ES256_API},
+            "refused": {**oauth, **users, "grant": "token_exchange", "resource": "https://other.example"},
+            "other": {**oauth, **users, "grant": "token_exchange", "resource": ES256_API},
             "gone": {**oauth, "grant": "client_credentials", "url": "http://127.0.0.1:1"},
         }
         async with site(folder, provider, apis) as running:

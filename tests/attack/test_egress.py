@@ -182,6 +182,26 @@ async def test_a_name_that_is_never_resolved_holds_up_no_other_api(monkeypatch: 
         done.set()
 
 
+async def test_an_api_that_never_answers_holds_up_no_other_api() -> None:
+    busy, done = asyncio.Event(), asyncio.Event()
+
+    async def never(_: object) -> bytes:
+        busy.set()
+        await done.wait()
+        return answered()
+
+    async with ScriptedApi(never) as silent, ScriptedApi() as api:
+        hanging = api_of(silent.url, "GET /", name="silent", seconds=20.0)
+        async with way_out(hanging, api_of(api.url)) as out:
+            # More than a worker handles at a time.
+            asking = [asyncio.ensure_future(out.ask("/", action="exit.silent")) for _ in range(80)]
+            await busy.wait()
+            async with asyncio.timeout(10):
+                assert (await out.ask("/customers/42")).status == 200
+            done.set()
+            assert {one.status for one in await asyncio.gather(*asking)} == {200}
+
+
 @pytest.mark.parametrize("url", INSIDE_URLS)
 async def test_targets_inside(url: str) -> None:
     async with way_out(api_of(url, networks=(), seconds=5.0)) as out:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support.egress import LOOPBACK, SECRET, FixedSecret, ScriptedApi, WayOut, answered, api_of, way_out
 from support.engines import ScriptedEngine, allow, deny
+from support.x509 import self_signed
 
 from sealbus import Denied, RemoteError
 from sealbus.agents.sdk.http import ApiAnswer, ApiRequest
@@ -181,6 +182,26 @@ async def test_a_name_that_is_never_resolved_holds_up_no_other_api(monkeypatch: 
         done.set()
 
 
+async def test_an_api_that_never_answers_holds_up_no_other_api() -> None:
+    busy, done = asyncio.Event(), asyncio.Event()
+
+    async def never(_: object) -> bytes:
+        busy.set()
+        await done.wait()
+        return answered()
+
+    async with ScriptedApi(never) as silent, ScriptedApi() as api:
+        hanging = api_of(silent.url, "GET /", name="silent", seconds=20.0)
+        async with way_out(hanging, api_of(api.url)) as out:
+            # More than a worker handles at a time.
+            asking = [asyncio.ensure_future(out.ask("/", action="exit.silent")) for _ in range(80)]
+            await busy.wait()
+            async with asyncio.timeout(10):
+                assert (await out.ask("/customers/42")).status == 200
+            done.set()
+            assert {one.status for one in await asyncio.gather(*asking)} == {200}
+
+
 @pytest.mark.parametrize("url", INSIDE_URLS)
 async def test_targets_inside(url: str) -> None:
     async with way_out(api_of(url, networks=(), seconds=5.0)) as out:
@@ -200,6 +221,32 @@ async def test_a_name_that_points_inside_a_moment_later(later: str) -> None:
         assert await refused(out) == "address_refused"
         assert await refused(out) == "address_refused"
         assert len(api.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("certified", "host", "code"),
+    [
+        ("crm.example", "crm.example", None),
+        ("crm.example", "other.example", "api_unreachable"),
+        ("", "crm.example", "api_unreachable"),
+    ],
+    ids=["the API", "another one at its address", "one that has a certificate for the address only"],
+)
+async def test_who_is_at_the_address_shows_the_names_certificate(certified: str, host: str, code: str | None) -> None:
+    served, trusted = self_signed(certified)
+
+    async def resolving(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    async with ScriptedApi(tls=served) as api:
+        url = api.url.replace("localhost", host)
+        async with way_out(api_of(url, tls=trusted, seconds=2.0), resolving=resolving) as out:
+            if code is None:
+                assert (await out.ask("/customers/42")).status == 200
+                assert api.asked[0].headers["host"].partition(":")[0] == host
+            else:
+                assert await refused(out) == code
+                assert api.asked == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -49,8 +50,14 @@ def answered(status: int = 200, body: bytes = b"{}", *fields: tuple[str, str]) -
 class ScriptedApi:
     """An API on a free port of 127.0.0.1, started by `async with`; `answer` gives the bytes that it sends."""
 
-    def __init__(self, answer: Callable[[Asked], bytes | Awaitable[bytes]] = lambda _: answered()) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Asked], bytes | Awaitable[bytes]] = lambda _: answered(),
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.answer = answer
+        self._tls = tls
         self.asked: list[Asked] = []
         self.connections = 0
         self.url = ""
@@ -58,8 +65,10 @@ class ScriptedApi:
         self._serving: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.url = f"http://localhost:{self._server.sockets[0].getsockname()[1]}/api"
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        self.url = (
+            f"{'http' if self._tls is None else 'https'}://localhost:{self._server.sockets[0].getsockname()[1]}/api"
+        )
         return self
 
     async def __aexit__(

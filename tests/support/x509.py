@@ -165,17 +165,18 @@ def _usage(*, sign: bool, certify: bool) -> x509.KeyUsage:
     )
 
 
-def self_signed() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return a server's context with a certificate for 127.0.0.1, and a client's that trusts it."""
+def self_signed(host: str = "") -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return a server's context with a certificate for `host`, or for 127.0.0.1, and a client's that trusts it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     now = datetime.datetime.now(datetime.UTC)
-    hour, address = datetime.timedelta(hours=1), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    hour = datetime.timedelta(hours=1)
+    whose = x509.DNSName(host) if host else x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - hour)
         .not_valid_after(now + hour)
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([whose]), critical=False)
         .sign(key, hashes.SHA256())
         .public_bytes(_PEM)
     )

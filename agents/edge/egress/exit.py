@@ -58,6 +58,8 @@ __all__ = ["exit_agent", "open_exit"]
 _FACTS = ("method", "path", "query")
 _HANDLED_SECONDS = 5.0
 """Beside the API's own time: for the handler of its answer."""
+_AT_A_TIME = 24
+"""Calls of one API at a time, and tasks: both together leave others a quarter of the 64 that a worker handles by default."""
 
 
 def exit_agent(name: str, apis: Sequence[Api], *, resolving: Resolve | None = None) -> Agent:
@@ -90,8 +92,10 @@ def _declare(agent: Agent, api: Api, opened: Callable[[], OpenApi]) -> None:
 
     whole = api.seconds + _HANDLED_SECONDS
     longest = RULES[Kind.CALL].life / SECOND
-    agent.call(api.name, resource=resource, facts=_FACTS, timeout=min(whole, longest))(request)
-    agent.task(api.name, resource=resource, facts=_FACTS, timeout=whole, retry=0, once=True)(request)
+    agent.call(api.name, resource=resource, facts=_FACTS, timeout=min(whole, longest), concurrency=_AT_A_TIME)(request)
+    agent.task(api.name, resource=resource, facts=_FACTS, timeout=whole, retry=0, once=True, concurrency=_AT_A_TIME)(
+        request
+    )
 
 
 @asynccontextmanager
@@ -104,9 +108,12 @@ async def open_exit(settings: Settings, limits: WorkerLimits | None = None) -> A
     if not table.apis:
         raise ConfigurationError("egress.apis is empty: name the APIs that agents may reach")
     async with AsyncExitStack() as stack:
-        documents = await stack.enter_async_context(Documents(DEFAULT_EDGE_LIMITS, _trusting(table.authorities)))
         node = await stack.enter_async_context(open_node(table.agent, settings))
-        apis = [_api(name, said, node, settings, documents) for name, said in table.apis.items()]
+        apis = []
+        for name, said in table.apis.items():
+            # Connections of its own: an authorization server that hangs delays nobody else's tokens.
+            documents = Documents(DEFAULT_EDGE_LIMITS, _trusting(table.authorities))
+            apis.append(_api(name, said, node, settings, await stack.enter_async_context(documents)))
         yield await stack.enter_async_context(Worker(exit_agent(table.agent, apis), node, limits))
 
 

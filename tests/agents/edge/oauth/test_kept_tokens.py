@@ -61,6 +61,46 @@ async def test_nobody_else_has_it(other: Owner) -> None:
     assert await site.process().find(other, now=NOW) is None
 
 
+async def test_a_user_fills_no_stream() -> None:
+    site = Site()
+    process = site.process()
+    many = [ALICE._replace(session=f"s-{number}") for number in range(20)]
+    for owner in many:
+        await keep(process, f"{TOKEN}-{owner.session}", owner)
+    assert len({subject for subject, _ in site.stored}) == 1
+    found = [await site.process().find(owner, now=NOW) for owner in many[-8:]]
+    assert found == [f"{TOKEN}-{owner.session}" for owner in many[-8:]]
+    assert max(len(value) for _, value in site.stored) < 9 * (len(TOKEN) + 40)
+
+
+async def test_a_session_that_is_used_again_does_not_give_way() -> None:
+    site = Site()
+    process = site.process()
+    await keep(process)
+    for number in range(7):
+        await keep(process, owner=ALICE._replace(session=f"other-{number}"))
+        await keep(process, f"{TOKEN}-{number}")
+    await keep(process, owner=ALICE._replace(session="one-more"))
+    assert await site.process().find(ALICE, now=NOW) == f"{TOKEN}-6"
+    assert await site.process().find(ALICE._replace(session="other-0"), now=NOW) is None
+
+
+async def test_what_has_ended_gives_way() -> None:
+    site = Site()
+    await keep(site.process(), "x" * 4_000, life=SECOND)
+    await site.process().keep(TOKEN, ALICE._replace(session="s-2"), expires=NOW + 600 * SECOND, now=NOW + SECOND)
+    assert [len(value) < 200 for _, value in site.stored] == [False, True]
+
+
+async def test_a_token_that_comes_again_takes_the_place_of_one_that_came_between() -> None:
+    site = Site()
+    process = site.process()
+    await keep(process)
+    await keep(process, "a-shorter-one", life=SECOND)
+    await keep(process)
+    assert await site.process().find(ALICE, now=NOW + SECOND) == TOKEN
+
+
 async def test_it_ends_with_its_time() -> None:
     site = Site()
     await keep(site.process(), life=SECOND)
@@ -179,9 +219,11 @@ async def test_others_that_write_all_the_time() -> None:
 
 async def test_a_replica_that_is_behind() -> None:
     site = Site()
-    await keep(site.process())
+    await keep(site.process(), owner=ALICE._replace(session="s-0"))
     process = site.process()
-    get, answers = process._keyed.get, [None, None]
+    get = process._keyed.get
+    answers = [await get(process._subject(ALICE)), None]
+    await keep(site.process())
 
     async def behind(subject: str, *, within: float = 5.0) -> StoredValue | None:
         return answers.pop() if answers else await get(subject, within=within)
